@@ -1,0 +1,140 @@
+"""The four roles as async contracts. `local.py` and `remote.py` provide them in process and over Ray."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from trajectories.batch import Batch
+from trajectories.trajectory import Grade, Trajectory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationJob:
+    """One prompt and the answers wanted of it. The whole group runs on one engine, so its prefix is cached once.
+
+    Example: GenerationJob(key="train/7", prompt_id="countdown/train/7", prompt_tokens=[5, 9], seeds=(91, 92),
+    temperature=1.0, max_new_tokens=16)
+    """
+
+    key: str
+    """Names the job among all that are in flight (training and evaluation may share an engine)."""
+    prompt_id: str
+    prompt_tokens: np.ndarray
+    """int32 [T]"""
+    seeds: tuple[int, ...]
+    """One per answer, derived from (run seed, prompt position, sample index), never from time."""
+    temperature: float
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """One answer, handed over as soon as it ended. Its trajectory has no grade yet."""
+
+    key: str
+    trajectory: Trajectory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradeTask:
+    """One answer to grade. `key` names the trajectory: results are matched by it, never by order."""
+
+    key: str
+    verifier: str
+    problem: Mapping[str, Any]
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsInfo:
+    """What a host weight payload holds, in order; sent once before the first update."""
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: str
+    """torch name, e.g. "float32"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostWeights:
+    """All weights of one version end to end as bytes, and a checksum of them when asked for."""
+
+    version: int
+    data: np.ndarray
+    """uint8 [bytes]"""
+    checksum: int | None = None
+    """crc32 of `data`; generators refuse a payload that does not match."""
+
+
+Stats = dict[str, tuple[float, float]]
+"""Metrics that carry their weight: name -> (weighted sum, weight), so means of parts combine without error."""
+
+
+class Generator(Protocol):
+    """Samples answers. Jobs run in the background; `collect` hands over what has finished."""
+
+    async def submit(self, jobs: Sequence[GenerationJob]) -> None: ...
+
+    async def collect(self, wait_s: float) -> list[Finished]:
+        """Answers finished since the last call; waits at most `wait_s` seconds for the first. Raises what the
+        engine raised."""
+        ...
+
+    async def abort(self, keys: Sequence[str]) -> None:
+        """Forget these jobs; answers of theirs that were not collected are dropped."""
+        ...
+
+    async def init_weights(self, info: WeightsInfo) -> None: ...
+
+    async def update_weights(self, weights: HostWeights) -> int:
+        """Load the weights between two decoding steps and return the version now served. Repeating a version is
+        harmless; going back is an error."""
+        ...
+
+    async def stats(self) -> dict[str, float]: ...
+
+    async def close(self) -> None: ...
+
+
+class Grader(Protocol):
+    """Judges answers; never raises on what an answer holds."""
+
+    async def grade(self, tasks: Sequence[GradeTask]) -> dict[str, Grade]:
+        """Exactly one grade for every task, by key."""
+        ...
+
+    async def stats(self) -> dict[str, float]: ...
+
+    async def close(self) -> None: ...
+
+
+class Reference(Protocol):
+    """A frozen policy that scores tokens others generated."""
+
+    async def score(self, batch: Batch) -> Batch:
+        """Fill `logp_reference` of the explored trajectories; stored values of rehearsed ones stay."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Learner(Protocol):
+    """The policy being trained."""
+
+    async def update(self, batch: Batch, coefficient: float) -> Stats:
+        """One optimizer step (or several, if configured) on the whole batch."""
+        ...
+
+    async def weights_info(self) -> WeightsInfo: ...
+
+    async def weights(self, version: int) -> HostWeights: ...
+
+    async def save(self, folder: str) -> None:
+        """Write policy, tokenizer and optimizer state so that `load` continues bit for bit."""
+        ...
+
+    async def load(self, folder: str) -> None: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,84 @@
+"""Layers of a config: defaults <- method YAML <- scale YAML <- file <- key=value, later ones winning."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from configs.schema import Config
+
+HERE = Path(__file__).resolve().parent
+
+
+def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
+    """The config of one run.
+
+    `method=NAME` and `scale=NAME` among the overrides (or in the file) choose the presets. Raises ValueError, naming
+    the field, on an unknown key, a value of the wrong type or out of range, or a missing preset or file.
+    """
+    for item in overrides:
+        if "=" not in item:
+            raise ValueError(f"override: must read key=value, got {item!r}")
+    last: Any = OmegaConf.from_dotlist(list(overrides))
+    from_file: Any = _read(Path(file)) if file else OmegaConf.create()
+    names = {kind: str(last.get(kind) or from_file.get(kind) or getattr(Config, kind)) for kind in ("method", "scale")}
+    layers = [_read(_preset(kind, name)) for kind, name in names.items()]
+    merged: Any = OmegaConf.structured(Config)
+    for layer in [*layers, from_file, last, OmegaConf.create(names)]:
+        _refuse_unknown_keys(OmegaConf.to_container(layer), Config, "")
+        try:
+            merged = OmegaConf.merge(merged, layer)
+        except OmegaConfBaseException as error:
+            raise ValueError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from None
+    try:
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+    assert isinstance(config, Config)
+    return config
+
+
+def presets(kind: str) -> list[str]:
+    """Names of the presets of a kind, "method" or "scale"."""
+    return sorted(path.stem for path in (HERE / f"{kind}s").glob("*.yaml"))
+
+
+def to_yaml(config: Config) -> str:
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _preset(kind: str, name: str) -> Path:
+    if name not in presets(kind):
+        raise ValueError(f"{kind}: must be one of {', '.join(presets(kind))}{_nearest(name, presets(kind))}, got {name!r}")
+    return HERE / f"{kind}s" / f"{name}.yaml"
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise ValueError(f"config file: must exist, got {str(path)!r}")
+    try:
+        return OmegaConf.load(path)
+    except Exception as error:  # the YAML reader raises its own classes for a malformed file
+        raise ValueError(f"config file {path}: must be YAML, got {error}") from None
+
+
+def _refuse_unknown_keys(node: Any, schema: type, prefix: str) -> None:
+    """Unknown keys are told with the nearest known one; a dict-valued field may hold any keys."""
+    if not isinstance(node, dict):
+        raise ValueError(f"{prefix.rstrip('.') or 'config'}: must be a mapping, got {node!r}")
+    hints = get_type_hints(schema)
+    known = [f.name for f in fields(schema)]
+    for key, value in node.items():
+        if key not in known:
+            raise ValueError(f"{prefix}{key}: unknown key{_nearest(str(key), known)}, got {value!r}")
+        if is_dataclass(hints[key]):
+            _refuse_unknown_keys(value, hints[key], f"{prefix}{key}.")  # type: ignore[arg-type]
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f" (did you mean {close[0]!r}?)" if close else ""

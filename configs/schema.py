@@ -1,0 +1,517 @@
+"""Every knob of Breadth: frozen dataclasses, each validated where it is declared.
+
+The string under a field documents it; `breadth show-config` prints the resolved tree. Importing this loads nothing heavy.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+DivergenceName = Literal["none", "reverse_kl", "forward_kl", "jensen_shannon", "alpha"]
+"""Each name but `none` is a function of `objectives/divergences.py`."""
+Estimator = Literal["k1", "k2", "k3", "straight_through", "ratio_weighted"]
+Advantage = Literal["group_zscore", "mean_only", "leave_one_out"]
+Reduction = Literal["token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum", "constant"]
+
+
+def require(ok: bool, name: str, rule: str, value: object) -> None:
+    """Raise ValueError naming field, rule and the value got, unless `ok`."""
+    if not ok:
+        raise ValueError(f"{name}: {rule}, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    path: str = "tasks/base_policies/countdown"
+    """Directory of a Hugging Face causal language model with its tokenizer."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute dtype of the forward passes; master weights, reductions and optimizer state are always float32."""
+    chat_template: bool = False
+    """Wrap each prompt as one user turn of the tokenizer's chat template."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    name: str = "countdown"
+    """A name of `tasks/registry.py`: countdown, or dataset (rows of a jsonl or parquet file)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Fields of the task's own dataclass, checked by the task."""
+    verifier: str = ""
+    """Overrides the task's verifier: a name of `rewards/registry.py` or an import path `package.module:function`."""
+    heldout_prompts: int = 64
+    """Prompts of the held-out stream on which the monitor and `breadth evaluate` measure Pass@k."""
+
+    def __post_init__(self) -> None:
+        require(self.heldout_prompts > 0, "task.heldout_prompts", "must be positive", self.heldout_prompts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    group_size: int = 16
+    """Answers per prompt (G)."""
+    temperature: float = 1.0
+    """Log-probs everywhere are taken at this temperature."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0: off."""
+    max_prompt_tokens: int = 512
+    """A longer prompt is skipped and counted."""
+    max_new_tokens: int = 32
+
+    def __post_init__(self) -> None:
+        require(self.group_size > 0, "sampling.group_size", "must be positive", self.group_size)
+        require(self.temperature > 0, "sampling.temperature", "must be positive", self.temperature)
+        require(self.max_prompt_tokens > 0, "sampling.max_prompt_tokens", "must be positive", self.max_prompt_tokens)
+        require(self.max_new_tokens > 0, "sampling.max_new_tokens", "must be positive", self.max_new_tokens)
+        rule = (
+            "truncated sampling biases every importance ratio (the learner's log-probs cover the whole vocabulary) "
+            "and no correction here accounts for it; must be {}"
+        )
+        require(self.top_p == 1.0, "sampling.top_p", rule.format("1.0"), self.top_p)
+        require(self.top_k == 0, "sampling.top_k", rule.format("0"), self.top_k)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    low: float = 0.2
+    """The ratio is clipped to [1 - low, 1 + high]."""
+    high: float = 0.2
+    dual: float | None = None
+    """Dual clip: with a negative advantage the surrogate is at least dual * advantage; above 1."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.low <= 1, "objective.clip.low", "must be in (0, 1]", self.low)
+        require(self.high > 0, "objective.clip.high", "must be positive", self.high)
+        require(self.dual is None or self.dual > 1, "objective.clip.dual", "must be above 1 or null", self.dual)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoefficientConfig:
+    kind: Literal["constant", "adaptive"] = "constant"
+    """adaptive: Ziegler et al. (arXiv:1909.08593), proportional control of the KL per trajectory."""
+    value: float = 0.0
+    """The coefficient, or its start."""
+    target: float = 6.0
+    """adaptive: nats per trajectory."""
+    horizon: int = 10_000
+    """adaptive: trajectories."""
+
+    def __post_init__(self) -> None:
+        require(self.value >= 0, "objective.divergence.coefficient.value", "must not be negative", self.value)
+        require(self.target > 0, "objective.divergence.coefficient.target", "must be positive", self.target)
+        require(self.horizon > 0, "objective.divergence.coefficient.horizon", "must be positive", self.horizon)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DivergenceConfig:
+    name: DivergenceName = "none"
+    alpha: float = 0.2
+    """alpha divergence: towards 1 it is the forward KL, towards 0 the reverse KL."""
+    samples: Literal["on_policy", "rehearsal"] = "on_policy"
+    """Whose answers estimate it: the policy's own, or stored answers of the reference."""
+    wiring: Literal["loss", "reward"] = "loss"
+    estimator: Estimator = "k3"
+    """`breadth show-config` says in words what gradient the choice really has."""
+    coefficient: CoefficientConfig = field(default_factory=CoefficientConfig)
+
+    def __post_init__(self) -> None:
+        if self.name == "none":
+            require(
+                self.coefficient.value == 0,
+                "objective.divergence.coefficient.value",
+                "must be 0 without a divergence",
+                self.coefficient.value,
+            )
+            return
+        where = "objective.divergence.estimator"
+        require(0 < self.alpha < 1, "objective.divergence.alpha", "must be in (0, 1)", self.alpha)
+        if self.samples == "rehearsal":
+            require(
+                self.wiring == "loss",
+                "objective.divergence.wiring",
+                "stored answers have no reward to add to; must be 'loss'",
+                self.wiring,
+            )
+            require(
+                self.estimator in ("k1", "k3"),
+                where,
+                "on stored reference answers must be k1 (f as it is) or k3 (f less its tangent)",
+                self.estimator,
+            )
+        elif self.wiring == "reward":
+            require(
+                self.estimator == "k1",
+                where,
+                "the reward wiring adds the detached slope of f, which is the k1 estimator; must be k1",
+                self.estimator,
+            )
+        else:
+            require(
+                self.estimator != "k1",
+                where,
+                "a differentiated k1 has no gradient in expectation, so nothing would be regularised; "
+                "must be straight_through, k2, k3 or ratio_weighted",
+                self.estimator,
+            )
+            require(
+                self.estimator not in ("k2", "k3") or self.name == "reverse_kl",
+                where,
+                f"differentiating {self.estimator} of {self.name} on the policy's own answers is not the gradient "
+                "of any divergence; must be straight_through or ratio_weighted",
+                self.estimator,
+            )
+
+    @property
+    def rehearses(self) -> bool:
+        return self.name != "none" and self.samples == "rehearsal"
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the reference has to score the policy's own answers."""
+        return self.name != "none" and self.samples == "on_policy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """The slots of the objective; a method is one row of choices."""
+
+    advantage: Advantage = "group_zscore"
+    ratio: Literal["token", "none"] = "token"
+    """token: clipped importance ratio of PPO; none: plain policy gradient."""
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    old_policy: Literal["sampler", "learner"] = "sampler"
+    """Denominator of the ratio: the engine's log-probs at rollout (covers staleness and engine mismatch), or the
+    learner's own before its first update of the step."""
+    divergence: DivergenceConfig = field(default_factory=DivergenceConfig)
+    reduction: Reduction = "token_mean"
+    constant_length: int = 0
+    """reduction=constant: the fixed L_max of Dr.GRPO, in tokens."""
+
+    def __post_init__(self) -> None:
+        if self.reduction == "constant":
+            require(
+                self.constant_length > 0,
+                "objective.constant_length",
+                "must be positive when reduction is 'constant'",
+                self.constant_length,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RehearsalConfig:
+    """DPH-RL's stored reference answers (arXiv:2509.07430); used when the divergence samples from rehearsal."""
+
+    path: str = ""
+    """Parquet file made by `breadth presample`; empty: `breadth train` makes one in its run directory."""
+    batch: int = 256
+    """Rehearsed answers per step."""
+    prompts: int = 4096
+    """Prompts of the train stream to presample."""
+    answers: int = 8
+    """Reference answers per prompt (k)."""
+    threshold: int = 6
+    """A prompt is mastered when at least this many of the k answers are correct."""
+    keep: Literal["one_fresh", "all_correct"] = "one_fresh"
+    """one_fresh: draw one more answer of a mastered prompt and keep it if correct (unbiased); all_correct: keep the
+    correct ones among the k."""
+
+    def __post_init__(self) -> None:
+        require(self.batch > 0, "rehearsal.batch", "must be positive", self.batch)
+        require(self.prompts > 0, "rehearsal.prompts", "must be positive", self.prompts)
+        require(self.answers > 0, "rehearsal.answers", "must be positive", self.answers)
+        require(
+            1 <= self.threshold <= self.answers,
+            "rehearsal.threshold",
+            f"must be between 1 and rehearsal.answers ({self.answers})",
+            self.threshold,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerConfig:
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    warmup_steps: int = 0
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """Decay of the learning rate to 0 at the last step, after the warm-up."""
+    max_grad_norm: float = 1.0
+    updates_per_batch: int = 1
+    """Optimizer updates that share a batch; above 1 the trajectories are dealt into that many parts."""
+    token_budget: int = 16_384
+    """Padded tokens of one microbatch."""
+    logits_chunk: int = 1_024
+    """Tokens whose logits exist at a time: memory is this times the vocabulary, whatever the batch."""
+    layout: Literal["pad", "pack"] = "pad"
+    """How a microbatch meets the model: right-padded rows (CPU), or one row with restarting positions (GPU)."""
+    gradient_checkpointing: bool = False
+    max_skipped_in_a_row: int = 3
+    """Stop the run after this many successive steps with a non-finite loss or gradient."""
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, "learner.learning_rate", "must be positive", self.learning_rate)
+        require(self.weight_decay >= 0, "learner.weight_decay", "must not be negative", self.weight_decay)
+        require(0 <= self.beta1 < 1, "learner.beta1", "must be in [0, 1)", self.beta1)
+        require(0 <= self.beta2 < 1, "learner.beta2", "must be in [0, 1)", self.beta2)
+        require(self.warmup_steps >= 0, "learner.warmup_steps", "must not be negative", self.warmup_steps)
+        require(self.max_grad_norm > 0, "learner.max_grad_norm", "must be positive", self.max_grad_norm)
+        for name in ("updates_per_batch", "token_budget", "logits_chunk", "max_skipped_in_a_row"):
+            require(getattr(self, name) > 0, f"learner.{name}", "must be positive", getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    engine: Literal["vllm", "transformers"] = "vllm"
+    transfer: Literal["host", "nccl", "ipc"] = "host"
+    """Backend of vLLM's weight-transfer interface: host memory, NCCL between GPUs, CUDA IPC on a shared GPU."""
+    max_sequences: int = 256
+    """Answers decoded at a time by one engine."""
+    kv_cache_bytes: int = 134_217_728
+    """Key-value cache of one engine on CPU; a GPU engine takes `memory_fraction` instead."""
+    memory_fraction: float = 0.85
+    """Share of the GPU's memory the engine may take."""
+    checksum: bool = False
+    """Debug: verify every published byte."""
+    timeout_s: float = 600.0
+    """A generator that finishes nothing for this long while it has work ends the run with an error."""
+
+    def __post_init__(self) -> None:
+        require(self.max_sequences > 0, "generator.max_sequences", "must be positive", self.max_sequences)
+        require(self.kv_cache_bytes >= 2**24, "generator.kv_cache_bytes", "must be at least 2**24", self.kv_cache_bytes)
+        require(0 < self.memory_fraction < 1, "generator.memory_fraction", "must be in (0, 1)", self.memory_fraction)
+        require(self.timeout_s > 0, "generator.timeout_s", "must be positive", self.timeout_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraderConfig:
+    workers: int = 1
+    """Worker processes of one grader."""
+    timeout_s: float = 6.0
+    """Wall seconds one answer may take; its worker is killed then."""
+
+    def __post_init__(self) -> None:
+        require(self.workers > 0, "grader.workers", "must be positive", self.workers)
+        require(self.timeout_s > 0, "grader.timeout_s", "must be positive", self.timeout_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacementConfig:
+    kind: Literal["ray", "in_process"] = "ray"
+    """ray: every role is a Ray actor; in_process: one process, for tests and debugging (transformers engine only)."""
+    mode: Literal["split", "colocated"] = "split"
+    """split: generators and learners have devices of their own; colocated: they share them."""
+    device: Literal["cpu", "gpu"] = "cpu"
+    generators: int = 1
+    tensor_parallel: int = 1
+    """GPUs of one generator."""
+    learners: int = 1
+    """FSDP2 ranks."""
+    graders: int = 1
+    references: int = 1
+    """Reference actors, started only when something needs them."""
+    cpus_per_generator: float = 1.0
+    cpus_per_learner: float = 0.5
+    cpus_per_grader: float = 0.25
+    cpus_per_reference: float = 0.25
+    start_timeout_s: float = 300.0
+    """Bound on every role's start."""
+
+    def __post_init__(self) -> None:
+        for name in ("generators", "tensor_parallel", "learners", "graders", "references"):
+            require(getattr(self, name) > 0, f"placement.{name}", "must be positive", getattr(self, name))
+        for role in ("generator", "learner", "grader", "reference"):
+            name = f"cpus_per_{role}"
+            require(getattr(self, name) >= 0, f"placement.{name}", "must not be negative", getattr(self, name))
+        require(self.start_timeout_s > 0, "placement.start_timeout_s", "must be positive", self.start_timeout_s)
+        require(
+            self.device == "gpu" or self.tensor_parallel == 1,
+            "placement.tensor_parallel",
+            "must be 1 on cpu",
+            self.tensor_parallel,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorConfig:
+    """The breadth monitor: Pass@k on held-out prompts, against what the base policy solved."""
+
+    every: int = 20
+    """Steps between measurements; 0: never."""
+    answers: int = 32
+    """Answers per held-out prompt (n of the unbiased Pass@k)."""
+    ks: list[int] = field(default_factory=lambda: [1, 4, 16, 32])
+    kl_to_base: bool = True
+    """Score the held-out answers with the base policy (starts a reference)."""
+    stop_if: list[str] = field(default_factory=list)
+    """Rules `metric < number` or `metric > number` on monitored values, for example "retention < 0.8"."""
+
+    def __post_init__(self) -> None:
+        require(self.every >= 0, "monitor.every", "must not be negative", self.every)
+        require(self.answers > 0, "monitor.answers", "must be positive", self.answers)
+        require(
+            bool(self.ks) and all(0 < k <= self.answers for k in self.ks),
+            "monitor.ks",
+            f"each k must be between 1 and monitor.answers ({self.answers})",
+            list(self.ks),
+        )
+        for rule in self.stop_if:
+            parse_stop_rule(rule)
+
+
+def parse_stop_rule(rule: str) -> tuple[str, str, float]:
+    """Split "metric < number" into its three parts; raises ValueError on anything else."""
+    parts = rule.split()
+    message = 'must read "metric < number" or "metric > number"'
+    require(len(parts) == 3 and parts[1] in ("<", ">"), "monitor.stop_if", message, rule)
+    try:
+        return parts[0], parts[1], float(parts[2])
+    except ValueError:
+        raise ValueError(f"monitor.stop_if: {message}, got {rule!r}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    every: int = 20
+    """Steps between checkpoints; the last step always has one. 0: only the last."""
+    keep_last: int = 2
+    best_metric: str = "pass@1"
+    """Monitored value whose best checkpoint is kept besides; empty: none."""
+
+    def __post_init__(self) -> None:
+        require(self.every >= 0, "checkpoint.every", "must not be negative", self.every)
+        require(self.keep_last > 0, "checkpoint.keep_last", "must be positive", self.keep_last)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogbookConfig:
+    wandb: Literal["online", "offline", "disabled"] = "disabled"
+    wandb_project: str = "breadth"
+    tensorboard: bool = False
+    console: bool = True
+    trajectories_every: int = 10
+    """Steps between samples written to trajectories.jsonl; 0: never."""
+    trajectories: int = 8
+    """Trajectories per sample."""
+
+    def __post_init__(self) -> None:
+        require(self.trajectories_every >= 0, "logbook.trajectories_every", "must not be negative", self.trajectories_every)
+        require(self.trajectories > 0, "logbook.trajectories", "must be positive", self.trajectories)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    checkpoints: list[str] = field(default_factory=list)
+    """`name=directory` or `directory` of Hugging Face policies; empty: `policy.path`."""
+    answers: int = 128
+    ks: list[int] = field(default_factory=lambda: [1, 4, 16, 64, 128])
+    temperature: float = 1.0
+    output: str = ""
+    """Directory of the results; empty: `<run directory>/evaluation`."""
+
+    def __post_init__(self) -> None:
+        require(self.answers > 0, "evaluate.answers", "must be positive", self.answers)
+        require(self.temperature > 0, "evaluate.temperature", "must be positive", self.temperature)
+        require(
+            bool(self.ks) and all(0 < k <= self.answers for k in self.ks),
+            "evaluate.ks",
+            f"each k must be between 1 and evaluate.answers ({self.answers})",
+            list(self.ks),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStartConfig:
+    """Supervised training of a small policy on a task's own solutions, through the same learner."""
+
+    steps: int = 700
+    batch: int = 256
+    output: str = ""
+    """Directory of the policy to write."""
+    hidden_size: int = 96
+    layers: int = 3
+    heads: int = 4
+    intermediate_size: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "hidden_size", "layers", "heads", "intermediate_size"):
+            require(getattr(self, name) > 0, f"warm_start.{name}", "must be positive", getattr(self, name))
+        require(
+            self.hidden_size % (2 * self.heads) == 0,
+            "warm_start.hidden_size",
+            "must be an even multiple of warm_start.heads",
+            self.hidden_size,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run, whole."""
+
+    name: str = "run"
+    """The run directory is `<runs>/<name>`."""
+    runs: str = "runs"
+    method: str = "grpo"
+    """The preset in `configs/methods/` this config started from."""
+    scale: str = "cpu"
+    """The preset in `configs/scales/` this config started from."""
+    seed: int = 0
+    steps: int = 100
+    """Optimizer steps of the run."""
+    lag: int = 0
+    """How many optimizer steps rollouts may run ahead; 0 is fully on-policy."""
+    groups_per_step: int = 32
+    """Prompts per step (P)."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    reference_path: str = ""
+    """Directory of the reference policy; empty: the starting policy."""
+    task: TaskConfig = field(default_factory=TaskConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    grader: GraderConfig = field(default_factory=GraderConfig)
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    logbook: LogbookConfig = field(default_factory=LogbookConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
+
+    def __post_init__(self) -> None:
+        require(bool(self.name) and "/" not in self.name, "name", "must be a folder name without '/'", self.name)
+        require(self.steps > 0, "steps", "must be positive", self.steps)
+        require(self.lag >= 0, "lag", "must not be negative", self.lag)
+        require(self.groups_per_step > 0, "groups_per_step", "must be positive", self.groups_per_step)
+        require(self.seed >= 0, "seed", "must not be negative", self.seed)
+        if self.objective.advantage != "mean_only":
+            require(
+                self.sampling.group_size > 1,
+                "sampling.group_size",
+                f"must be above 1 for objective.advantage={self.objective.advantage}",
+                self.sampling.group_size,
+            )
+        require(
+            self.lag == 0 or self.objective.old_policy == "sampler",
+            "objective.old_policy",
+            "must be 'sampler' when lag is above 0 (the learner's log-probs ignore staleness)",
+            self.objective.old_policy,
+        )
+        require(
+            self.placement.kind == "ray" or self.generator.engine == "transformers",
+            "generator.engine",
+            "must be 'transformers' when placement.kind is 'in_process' (vLLM alters the process it runs in)",
+            self.generator.engine,
+        )
+        require(
+            self.generator.transfer == "host" or self.placement.device == "gpu",
+            "generator.transfer",
+            "must be 'host' when placement.device is 'cpu'",
+            self.generator.transfer,
+        )
+        require(
+            self.placement.kind == "ray" or self.placement.learners == 1,
+            "placement.learners",
+            "must be 1 when placement.kind is 'in_process'",
+            self.placement.learners,
+        )
