@@ -1,6 +1,7 @@
 """Every knob of Breadth: frozen dataclasses, each validated where it is declared.
 
-The string under a field documents it; `breadth show-config` prints the resolved tree. Importing this loads nothing heavy.
+The string under a field documents it; `breadth show-config` prints the resolved tree. Importing this
+loads nothing heavy.
 """
 
 from dataclasses import dataclass, field
@@ -210,6 +211,9 @@ class RehearsalConfig:
     """Reference answers per prompt (k)."""
     threshold: int = 6
     """A prompt is mastered when at least this many of the k answers are correct."""
+    explore: Literal["unmastered", "fresh"] = "unmastered"
+    """unmastered: the presampled prompts that were not mastered are explored too; fresh: exploring starts behind the
+    presampled prompts."""
     keep: Literal["one_fresh", "all_correct"] = "one_fresh"
     """one_fresh: draw one more answer of a mastered prompt and keep it if correct (unbiased); all_correct: keep the
     correct ones among the k."""
@@ -394,7 +398,9 @@ class LogbookConfig:
     """Trajectories per sample."""
 
     def __post_init__(self) -> None:
-        require(self.trajectories_every >= 0, "logbook.trajectories_every", "must not be negative", self.trajectories_every)
+        require(
+            self.trajectories_every >= 0, "logbook.trajectories_every", "must not be negative", self.trajectories_every
+        )
         require(self.trajectories > 0, "logbook.trajectories", "must be positive", self.trajectories)
 
 
@@ -429,7 +435,7 @@ class WarmStartConfig:
     """Directory of the policy to write."""
     hidden_size: int = 96
     layers: int = 3
-    heads: int = 4
+    heads: int = 3
     intermediate_size: int = 256
 
     def __post_init__(self) -> None:

@@ -63,11 +63,16 @@ class Batch:
         """bool [N]: trained tokens of the trajectories on `route`."""
         return self.mask & (self.route == ROUTES.index(route))[self.seq]
 
+    def token_rows(self, indices: Sequence[int]) -> Tensor:
+        """int64: positions in [N] of all tokens of the trajectories named, in that order."""
+        lengths = self.lengths
+        starts = torch.cumsum(lengths, 0) - lengths
+        spans = [torch.arange(int(starts[i]), int(starts[i] + lengths[i])) for i in indices]
+        return torch.cat(spans) if spans else torch.zeros(0, dtype=torch.long)
+
     def select(self, indices: Sequence[int]) -> "Batch":
         """The trajectories named, in that order, with the totals unchanged."""
-        starts = torch.cumsum(self.lengths, 0) - self.lengths
-        spans = [torch.arange(int(starts[i]), int(starts[i] + self.lengths[i])) for i in indices]
-        positions = torch.cat(spans) if spans else torch.zeros(0, dtype=torch.long)
+        positions = self.token_rows(indices)
         rows = torch.tensor(list(indices), dtype=torch.long)
         changed = {name: getattr(self, name)[rows] for name in TRAJECTORY_FIELDS}
         for name in TOKEN_FIELDS:
@@ -94,7 +99,7 @@ def pack(groups: Sequence[Group], rehearsal: Sequence[Trajectory] = ()) -> Batch
     masks = [t.mask & (t.route != "explore" or t.reward is not None) for t, _ in rows]
     lengths = torch.tensor([len(t.tokens) for t, _ in rows])
     rewards = [np.nan if t.reward is None or t.route != "explore" else t.reward for t, _ in rows]
-    return Batch(
+    batch = Batch(
         tokens=_cat([t.tokens for t, _ in rows], torch.int64),
         seq=torch.repeat_interleave(torch.arange(len(rows)), lengths),
         mask=_cat(masks, torch.bool),
@@ -104,13 +109,9 @@ def pack(groups: Sequence[Group], rehearsal: Sequence[Trajectory] = ()) -> Batch
         group=torch.tensor([g for _, g in rows]),
         reward=torch.tensor(rewards, dtype=torch.float32),
         version=torch.tensor([t.first_version if g >= 0 else -1 for t, g in rows]),
-        totals={route: _totals(rows, masks, route) for route in ROUTES},
+        totals={},
     )
-
-
-def _totals(rows: list[tuple[Trajectory, int]], masks: list[np.ndarray], route: Route) -> Totals:
-    counts = [int(mask.sum()) for (t, _), mask in zip(rows, masks, strict=True) if t.route == route]
-    return Totals(tokens=sum(counts), trajectories=sum(count > 0 for count in counts))
+    return with_own_totals(batch)
 
 
 def _reference_logps(trajectories: list[Trajectory]) -> Tensor | None:
@@ -125,29 +126,62 @@ def _cat(arrays: Sequence[np.ndarray], dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(np.concatenate(arrays)).to(dtype)
 
 
-def partition(batch: Batch, ranks: int, token_budget: int) -> list[list[Batch]]:
-    """Split into microbatches of at most `token_budget` padded tokens, dealt to `ranks` in equal numbers.
+def plan(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Which trajectories share a microbatch: at most `token_budget` padded tokens each, similar lengths together.
 
-    Trajectories of similar length share a microbatch, so padding stays small. Every rank gets the same number of
-    microbatches (hence of collectives); where trajectories run out, a rank gets one with its mask cleared. A
-    trajectory longer than the budget is a microbatch of its own.
+    A trajectory longer than the budget is a microbatch of its own.
     """
-    lengths = batch.lengths.tolist()
-    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    parts: list[list[int]] = [[]]
-    for i in order:
-        if parts[-1] and lengths[i] * (len(parts[-1]) + 1) > token_budget:
+    parts: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if not parts or lengths[i] * (len(parts[-1]) + 1) > token_budget:
             parts.append([])
         parts[-1].append(i)
-    while len(parts) % ranks:
-        parts.sort(key=lambda part: len(part) * lengths[part[-1]])
-        largest = parts.pop()
-        if len(largest) == 1:
-            parts.append(largest)
-            break
+    return parts
+
+
+def partition(batch: Batch, ranks: int, token_budget: int) -> list[list[Batch]]:
+    """Split into microbatches and deal them to `ranks` in equal numbers, hence of collectives too.
+
+    Large microbatches are halved until the ranks share them evenly; where trajectories run out, a rank gets one with
+    its mask cleared.
+    """
+    lengths = batch.lengths.tolist()
+
+    def padded_tokens(part: list[int]) -> int:
+        return len(part) * lengths[part[-1]]
+
+    parts = plan(lengths, token_budget)
+    while len(parts) % ranks and max(len(part) for part in parts) > 1:
+        largest = max((part for part in parts if len(part) > 1), key=padded_tokens)
+        parts.remove(largest)
         parts += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
-    micro = [batch.select(part) for part in sorted(parts, key=lambda p: -len(p) * lengths[p[-1]])]
-    idle = batch.select([order[0]])
-    idle = replace(idle, mask=torch.zeros_like(idle.mask))
+    micro = [batch.select(part) for part in sorted(parts, key=padded_tokens, reverse=True)]
+    idle = replace(micro[-1], mask=torch.zeros_like(micro[-1].mask))
     micro += [idle] * (-len(micro) % ranks)
     return [micro[rank::ranks] for rank in range(ranks)]
+
+
+def deal(batch: Batch, parts: int) -> list[Batch]:
+    """Deal whole groups, and the rehearsed answers, into `parts` batches for successive updates.
+
+    Each part is a batch of its own: its totals are its own.
+    """
+    if parts == 1:
+        return [batch]
+    order = sorted(range(len(batch.group)), key=lambda i: (int(batch.group[i]) < 0, int(batch.group[i])))
+    groups = sorted({int(g) for g in batch.group if g >= 0})
+    hands: list[list[int]] = [[] for _ in range(parts)]
+    for turn, i in enumerate(order):
+        group = int(batch.group[i])
+        hands[(groups.index(group) if group >= 0 else turn) % parts].append(i)
+    dealt = [batch.select(sorted(hand)) for hand in hands if hand]
+    return [with_own_totals(part) for part in dealt]
+
+
+def with_own_totals(batch: Batch) -> Batch:
+    """The batch, its totals counted from itself."""
+    totals: dict[Route, Totals] = {}
+    for route in ROUTES:
+        counts = torch.bincount(batch.seq[batch.on_route(route)], minlength=len(batch.route))
+        totals[route] = Totals(tokens=int(counts.sum()), trajectories=int((counts > 0).sum()))
+    return replace(batch, totals=totals)

@@ -1,0 +1,110 @@
+"""Rehearsal set: stored correct answers of the reference policy with their log-probs, as one parquet file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trajectories.trajectory import Grade, Trajectory
+
+SCHEMA = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("sample_index", pa.int32()),
+        ("tokens", pa.list_(pa.int32())),
+        ("mask", pa.list_(pa.bool_())),
+        ("logp_reference", pa.list_(pa.float32())),
+        ("seed", pa.int64()),
+        ("text", pa.string()),
+        ("reward", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class RehearsalSet:
+    """Reference answers in file order; `at` serves them shuffled, again and again, by step number."""
+
+    trajectories: tuple[Trajectory, ...]
+    batch: int
+    """Answers per step."""
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not self.trajectories:
+            raise ValueError("rehearsal: must hold at least one answer, got none (is rehearsal.threshold too high?)")
+
+    @property
+    def prompt_ids(self) -> frozenset[str]:
+        """Mastered prompts; DPH-RL explores only the others (arXiv:2509.07430, D_pef and D_exp)."""
+        return frozenset(t.prompt_id for t in self.trajectories)
+
+    def at(self, step: int) -> list[Trajectory]:
+        """The answers of one step: the next `batch` of an order reshuffled on every pass, a function of the step."""
+        size = len(self.trajectories)
+        places = range(step * self.batch, (step + 1) * self.batch)
+        orders = {lap: np.random.default_rng([self.seed, lap]).permutation(size) for lap in {p // size for p in places}}
+        return [self.trajectories[orders[p // size][p % size]] for p in places]
+
+
+def write(path: Path, trajectories: Sequence[Trajectory]) -> None:
+    """Write answers whose `logp_sampler` is the reference policy's own; the file appears whole or not at all."""
+    rows = [
+        {
+            "prompt_id": t.prompt_id,
+            "sample_index": t.sample_index,
+            "tokens": t.tokens,
+            "mask": t.mask,
+            "logp_reference": t.logp_sampler,
+            "seed": t.seed,
+            "text": t.text,
+            "reward": t.reward,
+        }
+        for t in trajectories
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".tmp")
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), aside)
+    aside.rename(path)
+
+
+def read(path: Path, batch: int, seed: int) -> RehearsalSet:
+    """Read what `write` wrote. Raises ValueError, naming file and row, on a missing file or a malformed row."""
+    if not path.is_file():
+        raise ValueError(f"rehearsal.path: must be a parquet file made by `breadth presample`, got {str(path)!r}")
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowException as error:
+        raise ValueError(f"rehearsal.path: must be a parquet file, got {str(path)!r} ({error})") from None
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise ValueError(f"rehearsal.path: {path} must have the columns {SCHEMA.names}, got none named {missing}")
+    return RehearsalSet(tuple(_trajectory(path, i, row) for i, row in enumerate(table.to_pylist())), batch, seed)
+
+
+def _trajectory(path: Path, number: int, row: dict) -> Trajectory:
+    tokens, mask, logps = (row[name] or [] for name in ("tokens", "mask", "logp_reference"))
+    if not len(tokens) == len(mask) == len(logps) or not any(mask) or not np.isfinite(logps).all():
+        raise ValueError(
+            f"rehearsal.path: {path}, row {number}: tokens, mask and logp_reference must be aligned and finite with at "
+            f"least one generated token, got lengths {len(tokens)}, {len(mask)}, {len(logps)}"
+        )
+    logp_reference = np.asarray(logps, dtype=np.float32)
+    return Trajectory(
+        prompt_id=row["prompt_id"],
+        sample_index=row["sample_index"],
+        tokens=np.asarray(tokens, dtype=np.int32),
+        mask=np.asarray(mask, dtype=bool),
+        logp_sampler=logp_reference,
+        logp_reference=logp_reference,
+        first_version=0,
+        last_version=0,
+        finish_reason="stop",
+        seed=row["seed"],
+        text=row["text"],
+        route="rehearse",
+        grade=Grade(reward=row["reward"], status="correct"),
+    )
