@@ -1,0 +1,52 @@
+"""Small ragged batches for the tests of the objective, written down as lists."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from configs.schema import DivergenceConfig, ObjectiveConfig
+from trajectories.batch import Batch, with_own_totals
+from trajectories.trajectory import ROUTES, Route
+
+Answer = tuple[Route, int, float | None, list[int]]
+"""Route, group (-1: rehearsed), reward (None: there is none), generated tokens."""
+
+
+def make_batch(
+    answers: Sequence[Answer],
+    *,
+    logp_sampler: Tensor | None = None,
+    logp_reference: Tensor | None = None,
+    logp_old: Tensor | None = None,
+    prompt_length: int = 0,
+) -> Batch:
+    """The answers end to end, each after `prompt_length` untrained tokens; log-probs cover all N positions."""
+    lengths = [prompt_length + len(tokens) for _, _, _, tokens in answers]
+    mask = [
+        position >= prompt_length and (route == "rehearse" or reward is not None)
+        for (route, _, reward, _), length in zip(answers, lengths, strict=True)
+        for position in range(length)
+    ]
+    batch = Batch(
+        tokens=torch.tensor([token for *_, tokens in answers for token in [0] * prompt_length + tokens]),
+        seq=torch.repeat_interleave(torch.arange(len(answers)), torch.tensor(lengths)),
+        mask=torch.tensor(mask),
+        logp_sampler=torch.zeros(sum(lengths)) if logp_sampler is None else logp_sampler,
+        logp_reference=logp_reference,
+        logp_old=logp_old,
+        route=torch.tensor([ROUTES.index(route) for route, *_ in answers]),
+        group=torch.tensor([group for _, group, *_ in answers]),
+        reward=torch.tensor([float("nan") if reward is None else reward for _, _, reward, _ in answers]),
+        version=torch.tensor([-1 if group < 0 else 0 for _, group, *_ in answers]),
+        totals={},
+    )
+    return with_own_totals(batch)
+
+
+def divergence(name: str, **choices: object) -> DivergenceConfig:
+    return DivergenceConfig(name=name, **choices)  # type: ignore[arg-type]
+
+
+def objective(**choices: object) -> ObjectiveConfig:
+    return ObjectiveConfig(**choices)  # type: ignore[arg-type]

@@ -1,0 +1,58 @@
+import math
+
+import pytest
+import torch
+
+from objectives.advantages import advantages, group_zscore, leave_one_out, mean_only
+
+ONE_IN_FOUR = torch.tensor([1.0, 0, 0, 1, 0, 0, 0, 0])
+
+
+def test_group_zscore_uses_the_sample_deviation() -> None:
+    # mean 1/4, sum of squares 1.5, std sqrt(1.5 / 7) = 0.46291
+    expected = [1.6202 if reward == 1 else -0.5401 for reward in ONE_IN_FOUR.tolist()]
+    assert group_zscore(ONE_IN_FOUR).tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_mean_only_subtracts_the_mean_and_nothing_else() -> None:
+    assert mean_only(torch.tensor([1.0, 0, 0, 0])).tolist() == [0.75, -0.25, -0.25, -0.25]
+
+
+def test_leave_one_out_is_the_mean_of_the_others() -> None:
+    expected = [0.857142 if reward == 1 else -0.285714 for reward in ONE_IN_FOUR.tolist()]
+    assert leave_one_out(ONE_IN_FOUR).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_leave_one_out_is_mean_only_times_g_over_g_minus_one(size: int) -> None:
+    reward = torch.randn(size, generator=torch.Generator().manual_seed(size))
+    torch.testing.assert_close(leave_one_out(reward), mean_only(reward) * size / (size - 1))
+
+
+@pytest.mark.parametrize("reward", [0.0, 1.0, 0.1, 1 / 3])
+def test_equal_rewards_give_exactly_zero_zscores(reward: float) -> None:
+    assert group_zscore(torch.full((7,), reward)).tolist() == [0.0] * 7
+
+
+def test_groups_do_not_mix() -> None:
+    reward, group = torch.tensor([1.0, 5.0, 0.0, 7.0]), torch.tensor([0, 3, 0, 3])
+    assert advantages(reward, group, "mean_only").tolist() == [0.5, -1.0, -0.5, 1.0]
+
+
+@pytest.mark.parametrize("name", ["group_zscore", "mean_only", "leave_one_out"])
+def test_a_failed_grader_leaves_its_answer_out_of_the_statistics(name: str) -> None:
+    with_failure = advantages(torch.tensor([1.0, math.nan, 0.0, 0.0]), torch.zeros(4, dtype=torch.long), name)
+    without = advantages(torch.tensor([1.0, 0.0, 0.0]), torch.zeros(3, dtype=torch.long), name)
+    assert with_failure[1] == 0
+    assert with_failure[[0, 2, 3]].tolist() == without.tolist()
+
+
+@pytest.mark.parametrize("name", ["group_zscore", "mean_only", "leave_one_out"])
+def test_a_group_with_one_graded_answer_or_none_has_no_advantage(name: str) -> None:
+    reward = torch.tensor([1.0, math.nan, math.nan, math.nan])
+    assert advantages(reward, torch.tensor([0, 0, 1, 1]), name).tolist() == [0.0] * 4
+
+
+def test_rehearsed_trajectories_get_no_advantage() -> None:
+    reward, group = torch.tensor([1.0, 0.0, math.nan, 1.0]), torch.tensor([0, 0, -1, -1])
+    assert advantages(reward, group, "mean_only").tolist() == [0.5, -0.5, 0.0, 0.0]

@@ -1,0 +1,55 @@
+import math
+
+import pytest
+import torch
+
+from objectives.diagnostics import means, merge, per_trajectory, sampler_mismatch, to_stats, total
+
+
+def test_merged_means_are_means_over_everything_not_means_of_means() -> None:
+    merged = merge({"a": (1.0, 1.0)}, {"a": (9.0, 3.0), "b": (2.0, 4.0)})
+    assert means(merged) == {"a": 2.5, "b": 0.5}
+
+
+def test_a_metric_without_weight_is_left_out() -> None:
+    assert means({"measured": (0.0, 2.0), "not measured": (0.0, 0.0)}) == {"measured": 0.0}
+
+
+def test_to_stats_keeps_sums_and_weights() -> None:
+    assert to_stats({"a": total(torch.tensor([1.0, 2.0])), "b": total(torch.tensor(3.0), weight=0.5)}) == {
+        "a": (3.0, 2.0),
+        "b": (3.0, 0.5),
+    }
+    assert to_stats({}) == {}
+
+
+def test_sampler_mismatch_measures_the_distance_between_engine_and_trainer() -> None:
+    trainer, sampler = torch.tensor([2.0, 0.5]).log(), torch.zeros(2)
+    got = means(to_stats(sampler_mismatch(trainer, sampler)))
+    assert got["mismatch_abs_log_ratio"] == pytest.approx(math.log(2))
+    assert got["mismatch_kl_k1"] == pytest.approx(0.0, abs=1e-6)
+    assert got["mismatch_kl_k3"] == pytest.approx((1 + -0.5) / 2)  # (2 - 1 - ln 2 + .5 - 1 + ln 2) / 2
+    assert got["mismatch_chi_square"] == pytest.approx((4 + 0.25) / 2 - 1)
+    assert got["effective_sample_fraction"] == pytest.approx(1.25**2 / 2.125)
+
+
+def test_an_engine_that_agrees_with_the_trainer_has_no_mismatch() -> None:
+    logp = torch.tensor([-0.2, -3.0, -11.0])
+    got = means(to_stats(sampler_mismatch(logp, logp)))
+    assert got.pop("mismatch_ratio") == got.pop("effective_sample_fraction") == 1.0
+    assert set(got.values()) == {0.0}
+
+
+def test_mismatch_estimates_the_kl_between_sampler_and_trainer() -> None:
+    sampler, trainer = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.7, 0.2, 0.1])
+    drawn = torch.tensor([0] * 5 + [1] * 3 + [2] * 2)  # the sampler's probabilities in tenths
+    got = means(to_stats(sampler_mismatch(trainer.log()[drawn], sampler.log()[drawn])))
+    expected = float((sampler * (sampler / trainer).log()).sum())
+    assert got["mismatch_kl_k1"] == pytest.approx(expected, abs=1e-6)
+    assert got["mismatch_kl_k3"] == pytest.approx(expected, abs=1e-6)
+    assert got["mismatch_ratio"] == pytest.approx(1.0)
+
+
+def test_sums_per_trajectory_leave_out_the_empty_and_the_unknown() -> None:
+    values = torch.tensor([1.0, 2.0, math.nan, 4.0, 5.0])
+    assert per_trajectory(values, torch.tensor([0, 0, 1, 1, 3]), trajectories=4).tolist() == [3.0, 5.0]
