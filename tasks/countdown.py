@@ -1,0 +1,237 @@
+"""Countdown: combine the given numbers, each used exactly once, into the target.
+
+Every problem is made from a random expression, so a solution is known. Whether a problem is for training or held out is
+read off a hash of its numbers (in any order) and target: no seed can move it across.
+"""
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from math import comb
+from typing import Any, NamedTuple
+
+from configs.schema import require
+from tasks.source import digest, generator
+from trajectories.trajectory import Prompt
+
+HELDOUT_SHARE = 1 / 8
+"""Of all problems; at the default options some 500 problems, 2,600 with the order of the numbers told apart."""
+TRIES = 10_000
+"""Random expressions tried for one problem before the options are called impossible."""
+PATIENCE = 4_000
+"""Held-out draws in a row without a new problem after which none is thought to be left."""
+PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
+ATOM = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountdownOptions:
+    """`task.options` of countdown."""
+
+    numbers: int = 3
+    """How many numbers a problem gives."""
+    low: int = 1
+    high: int = 12
+    """Range the numbers are drawn from, ends included."""
+    operators: str = "+-*"
+    """Operators of the expressions that problems are made from, out of + - * /. An answer may use all four."""
+    target_low: int = 1
+    target_high: int = 99
+    """Range of the target, ends included."""
+    min_solutions: int = 1
+    max_solutions: int | None = None
+    """Difficulty: bounds on how many expressions (order of numbers, tree, operators) reach the target; null: any."""
+
+    def __post_init__(self) -> None:
+        field = "task.options."
+        require(2 <= self.numbers <= 8, f"{field}numbers", "must be between 2 and 8", self.numbers)
+        require(self.low >= 1, f"{field}low", "must be at least 1", self.low)
+        require(self.low <= self.high, f"{field}high", f"must be at least {field}low ({self.low})", self.high)
+        known = bool(self.operators) and set(self.operators) <= set(PRECEDENCE)
+        distinct = len(set(self.operators)) == len(self.operators)
+        require(known and distinct, f"{field}operators", "must be distinct ones of + - * /", self.operators)
+        rule = f"must be at least {field}target_low ({self.target_low})"
+        require(self.target_low <= self.target_high, f"{field}target_high", rule, self.target_high)
+        require(self.min_solutions >= 1, f"{field}min_solutions", "must be at least 1", self.min_solutions)
+        if self.max_solutions is not None:
+            rule = f"must be at least {field}min_solutions ({self.min_solutions}) or null"
+            require(self.max_solutions >= self.min_solutions, f"{field}max_solutions", rule, self.max_solutions)
+        rule = "must be at most 5 when solutions are counted"
+        require(self.numbers <= 5 or not self.counts_solutions, f"{field}numbers", rule, self.numbers)
+
+    @property
+    def counts_solutions(self) -> bool:
+        return self.min_solutions > 1 or self.max_solutions is not None
+
+
+class Expression(NamedTuple):
+    """Text with as few parentheses as its reading allows, the precedence of its outermost operator, and its value."""
+
+    text: str
+    precedence: int
+    value: int | Fraction
+
+
+class Countdown:
+    """A Source of Countdown problems such as `3,7,12=22:`."""
+
+    def __init__(self, options: CountdownOptions, seed: int) -> None:
+        """Raises ValueError if no problem fits the options."""
+        self.options = options
+        self.seed = seed
+        self.prompt(0)
+
+    def prompt(self, position: int) -> Prompt:
+        return self.demonstration(position)[0]
+
+    def demonstration(self, position: int) -> tuple[Prompt, str]:
+        require(position >= 0, "position", "must not be negative", position)
+        numbers, expression = self._draw(generator(self.seed, "countdown", "train", position), heldout=False)
+        return _prompt("train", position, numbers, expression.value), expression.text
+
+    def heldout(self, count: int) -> list[Prompt]:
+        found: list[tuple[tuple[int, ...], Any]] = []
+        draws = self._heldout_draws()
+        # Another order of the same numbers counts as a problem of its own only when no other problem is left.
+        for same in (_unordered, tuple):
+            seen, misses = {(same(numbers), target) for numbers, target in found}, 0
+            while len(found) < count and misses < PATIENCE:
+                numbers, target = next(draws)
+                new = (same(numbers), target) not in seen
+                misses = 0 if new else misses + 1
+                if new:
+                    seen.add((same(numbers), target))
+                    found.append((numbers, target))
+        rule = f"must be at most the {len(found)} held-out problems that fit task.options"
+        require(len(found) == count, "task.heldout_prompts", rule, count)
+        return [_prompt("heldout", index, numbers, target) for index, (numbers, target) in enumerate(found)]
+
+    def _heldout_draws(self) -> Iterator[tuple[tuple[int, ...], Any]]:
+        for index in itertools.count():
+            numbers, expression = self._draw(generator("countdown", "heldout", index), heldout=True)
+            yield numbers, expression.value
+
+    def _draw(self, random_: random.Random, heldout: bool) -> tuple[tuple[int, ...], Expression]:
+        """A random problem of one side and the expression it was made from."""
+        options = self.options
+        for _ in range(TRIES):
+            numbers = tuple(random_.randint(options.low, options.high) for _ in range(options.numbers))
+            expression = random_expression(random_, random_.sample(numbers, len(numbers)), options.operators)
+            if expression is None or expression.value != int(expression.value):
+                continue
+            target = int(expression.value)
+            if (
+                options.target_low <= target <= options.target_high
+                and is_heldout(numbers, target) == heldout
+                and self._difficulty_fits(numbers, target)
+            ):
+                return numbers, expression
+        raise ValueError(
+            f"task.options: must admit problems, got none in {TRIES} random expressions of {options} "
+            f"({'held-out' if heldout else 'train'} side)"
+        )
+
+    def _difficulty_fits(self, numbers: tuple[int, ...], target: int) -> bool:
+        if not self.options.counts_solutions:
+            return True
+        count = count_solutions(numbers, target, self.options.operators)
+        most = self.options.max_solutions
+        return self.options.min_solutions <= count and (most is None or count <= most)
+
+
+def is_heldout(numbers: tuple[int, ...], target: int) -> bool:
+    """The side of a problem: the same for every seed and every order of its numbers."""
+    return digest(f"{sorted(numbers)}={target}") < HELDOUT_SHARE * 2**64
+
+
+def random_expression(random_: random.Random, numbers: list[int], operators: str) -> Expression | None:
+    """An expression over the numbers in this order, uniform over trees and operators; None if it divides by zero."""
+    if len(numbers) == 1:
+        return Expression(str(numbers[0]), ATOM, numbers[0])
+    cut = 1 if len(numbers) == 2 else random_.choices(*_cuts(len(numbers)))[0]
+    left = random_expression(random_, numbers[:cut], operators)
+    right = random_expression(random_, numbers[cut:], operators)
+    operator = random_.choice(operators)
+    if left is None or right is None:
+        return None
+    value = apply(operator, left.value, right.value)
+    if value is None:
+        return None
+    own = PRECEDENCE[operator]
+    # a+(b-c) and a*(b/c) keep their value without parentheses; a-(b-c) and a/(b*c) do not.
+    bind_right = right.precedence < own or (right.precedence == own and operator in "-/")
+    left_text = f"({left.text})" if left.precedence < own else left.text
+    right_text = f"({right.text})" if bind_right else right.text
+    return Expression(f"{left_text}{operator}{right_text}", own, value)
+
+
+def apply(operator: str, left: int | Fraction, right: int | Fraction) -> int | Fraction | None:
+    """The exact value; None for a division by zero."""
+    if operator == "+":
+        return left + right
+    if operator == "-":
+        return left - right
+    if operator == "*":
+        return left * right
+    return Fraction(left) / right if right else None
+
+
+def count_solutions(numbers: tuple[int, ...], target: int, operators: str) -> int:
+    """How many distinct expressions (order of the numbers, binary tree, operators) reach the target."""
+    total = 0
+    for left, right in _splits(tuple(sorted(numbers))):
+        for (a, ways_a), (b, ways_b) in itertools.product(_values(left, operators), _values(right, operators)):
+            total += ways_a * ways_b * sum(apply(operator, a, b) == target for operator in operators)
+    return total
+
+
+@lru_cache(maxsize=512)
+def _values(numbers: tuple[int, ...], operators: str) -> tuple[tuple[int | Fraction, int], ...]:
+    """Every value the sorted numbers reach, with the count of expressions that reach it."""
+    if len(numbers) == 1:
+        return ((numbers[0], 1),)
+    ways: Counter[int | Fraction] = Counter()
+    for left, right in _splits(numbers):
+        for (a, ways_a), (b, ways_b) in itertools.product(_values(left, operators), _values(right, operators)):
+            for operator in operators:
+                value = apply(operator, a, b)
+                if value is not None:
+                    ways[value] += ways_a * ways_b
+    return tuple(ways.items())
+
+
+@lru_cache(maxsize=4096)
+def _splits(numbers: tuple[int, ...]) -> frozenset[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Every way to give the numbers to the left and the right side of an operator; equal numbers are not told apart."""
+    split = set()
+    for chosen in itertools.product((True, False), repeat=len(numbers)):
+        left = tuple(itertools.compress(numbers, chosen))
+        right = tuple(itertools.compress(numbers, (not c for c in chosen)))
+        if left and right:
+            split.add((left, right))
+    return frozenset(split)
+
+
+@lru_cache(maxsize=16)
+def _cuts(leaves: int) -> tuple[range, list[int]]:
+    """Sizes of a tree's left side, with the number of trees that have it (products of Catalan numbers)."""
+    catalan = [comb(2 * n, n) // (n + 1) for n in range(leaves)]
+    return range(1, leaves), [catalan[size - 1] * catalan[leaves - size - 1] for size in range(1, leaves)]
+
+
+def _unordered(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(numbers))
+
+
+def _prompt(stream: str, position: int, numbers: tuple[int, ...], target: int | Fraction) -> Prompt:
+    return Prompt(
+        id=f"countdown/{stream}/{position}",
+        position=position,
+        text=f"{','.join(map(str, numbers))}={target}:",
+        verifier="countdown",
+        problem={"numbers": list(numbers), "target": int(target)},
+    )

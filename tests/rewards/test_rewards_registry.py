@@ -1,0 +1,76 @@
+"""Verifiers by name and by import path."""
+
+import subprocess
+import sys
+
+import pytest
+
+from rewards.registry import check, resolve
+from rewards.verdict import Verdict
+
+HERE = "unruly_verifiers"
+
+
+def judged(function: str, answer: str = "abc", **problem: object) -> Verdict:
+    return resolve(f"{HERE}:{function}")(answer, problem)
+
+
+@pytest.mark.parametrize("name", ["countdown", "math", f"{HERE}:truth", f"{HERE}:lengths", f"{HERE}:patient"])
+def test_known_names_and_import_paths_pass_the_check(name: str) -> None:
+    check(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("coutdown", "did you mean 'countdown'"),
+        ("", "must be one of countdown, math"),
+        ("no_such_module:verify", "ModuleNotFoundError"),
+        (f"{HERE}:no_such_function", "must name a function"),
+        (f"{HERE}:NOT_CALLABLE", "must name a function"),
+        (f"{HERE}:takes_nothing", "must take (answer, problem)"),
+        (f"{HERE}:", "package.module:function"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_refused_by_field(name: str, said: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        check(name)
+    assert str(caught.value).startswith("task.verifier: ")
+    assert said in str(caught.value)
+
+
+def test_a_bool_a_float_a_verdict_and_their_async_forms_all_become_verdicts() -> None:
+    assert judged("truth", answer="abc").status == "grader_error"  # the problem lacks the field it reads
+    assert resolve(f"{HERE}:truth")("abc", {"answer": "abc"}).reward == 1.0
+    assert resolve(f"{HERE}:truth")("abd", {"answer": "abc"}) == Verdict(reward=0.0, status="wrong")
+    assert judged("verdict", "yes").reason == "well said"
+    assert judged("patient") == Verdict(reward=0.25, status="wrong")
+
+
+def test_the_common_reward_signature_gets_lists_of_one() -> None:
+    assert judged("lengths", "abc").reward == 3.0
+    assert judged("lengths", "abc", level=2, source="x").reward == 5.0
+    assert judged("named_columns", "abc", prompt="hi", level=2, unused=9).reward == 7.0
+    assert judged("patient_lengths", "abcd").reward == 4.0
+
+
+@pytest.mark.parametrize("function", ["not_a_number", "words", "too_many", "named_columns"])
+def test_a_verifier_that_returns_no_number_or_raises_is_a_grader_error(function: str) -> None:
+    verdict = judged(function)
+    assert (verdict.reward, verdict.status) == (None, "grader_error")
+    assert verdict.reason
+
+
+def test_the_reason_of_a_raising_verifier_names_it() -> None:
+    assert "unruly_verifiers:obeys raised RuntimeError: no reward" in judged("obeys", "raise").reason
+
+
+def test_importing_rewards_and_tasks_loads_neither_torch_nor_the_mathematics_library() -> None:
+    program = (
+        "import sys, rewards.registry, rewards.countdown_answer, rewards.sandbox.pool, tasks.registry\n"
+        "assert not {'math_verify', 'sympy'} & set(sys.modules), 'eager'\n"
+        "import rewards.math_answer\n"
+        "assert not {'torch', 'ray', 'vllm'} & set(sys.modules), 'heavy'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
