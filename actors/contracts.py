@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from objectives.diagnostics import Stats
 from trajectories.batch import Batch
 from trajectories.trajectory import Grade, Trajectory
 
@@ -68,10 +69,6 @@ class HostWeights:
     """crc32 of `data`; generators refuse a payload that does not match."""
 
 
-Stats = dict[str, tuple[float, float]]
-"""Metrics that carry their weight: name -> (weighted sum, weight), so means of parts combine without error."""
-
-
 class Generator(Protocol):
     """Samples answers. Jobs run in the background; `collect` hands over what has finished."""
 
@@ -127,9 +124,13 @@ class Learner(Protocol):
         """One optimizer step (or several, if configured) on the whole batch."""
         ...
 
-    async def weights_info(self) -> WeightsInfo: ...
+    async def connect(self, generators: Sequence[Generator]) -> None:
+        """Agree with the generators on what will be published; once, before the first `publish`."""
+        ...
 
-    async def weights(self, version: int) -> HostWeights: ...
+    async def publish(self, version: int) -> None:
+        """Every connected generator serves these weights as `version` when this returns."""
+        ...
 
     async def save(self, folder: str) -> None:
         """Write policy, tokenizer and optimizer state so that `load` continues bit for bit."""

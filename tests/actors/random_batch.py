@@ -1,0 +1,58 @@
+"""Random ragged batches over the tiny policies' vocabulary, the same in every process."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from configs.schema import ObjectiveConfig
+from objectives.controllers import ObjectiveState
+from objectives.objective import credit
+from trajectories.batch import Batch, pack
+from trajectories.trajectory import Grade, Group, Prompt, Route, Trajectory
+
+SHAPES = ((5, 9), (3, 1), (7, 14), (1, 6), (4, 11), (2, 3), (6, 8))
+"""Tokens of each trajectory's prompt and answer: an odd number of trajectories, no two of one length."""
+
+
+def random_trajectory(shape: tuple[int, int], seed: int, route: Route = "explore") -> Trajectory:
+    draw = np.random.default_rng(seed)
+    length = sum(shape)
+    mask = np.arange(length) >= shape[0]
+    return Trajectory(
+        prompt_id="p",
+        sample_index=seed,
+        tokens=draw.integers(2, 258, size=length).astype(np.int32),
+        mask=mask,
+        logp_sampler=-draw.uniform(3, 8, size=length).astype(np.float32) * mask,
+        first_version=0,
+        last_version=0,
+        finish_reason="stop",
+        seed=seed,
+        text="",
+        route=route,
+        grade=Grade(reward=float(draw.uniform()), status="correct"),
+        logp_reference=-draw.uniform(3, 8, size=length).astype(np.float32) if route == "rehearse" else None,
+    )
+
+
+def random_batch(shapes: Sequence[tuple[int, int]] = SHAPES, *, seed: int = 0, rehearsed: int = 0) -> Batch:
+    """Pairs of explored trajectories answer one prompt; the last `rehearsed` are stored reference answers."""
+    explored = len(shapes) - rehearsed
+    routes: list[Route] = ["explore"] * explored + ["rehearse"] * rehearsed
+    rows = [
+        random_trajectory(shape, 100 * seed + i, route)
+        for i, (shape, route) in enumerate(zip(shapes, routes, strict=True))
+    ]
+    prompt = Prompt(id="p", position=0, text="", verifier="", problem={})
+    groups = [Group(prompt=prompt, trajectories=tuple(rows[i : min(i + 2, explored)])) for i in range(0, explored, 2)]
+    return pack(groups, rows[explored:])
+
+
+def credited(batch: Batch, objective: ObjectiveConfig, coefficient: float = 0.0) -> Batch:
+    return credit(batch, objective, ObjectiveState(coefficient=coefficient))
+
+
+def untrained(batch: Batch) -> Batch:
+    return replace(batch, mask=torch.zeros_like(batch.mask))

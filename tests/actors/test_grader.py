@@ -1,0 +1,131 @@
+"""The Grader role over real worker processes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors import grader as module
+from actors.contracts import GradeTask
+from actors.grader import PooledGrader
+from rewards.sandbox import pool as pool_module
+
+PROBLEM = {"numbers": [3, 7, 12], "target": 22}
+TARDY = """
+import time
+
+def verify(answer, problem):
+    time.sleep(3600 if answer == "slow" else 0)
+    return len(answer)
+"""
+
+
+@pytest.fixture
+def tardy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A user's verifier in a module of its own."""
+    (tmp_path / "tardy_verifier.py").write_text(TARDY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "tardy_verifier:verify"
+
+
+def graded(work: Callable[[PooledGrader], Awaitable[Any]], workers: int = 1, timeout_s: float = 20.0) -> Any:
+    async def main() -> Any:
+        grader = PooledGrader(workers, timeout_s)
+        try:
+            return await asyncio.wait_for(work(grader), 60)
+        finally:
+            await grader.close()
+
+    return asyncio.run(main())
+
+
+def countdown(key: str, answer: str) -> GradeTask:
+    return GradeTask(key=key, verifier="countdown", problem=PROBLEM, answer=answer)
+
+
+def test_every_task_of_many_concurrent_calls_gets_exactly_one_grade_under_its_key() -> None:
+    async def work(grader: PooledGrader) -> tuple[list[dict[str, Any]], dict[str, float]]:
+        calls = [
+            grader.grade([countdown(f"{call}#{i}", "3+7+12" if (call + i) % 2 else "3-7") for i in range(8)])
+            for call in range(50)
+        ]
+        return await asyncio.gather(*calls), await grader.stats()
+
+    results, stats = graded(work, workers=2)
+    for call, grades in enumerate(results):
+        assert list(grades) == [f"{call}#{i}" for i in range(8)]
+        assert [grades[f"{call}#{i}"].reward for i in range(8)] == [float((call + i) % 2) for i in range(8)]
+    assert (stats["graded"], stats["correct"], stats["wrong"]) == (400, 200, 200)
+    assert 0 < stats["mean_seconds"] <= stats["max_seconds"]
+
+
+def test_right_wrong_missing_slow_and_mathematical_answers_are_told_apart(tardy: str) -> None:
+    async def work(grader: PooledGrader) -> tuple[dict[str, Any], dict[str, float]]:
+        tasks = [
+            countdown("right", "3+7+12"),
+            countdown("wrong", "3*7+12"),
+            countdown("none", ""),
+            GradeTask(key="math", verifier="math", problem={"answer": "#### 1/2"}, answer=r"it is \boxed{0.5}"),
+            GradeTask(key="broken gold", verifier="math", problem={"answer": ""}, answer=r"\boxed{}"),
+            GradeTask(key="slow", verifier=tardy, problem={}, answer="slow"),
+        ]
+        return await grader.grade(tasks), await grader.stats()
+
+    grades, stats = graded(work, timeout_s=3.0)
+    assert {key: (grade.reward, grade.status) for key, grade in grades.items()} == {
+        "right": (1.0, "correct"),
+        "wrong": (0.0, "wrong"),
+        "none": (0.0, "no_answer"),
+        "math": (1.0, "correct"),
+        "broken gold": (None, "grader_error"),
+        "slow": (0.0, "timeout"),
+    }
+    assert grades["slow"].reason == "no verdict within 3 s, 2 times"
+    assert stats["respawns"] == 2
+    assert stats["timeout"] == 1
+
+
+def test_only_the_last_characters_of_an_answer_reach_the_verifier(tardy: str) -> None:
+    async def work(grader: PooledGrader) -> Any:
+        end = "x" * 100_000
+        return await grader.grade([GradeTask(key="a", verifier=tardy, problem={}, answer=end), countdown("b", end)])
+
+    grades = graded(work)
+    assert grades["a"].reward == 32_768.0
+    assert grades["b"].status == "wrong"
+
+
+@pytest.mark.parametrize("answer", ["9" * 100_000, "9^{9^{9^{9}}}", r"\boxed{(10^{9})!}", "\x00\ud800", "(" * 99_999])
+def test_hostile_answers_cost_no_worker(answer: str) -> None:
+    async def work(grader: PooledGrader) -> Any:
+        tasks = [
+            GradeTask(key=v, verifier=v, problem={"answer": "42"} | PROBLEM, answer=answer) for v in module.CANARIES
+        ]
+        return await grader.grade(tasks), await grader.stats()
+
+    grades, stats = graded(work)
+    assert {grade.reward for grade in grades.values()} == {0.0}
+    assert stats["respawns"] == 0
+
+
+def test_a_grader_that_fails_its_own_test_says_so_instead_of_grading(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, right, wrong = module.CANARIES["countdown"]
+    monkeypatch.setitem(module.CANARIES, "countdown", (problem, wrong, right))
+    with pytest.raises(RuntimeError, match=r"the grader is broken: verifier 'countdown' finds '3\*7\+12' wrong"):
+        graded(lambda grader: grader.grade([countdown("a", "3+7+12")]))
+
+
+def test_a_grader_without_workers_says_so_instead_of_grading(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no processes left")
+
+    monkeypatch.setattr(pool_module, "spawn", refuse)
+    with pytest.raises(RuntimeError, match="no processes left"):
+        graded(lambda grader: grader.grade([countdown("a", "3+7+12")]))
+
+
+def test_two_tasks_under_one_key_are_refused() -> None:
+    with pytest.raises(AssertionError, match="share a key"):
+        graded(lambda grader: grader.grade([countdown("a", "1"), countdown("a", "2")]))

@@ -1,0 +1,51 @@
+"""Fixtures shared by the whole suite: a tiny random policy on disk."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from tasks.characters import VOCABULARY_SIZE, save_tokenizer
+
+torch.set_num_threads(1)
+
+
+def make_policy(folder: Path, seed: int = 0, hidden: int = 64, tie: bool = True) -> Path:
+    """A random Qwen2 policy over bytes, with weights large enough that its distribution is far from uniform."""
+    config = Qwen2Config(
+        vocab_size=VOCABULARY_SIZE,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=2,
+        num_attention_heads=hidden // 32,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        tie_word_embeddings=tie,
+        initializer_range=0.2,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        Qwen2ForCausalLM(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_policy(tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture(scope="session")
+def other_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Same architecture, other weights."""
+    return make_policy(tmp_path_factory.mktemp("other_policy"), seed=1)
