@@ -6,6 +6,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -20,10 +21,7 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
     `method=NAME` and `scale=NAME` among the overrides (or in the file) choose the presets. Raises ValueError, naming
     the field, on an unknown key, a value of the wrong type or out of range, or a missing preset or file.
     """
-    for item in overrides:
-        if "=" not in item:
-            raise ValueError(f"override: must read key=value, got {item!r}")
-    last: Any = OmegaConf.from_dotlist(list(overrides))
+    last = _read_overrides(overrides)
     from_file: Any = _read(Path(file)) if file else OmegaConf.create()
     names = {kind: str(last.get(kind) or from_file.get(kind) or getattr(Config, kind)) for kind in ("method", "scale")}
     layers = [_read(_preset(kind, name)) for kind, name in names.items()]
@@ -37,7 +35,7 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
     try:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise ValueError(str(error).splitlines()[0]) from None
+        raise ValueError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from None
     assert isinstance(config, Config)
     return config
 
@@ -53,17 +51,35 @@ def to_yaml(config: Config) -> str:
 
 def _preset(kind: str, name: str) -> Path:
     if name not in presets(kind):
-        raise ValueError(f"{kind}: must be one of {', '.join(presets(kind))}{_nearest(name, presets(kind))}, got {name!r}")
+        raise ValueError(
+            f"{kind}: must be one of {', '.join(presets(kind))}{_nearest(name, presets(kind))}, got {name!r}"
+        )
     return HERE / f"{kind}s" / f"{name}.yaml"
+
+
+def _read_overrides(overrides: Sequence[str]) -> Any:
+    read: Any = OmegaConf.create()
+    for item in overrides:
+        if "=" not in item:
+            raise ValueError(f"override: must read key=value, got {item!r}")
+        try:
+            read.merge_with_dotlist([item])
+        except yaml.YAMLError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"override: must read key=value with a YAML value, got {item!r} ({reason})") from None
+    return read
 
 
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise ValueError(f"config file: must exist, got {str(path)!r}")
     try:
-        return OmegaConf.load(path)
+        read = OmegaConf.load(path)
     except Exception as error:  # the YAML reader raises its own classes for a malformed file
         raise ValueError(f"config file {path}: must be YAML, got {error}") from None
+    if not OmegaConf.is_dict(read):
+        raise ValueError(f"config file {path}: must be a mapping, got {OmegaConf.to_container(read)!r}")
+    return read
 
 
 def _refuse_unknown_keys(node: Any, schema: type, prefix: str) -> None:

@@ -1,0 +1,276 @@
+"""Where the roles live: refuses what does not fit, then starts every role in process or over Ray."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.contracts import Generator, Grader, Learner, Reference
+from actors.generator_hf import TransformersGenerator
+from actors.grader import PooledGrader
+from actors.learner import FsdpLearner
+from actors.local import LocalLearner, LocalReference
+from actors.policy import load_tokenizer
+from actors.reference import FrozenReference
+from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference, RoleShell
+from configs.schema import Config
+
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TORCH_COMPILE_DISABLE": "1",
+}
+"""Of every role on a CPU. One thread per process: two busy OpenMP threads on one core are many times slower."""
+VLLM_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+
+
+@dataclass
+class Roles:
+    """The roles of one run, alive until `close`."""
+
+    generators: list[Generator] = field(default_factory=list)
+    graders: list[Grader] = field(default_factory=list)
+    learner: Learner | None = None
+    reference: Reference | None = None
+    group: PlacementGroup | None = None
+
+    async def close(self) -> None:
+        """End every process this run started."""
+        roles = [*self.generators, *self.graders, self.learner, self.reference]
+        await asyncio.gather(*(role.close() for role in roles if role is not None))
+        if self.group is not None:
+            remove_placement_group(self.group)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """What one Ray actor reserves."""
+
+    role: str
+    cpus: float
+    gpus: float
+
+
+def bundles(cfg: Config, roles: Sequence[str]) -> list[Bundle]:
+    """The reservations of a run that uses `roles`, in the order the actors are started.
+
+    Colocated learners and generators take half of each GPU they share.
+    """
+    place = cfg.placement
+    on_gpu = place.device == "gpu"
+    share = 0.5 if place.mode == "colocated" and "learner" in roles else 1.0
+    gpus = {
+        "learner": share * on_gpu,
+        "generator": (share if place.tensor_parallel == 1 else place.tensor_parallel) * on_gpu,
+        "reference": 1.0 * on_gpu,
+        "grader": 0.0,
+    }
+    counts = {
+        "learner": place.learners,
+        "generator": place.generators,
+        "reference": place.references,
+        "grader": place.graders,
+    }
+    return [
+        Bundle(role=role, cpus=getattr(place, f"cpus_per_{role}"), gpus=float(gpus[role]))
+        for role in counts
+        if role in roles
+        for _ in range(counts[role])
+    ]
+
+
+def refuse_unless_it_fits(wanted: Sequence[Bundle], available: dict[str, float]) -> None:
+    """Raise ValueError with the arithmetic when the cluster cannot hold the reservations."""
+    for resource, attribute in (("CPU", "cpus"), ("GPU", "gpus")):
+        need = sum(getattr(bundle, attribute) for bundle in wanted)
+        have = available.get(resource, 0.0)
+        if need > have + 1e-9:
+            counted = {role: [getattr(b, attribute) for b in wanted if b.role == role] for role in _roles(wanted)}
+            terms = [f"{len(v)} {role} x {v[0]:g}" for role, v in counted.items() if v[0]]
+            raise ValueError(
+                f"placement: must fit the cluster, got {' + '.join(terms)} = {need:g} {resource} where Ray has {have:g}"
+            )
+
+
+def _roles(wanted: Sequence[Bundle]) -> list[str]:
+    return list(dict.fromkeys(bundle.role for bundle in wanted))
+
+
+def connect() -> None:
+    """Join the Ray cluster of the surroundings (a Ray job, `ray start`), or start one on this machine."""
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+
+
+async def start(cfg: Config, roles: Sequence[str], *, policy_path: str = "") -> Roles:
+    """Start the roles named ("generator", "grader", "learner", "reference") with `policy_path` (default: the config's).
+
+    Raises ValueError when the placement is impossible or the policy unusable, RuntimeError when a role does not come up
+    within `placement.start_timeout_s`.
+    """
+    policy = policy_path or cfg.policy.path
+    load_tokenizer(policy)
+    if cfg.placement.kind == "in_process":
+        return _in_process(cfg, roles, policy)
+    connect()
+    wanted = bundles(cfg, roles)
+    refuse_unless_it_fits(wanted, ray.cluster_resources())
+    group = placement_group([_resources(bundle) for bundle in wanted], strategy="PACK")
+    started = Roles(group=group)
+    try:
+        try:
+            await asyncio.wait_for(_ready(group), cfg.placement.start_timeout_s)
+        except TimeoutError:
+            raise RuntimeError(
+                f"placement: Ray did not reserve {[_resources(b) for b in wanted]} within "
+                f"{cfg.placement.start_timeout_s:.0f} s; free now: {ray.available_resources()}"
+            ) from None
+        await _start_remote(cfg, wanted, group, started, policy)
+    except BaseException:
+        await started.close()
+        raise
+    return started
+
+
+def _resources(bundle: Bundle) -> dict[str, float]:
+    # Ray refuses an empty bundle; a sliver of a core stands for "none".
+    wanted = {"CPU": bundle.cpus or 0.001, "GPU": bundle.gpus}
+    return {name: amount for name, amount in wanted.items() if amount}
+
+
+async def _ready(group: PlacementGroup) -> None:
+    await group.ready()
+
+
+async def _start_remote(
+    cfg: Config, wanted: Sequence[Bundle], group: PlacementGroup, started: Roles, policy: str
+) -> None:
+    """Start all actors at once; learner ranks then meet at an address of rank 0's node."""
+    bound = cfg.placement.start_timeout_s
+    ranks: list[Handle] = []
+    references: list[Handle] = []
+    for i, bundle in enumerate(wanted):
+        number = sum(other.role == bundle.role for other in wanted[:i])
+        actor = _actor(cfg, bundle, group, i, _role(cfg, bundle.role, policy, number))
+        name = f"{bundle.role} {number}"
+        if bundle.role == "generator":
+            started.generators.append(RemoteGenerator(actor, name))
+        elif bundle.role == "grader":
+            started.graders.append(RemoteGrader(actor, name))
+        else:
+            (ranks if bundle.role == "learner" else references).append(Handle(actor, name))
+    if references:
+        started.reference = RemoteReference(references)
+    if ranks:
+        started.learner = RemoteLearner(
+            ranks,
+            cfg.learner,
+            transfer=cfg.generator.transfer,
+            tensor_parallel=cfg.placement.tensor_parallel,
+            checksum=cfg.generator.checksum,
+        )
+    others = [h for h in (*started.generators, *started.graders, *references) if isinstance(h, Handle)]
+    await asyncio.gather(*(handle.start(bound) for handle in (*ranks, *others)))
+    if ranks:
+        host, port = await ranks[0].wait(ranks[0].actor.address.remote(), "address", bound)
+        await asyncio.gather(*(rank.call("join", f"tcp://{host}:{port}", timeout_s=bound) for rank in ranks))
+
+
+def _role(cfg: Config, role: str, policy: str, number: int) -> tuple[str, str, dict[str, Any]]:
+    """Module, class and constructor arguments of one role."""
+    if role == "learner":
+        ranks = {"rank": number, "ranks": cfg.placement.learners}
+        return "actors.learner", "FsdpLearner", learner_arguments(cfg, policy) | ranks
+    if role == "generator" and cfg.generator.engine == "vllm":
+        return "actors.generator_vllm", "VllmGenerator", generator_arguments(cfg, policy)
+    if role == "generator":
+        return "actors.generator_hf", "TransformersGenerator", generator_arguments(cfg, policy)
+    if role == "reference":
+        return "actors.reference", "FrozenReference", reference_arguments(cfg)
+    return "actors.grader", "PooledGrader", _grader(cfg)
+
+
+def _actor(
+    cfg: Config, bundle: Bundle, group: PlacementGroup, index: int, role: tuple[str, str, dict[str, Any]]
+) -> Any:
+    environment = {} if bundle.gpus else dict(ENVIRONMENT)
+    if bundle.role == "generator" and cfg.generator.engine == "vllm":
+        environment |= VLLM_ENVIRONMENT
+    options = ray.remote(RoleShell).options(
+        num_cpus=bundle.cpus,
+        num_gpus=bundle.gpus,
+        max_concurrency=16,
+        runtime_env={"env_vars": environment},
+        scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+    )
+    return options.remote(*role)
+
+
+def _in_process(cfg: Config, roles: Sequence[str], policy: str) -> Roles:
+    started = Roles()
+    if "generator" in roles:
+        started.generators = [
+            TransformersGenerator(**generator_arguments(cfg, policy)) for _ in range(cfg.placement.generators)
+        ]
+    if "grader" in roles:
+        started.graders = [PooledGrader(**_grader(cfg)) for _ in range(cfg.placement.graders)]
+    if "reference" in roles:
+        started.reference = LocalReference(FrozenReference(**reference_arguments(cfg)))
+    if "learner" in roles:
+        learner = FsdpLearner(**learner_arguments(cfg, policy))
+        learner.join()
+        started.learner = LocalLearner(learner, checksum=cfg.generator.checksum)
+    return started
+
+
+def generator_arguments(cfg: Config, policy: str) -> dict[str, Any]:
+    return {
+        "policy_path": policy,
+        "config": cfg.generator,
+        "dtype": cfg.policy.dtype,
+        "max_length": cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens,
+        "device": _device(cfg),
+        "tensor_parallel": cfg.placement.tensor_parallel,
+    }
+
+
+def _grader(cfg: Config) -> dict[str, Any]:
+    return {"workers": cfg.grader.workers, "timeout_s": cfg.grader.timeout_s}
+
+
+def reference_arguments(cfg: Config) -> dict[str, Any]:
+    return {
+        "policy_path": cfg.reference_path or cfg.policy.path,
+        "config": cfg.learner,
+        "dtype": cfg.policy.dtype,
+        "temperature": cfg.sampling.temperature,
+        "device": _device(cfg),
+    }
+
+
+def learner_arguments(cfg: Config, policy: str) -> dict[str, Any]:
+    return {
+        "policy_path": policy,
+        "config": cfg.learner,
+        "objective": cfg.objective,
+        "dtype": cfg.policy.dtype,
+        "temperature": cfg.sampling.temperature,
+        "total_steps": cfg.steps,
+        "device": _device(cfg),
+    }
+
+
+def _device(cfg: Config) -> str:
+    return "cuda" if cfg.placement.device == "gpu" else "cpu"

@@ -1,0 +1,23 @@
+"""From prompt text to token ids, the way the policy was trained to see it."""
+
+from collections.abc import Callable
+
+from actors.policy import load_tokenizer
+from configs.schema import PolicyConfig, require
+
+Encoder = Callable[[str], list[int]]
+
+
+def encoder(config: PolicyConfig) -> Encoder:
+    """Tokenize plainly, or as one user turn of the chat template. Raises ValueError when there is no template."""
+    tokenizer = load_tokenizer(config.path)
+    if not config.chat_template:
+        return lambda text: list(tokenizer(text)["input_ids"])
+    has_template = tokenizer.chat_template is not None
+    require(has_template, "policy.chat_template", "the tokenizer must have a chat template", config.path)
+
+    def encode(text: str) -> list[int]:
+        turn = [{"role": "user", "content": text}]
+        return list(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+    return encode

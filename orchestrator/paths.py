@@ -1,0 +1,46 @@
+"""Absolute paths, so that a run means the same folders on every node and in a Ray job's scratch directory."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from configs.schema import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def absolute(cfg: Config) -> Config:
+    """The config with every path absolute.
+
+    A relative path of something to read is looked for from the working directory, then from the project's own folder
+    (the committed policies). `runs` counts from the working directory; in a Ray job, whose working directory is
+    removed with it, from the home directory.
+    """
+    in_ray_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    runs = (Path.home() if in_ray_job else Path.cwd()) / cfg.runs
+    checkpoints = []
+    for item in cfg.evaluate.checkpoints:
+        name, equals, path = item.rpartition("=")
+        checkpoints.append(f"{name}{equals}{_existing(path)}")
+    return replace(
+        cfg,
+        runs=str(runs),
+        policy=replace(cfg.policy, path=_existing(cfg.policy.path)),
+        reference_path=_existing(cfg.reference_path),
+        rehearsal=replace(cfg.rehearsal, path=_existing(cfg.rehearsal.path)),
+        evaluate=replace(cfg.evaluate, checkpoints=checkpoints, output=_below(runs, cfg.evaluate.output)),
+        warm_start=replace(cfg.warm_start, output=_below(Path.cwd(), cfg.warm_start.output)),
+    )
+
+
+def _existing(path: str) -> str:
+    if not path:
+        return ""
+    local = Path(path).expanduser()
+    if not local.is_absolute() and not local.exists() and (ROOT / local).exists():
+        return str(ROOT / local)
+    return str(local.absolute())
+
+
+def _below(folder: Path, path: str) -> str:
+    return str(folder / Path(path).expanduser()) if path else ""

@@ -1,0 +1,108 @@
+"""Warm start: a small policy made by supervised training on a task's own solutions, through the same learner.
+
+Cross entropy is the forward KL to stored answers in its k1 form, -log u, with a reference that gives them
+probability one; so the objective needs nothing new.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from actors.learner import FsdpLearner, plan_updates
+from actors.policy import load_model, load_tokenizer
+from configs.schema import CoefficientConfig, Config, DivergenceConfig, ObjectiveConfig, WarmStartConfig
+from objectives.diagnostics import means
+from tasks.characters import END, PADDING, SPECIAL, VOCABULARY_SIZE, save_tokenizer
+from tasks.registry import build
+from trajectories.batch import pack
+from trajectories.trajectory import Trajectory
+
+CROSS_ENTROPY = ObjectiveConfig(
+    divergence=DivergenceConfig(
+        name="forward_kl", samples="rehearsal", estimator="k1", coefficient=CoefficientConfig(value=1.0)
+    ),
+    reduction="token_mean",
+)
+
+
+def warm_start(cfg: Config, output: Path, progress: Callable[[int, float], None]) -> None:
+    """Make a policy from nothing and write it to `output` in bfloat16, tokenizer included.
+
+    `progress(step, loss)`, loss in nats per answer token. Raises ValueError when the task has no demonstrations.
+    """
+    source = build(cfg.task, cfg.seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        start = Path(scratch) / "start"
+        make_policy(start, cfg.warm_start, cfg.seed, cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens)
+        learner = FsdpLearner(
+            str(start),
+            config=cfg.learner,
+            objective=CROSS_ENTROPY,
+            dtype="float32",
+            temperature=1.0,
+            total_steps=cfg.warm_start.steps,
+        )
+        learner.join()
+        tokenizer = load_tokenizer(str(start))
+        for step in range(cfg.warm_start.steps):
+            places = range(step * cfg.warm_start.batch, (step + 1) * cfg.warm_start.batch)
+            demonstrations = [source.demonstration(place) for place in places]
+            rows = [
+                _demonstration(
+                    tokenizer(prompt.text)["input_ids"], tokenizer(answer)["input_ids"], tokenizer.eos_token_id
+                )
+                for prompt, answer in demonstrations
+            ]
+            [updates] = plan_updates(pack([], rows), cfg.learner, 1)
+            progress(step + 1, means(learner.update(updates, 1.0))["divergence"])
+        learner.save_policy(str(Path(scratch) / "trained"))
+        model = load_model(str(Path(scratch) / "trained"))
+        if output.exists():
+            shutil.rmtree(output)
+        model.to(torch.bfloat16).save_pretrained(output)
+        save_tokenizer(output)
+
+
+def make_policy(folder: Path, config: WarmStartConfig, seed: int, max_length: int) -> None:
+    """A random Qwen2 policy over bytes."""
+    shape = Qwen2Config(
+        vocab_size=VOCABULARY_SIZE,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        max_position_embeddings=max(1024, max_length),
+        tie_word_embeddings=True,
+        pad_token_id=SPECIAL.index(PADDING),
+        eos_token_id=SPECIAL.index(END),
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        Qwen2ForCausalLM(shape).save_pretrained(folder)
+    save_tokenizer(folder)
+
+
+def _demonstration(prompt: list[int], answer: list[int], end: int) -> Trajectory:
+    tokens = np.asarray([*prompt, *answer, end], dtype=np.int32)
+    nothing = np.zeros(len(tokens), dtype=np.float32)
+    return Trajectory(
+        prompt_id="",
+        sample_index=0,
+        tokens=tokens,
+        mask=np.arange(len(tokens)) >= len(prompt),
+        logp_sampler=nothing,
+        logp_reference=nothing,
+        first_version=0,
+        last_version=0,
+        finish_reason="stop",
+        seed=0,
+        text="",
+        route="rehearse",
+    )
