@@ -94,7 +94,9 @@ def load_model(path: str, dtype: torch.dtype = torch.float32) -> Any:
         logits = model(input_ids=tokens, use_cache=False).logits
     if not torch.allclose(plain, logits, rtol=1e-3, atol=1e-3):
         kind = type(model).__name__
-        raise ValueError(f"policy.path: its logits must be its head's output, not capped or scaled, got {kind} {path!r}")
+        raise ValueError(
+            f"policy.path: its logits must be its head's output, not capped or scaled, got {kind} {path!r}"
+        )
     return model
 
 

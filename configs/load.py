@@ -24,16 +24,11 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
     last = _read_overrides(overrides)
     from_file: Any = _read(Path(file)) if file else OmegaConf.create()
     names = {kind: str(last.get(kind) or from_file.get(kind) or getattr(Config, kind)) for kind in ("method", "scale")}
-    layers = [_read(_preset(kind, name)) for kind, name in names.items()]
-    merged: Any = OmegaConf.structured(Config)
-    for layer in [*layers, from_file, last, OmegaConf.create(names)]:
+    layers = [*(_read(_preset(kind, name)) for kind, name in names.items()), from_file, last, OmegaConf.create(names)]
+    for layer in layers:
         _refuse_unknown_keys(OmegaConf.to_container(layer), Config, "")
-        try:
-            merged = OmegaConf.merge(merged, layer)
-        except OmegaConfBaseException as error:
-            raise ValueError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from None
     try:
-        config = OmegaConf.to_object(merged)
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *layers))
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from None
     assert isinstance(config, Config)

@@ -60,7 +60,7 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         require(self.group_size > 0, "sampling.group_size", "must be positive", self.group_size)
-        require(self.temperature > 0, "sampling.temperature", "must be positive", self.temperature)
+        require(self.temperature >= 0.01, "sampling.temperature", "must be at least 0.01", self.temperature)
         require(self.max_prompt_tokens > 0, "sampling.max_prompt_tokens", "must be positive", self.max_prompt_tokens)
         require(self.max_new_tokens > 0, "sampling.max_new_tokens", "must be positive", self.max_new_tokens)
         rule = (
@@ -416,7 +416,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         require(self.answers > 0, "evaluate.answers", "must be positive", self.answers)
-        require(self.temperature > 0, "evaluate.temperature", "must be positive", self.temperature)
+        require(self.temperature >= 0.01, "evaluate.temperature", "must be at least 0.01", self.temperature)
         require(
             bool(self.ks) and all(0 < k <= self.answers for k in self.ks),
             "evaluate.ks",

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ def named_checkpoints(cfg: Config) -> dict[str, str]:
         name, _, path = item.rpartition("=")
         folder = Path(path) / "policy" if (Path(path) / "policy").is_dir() else Path(path)
         name = name or folder.parent.name if folder.name == "policy" else name or folder.name
+        if "/" in name:
+            raise ValueError(f"evaluate.checkpoints: a name must do as a file name, without '/', got {name!r}")
         if name in named:
             raise ValueError(f"evaluate.checkpoints: names must differ, got {name!r} twice")
         check_policy_folder(str(folder))
@@ -50,10 +54,11 @@ async def evaluate(cfg: Config, checkpoints: Mapping[str, str], say: Callable[[s
     measurements: dict[str, Measurement] = {}
     rows: list[dict[str, Any]] = []
     for paths in _by_architecture(cfg, checkpoints):
-        roles = await cluster.start(cfg, ["generator", "grader"], policy_path=next(iter(paths.values())))
+        first = next(iter(paths.values()))
+        roles = await cluster.start(cfg, ["generator", "grader"], policy_path=first)
         try:
             async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
-                heldout = HeldOut(cfg, build(cfg.task, cfg.seed), encoder(cfg.policy), rollouts)
+                heldout = HeldOut(cfg, build(cfg.task, cfg.seed), encoder(replace(cfg.policy, path=first)), rollouts)
                 for version, (name, path) in enumerate(paths.items()):
                     await _serve(cfg, rollouts, path, version)
                     groups = await heldout.answer(cfg.evaluate.answers, cfg.evaluate.temperature)
@@ -120,12 +125,17 @@ def _rows(name: str, groups: Sequence[Group]) -> list[dict[str, Any]]:
     ]
 
 
+def _number(value: float) -> float | None:
+    """JSON knows no NaN (the retention of what was never solved)."""
+    return None if math.isnan(value) else value
+
+
 def _write(cfg: Config, output: Path, measurements: Mapping[str, Measurement], rows: list[dict[str, Any]]) -> None:
     pq.write_table(pa.Table.from_pylist(rows), output / "answers.parquet")
     results: dict[str, dict[str, Any]] = {}
     for name, values in summaries(measurements, cfg.evaluate.ks).items():
-        results[name] = {key: interval.value for key, interval in values.items()}
-        results[name]["intervals"] = {key: [interval.low, interval.high] for key, interval in values.items()}
+        results[name] = {key: _number(interval.value) for key, interval in values.items()}
+        results[name]["intervals"] = {key: [_number(i.low), _number(i.high)] for key, i in values.items()}
     (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     folder = output / "measurements"
     folder.mkdir(exist_ok=True)

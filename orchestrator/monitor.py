@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from actors.contracts import Reference
 from configs.schema import Config
 from orchestrator.encoding import Encoder
@@ -48,7 +51,10 @@ class HeldOut:
 
 async def score_by_base(groups: Sequence[Group], base: Reference) -> list[Group]:
     """The groups with the base policy's log-probs on every answer."""
-    batch = await base.score(pack(groups))
+    batch = pack(groups)
+    # `pack` masks the answers whose grader failed; they count for the KL all the same.
+    generated = np.concatenate([t.mask for group in groups for t in group.trajectories])
+    batch = await base.score(replace(batch, mask=torch.from_numpy(generated)))
     assert batch.logp_reference is not None
     parts = iter(batch.logp_reference.split(batch.lengths.tolist()))
     return [

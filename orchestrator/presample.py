@@ -65,13 +65,14 @@ async def _presample_some(
     fitting = [p for p in prompts if len(encode(p.text)) <= cfg.sampling.max_prompt_tokens]
     tally.too_long += len(prompts) - len(fitting)
     groups = await _answer(cfg, fitting, encode, rollouts, "presample", cfg.rehearsal.answers)
-    tally.ungraded += sum(t.reward is None for group in groups for t in group.trajectories)
+    tally.ungraded += _ungraded(groups)
     mastered = [group for group in groups if len(_correct(group)) >= cfg.rehearsal.threshold]
     tally.mastered += len(mastered)
     if cfg.rehearsal.keep == "one_fresh":
         # An answer among the k was chosen for being correct in a group chosen for being correct; a fresh one was not.
         mastered = await _answer(cfg, [g.prompt for g in mastered], encode, rollouts, "presample-fresh", 1)
-        tally.fresh_wrong += sum(not _correct(group) for group in mastered)
+        tally.ungraded += _ungraded(mastered)
+        tally.fresh_wrong += sum(not _correct(group) and not _ungraded([group]) for group in mastered)
     kept = [replace(t, route="rehearse") for group in mastered for t in _correct(group)]
     tally.kept += len(kept)
     return kept
@@ -90,6 +91,10 @@ async def _answer(
         max_new_tokens=cfg.sampling.max_new_tokens,
     )
     return await rollouts.run(prompts, jobs)
+
+
+def _ungraded(groups: Sequence[Group]) -> int:
+    return sum(t.reward is None for group in groups for t in group.trajectories)
 
 
 def _correct(group: Group) -> list[Trajectory]:

@@ -15,7 +15,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from actors.learner import FsdpLearner, plan_updates
 from actors.policy import load_model, load_tokenizer
-from configs.schema import CoefficientConfig, Config, DivergenceConfig, ObjectiveConfig, WarmStartConfig
+from configs.schema import CoefficientConfig, Config, DivergenceConfig, ObjectiveConfig, WarmStartConfig, require
 from objectives.diagnostics import means
 from tasks.characters import END, PADDING, SPECIAL, VOCABULARY_SIZE, save_tokenizer
 from tasks.registry import build
@@ -33,8 +33,11 @@ CROSS_ENTROPY = ObjectiveConfig(
 def warm_start(cfg: Config, output: Path, progress: Callable[[int, float], None]) -> None:
     """Make a policy from nothing and write it to `output` in bfloat16, tokenizer included.
 
-    `progress(step, loss)`, loss in nats per answer token. Raises ValueError when the task has no demonstrations.
+    `progress(step, loss)`, loss in nats per answer token. Raises ValueError when the task has no demonstrations, or
+    `output` holds anything but a policy, which it would replace.
     """
+    replaceable = not output.exists() or (output.is_dir() and (not any(output.iterdir()) or _is_policy(output)))
+    require(replaceable, "warm_start.output", "must be new, empty, or a policy to replace", str(output))
     source = build(cfg.task, cfg.seed)
     with tempfile.TemporaryDirectory() as scratch:
         start = Path(scratch) / "start"
@@ -66,6 +69,10 @@ def warm_start(cfg: Config, output: Path, progress: Callable[[int, float], None]
             shutil.rmtree(output)
         model.to(torch.bfloat16).save_pretrained(output)
         save_tokenizer(output)
+
+
+def _is_policy(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
 def make_policy(folder: Path, config: WarmStartConfig, seed: int, max_length: int) -> None:

@@ -22,7 +22,7 @@ HELDOUT_SHARE = 1 / 8
 """Of all problems; at the default options some 500 problems, 2,600 with the order of the numbers told apart."""
 TRIES = 10_000
 """Random expressions tried for one problem before the options are called impossible."""
-PATIENCE = 4_000
+PATIENCE = 2_000
 """Held-out draws in a row without a new problem after which none is thought to be left."""
 PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 ATOM = 3

@@ -77,20 +77,34 @@ def read(path: Path, batch: int, seed: int) -> RehearsalSet:
         raise ValueError(f"rehearsal.path: must be a parquet file made by `breadth presample`, got {str(path)!r}")
     try:
         table = pq.read_table(path)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"rehearsal.path: must be a parquet file, got {str(path)!r} ({error})") from None
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise ValueError(f"rehearsal.path: {path} must have the columns {SCHEMA.names}, got none named {missing}")
-    return RehearsalSet(tuple(_trajectory(path, i, row) for i, row in enumerate(table.to_pylist())), batch, seed)
+    rows = pa.table([_column(path, table, field) for field in SCHEMA], schema=SCHEMA).to_pylist()
+    return RehearsalSet(tuple(_trajectory(path, i, row) for i, row in enumerate(rows)), batch, seed)
+
+
+def _column(path: Path, table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    try:
+        return table[field.name].cast(field.type)
+    except pa.ArrowException:
+        got = table[field.name].type
+        raise ValueError(f"rehearsal.path: {path}, column {field.name}: must hold {field.type}, got {got}") from None
 
 
 def _trajectory(path: Path, number: int, row: dict) -> Trajectory:
-    tokens, mask, logps = (row[name] or [] for name in ("tokens", "mask", "logp_reference"))
-    if not len(tokens) == len(mask) == len(logps) or not any(mask) or not np.isfinite(logps).all():
+    where = f"rehearsal.path: {path}, row {number}"
+    nulls = [name for name, value in row.items() if value is None or (isinstance(value, list) and None in value)]
+    if nulls:
+        raise ValueError(f"{where}: must hold no null, got one in {', '.join(nulls)}")
+    tokens, mask, logps = row["tokens"], row["mask"], row["logp_reference"]
+    aligned = len(tokens) == len(mask) == len(logps)
+    if not aligned or not any(mask) or mask[0] or not np.isfinite(logps).all():
         raise ValueError(
-            f"rehearsal.path: {path}, row {number}: tokens, mask and logp_reference must be aligned and finite with at "
-            f"least one generated token, got lengths {len(tokens)}, {len(mask)}, {len(logps)}"
+            f"{where}: tokens, mask and logp_reference must be aligned and finite, a prompt and at least one generated "
+            f"token, got lengths {len(tokens)}, {len(mask)}, {len(logps)}"
         )
     logp_reference = np.asarray(logps, dtype=np.float32)
     return Trajectory(

@@ -22,6 +22,8 @@ REAP_TIMEOUT_S = 5.0
 """Bound on the wait for a killed process."""
 GRACE_S = 0.05
 """A reply that already lay in the socket when the deadline passed (the parent was busy) still counts."""
+EXIT_GRACE_S = 1.0
+"""A worker that has hung up may end by itself for this long, so that the cause told is its own."""
 TASKS_PER_WORKER = 20_000
 GROWTH_LIMIT = 512 * 2**20
 """Bytes a worker's resident memory may grow after its first batch before it is replaced."""
@@ -73,7 +75,7 @@ class Worker:
                     return reading.result()
             raise WorkerLost("timeout", f"no verdict within {timeout_s:g} s")
         except (asyncio.IncompleteReadError, ConnectionError):
-            await self.end(grace_s=GRACE_S)
+            await self.end(grace_s=EXIT_GRACE_S)
             raise WorkerLost("crash", f"the worker died ({_death(self.process.returncode)})") from None
         except (ValueError, RecursionError) as error:
             raise WorkerLost("crash", f"the worker sent a broken frame ({error})") from None

@@ -12,7 +12,7 @@ from objectives.objective import credit
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Grade, Group, Prompt, Route, Trajectory
 
-SHAPES = ((5, 9), (3, 1), (7, 14), (1, 6), (4, 11), (2, 3), (6, 8))
+SHAPES = ((5, 9), (3, 1), (7, 14), (1, 6), (4, 11), (2, 3), (6, 10))
 """Tokens of each trajectory's prompt and answer: an odd number of trajectories, no two of one length."""
 
 

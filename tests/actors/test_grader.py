@@ -73,7 +73,7 @@ def test_right_wrong_missing_slow_and_mathematical_answers_are_told_apart(tardy:
         ]
         return await grader.grade(tasks), await grader.stats()
 
-    grades, stats = graded(work, timeout_s=3.0)
+    grades, stats = graded(work, timeout_s=2.0)
     assert {key: (grade.reward, grade.status) for key, grade in grades.items()} == {
         "right": (1.0, "correct"),
         "wrong": (0.0, "wrong"),
@@ -82,7 +82,7 @@ def test_right_wrong_missing_slow_and_mathematical_answers_are_told_apart(tardy:
         "broken gold": (None, "grader_error"),
         "slow": (0.0, "timeout"),
     }
-    assert grades["slow"].reason == "no verdict within 3 s, 2 times"
+    assert grades["slow"].reason == "no verdict within 2 s, 2 times"
     assert stats["respawns"] == 2
     assert stats["timeout"] == 1
 
@@ -97,11 +97,13 @@ def test_only_the_last_characters_of_an_answer_reach_the_verifier(tardy: str) ->
     assert grades["b"].status == "wrong"
 
 
-@pytest.mark.parametrize("answer", ["9" * 100_000, "9^{9^{9^{9}}}", r"\boxed{(10^{9})!}", "\x00\ud800", "(" * 99_999])
-def test_hostile_answers_cost_no_worker(answer: str) -> None:
-    async def work(grader: PooledGrader) -> Any:
+def test_hostile_answers_are_zeros_and_cost_no_worker() -> None:
+    async def work(grader: PooledGrader) -> tuple[dict[str, Any], dict[str, float]]:
+        hostile = ["9" * 100_000, "9^{9^{9^{9}}}", r"\boxed{(10^{9})!}", "\x00\ud800", "(" * 99_999, "9**9**9**9"]
         tasks = [
-            GradeTask(key=v, verifier=v, problem={"answer": "42"} | PROBLEM, answer=answer) for v in module.CANARIES
+            GradeTask(key=f"{verifier}{index}", verifier=verifier, problem={"answer": "42"} | PROBLEM, answer=answer)
+            for index, answer in enumerate(hostile)
+            for verifier in module.CANARIES
         ]
         return await grader.grade(tasks), await grader.stats()
 

@@ -263,7 +263,7 @@ def test_an_unequal_answer_is_never_correct(gold: object, answer: str) -> None:
         assert verdict.status in ("wrong", "no_answer", "rejected")
 
 
-@pytest.mark.parametrize("gold", ["42", "x+1", "1,2", "(0,1)"])
+@pytest.mark.parametrize("gold", ["42", "x+1"])
 @pytest.mark.parametrize("answer", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hostile_answer_is_a_zero_with_a_reason(gold: str, answer: str) -> None:
     verdict = verify(answer, {"answer": gold})

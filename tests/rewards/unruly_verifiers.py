@@ -25,7 +25,8 @@ def obeys(answer: str, problem: Mapping[str, Any]) -> float:
     if answer == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if answer == "print":
-        print("garbage " * 100_000, flush=True)
+        sys.stdout.write("garbage " * 100_000)
+        sys.stdout.flush()
         os.write(1, b"\x00\x00\x00\x05hello" * 1000)
         os.write(2, b"garbage" * 1000)
     if answer == "raise":
@@ -45,6 +46,10 @@ def obeys(answer: str, problem: Mapping[str, Any]) -> float:
 
 def truth(answer: str, problem: Mapping[str, Any]) -> bool:
     return answer == problem["answer"]
+
+
+def echoes(answer: str, problem: Mapping[str, Any]) -> bool:
+    return answer == problem["said"]
 
 
 def verdict(answer: str, problem: Mapping[str, Any]) -> Verdict:

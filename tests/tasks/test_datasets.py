@@ -19,7 +19,7 @@ def write(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def source(path: Path, seed: int = 0, verifier: str = "", **options: Any) -> Source:
+def source(path: Path | str, seed: int = 0, verifier: str = "", **options: Any) -> Source:
     return build(TaskConfig(name="dataset", options={"path": str(path)} | options, verifier=verifier), seed)
 
 
@@ -154,7 +154,7 @@ def test_a_malformed_parquet_row_or_file_is_refused(tmp_path: Path) -> None:
 )
 def test_bad_options_of_a_dataset_are_refused_by_field(rows: Path, options: dict, said: str) -> None:
     with pytest.raises(ValueError) as caught:
-        source(rows, **options)
+        source(**{"path": rows} | options)
     assert said in str(caught.value)
 
 
@@ -171,7 +171,7 @@ def test_too_few_heldout_rows_are_refused_by_field(rows: Path) -> None:
 
 
 def test_a_dataset_knows_no_worked_solutions(rows: Path) -> None:
-    with pytest.raises(ValueError, match="task.name: must be a task that knows worked solutions"):
+    with pytest.raises(ValueError, match=r"task.name: must be a task that knows worked solutions"):
         source(rows).demonstration(0)
 
 

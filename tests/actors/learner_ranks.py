@@ -1,0 +1,124 @@
+"""Two ranks, each a process: they run the two-rank scenarios of `test_learner.py` and leave what they found on disk.
+
+python learner_ranks.py ADDRESS POLICY FOLDER
+"""
+
+import multiprocessing
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+from random_batch import SHAPES, credited, random_batch
+from torch.distributed.tensor import DTensor
+
+from actors.host_weights import named_views
+from actors.learner import FsdpLearner, plan_updates
+from configs.schema import ClipConfig, DivergenceConfig, LearnerConfig, ObjectiveConfig
+from objectives.diagnostics import Stats
+from trajectories.batch import Batch
+
+TOKEN_BUDGET = 45
+"""Three microbatches of `random_batch()`."""
+OBJECTIVE = ObjectiveConfig(
+    clip=ClipConfig(low=0.2, high=0.3),
+    divergence=DivergenceConfig(name="jensen_shannon", samples="rehearsal", estimator="k3"),
+)
+COEFFICIENT = 0.5
+UPDATES = 2
+RATE = 3e-4
+RANKS_S = 60.0
+"""Bound on each rank's process."""
+ONE_ANSWER = SHAPES[:1]
+
+
+def batch_of(update: int, shapes: tuple[tuple[int, int], ...] = SHAPES) -> Batch:
+    return credited(random_batch(shapes, seed=update, rehearsed=2 if len(shapes) > 2 else 0), OBJECTIVE)
+
+
+def config_of(**choices: Any) -> LearnerConfig:
+    return LearnerConfig(**({"learning_rate": RATE, "token_budget": TOKEN_BUDGET, "logits_chunk": 8} | choices))
+
+
+def joined(policy: str, rank: int = 0, ranks: int = 1, address: str = "", **choices: Any) -> FsdpLearner:
+    fields = {"objective": OBJECTIVE, "dtype": "float32", "temperature": 0.7, "config": config_of()} | choices
+    learner = FsdpLearner(policy, total_steps=10, rank=rank, ranks=ranks, **fields)
+    learner.join(address)
+    return learner
+
+
+def step(learner: FsdpLearner, batch: Batch) -> Stats:
+    return learner.update(plan_updates(batch, learner.config, learner.ranks)[learner.rank], COEFFICIENT)
+
+
+def weights_of(learner: FsdpLearner) -> dict[str, torch.Tensor]:
+    """Empty on any rank but the first. A collective."""
+    weights = learner.weights(0)
+    if weights is None:
+        return {}
+    return {name: view.clone() for name, view in named_views(learner.weights_info(), weights.data)}
+
+
+def gradients_of(learner: FsdpLearner) -> dict[str, torch.Tensor]:
+    """What the last update left, after clipping. A collective."""
+    grads = {name: p.grad for name, p in learner.policy.model.named_parameters()}
+    return {name: g.full_tensor() if isinstance(g, DTensor) else g.clone() for name, g in grads.items()}
+
+
+def spoiled(batch: Batch, trajectory: int = 0) -> Batch:
+    """One trajectory, hence the work of one rank, has an advantage that is not a number."""
+    assert batch.advantage is not None
+    return replace(batch, advantage=torch.where(batch.seq == trajectory, torch.nan, batch.advantage))
+
+
+def run_rank(rank: int, address: str, policy: str, folder: Path) -> None:
+    torch.save(scenarios(rank, address, policy, folder), folder / f"rank{rank}.pt")
+
+
+def scenarios(rank: int, address: str, policy: str, folder: Path) -> dict[str, Any]:
+    def learner(**choices: Any) -> FsdpLearner:
+        return joined(policy, rank, 2, address, **choices)
+
+    found: dict[str, Any] = {}
+    plain = learner()
+    found["stats"] = [step(plain, batch_of(update)) for update in range(UPDATES)]
+    found["gradients"], found["weights"] = gradients_of(plain), weights_of(plain)
+    plain.save(str(folder / "of_two"))
+    step(plain, batch_of(UPDATES))
+    found["continued"] = weights_of(plain)
+
+    of_one = learner()
+    of_one.load(str(folder / "of_one"))
+    step(of_one, batch_of(UPDATES))
+    found["continued_of_one"] = weights_of(of_one)
+
+    idle = learner()
+    found["idle_stats"] = step(idle, batch_of(0, ONE_ANSWER))
+    found["idle_gradients"] = gradients_of(idle)
+    found["spoiled_stats"] = step(idle, spoiled(batch_of(1)))
+    found["idle_weights"] = weights_of(idle)
+
+    half = learner(dtype="bfloat16", config=config_of(gradient_checkpointing=True, layout="pack"))
+    found["half_stats"] = step(half, batch_of(0))
+    found["half_masters"] = {str(p.dtype) for p in half.policy.parameters()}
+    half.close()
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    # Forked before torch has done anything: what takes long, importing it, happens once.
+    context = multiprocessing.get_context("fork")
+    arguments = (sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    ranks = [context.Process(target=run_rank, args=(rank, *arguments), daemon=True) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(RANKS_S)
+        process.kill()
+    sys.exit(sum(abs(process.exitcode or 0) for process in ranks))

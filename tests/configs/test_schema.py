@@ -1,0 +1,177 @@
+"""Every rule of the schema, broken once: the answer names the field, the rule and the value got."""
+
+from functools import reduce
+
+import pytest
+
+from configs.load import load
+from configs.schema import Config, parse_stop_rule
+
+POSITIVE = [
+    "steps",
+    "groups_per_step",
+    "task.heldout_prompts",
+    "sampling.group_size",
+    "sampling.temperature",
+    "sampling.max_prompt_tokens",
+    "sampling.max_new_tokens",
+    "objective.clip.high",
+    "objective.divergence.coefficient.target",
+    "objective.divergence.coefficient.horizon",
+    "rehearsal.batch",
+    "rehearsal.prompts",
+    "rehearsal.answers",
+    "learner.learning_rate",
+    "learner.max_grad_norm",
+    "learner.updates_per_batch",
+    "learner.token_budget",
+    "learner.logits_chunk",
+    "learner.max_skipped_in_a_row",
+    "generator.max_sequences",
+    "generator.timeout_s",
+    "grader.workers",
+    "grader.timeout_s",
+    "placement.generators",
+    "placement.tensor_parallel",
+    "placement.learners",
+    "placement.graders",
+    "placement.references",
+    "placement.start_timeout_s",
+    "monitor.answers",
+    "checkpoint.keep_last",
+    "logbook.trajectories",
+    "evaluate.answers",
+    "evaluate.temperature",
+    "warm_start.steps",
+    "warm_start.batch",
+    "warm_start.hidden_size",
+    "warm_start.layers",
+    "warm_start.heads",
+    "warm_start.intermediate_size",
+]
+NOT_NEGATIVE = [
+    "lag",
+    "seed",
+    "objective.divergence.coefficient.value",
+    "learner.weight_decay",
+    "learner.warmup_steps",
+    "placement.cpus_per_generator",
+    "placement.cpus_per_learner",
+    "placement.cpus_per_grader",
+    "placement.cpus_per_reference",
+    "monitor.every",
+    "checkpoint.every",
+    "logbook.trajectories_every",
+]
+
+KL = "objective.divergence"
+OWN = f"{KL}.name=forward_kl"
+STORED = f"{OWN} {KL}.samples=rehearsal"
+IN_PROCESS = "placement.kind=in_process generator.engine=transformers"
+# overrides, parted by blanks | field | words of the rule | the value got
+OTHER_RULES = [
+    ("name=a/b", "name", "a folder name without '/'", "'a/b'"),
+    ("name=''", "name", "a folder name without '/'", "''"),
+    ("sampling.top_p=0.9", "sampling.top_p", "biases every importance ratio", "0.9"),
+    ("sampling.top_k=50", "sampling.top_k", "no correction here accounts for it; must be 0", "50"),
+    ("sampling.group_size=1", "sampling.group_size", "above 1 for objective.advantage=group_zscore", "1"),
+    (
+        "sampling.group_size=1 objective.advantage=leave_one_out",
+        "sampling.group_size",
+        "above 1 for objective.advantage=leave_one_out",
+        "1",
+    ),
+    ("objective.clip.low=0", "objective.clip.low", "in (0, 1]", "0.0"),
+    ("objective.clip.low=1.5", "objective.clip.low", "in (0, 1]", "1.5"),
+    ("objective.clip.dual=1", "objective.clip.dual", "above 1 or null", "1.0"),
+    ("objective.reduction=constant", "objective.constant_length", "positive when reduction is 'constant'", "0"),
+    ("objective.old_policy=learner lag=1", "objective.old_policy", "ignore staleness", "'learner'"),
+    (f"{KL}.coefficient.value=0.1", f"{KL}.coefficient.value", "must be 0 without a divergence", "0.1"),
+    (f"{OWN} {KL}.alpha=1", f"{KL}.alpha", "in (0, 1)", "1.0"),
+    (f"{STORED} {KL}.wiring=reward", f"{KL}.wiring", "stored answers have no reward", "'reward'"),
+    (f"{STORED} {KL}.estimator=k2", f"{KL}.estimator", "k1 (f as it is) or k3 (f less its tangent)", "'k2'"),
+    (f"{OWN} {KL}.wiring=reward", f"{KL}.estimator", "the reward wiring adds the detached slope", "'k3'"),
+    (f"{OWN} {KL}.estimator=k1", f"{KL}.estimator", "nothing would be regularised", "'k1'"),
+    (OWN, f"{KL}.estimator", "differentiating k3 of forward_kl on the policy's own answers is not", "'k3'"),
+    ("rehearsal.threshold=0", "rehearsal.threshold", "between 1 and rehearsal.answers (8)", "0"),
+    (
+        "rehearsal.answers=3 rehearsal.threshold=4",
+        "rehearsal.threshold",
+        "between 1 and rehearsal.answers (3)",
+        "4",
+    ),
+    ("learner.beta1=1", "learner.beta1", "in [0, 1)", "1.0"),
+    ("learner.beta2=-0.1", "learner.beta2", "in [0, 1)", "-0.1"),
+    ("generator.kv_cache_bytes=1000", "generator.kv_cache_bytes", "at least 2**24", "1000"),
+    ("generator.memory_fraction=1", "generator.memory_fraction", "in (0, 1)", "1.0"),
+    ("generator.transfer=nccl", "generator.transfer", "'host' when placement.device is 'cpu'", "'nccl'"),
+    ("placement.kind=in_process", "generator.engine", "'transformers' when placement.kind is 'in_process'", "'vllm'"),
+    (f"{IN_PROCESS} placement.learners=2", "placement.learners", "1 when placement.kind is 'in_process'", "2"),
+    ("placement.tensor_parallel=2", "placement.tensor_parallel", "must be 1 on cpu", "2"),
+    ("monitor.ks=[]", "monitor.ks", "between 1 and monitor.answers (32)", "[]"),
+    ("monitor.answers=8", "monitor.ks", "between 1 and monitor.answers (8)", "[1, 4, 16, 32]"),
+    ("monitor.ks=[0]", "monitor.ks", "between 1 and monitor.answers (32)", "[0]"),
+    ("evaluate.ks=[]", "evaluate.ks", "between 1 and evaluate.answers (128)", "[]"),
+    ("evaluate.ks=[1,129]", "evaluate.ks", "between 1 and evaluate.answers (128)", "[1, 129]"),
+    ("monitor.stop_if=[retention<0.8]", "monitor.stop_if", 'must read "metric < number"', "'retention<0.8'"),
+    ("warm_start.hidden_size=99", "warm_start.hidden_size", "an even multiple of warm_start.heads", "99"),
+]
+
+
+def broken(name: str, value: float) -> str:
+    """What the section that declares a field answers to a value."""
+    *sections, field = name.split(".")
+    owner = reduce(getattr, sections, Config())
+    with pytest.raises(ValueError) as caught:
+        type(owner)(**{field: value})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", POSITIVE)
+def test_zero_is_refused_where_a_positive_number_is_meant(name: str) -> None:
+    assert broken(name, 0) == f"{name}: must be positive, got 0"
+
+
+@pytest.mark.parametrize("name", NOT_NEGATIVE)
+def test_below_zero_is_refused_where_zero_is_the_least(name: str) -> None:
+    assert broken(name, -1) == f"{name}: must not be negative, got -1"
+
+
+@pytest.mark.parametrize(("overrides", "name", "rule", "got"), OTHER_RULES)
+def test_a_broken_rule_is_told_with_field_rule_and_value(overrides: str, name: str, rule: str, got: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        load(overrides.split())
+    answer = str(caught.value)
+    assert answer.startswith(f"{name}: ")
+    assert rule in answer
+    assert answer.endswith(f", got {got}")
+
+
+@pytest.mark.parametrize("rule", ["", "retention", "retention <", "retention = 0.8", "retention < much", "a < 1 b"])
+def test_a_stop_rule_is_a_metric_a_relation_and_a_number(rule: str) -> None:
+    with pytest.raises(ValueError, match=r'^monitor\.stop_if: must read "metric < number" or "metric > number", got '):
+        parse_stop_rule(rule)
+    assert parse_stop_rule("kl_to_base > 1e2") == ("kl_to_base", ">", 100.0)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "objective.clip.low=1 objective.clip.dual=null",
+        "objective.advantage=mean_only sampling.group_size=1",
+        f"{KL}.name=reverse_kl",
+        f"{OWN} {KL}.estimator=straight_through",
+        f"{OWN} {KL}.wiring=reward {KL}.estimator=k1",
+        f"{STORED} {KL}.estimator=k1",
+        "placement.device=gpu placement.tensor_parallel=2 generator.transfer=nccl",
+        "rehearsal.threshold=8 learner.beta1=0 warm_start.hidden_size=12 warm_start.heads=6",
+        IN_PROCESS,
+    ],
+)
+def test_settings_on_the_right_side_of_every_border_are_taken(overrides: str) -> None:
+    assert isinstance(load(overrides.split()), Config)
+
+
+def test_a_config_cannot_be_changed_after_it_was_checked() -> None:
+    with pytest.raises(AttributeError):
+        Config().steps = 0  # type: ignore[misc]

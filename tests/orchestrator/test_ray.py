@@ -1,0 +1,173 @@
+"""The same loop over real Ray and real vLLM, and as a submitted Ray job."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from configs.load import load
+from configs.schema import Config
+from orchestrator.cluster import Bundle, refuse_unless_it_fits
+from orchestrator.evaluate import evaluate
+from orchestrator.logbook import read_records
+from orchestrator.paths import absolute
+from orchestrator.train import run_training
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "task.heldout_prompts=4",
+    "monitor.every=0",
+    "monitor.answers=4",
+    "monitor.ks=[1,4]",
+    "evaluate.answers=4",
+    "evaluate.ks=[1,4]",
+    "logbook.console=false",
+    "groups_per_step=4",
+    "sampling.group_size=4",
+)
+BREADTH = str(Path(sys.executable).parent / "breadth")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def config(runs: Path, *overrides: str) -> Config:
+    return absolute(load([*SMALL, f"runs={runs}", *overrides]))
+
+
+def train(cfg: Config, resume: bool = False) -> list[dict[str, Any]]:
+    run_dir = asyncio.run(run_training(cfg, resume=resume, say=lambda text: None))
+    return read_records(run_dir / "metrics.jsonl")
+
+
+def test_two_learner_ranks_two_graders_and_a_reference_over_ray_train_as_one_process_does(
+    tmp_path: Path, cluster: None
+) -> None:
+    shared = ("generator.engine=transformers", "method=grpo_adaptive_kl", "steps=3", "monitor.every=3")
+    alone = train(config(tmp_path, "name=alone", "placement.kind=in_process", *shared))
+    spread = train(
+        config(
+            tmp_path, "name=spread", "placement.learners=2", "placement.graders=2", "placement.references=2", *shared
+        )
+    )
+    assert [record["step"] for record in spread] == [record["step"] for record in alone]
+    for mine, theirs in zip(alone[1:], spread[1:], strict=True):
+        for name in ("reward", "policy_loss", "grad_norm", "coefficient", "entropy", "kl_reference_per_trajectory"):
+            assert theirs[name] == pytest.approx(mine[name], rel=1e-3, abs=1e-5), (name, mine["step"])
+    assert not ray.util.list_named_actors(all_namespaces=True)
+
+
+def test_vllm_trains_ahead_of_the_learner_and_evaluation_answers_with_its_checkpoint(
+    tmp_path: Path, cluster: None
+) -> None:
+    cfg = config(tmp_path, "name=v", "steps=4", "lag=1", "generator.checksum=true", "monitor.every=4")
+    records = train(cfg)
+    assert max(record["staleness_max"] for record in records[1:]) == 1
+    on_policy = records[1]
+    assert on_policy["mismatch_abs_log_ratio"] < 1e-4, "vLLM's log-probs are those of the published weights"
+    trained = f"trained={tmp_path / 'v' / 'checkpoints' / 'step-000004'}"
+    measured = asyncio.run(
+        evaluate(
+            cfg,
+            {"base": cfg.policy.path, "trained": trained.partition("=")[2] + "/policy"},
+            lambda text: None,
+        )
+    )
+    assert list(measured) == ["base", "trained"]
+    results = json.loads((tmp_path / "v" / "evaluation" / "results.json").read_text())
+    assert set(results["trained"]) >= {"pass@1", "pass@4", "retention", "intervals"}
+
+
+def test_what_does_not_fit_is_refused_at_start_with_the_arithmetic(tmp_path: Path, cluster: None) -> None:
+    with pytest.raises(ValueError, match=r"7 generator x 1 .* = .* CPU where Ray has 4"):
+        train(config(tmp_path, "name=big", "steps=1", "placement.generators=7"))
+    bundles = [Bundle(role="learner", cpus=1, gpus=1), Bundle(role="learner", cpus=1, gpus=1)]
+    with pytest.raises(ValueError, match=r"2 learner x 1 = 2 GPU where Ray has 1"):
+        refuse_unless_it_fits(bundles, {"CPU": 8.0, "GPU": 1.0})
+
+
+def test_a_bad_policy_is_told_as_a_setting_not_as_a_crash_of_an_actor(tmp_path: Path, cluster: None) -> None:
+    with pytest.raises(ValueError, match=r"policy\.path"):
+        train(config(tmp_path, "name=bad", "steps=1", f"policy.path={tmp_path}"))
+
+
+def test_a_driver_killed_with_sigkill_resumes_without_a_gap_and_leaves_no_process(tmp_path: Path) -> None:
+    # 4 steps done of 8, then kill -9; Ray and every actor end with their driver.
+    line = [BREADTH, "train", *SMALL, f"runs={tmp_path}", "name=k", "steps=8", "checkpoint.every=2"]
+    environment = os.environ | {"RAY_ADDRESS": "local"}
+    process = subprocess.Popen([*line, "generator.engine=transformers"], env=environment, cwd=ROOT)
+    metrics = tmp_path / "k" / "metrics.jsonl"
+    deadline = time.monotonic() + 180
+    while not (metrics.exists() and len(read_records(metrics)) >= 4):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=30)
+    done = subprocess.run(
+        [BREADTH, "train", "--resume", f"runs={tmp_path}", "name=k"],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [record["step"] for record in read_records(metrics)] == list(range(1, 9))
+
+
+@pytest.fixture(scope="module")
+def head_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real local head node with a dashboard, which is where jobs are submitted."""
+    folder = Path(sys.executable).parent
+    environment = os.environ | {"RAY_TMPDIR": "/tmp"}
+    start = [folder / "ray", "start", "--head", "--port=0", "--num-cpus=4", "--dashboard-port=8299"]
+    subprocess.run(start, env=environment, check=True, timeout=120, capture_output=True)
+    yield "http://127.0.0.1:8299"
+    subprocess.run([folder / "ray", "stop", "--force"], check=True, timeout=60, capture_output=True)
+
+
+def submit(address: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    ray_command = str(Path(sys.executable).parent / "ray")
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    runtime = json.dumps({"env_vars": {"HOME": str(home), "OMP_NUM_THREADS": "1"}})
+    line = [ray_command, "job", "submit", "--address", address, "--working-dir", "."]
+    return subprocess.run(
+        [*line, "--runtime-env-json", runtime, "--", BREADTH, *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+def test_training_and_evaluation_run_as_submitted_ray_jobs_and_their_files_survive(
+    tmp_path: Path, head_node: str
+) -> None:
+    small = [word for word in SMALL if "console" not in word]
+    done = submit(head_node, tmp_path, "train", *small, "name=job", "steps=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    run_dir = tmp_path / "runs" / "job"
+    assert str(run_dir) in done.stdout, "a relative runs directory counts from the home directory in a job"
+    assert [record["step"] for record in read_records(run_dir / "metrics.jsonl")] == [1, 2]
+    trained = f"trained={run_dir / 'checkpoints' / 'step-000002'}"
+    base = "base=tasks/base_policies/countdown"
+    done = submit(head_node, tmp_path, "evaluate", *small, "name=job", f"evaluate.checkpoints=[{base},{trained}]")
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((run_dir / "evaluation" / "results.json").read_text())
+    assert list(results) == ["base", "trained"]

@@ -1,0 +1,244 @@
+"""The whole loop in one process: it learns, equals a hand-written loop, stops, and resumes bit for bit."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from actors.generator_hf import TransformersGenerator
+from actors.host_weights import pack as pack_weights
+from actors.host_weights import weights_info
+from configs.load import load
+from configs.schema import Config
+from orchestrator.logbook import read_records
+from orchestrator.paths import absolute
+from orchestrator.rollouts import jobs_for
+from orchestrator.train import run_training
+from rewards.countdown_answer import verify
+from tasks.registry import build
+from trajectories.trajectory import Trajectory
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "placement.kind=in_process",
+    "generator.engine=transformers",
+    "generator.max_sequences=512",
+    "task.heldout_prompts=4",
+    "monitor.every=0",
+    "monitor.answers=4",
+    "monitor.ks=[1,4]",
+    "logbook.console=false",
+    "groups_per_step=4",
+    "sampling.group_size=4",
+)
+WALL = ("time", "tokens_per_second")
+
+
+def config(runs: Path, *overrides: str) -> Config:
+    return absolute(load([*SMALL, f"runs={runs}", *overrides]))
+
+
+def train(cfg: Config, resume: bool = False) -> list[dict[str, Any]]:
+    run_dir = asyncio.run(run_training(cfg, resume=resume, say=lambda text: None))
+    return read_records(run_dir / "metrics.jsonl")
+
+
+def numbers(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records without what depends on the clock."""
+    return [{k: v for k, v in r.items() if k not in WALL and not k.startswith("seconds/")} for r in records]
+
+
+def one_product(answer: str, problem: dict[str, Any]) -> float:
+    """A reward of one's own: the answer multiplies exactly once."""
+    return float(answer.count("*") == 1)
+
+
+def test_reward_rises_for_a_reward_function_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    size = ("steps=10", "groups_per_step=12", "sampling.group_size=8", "learner.learning_rate=1e-3")
+    records = train(config(tmp_path, *size, "name=rise", "task.verifier=test_train:one_product"))
+    rewards = [record["reward"] for record in records]
+    assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.2
+    assert [record["step"] for record in records] == list(range(1, 11))
+    assert {record["staleness_max"] for record in records} == {0.0}
+
+
+def answers_by_hand(generator: TransformersGenerator, cfg: Config, step: int) -> list[list[Trajectory]]:
+    """The answers of one step straight from the engine, by group."""
+    source, tokenizer = build(cfg.task, cfg.seed), AutoTokenizer.from_pretrained(cfg.policy.path)
+    places = range(step * cfg.groups_per_step, (step + 1) * cfg.groups_per_step)
+    prompts = [source.prompt(place) for place in places]
+    jobs = jobs_for(
+        prompts,
+        [tokenizer(prompt.text)["input_ids"] for prompt in prompts],
+        purpose="train",
+        run_seed=cfg.seed,
+        answers=cfg.sampling.group_size,
+        temperature=cfg.sampling.temperature,
+        max_new_tokens=cfg.sampling.max_new_tokens,
+    )
+
+    async def everything() -> list[list[Trajectory]]:
+        await generator.submit(jobs)
+        found: dict[tuple[str, int], Trajectory] = {}
+        while len(found) < len(jobs) * cfg.sampling.group_size:
+            for f in await generator.collect(1.0):
+                found[f.key, f.trajectory.sample_index] = f.trajectory
+        return [[found[job.key, i] for i in range(cfg.sampling.group_size)] for job in jobs]
+
+    return asyncio.run(everything())
+
+
+def test_lag_zero_equals_a_hand_written_loop_number_for_number(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "steps=3", "name=hand", "learner.learning_rate=1e-3")
+    records = train(cfg)
+    model = AutoModelForCausalLM.from_pretrained(cfg.policy.path, dtype=torch.float32).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
+    generator = TransformersGenerator(cfg.policy.path, config=cfg.generator, dtype="float32", max_length=48)
+    named = [(name, p.detach()) for name, p in model.named_parameters()]
+    asyncio.run(generator.init_weights(weights_info(named)))
+    source = build(cfg.task, cfg.seed)
+    for step, record in enumerate(records):
+        asyncio.run(generator.update_weights(pack_weights(named, step)))
+        losses, rewards = [], []
+        for place, group in enumerate(answers_by_hand(generator, cfg, step)):
+            problem = source.prompt(step * cfg.groups_per_step + place).problem
+            reward = torch.tensor([verify(t.text, problem).reward or 0.0 for t in group])
+            rewards += reward.tolist()
+            for t, advantage in zip(group, (reward - reward.mean()) / (reward.std() + 1e-6), strict=True):
+                tokens = torch.from_numpy(t.tokens.astype(np.int64))
+                logps = torch.log_softmax(model(tokens[None]).logits[0, :-1], -1).gather(-1, tokens[1:, None])[:, 0]
+                trained = torch.from_numpy(t.mask[1:])
+                ratio = torch.exp(logps[trained] - torch.from_numpy(t.logp_sampler[1:])[trained])
+                surrogate = torch.min(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+                losses.append(-surrogate.mean())
+        optimizer.zero_grad()
+        loss = torch.stack(losses).mean()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        assert record["reward"] == pytest.approx(np.mean(rewards), abs=1e-7)
+        assert record["policy_loss"] == pytest.approx(float(loss.detach()), abs=1e-6)
+        assert record["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
+    asyncio.run(generator.close())
+    trained_policy = tmp_path / "hand" / "checkpoints" / "step-000003" / "policy"
+    theirs = dict(AutoModelForCausalLM.from_pretrained(trained_policy, dtype=torch.float32).named_parameters())
+    for name, mine in model.named_parameters():
+        torch.testing.assert_close(theirs[name], mine, atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("lag", [1, 2])
+def test_rollouts_run_ahead_by_the_lag_and_never_more(tmp_path: Path, lag: int) -> None:
+    records = train(config(tmp_path, "steps=6", f"lag={lag}", "name=ahead"))
+    assert [record["step"] for record in records] == list(range(1, 7))
+    assert max(record["staleness_max"] for record in records) == lag
+
+
+@pytest.mark.parametrize(
+    "method", ["grpo", "dr_grpo", "dapo", "rloo", "grpo_adaptive_kl", "dph_f", "dph_js", "dph_alpha"]
+)
+def test_every_method_trains_end_to_end(tmp_path: Path, method: str) -> None:
+    small = ("rehearsal.prompts=16", "rehearsal.batch=8")
+    records = train(config(tmp_path, f"method={method}", "steps=2", "name=m", "monitor.every=2", *small))
+    assert [record["step"] for record in records] == [0, 1, 2]
+    assert all(np.isfinite(record["grad_norm"]) for record in records[1:])
+    assert 0 <= records[2]["heldout/pass@4"] <= 1
+
+
+def command(runs: Path, name: str, steps: int, *more: str) -> list[str]:
+    settings = [*SMALL, f"runs={runs}", f"name={name}", f"steps={steps}", "checkpoint.every=2", *more]
+    return [sys.executable, "-m", "orchestrator.cli", "train", *settings]
+
+
+def start(line: list[str]) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for_step(metrics: Path, step: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and any(record["step"] >= step for record in read_records(metrics))):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"step {step} was not reached"
+        time.sleep(0.02)
+
+
+def test_a_run_killed_at_a_random_step_and_resumed_has_the_metrics_of_one_that_was_not(tmp_path: Path) -> None:
+    method = ("method=dph_js", "rehearsal.prompts=16", "rehearsal.batch=8", "monitor.every=3")
+    whole = train(config(tmp_path / "whole", "name=r", "steps=8", "checkpoint.every=2", *method))
+    killed_at = int(np.random.default_rng(time.time_ns()).integers(1, 7))
+    process = start(command(tmp_path / "killed", "r", 8, *method))
+    wait_for_step(tmp_path / "killed" / "r" / "metrics.jsonl", killed_at, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli", "train", "--resume", f"runs={tmp_path / 'killed'}", "name=r"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    resumed = read_records(tmp_path / "killed" / "r" / "metrics.jsonl")
+    assert [record["step"] for record in resumed] == list(range(9))
+    assert numbers(resumed) == numbers(whole), f"killed at step {killed_at}"
+
+
+def test_an_interrupted_run_stops_between_two_steps_with_a_checkpoint(tmp_path: Path) -> None:
+    process = start(command(tmp_path, "i", 500, "checkpoint.every=0"))
+    wait_for_step(tmp_path / "i" / "metrics.jsonl", 1, process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    [saved] = (tmp_path / "i" / "checkpoints").glob("step-*")
+    last = read_records(tmp_path / "i" / "metrics.jsonl")[-1]["step"]
+    assert saved.name == f"step-{last:06d}"
+    assert json.loads((saved / "state.json").read_text())["position"] == last * 4
+
+
+def test_a_stop_rule_ends_the_run_with_a_checkpoint_and_an_alert(tmp_path: Path) -> None:
+    records = train(
+        config(tmp_path, "steps=50", "name=s", "monitor.every=2", 'monitor.stop_if=["entropy < 100"]')
+    )
+    assert records[-1]["step"] == 0, "the base itself is below the rule"
+    assert "entropy < 100" in (tmp_path / "s" / "events.jsonl").read_text()
+
+
+def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "steps=4", "name=c", "checkpoint.every=2")
+    whole = train(cfg)
+    weights = tmp_path / "c" / "checkpoints" / "step-000004" / "policy" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    said: list[str] = []
+    asyncio.run(run_training(cfg, resume=True, say=said.append))
+    assert any("step-000004" in text and "model.safetensors" in text for text in said)
+    assert numbers(read_records(tmp_path / "c" / "metrics.jsonl")) == numbers(whole)
+
+
+def test_a_run_directory_in_use_is_refused_unless_resumed(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "steps=1", "name=twice")
+    train(cfg)
+    with pytest.raises(ValueError, match="name: must be new"):
+        train(cfg)
+    with pytest.raises(ValueError, match="existing run to resume"):
+        train(config(tmp_path, "steps=1", "name=never"), resume=True)
+
+
+def test_prompts_above_the_limit_are_skipped_and_counted(tmp_path: Path) -> None:
+    records = train(config(tmp_path, "steps=1", "name=long", "sampling.max_prompt_tokens=8"))
+    assert records[-1]["skipped_prompts/too_long"] > 0
