@@ -52,7 +52,7 @@ class TransformersEngine:
 
     def __init__(self, policy_path: str, *, config: GeneratorConfig, dtype: str, max_length: int, device: str) -> None:
         self.writer = AnswerWriter(policy_path, max_length=max_length)
-        self.model = load_model(policy_path).to(device=device, dtype=getattr(torch, dtype)).eval()
+        self.model = load_model(policy_path, getattr(torch, dtype)).to(device).eval()
         # Replaces the directory's own sampling settings, which `generate` would otherwise apply (repetition penalties).
         self.model.generation_config = GenerationConfig(
             do_sample=False, eos_token_id=self.writer.stop_ids, pad_token_id=self.writer.pad_id

@@ -257,4 +257,5 @@ def _decoder_layers(model: Any) -> list[torch.nn.Module]:
     if not lists:
         raise ValueError(f"policy.path: its model must hold its decoder layers in a ModuleList, got {type(model)}")
     # By weight: in a mixture of experts, a layer's list of experts may be longer than the list of layers.
-    return list(max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters())))
+    heaviest = max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters()))
+    return list(heaviest)

@@ -20,11 +20,17 @@ disable_progress_bar()  # loading a shard is not worth a line on the run's conso
 class Policy(nn.Module):
     """A causal language model that scores batches without ever holding `[N, V]`.
 
-    The whole computation is one forward, so that FSDP gathers the head's weights around it.
+    The whole computation is one forward, so that FSDP gathers the head's weights around it. Raises ValueError naming
+    `learner.layout` for a packed layout of a model that cannot tell packed trajectories apart.
     """
 
     def __init__(self, model: Any, *, layout: str, logits_chunk: int, temperature: float) -> None:
         super().__init__()
+        if layout == "pack" and not _packs(model):
+            kind = type(model).__name__
+            raise ValueError(
+                f"learner.layout: must be 'pad' for {kind}, which ignores where packed positions restart, got 'pack'"
+            )
         self.model: Any = model
         self.layout = layout
         self.logits_chunk = logits_chunk
@@ -78,6 +84,15 @@ class Policy(nn.Module):
         with torch.no_grad():  # behind the last step that has a gradient, so that the recomputation stops before it
             entropy = -(logps.exp() * logps).sum(-1)
         return taken, entropy
+
+
+@torch.no_grad()
+def _packs(model: Any) -> bool:
+    """Whether a trajectory's hidden states are the same behind another one in its row as they are alone."""
+    tokens = torch.tensor([[0, 1, 2, 3]], device=model.device)
+    packed = model.base_model(input_ids=tokens, position_ids=tokens % 2, use_cache=False).last_hidden_state[0, 2:]
+    alone = model.base_model(input_ids=tokens[:, 2:], use_cache=False).last_hidden_state[0]
+    return bool((packed - alone).norm() < torch.finfo(alone.dtype).eps ** 0.5 * alone.norm())
 
 
 def load_model(path: str, dtype: torch.dtype = torch.float32) -> Any:

@@ -24,8 +24,6 @@ from objectives.diagnostics import Stats, merge
 from trajectories.batch import Batch
 from trajectories.trajectory import Grade
 
-CALL_TIMEOUT_S = 600.0
-
 
 class RoleShell:
     """Holds one role inside a Ray actor. The role's module is imported here and not by the driver, so that vLLM and
@@ -53,9 +51,12 @@ class RoleShell:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
-    async def attach(self, generators: list[Any], backend: str, tensor_parallel: int, address: tuple[str, int]) -> None:
+    async def attach(
+        self, generators: list[Any], backend: str, tensor_parallel: int, address: tuple[str, int], timeout_s: float
+    ) -> None:
         """In a learner on a GPU: prepare vLLM's sending side, which reaches the generators through their actors."""
-        client = TransferClient([TransferDoor(actor) for actor in generators], tensor_parallel=tensor_parallel)
+        doors = [TransferDoor(actor, timeout_s) for actor in generators]
+        client = TransferClient(doors, tensor_parallel=tensor_parallel)
         publisher = importlib.import_module("actors.publication").GpuPublisher
         role = self.role
         self.publisher = await asyncio.to_thread(
@@ -77,11 +78,11 @@ class RoleShell:
 class TransferDoor:
     """A generator's four weight-transfer calls, blocking, as the sending side of vLLM makes them."""
 
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
+    def __init__(self, actor: Any, timeout_s: float) -> None:
+        self.actor, self.timeout_s = actor, timeout_s
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        return ray.get(self.actor.call.remote(method, *arguments), timeout=CALL_TIMEOUT_S)
+        return ray.get(self.actor.call.remote(method, *arguments), timeout=self.timeout_s)
 
     def init_transfer(self, info: dict[str, Any]) -> None:
         self._call("init_transfer", info)
@@ -99,14 +100,15 @@ class TransferDoor:
 class Handle:
     """One Ray actor with a role in it."""
 
-    def __init__(self, actor: Any, name: str) -> None:
-        self.actor, self.name = actor, name
+    def __init__(self, actor: Any, name: str, timeout_s: float) -> None:
+        self.actor, self.name, self.timeout_s = actor, name, timeout_s
 
     def send(self, method: str, *arguments: Any) -> Any:
         """Start a call and return Ray's reference to its result."""
         return self.actor.call.remote(method, *arguments)
 
-    async def wait(self, reference: Any, what: str, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+    async def wait(self, reference: Any, what: str, timeout_s: float | None = None) -> Any:
+        timeout_s = timeout_s or self.timeout_s
         try:
             return await asyncio.wait_for(_result(reference), timeout_s)
         except TimeoutError:
@@ -120,7 +122,7 @@ class Handle:
         """Wait until the role is built."""
         await self.wait(self.actor.start.remote(), "start", timeout_s)
 
-    async def call(self, method: str, *arguments: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+    async def call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
         return await self.wait(self.send(method, *arguments), method, timeout_s)
 
     async def close(self) -> None:
@@ -207,7 +209,10 @@ class RemoteLearner:
             return
         address = await self.ranks[0].wait(self.ranks[0].actor.address.remote(), "address")
         doors = [generator.actor for generator in self.generators if isinstance(generator, Handle)]
-        starts = [rank.actor.attach.remote(doors, self.transfer, self.tensor_parallel, address) for rank in self.ranks]
+        starts = [
+            rank.actor.attach.remote(doors, self.transfer, self.tensor_parallel, address, rank.timeout_s)
+            for rank in self.ranks
+        ]
         await asyncio.gather(*(r.wait(s, "attach") for r, s in zip(self.ranks, starts, strict=True)))
 
     async def publish(self, version: int) -> None:

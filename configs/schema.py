@@ -319,6 +319,8 @@ class PlacementConfig:
     cpus_per_reference: float = 0.25
     start_timeout_s: float = 300.0
     """Bound on every role's start."""
+    call_timeout_s: float = 1800.0
+    """Bound on every call to a role; a learner's update is the longest."""
 
     def __post_init__(self) -> None:
         for name in ("generators", "tensor_parallel", "learners", "graders", "references"):
@@ -326,11 +328,12 @@ class PlacementConfig:
         for role in ("generator", "learner", "grader", "reference"):
             name = f"cpus_per_{role}"
             require(getattr(self, name) >= 0, f"placement.{name}", "must not be negative", getattr(self, name))
-        require(self.start_timeout_s > 0, "placement.start_timeout_s", "must be positive", self.start_timeout_s)
+        for name in ("start_timeout_s", "call_timeout_s"):
+            require(getattr(self, name) > 0, f"placement.{name}", "must be positive", getattr(self, name))
         require(
-            self.device == "gpu" or self.tensor_parallel == 1,
+            self.tensor_parallel == 1 or (self.device == "gpu" and self.mode == "split"),
             "placement.tensor_parallel",
-            "must be 1 on cpu",
+            "must be 1 on cpu, and where generators and learners are colocated",
             self.tensor_parallel,
         )
 

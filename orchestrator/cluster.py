@@ -1,6 +1,7 @@
 """Where the roles live: refuses what does not fit, then starts every role in process or over Ray."""
 
 import asyncio
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -60,34 +61,32 @@ class Bundle:
     role: str
     cpus: float
     gpus: float
+    slot: int
+    """Actors with one slot share it: colocated, the i-th of each role on a GPU share the i-th GPU."""
 
 
 def bundles(cfg: Config, roles: Sequence[str]) -> list[Bundle]:
-    """The reservations of a run that uses `roles`, in the order the actors are started.
-
-    Colocated learners and generators take half of each GPU they share.
-    """
+    """The reservations of a run that uses `roles`, in the order the actors are started."""
     place = cfg.placement
-    on_gpu = place.device == "gpu"
-    share = 0.5 if place.mode == "colocated" and "learner" in roles else 1.0
-    gpus = {
-        "learner": share * on_gpu,
-        "generator": (share if place.tensor_parallel == 1 else place.tensor_parallel) * on_gpu,
-        "reference": 1.0 * on_gpu,
-        "grader": 0.0,
-    }
     counts = {
         "learner": place.learners,
         "generator": place.generators,
         "reference": place.references,
         "grader": place.graders,
     }
-    return [
-        Bundle(role=role, cpus=getattr(place, f"cpus_per_{role}"), gpus=float(gpus[role]))
-        for role in counts
-        if role in roles
-        for _ in range(counts[role])
-    ]
+    on_gpu = [role for role in counts if role in roles and role != "grader" and place.device == "gpu"]
+    found: list[Bundle] = []
+    for role in (role for role in counts if role in roles):
+        for number in range(counts[role]):
+            shares = place.mode == "colocated" and role in on_gpu
+            gpus = 0.0 if role not in on_gpu else 1.0
+            if shares:  # in whole ten-thousandths, which is what Ray counts in
+                gpus = math.floor(1e4 / sum(number < counts[other] for other in on_gpu)) / 1e4
+            elif role == "generator":
+                gpus *= place.tensor_parallel
+            slot = number if shares else max([bundle.slot for bundle in found], default=-1) + 1
+            found.append(Bundle(role=role, cpus=getattr(place, f"cpus_per_{role}"), gpus=gpus, slot=slot))
+    return found
 
 
 def refuse_unless_it_fits(wanted: Sequence[Bundle], available: dict[str, float]) -> None:
@@ -114,6 +113,11 @@ def connect() -> None:
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
 
 
+def shared(cfg: Config, value: Any) -> Any:
+    """The value, stored once for all actors where they are Ray's."""
+    return ray.put(value) if cfg.placement.kind == "ray" else value
+
+
 async def start(cfg: Config, roles: Sequence[str], *, policy_path: str = "") -> Roles:
     """Start the roles named ("generator", "grader", "learner", "reference") with `policy_path` (default: the config's).
 
@@ -127,14 +131,14 @@ async def start(cfg: Config, roles: Sequence[str], *, policy_path: str = "") -> 
     connect()
     wanted = bundles(cfg, roles)
     refuse_unless_it_fits(wanted, ray.cluster_resources())
-    group = placement_group([_resources(bundle) for bundle in wanted], strategy="PACK")
+    group = placement_group(_slots(wanted), strategy="PACK")
     started = Roles(group=group)
     try:
         try:
             await asyncio.wait_for(_ready(group), cfg.placement.start_timeout_s)
         except TimeoutError:
             raise RuntimeError(
-                f"placement: Ray did not reserve {[_resources(b) for b in wanted]} within "
+                f"placement: Ray did not reserve {_slots(wanted)} within "
                 f"{cfg.placement.start_timeout_s:.0f} s; free now: {ray.available_resources()}"
             ) from None
         await _start_remote(cfg, wanted, group, started, policy)
@@ -144,10 +148,15 @@ async def start(cfg: Config, roles: Sequence[str], *, policy_path: str = "") -> 
     return started
 
 
-def _resources(bundle: Bundle) -> dict[str, float]:
-    # Ray refuses an empty bundle; a sliver of a core stands for "none".
-    wanted = {"CPU": bundle.cpus or 0.001, "GPU": bundle.gpus}
-    return {name: amount for name, amount in wanted.items() if amount}
+def _slots(wanted: Sequence[Bundle]) -> list[dict[str, float]]:
+    """What each slot of the placement group reserves: the sum over the actors that share it."""
+    slots = []
+    for slot in sorted({bundle.slot for bundle in wanted}):
+        mine = [bundle for bundle in wanted if bundle.slot == slot]
+        # Ray refuses an empty reservation; a sliver of a core stands for "none".
+        resources = {"CPU": sum(b.cpus for b in mine) or 0.001, "GPU": float(math.ceil(sum(b.gpus for b in mine)))}
+        slots.append({name: amount for name, amount in resources.items() if amount})
+    return slots
 
 
 async def _ready(group: PlacementGroup) -> None:
@@ -163,14 +172,15 @@ async def _start_remote(
     references: list[Handle] = []
     for i, bundle in enumerate(wanted):
         number = sum(other.role == bundle.role for other in wanted[:i])
-        actor = _actor(cfg, bundle, group, i, _role(cfg, bundle.role, policy, number))
+        actor = _actor(cfg, bundle, group, _role(cfg, bundle.role, policy, number))
         name = f"{bundle.role} {number}"
         if bundle.role == "generator":
-            started.generators.append(RemoteGenerator(actor, name))
+            started.generators.append(RemoteGenerator(actor, name, cfg.placement.call_timeout_s))
         elif bundle.role == "grader":
-            started.graders.append(RemoteGrader(actor, name))
+            started.graders.append(RemoteGrader(actor, name, cfg.placement.call_timeout_s))
         else:
-            (ranks if bundle.role == "learner" else references).append(Handle(actor, name))
+            handle = Handle(actor, name, cfg.placement.call_timeout_s)
+            (ranks if bundle.role == "learner" else references).append(handle)
     if references:
         started.reference = RemoteReference(references)
     if ranks:
@@ -202,9 +212,7 @@ def _role(cfg: Config, role: str, policy: str, number: int) -> tuple[str, str, d
     return "actors.grader", "PooledGrader", _grader(cfg)
 
 
-def _actor(
-    cfg: Config, bundle: Bundle, group: PlacementGroup, index: int, role: tuple[str, str, dict[str, Any]]
-) -> Any:
+def _actor(cfg: Config, bundle: Bundle, group: PlacementGroup, role: tuple[str, str, dict[str, Any]]) -> Any:
     environment = {} if bundle.gpus else dict(ENVIRONMENT)
     if bundle.role == "generator" and cfg.generator.engine == "vllm":
         environment |= VLLM_ENVIRONMENT
@@ -213,7 +221,7 @@ def _actor(
         num_gpus=bundle.gpus,
         max_concurrency=16,
         runtime_env={"env_vars": environment},
-        scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+        scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle.slot),
     )
     return options.remote(*role)
 

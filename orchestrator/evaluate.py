@@ -1,6 +1,5 @@
 """The pass@k job: any number of policies on the held-out prompts of one task, on the generators."""
 
-import asyncio
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from actors.contracts import WeightsInfo
 from actors.host_weights import pack, weights_info
+from actors.local import connect_by_host, publish_by_host
 from actors.policy import check_policy_folder, load_model
 from configs.schema import Config
 from orchestrator import cluster
@@ -49,6 +49,8 @@ async def evaluate(cfg: Config, checkpoints: Mapping[str, str], say: Callable[[s
     All policies are answered with the same seeds. Policies of one architecture share the generators: the weights go
     through the same door as in training.
     """
+    # Weights come from a directory on the driver's side, never from another GPU.
+    cfg = replace(cfg, generator=replace(cfg.generator, transfer="host"))
     output = Path(cfg.evaluate.output) if cfg.evaluate.output else Path(cfg.runs) / cfg.name / "evaluation"
     output.mkdir(parents=True, exist_ok=True)
     measurements: dict[str, Measurement] = {}
@@ -94,9 +96,9 @@ def _parameters(cfg: Config, path: str) -> list[tuple[str, Any]]:
 async def _serve(cfg: Config, rollouts: Rollouts, path: str, version: int) -> None:
     parameters = _parameters(cfg, path)
     if version == 0:
-        await asyncio.gather(*(g.init_weights(weights_info(parameters)) for g in rollouts.generators))
-    weights = pack(parameters, version, cfg.generator.checksum)
-    await asyncio.gather(*(g.update_weights(weights) for g in rollouts.generators))
+        await connect_by_host(rollouts.generators, weights_info(parameters))
+    weights = cluster.shared(cfg, pack(parameters, version, cfg.generator.checksum))
+    await publish_by_host(rollouts.generators, weights, version)
 
 
 def summaries(measurements: Mapping[str, Measurement], ks: Sequence[int]) -> dict[str, dict[str, Interval]]:
@@ -132,12 +134,12 @@ def _number(value: float) -> float | None:
 
 def _write(cfg: Config, output: Path, measurements: Mapping[str, Measurement], rows: list[dict[str, Any]]) -> None:
     pq.write_table(pa.Table.from_pylist(rows), output / "answers.parquet")
-    results: dict[str, dict[str, Any]] = {}
-    for name, values in summaries(measurements, cfg.evaluate.ks).items():
-        results[name] = {key: _number(interval.value) for key, interval in values.items()}
-        results[name]["intervals"] = {key: [_number(i.low), _number(i.high)] for key, i in values.items()}
-    (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     folder = output / "measurements"
     folder.mkdir(exist_ok=True)
     for name, measurement in measurements.items():
         (folder / f"{name}.json").write_text(measurement.to_json())
+    results: dict[str, dict[str, Any]] = {}
+    for name, values in summaries(measurements, cfg.evaluate.ks).items():
+        results[name] = {key: _number(interval.value) for key, interval in values.items()}
+        results[name]["intervals"] = {key: [_number(i.low), _number(i.high)] for key, i in values.items()}
+    (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")  # last: the rest is there if it is

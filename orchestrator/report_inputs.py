@@ -1,6 +1,7 @@
 """What the report and the result table are made from, read back from disk."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from rich.table import Table
 
 from orchestrator.passk import Interval, Measurement
 
-COLUMNS_AFTER_PASS = ("maj@n", "retention", "expansion", "distinct_correct")
+ROWS_AFTER_PASS = ("maj@n", "retention", "expansion", "distinct_correct")
 
 
 def runs_in(folders: Sequence[Path]) -> dict[str, Path]:
@@ -37,17 +38,19 @@ def read_evaluation(folder: Path) -> tuple[dict[str, Measurement], str, list[int
 
 
 def results_table(summaries: Mapping[str, Mapping[str, Interval]]) -> Table:
-    """One row per policy, one column per value with its 95 % interval."""
+    """One row per value, one column per policy, with 95 % intervals; what no policy has is left out."""
     first = next(iter(summaries.values()))
-    columns = [name for name in first if name.startswith("pass@")]
-    columns += [name for name in COLUMNS_AFTER_PASS if any(name in values for values in summaries.values())]
-    table = Table("policy", *columns, title="Held-out prompts, 95 % bootstrap intervals over prompts")
-    for policy, values in summaries.items():
-        table.add_row(policy, *(_cell(values.get(name)) for name in columns))
+    rows = [name for name in first if name.startswith("pass@")]
+    rows += [name for name in ROWS_AFTER_PASS if name in first]
+    table = Table("", *summaries, title="Held-out prompts, with 95 % bootstrap intervals over prompts")
+    for name in rows:
+        cells = [values.get(name) for values in summaries.values()]
+        if any(cell is not None and math.isfinite(cell.value) for cell in cells):
+            table.add_row(name, *map(_cell, cells))
     return table
 
 
 def _cell(interval: Interval | None) -> str:
-    if interval is None:
-        return ""
-    return f"{interval.value:.3f}\n[dim]{interval.low:.2f}-{interval.high:.2f}[/dim]"
+    if interval is None or not math.isfinite(interval.value):
+        return "-"
+    return f"{interval.value:.3f}\n[dim]{interval.low:.2f} to {interval.high:.2f}[/dim]"

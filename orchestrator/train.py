@@ -22,6 +22,7 @@ from orchestrator.encoding import encoder
 from orchestrator.logbook import Logbook
 from orchestrator.monitor import HeldOut, Monitor
 from orchestrator.passk import stopped_by
+from orchestrator.plan import needed_roles
 from orchestrator.presample import presample
 from orchestrator.rollouts import Rollouts
 from orchestrator.timing import Clock
@@ -66,7 +67,7 @@ class NoRehearsal:
 
 
 class Run:
-    """Everything one training run owns, between `open_run` and its end."""
+    """Everything one training run owns while it trains."""
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class Run:
             rollouts,
             position=state.get("position", first),
             groups_left=(cfg.steps - self.step) * cfg.groups_per_step,
-            excluded=self.rehearsal.prompt_ids,
+            excluded=self.rehearsal.prompt_ids if cfg.rehearsal.explore == "unmastered" else frozenset(),
         )
         self.monitor = Monitor(HeldOut(cfg, source, encode, rollouts), roles.reference, run_dir)
         self.logbook = Logbook(
@@ -119,6 +120,7 @@ class Run:
         self.clock.watch(self.learner, "update", "update")
         self.clock.watch(self.reference, "score", "reference")
         self.clock.watch(self, "publish", "publish")
+        self.clock.watch(self, "due", "due")
 
     def continues(self) -> bool:
         return self.step < self.cfg.steps and not self.stop_reason
@@ -148,13 +150,14 @@ class Run:
         """Write the step's metrics, and sampled trajectories when their turn has come."""
         seconds = self.clock.lap()
         values = self._values | group_metrics(groups) | collected | seconds
-        values["tokens_per_second"] = values["tokens"] / seconds["seconds/step"]
+        # What the step before was due for (measuring, checkpointing) lies within this lap and is not the step's work.
+        values["tokens_per_second"] = values["tokens"] / (seconds["seconds/step"] - seconds.get("seconds/due", 0.0))
         self.logbook.write(self.step, values)
         self.logbook.trajectories(self.step, groups)
 
     async def due(self) -> None:
         """Measure and checkpoint when their turn has come; apply the stop rules."""
-        last = self.step >= self.cfg.steps or bool(self.stop_reason)
+        last = self.step >= self.cfg.steps
         if self.cfg.monitor.every and (self.step % self.cfg.monitor.every == 0 or last):
             await self.measure()
         every = self.cfg.checkpoint.every
@@ -229,9 +232,7 @@ async def run_training(cfg: Config, *, resume: bool, say: Callable[[str], None])
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "config.yaml").write_text(to_yaml(cfg))
     rehearsal = await load_rehearsal(cfg, run_dir, say)
-    needs_reference = cfg.objective.divergence.needs_reference or (cfg.monitor.every and cfg.monitor.kl_to_base)
-    wanted = ["learner", "generator", "grader", *(["reference"] if needs_reference else [])]
-    roles = await cluster.start(cfg, wanted)
+    roles = await cluster.start(cfg, needed_roles(cfg))
     try:
         assert roles.learner is not None
         if resumed is not None:

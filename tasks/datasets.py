@@ -82,7 +82,7 @@ class Dataset:
 
     def _prompt(self, stream: str, position: int, row: "Row") -> Prompt:
         return Prompt(
-            id=f"dataset/{stream}/{position}",
+            id=f"dataset/{stream}/line-{row.line}",
             position=position,
             text=row.text,
             verifier=self.options.verifier,

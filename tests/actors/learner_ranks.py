@@ -1,6 +1,6 @@
-"""Two ranks, each a process: they run the two-rank scenarios of `test_learner.py` and leave what they found on disk.
+"""What the tests of the learner share; and, run as a script, the scenarios of two ranks, each a process.
 
-python learner_ranks.py ADDRESS POLICY FOLDER
+The ranks leave what they found in FOLDER: python learner_ranks.py ADDRESS POLICY FOLDER
 """
 
 import multiprocessing
@@ -37,6 +37,9 @@ RANKS_S = 60.0
 ONE_ANSWER = SHAPES[:1]
 
 
+Weights = dict[str, torch.Tensor]
+
+
 def batch_of(update: int, shapes: tuple[tuple[int, int], ...] = SHAPES) -> Batch:
     return credited(random_batch(shapes, seed=update, rehearsed=2 if len(shapes) > 2 else 0), OBJECTIVE)
 
@@ -56,7 +59,7 @@ def step(learner: FsdpLearner, batch: Batch) -> Stats:
     return learner.update(plan_updates(batch, learner.config, learner.ranks)[learner.rank], COEFFICIENT)
 
 
-def weights_of(learner: FsdpLearner) -> dict[str, torch.Tensor]:
+def weights_of(learner: FsdpLearner) -> Weights:
     """Empty on any rank but the first. A collective."""
     weights = learner.weights(0)
     if weights is None:
@@ -64,10 +67,30 @@ def weights_of(learner: FsdpLearner) -> dict[str, torch.Tensor]:
     return {name: view.clone() for name, view in named_views(learner.weights_info(), weights.data)}
 
 
-def gradients_of(learner: FsdpLearner) -> dict[str, torch.Tensor]:
+def gradients_of(learner: FsdpLearner) -> Weights:
     """What the last update left, after clipping. A collective."""
     grads = {name: p.grad for name, p in learner.policy.model.named_parameters()}
     return {name: g.full_tensor() if isinstance(g, DTensor) else g.clone() for name, g in grads.items()}
+
+
+def assert_equal(found: Weights, expected: Weights) -> None:
+    assert found.keys() == expected.keys()
+    assert not [name for name, value in expected.items() if not torch.equal(found[name], value)]
+
+
+def assert_near(found: Weights, expected: Weights, atol: float) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def parameters_of(model: Any) -> Weights:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def parameters_of_learner(learner: FsdpLearner) -> Weights:
+    """Float32 whatever the compute dtype."""
+    return {name: p.clone() for name, p in learner._full_parameters()}
 
 
 def spoiled(batch: Batch, trajectory: int = 0) -> Batch:
@@ -121,4 +144,5 @@ if __name__ == "__main__":
     for process in ranks:
         process.join(RANKS_S)
         process.kill()
-    sys.exit(sum(abs(process.exitcode or 0) for process in ranks))
+        process.join(10)
+    sys.exit(any(process.exitcode for process in ranks))

@@ -12,7 +12,7 @@ import torch
 from conftest import make_policy
 from random_batch import SHAPES, random_batch, untrained
 from torch import Tensor
-from transformers import GraniteConfig, GraniteForCausalLM
+from transformers import GraniteConfig, GraniteForCausalLM, OPTConfig, OPTForCausalLM
 
 from actors.policy import Policy, load_model, load_tokenizer
 from tasks.characters import VOCABULARY_SIZE, save_tokenizer
@@ -109,6 +109,15 @@ def test_a_packed_row_of_trajectories_leaks_no_attention_between_them(tiny_polic
     assert not torch.allclose(leaky[0][~first], leaky[1][~first])
 
 
+def test_a_model_that_cannot_tell_packed_trajectories_apart_is_only_padded() -> None:
+    shape = {"vocab_size": VOCABULARY_SIZE, "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 32}
+    model = OPTForCausalLM(OPTConfig(**shape, num_hidden_layers=1, num_attention_heads=1, init_std=0.2)).eval()
+    with pytest.raises(ValueError, match=r"learner\.layout: must be 'pad' for OPTForCausalLM"):
+        policy_of(model, "pack")
+    batch = random_batch()
+    torch.testing.assert_close(policy_of(model, "pad")(batch)[0], plain(model, batch)[0], rtol=0, atol=1e-5)
+
+
 def test_the_loss_of_one_packed_trajectory_reaches_no_token_of_another(tiny_policy: Path) -> None:
     model = load_model(str(tiny_policy))
     inputs: list[Tensor] = []
@@ -117,9 +126,9 @@ def test_the_loss_of_one_packed_trajectory_reaches_no_token_of_another(tiny_poli
         inputs.append(embedded.detach().requires_grad_())
         return inputs[0]
 
+    policy, batch = policy_of(model, "pack"), random_batch()
     model.get_input_embeddings().register_forward_hook(keep)
-    batch = random_batch()
-    logp, _ = policy_of(model, "pack")(batch)
+    logp, _ = policy(batch)
     (reached,) = torch.autograd.grad(logp[batch.seq == 3].sum(), inputs[0])
     moved = reached[0].abs().sum(-1) > 0
     assert moved[batch.seq == 3].any() and not moved[batch.seq != 3].any()

@@ -96,7 +96,7 @@ def test_vllm_trains_ahead_of_the_learner_and_evaluation_answers_with_its_checkp
 def test_what_does_not_fit_is_refused_at_start_with_the_arithmetic(tmp_path: Path, cluster: None) -> None:
     with pytest.raises(ValueError, match=r"7 generator x 1 .* = .* CPU where Ray has 4"):
         train(config(tmp_path, "name=big", "steps=1", "placement.generators=7"))
-    bundles = [Bundle(role="learner", cpus=1, gpus=1), Bundle(role="learner", cpus=1, gpus=1)]
+    bundles = [Bundle(role="learner", cpus=1, gpus=1, slot=i) for i in range(2)]
     with pytest.raises(ValueError, match=r"2 learner x 1 = 2 GPU where Ray has 1"):
         refuse_unless_it_fits(bundles, {"CPU": 8.0, "GPU": 1.0})
 
@@ -134,7 +134,7 @@ def test_a_driver_killed_with_sigkill_resumes_without_a_gap_and_leaves_no_proces
 def head_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real local head node with a dashboard, which is where jobs are submitted."""
     folder = Path(sys.executable).parent
-    environment = os.environ | {"RAY_TMPDIR": "/tmp"}
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
     start = [folder / "ray", "start", "--head", "--port=0", "--num-cpus=4", "--dashboard-port=8299"]
     subprocess.run(start, env=environment, check=True, timeout=120, capture_output=True)
     yield "http://127.0.0.1:8299"
@@ -144,7 +144,8 @@ def head_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def submit(address: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     ray_command = str(Path(sys.executable).parent / "ray")
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    runtime = json.dumps({"env_vars": {"HOME": str(home), "OMP_NUM_THREADS": "1"}})
+    environment |= {"RAY_AUTH_MODE": "disabled"}
+    runtime = json.dumps({"env_vars": {"HOME": str(home), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}})
     line = [ray_command, "job", "submit", "--address", address, "--working-dir", "."]
     return subprocess.run(
         [*line, "--runtime-env-json", runtime, "--", BREADTH, *words],

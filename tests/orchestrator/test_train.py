@@ -210,9 +210,7 @@ def test_an_interrupted_run_stops_between_two_steps_with_a_checkpoint(tmp_path: 
 
 
 def test_a_stop_rule_ends_the_run_with_a_checkpoint_and_an_alert(tmp_path: Path) -> None:
-    records = train(
-        config(tmp_path, "steps=50", "name=s", "monitor.every=2", 'monitor.stop_if=["entropy < 100"]')
-    )
+    records = train(config(tmp_path, "steps=50", "name=s", "monitor.every=2", 'monitor.stop_if=["entropy < 100"]'))
     assert records[-1]["step"] == 0, "the base itself is below the rule"
     assert "entropy < 100" in (tmp_path / "s" / "events.jsonl").read_text()
 

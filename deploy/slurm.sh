@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Ray over a Slurm allocation of two nodes with 8 GPUs, then a training run, then the pass@k job on what it made.
+#   sbatch deploy/slurm.sh                     (settings: SHARED=/other/folder sbatch deploy/slurm.sh)
+#   RESUME=yes sbatch deploy/slurm.sh          (continues the run after a crash or the end of its time)
+#SBATCH --job-name=breadth
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=64
+#SBATCH --gpus-per-node=8
+#SBATCH --exclusive
+#SBATCH --time=24:00:00
+# This script gets SIGTERM 15 minutes before the end, and passes it on: a step, a checkpoint, a clean end.
+#SBATCH --signal=B:TERM@900
+#SBATCH --output=breadth-%j.log
+set -euo pipefail
+
+# On a file system that every node sees: the virtual environment, the policy, the data and the runs.
+SHARED=${SHARED:-/shared}
+NAME=${NAME:-dph-f}
+STEPS=${STEPS:-200}
+RESUME=${RESUME:-}
+PORT=${PORT:-6379}
+export PATH="${VENV:-$SHARED/breadth/.venv}/bin:$PATH"
+
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${hosts%%$'\n'*}
+export RAY_ADDRESS="$head:$PORT"
+# Whoever reaches a Ray cluster can run code on it, and the network is shared: only holders of the token get in.
+export RAY_AUTH_MODE=token
+RAY_AUTH_TOKEN=$(ray get-auth-token --generate)
+export RAY_AUTH_TOKEN
+driver=
+stopping=
+trap 'stopping=yes; [ -z "$driver" ] || kill -TERM "$driver" 2> /dev/null || true' TERM
+trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
+
+wait_for_nodes() {
+  for _ in {1..60}; do
+    nodes=$(python -c 'import ray; ray.init(log_to_driver=False); print(sum(n["Alive"] for n in ray.nodes()))' \
+      2> /dev/null || echo 0)
+    [ "$nodes" -lt "$1" ] || return 0
+    sleep 5
+  done
+  echo "Ray has $nodes of $1 nodes after 60 attempts" >&2
+  return 1
+}
+
+# The driver in the background, so that the trap can run while it works.
+run() {
+  [ -z "$stopping" ] || exit 0
+  "$@" &
+  driver=$!
+  status=0
+  while kill -0 "$driver" 2> /dev/null; do
+    wait "$driver" || true # ends early when a signal arrives
+  done
+  wait "$driver" || status=$?
+  driver=
+  [ "$status" -eq 0 ] || exit "$status"
+}
+
+resources=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="$SLURM_GPUS_ON_NODE")
+srun --nodes=1 --ntasks=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --nodelist="$head" \
+  ray start --head --port="$PORT" "${resources[@]}" --block &
+wait_for_nodes 1
+if [ "$SLURM_NNODES" -gt 1 ]; then
+  others=$((SLURM_NNODES - 1))
+  srun --nodes="$others" --ntasks="$others" --cpus-per-task="$SLURM_CPUS_PER_TASK" --exclude="$head" \
+    ray start --address="$RAY_ADDRESS" "${resources[@]}" --block &
+  wait_for_nodes "$SLURM_NNODES"
+fi
+
+settings=(
+  name="$NAME" runs="$SHARED/runs" policy.path="$SHARED/models/policy" policy.chat_template=true
+  task.name=dataset task.options.path="$SHARED/data/train.jsonl"
+)
+if [ -n "$RESUME" ]; then
+  run breadth train --resume name="$NAME" runs="$SHARED/runs"
+else
+  run breadth train method=dph_f scale=multinode lag=1 steps="$STEPS" "${settings[@]}" \
+    objective.divergence.coefficient.value=0.02 logbook.wandb=offline
+fi
+
+# The last step's checkpoint is always kept. Generators only, so the weights come from host memory.
+last=$(printf '%s/runs/%s/checkpoints/step-%06d' "$SHARED" "$NAME" "$STEPS")
+run breadth evaluate scale=multinode placement.generators=8 "${settings[@]}" \
+  "evaluate.checkpoints=[base=$SHARED/models/policy,$NAME=$last]"
+run breadth report "$SHARED/runs/$NAME" --evaluation "$SHARED/runs/$NAME/evaluation" \
+  --output "$SHARED/runs/$NAME/report.html"

@@ -1,0 +1,101 @@
+"""FrozenReference: what it fills, what it leaves alone, and that it scores as the learner does."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from learner_ranks import batch_of, config_of, joined, step
+from random_batch import random_batch
+from torch import Tensor
+
+from actors.local import LocalReference
+from actors.reference import FrozenReference
+from trajectories.batch import Batch
+
+TEMPERATURE = 0.7
+
+
+def reference(policy: Path, *, dtype: str = "float32", layout: str = "pad", token_budget: int = 45) -> FrozenReference:
+    config = config_of(layout=layout, token_budget=token_budget)
+    return FrozenReference(str(policy), config=config, dtype=dtype, temperature=TEMPERATURE, device="cpu")
+
+
+def filled(batch: Batch) -> Tensor:
+    assert batch.logp_reference is not None
+    return batch.logp_reference
+
+
+def rehearsed(batch: Batch) -> Tensor:
+    return (batch.group < 0)[batch.seq]
+
+
+@pytest.mark.parametrize("layout", ["pad", "pack"])
+@pytest.mark.parametrize("token_budget", [1, 45, 10_000])
+def test_explored_answers_are_scored_and_stored_values_of_rehearsed_ones_stay(
+    tiny_policy: Path, layout: str, token_budget: int
+) -> None:
+    batch = random_batch(rehearsed=3)
+    stored, scored = (
+        filled(batch).clone(),
+        reference(tiny_policy, layout=layout, token_budget=token_budget).score(batch),
+    )
+    with torch.no_grad():
+        expected, _ = joined(str(tiny_policy)).policy(batch)
+    assert torch.equal(filled(scored)[rehearsed(batch)], stored[rehearsed(batch)])
+    explored = ~rehearsed(batch)
+    torch.testing.assert_close(filled(scored)[explored], expected[explored], rtol=0, atol=1e-5)
+    assert filled(batch)[explored].isnan().all(), "the batch given is left as it was"
+    assert torch.equal(scored.tokens, batch.tokens) and scored.totals == batch.totals
+
+
+def test_it_stays_where_it_was_when_the_learner_moves_on(tiny_policy: Path, other_policy: Path) -> None:
+    batch, learner = random_batch(), joined(str(tiny_policy))
+    frozen = reference(tiny_policy)
+    before = filled(frozen.score(batch))
+    step(learner, batch_of(0))
+    assert torch.equal(filled(frozen.score(batch)), before)
+    with torch.no_grad():
+        assert not torch.allclose(learner.policy(batch)[0], before, atol=1e-3)
+    assert not torch.allclose(filled(reference(other_policy).score(batch)), before, atol=1e-1)
+
+
+def test_a_rehearsed_answer_without_a_stored_value_stays_unknown(tiny_policy: Path) -> None:
+    batch = replace(random_batch(rehearsed=2), logp_reference=None)
+    found = filled(reference(tiny_policy).score(batch))
+    assert found[rehearsed(batch)].isnan().all()
+    assert not found[~rehearsed(batch)].isnan().any()
+
+
+def test_a_batch_of_rehearsed_answers_alone_needs_no_forward(tiny_policy: Path) -> None:
+    batch = random_batch(rehearsed=7)
+    assert torch.equal(filled(reference(tiny_policy).score(batch)), filled(batch))
+
+
+def test_in_bfloat16_it_rounds_what_the_learner_rounds_and_nothing_else(tiny_policy: Path) -> None:
+    batch, frozen, learner = (
+        random_batch(),
+        reference(tiny_policy, dtype="bfloat16", token_budget=10_000),
+        joined(str(tiny_policy)),
+    )
+    assert {p.dtype for p in frozen.policy.parameters()} == {torch.bfloat16}
+    for (name, found), (_, expected) in zip(frozen.policy.named_buffers(), learner.policy.named_buffers(), strict=True):
+        assert torch.equal(found, expected), name
+    half = joined(str(tiny_policy), dtype="bfloat16")
+    try:
+        with torch.no_grad():
+            expected = half.policy(batch)[0]
+    finally:
+        half.close()
+    torch.testing.assert_close(filled(frozen.score(batch)), expected, rtol=0, atol=1e-5)
+
+
+def test_the_local_reference_keeps_the_contract(tiny_policy: Path) -> None:
+    async def run() -> Batch:
+        local = LocalReference(reference(tiny_policy))
+        scored = await local.score(random_batch())
+        await local.close()
+        return scored
+
+    assert torch.equal(filled(asyncio.run(run())), filled(reference(tiny_policy).score(random_batch())))

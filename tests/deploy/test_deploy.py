@@ -1,0 +1,287 @@
+"""deploy/ and docs/ are parsed as their readers parse them, and held against the CLI, the scales and the pins."""
+
+import os
+import re
+import shlex
+import subprocess
+import tomllib
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from configs.load import load, presets
+from configs.schema import Config
+from orchestrator.cli import parser
+from orchestrator.cluster import Bundle, bundles, refuse_unless_it_fits
+from orchestrator.plan import needed_roles
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+IMAGE = f"registry.example.com/breadth:{PROJECT['version']}"
+COMMAND = re.compile(r"^[#\s]*(?:ray job submit .* -- )?(breadth (?:train|evaluate|report|presample|show-config)\b.*)$")
+SCALES = {"1gpu": [(8, 1)], "8gpu": [(64, 8)], "multinode": [(64, 8), (64, 8)]}
+"""Scale -> CPUs and GPUs of each node it is made for."""
+RAYJOB_KEYS = {
+    "entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "runtimeEnvYAML",
+    "rayClusterSpec",
+}  # fmt: skip
+"""Of `RayJobSpec` in KubeRay's ray.io/v1, those in use."""
+
+
+def pinned(name: str) -> str:
+    """Version of a requirement that is pinned in pyproject.toml."""
+    [specifier] = [s for r in map(Requirement, PROJECT["dependencies"]) if r.name == name for s in r.specifier]
+    assert specifier.operator == "=="
+    return specifier.version
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """Arguments of every `breadth ...` line, also behind a comment sign or `ray job submit ... --`."""
+    lines = text.replace("\\\n", " ").splitlines()
+    return [shlex.split(match[1])[1:] for line in lines if (match := COMMAND.match(line))]
+
+
+def fenced(path: Path) -> str:
+    """The code blocks of a Markdown file."""
+    return "\n".join(re.findall(r"^```\w*\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL))
+
+
+def checked(arguments: list[str]) -> tuple[Namespace, Config | None]:
+    """What the CLI makes of a command line; its settings are loaded, so a wrong one raises."""
+    options = parser().parse_args(arguments)
+    return options, load(options.overrides, options.config) if hasattr(options, "overrides") else None
+
+
+def kuberay() -> dict[str, Any]:
+    [document] = yaml.safe_load_all((DEPLOY / "kuberay.yaml").read_text())
+    return document
+
+
+def sources() -> dict[str, list[list[str]]]:
+    """File -> the command lines a reader may copy from it."""
+    files = [*DEPLOY.glob("*"), ROOT / "docs" / "deployment.md", ROOT / "docs" / "faults.md"]
+    found = {p.name: command_lines(fenced(p) if p.suffix == ".md" else p.read_text()) for p in files}
+    found["kuberay.yaml"].append(shlex.split(kuberay()["spec"]["entrypoint"])[1:])
+    return {name: lines for name, lines in found.items() if name != "slurm.sh"}  # which is run below
+
+
+def reservations(options: Namespace, cfg: Config) -> list[list[Bundle]]:
+    """What a command reserves, one phase after the other."""
+    alone = bundles(cfg, ["generator", "grader"])
+    if options.command == "evaluate":
+        return [alone]
+    presampling = [alone] if cfg.objective.divergence.rehearses else []
+    return [*presampling, bundles(cfg, needed_roles(cfg))]
+
+
+def assert_fits(wanted: list[Bundle], nodes: list[tuple[int, int]]) -> None:
+    """The nodes hold the reservations in sum, as the run checks at its start, and each on one node."""
+    refuse_unless_it_fits(wanted, {"CPU": sum(c for c, _ in nodes), "GPU": sum(g for _, g in nodes)})
+    free = [[float(cpus), float(gpus)] for cpus, gpus in nodes]
+    for bundle in sorted(wanted, key=lambda b: (b.gpus, b.cpus), reverse=True):
+        node = next((n for n in free if n[0] >= bundle.cpus and n[1] >= bundle.gpus), None)
+        assert node is not None, f"no node of {nodes} has room for {bundle}; left are {free}"
+        node[0] -= bundle.cpus
+        node[1] -= bundle.gpus
+
+
+def assert_command_fits(arguments: list[str], nodes: list[tuple[int, int]]) -> None:
+    options, cfg = checked(arguments)
+    if options.command in ("train", "evaluate") and not getattr(options, "resume", False):
+        assert cfg is not None
+        for wanted in reservations(options, cfg):
+            assert_fits(wanted, nodes)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("method", presets("method"))
+def test_every_method_loads_on_every_gpu_scale_and_fits_its_nodes(scale: str, method: str) -> None:
+    cfg = load([f"scale={scale}", f"method={method}", "policy.path=/shared/models/policy"])
+    assert (cfg.policy.dtype, cfg.learner.layout, cfg.learner.gradient_checkpointing) == ("bfloat16", "pack", True)
+    assert cfg.placement.device == "gpu"
+    assert cfg.generator.transfer == ("ipc" if cfg.placement.mode == "colocated" else "nccl")
+    wanted = bundles(cfg, needed_roles(cfg))
+    assert_fits(wanted, SCALES[scale])
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_gpu_scale_says_sizes_and_placement_and_no_method(scale: str) -> None:
+    settings = yaml.safe_load((ROOT / "configs" / "scales" / f"{scale}.yaml").read_text())
+    sizes = {"policy", "placement", "generator", "grader", "monitor", "learner", "sampling", "groups_per_step"}
+    assert settings.keys() <= sizes
+    assert "temperature" not in settings["sampling"]
+
+
+def test_every_command_line_in_deploy_and_docs_is_one_the_cli_takes() -> None:
+    found = sources()
+    told = {checked(arguments)[0].command for lines in found.values() for arguments in lines}
+    assert told >= {"train", "evaluate", "report", "show-config"}
+    for name in ("deployment.md", "kuberay.yaml", "ray-cluster.yaml"):
+        assert {"train", "evaluate"} <= {arguments[0] for arguments in found[name]}, name
+
+
+def test_kuberay_asks_for_the_pods_that_its_entrypoint_and_its_evaluation_need() -> None:
+    job = kuberay()
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    assert job["spec"].keys() <= RAYJOB_KEYS
+    assert job["spec"]["backoffLimit"] == 0
+    assert not set("&|;") & set(job["spec"]["entrypoint"])
+    cluster = job["spec"]["rayClusterSpec"]
+    head, [workers] = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    assert workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"]
+    [container] = workers["template"]["spec"]["containers"]
+    limits = container["resources"]["limits"]
+    assert limits["nvidia.com/gpu"] == container["resources"]["requests"]["nvidia.com/gpu"]
+    nodes = [(int(limits["cpu"]), int(limits["nvidia.com/gpu"]))] * workers["replicas"]
+    for arguments in sources()["kuberay.yaml"]:
+        assert_command_fits(arguments, nodes)
+
+
+def test_kuberay_runs_one_image_with_the_pinned_ray_and_one_shared_volume_for_runs() -> None:
+    cluster = kuberay()["spec"]["rayClusterSpec"]
+    assert cluster["rayVersion"] == pinned("ray")
+    assert cluster["authOptions"] == {"mode": "token"}
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        [container] = pod["containers"]
+        assert container["image"] == IMAGE
+        [mount], [volume] = container["volumeMounts"], pod["volumes"]
+        assert mount["name"] == volume["name"] and volume["persistentVolumeClaim"]["claimName"] == "breadth-shared"
+        for arguments in sources()["kuberay.yaml"]:
+            _, cfg = checked(arguments)
+            assert cfg is not None and Path(cfg.runs).is_relative_to(mount["mountPath"])
+    stop = yaml.safe_load(kuberay()["spec"]["runtimeEnvYAML"])
+    assert int(stop["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) > 60
+
+
+def test_the_ray_cluster_file_passes_rays_own_schema_and_holds_what_it_tells_to_submit() -> None:
+    cluster = yaml.safe_load((DEPLOY / "ray-cluster.yaml").read_text())
+    validate_config(prepare_config(cluster))
+    assert cluster["docker"]["image"] == IMAGE
+    assert cluster["min_workers"] == cluster["max_workers"] == len(cluster["provider"]["worker_ips"])
+    assert "--env=RAY_AUTH_MODE=token" in cluster["docker"]["run_options"]
+    assert cluster["file_mounts"] == {"/root/.ray/auth_token": "~/.ray/auth_token"}
+    starts = [cluster["head_start_ray_commands"][-1], *cluster["worker_start_ray_commands"][-1:]]
+    given = [tuple(int(n) for n in re.findall(r"--num-(?:cpus|gpus)=(\d+)", start)) for start in starts]
+    nodes = [given[0], *given[1:] * cluster["min_workers"]]
+    for arguments in sources()["ray-cluster.yaml"]:
+        assert_command_fits(arguments, nodes)
+        _, cfg = checked(arguments)
+        assert cfg is not None and f"--volume=/{Path(cfg.runs).parts[1]}:" in " ".join(cluster["docker"]["run_options"])
+
+
+def test_the_dockerfile_installs_this_project_with_its_gpu_extra_on_a_python_it_takes() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    lines = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ").splitlines()
+    words = [line.split() for line in lines if line]
+    assert [word[1] for word in words if word[0] == "FROM"] == ["nvidia/cuda:13.0.2-devel-ubuntu24.04"]
+    assert {word[0] for word in words} <= {"FROM", "RUN", "ENV", "WORKDIR", "COPY"}
+    [python] = set(re.findall(r"python(\d\.\d+)", "\n".join(lines)))
+    assert SpecifierSet(PROJECT["requires-python"]).contains(python)
+    copied = {name for word in words if word[0] == "COPY" for name in word[1:-1]}
+    assert all((ROOT / name).exists() for name in copied)
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert copied == {"pyproject.toml", PROJECT["readme"], *(name.split(".")[0] for name in tool["packages"])}
+    assert IMAGE in text
+    assert PROJECT["scripts"]["breadth"] == "orchestrator.cli:main"
+    assert ["RUN", "pip", "install", "--no-cache-dir", "'.[gpu]'"] in words
+    [smoke] = [word[2:] for word in words if word[:2] == ["RUN", "breadth"]]
+    assert checked(smoke)[0].command == "show-config"
+
+
+def test_every_extra_and_every_file_that_the_pages_name_exists() -> None:
+    for page in (ROOT / "docs" / "deployment.md", ROOT / "docs" / "faults.md"):
+        text = page.read_text()
+        for extras in re.findall(r"'\.\[([\w,]+)\]'", text):
+            assert set(extras.split(",")) <= PROJECT["optional-dependencies"].keys()
+        for name in re.findall(r"`((?:deploy|configs|docs)/[\w./-]+)`", text):
+            assert (ROOT / name).exists(), f"{page.name} names {name}"
+        for name in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (page.parent / name).exists(), f"{page.name} links to {name}"
+        for version in re.findall(r"ray\[default\]==([\d.]+)", text):
+            assert version == pinned("ray")
+
+
+RECORD = """#!/bin/bash
+printf '%s\\n' "$(printf '%q ' "$@")" >> "$LOGS/$(basename "$0")"
+"""
+STUBS = {
+    "srun": RECORD.replace("printf", 'echo "$RAY_AUTH_MODE $RAY_AUTH_TOKEN" >> "$LOGS/auth"\nprintf', 1),
+    "ray": "#!/bin/bash\necho secret\n",
+    "scontrol": "#!/bin/bash\nprintf 'node-1\\nnode-2\\n'\n",
+    # Ray has as many nodes as were started.
+    "python": "#!/bin/bash\nwc -l < $LOGS/srun\n",
+    "sleep": "#!/bin/bash\nexec /bin/sleep 0.05\n",
+}
+
+
+def slurm(folder: Path, *, breadth: str = RECORD, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run the Slurm script with programs that only write down how they were called."""
+    (folder / "bin").mkdir()
+    for name, text in (STUBS | {"breadth": breadth}).items():
+        (folder / "bin" / name).write_text(text)
+        (folder / "bin" / name).chmod(0o755)
+    allocation = {"SLURM_JOB_NODELIST": "node-[1-2]", "SLURM_NNODES": "2", **directives()}
+    environment = os.environ | allocation | {"LOGS": str(folder), "VENV": str(folder)} | settings
+    return subprocess.run(
+        ["bash", DEPLOY / "slurm.sh"], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def directives() -> dict[str, str]:
+    """What Slurm makes of the #SBATCH lines, as the script sees it."""
+    asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(.*)$", (DEPLOY / "slurm.sh").read_text(), re.MULTILINE))
+    assert asked["nodes"] == "2" and asked["ntasks-per-node"] == "1" and asked["signal"].startswith("B:TERM@")
+    return {"SLURM_CPUS_PER_TASK": asked["cpus-per-task"], "SLURM_GPUS_ON_NODE": asked["gpus-per-node"]}
+
+
+def calls(folder: Path, program: str) -> list[list[str]]:
+    return [shlex.split(line) for line in (folder / program).read_text().splitlines()]
+
+
+def test_the_slurm_script_starts_ray_on_all_nodes_then_trains_evaluates_and_reports(tmp_path: Path) -> None:
+    done = slurm(tmp_path, SHARED="/lustre/me")
+    assert done.returncode == 0, done.stderr
+    head, workers = calls(tmp_path, "srun")
+    assert "--nodelist=node-1" in head and {"ray", "start", "--head", "--num-cpus=64", "--num-gpus=8"} <= set(head)
+    assert {"--nodes=1", "--exclude=node-1", "--address=node-1:6379", "--num-gpus=8"} <= set(workers)
+    assert calls(tmp_path, "auth") == [["token", "secret"]] * 2
+    train, evaluate, report = calls(tmp_path, "breadth")
+    nodes = [(int(directives()["SLURM_CPUS_PER_TASK"]), int(directives()["SLURM_GPUS_ON_NODE"]))] * 2
+    for arguments in (train, evaluate):
+        assert_command_fits(arguments, nodes)
+    _, trained = checked(train)
+    _, evaluated = checked(evaluate)
+    assert trained is not None and evaluated is not None
+    assert trained.runs == evaluated.runs == "/lustre/me/runs"
+    last = f"{trained.runs}/{trained.name}/checkpoints/step-{trained.steps:06d}"
+    assert evaluated.evaluate.checkpoints == [f"base={trained.policy.path}", f"{trained.name}={last}"]
+    options, _ = checked(report)
+    assert options.evaluation == Path(trained.runs) / trained.name / "evaluation"
+
+
+def test_the_slurm_script_resumes_a_run_when_asked(tmp_path: Path) -> None:
+    assert slurm(tmp_path, RESUME="yes").returncode == 0
+    options, cfg = checked(calls(tmp_path, "breadth")[0])
+    assert options.resume and cfg is not None and (cfg.runs, cfg.name) == ("/shared/runs", "dph-f")
+
+
+def test_the_slurm_script_passes_slurms_warning_to_the_run_and_starts_nothing_after_it(tmp_path: Path) -> None:
+    warned = RECORD + "trap 'touch \"$LOGS/stopped\"; exit 0' TERM\nkill -TERM $PPID\nwhile true; do sleep; done\n"
+    done = slurm(tmp_path, breadth=warned)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "stopped").exists()
+    assert [arguments[0] for arguments in calls(tmp_path, "breadth")] == ["train"]
+
+
+def test_the_slurm_script_ends_with_the_status_of_a_run_that_failed(tmp_path: Path) -> None:
+    assert slurm(tmp_path, breadth=RECORD + "exit 3\n").returncode == 3
+    assert [arguments[0] for arguments in calls(tmp_path, "breadth")] == ["train"]

@@ -1,0 +1,119 @@
+"""Generators and graders that keep the contract and do what a test tells them, in this event loop."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from actors.contracts import Finished, GenerationJob, GradeTask, WeightsInfo
+from trajectories.trajectory import Grade, Prompt, Trajectory
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a test's body; a hang is a failure."""
+    asyncio.run(asyncio.wait_for(coroutine, 30))
+
+
+def prompt(position: int, text: str = "1,2=3:") -> Prompt:
+    return Prompt(id=f"toy/{position}", position=position, text=text, verifier="toy", problem={"place": position})
+
+
+class ToldGenerator:
+    """Holds its jobs until the test finishes their answers, or finishes each group at once, last answer first.
+
+    An answer's text is "key/index"; it bears the weight version at which its job was submitted.
+    """
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        self.at_once, self.version = at_once, 0
+        self.error: Exception | None = None
+        """What `collect` raises."""
+        self.refusal: Exception | None = None
+        """What `submit` raises."""
+        self.submissions: list[list[GenerationJob]] = []
+        self.collecting = 0
+        self._jobs: dict[str, tuple[GenerationJob, int]] = {}
+        self._finished: list[Finished] = []
+        self._ready = asyncio.Event()
+
+    @property
+    def keys(self) -> list[str]:
+        return [job.key for jobs in self.submissions for job in jobs]
+
+    async def submit(self, jobs: Sequence[GenerationJob]) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.submissions.append(list(jobs))
+        self._jobs |= {job.key: (job, self.version) for job in jobs}
+        if self.at_once:
+            for job in reversed(jobs):
+                self.finish(job.key, *reversed(range(len(job.seeds))))
+
+    def finish(self, key: str, *indices: int) -> None:
+        job, version = self._jobs[key]
+        self._finished += [Finished(key=key, trajectory=_answer(job, index, version)) for index in indices]
+        self._ready.set()
+
+    async def collect(self, wait_s: float) -> list[Finished]:
+        self.collecting += 1
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ready.wait(), min(wait_s, 0.01))
+        if self.error is not None:
+            raise self.error
+        finished, self._finished = self._finished, []
+        self._ready.clear()
+        return finished
+
+    async def abort(self, keys: Sequence[str]) -> None:
+        raise NotImplementedError
+
+    async def init_weights(self, info: WeightsInfo) -> None:
+        raise NotImplementedError
+
+    async def update_weights(self, weights: Any) -> int:
+        raise NotImplementedError
+
+    async def stats(self) -> dict[str, float]:
+        return {}
+
+    async def close(self) -> None:
+        pass
+
+
+def _answer(job: GenerationJob, index: int, version: int) -> Trajectory:
+    tokens = np.append(job.prompt_tokens, 1).astype(np.int32)
+    return Trajectory(
+        prompt_id=job.prompt_id,
+        sample_index=index,
+        tokens=tokens,
+        mask=np.arange(len(tokens)) == len(tokens) - 1,
+        logp_sampler=np.zeros(len(tokens), dtype=np.float32),
+        first_version=version,
+        last_version=version,
+        finish_reason="stop",
+        seed=job.seeds[index],
+        text=f"{job.key}/{index}",
+    )
+
+
+class ToldGrader:
+    """Answers with what `judge` says of each task, in the opposite order."""
+
+    def __init__(self, judge: Callable[[GradeTask], Grade] | None = None) -> None:
+        self.judge = judge or (lambda task: Grade(reward=1.0, status="correct", reason=task.answer))
+        self.calls: list[list[GradeTask]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def grade(self, tasks: Sequence[GradeTask]) -> dict[str, Grade]:
+        self.calls.append(list(tasks))
+        await self.open.wait()
+        return {task.key: self.judge(task) for task in reversed(tasks)}
+
+    async def stats(self) -> dict[str, float]:
+        return {}
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,191 @@
+"""Checkpoints: whole or not at all; a broken one is named and the one before it is used."""
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.checkpoint import MANIFEST, BrokenCheckpoint, latest, prune, read, write
+from orchestrator.train import find_checkpoint
+
+FILES = ("policy/model.safetensors", "policy/config.json", "optimizer/__0_0.distcp", "state.json")
+
+
+async def save_learner(folder: str) -> None:
+    for place, name in enumerate(FILES[:-1]):
+        path = Path(folder) / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes([place]) * 100)
+
+
+def save(root: Path, *steps: int, **state: Any) -> Path:
+    for step in steps:
+        path = asyncio.run(write(root, step, save_learner, {"step": step} | state))
+    return path
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir())
+
+
+def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+    path = save(tmp_path / "checkpoints", 40, objective={"coefficient": 0.1}, best={})
+    assert path == tmp_path / "checkpoints" / "step-000040"
+    found = read(path)
+    assert found.path == path
+    assert found.policy == path / "policy"
+    assert found.state == {"step": 40, "objective": {"coefficient": 0.1}, "best": {}}
+    assert names(tmp_path / "checkpoints") == ["step-000040"], "nothing is left beside it"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_byte_in_any_file_is_named_and_the_previous_checkpoint_is_used(name: str, tmp_path: Path) -> None:
+    save(tmp_path, 10)
+    broken = save(tmp_path, 20)
+    flip_a_byte(broken / name)
+    said: list[str] = []
+    found = latest(tmp_path, said.append)
+    assert found is not None and found.state == {"step": 10}
+    [line] = said
+    assert str(broken) in line and name in line and "SHA-256" in line
+
+
+def test_a_flipped_byte_anywhere_in_the_manifest_is_noticed(tmp_path: Path) -> None:
+    path = save(tmp_path, 1) / MANIFEST
+    whole = path.read_bytes()
+    entries = json.loads(whole)
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(BrokenCheckpoint, match="step-000001"):
+            read(path.parent)
+    path.write_bytes(whole)
+    assert read(path.parent).state == {"step": 1}
+    assert set(entries) == set(FILES)
+
+
+@pytest.mark.parametrize("manifest", ["", "{", "[]", "null", '"x"', "{}", "\xff", '{"policy/config.json": "00"}'])
+def test_a_manifest_that_is_no_list_of_this_checkpoints_files_is_told(manifest: str, tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    (path / MANIFEST).write_text(manifest, encoding="latin-1")
+    with pytest.raises(BrokenCheckpoint, match=rf"^checkpoint {path}: its {MANIFEST} "):
+        read(path)
+
+
+def test_a_truncated_manifest_is_told(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    text = (path / MANIFEST).read_text()
+    (path / MANIFEST).write_text(text[: len(text) // 2])
+    with pytest.raises(BrokenCheckpoint, match=rf"{MANIFEST} cannot be read"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    (path / name).unlink()
+    with pytest.raises(BrokenCheckpoint, match=rf"step-000001: {name} is missing$"):
+        read(path)
+
+
+def test_a_file_that_was_not_written_with_the_checkpoint_is_named(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    (path / "policy" / "model-00002.safetensors").write_bytes(b"of another run")
+    with pytest.raises(BrokenCheckpoint, match=r"policy/model-00002\.safetensors is not its own$"):
+        read(path)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch], ids=["an empty folder", "a file"])
+def test_something_foreign_under_a_checkpoints_name_is_passed_over(make: Any, tmp_path: Path) -> None:
+    save(tmp_path, 10)
+    make(tmp_path / "step-000020")
+    said: list[str] = []
+    found = latest(tmp_path, said.append)
+    assert found is not None and found.state == {"step": 10}
+    assert len(said) == 1 and "step-000020" in said[0]
+
+
+def test_a_writer_that_was_killed_leaves_nothing_but_a_partial_that_pruning_removes(tmp_path: Path) -> None:
+    save(tmp_path, 10)
+
+    async def killed(folder: str) -> None:
+        await save_learner(folder)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(write(tmp_path, 20, killed, {"step": 20}))
+    said: list[str] = []
+    found = latest(tmp_path, said.append)
+    assert found is not None and found.state == {"step": 10}
+    assert said == [], "what is half written is not taken for a broken checkpoint"
+    [partial] = [name for name in names(tmp_path) if name != "step-000010"]
+    assert partial.startswith(".step-000020.") and partial.endswith(".partial")
+    prune(tmp_path, keep_last=1, best_step=None)
+    assert names(tmp_path) == ["step-000010"]
+
+
+def test_leftovers_of_an_earlier_try_do_not_get_into_the_next(tmp_path: Path) -> None:
+    async def killed(folder: str) -> None:
+        (Path(folder) / "leftover").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(write(tmp_path, 20, killed, {}))
+    path = save(tmp_path, 20)
+    assert not (path / "leftover").exists()
+    assert read(path).state == {"step": 20}
+    assert names(tmp_path) == ["step-000020"]
+
+
+def test_the_same_step_written_again_replaces_the_first(tmp_path: Path) -> None:
+    save(tmp_path, 20, seed=1)
+    (tmp_path / "step-000020" / "policy" / "old").touch()
+    path = save(tmp_path, 20, seed=2)
+    assert read(path).state == {"step": 20, "seed": 2}
+    assert names(tmp_path) == ["step-000020"]
+
+
+@pytest.mark.parametrize(
+    ("keep_last", "best_step", "kept"),
+    [(2, None, [30, 40]), (1, 20, [20, 40]), (2, 30, [30, 40]), (9, 10, [10, 20, 30, 40]), (1, 25, [40])],
+)
+def test_pruning_keeps_the_newest_and_the_best(
+    keep_last: int, best_step: int | None, kept: list[int], tmp_path: Path
+) -> None:
+    save(tmp_path, 10, 20, 30, 40)
+    (tmp_path / "notes").mkdir()
+    prune(tmp_path, keep_last, best_step)
+    assert names(tmp_path) == ["notes", *(f"step-{step:06d}" for step in kept)]
+
+
+def test_the_newest_is_found_by_number(tmp_path: Path) -> None:
+    save(tmp_path, 9, 100, 20)
+    found = latest(tmp_path, pytest.fail)
+    assert found is not None and found.state == {"step": 100}
+
+
+def test_where_every_checkpoint_is_broken_none_is_found_and_resuming_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "checkpoints"
+    for step in (10, 20):
+        flip_a_byte(save(root, step) / "state.json")
+    said: list[str] = []
+    assert latest(root, said.append) is None
+    assert [f"step-{step:06d}" in line for step, line in zip((20, 10), said, strict=True)] == [True, True]
+    with pytest.raises(ValueError, match=r"^checkpoints: at least one must be whole, got only broken ones"):
+        find_checkpoint(tmp_path, said.append)
+
+
+def test_without_checkpoints_there_is_none_and_without_a_run_resuming_is_refused(tmp_path: Path) -> None:
+    assert latest(tmp_path / "nowhere", pytest.fail) is None
+    assert find_checkpoint(tmp_path, pytest.fail) is None, "the run was killed before its first checkpoint"
+    shutil.rmtree(tmp_path)
+    with pytest.raises(ValueError, match=r"^name: must be an existing run to resume"):
+        find_checkpoint(tmp_path, pytest.fail)
