@@ -52,7 +52,9 @@ def check_payload(info: WeightsInfo, weights: HostWeights) -> None:
 
 def named_views(info: WeightsInfo, data: np.ndarray) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a payload as views of its bytes, in order; nothing is copied."""
-    flat = torch.frombuffer(data, dtype=getattr(torch, info.dtype))
+    with warnings.catch_warnings():  # Ray hands over read-only memory, and nobody writes to these views
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        flat = torch.frombuffer(data, dtype=getattr(torch, info.dtype))
     sizes = [math.prod(shape) for shape in info.shapes]
     for name, shape, part in zip(info.names, info.shapes, flat.split(sizes), strict=True):
         yield name, part.view(shape)

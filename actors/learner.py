@@ -25,7 +25,8 @@ from torch.distributed.tensor import DTensor
 from actors.contracts import HostWeights, WeightsInfo
 from actors.host_weights import pack, weights_info
 from actors.policy import Policy, load_model, load_tokenizer
-from configs.schema import LearnerConfig, ObjectiveConfig
+from configs.objective_schema import ObjectiveConfig
+from configs.schema import LearnerConfig
 from objectives.diagnostics import Stats, TensorStats, to_stats
 from objectives.objective import loss
 from trajectories.batch import Batch, deal, partition

@@ -6,7 +6,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from configs.schema import Advantage
+from configs.objective_schema import Advantage
 
 EPSILON = 1e-6
 """Added to the standard deviation, as in the authors' code of GRPO."""

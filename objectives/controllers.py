@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from configs.schema import ObjectiveConfig
+from configs.objective_schema import ObjectiveConfig
 
 KL_PER_TRAJECTORY = "kl_reference_per_trajectory"
 """Mean over explored trajectories of log pi_old - log pi_reference summed over their tokens, in nats."""

@@ -1,6 +1,6 @@
 """f-divergences D_f(policy || reference) = E_reference[f(u)], u = pi / pi_reference, and what their estimators do.
 
-To add one: write its function here, add the name to `configs.schema.DivergenceName`, and test it. Every estimator is
+To add one: write its function here, add the name to `configs.objective_schema.DivergenceName`, and test it. Every estimator is
 made of three numbers per token, f(u), f'(u) - f'(1) and f'(1), so none of them knows a divergence by name (k2, and k3
 on the policy's own answers, are written for the reverse KL, and the config allows them for nothing else).
 All values are in nats per token, at the prefixes visited. Derivations: f-DPG, arXiv:2302.08215.
@@ -13,7 +13,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from configs.schema import DivergenceConfig, DivergenceName
+from configs.objective_schema import DivergenceConfig, DivergenceName
 from objectives.ratios import ratio_of
 
 HIGHEST = 20.0

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from configs.schema import ObjectiveConfig
+from configs.objective_schema import ObjectiveConfig
 from objectives.advantages import advantages
 from objectives.controllers import KL_PER_TRAJECTORY, ObjectiveState
 from objectives.diagnostics import TensorStats, per_trajectory, sampler_mismatch, total

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from configs.schema import ClipConfig
+from configs.objective_schema import ClipConfig
 
 LOG_RATIO_LIMIT = 20.0
 """Bound on |log ratio|: e^20 keeps a hopelessly stale token finite; every clip range lies far inside."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from configs.schema import Reduction
+from configs.objective_schema import Reduction
 from trajectories.batch import Batch
 from trajectories.trajectory import Route
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from actors.policy import load_tokenizer
-from configs.schema import PolicyConfig, require
+from configs.checks import require
+from configs.schema import PolicyConfig
 
 Encoder = Callable[[str], list[int]]
 

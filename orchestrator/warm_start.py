@@ -15,7 +15,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from actors.learner import FsdpLearner, plan_updates
 from actors.policy import load_model, load_tokenizer
-from configs.schema import CoefficientConfig, Config, DivergenceConfig, ObjectiveConfig, WarmStartConfig, require
+from configs.checks import require
+from configs.objective_schema import CoefficientConfig, DivergenceConfig, ObjectiveConfig
+from configs.schema import Config, WarmStartConfig
 from objectives.diagnostics import means
 from tasks.characters import END, PADDING, SPECIAL, VOCABULARY_SIZE, save_tokenizer
 from tasks.registry import build

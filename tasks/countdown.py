@@ -14,7 +14,7 @@ from functools import lru_cache
 from math import comb
 from typing import Any, NamedTuple
 
-from configs.schema import require
+from configs.checks import require
 from tasks.source import digest, generator
 from trajectories.trajectory import Prompt
 

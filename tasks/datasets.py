@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 
-from configs.schema import require
+from configs.checks import require
 from tasks.source import digest, generator
 from trajectories.trajectory import Prompt
 

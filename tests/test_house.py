@@ -62,7 +62,7 @@ def test_nobody_below_the_orchestrator_logs() -> None:
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_files_and_functions_stay_small_enough_to_hold_one_thing(path: Path) -> None:
     text = path.read_text()
-    limit = 560 if name_of(path) == "configs/schema.py" else 310  # the schema is one list of knobs
+    limit = 400 if name_of(path) == "configs/schema.py" else 310  # the schema is one list of knobs
     assert text.count("\n") <= limit, f"{name_of(path)} has {text.count(chr(10))} lines"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -101,6 +101,21 @@ def test_the_main_loop_reads_at_a_glance() -> None:
     [loop] = [node for node in tree.body if isinstance(node, ast.AsyncFunctionDef) and node.name == "train"]
     assert loop.end_lineno is not None
     assert loop.end_lineno - loop.lineno + 1 <= 25
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+    needs: dict[str, set[str]] = {}
+    for name, path in names.items():
+        found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        modules = {f"{node.module}.{alias.name}" for node in found for alias in node.names}
+        needs[name] = ({node.module or "" for node in found} | modules) & names.keys()
+    assert needs["orchestrator.train"] >= {"orchestrator.checkpoint", "objectives.objective"}
+    while needs:
+        free = [name for name, wanted in needs.items() if not wanted & needs.keys()]
+        assert free, f"these import each other: {sorted(needs)}"
+        for name in free:
+            del needs[name]
 
 
 def test_import_linter_finds_no_broken_layer() -> None:

@@ -19,7 +19,8 @@ from torch.distributed.tensor import DTensor
 
 from actors.host_weights import named_views
 from actors.learner import FsdpLearner, plan_updates
-from configs.schema import ClipConfig, DivergenceConfig, LearnerConfig, ObjectiveConfig
+from configs.objective_schema import ClipConfig, DivergenceConfig, ObjectiveConfig
+from configs.schema import LearnerConfig
 from objectives.diagnostics import Stats
 from trajectories.batch import Batch
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from configs.schema import ObjectiveConfig
+from configs.objective_schema import ObjectiveConfig
 from objectives.controllers import ObjectiveState
 from objectives.objective import credit
 from trajectories.batch import Batch, pack

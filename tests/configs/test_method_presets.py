@@ -6,7 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from configs.load import load, presets
-from configs.schema import Config, ObjectiveConfig
+from configs.objective_schema import ObjectiveConfig
+from configs.schema import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = {

@@ -5,7 +5,7 @@ from typing import get_args
 import torch
 from ragged_batch import divergence
 
-from configs.schema import DivergenceConfig, DivergenceName, Estimator
+from configs.objective_schema import DivergenceConfig, DivergenceName, Estimator
 
 NAMES = [name for name in get_args(DivergenceName) if name != "none"]
 POLICY = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from configs.schema import DivergenceConfig, ObjectiveConfig
+from configs.objective_schema import DivergenceConfig, ObjectiveConfig
 from trajectories.batch import Batch, with_own_totals
 from trajectories.trajectory import ROUTES, Route
 

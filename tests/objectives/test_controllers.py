@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 from ragged_batch import divergence, objective
 
-from configs.schema import CoefficientConfig
+from configs.objective_schema import CoefficientConfig
 from objectives.controllers import KL_PER_TRAJECTORY, ObjectiveState, advance, initial_state
 
 ADAPTIVE = objective(

@@ -13,7 +13,7 @@ from divergence_settings import NAMES, POLICY, REFERENCE, label, settings
 from ragged_batch import divergence, make_batch, objective
 from torch import Tensor
 
-from configs.schema import DivergenceConfig
+from configs.objective_schema import DivergenceConfig
 from objectives.controllers import ObjectiveState
 from objectives.divergences import DIVERGENCES
 from objectives.objective import credit, loss

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ragged_batch import divergence
 from torch import Tensor
 
-from configs.schema import DivergenceConfig
+from configs.objective_schema import DivergenceConfig
 from objectives.divergences import (
     DIVERGENCES,
     describe,

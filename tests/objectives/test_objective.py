@@ -8,7 +8,7 @@ from ragged_batch import divergence, make_batch, objective
 from torch import Tensor
 
 from configs.load import load
-from configs.schema import ClipConfig, CoefficientConfig, ObjectiveConfig
+from configs.objective_schema import ClipConfig, CoefficientConfig, ObjectiveConfig
 from objectives.controllers import ObjectiveState, initial_state
 from objectives.diagnostics import Stats, means, merge, to_stats
 from objectives.objective import credit, loss

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from configs.schema import ClipConfig
+from configs.objective_schema import ClipConfig
 from objectives.ratios import clipped_ratio, policy_gradient
 
 

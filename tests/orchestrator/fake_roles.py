@@ -13,7 +13,7 @@ from trajectories.trajectory import Grade, Prompt, Trajectory
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run a test's body; a hang is a failure."""
-    asyncio.run(asyncio.wait_for(coroutine, 30))
+    asyncio.run(asyncio.wait_for(coroutine, 15))
 
 
 def prompt(position: int, text: str = "1,2=3:") -> Prompt:

@@ -61,6 +61,8 @@ def test_the_policy_is_a_bfloat16_hugging_face_directory_that_knows_the_task_bet
         logits = model.float()(text).logits[0, :-1]
     of_the_answer = torch.nn.functional.cross_entropy(logits[len(prompt.text) - 1 :], text[0, len(prompt.text) :])
     assert float(of_the_answer) < math.log(VOCABULARY_SIZE) - 1.5
+    [comma] = tokenizer(",")["input_ids"]
+    assert float(logits.softmax(-1)[:, comma].max()) < 1 / VOCABULARY_SIZE, "prompts are not what is learned"
 
 
 def test_the_same_seed_makes_the_same_policy(tmp_path: Path) -> None:
