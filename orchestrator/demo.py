@@ -19,7 +19,7 @@ from orchestrator.report_inputs import results_table
 from orchestrator.train import run_training
 
 METHODS = ("grpo", "dph_f", "dph_js")
-STEPS = 80
+STEPS = 100
 SETTINGS = (f"steps={STEPS}", "monitor.every=20", "checkpoint.every=0", "monitor.kl_to_base=false")
 
 
