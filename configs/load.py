@@ -1,6 +1,7 @@
 """Layers of a config: defaults <- method YAML <- scale YAML <- file <- key=value, later ones winning."""
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -86,6 +87,8 @@ def _refuse_unknown_keys(node: Any, schema: type, prefix: str) -> None:
     for key, value in node.items():
         if key not in known:
             raise ValueError(f"{prefix}{key}: unknown key{_nearest(str(key), known)}, got {value!r}")
+        if value == "???" or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"{prefix}{key}: must be a value, and a finite one, got {value!r}")
         if is_dataclass(hints[key]):
             _refuse_unknown_keys(value, hints[key], f"{prefix}{key}.")  # type: ignore[arg-type]
 

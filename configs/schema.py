@@ -353,7 +353,8 @@ class Config:
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
 
     def __post_init__(self) -> None:
-        require(bool(self.name) and "/" not in self.name, "name", "must be a folder name without '/'", self.name)
+        folder = bool(self.name) and "/" not in self.name and self.name not in (".", "..")
+        require(folder, "name", "must be a folder name without '/'", self.name)
         require(self.steps > 0, "steps", "must be positive", self.steps)
         require(self.lag >= 0, "lag", "must not be negative", self.lag)
         require(self.groups_per_step > 0, "groups_per_step", "must be positive", self.groups_per_step)

@@ -1,8 +1,8 @@
 """f-divergences D_f(policy || reference) = E_reference[f(u)], u = pi / pi_reference, and what their estimators do.
 
-To add one: write its function here, add the name to `configs.objective_schema.DivergenceName`, and test it. Every estimator is
-made of three numbers per token, f(u), f'(u) - f'(1) and f'(1), so none of them knows a divergence by name (k2, and k3
-on the policy's own answers, are written for the reverse KL, and the config allows them for nothing else).
+To add one: write its function here, add the name to `configs.objective_schema.DivergenceName`, and test it. Every
+estimator is made of three numbers per token, f(u), f'(u) - f'(1) and f'(1), so none of them knows a divergence by name
+(k2, and k3 on the policy's own answers, are written for the reverse KL, and the config allows them for nothing else).
 All values are in nats per token, at the prefixes visited. Derivations: f-DPG, arXiv:2302.08215.
 """
 

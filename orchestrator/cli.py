@@ -10,13 +10,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+ROOT = Path(__file__).resolve().parent.parent
 OVERRIDES = "key=value settings; method=NAME and scale=NAME choose presets (see `breadth show-config`)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 for a failure, 2 for bad settings, 130 when interrupted."""
-    options = parser().parse_args(arguments)
-    console = Console(stderr=options.command != "show-config", highlight=False)
+    options = _parse(arguments)
+    console = Console(stderr=True, highlight=False)
     # One thread per process: on small machines two busy OpenMP threads can be 20 times slower than one.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
@@ -24,12 +25,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands = importlib.import_module("orchestrator.commands")
         getattr(commands, options.command.replace("-", "_"))(options, console)
     except ValueError as error:
+        if not _told_by_us(error):
+            raise
         console.print(f"[red]breadth:[/red] {escape(str(error))}", soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("breadth: interrupted")
         return 130
     return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """argparse leaves overrides that follow an option over; they are overrides all the same."""
+    top = parser()
+    options, left = top.parse_known_args(arguments)
+    if left and (not hasattr(options, "overrides") or any(word.startswith("-") for word in left)):
+        top.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        options.overrides += left
+    return options
+
+
+def _told_by_us(error: ValueError) -> bool:
+    """Whether the house itself raised it, as it does for bad settings; a library's is a crash and keeps its trace."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and Path(trace.tb_frame.f_code.co_filename).is_relative_to(ROOT)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -127,7 +127,7 @@ async def start(cfg: Config, roles: Sequence[str], *, policy_path: str = "") -> 
     policy = policy_path or cfg.policy.path
     load_tokenizer(policy)
     if cfg.placement.kind == "in_process":
-        return _in_process(cfg, roles, policy)
+        return await _in_process(cfg, roles, policy)
     connect()
     wanted = bundles(cfg, roles)
     refuse_unless_it_fits(wanted, ray.cluster_resources())
@@ -226,8 +226,17 @@ def _actor(cfg: Config, bundle: Bundle, group: PlacementGroup, role: tuple[str, 
     return options.remote(*role)
 
 
-def _in_process(cfg: Config, roles: Sequence[str], policy: str) -> Roles:
+async def _in_process(cfg: Config, roles: Sequence[str], policy: str) -> Roles:
     started = Roles()
+    try:
+        _build_here(cfg, roles, policy, started)
+    except BaseException:
+        await started.close()
+        raise
+    return started
+
+
+def _build_here(cfg: Config, roles: Sequence[str], policy: str, started: Roles) -> None:
     if "generator" in roles:
         started.generators = [
             TransformersGenerator(**generator_arguments(cfg, policy)) for _ in range(cfg.placement.generators)
@@ -240,7 +249,6 @@ def _in_process(cfg: Config, roles: Sequence[str], policy: str) -> Roles:
         learner = FsdpLearner(**learner_arguments(cfg, policy))
         learner.join()
         started.learner = LocalLearner(learner, checksum=cfg.generator.checksum)
-    return started
 
 
 def generator_arguments(cfg: Config, policy: str) -> dict[str, Any]:

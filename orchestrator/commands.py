@@ -80,10 +80,11 @@ def report(options: argparse.Namespace, console: Console) -> None:
 
 def show_config(options: argparse.Namespace, console: Console) -> None:
     cfg = _config(options)
-    console.print(escape(to_yaml(cfg)), soft_wrap=True)
+    out = Console(highlight=False)
+    out.print(escape(to_yaml(cfg)), soft_wrap=True)
     for name, line in plan(cfg).items():
-        console.print(f"# {name}: {escape(line)}", soft_wrap=True)
-    console.print(f"# methods: {', '.join(presets('method'))}\n# scales: {', '.join(presets('scale'))}", soft_wrap=True)
+        out.print(f"# {name}: {escape(line)}", soft_wrap=True)
+    out.print(f"# methods: {', '.join(presets('method'))}\n# scales: {', '.join(presets('scale'))}", soft_wrap=True)
 
 
 def demo(options: argparse.Namespace, console: Console) -> None:

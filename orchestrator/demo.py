@@ -26,8 +26,7 @@ SETTINGS = (f"steps={STEPS}", "monitor.every=20", "checkpoint.every=0", "monitor
 async def demo(output: Path, overrides: Sequence[str], console: Console) -> None:
     """Train, evaluate and report into `output`: a table on the console, results.json and report.html."""
     output = output.absolute()
-    if output.exists():
-        shutil.rmtree(output)
+    clear(output)
     rehearsal = output / "rehearsal.parquet"
     configs = {m: _config(m, output, rehearsal, overrides) for m in METHODS}
     say = console.print
@@ -59,6 +58,16 @@ async def demo(output: Path, overrides: Sequence[str], console: Console) -> None
     )
     console.print(results_table(summaries(measurements, judge.evaluate.ks)))
     say(f"report  {page}\nresults {output / 'results.json'}", soft_wrap=True)
+
+
+def clear(output: Path) -> None:
+    """Remove what an earlier demo wrote into `output`, and nothing else."""
+    for name in (*METHODS, "evaluation"):
+        if (output / name).is_dir():
+            shutil.rmtree(output / name)
+    for pattern in ("rehearsal.parquet", "results.json", "report.html", "report-*.png"):
+        for path in output.glob(pattern):
+            path.unlink()
 
 
 def _config(method: str, output: Path, rehearsal: Path, overrides: Sequence[str]) -> Config:

@@ -19,6 +19,7 @@ from orchestrator import cluster
 from orchestrator.encoding import encoder
 from orchestrator.monitor import HeldOut
 from orchestrator.passk import Interval, Measurement, measure, summary
+from orchestrator.paths import split_name
 from orchestrator.rollouts import Rollouts
 from tasks.registry import build
 from trajectories.trajectory import Group
@@ -31,11 +32,9 @@ def named_checkpoints(cfg: Config) -> dict[str, str]:
     """
     named: dict[str, str] = {}
     for item in cfg.evaluate.checkpoints or [f"policy={cfg.policy.path}"]:
-        name, _, path = item.rpartition("=")
+        name, path = split_name(item)
         folder = Path(path) / "policy" if (Path(path) / "policy").is_dir() else Path(path)
         name = name or folder.parent.name if folder.name == "policy" else name or folder.name
-        if "/" in name:
-            raise ValueError(f"evaluate.checkpoints: a name must do as a file name, without '/', got {name!r}")
         if name in named:
             raise ValueError(f"evaluate.checkpoints: names must differ, got {name!r} twice")
         check_policy_folder(str(folder))

@@ -20,17 +20,25 @@ def absolute(cfg: Config) -> Config:
     runs = (Path.home() if in_ray_job else Path.cwd()) / cfg.runs
     checkpoints = []
     for item in cfg.evaluate.checkpoints:
-        name, equals, path = item.rpartition("=")
-        checkpoints.append(f"{name}{equals}{_existing(path)}")
+        name, path = split_name(item)
+        checkpoints.append(f"{name}={_existing(path)}" if name else _existing(path))
+    options = {k: _existing(v) if k in ("path", "heldout_path") else v for k, v in cfg.task.options.items()}
     return replace(
         cfg,
         runs=str(runs),
         policy=replace(cfg.policy, path=_existing(cfg.policy.path)),
         reference_path=_existing(cfg.reference_path),
-        rehearsal=replace(cfg.rehearsal, path=_existing(cfg.rehearsal.path)),
+        task=replace(cfg.task, options=options),
+        rehearsal=replace(cfg.rehearsal, path=_below(Path.cwd(), cfg.rehearsal.path)),
         evaluate=replace(cfg.evaluate, checkpoints=checkpoints, output=_below(runs, cfg.evaluate.output)),
         warm_start=replace(cfg.warm_start, output=_below(Path.cwd(), cfg.warm_start.output)),
     )
+
+
+def split_name(item: str) -> tuple[str, str]:
+    """`name=path` or `path` alone, whose name is empty. A name holds no slash, a path with "=" in it does."""
+    name, equals, path = item.partition("=")
+    return (name, path) if equals and "/" not in name else ("", item)
 
 
 def _existing(path: str) -> str:

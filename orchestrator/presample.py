@@ -42,12 +42,13 @@ async def presample(cfg: Config, path: Path, progress: Callable[[int, int], None
     roles = await cluster.start(cfg, ["generator", "grader"], policy_path=cfg.reference_path)
     tally = Tally()
     kept: list[Trajectory] = []
+    seen: set[str] = set()
     try:
         async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
             source, encode = build(cfg.task, cfg.seed), encoder(cfg.policy)
             for start in range(0, cfg.rehearsal.prompts, PROMPTS_AT_A_TIME):
                 positions = range(start, min(start + PROMPTS_AT_A_TIME, cfg.rehearsal.prompts))
-                kept += await _presample_some(cfg, source, encode, rollouts, positions, tally)
+                kept += await _presample_some(cfg, encode, rollouts, _unseen(source, positions, seen), tally)
                 progress(positions.stop, cfg.rehearsal.prompts)
     finally:
         await roles.close()
@@ -57,10 +58,16 @@ async def presample(cfg: Config, path: Path, progress: Callable[[int, int], None
     return tally
 
 
+def _unseen(source: Source, positions: Sequence[int], seen: set[str]) -> list[Prompt]:
+    """The prompts at these positions that did not come before: a finite dataset comes round again."""
+    prompts = [prompt for prompt in map(source.prompt, positions) if prompt.id not in seen]
+    seen.update(prompt.id for prompt in prompts)
+    return prompts
+
+
 async def _presample_some(
-    cfg: Config, source: Source, encode: Encoder, rollouts: Rollouts, positions: Sequence[int], tally: Tally
+    cfg: Config, encode: Encoder, rollouts: Rollouts, prompts: Sequence[Prompt], tally: Tally
 ) -> list[Trajectory]:
-    prompts = [source.prompt(position) for position in positions]
     tally.prompts += len(prompts)
     fitting = [p for p in prompts if len(encode(p.text)) <= cfg.sampling.max_prompt_tokens]
     tally.too_long += len(prompts) - len(fitting)

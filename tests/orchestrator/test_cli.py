@@ -9,6 +9,7 @@ from in_process import SMALL
 
 from configs.load import load, presets
 from orchestrator.cli import main
+from orchestrator.demo import clear
 from orchestrator.paths import absolute
 
 COMMANDS = ("train", "warm-start", "presample", "evaluate", "show-config", "report", "demo")
@@ -114,7 +115,7 @@ def test_a_malformed_dataset_row_is_told_with_file_line_and_reason(
 ) -> None:
     (tmp_path / "rows.jsonl").write_text('{"prompt": "2+2?", "answer": 4}\n' + row + "\n")
     line = complaint(capsys, "train", *SMALL, "task.name=dataset", "task.options.path=rows.jsonl")
-    assert line.startswith(f"rows.jsonl, line 2: {reason}")
+    assert f"rows.jsonl, line 2: {reason}" in line
 
 
 def test_a_run_whose_name_is_taken_is_neither_touched_nor_continued_unasked(
@@ -185,3 +186,22 @@ def test_ctrl_c_is_one_word_and_a_status_of_its_own(
     monkeypatch.setattr("orchestrator.commands.train", interrupted)
     assert main(["train"]) == 130
     assert capsys.readouterr().err == "breadth: interrupted\n"
+
+
+def test_settings_may_stand_on_both_sides_of_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "name: must be an existing run" in complaint(capsys, "train", "steps=1", "--resume", "name=never")
+    with pytest.raises(SystemExit):
+        main(["train", "steps=1", "--resume", "--nonsense"])
+
+
+@pytest.mark.parametrize("setting", ["name=..", "learner.learning_rate=.inf", "steps=???"])
+def test_values_that_mean_nothing_are_refused(capsys: pytest.CaptureFixture[str], setting: str) -> None:
+    assert complaint(capsys, "train", setting).startswith(setting.partition("=")[0] + ": ")
+
+
+def test_clearing_an_earlier_demo_leaves_everything_else_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "grpo").mkdir()
+    for name in ("results.json", "report-training.png", "mine.txt"):
+        (tmp_path / name).write_text("")
+    clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
