@@ -132,8 +132,26 @@ def head_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
     start = [folder / "ray", "start", "--head", "--port=0", "--num-cpus=4", "--dashboard-port=8299"]
     subprocess.run(start, env=environment, check=True, timeout=120, capture_output=True)
-    yield "http://127.0.0.1:8299"
-    subprocess.run([folder / "ray", "stop", "--force"], check=True, timeout=60, capture_output=True)
+    address = "http://127.0.0.1:8299"
+    try:
+        _wait_for_the_job_agent(address)
+        yield address
+    finally:
+        subprocess.run([folder / "ray", "stop", "--force"], check=True, timeout=60, capture_output=True)
+
+
+def _wait_for_the_job_agent(address: str) -> None:
+    """A head node takes jobs some seconds after `ray start` returns, when its agent is up."""
+    folder = Path(sys.executable).parent
+    deadline = time.monotonic() + 120
+    while True:
+        line = [folder / "ray", "job", "submit", "--address", address, "--", "true"]
+        environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
+        if done.returncode == 0:
+            return
+        assert "try again later" in done.stderr and time.monotonic() < deadline, done.stdout + done.stderr
+        time.sleep(2)
 
 
 def submit(address: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
