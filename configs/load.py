@@ -1,6 +1,5 @@
 """Layers of a config: defaults <- method YAML <- scale YAML <- file <- key=value, later ones winning."""
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
@@ -11,6 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from configs.checks import nearest
 from configs.schema import Config
 
 HERE = Path(__file__).resolve().parent
@@ -48,7 +48,7 @@ def to_yaml(config: Config) -> str:
 def _preset(kind: str, name: str) -> Path:
     if name not in presets(kind):
         raise ValueError(
-            f"{kind}: must be one of {', '.join(presets(kind))}{_nearest(name, presets(kind))}, got {name!r}"
+            f"{kind}: must be one of {', '.join(presets(kind))}{nearest(name, presets(kind))}, got {name!r}"
         )
     return HERE / f"{kind}s" / f"{name}.yaml"
 
@@ -86,13 +86,8 @@ def _refuse_unknown_keys(node: Any, schema: type, prefix: str) -> None:
     known = [f.name for f in fields(schema)]
     for key, value in node.items():
         if key not in known:
-            raise ValueError(f"{prefix}{key}: unknown key{_nearest(str(key), known)}, got {value!r}")
+            raise ValueError(f"{prefix}{key}: unknown key{nearest(str(key), known)}, got {value!r}")
         if value == "???" or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(f"{prefix}{key}: must be a value, and a finite one, got {value!r}")
         if is_dataclass(hints[key]):
             _refuse_unknown_keys(value, hints[key], f"{prefix}{key}.")  # type: ignore[arg-type]
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f" (did you mean {close[0]!r}?)" if close else ""

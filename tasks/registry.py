@@ -1,6 +1,5 @@
 """Names of tasks. A task is a frozen dataclass of options and a Source made from it."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from configs.checks import nearest
 from configs.schema import TaskConfig
 from tasks.countdown import Countdown, CountdownOptions
 from tasks.datasets import Dataset, DatasetOptions
@@ -24,7 +24,7 @@ def build(config: TaskConfig, seed: int) -> Source:
     """The configured Source. Raises ValueError naming the field on an unknown task or option, or a bad value."""
     if config.name not in TASKS:
         known = ", ".join(TASKS)
-        raise ValueError(f"task.name: must be one of {known}{_nearest(config.name, TASKS)}, got {config.name!r}")
+        raise ValueError(f"task.name: must be one of {known}{nearest(config.name, TASKS)}, got {config.name!r}")
     schema, make = TASKS[config.name]
     source = make(_options(schema, config.options), seed)
     return Overridden(source=source, verifier=config.verifier) if config.verifier else source
@@ -52,13 +52,8 @@ def _options(schema: type, given: dict[str, Any]) -> Any:
     known = [field.name for field in fields(schema)]
     for key, value in given.items():
         if key not in known:
-            raise ValueError(f"task.options.{key}: unknown option{_nearest(str(key), known)}, got {value!r}")
+            raise ValueError(f"task.options.{key}: unknown option{nearest(str(key), known)}, got {value!r}")
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))
     except OmegaConfBaseException as error:
         raise ValueError(f"task.options.{error.full_key or ''}: {str(error).splitlines()[0]}") from None
-
-
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f" (did you mean {close[0]!r}?)" if close else ""

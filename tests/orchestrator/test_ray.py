@@ -126,18 +126,19 @@ def test_a_driver_killed_with_sigkill_resumes_without_a_gap_and_leaves_no_proces
 
 
 @pytest.fixture(scope="module")
-def head_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def head_node() -> Iterator[str]:
     """A real local head node with a dashboard, which is where jobs are submitted."""
     folder = Path(sys.executable).parent
     environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
-    start = [folder / "ray", "start", "--head", "--port=0", "--num-cpus=4", "--dashboard-port=8299"]
-    subprocess.run(start, env=environment, check=True, timeout=120, capture_output=True)
+    start = [folder / "ray", "start", "--head", "--block", "--port=0", "--num-cpus=4", "--dashboard-port=8299"]
+    head = subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = "http://127.0.0.1:8299"
     try:
         _wait_for_the_job_agent(address)
         yield address
     finally:
-        subprocess.run([folder / "ray", "stop", "--force"], check=True, timeout=60, capture_output=True)
+        head.terminate()  # it ends the processes it started, and no other cluster's
+        head.wait(timeout=60)
 
 
 def _wait_for_the_job_agent(address: str) -> None:
@@ -150,7 +151,7 @@ def _wait_for_the_job_agent(address: str) -> None:
         done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
         if done.returncode == 0:
             return
-        assert "try again later" in done.stderr and time.monotonic() < deadline, done.stdout + done.stderr
+        assert time.monotonic() < deadline, done.stdout + done.stderr
         time.sleep(2)
 
 
