@@ -37,13 +37,16 @@ async def demo(output: Path, overrides: Sequence[str], console: Console) -> None
             configs["dph_f"], rehearsal, lambda done, total: bar.update(task, completed=done, total=total)
         )
     say(f"presample: {tally}", soft_wrap=True)
-    for method, cfg in configs.items():
-        say(f"\n[bold]{method}[/bold]: {cfg.steps} steps")
-        await run_training(cfg, resume=False, say=say)
     policies = {"base": configs["grpo"].policy.path} | {
         method: str(output / method / "checkpoints" / f"step-{cfg.steps:06d}" / "policy")
         for method, cfg in configs.items()
     }
+    for method, cfg in configs.items():
+        say(f"\n[bold]{method}[/bold]: {cfg.steps} steps")
+        await run_training(cfg, resume=False, say=say)
+        if not Path(policies[method]).is_dir():
+            say(f"{method} was stopped before its last step: nothing is evaluated")
+            return
     judge = configs["grpo"]
     judge = replace(judge, evaluate=replace(judge.evaluate, output=str(output / "evaluation")))
     measurements = await evaluate(judge, policies, say)

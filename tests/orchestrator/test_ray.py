@@ -1,6 +1,7 @@
 """The same loop over real Ray and real vLLM, and as a submitted Ray job."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -13,10 +14,12 @@ from typing import Any
 
 import pytest
 import ray
+from rich.console import Console
 
 from configs.load import load
 from configs.schema import Config
 from orchestrator.cluster import Bundle, refuse_unless_it_fits
+from orchestrator.demo import demo
 from orchestrator.evaluate import evaluate
 from orchestrator.logbook import read_records
 from orchestrator.paths import absolute
@@ -86,6 +89,22 @@ def test_vllm_trains_ahead_of_the_learner_and_evaluation_answers_with_its_checkp
     assert list(measured) == ["trained", "base"]
     results = json.loads((tmp_path / "v" / "evaluation" / "results.json").read_text())
     assert set(results["base"]) >= {"pass@1", "pass@4", "retention", "intervals"}
+
+
+def test_the_demo_ends_with_results_a_report_and_a_table(tmp_path: Path, cluster: None) -> None:
+    small = ("generator.engine=transformers", "steps=2", "rehearsal.prompts=32", "rehearsal.batch=8", "monitor.every=2")
+    screen = io.StringIO()
+    asyncio.run(demo(tmp_path, [*SMALL, *small], Console(file=screen, width=100)))
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert list(results) == ["base", "grpo", "dph_f", "dph_js"]
+    assert all(0 <= results[name][key] <= 1 for name in results for key in ("pass@1", "pass@4", "retention"))
+    assert "<html" in (tmp_path / "report.html").read_text()
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "report-pass-at-k.png",
+        "report-pass-over-steps.png",
+        "report-training.png",
+    }
+    assert "retention" in screen.getvalue()
 
 
 def test_what_does_not_fit_is_refused_at_start_with_the_arithmetic(tmp_path: Path, cluster: None) -> None:
