@@ -11,6 +11,6 @@ def require(ok: bool, name: str, rule: str, value: object) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ "The words " (did you mean 'x'?)" with the known name closest to a mistyped one, or nothing."""
+    """The words "(did you mean 'x'?)" with the known name closest to a mistyped one, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
     return f" (did you mean {close[0]!r}?)" if close else ""
