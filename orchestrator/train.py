@@ -223,7 +223,10 @@ async def run_training(cfg: Config, *, resume: bool, say: Callable[[str], None])
     with a checkpoint; a second signal ends it at once.
     """
     run_dir = Path(cfg.runs) / cfg.name
-    check_verifier(build(cfg.task, cfg.seed).prompt(0).verifier)
+    source = build(cfg.task, cfg.seed)
+    check_verifier(source.prompt(0).verifier)
+    if cfg.monitor.every:
+        source.heldout(cfg.task.heldout_prompts)
     resumed = find_checkpoint(run_dir, say) if resume else None
     if not resume and (run_dir / "metrics.jsonl").exists():
         raise ValueError(
