@@ -107,10 +107,15 @@ def _roles(wanted: Sequence[Bundle]) -> list[str]:
 
 
 def connect() -> None:
-    """Join the Ray cluster of the surroundings (a Ray job, `ray start`), or start one on this machine."""
+    """Join the Ray cluster that RAY_ADDRESS names (a Ray job's does), or start one on this machine.
+
+    Without the variable nothing is looked for: Ray remembers the last cluster of a machine even when it is dead, and
+    would wait for it.
+    """
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        address = os.environ.get("RAY_ADDRESS", "local")
+        ray.init(address, include_dashboard=False, log_to_driver=False, configure_logging=False)
 
 
 def shared(cfg: Config, value: Any) -> Any:

@@ -1,0 +1,98 @@
+"""Training and evaluation as jobs submitted to a real local head node.
+
+A file of its own: the clusters of other tests are gone when its head node starts.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.logbook import read_records
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "task.heldout_prompts=4",
+    "monitor.every=0",
+    "evaluate.answers=4",
+    "evaluate.ks=[1,4]",
+    "groups_per_step=4",
+    "sampling.group_size=4",
+)
+BREADTH = str(Path(sys.executable).parent / "breadth")
+PORTS = ("--port=0", "--dashboard-port=8299", "--dashboard-agent-listen-port=8298")
+"""Not Ray's own defaults, which another cluster on this machine may hold."""
+
+
+@pytest.fixture(scope="module")
+def head_node() -> Iterator[str]:
+    """A real local head node with a dashboard, which is where jobs are submitted."""
+    folder = Path(sys.executable).parent
+    # What Ray remembers of its clusters stays in a folder of ours, short because sockets lie in it.
+    scratch = tempfile.mkdtemp(prefix="ray", dir="/tmp")
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": scratch}
+    start = [folder / "ray", "start", "--head", "--block", "--num-cpus=4", *PORTS]
+    head = subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = "http://127.0.0.1:8299"
+    try:
+        _wait_for_the_job_agent(address)
+        yield address
+    finally:
+        head.terminate()  # it ends the processes it started, and no other cluster's
+        head.wait(timeout=60)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _wait_for_the_job_agent(address: str) -> None:
+    """A head node takes jobs some seconds after `ray start` returns, when its agent is up."""
+    folder = Path(sys.executable).parent
+    deadline = time.monotonic() + 120
+    while True:
+        line = [folder / "ray", "job", "submit", "--address", address, "--", "true"]
+        environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
+        if done.returncode == 0:
+            return
+        assert time.monotonic() < deadline, done.stdout + done.stderr
+        time.sleep(2)
+
+
+def submit(address: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    ray_command = str(Path(sys.executable).parent / "ray")
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= {"RAY_AUTH_MODE": "disabled"}
+    runtime = json.dumps({"env_vars": {"HOME": str(home), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}})
+    line = [ray_command, "job", "submit", "--address", address, "--working-dir", "."]
+    return subprocess.run(
+        [*line, "--runtime-env-json", runtime, "--", BREADTH, *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+def test_training_and_evaluation_run_as_submitted_ray_jobs_and_their_files_survive(
+    tmp_path: Path, head_node: str
+) -> None:
+    done = submit(head_node, tmp_path, "train", *SMALL, "name=job", "steps=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    run_dir = tmp_path / "runs" / "job"
+    assert str(run_dir) in done.stdout, "a relative runs directory counts from the home directory in a job"
+    assert [record["step"] for record in read_records(run_dir / "metrics.jsonl")] == [1, 2]
+    trained = f"trained={run_dir / 'checkpoints' / 'step-000002'}"
+    base = "base=tasks/base_policies/countdown"
+    done = submit(head_node, tmp_path, "evaluate", *SMALL, "name=job", f"evaluate.checkpoints=[{base},{trained}]")
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((run_dir / "evaluation" / "results.json").read_text())
+    assert list(results) == ["base", "trained"]
