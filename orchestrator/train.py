@@ -28,6 +28,7 @@ from orchestrator.rollouts import Rollouts
 from orchestrator.timing import Clock
 from rewards.registry import check as check_verifier
 from tasks.registry import build
+from tasks.source import Source
 from trajectories.batch import Batch, pack
 from trajectories.rehearsal import RehearsalSet, read
 from trajectories.trajectory import Group, Trajectory
@@ -73,6 +74,7 @@ class Run:
         self,
         cfg: Config,
         run_dir: Path,
+        source: Source,
         *,
         roles: cluster.Roles,
         rollouts: Rollouts,
@@ -81,7 +83,7 @@ class Run:
         resumed: checkpoint.Checkpoint | None,
     ) -> None:
         assert roles.learner is not None
-        self.cfg, self.run_dir, self.roles, self.rollouts, self.rehearsal = cfg, run_dir, roles, rollouts, rehearsal
+        self.cfg, self.run_dir, self.rehearsal = cfg, run_dir, rehearsal
         self.learner: Learner = roles.learner
         self.reference: Reference | NoReference = NoReference()
         if cfg.objective.divergence.needs_reference:
@@ -92,7 +94,7 @@ class Run:
         self.state = ObjectiveState(**state["objective"]) if resumed else initial_state(cfg.objective)
         self.best: dict[str, Any] = state.get("best", {})
         self.stop_reason = ""
-        source, encode = build(cfg.task, cfg.seed), encoder(cfg.policy)
+        encode = encoder(cfg.policy)
         first = cfg.rehearsal.prompts if cfg.objective.divergence.rehearses and cfg.rehearsal.explore == "fresh" else 0
         self.collector = Collector(
             cfg,
@@ -242,7 +244,16 @@ async def run_training(cfg: Config, *, resume: bool, say: Callable[[str], None])
             await roles.learner.load(str(resumed.path))
         await roles.learner.connect(roles.generators)
         async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
-            run = Run(cfg, run_dir, roles=roles, rollouts=rollouts, rehearsal=rehearsal, resume=resume, resumed=resumed)
+            run = Run(
+                cfg,
+                run_dir,
+                source,
+                roles=roles,
+                rollouts=rollouts,
+                rehearsal=rehearsal,
+                resume=resume,
+                resumed=resumed,
+            )
             try:
                 await to_the_end(run)
             finally:
