@@ -97,7 +97,9 @@ class EngineThread(Generic[E]):
                 self._waiters.append(waiter)
         if waiter in self._waiters:
             with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.wrap_future(waiter), wait_s)
+                # not wait_for: in Python 3.11 it swallows a cancellation that meets a finished future
+                async with asyncio.timeout(wait_s):
+                    await asyncio.wrap_future(waiter)
         with self._lock:
             self._waiters = [other for other in self._waiters if other is not waiter]
             self._raise_if_ended()
@@ -180,7 +182,8 @@ class EngineThread(Generic[E]):
         future: Future[Any] = Future()
         self._enqueue(function, future)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), self.timeout_s)
+            async with asyncio.timeout(self.timeout_s):
+                return await asyncio.wrap_future(future)
         except TimeoutError:
             raise TimeoutError(f"generator.timeout_s: the engine did not answer within {self.timeout_s} s") from None
 

@@ -110,7 +110,8 @@ class Handle:
     async def wait(self, reference: Any, what: str, timeout_s: float | None = None) -> Any:
         timeout_s = timeout_s or self.timeout_s
         try:
-            return await asyncio.wait_for(_result(reference), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await _result(reference)
         except TimeoutError:
             raise RuntimeError(f"{self.name}: {what} did not answer within {timeout_s:.0f} s") from None
         except ray.exceptions.RayTaskError as error:

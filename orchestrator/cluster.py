@@ -140,7 +140,8 @@ async def start(cfg: Config, roles: Sequence[str], *, policy_path: str = "") -> 
     started = Roles(group=group)
     try:
         try:
-            await asyncio.wait_for(_ready(group), cfg.placement.start_timeout_s)
+            async with asyncio.timeout(cfg.placement.start_timeout_s):
+                await _ready(group)
         except TimeoutError:
             raise RuntimeError(
                 f"placement: Ray did not reserve {_slots(wanted)} within "

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Status = Literal["correct", "wrong", "no_answer", "timeout", "crash", "rejected", "grader_error"]
+Status = Literal[
+    "correct", "wrong", "no_answer", "timeout", "memory", "output_limit", "crash", "rejected", "grader_error"
+]
 """`grader_error` is a fault of ours: it masks the trajectory and is never a 0. Every other status but `correct`
 is the answer's own fault."""
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -21,7 +23,17 @@ class Verdict:
     reward: float | None
     status: Status
     reason: str = ""
+    """Says what is wrong with the answer and never what would have been right."""
     seconds: float = 0.0
+    """Wall time of the check, without the wait for a worker."""
+    cpu_seconds: float = 0.0
+    tests_passed: int = 0
+    tests_total: int = 0
+    """Tests of a program; 0 where the verifier has none."""
+    isolation: int = 0
+    """The level of `rewards/sandbox/` that held while it was judged."""
+    version: str = ""
+    """Name and fingerprint of the verifier: with another one, the same answer may get another verdict."""
 
     def __post_init__(self) -> None:
         assert self.status in STATUSES, f"status: one of {STATUSES}, got {self.status!r}"

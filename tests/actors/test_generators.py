@@ -345,6 +345,23 @@ def test_an_error_wakes_a_collect_that_is_waiting() -> None:
     asyncio.run(run())
 
 
+def test_a_collect_that_is_cancelled_just_as_its_answer_comes_stays_cancelled() -> None:
+    generator, _ = threaded(list)
+
+    async def run() -> None:
+        collecting = asyncio.create_task(generator.collect(60.0))
+        while not generator._waiters:
+            await asyncio.sleep(0.001)
+        generator._waiters.pop().set_result(None)
+        await asyncio.sleep(0)  # now the future it awaits is done, and it has not woken yet
+        collecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await collecting
+        await generator.close()
+
+    asyncio.run(run())
+
+
 def test_a_refused_command_leaves_the_engine_alive_and_a_half_loaded_policy_does_not() -> None:
     generator, _ = threaded(raise_memory_error)
     info = WeightsInfo(names=("w",), shapes=((1,),), dtype="float32")

@@ -59,7 +59,8 @@ class ToldGenerator:
     async def collect(self, wait_s: float) -> list[Finished]:
         self.collecting += 1
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._ready.wait(), min(wait_s, 0.01))
+            async with asyncio.timeout(min(wait_s, 0.01)):
+                await self._ready.wait()
         if self.error is not None:
             raise self.error
         finished, self._finished = self._finished, []
