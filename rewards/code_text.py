@@ -1,0 +1,142 @@
+"""Finds the program in a response. Text work in linear time; nothing is parsed as code here.
+
+Several readings of one response come back, best first: which of them is a program is decided where it may be compiled,
+in the box.
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+SOURCE_LIMIT = 256 * 1024
+"""Characters of a program."""
+READINGS_LIMIT = 8
+FENCE = re.compile(r"[ \t>]*(`{3,}|~{3,})[ \t]*([^`\n]*)$")
+PYTHON = {"python", "py", "python3", "py3", "python2", "sage", "cpython"}
+MARK = re.compile(
+    r"^[ \t]*(?:\[/?(?:BEGIN|DONE|PYTHON|CODE|END)\]|</?(?:code|answer|solution|python)>)[ \t]*$", re.MULTILINE
+)
+"""Lines that some models put around programs instead of fences."""
+STARTS_CODE = re.compile(
+    r"(?:def|class|import|from|async)[ \t]+\w|@\w|[A-Za-z_]\w*(?:,[ \t]*\w+)*[ \t]*=|[ \t]+\S|(?:for|while|if)\b.*:"
+)
+CODE = re.compile(
+    r"[=(\[{]|:[ \t]*$|^[ \t]*(?:return|pass|raise|yield|import|from)\b|^[ \t]*(?:while|for|if|def|class)\b[^\n]*:",
+    re.MULTILINE,
+)
+"""What text without any of it is not."""
+PROSE = re.compile(r"[A-Z][\w']*,?(?: [\w'`(*]+,?){2}|\*\*|#{2,} |[-*] |\d+\. ")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One fenced block."""
+
+    text: str
+    tag: str
+    start: int
+    """Character of the response at which its fence begins."""
+    closed: bool
+
+
+def readings(response: str, names: Collection[str]) -> list[str]:
+    """Texts that may be the program, best first; empty when there is none.
+
+    `names` are those a program for function tests defines one of; empty for a program that reads standard input. Then
+    the last block of Python counts. Otherwise it is the last block that defines one of the names, and the blocks before
+    it are there in case it needs them.
+    """
+    text = response.rpartition("</think>")[2].partition("<think>")[0].replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\ufeff", "")
+    if not text.strip():
+        return []
+    blocks = [block for block in _blocks(text) if block.text.strip()]
+    if not blocks:
+        text = MARK.sub("```", text)
+        blocks = [block for block in _blocks(text) if block.text.strip()]
+    tagged = [block for block in blocks if block.tag in PYTHON]
+    usable = tagged or [block for block in blocks if not block.tag]
+    found: list[str] = []
+    if names:
+        defines = _definition(names)
+        defining = [i for i, block in enumerate(usable) if defines.search(block.text)]
+        if not defining and tagged:
+            untagged = [block for block in blocks if not block.tag and defines.search(block.text)]
+            usable = [*untagged[-1:], *usable] if untagged else usable
+            defining = [0] if untagged else []
+        if defining:
+            last = defining[-1]
+            found += [usable[last].text, "\n".join(block.text for block in usable[: last + 1])]
+        else:
+            found += _undefining(text, blocks, usable)
+    elif usable:
+        found.append(usable[-1].text)
+    if not blocks:
+        found += _bare(text)
+    return list(dict.fromkeys(reading for reading in found if reading.strip()))[:READINGS_LIMIT]
+
+
+def _undefining(text: str, blocks: list[Block], usable: list[Block]) -> list[str]:
+    """No block defines a wanted name: a body that continues the prompt, in a block or before a fence that only ends
+    one, or all blocks together."""
+    found = []
+    if blocks and text[: blocks[0].start].strip() and not blocks[0].tag and not blocks[0].closed:
+        found.append(text[: blocks[0].start])
+    if usable:
+        found.append(usable[-1].text)
+        found.append("\n".join(block.text for block in usable))
+    if blocks:
+        found += _bare(text[: blocks[0].start])
+    return found
+
+
+def _bare(text: str) -> list[str]:
+    """Text without blocks: as it is, from the first line of code on, up to the first line of prose or a fence after it;
+    and the body alone that a completion of a function starts with."""
+    if not CODE.search(text):
+        return []
+    lines = text.strip("\n").split("\n")
+    first = next((i for i, line in enumerate(lines) if STARTS_CODE.match(line)), 0)
+    rest = range(first + 1, len(lines))
+    last = next((i for i in rest if PROSE.match(lines[i]) or FENCE.match(lines[i])), len(lines))
+    found = ["\n".join(lines), "\n".join(lines[first:]), "\n".join(lines[first:last])]
+    if lines[first][:1].isspace():
+        end = next((i for i in rest if lines[i].strip() and not lines[i][0].isspace()), len(lines))
+        found.append("\n".join(lines[first:end]))
+    return found
+
+
+def _blocks(text: str) -> list[Block]:
+    """Fenced blocks in order, an unclosed last one included; the fence's own indentation is taken off."""
+    blocks: list[Block] = []
+    opened: tuple[str, str, int, int] | None = None
+    inner: list[str] = []
+    place = 0
+    for line in text.split("\n"):
+        match = FENCE.match(line)
+        if opened is None:
+            if match:
+                indent = len(line) - len(line.lstrip(" \t"))
+                opened = (match[1], _tag(match[2]), place, indent)
+                inner = []
+        elif match and match[1][0] == opened[0][0] and len(match[1]) >= len(opened[0]) and not match[2].strip():
+            blocks.append(Block("\n".join(inner), opened[1], opened[2], True))
+            opened = None
+        else:
+            inner.append(line[opened[3] :] if not line[: opened[3]].strip() else line)
+        place += len(line) + 1
+    if opened is not None:
+        blocks.append(Block("\n".join(inner), opened[1], opened[2], False))
+    return blocks
+
+
+def _tag(information: str) -> str:
+    words = information.replace("{", " ").replace("}", " ").split()
+    return words[0].lower().lstrip(".").partition(":")[0] if words else ""
+
+
+def _definition(names: Collection[str]) -> re.Pattern[str]:
+    """A line that defines one of the names, at any depth: methods count."""
+    either = "|".join(map(re.escape, sorted(names)))
+    definition = rf"[ \t]*(?:(?:async[ \t]+)?def|class)[ \t]+(?:{either})\b"
+    return re.compile(rf"^(?:{definition}|(?:{either})[ \t]*[:=])", re.MULTILINE)

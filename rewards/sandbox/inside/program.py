@@ -1,0 +1,124 @@
+"""The box of a program that reads standard input: forks one confined process per test, with real pipes.
+
+The parent process here never reads, compiles or runs anything of the program; it only forks and waits, and says how
+each process ended.
+"""
+
+import atexit
+import builtins
+import json
+import os
+import socket
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from types import CodeType, ModuleType
+from typing import Any
+
+MESSAGE_LIMIT = 4096
+OPEN = open
+STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+OUT_OF_MEMORY = 137
+"""Exit code of a program that a MemoryError ended."""
+
+
+def main(descriptors: list[int], confine: Callable[[], None]) -> None:
+    """Serve one request per test, a message with the read end of its input and the write end of its output."""
+    job_descriptor, control_descriptor = descriptors
+    control = socket.socket(fileno=control_descriptor)
+    with open(job_descriptor, "rb") as stream:
+        job = stream.read()
+    while True:
+        message, passed, _, _ = socket.recv_fds(control, MESSAGE_LIMIT, 2)
+        if not message:
+            return
+        process = os.fork()
+        if process == 0:
+            become_program(job, passed, confine)
+        for descriptor in passed:
+            os.close(descriptor)
+        _, state, usage = os.wait4(process, 0)
+        code = os.waitstatus_to_exitcode(state)
+        ended = {
+            "code": max(code, 0),
+            "signal": max(-code, 0),
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "peak_bytes": usage.ru_maxrss * 1024,
+        }
+        control.send(json.dumps(ended).encode())
+
+
+def become_program(job: bytes, pipes: list[int], confine: Callable[[], None]) -> None:
+    """The process of one test; ends it."""
+    code = 1
+    try:
+        for standard, pipe in enumerate(pipes):
+            os.dup2(pipe, standard)
+        os.closerange(3, 256)
+        confine()
+        _open_standard_streams()
+        code = run(json.loads(job)["readings"])
+    except MemoryError:
+        code = OUT_OF_MEMORY
+    finally:
+        os._exit(code)
+
+
+def run(readings: list[str]) -> int:
+    """Run the program as `__main__` to its end, threads and exit handlers included; its exit code."""
+    status = 0
+    try:
+        code = compiled(readings)
+        module = ModuleType("__main__")
+        sys.modules["__main__"] = module
+        sys.argv = ["program.py"]
+        space: dict[str, Any] = vars(module)
+        space |= {"__annotations__": {}, "__file__": "program.py", "__builtins__": __builtins__}
+        exec(code, space)
+    except SystemExit as stop:
+        status = _exit_code(stop.code)
+    except MemoryError:
+        return OUT_OF_MEMORY
+    except BaseException:
+        status = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        status = status or 120
+    return status
+
+
+def compiled(readings: list[str]) -> CodeType:
+    """The first reading that compiles. Raises what the first one raises when none does."""
+    failure: Exception | None = None
+    for reading in readings:
+        try:
+            return compile(textwrap.dedent(reading), "program.py", "exec")
+        except (SyntaxError, ValueError) as error:
+            failure = failure or error
+    assert failure is not None
+    raise failure
+
+
+def _exit_code(value: Any) -> int:
+    if value is None:
+        return 0
+    return value & 255 if isinstance(value, int) else 1
+
+
+def _open_standard_streams() -> None:
+    """Fresh ones on 0, 1 and 2, as a new interpreter would have them."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        errors = "backslashreplace" if name == "stderr" else "surrogateescape"
+        stream = open(number, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    builtins.open = _open  # type: ignore[assignment]
+
+
+def _open(file: Any, *arguments: Any, **named: Any) -> Any:
+    """As the built-in one, also by the names of the standard streams, which the box's file system lacks."""
+    return OPEN(STREAMS.get(file, file) if isinstance(file, str) else file, *arguments, **named)

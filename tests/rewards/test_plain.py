@@ -1,0 +1,260 @@
+"""Plain data on the wire: what goes in comes out, and what no honest side sends is refused."""
+
+import json
+import math
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import IntEnum
+from typing import Any
+
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rewards.sandbox.inside.kinds import Malformed, TooLarge, Unsendable
+from rewards.sandbox.inside.plain import Codec, restore
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.characters())
+    | st.binary()
+    | st.fractions()
+    | st.complex_numbers(allow_nan=False)
+)
+DATA = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner)
+        | st.lists(inner).map(tuple)
+        | st.dictionaries(SCALARS, inner)
+        | st.sets(SCALARS)
+        | st.frozensets(SCALARS)
+    ),
+    max_leaves=20,
+)
+
+
+def there_and_back(value: Any, writer: Codec | None = None, reader: Codec | None = None) -> Any:
+    encoded, table, _ = (writer or Codec()).encode([value])
+    wire = json.loads(json.dumps([encoded, table]))
+    return (reader or Codec()).decode(*wire)[0][0]
+
+
+def read(data: Any, table: Any = ()) -> Any:
+    return Codec().decode([data], list(table))[0][0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(DATA)
+def test_plain_data_comes_back_equal_and_of_the_same_types(value: Any) -> None:
+    back = there_and_back(value)
+    assert back == value
+    assert repr(type(back)) == repr(type(value))
+    assert there_and_back([value]) == [value]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        2**53,
+        -(2**53),
+        10**300,
+        -0.0,
+        math.inf,
+        "\ud800\x00",
+        bytearray(b"\xff"),
+        range(1, 10**30, 7),
+        Decimal("-1.50"),
+        date(2024, 2, 29),
+        datetime(2024, 2, 29, 1, 2, 3, 4, tzinfo=UTC),
+        timedelta(days=-1, microseconds=1),
+        Counter("aab"),
+        OrderedDict([(2, 1), (1, 2)]),
+        deque([1, [2]], maxlen=3),
+        {(1, frozenset([2])): [{"a": None}]},
+    ],
+    ids=repr,
+)
+def test_less_common_kinds_come_back_too(value: Any) -> None:
+    back = there_and_back(value)
+    assert back == value
+    assert type(back) is type(value)
+    assert repr(back) == repr(value)
+
+
+def test_not_a_number_views_and_default_dictionaries_come_back() -> None:
+    assert math.isnan(there_and_back(math.nan))
+    assert there_and_back(10**5000) == 10**5000
+    assert list(there_and_back({1: 2}.values())) == [2]
+    assert there_and_back({1: 2}.items()) == {(1, 2)}
+    assert there_and_back(defaultdict(list, {1: [2]})) == {1: [2]}
+
+
+def test_arrays_come_back_and_their_scalars_become_pythons() -> None:
+    array = numpy.array([[1.5, 2.0]], dtype=numpy.float32)
+    back = there_and_back(array)
+    assert back.dtype == array.dtype and back.shape == (1, 2) and (back == array).all()
+    assert type(there_and_back(numpy.float64(2.0))) is float
+    assert there_and_back(numpy.array(["a", None], dtype=object)) == ["a", None]
+
+
+def test_subclasses_arrive_as_their_base_so_that_their_methods_stay_behind() -> None:
+    class Text(str):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = str.__hash__
+
+    class Several(list[Any]):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+    class Level(IntEnum):
+        HIGH = 3
+
+    for value, base in ((Text("a"), "a"), (Several([1]), [1]), (Level.HIGH, 3)):
+        back = there_and_back(value)
+        assert type(back) is type(base) and back == base
+    assert there_and_back(Text("a")) != "b"
+
+
+def test_a_named_tuple_keeps_its_names() -> None:
+    point = there_and_back(namedtuple("Point", "x y")(1, [2]))
+    assert point == (1, [2])
+    assert (point.x, point.y) == (1, [2])
+
+
+class Node:
+    def __init__(self, value: int, following: "Node | None" = None) -> None:
+        self.value = value
+        self.following = following
+
+    def same(self, other: "Node") -> bool:
+        return self.value == other.value
+
+
+def nodes() -> Codec:
+    return Codec(shared=lambda value: type(value) is Node, blank=lambda name: object.__new__(Node))
+
+
+def test_rings_and_long_chains_of_objects_travel_by_value() -> None:
+    ring = Node(1)
+    ring.following = Node(2, ring)
+    back = there_and_back(ring, nodes(), nodes())
+    assert (back.value, back.following.value) == (1, 2)
+    assert back.following.following is back
+    chain = None
+    for value in range(5000):
+        chain = Node(value, chain)
+    back, count = there_and_back(chain, nodes(), nodes()), 0
+    while back is not None:
+        back, count = back.following, count + 1
+    assert count == 5000
+
+
+def test_objects_that_return_are_the_same_ones_with_their_new_attributes() -> None:
+    ours = Node(1)
+    encoded, table, sent = nodes().encode([ours])
+    [theirs], received = nodes().decode(encoded, table)
+    theirs.value = 7
+    encoded, table, _ = nodes().encode([theirs, Node(8)], received)
+    [back, new], _ = nodes().decode(encoded, table, sent)
+    assert back is ours and ours.value == 7
+    assert new is not ours and new.value == 8
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        [],
+        [1],
+        ["l"],
+        ["l", [{}]],
+        ["l", {}],
+        ["zz", 1],
+        ["i", 5],
+        ["i", "0x"],
+        ["i", "g"],
+        ["s", [["l", []]]],
+        ["d", [[1]]],
+        ["d", [[["l", []], 1]]],
+        ["q", "1", "0"],
+        ["b", "!"],
+        ["D", "x"],
+        ["T", "datetime", "x"],
+        ["T", "eval", "1"],
+        ["u", 1.5],
+        ["u", 10**20],
+        ["r", "0", "1", "0"],
+        ["nt", "P", ["x"], [1, 2]],
+        ["nt", "P", ["x;y"], [1]],
+        ["nt", "P", ["__class__"], [1]],
+        ["nt", "P", ["count"], [1]],
+        ["N", "|O", [1], "AAAAAAAAAAA="],
+        ["N", "<f8", [2**40, 2**40], ""],
+        ["N", "<f8", [1], "AA=="],
+        ["o", 0],
+        ["o", -1],
+        ["h", 1],
+    ],
+    ids=json.dumps,
+)
+def test_what_no_honest_side_sends_is_malformed(data: Any) -> None:
+    with pytest.raises(Malformed):
+        read(data)
+    with pytest.raises(Malformed):
+        read(["l", [data]])
+
+
+def test_a_message_cannot_hide_a_method_or_make_objects_of_another_class() -> None:
+    with pytest.raises(Malformed):
+        nodes().decode([["o", 0]], [["Node", [["same", 1]], None]])
+    with pytest.raises(Malformed):
+        nodes().decode([["o", 0]], [["Node", [["__class__", 1]], None]])
+    with pytest.raises(Malformed):
+        Codec().decode([["o", 0]], [["Node", [], None]])
+    with pytest.raises(Malformed):
+        nodes().decode([["o", 0]], [["Node", [], 3]])
+
+
+def test_depth_is_bounded_both_ways() -> None:
+    deep: list[Any] = []
+    for _ in range(300):
+        deep = [deep]
+    with pytest.raises(TooLarge):
+        Codec().encode([deep])
+    data: Any = ["l", []]
+    for _ in range(300):
+        data = ["l", [data]]
+    with pytest.raises(Malformed):
+        read(data)
+    ring: list[Any] = []
+    ring.append(ring)
+    with pytest.raises(TooLarge):
+        Codec().encode([ring])
+
+
+def test_what_is_not_plain_does_not_cross_by_itself() -> None:
+    for value in (object(), len, Node(1), json):
+        with pytest.raises(Unsendable):
+            Codec().encode([value])
+
+
+def test_an_argument_gets_its_new_contents_and_its_parts_stay_who_they_are() -> None:
+    row, inner = [1, 2], {"a": 1}
+    old = [row, inner, (row,), 5]
+    restore(old, [[3], {"b": 2}, ([3],), 6, 7])
+    assert old == [[3], {"b": 2}, (row,), 6, 7]
+    assert old[0] is row and row == [3]
+    assert old[1] is inner
+    numbers = {1, 2}
+    restore(numbers, {3})
+    assert numbers == {3}
+    restore(numbers, [4])
+    assert numbers == {3}
