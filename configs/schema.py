@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from configs.checks import require
+from configs.grading_schema import GraderConfig, SandboxConfig
 from configs.objective_schema import ObjectiveConfig
 
 
@@ -24,7 +25,7 @@ class PolicyConfig:
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
     name: str = "countdown"
-    """A name of `tasks/registry.py`: countdown, or dataset (rows of a jsonl or parquet file)."""
+    """A name of `tasks/registry.py`: countdown, sql_questions, programs, dataset (rows of files), or mixture."""
     options: dict[str, Any] = field(default_factory=dict)
     """Fields of the task's own dataclass, checked by the task."""
     verifier: str = ""
@@ -149,18 +150,6 @@ class GeneratorConfig:
         require(self.kv_cache_bytes >= 2**24, "generator.kv_cache_bytes", "must be at least 2**24", self.kv_cache_bytes)
         require(0 < self.memory_fraction < 1, "generator.memory_fraction", "must be in (0, 1)", self.memory_fraction)
         require(self.timeout_s > 0, "generator.timeout_s", "must be positive", self.timeout_s)
-
-
-@dataclass(frozen=True, kw_only=True)
-class GraderConfig:
-    workers: int = 1
-    """Worker processes of one grader."""
-    timeout_s: float = 6.0
-    """Wall seconds one answer may take; its worker is killed then."""
-
-    def __post_init__(self) -> None:
-        require(self.workers > 0, "grader.workers", "must be positive", self.workers)
-        require(self.timeout_s > 0, "grader.timeout_s", "must be positive", self.timeout_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,6 +334,7 @@ class Config:
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     grader: GraderConfig = field(default_factory=GraderConfig)
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

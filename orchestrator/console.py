@@ -102,11 +102,8 @@ class Console:
 
     def _pass_names(self) -> list[tuple[str, str]]:
         """Pass@1 and the Pass@k of the largest k measured so far."""
-        ks = sorted(
-            int(name.rpartition("@")[2])
-            for name in self._values
-            if name.startswith("heldout/pass@") and name[-1].isdigit()
-        )
+        names = [name.removeprefix("heldout/pass@") for name in self._values if name.startswith("heldout/pass@")]
+        ks = sorted(int(name) for name in names if name.isdigit())
         return [(f"Pass@{k}", f"heldout/pass@{k}") for k in dict.fromkeys(ks[:1] + ks[-1:])]
 
     def _with_change(self, name: str) -> str:

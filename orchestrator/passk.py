@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from configs.schema import parse_stop_rule
+from tasks.mixture import domain
 from trajectories.trajectory import Group, Trajectory
 
 EXAMPLES = 5
@@ -186,9 +187,9 @@ def summary(
     """Every monitored value with its percentile bootstrap interval over prompts, the same for the same seed.
 
     `pass@k` is the mean over the prompts with at least k graded answers, `maj@n` and `distinct_correct` over those
-    with any; `Interval.prompts` tells how many they were. `retention` and `expansion` need `base` on the same prompts:
-    shares of what the base solved at least once, and never solved, that is solved at least once now. Raises ValueError
-    on a measurement without prompts.
+    with any; `Interval.prompts` tells how many they were. A mixture has `pass@k/<label>` too, over the prompts of that
+    part. `retention` and `expansion` need `base` on the same prompts: shares of what the base solved at least once, and
+    never solved, that is solved at least once now. Raises ValueError on a measurement without prompts.
     """
     prompts = len(measurement.prompts)
     if prompts == 0:
@@ -222,10 +223,13 @@ def _ratios(
     total = np.array([p.total for p in measurement.prompts])
     correct = np.array([p.correct for p in measurement.prompts])
     graded = total > 0
+    domains = _domains(measurement)
     rows: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for k in sorted(set(ks)):
         passes = [pass_at_k(n, c, k) if n >= k else 0.0 for n, c in zip(total, correct, strict=True)]
         rows[f"pass@{k}"] = np.array(passes), total >= k
+        for name, inside in domains.items():
+            rows[f"pass@{k}/{name}"] = np.array(passes) * inside, (total >= k) & inside
     rows["maj@n"] = np.array([p.majority_correct for p in measurement.prompts]), graded
     if base is not None:
         before = _aligned(base, measurement)
@@ -240,6 +244,13 @@ def _ratios(
         answers = np.array([p.total + p.ungraded if p.kl_to_base is not None else 0 for p in measurement.prompts])
         rows["kl_to_base"] = np.array([p.kl_to_base or 0.0 for p in measurement.prompts]) * answers, answers
     return rows
+
+
+def _domains(measurement: Measurement) -> dict[str, np.ndarray]:
+    """Which prompts [P] are of each domain; none when there are not several, or prompts without one."""
+    names = [domain(p.prompt_id) for p in measurement.prompts]
+    several = len(set(names)) > 1 and all("/" in p.prompt_id for p in measurement.prompts)
+    return {name: np.array([own == name for own in names]) for name in sorted(set(names))} if several else {}
 
 
 def _aligned(base: Measurement, other: Measurement) -> list[PromptResult]:

@@ -3,10 +3,13 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from configs.schema import Config
 
 ROOT = Path(__file__).resolve().parent.parent
+TASK_PATHS = ("path", "heldout_path", "database_dir")
+"""Options of tasks that are paths."""
 
 
 def absolute(cfg: Config) -> Config:
@@ -22,13 +25,12 @@ def absolute(cfg: Config) -> Config:
     for item in cfg.evaluate.checkpoints:
         name, path = split_name(item)
         checkpoints.append(f"{name}={_existing(path)}" if name else _existing(path))
-    options = {k: _existing(v) if k in ("path", "heldout_path") else v for k, v in cfg.task.options.items()}
     return replace(
         cfg,
         runs=str(runs),
         policy=replace(cfg.policy, path=_existing(cfg.policy.path)),
         reference_path=_existing(cfg.reference_path),
-        task=replace(cfg.task, options=options),
+        task=replace(cfg.task, options=_options(cfg.task.options)),
         rehearsal=replace(cfg.rehearsal, path=_below(Path.cwd(), cfg.rehearsal.path)),
         evaluate=replace(cfg.evaluate, checkpoints=checkpoints, output=_below(runs, cfg.evaluate.output)),
         warm_start=replace(cfg.warm_start, output=_below(Path.cwd(), cfg.warm_start.output)),
@@ -39,6 +41,19 @@ def split_name(item: str) -> tuple[str, str]:
     """`name=path` or `path` alone, whose name is empty. A name holds no slash, a path with "=" in it does."""
     name, equals, path = item.partition("=")
     return (name, path) if equals and "/" not in name else ("", item)
+
+
+def _options(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a task, and of a mixture's parts; what has no known form is left for the task to refuse."""
+    found = {k: _existing(v) if k in TASK_PATHS and isinstance(v, str) else v for k, v in options.items()}
+    if isinstance(found.get("parts"), list):
+        found["parts"] = [_part(part) for part in found["parts"]]
+    return found
+
+
+def _part(part: Any) -> Any:
+    inner = part.get("options") if isinstance(part, dict) else None
+    return part | {"options": _options(inner)} if isinstance(inner, dict) else part
 
 
 def _existing(path: str) -> str:

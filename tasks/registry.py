@@ -11,12 +11,18 @@ from configs.checks import nearest
 from configs.schema import TaskConfig
 from tasks.countdown import Countdown, CountdownOptions
 from tasks.datasets import Dataset, DatasetOptions
+from tasks.mixture import Mixture, MixtureOptions
+from tasks.programs import Programs, ProgramsOptions
 from tasks.source import Source
+from tasks.sql_questions import SqlQuestions, SqlQuestionsOptions
 from trajectories.trajectory import Prompt
 
 TASKS: dict[str, tuple[type, Callable[[Any, int], Source]]] = {
     "countdown": (CountdownOptions, Countdown),
+    "sql_questions": (SqlQuestionsOptions, SqlQuestions),
+    "programs": (ProgramsOptions, Programs),
     "dataset": (DatasetOptions, Dataset),
+    "mixture": (MixtureOptions, lambda options, seed: Mixture(options, seed, build)),
 }
 
 

@@ -312,9 +312,8 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
 
 def show(terminal: Terminal) -> Console:
     console = Console(run_name="demo", total_steps=10, first_step=0, terminal=terminal)
-    console.write(
-        0, {"heldout/pass@1": 0.3, "heldout/pass@1/low": 0.2, "heldout/pass@64": 0.98, "heldout/entropy": 1.0}
-    )
+    parts = {"heldout/pass@1/low": 0.2, "heldout/pass@1/sql2": 0.1}
+    console.write(0, {"heldout/pass@1": 0.3, "heldout/pass@64": 0.98, "heldout/entropy": 1.0, **parts})
     for step in (1, 2):
         waits = {"seconds/wait_generation": 1.0, "seconds/step": 4.0}
         console.write(step, {"reward": 0.4, "entropy": 1.2, "staleness": 0.0, "tokens_per_second": 5120.0, **waits})

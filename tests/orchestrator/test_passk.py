@@ -187,6 +187,27 @@ def test_the_order_of_prompts_changes_nothing_in_the_values() -> None:
     assert values["retention"] == 1.0 and values["expansion"] == 0.0
 
 
+def mixed(**corrects: list[int]) -> Measurement:
+    """A measurement of a mixture: 8 answers to each prompt of the parts."""
+    rows = (result(f"{label}/heldout/{i}", 8, c) for label, counts in corrects.items() for i, c in enumerate(counts))
+    return Measurement(name="m", step=0, answers=8, prompts=tuple(rows))
+
+
+def test_a_mixture_has_pass_at_k_of_every_part_and_of_the_whole() -> None:
+    values = summary(mixed(math=[8, 4], sql2=[0, 0, 8]), [1, 8, 16], None)
+    assert values["pass@1"].value == pytest.approx((1 + 0.5 + 1) / 5)
+    assert values["pass@1/math"].value == pytest.approx(0.75) and values["pass@1/math"].prompts == 2
+    assert values["pass@1/sql2"].value == pytest.approx(1 / 3) and values["pass@1/sql2"].prompts == 3
+    assert values["pass@8/math"].value == 1.0
+    assert values["pass@1/sql2"].low == 0.0 and values["pass@1/sql2"].high == 1.0
+    assert values["pass@16/math"].prompts == 0 and math.isnan(values["pass@16/math"].value)
+
+
+def test_a_task_alone_has_no_pass_at_k_of_parts() -> None:
+    for one in (mixed(countdown=[1, 2]), measured([1, 2])):
+        assert [name for name in summary(one, [1], None) if name.startswith("pass@")] == ["pass@1"]
+
+
 def test_lost_and_gained_prompts_are_the_ones_only_one_side_solved() -> None:
     base, now = measured([1, 6, 0, 3, 0]), measured([0, 0, 2, 3, 0])
     lost, gained = lost_and_gained(base, now)

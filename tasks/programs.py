@@ -1,0 +1,210 @@
+"""Programs: write the Python function that the given examples show, such as `f(1)=3 f(2)=5 f(7)=15`.
+
+A problem is a set of examples of one function out of a closed list, and is settled: no other function of the list that
+shows the same examples differs elsewhere. Whether it is for training or held out is read off a hash of its examples: no
+seed can move it across.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import count as integers
+from typing import Any, NamedTuple
+
+from configs.checks import require
+from tasks.source import digest, generator
+from trajectories.trajectory import Prompt
+
+HELDOUT_SHARE = 1 / 8
+TRIES = 1_000
+"""Random sets of examples tried for one problem before the options are called impossible."""
+PATIENCE = 2_000
+"""Held-out draws in a row without a new problem after which none is thought to be left."""
+KINDS = ("number", "text")
+HIDDEN_NUMBERS = (-7, -2, 0, 1, 3, 8, 12, 25)
+HIDDEN_TEXTS = ("a", "ba", "abc", "eeda", "Cab", "deadbeef")
+"""Inputs of the hidden asserts: every function of the list differs from every other on one of them or an example."""
+LETTERS = "abcde"
+TIMEOUT_S = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramsOptions:
+    """`task.options` of programs."""
+
+    examples: int = 3
+    """How many examples a problem shows."""
+    inputs: int = 9
+    """The largest number that an example shows as input; the smallest is 0."""
+    constants: int = 9
+    """The largest constant of a function on numbers."""
+    kinds: list[str] = field(default_factory=lambda: list(KINDS))
+    """What the functions take: number (whole numbers), text (short strings)."""
+
+    def __post_init__(self) -> None:
+        name = "task.options."
+        require(2 <= self.examples <= 6, f"{name}examples", "must be between 2 and 6", self.examples)
+        require(
+            self.examples <= self.inputs + 1 <= 100, f"{name}inputs", "must be between examples - 1 and 99", self.inputs
+        )
+        require(2 <= self.constants <= 99, f"{name}constants", "must be between 2 and 99", self.constants)
+        known = bool(self.kinds) and set(self.kinds) <= set(KINDS) and len(set(self.kinds)) == len(self.kinds)
+        require(known, f"{name}kinds", f"must be distinct ones of {', '.join(KINDS)}", list(self.kinds))
+
+
+class Function(NamedTuple):
+    """What a function does, and the expressions in x that do it."""
+
+    kind: str
+    apply: Callable[[Any], Any]
+    expressions: tuple[str, ...]
+
+
+class Programs:
+    """A Source of small functions to find from examples."""
+
+    def __init__(self, options: ProgramsOptions, seed: int) -> None:
+        """Raises ValueError if no problem fits the options."""
+        self.options = options
+        self.seed = seed
+        self._families = families(options.constants)
+        self.prompt(0)
+
+    def prompt(self, position: int) -> Prompt:
+        return self.demonstration(position)[0]
+
+    def demonstration(self, position: int) -> tuple[Prompt, str]:
+        require(position >= 0, "position", "must not be negative", position)
+        random_ = generator(self.seed, "programs", "train", position)
+        function, inputs = self._draw(random_, heldout=False)
+        answer = f"def f(x):return {random_.choice(function.expressions)}"
+        return _prompt("train", position, function, inputs), answer
+
+    def heldout(self, count: int) -> list[Prompt]:
+        found: dict[str, tuple[Function, list[Any]]] = {}
+        misses = 0
+        for index in integers():
+            if len(found) == count or misses == PATIENCE:
+                break
+            function, inputs = self._draw(generator("programs", "heldout", index), heldout=True)
+            same = shown(function, sorted(inputs))
+            misses = misses + 1 if same in found else 0
+            found.setdefault(same, (function, inputs))
+        rule = f"must be at most the {len(found)} held-out problems that fit task.options"
+        require(len(found) == count, "task.heldout_prompts", rule, count)
+        return [_prompt("heldout", index, *problem) for index, problem in enumerate(found.values())]
+
+    def _draw(self, random_: random.Random, heldout: bool) -> tuple[Function, list[Any]]:
+        """A function and the inputs of its examples: kind, family and constants each evenly."""
+        options = self.options
+        for _ in range(TRIES):
+            kind = random_.choice(options.kinds)
+            function = random_.choice(random_.choice(self._families[kind]))
+            if kind == "number":
+                inputs: list[Any] = sorted(random_.sample(range(options.inputs + 1), options.examples))
+            else:
+                inputs = _texts(random_, options.examples)
+            if is_heldout(function, inputs) == heldout and self._settled(function, inputs):
+                return function, inputs
+        side = "held-out" if heldout else "train"
+        raise ValueError(f"task.options: must admit problems, got none in {TRIES} draws of {options} ({side} side)")
+
+    def _settled(self, function: Function, inputs: list[Any]) -> bool:
+        """Whether the examples tell the function from every other one."""
+        values = [_exact(function.apply(x)) for x in inputs]
+        return not any(
+            other is not function and all(_exact(other.apply(x)) == y for x, y in zip(inputs, values, strict=True))
+            for family in self._families[function.kind]
+            for other in family
+        )
+
+
+def shown(function: Function, inputs: list[Any]) -> str:
+    """The examples as the policy reads them, in one order."""
+    return " ".join(f"f({x!r})={function.apply(x)!r}" for x in inputs)
+
+
+def is_heldout(function: Function, inputs: list[Any]) -> bool:
+    """The side of a problem: the same for every seed, whatever function its examples were made from."""
+    return digest(f"programs/{shown(function, sorted(inputs))}") < HELDOUT_SHARE * 2**64
+
+
+@lru_cache(maxsize=8)
+def families(constants: int) -> dict[str, list[list[Function]]]:
+    """Every function of the list by kind, those of one form together; no two functions behave alike."""
+    forms: dict[str, list[Function]] = {}
+    for b in range(1, constants + 1):
+        for form, function in _number_functions(b):
+            forms.setdefault(form, []).append(function)
+    return {"number": list(forms.values()), "text": [[function] for function in _text_functions()]}
+
+
+def _number_functions(b: int) -> Iterator[tuple[str, Function]]:
+    """The functions with one constant, each with the name of its form."""
+
+    def number(form: str, apply: Callable[[int], int], *expressions: str) -> tuple[str, Function]:
+        return form, Function("number", apply, expressions)
+
+    yield number("more", lambda x: x + b, f"x+{b}", f"{b}+x")
+    yield number("less", lambda x: x - b, f"x-{b}", f"-{b}+x")
+    yield number("rest", lambda x: b - x, f"{b}-x", f"-x+{b}")
+    yield number("double", lambda x: 2 * x + b, f"2*x+{b}", f"x*2+{b}", f"{b}+2*x", f"{b}+x*2", f"x+x+{b}")
+    yield number("square", lambda x: x * x + b, f"x*x+{b}", f"{b}+x*x", f"x**2+{b}", f"{b}+x**2")
+    yield number("larger", lambda x: max(x, b), f"max(x,{b})", f"max({b},x)", f"x if x>{b} else {b}")
+    yield number("smaller", lambda x: min(x, b), f"min(x,{b})", f"min({b},x)", f"x if x<{b} else {b}")
+    yield number("distance", lambda x: abs(x - b), f"abs(x-{b})", f"abs({b}-x)")
+    if b > 1:
+        sums = ["+".join("x" * b)] if b <= 3 else []
+        yield number("times", lambda x: b * x, f"{b}*x", f"x*{b}", *sums)
+        yield number("remainder", lambda x: x % b, f"x%{b}", f"x-x//{b}*{b}")
+
+
+def _text_functions() -> Iterator[Function]:
+    def text(apply: Callable[[str], Any], *expressions: str) -> Function:
+        return Function("text", apply, expressions)
+
+    yield text(lambda x: x[::-1], "x[::-1]", "''.join(reversed(x))")
+    yield text(lambda x: x + x, "x+x", "x*2", "2*x")
+    yield text(lambda x: x[0], "x[0]", "x[:1]")
+    yield text(lambda x: x[-1], "x[-1]", "x[-1:]", "x[::-1][0]")
+    yield text(lambda x: x[1:], "x[1:]")
+    yield text(lambda x: x[:-1], "x[:-1]", "x[0:-1]")
+    yield text(lambda x: len(x), "len(x)", "x.__len__()")
+    yield text(lambda x: x.upper(), "x.upper()")
+    yield text(lambda x: "".join(sorted(x)), "''.join(sorted(x))")
+    yield text(lambda x: max(x), "max(x)", "sorted(x)[-1]")
+    yield text(lambda x: min(x), "min(x)", "sorted(x)[0]")
+    yield text(lambda x: len(x) + 1, "len(x)+1", "1+len(x)")
+
+
+def _texts(random_: random.Random, count: int) -> list[Any]:
+    """Distinct short texts, of more than one length."""
+    found: list[str] = []
+    while len(found) < count:
+        text = "".join(random_.choice(LETTERS) for _ in range(random_.randint(1, 4)))
+        if text not in found:
+            found.append(text)
+    return found
+
+
+def _exact(value: Any) -> tuple[type, Any]:
+    return type(value), value
+
+
+def _prompt(stream: str, position: int, function: Function, inputs: list[Any]) -> Prompt:
+    hidden = HIDDEN_NUMBERS if function.kind == "number" else HIDDEN_TEXTS
+    asserted = [*inputs, *(x for x in hidden if x not in inputs)]
+    return Prompt(
+        id=f"programs/{stream}/{position}",
+        position=position,
+        text=shown(function, inputs),
+        verifier="code",
+        problem={
+            "kind": "assert",
+            "prompt": "",
+            "entry_point": "f",
+            "tests": "".join(f"assert f({x!r}) == {function.apply(x)!r}\n" for x in asserted),
+            "timeout_s": TIMEOUT_S,
+        },
+    )
