@@ -98,6 +98,11 @@ class Generator(Protocol):
 class Grader(Protocol):
     """Judges answers; never raises on what an answer holds."""
 
+    async def prove(self, verifiers: Sequence[str]) -> dict[str, int]:
+        """Test these verifiers before the first answer; the isolation level of each that has one. Raises RuntimeError
+        when one judges wrongly, ValueError when the level demanded is not reached."""
+        ...
+
     async def grade(self, tasks: Sequence[GradeTask]) -> dict[str, Grade]:
         """Exactly one grade for every task, by key."""
         ...

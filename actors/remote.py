@@ -159,6 +159,9 @@ class RemoteGenerator(Handle):
 
 
 class RemoteGrader(Handle):
+    async def prove(self, verifiers: Sequence[str]) -> dict[str, int]:
+        return await self.call("prove", list(verifiers))  # type: ignore[no-any-return]
+
     async def grade(self, tasks: Sequence[GradeTask]) -> dict[str, Grade]:
         return await self.call("grade", list(tasks))  # type: ignore[no-any-return]
 

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 
 ROOT = Path(__file__).resolve().parent.parent
+LIGHT = {"verify": "orchestrator.verify"}
+"""Commands that need neither torch nor Ray, and their modules."""
 OVERRIDES = "key=value settings; method=NAME and scale=NAME choose presets (see `breadth show-config`)"
 
 
@@ -22,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         # Imported only now: the commands load torch and Ray, and a wrong word should be told at once.
-        commands = importlib.import_module("orchestrator.commands")
-        getattr(commands, options.command.replace("-", "_"))(options, console)
+        commands = importlib.import_module(LIGHT.get(options.command, "orchestrator.commands"))
+        status: int | None = getattr(commands, options.command.replace("-", "_"))(options, console)
     except ValueError as error:
         if not _told_by_us(error):
             raise
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("breadth: interrupted")
         return 130
-    return 0
+    return status or 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -73,6 +75,17 @@ def parser() -> argparse.ArgumentParser:
     configured("presample", "Store correct answers of the reference policy for rehearsal (DPH-RL).")
     configured("evaluate", "Measure Pass@k of one or more policies on the held-out prompts.")
     configured("show-config", "Print the resolved settings and what they mean, without starting anything.")
+    sub = command("verify", "Grade a jsonl file of answers, or a task's own right answers, with a verifier.")
+    what = sub.add_mutually_exclusive_group(required=True)
+    what.add_argument("--verifier", metavar="NAME", help="math, sql, code, countdown or package.module:function")
+    what.add_argument("--task", metavar="NAME", help="judge right answers of this task; exit status 1 if one is not")
+    sub.add_argument("--input", type=Path, metavar="FILE", help="rows with id, answer and what the verifier needs")
+    sub.add_argument("--output", type=Path, metavar="FILE", help="rows with id, reward, status, reason and seconds")
+    sub.add_argument("--count", type=int, default=200, metavar="N", help="right answers of the task (default 200)")
+    sub.add_argument("--workers", type=int, metavar="N", help="answers judged at a time (default: one per core)")
+    sub.add_argument("--timeout-s", type=float, metavar="S", help="bound on one answer (default grader.timeout_s)")
+    sub.add_argument("--require", type=int, choices=range(4), help="isolation demanded (default sandbox.require)")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES + ", with --task")
     sub = command("report", "Write plots and one self-contained HTML page about runs and an evaluation.")
     sub.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories")
     sub.add_argument("--evaluation", type=Path, metavar="DIR", help="output directory of `breadth evaluate`")

@@ -4,7 +4,7 @@ import asyncio
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import ray
@@ -269,7 +269,7 @@ def generator_arguments(cfg: Config, policy: str) -> dict[str, Any]:
 
 
 def _grader(cfg: Config) -> dict[str, Any]:
-    return {"workers": cfg.grader.workers, "timeout_s": cfg.grader.timeout_s}
+    return asdict(cfg.grader) | {"require": cfg.sandbox.require}
 
 
 def reference_arguments(cfg: Config) -> dict[str, Any]:

@@ -30,6 +30,11 @@ def plan(cfg: Config) -> dict[str, str]:
         "divergence": describe(cfg.objective.divergence),
         "coefficient": _coefficient(cfg),
     }
+    graders = cfg.placement.graders
+    lines["grading"] = (
+        f"{graders} x {cfg.grader.workers} answers at a time, each within {cfg.grader.timeout_s:g} s; queries and "
+        f"programs run at isolation level {cfg.sandbox.require} at least"
+    )
     for role in dict.fromkeys(bundle.role for bundle in reserved):
         mine = [bundle for bundle in reserved if bundle.role == role]
         lines[f"placement: {role}"] = f"{len(mine)} x ({mine[0].cpus:g} CPU, {mine[0].gpus:g} GPU)"

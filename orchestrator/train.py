@@ -19,6 +19,8 @@ from objectives.objective import credit
 from orchestrator import checkpoint, cluster
 from orchestrator.collector import Collector, Stopped
 from orchestrator.encoding import encoder
+from orchestrator.grading import GraderWatch, prove
+from orchestrator.group_metrics import group_metrics
 from orchestrator.logbook import Logbook
 from orchestrator.monitor import HeldOut, Monitor
 from orchestrator.passk import stopped_by
@@ -47,7 +49,7 @@ async def train(run: "Run") -> None:
             run.advance(batch, stats)  # step, controllers
             await run.publish()  # learner -> generators; version = step
             collected.release(groups)  # slots open only now: nothing is born stale
-            run.record(groups, collected.stats())
+            await run.record(groups, collected.stats())
             await run.due()  # evaluate, checkpoint
 
 
@@ -115,6 +117,7 @@ class Run:
             wandb_id=state.get("wandb_id"),
             resume_step=self.step if resume else None,
         )
+        self.graders = GraderWatch(roles.graders, self.logbook.alert)
         self.saved = self.step if resumed else -1
         self._values: dict[str, float] = {}
         self.clock = Clock()
@@ -148,10 +151,11 @@ class Run:
         self.state = advance(self.state, self.cfg.objective, self._values, explored.trajectories)
         self.step += 1
 
-    def record(self, groups: Sequence[Group], collected: dict[str, float]) -> None:
+    async def record(self, groups: Sequence[Group], collected: dict[str, float]) -> None:
         """Write the step's metrics, and sampled trajectories when their turn has come."""
+        graded = await self.graders.look()
         seconds = self.clock.lap()
-        values = self._values | group_metrics(groups) | collected | seconds
+        values = self._values | group_metrics(groups) | collected | graded | seconds
         # What the step before was due for (measuring, checkpointing) lies within this lap and is not the step's work.
         values["tokens_per_second"] = values["tokens"] / (seconds["seconds/step"] - seconds.get("seconds/due", 0.0))
         self.logbook.write(self.step, values)
@@ -196,28 +200,6 @@ class Run:
         checkpoint.prune(root, self.cfg.checkpoint.keep_last, self.best.get("step"))
 
 
-def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """What the groups of one step say of themselves."""
-    trajectories = [t for group in groups for t in group.trajectories]
-    lengths = [t.answer_length for t in trajectories]
-    rewards = [group.rewards for group in groups if group.rewards]
-    graded = [reward for group in rewards for reward in group]
-    values = {
-        "tokens": float(sum(lengths)),
-        "answer_length": float(np.mean(lengths)),
-        "truncated": float(np.mean([t.finish_reason == "length" for t in trajectories])),
-        "masked": float(sum(t.reward is None for t in trajectories)),
-    }
-    if graded:
-        values |= {
-            "reward": float(np.mean(graded)),
-            "reward_std": float(np.mean([np.std(group) for group in rewards])),
-            "solved_groups": float(np.mean([max(group) >= 1.0 for group in rewards])),
-            "zero_signal_groups": float(np.mean([max(group) == min(group) for group in rewards])),
-        }
-    return values
-
-
 async def run_training(cfg: Config, *, resume: bool, say: Callable[[str], None]) -> Path:
     """Train one run from start (or its last checkpoint) to end, and return its directory.
 
@@ -240,6 +222,7 @@ async def run_training(cfg: Config, *, resume: bool, say: Callable[[str], None])
     roles = await cluster.start(cfg, needed_roles(cfg))
     try:
         assert roles.learner is not None
+        await prove(roles.graders, source, say)
         if resumed is not None:
             await roles.learner.load(str(resumed.path))
         await roles.learner.connect(roles.generators)

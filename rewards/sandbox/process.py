@@ -1,4 +1,4 @@
-"""The parent's end of one worker process: starting it, reading its frames, and ending it."""
+"""The parent's end of one worker process: starting it with its keeper, reading its frames, and ending both."""
 
 import asyncio
 import contextlib
@@ -10,16 +10,20 @@ import struct
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from rewards.sandbox.worker import pack
+from rewards.sandbox.keeper import SIGNALLED
+from rewards.sandbox.process_tree import starved_seconds
+from rewards.verdict import Status, Verdict
 
 START_TIMEOUT_S = 60.0
-"""Bound on a worker's start, and on loading a verifier."""
+"""Bound on a worker's start, loading its verifier included."""
 REAP_TIMEOUT_S = 5.0
 """Bound on the wait for a killed process."""
+STARVED_LIMIT_S = 5.5
+"""However long a worker waited for a core, no deadline below this is extended beyond it."""
 GRACE_S = 0.05
 """A reply that already lay in the socket when the deadline passed (the parent was busy) still counts."""
 EXIT_GRACE_S = 1.0
@@ -32,26 +36,37 @@ REPLY_LIMIT = 65_536
 
 
 class WorkerLost(Exception):
-    """The worker died, stuck or spoke nonsense; the status and the words of the verdict that follows from it."""
+    """The worker died, stuck or spoke nonsense; what of the verdict follows from it."""
 
-    def __init__(self, status: str, reason: str) -> None:
+    def __init__(self, status: Status, reason: str, seconds: float = 0.0, *, killed: bool = False) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.seconds = seconds
+        self.killed = killed
+        """SIGKILL ended it, which is seldom the answer's doing."""
 
 
 class StartFailed(Exception):
-    """A worker could not start, or could not load a verifier: the grader's fault, not the answer's."""
+    """A worker could not start, or could not load its verifier: the grader's fault, not the answer's."""
+
+    def __init__(self, reason: str, *, killed: bool = False) -> None:
+        super().__init__(reason)
+        self.killed = killed
 
 
 @dataclass(eq=False)
 class Worker:
-    """One process, our end of its channel, and what it has done."""
+    """One process that judges, its keeper, our end of its channel, and what it has done."""
 
+    verifier: str
     process: subprocess.Popen[bytes]
+    """The keeper: the judging process is its child."""
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    prepared: set[str] = field(default_factory=set)
+    pid: int = 0
+    isolation: int = 0
+    version: str = ""
     judged: int = 0
     first_rss: int = 0
 
@@ -65,18 +80,52 @@ class Worker:
         except ChildProcessError:
             return False
 
-    async def reply(self, timeout_s: float) -> dict[str, Any]:
-        """The next frame; raises WorkerLost when none comes in time or it makes no sense."""
-        reading = asyncio.ensure_future(self._frame())
+    async def ready(self) -> None:
+        """Wait until the verifier is loaded. Raises WorkerLost, StartFailed."""
+        told = await self.reply(START_TIMEOUT_S)
+        if "error" in told:
+            raise StartFailed(str(told["error"]))
+        self.pid, self.isolation, self.version = told["ready"], told["isolation"], told["version"]
+
+    async def verdict(self, timeout_s: float) -> Verdict:
+        """The next verdict. Raises WorkerLost when none comes in time or it makes no sense."""
+        told = await self.reply(timeout_s)
+        unfit = told.pop("unfit", False)
         try:
-            for wait_s in (timeout_s, GRACE_S):
-                await asyncio.wait([reading], timeout=wait_s)
+            verdict = Verdict(**told)
+        except (TypeError, AssertionError):
+            raise WorkerLost("crash", "the worker sent a frame that is no verdict") from None
+        if unfit:
+            raise WorkerLost(verdict.status, verdict.reason, verdict.seconds)
+        self.judged += 1
+        return self.signed(verdict)
+
+    def signed(self, verdict: Verdict) -> Verdict:
+        """The verdict with what it was reached under."""
+        return replace(verdict, isolation=verdict.isolation or self.isolation, version=self.version)
+
+    async def reply(self, timeout_s: float) -> dict[str, Any]:
+        """The next frame. Time for which the worker could run but had no core does not count, up to `timeout_s` again.
+        Raises WorkerLost when no frame comes in time or it makes no sense."""
+        reading = asyncio.ensure_future(self._frame())
+        started, starved = time.monotonic(), starved_seconds(self.pid)
+        limit, longest = timeout_s, max(timeout_s, min(2 * timeout_s, STARVED_LIMIT_S))
+        try:
+            while limit > (spent := time.monotonic() - started):
+                await asyncio.wait([reading], timeout=limit - spent)
                 if reading.done():
                     return reading.result()
-            raise WorkerLost("timeout", f"no verdict within {timeout_s:g} s")
+                limit = min(timeout_s + starved_seconds(self.pid) - starved, longest)
+            await asyncio.wait([reading], timeout=GRACE_S)
+            if reading.done():
+                return reading.result()
+            spent = time.monotonic() - started
+            raise WorkerLost("timeout", f"no verdict within {timeout_s:g} s", spent)
         except (asyncio.IncompleteReadError, ConnectionError):
             await self.end(grace_s=EXIT_GRACE_S)
-            raise WorkerLost("crash", f"the worker died ({_death(self.process.returncode)})") from None
+            code, spent = self.process.returncode, time.monotonic() - started
+            killed = code in (SIGNALLED + signal.SIGKILL, -signal.SIGKILL)
+            raise WorkerLost("crash", f"the worker died ({_death(code)})", spent, killed=killed) from None
         except (ValueError, RecursionError) as error:
             raise WorkerLost("crash", f"the worker sent a broken frame ({error})") from None
         finally:
@@ -91,37 +140,26 @@ class Worker:
             raise ValueError("that holds no object")
         return message
 
-    async def prepare(self, verifier: str) -> None:
-        """Load a verifier, so that its import is not on an answer's clock. Raises StartFailed."""
-        if verifier in self.prepared:
-            return
-        self.writer.write(pack({"prepare": verifier}))
-        try:
-            error = (await self.reply(START_TIMEOUT_S)).get("error")
-        except WorkerLost as lost:
-            raise StartFailed(f"loading verifier {verifier!r}: {lost.reason}") from None
-        if error:
-            raise StartFailed(str(error))
-        self.prepared.add(verifier)
-
     def outgrown(self) -> bool:
         """Whether the process has served long enough, or its memory has grown too much."""
         with contextlib.suppress(OSError):
-            rss = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            rss = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
             self.first_rss = self.first_rss or rss
             if rss > self.first_rss + GROWTH_LIMIT:
                 return True
         return self.judged >= TASKS_PER_WORKER
 
     async def end(self, grace_s: float = 0.0) -> None:
-        """Kill the process and whatever it started in its session, and reap it; with a grace it may end by itself, so
-        that the cause of its death is its own."""
+        """Have the keeper end the process and all that it started, and reap the keeper; with a grace the process may
+        end by itself, so that the cause of its death is its own."""
         self.writer.close()
         if self.process.returncode is None:
             await self._gone(grace_s)
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            await self._gone(REAP_TIMEOUT_S)
+            for group, order in ((False, signal.SIGTERM), (True, signal.SIGKILL)):
+                if self.alive:
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        (os.killpg if group else os.kill)(self.process.pid, order)
+                    await self._gone(REAP_TIMEOUT_S)
             self.process.poll()
 
     async def _gone(self, wait_s: float) -> None:
@@ -130,10 +168,10 @@ class Worker:
             await asyncio.sleep(0.002)
 
 
-def spawn(channel: socket.socket, errors: IO[bytes]) -> subprocess.Popen[bytes]:
+def spawn(verifier: str, channel: socket.socket, errors: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start a worker that speaks over `channel` and leaves what goes wrong until it is ready in `errors`."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "rewards.sandbox.worker", str(channel.fileno()), str(os.getpid())],
+        [sys.executable, "-P", "-m", "rewards.sandbox.worker", str(channel.fileno()), str(os.getpid()), verifier],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,
@@ -153,4 +191,5 @@ def _environment() -> dict[str, str]:
 def _death(code: int | None) -> str:
     if code is None:
         return "it does not end"
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    number = -code if code < 0 else code - SIGNALLED
+    return f"signal {signal.Signals(number).name}" if number in set(signal.Signals) else f"exit code {code}"

@@ -1,27 +1,29 @@
-"""One worker process of the pool: reads a task, judges it, writes the verdict, again and again.
+"""One worker process of the pool: loads one verifier, then reads a task, judges it, writes the verdict, over and over.
 
 Frames are a length of 4 bytes, big-endian, and that many bytes of JSON, over a socket of their own: standard input and
 output lead nowhere, so nothing a library prints can fall between two frames. The parent keeps the deadlines and kills.
+A worker of a verifier of ours gives up what it does not need once it has loaded: see `confinement.py`. A user's own
+verifier keeps its rights, network and GPU.
 """
 
-import ctypes
 import json
 import os
 import resource
-import signal
 import socket
 import struct
 import sys
 import time
+from dataclasses import asdict, replace
 from typing import IO, Any
 
-from rewards.registry import VERIFIERS, Verify, resolve
+from rewards.registry import RAISED, VERIFIERS, Verify, prepare, resolve, version_of
+from rewards.sandbox.confinement import confine_worker
+from rewards.sandbox.keeper import fork_kept
 
 FRAME_LIMIT = 64 * 2**20
 """Bytes of one frame."""
-MEMORY_LIMIT = 4 * 2**30
-"""Bytes of address space of a worker that runs verifiers of ours only; a user's own may load what it likes."""
-PR_SET_PDEATHSIG = 1
+MEMORY_LIMIT = 2 * 2**30
+"""Bytes of address space of a worker of a verifier of ours; a user's own may load what it likes."""
 
 
 def pack(message: dict[str, Any]) -> bytes:
@@ -30,35 +32,48 @@ def pack(message: dict[str, Any]) -> bytes:
     return struct.pack(">I", len(data)) + data
 
 
-def serve(channel: IO[bytes]) -> None:
-    """Answer frames until the parent closes the channel."""
-    verifiers: dict[str, Verify] = {}
-    _write(channel, {"ready": os.getpid()})
-    while (message := _read(channel)) is not None:
-        if "prepare" in message:
-            _write(channel, {"error": _prepare(message["prepare"], verifiers)})
-        else:
-            _write(channel, _judge(message, verifiers))
-
-
-def _prepare(name: str, verifiers: dict[str, Verify]) -> str:
-    """Load a verifier ahead of its first answer; returns what went wrong, or nothing."""
+def serve(channel: IO[bytes], name: str) -> None:
+    """Say that the verifier is loaded, then answer frames until the parent closes the channel."""
     try:
-        verifiers[name] = resolve(name)
-    except ValueError as error:
-        return str(error)
+        verify = resolve(name)
+        prepare(name)
+        # Until here the parent keeps standard error, to tell why a worker could not start.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        isolation = _confine() if name in VERIFIERS else 0
+    except Exception as error:  # told to the parent: the grader's fault, whatever it was
+        _write(channel, {"error": str(error) or type(error).__name__})
+        return
+    _write(channel, {"ready": os.getpid(), "isolation": isolation, "version": version_of(name)})
+    while (task := _read(channel)) is not None:
+        verdict = _judge(verify, task)
+        if name in VERIFIERS and verdict["status"] == "grader_error" and not _is_fit(name, verdict["reason"]):
+            verdict["unfit"] = True
+        _write(channel, verdict)
+
+
+def _confine() -> int:
+    """Give up memory, files and system calls that judging does not need; returns the level reached."""
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    ours = all(known in VERIFIERS for known in verifiers)
-    if hard == resource.RLIM_INFINITY or hard > MEMORY_LIMIT:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT if ours else hard, hard))
-    return ""
+    limit = MEMORY_LIMIT if hard == resource.RLIM_INFINITY else min(MEMORY_LIMIT, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return confine_worker()
 
 
-def _judge(task: dict[str, Any], verifiers: dict[str, Verify]) -> dict[str, Any]:
-    started = time.perf_counter()
-    verdict = verifiers[task["verifier"]](task["answer"], task["problem"])
-    seconds = time.perf_counter() - started
-    return {"reward": verdict.reward, "status": verdict.status, "reason": verdict.reason, "seconds": seconds}
+def _judge(verify: Verify, task: dict[str, Any]) -> dict[str, Any]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    verdict = verify(task["answer"], task["problem"])
+    seconds = verdict.seconds or time.perf_counter() - wall
+    cpu_seconds = verdict.cpu_seconds or time.process_time() - cpu
+    return asdict(replace(verdict, seconds=seconds, cpu_seconds=cpu_seconds))
+
+
+def _is_fit(name: str, reason: str) -> bool:
+    """Whether the verifier is sound and has what it needs; a confined process cannot make that anew."""
+    try:
+        prepare(name)
+    except Exception:  # whatever it is, another process is needed
+        return False
+    return not reason.startswith(name + RAISED)
 
 
 def _read(channel: IO[bytes]) -> dict[str, Any] | None:
@@ -74,24 +89,14 @@ def _write(channel: IO[bytes], message: dict[str, Any]) -> None:
     channel.flush()
 
 
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, even in the middle of a task."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit(1)
-
-
 def main() -> None:
-    descriptor, parent = map(int, sys.argv[1:])
-    _die_with(parent)
+    descriptor, parent = map(int, sys.argv[1:3])
+    fork_kept(parent, descriptor)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     channel = socket.socket(fileno=descriptor)
     channel.set_inheritable(False)
     stream: Any = channel.makefile("rwb")
-    # Until here the parent keeps standard error, to tell why a worker could not start.
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 2)
-    serve(stream)
+    serve(stream, sys.argv[3])
 
 
 if __name__ == "__main__":

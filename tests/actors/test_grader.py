@@ -1,15 +1,17 @@
 """The Grader role over real worker processes."""
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors import grader as module
 from actors.contracts import GradeTask
 from actors.grader import PooledGrader
+from rewards.canaries import CANARIES
+from rewards.judge import ANSWER_LIMIT
 from rewards.sandbox import pool as pool_module
 
 PROBLEM = {"numbers": [3, 7, 12], "target": 22}
@@ -48,7 +50,9 @@ def countdown(key: str, answer: str) -> GradeTask:
 def test_every_task_of_many_concurrent_calls_gets_exactly_one_grade_under_its_key() -> None:
     async def work(grader: PooledGrader) -> tuple[list[dict[str, Any]], dict[str, float]]:
         calls = [
-            grader.grade([countdown(f"{call}#{i}", "3+7+12" if (call + i) % 2 else "3-7") for i in range(8)])
+            grader.grade(
+                [countdown(f"{call}#{i}", "3+7+12" + " " * call if (call + i) % 2 else f"{call}-7") for i in range(8)]
+            )
             for call in range(50)
         ]
         return await asyncio.gather(*calls), await grader.stats()
@@ -58,7 +62,9 @@ def test_every_task_of_many_concurrent_calls_gets_exactly_one_grade_under_its_ke
         assert list(grades) == [f"{call}#{i}" for i in range(8)]
         assert [grades[f"{call}#{i}"].reward for i in range(8)] == [float((call + i) % 2) for i in range(8)]
     assert (stats["graded"], stats["correct"], stats["wrong"]) == (400, 200, 200)
-    assert 0 < stats["mean_seconds"] <= stats["max_seconds"]
+    assert stats["cache_hits"] == 300  # of the 8 answers of a call, 4 and 4 are equal
+    assert 0 < stats["seconds/p50"] <= stats["seconds/p99"] <= stats["seconds/max"]
+    assert stats["isolation/countdown"] > 0
 
 
 def test_right_wrong_missing_slow_and_mathematical_answers_are_told_apart(tardy: str) -> None:
@@ -82,18 +88,18 @@ def test_right_wrong_missing_slow_and_mathematical_answers_are_told_apart(tardy:
         "broken gold": (None, "grader_error"),
         "slow": (0.0, "timeout"),
     }
-    assert grades["slow"].reason == "no verdict within 2 s, 2 times"
-    assert stats["respawns"] == 2
+    assert grades["slow"].reason == "no verdict within 2 s"
+    assert stats["respawns"] == 1
     assert stats["timeout"] == 1
 
 
 def test_only_the_last_characters_of_an_answer_reach_the_verifier(tardy: str) -> None:
     async def work(grader: PooledGrader) -> Any:
-        end = "x" * 100_000
+        end = "x" * (ANSWER_LIMIT + 1)
         return await grader.grade([GradeTask(key="a", verifier=tardy, problem={}, answer=end), countdown("b", end)])
 
     grades = graded(work)
-    assert grades["a"].reward == 32_768.0
+    assert grades["a"].reward == ANSWER_LIMIT
     assert grades["b"].status == "wrong"
 
 
@@ -103,7 +109,7 @@ def test_hostile_answers_are_zeros_and_cost_no_worker() -> None:
         tasks = [
             GradeTask(key=f"{verifier}{index}", verifier=verifier, problem={"answer": "42"} | PROBLEM, answer=answer)
             for index, answer in enumerate(hostile)
-            for verifier in module.CANARIES
+            for verifier in ("countdown", "math")
         ]
         return await grader.grade(tasks), await grader.stats()
 
@@ -113,8 +119,8 @@ def test_hostile_answers_are_zeros_and_cost_no_worker() -> None:
 
 
 def test_a_grader_that_fails_its_own_test_says_so_instead_of_grading(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem, right, wrong = module.CANARIES["countdown"]
-    monkeypatch.setitem(module.CANARIES, "countdown", (problem, wrong, right))
+    [canary] = CANARIES["countdown"]
+    monkeypatch.setitem(CANARIES, "countdown", (dataclasses.replace(canary, right="3*7+12", wrong="3+7+12"),))
     with pytest.raises(RuntimeError, match=r"the grader is broken: verifier 'countdown' finds '3\*7\+12' wrong"):
         graded(lambda grader: grader.grade([countdown("a", "3+7+12")]))
 

@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rewards.registry import check, resolve
+from rewards import countdown_answer, registry
+from rewards.registry import BUDGET_MARGIN_S, check, deadline_s, resolve, version_of
 from rewards.verdict import Verdict
 
 HERE = "unruly_verifiers"
@@ -63,6 +67,46 @@ def test_a_verifier_that_returns_no_number_or_raises_is_a_grader_error(function:
 
 def test_the_reason_of_a_raising_verifier_names_it() -> None:
     assert "unruly_verifiers:obeys raised RuntimeError: no reward" in judged("obeys", "raise").reason
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(MemoryError, "memory"), (RecursionError, "rejected"), (ZeroDivisionError, "grader_error")]
+)
+def test_what_an_answer_can_bring_about_in_a_verifier_of_ours_is_its_own_fault(
+    error: type[Exception], status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(answer: str, problem: Mapping[str, Any]) -> Verdict:
+        raise error
+
+    monkeypatch.setattr(countdown_answer, "verify", fails)
+    assert resolve("countdown")("1", {}).status == status
+    monkeypatch.setattr(registry, "VERIFIERS", {})
+    assert resolve("rewards.countdown_answer:verify")("1", {}).status == "grader_error"
+
+
+def test_an_answer_has_the_time_of_its_verifier_within_the_bound() -> None:
+    assert [deadline_s(name, {}, 6.0) for name in ("countdown", "math", "sql")] == [1.0, 3.0, 5.0]
+    assert deadline_s("math", {}, 0.5) == 0.5
+    assert deadline_s("package.module:function", {}, 60.0) == 60.0
+
+
+def test_a_program_has_the_time_of_its_problem_and_a_margin() -> None:
+    short, long = ({"kind": "assert", "tests": "assert f(1) == 1", "timeout_s": limit} for limit in (1.0, 9.0))
+    assert deadline_s("code", short, 0.5) > 1.0 + BUDGET_MARGIN_S
+    assert deadline_s("code", long, 0.5) > deadline_s("code", short, 0.5)
+
+
+def test_a_version_names_the_verifier_and_changes_with_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert version_of("math").startswith("math@")
+    assert version_of("math").partition("@")[2] == version_of("countdown").partition("@")[2]  # one set of sources
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, body in (("version_one", "0.0"), ("version_two", "1.0")):
+        (tmp_path / f"{name}.py").write_text(f"def verify(answer, problem):\n    return {body}\n")
+    versions = [version_of(f"version_{number}:verify") for number in ("one", "two")]
+    assert versions[0].startswith("version_one:verify@")
+    assert versions[0].partition("@")[2] != versions[1].partition("@")[2]
 
 
 def test_importing_rewards_and_tasks_loads_neither_torch_nor_the_mathematics_library() -> None:

@@ -41,7 +41,46 @@ def obeys(answer: str, problem: Mapping[str, Any]) -> float:
         if os.fork() == 0:
             time.sleep(3600)
         time.sleep(3600)
+    if answer.startswith("daemon"):
+        _start_daemon(problem["mark"])
+        if answer == "daemon, exit":
+            os._exit(7)
+        if answer == "daemon, spin":
+            while True:
+                pass
+    if answer == "burn":
+        started = time.process_time()
+        while time.process_time() < started + 0.5:
+            pass
     return 1.0
+
+
+def _start_daemon(mark: str) -> None:
+    """A grandchild in a session of its own that ignores polite signals and writes its number to `mark`."""
+    if os.fork():
+        while not os.path.exists(mark):
+            time.sleep(0.005)
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with open(f"{mark}.aside", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(f"{mark}.aside", mark)
+    time.sleep(3600)
+    os._exit(0)
+
+
+def number(answer: str, problem: Mapping[str, Any]) -> float:
+    """The number of the process it runs in."""
+    return float(os.getpid())
+
+
+def dozes(answer: str, problem: Mapping[str, Any]) -> bool:
+    time.sleep(0.003)
+    return answer == problem["said"]
 
 
 def truth(answer: str, problem: Mapping[str, Any]) -> bool:

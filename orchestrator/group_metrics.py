@@ -1,0 +1,29 @@
+"""What the groups of one step say of themselves."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from trajectories.trajectory import Group
+
+
+def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Rewards, lengths and masked answers of one step, by the names of docs/metrics.md."""
+    trajectories = [t for group in groups for t in group.trajectories]
+    lengths = [t.answer_length for t in trajectories]
+    rewards = [group.rewards for group in groups if group.rewards]
+    graded = [reward for group in rewards for reward in group]
+    values = {
+        "tokens": float(sum(lengths)),
+        "answer_length": float(np.mean(lengths)),
+        "truncated": float(np.mean([t.finish_reason == "length" for t in trajectories])),
+        "masked": float(sum(t.reward is None for t in trajectories)),
+    }
+    if graded:
+        values |= {
+            "reward": float(np.mean(graded)),
+            "reward_std": float(np.mean([np.std(group) for group in rewards])),
+            "solved_groups": float(np.mean([max(group) >= 1.0 for group in rewards])),
+            "zero_signal_groups": float(np.mean([max(group) == min(group) for group in rewards])),
+        }
+    return values
