@@ -1,5 +1,6 @@
 """Warm start: a policy from nothing, through the learner, that loads like any other."""
 
+import json
 import math
 from pathlib import Path
 
@@ -94,8 +95,10 @@ def test_an_older_policy_is_replaced_whole_but_nothing_else_is_ever_removed(tmp_
 
 def test_a_task_without_worked_solutions_is_refused(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(f'{{"prompt": "what is {i}+1?", "answer": {i + 1}}}\n' for i in range(40)))
-    cfg = settings(tmp_path, "task.name=dataset", f"task.options.path={rows}")
-    with pytest.raises(ValueError, match=r"^task\.name: must be a task that knows worked solutions"):
+    tests = json.dumps([{"input": "1\n", "output": "2\n", "testtype": "stdin"}])
+    row = {"starter_code": "", "public_test_cases": tests, "private_test_cases": "[]", "metadata": "{}"}
+    rows.write_text("".join(json.dumps(row | {"question_content": f"print {i}"}) + "\n" for i in range(40)))
+    cfg = settings(tmp_path, "task.name=dataset", f"task.options.path={rows}", "task.options.format=livecodebench")
+    with pytest.raises(ValueError, match=r"^task\.options\.format: must be a format whose rows hold right answers"):
         warm_start(cfg, tmp_path / "policy", nothing)
     assert not (tmp_path / "policy").exists()

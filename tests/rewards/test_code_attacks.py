@@ -132,7 +132,7 @@ def test_a_hostile_program_costs_only_itself(case: dict[str, Any]) -> None:
     attack(case)
 
 
-@pytest.mark.ray  # no Ray in it, but minutes on a slow machine
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SLOW, ids=lambda case: case["name"])
 def test_the_rest_of_the_hostile_programs_cost_only_themselves(case: dict[str, Any]) -> None:
     attack(case)

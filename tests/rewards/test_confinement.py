@@ -14,6 +14,8 @@ from boxed_programs import RAW
 
 from rewards.sandbox import system_calls
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 WORKER = """

@@ -27,6 +27,8 @@ from rewards.sandbox import levels
 from rewards.sandbox.box import LEVELS, BoxFailed, Limits, Zygote
 from rewards.sandbox.process_tree import descendants
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = levels.available().level
 HOLDING = [level for level in LEVELS if level <= HERE]

@@ -18,6 +18,8 @@ from rewards.sandbox.pool import Pool
 from rewards.sandbox.process_tree import descendants
 from rewards.verdict import STATUSES, Verdict
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, age INTEGER);
 INSERT INTO users VALUES (1,'Ada',36),(2,'Bo',36),(3,'Cy',41);"""
 GOLD = "SELECT name FROM users ORDER BY id"
