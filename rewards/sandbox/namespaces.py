@@ -29,6 +29,8 @@ STAGE = "/tmp"
 """Any directory: what it held stays reachable through the old root while the view is put together."""
 TMP_SIZE, SHM_SIZE, FILES = "16m", "1m", 4096
 """Bytes and numbers of files of a box's /tmp and /dev/shm."""
+KEPT = "/kept"
+"""Where the view holds what has to be shown again in a box's own /tmp or /dev/shm."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
@@ -85,6 +87,8 @@ def build_view(paths: Sequence[str]) -> None:
     for path, source in real.items():
         if not os.path.lexists(path):
             _show(path, source)
+        if _is_fresh(path) and not os.path.lexists(f"{KEPT}{path}"):
+            _bind(f"{KEPT}{path}", source)
     for name in ("/tmp", "/dev/shm"):
         os.makedirs(name, exist_ok=True)
     call("umount2", b"/old", DETACH)
@@ -93,12 +97,22 @@ def build_view(paths: Sequence[str]) -> None:
     call("syscall", MOUNT_SETATTR, AT_FDCWD, b"/", AT_RECURSIVE, attributes, ctypes.c_size_t(len(attributes)))
 
 
-def freshen() -> None:
-    """In a box: mount and IPC namespaces of its own, with an empty /tmp and /dev/shm; the first is where it works."""
+def _is_fresh(path: str) -> bool:
+    """Whether a box's own /tmp or /dev/shm hides it."""
+    return path.startswith(("/tmp/", "/dev/shm/"))
+
+
+def freshen(paths: Sequence[str]) -> None:
+    """In a box: mount and IPC namespaces of its own, with a /tmp and /dev/shm that hold nothing but those of `paths`
+    that the view shows there (an interpreter installed in /tmp, say); the first is where it works."""
     call("unshare", NEW_MOUNTS | NEW_IPC)
     for place, size in (("/tmp", TMP_SIZE), ("/dev/shm", SHM_SIZE)):
         options = f"mode=1777,size={size},nr_inodes={FILES}"
         mount("tmpfs", place, "tmpfs", NO_SETUID | NO_DEVICES | NO_PROGRAMS, options)
+    for path in filter(_is_fresh, paths):
+        if os.path.isdir(f"{KEPT}{path}") and not os.path.exists(path):
+            os.makedirs(path)
+            mount(f"{KEPT}{path}", path, "", BIND | RECURSIVE, "")
     os.chdir("/tmp")
 
 
@@ -124,12 +138,18 @@ def _outlast(child: int) -> None:
 
 
 def _show(path: str, source: str) -> None:
-    """Bind `source` of the old root at `path`; a link that leads to what is shown already stays a link."""
+    """Show `source` of the old root at `path`; a link that leads to what is shown already stays a link."""
+    if source != path and os.path.exists(source) and os.path.samefile(source, f"/old{source}"):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.symlink(source, path)
+    else:
+        _bind(path, source)
+
+
+def _bind(path: str, source: str) -> None:
+    """Bind `source` of the old root at `path`."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     old = f"/old{source}"
-    if source != path and os.path.exists(source) and os.path.samefile(source, old):
-        os.symlink(source, path)
-        return
     if os.path.isdir(old):
         os.mkdir(path)
     else:

@@ -57,6 +57,7 @@ class Boxes:
         self._users = own_users(self._process)
         files = namespaces.system_files(settings["prefix"], settings["packages"])
         self._fork = os.fork
+        self._files = files
         self._confine = functools.partial(confinement.confine, self._level, files, (), namespaces.DEVICES)
         if self._level == 3:
             enclosure = namespaces.Enclosure()
@@ -136,7 +137,7 @@ class Boxes:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setpgid(0, 0)
         if self._level == 3:
-            namespaces.freshen()
+            namespaces.freshen(self._files)
         limits = request["limits"]
         if self._users:
             user = self._users[request["box"] % len(self._users)]
