@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -522,3 +523,25 @@ def helper(source: str) -> str:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+@pytest.mark.skipif(levels.available().level < 3, reason="namespaces are not to be had here")
+def test_what_an_interpreter_needs_below_tmp_is_shown_there_and_nothing_else_of_tmp(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        (Path(folder) / "module.py").write_text("value = 1")
+        code = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from rewards.sandbox import namespaces
+namespaces.Enclosure()
+namespaces.build_view([{folder!r}])
+namespaces.freshen([{folder!r}])
+print(open({folder!r} + "/module.py").read(), os.listdir("/tmp") == [{Path(folder).name!r}])
+try:
+    open({folder!r} + "/other", "w")
+except OSError:
+    print("read-only")
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        assert done.stdout.split() == ["value", "=", "1", "True", "read-only"], done.stderr
+        assert os.listdir(folder) == ["module.py"]
