@@ -30,7 +30,7 @@ STAGE = "/tmp"
 TMP_SIZE, SHM_SIZE, FILES = "16m", "1m", 4096
 """Bytes and numbers of files of a box's /tmp and /dev/shm."""
 KEPT = "/kept"
-"""Where the view holds what has to be shown again in a box's own /tmp or /dev/shm."""
+"""Where the view holds what a box's own /tmp or /dev/shm hides, for an interpreter or packages installed there."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
@@ -102,17 +102,17 @@ def _is_fresh(path: str) -> bool:
     return path.startswith(("/tmp/", "/dev/shm/"))
 
 
-def freshen(paths: Sequence[str]) -> None:
-    """In a box: mount and IPC namespaces of its own, with a /tmp and /dev/shm that hold nothing but those of `paths`
-    that the view shows there (an interpreter installed in /tmp, say); the first is where it works."""
+def seen_as(path: str) -> str:
+    """Where a box finds what the view shows at `path`."""
+    return f"{KEPT}{path}" if _is_fresh(path) else path
+
+
+def freshen() -> None:
+    """In a box: mount and IPC namespaces of its own, with an empty /tmp and /dev/shm; the first is where it works."""
     call("unshare", NEW_MOUNTS | NEW_IPC)
     for place, size in (("/tmp", TMP_SIZE), ("/dev/shm", SHM_SIZE)):
         options = f"mode=1777,size={size},nr_inodes={FILES}"
         mount("tmpfs", place, "tmpfs", NO_SETUID | NO_DEVICES | NO_PROGRAMS, options)
-    for path in filter(_is_fresh, paths):
-        if os.path.isdir(f"{KEPT}{path}") and not os.path.exists(path):
-            os.makedirs(path)
-            mount(f"{KEPT}{path}", path, "", BIND | RECURSIVE, "")
     os.chdir("/tmp")
 
 

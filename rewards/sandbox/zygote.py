@@ -57,7 +57,6 @@ class Boxes:
         self._users = own_users(self._process)
         files = namespaces.system_files(settings["prefix"], settings["packages"])
         self._fork = os.fork
-        self._files = files
         self._confine = functools.partial(confinement.confine, self._level, files, (), namespaces.DEVICES)
         if self._level == 3:
             enclosure = namespaces.Enclosure()
@@ -137,7 +136,8 @@ class Boxes:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setpgid(0, 0)
         if self._level == 3:
-            namespaces.freshen(self._files)
+            namespaces.freshen()
+            sys.path[:] = map(namespaces.seen_as, sys.path)
         limits = request["limits"]
         if self._users:
             user = self._users[request["box"] % len(self._users)]
