@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from configs.term_weights_schema import Certainty
 from objectives.diagnostics import Stats
 from trajectories.batch import Batch
 from trajectories.trajectory import Grade, Trajectory
@@ -69,6 +70,22 @@ class HostWeights:
     """crc32 of `data`; generators refuse a payload that does not match."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """What a divergence term needs of its anchor besides log-probs: a number [N] from the whole distributions.
+
+    Example: Column(term="divergence", reference="reference", kind="certainty", temperature=4.0)
+    """
+
+    term: str
+    reference: str
+    kind: Literal["reweighted", "certainty"]
+    """The table of `Batch` it goes into, under the name of the term; reweighted reads `Batch.power`."""
+    certainty: Certainty = "negentropy"
+    temperature: float = 0.0
+    """Of the distribution whose certainty it is; 0: that of sampling."""
+
+
 class Generator(Protocol):
     """Samples answers. Jobs run in the background; `collect` hands over what has finished."""
 
@@ -115,9 +132,25 @@ class Grader(Protocol):
 class Reference(Protocol):
     """A frozen policy that scores tokens others generated."""
 
-    async def score(self, batch: Batch) -> Batch:
-        """Fill `logp_reference` of the explored trajectories; stored values of rehearsed ones stay."""
+    async def score(
+        self,
+        batch: Batch,
+        names: Sequence[str] = ("reference",),
+        hidden: Sequence[str] = (),
+        columns: Sequence[Column] = (),
+    ) -> Batch:
+        """Fill the log-probs of the references `names` on explored trajectories: `logp_reference` of the main one,
+        where stored values of rehearsed trajectories stay, and `anchors` of the others; the final hidden states of
+        the references `hidden`; and `columns` on explored trajectories."""
         ...
+
+    async def move(self, name: str, info: WeightsInfo, weights: Any, share: float) -> None:
+        """Take the reference so far towards the weights (HostWeights, or a Ray reference to them) of a learner."""
+        ...
+
+    async def save(self, folder: str) -> None: ...
+
+    async def load(self, folder: str) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -125,8 +158,13 @@ class Reference(Protocol):
 class Learner(Protocol):
     """The policy being trained."""
 
-    async def update(self, batch: Batch, coefficient: float) -> Stats:
-        """One optimizer step (or several, if configured) on the whole batch."""
+    async def score(self, batch: Batch) -> Batch:
+        """Fill what the policy says of the batch before its first update: `logp_old`, `entropy_old`, `distance` of the
+        divergence terms whose weights ask for it, and `value_old` where there is a critic."""
+        ...
+
+    async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
+        """One optimizer step (or several, if configured) on the whole batch; `coefficients` of the divergence terms."""
         ...
 
     async def connect(self, generators: Sequence[Generator]) -> None:
@@ -135,6 +173,10 @@ class Learner(Protocol):
 
     async def publish(self, version: int) -> None:
         """Every connected generator serves these weights as `version` when this returns."""
+        ...
+
+    async def lead(self, reference: Reference, name: str, share: float) -> None:
+        """Have the reference follow: share * policy + (1 - share) * reference, from float32 weights."""
         ...
 
     async def save(self, folder: str) -> None:

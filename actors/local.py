@@ -1,12 +1,13 @@
 """The roles in this process: the same contracts as over Ray, for tests, debugging and bit-for-bit repeatable runs."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from actors.contracts import Generator, WeightsInfo
-from actors.learner import FsdpLearner, plan_updates
-from actors.reference import FrozenReference
+from actors.contracts import Column, Generator, Reference, WeightsInfo
+from actors.learner import FsdpLearner
+from actors.reference import References
+from actors.shares import plan_scores, plan_updates, with_scores
 from objectives.diagnostics import Stats
 from trajectories.batch import Batch
 
@@ -29,9 +30,13 @@ class LocalLearner:
         self.learner, self.checksum = learner, checksum
         self.generators: list[Generator] = []
 
-    async def update(self, batch: Batch, coefficient: float) -> Stats:
+    async def score(self, batch: Batch) -> Batch:
+        divided, [parts] = plan_scores(batch, self.learner.config, 1)
+        return with_scores(batch, divided, [await asyncio.to_thread(self.learner.score, parts)])
+
+    async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
         [updates] = plan_updates(batch, self.learner.config, 1)
-        return await asyncio.to_thread(self.learner.update, updates, coefficient)
+        return await asyncio.to_thread(self.learner.update, updates, coefficients)
 
     async def connect(self, generators: Sequence[Generator]) -> None:
         self.generators = list(generators)
@@ -41,6 +46,10 @@ class LocalLearner:
         weights = await asyncio.to_thread(self.learner.weights, version, self.checksum)
         assert weights is not None
         await publish_by_host(self.generators, weights, version)
+
+    async def lead(self, reference: Reference, name: str, share: float) -> None:
+        weights = await asyncio.to_thread(self.learner.weights, 0, False, "float32")
+        await reference.move(name, self.learner.weights_info("float32"), weights, share)
 
     async def save(self, folder: str) -> None:
         await asyncio.to_thread(self.learner.save, folder)
@@ -53,11 +62,26 @@ class LocalLearner:
 
 
 class LocalReference:
-    def __init__(self, reference: FrozenReference) -> None:
-        self.reference = reference
+    def __init__(self, references: References) -> None:
+        self.references = references
 
-    async def score(self, batch: Batch) -> Batch:
-        return await asyncio.to_thread(self.reference.score, batch)
+    async def score(
+        self,
+        batch: Batch,
+        names: Sequence[str] = ("reference",),
+        hidden: Sequence[str] = (),
+        columns: Sequence[Column] = (),
+    ) -> Batch:
+        return await asyncio.to_thread(self.references.score, batch, names, hidden, columns)
+
+    async def move(self, name: str, info: WeightsInfo, weights: Any, share: float) -> None:
+        await asyncio.to_thread(self.references.move, name, info, weights, share)
+
+    async def save(self, folder: str) -> None:
+        await asyncio.to_thread(self.references.save, folder)
+
+    async def load(self, folder: str) -> None:
+        await asyncio.to_thread(self.references.load, folder)
 
     async def close(self) -> None:
         pass

@@ -3,8 +3,10 @@
 Axes: N tokens of the batch, M trained tokens (mask True), B trajectories, V vocabulary, D hidden.
 """
 
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +14,30 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
+from actors.value_heads import ValueHeads
+from objectives.batch_sinkhorn import answer_blocks
 from trajectories.batch import Batch
 
 disable_progress_bar()  # loading a shard is not worth a line on the run's console
+
+
+Reader = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(logits [C, V] at the sampling temperature, the tokens drawn [C], their places in [N]) -> float32 [C]."""
+
+
+class Scored(NamedTuple):
+    """What a policy says of the tokens of a batch. A tuple, in which FSDP finds the tensors to hook."""
+
+    logp: Tensor
+    """float32 [N], nats at the sampling temperature, with gradient."""
+    entropy: Tensor
+    """float32 [N], nats, of the distributions the tokens came from; with gradient if the policy was told so."""
+    read: dict[str, Tensor]
+    """float32 [N] for each reader."""
+    hidden: Tensor | None = None
+    """[N, D]: the states from which the tokens are predicted."""
+    values: Tensor | None = None
+    """float32 [B, heads] by the critic, with gradient to its heads alone."""
 
 
 class Policy(nn.Module):
@@ -24,7 +47,16 @@ class Policy(nn.Module):
     `learner.layout` for a packed layout of a model that cannot tell packed trajectories apart.
     """
 
-    def __init__(self, model: Any, *, layout: str, logits_chunk: int, temperature: float) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        layout: str,
+        logits_chunk: int,
+        temperature: float,
+        entropy_gradient: bool = False,
+        critic: ValueHeads | None = None,
+    ) -> None:
         super().__init__()
         if layout == "pack" and not _packs(model):
             kind = type(model).__name__
@@ -35,27 +67,43 @@ class Policy(nn.Module):
         self.layout = layout
         self.logits_chunk = logits_chunk
         self.temperature = temperature
+        self.entropy_gradient = entropy_gradient
+        self.critic = critic
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Log-probs of the batch's tokens given what precedes them, and entropies of the distributions they came from.
+    @property
+    def log_vocabulary(self) -> float:
+        """log V, in nats."""
+        return math.log(self.model.config.vocab_size)
 
-        Both are float32 [N] in nats at the sampling temperature, and 0 where the mask is False. Only the log-probs
-        carry a gradient.
+    @property
+    def width(self) -> int:
+        """D, of the hidden states."""
+        return int(self.model.get_output_embeddings().weight.shape[-1])
+
+    def forward(self, batch: Batch, readers: Mapping[str, Reader] | None = None, keep_hidden: bool = False) -> Scored:
+        """What the policy says of the batch's tokens given what precedes them; 0 where the mask is False.
+
+        `readers` are asked with every chunk of logits there is, by name; `keep_hidden` keeps the final hidden states.
         """
         rows = batch.mask.nonzero().squeeze(1)  # [M]
-        hidden = self._hidden(batch, rows)  # [M, D]
-        targets = batch.tokens[rows]
-        parts = [
-            self._score_chunk(h, t)
-            for h, t in zip(hidden.split(self.logits_chunk), targets.split(self.logits_chunk), strict=True)
-        ]
-        logp = torch.cat([part[0] for part in parts])
-        entropy = torch.cat([part[1] for part in parts])
-        blank = torch.zeros(len(batch.tokens), device=logp.device)
-        return blank.index_put((rows,), logp), blank.index_put((rows,), entropy)
+        read_at = [] if self.critic is None else [self.critic.places(batch)]
+        hidden, *at_places = self._hidden(batch, rows, *read_at)
+        values = None if self.critic is None else self.critic(at_places[0])
+        columns: dict[str, list[Tensor]] = {}
+        place, size = answer_blocks(batch.seq[rows])
+        sizes = chunk_sizes(size[place == 0].tolist(), self.logits_chunk)
+        for part, at in zip(hidden.split(sizes), rows.split(sizes), strict=True):
+            for name, column in self._read_chunk(part, batch.tokens[at], at, readers or {}).items():
+                columns.setdefault(name, []).append(column)
+        blank = torch.zeros(len(batch.tokens), device=hidden.device)
+        whole = {name: blank.index_put((rows,), torch.cat(parts)) for name, parts in columns.items()}
+        states = None
+        if keep_hidden:
+            states = hidden.new_zeros(len(batch.tokens), hidden.shape[-1]).index_put((rows,), hidden)
+        return Scored(logp=whole.pop("logp"), entropy=whole.pop("entropy"), read=whole, hidden=states, values=values)
 
-    def _hidden(self, batch: Batch, rows: Tensor) -> Tensor:
-        """Final hidden states [M, D] from which the tokens at `rows` are predicted."""
+    def _hidden(self, batch: Batch, rows: Tensor, *places: Tensor) -> list[Tensor]:
+        """Final hidden states [M, D] from which the tokens at `rows` are predicted; and those [P, D] at `places`."""
         lengths = batch.lengths
         starts = lengths.cumsum(0) - lengths
         position = torch.arange(len(batch.tokens), device=batch.tokens.device) - starts[batch.seq]
@@ -64,26 +112,47 @@ class Policy(nn.Module):
         if self.layout == "pack":
             # One row; positions restart with each trajectory, which is how transformers tells them apart.
             states = body(input_ids=batch.tokens[None], position_ids=position[None], use_cache=False)
-            return states.last_hidden_state[0, rows - 1]
+            return [states.last_hidden_state[0, at] for at in (rows - 1, *places)]
         # Right-padded rows: causal attention never looks at the padding after a token, so no mask is needed.
         padded = batch.tokens.new_zeros(len(lengths), int(lengths.max()))
         padded[batch.seq, position] = batch.tokens
         states = body(input_ids=padded, use_cache=False)
-        return states.last_hidden_state[batch.seq[rows], position[rows] - 1]
+        return [states.last_hidden_state[batch.seq[at], position[at]] for at in (rows - 1, *places)]
 
-    def _score_chunk(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies [chunk]; the chunk's logits are recomputed in the backward pass, not kept."""
+    def _read_chunk(
+        self, hidden: Tensor, targets: Tensor, rows: Tensor, readers: Mapping[str, Reader]
+    ) -> dict[str, Tensor]:
+        """Columns [chunk]; the chunk's logits are recomputed in the backward pass, not kept."""
         if torch.is_grad_enabled():
-            return checkpoint(self._logits_to_logps, hidden, targets, use_reentrant=False)  # type: ignore[no-any-return]
-        return self._logits_to_logps(hidden, targets)
+            arguments = (hidden, targets, rows, readers)
+            return checkpoint(self._read_logits, *arguments, use_reentrant=False)  # type: ignore[no-any-return]
+        return self._read_logits(hidden, targets, rows, readers)
 
-    def _logits_to_logps(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _read_logits(
+        self, hidden: Tensor, targets: Tensor, rows: Tensor, readers: Mapping[str, Reader]
+    ) -> dict[str, Tensor]:
         head = self.model.get_output_embeddings()
-        logps = torch.log_softmax(head(hidden).float() / self.temperature, dim=-1)  # [chunk, V]
+        logits = head(hidden).float() / self.temperature  # [chunk, V]
+        logps = torch.log_softmax(logits, dim=-1)
         taken = logps.gather(-1, targets[:, None]).squeeze(-1)
-        with torch.no_grad():  # behind the last step that has a gradient, so that the recomputation stops before it
+        # What has no gradient stands behind the last step that has one, so that the recomputation stops before it.
+        read = {name: reader(logits, targets, rows) for name, reader in readers.items()}
+        with torch.set_grad_enabled(self.entropy_gradient and torch.is_grad_enabled()):
             entropy = -(logps.exp() * logps).sum(-1)
-        return taken, entropy
+        return {**read, "logp": taken, "entropy": entropy}
+
+
+def chunk_sizes(blocks: Sequence[int], limit: int) -> list[int]:
+    """Tokens of each chunk, at most `limit`, for blocks of so many tokens in a row: whole ones, but for a block that is
+    longer than the limit; a chunk of 0 where there is none."""
+    sizes = [0]
+    for block in blocks:
+        for piece in (min(limit, block - start) for start in range(0, block, limit)):
+            if sizes[-1] + piece <= limit:
+                sizes[-1] += piece
+            else:
+                sizes.append(piece)
+    return sizes
 
 
 @torch.no_grad()

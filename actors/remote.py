@@ -8,18 +8,19 @@ import contextlib
 import importlib
 import inspect
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import ray
 import torch
+from torch import Tensor
 
-from actors.contracts import Finished, GenerationJob, Generator, GradeTask, HostWeights, WeightsInfo
-from actors.learner import plan_updates
+from actors.contracts import Column, Finished, GenerationJob, Generator, GradeTask, HostWeights, Reference, WeightsInfo
 from actors.local import connect_by_host, publish_by_host
+from actors.shares import plan_scores, plan_updates, with_scores
 from actors.transfer_client import TransferClient
-from configs.schema import LearnerConfig
+from configs.learner_schema import LearnerConfig
 from objectives.diagnostics import Stats, merge
 from trajectories.batch import Batch
 from trajectories.trajectory import Grade
@@ -169,20 +170,56 @@ class RemoteGrader(Handle):
         return await self.call("stats")  # type: ignore[no-any-return]
 
 
+SCORED_TABLES = ("anchors", "hidden", "reweighted", "certainty")
+"""What a reference fills besides `logp_reference`."""
+
+
+def _main(batch: Batch) -> Tensor:
+    assert batch.logp_reference is not None
+    return batch.logp_reference
+
+
 class RemoteReference:
-    """Any number of actors with the same frozen policy; each scores a share of the batch's trajectories."""
+    """Any number of actors with the same policies; each scores a share of the batch's trajectories."""
 
     def __init__(self, handles: Sequence[Handle]) -> None:
         self.handles = list(handles)
 
-    async def score(self, batch: Batch) -> Batch:
+    async def score(
+        self,
+        batch: Batch,
+        names: Sequence[str] = ("reference",),
+        hidden: Sequence[str] = (),
+        columns: Sequence[Column] = (),
+    ) -> Batch:
         count = len(self.handles)
         shares = [list(range(i, len(batch.route), count)) for i in range(min(count, len(batch.route)))]
-        calls = [handle.call("score", batch.select(share)) for handle, share in zip(self.handles, shares, strict=False)]
-        logps = torch.zeros(len(batch.tokens))
-        for share, scored in zip(shares, await asyncio.gather(*calls), strict=True):
-            logps[batch.token_rows(share)] = scored.logp_reference
-        return replace(batch, logp_reference=logps)
+        calls = [
+            handle.call("score", batch.select(share), list(names), list(hidden), list(columns))
+            for handle, share in zip(self.handles, shares, strict=False)
+        ]
+        scored = await asyncio.gather(*calls)
+        rows = torch.cat([batch.token_rows(share) for share in shares])
+
+        def whole(parts: Sequence[Tensor]) -> Tensor:
+            joined = torch.cat(list(parts))
+            return torch.empty_like(joined).index_copy(0, rows, joined)
+
+        tables: dict[str, Any] = {
+            table: {name: whole([getattr(part, table)[name] for part in scored]) for name in getattr(scored[0], table)}
+            for table in SCORED_TABLES
+        }
+        main = None if scored[0].logp_reference is None else whole([_main(part) for part in scored])
+        return replace(batch, logp_reference=main, **tables)
+
+    async def move(self, name: str, info: WeightsInfo, weights: Any, share: float) -> None:
+        await asyncio.gather(*(handle.call("move", name, info, weights, share) for handle in self.handles))
+
+    async def save(self, folder: str) -> None:
+        await self.handles[0].call("save", folder)
+
+    async def load(self, folder: str) -> None:
+        await asyncio.gather(*(handle.call("load", folder) for handle in self.handles))
 
     async def close(self) -> None:
         await asyncio.gather(*(handle.close() for handle in self.handles))
@@ -201,9 +238,14 @@ class RemoteLearner:
     async def _all(self, method: str, *arguments: Any) -> list[Any]:
         return list(await asyncio.gather(*(rank.call(method, *arguments) for rank in self.ranks)))
 
-    async def update(self, batch: Batch, coefficient: float) -> Stats:
+    async def score(self, batch: Batch) -> Batch:
+        divided, shares = plan_scores(batch, self.config, len(self.ranks))
+        calls = [rank.call("score", share) for rank, share in zip(self.ranks, shares, strict=True)]
+        return with_scores(batch, divided, await asyncio.gather(*calls))
+
+    async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
         shares = plan_updates(batch, self.config, len(self.ranks))
-        calls = [rank.call("update", share, coefficient) for rank, share in zip(self.ranks, shares, strict=True)]
+        calls = [rank.call("update", share, coefficients) for rank, share in zip(self.ranks, shares, strict=True)]
         return merge(*await asyncio.gather(*calls))
 
     async def connect(self, generators: Sequence[Generator]) -> None:
@@ -229,6 +271,13 @@ class RemoteLearner:
         first, *others = [rank.send("weights", version, self.checksum) for rank in self.ranks]
         await asyncio.gather(*(r.wait(o, "weights") for r, o in zip(self.ranks[1:], others, strict=True)))
         await publish_by_host(self.generators, first, version)
+
+    async def lead(self, reference: Reference, name: str, share: float) -> None:
+        """Rank 0's weights lie in Ray's object store, from which every reference actor reads them."""
+        info = await self.ranks[0].call("weights_info", "float32")
+        first, *others = [rank.send("weights", 0, False, "float32") for rank in self.ranks]
+        await asyncio.gather(*(r.wait(o, "weights") for r, o in zip(self.ranks[1:], others, strict=True)))
+        await reference.move(name, info, first, share)
 
     async def save(self, folder: str) -> None:
         await self._all("save", folder)

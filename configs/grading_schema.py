@@ -11,7 +11,8 @@ class GraderConfig:
     """Answers one grader judges at a time; it keeps a process for each verifier in use and each of them."""
     timeout_s: float = 6.0
     """Wall seconds one answer may take, the wait for a worker not counted; its worker is killed then. Verifiers of ours
-    have limits below it (countdown 1, math 3, sql 5); that of code comes from the problem's own time limits alone."""
+    have limits below it (countdown and scratchpad_sum 1, math 3, sql 5); that of code comes from the problem's own
+    time limits alone."""
     canary_every_s: float = 300.0
     """Seconds between two tests of each verifier in use by a right and a wrong answer, among the answers it judges."""
 

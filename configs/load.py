@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import OmegaConf
@@ -29,11 +30,17 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
     for layer in layers:
         _refuse_unknown_keys(OmegaConf.to_container(layer), Config, "")
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *layers))
+        config = OmegaConf.to_object(OmegaConf.merge(_defaults(), *layers))
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from None
     assert isinstance(config, Config)
     return config
+
+
+@cache
+def _defaults() -> Any:
+    """Never changed: merging copies it."""
+    return OmegaConf.structured(Config)
 
 
 def presets(kind: str) -> list[str]:
@@ -91,3 +98,6 @@ def _refuse_unknown_keys(node: Any, schema: type, prefix: str) -> None:
             raise ValueError(f"{prefix}{key}: must be a value, and a finite one, got {value!r}")
         if is_dataclass(hints[key]):
             _refuse_unknown_keys(value, hints[key], f"{prefix}{key}.")  # type: ignore[arg-type]
+        elif isinstance(value, dict) and get_origin(hints[key]) is dict and is_dataclass(get_args(hints[key])[1]):
+            for name, section in value.items():
+                _refuse_unknown_keys(section, get_args(hints[key])[1], f"{prefix}{key}.{name}.")

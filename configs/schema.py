@@ -8,8 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from configs.checks import require
+from configs.divergence_schema import DivergenceName
 from configs.grading_schema import GraderConfig, SandboxConfig
+from configs.learner_schema import LearnerConfig
 from configs.objective_schema import ObjectiveConfig
+from configs.reference_schema import ReferenceConfig
+from configs.replay_schema import ReplayConfig
+from configs.supervised_schema import check_supervised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +30,8 @@ class PolicyConfig:
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
     name: str = "countdown"
-    """A name of `tasks/registry.py`: countdown, sql_questions, programs, dataset (rows of files), or mixture."""
+    """A name of `tasks/registry.py`: countdown, scratchpad_addition, sql_questions, programs, dataset (rows of files),
+    or mixture."""
     options: dict[str, Any] = field(default_factory=dict)
     """Fields of the task's own dataclass, checked by the task."""
     verifier: str = ""
@@ -48,12 +54,16 @@ class SamplingConfig:
     """0: off."""
     max_prompt_tokens: int = 512
     """A longer prompt is skipped and counted."""
+    max_refills: int = 0
+    """DAPO's dynamic sampling (arXiv:2503.14476): groups whose rewards are all equal are dropped and replaced by fresh
+    prompts, at most this many times groups_per_step in one step; what is left then is used as it is. 0: off."""
     max_new_tokens: int = 32
 
     def __post_init__(self) -> None:
         require(self.group_size > 0, "sampling.group_size", "must be positive", self.group_size)
         require(self.temperature >= 0.01, "sampling.temperature", "must be at least 0.01", self.temperature)
         require(self.max_prompt_tokens > 0, "sampling.max_prompt_tokens", "must be positive", self.max_prompt_tokens)
+        require(self.max_refills >= 0, "sampling.max_refills", "must not be negative", self.max_refills)
         require(self.max_new_tokens > 0, "sampling.max_new_tokens", "must be positive", self.max_new_tokens)
         rule = (
             "truncated sampling biases every importance ratio (the learner's log-probs cover the whole vocabulary) "
@@ -94,39 +104,6 @@ class RehearsalConfig:
             f"must be between 1 and rehearsal.answers ({self.answers})",
             self.threshold,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearnerConfig:
-    learning_rate: float = 3e-4
-    weight_decay: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    warmup_steps: int = 0
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
-    """Decay of the learning rate to 0 at the last step, after the warm-up."""
-    max_grad_norm: float = 1.0
-    updates_per_batch: int = 1
-    """Optimizer updates that share a batch; above 1 the trajectories are dealt into that many parts."""
-    token_budget: int = 16_384
-    """Padded tokens of one microbatch."""
-    logits_chunk: int = 1_024
-    """Tokens whose logits exist at a time: memory is this times the vocabulary, whatever the batch."""
-    layout: Literal["pad", "pack"] = "pad"
-    """How a microbatch meets the model: right-padded rows (CPU), or one row with restarting positions (GPU)."""
-    gradient_checkpointing: bool = False
-    max_skipped_in_a_row: int = 3
-    """Stop the run after this many successive steps with a non-finite loss or gradient."""
-
-    def __post_init__(self) -> None:
-        require(self.learning_rate > 0, "learner.learning_rate", "must be positive", self.learning_rate)
-        require(self.weight_decay >= 0, "learner.weight_decay", "must not be negative", self.weight_decay)
-        require(0 <= self.beta1 < 1, "learner.beta1", "must be in [0, 1)", self.beta1)
-        require(0 <= self.beta2 < 1, "learner.beta2", "must be in [0, 1)", self.beta2)
-        require(self.warmup_steps >= 0, "learner.warmup_steps", "must not be negative", self.warmup_steps)
-        require(self.max_grad_norm > 0, "learner.max_grad_norm", "must be positive", self.max_grad_norm)
-        for name in ("updates_per_batch", "token_budget", "logits_chunk", "max_skipped_in_a_row"):
-            require(getattr(self, name) > 0, f"learner.{name}", "must be positive", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +267,10 @@ class WarmStartConfig:
     batch: int = 256
     output: str = ""
     """Directory of the policy to write."""
+    divergence: DivergenceName = "forward_kl"
+    """D(policy || data) at every token of an answer, of which the data is certain; forward_kl: cross entropy."""
+    alpha: float = 0.2
+    """The parameter of a family, as in `objective.divergence.alpha`."""
     hidden_size: int = 96
     layers: int = 3
     heads: int = 3
@@ -298,6 +279,8 @@ class WarmStartConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "hidden_size", "layers", "heads", "intermediate_size"):
             require(getattr(self, name) > 0, f"warm_start.{name}", "must be positive", getattr(self, name))
+        check_supervised("warm_start.divergence", self.divergence, "warm_start.alpha", self.alpha)
+        require(0 < self.alpha < 1, "warm_start.alpha", "must be in (0, 1)", self.alpha)
         require(
             self.hidden_size % (2 * self.heads) == 0,
             "warm_start.hidden_size",
@@ -327,10 +310,13 @@ class Config:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     reference_path: str = ""
     """Directory of the reference policy; empty: the starting policy."""
+    references: dict[str, ReferenceConfig] = field(default_factory=dict)
+    """Further references by names of your own, for `objective.divergence.anchor`."""
     task: TaskConfig = field(default_factory=TaskConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     grader: GraderConfig = field(default_factory=GraderConfig)
@@ -349,7 +335,19 @@ class Config:
         require(self.lag >= 0, "lag", "must not be negative", self.lag)
         require(self.groups_per_step > 0, "groups_per_step", "must be positive", self.groups_per_step)
         require(self.seed >= 0, "seed", "must not be negative", self.seed)
-        if self.objective.advantage != "mean_only":
+        for anchor in self.objective.hidden_anchors:
+            moves = anchor in self.references and self.references[anchor].moves
+            rule = f"must be a reference that does not move, got '{anchor}', for objective.divergence.wiring"
+            require(not moves, "objective.divergence.anchor", rule, "vocabulary")
+        for anchor in {*self.objective.anchors, *self.objective.hidden_anchors}:
+            rule = f"must be 'reference', 'old' or one of references ({', '.join(self.references) or 'none'})"
+            require(anchor in ("reference", *self.references), "objective.divergence.anchor", rule, anchor)
+        blocks = any(term.name == "batch_sinkhorn" for term in self.objective.terms.values())
+        rule = "must be at least 32 for batch_sinkhorn, whose blocks of 32 tokens have to fit into a chunk"
+        require(not blocks or self.learner.logits_chunk >= 32, "learner.logits_chunk", rule, self.learner.logits_chunk)
+        taken = [name for name in self.references if name in ("reference", "old")]
+        require(not taken, "references", "must not be named 'reference' or 'old'", taken)
+        if self.objective.advantage not in ("mean_only", "global_whiten", "critic", "none"):
             require(
                 self.sampling.group_size > 1,
                 "sampling.group_size",
@@ -362,6 +360,9 @@ class Config:
             "must be 'sampler' when lag is above 0 (the learner's log-probs ignore staleness)",
             self.objective.old_policy,
         )
+        several = self.objective.replays or self.task.name == "mixture"
+        rule = "must be 0 without a mixture or objective.replay_weight: there are no two objectives to weigh"
+        require(several or not self.objective.recap.window, "objective.recap.window", rule, self.objective.recap.window)
         require(
             self.placement.kind == "ray" or self.generator.engine == "transformers",
             "generator.engine",
@@ -380,3 +381,9 @@ class Config:
             "must be 1 when placement.kind is 'in_process'",
             self.placement.learners,
         )
+
+    @property
+    def scores_first(self) -> bool:
+        """Whether the learner has to score a batch before its first update of it."""
+        several = self.learner.updates_per_batch > 1 and self.objective.old_policy == "learner"
+        return several or self.objective.scores_first

@@ -6,7 +6,8 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from configs.objective_schema import Advantage
+from configs.objective_schema import Advantage, OverlongConfig
+from trajectories.batch import Batch
 
 EPSILON = 1e-6
 """Added to the standard deviation, as in the authors' code of GRPO."""
@@ -32,7 +33,56 @@ def leave_one_out(reward: Tensor) -> Tensor:
     return reward - (reward.sum() - reward) / (len(reward) - 1)
 
 
-ADVANTAGES: dict[str, Callable[[Tensor], Tensor]] = {name: globals()[name] for name in get_args(Advantage)}
+def global_whiten(reward: Tensor) -> Tensor:
+    """r itself: REINFORCE++ (arXiv:2501.03262) whitens over all tokens of the batch afterwards (`whiten`)."""
+    return reward
+
+
+def group_mean_global_whiten(reward: Tensor) -> Tensor:
+    """r - mean over one group [G], whitened over the batch afterwards: REINFORCE++-baseline, arXiv:2501.03262."""
+    return mean_only(reward)
+
+
+def best_of_n(reward: Tensor) -> Tensor:
+    """G, shared among the best answers of one group [G], 0 for the others, and 0 for all where none has a positive
+    reward: with ratio=none the cross entropy of the best answer, or its mean over equals. SuperHF, arXiv:2310.16763.
+    """
+    best = (reward == reward.max()) & (reward > 0)
+    return best * (len(reward) / best.sum().clamp(min=1))
+
+
+def none(reward: Tensor) -> Tensor:
+    """0 for every answer [G]: only divergence terms are learned from, as in pure distillation."""
+    return torch.zeros_like(reward)
+
+
+ADVANTAGES: dict[str, Callable[[Tensor], Tensor]] = {
+    name: globals()[name] for name in get_args(Advantage) if name not in ("target", "critic")
+}
+WHITEN_EPSILON = 1e-8
+
+
+def whiten(advantage: Tensor, tokens: Tensor) -> Tensor:
+    """(A - mean) / sqrt(var + 1e-8) over the `tokens` [N] of the whole batch; 0 elsewhere. Var with M - 1."""
+    result = torch.zeros_like(advantage)
+    chosen = advantage[tokens]
+    if len(chosen) > 1:
+        result[tokens] = (chosen - chosen.mean()) / (chosen.var() + WHITEN_EPSILON).sqrt()
+    return result
+
+
+def overlong_penalty(lengths: Tensor, cfg: OverlongConfig) -> Tensor:
+    """[B]: 0 down to -1 as answers of `lengths` [B] tokens use up the cache before the limit. DAPO, equation 13."""
+    if not cfg.limit:
+        return torch.zeros(lengths.shape)
+    cache = cfg.share * cfg.limit
+    return ((cfg.limit - cache - lengths) / cache).clamp(-1, 0)
+
+
+def shaped_reward(batch: Batch, cfg: OverlongConfig) -> Tensor:
+    """[B]: the reward of each answer with its overlong penalty; NaN where there is none."""
+    lengths = torch.bincount(batch.seq[batch.on_route("explore")], minlength=len(batch.group))
+    return batch.reward + overlong_penalty(lengths, cfg)
 
 
 def advantages(reward: Tensor, group: Tensor, name: Advantage) -> Tensor:

@@ -1,26 +1,17 @@
-"""f-divergences D_f(policy || reference) = E_reference[f(u)], u = pi / pi_reference, and what their estimators do.
+"""f-divergences D_f(policy || anchor) = E_anchor[f(u)], u = pi / pi_anchor.
 
-To add one: write its function here, add the name to `configs.objective_schema.DivergenceName`, and test it. Every
-estimator is made of three numbers per token, f(u), f'(u) - f'(1) and f'(1), so none of them knows a divergence by name
-(k2, and k3 on the policy's own answers, are written for the reverse KL, and the config allows them for nothing else).
-All values are in nats per token, at the prefixes visited. Derivations: f-DPG, arXiv:2302.08215.
+To add one: write its function here, add the name to `configs.divergence_schema.DivergenceName`, and test it.
+`objectives/estimators.py` makes every estimator out of the three numbers a function returns.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
-import torch
 from torch import Tensor
 
-from configs.objective_schema import DivergenceConfig, DivergenceName
-from objectives.ratios import ratio_of
-
-HIGHEST = 20.0
-"""Bound on log u where u appears: beyond it one token, weighted u, would own the whole step without saying more."""
-LOWEST = -40.0
-"""Bound on log u where 1/u appears (the policy's own answers): e^40 and its square, which the gradient norm takes, are
-finite in float32. Stored answers need no lower bound."""
+from configs.divergence_schema import VOCABULARY_ONLY, DivergenceName
 
 
 @dataclass(frozen=True)
@@ -39,6 +30,16 @@ class AtRatio:
     def above_tangent(self) -> Tensor:
         """f(u) - f'(1)(u - 1): never negative, and of the same mean as f(u) on answers of the reference."""
         return self.value - self.slope_at_one * self.log_u.expm1()
+
+
+LOWEST = -20.0
+"""Bound on log u where 1/u appears: e^40, its square in Neyman's divergence, and the square of that, which the gradient
+norm takes, are finite in float32."""
+
+
+def bounded(log_ratio: Tensor, low: float, high: float) -> Tensor:
+    """`log_ratio` clamped in value while its gradient passes: a token beyond the bound is still pulled back."""
+    return log_ratio + (log_ratio.clamp(low, high) - log_ratio).detach()
 
 
 def reverse_kl(log_u: Tensor, alpha: float) -> AtRatio:
@@ -64,100 +65,65 @@ def alpha(log_u: Tensor, alpha: float) -> AtRatio:
     return AtRatio(log_u=log_u, value=value, slope=-(-alpha * log_u).expm1() / alpha, slope_at_one=0.0)
 
 
+def generalised_jensen_shannon(log_u: Tensor, alpha: float) -> AtRatio:
+    """b KL(anchor || m) + (1 - b) KL(policy || m), m = b anchor + (1 - b) policy, b = alpha: GKD, arXiv:2306.13649."""
+    log_middle = ((1 - alpha) * log_u.expm1()).log1p()
+    slope = (1 - alpha) * (log_u - log_middle)
+    return AtRatio(log_u=log_u, value=log_u.exp() * slope - alpha * log_middle, slope=slope, slope_at_one=0.0)
+
+
+def total_variation(log_u: Tensor, alpha: float) -> AtRatio:
+    """f(u) = |u - 1| / 2: its slope is +-1/2 whatever the distance."""
+    return AtRatio(log_u=log_u, value=log_u.expm1().abs() / 2, slope=log_u.sign() / 2, slope_at_one=0.0)
+
+
+def chi_squared(log_u: Tensor, alpha: float) -> AtRatio:
+    """f(u) = (u - 1)^2, Pearson's chi2(policy || anchor): punishes what the policy makes likelier than the anchor."""
+    above = log_u.expm1()
+    return AtRatio(log_u=log_u, value=above.square(), slope=2 * above, slope_at_one=0.0)
+
+
+def neyman(log_u: Tensor, alpha: float) -> AtRatio:
+    """f(u) = (u - 1)^2 / u, Neyman's chi2(anchor || policy): strongly mass-covering."""
+    log_u = bounded(log_u, LOWEST, math.inf)
+    value = log_u.expm1() + (-log_u).expm1()  # u + 1/u - 2
+    return AtRatio(log_u=log_u, value=value, slope=-(-2 * log_u).expm1(), slope_at_one=0.0)
+
+
+def hellinger(log_u: Tensor, alpha: float) -> AtRatio:
+    """f(u) = (sqrt(u) - 1)^2, the squared Hellinger distance: between covering and seeking, at most 2."""
+    value = (log_u / 2).expm1().square()
+    return AtRatio(log_u=log_u, value=value, slope=-(-log_u / 2).expm1(), slope_at_one=0.0)
+
+
+def jeffreys(log_u: Tensor, alpha: float) -> AtRatio:
+    """f(u) = (u - 1) log u: the forward and the reverse KL together."""
+    return AtRatio(log_u=log_u, value=log_u.expm1() * log_u, slope=log_u - (-log_u).expm1(), slope_at_one=0.0)
+
+
+def tsallis(log_u: Tensor, alpha: float) -> AtRatio:
+    """f(u) = (u^q - u) / (q - 1), q = alpha: Tsallis KL, arXiv:2301.11476; q = 1 the reverse KL, q = 2 chi-squared."""
+    if alpha == 1:
+        return reverse_kl(log_u, alpha)
+    value = ((alpha * log_u).expm1() - log_u.expm1()) / (alpha - 1)
+    slope = alpha * ((alpha - 1) * log_u).expm1() / (alpha - 1)
+    return AtRatio(log_u=log_u, value=value, slope=slope, slope_at_one=1.0)
+
+
+def skew_kl(log_u: Tensor, alpha: float) -> AtRatio:
+    """KL(anchor || a anchor + (1 - a) policy), DistiLLM's SKL, arXiv:2402.03898: covering, at most log(1 / a)."""
+    log_middle = ((1 - alpha) * log_u.expm1()).log1p()
+    slope = -(1 - alpha) * (-log_middle).expm1()
+    return AtRatio(log_u=log_u, value=-log_middle, slope=slope, slope_at_one=-(1 - alpha))
+
+
+def skew_reverse_kl(log_u: Tensor, alpha: float) -> AtRatio:
+    """KL(policy || (1 - a) anchor + a policy), DistiLLM's SRKL, arXiv:2402.03898: seeking, at most log(1 / a)."""
+    log_middle = (alpha * log_u.expm1()).log1p()
+    slope = log_u - log_middle + (1 - alpha) * (-log_middle).expm1()
+    return AtRatio(log_u=log_u, value=log_u.exp() * (log_u - log_middle), slope=slope, slope_at_one=1 - alpha)
+
+
 DIVERGENCES: dict[str, Callable[[Tensor, float], AtRatio]] = {
-    name: globals()[name] for name in get_args(DivergenceName) if name != "none"
+    name: globals()[name] for name in get_args(DivergenceName) if name not in ("none", *VOCABULARY_ONLY)
 }
-
-
-def bounded(log_ratio: Tensor, low: float, high: float) -> Tensor:
-    """`log_ratio` clamped in value while its gradient passes: a token beyond the bound is still pulled back."""
-    return log_ratio + (log_ratio.clamp(low, high) - log_ratio).detach()
-
-
-def _on_own_answers(cfg: DivergenceConfig, logp: Tensor, logp_reference: Tensor) -> AtRatio:
-    return DIVERGENCES[cfg.name](bounded(logp - logp_reference, LOWEST, HIGHEST), cfg.alpha)
-
-
-def reward_penalty(cfg: DivergenceConfig, logp: Tensor, logp_reference: Tensor) -> Tensor:
-    """f'(u) - f'(1) [N], detached: `coefficient` times it is taken off each token's advantage.
-
-    E_pi[(f'(u) - f'(1)) grad log pi] is the gradient of D_f; for the reverse KL the penalty is k1, log u.
-    """
-    return _on_own_answers(cfg, logp, logp_reference).slope.detach()
-
-
-def own_answers_value(cfg: DivergenceConfig, logp: Tensor, logp_reference: Tensor) -> Tensor:
-    """(f(u) - f'(1)(u - 1)) / u [N], detached: the unbiased, never negative estimate of D_f that is reported."""
-    at = _on_own_answers(cfg, logp.detach(), logp_reference)
-    return at.above_tangent * (-at.log_u).exp()
-
-
-def own_answers_loss(cfg: DivergenceConfig, logp: Tensor, logp_reference: Tensor, logp_old: Tensor) -> Tensor:
-    """Differentiable token terms [N] on answers the policy gave (loss wiring).
-
-    k2 and straight_through have the gradient of D_f on policy; k3 (reverse KL only) that of the forward KL;
-    ratio_weighted that of D_f on answers of any policy whose log-probs are `logp_old`.
-    """
-    at = _on_own_answers(cfg, logp, logp_reference)
-    if cfg.estimator == "k2":
-        return 0.5 * at.log_u.square()
-    per_draw = at.above_tangent * (-at.log_u).exp()
-    if cfg.estimator == "k3":
-        return per_draw
-    if cfg.estimator == "straight_through":
-        return per_draw.detach() + at.slope.detach() * (logp - logp.detach())
-    assert cfg.estimator == "ratio_weighted", f"no loss wiring for {cfg.estimator}"
-    return ratio_of(logp, logp_old) * per_draw
-
-
-def stored_answers_loss(cfg: DivergenceConfig, logp: Tensor, logp_reference: Tensor) -> Tensor:
-    """Differentiable token terms [N] on answers the reference gave: f(u) for k1, f(u) - f'(1)(u - 1) for k3.
-
-    Both have the gradient of D_f; that of k3 is 0 token by token where policy and reference agree. forward_kl with k1
-    is -log(pi / pi_reference), hence cross entropy where `logp_reference` is 0.
-    """
-    at = DIVERGENCES[cfg.name](bounded(logp - logp_reference, -torch.inf, HIGHEST), cfg.alpha)
-    assert cfg.estimator in ("k1", "k3"), f"no estimator {cfg.estimator} on stored answers"
-    return at.value if cfg.estimator == "k1" else at.above_tangent
-
-
-def describe(cfg: DivergenceConfig) -> str:
-    """In words, the gradient the setting really has, which is not always that of the value it is named after."""
-    if cfg.name == "none":
-        return "no divergence: nothing holds the policy near the reference"
-    kl = cfg.name.endswith("_kl")
-    name = cfg.name.replace("_kl", " KL") if kl else f"{cfg.name.replace('_', '-').title()} divergence"
-    if cfg.name == "alpha":
-        name += f" (alpha = {cfg.alpha})"
-    if cfg.samples == "rehearsal":
-        return f"on stored reference answers: {_describe_stored(cfg, name)}"
-    return f"on the policy's own answers: {_describe_own(cfg, name)}"
-
-
-def _describe_stored(cfg: DivergenceConfig, name: str) -> str:
-    log_u = torch.tensor(-10.0, dtype=torch.float64)
-    pull = float(log_u.exp() * DIVERGENCES[cfg.name](log_u, cfg.alpha).slope)
-    lost = f"weight on grad log pi is {pull:.2g} where the policy has all but lost an answer (u = e^-10)"
-    if cfg.estimator == "k3":
-        return f"exact gradient of the {name}, 0 at every token where policy and reference agree; {lost}"
-    likelihood = " (negative log-likelihood, weight -1 everywhere)" if cfg.name == "forward_kl" else ""
-    return f"gradient of the {name}, exact in expectation, from f as it is{likelihood}; less its mean, {lost}"
-
-
-def _describe_own(cfg: DivergenceConfig, name: str) -> str:
-    fresh = "for answers of the current policy (stale ones bias it)"
-    if cfg.wiring == "reward":
-        return (
-            f"exact gradient of the {name} with prefixes held fixed, {fresh}; f'(u) - f'(1) is taken off each token's "
-            "advantage, so a clip of the ratio applies to it too"
-        )
-    if cfg.estimator == "k3":
-        return (
-            f"the value is the {name}, the gradient is that of the forward KL(reference || policy), "
-            f"{fresh}: a pull towards what the reference says, not the mode-seeking one of the value"
-        )
-    if cfg.estimator == "ratio_weighted":
-        return (
-            f"exact gradient of the {name} with prefixes held fixed, also for stale answers (weighted by pi / pi_old)"
-        )
-    return f"exact gradient of the {name} with prefixes held fixed, {fresh}"

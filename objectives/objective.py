@@ -1,68 +1,72 @@
-"""The objective: `credit` once per step without gradient, `loss` for every part of the batch. Both are pure.
+"""The loss of every part of a batch that `credit` has prepared: pure, a sum of shares.
 
-Explored tokens get the policy gradient and, wired into the loss, the divergence on the policy's own answers; rehearsed
-tokens get the divergence on stored reference answers and nothing else. N tokens, B trajectories.
+Explored tokens get the policy gradient and the divergence terms on the policy's own answers; rehearsed tokens get the
+terms on stored reference answers, replayed tokens the negative log-likelihood, nothing else. N tokens, B trajectories.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from configs.divergence_schema import DivergenceConfig
 from configs.objective_schema import ObjectiveConfig
-from objectives.advantages import advantages
-from objectives.controllers import KL_PER_TRAJECTORY, ObjectiveState
-from objectives.diagnostics import TensorStats, per_trajectory, sampler_mismatch, total
-from objectives.divergences import own_answers_loss, own_answers_value, reward_penalty, stored_answers_loss
+from objectives.anchors import anchor_logps, reference_logps
+from objectives.controllers import term_metric
+from objectives.critic import value_loss
+from objectives.diagnostics import TensorStats, sampler_mismatch, total, trajectory_stats
+from objectives.estimators import (
+    answer_log_ratio,
+    answer_value,
+    own_answers_loss,
+    own_answers_value,
+    slope,
+    stored_answers_loss,
+)
+from objectives.mismatch import answer_mean, mismatch_weights
 from objectives.ratios import policy_gradient, ratio_of
-from objectives.reduce import reduction_weights
+from objectives.reduce import reduction_weights, rehearsal_weight
+from objectives.reweight import REPLAY, replay_loss
+from objectives.term_weights import entropy_weights
+from objectives.wasserstein import drawn_value
 from trajectories.batch import Batch
 from trajectories.trajectory import Route
 
 
-@torch.no_grad()
-def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
-    """`batch` with its advantage [N]: the trajectory's on explored tokens, less a reward-wired divergence; 0 elsewhere.
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What the policy says of the tokens of a batch, read where its mask holds."""
 
-    Raises AssertionError where the divergence needs a reference log-prob that is missing.
+    logp: Tensor
+    """float32 [N], nats, with gradient."""
+    entropy: Tensor
+    """float32 [N], nats; with gradient when the objective has an entropy bonus."""
+    log_vocabulary: float
+    """log V: the largest entropy there is."""
+    exact: Mapping[str, Tensor] = field(default_factory=dict)
+    """float32 [N] for each term that reads whole distributions: its value, with gradient, or potential at the token."""
+    values: Tensor | None = None
+    """float32 [B, heads], with gradient, of a critic."""
+
+
+def loss(
+    scores: Scores, batch: Batch, cfg: ObjectiveConfig, coefficients: Mapping[str, float]
+) -> tuple[Tensor, TensorStats]:
+    """This part's share of the loss of the whole batch, and its metrics; `coefficients` by the names of the terms.
+
+    Shares of the parts of a batch add up to its loss; a part without trained tokens has loss 0, with a gradient (of
+    zeros) to take.
     """
-    explored = batch.on_route("explore")
-    by_trajectory = advantages(batch.reward, batch.group, cfg.advantage)
-    advantage = torch.where(explored, by_trajectory[batch.seq], 0.0)
-    if cfg.divergence.needs_reference:
-        reference = _known_reference(batch, explored)
-        if cfg.divergence.wiring == "reward":
-            old = batch.logp_sampler if batch.logp_old is None else batch.logp_old
-            advantage[explored] -= state.coefficient * reward_penalty(cfg.divergence, old[explored], reference)
-    if cfg.divergence.rehearses:
-        _known_reference(batch, batch.on_route("rehearse"))
-    return replace(batch, advantage=advantage)
-
-
-def _known_reference(batch: Batch, tokens: Tensor) -> Tensor:
-    reference = _reference(batch, tokens)
-    assert not reference.isnan().any(), "the divergence needs logp_reference on tokens where it is unknown"
-    return reference
-
-
-def _reference(batch: Batch, tokens: Tensor) -> Tensor:
-    if batch.logp_reference is not None:
-        return batch.logp_reference[tokens]
-    assert not tokens.any(), "the divergence needs logp_reference and the batch has none"
-    return batch.logp_sampler.new_zeros(0)
-
-
-def loss(logp_learner: Tensor, batch: Batch, cfg: ObjectiveConfig, coefficient: float) -> tuple[Tensor, TensorStats]:
-    """This part's share of the loss of the whole batch, and its metrics.
-
-    `logp_learner` [N] is read where `batch.mask` holds. Shares of the parts of a batch add up to its loss; a part
-    without trained tokens has loss 0, with a gradient (of zeros) to take.
-    """
-    assert logp_learner.shape == batch.tokens.shape, f"logp_learner {tuple(logp_learner.shape)}: one per token"
-    value, stats = _explore(logp_learner, batch, cfg, coefficient)
-    if cfg.divergence.rehearses:
-        rehearsed, stats["divergence"] = _rehearse(logp_learner, batch, cfg)
-        value = value + coefficient * rehearsed
+    assert scores.logp.shape == batch.tokens.shape, f"logp {tuple(scores.logp.shape)}: one per token"
+    value, stats = _explore(scores, batch, cfg, coefficients)
+    for name, term in cfg.terms.items():
+        if term.rehearses:
+            rehearsed, stats[term_metric("divergence", name)] = _rehearse(name, term, scores, batch, cfg)
+            value = value + coefficients[name] * rehearsed
+    if cfg.replays:
+        replayed, surprise = replay_loss(scores.logp, batch)
+        value, stats["replay_loss"] = value + coefficients[REPLAY] * replayed, total(surprise)
     return value, stats
 
 
@@ -71,53 +75,139 @@ def loss(logp_learner: Tensor, batch: Batch, cfg: ObjectiveConfig, coefficient: 
 
 
 def _explore(
-    logp_learner: Tensor, batch: Batch, cfg: ObjectiveConfig, coefficient: float
+    scores: Scores, batch: Batch, cfg: ObjectiveConfig, coefficients: Mapping[str, float]
 ) -> tuple[Tensor, TensorStats]:
     tokens = batch.on_route("explore")
-    logp, sampler = logp_learner[tokens], batch.logp_sampler[tokens]
+    logp, sampler, seq = scores.logp[tokens], batch.logp_sampler[tokens], batch.seq[tokens]
     trainer = logp.detach() if batch.logp_old is None else batch.logp_old[tokens]
     old = sampler if cfg.old_policy == "sampler" else trainer
-    assert batch.advantage is not None or not len(logp), "explored tokens need `credit` first"
-    advantage = logp.new_zeros(0) if batch.advantage is None else batch.advantage[tokens]
+    advantage = _advantage(scores, batch, cfg, coefficients, old)
+    token_loss, clipped = policy_gradient(logp, old, advantage, seq, cfg)
+    gate, gate_stats = _gate(scores, batch, cfg, trainer, advantage)
     weights = reduction_weights(batch, "explore", cfg.reduction, cfg.constant_length)[tokens]
-    token_loss, clipped = policy_gradient(logp, old, advantage, cfg.ratio, cfg.clip)
-    policy_loss = value = (weights * token_loss).sum()
+    policy_loss = value = (weights * gate * token_loss).sum()
     stats = {
         "policy_loss": total(policy_loss, weight=_share(batch, "explore", len(logp))),
         "clip_fraction": total(clipped.float()),
         "ratio": total(ratio_of(logp, old)),
         "advantage_magnitude": total(advantage.abs()),
-        **_trajectory_stats(batch, tokens, old),
+        **gate_stats,
+        **trajectory_stats(batch, tokens, old),
         **sampler_mismatch(trainer, sampler),
     }
-    if cfg.divergence.needs_reference:
-        reference = _reference(batch, tokens)
-        stats["divergence"] = total(own_answers_value(cfg.divergence, logp, reference))
-        if cfg.divergence.wiring == "loss":
-            value = value + coefficient * (weights * own_answers_loss(cfg.divergence, logp, reference, old)).sum()
+    if cfg.advantage == "critic":
+        critic_loss, values, errors = value_loss(scores.values, batch, cfg.critic)
+        value = value + critic_loss
+        stats |= {"value": total(values), "value_loss": total(errors)}
+    if cfg.entropy_bonus:
+        value = value - cfg.entropy_bonus * (weights * scores.entropy[tokens]).sum()
+    for name, term in cfg.terms.items():
+        if not term.rehearses:
+            term_loss, stats[term_metric("divergence", name)] = _own_term(name, term, scores, batch, cfg, old)
+            value = value + coefficients[name] * term_loss
+            if term.weights.chosen:
+                weight = _weights(name, term, scores, batch)
+                stats[term_metric("divergence_weight", name)] = total(weight)
+                stats[term_metric("divergence_kept", name)] = total((weight > 0).float())
     return value, stats
 
 
-def _rehearse(logp_learner: Tensor, batch: Batch, cfg: ObjectiveConfig) -> tuple[Tensor, Tensor]:
-    """The rehearsed share of the divergence, and its metric: the mean over tokens, whatever the reduction."""
+def _advantage(
+    scores: Scores, batch: Batch, cfg: ObjectiveConfig, coefficients: Mapping[str, float], old: Tensor
+) -> Tensor:
+    """The credited advantage of the explored tokens, less what depends on the policy as it is now; detached."""
+    tokens = batch.on_route("explore")
+    assert batch.advantage is not None or not tokens.any(), "explored tokens need `credit` first"
+    advantage = scores.logp.new_zeros(int(tokens.sum())) if batch.advantage is None else batch.advantage[tokens]
+    if cfg.gates.entropy_penalty:
+        entropy = answer_mean(scores.entropy[tokens].detach(), batch.seq[tokens])
+        advantage = advantage - cfg.gates.entropy_penalty * entropy
+    for name, term in cfg.terms.items():
+        if term.wiring == "joint":
+            anchor = anchor_logps(name, term, batch, old, tokens)
+            own = scores.exact[name][tokens] if term.potential else slope(term, scores.logp[tokens], anchor)
+            advantage = advantage - coefficients[name] * _weights(name, term, scores, batch) * own.detach()
+    return advantage
+
+
+def _weights(name: str, term: DivergenceConfig, scores: Scores, batch: Batch) -> Tensor:
+    """Weights of a term on the explored tokens, by what `credit` decided and by the policy's entropy; detached."""
+    tokens = batch.on_route("explore")
+    weights = batch.term_weights[name][tokens] if name in batch.term_weights else torch.ones_like(scores.logp[tokens])
+    if term.weights.entropy_power:
+        entropy = scores.entropy[tokens]
+        weights = weights * entropy_weights(entropy, scores.log_vocabulary, term.weights.entropy_power)
+    return weights.detach()
+
+
+def _gate(
+    scores: Scores, batch: Batch, cfg: ObjectiveConfig, trainer: Tensor, advantage: Tensor
+) -> tuple[Tensor, TensorStats]:
+    """What the policy gradient of each explored token is multiplied by, detached."""
+    tokens = batch.on_route("explore")
+    seq, logp = batch.seq[tokens], scores.logp[tokens].detach()
+    gate = torch.ones_like(logp) if batch.gate is None else batch.gate[tokens].clone()
+    stats: TensorStats = {}
+    if cfg.gates.entropy_limit:
+        calm = answer_mean(scores.entropy[tokens].detach(), seq) <= cfg.gates.entropy_limit
+        gate = gate * calm
+        stats["entropy_filtered"] = total((~calm).float())
+    if cfg.mismatch.active:
+        weight = mismatch_weights(trainer, batch.logp_sampler[tokens], logp, advantage, seq, cfg.mismatch)
+        gate = gate * weight
+        stats |= {"mismatch_weight": total(weight), "mismatch_rejected": total((weight == 0).float())}
+    if batch.gate is not None:
+        stats["conflict_tokens"] = total((batch.gate[tokens] != 1).float())
+    return gate, stats
+
+
+def _own_term(
+    name: str, term: DivergenceConfig, scores: Scores, batch: Batch, cfg: ObjectiveConfig, old: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The share of a term on the policy's own answers, 0 unless it is wired into the loss, and its metric."""
+    tokens = batch.on_route("explore")
+    logp = scores.logp[tokens]
+    anchor = anchor_logps(name, term, batch, old, tokens)
+    weights = _weights(name, term, scores, batch)
+    if term.level == "sequence":
+        return _answer_term(term, logp, anchor, batch, weights)
+    if term.potential:
+        return logp.new_zeros(()), total(drawn_value(scores.exact[name][tokens], logp, anchor))
+    values = scores.exact[name][tokens] if term.exact else None
+    metric = total(own_answers_value(term, logp, anchor) if values is None else values)
+    if term.wiring in ("reward", "joint"):
+        return logp.new_zeros(()), metric
+    shares = reduction_weights(batch, "explore", cfg.reduction_of(term), cfg.constant_length)[tokens]
+    if values is None:
+        values = own_answers_loss(term, logp, anchor, old)
+    return (shares * weights * values).sum(), metric
+
+
+def _answer_term(
+    term: DivergenceConfig, logp: Tensor, anchor: Tensor, batch: Batch, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A term between whole answers: the mean of its value over the batch's answers, times the weight of the batch."""
+    seq = batch.seq[batch.on_route("explore")]
+    there = torch.bincount(seq, minlength=len(batch.group)) > 0
+    values = answer_value(term, answer_log_ratio(logp, anchor, seq, len(batch.group))[there])
+    metric = total(values)
+    if term.wiring != "loss":
+        return logp.new_zeros(()), metric
+    first = weights[0] if len(weights) else weights.new_zeros(())
+    return first * values.sum() / max(batch.totals["explore"].trajectories, 1), metric
+
+
+def _rehearse(
+    name: str, term: DivergenceConfig, scores: Scores, batch: Batch, cfg: ObjectiveConfig
+) -> tuple[Tensor, Tensor]:
+    """The rehearsed share of a term, and its metric: the mean over tokens, whatever the reduction."""
     tokens = batch.on_route("rehearse")
-    weights = reduction_weights(batch, "rehearse", cfg.reduction, cfg.constant_length)[tokens]
-    token_loss = stored_answers_loss(cfg.divergence, logp_learner[tokens], _reference(batch, tokens))
-    return (weights * token_loss).sum(), total(token_loss)
-
-
-def _trajectory_stats(batch: Batch, tokens: Tensor, old: Tensor) -> TensorStats:
-    """Per explored trajectory with a trained token: reward, answer length, and summed k1 KL where it is known."""
-    seq, count = batch.seq[tokens], len(batch.route)
-    lengths = torch.bincount(seq, minlength=count)
-    rewards, kl = batch.reward[lengths > 0], old.new_zeros(0)
-    if batch.logp_reference is not None:
-        kl = per_trajectory(old - batch.logp_reference[tokens], seq, count)
-    return {
-        "reward": total(rewards[~rewards.isnan()]),
-        "answer_length": total(lengths[lengths > 0].float()),
-        KL_PER_TRAJECTORY: total(kl),
-    }
+    weights = reduction_weights(batch, "rehearse", cfg.reduction_of(term), cfg.constant_length)[tokens]
+    if term.exact:
+        token_loss = scores.exact[name][tokens]
+    else:
+        token_loss = stored_answers_loss(term, scores.logp[tokens], reference_logps(batch, tokens))
+    return rehearsal_weight(batch, term) * (weights * token_loss).sum(), total(token_loss)
 
 
 def _share(batch: Batch, route: Route, tokens: int) -> float:

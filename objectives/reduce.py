@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from configs.divergence_schema import DivergenceConfig
 from configs.objective_schema import Reduction
 from trajectories.batch import Batch
 from trajectories.trajectory import Route
@@ -32,3 +33,13 @@ def reduction_weights(batch: Batch, route: Route, reduction: Reduction, constant
         assert reduction == "constant" and constant_length > 0, f"{reduction} with constant_length {constant_length}"
         divisor = divisor * (totals.trajectories * constant_length)
     return torch.where(trained, (1.0 / divisor)[batch.seq], 0.0)
+
+
+def rehearsal_weight(batch: Batch, term: DivergenceConfig) -> float:
+    """What a term on stored answers is multiplied by: 1, or by_answer_share stored over explored answers of the batch.
+
+    The second is the ratio of the official code of DPH-RL (arXiv:2509.07430), which weighs microbatches of either kind
+    alike. Without explored answers, to which there would be no ratio, it is 1.
+    """
+    explored, stored = batch.totals["explore"].trajectories, batch.totals["rehearse"].trajectories
+    return stored / explored if term.weighting == "by_answer_share" and explored else 1.0

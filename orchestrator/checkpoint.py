@@ -108,3 +108,15 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def find(run_dir: Path, say: Callable[[str], None]) -> Checkpoint | None:
+    """The newest whole checkpoint of a run, None when it was killed before its first. Raises ValueError when there is
+    no run, or every checkpoint is broken."""
+    if not run_dir.is_dir():
+        raise ValueError(f"name: must be an existing run to resume, got {str(run_dir)!r}")
+    root = run_dir / "checkpoints"
+    found = latest(root, say)
+    if found is None and any(root.glob("step-*")):
+        raise ValueError(f"checkpoints: at least one must be whole, got only broken ones in {str(root)!r}")
+    return found

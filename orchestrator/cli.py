@@ -77,7 +77,8 @@ def parser() -> argparse.ArgumentParser:
     configured("show-config", "Print the resolved settings and what they mean, without starting anything.")
     sub = command("verify", "Grade a jsonl file of answers, or a task's own right answers, with a verifier.")
     what = sub.add_mutually_exclusive_group(required=True)
-    what.add_argument("--verifier", metavar="NAME", help="math, sql, code, countdown or package.module:function")
+    names = "math, sql, code, countdown, scratchpad_sum or package.module:function"
+    what.add_argument("--verifier", metavar="NAME", help=names)
     what.add_argument("--task", metavar="NAME", help="judge right answers of this task; exit status 1 if one is not")
     sub.add_argument("--input", type=Path, metavar="FILE", help="rows with id, answer and what the verifier needs")
     sub.add_argument("--output", type=Path, metavar="FILE", help="rows with id, reward, status, reason and seconds")

@@ -17,9 +17,10 @@ from actors.grader import PooledGrader
 from actors.learner import FsdpLearner
 from actors.local import LocalLearner, LocalReference
 from actors.policy import load_tokenizer
-from actors.reference import FrozenReference
+from actors.reference import References
 from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference, RoleShell
 from configs.schema import Config
+from orchestrator.references import policies
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -214,7 +215,7 @@ def _role(cfg: Config, role: str, policy: str, number: int) -> tuple[str, str, d
     if role == "generator":
         return "actors.generator_hf", "TransformersGenerator", generator_arguments(cfg, policy)
     if role == "reference":
-        return "actors.reference", "FrozenReference", reference_arguments(cfg)
+        return "actors.reference", "References", reference_arguments(cfg)
     return "actors.grader", "PooledGrader", _grader(cfg)
 
 
@@ -250,7 +251,7 @@ def _build_here(cfg: Config, roles: Sequence[str], policy: str, started: Roles) 
     if "grader" in roles:
         started.graders = [PooledGrader(**_grader(cfg)) for _ in range(cfg.placement.graders)]
     if "reference" in roles:
-        started.reference = LocalReference(FrozenReference(**reference_arguments(cfg)))
+        started.reference = LocalReference(References(**reference_arguments(cfg)))
     if "learner" in roles:
         learner = FsdpLearner(**learner_arguments(cfg, policy))
         learner.join()
@@ -274,7 +275,7 @@ def _grader(cfg: Config) -> dict[str, Any]:
 
 def reference_arguments(cfg: Config) -> dict[str, Any]:
     return {
-        "policy_path": cfg.reference_path or cfg.policy.path,
+        "policies": policies(cfg),
         "config": cfg.learner,
         "dtype": cfg.policy.dtype,
         "temperature": cfg.sampling.temperature,
@@ -287,6 +288,7 @@ def learner_arguments(cfg: Config, policy: str) -> dict[str, Any]:
         "policy_path": policy,
         "config": cfg.learner,
         "objective": cfg.objective,
+        "references": policies(cfg),
         "dtype": cfg.policy.dtype,
         "temperature": cfg.sampling.temperature,
         "total_steps": cfg.steps,

@@ -48,7 +48,7 @@ def warm_start(options: argparse.Namespace, console: Console) -> None:
             cfg,
             Path(cfg.warm_start.output),
             lambda step, loss: status.update(
-                f"step {step}/{cfg.warm_start.steps}  cross entropy {loss:.4f} nats per token"
+                f"step {step}/{cfg.warm_start.steps}  {cfg.warm_start.divergence} {loss:.4f} per token"
             ),
         )
     console.print(f"wrote {cfg.warm_start.output}")

@@ -9,6 +9,12 @@ from configs.schema import PolicyConfig
 Encoder = Callable[[str], list[int]]
 
 
+def answer_encoder(config: PolicyConfig) -> Encoder:
+    """Token ids of an answer as the policy would generate it, the end of its sequence included."""
+    tokenizer = load_tokenizer(config.path)
+    return lambda text: [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
 def encoder(config: PolicyConfig) -> Encoder:
     """Tokenize plainly, or as one user turn of the chat template. Raises ValueError when there is no template."""
     tokenizer = load_tokenizer(config.path)

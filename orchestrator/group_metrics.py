@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trajectories.trajectory import Group
+from trajectories.trajectory import Group, domain
 
 
-def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Rewards, lengths and masked answers of one step, by the names of docs/metrics.md."""
+def group_metrics(groups: Sequence[Group], by_part: bool = False) -> dict[str, float]:
+    """Rewards, lengths and masked answers of one step, by the names of docs/metrics.md; `by_part`, the reward of each
+    part of a mixture too."""
     trajectories = [t for group in groups for t in group.trajectories]
     lengths = [t.answer_length for t in trajectories]
     rewards = [group.rewards for group in groups if group.rewards]
@@ -26,4 +27,9 @@ def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
             "solved_groups": float(np.mean([max(group) >= 1.0 for group in rewards])),
             "zero_signal_groups": float(np.mean([max(group) == min(group) for group in rewards])),
         }
+    if by_part:
+        parts: dict[str, list[float]] = {}
+        for group in groups:
+            parts.setdefault(domain(group.prompt.id), []).extend(group.rewards)
+        values |= {f"reward/{name}": float(np.mean(earned)) for name, earned in parts.items() if earned}
     return values

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from configs.schema import parse_stop_rule
-from tasks.mixture import domain
-from trajectories.trajectory import Group, Trajectory
+from trajectories.trajectory import Group, Trajectory, domain
 
 EXAMPLES = 5
 """Distinct answers of each kind that a prompt's result keeps."""

@@ -30,8 +30,17 @@ def absolute(cfg: Config) -> Config:
         runs=str(runs),
         policy=replace(cfg.policy, path=_existing(cfg.policy.path)),
         reference_path=_existing(cfg.reference_path),
+        references={
+            name: replace(
+                reference,
+                path=_existing(reference.path),
+                soup={_existing(path): weight for path, weight in reference.soup.items()},
+            )
+            for name, reference in cfg.references.items()
+        },
         task=replace(cfg.task, options=_options(cfg.task.options)),
         rehearsal=replace(cfg.rehearsal, path=_below(Path.cwd(), cfg.rehearsal.path)),
+        replay=replace(cfg.replay, options=_options(cfg.replay.options)),
         evaluate=replace(cfg.evaluate, checkpoints=checkpoints, output=_below(runs, cfg.evaluate.output)),
         warm_start=replace(cfg.warm_start, output=_below(Path.cwd(), cfg.warm_start.output)),
     )

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from actors.contracts import Learner, Reference
+from actors.contracts import Learner
 from configs.load import to_yaml
 from configs.schema import Config
-from objectives.controllers import ObjectiveState, advance, initial_state
+from objectives.controllers import ObjectiveState, advance, initial_state, term_metric, with_recap, with_rewards
+from objectives.credit import credit
+from objectives.critic import value_metrics
 from objectives.diagnostics import Stats, means
-from objectives.objective import credit
+from objectives.reweight import replay_metrics
 from orchestrator import checkpoint, cluster
 from orchestrator.collector import Collector, Stopped
 from orchestrator.encoding import encoder
@@ -25,15 +27,15 @@ from orchestrator.logbook import Logbook
 from orchestrator.monitor import HeldOut, Monitor
 from orchestrator.passk import stopped_by
 from orchestrator.plan import needed_roles
-from orchestrator.presample import presample
+from orchestrator.references import Anchors, Moves, Unscored
 from orchestrator.rollouts import Rollouts
+from orchestrator.stored_answers import StoredAnswers, load_stored
 from orchestrator.timing import Clock
 from rewards.registry import check as check_verifier
 from tasks.registry import build
 from tasks.source import Source
 from trajectories.batch import Batch, pack
-from trajectories.rehearsal import RehearsalSet, read
-from trajectories.trajectory import Group, Trajectory
+from trajectories.trajectory import Group
 
 
 async def train(run: "Run") -> None:
@@ -42,31 +44,16 @@ async def train(run: "Run") -> None:
     async with run.collector as collected:  # prompt -> generate -> grade, in the background
         while run.continues():
             groups = await collected.take(run.cfg.groups_per_step)  # the only wait for generation; FIFO by prompt
-            batch = pack(groups, run.rehearsal.at(run.step))  # aligned tensors, with routes
+            batch = pack(groups, run.stored.at(run.step))  # aligned tensors, with routes
             batch = await run.reference.score(batch)  # logp_reference (nothing if unused)
+            batch = await run.old.score(batch)  # logp_old (nothing unless asked for)
             batch = credit(batch, run.cfg.objective, run.state)  # advantages: pure tensor maths
-            stats = await run.learner.update(batch, run.state.coefficient)  # loss, backward, optimizer
+            stats = await run.learner.update(batch, run.state.coefficients)  # loss, backward, optimizer
             run.advance(batch, stats)  # step, controllers
             await run.publish()  # learner -> generators; version = step
             collected.release(groups)  # slots open only now: nothing is born stale
             await run.record(groups, collected.stats())
             await run.due()  # evaluate, checkpoint
-
-
-class NoReference:
-    """Stands in where no reference log-probs are needed."""
-
-    async def score(self, batch: Batch) -> Batch:
-        return batch
-
-
-class NoRehearsal:
-    """Stands in where nothing is rehearsed."""
-
-    prompt_ids: frozenset[str] = frozenset()
-
-    def at(self, step: int) -> list[Trajectory]:
-        return []
 
 
 class Run:
@@ -80,24 +67,27 @@ class Run:
         *,
         roles: cluster.Roles,
         rollouts: Rollouts,
-        rehearsal: RehearsalSet | NoRehearsal,
+        stored: StoredAnswers,
         resume: bool,
         resumed: checkpoint.Checkpoint | None,
     ) -> None:
         assert roles.learner is not None
-        self.cfg, self.run_dir, self.rehearsal = cfg, run_dir, rehearsal
+        self.cfg, self.run_dir, self.stored = cfg, run_dir, stored
         self.learner: Learner = roles.learner
-        self.reference: Reference | NoReference = NoReference()
-        if cfg.objective.divergence.needs_reference:
+        self.reference: Anchors | Unscored = Unscored()
+        self.old: Learner | Unscored = roles.learner if cfg.scores_first else Unscored()
+        self.references = roles.reference
+        if cfg.objective.anchors or cfg.objective.hidden_anchors:
             assert roles.reference is not None
-            self.reference = roles.reference
+            self.reference = Anchors(roles.reference, cfg.objective)
         state = resumed.state if resumed else {}
+        self.moves = Moves(cfg.references if cfg.objective.anchors else {}, state.get("drift", {}))
         self.step: int = state.get("step", 0)
-        self.state = ObjectiveState(**state["objective"]) if resumed else initial_state(cfg.objective)
+        self.state = ObjectiveState.restored(state["objective"]) if resumed else initial_state(cfg.objective, cfg.steps)
         self.best: dict[str, Any] = state.get("best", {})
         self.stop_reason = ""
         encode = encoder(cfg.policy)
-        first = cfg.rehearsal.prompts if cfg.objective.divergence.rehearses and cfg.rehearsal.explore == "fresh" else 0
+        first = cfg.rehearsal.prompts if cfg.objective.rehearses and cfg.rehearsal.explore == "fresh" else 0
         self.collector = Collector(
             cfg,
             source,
@@ -105,7 +95,7 @@ class Run:
             rollouts,
             position=state.get("position", first),
             groups_left=(cfg.steps - self.step) * cfg.groups_per_step,
-            excluded=self.rehearsal.prompt_ids if cfg.rehearsal.explore == "unmastered" else frozenset(),
+            excluded=self.stored.rehearsed if cfg.rehearsal.explore == "unmastered" else frozenset(),
         )
         self.monitor = Monitor(HeldOut(cfg, source, encode, rollouts), roles.reference, run_dir)
         self.logbook = Logbook(
@@ -124,6 +114,7 @@ class Run:
         self.clock.watch(self.collector, "take", "wait_generation")
         self.clock.watch(self.learner, "update", "update")
         self.clock.watch(self.reference, "score", "reference")
+        self.clock.watch(self.old, "score", "score")
         self.clock.watch(self, "publish", "publish")
         self.clock.watch(self, "due", "due")
 
@@ -142,27 +133,44 @@ class Run:
     def advance(self, batch: Batch, stats: Stats) -> None:
         """Count the step and let the controllers see its reduced numbers."""
         staleness = self.step - batch.version[batch.version >= 0]
-        self._values = means(stats) | {
-            "coefficient": self.state.coefficient,
-            "staleness": float(staleness.double().mean()),
-            "staleness_max": float(staleness.max()),
-        }
-        explored = batch.totals["explore"]
-        self.state = advance(self.state, self.cfg.objective, self._values, explored.trajectories)
+        coefficients = {term_metric("coefficient", name): value for name, value in self.state.coefficients.items()}
+        self._values = (
+            means(stats)
+            | value_metrics(batch)
+            | replay_metrics(batch, self.state.recap, self.cfg.objective)
+            | coefficients
+            | {
+                "staleness": float(staleness.double().mean()),
+                "staleness_max": float(staleness.max()),
+            }
+        )
         self.step += 1
+        self.state = advance(
+            with_rewards(self.state, self.cfg.objective, batch),
+            self.cfg.objective,
+            self._values,
+            trajectories=batch.totals["explore"].trajectories,
+            step=self.step,
+            steps=self.cfg.steps,
+        )
+        self.state = with_recap(self.state, self.cfg.objective, batch, self._values)
 
     async def record(self, groups: Sequence[Group], collected: dict[str, float]) -> None:
         """Write the step's metrics, and sampled trajectories when their turn has come."""
         graded = await self.graders.look()
         seconds = self.clock.lap()
-        values = self._values | group_metrics(groups) | collected | graded | seconds
+        rewarded = group_metrics(groups, by_part=self.cfg.task.name == "mixture")
+        values = self._values | rewarded | collected | graded | seconds
         # What the step before was due for (measuring, checkpointing) lies within this lap and is not the step's work.
         values["tokens_per_second"] = values["tokens"] / (seconds["seconds/step"] - seconds.get("seconds/due", 0.0))
         self.logbook.write(self.step, values)
         self.logbook.trajectories(self.step, groups)
 
     async def due(self) -> None:
-        """Measure and checkpoint when their turn has come; apply the stop rules."""
+        """Move references, measure and checkpoint when their turn has come; apply the stop rules."""
+        for name, share in self.moves.after(self.step, self._values).items():
+            assert self.references is not None
+            await self.learner.lead(self.references, name, share)
         last = self.step >= self.cfg.steps
         if self.cfg.monitor.every and (self.step % self.cfg.monitor.every == 0 or last):
             await self.measure()
@@ -192,12 +200,19 @@ class Run:
             "step": self.step,
             "position": self.collector.window.resume_position,
             "objective": asdict(self.state),
+            "drift": self.moves.drift,
             "wandb_id": self.logbook.wandb_id,
             "best": self.best,
         }
-        await checkpoint.write(root, self.step, self.learner.save, state)
+        await checkpoint.write(root, self.step, self._save, state)
         self.saved = self.step
         checkpoint.prune(root, self.cfg.checkpoint.keep_last, self.best.get("step"))
+
+    async def _save(self, folder: str) -> None:
+        await self.learner.save(folder)
+        if self.moves.references:
+            assert self.references is not None
+            await self.references.save(folder)
 
 
 async def run_training(cfg: Config, *, resume: bool, say: Callable[[str], None]) -> Path:
@@ -211,20 +226,23 @@ async def run_training(cfg: Config, *, resume: bool, say: Callable[[str], None])
     check_verifier(source.prompt(0).verifier)
     if cfg.monitor.every:
         source.heldout(cfg.task.heldout_prompts)
-    resumed = find_checkpoint(run_dir, say) if resume else None
+    resumed = checkpoint.find(run_dir, say) if resume else None
     if not resume and (run_dir / "metrics.jsonl").exists():
         raise ValueError(
             f"name: must be new (or pass --resume to continue), got {cfg.name!r}, which exists in {cfg.runs}"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "config.yaml").write_text(to_yaml(cfg))
-    rehearsal = await load_rehearsal(cfg, run_dir, say)
+    stored = await load_stored(cfg, run_dir, say)
     roles = await cluster.start(cfg, needed_roles(cfg))
     try:
         assert roles.learner is not None
         await prove(roles.graders, source, say)
         if resumed is not None:
             await roles.learner.load(str(resumed.path))
+            if (resumed.path / "references").is_dir():
+                assert roles.reference is not None
+                await roles.reference.load(str(resumed.path))
         await roles.learner.connect(roles.generators)
         async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
             run = Run(
@@ -233,7 +251,7 @@ async def run_training(cfg: Config, *, resume: bool, say: Callable[[str], None])
                 source,
                 roles=roles,
                 rollouts=rollouts,
-                rehearsal=rehearsal,
+                stored=stored,
                 resume=resume,
                 resumed=resumed,
             )
@@ -266,26 +284,3 @@ async def to_the_end(run: Run) -> None:
     finally:
         for received in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(received)
-
-
-def find_checkpoint(run_dir: Path, say: Callable[[str], None]) -> checkpoint.Checkpoint | None:
-    """The newest whole checkpoint of a run, None when it was killed before its first. Raises ValueError when there is
-    no run, or every checkpoint is broken."""
-    if not run_dir.is_dir():
-        raise ValueError(f"name: must be an existing run to resume, got {str(run_dir)!r}")
-    root = run_dir / "checkpoints"
-    found = checkpoint.latest(root, say)
-    if found is None and any(root.glob("step-*")):
-        raise ValueError(f"checkpoints: at least one must be whole, got only broken ones in {str(root)!r}")
-    return found
-
-
-async def load_rehearsal(cfg: Config, run_dir: Path, say: Callable[[str], None]) -> RehearsalSet | NoRehearsal:
-    """The stored reference answers, presampled now if the method needs them and no file is given."""
-    if not cfg.objective.divergence.rehearses:
-        return NoRehearsal()
-    path = Path(cfg.rehearsal.path) if cfg.rehearsal.path else run_dir / "rehearsal.parquet"
-    if not cfg.rehearsal.path and not path.exists():
-        tally = await presample(cfg, path, lambda done, total: say(f"presample: {done} of {total} prompts"))
-        say(f"presample: {tally}")
-    return read(path, cfg.rehearsal.batch, cfg.seed)

@@ -1,42 +1,51 @@
 """Warm start: a small policy made by supervised training on a task's own solutions, through the same learner.
 
-Cross entropy is the forward KL to stored answers in its k1 form, -log u, with a reference that gives them
-probability one; so the objective needs nothing new.
+The task's own solutions are stored answers of a reference that gives them probability 1, so the objective is a
+divergence on rehearsed answers alone; the forward KL to them is cross entropy.
 """
 
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from actors.learner import FsdpLearner, plan_updates
+from actors.learner import FsdpLearner
 from actors.policy import load_model, load_tokenizer
+from actors.shares import plan_updates
 from configs.checks import require
-from configs.objective_schema import CoefficientConfig, DivergenceConfig, ObjectiveConfig
+from configs.divergence_schema import CoefficientConfig, DivergenceConfig
+from configs.objective_schema import ObjectiveConfig
 from configs.schema import Config, WarmStartConfig
 from objectives.diagnostics import means
+from orchestrator.replay import right_answer
 from tasks.characters import END, PADDING, SPECIAL, VOCABULARY_SIZE, save_tokenizer
 from tasks.registry import build
 from trajectories.batch import pack
 from trajectories.trajectory import Trajectory
 
-CROSS_ENTROPY = ObjectiveConfig(
-    divergence=DivergenceConfig(
-        name="forward_kl", samples="rehearsal", estimator="k1", coefficient=CoefficientConfig(value=1.0)
-    ),
-    reduction="token_mean",
-)
+
+def supervised_objective(cfg: WarmStartConfig) -> ObjectiveConfig:
+    """The divergence of the policy to the data, in nats per answer token."""
+    term = DivergenceConfig(
+        name=cfg.divergence,
+        alpha=cfg.alpha,
+        samples="rehearsal",
+        estimator="supervised",
+        coefficient=CoefficientConfig(value=1.0),
+    )
+    return ObjectiveConfig(divergence=term, reduction="token_mean")
 
 
 def warm_start(cfg: Config, output: Path, progress: Callable[[int, float], None]) -> None:
     """Make a policy from nothing and write it to `output` in bfloat16, tokenizer included.
 
-    `progress(step, loss)`, loss in nats per answer token. Raises ValueError when the task has no demonstrations, or
-    `output` holds anything but a policy, which it would replace.
+    `progress(step, loss)`, loss the divergence in nats per answer token. Raises ValueError when the task has no
+    demonstrations, or `output` holds anything but a policy, which it would replace.
     """
     replaceable = not output.exists() or (output.is_dir() and (not any(output.iterdir()) or _is_policy(output)))
     require(replaceable, "warm_start.output", "must be new, empty, or a policy to replace", str(output))
@@ -47,7 +56,7 @@ def warm_start(cfg: Config, output: Path, progress: Callable[[int, float], None]
         learner = FsdpLearner(
             str(start),
             config=cfg.learner,
-            objective=CROSS_ENTROPY,
+            objective=supervised_objective(cfg.warm_start),
             dtype="float32",
             temperature=1.0,
             total_steps=cfg.warm_start.steps,
@@ -64,7 +73,7 @@ def warm_start(cfg: Config, output: Path, progress: Callable[[int, float], None]
                 for prompt, answer in demonstrations
             ]
             [updates] = plan_updates(pack([], rows), cfg.learner, 1)
-            progress(step + 1, means(learner.update(updates, 1.0))["divergence"])
+            progress(step + 1, means(learner.update(updates, {"divergence": 1.0}))["divergence"])
         learner.save_policy(str(Path(scratch) / "trained"))
         model = load_model(str(Path(scratch) / "trained"))
         if output.exists():
@@ -99,19 +108,5 @@ def make_policy(folder: Path, config: WarmStartConfig, seed: int, max_length: in
 
 
 def _demonstration(prompt: list[int], answer: list[int], end: int) -> Trajectory:
-    tokens = np.asarray([*prompt, *answer, end], dtype=np.int32)
-    nothing = np.zeros(len(tokens), dtype=np.float32)
-    return Trajectory(
-        prompt_id="",
-        sample_index=0,
-        tokens=tokens,
-        mask=np.arange(len(tokens)) >= len(prompt),
-        logp_sampler=nothing,
-        logp_reference=nothing,
-        first_version=0,
-        last_version=0,
-        finish_reason="stop",
-        seed=0,
-        text="",
-        route="rehearse",
-    )
+    given = right_answer("", prompt, [*answer, end], "")
+    return replace(given, route="rehearse", logp_reference=np.zeros(len(given.tokens), dtype=np.float32))

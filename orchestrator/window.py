@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from trajectories.trajectory import Group
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Slot:
     """One prompt in the pipeline, from the moment it is admitted until its group is released."""
 
@@ -38,6 +38,11 @@ class Window:
         """Where the train stream continues if everything in the pipeline is lost: no group is used twice or missed."""
         return self._line[0].position if self._line else self.position
 
+    @property
+    def in_flight(self) -> int:
+        """Slots whose group is not complete."""
+        return sum(slot.group is None for slot in self._line)
+
     def admit(self, position: int) -> Slot:
         assert self.free > 0, "the window is full"
         assert position >= self.position, f"positions only grow: {position} after {self.position}"
@@ -49,6 +54,11 @@ class Window:
         """Pass over a prompt that cannot be used."""
         assert position == self.position, f"{position} is not the next position {self.position}"
         self.position += 1
+
+    def drop(self, slot: Slot) -> None:
+        """Give up a group that was not taken; its slot is free for another prompt."""
+        assert not slot.taken, "the group is being trained on"
+        self._line.remove(slot)
 
     def ready(self, count: int) -> bool:
         """Whether the `count` oldest groups that were not taken yet are all complete."""

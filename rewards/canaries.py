@@ -49,4 +49,7 @@ CANARIES: dict[str, tuple[Canary, ...]] = {
             wrong="input()\nprint(5)\n",
         ),
     ),
+    "scratchpad_sum": (
+        Canary(problem={"operands": [95, 7]}, right="</scratch>\n1 0 2\n", wrong="102</scratch>\n0 2\n"),
+    ),
 }

@@ -44,6 +44,7 @@ VERIFIERS = {
     "math": BuiltIn(path="rewards.math_answer:verify", timeout_s=3.0),
     "sql": BuiltIn(path="rewards.sql_query:verify", timeout_s=5.0, runs_at=2),
     "code": BuiltIn(path="rewards.code_tests:verify", budget="rewards.code_problem:budget_s", runs_at=3),
+    "scratchpad_sum": BuiltIn(path="rewards.scratchpad_sum:verify", timeout_s=1.0),
 }
 RAISED = " raised "
 """Between name and error in the reason of a verdict on which the verifier raised."""

@@ -2,7 +2,7 @@
 
 The stream goes in periods. Within every period each part has exactly its quota of prompts, in an order of the period's
 own; so a position tells part and inner position without a look at the positions before, and a run resumes from the one
-integer as with any task. The id of a prompt begins with the label of its part (see `domain`).
+integer as with any task. The id of a prompt begins with the label of its part (see `trajectories.trajectory.domain`).
 """
 
 import re
@@ -22,8 +22,8 @@ Result = TypeVar("Result")
 PERIOD_LIMIT = 10_000
 """Prompts in a period. Weights that need a longer one are rounded to it."""
 LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-RESERVED_LABELS = ("low", "high")
-"""Ends of an interval in the names of metrics."""
+RESERVED_LABELS = ("low", "high", "replay")
+"""Ends of an interval in the names of metrics, and the name of the replay loss among the objectives."""
 PARTS = "task.options.parts"
 
 
@@ -58,7 +58,7 @@ class MixtureOptions:
             require(part.name != "mixture", f"{where}.name", "must not be a mixture (give its parts here)", part.name)
             require(0 < part.weight < inf, f"{where}.weight", "must be above 0 and finite", part.weight)
             label = part.label or part.name
-            rule = "must be letters, digits, - and _, begin with a letter, and not be low or high"
+            rule = "must be letters, digits, - and _, begin with a letter, and not be low, high or replay"
             fits = LABEL.fullmatch(label) is not None and label not in RESERVED_LABELS
             require(fits, f"{where}.label", rule, label)
             rule = f"must differ from that of part {labels.get(label)} (labels name parts in ids and metrics)"
@@ -112,11 +112,6 @@ class Mixture:
     def _named(self, part: int, position: int, prompt: Prompt) -> Prompt:
         inner = prompt.id.removeprefix(f"{self.parts[part].name}/")
         return replace(prompt, id=f"{self.parts[part].label or self.parts[part].name}/{inner}", position=position)
-
-
-def domain(prompt_id: str) -> str:
-    """The first segment of a prompt's id: the label of its part in a mixture, the task's name outside of one."""
-    return prompt_id.partition("/")[0]
 
 
 def quotas(weights: Sequence[float]) -> list[int]:

@@ -13,6 +13,7 @@ from tasks.countdown import Countdown, CountdownOptions
 from tasks.datasets import Dataset, DatasetOptions
 from tasks.mixture import Mixture, MixtureOptions
 from tasks.programs import Programs, ProgramsOptions
+from tasks.scratchpad_addition import ScratchpadAddition, ScratchpadAdditionOptions
 from tasks.source import Source
 from tasks.sql_questions import SqlQuestions, SqlQuestionsOptions
 from trajectories.trajectory import Prompt
@@ -21,6 +22,7 @@ TASKS: dict[str, tuple[type, Callable[[Any, int], Source]]] = {
     "countdown": (CountdownOptions, Countdown),
     "sql_questions": (SqlQuestionsOptions, SqlQuestions),
     "programs": (ProgramsOptions, Programs),
+    "scratchpad_addition": (ScratchpadAdditionOptions, ScratchpadAddition),
     "dataset": (DatasetOptions, Dataset),
     "mixture": (MixtureOptions, lambda options, seed: Mixture(options, seed, build)),
 }

@@ -3,17 +3,30 @@
 Axes: N tokens (the whole batch end to end), B trajectories. Nothing is ever padded here; a trajectory is never split.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trajectories.trajectory import ROUTES, Group, Route, Trajectory
+from trajectories.trajectory import ROUTES, Group, Route, Trajectory, domain
 
-TOKEN_FIELDS = ("tokens", "seq", "mask", "logp_sampler", "logp_old", "logp_reference", "advantage")
-TRAJECTORY_FIELDS = ("route", "group", "reward", "version")
+TOKEN_FIELDS = (
+    "tokens",
+    "seq",
+    "mask",
+    "logp_sampler",
+    "logp_old",
+    "entropy_old",
+    "logp_reference",
+    "advantage",
+    "gate",
+)
+TOKEN_TABLES = ("anchors", "hidden", "power", "reweighted", "certainty", "distance", "term_weights")
+TRAJECTORY_FIELDS = ("route", "group", "domain", "reward", "version", "value_old", "value_target")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +54,45 @@ class Batch:
     route: Tensor
     """int64 [B]: index into `ROUTES`."""
     group: Tensor
-    """int64 [B]: trajectories with one number answer the same prompt; -1 for rehearsed answers."""
+    """int64 [B]: trajectories with one number answer the same prompt; -1 for stored answers."""
+    domain: Tensor
+    """int64 [B]: index into `domains`; -1 for stored answers."""
+    domains: tuple[str, ...]
+    """Labels of the parts of a mixture that prompts of the batch are from; without a mixture the task's name."""
     reward: Tensor
-    """float32 [B]; NaN where there is none (rehearsed, or the grader failed)."""
+    """float32 [B]; NaN where there is none (stored, or the grader failed)."""
     version: Tensor
-    """int64 [B]: weight version of the first generated token; -1 for rehearsed answers."""
+    """int64 [B]: weight version of the first generated token; -1 for stored answers."""
     totals: dict[Route, Totals]
     logp_old: Tensor | None = None
     """float32 [N], by the trainer under the weights before this step's first update."""
+    entropy_old: Tensor | None = None
+    """float32 [N], nats: of the distributions the tokens came from, under the same weights."""
     logp_reference: Tensor | None = None
     """float32 [N]"""
+    anchors: dict[str, Tensor] = field(default_factory=dict)
+    """float32 [N] for each further reference: its log-probs."""
+    value_old: Tensor | None = None
+    """float32 [B], by the critic before this step's first update."""
+    hidden: dict[str, Tensor] = field(default_factory=dict)
+    """[N, D] for each reference whose whole distributions are needed: its final hidden states."""
+    power: dict[str, Tensor] = field(default_factory=dict)
+    """float32 [N] for each divergence term whose anchor is reweighted: the power phi its distributions are taken to."""
+    reweighted: dict[str, Tensor] = field(default_factory=dict)
+    """float32 [N] for each such term: log-probs under anchor^phi / Z."""
+    certainty: dict[str, Tensor] = field(default_factory=dict)
+    """float32 [N] in [0, 1] for each divergence term that asks for it: how certain its anchor was of what comes."""
+    distance: dict[str, Tensor] = field(default_factory=dict)
+    """float32 [N] for each divergence term that asks for it: KL(policy || anchor) of what comes, in nats, exact and
+    under the same weights as `logp_old`."""
     advantage: Tensor | None = None
-    """float32 [N]; set by `objectives.objective.credit`."""
+    """float32 [N]; set by `objectives.objective.credit`, as are the fields after it."""
+    value_target: Tensor | None = None
+    """float32 [B]: what the critic is to say of an answer; NaN where there is no reward."""
+    gate: Tensor | None = None
+    """float32 [N]: factor on a token's policy gradient."""
+    term_weights: dict[str, Tensor] = field(default_factory=dict)
+    """float32 [N] for each divergence term: factor on its tokens."""
 
     @property
     def lengths(self) -> Tensor:
@@ -74,30 +114,38 @@ class Batch:
         """The trajectories named, in that order, with the totals unchanged."""
         positions = self.token_rows(indices)
         rows = torch.tensor(list(indices), dtype=torch.long)
-        changed = {name: getattr(self, name)[rows] for name in TRAJECTORY_FIELDS}
-        for name in TOKEN_FIELDS:
-            value = getattr(self, name)
-            changed[name] = None if value is None else value[positions]
+        changed: dict[str, Any] = {}
+        for names, places in ((TRAJECTORY_FIELDS, rows), (TOKEN_FIELDS, positions)):
+            for name in names:
+                value = getattr(self, name)
+                changed[name] = None if value is None else value[places]
+        for table in TOKEN_TABLES:
+            changed[table] = {name: values[positions] for name, values in getattr(self, table).items()}
         changed["seq"] = torch.repeat_interleave(torch.arange(len(rows)), self.lengths[rows])
         return replace(self, **changed)
 
     def to(self, device: torch.device | str) -> "Batch":
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
-        return replace(self, **{name: value.to(device) for name, value in tensors.items()})
+        tables: dict[str, Any] = {
+            table: {name: values.to(device) for name, values in getattr(self, table).items()} for table in TOKEN_TABLES
+        }
+        return replace(self, **{name: value.to(device) for name, value in tensors.items()}, **tables)
 
 
-def pack(groups: Sequence[Group], rehearsal: Sequence[Trajectory] = ()) -> Batch:
-    """Lay the trajectories of `groups`, then of `rehearsal`, end to end.
+def pack(groups: Sequence[Group], stored: Sequence[Trajectory] = ()) -> Batch:
+    """Lay the trajectories of `groups`, then the `stored` answers, rehearsed or replayed, end to end.
 
     A trajectory whose grader failed (reward None) keeps its place with its mask cleared. Raises AssertionError on
     fields that are not aligned with their tokens.
     """
-    rows = [(t, g) for g, group in enumerate(groups) for t in group.trajectories] + [(t, -1) for t in rehearsal]
+    rows = [(t, g) for g, group in enumerate(groups) for t in group.trajectories] + [(t, -1) for t in stored]
     assert rows, "a batch needs at least one trajectory"
     for t, _ in rows:
         assert len(t.tokens) == len(t.mask) == len(t.logp_sampler), f"{t.key}: fields are not aligned with tokens"
     masks = [t.mask & (t.route != "explore" or t.reward is not None) for t, _ in rows]
     lengths = torch.tensor([len(t.tokens) for t, _ in rows])
+    labels = [domain(group.prompt.id) for group in groups]
+    domains = tuple(sorted(set(labels)))
     rewards = [np.nan if t.reward is None or t.route != "explore" else t.reward for t, _ in rows]
     batch = Batch(
         tokens=_cat([t.tokens for t, _ in rows], torch.int64),
@@ -107,6 +155,8 @@ def pack(groups: Sequence[Group], rehearsal: Sequence[Trajectory] = ()) -> Batch
         logp_reference=_reference_logps([t for t, _ in rows]),
         route=torch.tensor([ROUTES.index(t.route) for t, _ in rows]),
         group=torch.tensor([g for _, g in rows]),
+        domain=torch.tensor([domains.index(labels[g]) if g >= 0 else -1 for _, g in rows]),
+        domains=domains,
         reward=torch.tensor(rewards, dtype=torch.float32),
         version=torch.tensor([t.first_version if g >= 0 else -1 for t, g in rows]),
         totals={},
@@ -139,30 +189,62 @@ def plan(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     return parts
 
 
-def partition(batch: Batch, ranks: int, token_budget: int) -> list[list[Batch]]:
-    """Split into microbatches and deal them to `ranks` in equal numbers, hence of collectives too.
+def divide(batch: Batch, ranks: int, token_budget: int) -> list[list[list[int]]]:
+    """Which trajectories are in each microbatch of each rank, [rank][microbatch], in equal numbers of microbatches.
 
-    Large microbatches are halved until the ranks share them evenly; where trajectories run out, a rank gets one with
-    its mask cleared.
+    Large microbatches are halved until the ranks share them evenly; where trajectories run out, some are empty. No rank
+    has more stored answers than another by more than one microbatch holds.
     """
-    lengths = batch.lengths.tolist()
+    lengths, order = batch.lengths.tolist(), _interleaved(batch)
+    apart = set((batch.route != ROUTES.index("explore")).nonzero().flatten().tolist())
 
     def padded_tokens(part: list[int]) -> int:
         return len(part) * lengths[part[-1]]
 
-    parts = plan(lengths, token_budget)
+    def stored(part: list[int]) -> int:
+        return len(apart.intersection(part))
+
+    parts = [[order[i] for i in part] for part in plan([lengths[i] for i in order], token_budget)]
     while len(parts) % ranks and max(len(part) for part in parts) > 1:
         largest = max((part for part in parts if len(part) > 1), key=padded_tokens)
         parts.remove(largest)
         parts += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
-    micro = [batch.select(part) for part in sorted(parts, key=padded_tokens, reverse=True)]
-    idle = replace(micro[-1], mask=torch.zeros_like(micro[-1].mask))
-    micro += [idle] * (-len(micro) % ranks)
-    return [micro[rank::ranks] for rank in range(ranks)]
+    parts.sort(key=padded_tokens, reverse=True)
+    parts += [[] for _ in range(-len(parts) % ranks)]
+    shares: list[list[list[int]]] = [[] for _ in range(ranks)]
+    for start in range(0, len(parts), ranks):
+        fewest = sorted(shares, key=lambda share: sum(map(stored, share)))
+        most = sorted(parts[start : start + ranks], key=stored, reverse=True)
+        for share, part in zip(fewest, most, strict=True):
+            share.append(part)
+    return shares
+
+
+def _interleaved(batch: Batch) -> list[int]:
+    """All trajectories, so that among those of one length each route is spread evenly."""
+    kinds = list(zip(batch.lengths.tolist(), batch.route.tolist(), strict=True))
+    sizes, seen, places = Counter(kinds), Counter[tuple[int, int]](), []
+    for kind in kinds:
+        places.append((seen[kind] + 0.5) / sizes[kind])
+        seen[kind] += 1
+    return sorted(range(len(kinds)), key=places.__getitem__)
+
+
+def microbatches(batch: Batch, divided: Sequence[Sequence[Sequence[int]]]) -> list[list[Batch]]:
+    """The parts of a batch that `divide` named; an empty one is a trajectory with its mask cleared, so that every rank
+    has as many forward passes, hence collectives, as the others."""
+    idle = batch.select([int(batch.lengths.argmin())])
+    idle = replace(idle, mask=torch.zeros_like(idle.mask))
+    return [[batch.select(part) if part else idle for part in parts] for parts in divided]
+
+
+def partition(batch: Batch, ranks: int, token_budget: int) -> list[list[Batch]]:
+    """Split into microbatches and deal them to `ranks`."""
+    return microbatches(batch, divide(batch, ranks, token_budget))
 
 
 def deal(batch: Batch, parts: int) -> list[Batch]:
-    """Deal whole groups, and the rehearsed answers, into `parts` batches for successive updates.
+    """Deal whole groups, and the stored answers, into `parts` batches for successive updates.
 
     Each part is a batch of its own: its totals are its own.
     """

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-Route = Literal["explore", "rehearse"]
+Route = Literal["explore", "rehearse", "replay"]
 """Which terms of the objective a trajectory gets: `explore` (policy gradient and the on-policy
-divergence) or `rehearse` (the divergence on stored reference answers)."""
-ROUTES: tuple[Route, ...] = ("explore", "rehearse")
+divergence), `rehearse` (the divergence on stored reference answers) or `replay` (the negative log-likelihood)."""
+ROUTES: tuple[Route, ...] = ("explore", "rehearse", "replay")
 
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -33,6 +33,11 @@ class Prompt:
     """A name of `rewards/registry.py` or an import path `package.module:function`."""
     problem: Mapping[str, Any]
     """JSON values only: it crosses process borders and is written to disk."""
+
+
+def domain(prompt_id: str) -> str:
+    """The first segment of a prompt's id: the label of its part in a mixture, the task's name outside of one."""
+    return prompt_id.partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

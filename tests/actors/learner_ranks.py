@@ -18,9 +18,11 @@ from random_batch import SHAPES, credited, random_batch
 from torch.distributed.tensor import DTensor
 
 from actors.host_weights import named_views
-from actors.learner import FsdpLearner, plan_updates
-from configs.objective_schema import ClipConfig, DivergenceConfig, ObjectiveConfig
-from configs.schema import LearnerConfig
+from actors.learner import FsdpLearner
+from actors.shares import plan_updates
+from configs.divergence_schema import DivergenceConfig, TermWeightsConfig
+from configs.learner_schema import LearnerConfig
+from configs.objective_schema import ClipConfig, GatesConfig, MismatchConfig, ObjectiveConfig
 from objectives.diagnostics import Stats
 from trajectories.batch import Batch
 
@@ -30,7 +32,18 @@ OBJECTIVE = ObjectiveConfig(
     clip=ClipConfig(low=0.2, high=0.3),
     divergence=DivergenceConfig(name="jensen_shannon", samples="rehearsal", estimator="k3"),
 )
-COEFFICIENT = 0.5
+COEFFICIENTS = {"divergence": 0.5}
+SPARSE = DivergenceConfig(name="reverse_kl", estimator="k2", weights=TermWeightsConfig(entropy_power=1.0))
+RICH = replace(
+    OBJECTIVE,
+    old_policy="learner",
+    gates=GatesConfig(conflict_tokens=True, entropy_penalty=0.1, entropy_limit=3.6),
+    mismatch=MismatchConfig(kind="sequence_truncate", off_policy=2.0),
+    divergences={"sparse": SPARSE},
+    entropy_bonus=0.05,
+)
+"""Where every number a policy has to give is asked for."""
+CRITIC = replace(OBJECTIVE, advantage="critic")
 UPDATES = 2
 RATE = 3e-4
 RANKS_S = 60.0
@@ -45,6 +58,29 @@ def batch_of(update: int, shapes: tuple[tuple[int, int], ...] = SHAPES) -> Batch
     return credited(random_batch(shapes, seed=update, rehearsed=2 if len(shapes) > 2 else 0), OBJECTIVE)
 
 
+def rich_batch() -> Batch:
+    """A batch whose explored answers have a reference too, on which the gates of RICH find something to do."""
+    batch = random_batch(seed=3, rehearsed=2)
+    assert batch.logp_reference is not None
+    guess = torch.linspace(-6, -4, len(batch.tokens))
+    starts = torch.where(batch.seq < 4, batch.tokens[batch.mask][0], batch.tokens)
+    first = batch.mask & ~batch.mask.roll(1)
+    return credited(
+        replace(
+            batch,
+            tokens=torch.where(first, starts, batch.tokens),
+            logp_reference=torch.where(batch.logp_reference.isnan(), guess, batch.logp_reference),
+        ),
+        RICH,
+    )
+
+
+def critic_batch(seed: int = 0, shapes: tuple[tuple[int, int], ...] = SHAPES) -> Batch:
+    """A batch that some critic has scored, credited."""
+    batch = random_batch(shapes, seed=seed, rehearsed=2 if len(shapes) > 2 else 0)
+    return credited(replace(batch, value_old=torch.linspace(-1, 1, len(batch.route)).roll(seed)), CRITIC)
+
+
 def config_of(**choices: Any) -> LearnerConfig:
     return LearnerConfig(**({"learning_rate": RATE, "token_budget": TOKEN_BUDGET, "logits_chunk": 8} | choices))
 
@@ -57,7 +93,8 @@ def joined(policy: str, rank: int = 0, ranks: int = 1, address: str = "", **choi
 
 
 def step(learner: FsdpLearner, batch: Batch) -> Stats:
-    return learner.update(plan_updates(batch, learner.config, learner.ranks)[learner.rank], COEFFICIENT)
+    coefficients = dict.fromkeys(learner.objective.weighted, COEFFICIENTS["divergence"])
+    return learner.update(plan_updates(batch, learner.config, learner.ranks)[learner.rank], coefficients)
 
 
 def weights_of(learner: FsdpLearner) -> Weights:
@@ -120,6 +157,19 @@ def scenarios(rank: int, address: str, policy: str, folder: Path) -> dict[str, A
     of_one.load(str(folder / "of_one"))
     step(of_one, batch_of(UPDATES))
     found["continued_of_one"] = weights_of(of_one)
+
+    rich = learner(objective=RICH)
+    found["rich_stats"], found["rich_gradients"] = step(rich, rich_batch()), gradients_of(rich)
+
+    critic = learner(objective=CRITIC)
+    found["critic_stats"] = [step(critic, critic_batch(update)) for update in range(UPDATES)]
+    assert critic.policy.critic is not None
+    heads = dict(critic.policy.critic.named_parameters())
+    found["critic_heads"] = {name: p.detach().full_tensor() for name, p in heads.items()}  # type: ignore[operator]
+    critic.save(str(folder / "critic_of_two"))
+    step(critic, critic_batch(UPDATES))
+    found["critic_continued"] = {name: p.detach().full_tensor() for name, p in heads.items()}  # type: ignore[operator]
+    found["critic_idle_stats"] = step(learner(objective=CRITIC), critic_batch(0, ONE_ANSWER))
 
     idle = learner()
     found["idle_stats"] = step(idle, batch_of(0, ONE_ANSWER))

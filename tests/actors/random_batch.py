@@ -8,7 +8,7 @@ import torch
 
 from configs.objective_schema import ObjectiveConfig
 from objectives.controllers import ObjectiveState
-from objectives.objective import credit
+from objectives.credit import credit
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Grade, Group, Prompt, Route, Trajectory
 
@@ -51,7 +51,7 @@ def random_batch(shapes: Sequence[tuple[int, int]] = SHAPES, *, seed: int = 0, r
 
 
 def credited(batch: Batch, objective: ObjectiveConfig, coefficient: float = 0.0) -> Batch:
-    return credit(batch, objective, ObjectiveState(coefficient=coefficient))
+    return credit(batch, objective, ObjectiveState(coefficients=dict.fromkeys(objective.terms, coefficient)))
 
 
 def untrained(batch: Batch) -> Batch:

@@ -67,6 +67,7 @@ def test_every_task_of_many_concurrent_calls_gets_exactly_one_grade_under_its_ke
     assert stats["isolation/countdown"] > 0
 
 
+@pytest.mark.slow
 def test_right_wrong_missing_slow_and_mathematical_answers_are_told_apart(tardy: str) -> None:
     async def work(grader: PooledGrader) -> tuple[dict[str, Any], dict[str, float]]:
         tasks = [

@@ -1,6 +1,8 @@
 """FsdpLearner on one rank: an update against plain torch, schedules, guards, several updates of one batch."""
 
+import asyncio
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from learner_ranks import (
-    COEFFICIENT,
+    COEFFICIENTS,
     OBJECTIVE,
+    RICH,
     TOKEN_BUDGET,
     assert_equal,
     assert_near,
@@ -20,6 +23,7 @@ from learner_ranks import (
     gradients_of,
     joined,
     parameters_of,
+    rich_batch,
     spoiled,
     step,
     weights_of,
@@ -27,12 +31,17 @@ from learner_ranks import (
 from random_batch import SHAPES, random_trajectory, untrained
 from transformers import AutoModelForCausalLM
 
-from actors.learner import learning_rate, plan_updates
+from actors.learner import learning_rate
+from actors.local import LocalLearner
 from actors.policy import Policy, load_model
-from configs.schema import LearnerConfig
+from actors.shares import plan_updates
+from configs.divergence_schema import DivergenceConfig
+from configs.learner_schema import LearnerConfig
+from configs.schema import WarmStartConfig
 from objectives.diagnostics import means
-from objectives.objective import loss
-from orchestrator.warm_start import CROSS_ENTROPY
+from objectives.objective import Scores, loss
+from orchestrator.warm_start import supervised_objective
+from tasks.characters import VOCABULARY_SIZE
 from trajectories.batch import deal, pack, partition
 
 
@@ -50,7 +59,9 @@ def test_updates_are_those_of_a_hand_written_loop_number_for_number(tiny_policy:
         optimizer.zero_grad()
         total = 0.0
         for part in partition(batch, 1, TOKEN_BUDGET)[0]:
-            value, _ = loss(policy(part)[0], part, OBJECTIVE, COEFFICIENT)
+            logp, entropy = policy(part)[:2]
+            scores = Scores(logp=logp, entropy=entropy, log_vocabulary=math.log(VOCABULARY_SIZE))
+            value, _ = loss(scores, part, OBJECTIVE, COEFFICIENTS)
             value.backward()
             total += value.item()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.05)
@@ -79,6 +90,33 @@ def test_microbatches_layout_and_gradient_checkpointing_change_no_gradient(tiny_
         assert_near(gradients_of(other), gradients_of(whole), atol=1e-6)
 
 
+def test_what_the_objective_asks_of_the_policy_is_the_same_in_any_microbatches_and_layout(tiny_policy: Path) -> None:
+    batch, found = rich_batch(), []
+    for choice in ({"token_budget": 10_000}, {"token_budget": TOKEN_BUDGET}, {"layout": "pack"}):
+        learner = joined(str(tiny_policy), objective=RICH, config=config_of(**choice))
+        found.append((means(step(learner, batch)), learner))
+    for stats, learner in found[1:]:
+        assert stats == pytest.approx(found[0][0], rel=2e-5, abs=1e-6)
+        assert_near(gradients_of(learner), gradients_of(found[0][1]), atol=1e-6)
+
+
+def test_the_entropy_bonus_reaches_the_weights(tiny_policy: Path) -> None:
+    silent = replace(OBJECTIVE, divergence=DivergenceConfig())
+    bonus = replace(silent, entropy_bonus=0.3)
+    batch = batch_of(0)
+    batch = replace(batch, advantage=torch.zeros(len(batch.tokens)))
+    learner = joined(str(tiny_policy), objective=bonus, config=config_of(max_grad_norm=1e6))
+    step(learner, batch)
+    model = load_model(str(tiny_policy))
+    policy = Policy(model, layout="pad", logits_chunk=8, temperature=0.7, entropy_gradient=True)
+    (-0.3 * policy(batch).entropy[batch.on_route("explore")].mean()).backward()
+    expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert_near(gradients_of(learner), expected, atol=1e-6)
+    still = joined(str(tiny_policy), objective=silent)
+    step(still, batch)
+    assert max(float(g.abs().max()) for g in gradients_of(still).values()) == 0
+
+
 def test_gradient_checkpointing_computes_the_layers_again_and_keeps_dropout_off(
     tiny_policy: Path, tmp_path: Path
 ) -> None:
@@ -104,9 +142,9 @@ def test_entropy_is_the_mean_over_explored_tokens(tiny_policy: Path) -> None:
 def test_cross_entropy_is_that_of_torch_on_the_answers(tiny_policy: Path) -> None:
     rows = [random_trajectory(shape, seed, "rehearse") for seed, shape in enumerate(SHAPES)]
     rows = [replace(row, logp_reference=np.zeros(len(row.tokens), dtype=np.float32)) for row in rows]
-    learner = joined(str(tiny_policy), objective=CROSS_ENTROPY, temperature=1.0)
+    learner = joined(str(tiny_policy), objective=supervised_objective(WarmStartConfig()), temperature=1.0)
     [updates] = plan_updates(pack([], rows), learner.config, 1)
-    stats = means(learner.update(updates, 1.0))
+    stats = means(learner.update(updates, {"divergence": 1.0}))
     model = load_model(str(tiny_policy))
     logits = [model(input_ids=torch.tensor(row.tokens)[None].long()).logits[0, :-1] for row in rows]
     targets = [torch.tensor(np.where(row.mask, row.tokens, -100))[1:].long() for row in rows]
@@ -198,17 +236,18 @@ def test_two_updates_of_a_batch_are_an_update_of_each_of_its_parts(tiny_policy: 
 def test_the_learners_old_log_probs_are_from_before_the_first_update(tiny_policy: Path) -> None:
     objective = replace(OBJECTIVE, old_policy="learner")
     config = config_of(updates_per_batch=2, learning_rate=1e-2)
-    twice, batch = joined(str(tiny_policy), objective=objective, config=config), batch_of(0)
-    stats = means(step(twice, batch))
-    assert stats["ratio"] != pytest.approx(1, abs=1e-3), "the second update has moved away from the old policy"
-
-    by_hand = joined(str(tiny_policy), objective=objective, config=replace(config, updates_per_batch=1))
-    shares = [partition(part, 1, TOKEN_BUDGET)[0] for part in deal(batch, 2)]
+    learner, batch = joined(str(tiny_policy), objective=objective, config=config), batch_of(0)
     with torch.no_grad():
-        shares = [[replace(micro, logp_old=by_hand.policy(micro)[0]) for micro in share] for share in shares]
-    for share in shares:
-        by_hand.update([share], COEFFICIENT)
-    assert_equal(weights_of(twice), weights_of(by_hand))
+        before = learner.policy(batch)
+    scored = asyncio.run(LocalLearner(learner, checksum=False).score(batch))
+    assert scored.logp_old is not None and scored.entropy_old is not None
+    torch.testing.assert_close(scored.logp_old, before.logp)
+    torch.testing.assert_close(scored.entropy_old, before.entropy)
+
+    assert means(step(learner, scored))["ratio"] != pytest.approx(1, abs=1e-3), "the second update has moved away"
+    with torch.no_grad():
+        after = learner.policy(batch)
+    assert not torch.allclose(after.logp, before.logp, atol=1e-3)
 
 
 def test_one_update_needs_no_old_log_probs(tiny_policy: Path) -> None:

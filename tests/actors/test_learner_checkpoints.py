@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import make_policy
 from learner_ranks import (
-    COEFFICIENT,
+    COEFFICIENTS,
     assert_equal,
     batch_of,
     config_of,
@@ -110,7 +110,7 @@ def test_the_local_learner_keeps_the_contract(tiny_policy: Path, tmp_path: Path)
 
     async def run(receivers: list[Any]) -> Stats:
         local, again = (LocalLearner(joined(str(tiny_policy)), checksum=True) for _ in range(2))
-        stats = await local.update(batch_of(0), COEFFICIENT)
+        stats = await local.update(batch_of(0), COEFFICIENTS)
         await local.save(str(tmp_path))
         await again.load(str(tmp_path))
         await local.connect(receivers[:2])

@@ -10,23 +10,29 @@ from typing import Any
 import pytest
 import torch
 from learner_ranks import (
+    CRITIC,
     ONE_ANSWER,
     RANKS_S,
     RATE,
+    RICH,
     UPDATES,
     assert_equal,
     assert_near,
     batch_of,
     config_of,
+    critic_batch,
     gradients_of,
     joined,
+    parameters_of,
     parameters_of_learner,
+    rich_batch,
     step,
     weights_of,
 )
 
 from objectives.diagnostics import means, merge
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS_ATOL = 0.02 * RATE
 """AdamW divides a gradient by its own size, rounding and all: a weight whose gradient is next to nothing moves by a
@@ -108,6 +114,16 @@ def test_the_metrics_of_two_ranks_add_up_to_those_of_one(one: dict[str, Any], tw
         assert found_means == pytest.approx(expected_means, rel=1e-5, abs=1e-6)
 
 
+def test_no_gate_weight_or_bonus_depends_on_the_number_of_ranks(tiny_policy: Path, two: list[dict[str, Any]]) -> None:
+    alone = joined(str(tiny_policy), objective=RICH)
+    expected = means(step(alone, rich_batch()))
+    found = means(merge(two[0]["rich_stats"], two[1]["rich_stats"]))
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert_near(two[0]["rich_gradients"], gradients_of(alone), atol=1e-6)
+    for name in ("conflict_tokens", "entropy_filtered", "mismatch_rejected"):
+        assert 0 < expected[name] < 1, name
+
+
 def test_a_rank_without_trajectories_of_its_own_neither_hangs_nor_counts(
     tiny_policy: Path, two: list[dict[str, Any]]
 ) -> None:
@@ -135,6 +151,28 @@ def test_a_checkpoint_of_two_ranks_continues_on_one_and_the_reverse(
     step(of_two, batch_of(UPDATES))
     assert_near(weights_of(of_two), two[0]["continued"], atol=WEIGHTS_ATOL)
     assert_near(two[0]["continued_of_one"], one["continued"], atol=WEIGHTS_ATOL)
+
+
+def test_a_critic_is_trained_and_kept_by_two_ranks_as_by_one(
+    tiny_policy: Path, one: dict[str, Any], two: list[dict[str, Any]]
+) -> None:
+    alone = joined(str(tiny_policy), objective=CRITIC)
+    assert alone.policy.critic is not None
+    for update in range(UPDATES):
+        expected = means(step(alone, critic_batch(update)))
+        found = means(merge(two[0]["critic_stats"][update], two[1]["critic_stats"][update]))
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        assert expected["value_loss"] > 0
+    assert_near(two[0]["critic_heads"], parameters_of(alone.policy.critic), atol=WEIGHTS_ATOL)
+    of_two = joined(str(tiny_policy), objective=CRITIC)
+    assert of_two.policy.critic is not None
+    of_two.load(str(one["folder"] / "critic_of_two"))
+    assert_equal(parameters_of(of_two.policy.critic), two[0]["critic_heads"])
+    step(of_two, critic_batch(UPDATES))
+    assert_near(parameters_of(of_two.policy.critic), two[0]["critic_continued"], atol=WEIGHTS_ATOL)
+    idle = joined(str(tiny_policy), objective=CRITIC)
+    expected = means(step(idle, critic_batch(0, ONE_ANSWER)))
+    assert means(merge(*(rank["critic_idle_stats"] for rank in two))) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_two_bfloat16_ranks_with_checkpointed_packed_layers_agree(two: list[dict[str, Any]]) -> None:

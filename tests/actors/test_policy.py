@@ -14,7 +14,7 @@ from random_batch import SHAPES, random_batch, untrained
 from torch import Tensor
 from transformers import GraniteConfig, GraniteForCausalLM, OPTConfig, OPTForCausalLM
 
-from actors.policy import Policy, load_model, load_tokenizer
+from actors.policy import Policy, chunk_sizes, load_model, load_tokenizer
 from tasks.characters import VOCABULARY_SIZE, save_tokenizer
 from trajectories.batch import Batch, partition
 
@@ -63,7 +63,7 @@ def head_rows(model: Any) -> list[int]:
 @pytest.mark.parametrize("logits_chunk", [1, 7, 4096])
 def test_log_probs_and_entropies_are_those_of_plain_transformers(model: Any, layout: str, logits_chunk: int) -> None:
     batch = random_batch()
-    logp, entropy = policy_of(model, layout, logits_chunk)(batch)
+    logp, entropy = policy_of(model, layout, logits_chunk)(batch)[:2]
     expected_logp, expected_entropy = plain(model, batch)
     assert logp.dtype == entropy.dtype == torch.float32
     torch.testing.assert_close(logp, expected_logp, rtol=0, atol=1e-5)
@@ -89,7 +89,7 @@ def test_gradients_are_those_of_plain_transformers_in_any_microbatches(
 
 
 def test_only_the_log_probs_carry_a_gradient(tiny_policy: Path) -> None:
-    logp, entropy = policy_of(load_model(str(tiny_policy)))(random_batch())
+    logp, entropy = policy_of(load_model(str(tiny_policy)))(random_batch())[:2]
     assert logp.requires_grad and not entropy.requires_grad
 
 
@@ -128,7 +128,7 @@ def test_the_loss_of_one_packed_trajectory_reaches_no_token_of_another(tiny_poli
 
     policy, batch = policy_of(model, "pack"), random_batch()
     model.get_input_embeddings().register_forward_hook(keep)
-    logp, _ = policy(batch)
+    logp = policy(batch).logp
     (reached,) = torch.autograd.grad(logp[batch.seq == 3].sum(), inputs[0])
     moved = reached[0].abs().sum(-1) > 0
     assert moved[batch.seq == 3].any() and not moved[batch.seq != 3].any()
@@ -140,18 +140,62 @@ def test_only_trained_positions_reach_the_head_and_never_more_than_a_chunk_of_th
     trained, chunk = int(batch.mask.sum()), 7
     rows, kept = head_rows(model), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
-        logp, _ = policy_of(model, layout, chunk)(batch)
+        logp, _ = policy_of(model, layout, chunk)(batch)[:2]
     assert sum(rows) == trained and max(rows) == chunk
     assert kept and not [shape for shape in kept if shape[-1] == VOCABULARY_SIZE], "no logits wait for the backward"
     logp.sum().backward()
     assert sum(rows) == 2 * trained and max(rows) == chunk, "the backward pass recomputes chunk by chunk"
 
 
+@pytest.mark.parametrize(
+    ("blocks", "limit", "sizes"),
+    [
+        ([32, 32, 5, 9], 64, [64, 14]),
+        ([32, 5, 32, 9], 64, [37, 41]),
+        ([3, 4, 4], 7, [7, 4]),
+        ([9, 1], 7, [7, 3]),
+        ([1, 15], 7, [1, 7, 7, 1]),
+        ([], 7, [0]),
+    ],
+)
+def test_chunks_are_filled_with_whole_blocks_as_long_as_these_fit(
+    blocks: list[int], limit: int, sizes: list[int]
+) -> None:
+    assert chunk_sizes(blocks, limit) == sizes
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_no_chunk_of_32_or_more_parts_32_successive_tokens_of_an_answer(tiny_policy: Path, layout: str) -> None:
+    batch, chunks = random_batch([(3, 40), (2, 9), (4, 70)]), []
+
+    def read(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+        chunks.append(rows.tolist())
+        return logits[:, 0]
+
+    with torch.no_grad():
+        policy_of(load_model(str(tiny_policy)), layout, 45)(batch, {"any": read})
+    first, second, third = 3, 43 + 2, 43 + 11 + 4  # where the answers begin in [N]
+    assert [(rows[0], len(rows)) for rows in chunks] == [(first, 40), (second, 9 + 32), (third + 32, 32 + 6)]
+    assert sorted(row for rows in chunks for row in rows) == batch.mask.nonzero().squeeze(1).tolist()
+
+
+def test_a_reader_without_gradient_is_not_asked_again_in_the_backward_pass(tiny_policy: Path) -> None:
+    asked = []
+
+    def read(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+        asked.append(len(rows))
+        return logits.detach()[:, 0]
+
+    batch = random_batch()
+    policy_of(load_model(str(tiny_policy)))(batch, {"any": read}).logp.sum().backward()
+    assert sum(asked) == int(batch.mask.sum())
+
+
 def test_scoring_without_gradient_computes_every_logit_once(tiny_policy: Path) -> None:
     model, batch = load_model(str(tiny_policy)), random_batch()
     rows = head_rows(model)
     with torch.no_grad():
-        logp, entropy = policy_of(model)(batch)
+        logp, entropy = policy_of(model)(batch)[:2]
     assert sum(rows) == int(batch.mask.sum())
     assert not logp.requires_grad and not entropy.requires_grad
 
@@ -160,7 +204,7 @@ def test_scoring_without_gradient_computes_every_logit_once(tiny_policy: Path) -
 def test_a_batch_without_trained_tokens_scores_zero_and_has_a_backward_to_every_parameter(
     model: Any, layout: str
 ) -> None:
-    logp, entropy = policy_of(model, layout)(untrained(random_batch()))
+    logp, entropy = policy_of(model, layout)(untrained(random_batch()))[:2]
     assert not logp.any() and not entropy.any()
     assert not [name for name, value in gradients(model, logp.sum()).items() if value.any()]
 

@@ -1,4 +1,4 @@
-"""FrozenReference: what it fills, what it leaves alone, and that it scores as the learner does."""
+"""References: what it fills, what it leaves alone, and that it scores as the learner does."""
 
 import asyncio
 from dataclasses import replace
@@ -11,15 +11,17 @@ from random_batch import random_batch
 from torch import Tensor
 
 from actors.local import LocalReference
-from actors.reference import FrozenReference
+from actors.reference import References
 from trajectories.batch import Batch
 
 TEMPERATURE = 0.7
 
 
-def reference(policy: Path, *, dtype: str = "float32", layout: str = "pad", token_budget: int = 45) -> FrozenReference:
+def reference(policy: Path, *, dtype: str = "float32", layout: str = "pad", token_budget: int = 45) -> References:
     config = config_of(layout=layout, token_budget=token_budget)
-    return FrozenReference(str(policy), config=config, dtype=dtype, temperature=TEMPERATURE, device="cpu")
+    return References(
+        {"reference": {str(policy): 1.0}}, config=config, dtype=dtype, temperature=TEMPERATURE, device="cpu"
+    )
 
 
 def filled(batch: Batch) -> Tensor:
@@ -42,7 +44,7 @@ def test_explored_answers_are_scored_and_stored_values_of_rehearsed_ones_stay(
         reference(tiny_policy, layout=layout, token_budget=token_budget).score(batch),
     )
     with torch.no_grad():
-        expected, _ = joined(str(tiny_policy)).policy(batch)
+        expected = joined(str(tiny_policy)).policy(batch).logp
     assert torch.equal(filled(scored)[rehearsed(batch)], stored[rehearsed(batch)])
     explored = ~rehearsed(batch)
     torch.testing.assert_close(filled(scored)[explored], expected[explored], rtol=0, atol=1e-5)
@@ -79,8 +81,10 @@ def test_in_bfloat16_it_rounds_what_the_learner_rounds_and_nothing_else(tiny_pol
         reference(tiny_policy, dtype="bfloat16", token_budget=10_000),
         joined(str(tiny_policy)),
     )
-    assert {p.dtype for p in frozen.policy.parameters()} == {torch.bfloat16}
-    for (name, found), (_, expected) in zip(frozen.policy.named_buffers(), learner.policy.named_buffers(), strict=True):
+    assert {p.dtype for p in frozen.policies["reference"].parameters()} == {torch.bfloat16}
+    for (name, found), (_, expected) in zip(
+        frozen.policies["reference"].named_buffers(), learner.policy.named_buffers(), strict=True
+    ):
         assert torch.equal(found, expected), name
     half = joined(str(tiny_policy), dtype="bfloat16")
     try:

@@ -1,28 +1,107 @@
-"""A small policy and reference to enumerate, and every divergence setting the config allows."""
+"""A small policy and reference to enumerate, the exact divergences, and every setting of a term the config allows."""
 
-from typing import get_args
+import itertools
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from ragged_batch import divergence
+from ragged_batch import divergence, loss_of, make_batch, objective, state_of
+from torch import Tensor
 
-from configs.objective_schema import DivergenceConfig, DivergenceName, Estimator
+from configs.divergence_schema import DivergenceConfig
+from configs.objective_schema import ClipConfig
+from objectives.credit import credit
+from objectives.divergences import DIVERGENCES
 
-NAMES = [name for name in get_args(DivergenceName) if name != "none"]
+COEFFICIENT = 0.5
+NAMES = list(DIVERGENCES)
+FAMILIES = ("generalised_jensen_shannon", "alpha", "tsallis", "skew_kl", "skew_reverse_kl")
+"""Divergences with a parameter."""
 POLICY = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
 REFERENCE = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+OLD = torch.tensor([0.4, 0.4, 0.2], dtype=torch.float64)
 
 
-def settings() -> list[DivergenceConfig]:
-    allowed = []
-    for name in NAMES:
-        for samples, wiring in (("on_policy", "loss"), ("on_policy", "reward"), ("rehearsal", "loss")):
-            for estimator in get_args(Estimator):
-                try:
-                    allowed.append(divergence(name, samples=samples, wiring=wiring, estimator=estimator))
-                except ValueError:
-                    continue
-    return allowed
+def kl(p: Tensor, q: Tensor) -> Tensor:
+    return (p * (p / q).log()).sum()
+
+
+def between(a: float, p: Tensor, q: Tensor) -> Tensor:
+    return a * p + (1 - a) * q
+
+
+EXACT: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "reverse_kl": lambda p, q, a: kl(p, q),
+    "forward_kl": lambda p, q, a: kl(q, p),
+    "jensen_shannon": lambda p, q, a: (kl(p, (p + q) / 2) + kl(q, (p + q) / 2)) / 2,
+    "generalised_jensen_shannon": lambda p, q, a: a * kl(q, between(a, q, p)) + (1 - a) * kl(p, between(a, q, p)),
+    "alpha": lambda p, q, a: (1 - (p ** (1 - a) * q**a).sum()) / (a * (1 - a)),
+    "total_variation": lambda p, q, a: (p - q).abs().sum() / 2,
+    "chi_squared": lambda p, q, a: ((p - q).square() / q).sum(),
+    "neyman": lambda p, q, a: ((p - q).square() / p).sum(),
+    "hellinger": lambda p, q, a: (p.sqrt() - q.sqrt()).square().sum(),
+    "jeffreys": lambda p, q, a: kl(p, q) + kl(q, p),
+    "tsallis": lambda p, q, a: ((p**a * q ** (1 - a)).sum() - 1) / (a - 1) if a != 1 else kl(p, q),
+    "skew_kl": lambda p, q, a: kl(q, between(a, q, p)),
+    "skew_reverse_kl": lambda p, q, a: kl(p, between(a, p, q)),
+}
+"""D(policy p || anchor q) over the whole vocabulary, written independently of f; the last argument is `alpha`."""
+
+
+def exact_gradient(name: str, policy: Tensor = POLICY, anchor: Tensor = REFERENCE, alpha: float = 0.2) -> Tensor:
+    """By the logits of the policy."""
+    logits = policy.log().requires_grad_()
+    return torch.autograd.grad(EXACT[name](logits.softmax(0), anchor, alpha), logits)[0]
+
+
+def estimated_gradient(cfg: DivergenceConfig, drawn_from: Tensor, policy: Tensor = POLICY) -> Tensor:
+    """Gradient by the logits of the loss of ten answers, drawn in proportion to `drawn_from`, all of one
+    reward."""
+    tokens = [token for token, share in enumerate(drawn_from.tolist()) for _ in range(round(10 * share))]
+    route, group = ("rehearse", -1) if cfg.rehearses else ("explore", 0)
+    batch = make_batch(
+        [(route, group, None if cfg.rehearses else 1.0, [token]) for token in tokens],
+        logp_sampler=drawn_from.log()[tokens],
+        logp_reference=REFERENCE.log()[tokens],
+    )
+    whole = objective(divergence=cfg, clip=ClipConfig(kind="none"))
+    logits = policy.log().requires_grad_()
+    batch = credit(batch, whole, state_of(COEFFICIENT))
+    value, _ = loss_of(logits.log_softmax(0)[batch.tokens], batch, whole, COEFFICIENT)
+    return torch.autograd.grad(value, logits)[0]
+
+
+def anchor_of(cfg: DivergenceConfig, drawn_from: Tensor) -> Tensor:
+    return drawn_from if cfg.anchor == "old" else REFERENCE
+
+
+def alphas(name: str) -> list[float]:
+    """Parameters at which a divergence is looked at, the default first."""
+    if name not in FAMILIES:
+        return [0.2]
+    return [0.2, 1.0, 2.0] if name == "tsallis" else [0.2, 0.7]
+
+
+def settings(every_alpha: bool = False) -> list[DivergenceConfig]:
+    """One for every name, source of answers, anchor, wiring by samples, estimator and form that is allowed."""
+    allowed: dict[str, DivergenceConfig] = {}
+    choices: dict[str, list[Any]] = {
+        "samples": ["on_policy", "rehearsal"],
+        "anchor": ["reference", "old"],
+        "wiring": ["loss", "reward", "joint"],
+        "estimator": ["k1", "k2", "k3", "straight_through", "ratio_weighted"],
+        "normalised": [False, True],
+    }
+    for name, *chosen in itertools.product(NAMES, *choices.values()):
+        for alpha in alphas(name) if every_alpha else [0.2]:
+            try:
+                cfg = divergence(name, alpha=alpha, **dict(zip(choices, chosen, strict=True)))
+            except ValueError:
+                continue
+            allowed[label(cfg)] = cfg
+    return list(allowed.values())
 
 
 def label(cfg: DivergenceConfig) -> str:
-    return f"{cfg.name}-{cfg.samples}-{cfg.wiring}-{cfg.estimator}"
+    form = "-normalised" if cfg.normalised else ""
+    return f"{cfg.name}-{cfg.alpha:g}-{cfg.samples}-{cfg.anchor}-{cfg.wiring}-{cfg.estimator}{form}"

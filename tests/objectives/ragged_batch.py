@@ -5,12 +5,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from configs.objective_schema import DivergenceConfig, ObjectiveConfig
+from configs.divergence_schema import DivergenceConfig
+from configs.objective_schema import ObjectiveConfig
+from objectives.controllers import ObjectiveState
+from objectives.diagnostics import TensorStats
+from objectives.objective import Scores, loss
 from trajectories.batch import Batch, with_own_totals
 from trajectories.trajectory import ROUTES, Route
 
 Answer = tuple[Route, int, float | None, list[int]]
-"""Route, group (-1: rehearsed), reward (None: there is none), generated tokens."""
+"""Route, group (-1: stored), reward (None: there is none), generated tokens."""
 
 
 def make_batch(
@@ -24,7 +28,7 @@ def make_batch(
     """The answers end to end, each after `prompt_length` untrained tokens; log-probs cover all N positions."""
     lengths = [prompt_length + len(tokens) for _, _, _, tokens in answers]
     mask = [
-        position >= prompt_length and (route == "rehearse" or reward is not None)
+        position >= prompt_length and (route != "explore" or reward is not None)
         for (route, _, reward, _), length in zip(answers, lengths, strict=True)
         for position in range(length)
     ]
@@ -37,11 +41,29 @@ def make_batch(
         logp_old=logp_old,
         route=torch.tensor([ROUTES.index(route) for route, *_ in answers]),
         group=torch.tensor([group for _, group, *_ in answers]),
+        domain=torch.tensor([min(group, 0) for _, group, *_ in answers]),
+        domains=("",),
         reward=torch.tensor([float("nan") if reward is None else reward for _, _, reward, _ in answers]),
         version=torch.tensor([-1 if group < 0 else 0 for _, group, *_ in answers]),
         totals={},
     )
     return with_own_totals(batch)
+
+
+def scores(logp: Tensor, entropy: Tensor | None = None, log_vocabulary: float = 1.0) -> Scores:
+    return Scores(
+        logp=logp, entropy=logp.new_zeros(logp.shape) if entropy is None else entropy, log_vocabulary=log_vocabulary
+    )
+
+
+def state_of(coefficient: float = 0.0) -> ObjectiveState:
+    """The state of an objective whose first divergence term has this coefficient."""
+    return ObjectiveState(coefficients={"divergence": coefficient})
+
+
+def loss_of(logp: Tensor, batch: Batch, cfg: ObjectiveConfig, coefficient: float = 0.0) -> tuple[Tensor, TensorStats]:
+    """`loss` where no entropy is asked for, with one coefficient for the first divergence term."""
+    return loss(scores(logp), batch, cfg, {"divergence": coefficient})
 
 
 def divergence(name: str, **choices: object) -> DivergenceConfig:

@@ -3,7 +3,16 @@ import math
 import pytest
 import torch
 
-from objectives.advantages import advantages, group_zscore, leave_one_out, mean_only
+from configs.objective_schema import ObjectiveConfig, OverlongConfig
+from objectives.advantages import (
+    advantages,
+    best_of_n,
+    group_zscore,
+    leave_one_out,
+    mean_only,
+    overlong_penalty,
+    whiten,
+)
 
 ONE_IN_FOUR = torch.tensor([1.0, 0, 0, 1, 0, 0, 0, 0])
 
@@ -21,6 +30,12 @@ def test_mean_only_subtracts_the_mean_and_nothing_else() -> None:
 def test_leave_one_out_is_the_mean_of_the_others() -> None:
     expected = [0.857142 if reward == 1 else -0.285714 for reward in ONE_IN_FOUR.tolist()]
     assert leave_one_out(ONE_IN_FOUR).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_none_rewards_no_answer_and_needs_a_divergence_to_learn_from() -> None:
+    assert advantages(torch.tensor([1.0, 0.0, 7.0]), torch.tensor([0, 0, 1]), "none").tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match=r"^objective\.advantage: must be other than 'none' without a divergence"):
+        ObjectiveConfig(advantage="none")
 
 
 @pytest.mark.parametrize("size", [2, 3, 7])
@@ -56,3 +71,44 @@ def test_a_group_with_one_graded_answer_or_none_has_no_advantage(name: str) -> N
 def test_rehearsed_trajectories_get_no_advantage() -> None:
     reward, group = torch.tensor([1.0, 0.0, math.nan, 1.0]), torch.tensor([0, 0, -1, -1])
     assert advantages(reward, group, "mean_only").tolist() == [0.5, -0.5, 0.0, 0.0]
+
+
+def test_whitening_goes_over_the_tokens_chosen_and_no_others() -> None:
+    advantage = torch.tensor([1.0, 1.0, 99.0, 4.0])
+    got = whiten(advantage, torch.tensor([True, True, False, True]))
+    # mean 2, variance (1 + 1 + 4) / 2 = 3
+    assert got.tolist() == pytest.approx([-1 / math.sqrt(3), -1 / math.sqrt(3), 0, 2 / math.sqrt(3)])
+
+
+@pytest.mark.parametrize("advantage", [[0.3, 0.3, 0.3], [5.0]])
+def test_whitening_what_is_all_alike_gives_nothing(advantage: list[float]) -> None:
+    got = whiten(torch.tensor(advantage), torch.ones(len(advantage), dtype=torch.bool))
+    assert got.tolist() == pytest.approx([0.0] * len(advantage), abs=1e-3)
+
+
+def test_the_whitened_kinds_differ_by_the_group_mean_before() -> None:
+    reward, group = torch.tensor([1.0, 0.0, 5.0, 7.0]), torch.tensor([0, 0, 1, 1])
+    assert advantages(reward, group, "global_whiten").tolist() == reward.tolist()
+    assert advantages(reward, group, "group_mean_global_whiten").tolist() == [0.5, -0.5, -1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("reward", "expected"),
+    [
+        ([0.2, 0.9, 0.5, 0.1], [0, 4, 0, 0]),
+        ([1.0, 0.0, 1.0, 0.0], [2, 0, 2, 0]),
+        ([0.0, 0.0, 0.0, 0.0], [0, 0, 0, 0]),
+        ([-1.0, -2.0], [0, 0]),
+        ([1.0], [1]),
+    ],
+)
+def test_best_of_n_keeps_the_best_answer_or_shares_among_equals(reward: list[float], expected: list[float]) -> None:
+    assert best_of_n(torch.tensor(reward)).tolist() == expected
+
+
+def test_an_answer_is_punished_as_it_uses_up_the_cache_before_the_limit() -> None:
+    # DAPO's own numbers: L_max = 20480, L_cache = 4096
+    cfg = OverlongConfig(limit=20_480, share=0.2)
+    lengths = torch.tensor([1, 16_384, 17_408, 18_432, 20_480, 99_999])
+    assert overlong_penalty(lengths, cfg).tolist() == [0, 0, -0.25, -0.5, -1, -1]
+    assert overlong_penalty(lengths, OverlongConfig()).tolist() == [0.0] * 6

@@ -1,9 +1,10 @@
 import math
+from functools import reduce
 
 import pytest
 import torch
 
-from objectives.diagnostics import means, merge, per_trajectory, sampler_mismatch, to_stats, total
+from objectives.diagnostics import added, means, merge, per_trajectory, sampler_mismatch, to_stats, total
 
 
 def test_merged_means_are_means_over_everything_not_means_of_means() -> None:
@@ -27,16 +28,32 @@ def test_sampler_mismatch_measures_the_distance_between_engine_and_trainer() -> 
     trainer, sampler = torch.tensor([2.0, 0.5]).log(), torch.zeros(2)
     got = means(to_stats(sampler_mismatch(trainer, sampler)))
     assert got["mismatch_abs_log_ratio"] == pytest.approx(math.log(2))
+    assert got["mismatch_abs_log_ratio_max"] == pytest.approx(math.log(2))
     assert got["mismatch_kl_k1"] == pytest.approx(0.0, abs=1e-6)
     assert got["mismatch_kl_k3"] == pytest.approx((1 + -0.5) / 2)  # (2 - 1 - ln 2 + .5 - 1 + ln 2) / 2
     assert got["mismatch_chi_square"] == pytest.approx((4 + 0.25) / 2 - 1)
     assert got["effective_sample_fraction"] == pytest.approx(1.25**2 / 2.125)
+    # perplexities (1 / (1/2 * 1/4))^(1/2) and (1 / (1/4 * 1/4))^(1/2): the trainer's is 1 / sqrt(2) of the engine's
+    trainer, sampler = torch.tensor([0.5, 0.25]).log(), torch.tensor([0.25, 0.25]).log()
+    got = means(to_stats(sampler_mismatch(trainer, sampler)))
+    assert got["mismatch_perplexity_ratio"] == pytest.approx(0.5**0.5)
+
+
+def test_the_largest_mismatch_of_parts_is_that_of_the_whole_and_an_empty_part_has_none() -> None:
+    trainer, sampler = torch.tensor([0.5, 0.1, 0.3]).log(), torch.tensor([0.4, 0.4, 0.3]).log()
+    parts = [sampler_mismatch(trainer[part], sampler[part]) for part in (slice(0, 0), slice(0, 2), slice(2, 3))]
+    whole = means(to_stats(sampler_mismatch(trainer, sampler)))
+    assert whole["mismatch_abs_log_ratio_max"] == pytest.approx(math.log(4))
+    assert means(merge(*map(to_stats, parts))) == pytest.approx(whole)
+    assert means(to_stats(reduce(added, parts, {}))) == pytest.approx(whole)
+    assert "mismatch_abs_log_ratio_max" not in means(to_stats(parts[0]))
 
 
 def test_an_engine_that_agrees_with_the_trainer_has_no_mismatch() -> None:
     logp = torch.tensor([-0.2, -3.0, -11.0])
     got = means(to_stats(sampler_mismatch(logp, logp)))
-    assert got.pop("mismatch_ratio") == got.pop("effective_sample_fraction") == 1.0
+    ones = {"mismatch_ratio", "effective_sample_fraction", "mismatch_perplexity_ratio"}
+    assert {got.pop(name) for name in ones} == {1.0}
     assert set(got.values()) == {0.0}
 
 

@@ -9,11 +9,12 @@ import math
 
 import pytest
 import torch
-from ragged_batch import make_batch
+from ragged_batch import make_batch, scores
 
 from configs.load import load
 from objectives.controllers import initial_state
-from objectives.objective import credit, loss
+from objectives.credit import credit
+from objectives.objective import loss
 from trajectories.batch import Batch
 
 RATIOS = torch.tensor([1.0, 1.5, 0.5, 1.0, 0.9, 4.0])
@@ -35,8 +36,8 @@ def batch(rehearsed: bool = False) -> Batch:
 def loss_of(preset: str, *overrides: str, rehearsed: bool = False) -> float:
     cfg = load([f"method={preset}", *overrides]).objective
     logp = torch.cat([SAMPLER + RATIOS.log(), U.log() - 5] if rehearsed else [SAMPLER + RATIOS.log()])
-    state = initial_state(cfg)
-    value, _ = loss(logp, credit(batch(rehearsed), cfg, state), cfg, state.coefficient)
+    state = initial_state(cfg, 100)
+    value, _ = loss(scores(logp), credit(batch(rehearsed), cfg, state), cfg, state.coefficients)
     return value.item()
 
 
@@ -84,11 +85,11 @@ def test_rloo_is_reinforce_with_the_mean_of_the_others_and_k1_in_the_reward() ->
         logp_sampler=SAMPLER,
         logp_reference=SAMPLER - 1,
     )
-    state = initial_state(cfg)
+    state = initial_state(cfg, 100)
     credited = credit(whole, cfg, state)
     assert credited.advantage is not None
     assert credited.advantage.tolist() == pytest.approx([0.97, 0.97, -0.53, -0.53, -0.53, -0.53])
-    value, stats = loss(SAMPLER, credited, cfg, state.coefficient)
+    value, stats = loss(scores(SAMPLER), credited, cfg, state.coefficients)
     assert value.item() == pytest.approx(-(0.97 * -2.5 - 0.53 * -8.25) / 3, abs=1e-6)
     assert stats["kl_reference_per_trajectory"].tolist() == [6.0, 3.0]
 
@@ -101,12 +102,12 @@ def test_grpo_with_adaptive_kl_takes_k1_off_each_tokens_advantage() -> None:
         logp_sampler=SAMPLER,
         logp_reference=SAMPLER - log_u,
     )
-    credited = credit(whole, cfg, initial_state(cfg))
+    credited = credit(whole, cfg, initial_state(cfg, 100))
     # 1.154699 and -0.577349 less 0.15 log u
     assert credited.advantage is not None
     assert credited.advantage.tolist() == pytest.approx(
         [1.154699, 1.004699, -0.427349, -0.877349, -0.577349, -0.577349], abs=2e-6
     )
     # On policy, ratios 1: -(mean of sequence means)
-    value, _ = loss(SAMPLER, credited, cfg, 0.15)
+    value, _ = loss(scores(SAMPLER), credited, cfg, {"divergence": 0.15})
     assert value.item() == pytest.approx(-((1.154699 + 1.004699) / 2 - 0.427349 - 2.032047 / 3) / 3, abs=2e-6)

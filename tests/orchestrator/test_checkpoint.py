@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.checkpoint import MANIFEST, BrokenCheckpoint, latest, prune, read, write
-from orchestrator.train import find_checkpoint
+from orchestrator.checkpoint import find as find_checkpoint
 
 FILES = ("policy/model.safetensors", "policy/config.json", "optimizer/__0_0.distcp", "state.json")
 
@@ -38,12 +38,13 @@ def names(root: Path) -> list[str]:
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
-    path = save(tmp_path / "checkpoints", 40, objective={"coefficient": 0.1}, best={})
+    path = save(tmp_path / "checkpoints", 40, objective={"coefficients": {"divergence": 0.1}, "safe": {}}, best={})
     assert path == tmp_path / "checkpoints" / "step-000040"
     found = read(path)
     assert found.path == path
     assert found.policy == path / "policy"
-    assert found.state == {"step": 40, "objective": {"coefficient": 0.1}, "best": {}}
+    objective = {"coefficients": {"divergence": 0.1}, "safe": {}}
+    assert found.state == {"step": 40, "objective": objective, "best": {}}
     assert names(tmp_path / "checkpoints") == ["step-000040"], "nothing is left beside it"
 
 

@@ -8,6 +8,7 @@ import pytest
 from in_process import SMALL
 
 from configs.load import load, presets
+from objectives.controllers import term_metric
 from orchestrator.cli import main
 from orchestrator.demo import clear
 from orchestrator.paths import absolute
@@ -146,7 +147,9 @@ def test_show_config_prints_settings_that_load_again_and_the_plan(
     assert plan["coefficient"] == "1, constant"
     assert plan["trajectories per step"] == "8 prompts x 4 answers = 32 explored, and 16 rehearsed"
     assert plan["staleness"] == "at most 1 steps; window of (1 + 1) x 8 = 16 prompts"
-    assert plan["importance ratio"] == "policy / sampler, per token, clipped to [0.8, 1.28], dual clip at 3"
+    assert plan["policy gradient"] == (
+        "advantage group_zscore; policy / sampler, per token, clipped to [0.8, 1.28], dual clip at 3"
+    )
     assert plan["optimizer updates"] == "7 steps x 1 = 7"
     assert plan["methods"] == ", ".join(presets("method"))
     assert any(name.startswith("placement") for name in plan)
@@ -158,8 +161,14 @@ def test_show_config_says_in_words_what_holds_the_policy_for_every_method(
     method: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["show-config", f"method={method}"]) == 0
-    [words] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("# divergence: ")]
-    assert ("no divergence" in words) == (load([f"method={method}"]).objective.divergence.name == "none")
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if line.startswith("# "))
+    terms = load([f"method={method}"]).objective.terms
+    for name in terms:
+        assert "gradient" in said[f"# {term_metric('divergence', name)}"]
+        assert said[f"# {term_metric('coefficient', name)}"]
+    if not terms:
+        assert said["# divergence"].startswith("no ")
+    assert said["# policy gradient"].startswith("advantage ")
 
 
 def test_a_policy_is_made_measured_and_reported_by_three_commands(

@@ -188,6 +188,7 @@ def history(records: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     return {record["history"]["item"]["_step"]: record["history"]["item"] for record in records if "history" in record}
 
 
+@pytest.mark.slow
 def test_an_offline_wandb_run_reads_back_with_metrics_tables_settings_and_alerts(tmp_path: Path) -> None:
     config = LogbookConfig(console=False, wandb="offline", wandb_project="breadth-test", trajectories_every=1)
     logbook = open_logbook(tmp_path, config, wandb_id="abcd1234")
@@ -214,6 +215,7 @@ def test_an_offline_wandb_run_reads_back_with_metrics_tables_settings_and_alerts
     assert alert["text"] == "0.7 < 0.8"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_under_the_same_wandb_id(tmp_path: Path) -> None:
     first = open_logbook(tmp_path / "a")
     assert first.wandb_id
@@ -256,6 +258,7 @@ assert logbook.failed_sinks == 0
 """
 
 
+@pytest.mark.slow
 def test_an_unreachable_wandb_server_leaves_an_offline_run_and_never_stops_training(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     run_alone(UNREACHABLE, run_dir, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY="0" * 40, HOME=str(tmp_path))
@@ -288,6 +291,7 @@ assert logbook.failed_sinks == 1
 """
 
 
+@pytest.mark.slow
 def test_a_wandb_service_that_dies_is_turned_off_and_said_once(tmp_path: Path) -> None:
     run_alone(SERVICE_DIES, tmp_path)
     assert sum("turned off" in event["text"] for event in events(tmp_path)) == 1

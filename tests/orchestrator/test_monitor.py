@@ -11,9 +11,9 @@ from fake_roles import ToldGenerator, ToldGrader, prompt, run
 
 from actors.contracts import GradeTask
 from actors.local import LocalReference
-from actors.reference import FrozenReference
+from actors.reference import References
+from configs.learner_schema import LearnerConfig
 from configs.load import load
-from configs.schema import LearnerConfig
 from orchestrator.logbook import measurement_path
 from orchestrator.monitor import HeldOut, Monitor, score_by_base
 from orchestrator.rollouts import Rollouts
@@ -109,7 +109,13 @@ def test_answers_without_a_verdict_count_for_the_kl_to_the_base(tiny_policy: Pat
         return [t.logp_reference for group in groups for t in group.trajectories]
 
     base = LocalReference(
-        FrozenReference(str(tiny_policy), config=LearnerConfig(), dtype="float32", temperature=1.0, device="cpu")
+        References(
+            {"reference": {str(tiny_policy): 1.0}},
+            config=LearnerConfig(),
+            dtype="float32",
+            temperature=1.0,
+            device="cpu",
+        )
     )
     graded, ungraded = scores(answer(0, 0.0), answer(1, None))
     again = scores(answer(0, 0.0), replace(answer(1, None), grade=Grade(reward=0.0, status="wrong")))

@@ -11,8 +11,8 @@ import torch
 from in_process import config
 from toy_verifiers import even
 
-from actors.reference import FrozenReference
-from configs.schema import LearnerConfig
+from actors.reference import References
+from configs.learner_schema import LearnerConfig
 from orchestrator.presample import Tally, presample
 from orchestrator.rollouts import answer_seed
 from tasks.registry import build
@@ -134,8 +134,8 @@ def test_the_reference_answers_and_its_log_probs_are_stored(
     batch = pack([], kept)
     # A rehearsed answer keeps its stored log-probs, so the reference is asked as if the answers were explored.
     batch.route.zero_()
-    reference = FrozenReference(
-        str(other_policy), config=LearnerConfig(), dtype="float32", temperature=1.0, device="cpu"
+    reference = References(
+        {"reference": {str(other_policy): 1.0}}, config=LearnerConfig(), dtype="float32", temperature=1.0, device="cpu"
     )
     stored = batch.logp_reference
     scored = reference.score(batch).logp_reference

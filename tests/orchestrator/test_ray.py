@@ -75,6 +75,35 @@ def test_two_learner_ranks_two_graders_and_a_reference_over_ray_train_as_one_pro
     assert not ray.util.list_named_actors(all_namespaces=True)
 
 
+EVERYTHING = (
+    "method=safe_critic",
+    "references.teacher.path=tasks/base_policies/three_domains",
+    "references.slow={update: periodic, share: 0.5}",
+    "objective.divergences.taught={name: reverse_kl, anchor: teacher, wiring: vocabulary, estimator: exact, "
+    "weights: {importance: soft_or}, coefficient: {value: 0.1}}",
+    "objective.divergences.near={name: reverse_kl, anchor: slow, estimator: k2, coefficient: {value: 0.1}}",
+    "objective.divergences.unsure={name: forward_kl, estimator: straight_through, reweight: reward, "
+    "weights: {certainty_power: 2.0}, coefficient: {value: 0.1}}",
+    "objective.replay_weight=0.1",
+    "objective.recap.window=1",
+    "replay.batch=4",
+)
+"""A critic, a teacher, a moving reference, columns, scores before the update, and replay."""
+
+
+def test_all_that_roles_hand_each_other_arrives_over_ray_as_in_one_process(tmp_path: Path, cluster: None) -> None:
+    shared = ("generator.engine=transformers", "steps=3", *EVERYTHING)
+    alone = train(config(tmp_path, "name=alone", "placement.kind=in_process", *shared))
+    spread = train(config(tmp_path, "name=spread", "placement.learners=2", "placement.references=2", *shared))
+    for mine, theirs in zip(alone, spread, strict=True):
+        of_them = [
+            name for name in mine if name.startswith(("divergence", "value", "replay", "recap", "kl_", "entropy"))
+        ]
+        assert len(of_them) > 12
+        for name in ("reward", "policy_loss", "grad_norm", *of_them):
+            assert theirs[name] == pytest.approx(mine[name], rel=5e-3, abs=1e-4), (name, mine["step"])
+
+
 def test_vllm_trains_ahead_of_the_learner_and_evaluation_answers_with_its_checkpoint(
     tmp_path: Path, cluster: None
 ) -> None:

@@ -64,6 +64,7 @@ def one_product(answer: str, problem: dict[str, Any]) -> float:
     return float(answer.count("*") == 1)
 
 
+@pytest.mark.slow
 def test_reward_rises_for_a_reward_function_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
@@ -146,10 +147,8 @@ def test_rollouts_run_ahead_by_the_lag_and_never_more(tmp_path: Path, lag: int) 
     assert max(record["staleness_max"] for record in records) == lag
 
 
-@pytest.mark.parametrize(
-    "method", ["grpo", "dr_grpo", "dapo", "rloo", "grpo_adaptive_kl", "dph_f", "dph_js", "dph_alpha"]
-)
-def test_every_method_trains_end_to_end(tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize("method", ["grpo_adaptive_kl", "dph_js"])
+def test_a_method_with_a_reference_trains_end_to_end(tmp_path: Path, method: str) -> None:
     small = ("rehearsal.prompts=16", "rehearsal.batch=8")
     records = train(config(tmp_path, f"method={method}", "steps=2", "name=m", "monitor.every=2", *small))
     assert [record["step"] for record in records] == [0, 1, 2]
@@ -177,6 +176,7 @@ def wait_for_step(metrics: Path, step: int, process: subprocess.Popen[str]) -> N
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_a_random_step_and_resumed_has_the_metrics_of_one_that_was_not(tmp_path: Path) -> None:
     method = ("method=dph_js", "rehearsal.prompts=16", "rehearsal.batch=8", "monitor.every=3")
     whole = train(config(tmp_path / "whole", "name=r", "steps=8", "checkpoint.every=2", *method))
@@ -198,6 +198,7 @@ def test_a_run_killed_at_a_random_step_and_resumed_has_the_metrics_of_one_that_w
     assert numbers(resumed) == numbers(whole), f"killed at step {killed_at}"
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_stops_between_two_steps_with_a_checkpoint(tmp_path: Path) -> None:
     process = start(command(tmp_path, "i", 500, "checkpoint.every=0"))
     wait_for_step(tmp_path / "i" / "metrics.jsonl", 1, process)

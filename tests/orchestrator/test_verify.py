@@ -136,7 +136,10 @@ def test_a_verifier_of_ones_own_grades_a_file_and_is_bounded_by_the_deadline(
         ("--verifier countdown --input gone --output out", "--input: must be an existing file, got 'gone'"),
         ("--verifier countdown --input in --output gone/out", "--output: must be a file in an existing directory"),
         ("--verifier countdown --input in --output .", "--output: must be a file in an existing directory"),
-        ("--verifier coutdown --input in --output out", "--verifier: must be one of countdown, math, sql, code or"),
+        (
+            "--verifier coutdown --input in --output out",
+            "--verifier: must be one of countdown, math, sql, code, scratchpad_sum or",
+        ),
         ("--verifier countdown --input in --output out --workers 0", "--workers: must be positive, got 0"),
         ("--verifier countdown --input in --output out --timeout-s nan", "--timeout-s: must be positive, got nan"),
         ("--verifier countdown --input in --output out seed=1", "override: must stand with --task, got 'seed=1'"),

@@ -47,6 +47,14 @@ def test_the_loss_starts_at_that_of_a_uniform_guess_and_falls(tmp_path: Path) ->
     assert losses[-1] > 0
 
 
+def test_a_bounded_divergence_to_the_data_starts_at_that_of_a_uniform_guess_and_falls(tmp_path: Path) -> None:
+    choice = ("warm_start.divergence=skew_kl", "warm_start.alpha=0.1")
+    losses = made(settings(tmp_path, "warm_start.steps=12", *choice), tmp_path / "policy")
+    assert losses[0] == pytest.approx(-math.log(0.1 + 0.9 / VOCABULARY_SIZE), abs=0.01)
+    assert losses[-1] < losses[0] - 0.3
+    assert losses[-1] > 0
+
+
 def test_the_policy_is_a_bfloat16_hugging_face_directory_that_knows_the_task_better(tmp_path: Path) -> None:
     cfg = settings(tmp_path, "warm_start.steps=12")
     warm_start(cfg, tmp_path / "policy", nothing)

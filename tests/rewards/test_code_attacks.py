@@ -127,6 +127,7 @@ def left_behind() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case["name"])
 def test_a_hostile_program_costs_only_itself(case: dict[str, Any]) -> None:
     attack(case)

@@ -20,6 +20,7 @@ ADD = {"kind": "assert", "entry_point": "add", "tests": "assert add(1, 2) == 3\n
 RIGHT = "def add(a, b):\n    return a + b"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_an_honest_program_gets_the_verdict_it_deserves(case: dict[str, Any]) -> None:
     verdict = verify(case["answer"], {"timeout_s": 20, **case["problem"]})

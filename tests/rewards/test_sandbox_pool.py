@@ -19,6 +19,7 @@ from rewards.sandbox import process
 from rewards.sandbox.pool import Pool
 from rewards.verdict import Verdict
 
+pytestmark = pytest.mark.slow
 OBEYS = "unruly_verifiers:obeys"
 
 
@@ -138,7 +139,6 @@ def test_an_answer_whose_worker_dies_once_is_judged_on_the_next(tmp_path: Path) 
     assert pool.respawns == 1
 
 
-@pytest.mark.slow
 def test_of_a_thousand_checks_under_random_kills_each_has_exactly_one_verdict_and_it_is_right() -> None:
     luck = random.Random(0)
     killed: set[int] = set()

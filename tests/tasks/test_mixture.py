@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from configs.load import load
 from configs.schema import TaskConfig
 from orchestrator.paths import absolute
-from tasks.mixture import PERIOD_LIMIT, domain, interleaved, quotas
+from tasks.mixture import PERIOD_LIMIT, interleaved, quotas
 from tasks.registry import build
 from tasks.source import Source
+from trajectories.trajectory import domain
 
 SMALL = {"name": "countdown", "weight": 3, "label": "small"}
 LARGE = {"name": "countdown", "weight": 1, "label": "large", "options": {"numbers": 4}}

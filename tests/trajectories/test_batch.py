@@ -1,5 +1,7 @@
 """Batch: alignment, selection, partition into microbatches, dealing into updates."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -85,6 +87,46 @@ def test_partition_gives_every_rank_as_many_microbatches_and_every_token_once(
         assert m.totals == batch.totals
 
 
+def rehearsed(part: Batch) -> int:
+    """Rehearsed answers of a microbatch that are trained on."""
+    return len(part.seq[part.on_route("rehearse")].unique())
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize(
+    ("explored", "stored", "together"), [(16, 8, 3), (16, 4, 5), (6, 6, 1), (12, 6, 1), (5, 13, 4)]
+)
+def test_rehearsed_answers_of_one_length_are_spread_over_microbatches_and_ranks(
+    ranks: int, explored: int, stored: int, together: int
+) -> None:
+    prompt = Prompt(id="p", position=0, text="", verifier="", problem={})
+    group = Group(prompt=prompt, trajectories=tuple(trajectory(i, 1, 3) for i in range(explored)))
+    batch = pack([group], [trajectory(100 + i, 1, 3, route="rehearse") for i in range(stored)])
+    shares = partition(batch, ranks, token_budget=4 * together)
+    for micro in (micro for share in shares for micro in share if micro.mask.any()):
+        even = len(micro.route) * stored / (explored + stored)
+        assert abs(rehearsed(micro) - even) <= 1, "each microbatch has its share"
+    counts = [sum(map(rehearsed, share)) for share in shares]
+    assert sum(counts) == stored
+    assert max(counts) - min(counts) <= math.ceil(together * stored / (explored + stored))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=16),
+    ranks=st.integers(1, 4),
+    budget=st.integers(1, 20),
+)
+def test_no_rank_has_more_rehearsed_answers_than_another_by_more_than_a_microbatch_holds(
+    lengths: list[tuple[int, bool]], ranks: int, budget: int
+) -> None:
+    answers = [trajectory(i, 1, n, route="rehearse" if stored else "explore") for i, (n, stored) in enumerate(lengths)]
+    shares = partition(pack([], answers), ranks, budget)
+    counts = [sum(map(rehearsed, share)) for share in shares]
+    assert sum(counts) == sum(stored for _, stored in lengths)
+    assert max(counts) - min(counts) <= max(rehearsed(micro) for share in shares for micro in share)
+
+
 def test_a_trajectory_above_the_budget_is_a_microbatch_of_its_own() -> None:
     assert plan([5, 50, 6], token_budget=12) == [[0, 2], [1]]
 
@@ -113,3 +155,14 @@ def test_fields_that_are_not_aligned_are_refused() -> None:
 def test_moving_to_a_device_moves_every_tensor() -> None:
     batch = batch_of((2, 3)).to("meta")
     assert all(value.device == torch.device("meta") for value in (batch.tokens, batch.mask, batch.reward))
+
+
+def test_answers_carry_the_domain_of_their_prompt_through_every_cut() -> None:
+    names = ("words/1", "sums/7", "words/2")
+    prompts = [Prompt(id=name, position=0, text="", verifier="", problem={}) for name in names]
+    groups = [Group(prompt=prompt, trajectories=(trajectory(i, 1, 2),)) for i, prompt in enumerate(prompts)]
+    batch = pack(groups, [trajectory(3, 1, 4, route="replay")])
+    assert (batch.domains, batch.domain.tolist()) == (("sums", "words"), [1, 0, 1, -1])
+    assert batch.select([3, 1]).domain.tolist() == [-1, 0]
+    assert (batch.totals["replay"].tokens, batch.totals["replay"].trajectories) == (4, 1)
+    assert batch.mask[batch.seq == 3].sum() == 4, "an answer that nobody graded is trained on where it is replayed"

@@ -1,0 +1,42 @@
+"""The verifier of addition with a scratchpad: reads the result behind the scratchpad, compares it with the exact sum.
+
+Only the result counts, as in arXiv:2502.06533, never the steps before it. It is the one thing after the answer's
+only `</scratch>`: decimal digits in a row or with single spaces between, without leading zeros.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rewards.verdict import Verdict, correct, grader_error, wrong
+
+LENGTH_LIMIT = 20_000
+"""Characters of an answer; the scratchpad of two numbers of 30 digits has some 6,000."""
+DIGIT_LIMIT = 1_000
+"""Digits of an operand."""
+BEFORE_RESULT = "</scratch>"
+RESULT = re.compile(r"[ \t\r\n]*([0-9](?: ?[0-9])*)[ \t\r\n]*")
+
+
+def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
+    """Correct if the result is the sum of `problem["operands"]`, two whole numbers from 0 up."""
+    operands = problem.get("operands")
+    if not (isinstance(operands, list | tuple) and len(operands) == 2 and all(map(_is_operand, operands))):
+        return grader_error(f"the problem must have two operands, whole numbers of at most {DIGIT_LIMIT} digits")
+    if len(answer) > LENGTH_LIMIT:
+        return wrong(f"the answer is longer than {LENGTH_LIMIT} characters")
+    _, found, result = answer.partition(BEFORE_RESULT)
+    if not found:
+        return wrong(f"the scratchpad does not end in {BEFORE_RESULT}", "no_answer")
+    if not result.strip(" \t\r\n"):
+        return wrong(f"there is no result after {BEFORE_RESULT}", "no_answer")
+    match = RESULT.fullmatch(result)
+    if match is None:
+        return wrong(f"what follows {BEFORE_RESULT} must be the digits of one number and nothing else")
+    if match[1].replace(" ", "") != str(sum(operands)):
+        return wrong("the result is not the sum")
+    return correct()
+
+
+def _is_operand(number: object) -> bool:
+    return type(number) is int and 0 <= number < 10**DIGIT_LIMIT

@@ -1,0 +1,276 @@
+"""What a reference says besides log-probs: certainty and reweighted log-probs, however the batch is cut up."""
+
+import asyncio
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from learner_ranks import config_of, joined
+from random_batch import credited, random_batch
+from torch import Tensor
+
+from actors.contracts import Column
+from actors.local import LocalReference
+from actors.policy import load_model
+from actors.reference import References
+from actors.remote import RemoteReference
+from actors.shares import plan_updates
+from configs.divergence_schema import CoefficientConfig, DivergenceConfig, TermWeightsConfig
+from configs.load import load
+from configs.objective_schema import ObjectiveConfig
+from objectives.diagnostics import means
+from orchestrator.references import Anchors, columns
+from tasks.characters import VOCABULARY_SIZE
+from trajectories.batch import Batch
+
+TEMPERATURE = 0.7
+CERTAIN = Column(term="divergence", reference="reference", kind="certainty")
+REWEIGHTED = Column(term="rapo", reference="reference", kind="reweighted")
+
+
+def references(policy: Path, *, layout: str = "pad", token_budget: int = 45, **more: Path) -> References:
+    named = {name: {str(path): 1.0} for name, path in {"reference": policy, **more}.items()}
+    config = config_of(layout=layout, token_budget=token_budget)
+    return References(named, config=config, dtype="float32", temperature=TEMPERATURE, device="cpu")
+
+
+def with_power(batch: Batch, term: str = "rapo") -> Batch:
+    phi = torch.linspace(0, 1, len(batch.route))
+    return replace(batch, power={term: phi[batch.seq]})
+
+
+def logits_of(policy: Path, batch: Batch) -> Tensor:
+    """[N, V] in which row n predicts token n, unscaled: one plain forward for each answer."""
+    model, rows = load_model(str(policy)), []
+    with torch.no_grad():
+        for answer in batch.tokens.split(batch.lengths.tolist()):
+            logits = model(input_ids=answer[None], use_cache=False).logits[0]
+            rows.append(torch.cat([logits.new_zeros(1, logits.shape[-1]), logits[:-1]]))
+    return torch.cat(rows)
+
+
+def certainty_by_hand(logits: Tensor, kind: str) -> Tensor:
+    p = logits.double().softmax(-1)
+    entropy = torch.special.entr(p).sum(-1)
+    size = math.log(VOCABULARY_SIZE)
+    found = {"negentropy": 1 - entropy / size, "negentropy_max": 1 + p.amax(-1).log() / size, "max_prob": p.amax(-1)}
+    return found[kind].float()
+
+
+@pytest.mark.parametrize("layout", ["pad", "pack"])
+@pytest.mark.parametrize("token_budget", [1, 45, 10_000])
+def test_columns_are_those_of_the_whole_distributions(tiny_policy: Path, layout: str, token_budget: int) -> None:
+    batch = with_power(random_batch(rehearsed=2))
+    role = references(tiny_policy, layout=layout, token_budget=token_budget)
+    scored = role.score(batch, ["reference"], [], [CERTAIN, REWEIGHTED])
+    logits, trained = logits_of(tiny_policy, batch) / TEMPERATURE, batch.on_route("explore")
+    expected = certainty_by_hand(logits, "negentropy")
+    torch.testing.assert_close(scored.certainty["divergence"][trained], expected[trained], rtol=0, atol=1e-5)
+    powered = (logits * batch.power["rapo"][:, None]).log_softmax(-1)
+    expected = powered.gather(-1, batch.tokens[:, None]).squeeze(-1)
+    torch.testing.assert_close(scored.reweighted["rapo"][trained], expected[trained], rtol=0, atol=1e-4)
+    plain = role.score(batch)
+    assert plain.logp_reference is not None and scored.logp_reference is not None
+    torch.testing.assert_close(scored.logp_reference, plain.logp_reference, rtol=0, atol=0, equal_nan=True)
+    assert not plain.certainty and not plain.reweighted and not batch.certainty
+
+
+@pytest.mark.parametrize("kind", ["negentropy", "negentropy_max", "max_prob"])
+@pytest.mark.parametrize("temperature", [0.0, 4.0])
+def test_certainty_has_a_temperature_of_its_own_or_that_of_sampling(
+    tiny_policy: Path, kind: Any, temperature: float
+) -> None:
+    batch = random_batch()
+    column = replace(CERTAIN, certainty=kind, temperature=temperature)
+    found = references(tiny_policy).score(batch, ["reference"], [], [column]).certainty["divergence"]
+    expected = certainty_by_hand(logits_of(tiny_policy, batch) / (temperature or TEMPERATURE), kind)
+    torch.testing.assert_close(found[batch.mask], expected[batch.mask], rtol=0, atol=1e-5)
+    assert found[batch.mask].min() >= 0 and found[batch.mask].max() <= 1
+
+
+def test_a_power_of_1_is_the_plain_anchor_to_the_last_bit_and_0_is_uniform(tiny_policy: Path) -> None:
+    batch = random_batch()
+    role = references(tiny_policy)
+
+    def reweighted(phi: float) -> Batch:
+        powered = replace(batch, power={"rapo": torch.full((len(batch.tokens),), phi)})
+        return role.score(powered, ["reference"], [], [REWEIGHTED])
+
+    plain = reweighted(1.0)
+    assert plain.logp_reference is not None
+    assert torch.equal(plain.reweighted["rapo"], plain.logp_reference)
+    flat = reweighted(0.0).reweighted["rapo"][batch.mask]
+    torch.testing.assert_close(flat, torch.full_like(flat, -math.log(VOCABULARY_SIZE)))
+
+
+def test_rehearsed_answers_are_not_touched(tiny_policy: Path) -> None:
+    batch = with_power(random_batch(rehearsed=3))
+    for hidden in ((), ("reference",)):
+        scored = references(tiny_policy).score(batch, ["reference"], hidden, [CERTAIN, REWEIGHTED])
+        rehearsed = (batch.group < 0)[batch.seq]
+        for column in (scored.certainty["divergence"], scored.reweighted["rapo"]):
+            assert column[rehearsed].isnan().all()
+            assert not column[~rehearsed].isnan().any()
+        assert scored.logp_reference is not None and batch.logp_reference is not None
+        assert torch.equal(scored.logp_reference[rehearsed], batch.logp_reference[rehearsed])
+
+
+def test_every_term_has_columns_of_its_own_reference(tiny_policy: Path, other_policy: Path) -> None:
+    batch = random_batch()
+    asked = [CERTAIN, replace(CERTAIN, term="second", reference="teacher")]
+    found = references(tiny_policy, teacher=other_policy).score(batch, ["reference", "teacher"], [], asked)
+    for term, policy in (("divergence", tiny_policy), ("second", other_policy)):
+        expected = certainty_by_hand(logits_of(policy, batch) / TEMPERATURE, "negentropy")
+        torch.testing.assert_close(found.certainty[term][batch.mask], expected[batch.mask], rtol=0, atol=1e-5)
+    assert set(found.anchors) == {"teacher"}
+
+
+class Near:
+    """Stands where a Ray actor does and calls the role in this process."""
+
+    def __init__(self, role: References) -> None:
+        self.role = role
+        self.batches: list[Batch] = []
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        self.batches.append(arguments[0])
+        return getattr(self.role, method)(*arguments)
+
+
+def assert_same(found: Batch, expected: Batch) -> None:
+    for name in (f.name for f in fields(Batch)):
+        one, two = getattr(found, name), getattr(expected, name)
+        if isinstance(one, dict):
+            assert one.keys() == two.keys(), name
+        for key in one if isinstance(one, dict) else [None]:
+            a, b = (one, two) if key is None else (one[key], two[key])
+            if isinstance(a, Tensor):
+                # Microbatches differ, and with them the last bits of a matrix product.
+                torch.testing.assert_close(a, b, rtol=0, atol=2e-5, equal_nan=True, msg=f"{name} {key}")
+            else:
+                assert a == b, name
+
+
+@pytest.mark.parametrize("actors", [1, 3, 9])
+def test_several_actors_and_the_local_one_say_what_the_plain_class_says(tiny_policy: Path, actors: int) -> None:
+    batch, role = with_power(random_batch(rehearsed=2)), references(tiny_policy)
+    asked = (["reference"], ["reference"], [CERTAIN, REWEIGHTED])
+    expected = role.score(batch, *asked)
+    assert_same(asyncio.run(LocalReference(role).score(batch, *asked)), expected)
+    remote = RemoteReference([Near(role) for _ in range(actors)])  # type: ignore[misc]
+    assert_same(asyncio.run(remote.score(batch, *asked)), expected)
+
+
+# Through the objective's own request.
+
+BOTH = ObjectiveConfig(
+    divergence=DivergenceConfig(
+        name="forward_kl",
+        estimator="straight_through",
+        reweight="pass_rate",
+        reweight_floor=0.2,
+        weights=TermWeightsConfig(certainty_power=1.5, certainty="negentropy_max", certainty_temperature=0.5),
+        coefficient=CoefficientConfig(value=0.5),
+    )
+)
+
+
+def rewarded(batch: Batch) -> Batch:
+    """The first of every pair is correct."""
+    explored = batch.group >= 0
+    return replace(batch, reward=torch.where(explored, (torch.arange(len(batch.group)) % 2 == 0).float(), torch.nan))
+
+
+def test_the_objective_asks_for_what_its_terms_need_and_nothing_else() -> None:
+    assert columns(BOTH) == [
+        Column(term="divergence", reference="reference", kind="reweighted"),
+        Column(term="divergence", reference="reference", kind="certainty", certainty="negentropy_max", temperature=0.5),
+    ]
+    assert columns(load(["method=grpo_adaptive_kl"]).objective) == []
+    anchored = replace(BOTH, divergence=replace(BOTH.divergence, anchor="teacher"))
+    assert {column.reference for column in columns(anchored)} == {"teacher"}
+
+
+def test_pass_rates_are_settled_before_groups_are_dealt_to_actors(tiny_policy: Path) -> None:
+    batch, role = rewarded(random_batch(rehearsed=1)), references(tiny_policy)
+    handles = [Near(role), Near(role)]  # the first gets every first answer of a pair: all of them correct
+    found = asyncio.run(Anchors(RemoteReference(handles), BOTH).score(batch))  # type: ignore[arg-type]
+    assert {float(r) for r in handles[0].batches[0].reward if not r.isnan()} == {1.0}
+    assert_same(found, asyncio.run(Anchors(LocalReference(role), BOTH).score(batch)))
+    phi = found.power["divergence"]
+    assert phi[batch.on_route("explore")].tolist() == pytest.approx(
+        [0.2 + 0.8 * 0.5] * int(batch.totals["explore"].tokens)
+    )
+    assert set(phi[batch.on_route("rehearse")].tolist()) == {1.0}
+
+
+def scored_by(reference: Path, objective: ObjectiveConfig) -> Batch:
+    role = LocalReference(references(reference))
+    batch = asyncio.run(Anchors(role, objective).score(rewarded(random_batch(rehearsed=2))))
+    return credited(batch, objective, 0.5)
+
+
+def update(
+    policy: Path, batch: Batch, objective: ObjectiveConfig, **choices: Any
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Metrics and gradients of one update."""
+    learner = joined(str(policy), objective=objective, config=config_of(max_grad_norm=1e9, **choices))
+    [parts] = plan_updates(batch, learner.config, 1)
+    stats = means(learner.update(parts, dict.fromkeys(objective.terms, 0.5)))
+    return stats, {name: p.grad.clone() for name, p in learner.policy.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("preset", ["rapo", "prioritised_kl", "both"])
+def test_no_split_into_microbatches_or_chunks_changes_an_update(
+    tiny_policy: Path, other_policy: Path, preset: str
+) -> None:
+    # To the power 150 nothing would be left of a random policy's certainty.
+    power = ["objective.divergence.weights.certainty_power=2"] if preset == "prioritised_kl" else []
+    objective = BOTH if preset == "both" else load([f"method={preset}", *power]).objective
+    # Towards a policy far away the forward KL on own answers, weighted u, would be all noise.
+    batch = scored_by(other_policy if preset == "prioritised_kl" else tiny_policy, objective)
+    whole = update(tiny_policy, batch, objective, token_budget=10_000, logits_chunk=1000)
+    for choices in ({"token_budget": 1}, {"token_budget": 45, "logits_chunk": 3}, {"layout": "pack"}):
+        stats, gradients = update(tiny_policy, batch, objective, **choices)
+        assert stats == pytest.approx(whole[0], rel=1e-3, abs=1e-4)
+        for name, gradient in whole[1].items():
+            torch.testing.assert_close(gradients[name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
+    assert whole[0]["divergence"] > 0.1
+    assert whole[0].get("divergence_weight", 1.0) > 0.01
+
+
+def exact(**choices: Any) -> ObjectiveConfig:
+    coefficient = CoefficientConfig(value=0.5)
+    term = DivergenceConfig(
+        name="forward_kl", wiring="vocabulary", estimator="exact", coefficient=coefficient, **choices
+    )
+    return ObjectiveConfig(divergence=term)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.5, 1.0])
+def test_an_exact_divergence_goes_to_the_reweighted_distributions(
+    tiny_policy: Path, other_policy: Path, floor: float
+) -> None:
+    objective = exact(reweight="reward", reweight_floor=floor)
+    role = LocalReference(references(other_policy))
+    batch = credited(asyncio.run(Anchors(role, objective).score(rewarded(random_batch(rehearsed=2)))), objective, 0.5)
+    learner = joined(str(tiny_policy), objective=objective, references={"reference": {str(other_policy): 1.0}})
+    stats = means(learner.update(plan_updates(batch, learner.config, 1)[0], {"divergence": 0.5}))
+    logp, anchor = (logits_of(path, batch) / TEMPERATURE for path in (tiny_policy, other_policy))
+    logp, anchor = logp.log_softmax(-1), (anchor * batch.power["divergence"][:, None]).log_softmax(-1)
+    forward_kl = (anchor.exp() * (anchor - logp)).sum(-1)[batch.on_route("explore")]
+    assert stats["divergence"] == pytest.approx(float(forward_kl.mean()), rel=1e-3)
+
+
+def test_from_the_reference_itself_a_flattened_one_pulls_and_a_floor_of_1_does_not(tiny_policy: Path) -> None:
+    plain = replace(BOTH.divergence, weights=TermWeightsConfig(), reweight="reward")
+    found = []
+    for floor in (0.0, 1.0):
+        objective = ObjectiveConfig(divergence=replace(plain, reweight_floor=floor))
+        found.append(update(tiny_policy, scored_by(tiny_policy, objective), objective)[0])
+    assert found[0]["divergence"] > 0.1
+    assert found[1]["divergence"] == pytest.approx(0, abs=1e-6)
+    assert found[0]["kl_reference"] == found[1]["kl_reference"]

@@ -1,0 +1,139 @@
+"""Random ragged batches for the tests of the objective, and a small policy with context that scores them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from configs.load import load
+from configs.objective_schema import ObjectiveConfig
+from objectives.batch_sinkhorn import answer_blocks
+from objectives.controllers import ObjectiveState
+from objectives.credit import credit
+from objectives.diagnostics import Stats, merge, to_stats
+from objectives.objective import Scores, loss
+from objectives.vocabulary import vocabulary_values
+from objectives.wasserstein import token_space
+from trajectories.batch import Batch, pack
+from trajectories.trajectory import Grade, Group, Prompt, Route, Trajectory
+
+VOCABULARY = 11
+COEFFICIENT = 0.7
+SPACE = token_space(torch.randn(VOCABULARY, 3, generator=torch.Generator().manual_seed(3)), neighbours=4)
+
+
+@cache
+def of(preset: str, *overrides: str) -> ObjectiveConfig:
+    return load([f"method={preset}", *overrides]).objective
+
+
+def random_trajectory(generator: np.random.Generator, route: Route, reward: float | None) -> Trajectory:
+    prompt, answer = generator.integers(1, 4), generator.integers(1, 7)
+    size = prompt + answer
+    return Trajectory(
+        prompt_id=f"prompt/{generator.integers(10**9)}",
+        sample_index=0,
+        tokens=generator.integers(0, VOCABULARY, size).astype(np.int32),
+        mask=np.arange(size) >= prompt,
+        logp_sampler=np.zeros(size, dtype=np.float32),
+        first_version=0,
+        last_version=0,
+        finish_reason="stop",
+        seed=0,
+        text="",
+        route=route,
+        grade=Grade(reward=reward, status="correct"),
+    )
+
+
+@cache
+def random_batch(seed: int = 0, reference_everywhere: bool = True, anchors: tuple[str, ...] = ()) -> Batch:
+    """Four groups of four answers, one of which could not be graded, and six rehearsed answers.
+
+    Sampler, reference and `anchors` are somewhere near the policy `weights()`.
+    """
+    generator = np.random.default_rng(seed)
+    groups = []
+    for number in range(4):
+        rewards = [float(reward) for reward in generator.integers(0, 2, 4)]
+        answers = [random_trajectory(generator, "explore", reward) for reward in rewards]
+        if number == 2:
+            answers[1] = replace(answers[1], grade=Grade(reward=None, status="grader_error"))
+        prompt = Prompt(id=f"p{number}", position=number, text="", verifier="", problem={})
+        groups.append(Group(prompt=prompt, trajectories=tuple(answers)))
+    batch = pack(groups, [random_trajectory(generator, "rehearse", 1.0) for _ in range(6)])
+    logp = scores_of(weights(), batch, ObjectiveConfig()).logp.detach()
+
+    def nearby() -> Tensor:
+        noise = torch.from_numpy(generator.normal(0, 0.3, len(batch.tokens))).float()
+        return torch.where(batch.mask, logp + noise, 0.0)
+
+    reference = nearby()
+    if not reference_everywhere:
+        reference = torch.where(batch.on_route("rehearse"), reference, torch.nan)
+    return replace(batch, logp_sampler=nearby(), logp_reference=reference, anchors={name: nearby() for name in anchors})
+
+
+def batch_for(cfg: ObjectiveConfig, seed: int = 0) -> Batch:
+    """A random batch that every reference of the objective has scored, for every term as it asks for it."""
+    batch = random_batch(seed, anchors=tuple(name for name in cfg.anchors if name != "reference"))
+    generator, size = torch.Generator().manual_seed(seed), len(batch.tokens)
+    near = batch.logp_sampler + 0.3 * torch.randn(size, generator=generator)
+    sure = 1 - 0.02 * torch.rand(size, generator=generator)
+    drawn = torch.rand(2, size, generator=generator)
+    return replace(
+        batch,
+        reweighted={name: near for name, term in cfg.terms.items() if term.reweights},
+        certainty={name: sure for name, term in cfg.terms.items() if term.weights.certainty_power},
+        entropy_old=2 * drawn[0] if cfg.scores_first else None,
+        value_old=torch.linspace(-1, 1, len(batch.route)) if cfg.advantage == "critic" else None,
+        distance={name: drawn[1] for name, term in cfg.terms.items() if term.weights.needs_distance},
+    )
+
+
+def credited(batch: Batch, cfg: ObjectiveConfig, coefficient: float = COEFFICIENT) -> Batch:
+    return credit(batch, cfg, ObjectiveState(coefficients=dict.fromkeys(cfg.weighted, coefficient)))
+
+
+def weights(seed: int = 1) -> Tensor:
+    """A policy: logits [V, V] of a token by the token before it; some rows are almost sure, some almost flat."""
+    table = torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(seed))
+    return (table * torch.linspace(0.2, 4, VOCABULARY)[:, None]).requires_grad_()
+
+
+def scores_of(policy: Tensor, batch: Batch, cfg: ObjectiveConfig) -> Scores:
+    """What a learner reads off a policy; a reference whose whole distributions count is another table of logits."""
+    before = batch.tokens.roll(1)
+    logps = policy[before].log_softmax(-1)
+    entropy = -(logps.exp() * logps).sum(-1)
+    columns = {"logp": logps.gather(-1, batch.tokens[:, None]).squeeze(-1), "entropy": entropy}
+    for name, term in cfg.terms.items():
+        if term.exact or term.potential:
+            anchor, trained = weights(seed=2)[before], batch.mask
+            arguments = (term, policy[before][trained], anchor[trained], batch.tokens[trained])
+            read = vocabulary_values(*arguments, space=SPACE, blocks=answer_blocks(batch.seq[trained]))
+            columns[f"exact/{name}"] = torch.zeros(len(trained)).masked_scatter(trained, read)
+    masked = {name: torch.where(batch.mask, column, 0.0) for name, column in columns.items()}
+    return Scores(
+        logp=masked["logp"],
+        entropy=masked["entropy"] if cfg.entropy_bonus else masked["entropy"].detach(),
+        log_vocabulary=float(np.log(VOCABULARY)),
+        exact={name.removeprefix("exact/"): column for name, column in masked.items() if "/" in name},
+        values=policy[batch.tokens[batch.lengths.cumsum(0) - 1], : cfg.critic.heads],
+    )
+
+
+def run(
+    policy: Tensor, parts: Sequence[Batch], cfg: ObjectiveConfig, coefficient: float = COEFFICIENT
+) -> tuple[float, Tensor, Stats]:
+    """Loss, gradient and metrics over the parts, as a learner accumulates them."""
+    value, stats = 0.0, Stats()
+    gradient = torch.zeros_like(policy)
+    for part in parts:
+        share, measured = loss(scores_of(policy, part, cfg), part, cfg, dict.fromkeys(cfg.weighted, coefficient))
+        gradient += torch.autograd.grad(share, policy)[0]
+        value, stats = value + share.item(), merge(stats, to_stats(measured))
+    return value, gradient, stats

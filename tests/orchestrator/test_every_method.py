@@ -1,0 +1,32 @@
+"""Every preset trains 20 steps of the CPU scale, with a batch small enough to run them all in one go."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_train import config, train
+
+from configs.load import load, presets
+from objectives.controllers import term_metric
+
+STEPS = 20
+SMALL = ("sampling.group_size=8", "rehearsal.prompts=16", "rehearsal.batch=4", f"monitor.every={STEPS}")
+TEACHER = "tasks/base_policies/three_domains"
+"""Of the same vocabulary as the policy that is trained, and another policy: divergences have something to do."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", presets("method"))
+def test_every_method_trains_20_steps(tmp_path: Path, method: str) -> None:
+    references = load([f"method={method}"]).references
+    teacher = [f"references.teacher.path={TEACHER}"] if "teacher" in references else []
+    cfg = config(tmp_path, f"method={method}", "scale=cpu", f"steps={STEPS}", "name=run", *SMALL, *teacher)
+    records = train(cfg)
+    assert [record["step"] for record in records] == list(range(STEPS + 1))
+    assert [record["skipped_updates"] for record in records[1:]] == [0.0] * STEPS
+    for name in cfg.objective.terms:
+        values = [record.get(term_metric("divergence", name), np.nan) for record in records[1:]]
+        assert np.isfinite(values).any(), f"{name} was never measured"
+        assert all(np.isfinite(record[term_metric("coefficient", name)]) for record in records[1:])
+    assert any(record["grad_norm"] > 0 for record in records[1:])
+    assert 0 <= records[-1]["heldout/pass@4"] <= 1
