@@ -46,6 +46,9 @@ class AnchorHeads:
 
     def readers(self, batch: Batch) -> dict[str, Reader]:
         """For the loss: the value of every term that compares whole distributions, under the term's name."""
+        terms = {name: term for name, term in self.objective.terms.items() if term.exact or term.potential}
+        if not terms:
+            return {}
         place, size = (
             torch.zeros_like(batch.tokens).masked_scatter(batch.mask, column)
             for column in answer_blocks(batch.seq[batch.mask])
@@ -59,7 +62,7 @@ class AnchorHeads:
 
             return read
 
-        return {n: reader(n, term) for n, term in self.objective.terms.items() if term.exact or term.potential}
+        return {name: reader(name, term) for name, term in terms.items()}
 
     def distance_readers(self, batch: Batch) -> dict[str, Reader]:
         """Before the first update: KL(policy || anchor) for every term whose weights ask for it, under its name."""

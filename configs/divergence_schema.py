@@ -68,11 +68,16 @@ class CoefficientConfig:
         require(at_most_all, field_ + "value", "must be at most 1 for a share", self.value)
 
     @property
+    def scheduled(self) -> bool:
+        """Whether it is a function of the step alone."""
+        return self.kind in ("linear", "cosine", "step")
+
+    @property
     def ever(self) -> float:
         """The largest value it can be known to take: 0 exactly when the term never acts."""
         if self.kind in ("share", "rest"):
             return 1.0
-        return max(self.value, self.final if self.kind in ("linear", "cosine", "step") else 0.0)
+        return max(self.value, self.final if self.scheduled else 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,8 +81,7 @@ def overlong_penalty(lengths: Tensor, cfg: OverlongConfig) -> Tensor:
 
 def shaped_reward(batch: Batch, cfg: OverlongConfig) -> Tensor:
     """[B]: the reward of each answer with its overlong penalty; NaN where there is none."""
-    lengths = torch.bincount(batch.seq[batch.on_route("explore")], minlength=len(batch.group))
-    return batch.reward + overlong_penalty(lengths, cfg)
+    return batch.reward + overlong_penalty(batch.trained_lengths("explore"), cfg)
 
 
 def advantages(reward: Tensor, group: Tensor, name: Advantage) -> Tensor:

@@ -122,7 +122,7 @@ def with_recap(state: ObjectiveState, cfg: ObjectiveConfig, batch: Batch, stats:
 def _start(coefficient: CoefficientConfig, steps: int) -> float:
     if coefficient.kind == "safe":
         return 0.0
-    if coefficient.kind in ("linear", "cosine", "step"):
+    if coefficient.scheduled:
         return scheduled(coefficient, 0, steps)
     return coefficient.value
 
@@ -132,7 +132,7 @@ def _next(
 ) -> float:
     if coefficient.kind == "adaptive":
         return adapted(value, coefficient, stats.get(KL_PER_TRAJECTORY), trajectories)
-    if coefficient.kind in ("linear", "cosine", "step"):
+    if coefficient.scheduled:
         return scheduled(coefficient, step, steps)
     return value
 

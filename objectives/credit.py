@@ -55,7 +55,7 @@ def _penalty(term: DivergenceConfig, batch: Batch, old: Tensor, anchor: Tensor, 
     seq = batch.seq[batch.on_route("explore")]
     if term.level == "sequence":
         log_u = answer_log_ratio(old, anchor, seq, len(batch.group))
-        there = torch.bincount(seq, minlength=len(batch.group)) > 0
+        there = batch.trained_lengths("explore") > 0
         by_answer = torch.zeros_like(log_u)
         by_answer[there] = answer_slope(term, log_u[there])
         return by_answer[seq]
@@ -73,5 +73,5 @@ def _term_weights(
         return term_weights(batch, by_answer, term.weights, term=name, log_u=log_u, shares=shares)
     seq = batch.seq[batch.on_route("explore")]
     log_u = answer_log_ratio(log_u, torch.zeros_like(log_u), seq, len(batch.group))
-    there = torch.bincount(seq, minlength=len(batch.group)) > 0
+    there = batch.trained_lengths("explore") > 0
     return root_slope(answer_value(term, log_u[there])).expand(len(batch.tokens)).clone()

@@ -73,7 +73,7 @@ def value_loss(values: Tensor | None, batch: Batch, cfg: CriticConfig) -> tuple[
     """This part's share of the value loss, a mean over the answers of the whole batch, times its coefficient; and the
     values and errors of this part's answers. `values` [B, heads], with gradient."""
     assert values is not None and batch.value_old is not None and batch.value_target is not None, "credit comes first"
-    there = torch.bincount(batch.seq[batch.on_route("explore")], minlength=len(batch.route)) > 0
+    there = batch.trained_lengths("explore") > 0
     value = soft_min(values[there], cfg.softness)
     errors = value_errors(value, batch.value_old[there], batch.value_target[there], cfg)
     return cfg.coefficient * errors.sum() / max(batch.totals["explore"].trajectories, 1), value, errors

@@ -15,7 +15,7 @@ def conflict_weights(batch: Batch, advantage: Tensor) -> Tensor:
     """
     weights = torch.ones(len(batch.tokens))
     generated = batch.on_route("explore").nonzero().squeeze(1)
-    rows = generated.split(torch.bincount(batch.seq[generated], minlength=len(batch.group)).tolist())
+    rows = generated.split(batch.trained_lengths("explore").tolist())
     for group in batch.group[batch.group >= 0].unique().tolist():
         members = [i for i in (batch.group == group).nonzero().squeeze(1).tolist() if len(rows[i])]
         for backwards in (False, True):
@@ -34,10 +34,9 @@ def conflict_weights(batch: Batch, advantage: Tensor) -> Tensor:
 def long_failure_scale(batch: Batch, base: float) -> Tensor:
     """float32 [B]: APO's STCR, arXiv:2506.21655. 1 + (1 - b^-n) on wrong answers n tokens longer than the mean of the
     correct ones (reward 1 or more) of their group; 1 elsewhere, and where a group has none correct."""
-    lengths = torch.bincount(batch.seq[batch.on_route("explore")], minlength=len(batch.group)).float()
+    lengths = batch.trained_lengths("explore").float()
     scale = torch.ones(len(batch.group))
-    for group in batch.group[batch.group >= 0].unique().tolist():
-        members = (batch.group == group) & ~batch.reward.isnan()
+    for members in batch.graded_groups():
         correct = members & (batch.reward >= 1)
         if correct.any():
             excess = (lengths - lengths[correct].mean()).clamp(min=0)

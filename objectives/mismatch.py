@@ -11,19 +11,7 @@ from torch import Tensor
 
 from configs.objective_schema import MismatchConfig
 from objectives.ratios import LOG_RATIO_LIMIT
-
-
-def answer_mean(values: Tensor, seq: Tensor) -> Tensor:
-    """[N]: on each token, the mean of `values` [N] over its answer."""
-    answers = int(seq.max()) + 1 if len(seq) else 0
-    lengths = torch.bincount(seq, minlength=answers).clamp(min=1)
-    return (values.new_zeros(answers).index_add(0, seq, values) / lengths)[seq]
-
-
-def answer_sum(values: Tensor, seq: Tensor) -> Tensor:
-    """[N]: on each token, the sum of `values` [N] over its answer."""
-    answers = int(seq.max()) + 1 if len(seq) else 0
-    return values.new_zeros(answers).index_add(0, seq, values)[seq]
+from objectives.reduce import answer_mean, answer_sum
 
 
 @torch.no_grad()

@@ -24,9 +24,9 @@ from objectives.estimators import (
     slope,
     stored_answers_loss,
 )
-from objectives.mismatch import answer_mean, mismatch_weights
+from objectives.mismatch import mismatch_weights
 from objectives.ratios import policy_gradient, ratio_of
-from objectives.reduce import reduction_weights, rehearsal_weight
+from objectives.reduce import answer_mean, reduction_weights, rehearsal_weight
 from objectives.reweight import REPLAY, replay_loss
 from objectives.term_weights import entropy_weights
 from objectives.wasserstein import drawn_value
@@ -188,7 +188,7 @@ def _answer_term(
 ) -> tuple[Tensor, Tensor]:
     """A term between whole answers: the mean of its value over the batch's answers, times the weight of the batch."""
     seq = batch.seq[batch.on_route("explore")]
-    there = torch.bincount(seq, minlength=len(batch.group)) > 0
+    there = batch.trained_lengths("explore") > 0
     values = answer_value(term, answer_log_ratio(logp, anchor, seq, len(batch.group))[there])
     metric = total(values)
     if term.wiring != "loss":

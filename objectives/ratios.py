@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from configs.objective_schema import ClipConfig, ObjectiveConfig
+from objectives.reduce import answer_mean
 
 LOG_RATIO_LIMIT = 20.0
 """Bound on |log ratio|: e^20 keeps a hopelessly stale token finite; every clip range lies far inside."""
@@ -23,11 +24,7 @@ def sequence_ratio(logp: Tensor, logp_old: Tensor, seq: Tensor) -> Tensor:
     `seq` [N] says which answer a token belongs to. The mean over an answer's tokens of what is made from it is the
     sequence objective, value and gradient.
     """
-    log_ratio = logp - logp_old
-    answers = int(seq.max()) + 1 if len(seq) else 0
-    lengths = torch.bincount(seq, minlength=answers).clamp(min=1)
-    mean = log_ratio.new_zeros(answers).index_add(0, seq, log_ratio) / lengths
-    return mean.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()[seq]
+    return answer_mean(logp - logp_old, seq).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
 
 
 def kl3_bounds(delta: float) -> tuple[float, float]:

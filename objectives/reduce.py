@@ -21,7 +21,7 @@ def reduction_weights(batch: Batch, route: Route, reduction: Reduction, constant
     if totals.tokens == 0:
         assert not trained.any(), f"{route}: tokens are trained on but the totals count none"
         return torch.zeros(trained.shape, device=trained.device)
-    lengths = torch.bincount(batch.seq[trained], minlength=len(batch.route))
+    lengths = batch.trained_lengths(route)
     divisor = torch.ones(lengths.shape, device=lengths.device)  # [B]
     if reduction == "token_mean":
         divisor = divisor * totals.tokens
@@ -43,3 +43,16 @@ def rehearsal_weight(batch: Batch, term: DivergenceConfig) -> float:
     """
     explored, stored = batch.totals["explore"].trajectories, batch.totals["rehearse"].trajectories
     return stored / explored if term.weighting == "by_answer_share" and explored else 1.0
+
+
+def answer_mean(values: Tensor, seq: Tensor) -> Tensor:
+    """[N]: on each token, the mean of `values` [N] over its answer."""
+    answers = int(seq.max()) + 1 if len(seq) else 0
+    lengths = torch.bincount(seq, minlength=answers).clamp(min=1)
+    return (values.new_zeros(answers).index_add(0, seq, values) / lengths)[seq]
+
+
+def answer_sum(values: Tensor, seq: Tensor) -> Tensor:
+    """[N]: on each token, the sum of `values` [N] over its answer."""
+    answers = int(seq.max()) + 1 if len(seq) else 0
+    return values.new_zeros(answers).index_add(0, seq, values)[seq]

@@ -18,7 +18,6 @@ def reference_power(batch: Batch, cfg: DivergenceConfig) -> Tensor:
     rate = batch.reward.clamp(0, 1)
     if cfg.reweight == "pass_rate":
         rate = torch.where(rate.isnan(), rate, (batch.reward >= 1).float())
-        for group in batch.group[batch.group >= 0].unique().tolist():
-            members = (batch.group == group) & ~rate.isnan()
+        for members in batch.graded_groups():
             rate[members] = rate[members].mean()
     return (cfg.reweight_floor + (1 - cfg.reweight_floor) * rate).nan_to_num(nan=1.0)[batch.seq]

@@ -67,7 +67,7 @@ def difficulty_weights(batch: Batch, advantage: Tensor) -> Tensor:
     """float32 [B]: APO's DADS, arXiv:2506.21655. 1 - exp(-e (1 - d)) on answers of positive advantage, d the share of
     wrong ones in the group; 1 on the others, and where d is 0 or 1."""
     weights = torch.ones(len(batch.group))
-    for members in _groups(batch):
+    for members in batch.graded_groups():
         d = 1 - float((batch.reward[members] >= 1).float().mean())
         if 0 < d < 1:
             weights[members & (advantage > 0)] = 1 - math.exp(-math.e * (1 - d))
@@ -78,7 +78,7 @@ def failures(batch: Batch, whole_groups: bool) -> Tensor:
     """float32 [B]: KDRL's masks, arXiv:2506.02208. 1 on answers that are not correct, or on all answers of groups
     without a correct one; 0 elsewhere."""
     weights = torch.zeros(len(batch.group))
-    for members in _groups(batch):
+    for members in batch.graded_groups():
         failed = members & ~(batch.reward >= 1)
         if not whole_groups:
             weights[failed] = 1.0
@@ -90,9 +90,9 @@ def failures(batch: Batch, whole_groups: bool) -> Tensor:
 def length_debias(batch: Batch) -> Tensor:
     """float32 [B]: SamPO, arXiv:2406.10957, by its mean. The length of the group's shortest answer over the answer's
     own, so that a sum over tokens is as long for every answer of the group."""
-    lengths = torch.bincount(batch.seq[batch.on_route("explore")], minlength=len(batch.group)).float()
+    lengths = batch.trained_lengths("explore").float()
     weights = torch.ones(len(batch.group))
-    for members in _groups(batch):
+    for members in batch.graded_groups():
         there = members & (lengths > 0)
         if there.any():
             weights[there] = lengths[there].min() / lengths[there]
@@ -110,9 +110,3 @@ def certainty_weights(certainty: Tensor, power: float) -> Tensor:
     Large powers are meant: 0.9999^150 is 0.985, and 0.97^150 is 0.01.
     """
     return certainty**power
-
-
-def _groups(batch: Batch) -> list[Tensor]:
-    """bool [B] for each group of explored answers that were graded."""
-    graded = ~batch.reward.isnan()
-    return [(batch.group == group) & graded for group in batch.group[batch.group >= 0].unique().tolist()]

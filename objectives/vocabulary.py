@@ -8,6 +8,7 @@ from torch import Tensor
 
 from configs.divergence_schema import DivergenceConfig
 from objectives.batch_sinkhorn import batch_sinkhorn
+from objectives.coarse import told_apart
 from objectives.divergences import DIVERGENCES
 from objectives.estimators import bounded
 from objectives.wasserstein import TokenSpace, wasserstein
@@ -51,12 +52,7 @@ def with_rest(logp: Tensor, anchor: Tensor, top: int) -> tuple[Tensor, Tensor]:
     the whole one from V - 1 on. KDRL's top-K, arXiv:2506.02208.
     """
     chosen = anchor.topk(top, -1).indices
-
-    def cells(logps: Tensor) -> Tensor:
-        rest = logps.scatter(-1, chosen, -torch.inf).logsumexp(-1, keepdim=True)
-        return torch.cat([logps.gather(-1, chosen), rest], -1)
-
-    return cells(logp), cells(anchor)
+    return told_apart(logp, chosen), told_apart(anchor, chosen)
 
 
 def f_divergence(cfg: DivergenceConfig, logp: Tensor, anchor: Tensor) -> Tensor:

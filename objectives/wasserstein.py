@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from configs.divergence_schema import DivergenceConfig
+from objectives.coarse import told_apart
 from objectives.divergences import LOWEST, bounded
 from objectives.estimators import HIGHEST
 
@@ -88,9 +89,9 @@ def potentials(cfg: DivergenceConfig, logp: Tensor, anchor: Tensor, ids: Tensor,
 
 
 def masses(logp: Tensor, ids: Tensor) -> Tensor:
-    """[C, K + 1]: log-probs of the tokens `ids`, and of all the rest together."""
-    rest = logp.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True).clamp(min=LEAST)
-    return torch.cat([logp.gather(-1, ids), rest], -1)
+    """[C, K + 1]: log-probs of the tokens `ids`, and of all the rest together, which is never nothing."""
+    known, rest = told_apart(logp, ids).split([ids.shape[-1], 1], -1)
+    return torch.cat([known, rest.clamp(min=LEAST)], -1)
 
 
 def kernel(space: TokenSpace, ids: Tensor, epsilon: float) -> Tensor:

@@ -93,7 +93,7 @@ def _recap(objective: ObjectiveConfig) -> list[str]:
 
 
 def _coefficient(coefficient: CoefficientConfig) -> str:
-    if coefficient.kind in ("linear", "cosine", "step"):
+    if coefficient.scheduled:
         return f"{coefficient.kind} {coefficient.value:g} to {coefficient.final:g}"
     if coefficient.kind == "rest":
         return f"1 less that of {coefficient.of}"

@@ -103,6 +103,15 @@ class Batch:
         """bool [N]: trained tokens of the trajectories on `route`."""
         return self.mask & (self.route == ROUTES.index(route))[self.seq]
 
+    def trained_lengths(self, route: Route) -> Tensor:
+        """int64 [B]: trained tokens of each trajectory on `route`; 0 on the others."""
+        return torch.bincount(self.seq[self.on_route(route)], minlength=len(self.route))
+
+    def graded_groups(self) -> list[Tensor]:
+        """bool [B] for each group of explored answers: those that were graded."""
+        graded = ~self.reward.isnan()
+        return [(self.group == group) & graded for group in self.group[self.group >= 0].unique().tolist()]
+
     def token_rows(self, indices: Sequence[int]) -> Tensor:
         """int64: positions in [N] of all tokens of the trajectories named, in that order."""
         lengths = self.lengths
@@ -264,6 +273,6 @@ def with_own_totals(batch: Batch) -> Batch:
     """The batch, its totals counted from itself."""
     totals: dict[Route, Totals] = {}
     for route in ROUTES:
-        counts = torch.bincount(batch.seq[batch.on_route(route)], minlength=len(batch.route))
+        counts = batch.trained_lengths(route)
         totals[route] = Totals(tokens=int(counts.sum()), trajectories=int((counts > 0).sum()))
     return replace(batch, totals=totals)

@@ -6,6 +6,7 @@ The ranks leave what they found in FOLDER: python learner_ranks.py ADDRESS POLIC
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,16 +185,20 @@ def scenarios(rank: int, address: str, policy: str, folder: Path) -> dict[str, A
     return found
 
 
-if __name__ == "__main__":
+def fork_two(run: Callable[..., None], *arguments: Any, bound_s: float) -> bool:
+    """Call run(rank, *arguments) in a process for each of two ranks; whether both ended well within the bound."""
     torch.set_num_threads(1)
     # Forked before torch has done anything: what takes long, importing it, happens once.
     context = multiprocessing.get_context("fork")
-    arguments = (sys.argv[1], sys.argv[2], Path(sys.argv[3]))
-    ranks = [context.Process(target=run_rank, args=(rank, *arguments), daemon=True) for rank in range(2)]
+    ranks = [context.Process(target=run, args=(rank, *arguments), daemon=True) for rank in range(2)]
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(RANKS_S)
+        process.join(bound_s)
         process.kill()
         process.join(10)
-    sys.exit(any(process.exitcode for process in ranks))
+    return not any(process.exitcode for process in ranks)
+
+
+if __name__ == "__main__":
+    sys.exit(not fork_two(run_rank, sys.argv[1], sys.argv[2], Path(sys.argv[3]), bound_s=RANKS_S))

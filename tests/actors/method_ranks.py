@@ -3,7 +3,6 @@
 FOLDER holds METHOD.batch, and gets METHOD.gradients from the first rank.
 """
 
-import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
-from learner_ranks import config_of, gradients_of, joined, step
+from learner_ranks import config_of, fork_two, gradients_of, joined, step
 
 from actors.learner import FsdpLearner
 from configs.load import load
@@ -47,14 +46,4 @@ def run_rank(rank: int, address: str, policy: str, other: str, folder: Path) -> 
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    context = multiprocessing.get_context("fork")
-    arguments = (*sys.argv[1:4], Path(sys.argv[4]))
-    processes = [context.Process(target=run_rank, args=(rank, *arguments), daemon=True) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(RANKS_S)
-        process.kill()
-        process.join(10)
-    sys.exit(any(process.exitcode for process in processes))
+    sys.exit(not fork_two(run_rank, *sys.argv[1:4], Path(sys.argv[4]), bound_s=RANKS_S))

@@ -37,16 +37,16 @@ def learner_of(policy: Path, teacher: Path, objective: ObjectiveConfig, **choice
     )
 
 
-def taught(teacher: Path, objective: ObjectiveConfig) -> Batch:
-    """A batch with two stored answers, as the teacher scored it."""
+def taught(teacher: Path, objective: ObjectiveConfig, drawn: Batch | None = None, **choices: object) -> Batch:
+    """`drawn`, or a batch with two stored answers, as the teacher scored it."""
     role = References(
         {"reference": {str(teacher): 1.0}, "teacher": {str(teacher): 1.0}},
-        config=config_of(),
+        config=config_of(**choices),
         dtype="float32",
         temperature=TEMPERATURE,
         device="cpu",
     )
-    return asyncio.run(Anchors(LocalReference(role), objective).score(random_batch(rehearsed=2)))
+    return asyncio.run(Anchors(LocalReference(role), objective).score(drawn or random_batch(rehearsed=2)))
 
 
 def scored(batch: Batch, learner: FsdpLearner, ranks: int) -> Batch:
@@ -154,16 +154,9 @@ def test_logits_of_student_and_teacher_exist_for_a_chunk_at_a_time(
     chunk, config = 32, {"token_budget": 10_000, "logits_chunk": 32}
     learner = learner_of(tiny_policy, other_policy, objective, **config)
     longer = random_batch(((5, 60), (5, 60), (5, 60), (5, 60)), rehearsed=2)
-    role = References(
-        {"reference": {str(other_policy): 1.0}, "teacher": {str(other_policy): 1.0}},
-        config=config_of(**config),
-        dtype="float32",
-        temperature=TEMPERATURE,
-        device="cpu",
-    )
     vocabulary = learner.policy.model.config.vocab_size
     with Rows(vocabulary) as rows:
-        batch = asyncio.run(Anchors(LocalReference(role), objective).score(longer))
+        batch = taught(other_policy, objective, longer, **config)
         batch = credited(scored(batch, learner, 1), objective, 0.5)
         learner.update(plan_updates(batch, learner.config, 1)[0], dict.fromkeys(objective.terms, 0.5))
     # The head itself, transposed, has D rows; all trained tokens together would have 240.
