@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from configs.schema import LogbookConfig
+from configs.watch_schema import LogbookConfig
 from orchestrator.console import Console
 from orchestrator.passk import Interval, Measurement
 from orchestrator.sinks import Sink, TensorboardSink, WandbSink

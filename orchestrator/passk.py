@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.schema import parse_stop_rule
+from configs.watch_schema import parse_stop_rule
 from trajectories.trajectory import Group, Trajectory, domain
 
 EXAMPLES = 5

@@ -5,7 +5,8 @@ from functools import reduce
 import pytest
 
 from configs.load import load
-from configs.schema import Config, parse_stop_rule
+from configs.schema import Config
+from configs.watch_schema import parse_stop_rule
 
 POSITIVE = [
     "steps",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console as Terminal
 
-from configs.schema import LogbookConfig
+from configs.watch_schema import LogbookConfig
 from orchestrator.console import Console
 from orchestrator.logbook import Logbook, cut_back, encode, measurement_path, read_records
 from orchestrator.passk import Measurement, measure, summary
@@ -244,7 +244,7 @@ UNREACHABLE = """
 import sys
 from pathlib import Path
 import orchestrator.sinks
-from configs.schema import LogbookConfig
+from configs.watch_schema import LogbookConfig
 from orchestrator.logbook import Logbook
 
 orchestrator.sinks.INIT_TIMEOUT_S = 2.0
@@ -272,7 +272,7 @@ SERVICE_DIES = """
 import sys, time
 from pathlib import Path
 import psutil
-from configs.schema import LogbookConfig
+from configs.watch_schema import LogbookConfig
 from orchestrator.logbook import Logbook
 
 config = LogbookConfig(console=False, wandb="offline")
