@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from configs.term_weights_schema import Certainty
+from configs.term_weights import Certainty
 from objectives.diagnostics import Stats
 from trajectories.batch import Batch
 from trajectories.trajectory import Grade, Trajectory

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.contracts import Column, Generator, Reference, WeightsInfo
-from actors.learner import FsdpLearner
+from actors.learning.learner import FsdpLearner
+from actors.learning.rank_parts import plan_scores, plan_updates, with_scores
 from actors.reference import References
-from actors.shares import plan_scores, plan_updates, with_scores
 from objectives.diagnostics import Stats
 from trajectories.batch import Batch
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from actors.contracts import Column, HostWeights, WeightsInfo
-from actors.host_weights import check_payload, named_views
-from actors.policy import Policy, Reader, Scored, load_model
-from configs.learner_schema import LearnerConfig
-from objectives.vocabulary import certainty, powered_logps
-from trajectories.batch import Batch, plan
+from actors.learning.policy import Policy, Reader, Scored, load_model
+from actors.weights.host import check_payload, named_views
+from configs.learner import LearnerConfig
+from objectives.divergence.distributions import certainty, powered_logps
+from trajectories.batch import Batch
+from trajectories.split import plan
 from trajectories.trajectory import ROUTES, Route
 
 MAIN = "reference"

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from actors.contracts import Column, Finished, GenerationJob, Generator, GradeTask, HostWeights, Reference, WeightsInfo
+from actors.learning.rank_parts import plan_scores, plan_updates, with_scores
 from actors.local import connect_by_host, publish_by_host
-from actors.shares import plan_scores, plan_updates, with_scores
-from actors.transfer_client import TransferClient
-from configs.learner_schema import LearnerConfig
+from actors.weights.transfer import TransferClient
+from configs.learner import LearnerConfig
 from objectives.diagnostics import Stats, merge
 from trajectories.batch import Batch
 from trajectories.trajectory import Grade
@@ -58,7 +58,7 @@ class RoleShell:
         """In a learner on a GPU: prepare vLLM's sending side, which reaches the generators through their actors."""
         doors = [TransferDoor(actor, timeout_s) for actor in generators]
         client = TransferClient(doors, tensor_parallel=tensor_parallel)
-        publisher = importlib.import_module("actors.publication").GpuPublisher
+        publisher = importlib.import_module("actors.weights.publication").GpuPublisher
         role = self.role
         self.publisher = await asyncio.to_thread(
             lambda: publisher(

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from configs.checks import nearest
-from configs.schema import Config
+from configs.config import Config
 
 HERE = Path(__file__).resolve().parent
 

@@ -5,17 +5,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from configs.divergence_schema import DivergenceConfig
-from configs.objective_schema import WHITENED, ObjectiveConfig
-from objectives.advantages import whiten
-from objectives.anchors import anchor_logps, known, reference_logps
-from objectives.answer_advantage import answer_advantage
-from objectives.controllers import ObjectiveState
-from objectives.estimators import answer_log_ratio, answer_slope, answer_value, root_slope, slope, to_go
-from objectives.gates import conflict_weights
+from configs.objective import WHITENED, ObjectiveConfig
+from configs.terms import DivergenceConfig
+from objectives.advantage.estimators import whiten
+from objectives.advantage.trajectory_advantage import answer_advantage
+from objectives.coefficient.controllers import ObjectiveState
+from objectives.coefficient.recap import domain_weights
+from objectives.divergence.anchors import anchor_logps, known, reference_logps
+from objectives.divergence.estimators import answer_log_ratio, answer_slope, answer_value, root_slope, slope, to_go
+from objectives.divergence.token_weights import term_weights
+from objectives.policy_gradient.gates import conflict_weights
 from objectives.reduce import reduction_weights
-from objectives.reweight import domain_weights
-from objectives.term_weights import term_weights
 from trajectories.batch import Batch
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from objectives.controllers import KL_PER_TOKEN, KL_PER_TRAJECTORY
-from objectives.ratios import LOG_RATIO_LIMIT
+from objectives.coefficient.controllers import KL_PER_TOKEN, KL_PER_TRAJECTORY
+from objectives.policy_gradient.ratios import LOG_RATIO_LIMIT
 from trajectories.batch import Batch
 
 Stats = dict[str, tuple[float, float]]

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from configs.divergence_schema import DivergenceConfig
-from configs.objective_schema import ObjectiveConfig
-from objectives.anchors import anchor_logps, reference_logps
-from objectives.controllers import term_metric
-from objectives.critic import value_loss
+from configs.objective import ObjectiveConfig
+from configs.terms import DivergenceConfig
+from objectives.advantage.critic import value_loss
+from objectives.coefficient.controllers import term_metric
+from objectives.coefficient.recap import REPLAY, replay_loss
 from objectives.diagnostics import TensorStats, sampler_mismatch, total, trajectory_stats
-from objectives.estimators import (
+from objectives.divergence.anchors import anchor_logps, reference_logps
+from objectives.divergence.estimators import (
     answer_log_ratio,
     answer_value,
     own_answers_loss,
@@ -24,12 +25,11 @@ from objectives.estimators import (
     slope,
     stored_answers_loss,
 )
-from objectives.mismatch import mismatch_weights
-from objectives.ratios import policy_gradient, ratio_of
+from objectives.divergence.token_weights import entropy_weights
+from objectives.divergence.wasserstein import drawn_value
+from objectives.policy_gradient.mismatch import mismatch_weights
+from objectives.policy_gradient.ratios import policy_gradient, ratio_of
 from objectives.reduce import answer_mean, reduction_weights, rehearsal_weight
-from objectives.reweight import REPLAY, replay_loss
-from objectives.term_weights import entropy_weights
-from objectives.wasserstein import drawn_value
 from trajectories.batch import Batch
 from trajectories.trajectory import Route
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from configs.divergence_schema import DivergenceConfig
-from configs.objective_schema import Reduction
+from configs.objective import Reduction
+from configs.terms import DivergenceConfig
 from trajectories.batch import Batch
 from trajectories.trajectory import Route
 

@@ -2,13 +2,13 @@
 
 import torch
 
-from configs.critic_schema import CriticConfig
-from configs.divergence_schema import CoefficientConfig, DivergenceConfig
-from configs.objective_schema import MismatchConfig, ObjectiveConfig
-from configs.recap_schema import RecapConfig
-from objectives.batch_sinkhorn import BLOCK
-from objectives.divergences import DIVERGENCES
-from objectives.ratios import bounds
+from configs.critic import CriticConfig
+from configs.objective import MismatchConfig, ObjectiveConfig
+from configs.recap import RecapConfig
+from configs.terms import CoefficientConfig, DivergenceConfig
+from objectives.divergence.batch_sinkhorn import BLOCK
+from objectives.divergence.f_divergences import DIVERGENCES
+from objectives.policy_gradient.ratios import bounds
 
 FAMILIES = ("alpha", "tsallis", "generalised_jensen_shannon", "skew_kl", "skew_reverse_kl")
 """Divergences with a parameter."""

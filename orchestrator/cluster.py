@@ -1,7 +1,6 @@
 """Where the roles live: refuses what does not fit, then starts every role in process or over Ray."""
 
 import asyncio
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,14 +11,15 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.contracts import Generator, Grader, Learner, Reference
-from actors.generator_hf import TransformersGenerator
+from actors.generation.transformers_engine import TransformersGenerator
 from actors.grader import PooledGrader
-from actors.learner import FsdpLearner
+from actors.learning.learner import FsdpLearner
+from actors.learning.policy import load_tokenizer
 from actors.local import LocalLearner, LocalReference
-from actors.policy import load_tokenizer
 from actors.reference import References
 from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference, RoleShell
-from configs.schema import Config
+from configs.config import Config
+from orchestrator.placement import Bundle, bundles, refuse_unless_it_fits, slots
 from orchestrator.references import policies
 
 ENVIRONMENT = {
@@ -55,58 +55,6 @@ class Roles:
             remove_placement_group(self.group)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bundle:
-    """What one Ray actor reserves."""
-
-    role: str
-    cpus: float
-    gpus: float
-    slot: int
-    """Actors with one slot share it: colocated, the i-th of each role on a GPU share the i-th GPU."""
-
-
-def bundles(cfg: Config, roles: Sequence[str]) -> list[Bundle]:
-    """The reservations of a run that uses `roles`, in the order the actors are started."""
-    place = cfg.placement
-    counts = {
-        "learner": place.learners,
-        "generator": place.generators,
-        "reference": place.references,
-        "grader": place.graders,
-    }
-    on_gpu = [role for role in counts if role in roles and role != "grader" and place.device == "gpu"]
-    found: list[Bundle] = []
-    for role in (role for role in counts if role in roles):
-        for number in range(counts[role]):
-            shares = place.mode == "colocated" and role in on_gpu
-            gpus = 0.0 if role not in on_gpu else 1.0
-            if shares:  # in whole ten-thousandths, which is what Ray counts in
-                gpus = math.floor(1e4 / sum(number < counts[other] for other in on_gpu)) / 1e4
-            elif role == "generator":
-                gpus *= place.tensor_parallel
-            slot = number if shares else max([bundle.slot for bundle in found], default=-1) + 1
-            found.append(Bundle(role=role, cpus=getattr(place, f"cpus_per_{role}"), gpus=gpus, slot=slot))
-    return found
-
-
-def refuse_unless_it_fits(wanted: Sequence[Bundle], available: dict[str, float]) -> None:
-    """Raise ValueError with the arithmetic when the cluster cannot hold the reservations."""
-    for resource, attribute in (("CPU", "cpus"), ("GPU", "gpus")):
-        need = sum(getattr(bundle, attribute) for bundle in wanted)
-        have = available.get(resource, 0.0)
-        if need > have + 1e-9:
-            counted = {role: [getattr(b, attribute) for b in wanted if b.role == role] for role in _roles(wanted)}
-            terms = [f"{len(v)} {role} x {v[0]:g}" for role, v in counted.items() if v[0]]
-            raise ValueError(
-                f"placement: must fit the cluster, got {' + '.join(terms)} = {need:g} {resource} where Ray has {have:g}"
-            )
-
-
-def _roles(wanted: Sequence[Bundle]) -> list[str]:
-    return list(dict.fromkeys(bundle.role for bundle in wanted))
-
-
 def connect() -> None:
     """Join the Ray cluster that RAY_ADDRESS names (a Ray job's does), or start one on this machine.
 
@@ -137,7 +85,7 @@ async def start(cfg: Config, roles: Sequence[str], *, policy_path: str = "") -> 
     connect()
     wanted = bundles(cfg, roles)
     refuse_unless_it_fits(wanted, ray.cluster_resources())
-    group = placement_group(_slots(wanted), strategy="PACK")
+    group = placement_group(slots(wanted), strategy="PACK")
     started = Roles(group=group)
     try:
         try:
@@ -145,7 +93,7 @@ async def start(cfg: Config, roles: Sequence[str], *, policy_path: str = "") -> 
                 await _ready(group)
         except TimeoutError:
             raise RuntimeError(
-                f"placement: Ray did not reserve {_slots(wanted)} within "
+                f"placement: Ray did not reserve {slots(wanted)} within "
                 f"{cfg.placement.start_timeout_s:.0f} s; free now: {ray.available_resources()}"
             ) from None
         await _start_remote(cfg, wanted, group, started, policy)
@@ -153,17 +101,6 @@ async def start(cfg: Config, roles: Sequence[str], *, policy_path: str = "") -> 
         await started.close()
         raise
     return started
-
-
-def _slots(wanted: Sequence[Bundle]) -> list[dict[str, float]]:
-    """What each slot of the placement group reserves: the sum over the actors that share it."""
-    slots = []
-    for slot in sorted({bundle.slot for bundle in wanted}):
-        mine = [bundle for bundle in wanted if bundle.slot == slot]
-        # Ray refuses an empty reservation; a sliver of a core stands for "none".
-        resources = {"CPU": sum(b.cpus for b in mine) or 0.001, "GPU": float(math.ceil(sum(b.gpus for b in mine)))}
-        slots.append({name: amount for name, amount in resources.items() if amount})
-    return slots
 
 
 async def _ready(group: PlacementGroup) -> None:
@@ -209,11 +146,11 @@ def _role(cfg: Config, role: str, policy: str, number: int) -> tuple[str, str, d
     """Module, class and constructor arguments of one role."""
     if role == "learner":
         ranks = {"rank": number, "ranks": cfg.placement.learners}
-        return "actors.learner", "FsdpLearner", learner_arguments(cfg, policy) | ranks
+        return "actors.learning.learner", "FsdpLearner", learner_arguments(cfg, policy) | ranks
     if role == "generator" and cfg.generator.engine == "vllm":
-        return "actors.generator_vllm", "VllmGenerator", generator_arguments(cfg, policy)
+        return "actors.generation.vllm_engine", "VllmGenerator", generator_arguments(cfg, policy)
     if role == "generator":
-        return "actors.generator_hf", "TransformersGenerator", generator_arguments(cfg, policy)
+        return "actors.generation.transformers_engine", "TransformersGenerator", generator_arguments(cfg, policy)
     if role == "reference":
         return "actors.reference", "References", reference_arguments(cfg)
     return "actors.grader", "PooledGrader", _grader(cfg)

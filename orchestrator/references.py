@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from actors.contracts import Column, Reference
-from configs.objective_schema import ObjectiveConfig
-from configs.reference_schema import ReferenceConfig
-from configs.schema import Config
-from objectives.reweighted_reference import reference_power
+from configs.config import Config
+from configs.objective import ObjectiveConfig
+from configs.references import ReferenceConfig
+from objectives.divergence.reweighted_reference import reference_power
 from trajectories.batch import Batch
 
 MAIN = "reference"

@@ -19,8 +19,8 @@ from typing import Any
 from rewards.canaries import CANARIES
 from rewards.registry import VERIFIERS, version_of
 from rewards.sandbox import levels
-from rewards.sandbox.pool import Pool
 from rewards.verdict import STATUSES, Verdict
+from rewards.workers.pool import Pool
 
 ANSWER_LIMIT = 2**20
 """Characters of an answer that reach its verifier: the last ones, where a final answer stands."""

@@ -40,11 +40,11 @@ class BuiltIn:
 
 
 VERIFIERS = {
-    "countdown": BuiltIn(path="rewards.countdown_answer:verify", timeout_s=1.0),
-    "math": BuiltIn(path="rewards.math_answer:verify", timeout_s=3.0),
-    "sql": BuiltIn(path="rewards.sql_query:verify", timeout_s=5.0, runs_at=2),
-    "code": BuiltIn(path="rewards.code_tests:verify", budget="rewards.code_problem:budget_s", runs_at=3),
-    "scratchpad_sum": BuiltIn(path="rewards.scratchpad_sum:verify", timeout_s=1.0),
+    "countdown": BuiltIn(path="rewards.arithmetic.countdown:verify", timeout_s=1.0),
+    "math": BuiltIn(path="rewards.mathematics.answer:verify", timeout_s=3.0),
+    "sql": BuiltIn(path="rewards.sql.query:verify", timeout_s=5.0, runs_at=2),
+    "code": BuiltIn(path="rewards.programs.testing:verify", budget="rewards.programs.problem:budget_s", runs_at=3),
+    "scratchpad_sum": BuiltIn(path="rewards.arithmetic.scratchpad_sum:verify", timeout_s=1.0),
 }
 RAISED = " raised "
 """Between name and error in the reason of a verdict on which the verifier raised."""

@@ -14,7 +14,7 @@ from math import gcd, inf
 from typing import Any, TypeVar
 
 from configs.checks import require
-from configs.schema import TaskConfig
+from configs.task import TaskConfig
 from tasks.source import Source, generator
 from trajectories.trajectory import Prompt
 

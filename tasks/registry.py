@@ -8,9 +8,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from configs.checks import nearest
-from configs.schema import TaskConfig
+from configs.task import TaskConfig
 from tasks.countdown import Countdown, CountdownOptions
-from tasks.datasets import Dataset, DatasetOptions
+from tasks.dataset.task import Dataset, DatasetOptions
 from tasks.mixture import Mixture, MixtureOptions
 from tasks.programs import Programs, ProgramsOptions
 from tasks.scratchpad_addition import ScratchpadAddition, ScratchpadAdditionOptions

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ ROOMS = ("configs", "trajectories", "objectives", "rewards", "tasks", "actors", 
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 MAY_USE = {
     "ray": {"actors/remote.py", "orchestrator/cluster.py"},
-    "vllm": {"actors/generator_vllm.py", "actors/publication.py"},
-    "wandb": {"orchestrator/sinks.py"},
-    "matplotlib": {"orchestrator/plots.py"},
+    "vllm": {"actors/generation/vllm_engine.py", "actors/weights/publication.py"},
+    "wandb": {"orchestrator/watch/sinks.py"},
+    "matplotlib": {"orchestrator/report/plots.py"},
 }
 
 
@@ -42,7 +43,8 @@ def test_a_library_is_used_only_in_the_files_that_may_use_it(library: str) -> No
 @pytest.mark.parametrize("room", ["configs", "rewards", "tasks", "trajectories.trajectory"])
 def test_importing_a_light_room_loads_nothing_heavy(room: str) -> None:
     folder = ROOT / room.split(".")[0]
-    modules = [room] if "." in room else [f"{room}.{p.stem}" for p in folder.glob("*.py") if p.stem != "__init__"]
+    files = [path for path in folder.rglob("*.py") if path.stem != "__init__"]
+    modules = [room] if "." in room else [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
     code = f"import sys, {', '.join(modules)}; print([m for m in ('torch', 'ray', 'vllm') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == 0, done.stderr
@@ -50,7 +52,7 @@ def test_importing_a_light_room_loads_nothing_heavy(room: str) -> None:
 
 
 def test_objectives_import_torch_and_nothing_else_from_outside() -> None:
-    outside = set.union(*(imports(path) for path in (ROOT / "objectives").glob("*.py")))
+    outside = set.union(*(imports(path) for path in (ROOT / "objectives").rglob("*.py")))
     assert outside - set(sys.stdlib_module_names) <= {"torch", "configs", "trajectories", "objectives"}
 
 
@@ -67,6 +69,12 @@ def test_files_and_functions_stay_small_enough_to_hold_one_thing(path: Path) -> 
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
             assert node.end_lineno - node.lineno < 60, f"{name_of(path)}: {node.name} is too long"
+
+
+def test_a_folder_holds_at_most_fifteen_modules() -> None:
+    """`configs/` is the exception: one file per section of the settings, flat."""
+    modules = Counter(name_of(path.parent) for path in FILES if path.name != "__init__.py")
+    assert [folder for folder, count in modules.items() if count > 15 and folder != "configs"] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

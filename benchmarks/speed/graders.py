@@ -27,7 +27,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from rewards.sandbox.pool import Pool
+from rewards.workers.pool import Pool
 
 Pair = tuple[Mapping[str, Any], str]
 IN_FLIGHT = 64

@@ -31,7 +31,7 @@ from torch.autograd import grad
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from configs.divergence_schema import VOCABULARY_ONLY, DivergenceConfig
+from configs.terms import VOCABULARY_ONLY, DivergenceConfig
 from objectives.wording import FAMILIES, describe
 
 ROUNDING = 1e-9

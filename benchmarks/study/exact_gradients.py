@@ -21,20 +21,20 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from configs.divergence_schema import VOCABULARY_ONLY, DivergenceConfig, DivergenceName, Estimator, Wiring
-from configs.objective_schema import ClipConfig, ObjectiveConfig
-from objectives.controllers import ObjectiveState
+from configs.objective import ClipConfig, ObjectiveConfig
+from configs.terms import VOCABULARY_ONLY, DivergenceConfig, DivergenceName, Estimator, Wiring
+from objectives.coefficient.controllers import ObjectiveState
 from objectives.credit import credit
-from objectives.divergences import DIVERGENCES
-from objectives.estimators import (
+from objectives.divergence.distributions import vocabulary_values
+from objectives.divergence.estimators import (
     answer_log_ratio,
     answer_value,
     own_answers_loss,
     own_answers_value,
     stored_answers_loss,
 )
+from objectives.divergence.f_divergences import DIVERGENCES
 from objectives.objective import Scores, loss
-from objectives.vocabulary import vocabulary_values
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Grade, Group, Prompt, Trajectory
 

@@ -34,8 +34,8 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from configs.divergence_schema import DivergenceConfig
-from orchestrator.plots import BASE_COLOUR, COLOURS, DASHES, MARKERS
+from configs.terms import DivergenceConfig
+from orchestrator.report.plots import BASE_COLOUR, COLOURS, DASHES, MARKERS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = DOCS / "study" / "gradient_error.md"

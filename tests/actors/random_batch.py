@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from configs.objective_schema import ObjectiveConfig
-from objectives.controllers import ObjectiveState
+from configs.objective import ObjectiveConfig
+from objectives.coefficient.controllers import ObjectiveState
 from objectives.credit import credit
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Grade, Group, Prompt, Route, Trajectory

@@ -12,7 +12,7 @@ from actors.contracts import GradeTask
 from actors.grader import PooledGrader
 from rewards.canaries import CANARIES
 from rewards.judge import ANSWER_LIMIT
-from rewards.sandbox import pool as pool_module
+from rewards.workers import pool as pool_module
 
 PROBLEM = {"numbers": [3, 7, 12], "target": 22}
 TARDY = """

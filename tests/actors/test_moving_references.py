@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_policy
-from learner_ranks import config_of
-from random_batch import random_batch
 
-from actors.host_weights import pack, weights_info
+from actors.learning.policy import load_model
 from actors.local import LocalReference
-from actors.policy import load_model
 from actors.reference import References, soup
+from actors.weights.host import pack, weights_info
+from tests.actors.learning.learner_ranks import config_of
+from tests.actors.random_batch import random_batch
+from tests.conftest import make_policy
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from learner_ranks import batch_of, config_of, joined, step
-from random_batch import random_batch
 from torch import Tensor
 
 from actors.local import LocalReference
 from actors.reference import References
+from tests.actors.learning.learner_ranks import batch_of, config_of, joined, step
+from tests.actors.random_batch import random_batch
 from trajectories.batch import Batch
 
 TEMPERATURE = 0.7

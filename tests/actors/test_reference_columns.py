@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 import torch
-from learner_ranks import config_of, joined
-from random_batch import credited, random_batch
 from torch import Tensor
 
 from actors.contracts import Column
+from actors.learning.policy import load_model
+from actors.learning.rank_parts import plan_updates
 from actors.local import LocalReference
-from actors.policy import load_model
 from actors.reference import References
 from actors.remote import RemoteReference
-from actors.shares import plan_updates
-from configs.divergence_schema import CoefficientConfig, DivergenceConfig, TermWeightsConfig
 from configs.load import load
-from configs.objective_schema import ObjectiveConfig
+from configs.objective import ObjectiveConfig
+from configs.terms import CoefficientConfig, DivergenceConfig, TermWeightsConfig
 from objectives.diagnostics import means
 from orchestrator.references import Anchors, columns
 from tasks.characters import VOCABULARY_SIZE
+from tests.actors.learning.learner_ranks import config_of, joined
+from tests.actors.random_batch import credited, random_batch
 from trajectories.batch import Batch
 
 TEMPERATURE = 0.7

@@ -26,7 +26,7 @@ from exact_gradients import (
 )
 from gradient_error import FIGURE, PAGE, page
 
-from configs.divergence_schema import VOCABULARY_ONLY
+from configs.terms import VOCABULARY_ONLY
 
 EXACTLY = 1e-9
 WITH_F = [name for name in NAMES if name not in VOCABULARY_ONLY]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from configs.config import Config
 from configs.load import load, presets, to_yaml
-from configs.schema import Config
 
 
 def test_without_any_layer_the_defaults_and_the_two_default_presets_count() -> None:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from configs.config import Config
 from configs.load import load, presets
-from configs.objective_schema import ObjectiveConfig
-from configs.schema import Config
+from configs.objective import ObjectiveConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = {

@@ -4,9 +4,9 @@ from functools import reduce
 
 import pytest
 
+from configs.config import Config
 from configs.load import load
-from configs.schema import Config
-from configs.watch_schema import parse_stop_rule
+from configs.monitor import parse_stop_rule
 
 POSITIVE = [
     "steps",

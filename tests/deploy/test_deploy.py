@@ -15,11 +15,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from configs.config import Config
 from configs.load import load, presets
-from configs.schema import Config
-from orchestrator.cli import parser
-from orchestrator.cluster import Bundle, bundles, refuse_unless_it_fits
-from orchestrator.plan import needed_roles
+from orchestrator.commands.cli import parser
+from orchestrator.placement import Bundle, bundles, needed_roles, refuse_unless_it_fits
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -189,9 +188,13 @@ def test_the_dockerfile_installs_this_project_with_its_gpu_extra_on_a_python_it_
     copied = {name for word in words if word[0] == "COPY" for name in word[1:-1]}
     assert all((ROOT / name).exists() for name in copied)
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert copied == {"pyproject.toml", PROJECT["readme"], *(name.split(".")[0] for name in tool["packages"])}
+    assert copied == {
+        "pyproject.toml",
+        PROJECT["readme"],
+        *(name.rstrip("*") for name in tool["packages"]["find"]["include"]),
+    }
     assert IMAGE in text
-    assert PROJECT["scripts"]["breadth"] == "orchestrator.cli:main"
+    assert PROJECT["scripts"]["breadth"] == "orchestrator.commands.cli:main"
     assert ["RUN", "pip", "install", "--no-cache-dir", "'.[gpu]'"] in words
     [smoke] = [word[2:] for word in words if word[:2] == ["RUN", "breadth"]]
     assert checked(smoke)[0].command == "show-config"

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from ragged_batch import divergence, loss_of, make_batch, objective, state_of
 from torch import Tensor
 
-from configs.divergence_schema import DivergenceConfig
-from configs.objective_schema import ClipConfig
+from configs.objective import ClipConfig
+from configs.terms import DivergenceConfig
 from objectives.credit import credit
-from objectives.divergences import DIVERGENCES
+from objectives.divergence.f_divergences import DIVERGENCES
+from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of
 
 COEFFICIENT = 0.5
 NAMES = list(DIVERGENCES)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from configs.divergence_schema import DivergenceConfig
-from configs.objective_schema import ObjectiveConfig
-from objectives.controllers import ObjectiveState
+from configs.objective import ObjectiveConfig
+from configs.terms import DivergenceConfig
+from objectives.coefficient.controllers import ObjectiveState
 from objectives.diagnostics import TensorStats
 from objectives.objective import Scores, loss
 from trajectories.batch import Batch, with_own_totals

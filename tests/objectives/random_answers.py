@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from configs.load import load
-from configs.objective_schema import ObjectiveConfig
-from objectives.batch_sinkhorn import answer_blocks
-from objectives.controllers import ObjectiveState
+from configs.objective import ObjectiveConfig
+from objectives.coefficient.controllers import ObjectiveState
 from objectives.credit import credit
 from objectives.diagnostics import Stats, merge, to_stats
+from objectives.divergence.batch_sinkhorn import answer_blocks
+from objectives.divergence.distributions import vocabulary_values
+from objectives.divergence.wasserstein import token_space
 from objectives.objective import Scores, loss
-from objectives.vocabulary import vocabulary_values
-from objectives.wasserstein import token_space
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Grade, Group, Prompt, Route, Trajectory
 

@@ -4,14 +4,24 @@ from dataclasses import replace
 
 import pytest
 import torch
-from divergence_settings import OLD, POLICY, REFERENCE, kl
-from ragged_batch import divergence, make_batch, objective, scores
-from random_answers import COEFFICIENT, VOCABULARY, batch_for, credited, of, random_batch, run, scores_of, weights
 from torch import Tensor
 
-from configs.objective_schema import ClipConfig, MismatchConfig, ObjectiveConfig, OverlongConfig
+from configs.objective import ClipConfig, MismatchConfig, ObjectiveConfig, OverlongConfig
 from objectives.diagnostics import means
 from objectives.objective import loss
+from tests.objectives.divergence_settings import OLD, POLICY, REFERENCE, kl
+from tests.objectives.ragged_batch import divergence, make_batch, objective, scores
+from tests.objectives.random_answers import (
+    COEFFICIENT,
+    VOCABULARY,
+    batch_for,
+    credited,
+    of,
+    random_batch,
+    run,
+    scores_of,
+    weights,
+)
 from trajectories.batch import Batch
 
 K3 = divergence("reverse_kl", estimator="k3")

@@ -9,12 +9,12 @@ import math
 
 import pytest
 import torch
-from ragged_batch import make_batch, scores
 
 from configs.load import load
-from objectives.controllers import initial_state
+from objectives.coefficient.controllers import initial_state
 from objectives.credit import credit
 from objectives.objective import loss
+from tests.objectives.ragged_batch import make_batch, scores
 from trajectories.batch import Batch
 
 RATIOS = torch.tensor([1.0, 1.5, 0.5, 1.0, 0.9, 4.0])

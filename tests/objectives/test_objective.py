@@ -5,17 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ragged_batch import divergence, loss_of, make_batch, objective, state_of
-from random_answers import batch_for, credited, of, random_batch, run, scores_of, weights
 from torch import Tensor
 
-from configs.divergence_schema import CoefficientConfig
 from configs.load import presets
-from configs.objective_schema import ClipConfig
+from configs.objective import ClipConfig
+from configs.terms import CoefficientConfig
 from objectives.credit import credit
 from objectives.diagnostics import means
 from objectives.objective import loss
-from trajectories.batch import Batch, partition, with_own_totals
+from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of
+from tests.objectives.random_answers import batch_for, credited, of, random_batch, run, scores_of, weights
+from trajectories.batch import Batch, with_own_totals
+from trajectories.split import partition
 
 PRESETS = presets("method")
 

@@ -9,14 +9,14 @@ PPO's clip of .2 over tokens: 2.2 * 1.154701 - (.8 + 5.9) * .577350 = -1.327903,
 
 import pytest
 import torch
-from ragged_batch import make_batch, scores
-from random_answers import of
 from torch import Tensor
 
-from configs.objective_schema import ObjectiveConfig
-from objectives.controllers import ObjectiveState
+from configs.objective import ObjectiveConfig
+from objectives.coefficient.controllers import ObjectiveState
 from objectives.credit import credit
 from objectives.objective import loss
+from tests.objectives.ragged_batch import make_batch, scores
+from tests.objectives.random_answers import of
 from trajectories.batch import Batch
 
 RATIOS = torch.tensor([1.0, 1.5, 0.5, 1.0, 0.9, 4.0])

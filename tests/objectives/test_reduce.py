@@ -1,9 +1,9 @@
 import pytest
 import torch
-from ragged_batch import make_batch
 
 from objectives.reduce import reduction_weights
-from trajectories.batch import partition
+from tests.objectives.ragged_batch import make_batch
+from trajectories.split import partition
 
 BATCH = make_batch(
     [

@@ -3,14 +3,14 @@
 import math
 
 import pytest
-from divergence_settings import NAMES, label, settings
-from ragged_batch import divergence, objective
-from random_answers import of
 
-from configs.divergence_schema import DivergenceConfig, TermWeightsConfig
 from configs.load import presets
-from configs.objective_schema import ClipConfig, GatesConfig, MismatchConfig
+from configs.objective import ClipConfig, GatesConfig, MismatchConfig
+from configs.terms import DivergenceConfig, TermWeightsConfig
 from objectives.wording import describe, describe_no_terms, describe_policy_gradient
+from tests.objectives.divergence_settings import NAMES, label, settings
+from tests.objectives.ragged_batch import divergence, objective
+from tests.objectives.random_answers import of
 
 
 @pytest.mark.parametrize("cfg", settings(), ids=label)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from configs.config import Config
 from configs.load import load
-from configs.schema import Config
-from orchestrator.paths import absolute
+from orchestrator.commands.paths import absolute
 
 SMALL = (
     "placement.kind=in_process",

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from in_process import config
 from safetensors.torch import load_file
 
-from orchestrator.logbook import read_records
-from orchestrator.train import run_training
+from orchestrator.start import run_training
+from orchestrator.watch.logbook import read_records
+from tests.orchestrator.in_process import config
 
 SMALL = ("monitor.every=0", "groups_per_step=3", "sampling.group_size=3", "checkpoint.every=2")
 WALL = ("time", "tokens_per_second", "seconds/", "grader/")

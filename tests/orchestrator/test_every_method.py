@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_train import config, train
 
 from configs.load import load, presets
-from objectives.controllers import term_metric
+from objectives.coefficient.controllers import term_metric
+from tests.orchestrator.test_train import config, train
 
 STEPS = 20
 SMALL = ("sampling.group_size=8", "rehearsal.prompts=16", "rehearsal.batch=4", f"monitor.every={STEPS}")

@@ -16,14 +16,14 @@ import pytest
 import ray
 from rich.console import Console
 
+from configs.config import Config
 from configs.load import load
-from configs.schema import Config
-from orchestrator.cluster import Bundle, refuse_unless_it_fits
-from orchestrator.demo import demo
-from orchestrator.evaluate import evaluate
-from orchestrator.logbook import read_records
-from orchestrator.paths import absolute
-from orchestrator.train import run_training
+from orchestrator.commands.demo import demo
+from orchestrator.commands.evaluate import evaluate
+from orchestrator.commands.paths import absolute
+from orchestrator.placement import Bundle, refuse_unless_it_fits
+from orchestrator.start import run_training
+from orchestrator.watch.logbook import read_records
 
 pytestmark = pytest.mark.ray
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.logbook import read_records
+from orchestrator.watch.logbook import read_records
 
 pytestmark = pytest.mark.ray
 

@@ -15,16 +15,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from actors.generator_hf import TransformersGenerator
-from actors.host_weights import pack as pack_weights
-from actors.host_weights import weights_info
+from actors.generation.transformers_engine import TransformersGenerator
+from actors.weights.host import pack as pack_weights
+from actors.weights.host import weights_info
+from configs.config import Config
 from configs.load import load
-from configs.schema import Config
-from orchestrator.logbook import read_records
-from orchestrator.paths import absolute
-from orchestrator.rollouts import jobs_for
-from orchestrator.train import run_training
-from rewards.countdown_answer import verify
+from orchestrator.commands.paths import absolute
+from orchestrator.rollout.rollouts import jobs_for
+from orchestrator.start import run_training
+from orchestrator.watch.logbook import read_records
+from rewards.arithmetic.countdown import verify
 from tasks.registry import build
 from trajectories.trajectory import Trajectory
 
@@ -158,7 +158,7 @@ def test_a_method_with_a_reference_trains_end_to_end(tmp_path: Path, method: str
 
 def command(runs: Path, name: str, steps: int, *more: str) -> list[str]:
     settings = [*SMALL, f"runs={runs}", f"name={name}", f"steps={steps}", "checkpoint.every=2", *more]
-    return [sys.executable, "-m", "orchestrator.cli", "train", *settings]
+    return [sys.executable, "-m", "orchestrator.commands.cli", "train", *settings]
 
 
 def start(line: list[str]) -> subprocess.Popen[str]:
@@ -186,7 +186,15 @@ def test_a_run_killed_at_a_random_step_and_resumed_has_the_metrics_of_one_that_w
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
     done = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", "train", "--resume", f"runs={tmp_path / 'killed'}", "name=r"],
+        [
+            sys.executable,
+            "-m",
+            "orchestrator.commands.cli",
+            "train",
+            "--resume",
+            f"runs={tmp_path / 'killed'}",
+            "name=r",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from rewards import countdown_answer, registry
+from rewards import registry
+from rewards.arithmetic import countdown as countdown_answer
 from rewards.registry import BUDGET_MARGIN_S, check, deadline_s, resolve, version_of
 from rewards.verdict import Verdict
 
@@ -81,7 +82,7 @@ def test_what_an_answer_can_bring_about_in_a_verifier_of_ours_is_its_own_fault(
     monkeypatch.setattr(countdown_answer, "verify", fails)
     assert resolve("countdown")("1", {}).status == status
     monkeypatch.setattr(registry, "VERIFIERS", {})
-    assert resolve("rewards.countdown_answer:verify")("1", {}).status == "grader_error"
+    assert resolve("rewards.arithmetic.countdown:verify")("1", {}).status == "grader_error"
 
 
 def test_an_answer_has_the_time_of_its_verifier_within_the_bound() -> None:
@@ -111,9 +112,9 @@ def test_a_version_names_the_verifier_and_changes_with_its_source(
 
 def test_importing_rewards_and_tasks_loads_neither_torch_nor_the_mathematics_library() -> None:
     program = (
-        "import sys, rewards.registry, rewards.countdown_answer, rewards.sandbox.pool, tasks.registry\n"
+        "import sys, rewards.registry, rewards.arithmetic.countdown, rewards.workers.pool, tasks.registry\n"
         "assert not {'math_verify', 'sympy'} & set(sys.modules), 'eager'\n"
-        "import rewards.math_answer\n"
+        "import rewards.mathematics.answer\n"
         "assert not {'torch', 'ray', 'vllm'} & set(sys.modules), 'heavy'\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

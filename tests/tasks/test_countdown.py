@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.schema import TaskConfig
-from rewards.countdown_answer import verify
+from configs.task import TaskConfig
+from rewards.arithmetic.countdown import verify
 from tasks.countdown import Countdown, CountdownOptions, count_solutions, is_heldout, random_expression
 from tasks.registry import build
 from trajectories.trajectory import Prompt

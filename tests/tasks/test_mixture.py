@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.load import load
-from configs.schema import TaskConfig
-from orchestrator.paths import absolute
+from configs.task import TaskConfig
+from orchestrator.commands.paths import absolute
 from tasks.mixture import PERIOD_LIMIT, interleaved, quotas
 from tasks.registry import build
 from tasks.source import Source

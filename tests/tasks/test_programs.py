@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from configs.schema import TaskConfig
-from rewards.code_tests import verify
+from configs.task import TaskConfig
+from rewards.programs.testing import verify
 from tasks.programs import HIDDEN_NUMBERS, HIDDEN_TEXTS, Programs, ProgramsOptions, families, shown
 from tasks.registry import build
 from trajectories.trajectory import Prompt

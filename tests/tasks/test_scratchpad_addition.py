@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.schema import TaskConfig
-from rewards.scratchpad_sum import verify
+from configs.task import TaskConfig
+from rewards.arithmetic.scratchpad_sum import verify
 from tasks.registry import build
 from tasks.scratchpad_addition import ScratchpadAddition, ScratchpadAdditionOptions, is_heldout, scratchpad
 from trajectories.trajectory import Prompt

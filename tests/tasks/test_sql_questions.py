@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from configs.schema import TaskConfig
-from rewards.sql_query import verify
+from configs.task import TaskConfig
+from rewards.sql.query import verify
 from tasks.registry import build
 from tasks.source import generator
 from tasks.sql_questions import ASKS, LONGEST_ANSWER, SqlQuestions, SqlQuestionsOptions, random_question, schema_script

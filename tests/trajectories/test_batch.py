@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trajectories.batch import Batch, deal, pack, partition, plan
+from trajectories.batch import Batch, pack
+from trajectories.split import deal, partition, plan
 from trajectories.trajectory import Grade, Group, Prompt, Route, Trajectory
 
 

@@ -1,0 +1,72 @@
+"""What both engines share: which tokens end an answer, and how a finished answer becomes a Trajectory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoConfig, GenerationConfig
+
+from actors.contracts import Finished, GenerationJob
+from actors.learning.policy import load_tokenizer
+from trajectories.trajectory import Trajectory
+
+
+class AnswerWriter:
+    """The tokenizer's side of a policy: `stop_ids`, and trajectories out of generated tokens.
+
+    Raises ValueError naming `policy.path` when the directory is missing, its tokenizer has no EOS that its model can
+    generate, or its model cannot hold `max_length` tokens.
+    """
+
+    def __init__(self, policy_path: str, *, max_length: int) -> None:
+        self.tokenizer: Any = load_tokenizer(policy_path)
+        config = AutoConfig.from_pretrained(policy_path, local_files_only=True)
+        positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+        if positions is not None and positions < max_length:
+            raise ValueError(
+                f"policy.path: its model must hold max_prompt_tokens + max_new_tokens = {max_length} tokens, "
+                f"got max_position_embeddings {positions}"
+            )
+        if (Path(policy_path) / "generation_config.json").is_file():
+            generation = GenerationConfig.from_pretrained(policy_path, local_files_only=True)
+        else:
+            generation = GenerationConfig.from_model_config(config)
+        declared = generation.eos_token_id
+        listed = declared if isinstance(declared, list) else [] if declared is None else [declared]
+        self.stop_ids: list[int] = sorted({self.tokenizer.eos_token_id, *listed})
+        vocabulary = config.get_text_config().vocab_size
+        if self.stop_ids[-1] >= vocabulary:
+            raise ValueError(
+                f"policy.path: its EOS tokens must be of its model's vocabulary of {vocabulary}, got {self.stop_ids}"
+            )
+        pad = self.tokenizer.pad_token_id
+        self.pad_id: int = self.tokenizer.eos_token_id if pad is None else pad
+
+    def write(
+        self,
+        job: GenerationJob,
+        index: int,
+        generated: Sequence[int],
+        logps: Sequence[float] | np.ndarray,
+        first_version: int,
+        last_version: int,
+    ) -> Finished:
+        """The answer numbered `index` of `job`; `generated` ends with the stop token when one was drawn."""
+        start, stopped = len(job.prompt_tokens), generated[-1] in self.stop_ids
+        tokens = np.concatenate([job.prompt_tokens, np.asarray(generated)]).astype(np.int32)
+        logp_sampler = np.zeros(len(tokens), dtype=np.float32)
+        logp_sampler[start:] = logps
+        trajectory = Trajectory(
+            prompt_id=job.prompt_id,
+            sample_index=index,
+            tokens=tokens,
+            mask=np.arange(len(tokens)) >= start,
+            logp_sampler=logp_sampler,
+            first_version=first_version,
+            last_version=last_version,
+            finish_reason="stop" if stopped else "length",
+            seed=job.seeds[index],
+            text=self.tokenizer.decode(list(generated[:-1] if stopped else generated), skip_special_tokens=True),
+        )
+        return Finished(key=job.key, trajectory=trajectory)

@@ -1,0 +1,152 @@
+"""Generator on transformers' own `generate`: the fallback where vLLM cannot be installed, and the engine of fast tests.
+
+Axes: B answers of a batch, T tokens, V vocabulary.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
+from actors.generation.answers import AnswerWriter
+from actors.generation.engine_thread import EngineThread
+from actors.learning.policy import load_model
+from actors.weights.host import named_views
+from configs.generator import GeneratorConfig
+
+Answer = tuple[GenerationJob, int]
+"""A job and the place of the answer in its group."""
+
+
+class SeededSampling(LogitsProcessor):
+    """Samples inside greedy decoding: inverts each row's cumulative distribution at that row's own random numbers, then
+    leaves only the token drawn. What a row draws does not depend on the rows beside it."""
+
+    def __init__(self, seeds: Sequence[int], max_new_tokens: int, temperature: float) -> None:
+        rows = [
+            torch.rand(max_new_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+            for seed in seeds
+        ]
+        self.uniform = torch.stack(rows)  # [B, max_new_tokens]
+        self.temperature = temperature
+        self.logps: list[Tensor] = []
+        """Of the tokens drawn so far, [B] float32 each."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+        logps = torch.log_softmax(scores.float() / self.temperature, dim=-1)  # [B, V]
+        cumulative = logps.double().exp().cumsum(-1)
+        point = self.uniform[:, len(self.logps)].to(scores.device) * cumulative[:, -1]
+        drawn = torch.searchsorted(cumulative, point[:, None], right=True).clamp(max=scores.shape[-1] - 1)  # [B, 1]
+        self.logps.append(logps.gather(-1, drawn).squeeze(-1).cpu())
+        return torch.full_like(scores, -torch.inf).scatter_(-1, drawn, 0.0)
+
+
+class TransformersEngine:
+    """Decodes fixed batches one after another, so that a run is repeatable bit for bit: a batch holds only answers of
+    one `submit`, in order, at most `max_sequences`, with one temperature and length limit. A step is a batch."""
+
+    def __init__(self, policy_path: str, *, config: GeneratorConfig, dtype: str, max_length: int, device: str) -> None:
+        self.writer = AnswerWriter(policy_path, max_length=max_length)
+        self.model = load_model(policy_path, getattr(torch, dtype)).to(device).eval()
+        # Replaces the directory's own sampling settings, which `generate` would otherwise apply (repetition penalties).
+        self.model.generation_config = GenerationConfig(
+            do_sample=False, eos_token_id=self.writer.stop_ids, pad_token_id=self.writer.pad_id
+        )
+        self.device, self.max_sequences = device, config.max_sequences
+        self.version = -1
+        self._batches: deque[list[Answer]] = deque()
+        self._info: WeightsInfo | None = None
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._batches)
+
+    @property
+    def running(self) -> int:
+        return len(self._batches[0]) if self._batches else 0
+
+    def submit(self, jobs: Sequence[GenerationJob]) -> None:
+        for _, alike in groupby(jobs, key=lambda job: (job.temperature, job.max_new_tokens)):
+            answers = [(job, index) for job in alike for index in range(len(job.seeds))]
+            for start in range(0, len(answers), self.max_sequences):
+                self._batches.append(answers[start : start + self.max_sequences])
+
+    def abort(self, keys: set[str]) -> int:
+        kept = [[answer for answer in batch if answer[0].key not in keys] for batch in self._batches]
+        dropped = sum(map(len, self._batches)) - sum(map(len, kept))
+        self._batches = deque(batch for batch in kept if batch)
+        return dropped
+
+    def step(self) -> list[Finished]:
+        batch = self._batches.popleft()
+        job = batch[0][0]
+        width = max(len(job.prompt_tokens) for job, _ in batch)
+        prompts = torch.full((len(batch), width), self.writer.pad_id)
+        attention = torch.zeros_like(prompts)
+        for row, (answer, _) in enumerate(batch):
+            start = width - len(answer.prompt_tokens)
+            prompts[row, start:] = torch.as_tensor(answer.prompt_tokens)
+            attention[row, start:] = 1
+        sampling = SeededSampling([job.seeds[i] for job, i in batch], job.max_new_tokens, job.temperature)
+        tokens = self.model.generate(
+            prompts.to(self.device),
+            attention_mask=attention.to(self.device),
+            max_new_tokens=job.max_new_tokens,
+            logits_processor=LogitsProcessorList([sampling]),
+        )
+        generated, logps = tokens[:, width:].tolist(), torch.stack(sampling.logps, dim=1).numpy()  # [B, T]
+        return [self._finish(job, index, *row) for (job, index), *row in zip(batch, generated, logps, strict=True)]
+
+    def _finish(self, job: GenerationJob, index: int, generated: list[int], logps: np.ndarray) -> Finished:
+        """Cut an answer at its stop token; `generate` pads it up to the longest of the batch."""
+        ends = (place + 1 for place, token in enumerate(generated) if token in self.writer.stop_ids)
+        length = next(ends, len(generated))
+        return self.writer.write(job, index, generated[:length], logps[:length], self.version, self.version)
+
+    def declare(self, info: WeightsInfo) -> None:
+        """Raise ValueError unless the payload holds exactly this model's parameters."""
+        own = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
+        got = dict(zip(info.names, info.shapes, strict=True))
+        if own != got:
+            names = sorted(name for name in own.keys() | got.keys() if own.get(name) != got.get(name))
+            raise ValueError(f"weights: must be the parameters of {type(self.model).__name__}, got other {names}")
+        self._info = info
+
+    @torch.no_grad()
+    def load(self, weights: HostWeights) -> None:
+        assert self._info is not None
+        parameters = dict(self.model.named_parameters())
+        for name, tensor in named_views(self._info, weights.data):
+            parameters[name].copy_(tensor)
+        self.version = weights.version
+
+    def close(self) -> None:
+        self._batches.clear()
+        del self.model
+
+
+class TransformersGenerator(EngineThread[TransformersEngine]):
+    """Generator over `TransformersEngine`. `max_length` bounds prompt and new tokens together."""
+
+    def __init__(
+        self,
+        policy_path: str,
+        *,
+        config: GeneratorConfig,
+        dtype: str,
+        max_length: int,
+        device: str = "cpu",
+        tensor_parallel: int = 1,
+    ) -> None:
+        if tensor_parallel != 1:
+            raise ValueError(f"placement.tensor_parallel: must be 1 for the transformers engine, got {tensor_parallel}")
+        super().__init__(
+            lambda: TransformersEngine(policy_path, config=config, dtype=dtype, max_length=max_length, device=device),
+            max_length=max_length,
+            timeout_s=config.timeout_s,
+        )

@@ -1,0 +1,228 @@
+"""Generator on vLLM's engine, in this process and under our own step loop (`EngineThread`).
+
+An engine alters the process it is built in (random state, thread counts): one process each, never the learner's. The
+process must have VLLM_ENABLE_V1_MULTIPROCESSING=0 set before vllm is imported.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import vllm.envs as envs
+from transformers import AutoConfig
+from vllm import ModelRegistry, SamplingParams
+from vllm.config import WeightTransferConfig
+from vllm.engine.arg_utils import EngineArgs
+from vllm.inputs.engine import tokens_input
+from vllm.logprobs import FlatLogprobs
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+from vllm.v1.engine.llm_engine import LLMEngine
+
+from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
+from actors.generation.answers import AnswerWriter
+from actors.generation.engine_thread import EngineThread
+from actors.weights.publication import WorkerExtension, disable_cpu_weight_packing
+from configs.generator import GeneratorConfig
+
+CPU_BLOCK_SIZE = 32
+"""Tokens of a key-value block; vLLM's own choice on CPU, 128, caches no prefix of a shorter prompt."""
+CPU_STEP_TOKENS = 4096
+"""Tokens of one step, prompts included."""
+
+
+class VllmEngine:
+    """Continuous batching: answers wait here, in order, and enter vLLM as others end, so that an answer starts under
+    the weights of that moment and its `cache_salt` keeps it from the key-values of older ones."""
+
+    def __init__(
+        self,
+        policy_path: str,
+        *,
+        config: GeneratorConfig,
+        dtype: str,
+        max_length: int,
+        device: str,
+        tensor_parallel: int,
+    ) -> None:
+        assert not envs.VLLM_ENABLE_V1_MULTIPROCESSING, "set VLLM_ENABLE_V1_MULTIPROCESSING=0 before importing vllm"
+        self.writer = AnswerWriter(policy_path, max_length=max_length)
+        where: dict[str, Any]
+        if device == "cpu":
+            disable_cpu_weight_packing()
+            _register_architectures(policy_path)
+            where = {
+                "enforce_eager": True,
+                "kv_cache_memory_bytes": config.kv_cache_bytes,
+                "block_size": CPU_BLOCK_SIZE,
+                # A prompt cut in two would rewind its seeded generator, which vLLM can do on CUDA only.
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(CPU_STEP_TOKENS, max_length, config.max_sequences),
+            }
+        else:
+            where = {
+                "gpu_memory_utilization": config.memory_fraction,
+                "tensor_parallel_size": tensor_parallel,
+                "distributed_executor_backend": "mp" if tensor_parallel > 1 else "uni",
+            }
+        settings = EngineArgs(
+            model=policy_path,
+            dtype="bfloat16" if dtype == "bfloat16" else "float32",
+            max_model_len=max_length,
+            max_num_seqs=config.max_sequences,
+            skip_tokenizer_init=True,
+            generation_config="vllm",  # none of the directory's own sampling settings
+            logprobs_mode="processed_logprobs",
+            # A step handed out before the last one returned would straddle a weight update.
+            async_scheduling=False,
+            disable_log_stats=True,
+            weight_transfer_config=WeightTransferConfig(backend=config.transfer),
+            worker_extension_cls=f"{WorkerExtension.__module__}.{WorkerExtension.__name__}",
+            **where,
+        ).create_engine_config()
+        sizes, size = CPUAttentionBackend.get_supported_head_sizes(), settings.model_config.get_head_size()
+        if device == "cpu" and size not in sizes:
+            raise ValueError(
+                f"policy.path: vLLM on CPU has attention for heads (hidden_size / num_attention_heads) of {sizes}, "
+                f"got {size}"
+            )
+        self.vllm = LLMEngine.from_vllm_config(settings, disable_log_stats=True)
+        self.max_sequences = config.max_sequences
+        self.version = -1
+        self.updating = False
+        """Between the first and the last of the four transfer calls the weights are no policy: nothing is decoded."""
+        self._waiting: deque[tuple[GenerationJob, int]] = deque()
+        self._inside: dict[str, tuple[GenerationJob, int, int]] = {}
+        """Request id -> job, place in its group, weight version under which it entered."""
+
+    @property
+    def busy(self) -> bool:
+        return not self.updating and bool(self._waiting or self._inside)
+
+    @property
+    def running(self) -> int:
+        return len(self._inside)
+
+    def submit(self, jobs: Sequence[GenerationJob]) -> None:
+        self._waiting.extend((job, index) for job in jobs for index in range(len(job.seeds)))
+
+    def abort(self, keys: set[str]) -> int:
+        inside = [request for request, (job, _, _) in self._inside.items() if job.key in keys]
+        self.vllm.abort_request(inside)
+        for request in inside:
+            del self._inside[request]
+        kept = [waiting for waiting in self._waiting if waiting[0].key not in keys]
+        dropped = len(inside) + len(self._waiting) - len(kept)
+        self._waiting = deque(kept)
+        return dropped
+
+    def step(self) -> list[Finished]:
+        while self._waiting and len(self._inside) < self.max_sequences:
+            self._admit(*self._waiting.popleft())
+        return [self._finish(output) for output in self.vllm.step() if output.finished]
+
+    def _admit(self, job: GenerationJob, index: int) -> None:
+        request = f"{job.key}#{index}"
+        assert request not in self._inside, f"job key {job.key!r} is already in flight"
+        params = SamplingParams(
+            temperature=job.temperature,
+            max_tokens=job.max_new_tokens,
+            seed=job.seeds[index],
+            ignore_eos=True,  # `stop_token_ids` is the whole list, the same in both engines
+            stop_token_ids=self.writer.stop_ids,
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,
+        )
+        prompt = tokens_input(job.prompt_tokens.tolist(), cache_salt=f"v{self.version}")
+        self.vllm.add_request(request, prompt, params)
+        self._inside[request] = (job, index, self.version)
+
+    def _finish(self, output: Any) -> Finished:
+        assert isinstance(output, RequestOutput)
+        job, index, first_version = self._inside.pop(output.request_id)
+        answer = output.outputs[0]
+        assert answer.finish_reason in ("stop", "length"), answer.finish_reason
+        assert isinstance(answer.logprobs, FlatLogprobs)  # one per token
+        return self.writer.write(job, index, answer.token_ids, answer.logprobs.logprobs, first_version, self.version)
+
+    def declare(self, info: WeightsInfo) -> None:
+        self.init_transfer({"names": info.names, "shapes": info.shapes, "dtype": info.dtype})
+
+    def load(self, weights: HostWeights) -> None:
+        self.start_update()
+        self.receive({"data": weights.data})
+        self.finish_update(weights.version)
+
+    def init_transfer(self, info: dict[str, Any]) -> None:
+        self.vllm.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": info})
+
+    def start_update(self) -> None:
+        self.updating = True
+        self.vllm.collective_rpc("start_weight_update")
+
+    def receive(self, info: dict[str, Any]) -> None:
+        self.vllm.collective_rpc("update_weights", kwargs={"update_info": info})
+
+    def finish_update(self, version: int) -> int:
+        self.vllm.collective_rpc("finish_weight_update")
+        self.vllm.set_weight_version(str(version))
+        self.version, self.updating = version, False
+        return version
+
+    def close(self) -> None:
+        self.vllm.engine_core.shutdown()
+
+
+def _register_architectures(policy_path: str) -> None:
+    """Import the model's class here; otherwise vLLM's first start examines it in a process of its own (14 s)."""
+    for name in AutoConfig.from_pretrained(policy_path, local_files_only=True).architectures or []:
+        if name in ModelRegistry.models:
+            ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
+
+
+class VllmGenerator(EngineThread[VllmEngine]):
+    """Generator over `VllmEngine`. `max_length` bounds prompt and new tokens together.
+
+    Beside the contract it offers vLLM's transfer calls one by one (`TransferDoor`), for learners that send from GPU to
+    GPU. Decoding rests from `start_update` to `finish_update`.
+    """
+
+    def __init__(
+        self,
+        policy_path: str,
+        *,
+        config: GeneratorConfig,
+        dtype: str,
+        max_length: int,
+        device: str = "cpu",
+        tensor_parallel: int = 1,
+    ) -> None:
+        super().__init__(
+            lambda: VllmEngine(
+                policy_path,
+                config=config,
+                dtype=dtype,
+                max_length=max_length,
+                device=device,
+                tensor_parallel=tensor_parallel,
+            ),
+            max_length=max_length,
+            timeout_s=config.timeout_s,
+        )
+
+    async def init_transfer(self, info: dict[str, Any]) -> None:
+        await self._call(lambda engine: engine.init_transfer(info))
+
+    async def start_update(self) -> None:
+        await self._call(lambda engine: engine.start_update())
+
+    async def receive(self, info: dict[str, Any]) -> None:
+        await self._call(lambda engine: engine.receive(info))
+
+    async def finish_update(self, version: int) -> int:
+        served: int = await self._call(lambda engine: engine.finish_update(version))
+        return served

@@ -1,0 +1,129 @@
+"""f-divergences D_f(policy || anchor) = E_anchor[f(u)], u = pi / pi_anchor.
+
+To add one: write its function here, add the name to `configs.terms.DivergenceName`, and test it.
+`objectives/divergence/estimators.py` makes every estimator out of the three numbers a function returns.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import get_args
+
+from torch import Tensor
+
+from configs.terms import VOCABULARY_ONLY, DivergenceName
+
+
+@dataclass(frozen=True)
+class AtRatio:
+    """One divergence at the ratios u of some tokens [N]."""
+
+    log_u: Tensor
+    value: Tensor
+    """f(u)"""
+    slope: Tensor
+    """f'(u) - f'(1): 0 where policy and reference agree."""
+    slope_at_one: float
+    """f'(1)"""
+
+    @property
+    def above_tangent(self) -> Tensor:
+        """f(u) - f'(1)(u - 1): never negative, and of the same mean as f(u) on answers of the reference."""
+        return self.value - self.slope_at_one * self.log_u.expm1()
+
+
+LOWEST = -20.0
+"""Bound on log u where 1/u appears: e^40, its square in Neyman's divergence, and the square of that, which the gradient
+norm takes, are finite in float32."""
+
+
+def bounded(log_ratio: Tensor, low: float, high: float) -> Tensor:
+    """`log_ratio` clamped in value while its gradient passes: a token beyond the bound is still pulled back."""
+    return log_ratio + (log_ratio.clamp(low, high) - log_ratio).detach()
+
+
+def reverse_kl(log_u: Tensor, alpha: float) -> AtRatio:
+    """f(u) = u log u: KL(policy || reference), mode-seeking."""
+    return AtRatio(log_u=log_u, value=log_u.exp() * log_u, slope=log_u, slope_at_one=1.0)
+
+
+def forward_kl(log_u: Tensor, alpha: float) -> AtRatio:
+    """f(u) = -log u: KL(reference || policy), mass-covering."""
+    return AtRatio(log_u=log_u, value=-log_u, slope=-(-log_u).expm1(), slope_at_one=-1.0)
+
+
+def jensen_shannon(log_u: Tensor, alpha: float) -> AtRatio:
+    """f(u) = (u log u - (u + 1) log((u + 1) / 2)) / 2: half of DPH-RL's generator; at most log 2."""
+    log_middle = (log_u.expm1() / 2).log1p()  # log((u + 1) / 2)
+    value = 0.5 * (log_u.exp() * (log_u - log_middle) - log_middle)
+    return AtRatio(log_u=log_u, value=value, slope=0.5 * (log_u - log_middle), slope_at_one=0.0)
+
+
+def alpha(log_u: Tensor, alpha: float) -> AtRatio:
+    """f(u) = (u^(1-a) - (1-a) u - a) / (a (a - 1)), 0 < a < 1: a to 0 is the reverse KL, a to 1 the forward KL."""
+    value = (((1 - alpha) * log_u).expm1() - (1 - alpha) * log_u.expm1()) / (alpha * (alpha - 1))
+    return AtRatio(log_u=log_u, value=value, slope=-(-alpha * log_u).expm1() / alpha, slope_at_one=0.0)
+
+
+def generalised_jensen_shannon(log_u: Tensor, alpha: float) -> AtRatio:
+    """b KL(anchor || m) + (1 - b) KL(policy || m), m = b anchor + (1 - b) policy, b = alpha: GKD, arXiv:2306.13649."""
+    log_middle = ((1 - alpha) * log_u.expm1()).log1p()
+    slope = (1 - alpha) * (log_u - log_middle)
+    return AtRatio(log_u=log_u, value=log_u.exp() * slope - alpha * log_middle, slope=slope, slope_at_one=0.0)
+
+
+def total_variation(log_u: Tensor, alpha: float) -> AtRatio:
+    """f(u) = |u - 1| / 2: its slope is +-1/2 whatever the distance."""
+    return AtRatio(log_u=log_u, value=log_u.expm1().abs() / 2, slope=log_u.sign() / 2, slope_at_one=0.0)
+
+
+def chi_squared(log_u: Tensor, alpha: float) -> AtRatio:
+    """f(u) = (u - 1)^2, Pearson's chi2(policy || anchor): punishes what the policy makes likelier than the anchor."""
+    above = log_u.expm1()
+    return AtRatio(log_u=log_u, value=above.square(), slope=2 * above, slope_at_one=0.0)
+
+
+def neyman(log_u: Tensor, alpha: float) -> AtRatio:
+    """f(u) = (u - 1)^2 / u, Neyman's chi2(anchor || policy): strongly mass-covering."""
+    log_u = bounded(log_u, LOWEST, math.inf)
+    value = log_u.expm1() + (-log_u).expm1()  # u + 1/u - 2
+    return AtRatio(log_u=log_u, value=value, slope=-(-2 * log_u).expm1(), slope_at_one=0.0)
+
+
+def hellinger(log_u: Tensor, alpha: float) -> AtRatio:
+    """f(u) = (sqrt(u) - 1)^2, the squared Hellinger distance: between covering and seeking, at most 2."""
+    value = (log_u / 2).expm1().square()
+    return AtRatio(log_u=log_u, value=value, slope=-(-log_u / 2).expm1(), slope_at_one=0.0)
+
+
+def jeffreys(log_u: Tensor, alpha: float) -> AtRatio:
+    """f(u) = (u - 1) log u: the forward and the reverse KL together."""
+    return AtRatio(log_u=log_u, value=log_u.expm1() * log_u, slope=log_u - (-log_u).expm1(), slope_at_one=0.0)
+
+
+def tsallis(log_u: Tensor, alpha: float) -> AtRatio:
+    """f(u) = (u^q - u) / (q - 1), q = alpha: Tsallis KL, arXiv:2301.11476; q = 1 the reverse KL, q = 2 chi-squared."""
+    if alpha == 1:
+        return reverse_kl(log_u, alpha)
+    value = ((alpha * log_u).expm1() - log_u.expm1()) / (alpha - 1)
+    slope = alpha * ((alpha - 1) * log_u).expm1() / (alpha - 1)
+    return AtRatio(log_u=log_u, value=value, slope=slope, slope_at_one=1.0)
+
+
+def skew_kl(log_u: Tensor, alpha: float) -> AtRatio:
+    """KL(anchor || a anchor + (1 - a) policy), DistiLLM's SKL, arXiv:2402.03898: covering, at most log(1 / a)."""
+    log_middle = ((1 - alpha) * log_u.expm1()).log1p()
+    slope = -(1 - alpha) * (-log_middle).expm1()
+    return AtRatio(log_u=log_u, value=-log_middle, slope=slope, slope_at_one=-(1 - alpha))
+
+
+def skew_reverse_kl(log_u: Tensor, alpha: float) -> AtRatio:
+    """KL(policy || (1 - a) anchor + a policy), DistiLLM's SRKL, arXiv:2402.03898: seeking, at most log(1 / a)."""
+    log_middle = (alpha * log_u.expm1()).log1p()
+    slope = log_u - log_middle + (1 - alpha) * (-log_middle).expm1()
+    return AtRatio(log_u=log_u, value=log_u.exp() * (log_u - log_middle), slope=slope, slope_at_one=1 - alpha)
+
+
+DIVERGENCES: dict[str, Callable[[Tensor, float], AtRatio]] = {
+    name: globals()[name] for name in get_args(DivergenceName) if name not in ("none", *VOCABULARY_ONLY)
+}

@@ -1,0 +1,156 @@
+"""The pass@k job: any number of policies on the held-out prompts of one task, on the generators."""
+
+import argparse
+import asyncio
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from actors.contracts import WeightsInfo
+from actors.learning.policy import check_policy_folder, load_model
+from actors.local import connect_by_host, publish_by_host
+from actors.weights.host import pack, weights_info
+from configs.config import Config
+from orchestrator import cluster
+from orchestrator.commands.options import config, sayer
+from orchestrator.commands.paths import split_name
+from orchestrator.report.inputs import results_table
+from orchestrator.rollout.encoding import encoder
+from orchestrator.rollout.rollouts import Rollouts
+from orchestrator.watch.monitor import HeldOut
+from orchestrator.watch.passk import Interval, Measurement, measure, summary
+from tasks.registry import build
+from trajectories.trajectory import Group
+
+
+def named_checkpoints(cfg: Config) -> dict[str, str]:
+    """Name -> policy directory of everything to evaluate; a run's checkpoint may be given as it is.
+
+    The first is the base the others are compared with. Raises ValueError on a name given twice or a missing directory.
+    """
+    named: dict[str, str] = {}
+    for item in cfg.evaluate.checkpoints or [f"policy={cfg.policy.path}"]:
+        name, path = split_name(item)
+        folder = Path(path) / "policy" if (Path(path) / "policy").is_dir() else Path(path)
+        name = name or folder.parent.name if folder.name == "policy" else name or folder.name
+        if name in named:
+            raise ValueError(f"evaluate.checkpoints: names must differ, got {name!r} twice")
+        check_policy_folder(str(folder))
+        named[name] = str(folder.resolve())
+    return named
+
+
+async def evaluate(cfg: Config, checkpoints: Mapping[str, str], say: Callable[[str], None]) -> dict[str, Measurement]:
+    """Answer the held-out prompts with every policy, and write results.json, answers.parquet and each measurement.
+
+    All policies are answered with the same seeds. Policies of one architecture share the generators: the weights go
+    through the same door as in training.
+    """
+    # Weights come from a directory on the driver's side, never from another GPU.
+    cfg = replace(cfg, generator=replace(cfg.generator, transfer="host"))
+    output = Path(cfg.evaluate.output) if cfg.evaluate.output else Path(cfg.runs) / cfg.name / "evaluation"
+    output.mkdir(parents=True, exist_ok=True)
+    measurements: dict[str, Measurement] = {}
+    rows: list[dict[str, Any]] = []
+    for paths in _by_architecture(cfg, checkpoints):
+        first = next(iter(paths.values()))
+        roles = await cluster.start(cfg, ["generator", "grader"], policy_path=first)
+        try:
+            async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
+                heldout = HeldOut(cfg, build(cfg.task, cfg.seed), encoder(replace(cfg.policy, path=first)), rollouts)
+                for version, (name, path) in enumerate(paths.items()):
+                    await _serve(cfg, rollouts, path, version)
+                    groups = await heldout.answer(cfg.evaluate.answers, cfg.evaluate.temperature)
+                    measurements[name] = measure(groups, name, 0)
+                    rows += _rows(name, groups)
+                    say(f"evaluate {name}: {sum(len(g.trajectories) for g in groups)} answers")
+        finally:
+            await roles.close()
+    measurements = {name: measurements[name] for name in checkpoints}
+    _write(cfg, output, measurements, rows)
+    return measurements
+
+
+def _by_architecture(cfg: Config, checkpoints: Mapping[str, str]) -> list[dict[str, str]]:
+    """Checkpoints whose weights have the same names and shapes, in order of appearance."""
+    infos: list[WeightsInfo] = []
+    parts: list[dict[str, str]] = []
+    for name, path in checkpoints.items():
+        info = weights_info(_parameters(cfg, path))
+        if info not in infos:
+            infos.append(info)
+            parts.append({})
+        parts[infos.index(info)][name] = path
+    return parts
+
+
+def _parameters(cfg: Config, path: str) -> list[tuple[str, Any]]:
+    model = load_model(path)
+    dtype = {"float32": model.float, "bfloat16": model.bfloat16}[cfg.policy.dtype]
+    return [(name, p.detach()) for name, p in dtype().named_parameters()]
+
+
+async def _serve(cfg: Config, rollouts: Rollouts, path: str, version: int) -> None:
+    parameters = _parameters(cfg, path)
+    if version == 0:
+        await connect_by_host(rollouts.generators, weights_info(parameters))
+    weights = cluster.shared(cfg, pack(parameters, version, cfg.generator.checksum))
+    await publish_by_host(rollouts.generators, weights, version)
+
+
+def summaries(measurements: Mapping[str, Measurement], ks: Sequence[int]) -> dict[str, dict[str, Interval]]:
+    """Every policy's values with intervals, compared with the first."""
+    base = next(iter(measurements.values()))
+    return {name: summary(measurement, ks, base) for name, measurement in measurements.items()}
+
+
+def _rows(name: str, groups: Sequence[Group]) -> list[dict[str, Any]]:
+    return [
+        {
+            "policy": name,
+            "prompt_id": group.prompt.id,
+            "prompt": group.prompt.text,
+            "sample_index": t.sample_index,
+            "seed": t.seed,
+            "answer": t.text,
+            "reward": t.reward,
+            "status": t.grade.status if t.grade else None,
+            "reason": t.grade.reason if t.grade else None,
+            "tokens": t.answer_length,
+            "finish_reason": t.finish_reason,
+        }
+        for group in groups
+        for t in group.trajectories
+    ]
+
+
+def _number(value: float) -> float | None:
+    """JSON knows no NaN (the retention of what was never solved)."""
+    return None if math.isnan(value) else value
+
+
+def _write(cfg: Config, output: Path, measurements: Mapping[str, Measurement], rows: list[dict[str, Any]]) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), output / "answers.parquet")
+    folder = output / "measurements"
+    folder.mkdir(exist_ok=True)
+    for name, measurement in measurements.items():
+        (folder / f"{name}.json").write_text(measurement.to_json())
+    results: dict[str, dict[str, Any]] = {}
+    for name, values in summaries(measurements, cfg.evaluate.ks).items():
+        results[name] = {key: _number(interval.value) for key, interval in values.items()}
+        results[name]["intervals"] = {key: [_number(i.low), _number(i.high)] for key, i in values.items()}
+    (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")  # last: the rest is there if it is
+
+
+def run(options: argparse.Namespace, console: Console) -> None:
+    """Measure the checkpoints of `evaluate.checkpoints` and print their Pass@k."""
+    cfg = config(options)
+    measurements = asyncio.run(evaluate(cfg, named_checkpoints(cfg), sayer(console)))
+    Console().print(results_table(summaries(measurements, cfg.evaluate.ks)))

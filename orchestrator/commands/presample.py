@@ -1,0 +1,22 @@
+"""`breadth presample`: store answers of the reference policy for rehearsal."""
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.commands.options import config
+from orchestrator.stored.presample import presample
+
+
+def run(options: argparse.Namespace, console: Console) -> None:
+    """Write `rehearsal.path`."""
+    cfg = config(options)
+    if not cfg.rehearsal.path:
+        raise ValueError("rehearsal.path: must name the parquet file to write, got ''")
+    with console.status("presample") as status:
+        tally = asyncio.run(
+            presample(cfg, Path(cfg.rehearsal.path), lambda done, total: status.update(f"{done}/{total} prompts"))
+        )
+    console.print(f"{tally}\nwrote {cfg.rehearsal.path}", soft_wrap=True)

@@ -1,0 +1,74 @@
+"""`breadth show-config`: print the resolved settings and what they mean, without starting anything."""
+
+import argparse
+
+from rich.console import Console
+from rich.markup import escape
+
+from configs.config import Config
+from configs.load import presets, to_yaml
+from objectives.coefficient.controllers import term_metric
+from objectives.wording import (
+    describe,
+    describe_coefficient,
+    describe_no_terms,
+    describe_policy_gradient,
+    describe_replay,
+)
+from orchestrator.commands.options import config
+from orchestrator.placement import bundles, needed_roles
+
+
+def plan(cfg: Config) -> dict[str, str]:
+    """Named lines of the derived plan."""
+    explored = cfg.groups_per_step * cfg.sampling.group_size
+    rehearsed = cfg.rehearsal.batch if cfg.objective.rehearses else 0
+    replayed = cfg.replay.batch if cfg.objective.replays else 0
+    longest = cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens
+    reserved = bundles(cfg, needed_roles(cfg)) if cfg.placement.kind == "ray" else []
+    lines = {
+        "trajectories per step": f"{cfg.groups_per_step} prompts x {cfg.sampling.group_size} answers = "
+        f"{explored} explored"
+        + (f", and {rehearsed} rehearsed" if rehearsed else "")
+        + (f", and {replayed} replayed" if replayed else ""),
+        "tokens per step": f"at most {explored} x {cfg.sampling.max_new_tokens} = "
+        f"{explored * cfg.sampling.max_new_tokens:,} generated; "
+        f"{(explored + rehearsed + replayed) * longest:,} learned from",
+        "optimizer updates": f"{cfg.steps} steps x {cfg.learner.updates_per_batch} = "
+        f"{cfg.steps * cfg.learner.updates_per_batch}",
+        "staleness": f"at most {cfg.lag} steps; window of ({cfg.lag} + 1) x {cfg.groups_per_step} = "
+        f"{(cfg.lag + 1) * cfg.groups_per_step} prompts",
+        "policy gradient": describe_policy_gradient(cfg.objective),
+    }
+    for name, term in cfg.objective.terms.items():
+        lines[term_metric("divergence", name)] = describe(term)
+        lines[term_metric("coefficient", name)] = describe_coefficient(term.coefficient, cfg.steps)
+    if cfg.objective.replays:
+        lines["replay"] = describe_replay(cfg.objective)
+    if not cfg.objective.terms:
+        lines["divergence"] = describe_no_terms(cfg.objective)
+    graders = cfg.placement.graders
+    lines["grading"] = (
+        f"{graders} x {cfg.grader.workers} answers at a time, each within {cfg.grader.timeout_s:g} s; queries and "
+        f"programs run at isolation level {cfg.sandbox.require} at least"
+    )
+    for role in dict.fromkeys(bundle.role for bundle in reserved):
+        mine = [bundle for bundle in reserved if bundle.role == role]
+        lines[f"placement: {role}"] = f"{len(mine)} x ({mine[0].cpus:g} CPU, {mine[0].gpus:g} GPU)"
+    if reserved:
+        lines["placement: in all"] = (
+            f"{sum(b.cpus for b in reserved):g} CPU, {sum(b.gpus for b in reserved):g} GPU ({cfg.placement.mode})"
+        )
+    else:
+        lines["placement"] = "every role in this process"
+    return lines
+
+
+def run(options: argparse.Namespace, console: Console) -> None:
+    """Print the settings as YAML and the derived plan as comments."""
+    cfg = config(options)
+    out = Console(highlight=False)
+    out.print(escape(to_yaml(cfg)), soft_wrap=True)
+    for name, line in plan(cfg).items():
+        out.print(f"# {name}: {escape(line)}", soft_wrap=True)
+    out.print(f"# methods: {', '.join(presets('method'))}\n# scales: {', '.join(presets('scale'))}", soft_wrap=True)

@@ -1,0 +1,178 @@
+"""The HTML of a report. Every text from a policy, a dataset or a file passes `text` on its way in; no links."""
+
+import base64
+import html
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.watch.passk import Interval, PromptResult
+
+PROBLEMS_SHOWN = 15
+"""Lost, and gained, problems of a run that are listed."""
+ANSWER_SHOWN = 400
+"""Characters of an answer or a prompt on the page."""
+
+PASS_AGAINST_K = (
+    "Chance that at least one of k answers is correct, averaged over held-out problems, with 95 % bootstrap intervals "
+    "over problems. A policy that got sharper without losing breadth lies above the base at every k; curves that cross "
+    "mean that Pass@1 was bought with problems the base could solve. Curves are moved a little sideways so that their "
+    "intervals do not hide each other."
+)
+PASS_OVER_STEPS = (
+    "The breadth monitor during training, with 95 % bootstrap intervals over problems. The dashed line is the base as "
+    "evaluated."
+)
+TRAINING = (
+    "Thin: every step, bold: running mean. Entropy that falls towards 0 and KL that keeps growing announce a loss of "
+    "breadth."
+)
+
+STYLE = """
+:root { color-scheme: light; --ink: #1c1c1c; --soft: #5f6368; --line: #dedede; --tint: #f6f7f8; }
+body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink); background: #fff;
+  max-width: 70rem; margin: 2.5rem auto; padding: 0 1.25rem; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 1.5rem; }
+h2 { font-size: 1.25rem; margin: 2.5rem 0 .6rem; }
+img { display: block; max-width: 100%; margin: 0 auto; }
+figure { margin: 0; } figcaption, .soft { color: var(--soft); font-size: .9rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
+th, td { padding: .45rem .7rem .45rem 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
+th:first-child, td:first-child { text-align: left; }
+td small { display: block; color: var(--soft); font-size: .78rem; white-space: nowrap; }
+td.best b { border-bottom: 2px solid #0072B2; }
+.problems { width: 100%; table-layout: fixed; } .problems th, .problems td { text-align: left; }
+.note { background: #fff4e0; border-left: 4px solid #E69F00; padding: .5rem .9rem; margin: .5rem 0; }
+details { margin: .4rem 0; } summary { cursor: pointer; font-weight: 600; }
+code, pre { font: .85rem/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+code { background: var(--tint); padding: .05rem .3rem; border-radius: 3px; overflow-wrap: anywhere;
+  white-space: pre-wrap; }
+pre { background: var(--tint); padding: .8rem 1rem; overflow-x: auto; }
+"""
+
+
+def text(value: str) -> str:
+    """`value` as harmless HTML text: markup escaped, unprintable characters (bidirectional marks too) made visible."""
+    return html.escape("".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in value))
+
+
+def page(title: str, notes: Sequence[str], sections: Sequence[str]) -> str:
+    """The whole file. Its policy forbids scripts and anything from outside, whatever slipped into the text."""
+    warnings = "".join(f'<p class="note">{text(note)}</p>\n' for note in notes)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        "style-src 'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{text(title)}</title>\n<style>{STYLE}</style></head>\n<body>\n<h1>{text(title)}</h1>\n"
+        f"{warnings}{''.join(sections)}</body></html>\n"
+    )
+
+
+def results(summaries: Mapping[str, Mapping[str, Interval]], base: str, answers: Mapping[str, int]) -> str:
+    """The table of all evaluations; the best run of each share is underlined."""
+    if not summaries:
+        return ""
+    columns = list(dict.fromkeys(key for values in summaries.values() for key in values))
+    order = sorted(summaries, key=lambda name: name != base)
+    head = "".join(f"<th>{text(LABELS.get(key, key.capitalize()))}</th>" for key in columns)
+    best = {key: _best(summaries, base, key) for key in columns}
+    rows = []
+    for name in order:
+        cells = "".join(_cell(summaries[name].get(key), None if name == base else best[key]) for key in columns)
+        rows.append(f"<tr><td><b>{text(name)}</b><small>{answers[name]} answers</small></td>{cells}</tr>\n")
+    return (
+        "<h2>Results</h2>\n"
+        f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead>\n'
+        f"<tbody>{''.join(rows)}</tbody></table></div>\n"
+        '<p class="soft">Below each value its 95 % interval (bootstrap over problems); underlined: the best run. '
+        f"Retention: share of the problems {text(base)} solved at least once that are still solved at least once. "
+        f"Expansion: share of the problems {text(base)} never solved that are solved now. Both grow with the number of "
+        "answers, so compare only equal numbers. Entropy in nats per token, KL in nats per answer.</p>\n"
+    )
+
+
+LABELS = {
+    "maj@n": "Maj@n",
+    "retention": "Retention",
+    "expansion": "Expansion",
+    "distinct_correct": "Distinct correct",
+    "entropy": "Entropy",
+    "kl_to_base": "KL to base",
+}
+
+
+def _best(summaries: Mapping[str, Mapping[str, Interval]], base: str, key: str) -> float | None:
+    """The highest `key` among the runs, where higher is better; None where that is not so or there is one run only."""
+    values = [v[key].value for name, v in summaries.items() if name != base and key in v and v[key].prompts]
+    judged = key.startswith("pass@") or key in ("maj@n", "retention", "expansion", "distinct_correct")
+    return max(values) if judged and len(values) > 1 else None
+
+
+def _cell(interval: Interval | None, best: float | None) -> str:
+    if interval is None or math.isnan(interval.value):
+        return '<td title="not measured">&ndash;</td>'
+    mark = ' class="best"' if interval.value == best else ""
+    return (
+        f'<td{mark} title="{interval.prompts} problems"><b>{interval.value:.3f}</b>'
+        f"<small>{interval.low:.2f} &ndash; {interval.high:.2f}</small></td>"
+    )
+
+
+def picture(heading: str, path: Path | None, caption: str) -> str:
+    if path is None:
+        return f'<h2>{text(heading)}</h2>\n<p class="note">Nothing was recorded that this picture could show.</p>\n'
+    data = base64.b64encode(path.read_bytes()).decode()
+    return (
+        f'<h2>{text(heading)}</h2>\n<figure><img alt="{text(heading)}" src="data:image/png;base64,{data}">\n'
+        f"<figcaption>{text(caption)}</figcaption></figure>\n"
+    )
+
+
+def changes(
+    name: str,
+    lost: Sequence[tuple[PromptResult, PromptResult]],
+    gained: Sequence[tuple[PromptResult, PromptResult]],
+) -> str:
+    """Problems that only the base, and that only run `name` solved, each with a few answers of both."""
+    return (
+        f"<h2>{text(name)}: problems lost and gained</h2>\n"
+        + _problems(f"Lost: solved by the base, never by {name} ({len(lost)})", lost)
+        + _problems(f"Gained: solved by {name}, never by the base ({len(gained)})", gained)
+    )
+
+
+def _problems(heading: str, pairs: Sequence[tuple[PromptResult, PromptResult]]) -> str:
+    if not pairs:
+        return f'<p class="soft">{text(heading)}.</p>\n'
+    rows = "".join(
+        f"<tr><td>{_code(base.prompt_text)}</td>{_answers(base)}{_answers(now)}</tr>\n"
+        for base, now in pairs[:PROBLEMS_SHOWN]
+    )
+    more = len(pairs) - PROBLEMS_SHOWN
+    return (
+        f"<details open><summary>{text(heading)}</summary>\n"
+        '<table class="problems"><thead><tr><th>Problem</th><th>Base</th><th>Run</th></tr></thead>\n'
+        f"<tbody>{rows}</tbody></table>\n"
+        + (f'<p class="soft">and {more} more.</p>\n' if more > 0 else "")
+        + "</details>\n"
+    )
+
+
+def _answers(result: PromptResult) -> str:
+    shown = result.correct_answers or result.wrong_answers
+    listed = " ".join(_code(answer) for answer in shown)
+    return f"<td>{result.correct} of {result.total} correct<br>{listed}</td>"
+
+
+def _code(value: str) -> str:
+    shortened = value if len(value) <= ANSWER_SHOWN else value[:ANSWER_SHOWN] + " ..."
+    return f"<code>{text(shortened)}</code>"
+
+
+def settings(name: str, path: Path) -> str:
+    if not path.exists():
+        return f'<h2>{text(name)}: settings</h2>\n<p class="note">{text(str(path))} is missing.</p>\n'
+    written = f"<summary>{text(path.name)}</summary><pre>{text(path.read_text(errors='replace'))}</pre>"
+    return f"<h2>{text(name)}: settings</h2>\n<details>{written}</details>\n"

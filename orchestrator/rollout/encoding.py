@@ -1,0 +1,30 @@
+"""From prompt text to token ids, the way the policy was trained to see it."""
+
+from collections.abc import Callable
+
+from actors.learning.policy import load_tokenizer
+from configs.checks import require
+from configs.policy import PolicyConfig
+
+Encoder = Callable[[str], list[int]]
+
+
+def answer_encoder(config: PolicyConfig) -> Encoder:
+    """Token ids of an answer as the policy would generate it, the end of its sequence included."""
+    tokenizer = load_tokenizer(config.path)
+    return lambda text: [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+def encoder(config: PolicyConfig) -> Encoder:
+    """Tokenize plainly, or as one user turn of the chat template. Raises ValueError when there is no template."""
+    tokenizer = load_tokenizer(config.path)
+    if not config.chat_template:
+        return lambda text: list(tokenizer(text)["input_ids"])
+    has_template = tokenizer.chat_template is not None
+    require(has_template, "policy.chat_template", "the tokenizer must have a chat template", config.path)
+
+    def encode(text: str) -> list[int]:
+        turn = [{"role": "user", "content": text}]
+        return list(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+    return encode

@@ -1,0 +1,108 @@
+"""Presampling, DPH-RL's offline stage (arXiv:2509.07430): the reference answers prompts; mastered ones are kept."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from configs.config import Config
+from orchestrator import cluster
+from orchestrator.rollout.encoding import Encoder, encoder
+from orchestrator.rollout.rollouts import Rollouts, jobs_for
+from tasks.registry import build
+from tasks.source import Source
+from trajectories.rehearsal import write
+from trajectories.trajectory import Group, Prompt, Trajectory
+
+PROMPTS_AT_A_TIME = 256
+
+
+@dataclass
+class Tally:
+    """What became of the prompts."""
+
+    prompts: int = 0
+    too_long: int = 0
+    mastered: int = 0
+    fresh_wrong: int = 0
+    ungraded: int = 0
+    kept: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kept} answers kept from {self.mastered} mastered of {self.prompts} prompts "
+            f"({self.too_long} too long, {self.fresh_wrong} fresh answers wrong, {self.ungraded} answers not graded)"
+        )
+
+
+async def presample(cfg: Config, path: Path, progress: Callable[[int, int], None]) -> Tally:
+    """Start generators with the reference policy, write the rehearsal set to `path`, and end them.
+
+    `progress(done, total)` counts prompts. Raises ValueError when no answer at all could be kept.
+    """
+    roles = await cluster.start(cfg, ["generator", "grader"], policy_path=cfg.reference_path)
+    tally = Tally()
+    kept: list[Trajectory] = []
+    seen: set[str] = set()
+    try:
+        async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
+            source, encode = build(cfg.task, cfg.seed), encoder(cfg.policy)
+            for start in range(0, cfg.rehearsal.prompts, PROMPTS_AT_A_TIME):
+                positions = range(start, min(start + PROMPTS_AT_A_TIME, cfg.rehearsal.prompts))
+                kept += await _presample_some(cfg, encode, rollouts, _unseen(source, positions, seen), tally)
+                progress(positions.stop, cfg.rehearsal.prompts)
+    finally:
+        await roles.close()
+    if not kept:
+        raise ValueError(f"rehearsal: the reference must master some prompts, got {tally}")
+    write(path, kept)
+    return tally
+
+
+def _unseen(source: Source, positions: Sequence[int], seen: set[str]) -> list[Prompt]:
+    """The prompts at these positions that did not come before: a finite dataset comes round again."""
+    prompts = [prompt for prompt in map(source.prompt, positions) if prompt.id not in seen]
+    seen.update(prompt.id for prompt in prompts)
+    return prompts
+
+
+async def _presample_some(
+    cfg: Config, encode: Encoder, rollouts: Rollouts, prompts: Sequence[Prompt], tally: Tally
+) -> list[Trajectory]:
+    tally.prompts += len(prompts)
+    fitting = [p for p in prompts if len(encode(p.text)) <= cfg.sampling.max_prompt_tokens]
+    tally.too_long += len(prompts) - len(fitting)
+    groups = await _answer(cfg, fitting, encode, rollouts, "presample", cfg.rehearsal.answers)
+    tally.ungraded += _ungraded(groups)
+    mastered = [group for group in groups if len(_correct(group)) >= cfg.rehearsal.threshold]
+    tally.mastered += len(mastered)
+    if cfg.rehearsal.keep == "one_fresh":
+        # An answer among the k was chosen for being correct in a group chosen for being correct; a fresh one was not.
+        mastered = await _answer(cfg, [g.prompt for g in mastered], encode, rollouts, "presample-fresh", 1)
+        tally.ungraded += _ungraded(mastered)
+        tally.fresh_wrong += sum(not _correct(group) and not _ungraded([group]) for group in mastered)
+    kept = [replace(t, route="rehearse") for group in mastered for t in _correct(group)]
+    tally.kept += len(kept)
+    return kept
+
+
+async def _answer(
+    cfg: Config, prompts: Sequence[Prompt], encode: Encoder, rollouts: Rollouts, purpose: str, answers: int
+) -> list[Group]:
+    jobs = jobs_for(
+        prompts,
+        [encode(prompt.text) for prompt in prompts],
+        purpose=purpose,
+        run_seed=cfg.seed,
+        answers=answers,
+        temperature=cfg.sampling.temperature,
+        max_new_tokens=cfg.sampling.max_new_tokens,
+    )
+    return await rollouts.run(prompts, jobs)
+
+
+def _ungraded(groups: Sequence[Group]) -> int:
+    return sum(t.reward is None for group in groups for t in group.trajectories)
+
+
+def _correct(group: Group) -> list[Trajectory]:
+    return [t for t in group.trajectories if t.grade is not None and t.grade.status == "correct"]

@@ -1,0 +1,124 @@
+"""LiveCodeBench-like rows: contest problems with public and private tests, of a program or of a method.
+
+The public release packs private tests as a pickled string. Unpickling would run whatever code a file holds, so it never
+happens here: the opcodes are read instead, and only a pickle that is one string and nothing else is taken.
+"""
+
+import base64
+import binascii
+import json
+import pickletools
+import zlib
+from typing import Any
+
+from tasks.dataset.programs import fenced, how
+from tasks.dataset.rows import Malformed, Row, RowOptions, text_of
+
+UNPACKED_LIMIT = 256 * 2**20
+"""Bytes of one problem's private tests, unpacked."""
+STRING_OPCODES = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
+FRAMING_OPCODES = {"PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "STOP"}
+IMPORTS = (
+    "import bisect, collections, functools, heapq, itertools, math, re, string\n"
+    "from bisect import *\nfrom collections import *\nfrom functools import *\nfrom heapq import *\n"
+    "from itertools import *\nfrom math import *\nfrom typing import *\n"
+)
+"""What starter code counts on."""
+AS_LISTS = (
+    "from math import inf, nan\n\n\n"
+    "def as_lists(value):\n"
+    "    return [as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value\n\n\n"
+    "def check(candidate):\n"
+)
+
+
+def read_livecodebench(row: dict[str, Any], options: RowOptions) -> Row:
+    question = text_of(row, "question_content")
+    starter = row.get("starter_code") or ""
+    if not isinstance(starter, str):
+        raise Malformed(f"field 'starter_code' must be a string, got {starter!r:.100}")
+    cases = [
+        *_cases(row.get("public_test_cases"), "public_test_cases"),
+        *_cases(row.get("private_test_cases"), "private_test_cases"),
+    ]
+    kinds = {case["testtype"] for case in cases}
+    if kinds == {"stdin"}:
+        tests = [{"stdin": case["input"], "stdout": case["output"]} for case in cases]
+        problem: dict[str, Any] = {"kind": "stdio", "tests": tests}
+    elif kinds == {"functional"}:
+        name = _function(row.get("metadata"))
+        entry = f"Solution().{name}" if "class Solution" in starter else name
+        lines = [_assertion(case, number) for number, case in enumerate(cases, start=1)]
+        problem = {"kind": "assert", "prompt": IMPORTS, "entry_point": entry, "tests": AS_LISTS + "".join(lines)}
+    else:
+        got = ", ".join(sorted(kinds)) or "no tests"
+        raise Malformed(f"the tests must be all of type 'stdin' or all of type 'functional', got {got}")
+    form = how(problem["kind"], str(problem.get("entry_point", "")))
+    start = f"Start from this code:\n\n{fenced(starter)}\n\n" if starter.strip() else ""
+    return Row(
+        key=question,
+        shown={"question": question, "starter_code": starter, "how": start + form},
+        problem=problem,
+        solution=None,
+    )
+
+
+def _cases(value: Any, field: str) -> list[dict[str, str]]:
+    """Tests from their JSON, plain or packed; a file that was unpacked before may hold the list itself."""
+    if isinstance(value, str) and value.strip():
+        text = value if value.lstrip().startswith("[") else _unpacked(value, field)
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise Malformed(f"field {field!r} must be JSON ({error})") from None
+    value = [] if value in (None, "") else value
+    if not isinstance(value, list):
+        raise Malformed(f"field {field!r} must be a list of tests, got {value!r:.100}")
+    for case in value:
+        strings = isinstance(case, dict) and all(isinstance(case.get(f), str) for f in ("input", "output", "testtype"))
+        if not strings:
+            raise Malformed(f"field {field!r} must hold objects with input, output and testtype, got {case!r:.100}")
+    return value
+
+
+def _unpacked(value: str, field: str) -> str:
+    """The one string in base64 of zlib of a pickle."""
+    try:
+        packed = base64.b64decode(value, validate=True)
+        decompressor = zlib.decompressobj()
+        pickled = decompressor.decompress(packed, UNPACKED_LIMIT)
+        if decompressor.unconsumed_tail:
+            raise Malformed(f"field {field!r} must be at most {UNPACKED_LIMIT} bytes when unpacked")
+        opcodes = [(opcode.name, argument) for opcode, argument, _ in pickletools.genops(pickled)]
+    except (binascii.Error, zlib.error, ValueError) as error:
+        raise Malformed(f"field {field!r} must be JSON, or JSON pickled, compressed and in base64 ({error})") from None
+    strings = [str(argument) for name, argument in opcodes if name in STRING_OPCODES]
+    foreign = sorted({name for name, _ in opcodes} - STRING_OPCODES - FRAMING_OPCODES)
+    if len(strings) != 1 or foreign:
+        raise Malformed(
+            f"field {field!r} is a pickle of more than one string ({', '.join(foreign) or len(strings)}); it is not "
+            "read, because unpickling runs code from the file: put its JSON there, unpacked where no harm can be done"
+        )
+    return strings[0]
+
+
+def _function(metadata: Any) -> str:
+    """The name of the function, or method, that functional tests call."""
+    try:
+        given = json.loads(metadata) if isinstance(metadata, str) else metadata
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"field 'metadata' must be JSON ({error})") from None
+    name = given.get("func_name") if isinstance(given, dict) else None
+    if not isinstance(name, str) or not name.isidentifier():
+        raise Malformed(f"field 'metadata' must give the func_name of functional tests, got {metadata!r:.100}")
+    return name
+
+
+def _assertion(case: dict[str, str], number: int) -> str:
+    """One line of `check`: a line of the input per argument, each of them and the output JSON."""
+    try:
+        arguments = [json.loads(line) for line in case["input"].split("\n") if line.strip()]
+        expected = json.loads(case["output"])
+        return f"    assert as_lists(candidate({', '.join(map(repr, arguments))})) == {expected!r}\n"
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"functional test {number} must hold JSON ({error})") from None

@@ -1,0 +1,109 @@
+"""The vLLM generator in a process of its own, with the same async interface: it alters the process it lives in."""
+
+import asyncio
+import importlib
+import multiprocessing
+import os
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from configs.generator import GeneratorConfig
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "TORCH_COMPILE_DISABLE": "1",
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+ANSWER_S = 180.0
+
+
+def serve(pipe: Connection) -> None:
+    """Build a generator from the first message it can be built from, then answer one call after another."""
+    os.environ.update(ENVIRONMENT)
+    generator: Any = None
+
+    async def answer() -> None:
+        nonlocal generator
+        while True:
+            name, arguments = await asyncio.to_thread(pipe.recv)
+            try:
+                if name == "build":
+                    module, kind, keywords = arguments
+                    generator = getattr(importlib.import_module(module), kind)(**keywords)
+                    result = None
+                else:
+                    result = await getattr(generator, name)(*arguments)
+                pipe.send((True, result))
+            except Exception as error:
+                pipe.send((False, error))
+            if name == "close":
+                return
+
+    asyncio.run(answer())
+
+
+class GeneratorProcess:
+    """Stands for the generator in the child; its calls block only the test."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs,), daemon=True)
+        self.process.start()
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        self.pipe.send((name, arguments))
+        if not self.pipe.poll(ANSWER_S):
+            raise TimeoutError(f"{name} was not answered")
+        ok, result = self.pipe.recv()
+        if not ok:
+            raise result
+        return result
+
+    def build(self, path: Path, *, max_length: int = 256, **settings: Any) -> "GeneratorProcess":
+        config = GeneratorConfig(timeout_s=100, **settings)
+        keywords = {"policy_path": str(path), "config": config, "dtype": "float32", "max_length": max_length}
+        self.ask("build", "actors.generation.vllm_engine", "VllmGenerator", keywords)
+        return self
+
+    async def submit(self, jobs: Sequence[Any]) -> None:
+        self.ask("submit", list(jobs))
+
+    async def collect(self, wait_s: float) -> Any:
+        return self.ask("collect", wait_s)
+
+    async def abort(self, keys: Sequence[str]) -> None:
+        self.ask("abort", list(keys))
+
+    async def init_weights(self, info: Any) -> None:
+        self.ask("init_weights", info)
+
+    async def update_weights(self, weights: Any) -> Any:
+        return self.ask("update_weights", weights)
+
+    async def stats(self) -> Any:
+        return self.ask("stats")
+
+    async def close(self) -> None:
+        self.ask("close")
+        self.process.join(30)
+
+    # The learner's side of vLLM's four transfer calls (`TransferDoor`).
+
+    def init_transfer(self, info: dict[str, Any]) -> None:
+        self.ask("init_transfer", info)
+
+    def start_update(self) -> None:
+        self.ask("start_update")
+
+    def receive(self, info: dict[str, Any]) -> None:
+        self.ask("receive", info)
+
+    def finish_update(self, version: int) -> Any:
+        return self.ask("finish_update", version)

@@ -1,0 +1,414 @@
+"""One contract, both engines; and the thread that keeps it, with engines that fail on purpose."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
+from actors.generation.engine_thread import EngineThread
+from actors.generation.transformers_engine import SeededSampling, TransformersGenerator
+from configs.generator import GeneratorConfig
+from tests.actors.generation.generator_process import GeneratorProcess
+from tests.conftest import make_policy
+from trajectories.trajectory import Trajectory
+
+END, SECOND_END = 1, 67
+"""The tokenizer's end token, and one that only generation_config.json declares."""
+MAX_LENGTH = 256
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy whose directory also wants other sampling than ours, and a second token that ends answers."""
+    folder = make_policy(tmp_path_factory.mktemp("generated"), hidden=128)
+    settings = {"eos_token_id": [END, SECOND_END], "repetition_penalty": 3.0, "temperature": 0.1, "top_k": 2}
+    (folder / "generation_config.json").write_text(json.dumps(settings | {"do_sample": True}))
+    return folder
+
+
+@pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.ray)])
+def generator(request: pytest.FixtureRequest, policy: Path) -> Iterator[Any]:
+    if request.param == "vllm":
+        made: Any = GeneratorProcess().build(policy, max_length=MAX_LENGTH, max_sequences=16)
+    else:
+        made = hf(policy)
+    yield made
+    asyncio.run(made.close())
+
+
+def hf(policy: Path, max_sequences: int = 16) -> TransformersGenerator:
+    config = GeneratorConfig(max_sequences=max_sequences, timeout_s=100)
+    return TransformersGenerator(str(policy), config=config, dtype="float32", max_length=MAX_LENGTH)
+
+
+def job(key: str, seeds: Sequence[int] = (1,), *, prompt: int = 7, new: int = 24, temperature: float = 1.0) -> Any:
+    tokens = np.random.default_rng(prompt).integers(2, 250, size=prompt).astype(np.int32)
+    return GenerationJob(
+        key=key,
+        prompt_id=f"prompt/{key}",
+        prompt_tokens=tokens,
+        seeds=tuple(seeds),
+        temperature=temperature,
+        max_new_tokens=new,
+    )
+
+
+def gather(generator: Any, jobs: Sequence[GenerationJob]) -> dict[str, list[Trajectory]]:
+    """Every answer of the jobs, by key, in the order of their sample index."""
+
+    async def run() -> list[Finished]:
+        await generator.submit(jobs)
+        return await collect_all(generator, sum(len(one.seeds) for one in jobs))
+
+    found: dict[str, list[Trajectory]] = {one.key: [] for one in jobs}
+    for done in asyncio.run(run()):
+        found[done.key].append(done.trajectory)
+    return {key: sorted(group, key=lambda t: t.sample_index) for key, group in found.items()}
+
+
+async def collect_all(generator: Any, count: int) -> list[Finished]:
+    done: list[Finished] = []
+    end = time.monotonic() + 100
+    while len(done) < count:
+        assert time.monotonic() < end, f"only {len(done)} of {count} answers came"
+        done += await generator.collect(1.0)
+    return done
+
+
+def tokens(group: Sequence[Trajectory]) -> list[list[int]]:
+    return [t.tokens.tolist() for t in group]
+
+
+def reference_logps(policy: Path, trajectory: Trajectory, temperature: float) -> np.ndarray:
+    """Of every token given those before it, from a plain forward in transformers; 0 for the first."""
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    ids = torch.as_tensor(trajectory.tokens, dtype=torch.long)
+    with torch.no_grad():
+        logps = torch.log_softmax(model(ids[None]).logits[0] / temperature, dim=-1)
+    chosen = logps[:-1].gather(-1, ids[1:, None]).squeeze(-1)
+    return torch.cat([torch.zeros(1), chosen]).numpy()
+
+
+def test_the_same_seeds_give_the_same_answers(generator: Any) -> None:
+    first = gather(generator, [job("a", (5, 6, 7))])["a"]
+    again = gather(generator, [job("a", (5, 6, 7))])["a"]
+    assert tokens(first) == tokens(again)
+    assert len({tuple(answer) for answer in tokens(first)}) == 3
+
+
+def test_an_answer_does_not_depend_on_the_answers_beside_it(generator: Any) -> None:
+    together = gather(generator, [job("b", (11, 12), prompt=9), job("c", range(20), prompt=30), job("d", (5,))])
+    alone = gather(generator, [job("c", (13,), prompt=30)])["c"]
+    assert tokens(together["c"])[13] == tokens(alone)[0]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_log_probs_are_those_of_a_plain_forward_at_the_sampling_temperature(
+    generator: Any, policy: Path, temperature: float
+) -> None:
+    for trajectory in gather(generator, [job("e", range(4), prompt=40, temperature=temperature)])["e"]:
+        expected = reference_logps(policy, trajectory, temperature)
+        assert trajectory.logp_sampler.dtype == np.float32
+        np.testing.assert_allclose(trajectory.logp_sampler[trajectory.mask], expected[trajectory.mask], atol=1e-4)
+
+
+def test_an_answer_ends_with_a_stop_token_that_belongs_to_it_or_at_the_limit(generator: Any, policy: Path) -> None:
+    asked, decode = job("f", range(150), new=40), AutoTokenizer.from_pretrained(policy).decode
+    group, start = gather(generator, [asked])["f"], len(asked.prompt_tokens)
+    for trajectory in group:
+        generated = trajectory.tokens[start:].tolist()
+        assert trajectory.tokens[:start].tolist() == asked.prompt_tokens.tolist()
+        assert trajectory.mask.tolist() == [False] * start + [True] * len(generated)
+        assert not trajectory.logp_sampler[:start].any() and trajectory.logp_sampler[start:].all()
+        assert not {END, SECOND_END} & set(generated[:-1])
+        stopped = generated[-1] in (END, SECOND_END)
+        assert trajectory.finish_reason == ("stop" if stopped else "length")
+        assert stopped or len(generated) == 40
+        assert trajectory.text == decode(generated[: len(generated) - stopped], skip_special_tokens=True)
+    assert {t.tokens[-1] for t in group if t.finish_reason == "stop"} == {END, SECOND_END}
+    assert "length" in {t.finish_reason for t in group}
+
+
+def test_a_group_has_each_of_its_answers_once_with_its_seed(generator: Any) -> None:
+    found = gather(generator, [job("g", (31, 32, 33)), job("h", range(40, 60))])
+    for key, seeds in (("g", [31, 32, 33]), ("h", list(range(40, 60)))):
+        assert [t.seed for t in found[key]] == seeds
+        assert [t.sample_index for t in found[key]] == list(range(len(seeds)))
+        assert {t.prompt_id for t in found[key]} == {f"prompt/{key}"}
+
+
+def test_answers_leave_while_others_are_still_decoded(generator: Any) -> None:
+    async def run() -> list[str]:
+        await generator.submit([job("short", range(4), new=2), job("long", range(4), new=200)])
+        return [done.key for done in await generator.collect(100.0)]
+
+    assert set(asyncio.run(run())) == {"short"}
+    asyncio.run(generator.abort(["long"]))
+
+
+def test_aborted_jobs_leave_nothing_behind(generator: Any) -> None:
+    async def run() -> tuple[list[Finished], dict[str, float]]:
+        await generator.submit([job("kept", (1,), new=3), job("dropped", range(30), new=200)])
+        kept = await generator.collect(100.0)
+        await generator.abort(["dropped", "never submitted"])
+        await generator.submit([job("next", (2,), new=3)])
+        rest = await collect_all(generator, 1)
+        assert await generator.collect(0.2) == []
+        return kept + rest, await generator.stats()
+
+    done, stats = asyncio.run(run())
+    assert [one.key for one in done] == ["kept", "next"]
+    assert (stats["running"], stats["waiting"]) == (0, 0)
+
+
+def test_an_aborted_key_can_be_submitted_again(generator: Any) -> None:
+    async def run() -> None:
+        await generator.submit([job("again", (3, 4), new=60)])
+        await generator.abort(["again"])
+
+    asyncio.run(run())
+    assert tokens(gather(generator, [job("again", (3,))])["again"]) == tokens(gather(generator, [job("x", (3,))])["x"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        (job("i", prompt=MAX_LENGTH - 3, new=4), "sampling.max_prompt_tokens"),
+        (job("i", prompt=0), "sampling.max_prompt_tokens"),
+        (job("i", temperature=0.001), "sampling.temperature"),
+    ],
+)
+def test_a_job_that_cannot_be_run_is_refused_and_harms_nobody(generator: Any, wrong: Any, field: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        asyncio.run(generator.submit([job("j"), wrong]))
+    longest = job("k", prompt=MAX_LENGTH - 4, new=4)
+    assert list(gather(generator, [longest])) == ["k"]
+
+
+def test_stats_count_the_generated_tokens(generator: Any) -> None:
+    before = asyncio.run(generator.stats())
+    group = gather(generator, [job("l", range(5))])["l"]
+    after = asyncio.run(generator.stats())
+    assert after["generated_tokens"] - before["generated_tokens"] == sum(t.answer_length for t in group)
+    assert after["busy_s"] > before["busy_s"]
+    assert {t.first_version for t in group} == {-1} == {t.last_version for t in group}
+
+
+def test_transformers_answers_are_the_same_to_the_bit_however_submissions_are_timed(policy: Path) -> None:
+    first, second = job("m", range(6), new=30), job("n", range(9), prompt=12)
+
+    async def at_once(generator: TransformersGenerator) -> list[Finished]:
+        await generator.submit([first])
+        await generator.submit([second])
+        return await collect_all(generator, 15)
+
+    async def one_after_the_other(generator: TransformersGenerator) -> list[Finished]:
+        await generator.submit([first])
+        done = await collect_all(generator, 6)
+        await generator.submit([second])
+        return done + await collect_all(generator, 9)
+
+    generator = hf(policy, max_sequences=4)
+    one, two = asyncio.run(at_once(generator)), asyncio.run(one_after_the_other(generator))
+    asyncio.run(generator.close())
+    assert [done.trajectory.key for done in one] == [done.trajectory.key for done in two]
+    for a, b in zip(one, two, strict=True):
+        assert a.trajectory.logp_sampler.tobytes() == b.trajectory.logp_sampler.tobytes()
+
+
+def test_seeded_sampling_draws_each_token_as_often_as_it_is_probable() -> None:
+    logits, temperature, count = torch.tensor([[2.0, -torch.inf, 0.0, 1.0, -3.0]]), 0.8, 20_000
+    sampling = SeededSampling(range(count), 1, temperature)
+    drawn = sampling(torch.zeros(count, 1), logits.expand(count, -1)).argmax(-1)
+    probabilities = torch.softmax(logits[0] / temperature, -1)
+    frequencies = torch.bincount(drawn, minlength=5) / count
+    assert frequencies[1] == 0
+    assert torch.all((frequencies - probabilities).abs() <= 4 * (probabilities * (1 - probabilities) / count).sqrt())
+    torch.testing.assert_close(sampling.logps[0], probabilities.log()[drawn])
+
+
+@pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.ray)])
+def build(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], Any]]:
+    """Builds a generator of a policy that it is expected to refuse."""
+    if request.param == "transformers":
+        yield hf
+        return
+    child = GeneratorProcess()
+    yield child.build
+    child.process.kill()
+
+
+@pytest.mark.parametrize("fault", ["missing", "no eos", "eos beyond the vocabulary", "too short"])
+def test_a_policy_that_cannot_answer_is_refused_by_name(
+    build: Callable[[Path], Any], fault: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "policy"
+    if fault != "missing":
+        make_policy(folder, hidden=128)
+        name, change = {
+            "no eos": ("tokenizer_config.json", {"eos_token": None}),
+            "eos beyond the vocabulary": ("tokenizer_config.json", {"eos_token": "<new>"}),
+            "too short": ("config.json", {"max_position_embeddings": MAX_LENGTH - 1}),
+        }[fault]
+        change_json(folder / name, change)
+    with pytest.raises(ValueError, match=r"policy\.path"):
+        build(folder)
+
+
+@pytest.mark.parametrize("build", [pytest.param("vllm", marks=pytest.mark.ray)], indirect=True)
+def test_vllm_on_cpu_refuses_heads_it_has_no_attention_for(build: Callable[[Path], Any], tmp_path: Path) -> None:
+    folder = make_policy(tmp_path / "policy", hidden=128)
+    change_json(folder / "config.json", {"num_attention_heads": 8})
+    with pytest.raises(ValueError, match=r"policy\.path.*got 16$"):
+        build(folder)
+
+
+def change_json(path: Path, change: dict[str, Any]) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+class OneStepEngine:
+    """An engine with the real interface whose only step does what the test says."""
+
+    version, running = -1, 0
+
+    def __init__(self, step: Callable[[], list[Finished]]) -> None:
+        self.step = step
+        self.busy = False
+        self.closed = False
+
+    def submit(self, jobs: Sequence[GenerationJob]) -> None:
+        self.busy = True
+
+    def abort(self, keys: set[str]) -> int:
+        return 0
+
+    def declare(self, info: WeightsInfo) -> None:
+        raise ValueError("refused")
+
+    def load(self, weights: HostWeights) -> None:
+        raise ValueError("half of the tensors fit")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def raise_memory_error() -> list[Finished]:
+    raise MemoryError("no room")
+
+
+def threaded(step: Callable[[], list[Finished]], timeout_s: float = 10.0) -> tuple[EngineThread, OneStepEngine]:
+    engine = OneStepEngine(step)
+    return EngineThread(lambda: engine, max_length=MAX_LENGTH, timeout_s=timeout_s), engine
+
+
+def test_what_a_step_raised_is_raised_by_every_later_call_and_closes_the_engine() -> None:
+    generator, engine = threaded(raise_memory_error)
+    weights = HostWeights(version=1, data=np.zeros(4, np.uint8))
+
+    async def run() -> None:
+        await generator.submit([job("a")])
+        with pytest.raises(RuntimeError, match="no room"):
+            await generator.collect(10.0)
+        with pytest.raises(RuntimeError, match="no room"):
+            await generator.submit([job("b")])
+        generator._info = WeightsInfo(names=("w",), shapes=((1,),), dtype="float32")
+        with pytest.raises(RuntimeError, match="no room"):
+            await generator.update_weights(weights)
+        await generator.close()
+
+    asyncio.run(run())
+    assert engine.closed
+
+
+def test_an_error_wakes_a_collect_that_is_waiting() -> None:
+    def fail_later() -> list[Finished]:
+        time.sleep(0.2)
+        raise MemoryError("no room")
+
+    generator, _ = threaded(fail_later)
+
+    async def run() -> None:
+        await generator.submit([job("a")])
+        with pytest.raises(RuntimeError, match="no room"):
+            await asyncio.wait_for(generator.collect(60.0), 10)
+        await generator.close()
+
+    asyncio.run(run())
+
+
+def test_a_collect_that_is_cancelled_just_as_its_answer_comes_stays_cancelled() -> None:
+    generator, _ = threaded(list)
+
+    async def run() -> None:
+        collecting = asyncio.create_task(generator.collect(60.0))
+        while not generator._waiters:
+            await asyncio.sleep(0.001)
+        generator._waiters.pop().set_result(None)
+        await asyncio.sleep(0)  # now the future it awaits is done, and it has not woken yet
+        collecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await collecting
+        await generator.close()
+
+    asyncio.run(run())
+
+
+def test_a_refused_command_leaves_the_engine_alive_and_a_half_loaded_policy_does_not() -> None:
+    generator, _ = threaded(raise_memory_error)
+    info = WeightsInfo(names=("w",), shapes=((1,),), dtype="float32")
+
+    async def run() -> None:
+        with pytest.raises(ValueError, match="refused"):
+            await generator.init_weights(info)
+        assert await generator.collect(0.0) == []
+        generator._info = info
+        with pytest.raises(RuntimeError, match="version 1 failed: half"):
+            await generator.update_weights(HostWeights(version=1, data=np.zeros(4, np.uint8)))
+        with pytest.raises(RuntimeError, match="half"):
+            await generator.collect(0.0)
+        await generator.close()
+
+    asyncio.run(run())
+
+
+def test_an_engine_that_finishes_nothing_for_too_long_is_an_error() -> None:
+    generator, _ = threaded(lambda: [], timeout_s=0.2)
+
+    async def run() -> None:
+        assert await generator.collect(0.3) == [], "an idle engine owes nothing"
+        await generator.submit([job("a")])
+        with pytest.raises(TimeoutError, match=r"generator\.timeout_s"):
+            await generator.collect(0.5)
+        await generator.close()
+
+    asyncio.run(run())
+
+
+def test_what_building_the_engine_raised_is_raised_by_the_constructor() -> None:
+    def build() -> OneStepEngine:
+        raise OSError("no such device")
+
+    with pytest.raises(OSError, match="no such device"):
+        EngineThread(build, max_length=8, timeout_s=10.0)
+
+
+def test_closing_twice_is_harmless_and_nothing_is_accepted_afterwards() -> None:
+    generator, engine = threaded(lambda: [])
+
+    async def run() -> None:
+        await generator.close()
+        await generator.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            await generator.submit([job("a")])
+
+    asyncio.run(run())
+    assert engine.closed and not generator._thread.is_alive()

@@ -1,0 +1,204 @@
+"""What the tests of the learner share; and, run as a script, the scenarios of two ranks, each a process.
+
+The ranks leave what they found in FOLDER: python learner_ranks.py ADDRESS POLICY FOLDER
+"""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from actors.learning.learner import FsdpLearner
+from actors.learning.rank_parts import plan_updates
+from actors.weights.host import named_views
+from configs.learner import LearnerConfig
+from configs.objective import ClipConfig, GatesConfig, MismatchConfig, ObjectiveConfig
+from configs.terms import DivergenceConfig, TermWeightsConfig
+from objectives.diagnostics import Stats
+from tests.actors.random_batch import SHAPES, credited, random_batch
+from trajectories.batch import Batch
+
+TOKEN_BUDGET = 45
+"""Three microbatches of `random_batch()`."""
+OBJECTIVE = ObjectiveConfig(
+    clip=ClipConfig(low=0.2, high=0.3),
+    divergence=DivergenceConfig(name="jensen_shannon", samples="rehearsal", estimator="k3"),
+)
+COEFFICIENTS = {"divergence": 0.5}
+SPARSE = DivergenceConfig(name="reverse_kl", estimator="k2", weights=TermWeightsConfig(entropy_power=1.0))
+RICH = replace(
+    OBJECTIVE,
+    old_policy="learner",
+    gates=GatesConfig(conflict_tokens=True, entropy_penalty=0.1, entropy_limit=3.6),
+    mismatch=MismatchConfig(kind="sequence_truncate", off_policy=2.0),
+    divergences={"sparse": SPARSE},
+    entropy_bonus=0.05,
+)
+"""Where every number a policy has to give is asked for."""
+CRITIC = replace(OBJECTIVE, advantage="critic")
+UPDATES = 2
+RATE = 3e-4
+RANKS_S = 60.0
+"""Bound on each rank's process."""
+ONE_ANSWER = SHAPES[:1]
+
+
+Weights = dict[str, torch.Tensor]
+
+
+def batch_of(update: int, shapes: tuple[tuple[int, int], ...] = SHAPES) -> Batch:
+    return credited(random_batch(shapes, seed=update, rehearsed=2 if len(shapes) > 2 else 0), OBJECTIVE)
+
+
+def rich_batch() -> Batch:
+    """A batch whose explored answers have a reference too, on which the gates of RICH find something to do."""
+    batch = random_batch(seed=3, rehearsed=2)
+    assert batch.logp_reference is not None
+    guess = torch.linspace(-6, -4, len(batch.tokens))
+    starts = torch.where(batch.seq < 4, batch.tokens[batch.mask][0], batch.tokens)
+    first = batch.mask & ~batch.mask.roll(1)
+    return credited(
+        replace(
+            batch,
+            tokens=torch.where(first, starts, batch.tokens),
+            logp_reference=torch.where(batch.logp_reference.isnan(), guess, batch.logp_reference),
+        ),
+        RICH,
+    )
+
+
+def critic_batch(seed: int = 0, shapes: tuple[tuple[int, int], ...] = SHAPES) -> Batch:
+    """A batch that some critic has scored, credited."""
+    batch = random_batch(shapes, seed=seed, rehearsed=2 if len(shapes) > 2 else 0)
+    return credited(replace(batch, value_old=torch.linspace(-1, 1, len(batch.route)).roll(seed)), CRITIC)
+
+
+def config_of(**choices: Any) -> LearnerConfig:
+    return LearnerConfig(**({"learning_rate": RATE, "token_budget": TOKEN_BUDGET, "logits_chunk": 8} | choices))
+
+
+def joined(policy: str, rank: int = 0, ranks: int = 1, address: str = "", **choices: Any) -> FsdpLearner:
+    fields = {"objective": OBJECTIVE, "dtype": "float32", "temperature": 0.7, "config": config_of()} | choices
+    learner = FsdpLearner(policy, total_steps=10, rank=rank, ranks=ranks, **fields)
+    learner.join(address)
+    return learner
+
+
+def step(learner: FsdpLearner, batch: Batch) -> Stats:
+    coefficients = dict.fromkeys(learner.objective.weighted, COEFFICIENTS["divergence"])
+    return learner.update(plan_updates(batch, learner.config, learner.ranks)[learner.rank], coefficients)
+
+
+def weights_of(learner: FsdpLearner) -> Weights:
+    """Empty on any rank but the first. A collective."""
+    weights = learner.weights(0)
+    if weights is None:
+        return {}
+    return {name: view.clone() for name, view in named_views(learner.weights_info(), weights.data)}
+
+
+def gradients_of(learner: FsdpLearner) -> Weights:
+    """What the last update left, after clipping. A collective."""
+    grads = {name: p.grad for name, p in learner.policy.model.named_parameters()}
+    return {name: g.full_tensor() if isinstance(g, DTensor) else g.clone() for name, g in grads.items()}
+
+
+def assert_equal(found: Weights, expected: Weights) -> None:
+    assert found.keys() == expected.keys()
+    assert not [name for name, value in expected.items() if not torch.equal(found[name], value)]
+
+
+def assert_near(found: Weights, expected: Weights, atol: float) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def parameters_of(model: Any) -> Weights:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def parameters_of_learner(learner: FsdpLearner) -> Weights:
+    """Float32 whatever the compute dtype."""
+    return {name: p.clone() for name, p in learner._full_parameters()}
+
+
+def spoiled(batch: Batch, trajectory: int = 0) -> Batch:
+    """One trajectory, hence the work of one rank, has an advantage that is not a number."""
+    assert batch.advantage is not None
+    return replace(batch, advantage=torch.where(batch.seq == trajectory, torch.nan, batch.advantage))
+
+
+def run_rank(rank: int, address: str, policy: str, folder: Path) -> None:
+    torch.save(scenarios(rank, address, policy, folder), folder / f"rank{rank}.pt")
+
+
+def scenarios(rank: int, address: str, policy: str, folder: Path) -> dict[str, Any]:
+    def learner(**choices: Any) -> FsdpLearner:
+        return joined(policy, rank, 2, address, **choices)
+
+    found: dict[str, Any] = {}
+    plain = learner()
+    found["stats"] = [step(plain, batch_of(update)) for update in range(UPDATES)]
+    found["gradients"], found["weights"] = gradients_of(plain), weights_of(plain)
+    plain.save(str(folder / "of_two"))
+    step(plain, batch_of(UPDATES))
+    found["continued"] = weights_of(plain)
+
+    of_one = learner()
+    of_one.load(str(folder / "of_one"))
+    step(of_one, batch_of(UPDATES))
+    found["continued_of_one"] = weights_of(of_one)
+
+    rich = learner(objective=RICH)
+    found["rich_stats"], found["rich_gradients"] = step(rich, rich_batch()), gradients_of(rich)
+
+    critic = learner(objective=CRITIC)
+    found["critic_stats"] = [step(critic, critic_batch(update)) for update in range(UPDATES)]
+    assert critic.policy.critic is not None
+    heads = dict(critic.policy.critic.named_parameters())
+    found["critic_heads"] = {name: p.detach().full_tensor() for name, p in heads.items()}  # type: ignore[operator]
+    critic.save(str(folder / "critic_of_two"))
+    step(critic, critic_batch(UPDATES))
+    found["critic_continued"] = {name: p.detach().full_tensor() for name, p in heads.items()}  # type: ignore[operator]
+    found["critic_idle_stats"] = step(learner(objective=CRITIC), critic_batch(0, ONE_ANSWER))
+
+    idle = learner()
+    found["idle_stats"] = step(idle, batch_of(0, ONE_ANSWER))
+    found["idle_gradients"] = gradients_of(idle)
+    found["spoiled_stats"] = step(idle, spoiled(batch_of(1)))
+    found["idle_weights"] = weights_of(idle)
+
+    half = learner(dtype="bfloat16", config=config_of(gradient_checkpointing=True, layout="pack"))
+    found["half_stats"] = step(half, batch_of(0))
+    found["half_masters"] = {str(p.dtype) for p in half.policy.parameters()}
+    half.close()
+    return found
+
+
+def fork_two(run: Callable[..., None], *arguments: Any, bound_s: float) -> bool:
+    """Call run(rank, *arguments) in a process for each of two ranks; whether both ended well within the bound."""
+    torch.set_num_threads(1)
+    # Forked before torch has done anything: what takes long, importing it, happens once.
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=run, args=(rank, *arguments), daemon=True) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(bound_s)
+        process.kill()
+        process.join(10)
+    return not any(process.exitcode for process in ranks)
+
+
+if __name__ == "__main__":
+    sys.exit(not fork_two(run_rank, sys.argv[1], sys.argv[2], Path(sys.argv[3]), bound_s=RANKS_S))

@@ -1,0 +1,49 @@
+"""Two ranks on a batch of every preset: python method_ranks.py ADDRESS POLICY OTHER FOLDER
+
+FOLDER holds METHOD.batch, and gets METHOD.gradients from the first rank.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+
+from actors.learning.learner import FsdpLearner
+from configs.config import Config
+from configs.load import load
+from orchestrator.references import policies
+from tests.actors.learning.learner_ranks import config_of, fork_two, gradients_of, joined, step
+
+RANKS_S = 180.0
+"""Bound on each rank's process."""
+CHANGED = {"gtpo": ["objective.gates.entropy_limit=4.5"]}
+"""Settings without which a random policy would have no gradient."""
+
+
+def config_for(method: str) -> Config:
+    return load([f"method={method}", *CHANGED.get(method, [])])
+
+
+def learner_of(method: str, policy: str, other: str, rank: int = 0, ranks: int = 1, address: str = "") -> FsdpLearner:
+    """Its references are all the `other` policy, so that they differ from the one that is trained."""
+    cfg = config_for(method)
+    references = {name: {other: 1.0} for name in policies(cfg)}
+    config = config_of(logits_chunk=32)  # whole blocks of an answer, for batch_sinkhorn
+    return joined(policy, rank, ranks, address, objective=cfg.objective, references=references, config=config)
+
+
+def run_rank(rank: int, address: str, policy: str, other: str, folder: Path) -> None:
+    for path in sorted(folder.glob("*.batch")):
+        learner = learner_of(path.stem, policy, other, rank, 2, address)
+        step(learner, torch.load(path, weights_only=False))
+        gradients = gradients_of(learner)
+        if rank == 0:
+            torch.save(gradients, path.with_suffix(".gradients"))
+
+
+if __name__ == "__main__":
+    sys.exit(not fork_two(run_rank, *sys.argv[1:4], Path(sys.argv[4]), bound_s=RANKS_S))

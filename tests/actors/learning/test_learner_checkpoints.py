@@ -1,0 +1,126 @@
+"""What leaves a learner: weights for generators, policies for transformers, checkpoints that continue bit for bit."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from actors.contracts import HostWeights, WeightsInfo
+from actors.local import LocalLearner
+from actors.weights.host import check_payload, named_views
+from objectives.diagnostics import Stats
+from tests.actors.learning.learner_ranks import (
+    COEFFICIENTS,
+    assert_equal,
+    batch_of,
+    config_of,
+    joined,
+    parameters_of,
+    parameters_of_learner,
+    spoiled,
+    step,
+    weights_of,
+)
+from tests.conftest import make_policy
+
+
+def test_weights_are_those_its_info_announces(tiny_policy: Path) -> None:
+    learner = joined(str(tiny_policy))
+    info, weights = learner.weights_info(), learner.weights(7, checksum=True)
+    assert weights is not None and weights.version == 7 and weights.checksum is not None
+    expected = parameters_of(learner.policy.model)
+    assert info.names == tuple(expected) and info.dtype == "float32"
+    assert info.shapes == tuple(tuple(p.shape) for p in expected.values())
+    assert_equal(weights_of(learner), expected)
+    step(learner, batch_of(0))
+    assert_equal(weights_of(learner), parameters_of(learner.policy.model))
+    assert not torch.equal(weights_of(learner)[info.names[0]], expected[info.names[0]])
+
+
+@pytest.mark.parametrize("tie", [True, False], ids=["tied", "untied"])
+def test_a_saved_policy_loads_in_transformers_with_the_learners_weights(tmp_path: Path, tie: bool) -> None:
+    start = make_policy(tmp_path / "start", tie=tie)
+    (start / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 67]}))
+    learner = joined(str(start))
+    step(learner, batch_of(0))
+    learner.save(str(tmp_path / "saved"))
+    folder = tmp_path / "saved" / "policy"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert model.dtype == torch.float32 and model.generation_config.eos_token_id == [1, 67]
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) == tie
+    assert_equal(parameters_of(model), weights_of(learner))
+    text = "3,7,12=22:"
+    assert tokenizer(text)["input_ids"] == AutoTokenizer.from_pretrained(start)(text)["input_ids"]
+    assert tokenizer.eos_token_id == 1
+
+
+@pytest.mark.parametrize("updates", [0, 2])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_loaded_learner_continues_bit_for_bit(tiny_policy: Path, tmp_path: Path, dtype: str, updates: int) -> None:
+    config = config_of(schedule="cosine", warmup_steps=1, weight_decay=0.1)
+    learner = joined(str(tiny_policy), dtype=dtype, config=config)
+    for update in range(updates):
+        step(learner, batch_of(update))
+    learner.save(str(tmp_path))
+    loaded = joined(str(tiny_policy), dtype=dtype, config=config)
+    if updates:
+        step(loaded, batch_of(9))  # what it did before is forgotten
+    loaded.load(str(tmp_path))
+    uninterrupted = joined(str(tiny_policy), dtype=dtype, config=config)
+    for update in range(updates):
+        step(uninterrupted, batch_of(update))
+    stats = [step(one, batch_of(updates)) for one in (learner, loaded, uninterrupted)]
+    assert stats[0] == stats[1] == stats[2]
+    for one in (learner, loaded):
+        assert_equal(parameters_of_learner(one), parameters_of_learner(uninterrupted))
+    learner.close()
+
+
+def test_a_checkpoint_remembers_skipped_updates_even_where_none_was_taken(tiny_policy: Path, tmp_path: Path) -> None:
+    config = config_of(max_skipped_in_a_row=2)
+    learner = joined(str(tiny_policy), config=config)
+    step(learner, spoiled(batch_of(0)))
+    learner.save(str(tmp_path))
+    loaded = joined(str(tiny_policy), config=config)
+    loaded.load(str(tmp_path))
+    with pytest.raises(RuntimeError, match="2 successive"):
+        step(loaded, spoiled(batch_of(0)))
+
+
+def test_a_checkpoint_without_a_policy_is_refused(tiny_policy: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"policy\.path"):
+        joined(str(tiny_policy)).load(str(tmp_path))
+
+
+def test_the_local_learner_keeps_the_contract(tiny_policy: Path, tmp_path: Path) -> None:
+    class Receiver:
+        """The part of a generator that takes weights."""
+
+        async def init_weights(self, info: WeightsInfo) -> None:
+            self.info = info
+
+        async def update_weights(self, weights: HostWeights) -> int:
+            check_payload(self.info, weights)
+            self.weights = dict(named_views(self.info, weights.data))
+            return weights.version
+
+    async def run(receivers: list[Any]) -> Stats:
+        local, again = (LocalLearner(joined(str(tiny_policy)), checksum=True) for _ in range(2))
+        stats = await local.update(batch_of(0), COEFFICIENTS)
+        await local.save(str(tmp_path))
+        await again.load(str(tmp_path))
+        await local.connect(receivers[:2])
+        await again.connect(receivers[2:])
+        await asyncio.gather(local.publish(1), again.publish(1))
+        await asyncio.gather(local.close(), again.close())
+        return stats
+
+    receivers = [Receiver() for _ in range(3)]
+    expected = joined(str(tiny_policy))
+    assert asyncio.run(run(receivers)) == step(expected, batch_of(0))
+    for receiver in receivers:
+        assert_equal(receiver.weights, weights_of(expected))

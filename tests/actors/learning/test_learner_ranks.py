@@ -1,0 +1,182 @@
+"""FsdpLearner in a process group: two ranks, each a process, against one; and a bfloat16 policy."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from objectives.diagnostics import means, merge
+from tests.actors.learning.learner_ranks import (
+    CRITIC,
+    ONE_ANSWER,
+    RANKS_S,
+    RATE,
+    RICH,
+    UPDATES,
+    assert_equal,
+    assert_near,
+    batch_of,
+    config_of,
+    critic_batch,
+    gradients_of,
+    joined,
+    parameters_of,
+    parameters_of_learner,
+    rich_batch,
+    step,
+    weights_of,
+)
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[3]
+WEIGHTS_ATOL = 0.02 * RATE
+"""AdamW divides a gradient by its own size, rounding and all: a weight whose gradient is next to nothing moves by a
+part of the rate that depends on the order of additions."""
+
+
+@pytest.mark.parametrize("layout", ["pad", "pack"])
+def test_a_bfloat16_policy_keeps_float32_weights_and_finite_numbers(tiny_policy: Path, layout: str) -> None:
+    exact = joined(str(tiny_policy))
+    expected = means(step(exact, batch_of(0)))
+    learner = joined(str(tiny_policy), dtype="bfloat16", config=config_of(layout=layout, gradient_checkpointing=True))
+    try:
+        stats = means(step(learner, batch_of(0)))
+        assert {p.dtype for p in learner.policy.parameters()} == {torch.float32}
+        assert all(g.dtype == torch.float32 and g.isfinite().all() for g in gradients_of(learner).values())
+        assert stats["loss"] == pytest.approx(expected["loss"], rel=0.05)
+        assert stats["grad_norm"] == pytest.approx(expected["grad_norm"], rel=0.1)
+        assert learner.weights_info().dtype == "bfloat16"
+        exactly = parameters_of_learner(learner)
+        assert_equal(weights_of(learner), {name: p.bfloat16() for name, p in exactly.items()})
+        assert any(not torch.equal(p, p.bfloat16().float()) for p in exactly.values())
+    finally:
+        learner.close()
+    assert not torch.distributed.is_initialized()
+
+
+# Two ranks, each a process.
+
+
+def free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def one(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one rank does, and its checkpoint after UPDATES of them."""
+    folder = tmp_path_factory.mktemp("ranks")
+    learner = joined(str(tiny_policy))
+    stats = [step(learner, batch_of(update)) for update in range(UPDATES)]
+    found = {"folder": folder, "stats": stats, "gradients": gradients_of(learner), "weights": weights_of(learner)}
+    learner.save(str(folder / "of_one"))
+    step(learner, batch_of(UPDATES))
+    return found | {"continued": weights_of(learner)}
+
+
+@pytest.fixture(scope="module")
+def two(tiny_policy: Path, one: dict[str, Any]) -> list[dict[str, Any]]:
+    """What each of two ranks found in `learner_ranks.scenarios`."""
+    script = Path(__file__).with_name("learner_ranks.py")
+    done = subprocess.run(
+        [sys.executable, str(script), free_address(), str(tiny_policy), str(one["folder"])],
+        capture_output=True,
+        text=True,
+        timeout=3 * RANKS_S,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    return [torch.load(one["folder"] / f"rank{rank}.pt") for rank in range(2)]
+
+
+def test_two_ranks_have_the_gradient_and_the_weights_of_one(one: dict[str, Any], two: list[dict[str, Any]]) -> None:
+    assert_near(two[0]["gradients"], one["gradients"], atol=1e-6)
+    assert_equal(two[1]["gradients"], two[0]["gradients"])
+    assert_near(two[0]["weights"], one["weights"], atol=WEIGHTS_ATOL)
+    assert two[1]["weights"] == {}, "only the first rank hands weights over"
+
+
+def test_the_metrics_of_two_ranks_add_up_to_those_of_one(one: dict[str, Any], two: list[dict[str, Any]]) -> None:
+    for update in range(UPDATES):
+        found, expected = merge(two[0]["stats"][update], two[1]["stats"][update]), one["stats"][update]
+        assert {name: weight for name, (_, weight) in found.items()} == pytest.approx(
+            {name: weight for name, (_, weight) in expected.items()}, rel=1e-6
+        )
+        found_means, expected_means = means(found), means(expected)
+        assert found_means["grad_norm"] == pytest.approx(expected_means["grad_norm"], rel=1e-6)
+        assert found_means == pytest.approx(expected_means, rel=1e-5, abs=1e-6)
+
+
+def test_no_gate_weight_or_bonus_depends_on_the_number_of_ranks(tiny_policy: Path, two: list[dict[str, Any]]) -> None:
+    alone = joined(str(tiny_policy), objective=RICH)
+    expected = means(step(alone, rich_batch()))
+    found = means(merge(two[0]["rich_stats"], two[1]["rich_stats"]))
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert_near(two[0]["rich_gradients"], gradients_of(alone), atol=1e-6)
+    for name in ("conflict_tokens", "entropy_filtered", "mismatch_rejected"):
+        assert 0 < expected[name] < 1, name
+
+
+def test_a_rank_without_trajectories_of_its_own_neither_hangs_nor_counts(
+    tiny_policy: Path, two: list[dict[str, Any]]
+) -> None:
+    alone = joined(str(tiny_policy))
+    expected = means(step(alone, batch_of(0, ONE_ANSWER)))
+    assert means(merge(two[0]["idle_stats"], two[1]["idle_stats"])) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert_near(two[0]["idle_gradients"], gradients_of(alone), atol=1e-6)
+
+
+def test_what_is_not_finite_on_one_rank_is_skipped_on_both(tiny_policy: Path, two: list[dict[str, Any]]) -> None:
+    assert means(two[0]["spoiled_stats"])["skipped_updates"] == 1
+    assert means(merge(two[0]["spoiled_stats"], two[1]["spoiled_stats"]))["skipped_updates"] == 1
+    alone = joined(str(tiny_policy))
+    step(alone, batch_of(0, ONE_ANSWER))
+    assert_near(two[0]["idle_weights"], weights_of(alone), atol=WEIGHTS_ATOL)
+
+
+def test_a_checkpoint_of_two_ranks_continues_on_one_and_the_reverse(
+    tiny_policy: Path, one: dict[str, Any], two: list[dict[str, Any]]
+) -> None:
+    of_two = joined(str(tiny_policy))
+    of_two.load(str(one["folder"] / "of_two"))
+    assert_equal(weights_of(of_two), two[0]["weights"])
+    assert of_two.updates == UPDATES
+    step(of_two, batch_of(UPDATES))
+    assert_near(weights_of(of_two), two[0]["continued"], atol=WEIGHTS_ATOL)
+    assert_near(two[0]["continued_of_one"], one["continued"], atol=WEIGHTS_ATOL)
+
+
+def test_a_critic_is_trained_and_kept_by_two_ranks_as_by_one(
+    tiny_policy: Path, one: dict[str, Any], two: list[dict[str, Any]]
+) -> None:
+    alone = joined(str(tiny_policy), objective=CRITIC)
+    assert alone.policy.critic is not None
+    for update in range(UPDATES):
+        expected = means(step(alone, critic_batch(update)))
+        found = means(merge(two[0]["critic_stats"][update], two[1]["critic_stats"][update]))
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        assert expected["value_loss"] > 0
+    assert_near(two[0]["critic_heads"], parameters_of(alone.policy.critic), atol=WEIGHTS_ATOL)
+    of_two = joined(str(tiny_policy), objective=CRITIC)
+    assert of_two.policy.critic is not None
+    of_two.load(str(one["folder"] / "critic_of_two"))
+    assert_equal(parameters_of(of_two.policy.critic), two[0]["critic_heads"])
+    step(of_two, critic_batch(UPDATES))
+    assert_near(parameters_of(of_two.policy.critic), two[0]["critic_continued"], atol=WEIGHTS_ATOL)
+    idle = joined(str(tiny_policy), objective=CRITIC)
+    expected = means(step(idle, critic_batch(0, ONE_ANSWER)))
+    assert means(merge(*(rank["critic_idle_stats"] for rank in two))) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_two_bfloat16_ranks_with_checkpointed_packed_layers_agree(two: list[dict[str, Any]]) -> None:
+    stats = means(merge(two[0]["half_stats"], two[1]["half_stats"]))
+    assert stats["skipped_updates"] == 0
+    assert stats["grad_norm"] == pytest.approx(means(two[0]["stats"][0])["grad_norm"], rel=0.1)
+    assert two[0]["half_masters"] == two[1]["half_masters"] == {"torch.float32"}

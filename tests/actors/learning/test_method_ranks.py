@@ -1,0 +1,66 @@
+"""Every preset's gradient on two ranks is the one on one rank."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from actors.local import LocalLearner, LocalReference
+from actors.reference import References
+from configs.load import presets
+from orchestrator.references import Anchors, policies
+from tests.actors.learning.learner_ranks import assert_near, config_of, gradients_of, step
+from tests.actors.learning.method_ranks import RANKS_S, config_for, learner_of
+from tests.actors.learning.test_learner_ranks import free_address
+from tests.actors.random_batch import credited, random_batch
+from trajectories.batch import Batch, with_own_totals
+from trajectories.trajectory import ROUTES
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def batch_of(method: str, policy: str, other: str) -> Batch:
+    """A batch with all that the preset's loss reads, the same on any number of ranks."""
+    cfg = config_for(method)
+    named = {name: {other: 1.0} for name in policies(cfg)}
+    references = References(named, config=config_of(), dtype="float32", temperature=0.7, device="cpu")
+    drawn = random_batch(seed=1, rehearsed=2)
+    if cfg.objective.replays:
+        drawn.route[-1] = ROUTES.index("replay")
+    anchors = Anchors(LocalReference(references), cfg.objective)
+    batch = asyncio.run(anchors.score(with_own_totals(drawn)))
+    batch.reward[0] = 1.0  # one answer that is correct
+    if cfg.scores_first:
+        batch = asyncio.run(LocalLearner(learner_of(method, policy, other), checksum=False).score(batch))
+    return credited(batch, cfg.objective, 0.5)
+
+
+@pytest.mark.slow
+def test_two_ranks_have_the_gradient_of_one_for_every_method(
+    tiny_policy: Path, other_policy: Path, tmp_path: Path
+) -> None:
+    policy, other = str(tiny_policy), str(other_policy)
+    alone = {}
+    for method in presets("method"):
+        batch = batch_of(method, policy, other)
+        torch.save(batch, tmp_path / f"{method}.batch")
+        learner = learner_of(method, policy, other)
+        step(learner, batch)
+        alone[method] = gradients_of(learner)
+        assert max(float(g.abs().max()) for g in alone[method].values()) > 1e-4, f"{method}: nothing to compare"
+    script = Path(__file__).with_name("method_ranks.py")
+    done = subprocess.run(
+        [sys.executable, str(script), free_address(), policy, other, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=3 * RANKS_S,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    for method, expected in alone.items():
+        assert_near(torch.load(tmp_path / f"{method}.gradients"), expected, atol=2e-6)

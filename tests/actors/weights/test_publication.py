@@ -1,0 +1,391 @@
+"""New weights: their bytes, their way into both engines, and what vLLM's four transfer calls do to several engines."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
+from actors.generation.transformers_engine import TransformersGenerator
+from actors.weights.host import check_payload, named_views, pack, weights_info
+from actors.weights.transfer import TransferClient
+from configs.generator import GeneratorConfig
+from tests.actors.generation.generator_process import ENVIRONMENT, GeneratorProcess
+from tests.conftest import make_policy
+
+COLD = 0.01
+"""A temperature at which sampling is greedy up to ties."""
+
+
+def load(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+# The bytes.
+
+
+def some_tensors() -> list[tuple[str, torch.Tensor]]:
+    return [("a", torch.arange(6.0).view(2, 3)), ("b.c", torch.tensor(7.0)), ("d", torch.randn(5, 4).t())]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_payload_holds_the_tensors_bit_for_bit_and_reading_copies_nothing(dtype: torch.dtype) -> None:
+    named = [(name, tensor.to(dtype)) for name, tensor in some_tensors()]
+    info, weights = weights_info(named), pack(named, version=3)
+    assert info.shapes == ((2, 3), (), (4, 5)) and info.dtype == str(dtype).removeprefix("torch.")
+    weights.data.flags.writeable = False  # as it comes out of Ray's object store
+    views = list(named_views(info, weights.data))
+    for (name, tensor), (got_name, view) in zip(named, views, strict=True):
+        assert got_name == name and torch.equal(view, tensor)
+    start = weights.data.__array_interface__["data"][0]
+    assert [view.data_ptr() - start for _, view in views] == [0, 6 * dtype.itemsize, 7 * dtype.itemsize]
+
+
+def test_a_payload_does_not_change_with_the_weights_it_was_packed_from() -> None:
+    named = some_tensors()
+    weights = pack(named, version=0)
+    before = weights.data.copy()
+    named[0][1].add_(1)
+    assert np.array_equal(weights.data, before)
+
+
+def test_a_payload_of_another_size_or_with_a_flipped_bit_is_refused() -> None:
+    named = some_tensors()
+    info, weights = weights_info(named), pack(named, version=2, checksum=True)
+    check_payload(info, weights)
+    with pytest.raises(ValueError, match=r"weights\.data: version 2 must be 108 bytes"):
+        check_payload(info, HostWeights(version=2, data=weights.data[:-4]))
+    flipped = weights.data.copy()
+    flipped[17] ^= 4
+    with pytest.raises(ValueError, match=r"weights\.checksum: version 2"):
+        check_payload(info, HostWeights(version=2, data=flipped, checksum=weights.checksum))
+
+
+# Both engines. Each starts from one random policy and is given the weights of others of the same shape.
+
+
+@pytest.fixture(scope="module", params=["tied", "untied"])
+def policies(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder, tie = tmp_path_factory.mktemp("published"), request.param == "tied"
+    return [make_policy(folder / str(seed), seed=seed, hidden=128, tie=tie) for seed in range(3)]
+
+
+class Published:
+    """A generator and the version it was last given; versions go up through the tests that share it."""
+
+    def __init__(self, generator: Any, policies: list[Path]) -> None:
+        self.generator, self.policies, self.version = generator, policies, 0
+        named = list(load(policies[0]).named_parameters())
+        self.sizes = weights_info(named)
+        asyncio.run(generator.init_weights(self.sizes))
+
+    def payload(self, policy: int, **changes: Any) -> HostWeights:
+        packed = pack(load(self.policies[policy]).named_parameters(), self.version, checksum=True)
+        fields = {"version": packed.version, "data": packed.data, "checksum": packed.checksum}
+        return HostWeights(**{**fields, **changes})
+
+    def publish(self, policy: int) -> int:
+        self.version += 1
+        served: int = asyncio.run(self.generator.update_weights(self.payload(policy)))
+        return served
+
+    def answers(self, jobs: Sequence[GenerationJob]) -> list[Finished]:
+        async def run() -> list[Finished]:
+            await self.generator.submit(jobs)
+            return await self.collect(sum(len(job.seeds) for job in jobs))
+
+        return asyncio.run(run())
+
+    async def collect(self, count: int) -> list[Finished]:
+        done: list[Finished] = []
+        for _ in range(100):
+            done += await self.generator.collect(1.0)
+            if len(done) == count:
+                return done
+        raise AssertionError(f"only {len(done)} of {count} answers came")
+
+
+@pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.ray)])
+def published(request: pytest.FixtureRequest, policies: list[Path]) -> Iterator[Published]:
+    if request.param == "vllm":
+        generator: Any = GeneratorProcess().build(policies[0], max_sequences=8)
+    else:
+        config = GeneratorConfig(max_sequences=8, timeout_s=100)
+        generator = TransformersGenerator(str(policies[0]), config=config, dtype="float32", max_length=256)
+    yield Published(generator, policies)
+    asyncio.run(generator.close())
+
+
+def job(key: str, count: int, *, temperature: float = 1.0, new: int = 20, prompt: int = 100) -> GenerationJob:
+    """A prompt of three key-value blocks, the same one in every job: a stale prefix cache would show."""
+    tokens = np.random.default_rng(0).integers(2, 250, size=prompt).astype(np.int32)
+    return GenerationJob(
+        key=key,
+        prompt_id=key,
+        prompt_tokens=tokens,
+        seeds=tuple(range(count)),
+        temperature=temperature,
+        max_new_tokens=new,
+    )
+
+
+def assert_answers_of(model: Any, done: Sequence[Finished], temperature: float) -> None:
+    """Log-probs within 1e-4 of the model's own; with a cold temperature, its greedy tokens."""
+    for trajectory in (one.trajectory for one in done):
+        ids = torch.as_tensor(trajectory.tokens, dtype=torch.long)
+        with torch.no_grad():
+            logits = model(ids[None]).logits[0, :-1]
+        drawn = logits.gather(-1, ids[1:, None]).squeeze(-1)
+        mask = trajectory.mask[1:]
+        if temperature == COLD:
+            assert ((logits.max(-1).values - drawn)[mask] < 15 * COLD).all()
+        else:
+            expected = torch.log_softmax(logits / temperature, -1).gather(-1, ids[1:, None]).squeeze(-1)
+            np.testing.assert_allclose(trajectory.logp_sampler[1:][mask], expected[mask], atol=1e-4)
+
+
+def test_after_an_update_tokens_and_log_probs_are_those_of_the_new_weights(published: Published) -> None:
+    for policy in (0, 1, 2, 1):
+        assert published.publish(policy) == published.version
+        model = load(published.policies[policy])
+        for temperature in (1.0, COLD):
+            done = published.answers([job("a", 4, temperature=temperature)])
+            assert_answers_of(model, done, temperature)
+            assert {(d.trajectory.first_version, d.trajectory.last_version) for d in done} == {
+                (published.version, published.version)
+            }
+
+
+def test_a_version_can_be_repeated_but_not_taken_back(published: Published) -> None:
+    published.publish(0)
+    again = published.payload(1)
+    assert asyncio.run(published.generator.update_weights(again)) == published.version
+    older = published.payload(1, version=published.version - 1)
+    with pytest.raises(ValueError, match=r"weights\.version"):
+        asyncio.run(published.generator.update_weights(older))
+    assert_answers_of(load(published.policies[0]), published.answers([job("b", 2)]), 1.0)
+
+
+def test_a_damaged_payload_is_refused_before_anything_is_loaded(published: Published) -> None:
+    published.publish(0)
+    following, whole = published.version + 1, published.payload(1)
+    flipped = whole.data.copy()
+    flipped[len(flipped) // 2] ^= 1
+    for damaged, field in ((flipped, "checksum"), (whole.data[:-8], "data")):
+        weights = published.payload(1, version=following, data=damaged)
+        with pytest.raises(ValueError, match=rf"weights\.{field}"):
+            asyncio.run(published.generator.update_weights(weights))
+    done = published.answers([job("c", 2)])
+    assert {d.trajectory.last_version for d in done} == {published.version}
+    assert_answers_of(load(published.policies[0]), done, 1.0)
+
+
+def test_weights_that_land_in_flight_are_told_by_the_versions(published: Published) -> None:
+    published.publish(0)
+    old = published.version
+
+    async def run() -> list[Finished]:
+        jobs = [job("short", 4, new=2), job("long", 8, new=150), job("waiting", 16, new=20)]
+        await published.generator.submit(jobs)
+        done = await published.generator.collect(100.0)
+        published.version += 1
+        assert await published.generator.update_weights(published.payload(1)) == published.version
+        return done + await published.collect(28 - len(done))
+
+    done = asyncio.run(run())
+    versions = {
+        key: [(d.trajectory.first_version, d.trajectory.last_version) for d in done if d.key == key]
+        for key in ("short", "long", "waiting")
+    }
+    assert set(versions["short"]) == {(old, old)}
+    assert set(versions["waiting"][-8:]) == {(old + 1, old + 1)}
+    assert all(first <= last for pairs in versions.values() for first, last in pairs)
+    assert all(one.trajectory.finish_reason in ("stop", "length") for one in done)
+    if isinstance(published.generator, GeneratorProcess):  # the other engine finishes a batch with what it began
+        assert (old, old + 1) in versions["long"]
+    fresh = [d for d in done if d.trajectory.first_version == old + 1]
+    assert_answers_of(load(published.policies[1]), fresh, 1.0)
+
+
+@pytest.mark.parametrize("published", [pytest.param("vllm", marks=pytest.mark.ray)], indirect=True)
+def test_the_four_transfer_calls_one_by_one_do_what_an_update_does(published: Published) -> None:
+    published.publish(0)
+    published.version += 1
+    client = TransferClient([published.generator], tensor_parallel=1)
+    info, child = published.sizes, published.generator
+    client.version = published.version
+    client.init_weight_transfer_engine({"names": info.names, "shapes": info.shapes, "dtype": info.dtype})
+    client.start_weight_update()
+
+    async def decode_nothing() -> list[Finished]:
+        await child.submit([job("paused", 2)])
+        return list(await child.collect(0.5))
+
+    assert asyncio.run(decode_nothing()) == []
+    client.update_weights({"data": published.payload(2).data})
+    client.finish_weight_update()
+    assert_answers_of(load(published.policies[2]), asyncio.run(published.collect(2)), 1.0)
+
+
+def test_the_transformers_engine_refuses_weights_of_another_model(tiny_policy: Path) -> None:
+    generator = TransformersGenerator(str(tiny_policy), config=GeneratorConfig(), dtype="float32", max_length=64)
+    names = [name for name, _ in load(tiny_policy).named_parameters()]
+    info = WeightsInfo(names=tuple(names), shapes=((1,),) * len(names), dtype="float32")
+    with pytest.raises(ValueError, match=r"weights: .*model\.embed_tokens\.weight"):
+        asyncio.run(generator.init_weights(info))
+    asyncio.run(generator.close())
+
+
+# The learner's side of vLLM's transfer between GPUs, as far as it goes without one.
+
+
+class RecordingDoor:
+    """A generator that only writes down what a learner asks of it."""
+
+    def __init__(self, meeting: threading.Barrier | None = None) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.meeting = meeting
+
+    def _note(self, name: str, value: Any) -> None:
+        self.calls.append((name, value))
+        if self.meeting is not None:
+            self.meeting.wait(10)
+
+    def init_transfer(self, info: dict[str, Any]) -> None:
+        self._note("init_transfer", info)
+
+    def start_update(self) -> None:
+        self._note("start_update", None)
+
+    def receive(self, info: dict[str, Any]) -> None:
+        self._note("receive", info)
+
+    def finish_update(self, version: int) -> int:
+        self._note("finish_update", version)
+        return version
+
+
+NCCL_INIT = {"master_address": "10.0.0.1", "master_port": 5, "rank_offset": 1, "world_size": 7, "packed": True}
+
+
+def test_every_engine_has_ranks_of_its_own_in_the_transfer_group() -> None:
+    doors = [RecordingDoor() for _ in range(3)]
+    client = TransferClient(doors, tensor_parallel=2)
+    assert client.world_size == 7
+    client.init_weight_transfer_engine(NCCL_INIT)
+    assert [door.calls for door in doors] == [
+        [("init_transfer", NCCL_INIT | {"rank_offset": offset})] for offset in (1, 3, 5)
+    ]
+    ranks = [offset + inside for offset in (1, 3, 5) for inside in range(2)]
+    assert [0, *ranks] == list(range(client.world_size))
+
+
+def test_a_backend_without_ranks_gets_its_info_unchanged() -> None:
+    door = RecordingDoor()
+    TransferClient([door], tensor_parallel=4).init_weight_transfer_engine({"packed": False})
+    assert door.calls == [("init_transfer", {"packed": False})]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.init_weight_transfer_engine(dict(NCCL_INIT)),
+        lambda client: client.start_weight_update(),
+        lambda client: client.update_weights({}),
+        lambda client: client.finish_weight_update(),
+    ],
+)
+def test_a_transfer_call_reaches_all_engines_at_once(call: Callable[[TransferClient], None]) -> None:
+    meeting = threading.Barrier(3)
+    doors = [RecordingDoor(meeting) for _ in range(3)]
+    call(TransferClient(doors, tensor_parallel=1))
+    assert not meeting.broken and all(len(door.calls) == 1 for door in doors)
+
+
+def test_the_version_announced_is_the_one_the_engines_are_told_to_serve() -> None:
+    door = RecordingDoor()
+    client = TransferClient([door], tensor_parallel=1)
+    client.version = 12
+    client.finish_weight_update()
+    client.finish_weight_update("13")
+    assert door.calls == [("finish_update", 12), ("finish_update", 13)]
+
+
+def test_the_error_of_one_engine_is_raised() -> None:
+    class Broken(RecordingDoor):
+        def receive(self, info: dict[str, Any]) -> None:
+            raise ConnectionError("peer is gone")
+
+    with pytest.raises(ConnectionError, match="peer is gone"):
+        TransferClient([RecordingDoor(), Broken()], tensor_parallel=1).update_weights({})
+
+
+AGREES_WITH_VLLM = """
+import torch
+from vllm.distributed.weight_transfer import (
+    TrainerWeightTransferEngine, VLLMWeightSyncClient, WeightTransferTrainerFactory,
+)
+from vllm.distributed.weight_transfer.nccl_common import NCCLWeightTransferInitInfo, worker_init_payload
+from actors.weights.publication import CastSource, GpuPublisher
+from actors.weights.transfer import TransferClient
+
+class Door:
+    def __init__(self): self.calls = []
+    def init_transfer(self, info): self.info = NCCLWeightTransferInitInfo(**info)
+    def start_update(self): self.calls.append("start")
+    def receive(self, info): self.calls.append(info)
+    def finish_update(self, version): self.calls.append(version)
+
+class WithoutGpu(TrainerWeightTransferEngine):
+    "vLLM's nccl trainer without the broadcast."
+    @classmethod
+    def trainer_init(cls, init_info, *, client, source=None):
+        worker = NCCLWeightTransferInitInfo(
+            master_address=init_info.master_address, master_port=init_info.master_port, rank_offset=1,
+            world_size=init_info.world_size, packed=init_info.packed,
+        )
+        client.init_weight_transfer_engine(worker_init_payload(worker))
+        return cls(client=client, source=source, is_sender=init_info.is_sender)
+    def send_weights(self):
+        self.client.start_weight_update()
+        self.client.update_weights({"names": [meta.name for meta in self.source.metadata()]})
+        self.client.finish_weight_update()
+
+assert {"nccl", "ipc"} <= set(WeightTransferTrainerFactory._registry)
+WeightTransferTrainerFactory._registry["nccl"] = lambda: WithoutGpu
+doors = [Door(), Door()]
+client = TransferClient(doors, tensor_parallel=4)
+assert isinstance(client, VLLMWeightSyncClient)
+publisher = GpuPublisher(
+    torch.nn.Linear(2, 1), client, backend="nccl", dtype="bfloat16", rank=0, address="10.0.0.1", port=5
+)
+assert [(door.info.rank_offset, door.info.world_size) for door in doors] == [(1, 9), (5, 9)], doors
+assert [publisher.publish(version) for version in (4, 4, 6)] == [4, 4, 6]
+sent = {"names": ["weight", "bias"]}
+assert all(door.calls == ["start", sent, 4, "start", sent, 6] for door in doors), doors[0].calls
+publisher.close()
+
+model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
+source = CastSource(model, torch.bfloat16)
+declared = [(m.name, m.dtype, m.shape) for m in source.metadata()]
+sent = [(name, t.dtype, tuple(t.shape)) for name, t in source]
+assert declared == sent and len(sent) == 4, (declared, sent)
+"""
+
+
+@pytest.mark.ray
+def test_the_learners_side_agrees_with_vllms_own_types() -> None:
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", AGREES_WITH_VLLM]
+    done = subprocess.run(
+        command, env={"PATH": "/usr/bin:/bin", **ENVIRONMENT}, cwd=root, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,69 @@
+import json
+import math
+from dataclasses import asdict
+
+import pytest
+
+from configs.objective import ObjectiveConfig
+from configs.terms import CoefficientConfig
+from objectives.coefficient.controllers import KL_PER_TRAJECTORY, ObjectiveState, advance, initial_state
+from tests.objectives.ragged_batch import divergence, objective, state_of
+
+ADAPTIVE = objective(
+    divergence=divergence(
+        "reverse_kl",
+        wiring="reward",
+        estimator="k1",
+        coefficient=CoefficientConfig(kind="adaptive", value=0.15, target=6.0, horizon=10_000),
+    )
+)
+
+
+def next_state(
+    state: ObjectiveState, cfg: ObjectiveConfig, stats: dict[str, float], trajectories: int = 512
+) -> ObjectiveState:
+    return advance(state, cfg, stats, trajectories=trajectories, step=1, steps=100)
+
+
+@pytest.mark.parametrize(
+    ("kl", "expected"), [(9.0, 0.151536), (3.0, 0.148464), (6.0, 0.15), (6.6, 0.15 * (1 + 0.1 * 0.0512))]
+)
+def test_zieglers_controller_follows_the_kl(kl: float, expected: float) -> None:
+    state = next_state(initial_state(ADAPTIVE, 100), ADAPTIVE, {KL_PER_TRAJECTORY: kl})
+    assert state.coefficients == pytest.approx({"divergence": expected}, abs=1e-12)
+
+
+def test_the_controller_is_pure() -> None:
+    state = initial_state(ADAPTIVE, 100)
+    next_state(state, ADAPTIVE, {KL_PER_TRAJECTORY: 9.0})
+    assert state == state_of(0.15)
+
+
+@pytest.mark.parametrize("stats", [{}, {"reward": 1.0}, {KL_PER_TRAJECTORY: math.nan}, {KL_PER_TRAJECTORY: math.inf}])
+def test_without_a_measured_kl_the_coefficient_stays(stats: dict[str, float]) -> None:
+    assert next_state(state_of(0.3), ADAPTIVE, stats) == state_of(0.3)
+
+
+def test_a_constant_coefficient_stays() -> None:
+    cfg = objective(divergence=divergence("forward_kl", samples="rehearsal", coefficient=CoefficientConfig(value=0.7)))
+    assert next_state(initial_state(cfg, 100), cfg, {KL_PER_TRAJECTORY: 99.0}) == state_of(0.7)
+
+
+def test_a_horizon_too_short_for_the_step_is_refused_with_its_name() -> None:
+    with pytest.raises(ValueError, match=r"coefficient\.horizon.*100000 trajectories.*10000"):
+        next_state(initial_state(ADAPTIVE, 100), ADAPTIVE, {KL_PER_TRAJECTORY: 1.0}, trajectories=100_000)
+
+
+def test_the_state_survives_json() -> None:
+    state = ObjectiveState(coefficients={"divergence": 0.1 + 0.2, "teacher": 1e-17})
+    assert ObjectiveState.restored(json.loads(json.dumps(asdict(state)))) == state
+
+
+def test_terms_have_coefficients_of_their_own() -> None:
+    second = divergence("forward_kl", samples="rehearsal", coefficient=CoefficientConfig(value=0.7))
+    silent = divergence("none")
+    cfg = objective(divergence=ADAPTIVE.divergence, divergences={"stored": second, "silent": silent})
+    state = initial_state(cfg, 100)
+    assert state.coefficients == {"divergence": 0.15, "stored": 0.7}
+    moved = next_state(state, cfg, {KL_PER_TRAJECTORY: 9.0})
+    assert moved.coefficients == pytest.approx({"divergence": 0.151536, "stored": 0.7}, abs=1e-12)

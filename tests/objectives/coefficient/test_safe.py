@@ -1,0 +1,163 @@
+"""SAFE's controller, arXiv:2602.04651: smoothed KL, entropy gate, threshold by reward velocity and phase."""
+
+import itertools
+import json
+import math
+import random
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from configs.objective import ObjectiveConfig
+from configs.terms import CoefficientConfig
+from objectives.coefficient.controllers import KL_PER_TOKEN, ObjectiveState, advance, initial_state
+from objectives.coefficient.safe import SafeState, coefficient, observed, penalty, phase, threshold
+from objectives.credit import credit
+from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective
+
+
+def after(rewards: list[float], kl: float = 0.0, entropy: float = 1.0) -> list[SafeState]:
+    """The states after each of the rewards."""
+    seen = itertools.accumulate(
+        rewards, lambda state, r: observed(state, kl=kl, reward=r, entropy=entropy), initial=SafeState()
+    )
+    return list(seen)[1:]
+
+
+def test_the_pid_follows_the_velocity_of_the_smoothed_reward() -> None:
+    # .5 starts it; .505: e = .004, I = .004, D = .004: .0012 + .00004 + .0002 = .00144; and so on
+    outputs = [state.output for state in after([0.5, 0.6, 0.6, 0.4])]
+    assert outputs == pytest.approx([0, 0.00144, 0.00119, -0.0024455], abs=1e-7)
+
+
+def test_the_integral_is_bounded() -> None:
+    assert after([0.0] + [100.0] * 50)[-1].integral == 1.0
+    assert after([0.0] + [-100.0] * 50)[-1].integral == -1.0
+
+
+@pytest.mark.parametrize(("entropy", "expected"), [(1.0, 4.5455e-4), (4.0, 1.25e-4)])
+def test_the_penalty_of_the_worked_examples(entropy: float, expected: float) -> None:
+    # warm-up: tau = .3 * 1.5 = .45; .1 (.5 - .45)^2 max(.5, 2 / (H + .1))
+    state = SafeState(kl=0.5, entropy=entropy)
+    assert threshold(state) == pytest.approx(0.45)
+    assert penalty(state) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("entropy", [0.0, 0.3, 1.0, 3.9, 8.0])
+def test_the_coefficient_is_the_slope_of_the_penalty(entropy: float) -> None:
+    def at(kl: float) -> float:
+        return penalty(SafeState(kl=kl, entropy=entropy))
+
+    slope = (at(0.7 + 1e-5) - at(0.7 - 1e-5)) / 2e-5
+    assert coefficient(SafeState(kl=0.7, entropy=entropy)) == pytest.approx(slope, rel=1e-5)
+
+
+@pytest.mark.parametrize("kl", [-3.0, 0.0, 0.449])
+def test_below_the_threshold_nothing_is_held(kl: float) -> None:
+    assert penalty(SafeState(kl=kl)) == coefficient(SafeState(kl=kl)) == 0
+
+
+def test_the_kl_is_smoothed_by_nine_tenths() -> None:
+    states = after([0.5, 0.5, 0.5], kl=1.0)
+    assert [state.kl for state in states] == pytest.approx([0.1, 0.19, 0.271])
+
+
+def test_phases_go_by_the_last_fifty_rewards_and_the_fifty_before() -> None:
+    rising = [place / 100 for place in range(100)]
+    assert phase(tuple(rising[:49])) == "warm_up"
+    assert phase(tuple(rising)) == "climbing"
+    assert phase((0.8,) * 100) == "converged"
+    assert phase((0.5,) * 100) == "plateau", "steady, but not high"
+    assert phase((0.6, 1.0) * 50) == "plateau", "high, but not steady"
+    assert phase((0.79,) * 50 + (0.8,) * 50) == "converged", "a rise of 0.01 is none"
+    assert phase((0.1,) * 25 + (0.9,) * 25) == "plateau", "until 100 are seen they are compared with themselves"
+
+
+def test_only_the_last_hundred_rewards_are_remembered() -> None:
+    state = after([0.0] * 120 + [0.8] * 100)[-1]
+    assert state.rewards == (0.8,) * 100
+
+
+@pytest.mark.parametrize(
+    ("rewards", "expected"), [((), 0.45), ((0.8,) * 100, 0.3), ((0.5,) * 100, 0.24), ((0.0,) * 50 + (0.5,) * 50, 0.36)]
+)
+def test_each_phase_scales_the_threshold(rewards: tuple[float, ...], expected: float) -> None:
+    assert threshold(SafeState(rewards=rewards)) == pytest.approx(expected)
+
+
+def test_the_threshold_never_leaves_its_bounds() -> None:
+    draw = random.Random(0)
+    for scale in (1.0, 100.0):
+        for state in after([draw.uniform(-scale, scale) for _ in range(300)]):
+            assert 0.1 <= threshold(state) <= 0.6
+    assert threshold(SafeState(output=-9.0)) == 0.1
+    assert threshold(SafeState(output=9.0)) == 0.6
+
+
+# As the controller of a term.
+
+SAFE = objective(
+    divergence=divergence("reverse_kl", estimator="k2", coefficient=CoefficientConfig(kind="safe", value=2.0))
+)
+
+
+def steps(cfg: ObjectiveConfig, kls: list[float], state: ObjectiveState | None = None) -> ObjectiveState:
+    state = state or initial_state(cfg, 100)
+    for place, kl in enumerate(kls):
+        stats = {KL_PER_TOKEN: kl, "reward": 0.5, "entropy": 1.0}
+        state = advance(state, cfg, stats, trajectories=8, step=place + 1, steps=100)
+    return state
+
+
+def test_a_term_starts_free_and_is_held_once_its_smoothed_kl_is_above_the_threshold() -> None:
+    assert initial_state(SAFE, 100).coefficients == {"divergence": 0.0}
+    assert steps(SAFE, [2.0] * 2).coefficients["divergence"] == 0.0  # smoothed .38, tau about .45
+    held = steps(SAFE, [2.0] * 10)
+    memory = held.safe["divergence"]
+    # PID on a steady reward: e = -.001 each step
+    assert memory.kl == pytest.approx(2 * (1 - 0.9**10))
+    assert held.coefficients["divergence"] == pytest.approx(2.0 * 0.2 * (2 / 1.1) * (memory.kl - threshold(memory)))
+
+
+@pytest.mark.parametrize("missing", [KL_PER_TOKEN, "reward", "entropy"])
+@pytest.mark.parametrize("nothing", [None, math.nan, math.inf])
+def test_a_step_without_a_number_moves_nothing(missing: str, nothing: float | None) -> None:
+    state = steps(SAFE, [2.0] * 10)
+    stats = {KL_PER_TOKEN: 3.0, "reward": 0.9, "entropy": 0.5}
+    stats = {k: v for k, v in stats.items() if k != missing} | ({} if nothing is None else {missing: nothing})
+    assert advance(state, SAFE, stats, trajectories=8, step=11, steps=100) == state
+
+
+def test_its_memory_survives_json_and_goes_on_where_it_was() -> None:
+    cfg = replace(SAFE, divergences={"second": replace(SAFE.divergence, coefficient=CoefficientConfig(value=0.5))})
+    half = steps(cfg, [1.0, 2.0, 3.0] * 20)
+    restored = ObjectiveState.restored(json.loads(json.dumps(asdict(half))))
+    assert restored == half
+    assert steps(cfg, [2.5, 0.1], restored) == steps(cfg, [2.5, 0.1], half)
+    assert set(half.safe) == {"divergence"} and half.coefficients["second"] == 0.5
+
+
+def test_with_a_gradient_the_term_is_the_penaltys_own_slope() -> None:
+    # d/dtheta .1 g (KL_s - tau)^2 with the gate and tau held: .2 g (KL_s - tau) grad KL, and k2 has the gradient of KL.
+    logp = torch.tensor([-1.0, -2.0], requires_grad=True)
+    batch = make_batch(
+        [("explore", 0, 1.0, [1, 2])], logp_sampler=logp.detach(), logp_reference=torch.tensor([-1.5, -1.0])
+    )
+    held = steps(SAFE, [2.0] * 10)
+    value, _ = loss_of(logp, credit(batch, SAFE, held), SAFE, held.coefficients["divergence"])
+    (gradient,) = torch.autograd.grad(value, logp)
+    assert gradient.tolist() == pytest.approx([held.coefficients["divergence"] * d / 2 for d in (0.5, -1.0)])
+
+
+@pytest.mark.parametrize("kind", ["safe", "adaptive"])
+def test_a_controller_without_a_kl_to_follow_is_refused(kind: str) -> None:
+    blind = CoefficientConfig(kind=kind, value=0.1)
+    stored = divergence("forward_kl", samples="rehearsal", coefficient=blind)
+    with pytest.raises(ValueError, match=r"coefficient\.kind: follows the KL to the reference.*got '" + kind):
+        objective(divergence=stored)
+    old = divergence("reverse_kl", estimator="ratio_weighted", anchor="old", coefficient=blind)
+    with pytest.raises(ValueError, match=r"coefficient\.kind: follows the KL to the reference"):
+        objective(divergence=old)
+    own = divergence("reverse_kl", estimator="k2")
+    assert objective(divergence=stored, divergences={"own": own}).anchors == ["reference"]

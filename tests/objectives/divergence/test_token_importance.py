@@ -1,0 +1,175 @@
+"""TIP, arXiv:2604.14084: which tokens are kept, and what the term is a mean over."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from configs.terms import TermWeightsConfig
+from objectives.credit import credit
+from objectives.divergence.token_importance import highest, percentile, scaled, token_scores
+from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of
+from tests.objectives.random_answers import batch_for, credited, of, run, weights
+from trajectories.batch import Batch
+from trajectories.split import deal, partition
+
+ENTROPY = torch.tensor([0.0, 0.5, 1.0, 0.25, 1.0, 1.0])
+DISTANCE = torch.tensor([4.0, 0.0, 1.0, 2.0, 4.0, 1.0])
+LOGP = torch.full((6,), -1.0)
+LOG_U = torch.tensor([0.3, -0.2, 0.6, 0.1, 0.4, -0.5])
+
+
+def two_answers() -> Batch:
+    batch = make_batch(
+        [("explore", 0, 1.0, [1, 2, 3]), ("explore", 0, 0.0, [4, 5, 6])],
+        logp_sampler=LOGP,
+        logp_reference=LOGP - LOG_U,
+    )
+    return replace(batch, entropy_old=ENTROPY, distance={"divergence": DISTANCE})
+
+
+def term_weights_of(batch: Batch, **choices: object) -> list[float]:
+    term = divergence("reverse_kl", estimator="k2", weights=TermWeightsConfig(**choices))  # type: ignore[arg-type]
+    return credit(batch, objective(divergence=term), state_of()).term_weights["divergence"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "keep", "weights"),
+    [
+        # h = 0 .5 1 | .25 1 1, d = 1 0 .25 | .5 1 .25.  h + d - h d = 1 .5 1 | .625 1 1: one of three, the first of
+        # equals; six tokens over the two that are kept.
+        ("soft_or", 0.5, [3, 0, 0, 0, 3, 0]),
+        ("soft_or", 0.7, [1.5, 0, 1.5, 0, 1.5, 1.5]),
+        ("entropy", 0.5, [0, 0, 3, 0, 3, 0]),
+        # (1 - h) d = 1 0 0 | .375 0 0
+        ("confidently_wrong", 0.5, [3, 0, 0, 3, 0, 0]),
+        ("confidently_wrong", 0.7, [1.5, 1.5, 0, 1.5, 1.5, 0]),
+        ("soft_or", 0.3, [0] * 6),  # floor(.9): no token of three
+        ("soft_or", 1.0, [1] * 6),
+    ],
+)
+def test_the_tokens_worked_out_by_hand_are_kept_and_the_term_is_their_mean(
+    kind: str, keep: float, weights: list[float]
+) -> None:
+    assert term_weights_of(two_answers(), importance=kind, keep=keep) == pytest.approx(weights)
+
+
+def test_the_loss_is_the_mean_over_the_tokens_kept_and_0_where_none_is() -> None:
+    for keep, expected in ((0.5, (0.3**2 + 0.4**2) / 2 / 2), (0.3, 0.0)):
+        chosen = TermWeightsConfig(importance="soft_or", keep=keep)
+        cfg = objective(advantage="none", divergence=divergence("reverse_kl", estimator="k2", weights=chosen))
+        credited_batch = credit(two_answers(), cfg, state_of(1.0))
+        value, stats = loss_of(LOGP.clone().requires_grad_(), credited_batch, cfg, 1.0)
+        assert value.item() == pytest.approx(expected)
+        assert stats["divergence_kept"].tolist() == [2.0 if expected else 0.0, 6.0]
+
+
+def test_entropies_above_the_98th_percentile_are_cut_to_it() -> None:
+    entropy = torch.tensor([*map(float, range(99)), 500.0, 1000.0])  # of 101 values the 99th, 98, is the percentile
+    assert percentile(entropy, 0.98).item() == 98
+    h = token_scores(entropy, None, "entropy")
+    torch.testing.assert_close(h, torch.tensor([*range(99), 98, 98]) / 98)
+    assert percentile(torch.tensor([0.0, 10.0]), 0.98).item() == pytest.approx(9.8), "between two values"
+
+
+def test_what_does_not_differ_leaves_the_choice_to_the_other_score() -> None:
+    flat = torch.full((6,), 0.7)
+    assert scaled(flat).tolist() == [0] * 6
+    # rounding is no difference
+    assert scaled(flat + torch.tensor([0, 1e-7, 0, 2e-7, 0, 0])).tolist() == [0] * 6
+    only_entropy = token_scores(ENTROPY, flat, "soft_or")
+    torch.testing.assert_close(only_entropy, token_scores(ENTROPY, None, "entropy"))
+    torch.testing.assert_close(token_scores(flat, DISTANCE, "soft_or"), DISTANCE / 4)
+    assert token_scores(flat[:0], flat[:0], "soft_or").tolist() == []
+
+
+def test_the_share_of_a_length_is_rounded_down_and_one_token_at_a_half_is_none() -> None:
+    def kept(length: int, share: float) -> int:
+        return int(highest(torch.rand(length), torch.zeros(length, dtype=torch.long), share).sum())
+
+    assert [kept(n, 0.5) for n in (1, 2, 3, 4, 5)] == [0, 1, 1, 2, 2]
+    assert [kept(100, share) for share in (0.29, 0.57, 0.2, 1.0)] == [29, 57, 20, 100]
+    # ties go to the earlier position, in every answer by itself
+    assert highest(torch.ones(5), torch.tensor([0, 0, 2, 2, 2]), 0.5).tolist() == [True, False, True, False, False]
+
+
+def test_keeping_all_is_plain_distillation() -> None:
+    found = []
+    for overrides in (["weights.keep=1.0"], ["weights.importance=none"]):
+        cfg = of("tip", *(f"objective.divergence.{o}" for o in overrides))
+        found.append(run(weights(), [credited(batch_for(cfg), cfg)], cfg)[:2])
+    assert found[0][0] == pytest.approx(found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+
+def kept_of(batch: Batch) -> dict[tuple[int, ...], list[bool]]:
+    """By the tokens of each answer."""
+    kept = batch.term_weights["divergence"] > 0
+    return {
+        tuple(batch.tokens[batch.seq == i].tolist()): kept[batch.seq == i].tolist() for i in range(len(batch.group))
+    }
+
+
+def test_neither_the_order_of_answers_nor_how_they_are_dealt_changes_which_tokens_are_kept() -> None:
+    cfg = of("tip")
+    batch = batch_for(cfg)
+    whole = credited(batch, cfg)
+    expected = run(weights(), [whole], cfg)
+    order = torch.randperm(len(batch.group), generator=torch.Generator().manual_seed(5)).tolist()
+    shuffled = credited(batch.select(order), cfg)
+    assert kept_of(shuffled) == kept_of(whole)
+    ranks = [micro for rank in partition(whole, 2, 12) for micro in rank]
+    assert len(ranks) > 4
+    for parts in ([shuffled], ranks):
+        value, gradient, stats = run(weights(), parts, cfg)
+        assert value == pytest.approx(expected[0], rel=1e-5)
+        torch.testing.assert_close(gradient, expected[1], rtol=1e-4, atol=1e-6)
+        assert stats["divergence_kept"] == expected[2]["divergence_kept"]
+    assert 0.3 < expected[2]["divergence_kept"][0] / expected[2]["divergence_kept"][1] < 0.5
+    dealt = [kept_of(part) for part in deal(whole, 2)]
+    assert dealt[0] | dealt[1] == kept_of(whole)
+
+
+@pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum"])
+def test_a_mask_weighs_what_it_keeps_so_that_the_reductions_own_mean_of_it_is_1(reduction: str) -> None:
+    # Answers of 3 and 1 tokens, of which the second failed: over tokens 4 / 1, over means of answers 2 / 1.
+    chosen = divergence("reverse_kl", estimator="k2", weights=TermWeightsConfig(only="failed_answers"))
+    cfg = objective(divergence=chosen, reduction=reduction)
+    batch = make_batch(
+        [("explore", 0, 1.0, [1, 2, 3]), ("explore", 0, 0.0, [4])], logp_sampler=LOGP[:4], logp_reference=LOGP[:4]
+    )
+    weight = credit(batch, cfg, state_of()).term_weights["divergence"].tolist()
+    assert weight == pytest.approx([0, 0, 0, 2 if reduction == "sequence_mean_token_mean" else 4])
+
+
+def test_both_masks_keep_what_both_keep_and_the_reward_wiring_takes_them_too() -> None:
+    both = TermWeightsConfig(importance="soft_or", keep=0.5, only="failed_answers")
+    term = divergence("reverse_kl", wiring="reward", estimator="k1", weights=both)
+    cfg = objective(divergence=term, advantage="none")
+    advantage = credit(two_answers(), cfg, state_of(0.5)).advantage
+    assert isinstance(advantage, Tensor)
+    assert advantage.tolist() == pytest.approx([0, 0, 0, 0, -0.5 * 6 * 0.4, 0])
+
+
+def test_a_batch_without_explored_tokens_is_let_through() -> None:
+    batch = replace(
+        make_batch([("rehearse", -1, None, [1, 2])], logp_reference=LOGP[:2]),
+        entropy_old=ENTROPY[:2],
+        distance={"divergence": DISTANCE[:2]},
+    )
+    assert term_weights_of(batch, importance="soft_or") == [0, 0]
+
+
+def test_what_has_no_meaning_is_refused() -> None:
+    for keep in (0.0, 1.1):
+        with pytest.raises(ValueError, match=r"weights\.keep: must be in \(0, 1\]"):
+            TermWeightsConfig(keep=keep)
+    with pytest.raises(ValueError, match=r"anchor: must be a reference, whose whole distributions importance needs"):
+        divergence(
+            "reverse_kl", estimator="k2", anchor="old", weights=TermWeightsConfig(importance="confidently_wrong")
+        )
+    with pytest.raises(AssertionError, match="needs the entropy the policy had"):
+        term_weights_of(replace(two_answers(), entropy_old=None), importance="entropy")
+    with pytest.raises(AssertionError, match="needs the distance to the anchor"):
+        term_weights_of(replace(two_answers(), distance={}), importance="soft_or")

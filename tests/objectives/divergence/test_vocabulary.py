@@ -1,0 +1,73 @@
+"""Divergences between whole distributions that are no f-divergences: BD-KD's mixture and PLD's list."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from objectives.divergence.distributions import mixed_kl, plackett_luce, vocabulary_values
+from tests.objectives.divergence_settings import POLICY, REFERENCE, kl
+from tests.objectives.random_answers import of
+
+TEACHER = torch.tensor([[2.0, 1.0, 0.0]], dtype=torch.float64)
+STUDENT = torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64)
+DRAWN = torch.zeros(1, dtype=torch.long)
+
+
+def mixed(policy: Tensor, teacher: Tensor, sharpness: float) -> float:
+    return mixed_kl(policy.log()[None], teacher.log()[None], sharpness).item()
+
+
+def test_bd_kd_weighs_both_kls_by_how_much_flatter_the_student_is() -> None:
+    # H = .801819 and 1.029653, so g = sigmoid(-.227834 / .5) = .388014 and
+    # .611986 * .0920328 + .388014 * .0851228 = .0893516.
+    assert mixed(POLICY, REFERENCE, 0.5) == pytest.approx(0.0893516, abs=1e-6)
+    # The other way round g = sigmoid(.455668) = .611986: .388014 * .0851228 + .611986 * .0920328.
+    assert mixed(REFERENCE, POLICY, 0.5) == pytest.approx(0.0893516, abs=1e-6)
+
+
+def test_bd_kd_is_the_forward_kl_for_a_sharper_student_the_reverse_for_a_flatter_and_half_of_both_between() -> None:
+    assert mixed(POLICY, REFERENCE, 1e-3) == pytest.approx(kl(REFERENCE, POLICY).item())
+    assert mixed(REFERENCE, POLICY, 1e-3) == pytest.approx(kl(REFERENCE, POLICY).item())
+    jeffreys = kl(POLICY, REFERENCE) + kl(REFERENCE, POLICY)
+    assert mixed(POLICY, REFERENCE, 1e6) == pytest.approx(jeffreys.item() / 2, rel=1e-5)
+
+
+def test_bd_kds_gradient_is_that_of_both_kls_at_the_weight_held_fixed() -> None:
+    logits = POLICY.log().requires_grad_()
+    cfg = of("bd_kd").divergence
+    value = vocabulary_values(cfg, logits[None], REFERENCE.log()[None], DRAWN).sum()
+    found = torch.autograd.grad(value, logits)[0]
+    p = logits.softmax(0)
+    g = 1 / (1 + math.exp((1.029653 - 0.801819) / cfg.alpha))
+    expected = torch.autograd.grad((1 - g) * kl(REFERENCE, p) + g * kl(p, REFERENCE), logits)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_pld_sums_the_choices_from_what_is_left_weighted_by_the_teacher() -> None:
+    # Best first the student has 0, 1, 0: log(2 + e) - 0 = 1.551445, log(e + 1) - 1 = .313262 and 0, weighted by
+    # softmax(2, 1, 0) = .665241, .244728, .090031: 1.032085 + .076664 = 1.108749.
+    assert plackett_luce(STUDENT, TEACHER).item() == pytest.approx(1.108749, abs=1e-6)
+    cfg = of("pld").divergence
+    assert vocabulary_values(cfg, STUDENT, TEACHER, DRAWN).item() == pytest.approx(1.108749, abs=1e-6)
+
+
+def test_pld_does_not_see_a_constant_added_to_the_logits_and_is_convex_in_them() -> None:
+    torch.testing.assert_close(plackett_luce(STUDENT + 7, TEACHER), plackett_luce(STUDENT, TEACHER))
+    hessian = torch.autograd.functional.hessian(lambda s: plackett_luce(s[None], TEACHER).sum(), STUDENT[0])
+    assert torch.linalg.eigvalsh(hessian).min() > -1e-12
+
+
+def test_pld_with_a_sure_teacher_is_cross_entropy_and_with_an_unsure_one_list_wise_likelihood() -> None:
+    sure = torch.tensor([[80.0, 1.0, 0.0]], dtype=torch.float64)
+    assert plackett_luce(STUDENT, sure).item() == pytest.approx(-STUDENT.log_softmax(-1)[0, 0].item())
+    unsure = torch.tensor([[2e-9, 1e-9, 0.0]], dtype=torch.float64)  # in this order, all but alike
+    assert plackett_luce(STUDENT, unsure).item() == pytest.approx((1.551445 + 0.313262) / 3, abs=1e-6)
+
+
+def test_pld_falls_when_the_student_takes_the_teachers_order() -> None:
+    logits = STUDENT.clone().requires_grad_()
+    slope = torch.autograd.grad(plackett_luce(logits, TEACHER).sum(), logits)[0][0]
+    assert slope[0] < 0 and slope[2] > 0
+    assert plackett_luce(TEACHER, TEACHER) < plackett_luce(STUDENT, TEACHER)

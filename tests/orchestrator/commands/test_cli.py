@@ -1,0 +1,216 @@
+"""The `breadth` command: what a user's mistake is answered with, and what the commands print."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from configs.load import load, presets
+from objectives.coefficient.controllers import term_metric
+from orchestrator.commands.cli import main
+from orchestrator.commands.demo import clear
+from orchestrator.commands.paths import absolute
+from tests.orchestrator.in_process import SMALL
+
+COMMANDS = ("train", "warm-start", "presample", "evaluate", "show-config", "verify", "report", "demo")
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: breadth {command} ")
+
+
+def test_help_lists_every_command_and_an_unknown_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    first_words = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line}
+    assert first_words >= set(COMMANDS)
+    with pytest.raises(SystemExit) as left:
+        main(["trian"])
+    assert left.value.code == 2
+    assert "trian" in capsys.readouterr().err
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line a wrong command is answered with; nothing but it and where the run would have been."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    *before, line = err.splitlines()
+    assert all(said.startswith("run directory ") for said in before)
+    assert line.startswith("breadth: ")
+    return line.removeprefix("breadth: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "beginning"),
+    [
+        ("train stepz=3", "stepz: unknown key (did you mean 'steps'?), got 3"),
+        ("train learner.learning_rat=1", "learner.learning_rat: unknown key (did you mean 'learning_rate'?), got 1"),
+        ("train learner.learning_rate=0", "learner.learning_rate: must be positive, got 0.0"),
+        ("train steps", "override: must read key=value, got 'steps'"),
+        ("train steps=[1", "override: must read key=value with a YAML value, got 'steps=[1'"),
+        ("train --config gone.yaml", "config file: must exist, got 'gone.yaml'"),
+        ("train method=dhp_f", "method: must be one of "),
+        ("train scale=gpu", "scale: must be one of "),
+        ("train --resume name=gone", "name: must be an existing run to resume, got '"),
+        ("train policy.path=gone", "policy.path: must be a directory of a Hugging Face policy, got '"),
+        ("train task.name=countdwon", "task.name: must be one of countdown, "),
+        ("train task.options.nummbers=3", "task.options.nummbers: unknown option (did you mean 'numbers'?), got 3"),
+        ("train task.options.numbers=1", "task.options.numbers: must be between 2 and 8, got 1"),
+        ("train task.verifier=cuontdown", "task.verifier: must be one of "),
+        ("train task.name=dataset task.options.path=gone.jsonl", "task.options.path: must be an existing file"),
+        ("train method=dph_f rehearsal.path=gone.parquet", "rehearsal.path: must be a parquet file made by `breadth "),
+        ("train lag=1 objective.old_policy=learner", "objective.old_policy: must be 'sampler' when lag is above"),
+        ("evaluate evaluate.checkpoints=[a=gone]", "policy.path: must be a directory of a Hugging Face policy, got '"),
+        ("presample", "rehearsal.path: must name the parquet file to write, got ''"),
+        ("warm-start", "warm_start.output: must name the directory to write, got ''"),
+        ("warm-start warm_start.output=.", "warm_start.output: must be new, empty, or a policy to replace, got '"),
+        ("report empty", "RUN: must be a run directory with a metrics.jsonl, got 'empty'"),
+        ("report gone", "RUN: must be a run directory with a metrics.jsonl, got 'gone'"),
+        ("report --evaluation empty", "--evaluation: must be an output directory of `breadth evaluate`, got 'empty'"),
+    ],
+)
+def test_a_mistake_is_answered_with_one_line_that_names_the_field(
+    arguments: str, beginning: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    command, *words = arguments.split()
+    settings = [] if command == "report" else [*SMALL, "steps=1", "monitor.every=0"]
+    assert complaint(capsys, command, *words, *settings).startswith(beginning)
+    assert not list(tmp_path.rglob("metrics.jsonl"))
+
+
+@pytest.mark.parametrize("command", ["train", "presample", "evaluate"])
+def test_a_tokenizer_without_an_end_token_is_refused(
+    command: str, tiny_policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = shutil.copytree(tiny_policy, tmp_path / "policy")
+    settings = json.loads((policy / "tokenizer_config.json").read_text())
+    (policy / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": None}))
+    words = [f"policy.path={policy}", "rehearsal.path=set.parquet"]
+    line = complaint(capsys, command, *SMALL, *words)
+    assert line.startswith("policy.path: its tokenizer must have an EOS token, so that answers can end, got ")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ('{"prompt": "1+1?"}', "has no field 'answer'; its fields are 'prompt'"),
+        ('{"prompt": "1+1?", "answer": ', "is not JSON"),
+        ('{"prompt": "", "answer": 2}', "field 'prompt' must be a non-empty string"),
+    ],
+)
+def test_a_malformed_dataset_row_is_told_with_file_line_and_reason(
+    row: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "2+2?", "answer": 4}\n' + row + "\n")
+    line = complaint(capsys, "train", *SMALL, "task.name=dataset", "task.options.path=rows.jsonl")
+    assert f"rows.jsonl, line 2: {reason}" in line
+
+
+def test_a_run_whose_name_is_taken_is_neither_touched_nor_continued_unasked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "runs" / "taken"
+    run.mkdir(parents=True)
+    (run / "metrics.jsonl").write_text("{}\n")
+    line = complaint(capsys, "train", *SMALL, "name=taken")
+    assert line.startswith("name: must be new (or pass --resume to continue), got 'taken'")
+    assert [path.name for path in run.iterdir()] == ["metrics.jsonl"]
+
+
+def test_show_config_prints_settings_that_load_again_and_the_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["method=dph_f", "scale=cpu", "groups_per_step=8", "sampling.group_size=4", "lag=1", "steps=7"]
+    assert main(["show-config", *settings, "rehearsal.batch=16"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    (tmp_path / "again.yaml").write_text(out)
+    assert load([], "again.yaml") == absolute(load([*settings, "rehearsal.batch=16"]))
+    plan = dict(line[2:].split(": ", 1) for line in out.splitlines() if line.startswith("# "))
+    assert plan["divergence"].startswith(
+        "on stored reference answers: exact gradient of the forward KL, 0 at every token where policy and reference "
+        "agree"
+    )
+    assert plan["coefficient"] == "1, constant"
+    assert plan["trajectories per step"] == "8 prompts x 4 answers = 32 explored, and 16 rehearsed"
+    assert plan["staleness"] == "at most 1 steps; window of (1 + 1) x 8 = 16 prompts"
+    assert plan["policy gradient"] == (
+        "advantage group_zscore; policy / sampler, per token, clipped to [0.8, 1.28], dual clip at 3"
+    )
+    assert plan["optimizer updates"] == "7 steps x 1 = 7"
+    assert plan["methods"] == ", ".join(presets("method"))
+    assert any(name.startswith("placement") for name in plan)
+    assert [path.name for path in tmp_path.iterdir()] == ["again.yaml"], "nothing was started"
+
+
+@pytest.mark.parametrize("method", presets("method"))
+def test_show_config_says_in_words_what_holds_the_policy_for_every_method(
+    method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show-config", f"method={method}"]) == 0
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if line.startswith("# "))
+    terms = load([f"method={method}"]).objective.terms
+    for name in terms:
+        assert "gradient" in said[f"# {term_metric('divergence', name)}"]
+        assert said[f"# {term_metric('coefficient', name)}"]
+    if not terms:
+        assert said["# divergence"].startswith("no ")
+    assert said["# policy gradient"].startswith("advantage ")
+
+
+def test_a_policy_is_made_measured_and_reported_by_three_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = ["hidden_size=32", "layers=1", "heads=1", "intermediate_size=32", "batch=4", "steps=1", "output=made"]
+    assert main(["warm-start", *SMALL, *(f"warm_start.{setting}" for setting in shape)]) == 0
+    assert "wrote " in capsys.readouterr().err
+    evaluation = ["policy.path=made", "evaluate.checkpoints=[random=made]", "evaluate.output=out", "runs=."]
+    assert main(["evaluate", *SMALL, *evaluation]) == 0
+    out, err = capsys.readouterr()
+    assert "random" in out and "pass@1" in out and "pass@4" in out
+    assert "evaluate random: 16 answers" in err
+    assert main(["report", "--evaluation", "out", "--output", "page.html"]) == 0
+    assert "pass@4" in (tmp_path / "page.html").read_text().lower()
+
+
+def test_ctrl_c_is_one_word_and_a_status_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("orchestrator.commands.train.run", interrupted)
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err == "breadth: interrupted\n"
+
+
+def test_settings_may_stand_on_both_sides_of_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "name: must be an existing run" in complaint(capsys, "train", "steps=1", "--resume", "name=never")
+    with pytest.raises(SystemExit):
+        main(["train", "steps=1", "--resume", "--nonsense"])
+
+
+@pytest.mark.parametrize("setting", ["name=..", "learner.learning_rate=.inf", "steps=???"])
+def test_values_that_mean_nothing_are_refused(capsys: pytest.CaptureFixture[str], setting: str) -> None:
+    assert complaint(capsys, "train", setting).startswith(setting.partition("=")[0] + ": ")
+
+
+def test_clearing_an_earlier_demo_leaves_everything_else_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "grpo").mkdir()
+    for name in ("results.json", "report-training.png", "mine.txt"):
+        (tmp_path / name).write_text("")
+    clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -1,0 +1,207 @@
+"""`breadth verify`: a file graded from the shell, whatever its rows hold, and a task's own right answers."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.commands import verify_file
+from orchestrator.commands.cli import main
+from orchestrator.commands.verify_file import parse, read_rows
+
+PROBLEM = {"numbers": [3, 7, 12], "target": 22}
+SLOW = """
+import os, subprocess, time
+
+def verify(answer, problem):
+    if answer == "hang":
+        subprocess.Popen(["sleep", "3600"], start_new_session=True)
+        open(problem["mark"] + str(os.getpid()), "w").close()
+        time.sleep(3600)
+    return len(answer) - 1
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def graded(lines: list[str | bytes], *options: str, verifier: str = "countdown") -> list[dict[str, Any]]:
+    """What the command writes for these lines."""
+    Path("in.jsonl").write_bytes(b"\n".join(x if isinstance(x, bytes) else x.encode() for x in lines))
+    command = ["verify", "--verifier", verifier, "--input", "in.jsonl", "--output", "out.jsonl", "--workers", "1"]
+    assert main([*command, *options]) == 0
+    assert sorted(os.listdir()) == ["in.jsonl", "out.jsonl"]
+    return [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+
+
+def row(answer: Any, **fields: Any) -> str:
+    return json.dumps({"id": "a", **PROBLEM, "answer": answer, **fields})
+
+
+def test_rows_come_out_in_order_one_for_each_line_that_is_not_blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify_file, "ROWS_AHEAD", 7)
+    lines: list[str | bytes] = []
+    for number in range(100):
+        lines += [row("3+7+12" if number % 3 else f"{number}", id=number), *(["", "  \t"] if number % 10 == 0 else [])]
+    records = graded(lines)
+    assert [record["id"] for record in records] == list(range(100))
+    assert [record["reward"] for record in records] == [1.0 if number % 3 else 0.0 for number in range(100)]
+    assert all(list(record) == ["id", "reward", "status", "reason", "seconds"] for record in records)
+    assert all(record["reason"] for record in records if record["status"] == "wrong")
+    assert all(0 < record["seconds"] < 5 for record in records)
+
+
+def test_a_line_that_cannot_be_graded_is_a_row_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify_file, "LINE_LIMIT", 2_000)
+    broken: dict[str | bytes, tuple[Any, str]] = {
+        "{": (None, "is not JSON"),
+        b"\xff\xfe": (None, "is not JSON"),
+        "[" * 1_500: (None, "is not JSON"),
+        '{"id": 1, "answer": NaN}': (None, "is not JSON"),
+        "[]": (None, "must be an object with fields, got a list"),
+        "null": (None, "must be an object with fields, got null"),
+        json.dumps(PROBLEM | {"answer": "1"}): (None, "has no field 'id'"),
+        json.dumps(PROBLEM | {"id": 5}): (5, "has no field 'answer'"),
+        row(None, id="x"): ("x", "field 'answer' must be a string, got null"),
+        row(["1"], id=1.5): (1.5, "field 'answer' must be a string, got a list"),
+        row("1", id=True): (None, "field 'id' must be a string or a number"),
+        row("1", id={"a": 1}): (None, "field 'id' must be a string or a number"),
+        '{"id": 1e999, "answer": "1"}': (None, "field 'id' must be a string or a number"),
+        row("1", id="y", target="22"): ("y", "must have integer numbers"),
+        row("9" * 3_000): (None, "above 2000"),
+    }
+    records = graded([*broken, row("3+7+12", id="\ud800")])
+    for number, (record, (row_id, reason)) in enumerate(zip(records, broken.values(), strict=False), start=1):
+        assert (record["id"], record["reward"], record["status"]) == (row_id, None, "grader_error")
+        assert record["reason"].startswith(f"line {number}: ")
+        assert reason in record["reason"]
+    assert len(records) == len(broken) + 1
+    assert (records[-1]["id"], records[-1]["status"]) == ("\ud800", "correct")
+
+
+@pytest.mark.parametrize(
+    ("verifier", "good", "bad"),
+    [
+        ("math", {"gold": 5}, {"gold": [5]}),
+        ("math", {"gold": "5"}, {"gold": None}),
+        ("sql", {"schema_sql": "x", "gold_sql": "y", "extra_dbs": []}, {"schema_sql": "x"}),
+        ("code", {"kind": "assert", "tests": "assert 1"}, {"kind": "assert", "tests": {}}),
+        ("code", {"kind": "stdio", "tests": []}, {"kind": 1, "tests": []}),
+        ("package.module:function", {}, {"answer": 1}),
+    ],
+)
+def test_what_a_row_must_hold_depends_on_its_verifier(verifier: str, good: dict[str, Any], bad: dict[str, Any]) -> None:
+    accepted = parse(json.dumps({"id": 1, "answer": "a", **good}).encode(), 1, verifier)
+    assert accepted.problem == ({"answer": good["gold"]} if verifier == "math" else good)
+    assert accepted.answer == "a"
+    assert parse(json.dumps({"id": 1, "answer": "a", **bad}).encode(), 1, verifier).refusal
+
+
+def test_a_file_may_begin_with_a_byte_order_mark_and_end_without_a_newline() -> None:
+    rows = list(read_rows(io.BytesIO(b'\xef\xbb\xbf{"id": 1, "answer": "a"}\r\n{"id": 2, "answer": "b"}'), "countdown"))
+    assert [(r.id, r.refusal) for r in rows] == [(1, ""), (2, "")]
+
+
+def test_a_verifier_of_ones_own_grades_a_file_and_is_bounded_by_the_deadline(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("module")
+    (elsewhere / "own_reward.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(str(elsewhere))
+    lines: list[str | bytes] = [row(answer, mark=str(elsewhere / "mark")) for answer in ("", "a", "ab", "hang", "ab")]
+    records = graded(lines, "--timeout-s", "0.5", verifier="own_reward:verify")
+    assert [(r["reward"], r["status"]) for r in records] == [
+        (-1.0, "wrong"),
+        (0.0, "wrong"),
+        (1.0, "correct"),
+        (0.0, "timeout"),
+        (1.0, "correct"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--verifier countdown --output out", "--input: must name a jsonl file, got nothing"),
+        ("--verifier countdown --input in", "--output: must name a jsonl file, got nothing"),
+        ("--verifier countdown --input gone --output out", "--input: must be an existing file, got 'gone'"),
+        ("--verifier countdown --input in --output gone/out", "--output: must be a file in an existing directory"),
+        ("--verifier countdown --input in --output .", "--output: must be a file in an existing directory"),
+        (
+            "--verifier coutdown --input in --output out",
+            "--verifier: must be one of countdown, math, sql, code, scratchpad_sum or",
+        ),
+        ("--verifier countdown --input in --output out --workers 0", "--workers: must be positive, got 0"),
+        ("--verifier countdown --input in --output out --timeout-s nan", "--timeout-s: must be positive, got nan"),
+        ("--verifier countdown --input in --output out seed=1", "override: must stand with --task, got 'seed=1'"),
+        ("--task coutdown", "task.name: must be one of countdown"),
+        ("--task countdown --count 0", "--count: must be positive, got 0"),
+        ("--task countdown task.options.nummers=3", "task.options.nummers: unknown option"),
+    ],
+)
+def test_a_mistake_is_answered_with_one_line(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in").write_text("")
+    assert main(["verify", *words.split()]) == 2
+    assert capsys.readouterr().err.startswith(f"breadth: {said}")
+    assert os.listdir() == ["in"]
+
+
+def test_a_task_is_held_against_its_own_right_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--task", "countdown", "--count", "30", "--workers", "1"]) == 0
+    assert "30 of 30 right answers of countdown are judged correct" in capsys.readouterr().err
+
+
+def test_right_answers_that_a_verifier_refuses_are_listed_and_fail_the_command(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("module")
+    (elsewhere / "picky_reward.py").write_text("def verify(answer, problem):\n    return '-' not in answer\n")
+    monkeypatch.syspath_prepend(str(elsewhere))
+    words = ("task.verifier=picky_reward:verify", "seed=1")
+    assert main(["verify", "--task", "countdown", "--count", "30", "--workers", "1", *words]) == 1
+    *listed, last = capsys.readouterr().err.splitlines()
+    assert listed[0].startswith("countdown/train/")
+    assert all(": wrong (" in line and "-" in line for line in listed)
+    assert last == f"{30 - len(listed)} of 30 right answers of countdown are judged correct"
+
+
+def test_an_interrupted_command_leaves_no_output_and_no_process(tmp_path: Path) -> None:
+    (tmp_path / "own_reward.py").write_text(SLOW)
+    mark = tmp_path / "mark"
+    Path("in.jsonl").write_text("".join(row("hang", id=i, mark=str(mark)) + "\n" for i in range(4)))
+    words = ["--verifier", "own_reward:verify", "--input", "in.jsonl", "--output", "out.jsonl", "--workers", "2"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(tmp_path)])}
+    program = [sys.executable, "-m", "orchestrator.commands.cli", "verify", *words, "--timeout-s", "600"]
+    with subprocess.Popen(program, env=environment, stderr=subprocess.PIPE) as command:
+        until = time.monotonic() + 30
+        while len(marks := list(tmp_path.glob("mark*"))) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        below = descendants(command.pid)
+        assert len(below) == 6  # two keepers, two workers, two of theirs in sessions of their own
+        command.send_signal(signal.SIGINT)
+        assert command.wait(30) == 130
+    assert {int(m.name.removeprefix("mark")) for m in marks} <= below
+    assert not any(Path(f"/proc/{pid}").exists() for pid in below)
+    assert not list(tmp_path.glob("out*"))
+
+
+def descendants(ancestor: int) -> set[int]:
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = {ancestor}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {ancestor}

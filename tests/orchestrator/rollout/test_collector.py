@@ -1,0 +1,244 @@
+"""Collector: the right prompts, in order, never further ahead than the window."""
+
+import asyncio
+from collections.abc import Container
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from configs.config import Config
+from configs.load import load
+from orchestrator.rollout.collector import Collector, Stopped
+from orchestrator.rollout.rollouts import Rollouts
+from tests.orchestrator.fake_roles import ToldGenerator, ToldGrader, prompt, run
+from trajectories.trajectory import Group, Prompt
+
+LIMIT = 8
+"""Tokens of the longest prompt taken; one token is one character here."""
+
+
+class Stream:
+    """Prompts whose text is too long at the positions named, or from one on."""
+
+    def __init__(self, long: Container[int] = ()) -> None:
+        self.long = long
+
+    def prompt(self, position: int) -> Prompt:
+        return prompt(position, "x" * (LIMIT + (position in self.long)))
+
+    def heldout(self, count: int) -> list[Prompt]:
+        raise NotImplementedError
+
+    def demonstration(self, position: int) -> tuple[Prompt, str]:
+        raise NotImplementedError
+
+
+def settings(lag: int = 0, per_step: int = 2) -> Config:
+    size = ["sampling.group_size=2", f"sampling.max_prompt_tokens={LIMIT}"]
+    return load([f"lag={lag}", f"groups_per_step={per_step}", *size])
+
+
+@asynccontextmanager
+async def collecting(
+    generator: ToldGenerator,
+    cfg: Config,
+    *,
+    long: Container[int] = (),
+    groups_left: int = 1000,
+    position: int = 0,
+    excluded: Container[str] = (),
+    grader: ToldGrader | None = None,
+) -> Any:
+    async with Rollouts([generator], [grader or ToldGrader()], 20.0) as rollouts:
+        collector = Collector(
+            cfg,
+            Stream(long),
+            lambda text: [ord(character) for character in text],
+            rollouts,
+            position=position,
+            groups_left=groups_left,
+            excluded=excluded,
+        )
+        async with collector:
+            yield collector
+
+
+def positions(groups: list[Group]) -> list[int]:
+    return [group.prompt.position for group in groups]
+
+
+def test_groups_come_in_the_order_of_their_prompts_whatever_finishes_first() -> None:
+    async def body() -> None:
+        generator = ToldGenerator()
+        async with collecting(generator, settings(), position=7) as collector:
+            waiting = asyncio.create_task(collector.take(2))
+            while generator.keys != ["train/7", "train/8"]:
+                await asyncio.sleep(0)
+            generator.finish("train/8", 0, 1)
+            await asyncio.sleep(0.05)
+            assert not waiting.done(), "the oldest is still on its way"
+            generator.finish("train/7", 1, 0)
+            groups = await waiting
+            assert positions(groups) == [7, 8]
+            assert [len(group.trajectories) for group in groups] == [2, 2]
+
+    run(body())
+
+
+def test_prompts_too_long_or_rehearsed_are_skipped_and_counted() -> None:
+    async def body() -> None:
+        generator = ToldGenerator(at_once=True)
+        rehearsed = {"toy/1", "toy/4", "toy/5"}
+        async with collecting(generator, settings(), long={0, 2, 5}, excluded=rehearsed) as collector:
+            groups = await collector.take(2)
+            assert positions(groups) == [3, 6]
+            assert collector.stats() == {"skipped_prompts/too_long": 3.0, "skipped_prompts/rehearsed": 2.0}
+            collector.release(groups)
+            assert positions(await collector.take(2)) == [7, 8]
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    "unusable",
+    [{"long": range(10**9)}, {"excluded": {f"toy/{p}" for p in range(20_000)}}],
+    ids=["too long", "rehearsed"],
+)
+def test_prompts_that_can_never_be_used_are_an_error_and_not_a_hang(unusable: dict[str, Any]) -> None:
+    async def body() -> None:
+        generator = ToldGenerator(at_once=True)
+        async with collecting(generator, settings(), **unusable) as collector:
+            with pytest.raises(ValueError, match=r"^task: 10000 successive prompts could not be used .* got \{"):
+                await collector.take(2)
+            assert generator.submissions == []
+
+    run(body())
+
+
+def test_where_usable_prompts_end_the_groups_before_are_still_handed_over() -> None:
+    async def body() -> None:
+        generator = ToldGenerator(at_once=True)
+        async with collecting(generator, settings(lag=1), long=range(4, 10**9)) as collector:
+            groups = await collector.take(2)
+            collector.release(groups)
+            assert positions(await collector.take(2)) == [2, 3]
+            with pytest.raises(ValueError, match="successive prompts"):
+                await collector.take(2)
+
+    run(body())
+
+
+@pytest.mark.parametrize("lag", [0, 1, 2])
+def test_groups_are_lag_steps_old_once_the_window_is_full_and_never_older(lag: int) -> None:
+    steps, per_step = 7, 3
+
+    async def body() -> None:
+        generator = ToldGenerator(at_once=True)
+        seen: list[int] = []
+        cfg = settings(lag, per_step)
+        async with collecting(generator, cfg, groups_left=steps * per_step) as collector:
+            for step in range(steps):
+                groups = await collector.take(per_step)
+                seen += positions(groups)
+                ages = {step - t.first_version for group in groups for t in group.trajectories}
+                assert ages == {min(step, lag)}
+                await asyncio.sleep(0.01)  # the learner works, new weights are published
+                generator.version = step + 1
+                collector.release(groups)
+        assert seen == list(range(steps * per_step))
+        sizes = [len(jobs) for jobs in generator.submissions]
+        assert sizes == [(lag + 1) * per_step, *[per_step] * (steps - lag - 1)], "one submission for each release"
+
+    run(body())
+
+
+def test_nothing_is_admitted_before_its_slot_is_released() -> None:
+    async def body() -> None:
+        generator = ToldGenerator(at_once=True)
+        async with collecting(generator, settings(lag=1, per_step=2)) as collector:
+            groups = await collector.take(2)
+            await asyncio.sleep(0.05)
+            assert len(generator.keys) == 4
+            collector.release(groups)
+            assert positions(await collector.take(2)) == [2, 3]
+            await asyncio.sleep(0.05)
+            assert len(generator.keys) == 6
+
+    run(body())
+
+
+@pytest.mark.parametrize(("groups_left", "submitted"), [(3, [3]), (4, [4]), (5, [4, 1])])
+def test_no_more_groups_are_admitted_than_the_run_has_left(groups_left: int, submitted: list[int]) -> None:
+    async def body() -> None:
+        generator = ToldGenerator(at_once=True)
+        async with collecting(generator, settings(lag=1), groups_left=groups_left) as collector:
+            taken = 0
+            while taken < groups_left:
+                groups = await collector.take(min(2, groups_left - taken))
+                taken += len(groups)
+                collector.release(groups)
+        assert [len(jobs) for jobs in generator.submissions] == submitted
+
+    run(body())
+
+
+def test_a_failure_in_the_background_ends_a_take_that_waits_and_every_later_one() -> None:
+    async def body() -> None:
+        generator = ToldGenerator()
+        async with collecting(generator, settings()) as collector:
+            waiting = asyncio.create_task(collector.take(2))
+            await asyncio.sleep(0.02)
+            generator.error = RuntimeError("the engine broke")
+            for take in (waiting, collector.take(2)):
+                with pytest.raises(RuntimeError, match="the engine broke"):
+                    await asyncio.wait_for(take, 10)
+
+    run(body())
+
+
+def test_a_failing_grader_surfaces_in_take() -> None:
+    def judge(task: Any) -> Any:
+        raise RuntimeError("the grader broke")
+
+    async def body() -> None:
+        async with collecting(ToldGenerator(at_once=True), settings(), grader=ToldGrader(judge)) as collector:
+            with pytest.raises(RuntimeError, match="the grader broke"):
+                await asyncio.wait_for(collector.take(2), 10)
+
+    run(body())
+
+
+def test_stop_ends_a_take_that_waits_but_complete_groups_are_still_handed_over() -> None:
+    async def body() -> None:
+        generator = ToldGenerator()
+        async with collecting(generator, settings(lag=1)) as collector:
+            waiting = asyncio.create_task(collector.take(2))
+            while not generator.keys:
+                await asyncio.sleep(0)
+            collector.stop()
+            with pytest.raises(Stopped):
+                await asyncio.wait_for(waiting, 10)
+            for key in generator.keys[:2]:
+                generator.finish(key, 0, 1)
+            while not collector.window.ready(2):
+                await asyncio.sleep(0.001)
+            assert positions(await collector.take(2)) == [0, 1]
+            with pytest.raises(Stopped):
+                await asyncio.wait_for(collector.take(2), 10)
+
+    run(body())
+
+
+def test_leaving_ends_every_task_with_groups_still_on_their_way() -> None:
+    async def body() -> None:
+        before = asyncio.all_tasks()
+        generator = ToldGenerator()
+        async with collecting(generator, settings()) as collector:
+            while not generator.keys:
+                await asyncio.sleep(0)
+            assert asyncio.all_tasks() > before
+            assert collector.window.resume_position == 0
+        assert asyncio.all_tasks() == before
+
+    run(body())

@@ -1,0 +1,74 @@
+"""DAPO's dynamic sampling: groups without a signal make room for fresh prompts, and never without end."""
+
+from collections.abc import Callable
+
+from actors.contracts import GradeTask
+from configs.config import Config
+from configs.load import load
+from tests.orchestrator.fake_roles import ToldGenerator, ToldGrader, run
+from tests.orchestrator.rollout.test_collector import collecting, positions
+from trajectories.trajectory import Grade
+
+
+def settings(refills: int) -> Config:
+    size = ["groups_per_step=2", "sampling.group_size=2", "sampling.max_prompt_tokens=8"]
+    return load([*size, f"sampling.max_refills={refills}"])
+
+
+def judge(has_signal: Callable[[int], bool]) -> ToldGrader:
+    """Rewards 0 and 1 where there is a signal, else 1 and 1."""
+
+    def grade(task: GradeTask) -> Grade:
+        first = task.answer.endswith("/0") and has_signal(task.problem["place"])
+        return Grade(reward=0.0 if first else 1.0, status="correct")
+
+    return ToldGrader(grade)
+
+
+def test_groups_whose_rewards_are_equal_are_replaced_in_rounds_and_order_is_kept() -> None:
+    async def body() -> None:
+        generator = ToldGenerator(at_once=True)
+        grader = judge(lambda position: position % 3 == 0)
+        async with collecting(generator, settings(10), grader=grader) as collector:
+            groups = await collector.take(2)
+            assert positions(groups) == [0, 3]
+            assert [len(jobs) for jobs in generator.submissions] == [2, 1, 1]
+            assert collector.stats()["dropped_groups"] == 2.0
+            collector.release(groups)
+            assert positions(await collector.take(2)) == [6, 9]
+
+    run(body())
+
+
+def test_a_step_replaces_at_most_so_many_groups_and_then_takes_what_there_is() -> None:
+    async def body() -> None:
+        generator = ToldGenerator(at_once=True)
+        async with collecting(generator, settings(3), grader=judge(lambda _: False)) as collector:
+            groups = await collector.take(2)
+            assert positions(groups) == [6, 7], "2 groups a step, 3 times over"
+            collector.release(groups)
+            assert positions(await collector.take(2)) == [14, 15], "the next step may replace as many again"
+
+    run(body())
+
+
+def test_replaced_groups_do_not_shorten_the_run() -> None:
+    async def body() -> None:
+        generator = ToldGenerator(at_once=True)
+        grader = judge(lambda position: position >= 2)
+        async with collecting(generator, settings(10), grader=grader, groups_left=4) as collector:
+            groups = await collector.take(2)
+            collector.release(groups)
+            assert positions([*groups, *await collector.take(2)]) == [2, 3, 4, 5]
+
+    run(body())
+
+
+def test_without_refills_every_group_is_used() -> None:
+    async def body() -> None:
+        generator = ToldGenerator(at_once=True)
+        async with collecting(generator, settings(0), grader=judge(lambda _: False)) as collector:
+            assert positions(await collector.take(2)) == [0, 1]
+            assert "dropped_groups" not in collector.stats()
+
+    run(body())

@@ -1,0 +1,152 @@
+"""Presampling: which answers of the reference are kept, and that every prompt is accounted for."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from actors.reference import References
+from configs.learner import LearnerConfig
+from orchestrator.rollout.rollouts import answer_seed
+from orchestrator.stored.presample import Tally, presample
+from tasks.registry import build
+from tests.orchestrator.in_process import config
+from tests.orchestrator.toy_verifiers import even
+from trajectories.batch import pack
+from trajectories.rehearsal import read
+from trajectories.trajectory import Trajectory
+
+PROMPTS = 12
+SIZE = (f"rehearsal.prompts={PROMPTS}", "rehearsal.answers=4", "task.verifier=toy_verifiers:even")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toy_verifiers_in_reach() -> Iterator[None]:
+    """The grader's workers import them by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        yield
+
+
+def sample(policy: Path, folder: Path, *overrides: str) -> tuple[Tally, list[Trajectory]]:
+    cfg = config(policy, folder, *SIZE, *overrides)
+    path = folder / "rehearsal.parquet"
+    tally = asyncio.run(presample(cfg, path, lambda done, total: None))
+    kept = list(read(path, batch=1, seed=0).trajectories)
+    assert tally.kept == len(kept)
+    assert tally.prompts == PROMPTS
+    return tally, kept
+
+
+def rows(kept: list[Trajectory]) -> list[tuple[str, str, int]]:
+    return [(t.key, t.text, t.seed) for t in kept]
+
+
+@pytest.fixture(scope="module")
+def all_correct(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tally, list[Trajectory]]:
+    """Every correct answer: the set all others are measured against."""
+    return sample(tiny_policy, tmp_path_factory.mktemp("all"), "rehearsal.keep=all_correct", "rehearsal.threshold=1")
+
+
+def test_all_correct_keeps_the_correct_ones_among_the_k(all_correct: tuple[Tally, list[Trajectory]]) -> None:
+    tally, kept = all_correct
+    assert all(even(t.text, {}) == 1.0 and t.reward == 1.0 for t in kept)
+    assert 0 < len(kept) < 4 * PROMPTS, "some are wrong, some are right"
+    assert {t.sample_index for t in kept} <= set(range(4))
+    assert tally == Tally(prompts=PROMPTS, mastered=len({t.prompt_id for t in kept}), kept=len(kept))
+    for t in kept:
+        position = t.prompt_id.rpartition("/")[2]
+        assert t.seed == answer_seed(0, f"presample/{position}", t.sample_index)
+
+
+@pytest.mark.parametrize("threshold", [3, 4])
+def test_a_prompt_is_mastered_from_the_threshold_on(
+    threshold: int, all_correct: tuple[Tally, list[Trajectory]], tiny_policy: Path, tmp_path: Path
+) -> None:
+    counts = Counter(t.prompt_id for t in all_correct[1])
+    mastered = [t for t in all_correct[1] if counts[t.prompt_id] >= threshold]
+    tally, kept = sample(tiny_policy, tmp_path, "rehearsal.keep=all_correct", f"rehearsal.threshold={threshold}")
+    assert rows(kept) == rows(mastered)
+    assert tally.mastered == sum(count >= threshold for count in counts.values())
+
+
+def test_one_fresh_keeps_a_new_answer_of_each_mastered_prompt_only_if_it_is_correct(
+    all_correct: tuple[Tally, list[Trajectory]], tiny_policy: Path, tmp_path: Path
+) -> None:
+    tally, kept = sample(tiny_policy, tmp_path, "rehearsal.keep=one_fresh", "rehearsal.threshold=1")
+    mastered = {t.prompt_id for t in all_correct[1]}
+    assert tally.mastered == len(mastered)
+    assert tally.kept == tally.mastered - tally.fresh_wrong
+    assert tally.fresh_wrong > 0, "a fresh answer was not chosen for being correct"
+    assert len({t.prompt_id for t in kept}) == len(kept)
+    assert {t.prompt_id for t in kept} < mastered
+    for t in kept:
+        assert even(t.text, {}) == 1.0
+        assert t.seed == answer_seed(0, f"presample-fresh/{t.prompt_id.rpartition('/')[2]}", 0)
+
+
+@pytest.mark.parametrize("keep", ["one_fresh", "all_correct"])
+def test_answers_without_a_verdict_are_counted_and_never_taken_for_right_or_wrong(
+    keep: str, tiny_policy: Path, tmp_path: Path
+) -> None:
+    overrides = ("task.verifier=toy_verifiers:even_or_fails", "rehearsal.threshold=1", f"rehearsal.keep={keep}")
+    tally, kept = sample(tiny_policy, tmp_path, *overrides)
+    assert all(sum(map(ord, t.text)) % 6 in (2, 4) for t in kept)
+    assert tally.ungraded > 0
+    if keep == "one_fresh":
+        fresh_ungraded = tally.mastered - tally.fresh_wrong - tally.kept
+        assert 0 < fresh_ungraded < tally.ungraded
+        assert tally.fresh_wrong > 0
+
+
+def test_prompts_too_long_are_left_out_and_counted(tiny_policy: Path, tmp_path: Path) -> None:
+    overrides = ("sampling.max_prompt_tokens=10", "rehearsal.keep=all_correct", "rehearsal.threshold=1")
+    tally, kept = sample(tiny_policy, tmp_path, *overrides)
+    source = build(config(tiny_policy, tmp_path, *SIZE).task, 0)
+    texts = [source.prompt(position).text for position in range(PROMPTS)]
+    assert 0 < tally.too_long == sum(len(text) > 10 for text in texts) < PROMPTS
+    assert tally.mastered <= PROMPTS - tally.too_long
+    assert all(int(np.argmax(t.mask)) <= 10 for t in kept)
+
+
+def test_the_answers_do_not_depend_on_how_many_prompts_are_asked_at_a_time(
+    all_correct: tuple[Tally, list[Trajectory]], tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.stored.presample.PROMPTS_AT_A_TIME", 5)
+    seen: list[tuple[int, int]] = []
+    cfg = config(tiny_policy, tmp_path, *SIZE, "rehearsal.keep=all_correct", "rehearsal.threshold=1")
+    path = tmp_path / "rehearsal.parquet"
+    tally = asyncio.run(presample(cfg, path, lambda done, total: seen.append((done, total))))
+    assert seen == [(5, 12), (10, 12), (12, 12)]
+    assert tally == all_correct[0]
+    assert rows(list(read(path, 1, 0).trajectories)) == rows(all_correct[1])
+
+
+def test_the_reference_answers_and_its_log_probs_are_stored(
+    tiny_policy: Path, other_policy: Path, tmp_path: Path
+) -> None:
+    overrides = (f"reference_path={other_policy}", "rehearsal.keep=all_correct", "rehearsal.threshold=1")
+    _, kept = sample(tiny_policy, tmp_path, *overrides)
+    batch = pack([], kept)
+    # A rehearsed answer keeps its stored log-probs, so the reference is asked as if the answers were explored.
+    batch.route.zero_()
+    reference = References(
+        {"reference": {str(other_policy): 1.0}}, config=LearnerConfig(), dtype="float32", temperature=1.0, device="cpu"
+    )
+    stored = batch.logp_reference
+    scored = reference.score(batch).logp_reference
+    assert stored is not None and scored is not None
+    torch.testing.assert_close(stored[batch.mask], scored[batch.mask], rtol=0, atol=1e-4)
+    assert float(stored[batch.mask].mean()) < -0.1
+
+
+def test_where_nothing_can_be_kept_the_tally_is_told_and_nothing_is_written(tiny_policy: Path, tmp_path: Path) -> None:
+    cfg = config(tiny_policy, tmp_path, *SIZE, "task.verifier=toy_verifiers:never", "rehearsal.threshold=1")
+    path = tmp_path / "rehearsal.parquet"
+    with pytest.raises(ValueError, match=r"^rehearsal: the reference must master some prompts, got 0 answers kept"):
+        asyncio.run(presample(cfg, path, lambda done, total: None))
+    assert not path.exists()

@@ -1,0 +1,107 @@
+"""Replay: which right answers a run replays, and that it weighs several objectives the same after a resume."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from configs.config import Config
+from orchestrator.rollout.encoding import answer_encoder
+from orchestrator.stored.replay import load_replay
+from rewards.arithmetic.countdown import verify
+from tasks.registry import build
+from tests.orchestrator.test_train import config, numbers, train
+
+PARTS = "[{name: countdown, label: small, weight: 3}, {name: countdown, label: large, options: {numbers: 4}}]"
+RECAP = ("method=recap", "replay.batch=3")
+
+
+def rows(folder: Path, count: int) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"{i}?", "answer": f"right {i}"}) + "\n" for i in range(count)))
+    return path
+
+
+def test_without_a_task_the_runs_own_right_answers_are_replayed_and_not_those_of_explored_prompts(
+    tmp_path: Path,
+) -> None:
+    cfg = config(tmp_path, "method=recap", "replay.batch=8")
+    replay, explored = load_replay(cfg), build(cfg.task, cfg.seed)
+    answers = [answer for step in range(4) for answer in replay.at(step)]
+    assert len(answers) == 32
+    problems = [replay.source.prompt(place).problem for place in range(32)]
+    assert [verify(t.text, problem).status for t, problem in zip(answers, problems, strict=True)] == ["correct"] * 32
+    assert len({t.text for t in answers}) > 16
+    assert sum(explored.prompt(place).problem in problems for place in range(32)) < 4
+    for t in answers:
+        assert (t.route, t.grade, t.logp_reference) == ("replay", None, None)
+        assert t.tokens[t.mask].tolist() == answer_encoder(cfg.policy)(t.text)
+
+
+def test_the_answers_of_a_step_are_a_function_of_seed_and_step(tmp_path: Path) -> None:
+    def texts(step: int, *overrides: str) -> list[str]:
+        return [t.text for t in load_replay(config(tmp_path, *RECAP, *overrides)).at(step)]
+
+    assert texts(7) == texts(7)
+    assert texts(7) != texts(8)
+    assert texts(7) != texts(7, "seed=1")
+
+
+def from_rows(folder: Path, path: Path, *more: str) -> Config:
+    return config(folder, *RECAP, "replay.task=dataset", f"replay.options={{path: {path}}}", *more)
+
+
+def test_rows_of_a_file_are_replayed_once_in_every_pass_and_long_ones_are_left_out(tmp_path: Path) -> None:
+    path = rows(tmp_path, 40)
+    replay = load_replay(from_rows(tmp_path, path))
+    train_rows = len(replay.source._train)  # type: ignore[attr-defined]
+    texts = [replay.source.demonstration(place)[1] for place in range(train_rows)]
+    assert len(set(texts)) == train_rows > 30
+    [answer, *_] = replay.at(0)
+    end = answer.tokens[answer.mask].tolist()[-1]
+    assert bytes(answer.text, "utf-8").startswith(b"right ")
+    assert end == answer_encoder(from_rows(tmp_path, path).policy)("")[-1]
+    # "7?" and "right 7" with an end are 10 tokens, "17?" and "right 17" 12: where 11 fit, one digit is left
+    short = load_replay(
+        from_rows(tmp_path, path, "replay.batch=100", "sampling.max_prompt_tokens=3", "sampling.max_new_tokens=8")
+    )
+    kept = short.at(0)
+    assert 0 < len(kept) < 100
+    assert all(len(t.text) == 7 for t in kept)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["replay.task=unheard"], r"^replay\.task: must be one of countdown"),
+        (["replay.task=dataset", "replay.options={path: gone.jsonl}"], r"^replay\.options\.path: "),
+        (["replay.task=dataset", "replay.options={pth: gone.jsonl}"], r"^replay\.options\.pth: unknown option"),
+        (["sampling.max_new_tokens=1", "sampling.max_prompt_tokens=3"], r"^sampling\.max_new_tokens: must leave room"),
+    ],
+)
+def test_answers_that_cannot_be_had_are_refused_before_anything_starts(
+    tmp_path: Path, overrides: list[str], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        train(config(tmp_path, *RECAP, *overrides))
+
+
+def test_domains_and_replay_are_weighed_in_one_run_that_goes_on_where_it_was(tmp_path: Path) -> None:
+    mixture = ("task.name=mixture", f"task.options.parts={PARTS}")
+    steps = ("name=mixed", "steps=6", "checkpoint.every=4", "checkpoint.keep_last=2", "objective.recap.window=2")
+    cfg = config(tmp_path, *RECAP, *mixture, *steps, "objective.recap.temperature=0.5")
+    whole = train(cfg)
+    names = ("small", "large", "replay")
+    for record in whole:
+        assert record["replayed"] == 3
+        assert record["replay_loss"] > 0
+        shares = {"small": 0.75, "large": 0.25}  # of the prompts, and every answer was graded
+        assert record["reward"] == pytest.approx(sum(w * record[f"reward/{name}"] for name, w in shares.items()))
+        found = [record[f"recap_weight/{name}"] for name in names] if record["step"] > 1 else [1.0] * 3
+        assert sum(found) == pytest.approx(3)
+        assert (found == [1.0] * 3) == (record["step"] <= 4), "2 W = 4 values come from as many steps"
+        assert record["coefficient/replay"] == found[2]
+    shutil.rmtree(tmp_path / "mixed" / "checkpoints" / "step-000006")
+    resumed = train(cfg, resume=True)
+    assert numbers(resumed) == numbers(whole)

@@ -1,0 +1,124 @@
+"""The breadth monitor: the same prompts and seeds at every measurement, compared with the run's own base."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.contracts import GradeTask
+from actors.local import LocalReference
+from actors.reference import References
+from configs.learner import LearnerConfig
+from configs.load import load
+from orchestrator.rollout.rollouts import Rollouts
+from orchestrator.watch.logbook import measurement_path
+from orchestrator.watch.monitor import HeldOut, Monitor, score_by_base
+from tests.orchestrator.fake_roles import ToldGenerator, ToldGrader, prompt, run
+from trajectories.trajectory import Grade, Group, Prompt, Trajectory
+
+
+class Stream:
+    def prompt(self, position: int) -> Prompt:
+        raise NotImplementedError
+
+    def heldout(self, count: int) -> list[Prompt]:
+        return [prompt(position, "x" * (3 + position)) for position in range(count)]
+
+    def demonstration(self, position: int) -> tuple[Prompt, str]:
+        raise NotImplementedError
+
+
+def heldout(rollouts: Rollouts, *overrides: str) -> HeldOut:
+    small = ("task.heldout_prompts=3", "monitor.answers=2", "monitor.ks=[1,2]", "sampling.max_prompt_tokens=8")
+    return HeldOut(load([*small, *overrides]), Stream(), lambda text: list(map(ord, text)), rollouts)
+
+
+def solves(*positions: int) -> ToldGrader:
+    def judge(task: GradeTask) -> Grade:
+        solved = task.problem["place"] in positions
+        return Grade(reward=float(solved), status="correct" if solved else "wrong")
+
+    return ToldGrader(judge)
+
+
+def test_every_measurement_asks_the_same_prompts_with_the_same_seeds() -> None:
+    async def body() -> None:
+        generator = ToldGenerator(at_once=True)
+        async with Rollouts([generator], [solves(0)], 20.0) as rollouts:
+            for _ in range(2):
+                groups = await heldout(rollouts).answer(2, 1.0)
+                assert [len(group.trajectories) for group in groups] == [2, 2, 2]
+        first, second = generator.submissions
+        assert [(job.key, job.seeds) for job in first] == [(job.key, job.seeds) for job in second]
+
+    run(body())
+
+
+def test_a_heldout_prompt_that_is_too_long_is_named_before_anything_is_generated() -> None:
+    async def body() -> None:
+        generator = ToldGenerator(at_once=True)
+        async with Rollouts([generator], [solves()], 20.0) as rollouts:
+            with pytest.raises(ValueError, match=r"^sampling\.max_prompt_tokens: .* \(5 tokens\), got 4"):
+                await heldout(rollouts, "sampling.max_prompt_tokens=4").answer(2, 1.0)
+        assert generator.submissions == []
+
+    run(body())
+
+
+def test_what_step_0_solved_is_the_base_of_retention_and_expansion(tmp_path: Path) -> None:
+    async def measured(step: int, grader: ToldGrader) -> dict[str, float]:
+        async with Rollouts([ToldGenerator(at_once=True)], [grader], 20.0) as rollouts:
+            summary, measurement = await Monitor(heldout(rollouts), None, tmp_path).measure(step)
+        path = measurement_path(tmp_path, step)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(measurement.to_json())
+        return {name: interval.value for name, interval in summary.items()}
+
+    async def body() -> None:
+        base = await measured(0, solves(0, 1))
+        assert (base["pass@1"], base["retention"], base["expansion"]) == (pytest.approx(2 / 3), 1.0, 0.0)
+        later = await measured(20, solves(1, 2))
+        assert (later["pass@1"], later["retention"], later["expansion"]) == (pytest.approx(2 / 3), 0.5, 1.0)
+        assert "kl_to_base" not in later
+
+    run(body())
+
+
+def test_answers_without_a_verdict_count_for_the_kl_to_the_base(tiny_policy: Path) -> None:
+    def answer(index: int, reward: float | None) -> Trajectory:
+        tokens = np.array([5, 6, 70 + index, 80, 90], dtype=np.int32)
+        return Trajectory(
+            prompt_id="toy/0",
+            sample_index=index,
+            tokens=tokens,
+            mask=np.array([False, False, True, True, True]),
+            logp_sampler=np.zeros(5, dtype=np.float32),
+            first_version=0,
+            last_version=0,
+            finish_reason="length",
+            seed=index,
+            text="",
+            grade=Grade(reward=reward, status="wrong" if reward is not None else "grader_error"),
+        )
+
+    def scores(*answers: Trajectory) -> list[Any]:
+        groups = asyncio.run(score_by_base([Group(prompt=prompt(0), trajectories=answers)], base))
+        return [t.logp_reference for group in groups for t in group.trajectories]
+
+    base = LocalReference(
+        References(
+            {"reference": {str(tiny_policy): 1.0}},
+            config=LearnerConfig(),
+            dtype="float32",
+            temperature=1.0,
+            device="cpu",
+        )
+    )
+    graded, ungraded = scores(answer(0, 0.0), answer(1, None))
+    again = scores(answer(0, 0.0), replace(answer(1, None), grade=Grade(reward=0.0, status="wrong")))
+    assert (ungraded[2:] < 0).all() and (ungraded[:2] == 0).all()
+    np.testing.assert_array_equal(ungraded, again[1])
+    np.testing.assert_array_equal(graded, again[0])

@@ -1,0 +1,116 @@
+"""The mathematics verifier against pairs and responses kept as data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewards.mathematics.answer import check_problem, verify
+
+CASES = [json.loads(line) for line in (Path(__file__).parent / "pairs.jsonl").read_text().splitlines()]
+PAIRS = [case for case in CASES if case["kind"] != "response"]
+RESPONSES = [case for case in CASES if case["kind"] == "response"]
+KINDS = sorted({case["kind"] for case in PAIRS})
+ZERO = ("wrong", "no_answer", "rejected")
+
+
+def boxed(answer: str) -> str:
+    return rf"Thus $\boxed{{{answer}}}$."
+
+
+def test_the_data_holds_enough_of_both_signs() -> None:
+    equal = sum(case["equal"] for case in PAIRS)
+    assert len(PAIRS) >= 320
+    assert 0.4 < equal / len(PAIRS) < 0.6
+    assert len(RESPONSES) >= 60
+    assert len({(str(case["gold"]), case["answer"]) for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pair_gets_the_verdict_it_is_labelled_with(kind: str) -> None:
+    failures = []
+    for case in (case for case in PAIRS if case["kind"] == kind):
+        verdict = verify(boxed(case["answer"]), {"answer": case["gold"]})
+        right = verdict.status == "correct" if case["equal"] else verdict.reward == 0.0 and verdict.status in ZERO
+        if not right:
+            failures.append((case["gold"], case["answer"], case["equal"], verdict.status))
+    assert failures == []
+
+
+def test_an_unequal_answer_without_a_box_is_no_better() -> None:
+    unequal = [case for case in PAIRS if not case["equal"]]
+    assert [case for case in unequal if verify(case["answer"], {"answer": case["gold"]}).reward != 0.0] == []
+
+
+def test_the_answer_a_response_commits_to_is_the_one_that_counts() -> None:
+    failures = []
+    for case in RESPONSES:
+        verdict = verify(case["answer"], {"answer": case["gold"]})
+        if (verdict.status == "correct") != case["equal"] or verdict.reward is None:
+            failures.append((case, verdict.status))
+    assert failures == []
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        r"<think>\boxed{2}</think>",
+        r"<think>it may be \boxed{2}",
+        r"<think>" + "a" * 40_000 + r"\boxed{2}",
+        r"<think>2</think>" + "a long story\nwithout an end",
+        "I add 1 and 1\nand get 2",
+        r"\boxed{}",
+        "   ",
+        "",
+    ],
+)
+def test_a_response_that_commits_to_nothing_has_no_answer(response: str) -> None:
+    assert verify(response, {"answer": "2"}).status == "no_answer"
+
+
+@pytest.mark.parametrize("answer", ["0" * 2_000 + "42", "42+" + "0+" * 600 + "0", "(" * 60 + "42" + ")" * 60])
+def test_an_answer_beyond_the_limits_is_rejected_whatever_its_value(answer: str) -> None:
+    assert verify(boxed(answer), {"answer": "42"}).status == "rejected"
+
+
+@pytest.mark.parametrize("problem", [{}, {"answer": ""}, {"answer": "  "}, {"answer": None}, {"answer": "#### "}])
+def test_an_empty_gold_is_a_grader_error_and_never_a_reward(problem: dict[str, Any]) -> None:
+    for answer in ("", r"\boxed{}", "42"):
+        verdict = verify(answer, problem)
+        assert (verdict.reward, verdict.status) == (None, "grader_error")
+    assert check_problem(problem)[0].startswith("answer: ")
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("Natalia sold 48/2 = 24 clips.\n#### 24", "24"),
+        (r"so the answer is \boxed{7}", "7"),
+        ("He needs 3 more.\nA: 3", "3"),
+        ("The answer is $5$.", "5"),
+        (r"x \in \boxed{[0, 7)}", "0 <= x < 7"),
+        (42, "42.0"),
+        (0.5, "1/2"),
+        (1e22, "10^{22}"),
+    ],
+)
+def test_a_gold_may_be_a_number_or_a_whole_solution(gold: object, answer: str) -> None:
+    assert verify(boxed(answer), {"answer": gold}).status == "correct"
+
+
+def test_every_gold_of_the_data_is_fit_to_be_one() -> None:
+    assert [case["gold"] for case in CASES if check_problem({"answer": case["gold"]})] == []
+
+
+@pytest.mark.parametrize(
+    "gold", ["", "   ", r"\boxed{}", None, True, [1], "(" * 60, "x" * 2_000, "10^{10^{10}} + ", "$$"]
+)
+def test_a_gold_that_could_never_be_answered_is_named(gold: object) -> None:
+    problems = check_problem({"answer": gold})
+    assert all(text.startswith("answer: must ") for text in problems)
+    assert problems or gold == "10^{10^{10}} + "  # what cannot be computed still equals itself as a string
+
+
+def test_the_reason_of_a_wrong_answer_does_not_tell_the_gold() -> None:
+    assert "98765" not in verify(r"\boxed{1}", {"answer": "98765"}).reason

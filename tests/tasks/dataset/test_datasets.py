@@ -1,0 +1,223 @@
+"""The dataset source: rows of jsonl and parquet files."""
+
+import json
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as arrow
+import pyarrow.parquet as parquet
+import pytest
+
+from configs.task import TaskConfig
+from tasks.registry import build
+from tasks.source import Source
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def source(path: Path | str, seed: int = 0, verifier: str = "", **options: Any) -> Source:
+    return build(TaskConfig(name="dataset", options={"path": str(path)} | options, verifier=verifier), seed)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    return write(
+        tmp_path / "rows.jsonl", [{"prompt": f"What is {i}?", "answer": str(i), "level": 1} for i in range(200)]
+    )
+
+
+def test_rows_become_prompts_with_every_column(rows: Path) -> None:
+    prompt = source(rows).prompt(5)
+    line = int(prompt.problem["answer"]) + 1
+    assert prompt.id == f"dataset/train/line-{line}", "the same row has the same name in every epoch"
+    assert prompt.verifier == "math"
+    assert prompt.text == f"What is {prompt.problem['answer']}?"
+    assert prompt.problem == {"prompt": prompt.text, "answer": prompt.problem["answer"], "level": 1}
+
+
+def test_other_field_names_serve_and_the_answer_is_also_called_answer(tmp_path: Path) -> None:
+    path = write(tmp_path / "gsm.jsonl", [{"question": f"{i}+1?", "solution": f"so\n#### {i + 1}"} for i in range(50)])
+    prompt = source(path, prompt_field="question", answer_field="solution").prompt(0)
+    assert prompt.text == prompt.problem["question"]
+    assert prompt.problem["answer"] == prompt.problem["solution"]
+
+
+def test_every_epoch_holds_every_train_row_once_in_an_order_of_its_own(rows: Path) -> None:
+    one = source(rows)
+    size = 200 - len(_heldout(one))
+    first, second = ([one.prompt(e * size + i).text for i in range(size)] for e in range(2))
+    assert Counter(first) == Counter(second)
+    assert len(set(first)) == size
+    assert first != second
+
+
+def test_a_prompt_depends_on_seed_and_position_only(rows: Path) -> None:
+    positions = [3, 999, 3, 0, 500]
+    assert [source(rows).prompt(p) for p in positions] == list(map(source(rows).prompt, positions))
+    assert [source(rows, seed=1).prompt(p) for p in range(20)] != [source(rows).prompt(p) for p in range(20)]
+
+
+def test_a_share_is_held_out_disjoint_and_the_same_for_every_seed(rows: Path) -> None:
+    one = source(rows, heldout_fraction=0.3)
+    held = _heldout(one)
+    train = {one.prompt(i).text for i in range(200)}
+    assert 35 <= len(held) <= 85
+    assert len(train) + len(held) == 200
+    assert not train & {prompt.text for prompt in held}
+    assert source(rows, seed=5, heldout_fraction=0.3).heldout(10) == held[:10]
+    assert held[0].id.startswith("dataset/heldout/line-")
+
+
+def test_copies_of_a_prompt_land_on_one_side(tmp_path: Path) -> None:
+    copies = [{"prompt": f"Q{i % 20} {' ' * (i // 20)}", "answer": str(i)} for i in range(80)]
+    one = source(write(tmp_path / "copies.jsonl", copies), heldout_fraction=0.5)
+    held = {prompt.text.strip() for prompt in _heldout(one)}
+    train = {one.prompt(i).text.strip() for i in range(80)}
+    assert len(held) + len(train) == 20
+    assert not held & train
+
+
+def test_heldout_rows_may_come_from_a_file_of_their_own(rows: Path, tmp_path: Path) -> None:
+    held = write(tmp_path / "held.jsonl", [{"prompt": f"Held {i}", "answer": "1"} for i in range(9)])
+    one = source(rows, heldout_path=str(held))
+    assert len({one.prompt(i).text for i in range(200)}) == 200
+    assert {prompt.text for prompt in one.heldout(9)} == {f"Held {i}" for i in range(9)}
+
+
+def test_a_train_prompt_that_is_also_held_out_is_refused(rows: Path, tmp_path: Path) -> None:
+    held = write(tmp_path / "held.jsonl", [{"prompt": "Other", "answer": "1"}, {"prompt": "What is 7?", "answer": "7"}])
+    with pytest.raises(ValueError, match=r"rows.jsonl, line 8: the prompt is also in .*held.jsonl, line 2"):
+        source(rows, heldout_path=str(held))
+
+
+def test_parquet_rows_serve_like_jsonl_rows(rows: Path, tmp_path: Path) -> None:
+    table = arrow.Table.from_pylist([json.loads(line) for line in rows.read_text().splitlines()])
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    one, other = source(rows), source(tmp_path / "rows.parquet")
+    assert [one.prompt(i) for i in range(30)] == [other.prompt(i) for i in range(30)]
+    assert one.heldout(5) == other.heldout(5)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("{not json", "is not JSON"),
+        ("[1, 2]", "must be an object with fields, got list"),
+        ("[" * 100_000, "is not JSON"),
+        ({"question": "x", "answer": "1"}, "has no field 'prompt'; its fields are 'question', 'answer'"),
+        ({"prompt": "x"}, "has no field 'answer'"),
+        ({"prompt": "", "answer": "1"}, "field 'prompt' must be a non-empty string"),
+        ({"prompt": " \n", "answer": "1"}, "field 'prompt' must be a non-empty string"),
+        ({"prompt": ["x"], "answer": "1"}, "field 'prompt' must be a non-empty string"),
+        ({"prompt": "x", "answer": ""}, "field 'answer' must be a non-empty string or a number"),
+        ({"prompt": "x", "answer": None}, "field 'answer' must be a non-empty string or a number"),
+        ({"prompt": "x", "answer": True}, "field 'answer' must be a non-empty string or a number"),
+    ],
+)
+def test_a_malformed_row_is_refused_with_file_line_and_reason(tmp_path: Path, row: Any, reason: str) -> None:
+    path = write(tmp_path / "bad.jsonl", [{"prompt": "fine", "answer": 1}, "", row])
+    with pytest.raises(ValueError) as caught:
+        source(path)
+    assert str(caught.value).startswith(f"{path}, line 3: ")
+    assert reason in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_refused_with_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(b'{"prompt": "a", "answer": 1}\n{"prompt": "\xff", "answer": 1}\n')
+    with pytest.raises(ValueError, match=r"bad.jsonl, line 2: is not JSON"):
+        source(path)
+
+
+def test_a_malformed_parquet_row_or_file_is_refused(tmp_path: Path) -> None:
+    table = arrow.table({"prompt": ["a", "b"], "answer": ["1", None]})
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    with pytest.raises(ValueError, match=r"rows.parquet, line 2: field 'answer'"):
+        source(tmp_path / "rows.parquet")
+    table = arrow.table({"prompt": ["a"], "answer": ["1"], "seen": [datetime(2020, 1, 2)]})
+    parquet.write_table(table, tmp_path / "dated.parquet")
+    with pytest.raises(ValueError, match=r"dated.parquet, line 1: must hold JSON values only"):
+        source(tmp_path / "dated.parquet")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 but not really")
+    with pytest.raises(ValueError, match=r"broken.parquet: is not a readable parquet file"):
+        source(tmp_path / "broken.parquet")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"path": ""}, "task.options.path: must not be empty"),
+        ({"path": "/nowhere.jsonl"}, "task.options.path: must be an existing file"),
+        ({"heldout_path": "/nowhere.jsonl"}, "task.options.heldout_path: must be an existing file"),
+        ({"heldout_fraction": 1.0}, "task.options.heldout_fraction: must be between 0 and 1"),
+        ({"format": "gsm8"}, "task.options.format: must be one of plain, gsm8k"),
+        ({"format": "gsm8"}, "(did you mean 'gsm8k'?), got 'gsm8'"),
+        ({"format": "math", "answer_field": "x"}, "task.options.answer_field: must be left out with"),
+        ({"answer_field": ""}, "task.options.answer_field: must not be empty"),
+        ({"format": "spider"}, "task.options.database_dir: must be the folder of the databases"),
+        ({"format": "bird", "database_dir": "/nowhere"}, "task.options.database_dir: must be the folder of"),
+        ({"database_dir": "/"}, "task.options.database_dir: must be left out unless"),
+        ({"prompt_template": "{promt}"}, "(did you mean 'prompt'?), got {promt}"),
+        ({"prompt_template": "no field"}, "task.options.prompt_template: must show at least one of {prompt}"),
+        ({"prompt_template": "{prompt} \\boxed{}"}, "task.options.prompt_template: must show at least one of"),
+        ({"prompt_template": "{prompt} {"}, "task.options.prompt_template: must show at least one of"),
+        ({"prompt_template": "{prompt!r}"}, "task.options.prompt_template: must show at least one of"),
+        ({"prompt_template": "{prompt.__class__}"}, "task.options.prompt_template: must show at least one of"),
+        ({"pormpt_field": "x"}, "task.options.pormpt_field: unknown option (did you mean 'prompt_field'?)"),
+    ],
+)
+def test_bad_options_of_a_dataset_are_refused_by_field(rows: Path, options: dict, said: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        source(**{"path": rows} | options)
+    assert said in str(caught.value)
+
+
+def test_a_file_of_another_kind_or_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"task.options.path: must end in one of .jsonl, .json, .parquet, .arrow"):
+        source(write(tmp_path / "rows.csv", ["a,b"]))
+    with pytest.raises(ValueError, match=r"task.options.path: must hold at least one row"):
+        source(write(tmp_path / "empty.jsonl", []))
+
+
+def test_too_few_heldout_rows_are_refused_by_field(rows: Path) -> None:
+    with pytest.raises(ValueError, match=r"task.heldout_prompts: must be at most the \d+ held-out rows"):
+        source(rows).heldout(190)
+
+
+def test_the_right_answer_of_a_row_is_its_demonstration(rows: Path) -> None:
+    one = source(rows)
+    for position in (0, 7, 300):
+        prompt, answer = one.demonstration(position)
+        assert prompt == one.prompt(position)
+        assert answer == prompt.problem["answer"]
+
+
+def test_the_configured_verifier_replaces_the_tasks_own(rows: Path) -> None:
+    one = source(rows, verifier="my.module:reward")
+    assert {p.verifier for p in (one.prompt(0), *one.heldout(3))} == {"my.module:reward"}
+    countdown = build(TaskConfig(verifier="other"), seed=0)
+    assert countdown.demonstration(0)[0].verifier == "other"
+    assert source(rows, verifier="").prompt(0).verifier == "math"
+
+
+def test_an_unknown_task_is_answered_with_the_nearest() -> None:
+    with pytest.raises(
+        ValueError, match=r"task.name: must be one of countdown, .*dataset.* \(did you mean 'countdown'\?\)"
+    ):
+        build(TaskConfig(name="countdwn"), seed=0)
+
+
+def _heldout(one: Source) -> list[Any]:
+    """All held-out prompts, found through the public refusal of one too many."""
+    count = 1
+    while True:
+        try:
+            prompts = one.heldout(count)
+        except ValueError:
+            return prompts
+        count += 1
