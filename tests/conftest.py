@@ -1,6 +1,7 @@
-"""Fixtures shared by the whole suite: a tiny random policy on disk."""
+"""Fixtures of the whole suite: tiny random policies on disk, and one process with vLLM imported."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,6 +14,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tasks.characters import VOCABULARY_SIZE, save_tokenizer
+from tests.actors.generation.generator_process import GeneratorServer
 
 torch.set_num_threads(1)
 
@@ -49,3 +51,11 @@ def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Same architecture, other weights."""
     return make_policy(tmp_path_factory.mktemp("other_policy"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def vllm() -> Iterator[GeneratorServer]:
+    """The process from which vLLM generators are forked; it starts with the first test that needs one."""
+    server = GeneratorServer()
+    yield server
+    server.close()

@@ -16,7 +16,7 @@ from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
 from actors.generation.engine_thread import EngineThread
 from actors.generation.transformers_engine import SeededSampling, TransformersGenerator
 from configs.generator import GeneratorConfig
-from tests.actors.generation.generator_process import GeneratorProcess
+from tests.actors.generation.generator_process import GeneratorServer
 from tests.conftest import make_policy
 from trajectories.trajectory import Trajectory
 
@@ -37,7 +37,8 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.ray)])
 def generator(request: pytest.FixtureRequest, policy: Path) -> Iterator[Any]:
     if request.param == "vllm":
-        made: Any = GeneratorProcess().build(policy, max_length=MAX_LENGTH, max_sequences=16)
+        vllm: GeneratorServer = request.getfixturevalue("vllm")
+        made: Any = vllm.fork().build(policy, max_length=MAX_LENGTH, max_sequences=16)
     else:
         made = hf(policy)
     yield made
@@ -237,13 +238,14 @@ def test_seeded_sampling_draws_each_token_as_often_as_it_is_probable() -> None:
 
 @pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.ray)])
 def build(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], Any]]:
-    """Builds a generator of a policy that it is expected to refuse."""
+    """Build a generator of a policy that it must refuse."""
     if request.param == "transformers":
         yield hf
         return
-    child = GeneratorProcess()
-    yield child.build
-    child.process.kill()
+    vllm: GeneratorServer = request.getfixturevalue("vllm")
+    process = vllm.fork()
+    yield process.build
+    process.end()
 
 
 @pytest.mark.parametrize("fault", ["missing", "no eos", "eos beyond the vocabulary", "too short"])

@@ -1,8 +1,6 @@
 """New weights: their bytes, their way into both engines, and what vLLM's four transfer calls do to several engines."""
 
 import asyncio
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +16,7 @@ from actors.generation.transformers_engine import TransformersGenerator
 from actors.weights.host import check_payload, named_views, pack, weights_info
 from actors.weights.transfer import TransferClient
 from configs.generator import GeneratorConfig
-from tests.actors.generation.generator_process import ENVIRONMENT, GeneratorProcess
+from tests.actors.generation.generator_process import GeneratorProcess, GeneratorServer
 from tests.conftest import make_policy
 
 COLD = 0.01
@@ -116,7 +114,8 @@ class Published:
 @pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.ray)])
 def published(request: pytest.FixtureRequest, policies: list[Path]) -> Iterator[Published]:
     if request.param == "vllm":
-        generator: Any = GeneratorProcess().build(policies[0], max_sequences=8)
+        vllm: GeneratorServer = request.getfixturevalue("vllm")
+        generator: Any = vllm.fork().build(policies[0], max_sequences=8)
     else:
         config = GeneratorConfig(max_sequences=8, timeout_s=100)
         generator = TransformersGenerator(str(policies[0]), config=config, dtype="float32", max_length=256)
@@ -328,64 +327,8 @@ def test_the_error_of_one_engine_is_raised() -> None:
         TransferClient([RecordingDoor(), Broken()], tensor_parallel=1).update_weights({})
 
 
-AGREES_WITH_VLLM = """
-import torch
-from vllm.distributed.weight_transfer import (
-    TrainerWeightTransferEngine, VLLMWeightSyncClient, WeightTransferTrainerFactory,
-)
-from vllm.distributed.weight_transfer.nccl_common import NCCLWeightTransferInitInfo, worker_init_payload
-from actors.weights.publication import CastSource, GpuPublisher
-from actors.weights.transfer import TransferClient
-
-class Door:
-    def __init__(self): self.calls = []
-    def init_transfer(self, info): self.info = NCCLWeightTransferInitInfo(**info)
-    def start_update(self): self.calls.append("start")
-    def receive(self, info): self.calls.append(info)
-    def finish_update(self, version): self.calls.append(version)
-
-class WithoutGpu(TrainerWeightTransferEngine):
-    "vLLM's nccl trainer without the broadcast."
-    @classmethod
-    def trainer_init(cls, init_info, *, client, source=None):
-        worker = NCCLWeightTransferInitInfo(
-            master_address=init_info.master_address, master_port=init_info.master_port, rank_offset=1,
-            world_size=init_info.world_size, packed=init_info.packed,
-        )
-        client.init_weight_transfer_engine(worker_init_payload(worker))
-        return cls(client=client, source=source, is_sender=init_info.is_sender)
-    def send_weights(self):
-        self.client.start_weight_update()
-        self.client.update_weights({"names": [meta.name for meta in self.source.metadata()]})
-        self.client.finish_weight_update()
-
-assert {"nccl", "ipc"} <= set(WeightTransferTrainerFactory._registry)
-WeightTransferTrainerFactory._registry["nccl"] = lambda: WithoutGpu
-doors = [Door(), Door()]
-client = TransferClient(doors, tensor_parallel=4)
-assert isinstance(client, VLLMWeightSyncClient)
-publisher = GpuPublisher(
-    torch.nn.Linear(2, 1), client, backend="nccl", dtype="bfloat16", rank=0, address="10.0.0.1", port=5
-)
-assert [(door.info.rank_offset, door.info.world_size) for door in doors] == [(1, 9), (5, 9)], doors
-assert [publisher.publish(version) for version in (4, 4, 6)] == [4, 4, 6]
-sent = {"names": ["weight", "bias"]}
-assert all(door.calls == ["start", sent, 4, "start", sent, 6] for door in doors), doors[0].calls
-publisher.close()
-
-model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
-source = CastSource(model, torch.bfloat16)
-declared = [(m.name, m.dtype, m.shape) for m in source.metadata()]
-sent = [(name, t.dtype, tuple(t.shape)) for name, t in source]
-assert declared == sent and len(sent) == 4, (declared, sent)
-"""
-
-
 @pytest.mark.ray
-def test_the_learners_side_agrees_with_vllms_own_types() -> None:
-    root = Path(__file__).parents[3]
-    command = [sys.executable, "-c", AGREES_WITH_VLLM]
-    done = subprocess.run(
-        command, env={"PATH": "/usr/bin:/bin", **ENVIRONMENT}, cwd=root, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_learners_side_agrees_with_vllms_own_types(vllm: GeneratorServer) -> None:
+    process = vllm.fork()
+    process.run("tests.actors.weights.vllm_types", "check_the_learners_side")
+    process.end()
