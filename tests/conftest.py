@@ -18,6 +18,23 @@ from tests.actors.generation.generator_process import GeneratorServer
 
 torch.set_num_threads(1)
 
+FOLDER = Path(__file__).parent
+TIMED = (
+    "rewards/",
+    "actors/test_grader.py",
+    "orchestrator/commands/test_verify.py",
+    "tasks/dataset/test_dataset_programs",
+)
+"""Tests of the timeouts of real processes. `make test` runs them with no other test beside them."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of TIMED, before pytest selects by marker."""
+    for item in items:
+        if item.path.relative_to(FOLDER).as_posix().startswith(TIMED):
+            item.add_marker(pytest.mark.timed)
+
 
 def make_policy(folder: Path, seed: int = 0, hidden: int = 64, tie: bool = True) -> Path:
     """A random Qwen2 policy over bytes, with weights large enough that its distribution is far from uniform."""
