@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent
 TIMED = (
     "rewards/",
     "actors/test_grader.py",
-    "orchestrator/commands/test_verify.py",
+    "orchestrator/commands/test_verify",
     "tasks/dataset/test_dataset_programs",
 )
 """Tests of the timeouts of real processes. `make test` runs them with no other test beside them."""

@@ -1,4 +1,4 @@
-"""New weights: their bytes, their way into both engines, and what vLLM's four transfer calls do to several engines."""
+"""New weights: packing, loading into both engines, and vLLM's four transfer calls to several engines."""
 
 import asyncio
 import threading
@@ -67,7 +67,7 @@ def test_a_payload_of_another_size_or_with_a_flipped_bit_is_refused() -> None:
         check_payload(info, HostWeights(version=2, data=flipped, checksum=weights.checksum))
 
 
-# Both engines. Each starts from one random policy and is given the weights of others of the same shape.
+# Both engines. Each starts with one random policy and receives the weights of others of the same shape.
 
 
 @pytest.fixture(scope="module", params=["tied", "untied"])
@@ -187,7 +187,7 @@ def test_a_damaged_payload_is_refused_before_anything_is_loaded(published: Publi
     assert_answers_of(load(published.policies[0]), done, 1.0)
 
 
-def test_weights_that_land_in_flight_are_told_by_the_versions(published: Published) -> None:
+def test_the_versions_of_an_answer_show_an_update_during_its_decoding(published: Published) -> None:
     published.publish(0)
     old = published.version
 
@@ -243,20 +243,20 @@ def test_the_transformers_engine_refuses_weights_of_another_model(tiny_policy: P
     asyncio.run(generator.close())
 
 
-# The learner's side of vLLM's transfer between GPUs, as far as it goes without one.
+# The learner's side of vLLM's transfer between GPUs, as far as it works without a GPU.
 
 
-class RecordingDoor:
-    """A generator that only writes down what a learner asks of it."""
+class RecordingReceiver:
+    """A generator that records the transfer calls of a learner."""
 
-    def __init__(self, meeting: threading.Barrier | None = None) -> None:
+    def __init__(self, barrier: threading.Barrier | None = None) -> None:
         self.calls: list[tuple[str, Any]] = []
-        self.meeting = meeting
+        self.barrier = barrier
 
     def _note(self, name: str, value: Any) -> None:
         self.calls.append((name, value))
-        if self.meeting is not None:
-            self.meeting.wait(10)
+        if self.barrier is not None:
+            self.barrier.wait(10)
 
     def init_transfer(self, info: dict[str, Any]) -> None:
         self._note("init_transfer", info)
@@ -276,11 +276,11 @@ NCCL_INIT = {"master_address": "10.0.0.1", "master_port": 5, "rank_offset": 1, "
 
 
 def test_every_engine_has_ranks_of_its_own_in_the_transfer_group() -> None:
-    doors = [RecordingDoor() for _ in range(3)]
-    client = TransferClient(doors, tensor_parallel=2)
+    receivers = [RecordingReceiver() for _ in range(3)]
+    client = TransferClient(receivers, tensor_parallel=2)
     assert client.world_size == 7
     client.init_weight_transfer_engine(NCCL_INIT)
-    assert [door.calls for door in doors] == [
+    assert [receiver.calls for receiver in receivers] == [
         [("init_transfer", NCCL_INIT | {"rank_offset": offset})] for offset in (1, 3, 5)
     ]
     ranks = [offset + inside for offset in (1, 3, 5) for inside in range(2)]
@@ -288,9 +288,9 @@ def test_every_engine_has_ranks_of_its_own_in_the_transfer_group() -> None:
 
 
 def test_a_backend_without_ranks_gets_its_info_unchanged() -> None:
-    door = RecordingDoor()
-    TransferClient([door], tensor_parallel=4).init_weight_transfer_engine({"packed": False})
-    assert door.calls == [("init_transfer", {"packed": False})]
+    receiver = RecordingReceiver()
+    TransferClient([receiver], tensor_parallel=4).init_weight_transfer_engine({"packed": False})
+    assert receiver.calls == [("init_transfer", {"packed": False})]
 
 
 @pytest.mark.parametrize(
@@ -303,28 +303,28 @@ def test_a_backend_without_ranks_gets_its_info_unchanged() -> None:
     ],
 )
 def test_a_transfer_call_reaches_all_engines_at_once(call: Callable[[TransferClient], None]) -> None:
-    meeting = threading.Barrier(3)
-    doors = [RecordingDoor(meeting) for _ in range(3)]
-    call(TransferClient(doors, tensor_parallel=1))
-    assert not meeting.broken and all(len(door.calls) == 1 for door in doors)
+    barrier = threading.Barrier(3)
+    receivers = [RecordingReceiver(barrier) for _ in range(3)]
+    call(TransferClient(receivers, tensor_parallel=1))
+    assert not barrier.broken and all(len(receiver.calls) == 1 for receiver in receivers)
 
 
-def test_the_version_announced_is_the_one_the_engines_are_told_to_serve() -> None:
-    door = RecordingDoor()
-    client = TransferClient([door], tensor_parallel=1)
+def test_the_engines_serve_the_announced_version() -> None:
+    receiver = RecordingReceiver()
+    client = TransferClient([receiver], tensor_parallel=1)
     client.version = 12
     client.finish_weight_update()
     client.finish_weight_update("13")
-    assert door.calls == [("finish_update", 12), ("finish_update", 13)]
+    assert receiver.calls == [("finish_update", 12), ("finish_update", 13)]
 
 
 def test_the_error_of_one_engine_is_raised() -> None:
-    class Broken(RecordingDoor):
+    class Broken(RecordingReceiver):
         def receive(self, info: dict[str, Any]) -> None:
             raise ConnectionError("peer is gone")
 
     with pytest.raises(ConnectionError, match="peer is gone"):
-        TransferClient([RecordingDoor(), Broken()], tensor_parallel=1).update_weights({})
+        TransferClient([RecordingReceiver(), Broken()], tensor_parallel=1).update_weights({})
 
 
 @pytest.mark.ray
