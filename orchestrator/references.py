@@ -74,6 +74,6 @@ class Moves:
             self.drift[name] += (1 - SMOOTHING) * (metrics.get(f"kl_{name}", self.drift[name]) - self.drift[name])
             drifted = reference.update == "kl" and self.drift[name] > reference.threshold
             if drifted or (reference.update == "periodic" and step % reference.every == 0):
-                shares[name] = reference.share
+                shares[name] = reference.mixing_weight
                 self.drift[name] = 0.0
         return shares

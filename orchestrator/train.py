@@ -133,7 +133,7 @@ class Run:
     def advance(self, batch: Batch, stats: Stats) -> None:
         """Count the step and let the controllers see its reduced numbers."""
         staleness = self.step - batch.version[batch.version >= 0]
-        coefficients = {term_metric("coefficient", name): value for name, value in self.state.coefficients.items()}
+        coefficients = {term_metric(name, "coefficient"): value for name, value in self.state.coefficients.items()}
         self._values = (
             means(stats)
             | value_metrics(batch)

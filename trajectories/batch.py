@@ -92,6 +92,8 @@ class Batch:
     """float32 [N]: factor on a token's policy gradient."""
     term_weights: dict[str, Tensor] = field(default_factory=dict)
     """float32 [N] for each divergence term: factor on its tokens."""
+    term_factors: dict[str, float] = field(default_factory=dict)
+    """For some divergence terms a factor on their loss that only the whole batch determines."""
 
     @property
     def lengths(self) -> Tensor:

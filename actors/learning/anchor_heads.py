@@ -13,7 +13,7 @@ from torch import Tensor
 from actors.learning.policy import Reader
 from actors.reference import soup
 from configs.objective import ObjectiveConfig
-from configs.terms import DivergenceConfig
+from configs.terms import TermConfig
 from objectives.divergence.batch_sinkhorn import answer_blocks
 from objectives.divergence.distributions import reverse_kl, vocabulary_values
 from objectives.divergence.wasserstein import TokenSpace, token_space
@@ -46,7 +46,7 @@ class AnchorHeads:
 
     def readers(self, batch: Batch) -> dict[str, Reader]:
         """For the loss: the value of every term that compares whole distributions, under the term's name."""
-        terms = {name: term for name, term in self.objective.terms.items() if term.exact or term.potential}
+        terms = {name: term for name, term in self.objective.terms.items() if term.reads_distributions}
         if not terms:
             return {}
         place, size = (
@@ -54,7 +54,7 @@ class AnchorHeads:
             for column in answer_blocks(batch.seq[batch.mask])
         )
 
-        def reader(name: str, term: DivergenceConfig) -> Reader:
+        def reader(name: str, term: TermConfig) -> Reader:
             def read(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
                 anchor = self._logits(batch, name, term, rows)
                 blocks = (place[rows], size[rows])
@@ -67,7 +67,7 @@ class AnchorHeads:
     def distance_readers(self, batch: Batch) -> dict[str, Reader]:
         """Before the first update: KL(policy || anchor) for every term whose weights ask for it, under its name."""
 
-        def reader(name: str, term: DivergenceConfig) -> Reader:
+        def reader(name: str, term: TermConfig) -> Reader:
             def read(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
                 return reverse_kl(logits, self._logits(batch, name, term, rows))
 
@@ -75,7 +75,7 @@ class AnchorHeads:
 
         return {name: reader(name, term) for name, term in self.objective.terms.items() if term.weights.needs_distance}
 
-    def _logits(self, batch: Batch, name: str, term: DivergenceConfig, rows: Tensor) -> Tensor:
+    def _logits(self, batch: Batch, name: str, term: TermConfig, rows: Tensor) -> Tensor:
         """[C, V], at the sampling temperature."""
         states = batch.hidden[term.anchor][rows]
         logits = torch.nn.functional.linear(states, self.heads[term.anchor]).float() / self.temperature

@@ -24,7 +24,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "grpo": (),
     # The k1 form, -log u: it also pulls towards the correct reference answers where u is 1, and so raises Pass@1 more
     # than the preset's k3 at this size.
-    "dph_f": ("objective.divergence.estimator=k1",),
+    "dph_f": ("objective.terms.divergence.estimator=k1",),
     "dph_js": (),
 }
 STEPS = 100

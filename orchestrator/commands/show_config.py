@@ -7,7 +7,6 @@ from rich.markup import escape
 
 from configs.config import Config
 from configs.load import presets, to_yaml
-from objectives.coefficient.controllers import term_metric
 from objectives.wording import (
     describe,
     describe_coefficient,
@@ -41,12 +40,12 @@ def plan(cfg: Config) -> dict[str, str]:
         "policy gradient": describe_policy_gradient(cfg.objective),
     }
     for name, term in cfg.objective.terms.items():
-        lines[term_metric("divergence", name)] = describe(term)
-        lines[term_metric("coefficient", name)] = describe_coefficient(term.coefficient, cfg.steps)
+        lines[f"term {name}"] = describe(term)
+        lines[f"coefficient of {name}"] = describe_coefficient(term.coefficient, cfg.steps)
     if cfg.objective.replays:
         lines["replay"] = describe_replay(cfg.objective)
     if not cfg.objective.terms:
-        lines["divergence"] = describe_no_terms(cfg.objective)
+        lines["terms"] = describe_no_terms(cfg.objective)
     graders = cfg.placement.graders
     lines["grading"] = (
         f"{graders} x {cfg.grader.workers} answers at a time, each within {cfg.grader.timeout_s:g} s; queries and "

@@ -20,9 +20,10 @@ from actors.learning.learner import FsdpLearner
 from actors.learning.policy import load_model, load_tokenizer
 from actors.learning.rank_parts import plan_updates
 from configs.checks import require
+from configs.coefficient import CoefficientConfig
 from configs.config import Config
 from configs.objective import ObjectiveConfig
-from configs.terms import CoefficientConfig, DivergenceConfig
+from configs.terms import TermConfig
 from configs.warm_start import WarmStartConfig
 from objectives.diagnostics import means
 from orchestrator.commands.options import config
@@ -35,14 +36,14 @@ from trajectories.trajectory import Trajectory
 
 def supervised_objective(cfg: WarmStartConfig) -> ObjectiveConfig:
     """The divergence of the policy to the data, in nats per answer token."""
-    term = DivergenceConfig(
+    term = TermConfig(
         name=cfg.divergence,
         alpha=cfg.alpha,
-        samples="rehearsal",
+        route="rehearse",
         estimator="supervised",
         coefficient=CoefficientConfig(value=1.0),
     )
-    return ObjectiveConfig(divergence=term, reduction="token_mean")
+    return ObjectiveConfig(terms={"divergence": term}, reduction="token_mean")
 
 
 def warm_start(cfg: Config, output: Path, progress: Callable[[int, float], None]) -> None:
@@ -77,7 +78,7 @@ def warm_start(cfg: Config, output: Path, progress: Callable[[int, float], None]
                 for prompt, answer in demonstrations
             ]
             [updates] = plan_updates(pack([], rows), cfg.learner, 1)
-            progress(step + 1, means(learner.update(updates, {"divergence": 1.0}))["divergence"])
+            progress(step + 1, means(learner.update(updates, {"divergence": 1.0}))["terms/divergence/value"])
         learner.save_policy(str(Path(scratch) / "trained"))
         model = load_model(str(Path(scratch) / "trained"))
         if output.exists():

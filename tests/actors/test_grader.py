@@ -68,7 +68,7 @@ def test_every_task_of_many_concurrent_calls_gets_exactly_one_grade_under_its_ke
 
 
 @pytest.mark.slow
-def test_right_wrong_missing_slow_and_mathematical_answers_are_told_apart(tardy: str) -> None:
+def test_right_wrong_missing_slow_and_mathematical_answers_are_truncated(tardy: str) -> None:
     async def work(grader: PooledGrader) -> tuple[dict[str, Any], dict[str, float]]:
         tasks = [
             countdown("right", "3+7+12"),

@@ -16,9 +16,11 @@ from actors.learning.rank_parts import plan_updates
 from actors.local import LocalReference
 from actors.reference import References
 from actors.remote import RemoteReference
+from configs.coefficient import CoefficientConfig
 from configs.load import load
 from configs.objective import ObjectiveConfig
-from configs.terms import CoefficientConfig, DivergenceConfig, TermWeightsConfig
+from configs.term_weights import TermWeightsConfig
+from configs.terms import TermConfig
 from objectives.diagnostics import means
 from orchestrator.references import Anchors, columns
 from tasks.characters import VOCABULARY_SIZE
@@ -167,14 +169,16 @@ def test_several_actors_and_the_local_one_say_what_the_plain_class_says(tiny_pol
 # Through the objective's own request.
 
 BOTH = ObjectiveConfig(
-    divergence=DivergenceConfig(
-        name="forward_kl",
-        estimator="straight_through",
-        reweight="pass_rate",
-        reweight_floor=0.2,
-        weights=TermWeightsConfig(certainty_power=1.5, certainty="negentropy_max", certainty_temperature=0.5),
-        coefficient=CoefficientConfig(value=0.5),
-    )
+    terms={
+        "divergence": TermConfig(
+            name="forward_kl",
+            estimator="straight_through",
+            reweight="pass_rate",
+            reweight_floor=0.2,
+            weights=TermWeightsConfig(certainty_power=1.5, certainty="negentropy_max", certainty_temperature=0.5),
+            coefficient=CoefficientConfig(value=0.5),
+        )
+    }
 )
 
 
@@ -190,7 +194,7 @@ def test_the_objective_asks_for_what_its_terms_need_and_nothing_else() -> None:
         Column(term="divergence", reference="reference", kind="certainty", certainty="negentropy_max", temperature=0.5),
     ]
     assert columns(load(["method=grpo_adaptive_kl"]).objective) == []
-    anchored = replace(BOTH, divergence=replace(BOTH.divergence, anchor="teacher"))
+    anchored = replace(BOTH, terms={"divergence": replace(BOTH.terms["divergence"], anchor="teacher")})
     assert {column.reference for column in columns(anchored)} == {"teacher"}
 
 
@@ -228,7 +232,7 @@ def test_no_split_into_microbatches_or_chunks_changes_an_update(
     tiny_policy: Path, other_policy: Path, preset: str
 ) -> None:
     # To the power 150 nothing would be left of a random policy's certainty.
-    power = ["objective.divergence.weights.certainty_power=2"] if preset == "prioritised_kl" else []
+    power = ["objective.terms.divergence.weights.certainty_power=2"] if preset == "prioritised_kl" else []
     objective = BOTH if preset == "both" else load([f"method={preset}", *power]).objective
     # Towards a policy far away the forward KL on own answers, weighted u, would be all noise.
     batch = scored_by(other_policy if preset == "prioritised_kl" else tiny_policy, objective)
@@ -238,16 +242,14 @@ def test_no_split_into_microbatches_or_chunks_changes_an_update(
         assert stats == pytest.approx(whole[0], rel=1e-3, abs=1e-4)
         for name, gradient in whole[1].items():
             torch.testing.assert_close(gradients[name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
-    assert whole[0]["divergence"] > 0.1
-    assert whole[0].get("divergence_weight", 1.0) > 0.01
+    assert whole[0]["terms/divergence/value"] > 0.1
+    assert whole[0].get("terms/divergence/weight", 1.0) > 0.01
 
 
 def exact(**choices: Any) -> ObjectiveConfig:
     coefficient = CoefficientConfig(value=0.5)
-    term = DivergenceConfig(
-        name="forward_kl", wiring="vocabulary", estimator="exact", coefficient=coefficient, **choices
-    )
-    return ObjectiveConfig(divergence=term)
+    term = TermConfig(name="forward_kl", wiring="vocabulary", estimator="exact", coefficient=coefficient, **choices)
+    return ObjectiveConfig(terms={"divergence": term})
 
 
 @pytest.mark.parametrize("floor", [0.0, 0.5, 1.0])
@@ -262,15 +264,15 @@ def test_an_exact_divergence_goes_to_the_reweighted_distributions(
     logp, anchor = (logits_of(path, batch) / TEMPERATURE for path in (tiny_policy, other_policy))
     logp, anchor = logp.log_softmax(-1), (anchor * batch.power["divergence"][:, None]).log_softmax(-1)
     forward_kl = (anchor.exp() * (anchor - logp)).sum(-1)[batch.on_route("explore")]
-    assert stats["divergence"] == pytest.approx(float(forward_kl.mean()), rel=1e-3)
+    assert stats["terms/divergence/value"] == pytest.approx(float(forward_kl.mean()), rel=1e-3)
 
 
 def test_from_the_reference_itself_a_flattened_one_pulls_and_a_floor_of_1_does_not(tiny_policy: Path) -> None:
-    plain = replace(BOTH.divergence, weights=TermWeightsConfig(), reweight="reward")
+    plain = replace(BOTH.terms["divergence"], weights=TermWeightsConfig(), reweight="reward")
     found = []
     for floor in (0.0, 1.0):
-        objective = ObjectiveConfig(divergence=replace(plain, reweight_floor=floor))
+        objective = ObjectiveConfig(terms={"divergence": replace(plain, reweight_floor=floor)})
         found.append(update(tiny_policy, scored_by(tiny_policy, objective), objective)[0])
-    assert found[0]["divergence"] > 0.1
-    assert found[1]["divergence"] == pytest.approx(0, abs=1e-6)
+    assert found[0]["terms/divergence/value"] > 0.1
+    assert found[1]["terms/divergence/value"] == pytest.approx(0, abs=1e-6)
     assert found[0]["kl_reference"] == found[1]["kl_reference"]

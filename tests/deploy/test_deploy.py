@@ -76,7 +76,7 @@ def reservations(options: Namespace, cfg: Config) -> list[list[Bundle]]:
     alone = bundles(cfg, ["generator", "grader"])
     if options.command == "evaluate":
         return [alone]
-    presampling = [alone] if cfg.objective.divergence.rehearses else []
+    presampling = [alone] if cfg.objective.rehearses else []
     return [*presampling, bundles(cfg, needed_roles(cfg))]
 
 

@@ -70,7 +70,14 @@ def test_two_learner_ranks_two_graders_and_a_reference_over_ray_train_as_one_pro
     )
     assert [record["step"] for record in spread] == [record["step"] for record in alone]
     for mine, theirs in zip(alone[1:], spread[1:], strict=True):
-        for name in ("reward", "policy_loss", "grad_norm", "coefficient", "entropy", "kl_reference_per_trajectory"):
+        for name in (
+            "reward",
+            "policy_loss",
+            "grad_norm",
+            "terms/divergence/coefficient",
+            "entropy",
+            "kl_reference_per_trajectory",
+        ):
             assert theirs[name] == pytest.approx(mine[name], rel=1e-3, abs=1e-5), (name, mine["step"])
     assert not ray.util.list_named_actors(all_namespaces=True)
 
@@ -79,10 +86,10 @@ EVERYTHING = (
     "method=safe_critic",
     "references.teacher.path=tasks/base_policies/three_domains",
     "references.slow={update: periodic, share: 0.5}",
-    "objective.divergences.taught={name: reverse_kl, anchor: teacher, wiring: vocabulary, estimator: exact, "
+    "objective.terms.taught={name: reverse_kl, anchor: teacher, wiring: vocabulary, estimator: exact, "
     "weights: {importance: soft_or}, coefficient: {value: 0.1}}",
-    "objective.divergences.near={name: reverse_kl, anchor: slow, estimator: k2, coefficient: {value: 0.1}}",
-    "objective.divergences.unsure={name: forward_kl, estimator: straight_through, reweight: reward, "
+    "objective.terms.near={name: reverse_kl, anchor: slow, estimator: k2, coefficient: {value: 0.1}}",
+    "objective.terms.unsure={name: forward_kl, estimator: straight_through, reweight: reward, "
     "weights: {certainty_power: 2.0}, coefficient: {value: 0.1}}",
     "objective.replay_weight=0.1",
     "objective.recap.window=1",
@@ -96,9 +103,7 @@ def test_all_that_roles_hand_each_other_arrives_over_ray_as_in_one_process(tmp_p
     alone = train(config(tmp_path, "name=alone", "placement.kind=in_process", *shared))
     spread = train(config(tmp_path, "name=spread", "placement.learners=2", "placement.references=2", *shared))
     for mine, theirs in zip(alone, spread, strict=True):
-        of_them = [
-            name for name in mine if name.startswith(("divergence", "value", "replay", "recap", "kl_", "entropy"))
-        ]
+        of_them = [name for name in mine if name.startswith(("terms/", "value", "replay", "recap", "kl_", "entropy"))]
         assert len(of_them) > 12
         for name in ("reward", "policy_loss", "grad_norm", *of_them):
             assert theirs[name] == pytest.approx(mine[name], rel=5e-3, abs=1e-4), (name, mine["step"])

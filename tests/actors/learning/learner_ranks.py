@@ -22,7 +22,8 @@ from actors.learning.rank_parts import plan_updates
 from actors.weights.host import named_views
 from configs.learner import LearnerConfig
 from configs.objective import ClipConfig, GatesConfig, MismatchConfig, ObjectiveConfig
-from configs.terms import DivergenceConfig, TermWeightsConfig
+from configs.term_weights import TermWeightsConfig
+from configs.terms import TermConfig
 from objectives.diagnostics import Stats
 from tests.actors.random_batch import SHAPES, credited, random_batch
 from trajectories.batch import Batch
@@ -31,16 +32,16 @@ TOKEN_BUDGET = 45
 """Three microbatches of `random_batch()`."""
 OBJECTIVE = ObjectiveConfig(
     clip=ClipConfig(low=0.2, high=0.3),
-    divergence=DivergenceConfig(name="jensen_shannon", samples="rehearsal", estimator="k3"),
+    terms={"divergence": TermConfig(name="jensen_shannon", route="rehearse", estimator="k3")},
 )
 COEFFICIENTS = {"divergence": 0.5}
-SPARSE = DivergenceConfig(name="reverse_kl", estimator="k2", weights=TermWeightsConfig(entropy_power=1.0))
+SPARSE = TermConfig(name="reverse_kl", estimator="k2", weights=TermWeightsConfig(entropy_power=1.0))
 RICH = replace(
     OBJECTIVE,
     old_policy="learner",
     gates=GatesConfig(conflict_tokens=True, entropy_penalty=0.1, entropy_limit=3.6),
     mismatch=MismatchConfig(kind="sequence_truncate", off_policy=2.0),
-    divergences={"sparse": SPARSE},
+    terms={"sparse": SPARSE},
     entropy_bonus=0.05,
 )
 """Where every number a policy has to give is asked for."""
@@ -94,7 +95,7 @@ def joined(policy: str, rank: int = 0, ranks: int = 1, address: str = "", **choi
 
 
 def step(learner: FsdpLearner, batch: Batch) -> Stats:
-    coefficients = dict.fromkeys(learner.objective.weighted, COEFFICIENTS["divergence"])
+    coefficients = dict.fromkeys([*learner.objective.terms, "replay"], COEFFICIENTS["divergence"])
     return learner.update(plan_updates(batch, learner.config, learner.ranks)[learner.rank], coefficients)
 
 

@@ -97,8 +97,8 @@ def test_the_teacher_is_learned_from_on_stored_answers_and_on_own_ones(
     if preset == "gkd":
         values = 0.5 * values + 0.5 * (student.exp() * (student - middle)).sum(-1)
     own, stored = (values[batch.on_route(route)].mean() for route in ("explore", "rehearse"))
-    assert stats["divergence"] == pytest.approx(own.item(), rel=1e-4)
-    assert stats["divergence/data"] == pytest.approx(stored.item(), rel=1e-4)
+    assert stats["terms/divergence/value"] == pytest.approx(own.item(), rel=1e-4)
+    assert stats["terms/data/value"] == pytest.approx(stored.item(), rel=1e-4)
     assert stats["policy_loss"] == 0
     assert_gradient(learner, model, 0.25 * own + 0.75 * stored)
 
@@ -126,8 +126,8 @@ def test_tip_learns_from_the_tokens_it_chose_before_the_update_however_they_were
     assert torch.bincount(batch.seq[kept], minlength=len(lengths)).tolist() == (lengths // 2).tolist()
 
     stats = means(learner.update(plan_updates(batch, learner.config, 1)[0], {"divergence": 1.0}))
-    assert stats["divergence"] == pytest.approx(distance[own].mean().item(), rel=1e-4)
-    assert stats["divergence_kept"] == pytest.approx(kept.sum().item() / own.sum().item())
+    assert stats["terms/divergence/value"] == pytest.approx(distance[own].mean().item(), rel=1e-4)
+    assert stats["terms/divergence/kept"] == pytest.approx(kept.sum().item() / own.sum().item())
     assert_gradient(learner, model, distance[kept].mean())
 
 

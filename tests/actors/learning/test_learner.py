@@ -18,7 +18,6 @@ from actors.learning.policy import Policy, load_model
 from actors.learning.rank_parts import plan_updates
 from actors.local import LocalLearner
 from configs.learner import LearnerConfig
-from configs.terms import DivergenceConfig
 from configs.warm_start import WarmStartConfig
 from objectives.diagnostics import means
 from objectives.objective import Scores, loss
@@ -102,7 +101,7 @@ def test_what_the_objective_asks_of_the_policy_is_the_same_in_any_microbatches_a
 
 
 def test_the_entropy_bonus_reaches_the_weights(tiny_policy: Path) -> None:
-    silent = replace(OBJECTIVE, divergence=DivergenceConfig())
+    silent = replace(OBJECTIVE, terms={})
     bonus = replace(silent, entropy_bonus=0.3)
     batch = batch_of(0)
     batch = replace(batch, advantage=torch.zeros(len(batch.tokens)))
@@ -153,7 +152,7 @@ def test_cross_entropy_is_that_of_torch_on_the_answers(tiny_policy: Path) -> Non
     expected.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), torch.inf)
     assert stats["loss"] == pytest.approx(expected.item(), rel=1e-5)
-    assert stats["divergence"] == pytest.approx(expected.item(), rel=1e-5)
+    assert stats["terms/divergence/value"] == pytest.approx(expected.item(), rel=1e-5)
     assert stats["grad_norm"] == pytest.approx(float(norm), rel=1e-5)
 
 

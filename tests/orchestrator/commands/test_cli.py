@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from configs.load import load, presets
-from objectives.coefficient.controllers import term_metric
 from orchestrator.commands.cli import main
 from orchestrator.commands.demo import clear
 from orchestrator.commands.paths import absolute
@@ -140,11 +139,11 @@ def test_show_config_prints_settings_that_load_again_and_the_plan(
     (tmp_path / "again.yaml").write_text(out)
     assert load([], "again.yaml") == absolute(load([*settings, "rehearsal.batch=16"]))
     plan = dict(line[2:].split(": ", 1) for line in out.splitlines() if line.startswith("# "))
-    assert plan["divergence"].startswith(
+    assert plan["term divergence"].startswith(
         "on stored reference answers: exact gradient of the forward KL, 0 at every token where policy and reference "
         "agree"
     )
-    assert plan["coefficient"] == "1, constant"
+    assert plan["coefficient of divergence"] == "1, constant"
     assert plan["trajectories per step"] == "8 prompts x 4 answers = 32 explored, and 16 rehearsed"
     assert plan["staleness"] == "at most 1 steps; window of (1 + 1) x 8 = 16 prompts"
     assert plan["policy gradient"] == (
@@ -164,10 +163,10 @@ def test_show_config_says_in_words_what_holds_the_policy_for_every_method(
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if line.startswith("# "))
     terms = load([f"method={method}"]).objective.terms
     for name in terms:
-        assert "gradient" in said[f"# {term_metric('divergence', name)}"]
-        assert said[f"# {term_metric('coefficient', name)}"]
+        assert "gradient" in said[f"# term {name}"]
+        assert said[f"# coefficient of {name}"]
     if not terms:
-        assert said["# divergence"].startswith("no ")
+        assert said["# terms"].startswith("no ")
     assert said["# policy gradient"].startswith("advantage ")
 
 

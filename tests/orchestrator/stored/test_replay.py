@@ -101,7 +101,7 @@ def test_domains_and_replay_are_weighed_in_one_run_that_goes_on_where_it_was(tmp
         found = [record[f"recap_weight/{name}"] for name in names] if record["step"] > 1 else [1.0] * 3
         assert sum(found) == pytest.approx(3)
         assert (found == [1.0] * 3) == (record["step"] <= 4), "2 W = 4 values come from as many steps"
-        assert record["coefficient/replay"] == found[2]
+        assert record["terms/replay/coefficient"] == found[2]
     shutil.rmtree(tmp_path / "mixed" / "checkpoints" / "step-000006")
     resumed = train(cfg, resume=True)
     assert numbers(resumed) == numbers(whole)
