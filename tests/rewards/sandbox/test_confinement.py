@@ -165,10 +165,10 @@ CALLS = [
 def test_the_filter_decides_as_it_should_on_each_machine(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
     system_calls._numbers.cache_clear()
-    system_calls._whole_calls.cache_clear()
+    system_calls._unconditional_calls.cache_clear()
     try:
         audit, column = MACHINES[machine]
-        code, worker = system_calls.program(77), system_calls.program(77, worker=True)
+        code, worker = system_calls.filter_code(77), system_calls.filter_code(77, worker=True)
         found = {name: decide(code, numbers[column], arguments, audit) for name, numbers, arguments, _ in CALLS}
         assert found == {name: wanted for name, _, _, wanted in CALLS}
         assert decide(worker, CALLS[-1][1][column], (), audit) == "allow"
@@ -179,7 +179,7 @@ def test_the_filter_decides_as_it_should_on_each_machine(machine: str, monkeypat
     finally:
         monkeypatch.undo()
         system_calls._numbers.cache_clear()
-        system_calls._whole_calls.cache_clear()
+        system_calls._unconditional_calls.cache_clear()
 
 
 @pytest.mark.skipif(not Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h").exists(), reason="no kernel headers here")
@@ -195,7 +195,7 @@ def test_a_machine_without_a_table_is_told_so(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     system_calls._numbers.cache_clear()
     with pytest.raises(OSError, match="no table of system calls for riscv64"):
-        system_calls.program(1)
+        system_calls.filter_code(1)
 
 
 def test_the_filter_binds_threads_that_run_already() -> None:

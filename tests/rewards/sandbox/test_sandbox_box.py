@@ -115,18 +115,18 @@ def test_at_level_3_all_a_box_has_mounted_is_read_only_but_its_own_two_directori
 def test_the_highest_level_holds_wherever_the_kernel_lets_it() -> None:
     probe = """
 from rewards.sandbox import confinement, namespaces, system_calls
-for flags in (0, namespaces.NEW_USER):
+for flags in (0, namespaces.CLONE_NEWUSER):
     try:
         confinement.call("unshare", flags | namespaces.ALL_BUT_USER)
-        namespaces.mount("none", "/", "", namespaces.RECURSIVE | namespaces.PRIVATE, "")
+        namespaces.mount("none", "/", "", namespaces.MS_REC | namespaces.MS_PRIVATE, "")
         namespaces.mount("none", "/tmp", "tmpfs", 0, "")
         print(3)
         raise SystemExit
     except OSError:
         pass
-print(2 if confinement._landlock_version() and system_calls.program(1) else 1)
+print(2 if confinement._landlock_version() and system_calls.filter_code(1) else 1)
 """
-    assert int(helper(probe)) == HERE, levels.available().words()
+    assert int(helper(probe)) == HERE, levels.available().reasons()
 
 
 @pytest.mark.parametrize("level", HOLDING)
@@ -340,7 +340,7 @@ from tests.rewards.sandbox.boxed_programs import Running, Zygote
 from rewards.sandbox.box import BoxFailed
 zygotes = [Zygote(level) for level in {HOLDING}]
 boxes = [Running(zygote, "tell(1)\\nwhile 'not confined': pass") for zygote in zygotes]
-print([box.hear() for box in boxes] and [zygote.process for zygote in zygotes], flush=True)
+print([box.hear() for box in boxes] and [zygote._process.pid for zygote in zygotes], flush=True)
 for box in boxes:
     try:
         box.box.wait(60)
@@ -371,7 +371,7 @@ def test_a_dead_zygote_is_a_fault_of_the_grader_and_is_told_as_one() -> None:
         zygote.start("nobody", [], Limits())
     running = Running(zygote, "tell(1)\nwhile True: pass")
     assert running.hear() == 1
-    os.kill(zygote.process, signal.SIGKILL)
+    os.kill(zygote._process.pid, signal.SIGKILL)
     with pytest.raises(BoxFailed, match="the zygote died"):
         running.box.wait(10)
     with pytest.raises(BoxFailed, match="zygote"):
@@ -396,7 +396,7 @@ def test_a_zygote_outlives_the_thread_that_made_it_and_ends_at_once_with_its_box
 
 def test_a_hundred_boxes_leave_no_process_descriptor_mount_or_file(zygotes: dict[int, Zygote]) -> None:
     def traces(zygote: Zygote) -> dict[str, Any]:
-        processes = [zygote.process, *descendants(zygote.process)]
+        processes = [zygote._process.pid, *descendants(zygote._process.pid)]
         return {
             "ours": sorted(os.listdir("/proc/self/fd")),
             "its": {process: sorted(os.listdir(f"/proc/{process}/fd")) for process in processes},
@@ -471,7 +471,7 @@ except ValueError as error:
 """
     done = helper(confined)
     assert (
-        "sandbox.require: must be at most 2, the level that holds here "
+        "sandbox.require: must be at most 2, the highest isolation level that works here "
         "(level 3: a zygote could not start: [Errno 1] unshare: Operation not permitted), got 3" in done
     )
 
@@ -485,18 +485,18 @@ from rewards.sandbox import confinement, namespaces
 prefix = pathlib.Path(sys.base_prefix)
 closed = [place for place in reversed(prefix.parents) if not place.stat().st_mode & 1]
 if closed:  # then work in a view in which they are open
-    confinement.call("unshare", namespaces.NEW_MOUNTS)
+    confinement.call("unshare", namespaces.CLONE_NEWNS)
     interpreter = os.open(prefix, os.O_PATH)
-    namespaces.mount("none", "/", "", namespaces.RECURSIVE | namespaces.PRIVATE, "")
+    namespaces.mount("none", "/", "", namespaces.MS_REC | namespaces.MS_PRIVATE, "")
     namespaces.mount("tmpfs", str(closed[0]), "tmpfs", 0, "mode=755")
     os.makedirs(prefix)
-    namespaces.mount(f"/proc/self/fd/{{interpreter}}", str(prefix), "", namespaces.BIND, "")
+    namespaces.mount(f"/proc/self/fd/{{interpreter}}", str(prefix), "", namespaces.MS_BIND, "")
     os.close(interpreter)
 os.setgroups([])
 os.setresgid({user}, {user}, {user})
 os.setresuid({user}, {user}, {user})
 import tests.rewards.sandbox.test_sandbox_box as t
-print(t.levels.available().words())
+print(t.levels.available().reasons())
 with contextlib.ExitStack() as stack:
     levels = t.HOLDING if {user} else [level for level in t.HOLDING if level < 3]
     zygotes = {{level: stack.enter_context(t.Zygote(level)) for level in levels}}
@@ -538,9 +538,9 @@ import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 from rewards.sandbox import namespaces
 namespaces.Enclosure()
-namespaces.build_view([{folder!r}])
-namespaces.freshen()
-kept = namespaces.seen_as({folder!r})
+namespaces.build_root([{folder!r}])
+namespaces.enter_box()
+kept = namespaces.path_in_box({folder!r})
 print(open(kept + "/module.py").read(), os.listdir("/tmp") == [])
 try:
     open(kept + "/other", "w")
