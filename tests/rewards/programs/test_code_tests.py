@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from rewards.programs import boxes as code_boxes
-from rewards.programs.extraction import readings
+from rewards.programs.extraction import extract_programs
 from rewards.programs.problem import budget_s, parse
-from rewards.programs.testing import prepare, same_output, verify
+from rewards.programs.stdio_tests import same_output
+from rewards.programs.testing import prepare, verify
 from rewards.sandbox.box import Zygote
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "pairs.jsonl").read_text().splitlines()]
@@ -140,12 +141,12 @@ def test_the_budget_covers_every_test_and_a_starved_host_and_is_bounded() -> Non
     ],
 )
 def test_the_program_is_found_in_a_response(response: str, names: tuple[str, ...], first: str) -> None:
-    assert readings(response, names)[0].strip() == first.strip()
+    assert extract_programs(response, names)[0].strip() == first.strip()
 
 
 @pytest.mark.parametrize("response", ["", "   ", "<think>x = 1", "No idea.", "```python\n```", "```\n\n"])
 def test_a_response_without_code_has_no_program(response: str) -> None:
-    assert readings(response, ("f",)) == []
+    assert extract_programs(response, ("f",)) == []
     assert verify(response, ADD).status == "no_answer"
 
 

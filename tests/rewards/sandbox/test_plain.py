@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.sandbox.inside.kinds import Malformed, TooLarge, Unsendable
-from rewards.sandbox.inside.plain import Codec, restore
+from rewards.sandbox.inside.plain import Codec, update_in_place
 
 SCALARS = (
     st.none()
@@ -139,7 +139,7 @@ class Node:
 
 
 def nodes() -> Codec:
-    return Codec(shared=lambda value: type(value) is Node, blank=lambda name: object.__new__(Node))
+    return Codec(by_value=lambda value: type(value) is Node, new_object=lambda name: object.__new__(Node))
 
 
 def test_rings_and_long_chains_of_objects_travel_by_value() -> None:
@@ -249,12 +249,12 @@ def test_what_is_not_plain_does_not_cross_by_itself() -> None:
 def test_an_argument_gets_its_new_contents_and_its_parts_stay_who_they_are() -> None:
     row, inner = [1, 2], {"a": 1}
     old = [row, inner, (row,), 5]
-    restore(old, [[3], {"b": 2}, ([3],), 6, 7])
+    update_in_place(old, [[3], {"b": 2}, ([3],), 6, 7])
     assert old == [[3], {"b": 2}, (row,), 6, 7]
     assert old[0] is row and row == [3]
     assert old[1] is inner
     numbers = {1, 2}
-    restore(numbers, {3})
+    update_in_place(numbers, {3})
     assert numbers == {3}
-    restore(numbers, [4])
+    update_in_place(numbers, [4])
     assert numbers == {3}
