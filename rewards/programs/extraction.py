@@ -120,20 +120,20 @@ def _blocks(text: str) -> list[Block]:
     blocks: list[Block] = []
     opened: tuple[str, str, int, int] | None = None
     inner: list[str] = []
-    place = 0
+    offset = 0
     for line in text.split("\n"):
         match = FENCE.match(line)
         if opened is None:
             if match:
                 indent = len(line) - len(line.lstrip(" \t"))
-                opened = (match[1], _tag(match[2]), place, indent)
+                opened = (match[1], _tag(match[2]), offset, indent)
                 inner = []
         elif match and match[1][0] == opened[0][0] and len(match[1]) >= len(opened[0]) and not match[2].strip():
             blocks.append(Block("\n".join(inner), opened[1], opened[2], True))
             opened = None
         else:
             inner.append(line[opened[3] :] if not line[: opened[3]].strip() else line)
-        place += len(line) + 1
+        offset += len(line) + 1
     if opened is not None:
         blocks.append(Block("\n".join(inner), opened[1], opened[2], False))
     return blocks

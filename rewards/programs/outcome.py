@@ -15,7 +15,7 @@ MEMORY_BYTES = 2**30
 
 
 def limits(seconds: float) -> Limits:
-    """Return the limits of a box whose tests may take `seconds` of wall time."""
+    """Return the limits of a box subject tests may take `seconds` of wall time."""
     return Limits(memory_bytes=MEMORY_BYTES, cpu_seconds=math.ceil(seconds) + 1)
 
 
@@ -31,19 +31,19 @@ def scored(status: Status, reason: str, passed: int, total: int, fraction: bool)
     return Verdict(reward=reward, status=status, reason=reason, tests_passed=passed, tests_total=total)
 
 
-def explain_end(ended: Exit | None, whose: str, timeout_s: float) -> tuple[Status, str]:
+def explain_end(ended: Exit | None, subject: str, timeout_s: float) -> tuple[Status, str]:
     """Return status and reason for a process that the worker did not kill.
 
     Args:
-        whose: subject of the reason, such as "the program".
+        subject: grammatical subject of the reason, such as "the program".
         timeout_s: the timeout of the tests.
     """
     if ended is None:
-        return "crash", f"{whose} closed its connection"
+        return "crash", f"{subject} closed its connection"
     if ended.signal in (signal.SIGKILL, signal.SIGXCPU):
         if ended.cpu_seconds > limits(timeout_s).cpu_seconds - 1:
-            return "timeout", f"{whose} used up its processor time"
-        return "memory", f"{whose} was killed at a resource limit"
+            return "timeout", f"{subject} used up its processor time"
+        return "memory", f"{subject} was killed at a resource limit"
     if ended.signal:
-        return "crash", f"{whose} was killed by signal {ended.signal}"
-    return "crash", f"{whose} ended with exit code {ended.code}"
+        return "crash", f"{subject} was killed by signal {ended.signal}"
+    return "crash", f"{subject} ended with exit code {ended.code}"

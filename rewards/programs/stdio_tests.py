@@ -30,14 +30,14 @@ def run_stdio_tests(problem: StdioProblem, texts: list[str]) -> Verdict:
     first_failure: tuple[Status, str] | None = None
     runner = Runner(texts)
     try:
-        for place, (given, expected) in enumerate(problem.tests, 1):
+        for number, (given, expected) in enumerate(problem.tests, 1):
             seconds = min(problem.timeout_s, end + runner.extension - time.monotonic())
             failure: tuple[Status, str] | None = ("timeout", "no time left")
             if seconds > 0:
                 failure = runner.run(given, expected, seconds)
             passed += failure is None
             if failure is not None:
-                first_failure = first_failure or (failure[0], f"test {place} of {total}: {failure[1]}")
+                first_failure = first_failure or (failure[0], f"test {number} of {total}: {failure[1]}")
                 if not problem.fraction:
                     break
     finally:

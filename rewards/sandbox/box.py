@@ -24,11 +24,11 @@ works.
 - The number of threads is limited only if the box has its own user id: if the zygote was started by root and every user
   can read the interpreter's files.
 
-**Level 1: resource limits only.** It stops accidents (endless loops, memory use, large files) and no attack.
+**Level 1: resource limits only.** It stops accidents: endless loops, memory use, large files. It stops no attack.
 
 - A program has the files, network and processes of its user. Started by root, it has no capabilities of root, and it
   runs as another user where level 2 would.
-- Processes that a program started are found and killed when its box ends, as long as the zygote lives.
+- Processes that a program started are found and killed when its box ends, as long as the zygote runs.
 
 **No level stops:**
 
@@ -70,7 +70,7 @@ CREDENTIALS_BYTES = 12
 
 
 class BoxFailed(Exception):
-    """A box could not be made, or its zygote died. Always a fault of the grader, never of the program."""
+    """A box could not be made, or was lost with its zygote. Always a fault of the grader, never of the program."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,8 @@ class Limits:
     """Maximum size of one file."""
     open_files: int = 64
     threads: int = 64
-    """Threads and processes of the box's user id. Applied only if the box has its own user id."""
+    """Threads and processes of the box's user id. Below level 3 applied only if the box has its
+    own user id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ class Box:
         self._exit: Exit | None = None
 
     def fileno(self) -> int:
-        """A file descriptor that becomes readable when the box ends; -1 after `kill`."""
+        """Return a file descriptor that becomes readable when the box ends; -1 after `kill`."""
         return self._status
 
     def ended(self) -> Exit | None:
@@ -122,7 +123,7 @@ class Box:
         return self.wait(0.0)
 
     def wait(self, timeout_s: float) -> Exit | None:
-        """Wait up to `timeout_s` seconds for the box to end, then return as `ended` does."""
+        """Wait up to `timeout_s` seconds for the box to end. Returns and raises as `ended` does."""
         if self._exit is None and self._status >= 0 and _readable(self._status, timeout_s):
             message = os.read(self._status, MESSAGE_LIMIT)
             if not message:

@@ -46,7 +46,7 @@ def call(function: str, *arguments: object) -> int:
 
 
 def limit(memory_bytes: int, cpu_seconds: int, file_bytes: int, open_files: int, threads: int) -> None:
-    """Lower the soft and hard resource limits of this process. `threads=0` leaves the number of threads unlimited."""
+    """Lower the soft and hard resource limits of this process. `threads=0` keeps the limit on threads."""
     wanted = {
         resource.RLIMIT_AS: memory_bytes,
         resource.RLIMIT_CPU: cpu_seconds,

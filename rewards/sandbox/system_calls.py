@@ -174,7 +174,7 @@ def _argument(index: int, high: bool = False) -> list[Instruction]:
 
 def _one_of(index: int, *values: int) -> list[Instruction]:
     """Allow the call if the low half of the argument is one of the values."""
-    tests = [Instruction(EQUAL, value, len(values) - place, 0) for place, value in enumerate(values)]
+    tests = [Instruction(EQUAL, value, len(values) - position, 0) for position, value in enumerate(values)]
     return [*_argument(index), *tests, Instruction(RETURN, REFUSE), Instruction(RETURN, ALLOW)]
 
 

@@ -68,7 +68,7 @@ class Boxes:
             self._users = range(0)
 
     def start(self, request: dict[str, Any], descriptors: list[int]) -> None:
-        """Fork a box, or report why that failed. Closes the descriptors here.
+        """Fork a box, or report why that failed. The descriptors are closed here, the first when the box ends.
 
         Args:
             descriptors: the first is the pipe for the report of the box's end. The box gets the others.

@@ -94,10 +94,10 @@ def _read_named(codec: ItemCodec, parts: list[Any], depth: int) -> Any:
     name, fields, items = parts
     values = codec.read_items(items, depth)
     properties = {}
-    for place, field in enumerate(fields):
+    for index, field in enumerate(fields):
         if not _expect_text(field).isidentifier() or field.startswith("_") or hasattr(tuple, field):
             raise Malformed("field")
-        properties[field] = property(itemgetter(place))
+        properties[field] = property(itemgetter(index))
     if len(properties) != len(values):
         raise Malformed("fields")
     return type(_expect_text(name), (tuple,), properties | {"__slots__": (), "_fields": tuple(fields)})(values)

@@ -64,7 +64,7 @@ class Codec:
         self.by_value = by_value
         self.new_object = new_object
         self.by_reference = by_reference
-        self._place_of: dict[int, int] = {}
+        self._index_of: dict[int, int] = {}
         self._objects: list[Any] = []
         self._table: list[Any] = []
 
@@ -72,7 +72,7 @@ class Codec:
         """Encode values for one message.
 
         Args:
-            origins: the objects of a received table. An object among them is named by its place in that table.
+            origins: the objects of a received table. An object among them is named by its index in that table.
 
         Returns:
             The encoded values, the table of the objects sent by value, and those objects.
@@ -83,8 +83,8 @@ class Codec:
         """
         objects: list[Any] = []
         table: list[Any] = []
-        origin_of = {id(origin): place for place, origin in enumerate(origins)}
-        self._place_of, self._objects = {}, objects
+        origin_of = {id(origin): index for index, origin in enumerate(origins)}
+        self._index_of, self._objects = {}, objects
         encoded = [self.write(value, 0) for value in values]
         while len(table) < len(objects):
             item = objects[len(table)]
@@ -154,13 +154,13 @@ class Codec:
         return self.encode_reference(value)
 
     def _write_object(self, value: Any) -> list[Any]:
-        place = self._place_of.get(id(value))
-        if place is None:
-            place = self._place_of[id(value)] = len(self._objects)
+        index = self._index_of.get(id(value))
+        if index is None:
+            index = self._index_of[id(value)] = len(self._objects)
             self._objects.append(value)
-            if place >= OBJECTS_LIMIT:
+            if index >= OBJECTS_LIMIT:
                 raise TooLarge(f"the data holds more than {OBJECTS_LIMIT} objects")
-        return ["o", place]
+        return ["o", index]
 
     def write_items(self, values: Any, depth: int) -> list[Any]:
         return [self.write(value, depth) for value in values]
@@ -174,10 +174,10 @@ class Codec:
             raise Malformed("shape")
         tag, parts = data[0], data[1:]
         if tag == "o":
-            [place] = parts
-            if type(place) is not int or place < 0:
+            [index] = parts
+            if type(index) is not int or index < 0:
                 raise Malformed("object")
-            return self._table[place]
+            return self._table[index]
         reader = READERS.get(tag)
         return self.decode_reference(tag, parts) if reader is None else reader(self, parts, depth + 1)
 
@@ -250,7 +250,7 @@ def update_in_place(old: Any, new: Any) -> None:
 
 
 def _updated(before: Any, after: Any) -> Any:
-    """Return `before`, updated in place, if it is mutable and of the same type; else `after`."""
+    """Return `before`, updated in index, if it is mutable and of the same type; else `after`."""
     if type(before) is type(after) and isinstance(before, list | dict | set | deque):
         update_in_place(before, after)
         return before

@@ -85,14 +85,14 @@ def choose_program(texts: Sequence[str], prompt: str, entry: str, names: Collect
     failure: Exception | None = None
     fallback: Program | None = None
     prelude = ast.Module(helpers(prompt, entry), [])
-    for place, text in enumerate(texts):
+    for index, text in enumerate(texts):
         try:
             tree = ast.parse(textwrap.dedent(text))
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             failure = failure or error
         else:
             if not names or defines(tree.body, names):
-                return Program((prelude, _completed(tree, prelude, texts[place + 1 :])))
+                return Program((prelude, _completed(tree, prelude, texts[index + 1 :])))
             fallback = fallback or Program((prelude, tree))
         continued = _continued(prompt, text, names)
         if continued is not None:
