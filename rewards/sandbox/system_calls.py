@@ -102,6 +102,7 @@ def filter_code(process: int, worker: bool = False) -> bytes:
     """
     numbers, audit_arch = _numbers()
     conditions = _conditions(process)
+    # Offsets in struct seccomp_data: 0 number of the call, 4 architecture, 16 arguments of 8 bytes each.
     code = [Instruction(LOAD, 4), Instruction(EQUAL, audit_arch, 1, 0), Instruction(RETURN, KILL), Instruction(LOAD, 0)]
     if platform.machine() == "x86_64":
         code += [Instruction(AT_LEAST, X32, 0, 1), Instruction(RETURN, KILL)]
@@ -173,7 +174,7 @@ def _argument(index: int, high: bool = False) -> list[Instruction]:
 
 
 def _one_of(index: int, *values: int) -> list[Instruction]:
-    """Allow the call if the low half of the argument is one of the values."""
+    """Allow the call if the argument is one of the values. The kernel uses only 32 bits of these arguments."""
     tests = [Instruction(EQUAL, value, len(values) - position, 0) for position, value in enumerate(values)]
     return [*_argument(index), *tests, Instruction(RETURN, REFUSE), Instruction(RETURN, ALLOW)]
 

@@ -50,7 +50,9 @@ class Boxes:
         self._entries = entries
         self._level: int = settings["level"]
         self._process_of: dict[int, int] = {}
+        """Id of the first process, by number of the box."""
         self._status_of: dict[int, int] = {}
+        """Pipe for the report of the end, by id of the first process."""
         self._process = os.getpid()
         self._users = users.unused_ids(self._process)
         files = namespaces.system_files(settings["prefix"], settings["packages"])
