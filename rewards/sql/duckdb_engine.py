@@ -147,7 +147,7 @@ def _python_value(cell: Any) -> Any:
     """Convert a cell to a value that compares as in `rewards/sql/results.py`.
 
     Decimals become int or float, a date or datetime its ISO 8601 text (a date at midnight), lists and structs tuples,
-    and other types text. Each but the numbers is marked with the name of its type.
+    and other types text. A converted value other than a number is a tuple that begins with the name of its type.
     """
     if cell is None or isinstance(cell, bool | int | float | str | bytes):
         return cell
