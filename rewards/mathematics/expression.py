@@ -1,8 +1,7 @@
 """Parse a mathematical expression in LaTeX or plain text into a tree.
 
 The tree consists of tuples whose first item is the kind of the node. The parser does not evaluate the expression, and
-no part of the text is ever run as code. The parser raises ParseError for any notation it does not know instead of
-guessing its meaning.
+no part of the text is ever run as code. Any unknown notation raises ParseError; its meaning is not guessed.
 """
 
 import re

@@ -24,32 +24,45 @@ MARKERS_LIMIT = 5
 UNMARKED_LIMIT = 300
 """Largest number of characters of a response without a box or marker that can be an answer as a whole."""
 
+# The start of a box, an escaped character, or a brace: what decides where a box ends.
 BOX_PARTS = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+# A box without braces: `\boxed 5`, `\boxed \frac{1}{2}`.
 BOX_WITHOUT_BRACES = re.compile(r"\\(?:boxed|fbox)[ \t]+([^\s{}$\\]+|\\[A-Za-z]+(?:\{[^{}]*\})*)")
+# What may be between two boxes that count together: `x =`, spaces, punctuation, "and", "or".
 BETWEEN_JOINED_BOXES = re.compile(
     r"(?<![A-Za-z])[A-Za-z](?:_\{?\w\}?)? ?=|[\s$,;:&]|\\[,;: ()\[\]]|\\q?quad|\\text\s*\{\s*(?:and|or)\s*\}"
     r"|(?<![A-Za-z])(?:and|or)(?![A-Za-z])"
 )
 JOINING_WORD = re.compile(r"[,;]|and|or")
+# Tokens of chat templates, such as `<|im_end|>`. Those of TURN_END end the response.
 SPECIAL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>|</?s>")
 TURN_END = re.compile(r"<\|(?:im_(?:start|end)|eot_id|end_?of_?text|end)\|>|</s>")
+# `#### 5` as a line, or inside a line before a number or formula.
 HASHES = re.compile(r"^[ \t]*####(?:[ \t]+(.*))?$|####[ \t]*(?=[-+$.0-9\\])(.*)$", re.MULTILINE)
+# "the answer is 5", "Answer: 5", or "final answer" as a line.
 STATED = re.compile(
     r"(?<![\w/])answers?\b[ \t*_]*(?:(?:is|are|=|:)[ \t:*_]*|(?=\$|\\[(\[]))|^[ \t>#*_]*final answer[ \t*_]*$",
     re.IGNORECASE | re.MULTILINE,
 )
+# `A: 5` as the last line.
 CLOSING_A = re.compile(r"^A: *(.+)\s*\Z", re.MULTILINE)
+# A formula in `$...$`, `$$...$$`, `\(...\)` or `\[...\]`, of at most 600 characters.
 FORMULA = re.compile(
     r"\$\$[^$]{1,600}\$\$|\$[^$\n]{1,600}\$|\\\((?:[^\\\n]|\\[^()\n]){1,600}\\\)|\\\[(?:[^\\]|\\[^\[\]]){1,600}\\\]"
 )
+# A formula, or one character that can end a sentence.
 SENTENCE_PART = re.compile(FORMULA.pattern + r"|\n|[.!](?=[\s*<]|$)", re.DOTALL)
+# A number in prose: `-1,000.5`, `$5`, `3/4`, `50%`.
 NUMBER = re.compile(r"(?<![\w.])[-+]?[$€£]?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?(?:/[0-9]+)?%?)(?![\w/])")
+# Three words in a row.
 PROSE = re.compile(r"(?:(?<![\\A-Za-z])[A-Za-z]{2,}[ ,]+){3}")
 LINKING_VERB = re.compile(r"(?<![A-Za-z])(?:is|are|equals|be)(?![A-Za-z])")
 WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+# Words of a question, doubt or choice: the sentence does not state one value.
 DOUBT = re.compile(
     r"\?|\b(?:not|or|either|neither|nor|maybe|perhaps|possibly|if|unless|except|but|isn't|wrong)\b", re.I
 )
+# Words that make a value a bound or an estimate, as in "at least 5".
 VAGUE = re.compile(
     r"\b(?:than|least|most|about|around|between|nearly|almost|roughly|over|under|above|below|up|by|from|to|any|every)\b",
     re.I,

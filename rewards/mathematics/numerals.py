@@ -8,20 +8,27 @@ from fractions import Fraction
 
 from rewards.mathematics.text import unwrap_text
 
+# `1,000`, `1 000` or `1000`.
 INTEGER = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])|[1-9][0-9]{0,2}(?: [0-9]{3})+(?![0-9])|[0-9]+)"
 DECIMAL = rf"(?:{INTEGER}(?:\.[0-9]*)?|\.[0-9]+)"
 SIGNED = rf"[+-]? ?{DECIMAL}"
 PLAIN_INTEGER = re.compile(r"[+-]?[0-9]{1,4000}")
+# A decimal, optionally with a power of ten: `1.5`, `1e5`, `2 \times 10^{-3}`.
 SCIENTIFIC = re.compile(
     rf"({SIGNED})(?:[eE]([+-]?[0-9]{{1,4}})(?![0-9])"
     rf"| ?(?:\\times|\\cdot|\*) ?10 ?(?:\^|\*\*) ?\{{? ?([+-]?[0-9]{{1,4}}) ?\}}?(?![0-9]))?"
 )
+# `3/4`, `-1.5/2`.
 QUOTIENT = re.compile(rf"({SIGNED}) ?/ ?({SIGNED})")
+# `\frac{3}{4}`.
 FRACTION = re.compile(rf"([+-]?) ?\\frac ?\{{ ?({SIGNED}) ?\}} ?\{{ ?({SIGNED}) ?\}}")
+# `1 3/4`, `1\frac{3}{4}`.
 MIXED = re.compile(
     rf"([+-]?) ?({INTEGER})(?: +({INTEGER}) ?/ ?({INTEGER})| ?\\frac ?\{{ ?({INTEGER}) ?\}} ?\{{ ?({INTEGER}) ?\}})"
 )
+# `2^{10}`.
 POWER = re.compile(r"([+-]?)([0-9]{1,20}) ?\^ ?\{? ?([+-]?[0-9]{1,3}) ?\}?")
+# `0.1\overline{6}`.
 REPEATING = re.compile(r"([+-]?)([0-9]*)\.([0-9]{0,50}) ?\\(?:overline|bar|dot) ?\{? ?([0-9]{1,50}) ?\}?")
 DECIMAL_COMMA = re.compile(r"([+-]?)([0-9]+),([0-9]+)")
 

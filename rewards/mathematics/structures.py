@@ -11,6 +11,7 @@ from rewards.mathematics.expression import SYMBOLS
 from rewards.mathematics.numerals import parse_number
 from rewards.mathematics.text import canonical, closes_at_end, split_outside_brackets, unwrap_text
 
+# What separates the items of a list: a comma, a semicolon, "and", "or".
 SEPARATOR = re.compile(r"[,;]|(?<![A-Za-z\\])(?:and/or|or|and)(?![A-Za-z])")
 RELATION = re.compile(r"\\(?:le|ge|ne|approx|in)(?![A-Za-z])|[<>=]")
 CUP = re.compile(r"\\cup(?![A-Za-z])")
@@ -33,8 +34,11 @@ ROW = re.compile(r"\\\\(?: ?\[[^\]]{0,9}\])?|\\cr(?![A-Za-z])")
 NAME_LIMIT = 60
 """Largest number of characters of a name."""
 VARIABLE = re.compile(r"(?:[A-Za-z]|\\([A-Za-z]+))(?:_\{?\w+\}?)?(?:\([a-z]\))?")
+# A function of arguments: `f(x)`, `f^{-1}(x)`, `a_1(n)`.
 FUNCTION_APPLIED = re.compile(r"(?<![A-Za-z])([A-Za-z]'*)(?:_\{[^{}]*\}|_\w)?(?:\^ ?\{? ?-1 ?\}?)? ?\([^()=<>]*\)")
+# Subscripts, primes and superscripts that belong to a name: `x_{1}`, `f'`, `A^{\circ}`.
 NAME_MARKS = re.compile(r"_ ?(?:\{[^{}]*\}|\w)|\^ ?\{? ?(?:-1|\\prime|\\circ|\*) ?\}?|'")
+# Digits, operators and commands that occur in values and not in names.
 NOT_A_NAME = re.compile(
     r"[0-9+\-*/^&,;!%.]|\\(?:cdot|times|frac|sqrt|pm|pi|infty|cup|cap|begin|sum|int|binom)(?![A-Za-z])"
 )

@@ -86,8 +86,11 @@ double triple twice thrice hundred thousand million billion trillion infinity in
 sum product both between through versus instead also alternatively otherwise depending unless whichever unknown
 undefined yes the this that it as with without where when which who i we you"""
 NOT_UNITS = set(NOT_UNIT_WORDS.split()) | set(NUMBER_WORDS)
+# A word, a sign such as `%`, a separator, or a power such as `^2`.
 UNIT_TOKEN = re.compile(r"([A-Za-z]+)\.?|((?:\^ ?)?\\circ|[%€£¥₹])|([/ .])|(\^ ?\{?-?[0-9]\}?|-|\\cdot)")
+# A unit in text commands at the end: `\text{cm}^2`.
 TEXT_UNIT_END = re.compile(r"(?:\\(?:text[a-z]*|math[a-z]+|mbox) ?\{[^{}]*\} ?/? ?(?:\^ ?\{?[0-9]\}?)?)+$")
+# A unit in plain words at the end, after a space: ` miles per hour`.
 PLAIN_UNIT_END = re.compile(r" (?:[A-Za-z]+\.?[ /]){0,3}[A-Za-z]+(?: ?\^ ?\{?[23]\}?)?$")
 UNIT_LETTER = re.compile(" [mgsLh]")
 METRE_POWER = re.compile(r"m ?\^ ?\{?[23]\}?")

@@ -7,13 +7,19 @@ from rewards.mathematics.numerals import number_from_words
 from rewards.mathematics.text import WRAPPED_TEXT, canonical, unwrap_text
 
 WORDS = re.compile(r"[A-Za-z][A-Za-z' .-]*")
+# `C`, `(C)`, `C. 12`, `option C`: groups 1 and 2 are the letter, 3 the content.
 CHOICE = re.compile(
     r"(?i:(?:the )?(?:option|choice|answer)s? ?:? ?)?(?:\( ?([A-J]) ?\)|([A-J])(?=[).:]|$)[).:]*)[.:]? *(.*)", re.DOTALL
 )
+# `(C) 12`.
 LABELLED_CHOICE = re.compile(r"\( ?[A-J] ?\)[.:]? *([^ ].*)", re.DOTALL)
+# Another letter, or a word that makes the choice doubtful.
 OTHER_CHOICE = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z])|\b(?:or|and|not)\b")
+# `5:30 pm`, `17:30:00`.
 TIME = re.compile(r"([0-9]{1,2})(?: ?: ?([0-9]{2}))?(?: ?: ?([0-9]{2}))? ?(?:([ap]) ?\.? ?m\b\.?)?", re.IGNORECASE)
+# `1101_2`, `1101_{two}`.
 NUMBER_IN_BASE = re.compile(r"\(?([0-9A-F]+(?:\.[0-9A-F]+)?)\)? ?_ ?\{? ?\(?([0-9]{1,2}|[a-z]+)\)? ?\}?")
+# `1101 in base 2`.
 NUMBER_IN_BASE_WORDS = re.compile(r"([0-9A-F]+) (?:in )?base[ -]([0-9]{1,2}|[a-z]+)")
 JOINING_WORD = re.compile(r"\b(?:and|or)\b")
 ARTICLE = re.compile(r"(?:the|an|a) ")

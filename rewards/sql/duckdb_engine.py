@@ -169,7 +169,7 @@ def _query_failure(duckdb: Any, error: Exception) -> QueryFailed:
         return QueryFailed("timeout", "the query takes too long")
     if isinstance(error, duckdb.OutOfMemoryException | MemoryError):
         return QueryFailed("memory", "the query needs too much memory")
-    refusals = (duckdb.PermissionException, duckdb.TransactionException, duckdb.InvalidInputException)
-    if isinstance(error, refusals) or not isinstance(error, duckdb.Error):
+    not_allowed = (duckdb.PermissionException, duckdb.TransactionException, duckdb.InvalidInputException)
+    if isinstance(error, not_allowed) or not isinstance(error, duckdb.Error):
         return QueryFailed("rejected", f"the query is not allowed: {error}")
     return QueryFailed("wrong", f"the query fails: {error}")

@@ -33,6 +33,7 @@ AFTER_COMMAND = {
 
 FENCE = re.compile(r"```([A-Za-z0-9_+-]*)")
 TAGS = ("answer", "solution", "sql")
+# A keyword at the start of a line, or one of a query after a backtick, a colon or "is".
 STATEMENT_START = re.compile(
     rf"(?:^[ \t]*({'|'.join(sorted(QUERIES | COMMANDS))})|(?:`|:\**|\bis\b)[ \t]*\b({'|'.join(sorted(QUERIES))}))\b",
     re.IGNORECASE | re.MULTILINE,
@@ -45,6 +46,7 @@ CONTINUING_WORDS = (
 )
 CONTINUATION = re.compile(rf"[,()]|--|/\*|(?:{'|'.join([*CONTINUING_WORDS, *map(str.lower, CONTINUING_WORDS)])})\b")
 """Starts of text that continues a query after an empty line. `From` and `On` begin a sentence instead."""
+# First words of a sentence after a query, unless they are followed like a name in SQL.
 PROSE = re.compile(r"(?:Explanation|Note|This|These|The|Here|It|Output|Result|In this)\b(?!\s*[.(,])")
 
 

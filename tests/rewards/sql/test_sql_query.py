@@ -380,9 +380,9 @@ tables = st.lists(st.tuples(cells, cells), max_size=6)
 @given(tables, tables, st.randoms(use_true_random=False))
 @settings(max_examples=200, deadline=None)
 def test_only_ordered_rows_depend_on_order_and_bags_compare_symmetrically(
-    one: list[Any], two: list[Any], chance: Any
+    one: list[Any], two: list[Any], rng: Any
 ) -> None:
-    shuffled = chance.sample(one, len(one))
+    shuffled = rng.sample(one, len(one))
     swapped = [(b, a) for a, b in shuffled]
     assert same_bag(one, shuffled)
     assert same_bag(one, two) == same_bag(two, one)
@@ -435,21 +435,25 @@ def test_duckdb_problems_are_graded_in_a_locked_database() -> None:
     """Runs in a worker of the pool, whose memory limit is the only one that applies to all of DuckDB."""
     pytest.importorskip("duckdb")
     common = {"schema_sql": DUCK, "engine": "duckdb", "timeout_s": 0.5}
-    faulty = [{"schema_sql": "CREATE TABEL"}, {"gold_sql": "SELECT random()"}, {"schema_sql": None, "database": "x"}]
+    faulty_fields = [
+        {"schema_sql": "CREATE TABEL"},
+        {"gold_sql": "SELECT random()"},
+        {"schema_sql": None, "database": "x"},
+    ]
 
     async def main() -> tuple[list[Verdict], list[Verdict]]:
         pool = Pool(1, 5.0)
         try:
-            judged = [await pool.run("sql", common | {"gold_sql": gold}, answer) for answer, gold, _ in DUCK_CASES]
-            return judged, [
-                await pool.run("sql", common | {"gold_sql": "SELECT 1"} | wrong, "SELECT 1") for wrong in faulty
+            verdicts = [await pool.run("sql", common | {"gold_sql": gold}, answer) for answer, gold, _ in DUCK_CASES]
+            return verdicts, [
+                await pool.run("sql", common | {"gold_sql": "SELECT 1"} | wrong, "SELECT 1") for wrong in faulty_fields
             ]
         finally:
             await pool.close()
 
-    judged, masked = asyncio.run(main())
-    for verdict, (answer, _, status) in zip(judged, DUCK_CASES, strict=True):
+    verdicts, faulty_verdicts = asyncio.run(main())
+    for verdict, (answer, _, status) in zip(verdicts, DUCK_CASES, strict=True):
         assert verdict.status == status, (answer, verdict)
-    assert {verdict.status for verdict in masked} == {"grader_error"}
+    assert {verdict.status for verdict in faulty_verdicts} == {"grader_error"}
     assert not Path("/tmp/birds.csv").exists()
     assert not Path("/tmp/birds.duckdb").exists()
