@@ -115,22 +115,21 @@ def _same_list(gold: str, answer: str, gold_items: list[str] | None, answer_item
         if len(gold_items) == len(answer_items) and bool(names) != bool(answer_names):
             return all(map(equal, map(_without_name, gold_items), map(_without_name, answer_items)))
         return _same_multiset(gold_items, answer_items)
-    listed, other_tuple, other_text = (
-        (gold_items, answer_tuple, answer) if gold_items else (answer_items, gold_tuple, gold)
-    )
+    # Only one of the two is a list; `other_*` are of the one that is not.
+    listed = gold_items or answer_items
+    other_tuple, other_text = (answer_tuple, answer) if gold_items else (gold_tuple, gold)
     assert listed is not None
     if len(listed) == 1:
         return equal(listed[0], answer) if gold_items else equal(gold, listed[0])
     if other_tuple is None or other_tuple[0] not in ("()", "[]"):
-        other_items = list_items(_without_name(other_text))
-        return (
-            _same_multiset(*((listed, other_items) if gold_items else (other_items, listed))) if other_items else False
-        )
+        other_items = list_items(_without_name(other_text)) or []
+        both = (listed, other_items) if gold_items else (other_items, listed)
+        return bool(other_items) and _same_multiset(*both)
     names = _distinct_names(listed)
     if names and other_tuple[0] == "()":
         listed = [_without_name(item) for _, item in sorted(zip(names, listed, strict=True))]
     elif other_tuple[0] == "()" or len(other_tuple[1]) == 2:
-        return False
+        return False  # a tuple is not a list, and `[1, 2]` is an interval; `[1, 2, 3]` is a list
     same_length = len(listed) == len(other_tuple[1])
     return same_length and all(
         equal(*((item, other) if gold_items else (other, item)))

@@ -84,9 +84,9 @@ def is_name(text: str) -> bool:
     letter_runs = re.findall(r"\\?[A-Za-z]+", re.sub("[|{}()\\[\\]:]", " ", left))
     letter_products = [run for run in letter_runs if run.islower() and len(run) in (2, 3) and run[0] != "\\"]
     single_letters = [run for run in letter_runs if len(run) == 1]
-    return (
-        not (letter_products and len(letter_runs) == 1) and (len(single_letters) < 2 or ":" in left) and "(" not in left
-    )
+    if "(" in left or (letter_products and len(letter_runs) == 1):
+        return False
+    return len(single_letters) < 2 or ":" in left
 
 
 def name_without_index(text: str) -> str:
