@@ -49,7 +49,9 @@ class ProgramsOptions:
             self.examples <= self.inputs + 1 <= 100, f"{name}inputs", "must be between examples - 1 and 99", self.inputs
         )
         require(2 <= self.constants <= 99, f"{name}constants", "must be between 2 and 99", self.constants)
-        known = bool(self.kinds) and set(self.kinds) <= set(KINDS) and len(set(self.kinds)) == len(self.kinds)
+        known = (
+            bool(self.kinds) and all(kind in KINDS for kind in self.kinds) and len(set(self.kinds)) == len(self.kinds)
+        )
         require(known, f"{name}kinds", f"must be distinct ones of {', '.join(KINDS)}", list(self.kinds))
 
 

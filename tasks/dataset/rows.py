@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from configs.checks import require
+from tasks.options import PATH
 
 BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 """Braces; an escaped one is text."""
@@ -24,7 +25,7 @@ class RowOptions:
     answer_field: str = "answer"
     """Column of the right answer, a string or a number; format plain only. Every column reaches the verifier, this one
     as `answer` too."""
-    database_dir: str = ""
+    database_dir: str = field(default="", metadata=PATH)
     """Folder of databases `<database_dir>/<db_id>/<db_id>.sqlite`; formats spider and bird only."""
 
     def __post_init__(self) -> None:

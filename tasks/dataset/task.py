@@ -1,7 +1,7 @@
 """The user's own problems: rows of jsonl, json, parquet or saved files, in one of the formats that datasets have."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from configs.checks import nearest, require
 from tasks.dataset.files import data_files, rows
 from tasks.dataset.formats import FORMATS, NEED_DATABASES, check_template
 from tasks.dataset.rows import Malformed, Row, RowOptions
+from tasks.options import PATH
 from tasks.source import digest, generator
 from trajectories.trajectory import Prompt
 
@@ -19,10 +20,10 @@ DATABASES = "task.options.database_dir"
 class DatasetOptions(RowOptions):
     """`task.options` of dataset."""
 
-    path: str = ""
+    path: str = field(default="", metadata=PATH)
     """File of rows (.jsonl, .json, .parquet), a folder of them or one written by `save_to_disk`, or a pattern such as
     `data/train-*`."""
-    heldout_path: str = ""
+    heldout_path: str = field(default="", metadata=PATH)
     """The same for held-out rows. Empty: a share of `path` is held out."""
     heldout_fraction: float = 0.1
     """Share of the problems in `path` that is held out, by a hash of the problem; unused with `heldout_path`."""

@@ -139,7 +139,7 @@ def test_difficulty_bounds_the_number_of_solutions() -> None:
         ({"min_solutions": 4, "max_solutions": 3}, "task.options.max_solutions"),
         ({"target_low": 5_000, "target_high": 6_000}, "task.options: must admit problems"),
         ({"numbres": 3}, "task.options.numbres: unknown option (did you mean 'numbers'?), got 3"),
-        ({"numbers": "many"}, "task.options.numbers: Value 'many'"),
+        ({"numbers": "many"}, "task.options.numbers: must be a whole number, got 'many'"),
     ],
 )
 def test_bad_options_are_refused_by_field(options: dict, said: str) -> None:

@@ -130,7 +130,7 @@ def test_asking_for_more_heldout_problems_than_exist_is_refused_by_field() -> No
         ({"digits": 0}, "task.options.digits: must be between 1 and 30, got 0"),
         ({"trained_digits": 31}, "task.options.trained_digits: must be between 1 and 30, got 31"),
         ({"digit": 4}, "task.options.digit: unknown option (did you mean 'digits'?), got 4"),
-        ({"digits": "many"}, "task.options.digits: Value 'many'"),
+        ({"digits": "many"}, "task.options.digits: must be a whole number, got 'many'"),
     ],
 )
 def test_bad_options_are_refused_by_field(options: dict[str, Any], said: str) -> None:
