@@ -1,4 +1,4 @@
-"""The user's own problems: rows of jsonl, json, parquet or saved files, in one of the formats that datasets have."""
+"""The task dataset: problems from the user's files, in one of the formats of `tasks/dataset/formats.py`."""
 
 import json
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from tasks.options import PATH
 from tasks.source import digest, generator
 from trajectories.trajectory import Prompt
 
-DATABASES = "task.options.database_dir"
+DATABASE_DIR = "task.options.database_dir"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,19 +21,19 @@ class DatasetOptions(RowOptions):
     """`task.options` of dataset."""
 
     path: str = field(default="", metadata=PATH)
-    """File of rows (.jsonl, .json, .parquet), a folder of them or one written by `save_to_disk`, or a pattern such as
-    `data/train-*`."""
+    """A file of rows (.jsonl, .json, .parquet), a folder of such files or one written by `save_to_disk`, or a pattern
+    such as `data/train-*`."""
     heldout_path: str = field(default="", metadata=PATH)
-    """The same for held-out rows. Empty: a share of `path` is held out."""
+    """The same for held-out rows. Empty: a fraction of `path` is held out."""
     heldout_fraction: float = 0.1
-    """Share of the problems in `path` that is held out, by a hash of the problem; unused with `heldout_path`."""
+    """Fraction of the problems in `path` that is held out, by a hash of the problem; unused with `heldout_path`."""
     format: str = "plain"
-    """How rows are read, a name of `tasks/dataset/formats.py`: plain, gsm8k, math, sql, spider, bird, code, humaneval,
+    """Format of the rows, a name of `tasks/dataset/formats.py`: plain, gsm8k, math, sql, spider, bird, code, humaneval,
     mbpp or livecodebench."""
     prompt_template: str = ""
-    """Text of a prompt with the format's fields in braces, as `str.format` reads it; empty: the format's own."""
+    """Template of a prompt, in the syntax of `str.format`, with fields of the format. Empty: the format's template."""
     verifier: str = ""
-    """Empty: the format's own."""
+    """A verifier for all rows. Empty: the format's verifier."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,37 +41,43 @@ class DatasetOptions(RowOptions):
         rule = f"must be one of {', '.join(FORMATS)}{nearest(self.format, FORMATS)}"
         require(self.format in FORMATS, "task.options.format", rule, self.format)
         for name in ("prompt_field", "answer_field"):
-            own = self.format == "plain" or getattr(self, name) == getattr(RowOptions, name)
-            rule = f"must be left out with task.options.format={self.format}, which knows its columns"
-            require(own, f"task.options.{name}", rule, getattr(self, name))
+            allowed = self.format == "plain" or getattr(self, name) == getattr(RowOptions, name)
+            rule = f"must be left out with task.options.format={self.format}, whose columns are fixed"
+            require(allowed, f"task.options.{name}", rule, getattr(self, name))
         if self.prompt_template:
             check_template(self.prompt_template, self.format, "task.options.prompt_template")
         if self.format in NEED_DATABASES:
             rule = f"must be the folder of the databases with task.options.format={self.format}"
-            require(Path(self.database_dir).is_dir() and bool(self.database_dir), DATABASES, rule, self.database_dir)
+            require(Path(self.database_dir).is_dir() and bool(self.database_dir), DATABASE_DIR, rule, self.database_dir)
         else:
             rule = f"must be left out unless task.options.format is one of {', '.join(NEED_DATABASES)}"
-            require(not self.database_dir, DATABASES, rule, self.database_dir)
+            require(not self.database_dir, DATABASE_DIR, rule, self.database_dir)
         rule = "must be between 0 and 1, both excluded"
         require(0 < self.heldout_fraction < 1, "task.options.heldout_fraction", rule, self.heldout_fraction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """A row, its prompt, and where it stood."""
+    """A row, the text of its prompt, and its origin."""
 
     row: Row
     text: str
     name: str
-    """`line-7`, or `<file>/line-7` when the dataset has several files."""
+    """`line-7`, or `<file>/line-7` if the dataset has several files."""
     where: str
+    """File and line, for errors."""
 
 
 class Dataset:
-    """A Source over the rows of files; every epoch has an order of its own, fixed by (seed, epoch)."""
+    """Source of the rows of files. Every epoch has a different order, which depends on seed and epoch."""
 
     def __init__(self, options: DatasetOptions, seed: int) -> None:
-        """Raises ValueError naming file, line and reason on a malformed row, a missing file or an empty side."""
+        """Read all rows.
+
+        Raises:
+            ValueError: a file is missing, a row is malformed, a held-out problem is also in the train rows, or no row
+                is left for training; names the option, or file and line.
+        """
         self.options = options
         self.seed = seed
         self._order: tuple[int, list[int]] = (-1, [])
@@ -81,8 +87,8 @@ class Dataset:
             _refuse_overlap(train, heldout)
         else:
             limit = options.heldout_fraction * 2**64
-            heldout = [placed for placed in train if _side(placed.row.key) < limit]
-            train = [placed for placed in train if _side(placed.row.key) >= limit]
+            heldout = [placed for placed in train if _split_hash(placed.row.key) < limit]
+            train = [placed for placed in train if _split_hash(placed.row.key) >= limit]
         require(bool(train), "task.options.path", "must hold at least one row for training", options.path)
         self._train = train
         # The sort is stable, so copies of a problem stay in the order of their lines.
@@ -128,17 +134,18 @@ class Dataset:
         )
 
 
-def _side(key: str) -> int:
-    """Hash that decides the side of a problem; problems that differ in white space only share it."""
+def _split_hash(key: str) -> int:
+    """Return the hash that decides whether a problem is held out. White space does not change it."""
     return digest("side/" + " ".join(key.split()))
 
 
 def _refuse_overlap(train: list[Placed], heldout: list[Placed]) -> None:
-    held = {_side(placed.row.key): placed.where for placed in heldout}
+    """Raise ValueError if a train problem is also held out."""
+    held = {_split_hash(placed.row.key): placed.where for placed in heldout}
     for placed in train:
-        other = held.get(_side(placed.row.key))
+        other = held.get(_split_hash(placed.row.key))
         if other is not None:
-            raise ValueError(f"{placed.where}: the prompt is also in {other}")
+            raise ValueError(f"{placed.where}: the problem is also held out, in {other}")
 
 
 def _read(options: DatasetOptions, path: str, field: str) -> list[Placed]:
@@ -152,6 +159,7 @@ def _read(options: DatasetOptions, path: str, field: str) -> list[Placed]:
 
 
 def _place(options: DatasetOptions, template: str, value: Any, where: str, name: str) -> Placed:
+    """Convert a data row. Raise ValueError, with `where`, if it is malformed."""
     try:
         if not isinstance(value, dict):
             raise Malformed(f"must be an object with fields, got {type(value).__name__}")
@@ -159,6 +167,6 @@ def _place(options: DatasetOptions, template: str, value: Any, where: str, name:
         json.dumps(row.problem)
     except Malformed as error:
         raise ValueError(f"{where}: {error}") from None
-    except (TypeError, ValueError) as error:  # of json.dumps
+    except (TypeError, ValueError) as error:  # Raised by json.dumps.
         raise ValueError(f"{where}: must hold JSON values only ({error})") from None
     return Placed(row=row, text=template.format_map(row.shown), name=name, where=where)
