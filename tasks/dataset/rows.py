@@ -121,7 +121,7 @@ def read_math(row: dict[str, Any], options: RowOptions) -> Row:
 
 
 def last_box(text: str) -> str | None:
-    """Return what is in the last `\\boxed{...}` or `\\fbox{...}`, or the symbol after `\\boxed `; None without a box."""
+    """Return what is in the last `\\boxed{...}` or `\\fbox{...}`, or the symbol after `\\boxed`; None without a box."""
     start, word = max((text.rfind(word), word) for word in ("\\boxed", "\\fbox"))
     if start < 0:
         return None
