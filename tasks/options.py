@@ -1,4 +1,4 @@
-"""Options of a task: parse them from the settings, declare which are paths, and name them in errors as the user did."""
+"""Options of tasks: convert them from the settings, declare paths, and name them in errors as the user wrote them."""
 
 import re
 from collections.abc import Iterator
@@ -66,9 +66,9 @@ def path_options(schema: type) -> list[str]:
 
 @contextmanager
 def settings_named(name: str, options: str) -> Iterator[None]:
-    """Replace the setting names in a task's ValueError by those that the user wrote.
+    """Replace `task.name` and `task.options` in a ValueError by the settings that the user wrote.
 
-    The same task can be configured in several places, and its own errors always say `task.name` and `task.options`.
+    A task can be configured in several settings, but its errors always contain `task.name` and `task.options`.
 
     Args:
         name: replaces `task.name`, for example `replay.task`.

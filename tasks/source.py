@@ -32,7 +32,7 @@ class Source(Protocol):
         """Return the train problem at a position and a right answer to it, drawn at random if several are known.
 
         Raises:
-            ValueError: the task knows no right answer.
+            ValueError: the task has no right answers.
         """
         ...
 
@@ -42,9 +42,9 @@ def digest(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-def generator(*place: object) -> random.Random:
+def generator(*key: object) -> random.Random:
     """Return a random generator seeded by its arguments, for example seed, stream and position."""
-    return random.Random(digest("/".join(map(str, place))))
+    return random.Random(digest("/".join(map(str, key))))
 
 
 def distinct(

@@ -61,7 +61,7 @@ class SqlQuestionsOptions:
         require(0 <= self.extra_databases <= 8, f"{field}extra_databases", rule, self.extra_databases)
 
 
-ASKS: dict[str, tuple[str, ...]] = {
+QUERIES: dict[str, tuple[str, ...]] = {
     "how many": ("count(*){f}", "count(1){f}", "count(name){f}", "sum({form}) FROM {t}"),
     "name": ("name{f}", "ALL name{f}"),
     "{n}": ("{n}{f}", "ALL {n}{f}"),
@@ -171,7 +171,7 @@ def random_question(random_: random.Random, options: SqlQuestionsOptions) -> Que
     number = random_.choice([column for column in numbers if condition is None or column != condition.column])
     names = {"t": table.name, "n": number, "w": word}
     forms = condition.forms if condition else ()
-    ask, templates = random_.choice(list(ASKS.items()))
+    wording, templates = random_.choice(list(QUERIES.items()))
     queries = [
         "SELECT " + template.format(**names, f=f" FROM {table.name} WHERE {form}".removesuffix(" WHERE "), form=form)
         for template in templates
@@ -179,7 +179,7 @@ def random_question(random_: random.Random, options: SqlQuestionsOptions) -> Que
         for form in forms or ("",)
     ]
     where = f" where {condition.text}" if condition else ""
-    text = f"{table.name}({','.join(table.columns)}) {ask.format(**names)}{where}?"
+    text = f"{table.name}({','.join(table.columns)}) {wording.format(**names)}{where}?"
     return Question((table,), text, _short(queries), condition)
 
 
@@ -188,9 +188,9 @@ def _two_table_question(random_: random.Random, options: SqlQuestionsOptions) ->
     left_name, right_name = random_.sample(TABLES, 2)
     left = Table(left_name, ("name", random_.choice(NUMBERS)))
     right = Table(right_name, ("name", random_.choice(list(WORDS)[1:])))
-    asked, other = (left, right) if random_.random() < 0.5 else (right, left)
-    condition = random_condition(random_, Table(other.name, other.columns[1:]), options.constants)
-    column = asked.columns[1]
+    selected, filtered = (left, right) if random_.random() < 0.5 else (right, left)
+    condition = random_condition(random_, Table(filtered.name, filtered.columns[1:]), options.constants)
+    column = selected.columns[1]
     queries = [
         join.format(c=column, one=one.name, two=two.name, form=form)
         for form in condition.forms
@@ -258,23 +258,23 @@ def _rows(
     Two of the border rows, different ones in each database, have extreme values in the other columns. A query that
     selects one row too many or too few then has another maximum, minimum or set of words.
     """
-    own = condition if condition and condition.column in table.columns else None
-    given = [own.fulfilled_by, *own.borders] if own else []
+    here = condition if condition and condition.column in table.columns else None
+    given = [here.fulfilled_by, *here.borders] if here else []
     rows = []
     for index in range(1 + options.rows + len(given)):
         row: dict[str, int | str | None] = {}
         for column in table.columns:
-            highest = 3 if database % 2 == 1 else options.constants + 3 if own and own.column == column else 50
+            highest = 3 if database % 2 == 1 else options.constants + 3 if here and here.column == column else 50
             null = index > 0 and random_.random() < 1 / 8
             row[column] = None if null else random_.randint(0, highest)
             row[column] = random_.choice(WORDS[column]) if column in WORDS else row[column]
         for turn, (number, word) in enumerate(EXTREMES, start=database):
-            if own and index == 1 + turn % len(own.borders):
+            if here and index == 1 + turn % len(here.borders):
                 row |= {c: word if c in WORDS else number + i for i, c in enumerate(table.columns) if c != "name"}
         if index == 0:
             row["name"] = "ann"  # In both tables, so that a join has rows.
-        if own and index < len(given):
-            row[own.column] = given[index]
+        if here and index < len(given):
+            row[here.column] = given[index]
         rows.append(f"({', '.join(map(_literal, row.values()))})")
     random_.shuffle(rows)
     return rows

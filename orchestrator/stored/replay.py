@@ -64,8 +64,8 @@ def load_replay(cfg: Config) -> Replay:
     synthetic task, other problems.
 
     Raises:
-        ValueError: the task is not allowed or knows no right answers, or none of the first step's answers is short
-            enough.
+        ValueError: the task or an option is not allowed, the task has no right answers, or all answers of the first
+            step are too long.
     """
     if cfg.replay.task:
         task, settings = TaskConfig(name=cfg.replay.task, options=cfg.replay.options), ("replay.task", "replay.options")

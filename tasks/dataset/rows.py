@@ -129,10 +129,10 @@ def last_box(text: str) -> str | None:
     if not rest.startswith("{"):
         return rest[:1] or None
     depth = 0
-    for part in BRACES.finditer(rest):
-        depth += (part[0] == "{") - (part[0] == "}")
+    for match in BRACES.finditer(rest):
+        depth += (match[0] == "{") - (match[0] == "}")
         if depth == 0:
-            return rest[1 : part.start()]
+            return rest[1 : match.start()]
     return None
 
 

@@ -57,7 +57,7 @@ class DatasetOptions(RowOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class Problem:
     """A row, the text of its prompt, and its origin."""
 
     row: Row
@@ -87,50 +87,50 @@ class Dataset:
             _refuse_overlap(train, heldout)
         else:
             limit = options.heldout_fraction * 2**64
-            heldout = [placed for placed in train if _split_hash(placed.row.key) < limit]
-            train = [placed for placed in train if _split_hash(placed.row.key) >= limit]
+            heldout = [problem for problem in train if _split_hash(problem.row.key) < limit]
+            train = [problem for problem in train if _split_hash(problem.row.key) >= limit]
         require(bool(train), "task.options.path", "must hold at least one row for training", options.path)
         self._train = train
         # The sort is stable, so copies of a problem stay in the order of their lines.
-        self._heldout = sorted(heldout, key=lambda placed: digest(placed.row.key))
+        self._heldout = sorted(heldout, key=lambda problem: digest(problem.row.key))
 
     def prompt(self, position: int) -> Prompt:
-        return self._prompt("train", position, self._at(position))
+        return self._prompt("train", position, self._problem_at(position))
 
     def heldout(self, count: int) -> list[Prompt]:
         rule = f"must be at most the {len(self._heldout)} held-out rows of {self._heldout_source}"
         require(count <= len(self._heldout), "task.heldout_prompts", rule, count)
-        return [self._prompt("heldout", index, placed) for index, placed in enumerate(self._heldout[:count])]
+        return [self._prompt("heldout", index, problem) for index, problem in enumerate(self._heldout[:count])]
 
     def demonstration(self, position: int) -> tuple[Prompt, str]:
-        placed = self._at(position)
-        if placed.row.solution is None:
+        problem = self._problem_at(position)
+        if problem.row.solution is None:
             raise ValueError(
                 "task.options.format: must be a format whose rows hold right answers, "
-                f"got {self.options.format!r} and a row without one ({placed.where})"
+                f"got {self.options.format!r} and a row without one ({problem.where})"
             )
-        return self._prompt("train", position, placed), placed.row.solution
+        return self._prompt("train", position, problem), problem.row.solution
 
     @property
     def _heldout_source(self) -> str:
         return self.options.heldout_path or f"{self.options.path} (task.options.heldout_fraction)"
 
-    def _at(self, position: int) -> Placed:
+    def _problem_at(self, position: int) -> Problem:
         require(position >= 0, "position", "must not be negative", position)
-        epoch, place = divmod(position, len(self._train))
+        epoch, index = divmod(position, len(self._train))
         if self._order[0] != epoch:
             order = list(range(len(self._train)))
             generator(self.seed, "dataset", "epoch", epoch).shuffle(order)
             self._order = (epoch, order)
-        return self._train[self._order[1][place]]
+        return self._train[self._order[1][index]]
 
-    def _prompt(self, stream: str, position: int, placed: Placed) -> Prompt:
+    def _prompt(self, stream: str, position: int, problem: Problem) -> Prompt:
         return Prompt(
-            id=f"dataset/{stream}/{placed.name}",
+            id=f"dataset/{stream}/{problem.name}",
             position=position,
-            text=placed.text,
+            text=problem.text,
             verifier=self.options.verifier or FORMATS[self.options.format].verifier,
-            problem=placed.row.problem,
+            problem=problem.row.problem,
         )
 
 
@@ -139,26 +139,26 @@ def _split_hash(key: str) -> int:
     return digest("side/" + " ".join(key.split()))
 
 
-def _refuse_overlap(train: list[Placed], heldout: list[Placed]) -> None:
+def _refuse_overlap(train: list[Problem], heldout: list[Problem]) -> None:
     """Raise ValueError if a train problem is also held out."""
-    held = {_split_hash(placed.row.key): placed.where for placed in heldout}
-    for placed in train:
-        other = held.get(_split_hash(placed.row.key))
+    held = {_split_hash(problem.row.key): problem.where for problem in heldout}
+    for problem in train:
+        other = held.get(_split_hash(problem.row.key))
         if other is not None:
-            raise ValueError(f"{placed.where}: the problem is also held out, in {other}")
+            raise ValueError(f"{problem.where}: the problem is also held out, in {other}")
 
 
-def _read(options: DatasetOptions, path: str, field: str) -> list[Placed]:
+def _read(options: DatasetOptions, path: str, field: str) -> list[Problem]:
     files = data_files(path, field)
     template = options.prompt_template or FORMATS[options.format].template
     return [
-        _place(options, template, value, f"{file}, line {line}", f"{file.name}/" * (len(files) > 1) + f"line-{line}")
+        _problem(options, template, value, f"{file}, line {line}", f"{file.name}/" * (len(files) > 1) + f"line-{line}")
         for file in files
         for line, value in rows(file)
     ]
 
 
-def _place(options: DatasetOptions, template: str, value: Any, where: str, name: str) -> Placed:
+def _problem(options: DatasetOptions, template: str, value: Any, where: str, name: str) -> Problem:
     """Convert a data row. Raise ValueError, with `where`, if it is malformed."""
     try:
         if not isinstance(value, dict):
@@ -169,4 +169,4 @@ def _place(options: DatasetOptions, template: str, value: Any, where: str, name:
         raise ValueError(f"{where}: {error}") from None
     except (TypeError, ValueError) as error:  # Raised by json.dumps.
         raise ValueError(f"{where}: must hold JSON values only ({error})") from None
-    return Placed(row=row, text=template.format_map(row.shown), name=name, where=where)
+    return Problem(row=row, text=template.format_map(row.shown), name=name, where=where)

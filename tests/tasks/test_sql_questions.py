@@ -13,8 +13,8 @@ from rewards.sql.query import verify
 from tasks.registry import build
 from tasks.source import generator
 from tasks.sql_questions import (
-    ASKS,
     MAX_ANSWER_BYTES,
+    QUERIES,
     SqlQuestions,
     SqlQuestionsOptions,
     random_question,
@@ -101,7 +101,7 @@ def test_the_databases_expose_queries_that_are_nearly_right() -> None:
     assert caught / tried > 0.99
 
 
-def test_every_ask_and_condition_occurs_and_questions_have_several_queries() -> None:
+def test_every_wording_and_condition_occurs_and_questions_have_several_queries() -> None:
     random_ = generator("occurs")
     questions = [random_question(random_, SqlQuestionsOptions()) for _ in range(2_000)]
     kept = [question for question in questions if question.queries]
@@ -111,7 +111,7 @@ def test_every_ask_and_condition_occurs_and_questions_have_several_queries() -> 
     assert {"many", "highest", "lowest", "total", "mean", "distinct", "per", "rising", "falling"} <= set(words)
     assert {"over", "under", "least", "most", "not", "from", "or", "missing", "known"} <= set(words)
     assert sum(len(question.tables) == 2 for question in kept) > 50
-    assert len(ASKS) == 12
+    assert len(QUERIES) == 12
 
 
 def test_demonstrations_are_any_of_the_right_queries_not_only_the_gold() -> None:
