@@ -103,8 +103,8 @@ class Programs:
                 inputs = _texts(random_, options.examples)
             if is_heldout(function, inputs) == heldout and self._determined(function, inputs):
                 return function, inputs
-        kind = "held-out" if heldout else "train"
-        raise ValueError(f"task.options: must admit {kind} problems, got none in {MAX_DRAWS} draws of {options}")
+        split = "held-out" if heldout else "train"
+        raise ValueError(f"task.options: must admit {split} problems, got none in {MAX_DRAWS} draws of {options}")
 
     def _determined(self, function: Function, inputs: list[Any]) -> bool:
         """Return whether no other function has all the examples."""

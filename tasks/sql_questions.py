@@ -142,8 +142,8 @@ class SqlQuestions:
             question = random_question(random_, self.options)
             if question.queries and is_heldout(question.text) == heldout:
                 return question
-        kind = "held-out" if heldout else "train"
-        raise ValueError(f"task.options: must admit {kind} problems, got none in {MAX_DRAWS} draws of {self.options}")
+        split = "held-out" if heldout else "train"
+        raise ValueError(f"task.options: must admit {split} problems, got none in {MAX_DRAWS} draws of {self.options}")
 
     def _prompt(self, stream: str, position: int, question: Question) -> Prompt:
         scripts = [schema_script(question, self.options, number) for number in range(1 + self.options.extra_databases)]
