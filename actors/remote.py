@@ -145,18 +145,12 @@ class RemoteGenerator(Handle):
     async def collect(self, wait_s: float) -> list[Finished]:
         return await self.call("collect", wait_s)  # type: ignore[no-any-return]
 
-    async def abort(self, keys: Sequence[str]) -> None:
-        await self.call("abort", list(keys))
-
     async def init_weights(self, info: WeightsInfo) -> None:
         await self.call("init_weights", info)
 
     async def update_weights(self, weights: HostWeights) -> int:
         """A Ray reference to the weights does as well: they then go from the learner to here, not by the driver."""
         return await self.call("update_weights", weights)  # type: ignore[no-any-return]
-
-    async def stats(self) -> dict[str, float]:
-        return await self.call("stats")  # type: ignore[no-any-return]
 
 
 class RemoteGrader(Handle):

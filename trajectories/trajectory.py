@@ -14,7 +14,7 @@ Route = Literal["explore", "rehearse", "replay"]
 divergence), `rehearse` (the divergence on stored reference answers) or `replay` (the negative log-likelihood)."""
 ROUTES: tuple[Route, ...] = ("explore", "rehearse", "replay")
 
-FinishReason = Literal["stop", "length", "abort"]
+FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

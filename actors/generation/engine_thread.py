@@ -35,16 +35,7 @@ class Engine(Protocol):
         """Whether `step` has something to do."""
         ...
 
-    @property
-    def running(self) -> int:
-        """Answers being decoded."""
-        ...
-
     def submit(self, jobs: Sequence[GenerationJob]) -> None: ...
-
-    def abort(self, keys: set[str]) -> int:
-        """Forget these jobs and return how many unfinished answers that were."""
-        ...
 
     def step(self) -> list[Finished]: ...
 
@@ -74,7 +65,6 @@ class EngineThread(Generic[E]):
         self._error: BaseException | None = None
         self._outstanding = 0
         self._progress = 0.0
-        self._tokens, self._busy_s, self._running, self._version = 0, 0.0, 0, -1
         self._info: WeightsInfo | None = None
         built: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(build, built), name="generator", daemon=True)
@@ -112,17 +102,6 @@ class EngineThread(Generic[E]):
                 )
         return taken
 
-    async def abort(self, keys: Sequence[str]) -> None:
-        wanted = set(keys)
-
-        def forget(engine: E) -> None:
-            dropped = engine.abort(wanted)
-            with self._lock:
-                self._outstanding -= dropped
-                self._finished = [done for done in self._finished if done.key not in wanted]
-
-        await self._call(forget)
-
     async def init_weights(self, info: WeightsInfo) -> None:
         await self._call(lambda engine: engine.declare(info))
         self._info = info
@@ -144,17 +123,6 @@ class EngineThread(Generic[E]):
 
         version: int = await self._call(update)
         return version
-
-    async def stats(self) -> dict[str, float]:
-        """Generated tokens, answers decoding and waiting now, seconds spent in decoding steps, weight version."""
-        with self._lock:
-            return {
-                "generated_tokens": float(self._tokens),
-                "running": float(self._running),
-                "waiting": float(max(0, self._outstanding - self._running)),
-                "busy_s": self._busy_s,
-                "version": float(self._version),
-            }
 
     async def close(self) -> None:
         """End the thread after the step in progress and free the engine."""
@@ -210,8 +178,7 @@ class EngineThread(Generic[E]):
         try:
             while self._run_commands(engine):
                 if engine.busy:
-                    start = time.perf_counter()
-                    self._deliver(engine, engine.step(), start)
+                    self._deliver(engine.step())
         except BaseException as failure:
             reason = failure
         finally:
@@ -235,19 +202,14 @@ class EngineThread(Generic[E]):
                 except BaseException as error:
                     future.set_exception(error)
                     raise
-            with self._lock:
-                self._running, self._version = engine.running, engine.version
         return True
 
-    def _deliver(self, engine: E, done: list[Finished], start: float) -> None:
+    def _deliver(self, done: list[Finished]) -> None:
+        if not done:
+            return
         with self._lock:
-            self._running = engine.running
-            self._busy_s += time.perf_counter() - start
-            if not done:
-                return
             self._finished += done
             self._outstanding -= len(done)
-            self._tokens += sum(one.trajectory.answer_length for one in done)
             self._progress = time.monotonic()
             self._wake()
 

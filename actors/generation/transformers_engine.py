@@ -66,21 +66,11 @@ class TransformersEngine:
     def busy(self) -> bool:
         return bool(self._batches)
 
-    @property
-    def running(self) -> int:
-        return len(self._batches[0]) if self._batches else 0
-
     def submit(self, jobs: Sequence[GenerationJob]) -> None:
         for _, alike in groupby(jobs, key=lambda job: (job.temperature, job.max_new_tokens)):
             answers = [(job, index) for job in alike for index in range(len(job.seeds))]
             for start in range(0, len(answers), self.max_sequences):
                 self._batches.append(answers[start : start + self.max_sequences])
-
-    def abort(self, keys: set[str]) -> int:
-        kept = [[answer for answer in batch if answer[0].key not in keys] for batch in self._batches]
-        dropped = sum(map(len, self._batches)) - sum(map(len, kept))
-        self._batches = deque(batch for batch in kept if batch)
-        return dropped
 
     def step(self) -> list[Finished]:
         batch = self._batches.popleft()

@@ -100,22 +100,8 @@ class VllmEngine:
     def busy(self) -> bool:
         return not self.updating and bool(self._waiting or self._inside)
 
-    @property
-    def running(self) -> int:
-        return len(self._inside)
-
     def submit(self, jobs: Sequence[GenerationJob]) -> None:
         self._waiting.extend((job, index) for job in jobs for index in range(len(job.seeds)))
-
-    def abort(self, keys: set[str]) -> int:
-        inside = [request for request, (job, _, _) in self._inside.items() if job.key in keys]
-        self.vllm.abort_request(inside)
-        for request in inside:
-            del self._inside[request]
-        kept = [waiting for waiting in self._waiting if waiting[0].key not in keys]
-        dropped = len(inside) + len(self._waiting) - len(kept)
-        self._waiting = deque(kept)
-        return dropped
 
     def step(self) -> list[Finished]:
         while self._waiting and len(self._inside) < self.max_sequences:

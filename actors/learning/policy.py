@@ -55,7 +55,6 @@ class Policy(nn.Module):
         logits_chunk: int,
         temperature: float,
         entropy_gradient: bool = False,
-        critic: ValueHeads | None = None,
     ) -> None:
         super().__init__()
         if layout == "pack" and not _packs(model):
@@ -68,7 +67,7 @@ class Policy(nn.Module):
         self.logits_chunk = logits_chunk
         self.temperature = temperature
         self.entropy_gradient = entropy_gradient
-        self.critic = critic
+        self.critic: ValueHeads | None = None
 
     @property
     def log_vocabulary(self) -> float:

@@ -150,6 +150,3 @@ class GpuPublisher:
             self.engine.send_weights()
             self.version = version
         return self.version
-
-    def close(self) -> None:
-        self.engine.shutdown()

@@ -78,17 +78,11 @@ class GeneratorProcess:
     async def collect(self, wait_s: float) -> Any:
         return self.ask("collect", wait_s)
 
-    async def abort(self, keys: Sequence[str]) -> None:
-        self.ask("abort", list(keys))
-
     async def init_weights(self, info: Any) -> None:
         self.ask("init_weights", info)
 
     async def update_weights(self, weights: Any) -> Any:
         return self.ask("update_weights", weights)
-
-    async def stats(self) -> Any:
-        return self.ask("stats")
 
     async def close(self) -> None:
         self.ask("close")
