@@ -30,9 +30,9 @@ def parameters(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
 
 
-def move(target: References, name: str, policy: Path, share: float) -> None:
+def move(target: References, name: str, policy: Path, mixing_weight: float) -> None:
     named = list(load_model(str(policy)).named_parameters())
-    target.move(name, weights_info(named), pack(named, 0), share)
+    target.move(name, weights_info(named), pack(named, 0), mixing_weight)
 
 
 def test_a_soup_is_the_weighted_average_of_its_policies(pair: tuple[Path, Path]) -> None:

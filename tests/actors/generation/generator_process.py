@@ -88,7 +88,7 @@ class GeneratorProcess:
         self.ask("close")
         self.process.join(30)
 
-    # The learner's side of vLLM's four transfer calls (`TransferDoor`).
+    # vLLM's four transfer calls (`WeightReceiver`).
 
     def init_transfer(self, info: dict[str, Any]) -> None:
         self.ask("init_transfer", info)

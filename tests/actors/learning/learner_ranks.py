@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from actors.learning.learner import FsdpLearner
 from actors.learning.rank_parts import plan_updates
+from actors.learning.sharding import full_parameters
 from actors.weights.host import named_views
 from configs.learner import LearnerConfig
 from configs.objective import ClipConfig, GatesConfig, MismatchConfig, ObjectiveConfig
@@ -129,7 +130,7 @@ def parameters_of(model: Any) -> Weights:
 
 def parameters_of_learner(learner: FsdpLearner) -> Weights:
     """Float32 whatever the compute dtype."""
-    return {name: p.clone() for name, p in learner._full_parameters()}
+    return {name: p.clone() for name, p in full_parameters(learner.policy.model)}
 
 
 def spoiled(batch: Batch, trajectory: int = 0) -> Batch:

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from actors.learning.learner import FsdpLearner
 from actors.learning.policy import load_model
-from actors.learning.rank_parts import plan_scores, plan_updates, with_scores
+from actors.learning.rank_parts import merge_scores, plan_scores, plan_updates
 from actors.local import LocalReference
 from actors.reference import References
 from configs.load import load
@@ -51,7 +51,7 @@ def taught(teacher: Path, objective: ObjectiveConfig, drawn: Batch | None = None
 
 def scored(batch: Batch, learner: FsdpLearner, ranks: int) -> Batch:
     divided, parts = plan_scores(batch, learner.config, ranks)
-    return with_scores(batch, divided, [learner.score(mine) for mine in parts])
+    return merge_scores(batch, divided, [learner.score(mine) for mine in parts])
 
 
 def log_probs(model: torch.nn.Module, batch: Batch) -> Tensor:

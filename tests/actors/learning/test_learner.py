@@ -13,9 +13,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.learning.learner import learning_rate
 from actors.learning.policy import Policy, load_model
 from actors.learning.rank_parts import plan_updates
+from actors.learning.schedule import learning_rate
 from actors.local import LocalLearner
 from configs.learner import LearnerConfig
 from configs.terms import DivergenceConfig

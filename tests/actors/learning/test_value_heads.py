@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from actors.learning.learner import FsdpLearner, learning_rate
+from actors.learning.learner import FsdpLearner
 from actors.learning.policy import load_model
+from actors.learning.schedule import learning_rate
 from actors.learning.value_heads import ValueHeads
 from actors.local import LocalLearner
 from configs.critic import CriticConfig
@@ -77,9 +78,9 @@ def test_a_value_is_read_from_the_answers_last_state_or_from_the_prompts(
 def test_tool_text_after_the_last_trained_token_is_not_read() -> None:
     batch = random_batch(((2, 3), (1, 4)))
     mask = torch.tensor([0, 0, 1, 0, 0, 0, 0, 1, 1, 0]).bool()
-    read = {reads: ValueHeads(8, CriticConfig(reads=reads)).places(replace(batch, mask=mask)) for reads in READS}
+    read = {reads: ValueHeads(8, CriticConfig(reads=reads)).positions(replace(batch, mask=mask)) for reads in READS}
     assert {reads: places.tolist() for reads, places in read.items()} == {"answer": [2, 8], "prompt": [1, 6]}
-    assert ValueHeads(8, CriticConfig()).places(untrained(batch)).tolist() == [4, 9]
+    assert ValueHeads(8, CriticConfig()).positions(untrained(batch)).tolist() == [4, 9]
 
 
 READS: tuple[Any, ...] = ("answer", "prompt")
