@@ -1,4 +1,4 @@
-"""What a reference says besides log-probs: certainty and reweighted log-probs, however the batch is cut up."""
+"""Columns of a reference (certainty, reweighted log-probs), for any split of the batch and any number of actors."""
 
 import asyncio
 import math
@@ -62,7 +62,7 @@ def certainty_by_hand(logits: Tensor, kind: str) -> Tensor:
 
 @pytest.mark.parametrize("layout", ["pad", "pack"])
 @pytest.mark.parametrize("token_budget", [1, 45, 10_000])
-def test_columns_are_those_of_the_whole_distributions(tiny_policy: Path, layout: str, token_budget: int) -> None:
+def test_columns_are_computed_from_the_full_distributions(tiny_policy: Path, layout: str, token_budget: int) -> None:
     batch = with_power(random_batch(rehearsed=2))
     role = references(tiny_policy, layout=layout, token_budget=token_budget)
     scored = role.score(batch, ["reference"], [], [CERTAIN, REWEIGHTED])
@@ -80,7 +80,7 @@ def test_columns_are_those_of_the_whole_distributions(tiny_policy: Path, layout:
 
 @pytest.mark.parametrize("kind", ["negentropy", "negentropy_max", "max_prob"])
 @pytest.mark.parametrize("temperature", [0.0, 4.0])
-def test_certainty_has_a_temperature_of_its_own_or_that_of_sampling(
+def test_certainty_is_computed_at_its_own_temperature_or_at_the_sampling_temperature(
     tiny_policy: Path, kind: Any, temperature: float
 ) -> None:
     batch = random_batch()
@@ -91,7 +91,7 @@ def test_certainty_has_a_temperature_of_its_own_or_that_of_sampling(
     assert found[batch.mask].min() >= 0 and found[batch.mask].max() <= 1
 
 
-def test_a_power_of_1_is_the_plain_anchor_to_the_last_bit_and_0_is_uniform(tiny_policy: Path) -> None:
+def test_a_power_of_1_gives_the_anchor_bit_for_bit_and_0_the_uniform_distribution(tiny_policy: Path) -> None:
     batch = random_batch()
     role = references(tiny_policy)
 
@@ -106,7 +106,7 @@ def test_a_power_of_1_is_the_plain_anchor_to_the_last_bit_and_0_is_uniform(tiny_
     torch.testing.assert_close(flat, torch.full_like(flat, -math.log(VOCABULARY_SIZE)))
 
 
-def test_rehearsed_answers_are_not_touched(tiny_policy: Path) -> None:
+def test_rehearsed_answers_get_no_columns_and_keep_their_stored_log_probs(tiny_policy: Path) -> None:
     batch = with_power(random_batch(rehearsed=3))
     for hidden in ((), ("reference",)):
         scored = references(tiny_policy).score(batch, ["reference"], hidden, [CERTAIN, REWEIGHTED])
@@ -118,18 +118,18 @@ def test_rehearsed_answers_are_not_touched(tiny_policy: Path) -> None:
         assert torch.equal(scored.logp_reference[rehearsed], batch.logp_reference[rehearsed])
 
 
-def test_every_term_has_columns_of_its_own_reference(tiny_policy: Path, other_policy: Path) -> None:
+def test_every_term_gets_columns_of_its_own_anchor(tiny_policy: Path, other_policy: Path) -> None:
     batch = random_batch()
-    asked = [CERTAIN, replace(CERTAIN, term="second", reference="teacher")]
-    found = references(tiny_policy, teacher=other_policy).score(batch, ["reference", "teacher"], [], asked)
+    request = [CERTAIN, replace(CERTAIN, term="second", reference="teacher")]
+    found = references(tiny_policy, teacher=other_policy).score(batch, ["reference", "teacher"], [], request)
     for term, policy in (("divergence", tiny_policy), ("second", other_policy)):
         expected = certainty_by_hand(logits_of(policy, batch) / TEMPERATURE, "negentropy")
         torch.testing.assert_close(found.certainty[term][batch.mask], expected[batch.mask], rtol=0, atol=1e-5)
     assert set(found.anchors) == {"teacher"}
 
 
-class Near:
-    """Stands where a Ray actor does and calls the role in this process."""
+class InProcessHandle:
+    """In place of a `Handle`: calls the role in this process."""
 
     def __init__(self, role: References) -> None:
         self.role = role
@@ -155,16 +155,16 @@ def assert_same(found: Batch, expected: Batch) -> None:
 
 
 @pytest.mark.parametrize("actors", [1, 3, 9])
-def test_several_actors_and_the_local_one_say_what_the_plain_class_says(tiny_policy: Path, actors: int) -> None:
+def test_remote_and_local_references_return_what_the_plain_class_returns(tiny_policy: Path, actors: int) -> None:
     batch, role = with_power(random_batch(rehearsed=2)), references(tiny_policy)
-    asked = (["reference"], ["reference"], [CERTAIN, REWEIGHTED])
-    expected = role.score(batch, *asked)
-    assert_same(asyncio.run(LocalReference(role).score(batch, *asked)), expected)
-    remote = RemoteReference([Near(role) for _ in range(actors)])  # type: ignore[misc]
-    assert_same(asyncio.run(remote.score(batch, *asked)), expected)
+    request = (["reference"], ["reference"], [CERTAIN, REWEIGHTED])
+    expected = role.score(batch, *request)
+    assert_same(asyncio.run(LocalReference(role).score(batch, *request)), expected)
+    remote = RemoteReference([InProcessHandle(role) for _ in range(actors)])  # type: ignore[misc]
+    assert_same(asyncio.run(remote.score(batch, *request)), expected)
 
 
-# Through the objective's own request.
+# Columns that an objective needs.
 
 BOTH = ObjectiveConfig(
     divergence=DivergenceConfig(
@@ -179,12 +179,12 @@ BOTH = ObjectiveConfig(
 
 
 def rewarded(batch: Batch) -> Batch:
-    """The first of every pair is correct."""
+    """The batch in which the first answer of every pair is correct."""
     explored = batch.group >= 0
     return replace(batch, reward=torch.where(explored, (torch.arange(len(batch.group)) % 2 == 0).float(), torch.nan))
 
 
-def test_the_objective_asks_for_what_its_terms_need_and_nothing_else() -> None:
+def test_columns_are_requested_for_the_terms_that_need_them_and_no_others() -> None:
     assert columns(BOTH) == [
         Column(term="divergence", reference="reference", kind="reweighted"),
         Column(term="divergence", reference="reference", kind="certainty", certainty="negentropy_max", temperature=0.5),
@@ -194,9 +194,12 @@ def test_the_objective_asks_for_what_its_terms_need_and_nothing_else() -> None:
     assert {column.reference for column in columns(anchored)} == {"teacher"}
 
 
-def test_pass_rates_are_settled_before_groups_are_dealt_to_actors(tiny_policy: Path) -> None:
+def test_pass_rates_are_computed_before_the_batch_is_split_over_actors(tiny_policy: Path) -> None:
     batch, role = rewarded(random_batch(rehearsed=1)), references(tiny_policy)
-    handles = [Near(role), Near(role)]  # the first gets every first answer of a pair: all of them correct
+    handles = [
+        InProcessHandle(role),
+        InProcessHandle(role),
+    ]  # the first one scores the first answer of every pair, all of them correct
     found = asyncio.run(Anchors(RemoteReference(handles), BOTH).score(batch))  # type: ignore[arg-type]
     assert {float(r) for r in handles[0].batches[0].reward if not r.isnan()} == {1.0}
     assert_same(found, asyncio.run(Anchors(LocalReference(role), BOTH).score(batch)))
