@@ -1,4 +1,4 @@
-"""The policy as a module: log-probs and entropies of a Batch's tokens. The only place where logits are computed.
+"""The policy as a torch module: log-probs and entropies of a Batch's tokens, without logits of shape [N, V].
 
 Axes: N tokens of the batch, M trained tokens (mask True), C tokens of a chunk, B trajectories, V vocabulary, D hidden.
 """
@@ -43,7 +43,7 @@ class Scored(NamedTuple):
 
 
 class Policy(nn.Module):
-    """A causal language model that scores a batch without ever holding logits of shape [N, V].
+    """A causal language model that scores the tokens of a batch, a chunk at a time.
 
     A batch of 16,384 tokens and a vocabulary of 150,000 would need 10 GB of float32 logits, and as much again for their
     gradient. So logits exist for `logits_chunk` tokens at a time, and are recomputed in the backward pass.

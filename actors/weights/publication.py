@@ -130,8 +130,8 @@ class GpuPublisher:
         backend: str,
         dtype: str,
         rank: int,
-        address: str = "",
-        port: int = 0,
+        address: str,
+        port: int,
     ) -> None:
         assert backend in ("nccl", "ipc"), backend
         self.client, self.rank = client, rank

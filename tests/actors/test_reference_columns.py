@@ -196,11 +196,9 @@ def test_columns_are_requested_for_the_terms_that_need_them_and_no_others() -> N
 
 def test_pass_rates_are_computed_before_the_batch_is_split_over_actors(tiny_policy: Path) -> None:
     batch, role = rewarded(random_batch(rehearsed=1)), references(tiny_policy)
-    handles = [
-        InProcessHandle(role),
-        InProcessHandle(role),
-    ]  # the first one scores the first answer of every pair, all of them correct
+    handles = [InProcessHandle(role) for _ in range(2)]
     found = asyncio.run(Anchors(RemoteReference(handles), BOTH).score(batch))  # type: ignore[arg-type]
+    # The first actor scores the first answer of every pair, and all of these are correct.
     assert {float(r) for r in handles[0].batches[0].reward if not r.isnan()} == {1.0}
     assert_same(found, asyncio.run(Anchors(LocalReference(role), BOTH).score(batch)))
     phi = found.power["divergence"]
@@ -227,13 +225,13 @@ def update(
 
 
 @pytest.mark.parametrize("preset", ["rapo", "prioritised_kl", "both"])
-def test_no_split_into_microbatches_or_chunks_changes_an_update(
+def test_an_update_does_not_depend_on_microbatches_chunks_or_layout(
     tiny_policy: Path, other_policy: Path, preset: str
 ) -> None:
-    # To the power 150 nothing would be left of a random policy's certainty.
+    # With the preset's power, 150, the weights of a random policy would all be 0.
     power = ["objective.divergence.weights.certainty_power=2"] if preset == "prioritised_kl" else []
     objective = BOTH if preset == "both" else load([f"method={preset}", *power]).objective
-    # Towards a policy far away the forward KL on own answers, weighted u, would be all noise.
+    # With another policy as the anchor, the importance-weighted forward KL on explored answers would be all noise.
     batch = scored_by(other_policy if preset == "prioritised_kl" else tiny_policy, objective)
     whole = update(tiny_policy, batch, objective, token_budget=10_000, logits_chunk=1000)
     for choices in ({"token_budget": 1}, {"token_budget": 45, "logits_chunk": 3}, {"layout": "pack"}):
@@ -254,7 +252,7 @@ def exact(**choices: Any) -> ObjectiveConfig:
 
 
 @pytest.mark.parametrize("floor", [0.0, 0.5, 1.0])
-def test_an_exact_divergence_goes_to_the_reweighted_distributions(
+def test_an_exact_divergence_uses_the_reweighted_distributions(
     tiny_policy: Path, other_policy: Path, floor: float
 ) -> None:
     objective = exact(reweight="reward", reweight_floor=floor)
@@ -268,7 +266,9 @@ def test_an_exact_divergence_goes_to_the_reweighted_distributions(
     assert stats["divergence"] == pytest.approx(float(forward_kl.mean()), rel=1e-3)
 
 
-def test_from_the_reference_itself_a_flattened_one_pulls_and_a_floor_of_1_does_not(tiny_policy: Path) -> None:
+def test_the_divergence_from_the_policy_itself_is_positive_if_reweighted_and_0_with_a_floor_of_1(
+    tiny_policy: Path,
+) -> None:
     plain = replace(BOTH.divergence, weights=TermWeightsConfig(), reweight="reward")
     found = []
     for floor in (0.0, 1.0):

@@ -46,7 +46,7 @@ from trajectories.batch import pack
 from trajectories.split import deal, partition
 
 
-def test_updates_are_those_of_a_hand_written_loop_number_for_number(tiny_policy: Path) -> None:
+def test_updates_equal_those_of_a_hand_written_loop_bit_for_bit(tiny_policy: Path) -> None:
     config = config_of(
         learning_rate=1e-3, weight_decay=0.1, beta2=0.95, max_grad_norm=0.05, warmup_steps=2, schedule="linear"
     )
