@@ -1,7 +1,7 @@
 """The four roles (Generator, Grader, Reference, Learner) as async interfaces, and the messages they exchange.
 
 `local.py` runs the roles in this process, `remote.py` in Ray actors. A ValueError is the user's fault and arrives as a
-ValueError from both. From a Ray actor any other exception, and a call past its timeout, arrives as a RuntimeError.
+ValueError from both. From a Ray actor any other exception arrives as a RuntimeError, and so does a timeout.
 
 Axes: N tokens of the batch, B trajectories, T tokens of one prompt, D hidden.
 """

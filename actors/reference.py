@@ -28,7 +28,7 @@ class References:
     """Any number of reference policies, by name. They score with the learner's temperature, layout and microbatches.
 
     Args:
-        policies: for each reference, the directories whose weights are averaged, and their mixing weights.
+        policies: for each reference, the directories of the models that are averaged, and their weights in the average.
         config: the learner's, for the layout, microbatches and chunks.
         dtype: of weights and forward pass, "float32" or "bfloat16".
     """
@@ -61,8 +61,8 @@ class References:
     ) -> Batch:
         """Return the batch with log-probs, hidden states and columns, as `contracts.Reference.score` defines them.
 
-        Rehearsed trajectories get no new log-probs: those of the main reference are stored with them, and no loss needs
-        those of others. Log-probs and columns that are not computed are NaN: using one by mistake makes the loss NaN.
+        Log-probs and columns are computed on explored trajectories only: rehearsed ones are stored with the log-probs
+        of the main reference. What is not computed is NaN, so that using it by mistake makes the loss NaN.
         """
         explored = (batch.route == ROUTES.index("explore"))[batch.seq]
         for name in dict.fromkeys((*names, *hidden, *(column.reference for column in columns))):
@@ -163,7 +163,7 @@ def soup(parts: Mapping[str, float], dtype: torch.dtype) -> Any:
     """Load a model whose parameters are the weighted average of several models', computed in float32.
 
     Args:
-        parts: directories and mixing weights, which sum to 1.
+        parts: directories and their weights in the average, which sum to 1.
         dtype: of the returned model.
 
     Raises:
@@ -171,7 +171,7 @@ def soup(parts: Mapping[str, float], dtype: torch.dtype) -> Any:
 
     Source: SALSA, arXiv:2411.01798.
     """
-    assert parts and abs(sum(parts.values()) - 1) < 1e-6, f"mixing weights must sum to 1, got {parts}"
+    assert parts and abs(sum(parts.values()) - 1) < 1e-6, f"weights of an average must sum to 1, got {parts}"
     if len(parts) == 1:
         # Loaded in `dtype` rather than cast afterwards: a cast would also round the rotary frequencies, which stay
         # float32 in the learner.

@@ -41,7 +41,8 @@ class Handle:
 
         Raises:
             ValueError: the call raised one.
-            RuntimeError: the call raised anything else, or took too long.
+            RuntimeError: the call raised anything else, or took longer than the timeout.
+            ray.exceptions.RayActorError: the actor's process died.
         """
         timeout_s = timeout_s or self.timeout_s
         try:

@@ -52,11 +52,11 @@ class VllmEngine:
     ) -> None:
         assert not envs.VLLM_ENABLE_V1_MULTIPROCESSING, "set VLLM_ENABLE_V1_MULTIPROCESSING=0 before importing vllm"
         self.builder = TrajectoryBuilder(policy_path, max_length=max_length)
-        where: dict[str, Any]
+        device_settings: dict[str, Any]
         if device == "cpu":
             disable_cpu_weight_packing()
             _register_architectures(policy_path)
-            where = {
+            device_settings = {
                 "enforce_eager": True,
                 "kv_cache_memory_bytes": config.kv_cache_bytes,
                 "block_size": CPU_BLOCK_SIZE,
@@ -65,7 +65,7 @@ class VllmEngine:
                 "max_num_batched_tokens": max(CPU_STEP_TOKENS, max_length, config.max_sequences),
             }
         else:
-            where = {
+            device_settings = {
                 "gpu_memory_utilization": config.memory_fraction,
                 "tensor_parallel_size": tensor_parallel,
                 "distributed_executor_backend": "mp" if tensor_parallel > 1 else "uni",
@@ -83,7 +83,7 @@ class VllmEngine:
             disable_log_stats=True,
             weight_transfer_config=WeightTransferConfig(backend=config.transfer),
             worker_extension_cls=f"{WorkerExtension.__module__}.{WorkerExtension.__name__}",
-            **where,
+            **device_settings,
         ).create_engine_config()
         sizes, size = CPUAttentionBackend.get_supported_head_sizes(), settings.model_config.get_head_size()
         if device == "cpu" and size not in sizes:

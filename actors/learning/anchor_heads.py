@@ -27,7 +27,8 @@ class AnchorHeads:
     input embeddings, which define the distance between tokens.
 
     Args:
-        references: directories and mixing weights of each reference, by name.
+        references: for each reference, the directories of the models that are averaged, and their weights in the
+            average.
     """
 
     def __init__(

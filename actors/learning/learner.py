@@ -49,8 +49,8 @@ class FsdpLearner:
             optimizer state are float32 in both cases (see `sharding.shard`).
         temperature: the sampling temperature, at which log-probs are computed.
         total_steps: training steps of the run, for the learning-rate schedule.
-        references: directories and mixing weights of each reference, by name. Only the LM heads of references whose
-            full distributions the objective needs are loaded.
+        references: for each reference, the directories of the models that are averaged, and their weights in the
+            average. Only the LM heads of references whose full distributions the objective needs are loaded.
         rank, ranks: number of this rank, and of all ranks.
     """
 
