@@ -16,8 +16,9 @@ from actors.grader import PooledGrader
 from actors.learning.learner import FsdpLearner
 from actors.learning.policy import load_tokenizer
 from actors.local import LocalLearner, LocalReference
+from actors.ray_shells import LearnerShell, RoleShell
 from actors.reference import References
-from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference, RoleShell
+from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference
 from configs.config import Config
 from orchestrator.placement import Bundle, bundles, refuse_unless_it_fits, slots
 from orchestrator.references import policies
@@ -160,7 +161,7 @@ def _actor(cfg: Config, bundle: Bundle, group: PlacementGroup, role: tuple[str, 
     environment = {} if bundle.gpus else dict(ENVIRONMENT)
     if bundle.role == "generator" and cfg.generator.engine == "vllm":
         environment |= VLLM_ENVIRONMENT
-    options = ray.remote(RoleShell).options(
+    options = ray.remote(LearnerShell if bundle.role == "learner" else RoleShell).options(
         num_cpus=bundle.cpus,
         num_gpus=bundle.gpus,
         max_concurrency=16,

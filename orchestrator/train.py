@@ -170,7 +170,7 @@ class Run:
         """Move references, measure and checkpoint when their turn has come; apply the stop rules."""
         for name, share in self.moves.after(self.step, self._values).items():
             assert self.references is not None
-            await self.learner.lead(self.references, name, share)
+            await self.learner.update_reference(self.references, name, share)
         last = self.step >= self.cfg.steps
         if self.cfg.monitor.every and (self.step % self.cfg.monitor.every == 0 or last):
             await self.measure()

@@ -15,7 +15,7 @@ policy gradient and divergence terms. `rehearse`: stored reference answers, trai
 right answers of a task, trained by the negative log-likelihood."""
 ROUTES: tuple[Route, ...] = ("explore", "rehearse", "replay")
 
-FinishReason = Literal["stop", "length", "abort"]
+FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

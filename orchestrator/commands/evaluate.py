@@ -15,7 +15,7 @@ from rich.console import Console
 
 from actors.contracts import WeightsInfo
 from actors.learning.policy import check_policy_folder, load_model
-from actors.local import connect_by_host, publish_by_host
+from actors.local import init_host_weights, publish_host_weights
 from actors.weights.host import pack, weights_info
 from configs.config import Config
 from orchestrator import cluster
@@ -100,9 +100,9 @@ def _parameters(cfg: Config, path: str) -> list[tuple[str, Any]]:
 async def _serve(cfg: Config, rollouts: Rollouts, path: str, version: int) -> None:
     parameters = _parameters(cfg, path)
     if version == 0:
-        await connect_by_host(rollouts.generators, weights_info(parameters))
+        await init_host_weights(rollouts.generators, weights_info(parameters))
     weights = cluster.shared(cfg, pack(parameters, version, cfg.generator.checksum))
-    await publish_by_host(rollouts.generators, weights, version)
+    await publish_host_weights(rollouts.generators, weights, version)
 
 
 def summaries(measurements: Mapping[str, Measurement], ks: Sequence[int]) -> dict[str, dict[str, Interval]]:

@@ -67,17 +67,11 @@ class ToldGenerator:
         self._ready.clear()
         return finished
 
-    async def abort(self, keys: Sequence[str]) -> None:
-        raise NotImplementedError
-
     async def init_weights(self, info: WeightsInfo) -> None:
         raise NotImplementedError
 
     async def update_weights(self, weights: Any) -> int:
         raise NotImplementedError
-
-    async def stats(self) -> dict[str, float]:
-        return {}
 
     async def close(self) -> None:
         pass

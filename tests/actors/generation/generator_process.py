@@ -1,4 +1,4 @@
-"""The vLLM generator in a process of its own, with the same async interface: it alters the process it lives in."""
+"""The vLLM generator in a process of its own, with the same interface: vLLM changes the process it runs in."""
 
 import asyncio
 import importlib
@@ -20,15 +20,15 @@ ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
-ANSWER_S = 180.0
+CALL_TIMEOUT_S = 180.0
 
 
 def serve(pipe: Connection) -> None:
-    """Build a generator from the first message it can be built from, then answer one call after another."""
+    """Build a generator, then run one call after another. A failed build can be tried again."""
     os.environ.update(ENVIRONMENT)
     generator: Any = None
 
-    async def answer() -> None:
+    async def run_calls() -> None:
         nonlocal generator
         while True:
             name, arguments = await asyncio.to_thread(pipe.recv)
@@ -45,22 +45,22 @@ def serve(pipe: Connection) -> None:
             if name == "close":
                 return
 
-    asyncio.run(answer())
+    asyncio.run(run_calls())
 
 
 class GeneratorProcess:
-    """Stands for the generator in the child; its calls block only the test."""
+    """Proxy of a generator in a child process. Its calls block."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs,), daemon=True)
+        self.pipe, child_pipe = context.Pipe()
+        self.process = context.Process(target=serve, args=(child_pipe,), daemon=True)
         self.process.start()
 
-    def ask(self, name: str, *arguments: Any) -> Any:
+    def call(self, name: str, *arguments: Any) -> Any:
         self.pipe.send((name, arguments))
-        if not self.pipe.poll(ANSWER_S):
-            raise TimeoutError(f"{name} was not answered")
+        if not self.pipe.poll(CALL_TIMEOUT_S):
+            raise TimeoutError(f"{name} did not return within {CALL_TIMEOUT_S} s")
         ok, result = self.pipe.recv()
         if not ok:
             raise result
@@ -69,41 +69,35 @@ class GeneratorProcess:
     def build(self, path: Path, *, max_length: int = 256, **settings: Any) -> "GeneratorProcess":
         config = GeneratorConfig(timeout_s=100, **settings)
         keywords = {"policy_path": str(path), "config": config, "dtype": "float32", "max_length": max_length}
-        self.ask("build", "actors.generation.vllm_engine", "VllmGenerator", keywords)
+        self.call("build", "actors.generation.vllm_engine", "VllmGenerator", keywords)
         return self
 
     async def submit(self, jobs: Sequence[Any]) -> None:
-        self.ask("submit", list(jobs))
+        self.call("submit", list(jobs))
 
     async def collect(self, wait_s: float) -> Any:
-        return self.ask("collect", wait_s)
-
-    async def abort(self, keys: Sequence[str]) -> None:
-        self.ask("abort", list(keys))
+        return self.call("collect", wait_s)
 
     async def init_weights(self, info: Any) -> None:
-        self.ask("init_weights", info)
+        self.call("init_weights", info)
 
     async def update_weights(self, weights: Any) -> Any:
-        return self.ask("update_weights", weights)
-
-    async def stats(self) -> Any:
-        return self.ask("stats")
+        return self.call("update_weights", weights)
 
     async def close(self) -> None:
-        self.ask("close")
+        self.call("close")
         self.process.join(30)
 
-    # The learner's side of vLLM's four transfer calls (`TransferDoor`).
+    # vLLM's four transfer calls (`WeightReceiver`).
 
     def init_transfer(self, info: dict[str, Any]) -> None:
-        self.ask("init_transfer", info)
+        self.call("init_transfer", info)
 
     def start_update(self) -> None:
-        self.ask("start_update")
+        self.call("start_update")
 
     def receive(self, info: dict[str, Any]) -> None:
-        self.ask("receive", info)
+        self.call("receive", info)
 
     def finish_update(self, version: int) -> Any:
-        return self.ask("finish_update", version)
+        return self.call("finish_update", version)

@@ -1,4 +1,4 @@
-"""Optimal transport in the learner: the anchor's embeddings and whole blocks of rows, however a batch is cut up."""
+"""Optimal-transport terms in the learner: the anchor's embeddings, and whole blocks of tokens in every chunk."""
 
 import asyncio
 from dataclasses import replace
@@ -25,7 +25,7 @@ from trajectories.batch import Batch
 SHAPES = ((3, 40), (2, 9), (1, 33))
 TEMPERATURE = 0.7
 SMALL = ("objective.terms.divergence.top=8", "objective.terms.divergence.transport.epsilon=1.0")
-"""The random policies' tokens are some two apart, so that at 0.01 no mass would move."""
+"""Embeddings of the random policies are about 2 apart. With the default epsilon, 0.01, no mass would move."""
 
 
 def objective_of(preset: str) -> ObjectiveConfig:
@@ -61,7 +61,7 @@ def update(
 
 
 @pytest.mark.parametrize("preset", ["wpr", "wpr over the vocabulary", "sinkd"])
-def test_no_split_into_microbatches_or_chunks_changes_an_update(
+def test_an_update_does_not_depend_on_microbatches_chunks_or_layout(
     tiny_policy: Path, other_policy: Path, preset: str
 ) -> None:
     objective = objective_of(preset)
@@ -76,9 +76,7 @@ def test_no_split_into_microbatches_or_chunks_changes_an_update(
     assert measured and all(whole[0][name] > 0.1 for name in measured)
 
 
-def test_tokens_are_where_the_anchor_has_them_and_at_the_anchor_itself_nothing_is_paid(
-    tiny_policy: Path, other_policy: Path
-) -> None:
+def test_wasserstein_uses_the_anchors_embeddings_and_is_0_at_the_anchor(tiny_policy: Path, other_policy: Path) -> None:
     objective = objective_of("wpr over the vocabulary")
     batch = scored(other_policy, objective)
     found, _ = update(tiny_policy, other_policy, batch, objective, logits_chunk=64)

@@ -371,7 +371,6 @@ assert [(door.info.rank_offset, door.info.world_size) for door in doors] == [(1,
 assert [publisher.publish(version) for version in (4, 4, 6)] == [4, 4, 6]
 sent = {"names": ["weight", "bias"]}
 assert all(door.calls == ["start", sent, 4, "start", sent, 6] for door in doors), doors[0].calls
-publisher.close()
 
 model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
 source = CastSource(model, torch.bfloat16)
