@@ -6,12 +6,13 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from trajectories.atomic_write import remove_partial_folders, replace_folder
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -42,19 +43,12 @@ async def write(
 ) -> Path:
     """Write a checkpoint of `step` under `root`; it appears whole or not at all."""
     target = root / folder_name(step)
-    aside = root / f".{target.name}.{os.getpid()}.partial"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    await save_learner(str(aside))
-    (aside / STATE).write_text(json.dumps(state, indent=1) + "\n")
-    digests = {str(path.relative_to(aside)): _digest(path) for path in sorted(aside.rglob("*")) if path.is_file()}
-    (aside / MANIFEST).write_text(json.dumps(digests, indent=1) + "\n")
-    for path in [*aside.rglob("*"), aside]:
-        _flush(path)
-    if target.exists():  # the same step once more, after a resume from an earlier one
-        shutil.rmtree(target)
-    aside.rename(target)
-    _flush(root)
+    with replace_folder(target) as folder:
+        await save_learner(str(folder))
+        (folder / STATE).write_text(json.dumps(state, indent=1) + "\n")
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        digests = {str(path.relative_to(folder)): _digest(path) for path in files}
+        (folder / MANIFEST).write_text(json.dumps(digests, indent=1) + "\n")
     return target
 
 
@@ -93,21 +87,12 @@ def prune(root: Path, keep_last: int, best_step: int | None) -> None:
     for path in root.glob("step-*"):
         if path.name not in kept:
             shutil.rmtree(path)
-    for path in root.glob(".step-*.partial"):
-        shutil.rmtree(path)
+    remove_partial_folders(root, "step-*")
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def find(run_dir: Path, say: Callable[[str], None]) -> Checkpoint | None:
