@@ -19,7 +19,7 @@ WALL = ("time", "tokens_per_second", "seconds/", "grader/")
 
 def train(policy: Path, runs: Path, *overrides: str, resume: bool = False) -> list[dict[str, Any]]:
     cfg = config(policy, runs, *SMALL, *overrides)
-    run_dir = asyncio.run(run_training(cfg, resume=resume, say=lambda text: None))
+    run_dir = asyncio.run(run_training(cfg, resume=resume, log=lambda text: None))
     return read_records(run_dir / "metrics.jsonl")
 
 

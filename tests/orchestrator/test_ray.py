@@ -54,7 +54,7 @@ def config(runs: Path, *overrides: str) -> Config:
 
 
 def train(cfg: Config, resume: bool = False) -> list[dict[str, Any]]:
-    run_dir = asyncio.run(run_training(cfg, resume=resume, say=lambda text: None))
+    run_dir = asyncio.run(run_training(cfg, resume=resume, log=lambda text: None))
     return read_records(run_dir / "metrics.jsonl")
 
 

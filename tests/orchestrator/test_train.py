@@ -49,7 +49,7 @@ def config(runs: Path, *overrides: str) -> Config:
 
 
 def train(cfg: Config, resume: bool = False) -> list[dict[str, Any]]:
-    run_dir = asyncio.run(run_training(cfg, resume=resume, say=lambda text: None))
+    run_dir = asyncio.run(run_training(cfg, resume=resume, log=lambda text: None))
     return read_records(run_dir / "metrics.jsonl")
 
 
@@ -233,7 +233,7 @@ def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path: P
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
     said: list[str] = []
-    asyncio.run(run_training(cfg, resume=True, say=said.append))
+    asyncio.run(run_training(cfg, resume=True, log=said.append))
     assert any("step-000004" in text and "model.safetensors" in text for text in said)
     assert numbers(read_records(tmp_path / "c" / "metrics.jsonl")) == numbers(whole)
 
