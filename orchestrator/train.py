@@ -37,7 +37,10 @@ from trajectories.trajectory import Group
 
 
 async def train(run: "Run") -> None:
-    """Train until the last step or a stop request. Rollouts run at most `cfg.lag` steps ahead; 0 is fully on-policy."""
+    """Train until the last step or a stop request. One iteration is one optimizer step.
+
+    Rollouts run at most `cfg.lag` steps ahead of the learner; 0 is fully on-policy.
+    """
     await run.publish()  # the generators load the learner's weights
     async with run.collector as collector:  # generates and grades in the background
         while run.continues():
@@ -55,7 +58,13 @@ async def train(run: "Run") -> None:
 
 
 class Run:
-    """State, roles and outputs of one training run."""
+    """State, roles and outputs of one training run.
+
+    Args:
+        roles: started, with the checkpoint loaded and the generators connected to the learner.
+        resume: whether the run directory holds an earlier part of this run.
+        resumed: the checkpoint to continue from; None starts at step 0.
+    """
 
     def __init__(
         self,
@@ -114,6 +123,7 @@ class Run:
         self.clock.watch(self, "due", "due")
 
     def continues(self) -> bool:
+        """Return whether there is another step to do."""
         return self.step < self.cfg.steps and not self.stop_reason
 
     def stop(self, reason: str) -> None:
