@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trajectories.atomic_write import replace_file
 from trajectories.trajectory import Grade, Trajectory
 
 SCHEMA = pa.schema(
@@ -72,9 +73,8 @@ def write(path: Path, trajectories: Sequence[Trajectory]) -> None:
         for t in trajectories
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), temporary)
-    temporary.rename(path)
+    with replace_file(path) as file:
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), file)
 
 
 def read(path: Path, batch: int, seed: int) -> RehearsalSet:

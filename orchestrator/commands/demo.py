@@ -51,7 +51,7 @@ async def demo(output: Path, overrides: Sequence[str], console: Console) -> None
     }
     for method, cfg in configs.items():
         say(f"\n[bold]{method}[/bold]: {cfg.steps} steps")
-        await run_training(cfg, resume=False, say=say)
+        await run_training(cfg, resume=False, log=say)
         if not Path(policies[method]).is_dir():
             say(f"{method} was stopped before its last step: nothing is evaluated")
             return

@@ -101,7 +101,7 @@ async def _serve(cfg: Config, rollouts: Rollouts, path: str, version: int) -> No
     parameters = _parameters(cfg, path)
     if version == 0:
         await init_host_weights(rollouts.generators, weights_info(parameters))
-    weights = cluster.shared(cfg, pack(parameters, version, cfg.generator.checksum))
+    weights = cluster.store_once(cfg, pack(parameters, version, cfg.generator.checksum))
     await publish_host_weights(rollouts.generators, weights, version)
 
 

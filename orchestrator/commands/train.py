@@ -23,4 +23,4 @@ def run(options: argparse.Namespace, console: Console) -> None:
     cfg = absolute(load(options.overrides, file))
     say = sayer(console)
     say(f"run directory {Path(cfg.runs) / cfg.name}")
-    asyncio.run(run_training(cfg, resume=options.resume, say=say))
+    asyncio.run(run_training(cfg, resume=options.resume, log=say))

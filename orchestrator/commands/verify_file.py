@@ -3,7 +3,6 @@
 import asyncio
 import json
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import IO, Any
 
 from rewards.judge import Judge
 from rewards.verdict import Verdict, grader_error
+from trajectories.atomic_write import replace_file
 
 LINE_LIMIT = 48 * 2**20
 """Bytes of one row."""
@@ -44,10 +44,9 @@ class Row:
 
 async def grade_file(judge: Judge, verifier: str, source: Path, target: Path, done: Callable[[str, int], None]) -> None:
     """Grade the rows of `source` into `target`, which appears when whole; `done(status, bytes)` after each row."""
-    aside = target.with_name(target.name + ".aside")
     waiting: deque[tuple[Row, asyncio.Task[Verdict]]] = deque()
     try:
-        with source.open("rb") as rows, aside.open("wb") as output:
+        with source.open("rb") as rows, replace_file(target) as output:
 
             async def write_first() -> int:
                 row, judging = waiting.popleft()
@@ -64,14 +63,10 @@ async def grade_file(judge: Judge, verifier: str, source: Path, target: Path, do
                 ahead += row.size
             while waiting:
                 await write_first()
-            output.flush()
-            os.fsync(output.fileno())
-        aside.replace(target)
     finally:
         for _, judging in waiting:
             judging.cancel()
         await asyncio.gather(*(judging for _, judging in waiting), return_exceptions=True)
-        aside.unlink(missing_ok=True)
 
 
 async def _judged(judge: Judge, verifier: str, row: Row) -> Verdict:

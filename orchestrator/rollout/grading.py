@@ -35,6 +35,12 @@ def merged(all_stats: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: rule.get(name.partition("/")[0], sum)(found) for name, found in values.items()}
 
 
+def since(before: dict[str, float], now: dict[str, float]) -> dict[str, float]:
+    """Subtract the counts of `before`; latencies and isolation levels are those of now."""
+    counts = {name for name in before if name.partition("/")[0] not in ("seconds", "isolation")}
+    return {name: value - before[name] if name in counts else value for name, value in now.items()}
+
+
 class GraderWatch:
     """Asks the graders for their numbers, and calls `alert(title, text)` when a share goes wrong, once until it has
     been right again."""
@@ -45,10 +51,15 @@ class GraderWatch:
         self._seen: deque[dict[str, float]] = deque([{}])
         """Earlier numbers, oldest first; the window begins at the first."""
         self._wrong: set[str] = set()
+        self._before: dict[str, float] = {}
+
+    async def start(self) -> None:
+        """Exclude the answers graded so far, which were presampled, from metrics and alerts."""
+        self._before = merged(await asyncio.gather(*(grader.stats() for grader in self._graders)))
 
     async def look(self) -> dict[str, float]:
         """The graders' numbers as metrics, `grader/...`."""
-        now = merged(await asyncio.gather(*(grader.stats() for grader in self._graders)))
+        now = since(self._before, merged(await asyncio.gather(*(grader.stats() for grader in self._graders))))
         self.judge(now)
         return {f"grader/{name}": value for name, value in now.items()}
 

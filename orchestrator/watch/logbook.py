@@ -16,6 +16,7 @@ from configs.logbook import LogbookConfig
 from orchestrator.watch.console import Console
 from orchestrator.watch.passk import Interval, Measurement
 from orchestrator.watch.sinks import Sink, TensorboardSink, WandbSink
+from trajectories.atomic_write import replace_file
 from trajectories.trajectory import Group, Trajectory
 
 METRICS = "metrics.jsonl"
@@ -53,16 +54,6 @@ def encode(record: Mapping[str, Any]) -> bytes:
     return json.dumps(safe, allow_nan=False).encode() + b"\n"
 
 
-def write_aside(path: Path, chunks: Iterator[bytes]) -> None:
-    """Replace `path` at once: a reader, or a crash, meets the old content or the new, never a part."""
-    aside = path.with_name(path.name + ".aside")
-    with aside.open("wb") as file:
-        file.writelines(chunks)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
 def cut_back(path: Path, step: int) -> list[str]:
     """Keep the records of `path` up to `step`; returns what a person should know: lines dropped, steps missing."""
     if not path.exists():
@@ -79,7 +70,8 @@ def cut_back(path: Path, step: int) -> list[str]:
                 last = max(last, record["step"])
                 yield encode(record)
 
-    write_aside(path, kept())
+    with replace_file(path) as file:
+        file.writelines(kept())
     notes = [f"{path.name}: line {number} was torn or no record and is dropped" for number in broken]
     if path.name == METRICS and last < step and step:
         notes.append(f"{path.name} ends at step {last}, the checkpoint is of step {step}: the steps between are lost")
@@ -194,7 +186,8 @@ class Logbook:
         """Add the held-out values with their intervals to the record of `step`, and keep the measurement whole."""
         path = measurement_path(self._run_dir, step)
         path.parent.mkdir(exist_ok=True)
-        write_aside(path, iter([measurement.to_json().encode()]))
+        with replace_file(path) as file:
+            file.write(measurement.to_json().encode())
         values: dict[str, float] = {"heldout/ungraded": measurement.ungraded}
         for name, interval in summary.items():
             values[f"heldout/{name}"] = interval.value

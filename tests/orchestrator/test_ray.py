@@ -21,7 +21,7 @@ from configs.load import load
 from orchestrator.commands.demo import demo
 from orchestrator.commands.evaluate import evaluate
 from orchestrator.commands.paths import absolute
-from orchestrator.placement import Bundle, refuse_unless_it_fits
+from orchestrator.placement import Reservation, require_capacity
 from orchestrator.start import run_training
 from orchestrator.watch.logbook import read_records
 
@@ -54,7 +54,7 @@ def config(runs: Path, *overrides: str) -> Config:
 
 
 def train(cfg: Config, resume: bool = False) -> list[dict[str, Any]]:
-    run_dir = asyncio.run(run_training(cfg, resume=resume, say=lambda text: None))
+    run_dir = asyncio.run(run_training(cfg, resume=resume, log=lambda text: None))
     return read_records(run_dir / "metrics.jsonl")
 
 
@@ -144,9 +144,9 @@ def test_the_demo_ends_with_results_a_report_and_a_table(tmp_path: Path, cluster
 def test_what_does_not_fit_is_refused_at_start_with_the_arithmetic(tmp_path: Path, cluster: None) -> None:
     with pytest.raises(ValueError, match=r"7 generator x 1 .* = .* CPU where Ray has 4"):
         train(config(tmp_path, "name=big", "steps=1", "placement.generators=7"))
-    bundles = [Bundle(role="learner", cpus=1, gpus=1, slot=i) for i in range(2)]
+    wanted = [Reservation(role="learner", cpus=1, gpus=1, bundle=i) for i in range(2)]
     with pytest.raises(ValueError, match=r"2 learner x 1 = 2 GPU where Ray has 1"):
-        refuse_unless_it_fits(bundles, {"CPU": 8.0, "GPU": 1.0})
+        require_capacity(wanted, {"CPU": 8.0, "GPU": 1.0})
 
 
 def test_a_bad_policy_is_told_as_a_setting_not_as_a_crash_of_an_actor(tmp_path: Path, cluster: None) -> None:

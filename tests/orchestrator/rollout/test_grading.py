@@ -23,6 +23,23 @@ def test_numbers_of_several_graders_add_up_the_slowest_and_the_lowest_level_coun
     assert merged([one, other]) == {"graded": 7.0, "seconds/p99": 0.4, "isolation/code": 2.0, "isolation/sql": 2.0}
 
 
+def test_answers_graded_before_the_start_are_in_no_metric_and_no_alert() -> None:
+    class CountingGrader:
+        now = numbers(100, grader_error=50) | {"seconds/p99": 0.1, "isolation/code": 2.0}
+
+        async def stats(self) -> dict[str, float]:
+            return self.now
+
+    grader, said = CountingGrader(), list[str]()
+    graders: Any = [grader]
+    watched = GraderWatch(graders, lambda title, text: said.append(title))
+    asyncio.run(watched.start())
+    grader.now = numbers(110, grader_error=51) | {"seconds/p99": 0.2, "isolation/code": 2.0}
+    expected = numbers(10, grader_error=1) | {"seconds/p99": 0.2, "isolation/code": 2.0}
+    assert asyncio.run(watched.look()) == {f"grader/{name}": value for name, value in expected.items()}
+    assert said == []
+
+
 def test_a_few_grader_errors_are_no_alarm_and_more_than_half_a_percent_are_one() -> None:
     graders, said = watch()
     graders.judge(numbers(100, grader_error=5))

@@ -126,7 +126,7 @@ def test_resuming_cuts_the_files_back_so_that_no_step_is_missing_or_doubled(tmp_
     assert [row["step"] for row in read_records(tmp_path / "trajectories.jsonl")] == [1, 1, 2, 2, 3, 3]
     assert measurement_path(tmp_path, 2).exists() and not measurement_path(tmp_path, 3).exists()
     assert any("line 5 was torn" in event["text"] for event in events(tmp_path))
-    assert not list(tmp_path.glob("*.aside"))
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_the_last_record_kept_by_a_resume_can_still_be_added_to(tmp_path: Path) -> None:
