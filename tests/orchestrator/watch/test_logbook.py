@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,18 @@ def test_sampled_trajectories_carry_everything_a_reader_needs(tmp_path: Path) ->
     assert (rows[0]["first_version"], rows[0]["last_version"]) == (7, 8)
 
 
+@pytest.fixture
+def stopped_wandb_service() -> Iterator[None]:
+    """Stop W&B's background service after the test.
+
+    W&B stops it in an atexit hook otherwise, which prints a traceback after pytest's summary if the service has died.
+    """
+    import wandb
+
+    yield
+    wandb.teardown()
+
+
 def inspect(run_dir: Path) -> list[dict[str, Any]]:
     """Records of the only W&B transaction log below `run_dir`, read by W&B's own tool."""
     (log,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
@@ -189,6 +202,7 @@ def history(records: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("stopped_wandb_service")
 def test_an_offline_wandb_run_reads_back_with_metrics_tables_settings_and_alerts(tmp_path: Path) -> None:
     config = LogbookConfig(console=False, wandb="offline", wandb_project="breadth-test", trajectories_every=1)
     logbook = open_logbook(tmp_path, config, wandb_id="abcd1234")
@@ -216,6 +230,7 @@ def test_an_offline_wandb_run_reads_back_with_metrics_tables_settings_and_alerts
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("stopped_wandb_service")
 def test_a_resumed_run_continues_under_the_same_wandb_id(tmp_path: Path) -> None:
     first = open_logbook(tmp_path / "a")
     assert first.wandb_id
@@ -229,15 +244,20 @@ def test_a_resumed_run_continues_under_the_same_wandb_id(tmp_path: Path) -> None
     assert run["run_id"] == first.wandb_id == second.wandb_id
 
 
-def run_alone(script: str, run_dir: Path, **environment: str) -> None:
-    """Run `script` in a fresh interpreter. W&B hands its background service down to children; this one has its own."""
+def run_in_new_interpreter(script: str, run_dir: Path, **environment: str) -> None:
+    """Run `script` in a new interpreter, which starts a W&B service of its own.
+
+    W&B passes the address of its service to child processes in an environment variable, so that variable is removed.
+    """
     inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", script, str(run_dir)],
         env={**inherited, "PYTHONPATH": os.getcwd(), **environment},
+        capture_output=True,
+        text=True,
         timeout=60,
-        check=True,
     )
+    assert done.returncode == 0, done.stderr
 
 
 UNREACHABLE = """
@@ -261,7 +281,9 @@ assert logbook.failed_sinks == 0
 @pytest.mark.slow
 def test_an_unreachable_wandb_server_leaves_an_offline_run_and_never_stops_training(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    run_alone(UNREACHABLE, run_dir, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY="0" * 40, HOME=str(tmp_path))
+    run_in_new_interpreter(
+        UNREACHABLE, run_dir, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY="0" * 40, HOME=str(tmp_path)
+    )
     assert read_records(run_dir / "metrics.jsonl")[0]["reward"] == 0.5
     assert any("online failed" in event["text"] for event in events(run_dir))
     (log,) = run_dir.glob("wandb/offline-run-*/run-abcd1234.wandb")
@@ -293,7 +315,7 @@ assert logbook.failed_sinks == 1
 
 @pytest.mark.slow
 def test_a_wandb_service_that_dies_is_turned_off_and_said_once(tmp_path: Path) -> None:
-    run_alone(SERVICE_DIES, tmp_path)
+    run_in_new_interpreter(SERVICE_DIES, tmp_path)
     assert sum("turned off" in event["text"] for event in events(tmp_path)) == 1
     records = read_records(tmp_path / "metrics.jsonl")
     assert [record["step"] for record in records] == list(range(1, len(records) + 1))
