@@ -31,7 +31,7 @@ from orchestrator.stored.answers import StoredAnswers
 from orchestrator.watch.group_metrics import group_metrics
 from orchestrator.watch.logbook import Logbook
 from orchestrator.watch.monitor import HeldOut, Monitor
-from orchestrator.watch.passk import stopped_by
+from orchestrator.watch.passk import fired_rule
 from orchestrator.watch.timing import Clock
 from tasks.source import Source
 from trajectories.batch import Batch, pack
@@ -159,7 +159,7 @@ class Run:
         """Write the step's metrics, and sampled trajectories when their turn has come."""
         graded = await self.graders.look()
         seconds = self.clock.lap()
-        rewarded = group_metrics(groups, by_part=self.cfg.task.name == "mixture")
+        rewarded = group_metrics(groups, by_domain=self.cfg.task.name == "mixture")
         values = self._values | rewarded | collected | graded | seconds
         # What the step before was due for (measuring, checkpointing) lies within this lap and is not the step's work.
         values["tokens_per_second"] = values["tokens"] / (seconds["seconds/step"] - seconds.get("seconds/due", 0.0))
@@ -182,7 +182,7 @@ class Run:
         summary, measurement = await self.monitor.measure(self.step)
         self.logbook.measurement(self.step, summary, measurement)
         values = {name: interval.value for name, interval in summary.items()}
-        reason = stopped_by(self.cfg.monitor.stop_if, values)
+        reason = fired_rule(self.cfg.monitor.stop_if, values)
         if reason:
             self.logbook.alert("stop_if", reason)
             self.stop(reason)

@@ -129,7 +129,8 @@ def test_without_checkpoints_the_policy_is_measured_and_no_answer_for_a_value_is
 def test_a_heldout_prompt_that_is_too_long_is_an_error_before_any_answer(tiny_policy: Path, tmp_path: Path) -> None:
     cfg = config(tiny_policy, tmp_path, "sampling.max_prompt_tokens=5")
     with pytest.raises(
-        ValueError, match=r"^sampling\.max_prompt_tokens: must hold every held-out prompt \(1\d tokens\)"
+        ValueError,
+        match=r"^sampling\.max_prompt_tokens: must be at least the longest held-out prompt \(1\d tokens\)",
     ):
         asyncio.run(evaluate(cfg, named_checkpoints(cfg), lambda text: None))
 
