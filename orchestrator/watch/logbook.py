@@ -55,14 +55,14 @@ def encode(record: Mapping[str, Any]) -> bytes:
     return json.dumps(safe, allow_nan=False).encode() + b"\n"
 
 
-def write_atomically(path: Path, chunks: Iterator[bytes]) -> None:
-    """Replace the content of `path`. After a crash, and for a reader, the file holds the old content or the new."""
-    temporary = path.with_name(path.name + ".aside")
-    with temporary.open("wb") as file:
+def write_aside(path: Path, chunks: Iterator[bytes]) -> None:
+    """Replace `path` at once: a reader, or a crash, meets the old content or the new, never a part."""
+    aside = path.with_name(path.name + ".aside")
+    with aside.open("wb") as file:
         file.writelines(chunks)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
+    aside.replace(path)
 
 
 def truncate_records(path: Path, step: int) -> list[str]:
@@ -85,7 +85,7 @@ def truncate_records(path: Path, step: int) -> list[str]:
                 last = max(last, record["step"])
                 yield encode(record)
 
-    write_atomically(path, kept())
+    write_aside(path, kept())
     warnings = [f"{path.name}: line {number} was incomplete or not a record and is dropped" for number in broken_lines]
     if path.name == METRICS and last < step and step:
         warnings.append(
@@ -214,7 +214,7 @@ class Logbook:
         """Add the held-out values and intervals to the record of `step`, and write the measurement to its own file."""
         path = measurement_path(self._run_dir, step)
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, iter([measurement.to_json().encode()]))
+        write_aside(path, iter([measurement.to_json().encode()]))
         values: dict[str, float] = {"heldout/ungraded": measurement.ungraded}
         for name, interval in summary.items():
             values[f"heldout/{name}"] = interval.value
