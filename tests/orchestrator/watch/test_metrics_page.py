@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
@@ -41,7 +41,7 @@ RUNS = {
     "token_weights": ("method=sod", EVEN),
     "rehearsal": ("method=dph_f", EVEN, "rehearsal.prompts=4", "rehearsal.batch=2", "rehearsal.threshold=1"),
 }
-"""Settings of runs that together record every metric."""
+"""Overrides of runs that together record every metric."""
 
 
 # ---- Delete at the merge of the new term metrics: this function and its one call. ----
@@ -60,7 +60,7 @@ def renamed(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def recorded(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
+def recorded(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Names of all metrics in the records of RUNS, two steps each."""
     folder = tmp_path_factory.mktemp("runs")
     names: set[str] = set()
@@ -69,7 +69,7 @@ def recorded(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         for name, settings in RUNS.items():
             records = train(tiny_policy, folder, *settings, "steps=2", f"name={name}")
             names |= {metric for record in records for metric in record}
-    yield {renamed(name) for name in names - OF_EVERY_RECORD}
+    return {renamed(name) for name in names - OF_EVERY_RECORD}
 
 
 @pytest.fixture(scope="module")
