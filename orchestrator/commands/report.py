@@ -1,4 +1,4 @@
-"""`breadth report`: plots and one self-contained HTML page about runs and an evaluation."""
+"""`breadth report`: write figures and one self-contained HTML page about runs and an evaluation."""
 
 import argparse
 
@@ -9,7 +9,7 @@ from orchestrator.report.write import write_report
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
-    """Write the page that `--output` names."""
+    """Write the page to the path of `--output`."""
     runs = named_runs(options.runs)
     measurements, base, ks = read_evaluation(options.evaluation) if options.evaluation else ({}, "", [1])
     page = write_report(options.output, runs=runs, measurements=measurements, base=base, ks=ks, title="Breadth report")

@@ -141,13 +141,13 @@ def _pass_over_steps(sources: _Sources) -> list[Panel]:
     ks = sorted(int(name) for name in names if name.isdigit())
     panels = []
     for k in dict.fromkeys(ks[:1] + ks[-1:]):
-        metric, base_value = f"heldout/pass@{k}", sources.summaries.get(sources.base, {}).get(f"pass@{k}")
+        metric, interval = f"heldout/pass@{k}", sources.summaries.get(sources.base, {}).get(f"pass@{k}")
         panel = Panel(
             title=f"Pass@{k}",
             x_label="step",
             y_label=f"Pass@{k} (fraction of problems)",
             curves=list(_over_steps(sources, (metric,), marked=True)),
-            base_value=base_value.value if base_value and base_value.prompts else None,
+            base_value=interval.value if interval and interval.prompts else None,
             base_label=f"{sources.base} (evaluated)",
         )
         panels.append(panel)
