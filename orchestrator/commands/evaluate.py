@@ -42,7 +42,7 @@ def named_checkpoints(cfg: Config) -> dict[str, str]:
     for item in cfg.evaluate.checkpoints or [f"policy={cfg.policy.path}"]:
         name, path = split_name(item)
         folder = Path(path) / "policy" if (Path(path) / "policy").is_dir() else Path(path)
-        name = name or folder.parent.name if folder.name == "policy" else name or folder.name
+        name = name or (folder.parent.name if folder.name == "policy" else folder.name)
         if name in named:
             raise ValueError(f"evaluate.checkpoints: names must differ, got {name!r} twice")
         check_policy_folder(str(folder))

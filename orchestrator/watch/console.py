@@ -56,6 +56,7 @@ class Console:
         """Do nothing: sampled answers are in trajectories.jsonl."""
 
     def alert(self, title: str, text: str) -> None:
+        """Print the alert on a line of its own."""
         self._print_line(f"{title}: {text}")
 
     def close(self) -> None:

@@ -137,8 +137,8 @@ def _prompt_result(group: Group) -> PromptResult:
     graded = [t for t in group.trajectories if t.grade is not None and t.grade.reward is not None]
     texts = [" ".join(t.text.split()) for t in graded]
     correct_texts = {text for text, t in zip(texts, graded, strict=True) if _is_correct(t)}
-    wrong_texts = dict.fromkeys(text for text in texts if text not in correct_texts)
-    right_texts = dict.fromkeys(text for text in texts if text in correct_texts)
+    distinct_wrong_texts = dict.fromkeys(text for text in texts if text not in correct_texts)
+    distinct_correct_texts = dict.fromkeys(text for text in texts if text in correct_texts)
     counts = Counter(texts).most_common(1)
     return PromptResult(
         prompt_id=group.prompt.id,
@@ -151,8 +151,8 @@ def _prompt_result(group: Group) -> PromptResult:
         tokens=sum(t.answer_length for t in group.trajectories),
         negative_logp=-float(sum(t.logp_sampler[t.mask].sum(dtype=np.float64) for t in group.trajectories)),
         kl_to_base=_kl_to_base(group.trajectories),
-        correct_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(right_texts)[:EXAMPLES]),
-        wrong_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(wrong_texts)[:EXAMPLES]),
+        correct_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(distinct_correct_texts)[:EXAMPLES]),
+        wrong_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(distinct_wrong_texts)[:EXAMPLES]),
     )
 
 

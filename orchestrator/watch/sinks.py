@@ -13,14 +13,17 @@ FINISH_TIMEOUT_S = 30.0
 class Sink(Protocol):
     """A copy of the metrics, tables and alerts of a run."""
 
-    def write(self, step: int, values: Mapping[str, float]) -> None: ...
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Copy the metrics of `step`; a step may be written several times, with different metrics."""
 
     def table(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write a table; `rows` is not empty, and all rows have the same keys."""
+        """Copy a table; `rows` is not empty, and all rows have the same keys."""
 
-    def alert(self, title: str, text: str) -> None: ...
+    def alert(self, title: str, text: str) -> None:
+        """Copy an event that needs the user's attention."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Send what is not sent yet, and end."""
 
 
 class WandbSink:

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
@@ -72,8 +71,7 @@ def recorded(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> set
     return {renamed(name) for name in names - OF_EVERY_RECORD}
 
 
-@pytest.fixture(scope="module")
-def documented() -> list[str]:
+def documented_names() -> list[str]:
     """Names in the first column of the page's tables of metrics."""
     names: list[str] = []
     in_table = False
@@ -90,23 +88,22 @@ def pattern(documented_name: str) -> re.Pattern[str]:
     return re.compile("".join(PLACEHOLDERS[word] if word.isupper() else re.escape(word) for word in words))
 
 
-def best_match(metric: str, documented: Iterable[str]) -> str | None:
+def best_match(metric: str) -> str | None:
     """Return the documented name that matches `metric` with the fewest placeholders."""
-    matches = [name for name in documented if pattern(name).fullmatch(metric)]
+    matches = [name for name in documented_names() if pattern(name).fullmatch(metric)]
     return min(matches, key=lambda name: len(re.findall(r"[A-Z]+", name)), default=None)
 
 
-def test_every_metric_of_a_run_is_documented(recorded: set[str], documented: list[str]) -> None:
-    assert sorted(name for name in recorded if best_match(name, documented) is None) == []
+def test_every_metric_of_a_run_is_documented(recorded: set[str]) -> None:
+    assert sorted(name for name in recorded if best_match(name) is None) == []
 
 
-def test_every_documented_metric_is_recorded_by_a_run(recorded: set[str], documented: list[str]) -> None:
-    found = {best_match(name, documented) for name in recorded}
-    assert sorted(set(documented) - found) == []
+def test_every_documented_metric_is_recorded_by_a_run(recorded: set[str]) -> None:
+    assert sorted(set(documented_names()) - {best_match(name) for name in recorded}) == []
 
 
-def test_no_metric_is_documented_twice(documented: list[str]) -> None:
-    assert [name for name, count in Counter(documented).items() if count > 1] == []
+def test_no_metric_is_documented_twice() -> None:
+    assert [name for name, count in Counter(documented_names()).items() if count > 1] == []
 
 
 @pytest.mark.parametrize(
@@ -124,7 +121,5 @@ def test_no_metric_is_documented_twice(documented: list[str]) -> None:
         ("rewards", None),
     ],
 )
-def test_a_metric_matches_its_most_specific_documented_name(
-    metric: str, name: str | None, documented: list[str]
-) -> None:
-    assert best_match(metric, documented) == name
+def test_a_metric_matches_its_most_specific_documented_name(metric: str, name: str | None) -> None:
+    assert best_match(metric) == name
