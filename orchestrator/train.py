@@ -29,7 +29,7 @@ from orchestrator.stored.answers import StoredAnswers
 from orchestrator.watch.group_metrics import group_metrics
 from orchestrator.watch.logbook import Logbook
 from orchestrator.watch.monitor import HeldOut, Monitor
-from orchestrator.watch.passk import stopped_by
+from orchestrator.watch.passk import fired_rule
 from orchestrator.watch.timing import Clock
 from tasks.source import Source
 from trajectories.batch import Batch, pack
@@ -166,7 +166,7 @@ class Run:
         """Write the step's metrics, and a few trajectories every `logbook.trajectories_every` steps."""
         graded = await self.graders.look()
         seconds = self.clock.lap()
-        rewarded = group_metrics(groups, by_part=self.cfg.task.name == "mixture")
+        rewarded = group_metrics(groups, by_domain=self.cfg.task.name == "mixture")
         values = self._metrics | rewarded | collected | graded | seconds
         # This lap includes the previous step's `due` (measurements, checkpoints), which is not work of this step.
         values["tokens_per_second"] = values["tokens"] / (seconds["seconds/step"] - seconds.get("seconds/due", 0.0))
@@ -191,7 +191,7 @@ class Run:
         summary, measurement = await self.monitor.measure(self.step)
         self.logbook.measurement(self.step, summary, measurement)
         values = {name: interval.value for name, interval in summary.items()}
-        reason = stopped_by(self.cfg.monitor.stop_if, values)
+        reason = fired_rule(self.cfg.monitor.stop_if, values)
         if reason:
             self.logbook.alert("stop_if", reason)
             self.stop(reason)

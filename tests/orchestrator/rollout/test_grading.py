@@ -68,7 +68,7 @@ def test_a_steady_share_of_timeouts_alarms_once_and_a_jump_alarms_again() -> Non
     assert said == ["answers time out"] * 2
 
 
-class ToldGrader:
+class ScriptedGrader:
     def __init__(self, levels: dict[str, int]) -> None:
         self.levels, self.asked = levels, [""]
 
@@ -82,13 +82,13 @@ class ToldGrader:
 
 def test_at_the_start_every_grader_is_proven_with_the_verifiers_of_the_task_and_levels_are_told() -> None:
     said: list[str] = []
-    graders: Any = [ToldGrader({"countdown": 2}), ToldGrader({})]
+    graders: Any = [ScriptedGrader({"countdown": 2}), ScriptedGrader({})]
     asyncio.run(prove(graders, Countdown(CountdownOptions(), seed=0), said.append))
     assert [grader.asked for grader in graders] == [["countdown"]] * 2
     assert said == ["grader 0: countdown at isolation level 2"]
 
 
 def test_the_numbers_arrive_as_metrics_of_the_graders() -> None:
-    graders: Any = [ToldGrader({}), ToldGrader({})]
+    graders: Any = [ScriptedGrader({}), ScriptedGrader({})]
     found = asyncio.run(GraderWatch(graders, lambda title, text: None).look())
     assert found == {"grader/graded": 6.0, "grader/grader_error": 0.0, "grader/timeout": 0.0}

@@ -1,4 +1,4 @@
-"""The breadth monitor: the same prompts and seeds at every measurement, compared with the run's own base."""
+"""The breadth monitor: every measurement uses the same prompts and seeds and is compared with step 0."""
 
 import asyncio
 from dataclasses import replace
@@ -44,7 +44,7 @@ def solves(*positions: int) -> ScriptedGrader:
     return ScriptedGrader(judge)
 
 
-def test_every_measurement_asks_the_same_prompts_with_the_same_seeds() -> None:
+def test_every_measurement_uses_the_same_prompts_and_seeds() -> None:
     async def body() -> None:
         generator = ScriptedGenerator(at_once=True)
         async with Rollouts([generator], [solves(0)], 20.0) as rollouts:
@@ -57,7 +57,7 @@ def test_every_measurement_asks_the_same_prompts_with_the_same_seeds() -> None:
     run(body())
 
 
-def test_a_heldout_prompt_that_is_too_long_is_named_before_anything_is_generated() -> None:
+def test_a_heldout_prompt_that_is_too_long_is_refused_before_generation() -> None:
     async def body() -> None:
         generator = ScriptedGenerator(at_once=True)
         async with Rollouts([generator], [solves()], 20.0) as rollouts:
@@ -68,7 +68,7 @@ def test_a_heldout_prompt_that_is_too_long_is_named_before_anything_is_generated
     run(body())
 
 
-def test_what_step_0_solved_is_the_base_of_retention_and_expansion(tmp_path: Path) -> None:
+def test_retention_and_expansion_are_relative_to_the_measurement_of_step_0(tmp_path: Path) -> None:
     async def measured(step: int, grader: ScriptedGrader) -> dict[str, float]:
         async with Rollouts([ScriptedGenerator(at_once=True)], [grader], 20.0) as rollouts:
             summary, measurement = await Monitor(heldout(rollouts), None, tmp_path).measure(step)
@@ -87,7 +87,7 @@ def test_what_step_0_solved_is_the_base_of_retention_and_expansion(tmp_path: Pat
     run(body())
 
 
-def test_answers_without_a_verdict_count_for_the_kl_to_the_base(tiny_policy: Path) -> None:
+def test_the_kl_to_the_base_includes_ungraded_answers(tiny_policy: Path) -> None:
     def answer(index: int, reward: float | None) -> Trajectory:
         tokens = np.array([5, 6, 70 + index, 80, 90], dtype=np.int32)
         return Trajectory(
