@@ -10,8 +10,8 @@ import pytest
 
 from actors.contracts import GradeTask
 from actors.grader import PooledGrader
-from rewards.canaries import CANARIES
 from rewards.judge import ANSWER_LIMIT
+from rewards.registry import VERIFIERS
 from rewards.workers import pool as pool_module
 
 PROBLEM = {"numbers": [3, 7, 12], "target": 22}
@@ -68,7 +68,7 @@ def test_every_task_of_many_concurrent_calls_gets_exactly_one_grade_under_its_ke
 
 
 @pytest.mark.slow
-def test_right_wrong_missing_slow_and_mathematical_answers_are_told_apart(tardy: str) -> None:
+def test_right_wrong_missing_and_slow_answers_and_a_broken_gold_get_different_statuses(tardy: str) -> None:
     async def work(grader: PooledGrader) -> tuple[dict[str, Any], dict[str, float]]:
         tasks = [
             countdown("right", "3+7+12"),
@@ -104,7 +104,7 @@ def test_only_the_last_characters_of_an_answer_reach_the_verifier(tardy: str) ->
     assert grades["b"].status == "wrong"
 
 
-def test_hostile_answers_are_zeros_and_cost_no_worker() -> None:
+def test_hostile_answers_get_reward_0_and_end_no_worker() -> None:
     async def work(grader: PooledGrader) -> tuple[dict[str, Any], dict[str, float]]:
         hostile = ["9" * 100_000, "9^{9^{9^{9}}}", r"\boxed{(10^{9})!}", "\x00\ud800", "(" * 99_999, "9**9**9**9"]
         tasks = [
@@ -119,14 +119,16 @@ def test_hostile_answers_are_zeros_and_cost_no_worker() -> None:
     assert stats["respawns"] == 0
 
 
-def test_a_grader_that_fails_its_own_test_says_so_instead_of_grading(monkeypatch: pytest.MonkeyPatch) -> None:
-    [canary] = CANARIES["countdown"]
-    monkeypatch.setitem(CANARIES, "countdown", (dataclasses.replace(canary, right="3*7+12", wrong="3+7+12"),))
+def test_a_grader_whose_canary_gets_a_wrong_verdict_raises_instead_of_grading(monkeypatch: pytest.MonkeyPatch) -> None:
+    [canary] = VERIFIERS["countdown"].canaries
+    swapped = dataclasses.replace(canary, right="3*7+12", wrong="3+7+12")
+    row = dataclasses.replace(VERIFIERS["countdown"], canaries=(swapped,))
+    monkeypatch.setitem(VERIFIERS, "countdown", row)
     with pytest.raises(RuntimeError, match=r"the grader is broken: verifier 'countdown' finds '3\*7\+12' wrong"):
         graded(lambda grader: grader.grade([countdown("a", "3+7+12")]))
 
 
-def test_a_grader_without_workers_says_so_instead_of_grading(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grader_without_workers_raises_instead_of_grading(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError("no processes left")
 
