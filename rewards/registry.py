@@ -24,6 +24,7 @@ PACKAGE = Path(__file__).resolve().parent
 SETTING = "task.verifier"
 RAISED = " raised "
 """Text between the verifier's name and the error in the reason of a verdict on which the verifier raised."""
+JSON_TYPES = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object", bool: "a boolean"}
 BUDGET_MARGIN_S = 1.0
 """Seconds added to the deadline of a verifier that computes its own: it should stop by itself first."""
 
@@ -46,6 +47,11 @@ class Field:
     """JSON types that are allowed. A boolean is never a number."""
     key: str = ""
     """Key of the value in the problem, where it is not the field's name."""
+
+    @property
+    def allowed(self) -> str:
+        """The allowed types as text, for help and errors."""
+        return " or ".join(dict.fromkeys(JSON_TYPES[kind] for kind in self.types))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

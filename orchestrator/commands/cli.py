@@ -10,6 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from rewards.registry import VERIFIERS, names
+
 ROOT = Path(__file__).resolve().parents[2]
 OVERRIDES = "key=value settings; method=NAME and scale=NAME choose presets (see `breadth show-config`)"
 
@@ -54,6 +56,23 @@ def _told_by_us(error: ValueError) -> bool:
     return trace is not None and Path(trace.tb_frame.f_code.co_filename).is_relative_to(ROOT)
 
 
+def verifier_list() -> str:
+    """Return the text of `breadth verify --help` about verifiers and the fields of their rows."""
+    lines = ["Verifiers, and the fields that each of their rows must have besides id and answer:"]
+    for name, row in VERIFIERS.items():
+        fields = "; ".join(f"{field.name}: {field.allowed}" for field in row.fields) or "none"
+        lines += [f"  {name}", f"      {row.help}", f"      {fields}"]
+    lines += [
+        "  package.module:function",
+        "      a verifier of your own; all fields of a row are its problem",
+        "",
+        "A row with verifier, problem and answer, as in a run's trajectories.jsonl, needs no other field. If it also",
+        "has reward and status, the command prints how many rows get another verdict than the recorded one. The exit",
+        "status does not depend on that number.",
+    ]
+    return "\n".join(lines)
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="breadth", description="RLVR whose Pass@1 rises while its Pass@k does not fall.")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
@@ -73,17 +92,20 @@ def parser() -> argparse.ArgumentParser:
     configured("presample", "Store correct answers of the reference policy for rehearsal (DPH-RL).")
     configured("evaluate", "Measure Pass@k of one or more policies on the held-out prompts.")
     configured("show-config", "Print the resolved settings and what they mean, without starting anything.")
-    sub = command("verify", "Grade a jsonl file of answers, or a task's own right answers, with a verifier.")
-    what = sub.add_mutually_exclusive_group(required=True)
-    names = "math, sql, code, countdown, scratchpad_sum or package.module:function"
-    what.add_argument("--verifier", metavar="NAME", help=names)
-    what.add_argument("--task", metavar="NAME", help="judge right answers of this task; exit status 1 if one is not")
-    sub.add_argument("--input", type=Path, metavar="FILE", help="rows with id, answer and what the verifier needs")
-    sub.add_argument("--output", type=Path, metavar="FILE", help="rows with id, reward, status, reason and seconds")
+    sub = command("verify", "Grade a jsonl file of answers, judge a run's answers again, or test a task's verifier.")
+    sub.formatter_class, sub.epilog = argparse.RawDescriptionHelpFormatter, verifier_list()
+    what = sub.add_mutually_exclusive_group()
+    all_rows = f"verifier of all rows: {names()}. Without it, each row names its own, as in trajectories.jsonl"
+    what.add_argument("--verifier", metavar="NAME", help=all_rows)
+    right = "judge right answers of this task instead of a file; exit status 1 if one is not judged correct"
+    what.add_argument("--task", metavar="NAME", help=right)
+    sub.add_argument("--input", type=Path, metavar="FILE", help="rows to grade (see below)")
+    output = "rows with id, reward, status, reason and seconds; may be left out without --verifier"
+    sub.add_argument("--output", type=Path, metavar="FILE", help=output)
     sub.add_argument("--count", type=int, default=200, metavar="N", help="right answers of the task (default 200)")
     sub.add_argument("--workers", type=int, metavar="N", help="answers judged at a time (default: one per core)")
-    sub.add_argument("--timeout-s", type=float, metavar="S", help="bound on one answer (default grader.timeout_s)")
-    sub.add_argument("--require", type=int, choices=range(4), help="isolation demanded (default sandbox.require)")
+    sub.add_argument("--timeout-s", type=float, metavar="S", help="seconds for one answer (default grader.timeout_s)")
+    sub.add_argument("--require", type=int, choices=range(4), help="isolation level required (default sandbox.require)")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES + ", with --task")
     sub = command("report", "Write plots and one self-contained HTML page about runs and an evaluation.")
     sub.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories")
