@@ -157,7 +157,7 @@ class Run:
 
     async def record(self, groups: Sequence[Group], collected: dict[str, float]) -> None:
         """Write the step's metrics, and sampled trajectories when their turn has come."""
-        graded = await self.graders.look()
+        graded = await self.graders.collect()
         seconds = self.clock.lap()
         rewarded = group_metrics(groups, by_part=self.cfg.task.name == "mixture")
         values = self._values | rewarded | collected | graded | seconds
