@@ -12,8 +12,8 @@ class PooledGrader:
     """Judges answers in `workers` worker processes, each answer within its deadline.
 
     An answer that exceeds its deadline gets reward 0 with a reason. An answer whose worker crashes is judged again, and
-    gets reward 0 if that fails too. A fault of the grader or of a verifier gives a grade without a reward. The arguments
-    are those of `rewards.judge.Judge`.
+    gets reward 0 if that fails too. A fault of the grader or of a verifier gives a grade without a reward.
+    The arguments are those of `rewards.judge.Judge`.
     """
 
     def __init__(self, workers: int, timeout_s: float, canary_every_s: float = 300.0, require: int = 2) -> None:

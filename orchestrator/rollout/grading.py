@@ -77,7 +77,7 @@ class GraderWatch:
         self._history.append(now)
 
         def fraction(status: str) -> float:
-            """Return the fraction of the window's answers. The divisor is at least WINDOW: a few answers raise no alert."""
+            """Return the fraction of the window's answers. The divisor is at least WINDOW: a few raise no alert."""
             return (now[status] - before.get(status, 0.0)) / max(now["graded"] - before.get("graded", 0.0), WINDOW)
 
         errors, timeouts = fraction("grader_error"), fraction("timeout")

@@ -56,7 +56,7 @@ def obeys(answer: str, problem: Mapping[str, Any]) -> float:
 
 
 def _start_daemon(mark: str) -> None:
-    """Start a grandchild in a session of its own that ignores SIGTERM and SIGHUP and writes its process id to `mark`."""
+    """Start a grandchild in a session of its own that ignores SIGTERM and SIGHUP. It writes its id to `mark`."""
     if os.fork():
         while not os.path.exists(mark):
             time.sleep(0.005)
