@@ -164,7 +164,7 @@ class Run:
         # What the step before was due for (measuring, checkpointing) lies within this lap and is not the step's work.
         values["tokens_per_second"] = values["tokens"] / (seconds["seconds/step"] - seconds.get("seconds/due", 0.0))
         self.logbook.write(self.step, values)
-        self.logbook.trajectories(self.step, groups)
+        self.logbook.trajectories(self.step, groups, self.collector.take_dropped_ungraded())
 
     async def due(self) -> None:
         """Move references, measure and checkpoint when their turn has come; apply the stop rules."""

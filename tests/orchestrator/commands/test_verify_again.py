@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,12 @@ def group(name: str, verifier: str, problem: Any, answers: list[tuple[str, Grade
     return Group(prompt=prompt, trajectories=trajectories)
 
 
-def write_run(steps: list[list[Group]], every: int = 1, sampled: int = 100) -> Path:
+def write_run(steps: list[list[Group]], every: int = 1, sampled: int = 100, dropped: Sequence[Group] = ()) -> Path:
     """Write the trajectories.jsonl of a run with the logbook, one list of groups per step."""
     config = LogbookConfig(console=False, trajectories_every=every, trajectories=sampled)
     logbook = Logbook(Path("runs/x"), config, run_name="x", settings={}, total_steps=9, wandb_id=None, resume_step=None)
     for step, groups in enumerate(steps, start=1):
-        logbook.trajectories(step, groups)
+        logbook.trajectories(step, groups, dropped)
     logbook.close()
     return Path("runs/x/trajectories.jsonl")
 
@@ -195,6 +196,13 @@ def test_a_sampled_answer_that_could_not_be_graded_is_written_once() -> None:
     groups = [group("a", "countdown", COUNTDOWN, [("first", FAILED), ("second", FAILED)])]
     rows = rows_of(write_run([groups], sampled=1))
     assert [row["sample_index"] for row in rows] == [0, 1]
+
+
+def test_answers_of_dropped_groups_are_written_only_if_they_could_not_be_graded() -> None:
+    kept = group("kept", "countdown", COUNTDOWN, [("1", WRONG)])
+    dropped = group("dropped", "countdown", COUNTDOWN, [("1", WRONG), ("2", FAILED)])
+    rows = rows_of(write_run([[kept]], dropped=[dropped]))
+    assert [(row["prompt_id"], row["sample_index"]) for row in rows] == [("kept", 0), ("dropped", 1)]
 
 
 def test_a_step_without_rows_writes_no_file() -> None:
