@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from orchestrator.commands import verify_file
 from orchestrator.commands.cli import main
 from orchestrator.commands.verify_file import parse, read_rows
+from rewards.registry import VERIFIERS
 
 PROBLEM = {"numbers": [3, 7, 12], "target": 22}
 SLOW = """
@@ -110,6 +112,17 @@ def test_the_required_fields_of_a_row_depend_on_its_verifier(
     assert accepted.problem == ({"answer": good["gold"]} if verifier == "math" else good)
     assert accepted.answer == "a"
     assert parse(json.dumps({"id": 1, "answer": "a", **bad}).encode(), 1, verifier).refusal
+
+
+def test_the_example_rows_of_the_documentation_are_judged_correct() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "verifiers.md").read_text()
+    found = re.findall(r'^\| `(\w+)`[^|]*\| `(\{"id".*?\})`', text, flags=re.MULTILINE)
+    assert {name for name, _ in found} == VERIFIERS.keys()
+    lines = [json.dumps({"verifier": name, **json.loads(example)}) for name, example in found]
+    Path("in.jsonl").write_text("\n".join(lines))
+    assert main(["verify", "--input", "in.jsonl", "--output", "out.jsonl", "--workers", "1"]) == 0
+    records = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [record["status"] for record in records] == ["correct"] * len(found)
 
 
 def test_a_file_may_begin_with_a_byte_order_mark_and_end_without_a_newline() -> None:

@@ -1,8 +1,8 @@
-"""`breadth verify` on a run's trajectories.jsonl: answers are judged again and compared with the recorded verdicts."""
+"""The trajectories.jsonl of a run, and `breadth verify` on it: answers are judged again and verdicts are compared."""
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,14 @@ def group(name: str, verifier: str, problem: Any, answers: list[tuple[str, Grade
     return Group(prompt=prompt, trajectories=trajectories)
 
 
-def write_run(steps: list[list[Group]], every: int = 1, sampled: int = 100, dropped: Sequence[Group] = ()) -> Path:
+def write_run(
+    steps: list[list[Group]], every: int = 1, sampled: int = 100, dropped: Sequence[Group] = (), sink: Any = None
+) -> Path:
     """Write the trajectories.jsonl of a run with the logbook, one list of groups per step."""
     config = LogbookConfig(console=False, trajectories_every=every, trajectories=sampled)
     logbook = Logbook(Path("runs/x"), config, run_name="x", settings={}, total_steps=9, wandb_id=None, resume_step=None)
+    if sink is not None:
+        logbook._sinks["console"] = sink
     for step, groups in enumerate(steps, start=1):
         logbook.trajectories(step, groups, dropped)
     logbook.close()
@@ -203,6 +207,28 @@ def test_answers_of_dropped_groups_are_written_only_if_they_could_not_be_graded(
     dropped = group("dropped", "countdown", COUNTDOWN, [("1", WRONG), ("2", FAILED)])
     rows = rows_of(write_run([[kept]], dropped=[dropped]))
     assert [(row["prompt_id"], row["sample_index"]) for row in rows] == [("kept", 0), ("dropped", 1)]
+
+
+class RecordingSink:
+    """Replaces the console: keeps the tables."""
+
+    def __init__(self) -> None:
+        self.tables: list[Sequence[Mapping[str, Any]]] = []
+
+    def table(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.tables.append(rows)
+
+    def close(self) -> None:
+        pass
+
+
+def test_sinks_get_the_sampled_answers_without_their_problems() -> None:
+    answers = [("first", CORRECT), ("second", FAILED)]
+    sink = RecordingSink()
+    write_run([[group("a", "countdown", COUNTDOWN, answers)]] * 2, every=2, sampled=1, sink=sink)
+    [[row]] = sink.tables
+    assert (row["step"], row["answer"], row["verifier"]) == (2, "first", "countdown")
+    assert "problem" not in row
 
 
 def test_a_step_without_rows_writes_no_file() -> None:
