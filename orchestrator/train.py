@@ -181,6 +181,7 @@ class Run:
     async def measure(self) -> None:
         summary, measurement = await self.monitor.measure(self.step)
         self.logbook.measurement(self.step, summary, measurement)
+        self.logbook.trajectories(self.step, (), self.monitor.ungraded)
         values = {name: interval.value for name, interval in summary.items()}
         reason = stopped_by(self.cfg.monitor.stop_if, values)
         if reason:

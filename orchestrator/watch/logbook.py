@@ -177,7 +177,7 @@ class Logbook:
         self._record, self._line, self._end = whole, line, start + len(line)
         self._forward(lambda sink: sink.write(step, plain))
 
-    def trajectories(self, step: int, groups: Sequence[Group], dropped: Sequence[Group] = ()) -> None:
+    def trajectories(self, step: int, groups: Sequence[Group], unsampled: Sequence[Group] = ()) -> None:
         """Write sampled answers of this step, and every answer that could not be graded, one row each.
 
         The sample is taken every `trajectories_every` steps, evenly spread over the groups. Answers with the status
@@ -186,7 +186,7 @@ class Logbook:
         Args:
             step: number of the step.
             groups: the groups that the step trained on.
-            dropped: groups that were replaced before the step. They are not sampled.
+            unsampled: groups of which only ungraded answers are written: replaced before the step, or held out.
         """
         every, wanted = self._config.trajectories_every, self._config.trajectories
         answers = [(group, t) for group in groups for t in group.trajectories]
@@ -194,7 +194,7 @@ class Logbook:
         if every and step % every == 0:
             stride = max(len(answers) / wanted, 1.0)
             sampled = [int(i * stride) for i in range(min(wanted, len(answers)))]
-        answers += [(group, t) for group in dropped for t in group.trajectories]
+        answers += [(group, t) for group in unsampled for t in group.trajectories]
         ungraded = [i for i, (_, t) in enumerate(answers) if t.grade is not None and t.grade.status == "grader_error"]
         rows = {i: _row(step, *answers[i]) for i in sorted({*sampled, *ungraded})}
         if not rows:

@@ -69,6 +69,8 @@ class Monitor:
     def __init__(self, heldout: HeldOut, base_scorer: Reference | None, run_dir: Path) -> None:
         self.heldout, self.base_scorer, self.run_dir = heldout, base_scorer, run_dir
         self.cfg = heldout.cfg.monitor
+        self.ungraded: list[Group] = []
+        """Groups of the last measurement with an answer that could not be graded."""
 
     def _base(self) -> Measurement | None:
         path = measurement_path(self.run_dir, 0)
@@ -77,6 +79,7 @@ class Monitor:
     async def measure(self, step: int) -> tuple[dict[str, Interval], Measurement]:
         """Pass@k and its company with their intervals. The measurement of step 0 is the base of all later ones."""
         groups = await self.heldout.answer(self.cfg.answers, self.heldout.cfg.sampling.temperature)
+        self.ungraded = [group for group in groups if any(t.reward is None for t in group.trajectories)]
         if self.base_scorer is not None:
             groups = await score_by_base(groups, self.base_scorer)
         measurement = measure(groups, f"step {step}", step)

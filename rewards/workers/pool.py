@@ -1,7 +1,7 @@
 """A pool of worker processes. Each judges one answer at a time and is killed when an answer exceeds its deadline.
 
-The pool contains a verifier that hangs, crashes, prints, leaks memory, ends its process or leaves processes behind. A
-worker of a built-in verifier is also confined (`rewards/sandbox/confinement.py`), and programs in answers run in boxes
+The pool keeps working when a verifier hangs, crashes, prints, leaks memory, ends its process or starts others. A worker
+of a built-in verifier is also confined (`rewards/sandbox/confinement.py`), and programs in answers run in boxes
 (`rewards/sandbox/box.py`). A user verifier is trusted: it has the user's rights, files and network.
 
 The pool measures the deadlines and reads replies in order. When a worker dies, the first task without a verdict is the
@@ -31,8 +31,8 @@ WORKERS_PER_SLOT = 4
 WAITING_LIMIT = 1_024
 """Tasks held in memory as frames. Further callers wait before their frame is made."""
 TRIES, TRIES_IF_KILLED = 2, 4
-"""Attempts, each on a new worker, to judge an answer whose worker crashes or reports that it needs a new process, and
-one whose worker is killed by SIGKILL."""
+"""Attempts to judge an answer, each on a new worker: TRIES if its worker crashes or reports that it needs a new
+process, TRIES_IF_KILLED if its worker is killed by SIGKILL."""
 
 
 @dataclass(eq=False)
@@ -67,8 +67,8 @@ class Pool:
         self._wake = asyncio.Event()
         self._slots: list[asyncio.Task[None]] = []
         self._spares: dict[str, asyncio.Task[Worker]] = {}
-        self._lost_workers: set[str] = set()
-        """Verifiers that have lost a worker."""
+        self._need_spare: set[str] = set()
+        """Verifiers that have lost a worker: a spare worker is started for them."""
         self._running: set[Worker] = set()
         self._closed = False
 
@@ -205,13 +205,13 @@ class Pool:
                 tries -= 1
                 if not failure.killed or not tries:
                     raise
-        if verifier in self._lost_workers and verifier not in self._spares:
+        if verifier in self._need_spare and verifier not in self._spares:
             self._spares[verifier] = asyncio.create_task(self._start(verifier))
         return worker
 
     async def _retire(self, worker: Worker) -> None:
         self.respawns += 1
-        self._lost_workers.add(worker.verifier)
+        self._need_spare.add(worker.verifier)
         await self._end(worker)
 
     async def _end(self, worker: Worker) -> None:

@@ -56,7 +56,7 @@ def group(name: str, verifier: str, problem: Any, answers: list[tuple[str, Grade
 
 
 def write_run(
-    steps: list[list[Group]], every: int = 1, sampled: int = 100, dropped: Sequence[Group] = (), sink: Any = None
+    steps: list[list[Group]], every: int = 1, sampled: int = 100, unsampled: Sequence[Group] = (), sink: Any = None
 ) -> Path:
     """Write the trajectories.jsonl of a run with the logbook, one list of groups per step."""
     config = LogbookConfig(console=False, trajectories_every=every, trajectories=sampled)
@@ -64,7 +64,7 @@ def write_run(
     if sink is not None:
         logbook._sinks["console"] = sink
     for step, groups in enumerate(steps, start=1):
-        logbook.trajectories(step, groups, dropped)
+        logbook.trajectories(step, groups, unsampled)
     logbook.close()
     return Path("runs/x/trajectories.jsonl")
 
@@ -202,11 +202,11 @@ def test_a_sampled_answer_that_could_not_be_graded_is_written_once() -> None:
     assert [row["sample_index"] for row in rows] == [0, 1]
 
 
-def test_answers_of_dropped_groups_are_written_only_if_they_could_not_be_graded() -> None:
+def test_answers_of_unsampled_groups_are_written_only_if_they_could_not_be_graded() -> None:
     kept = group("kept", "countdown", COUNTDOWN, [("1", WRONG)])
-    dropped = group("dropped", "countdown", COUNTDOWN, [("1", WRONG), ("2", FAILED)])
-    rows = rows_of(write_run([[kept]], dropped=[dropped]))
-    assert [(row["prompt_id"], row["sample_index"]) for row in rows] == [("kept", 0), ("dropped", 1)]
+    other = group("other", "countdown", COUNTDOWN, [("1", WRONG), ("2", FAILED)])
+    rows = rows_of(write_run([[kept]], unsampled=[other]))
+    assert [(row["prompt_id"], row["sample_index"]) for row in rows] == [("kept", 0), ("other", 1)]
 
 
 class RecordingSink:
