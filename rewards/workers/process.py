@@ -23,8 +23,8 @@ START_TIMEOUT_S = 60.0
 REAP_TIMEOUT_S = 5.0
 """Seconds to wait for a killed process to end."""
 STARVED_LIMIT_S = 5.5
-"""A deadline is extended by the time a worker waited for a processor core, up to twice its length and at most to these
-seconds."""
+"""A deadline is extended by the time its worker waited for a processor core: up to twice its length, and not beyond
+these seconds."""
 GRACE_S = 0.05
 """Seconds after the deadline in which a reply is still read: it may be in the socket already if the parent was busy."""
 EXIT_GRACE_S = 1.0
@@ -99,7 +99,7 @@ class Worker:
         try:
             verdict = Verdict(**message)
         except (TypeError, AssertionError):
-            raise WorkerLost("crash", "the worker sent a frame that is no verdict") from None
+            raise WorkerLost("crash", "the worker sent a frame that is not a verdict") from None
         if needs_new_process:
             raise WorkerLost(verdict.status, verdict.reason, verdict.seconds)
         self.judged += 1

@@ -185,7 +185,7 @@ def test_latencies_are_percentiles_over_the_latest_answers(monkeypatch: pytest.M
 
 def test_judge_all_works_in_a_script_a_thread_and_a_running_event_loop() -> None:
     pairs = [(PROBLEM, RIGHT), (PROBLEM, WRONG), (PROBLEM, "")]
-    wanted = ["correct", "wrong", "no_answer"]
+    expected = ["correct", "wrong", "no_answer"]
     found: list[list[str]] = []
 
     def work() -> None:
@@ -199,7 +199,7 @@ def test_judge_all_works_in_a_script_a_thread_and_a_running_event_loop() -> None
     thread.start()
     thread.join()
     asyncio.run(in_a_loop())
-    assert found == [wanted] * 3
+    assert found == [expected] * 3
 
 
 def test_judge_all_raises_the_errors_of_the_judge(monkeypatch: pytest.MonkeyPatch) -> None:
