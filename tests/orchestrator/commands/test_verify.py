@@ -16,7 +16,7 @@ import pytest
 from orchestrator.commands import verify_file
 from orchestrator.commands.cli import main
 from orchestrator.commands.verify_file import parse, read_rows
-from rewards.registry import VERIFIERS
+from rewards.registry import VERIFIERS, names
 
 PROBLEM = {"numbers": [3, 7, 12], "target": 22}
 SLOW = """
@@ -158,7 +158,7 @@ def test_a_user_verifier_grades_a_file_within_the_deadline(
         ("--verifier countdown --input in --output .", "--output: must be a file in an existing directory"),
         (
             "--verifier coutdown --input in --output out",
-            "--verifier: must be one of countdown, math, sql, code, scratchpad_sum or",
+            f"--verifier: must be one of {names()} (did you mean 'countdown'?), got 'coutdown'",
         ),
         ("--verifier countdown --input in --output out --workers 0", "--workers: must be positive, got 0"),
         ("--verifier countdown --input in --output out --timeout-s nan", "--timeout-s: must be positive, got nan"),

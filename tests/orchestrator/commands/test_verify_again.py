@@ -12,6 +12,7 @@ import pytest
 from configs.logbook import LogbookConfig
 from orchestrator.commands.cli import main
 from orchestrator.watch.logbook import Logbook
+from rewards.registry import names
 from trajectories.trajectory import Grade, Group, Prompt, Trajectory
 
 COUNTDOWN = {"numbers": [3, 7, 12], "target": 22}
@@ -143,15 +144,13 @@ def test_plain_rows_may_name_their_verifier_too(length_verifier: str) -> None:
     [
         (
             {"id": 1, "gold": "72", "answer": "72"},
-            "breadth: --input: line 2: field 'verifier': must be one of countdown, math, sql, code, scratchpad_sum or "
-            "package.module:function, or --verifier must name the verifier of all rows, got a row with the fields "
+            f"breadth: --input: line 2: field 'verifier': must be one of {names()}, or --verifier must name the verifier of all rows, got a row with the fields "
             "'id, gold, answer'\n",
         ),
         ({"verifier": 3, "answer": "72"}, "breadth: --input: line 2: field 'verifier': must be one of countdown"),
         (
             {"verifier": "coutdown", "problem": {}, "answer": "1"},
-            "breadth: --input: line 2: field 'verifier': must be one of countdown, math, sql, code, scratchpad_sum or "
-            "package.module:function (did you mean 'countdown'?), got 'coutdown'\n",
+            f"breadth: --input: line 2: field 'verifier': must be one of {names()} (did you mean 'countdown'?), got 'coutdown'\n",
         ),
     ],
 )
