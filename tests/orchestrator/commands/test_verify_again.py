@@ -144,13 +144,15 @@ def test_plain_rows_may_name_their_verifier_too(length_verifier: str) -> None:
     [
         (
             {"id": 1, "gold": "72", "answer": "72"},
-            f"breadth: --input: line 2: field 'verifier': must be one of {names()}, or --verifier must name the verifier of all rows, got a row with the fields "
+            f"breadth: --input: line 2: field 'verifier': must be one of {names()}, or "
+            "--verifier must name the verifier of all rows, got a row with the fields "
             "'id, gold, answer'\n",
         ),
         ({"verifier": 3, "answer": "72"}, "breadth: --input: line 2: field 'verifier': must be one of countdown"),
         (
             {"verifier": "coutdown", "problem": {}, "answer": "1"},
-            f"breadth: --input: line 2: field 'verifier': must be one of {names()} (did you mean 'countdown'?), got 'coutdown'\n",
+            f"breadth: --input: line 2: field 'verifier': must be one of {names()} "
+            "(did you mean 'countdown'?), got 'coutdown'\n",
         ),
     ],
 )
