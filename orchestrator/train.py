@@ -164,14 +164,14 @@ class Run:
 
     async def record(self, groups: Sequence[Group], collected: dict[str, float]) -> None:
         """Write the step's metrics, and a few trajectories every `logbook.trajectories_every` steps."""
-        graded = await self.graders.look()
+        graded = await self.graders.collect()
         seconds = self.clock.lap()
         rewarded = group_metrics(groups, by_domain=self.cfg.task.name == "mixture")
         values = self._metrics | rewarded | collected | graded | seconds
         # This lap includes the previous step's `due` (measurements, checkpoints), which is not work of this step.
         values["tokens_per_second"] = values["tokens"] / (seconds["seconds/step"] - seconds.get("seconds/due", 0.0))
         self.logbook.write(self.step, values)
-        self.logbook.trajectories(self.step, groups)
+        self.logbook.trajectories(self.step, groups, self.collector.take_dropped_ungraded())
 
     async def due(self) -> None:
         """Update references, measure, apply the stop rules and write a checkpoint, each at its interval."""
@@ -190,6 +190,7 @@ class Run:
         """Measure the held-out prompts, apply the stop rules, and note the best measurement."""
         summary, measurement = await self.monitor.measure(self.step)
         self.logbook.measurement(self.step, summary, measurement)
+        self.logbook.trajectories(self.step, (), self.monitor.ungraded)
         values = {name: interval.value for name, interval in summary.items()}
         reason = fired_rule(self.cfg.monitor.stop_if, values)
         if reason:

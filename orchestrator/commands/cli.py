@@ -10,6 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from rewards.registry import VERIFIERS, names
+
 ROOT = Path(__file__).resolve().parents[2]
 OVERRIDES = "Change settings; method=NAME and scale=NAME choose presets, which `breadth show-config` lists."
 
@@ -57,6 +59,23 @@ def _raised_by_breadth(error: ValueError) -> bool:
     return trace is not None and Path(trace.tb_frame.f_code.co_filename).is_relative_to(ROOT)
 
 
+def verifier_list() -> str:
+    """Return the text of `breadth verify --help` about verifiers and the fields of their rows."""
+    lines = ["Verifiers, and the fields that each of their rows must have besides id and answer:"]
+    for name, row in VERIFIERS.items():
+        fields = "; ".join(f"{field.name}: {field.allowed}" for field in row.fields) or "none"
+        lines += [f"  {name}", f"      {row.help}", f"      {fields}"]
+    lines += [
+        "  package.module:function",
+        "      a verifier of your own; all fields of a row are its problem",
+        "",
+        "A row with verifier, problem and answer, as in a run's trajectories.jsonl, needs no other field. If it also",
+        "has reward and status, the command prints how many rows get another verdict than the recorded one. The exit",
+        "status does not depend on that number.",
+    ]
+    return "\n".join(lines)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands and their options."""
     description = "Reinforcement learning with verifiable rewards that raises Pass@1 without lowering Pass@k."
@@ -79,7 +98,10 @@ def parser() -> argparse.ArgumentParser:
     configured("evaluate", "Measure Pass@k of one or more policies on the held-out prompts.")
     configured("show-config", "Print all settings and what they mean, without starting anything.")
     _add_verify(
-        command("verify", "Verify the answers of a jsonl file, or check that a task's right answers are accepted.")
+        command(
+            "verify",
+            "Verify the answers of a file or of a run, or check that a task's right answers pass.",
+        )
     )
     sub = command("report", "Write figures and one self-contained HTML page about runs and an evaluation.")
     sub.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="Directory of a run to show.")
@@ -102,18 +124,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_verify(sub: argparse.ArgumentParser) -> None:
-    answers = sub.add_mutually_exclusive_group(required=True)
-    names = "math, sql, code, countdown, scratchpad_sum or package.module:function"
-    answers.add_argument("--verifier", metavar="NAME", help=f"Verify --input with this verifier: {names}.")
+    sub.formatter_class, sub.epilog = argparse.RawDescriptionHelpFormatter, verifier_list()
+    answers = sub.add_mutually_exclusive_group()
+    all_rows = f"Verify all rows of --input with this verifier: {names()}."
+    each_row = "Without it, each row names its own, as in the trajectories.jsonl of a run."
+    answers.add_argument("--verifier", metavar="NAME", help=f"{all_rows} {each_row}")
     answers.add_argument(
         "--task", metavar="NAME", help="Verify right answers of this task; exit with status 1 if one is rejected."
     )
-    sub.add_argument(
-        "--input", type=Path, metavar="FILE", help="Read rows with id, answer and the verifier's own fields."
-    )
-    sub.add_argument(
-        "--output", type=Path, metavar="FILE", help="Write rows with id, reward, status, reason and seconds."
-    )
+    sub.add_argument("--input", type=Path, metavar="FILE", help="Read these rows (see below).")
+    output = "Write rows with id, reward, status, reason and seconds. Optional without --verifier."
+    sub.add_argument("--output", type=Path, metavar="FILE", help=output)
     sub.add_argument(
         "--count",
         type=int,

@@ -47,6 +47,7 @@ class Collector:
         self.skipped = {"too_long": 0, "rehearsed": 0}
         self.dropped = 0
         """Groups replaced because all of their rewards were equal, since the start."""
+        self._dropped_ungraded: list[Group] = []
         self._refills_left = self._refills
         self._changed = asyncio.Event()
         self._failure: BaseException | None = None
@@ -100,6 +101,11 @@ class Collector:
         """Return metrics: prompts skipped and groups dropped since the start."""
         skipped = {f"skipped_prompts/{reason}": float(count) for reason, count in self.skipped.items()}
         return skipped | ({"dropped_groups": float(self.dropped)} if self._refills else {})
+
+    def take_dropped_ungraded(self) -> list[Group]:
+        """Return the groups that were dropped since the last call and have an answer that could not be graded."""
+        groups, self._dropped_ungraded = self._dropped_ungraded, []
+        return groups
 
     def _fill_window(self) -> None:
         """Admit prompts to all free slots and submit them together, so that engine batches do not depend on timing."""
@@ -168,6 +174,8 @@ class Collector:
             self._refills_left -= 1
             self.dropped += 1
             self.groups_left += 1
+            if any(t.reward is None for t in slot.group.trajectories):
+                self._dropped_ungraded.append(slot.group)
             self.window.drop(slot)
 
     def _fail(self, error: Exception) -> None:

@@ -189,18 +189,33 @@ class Logbook:
         self._record, self._line, self._end = record, line, start + len(line)
         self._forward(lambda sink: sink.write(step, plain))
 
-    def trajectories(self, step: int, groups: Sequence[Group]) -> None:
-        """Write a few answers of this step, evenly spread over its groups, every `trajectories_every` steps."""
+    def trajectories(self, step: int, groups: Sequence[Group], unsampled: Sequence[Group] = ()) -> None:
+        """Write sampled answers of this step, and every answer that could not be graded, one row each.
+
+        The sample is taken every `trajectories_every` steps, evenly spread over the groups. Answers with the status
+        grader_error are written at every step. Only the sample goes to the sinks.
+
+        Args:
+            step: number of the step.
+            groups: the groups that the step trained on.
+            unsampled: groups of which only ungraded answers are written: replaced before the step, or held out.
+        """
         every, wanted = self._config.trajectories_every, self._config.trajectories
         answers = [(group, t) for group in groups for t in group.trajectories]
-        if not every or step % every or not answers:
+        sampled: list[int] = []
+        if every and step % every == 0:
+            stride = max(len(answers) / wanted, 1.0)
+            sampled = [int(i * stride) for i in range(min(wanted, len(answers)))]
+        answers += [(group, t) for group in unsampled for t in group.trajectories]
+        ungraded = [i for i, (_, t) in enumerate(answers) if t.grade is not None and t.grade.status == "grader_error"]
+        rows = {i: _row(step, *answers[i]) for i in sorted({*sampled, *ungraded})}
+        if not rows:
             return
-        stride = max(len(answers) / wanted, 1.0)
-        rows = [_row(step, *answers[int(i * stride)]) for i in range(min(wanted, len(answers)))]
         with (self._run_dir / TRAJECTORIES).open("ab") as file:
-            file.writelines(encode(row) for row in rows)
-        short = [{name: _shown(value) for name, value in row.items()} for row in rows]
-        self._forward(lambda sink: sink.table(step, "trajectories", short))
+            file.writelines(encode(row) for row in rows.values())
+        if sampled:
+            short = [{name: _shown(v) for name, v in rows[i].items() if name != "problem"} for i in sampled]
+            self._forward(lambda sink: sink.table(step, "trajectories", short))
 
     def measurement(self, step: int, summary: Mapping[str, Interval], measurement: Measurement) -> None:
         """Add the held-out values and intervals to the record of `step`, and write the measurement to its own file."""
@@ -258,12 +273,15 @@ class Logbook:
 
 
 def _row(step: int, group: Group, trajectory: Trajectory) -> dict[str, Any]:
+    """Return the row of one answer. It holds what `breadth verify` needs to judge the answer again."""
     grade = trajectory.grade
     return {
         "step": step,
         "prompt_id": trajectory.prompt_id,
         "sample_index": trajectory.sample_index,
         "prompt": group.prompt.text,
+        "verifier": group.prompt.verifier,
+        "problem": _json_or_none(group.prompt.problem),
         "answer": trajectory.text,
         "reward": trajectory.reward,
         "status": grade.status if grade else "",
@@ -273,6 +291,15 @@ def _row(step: int, group: Group, trajectory: Trajectory) -> dict[str, Any]:
         "finish_reason": trajectory.finish_reason,
         "route": trajectory.route,
     }
+
+
+def _json_or_none(problem: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the problem, or None if it is not strict JSON: a broken problem must not end the run."""
+    try:
+        json.dumps(dict(problem), allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return dict(problem)
 
 
 def _shown(value: Any) -> Any:

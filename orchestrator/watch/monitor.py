@@ -73,6 +73,8 @@ class Monitor:
     def __init__(self, heldout: HeldOut, base_scorer: Reference | None, run_dir: Path) -> None:
         self.heldout, self.base_scorer, self.run_dir = heldout, base_scorer, run_dir
         self.cfg = heldout.cfg.monitor
+        self.ungraded: list[Group] = []
+        """Groups of the last measurement with an answer that could not be graded."""
 
     async def measure(self, step: int) -> tuple[dict[str, Interval], Measurement]:
         """Measure the policy at `step` and compare it with the measurement of step 0, the base.
@@ -81,6 +83,7 @@ class Monitor:
             The monitored values with their intervals, and the measurement they come from.
         """
         groups = await self.heldout.answer(self.cfg.answers, self.heldout.cfg.sampling.temperature)
+        self.ungraded = [group for group in groups if any(t.reward is None for t in group.trajectories)]
         if self.base_scorer is not None:
             groups = await score_by_base(groups, self.base_scorer)
         measurement = measure(groups, f"step {step}", step)

@@ -10,8 +10,8 @@ import pytest
 
 from actors.contracts import GradeTask
 from actors.grader import PooledGrader
-from rewards.canaries import CANARIES
 from rewards.judge import ANSWER_LIMIT
+from rewards.registry import VERIFIERS
 from rewards.workers import pool as pool_module
 
 PROBLEM = {"numbers": [3, 7, 12], "target": 22}
@@ -68,7 +68,7 @@ def test_every_task_of_many_concurrent_calls_gets_exactly_one_grade_under_its_ke
 
 
 @pytest.mark.slow
-def test_right_wrong_missing_and_slow_answers_get_their_own_status_and_reward(slow_verifier: str) -> None:
+def test_right_wrong_missing_and_slow_answers_and_a_broken_gold_get_different_statuses(slow_verifier: str) -> None:
     async def work(grader: PooledGrader) -> tuple[dict[str, Any], dict[str, float]]:
         tasks = [
             countdown("right", "3+7+12"),
@@ -106,7 +106,7 @@ def test_only_the_last_characters_of_an_answer_reach_the_verifier(slow_verifier:
     assert grades["b"].status == "wrong"
 
 
-def test_hostile_answers_get_reward_0_and_end_no_worker_process() -> None:
+def test_hostile_answers_get_reward_0_and_end_no_worker() -> None:
     async def work(grader: PooledGrader) -> tuple[dict[str, Any], dict[str, float]]:
         hostile = ["9" * 100_000, "9^{9^{9^{9}}}", r"\boxed{(10^{9})!}", "\x00\ud800", "(" * 99_999, "9**9**9**9"]
         tasks = [
@@ -121,14 +121,16 @@ def test_hostile_answers_get_reward_0_and_end_no_worker_process() -> None:
     assert stats["respawns"] == 0
 
 
-def test_a_grader_whose_self_test_fails_raises_instead_of_grading(monkeypatch: pytest.MonkeyPatch) -> None:
-    [canary] = CANARIES["countdown"]
-    monkeypatch.setitem(CANARIES, "countdown", (dataclasses.replace(canary, right="3*7+12", wrong="3+7+12"),))
+def test_a_grader_whose_canary_gets_a_wrong_verdict_raises_instead_of_grading(monkeypatch: pytest.MonkeyPatch) -> None:
+    [canary] = VERIFIERS["countdown"].canaries
+    swapped = dataclasses.replace(canary, right="3*7+12", wrong="3+7+12")
+    row = dataclasses.replace(VERIFIERS["countdown"], canaries=(swapped,))
+    monkeypatch.setitem(VERIFIERS, "countdown", row)
     with pytest.raises(RuntimeError, match=r"the grader is broken: verifier 'countdown' finds '3\*7\+12' wrong"):
         graded(lambda grader: grader.grade([countdown("a", "3+7+12")]))
 
 
-def test_a_grader_without_worker_processes_raises_instead_of_grading(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grader_without_workers_raises_instead_of_grading(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError("no processes left")
 

@@ -64,6 +64,22 @@ def test_replaced_groups_do_not_shorten_the_run() -> None:
     run(body())
 
 
+def test_dropped_groups_with_an_answer_that_could_not_be_graded_are_handed_over_once() -> None:
+    def grade(task: GradeTask) -> Grade:
+        failed = task.problem["place"] == 0 and task.answer.endswith("/0")
+        reward = float(task.problem["place"] >= 2 and task.answer.endswith("/0"))
+        return Grade(reward=None, status="grader_error") if failed else Grade(reward=reward, status="wrong")
+
+    async def body() -> None:
+        generator = ScriptedGenerator(at_once=True)
+        async with collecting(generator, settings(10), grader=ScriptedGrader(grade)) as collector:
+            assert positions(await collector.take(2)) == [2, 3]
+            assert positions(collector.take_dropped_ungraded()) == [0]
+            assert collector.take_dropped_ungraded() == []
+
+    run(body())
+
+
 def test_without_refills_every_group_is_used() -> None:
     async def body() -> None:
         generator = ScriptedGenerator(at_once=True)
