@@ -29,7 +29,7 @@ SETTINGS = (
 def test_every_ungraded_answer_of_a_run_is_written_once_and_can_be_judged_again(
     tiny_policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_dir = asyncio.run(run_training(config(tiny_policy, tmp_path, *SETTINGS), resume=False, say=lambda text: None))
+    run_dir = asyncio.run(run_training(config(tiny_policy, tmp_path, *SETTINGS), resume=False, log=lambda text: None))
     rows = read_records(run_dir / "trajectories.jsonl")
     assert {row["status"] for row in rows} == {"grader_error"}
     assert len({(row["step"], row["prompt_id"], row["sample_index"]) for row in rows}) == len(rows)

@@ -38,7 +38,7 @@ def test_every_tensor_field_declares_its_axis() -> None:
     tables = [name for name, type_ in types.items() if type_ == dict[str, Tensor]]
     assert sorted(TOKEN_FIELDS + TRAJECTORY_FIELDS) == sorted(tensors)
     assert sorted(TOKEN_TABLES) == sorted(tables)
-    assert types.keys() - {*tensors, *tables} == {"domains", "totals"}
+    assert types.keys() - {*tensors, *tables} == {"domains", "totals", "term_factors"}
 
 
 def filled(*shapes: tuple[int, int]) -> Batch:
