@@ -1,4 +1,10 @@
-"""The four roles as async contracts. `local.py` and `remote.py` provide them in process and over Ray."""
+"""The four roles (Generator, Grader, Reference, Learner) as async interfaces, and the messages they exchange.
+
+`local.py` runs the roles in this process, `remote.py` in Ray actors. A ValueError is the user's fault and arrives as a
+ValueError from both. From a Ray actor any other exception arrives as a RuntimeError, and so does a timeout.
+
+Axes: N tokens of the batch, B trajectories, T tokens of one prompt, D hidden.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +20,15 @@ from trajectories.trajectory import Grade, Trajectory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationJob:
-    """One prompt and the answers wanted of it. The whole group runs on one engine, so its prefix is cached once.
+    """One prompt, and how many answers to sample for it. The whole group runs on one engine, which computes the
+    key-values of the prompt once.
 
     Example: GenerationJob(key="train/7", prompt_id="countdown/train/7", prompt_tokens=[5, 9], seeds=(91, 92),
     temperature=1.0, max_new_tokens=16)
     """
 
     key: str
-    """Names the job among all that are in flight (training and evaluation may share an engine)."""
+    """Unique among all jobs in flight; training and evaluation may use one engine at the same time."""
     prompt_id: str
     prompt_tokens: np.ndarray
     """int32 [T]"""
@@ -33,17 +40,19 @@ class GenerationJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """One answer, handed over as soon as it ended. Its trajectory has no grade yet."""
+    """One finished answer. Its trajectory has no grade yet."""
 
     key: str
+    """That of the answer's `GenerationJob`."""
     trajectory: Trajectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradeTask:
-    """One answer to grade. `key` names the trajectory: results are matched by it, never by order."""
+    """One answer to grade."""
 
     key: str
+    """That of the trajectory. Grades are matched to answers by key, never by order."""
     verifier: str
     problem: Mapping[str, Any]
     answer: str
@@ -51,7 +60,7 @@ class GradeTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsInfo:
-    """What a host weight payload holds, in order; sent once before the first update."""
+    """Names, shapes and dtype of the tensors in a `HostWeights`, in order. Sent once, before the first update."""
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -61,76 +70,108 @@ class WeightsInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostWeights:
-    """All weights of one version end to end as bytes, and a checksum of them when asked for."""
+    """All weights of one version in host memory: the tensors' bytes, concatenated."""
 
     version: int
     data: np.ndarray
     """uint8 [bytes]"""
     checksum: int | None = None
-    """crc32 of `data`; generators refuse a payload that does not match."""
+    """crc32 of `data`, or None to skip the check. A receiver raises ValueError if it does not match."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """What a divergence term needs of its anchor besides log-probs: a number [N] from the whole distributions.
+    """A number per token [N] that a divergence term needs of its anchor besides log-probs, computed from the anchor's
+    next-token distributions over the whole vocabulary.
 
     Example: Column(term="divergence", reference="reference", kind="certainty", temperature=4.0)
     """
 
     term: str
     reference: str
+    """Name of the anchor."""
     kind: Literal["reweighted", "certainty"]
-    """The table of `Batch` it goes into, under the name of the term; reweighted reads `Batch.power`."""
+    """The dict of `Batch` that receives the column, under the name of the term. A reweighted column is computed from
+    the powers in `Batch.power`."""
     certainty: Certainty = "negentropy"
     temperature: float = 0.0
-    """Of the distribution whose certainty it is; 0: that of sampling."""
+    """Temperature of the distribution whose certainty is computed; 0: the sampling temperature."""
 
 
 class Generator(Protocol):
-    """Samples answers. Jobs run in the background; `collect` hands over what has finished."""
+    """Samples answers in the background, between `submit` and `collect`."""
 
-    async def submit(self, jobs: Sequence[GenerationJob]) -> None: ...
+    async def submit(self, jobs: Sequence[GenerationJob]) -> None:
+        """Queue jobs and return at once.
+
+        Raises:
+            ValueError: a prompt is empty or too long, or a temperature too low. No job of the call is queued then.
+        """
+        ...
 
     async def collect(self, wait_s: float) -> list[Finished]:
-        """Answers finished since the last call; waits at most `wait_s` seconds for the first. Raises what the
-        engine raised."""
+        """Return the answers that finished since the last call, in any order.
+
+        Args:
+            wait_s: longest wait for the first answer, in seconds. The list is empty if none finished by then.
+
+        Raises:
+            RuntimeError: the engine ended with an exception, which is the cause.
+            TimeoutError: answers are in flight and none finished for `generator.timeout_s`.
+        """
         ...
 
-    async def abort(self, keys: Sequence[str]) -> None:
-        """Forget these jobs; answers of theirs that were not collected are dropped."""
-        ...
+    async def init_weights(self, info: WeightsInfo) -> None:
+        """Set what later updates contain.
 
-    async def init_weights(self, info: WeightsInfo) -> None: ...
+        Raises:
+            ValueError: these are not the parameters of the engine's model.
+        """
+        ...
 
     async def update_weights(self, weights: HostWeights) -> int:
-        """Load the weights between two decoding steps and return the version now served. Repeating a version is
-        harmless; going back is an error."""
-        ...
+        """Load the weights between two decoding steps, without dropping the answers in flight.
 
-    async def stats(self) -> dict[str, float]: ...
+        Returns:
+            The version now served. Loading a version again does nothing.
+
+        Raises:
+            ValueError: the version is older than the one served, or the payload is damaged. The old weights stay.
+            RuntimeError: loading failed part-way. The engine has ended.
+        """
+        ...
 
     async def close(self) -> None: ...
 
 
 class Grader(Protocol):
-    """Judges answers; never raises on what an answer holds."""
+    """Grades answers with verifiers. No text of an answer makes it raise."""
 
     async def prove(self, verifiers: Sequence[str]) -> dict[str, int]:
-        """Test these verifiers before the first answer; the isolation level of each that has one. Raises RuntimeError
-        when one judges wrongly, ValueError when the level demanded is not reached."""
+        """Run the self-test of each verifier, before it grades its first answer.
+
+        Returns:
+            The sandbox's isolation level, for each verifier that runs untrusted code.
+
+        Raises:
+            RuntimeError: a verifier gave a wrong verdict in its self-test.
+            ValueError: this machine cannot reach the isolation level that `sandbox.require` demands.
+        """
         ...
 
     async def grade(self, tasks: Sequence[GradeTask]) -> dict[str, Grade]:
-        """Exactly one grade for every task, by key."""
+        """Return exactly one grade per task, by key."""
         ...
 
-    async def stats(self) -> dict[str, float]: ...
+    async def stats(self) -> dict[str, float]:
+        """Return the grader's metrics since its start."""
+        ...
 
     async def close(self) -> None: ...
 
 
 class Reference(Protocol):
-    """A frozen policy that scores tokens others generated."""
+    """One or more frozen or slowly moving policies, by name, that score the tokens of a batch."""
 
     async def score(
         self,
@@ -139,16 +180,30 @@ class Reference(Protocol):
         hidden: Sequence[str] = (),
         columns: Sequence[Column] = (),
     ) -> Batch:
-        """Fill the log-probs of the references `names` on explored trajectories: `logp_reference` of the main one,
-        where stored values of rehearsed trajectories stay, and `anchors` of the others; the final hidden states of
-        the references `hidden`; and `columns` on explored trajectories."""
+        """Return the batch with the references' outputs.
+
+        Args:
+            names: references whose log-probs of explored trajectories are computed, float32 [N]. Those of "reference"
+                go to `logp_reference`, where stored values of rehearsed trajectories stay; those of the others go to
+                `anchors`, where rehearsed trajectories get NaN.
+            hidden: references whose final hidden states [N, D] are added to `hidden`, on explored and rehearsed
+                trajectories.
+            columns: further numbers per token, float32 [N], on explored trajectories; NaN on the others.
+        """
         ...
 
-    async def move(self, name: str, info: WeightsInfo, weights: Any, share: float) -> None:
-        """Take the reference so far towards the weights (HostWeights, or a Ray reference to them) of a learner."""
+    async def move(self, name: str, info: WeightsInfo, weights: Any, mixing_weight: float) -> None:
+        """Update one reference: reference <- mixing_weight * policy + (1 - mixing_weight) * reference.
+
+        Args:
+            weights: float32 weights of the policy, a HostWeights or a Ray object reference to one.
+            mixing_weight: in [0, 1]; 1 copies the policy.
+        """
         ...
 
-    async def save(self, folder: str) -> None: ...
+    async def save(self, folder: str) -> None:
+        """Write the weights of the references that have moved; the others can be loaded from their directories."""
+        ...
 
     async def load(self, folder: str) -> None: ...
 
@@ -156,31 +211,47 @@ class Reference(Protocol):
 
 
 class Learner(Protocol):
-    """The policy being trained."""
+    """The policy that is trained, its optimizer, and its critic if there is one."""
 
     async def score(self, batch: Batch) -> Batch:
-        """Fill what the policy says of the batch before its first update: `logp_old`, `entropy_old`, `distance` of the
-        divergence terms whose weights ask for it, and `value_old` where there is a critic."""
+        """Score the batch under the weights before this step's first update, without gradient.
+
+        Returns:
+            The batch with `logp_old` and `entropy_old`, float32 [N]; `distance`, for each divergence term whose token
+            weights depend on KL(policy || anchor); and `value_old`, float32 [B], if there is a critic.
+        """
         ...
 
     async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
-        """One optimizer step (or several, if configured) on the whole batch; `coefficients` of the divergence terms."""
+        """Run one training step on the batch: one optimizer update, or `learner.updates_per_batch` of them.
+
+        Args:
+            batch: with the advantages and token weights that `credit` computes.
+            coefficients: coefficient of each divergence term, by name.
+
+        Returns:
+            Metrics of the whole batch as (weighted sum, weight).
+
+        Raises:
+            RuntimeError: `learner.max_skipped_in_a_row` successive updates had a non-finite loss or gradient.
+        """
         ...
 
     async def connect(self, generators: Sequence[Generator]) -> None:
-        """Agree with the generators on what will be published; once, before the first `publish`."""
+        """Prepare the weight transfer to these generators. Call it once, before the first `publish`."""
         ...
 
     async def publish(self, version: int) -> None:
-        """Every connected generator serves these weights as `version` when this returns."""
+        """Send the current weights as `version`. When this returns, every connected generator serves them."""
         ...
 
-    async def lead(self, reference: Reference, name: str, share: float) -> None:
-        """Have the reference follow: share * policy + (1 - share) * reference, from float32 weights."""
+    async def update_reference(self, reference: Reference, name: str, mixing_weight: float) -> None:
+        """Move the reference `name` towards the policy: mixing_weight * policy + (1 - mixing_weight) * reference,
+        computed from float32 weights."""
         ...
 
     async def save(self, folder: str) -> None:
-        """Write policy, tokenizer and optimizer state so that `load` continues bit for bit."""
+        """Write policy, tokenizer, critic and optimizer state. Training resumed by `load` is identical, bit for bit."""
         ...
 
     async def load(self, folder: str) -> None: ...

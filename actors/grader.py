@@ -9,23 +9,28 @@ from trajectories.trajectory import Grade
 
 
 class PooledGrader:
-    """Judges answers on `workers` processes, each answer within its deadline.
+    """Judges answers in `workers` worker processes, each answer within its deadline.
 
-    An answer that exceeds it is a 0 with the reason, one whose worker crashed is judged again first; a fault of the
-    grader or of a verifier is a grade without a reward. The arguments are those of `rewards.judge.Judge`.
+    An answer that exceeds its deadline gets reward 0 with a reason. An answer whose worker crashes is judged again, and
+    gets reward 0 if that fails too. A fault of the grader or of a verifier gives a grade without a reward.
+    The arguments are those of `rewards.judge.Judge`.
     """
 
     def __init__(self, workers: int, timeout_s: float, canary_every_s: float = 300.0, require: int = 2) -> None:
         self._judge = Judge(workers, timeout_s, canary_every_s=canary_every_s, require=require)
 
     async def prove(self, verifiers: Sequence[str]) -> dict[str, int]:
-        """Judge the canaries of these verifiers, and return the isolation level of each of ours. Raises RuntimeError if
-        a canary is judged wrongly, ValueError naming `sandbox.require` if the level demanded is not reached here."""
+        """Judge the canaries of these verifiers, and return the isolation level of each built-in one.
+
+        Raises:
+            RuntimeError: a canary got a wrong verdict.
+            ValueError: the required isolation level is not reached on this machine. Names `sandbox.require`.
+        """
         await self._judge.prove(verifiers)
         return self._judge.levels
 
     async def grade(self, tasks: Sequence[GradeTask]) -> dict[str, Grade]:
-        """Exactly one grade for every task, by key. Raises as `prove` does."""
+        """Return exactly one grade for every task, by its key. Raises as `prove` does."""
         assert len({task.key for task in tasks}) == len(tasks), "two tasks share a key"
         verdicts = await asyncio.gather(
             *(self._judge.judge(task.verifier, task.problem, task.answer) for task in tasks)
@@ -36,9 +41,9 @@ class PooledGrader:
         }
 
     async def stats(self) -> dict[str, float]:
-        """What `Judge.stats` tells."""
+        """Return the statistics of `Judge.stats`."""
         return self._judge.stats()
 
     async def close(self) -> None:
-        """End every worker process; answers still being judged are cancelled."""
+        """End every worker process, and cancel the answers that are being judged."""
         await self._judge.close()

@@ -1,4 +1,7 @@
-"""Reference: policies that score tokens others generated; named, frozen, averaged, or following the one trained."""
+"""References: policies that score the tokens of a batch. Each is frozen, or moves towards the trained policy.
+
+Axes: N tokens of the batch, C tokens of a chunk, V vocabulary, D hidden.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +12,7 @@ import torch
 from torch import Tensor
 
 from actors.contracts import Column, HostWeights, WeightsInfo
-from actors.learning.policy import Policy, Reader, Scored, load_model
+from actors.learning.policy import LogitsFunction, Policy, Scored, load_model
 from actors.weights.host import check_payload, named_views
 from configs.learner import LearnerConfig
 from objectives.divergence.distributions import certainty, powered_logps
@@ -18,13 +21,16 @@ from trajectories.split import plan
 from trajectories.trajectory import ROUTES, Route
 
 MAIN = "reference"
-"""The name whose log-probs are `Batch.logp_reference`; those of the others are in `Batch.anchors`."""
+"""Name of the reference whose log-probs are `Batch.logp_reference`; those of the others are in `Batch.anchors`."""
 
 
 class References:
-    """Log-probs of any number of policies, microbatch by microbatch, at the learner's temperature and layout.
+    """Any number of reference policies, by name. They score with the learner's temperature, layout and microbatches.
 
-    `policies` names each one, with the directories it is made of and their weights.
+    Args:
+        policies: for each reference, the directories of the models that are averaged, and their weights in the average.
+        config: the learner's, for the layout, microbatches and chunks.
+        dtype: of weights and forward pass, "float32" or "bfloat16".
     """
 
     def __init__(
@@ -38,8 +44,8 @@ class References:
     ) -> None:
         self.policies: dict[str, Policy] = {}
         self.token_budget, self.dtype, self.device = config.token_budget, getattr(torch, dtype), device
-        for name, parts in policies.items():
-            model = soup(parts, self.dtype).to(device).requires_grad_(False)
+        for name, directories in policies.items():
+            model = soup(directories, self.dtype).to(device).requires_grad_(False)
             self.policies[name] = Policy(
                 model, layout=config.layout, logits_chunk=config.logits_chunk, temperature=temperature
             )
@@ -53,16 +59,15 @@ class References:
         hidden: Sequence[str] = (),
         columns: Sequence[Column] = (),
     ) -> Batch:
-        """The batch with the log-probs [N] of the policies `names` and the `columns` [N] on explored trajectories, and
-        the final hidden states [N, D] of the policies `hidden` on all but replayed ones.
+        """Return the batch with log-probs, hidden states and columns, as `contracts.Reference.score` defines them.
 
-        Stored log-probs of rehearsed trajectories stay; of policies other than the main reference they are unknown
-        (NaN), as are the columns.
+        Log-probs and columns are computed on explored trajectories only: rehearsed ones are stored with the log-probs
+        of the main reference. What is not computed is NaN, so that using it by mistake makes the loss NaN.
         """
         explored = (batch.route == ROUTES.index("explore"))[batch.seq]
         for name in dict.fromkeys((*names, *hidden, *(column.reference for column in columns))):
-            mine = [column for column in columns if column.reference == name]
-            scored = self._score(batch, self.policies[name], mine, keep_hidden=name in hidden)
+            own_columns = [column for column in columns if column.reference == name]
+            scored = self._score(batch, self.policies[name], own_columns, keep_hidden=name in hidden)
             known = batch.logp_reference if name == MAIN else batch.anchors.get(name)
             logps = torch.where(explored, scored.logp, torch.nan if known is None else known)
             if name == MAIN:
@@ -71,38 +76,42 @@ class References:
                 batch = replace(batch, anchors={**batch.anchors, name: logps})
             if scored.hidden is not None:
                 batch = replace(batch, hidden={**batch.hidden, name: scored.hidden})
-            for column in mine:
-                values = torch.where(explored, scored.read[_label(column)], torch.nan)
+            for column in own_columns:
+                values = torch.where(explored, scored.extra[_label(column)], torch.nan)
                 tables: dict[str, Any] = {column.kind: {**getattr(batch, column.kind), column.term: values}}
                 batch = replace(batch, **tables)
         return batch
 
     def _score(self, batch: Batch, policy: Policy, columns: Sequence[Column], keep_hidden: bool) -> Scored:
-        """What a policy says of the explored trajectories, NaN on the others; with hidden states, of rehearsed too."""
-        asked: tuple[Route, ...] = ("explore", "rehearse") if keep_hidden else ("explore",)
-        wanted = [i for i, route in enumerate(batch.route.tolist()) if ROUTES[route] in asked]
+        """Score the explored trajectories, and the rehearsed ones too if hidden states are needed; NaN elsewhere."""
+        routes: tuple[Route, ...] = ("explore", "rehearse") if keep_hidden else ("explore",)
+        scored_indices = [i for i, route in enumerate(batch.route.tolist()) if ROUTES[route] in routes]
         lengths = batch.lengths.tolist()
-        whole = {
+        outputs = {
             name: torch.full((len(batch.tokens),), torch.nan) for name in ("logp", "entropy", *map(_label, columns))
         }
         states = torch.zeros(len(batch.tokens), policy.width, dtype=self.dtype) if keep_hidden else None
-        for part in plan([lengths[i] for i in wanted], self.token_budget):
-            indices = [wanted[i] for i in part]
+        for microbatch in plan([lengths[i] for i in scored_indices], self.token_budget):
+            indices = [scored_indices[i] for i in microbatch]
             selected = batch.select(indices).to(self.device)
-            scored = policy(selected, _readers(selected, columns, policy.temperature), keep_hidden=keep_hidden)
+            scored = policy(selected, _column_functions(selected, columns, policy.temperature), keep_hidden=keep_hidden)
             rows = batch.token_rows(indices)
-            for name, values in {"logp": scored.logp, "entropy": scored.entropy, **scored.read}.items():
-                whole[name][rows] = values.cpu()
+            for name, values in {"logp": scored.logp, "entropy": scored.entropy, **scored.extra}.items():
+                outputs[name][rows] = values.cpu()
             if states is not None:
                 assert scored.hidden is not None
                 states[rows] = scored.hidden.cpu().to(states.dtype)
-        return Scored(logp=whole.pop("logp"), entropy=whole.pop("entropy"), read=whole, hidden=states)
+        return Scored(logp=outputs.pop("logp"), entropy=outputs.pop("entropy"), extra=outputs, hidden=states)
 
     @torch.no_grad()
-    def move(self, name: str, info: WeightsInfo, weights: HostWeights, share: float) -> None:
-        """reference <- share * policy + (1 - share) * reference, from the learner's float32 master weights.
+    def move(self, name: str, info: WeightsInfo, weights: HostWeights, mixing_weight: float) -> None:
+        """Update one reference: reference <- mixing_weight * policy + (1 - mixing_weight) * reference.
 
-        The mix is kept in float32: in bfloat16 a small step of a weight would be rounded away.
+        The mixed weights are kept in float32: bfloat16 would round small changes to zero.
+
+        Args:
+            info, weights: the learner's float32 master weights.
+            mixing_weight: in [0, 1].
         """
         check_payload(info, weights)
         model = self.policies[name].model
@@ -110,7 +119,7 @@ class References:
             name, {key: p.detach().cpu().float().clone() for key, p in model.named_parameters()}
         )
         for key, tensor in named_views(info, weights.data):
-            masters[key].lerp_(tensor.float(), share)
+            masters[key].lerp_(tensor.float(), mixing_weight)
         self._load(name)
 
     def _load(self, name: str) -> None:
@@ -119,14 +128,14 @@ class References:
             parameter.copy_(masters[key])
 
     def save(self, folder: str) -> None:
-        """Write what has moved; the others are where they came from."""
+        """Write the weights of the references that have moved; the others are unchanged in their directories."""
         target = Path(folder) / "references"
         target.mkdir(exist_ok=True)
         torch.save(self._masters, target / "moved.pt")
 
     @torch.no_grad()
     def load(self, folder: str) -> None:
-        """Continue from what `save` wrote."""
+        """Restore what `save` wrote."""
         self._masters = torch.load(Path(folder) / "references" / "moved.pt", weights_only=True)
         for name in self._masters:
             self._load(name)
@@ -136,28 +145,36 @@ def _label(column: Column) -> str:
     return f"{column.kind}/{column.term}"
 
 
-def _readers(batch: Batch, columns: Sequence[Column], temperature: float) -> dict[str, Reader]:
-    """What is computed of every chunk of logits, which come at the sampling `temperature`, for each column."""
+def _column_functions(batch: Batch, columns: Sequence[Column], temperature: float) -> dict[str, LogitsFunction]:
+    """For each column, the function that computes it from a chunk of logits, already divided by `temperature`."""
 
-    def reader(column: Column) -> Reader:
-        def read(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+    def function(column: Column) -> LogitsFunction:
+        def values(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
             if column.kind == "certainty":
                 return certainty(logits * (temperature / (column.temperature or temperature)), column.certainty)
             return powered_logps(logits, targets, batch.power[column.term][rows])
 
-        return read
+        return values
 
-    return {_label(column): reader(column) for column in columns}
+    return {_label(column): function(column) for column in columns}
 
 
 def soup(parts: Mapping[str, float], dtype: torch.dtype) -> Any:
-    """The model whose parameters are the weighted average of those in the directories `parts`, averaged in float32.
+    """Load a model whose parameters are the weighted average of several models', computed in float32.
 
-    SALSA, arXiv:2411.01798. Raises ValueError naming `references` when the models have other parameters.
+    Args:
+        parts: directories and their weights in the average, which sum to 1.
+        dtype: of the returned model.
+
+    Raises:
+        ValueError: the models differ in the names or shapes of their parameters.
+
+    Source: SALSA, arXiv:2411.01798.
     """
-    assert parts and abs(sum(parts.values()) - 1) < 1e-6, f"weights must add up to 1: {parts}"
+    assert parts and abs(sum(parts.values()) - 1) < 1e-6, f"weights of an average must sum to 1, got {parts}"
     if len(parts) == 1:
-        # Loaded in its dtype: casting a loaded model would round its rotary frequencies too, which no learner does.
+        # Loaded in `dtype` rather than cast afterwards: a cast would also round the rotary frequencies, which stay
+        # float32 in the learner.
         return load_model(next(iter(parts)), dtype)
     average: dict[str, Tensor] = {}
     for path, weight in parts.items():

@@ -1,13 +1,10 @@
-"""The roles over Ray: one generic actor shell, and proxies that give it the contracts' shape.
+"""The four roles over Ray: proxies on the driver that satisfy the contracts by calling Ray actors.
 
-Every wait has a bound: a role that does not answer in time is an error, never a hang.
+Every wait has a timeout: a role that does not return in time is an error, never a hang.
 """
 
 import asyncio
 import contextlib
-import importlib
-import inspect
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,149 +14,86 @@ import torch
 from torch import Tensor
 
 from actors.contracts import Column, Finished, GenerationJob, Generator, GradeTask, HostWeights, Reference, WeightsInfo
-from actors.learning.rank_parts import plan_scores, plan_updates, with_scores
-from actors.local import connect_by_host, publish_by_host
-from actors.weights.transfer import TransferClient
+from actors.learning.rank_parts import merge_scores, plan_scores, plan_updates
+from actors.local import init_host_weights, publish_host_weights
 from configs.learner import LearnerConfig
 from objectives.diagnostics import Stats, merge
 from trajectories.batch import Batch
 from trajectories.trajectory import Grade
 
 
-class RoleShell:
-    """Holds one role inside a Ray actor. The role's module is imported here and not by the driver, so that vLLM and
-    CUDA load only where they run, after the actor's environment variables are set."""
-
-    def __init__(self, module: str, name: str, arguments: dict[str, Any]) -> None:
-        self.module, self.name, self.arguments = module, name, arguments
-
-    async def start(self) -> None:
-        self.role = await asyncio.to_thread(self._build)
-
-    def _build(self) -> Any:
-        return getattr(importlib.import_module(self.module), self.name)(**self.arguments)
-
-    async def call(self, method: str, *arguments: Any) -> Any:
-        """Run a method of the role; a blocking one runs in a thread, so that the actor keeps answering."""
-        function = getattr(self.role, method)
-        if inspect.iscoroutinefunction(function):
-            return await function(*arguments)
-        return await asyncio.to_thread(function, *arguments)
-
-    async def address(self) -> tuple[str, int]:
-        """Host and port, free at the time of asking, for a group whose rank 0 runs here."""
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return ray.util.get_node_ip_address(), probe.getsockname()[1]
-
-    async def attach(
-        self, generators: list[Any], backend: str, tensor_parallel: int, address: tuple[str, int], timeout_s: float
-    ) -> None:
-        """In a learner on a GPU: prepare vLLM's sending side, which reaches the generators through their actors."""
-        doors = [TransferDoor(actor, timeout_s) for actor in generators]
-        client = TransferClient(doors, tensor_parallel=tensor_parallel)
-        publisher = importlib.import_module("actors.weights.publication").GpuPublisher
-        role = self.role
-        self.publisher = await asyncio.to_thread(
-            lambda: publisher(
-                role.policy.model,
-                client,
-                backend=backend,
-                dtype=role.dtype,
-                rank=role.rank,
-                address=address[0],
-                port=address[1],
-            )
-        )
-
-    async def send_weights(self, version: int) -> None:
-        await asyncio.to_thread(self.publisher.publish, version)
-
-
-class TransferDoor:
-    """A generator's four weight-transfer calls, blocking, as the sending side of vLLM makes them."""
-
-    def __init__(self, actor: Any, timeout_s: float) -> None:
-        self.actor, self.timeout_s = actor, timeout_s
-
-    def _call(self, method: str, *arguments: Any) -> Any:
-        return ray.get(self.actor.call.remote(method, *arguments), timeout=self.timeout_s)
-
-    def init_transfer(self, info: dict[str, Any]) -> None:
-        self._call("init_transfer", info)
-
-    def start_update(self) -> None:
-        self._call("start_update")
-
-    def receive(self, info: dict[str, Any]) -> None:
-        self._call("receive", info)
-
-    def finish_update(self, version: int) -> int:
-        return self._call("finish_update", version)  # type: ignore[no-any-return]
-
-
 class Handle:
-    """One Ray actor with a role in it."""
+    """A Ray actor that runs one role (`ray_shells.RoleShell`), its name in error messages, and its timeout."""
 
     def __init__(self, actor: Any, name: str, timeout_s: float) -> None:
         self.actor, self.name, self.timeout_s = actor, name, timeout_s
 
     def send(self, method: str, *arguments: Any) -> Any:
-        """Start a call and return Ray's reference to its result."""
+        """Start a call of the role and return Ray's object reference to its result."""
         return self.actor.call.remote(method, *arguments)
 
-    async def wait(self, reference: Any, what: str, timeout_s: float | None = None) -> Any:
+    async def wait(self, result: Any, method: str, timeout_s: float | None = None) -> Any:
+        """Return the value of a Ray object reference.
+
+        Args:
+            method: the call's name, for error messages.
+            timeout_s: default: the handle's.
+
+        Raises:
+            ValueError: the call raised one.
+            RuntimeError: the call raised anything else, or took longer than the timeout.
+            ray.exceptions.RayActorError: the actor's process died.
+        """
         timeout_s = timeout_s or self.timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                return await _result(reference)
+                return await _value(result)
         except TimeoutError:
-            raise RuntimeError(f"{self.name}: {what} did not answer within {timeout_s:.0f} s") from None
+            raise RuntimeError(f"{self.name}: {method} did not answer within {timeout_s:.0f} s") from None
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, ValueError):  # the user's fault, told as it would be in process
+            if isinstance(error.cause, ValueError):  # the user's fault, with the message it would have in process
                 raise ValueError(str(error.cause)) from error
-            raise RuntimeError(f"{self.name}: {what} failed: {error.cause!r}") from error
+            raise RuntimeError(f"{self.name}: {method} failed: {error.cause!r}") from error
 
     async def start(self, timeout_s: float) -> None:
-        """Wait until the role is built."""
+        """Build the role in its actor."""
         await self.wait(self.actor.start.remote(), "start", timeout_s)
 
     async def call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
+        """Run a method of the role and return its result. Raises as `wait`."""
         return await self.wait(self.send(method, *arguments), method, timeout_s)
 
     async def close(self) -> None:
-        """Let the role clean up, then end its process whatever it answered."""
-        with contextlib.suppress(Exception):  # the process is ended on the next line, which is what closing means
+        """Close the role, then end its process, also if closing failed."""
+        with contextlib.suppress(Exception):  # the next line ends the process whatever happened
             await self.call("close", timeout_s=10.0)
         ray.kill(self.actor)
 
 
-async def _result(reference: Any) -> Any:
-    return await reference
+async def _value(result: Any) -> Any:
+    return await result
 
 
 class RemoteGenerator(Handle):
+    """Generator in a Ray actor."""
+
     async def submit(self, jobs: Sequence[GenerationJob]) -> None:
         await self.call("submit", list(jobs))
 
     async def collect(self, wait_s: float) -> list[Finished]:
         return await self.call("collect", wait_s)  # type: ignore[no-any-return]
 
-    async def abort(self, keys: Sequence[str]) -> None:
-        await self.call("abort", list(keys))
-
     async def init_weights(self, info: WeightsInfo) -> None:
         await self.call("init_weights", info)
 
     async def update_weights(self, weights: HostWeights) -> int:
-        """A Ray reference to the weights does as well: they then go from the learner to here, not by the driver."""
+        """As in the contract. Also takes a Ray object reference to the weights, which Ray resolves in the actor."""
         return await self.call("update_weights", weights)  # type: ignore[no-any-return]
-
-    async def stats(self) -> dict[str, float]:
-        return await self.call("stats")  # type: ignore[no-any-return]
 
 
 class RemoteGrader(Handle):
+    """Grader in a Ray actor."""
+
     async def prove(self, verifiers: Sequence[str]) -> dict[str, int]:
         return await self.call("prove", list(verifiers))  # type: ignore[no-any-return]
 
@@ -171,16 +105,16 @@ class RemoteGrader(Handle):
 
 
 SCORED_TABLES = ("anchors", "hidden", "reweighted", "certainty")
-"""What a reference fills besides `logp_reference`."""
+"""Dicts of `Batch` that a reference fills, besides `logp_reference`."""
 
 
-def _main(batch: Batch) -> Tensor:
+def _logp_reference(batch: Batch) -> Tensor:
     assert batch.logp_reference is not None
     return batch.logp_reference
 
 
 class RemoteReference:
-    """Any number of actors with the same policies; each scores a share of the batch's trajectories."""
+    """Any number of Ray actors that all hold the same policies. Each scores a part of the batch's trajectories."""
 
     def __init__(self, handles: Sequence[Handle]) -> None:
         self.handles = list(handles)
@@ -193,27 +127,27 @@ class RemoteReference:
         columns: Sequence[Column] = (),
     ) -> Batch:
         count = len(self.handles)
-        shares = [list(range(i, len(batch.route), count)) for i in range(min(count, len(batch.route)))]
+        parts = [list(range(i, len(batch.route), count)) for i in range(min(count, len(batch.route)))]
         calls = [
-            handle.call("score", batch.select(share), list(names), list(hidden), list(columns))
-            for handle, share in zip(self.handles, shares, strict=False)
+            handle.call("score", batch.select(part), list(names), list(hidden), list(columns))
+            for handle, part in zip(self.handles, parts, strict=False)
         ]
         scored = await asyncio.gather(*calls)
-        rows = torch.cat([batch.token_rows(share) for share in shares])
+        rows = torch.cat([batch.token_rows(part) for part in parts])
 
-        def whole(parts: Sequence[Tensor]) -> Tensor:
-            joined = torch.cat(list(parts))
+        def merged(columns: Sequence[Tensor]) -> Tensor:
+            joined = torch.cat(list(columns))
             return torch.empty_like(joined).index_copy(0, rows, joined)
 
         tables: dict[str, Any] = {
-            table: {name: whole([getattr(part, table)[name] for part in scored]) for name in getattr(scored[0], table)}
+            table: {name: merged([getattr(one, table)[name] for one in scored]) for name in getattr(scored[0], table)}
             for table in SCORED_TABLES
         }
-        main = None if scored[0].logp_reference is None else whole([_main(part) for part in scored])
+        main = None if scored[0].logp_reference is None else merged([_logp_reference(one) for one in scored])
         return replace(batch, logp_reference=main, **tables)
 
-    async def move(self, name: str, info: WeightsInfo, weights: Any, share: float) -> None:
-        await asyncio.gather(*(handle.call("move", name, info, weights, share) for handle in self.handles))
+    async def move(self, name: str, info: WeightsInfo, weights: Any, mixing_weight: float) -> None:
+        await asyncio.gather(*(handle.call("move", name, info, weights, mixing_weight) for handle in self.handles))
 
     async def save(self, folder: str) -> None:
         await self.handles[0].call("save", folder)
@@ -226,7 +160,8 @@ class RemoteReference:
 
 
 class RemoteLearner:
-    """All learner ranks. Each call reaches every rank, since any of them may hold a collective."""
+    """All learner ranks, each a `ray_shells.LearnerShell`. Every call runs on every rank, since each may contain a
+    collective."""
 
     def __init__(
         self, ranks: Sequence[Handle], config: LearnerConfig, *, transfer: str, tensor_parallel: int, checksum: bool
@@ -238,46 +173,47 @@ class RemoteLearner:
     async def _all(self, method: str, *arguments: Any) -> list[Any]:
         return list(await asyncio.gather(*(rank.call(method, *arguments) for rank in self.ranks)))
 
+    async def _weights(self, version: int, checksum: bool, dtype: str) -> Any:
+        """Have every rank gather the weights. Returns the Ray object reference to those of rank 0: receivers read them
+        from Ray's object store, which is shared memory on one node, and they do not pass through the driver."""
+        first, *others = [rank.send("weights", version, checksum, dtype) for rank in self.ranks]
+        await asyncio.gather(*(r.wait(o, "weights") for r, o in zip(self.ranks[1:], others, strict=True)))
+        return first
+
     async def score(self, batch: Batch) -> Batch:
-        divided, shares = plan_scores(batch, self.config, len(self.ranks))
-        calls = [rank.call("score", share) for rank, share in zip(self.ranks, shares, strict=True)]
-        return with_scores(batch, divided, await asyncio.gather(*calls))
+        divided, rank_parts = plan_scores(batch, self.config, len(self.ranks))
+        calls = [rank.call("score", part) for rank, part in zip(self.ranks, rank_parts, strict=True)]
+        return merge_scores(batch, divided, await asyncio.gather(*calls))
 
     async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
-        shares = plan_updates(batch, self.config, len(self.ranks))
-        calls = [rank.call("update", share, coefficients) for rank, share in zip(self.ranks, shares, strict=True)]
+        rank_parts = plan_updates(batch, self.config, len(self.ranks))
+        calls = [rank.call("update", part, coefficients) for rank, part in zip(self.ranks, rank_parts, strict=True)]
         return merge(*await asyncio.gather(*calls))
 
     async def connect(self, generators: Sequence[Generator]) -> None:
         self.generators = list(generators)
         if self.transfer == "host":
-            await connect_by_host(self.generators, await self.ranks[0].call("weights_info"))
+            await init_host_weights(self.generators, await self.ranks[0].call("weights_info"))
             return
         address = await self.ranks[0].wait(self.ranks[0].actor.address.remote(), "address")
-        doors = [generator.actor for generator in self.generators if isinstance(generator, Handle)]
+        actors = [generator.actor for generator in self.generators if isinstance(generator, Handle)]
         starts = [
-            rank.actor.attach.remote(doors, self.transfer, self.tensor_parallel, address, rank.timeout_s)
+            rank.actor.init_transfer.remote(actors, self.transfer, self.tensor_parallel, address, rank.timeout_s)
             for rank in self.ranks
         ]
-        await asyncio.gather(*(r.wait(s, "attach") for r, s in zip(self.ranks, starts, strict=True)))
+        await asyncio.gather(*(r.wait(s, "init_transfer") for r, s in zip(self.ranks, starts, strict=True)))
 
     async def publish(self, version: int) -> None:
-        """Host: rank 0's weights lie in Ray's object store, shared memory on one node, and every generator reads them
-        there; they do not pass the driver. GPU: the ranks send through vLLM's own backend."""
-        if self.transfer != "host":
-            sends = [rank.actor.send_weights.remote(version) for rank in self.ranks]
-            await asyncio.gather(*(r.wait(s, "publish") for r, s in zip(self.ranks, sends, strict=True)))
+        if self.transfer == "host":
+            weights = await self._weights(version, self.checksum, "")
+            await publish_host_weights(self.generators, weights, version)
             return
-        first, *others = [rank.send("weights", version, self.checksum) for rank in self.ranks]
-        await asyncio.gather(*(r.wait(o, "weights") for r, o in zip(self.ranks[1:], others, strict=True)))
-        await publish_by_host(self.generators, first, version)
+        sends = [rank.actor.send_weights.remote(version) for rank in self.ranks]
+        await asyncio.gather(*(r.wait(s, "publish") for r, s in zip(self.ranks, sends, strict=True)))
 
-    async def lead(self, reference: Reference, name: str, share: float) -> None:
-        """Rank 0's weights lie in Ray's object store, from which every reference actor reads them."""
+    async def update_reference(self, reference: Reference, name: str, mixing_weight: float) -> None:
         info = await self.ranks[0].call("weights_info", "float32")
-        first, *others = [rank.send("weights", 0, False, "float32") for rank in self.ranks]
-        await asyncio.gather(*(r.wait(o, "weights") for r, o in zip(self.ranks[1:], others, strict=True)))
-        await reference.move(name, info, first, share)
+        await reference.move(name, info, await self._weights(0, False, "float32"), mixing_weight)
 
     async def save(self, folder: str) -> None:
         await self._all("save", folder)

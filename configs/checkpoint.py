@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass
 
-from configs.checks import require
+from configs.checks import require_not_negative, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
+    """Checkpoints below `<run directory>/checkpoints`."""
+
     every: int = 20
-    """Steps between checkpoints; the last step always has one. 0: only the last."""
+    """Steps between checkpoints; the last step always has one. 0: only the last step."""
     keep_last: int = 2
+    """Number of newest checkpoints that are kept."""
     best_metric: str = "pass@1"
-    """Monitored value whose best checkpoint is kept besides; empty: none."""
+    """Measured value whose best checkpoint is kept as well; empty: none."""
 
     def __post_init__(self) -> None:
-        require(self.every >= 0, "checkpoint.every", "must not be negative", self.every)
-        require(self.keep_last > 0, "checkpoint.keep_last", "must be positive", self.keep_last)
+        require_not_negative(self, "every")
+        require_positive(self, "keep_last")

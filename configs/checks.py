@@ -1,16 +1,32 @@
-"""How a setting is refused."""
+"""Checks of settings: one form of error message for every section."""
 
 import difflib
 from collections.abc import Iterable
 
 
-def require(ok: bool, name: str, rule: str, value: object) -> None:
-    """Raise ValueError naming field, rule and the value got, unless `ok`."""
+def require(ok: bool, field: str, rule: str, value: object) -> None:
+    """Raise ValueError unless `ok`.
+
+    A section names its own field only (`low`); `configs.load` puts the section's path before it
+    (`objective.clip.low: must be in (0, 1], got 2.0`).
+    """
     if not ok:
-        raise ValueError(f"{name}: {rule}, got {value!r}")
+        raise ValueError(f"{field}: {rule}, got {value!r}")
+
+
+def require_positive(section: object, *fields: str) -> None:
+    """Raise ValueError for the first of these fields of a section that is not above 0."""
+    for field in fields:
+        require(getattr(section, field) > 0, field, "must be positive", getattr(section, field))
+
+
+def require_not_negative(section: object, *fields: str) -> None:
+    """Raise ValueError for the first of these fields of a section that is below 0."""
+    for field in fields:
+        require(getattr(section, field) >= 0, field, "must not be negative", getattr(section, field))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The words "(did you mean 'x'?)" with the known name closest to a mistyped one, or nothing."""
+    """Return " (did you mean 'x'?)" with the known name closest to a mistyped one, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
     return f" (did you mean {close[0]!r}?)" if close else ""

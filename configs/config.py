@@ -1,13 +1,14 @@
-"""Every knob of Breadth, here and in its neighbours: frozen dataclasses, each validated where it is declared.
+"""All settings of one run: frozen dataclasses, each checked where it is declared.
 
-The string under a field documents it; `breadth show-config` prints the resolved tree. Importing this
-loads nothing heavy.
+The string below a field documents it; `breadth show-config --explain KEY` prints it, and `docs/settings.md` lists all.
+Importing this loads no torch, ray or vllm.
 """
 
 from dataclasses import dataclass, field
 
 from configs.checkpoint import CheckpointConfig
-from configs.checks import require
+from configs.checks import require, require_not_negative, require_positive
+from configs.coefficient import LARGEST_KL_ERROR
 from configs.evaluate import EvaluateConfig
 from configs.generator import GeneratorConfig
 from configs.grader import GraderConfig
@@ -23,104 +24,125 @@ from configs.replay import ReplayConfig
 from configs.sampling import SamplingConfig
 from configs.sandbox import SandboxConfig
 from configs.task import TaskConfig
+from configs.transport import BLOCK
 from configs.warm_start import WarmStartConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run, whole."""
+    """All settings of one run."""
 
     name: str = "run"
-    """The run directory is `<runs>/<name>`."""
+    """Name of the run; its directory is `<runs>/<name>`."""
     runs: str = "runs"
+    """Directory of all runs, relative to the working directory (in a Ray job, to the home directory)."""
     method: str = "grpo"
-    """The preset in `configs/methods/` this config started from."""
+    """Preset of `configs/methods/` below the other settings."""
     scale: str = "cpu"
-    """The preset in `configs/scales/` this config started from."""
+    """Preset of `configs/scales/` below the other settings."""
     seed: int = 0
+    """Seed of the run: of the order of prompts, of every sampled answer, and of the learner."""
     steps: int = 100
-    """Optimizer steps of the run."""
+    """Optimizer steps of the run. TRL: max_steps; verl: trainer.total_training_steps."""
     lag: int = 0
-    """How many optimizer steps rollouts may run ahead; 0 is fully on-policy."""
+    """Number of optimizer steps that rollouts may run ahead of the learner; 0: fully on-policy."""
     groups_per_step: int = 32
-    """Prompts per step (P)."""
+    """Prompts per step, P. verl: data.train_batch_size."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """The policy."""
     reference_path: str = ""
     """Directory of the reference policy; empty: the starting policy."""
     references: dict[str, ReferenceConfig] = field(default_factory=dict)
-    """Further references by names of your own, for `objective.divergence.anchor`."""
+    """Further references by names of your own, for `objective.terms.NAME.anchor`."""
     task: TaskConfig = field(default_factory=TaskConfig)
+    """The task and its verifier."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """Sampling of answers."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """The method's slots."""
     rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
+    """Stored answers of the reference."""
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    """Replayed right answers."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
+    """Optimizer and microbatching."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    """Inference engines."""
     grader: GraderConfig = field(default_factory=GraderConfig)
+    """Verifier processes."""
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+    """Isolation of untrusted programs."""
     placement: PlacementConfig = field(default_factory=PlacementConfig)
+    """Processes and devices."""
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    """Pass@k during training."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Checkpoints."""
     logbook: LogbookConfig = field(default_factory=LogbookConfig)
+    """Logging."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """`breadth evaluate`."""
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
+    """`breadth warm-start`."""
 
     def __post_init__(self) -> None:
         folder = bool(self.name) and "/" not in self.name and self.name not in (".", "..")
         require(folder, "name", "must be a folder name without '/'", self.name)
-        require(self.steps > 0, "steps", "must be positive", self.steps)
-        require(self.lag >= 0, "lag", "must not be negative", self.lag)
-        require(self.groups_per_step > 0, "groups_per_step", "must be positive", self.groups_per_step)
-        require(self.seed >= 0, "seed", "must not be negative", self.seed)
-        for anchor in self.objective.hidden_anchors:
-            moves = anchor in self.references and self.references[anchor].moves
-            rule = f"must be a reference that does not move, got '{anchor}', for objective.divergence.wiring"
-            require(not moves, "objective.divergence.anchor", rule, "vocabulary")
-        for anchor in {*self.objective.anchors, *self.objective.hidden_anchors}:
-            rule = f"must be 'reference', 'old' or one of references ({', '.join(self.references) or 'none'})"
-            require(anchor in ("reference", *self.references), "objective.divergence.anchor", rule, anchor)
-        blocks = any(term.name == "batch_sinkhorn" for term in self.objective.terms.values())
-        rule = "must be at least 32 for batch_sinkhorn, whose blocks of 32 tokens have to fit into a chunk"
-        require(not blocks or self.learner.logits_chunk >= 32, "learner.logits_chunk", rule, self.learner.logits_chunk)
+        require_positive(self, "steps", "groups_per_step")
+        require_not_negative(self, "lag", "seed")
         taken = [name for name in self.references if name in ("reference", "old")]
         require(not taken, "references", "must not be named 'reference' or 'old'", taken)
-        if self.objective.advantage not in ("mean_only", "global_whiten", "critic", "none"):
-            require(
-                self.sampling.group_size > 1,
-                "sampling.group_size",
-                f"must be above 1 for objective.advantage={self.objective.advantage}",
-                self.sampling.group_size,
-            )
-        require(
-            self.lag == 0 or self.objective.old_policy == "sampler",
-            "objective.old_policy",
-            "must be 'sampler' when lag is above 0 (the learner's log-probs ignore staleness)",
-            self.objective.old_policy,
+        for name in self.objective.terms:
+            self._check_term(name)
+        self._check_objective()
+        self._check_placement()
+
+    def _check_term(self, name: str) -> None:
+        """Check a divergence term against the other sections."""
+        term, path = self.objective.terms[name], f"objective.terms.{name}"
+        rule = f"must be 'reference', 'old' or one of references ({', '.join(self.references) or 'none'})"
+        require(term.anchor in ("reference", "old", *self.references), f"{path}.anchor", rule, term.anchor)
+        hidden = term.reads_distributions or term.weights.needs_distance
+        moves = term.anchor in self.references and self.references[term.anchor].moves
+        rule = "must be a reference that is never updated: the learner keeps a frozen copy of its LM head"
+        require(not (hidden and moves), f"{path}.anchor", rule, term.anchor)
+        rule = f"must be at least {BLOCK} for batch_sinkhorn, whose blocks of {BLOCK} tokens must fit into one chunk"
+        fits = term.name != "batch_sinkhorn" or self.learner.logits_chunk >= BLOCK
+        require(fits, "learner.logits_chunk", rule, self.learner.logits_chunk)
+        most = LARGEST_KL_ERROR * self.groups_per_step * self.sampling.group_size
+        rule = (
+            f"must be above {LARGEST_KL_ERROR} x trajectories per step ({most:g}), or the coefficient changes its sign"
         )
-        several = self.objective.replays or self.task.name == "mixture"
+        slow = term.coefficient.kind != "adaptive" or term.coefficient.horizon > most
+        require(slow, f"{path}.coefficient.horizon", rule, term.coefficient.horizon)
+
+    def _check_objective(self) -> None:
+        """Check the objective's other slots against the other sections."""
+        objective = self.objective
+        if objective.advantage not in ("mean_only", "global_whiten", "critic", "none"):
+            rule = f"must be above 1 for objective.advantage={objective.advantage}"
+            require(self.sampling.group_size > 1, "sampling.group_size", rule, self.sampling.group_size)
+        rule = "must be 'sampler' when lag is above 0 (the learner's log-probs ignore staleness)"
+        current = self.lag == 0 or objective.old_policy == "sampler"
+        require(current, "objective.old_policy", rule, objective.old_policy)
+        several = objective.replays or self.task.name == "mixture"
         rule = "must be 0 without a mixture or objective.replay_weight: there are no two objectives to weigh"
-        require(several or not self.objective.recap.window, "objective.recap.window", rule, self.objective.recap.window)
-        require(
-            self.placement.kind == "ray" or self.generator.engine == "transformers",
-            "generator.engine",
-            "must be 'transformers' when placement.kind is 'in_process' (vLLM alters the process it runs in)",
-            self.generator.engine,
-        )
-        require(
-            self.generator.transfer == "host" or self.placement.device == "gpu",
-            "generator.transfer",
-            "must be 'host' when placement.device is 'cpu'",
-            self.generator.transfer,
-        )
-        require(
-            self.placement.kind == "ray" or self.placement.learners == 1,
-            "placement.learners",
-            "must be 1 when placement.kind is 'in_process'",
-            self.placement.learners,
-        )
+        require(several or not objective.recap.window, "objective.recap.window", rule, objective.recap.window)
+
+    def _check_placement(self) -> None:
+        """Check engines and transfer against the placement."""
+        remote = self.placement.kind == "ray"
+        rule = "must be 'transformers' when placement.kind is 'in_process' (vLLM alters the process it runs in)"
+        fits = remote or self.generator.engine == "transformers"
+        require(fits, "generator.engine", rule, self.generator.engine)
+        fits = self.generator.transfer == "host" or self.placement.device == "gpu"
+        rule = "must be 'host' when placement.device is 'cpu'"
+        require(fits, "generator.transfer", rule, self.generator.transfer)
+        rule = "must be 1 when placement.kind is 'in_process'"
+        require(remote or self.placement.learners == 1, "placement.learners", rule, self.placement.learners)
 
     @property
     def scores_first(self) -> bool:
-        """Whether the learner has to score a batch before its first update of it."""
+        """Whether the learner must score a batch before its first update."""
         several = self.learner.updates_per_batch > 1 and self.objective.old_policy == "learner"
         return several or self.objective.scores_first

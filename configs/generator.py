@@ -1,29 +1,32 @@
-"""Generators: engine, memory, and the transfer of new weights."""
+"""Generators: inference engine, memory, and transfer of new weights."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from configs.checks import require
+from configs.checks import require, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
+    """The engine inside each generator."""
+
     engine: Literal["vllm", "transformers"] = "vllm"
+    """Inference engine. transformers needs no vLLM, and is the only engine of `placement.kind=in_process`."""
     transfer: Literal["host", "nccl", "ipc"] = "host"
-    """Backend of vLLM's weight-transfer interface: host memory, NCCL between GPUs, CUDA IPC on a shared GPU."""
+    """Backend that carries new weights from learner to generators through vLLM's weight-transfer interface. host: host
+    memory (CPU); nccl: NCCL between different GPUs; ipc: CUDA IPC on a shared GPU."""
     max_sequences: int = 256
-    """Answers decoded at a time by one engine."""
+    """Answers that one engine decodes at the same time."""
     kv_cache_bytes: int = 134_217_728
-    """Key-value cache of one engine on CPU; a GPU engine takes `memory_fraction` instead."""
+    """Key-value cache of one engine on a CPU, in bytes. A GPU engine uses `memory_fraction` instead."""
     memory_fraction: float = 0.85
-    """Share of the GPU's memory the engine may take."""
+    """Fraction of the GPU's memory that the engine may use, weights and key-value cache together."""
     checksum: bool = False
-    """Debug: verify every published byte."""
+    """Verify a checksum of every published byte, for debugging."""
     timeout_s: float = 600.0
-    """A generator that finishes nothing for this long while it has work ends the run with an error."""
+    """Seconds without a finished answer, while answers are in progress, after which a generator is an error."""
 
     def __post_init__(self) -> None:
-        require(self.max_sequences > 0, "generator.max_sequences", "must be positive", self.max_sequences)
-        require(self.kv_cache_bytes >= 2**24, "generator.kv_cache_bytes", "must be at least 2**24", self.kv_cache_bytes)
-        require(0 < self.memory_fraction < 1, "generator.memory_fraction", "must be in (0, 1)", self.memory_fraction)
-        require(self.timeout_s > 0, "generator.timeout_s", "must be positive", self.timeout_s)
+        require_positive(self, "max_sequences", "timeout_s")
+        require(self.kv_cache_bytes >= 2**24, "kv_cache_bytes", "must be at least 2**24", self.kv_cache_bytes)
+        require(0 < self.memory_fraction < 1, "memory_fraction", "must be in (0, 1)", self.memory_fraction)

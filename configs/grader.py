@@ -2,21 +2,21 @@
 
 from dataclasses import dataclass
 
-from configs.checks import require
+from configs.checks import require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraderConfig:
+    """Settings of every grader."""
+
     workers: int = 1
-    """Answers one grader judges at a time; it keeps a process for each verifier in use and each of them."""
+    """Answers one grader judges at the same time. It keeps this many worker processes per verifier in use."""
     timeout_s: float = 6.0
-    """Wall seconds one answer may take, the wait for a worker not counted; its worker is killed then. Verifiers of ours
-    have limits below it (countdown and scratchpad_sum 1, math 3, sql 5); that of code comes from the problem's own
-    time limits alone."""
+    """Longest judgement of one answer in seconds of wall time, without the wait for a free worker. Then the worker is
+    killed and the answer gets status `timeout`. Verifiers of Breadth have shorter limits of their own (countdown and
+    scratchpad_sum 1 s, math 3 s, sql 5 s); the limit of `code` follows from the time limits of the problem alone."""
     canary_every_s: float = 300.0
-    """Seconds between two tests of each verifier in use by a right and a wrong answer, among the answers it judges."""
+    """Seconds between two self-tests of each verifier in use, with a correct and a wrong answer."""
 
     def __post_init__(self) -> None:
-        require(self.workers > 0, "grader.workers", "must be positive", self.workers)
-        require(self.timeout_s > 0, "grader.timeout_s", "must be positive", self.timeout_s)
-        require(self.canary_every_s > 0, "grader.canary_every_s", "must be positive", self.canary_every_s)
+        require_positive(self, "workers", "timeout_s", "canary_every_s")

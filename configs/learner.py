@@ -1,43 +1,49 @@
-"""The learner as settings: optimizer, schedule, and how a batch meets the model."""
+"""Learner: optimizer, learning-rate schedule, microbatching and memory."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from configs.checks import require
+from configs.checks import require, require_not_negative, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerConfig:
+    """Settings of every learner rank."""
+
     learning_rate: float = 3e-4
+    """Peak learning rate of AdamW. TRL: learning_rate; verl: actor.optim.lr."""
     weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW."""
     beta1: float = 0.9
+    """Decay rate of Adam's first moment."""
     beta2: float = 0.999
+    """Decay rate of Adam's second moment."""
     frozen_updates: int = 0
-    """The policy stays what it is for so many first updates, while its optimizer's moments, a critic and controllers
-    already see the rewards; the warm-up and the schedule start after them (WSRL, arXiv:2412.07762)."""
+    """Number of initial updates with learning rate 0. The critic, Adam's moments and the coefficient controllers are
+    updated; the policy is not. Warm-up and schedule start after them (WSRL, arXiv:2412.07762)."""
     warmup_steps: int = 0
+    """Updates over which the learning rate rises linearly to its peak."""
     schedule: Literal["constant", "cosine", "linear"] = "constant"
-    """Decay of the learning rate to 0 at the last step, after the warm-up."""
+    """Decay of the learning rate after the warm-up; cosine and linear reach 0 at the last step."""
     max_grad_norm: float = 1.0
+    """Largest norm of the gradient over all ranks; a larger gradient is scaled down to it."""
     updates_per_batch: int = 1
-    """Optimizer updates that share a batch; above 1 the trajectories are dealt into that many parts."""
+    """Optimizer updates per batch. Above 1 the groups are dealt into that many mini-batches, one per update."""
     token_budget: int = 16_384
-    """Padded tokens of one microbatch."""
+    """Largest number of padded tokens in one microbatch. It changes memory and speed, never the loss."""
     logits_chunk: int = 1_024
-    """Tokens whose logits exist at a time: memory is this times the vocabulary, whatever the batch."""
+    """Tokens whose logits exist at the same time. Logits take logits_chunk x V floats, whatever the batch."""
     layout: Literal["pad", "pack"] = "pad"
-    """How a microbatch meets the model: right-padded rows (CPU), or one row with restarting positions (GPU)."""
+    """Input layout of a microbatch. pad: right-padded rows; pack: one row of concatenated sequences with position ids
+    that restart at each sequence (GPU)."""
     gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass instead of storing them."""
     max_skipped_in_a_row: int = 3
-    """Stop the run after this many successive steps with a non-finite loss or gradient."""
+    """Number of successive skipped updates (non-finite loss or gradient) after which the run stops."""
 
     def __post_init__(self) -> None:
-        require(self.learning_rate > 0, "learner.learning_rate", "must be positive", self.learning_rate)
-        require(self.weight_decay >= 0, "learner.weight_decay", "must not be negative", self.weight_decay)
-        require(0 <= self.beta1 < 1, "learner.beta1", "must be in [0, 1)", self.beta1)
-        require(0 <= self.beta2 < 1, "learner.beta2", "must be in [0, 1)", self.beta2)
-        for name in ("frozen_updates", "warmup_steps"):
-            require(getattr(self, name) >= 0, f"learner.{name}", "must not be negative", getattr(self, name))
-        require(self.max_grad_norm > 0, "learner.max_grad_norm", "must be positive", self.max_grad_norm)
-        for name in ("updates_per_batch", "token_budget", "logits_chunk", "max_skipped_in_a_row"):
-            require(getattr(self, name) > 0, f"learner.{name}", "must be positive", getattr(self, name))
+        require_positive(self, "learning_rate", "max_grad_norm")
+        require_not_negative(self, "weight_decay", "frozen_updates", "warmup_steps")
+        require(0 <= self.beta1 < 1, "beta1", "must be in [0, 1)", self.beta1)
+        require(0 <= self.beta2 < 1, "beta2", "must be in [0, 1)", self.beta2)
+        require_positive(self, "updates_per_batch", "token_budget", "logits_chunk", "max_skipped_in_a_row")

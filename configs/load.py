@@ -1,4 +1,4 @@
-"""Layers of a config: defaults <- method YAML <- scale YAML <- file <- key=value, later ones winning."""
+"""Load the settings of a run: defaults <- method YAML <- scale YAML <- file <- key=value, later ones winning."""
 
 import math
 from collections.abc import Sequence
@@ -15,52 +15,97 @@ from configs.checks import nearest
 from configs.config import Config
 
 HERE = Path(__file__).resolve().parent
+TRUNCATED = (
+    "must be left out: truncated sampling biases every importance ratio (the learner's log-probs cover the whole "
+    "vocabulary), and no correction here accounts for it"
+)
+REFUSED_KEYS = {"sampling.top_p": TRUNCATED, "sampling.top_k": TRUNCATED, "sampling.min_p": TRUNCATED}
+"""Settings of other systems that have no correct counterpart here, with the reason."""
+NAMED_SECTIONS = (("references",), ("objective", "terms"))
+"""Sections whose keys are names of the user's own; `NAME: null` removes what an earlier layer put there."""
 
 
 def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
-    """The config of one run.
+    """Return the settings of one run.
 
-    `method=NAME` and `scale=NAME` among the overrides (or in the file) choose the presets. Raises ValueError, naming
-    the field, on an unknown key, a value of the wrong type or out of range, or a missing preset or file.
+    Args:
+        overrides: `key=value` words; `method=NAME` and `scale=NAME` among them, or in the file, choose the presets.
+        file: a YAML file. One that sets every section, as the config.yaml of a run does, is used without presets.
+
+    Raises:
+        ValueError: an unknown key, a value of the wrong type or out of range, or a missing preset or file. The message
+            starts with the full key, as the user types it.
     """
     last = _read_overrides(overrides)
-    from_file: Any = _read(Path(file)) if file else OmegaConf.create()
+    from_file = _read(Path(file)) if file else {}
     names = {kind: str(last.get(kind) or from_file.get(kind) or getattr(Config, kind)) for kind in ("method", "scale")}
-    layers = [*(_read(_preset(kind, name)) for kind, name in names.items()), from_file, last, OmegaConf.create(names)]
+    whole = {field.name for field in fields(Config)} <= from_file.keys()
+    presets_ = [] if whole else [_read(_preset(kind, name)) for kind, name in names.items()]
+    layers = [*presets_, from_file, last, dict(names)]
     for layer in layers:
-        _refuse_unknown_keys(OmegaConf.to_container(layer), Config, "")
+        _refuse_unknown_keys(layer, Config, "")
+    for path in NAMED_SECTIONS:
+        _remove_nulls(layers, path)
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(_defaults(), *layers))
+        merged = OmegaConf.merge(_defaults(), *(OmegaConf.create(layer) for layer in layers))
+        plain: Any = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from None
+    config = _build(Config, plain, "")
     assert isinstance(config, Config)
     return config
 
 
 @cache
 def _defaults() -> Any:
-    """Never changed: merging copies it."""
+    """Return the schema; merging copies it, so that it is never changed."""
     return OmegaConf.structured(Config)
 
 
 def presets(kind: str) -> list[str]:
-    """Names of the presets of a kind, "method" or "scale"."""
+    """Return the names of the presets of a kind, "method" or "scale"."""
     return sorted(path.stem for path in (HERE / f"{kind}s").glob("*.yaml"))
 
 
 def to_yaml(config: Config) -> str:
+    """Return all settings as YAML."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
+def section_of(hint: Any) -> type | None:
+    """Return the dataclass of a field that is a section, or a dict of sections; None for a plain value."""
+    inner = get_args(hint)[1] if get_origin(hint) is dict else hint
+    return inner if is_dataclass(inner) and isinstance(inner, type) else None
+
+
+def _build(schema: type, values: dict[str, Any], path: str) -> Any:
+    """Construct a section from plain values, inner sections first. Put `path` before what its own checks raise."""
+    hints = get_type_hints(schema)
+    built: dict[str, Any] = {}
+    for name, value in values.items():
+        section = section_of(hints[name])
+        if value == "???":
+            raise ValueError(f"{path}{name}: must be given, got nothing")
+        if section is None:
+            built[name] = value
+        elif get_origin(hints[name]) is dict:
+            built[name] = {key: _build(section, inner, f"{path}{name}.{key}.") for key, inner in value.items()}
+        else:
+            built[name] = _build(section, value, f"{path}{name}.")
+    try:
+        return schema(**built)
+    except ValueError as error:
+        raise ValueError(f"{path}{error}") from None
+
+
 def _preset(kind: str, name: str) -> Path:
-    if name not in presets(kind):
-        raise ValueError(
-            f"{kind}: must be one of {', '.join(presets(kind))}{nearest(name, presets(kind))}, got {name!r}"
-        )
+    known = presets(kind)
+    if name not in known:
+        raise ValueError(f"{kind}: must be one of {', '.join(known)}{nearest(name, known)}, got {name!r}")
     return HERE / f"{kind}s" / f"{name}.yaml"
 
 
-def _read_overrides(overrides: Sequence[str]) -> Any:
+def _read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     read: Any = OmegaConf.create()
     for item in overrides:
         if "=" not in item:
@@ -70,34 +115,56 @@ def _read_overrides(overrides: Sequence[str]) -> Any:
         except yaml.YAMLError as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"override: must read key=value with a YAML value, got {item!r} ({reason})") from None
-    return read
+    plain: Any = OmegaConf.to_container(read)
+    return plain
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"config file: must exist, got {str(path)!r}")
     try:
-        read = OmegaConf.load(path)
+        read: Any = OmegaConf.to_container(OmegaConf.load(path))
     except Exception as error:  # the YAML reader raises its own classes for a malformed file
         raise ValueError(f"config file {path}: must be YAML, got {error}") from None
-    if not OmegaConf.is_dict(read):
-        raise ValueError(f"config file {path}: must be a mapping, got {OmegaConf.to_container(read)!r}")
+    if not isinstance(read, dict):
+        raise ValueError(f"config file {path}: must be a mapping, got {read!r}")
     return read
 
 
+def _remove_nulls(layers: Sequence[dict[str, Any]], path: tuple[str, ...]) -> None:
+    """Remove every entry of a named section that a later layer sets to null, and the nulls themselves."""
+    sections = []
+    for layer in layers:
+        section: Any = layer
+        for key in path:
+            section = section.get(key) if isinstance(section, dict) else None
+        sections.append(section if isinstance(section, dict) else {})
+    for number, section in enumerate(sections):
+        for name in [name for name, value in section.items() if value is None]:
+            for earlier in sections[: number + 1]:
+                earlier.pop(name, None)
+
+
 def _refuse_unknown_keys(node: Any, schema: type, prefix: str) -> None:
-    """Unknown keys are told with the nearest known one; a dict-valued field may hold any keys."""
+    """Raise ValueError for a key that the schema lacks, with the nearest known one."""
     if not isinstance(node, dict):
         raise ValueError(f"{prefix.rstrip('.') or 'config'}: must be a mapping, got {node!r}")
     hints = get_type_hints(schema)
     known = [f.name for f in fields(schema)]
     for key, value in node.items():
+        name = f"{prefix}{key}"
+        if name in REFUSED_KEYS:
+            raise ValueError(f"{name}: {REFUSED_KEYS[name]}, got {value!r}")
         if key not in known:
-            raise ValueError(f"{prefix}{key}: unknown key{nearest(str(key), known)}, got {value!r}")
+            raise ValueError(f"{name}: unknown key{nearest(str(key), known)}, got {value!r}")
         if value == "???" or (isinstance(value, float) and not math.isfinite(value)):
-            raise ValueError(f"{prefix}{key}: must be a value, and a finite one, got {value!r}")
-        if is_dataclass(hints[key]):
-            _refuse_unknown_keys(value, hints[key], f"{prefix}{key}.")  # type: ignore[arg-type]
-        elif isinstance(value, dict) and get_origin(hints[key]) is dict and is_dataclass(get_args(hints[key])[1]):
-            for name, section in value.items():
-                _refuse_unknown_keys(section, get_args(hints[key])[1], f"{prefix}{key}.{name}.")
+            raise ValueError(f"{name}: must be a value, and a finite one, got {value!r}")
+        section = section_of(hints[key])
+        if section is None:
+            continue
+        if get_origin(hints[key]) is not dict:
+            _refuse_unknown_keys(value, section, f"{name}.")
+        elif isinstance(value, dict):
+            for own, inner in value.items():
+                if inner is not None:
+                    _refuse_unknown_keys(inner, section, f"{name}.{own}.")

@@ -3,22 +3,26 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from configs.checks import require
+from configs.checks import require_not_negative, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogbookConfig:
+    """Where metrics go besides `metrics.jsonl`."""
+
     wandb: Literal["online", "offline", "disabled"] = "disabled"
+    """Mode of Weights & Biases; a resumed run continues under the same id."""
     wandb_project: str = "breadth"
+    """W&B project."""
     tensorboard: bool = False
+    """Write TensorBoard events into the run directory."""
     console: bool = True
+    """Show live progress in the terminal."""
     trajectories_every: int = 10
-    """Steps between samples written to trajectories.jsonl; 0: never."""
+    """Steps between samples of trajectories written to trajectories.jsonl; 0: no samples."""
     trajectories: int = 8
     """Trajectories per sample."""
 
     def __post_init__(self) -> None:
-        require(
-            self.trajectories_every >= 0, "logbook.trajectories_every", "must not be negative", self.trajectories_every
-        )
-        require(self.trajectories > 0, "logbook.trajectories", "must be positive", self.trajectories)
+        require_not_negative(self, "trajectories_every")
+        require_positive(self, "trajectories")

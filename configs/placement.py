@@ -1,46 +1,48 @@
-"""Placement: how many of each role, and which devices they get."""
+"""Placement: how many of each role there are, and which devices they reserve."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from configs.checks import require
+from configs.checks import require, require_not_negative, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlacementConfig:
+    """Number of processes of each role, and the resources each reserves from Ray."""
+
     kind: Literal["ray", "in_process"] = "ray"
-    """ray: every role is a Ray actor; in_process: one process, for tests and debugging (transformers engine only)."""
+    """ray: every role is a Ray actor; in_process: all roles run in one process (transformers engine only)."""
     mode: Literal["split", "colocated"] = "split"
-    """split: generators and learners have devices of their own; colocated: they share them."""
+    """split: generators and learners have separate devices; colocated: they share the same devices."""
     device: Literal["cpu", "gpu"] = "cpu"
+    """Device of generators, learners and references."""
     generators: int = 1
+    """Number of generators."""
     tensor_parallel: int = 1
-    """GPUs of one generator."""
+    """GPUs per generator, over which vLLM splits each layer."""
     learners: int = 1
-    """FSDP2 ranks."""
+    """Number of FSDP2 ranks."""
     graders: int = 1
+    """Number of graders; each has `grader.workers` worker processes per verifier."""
     references: int = 1
-    """Reference actors, started only when something needs them."""
+    """Number of reference actors. They start only if the objective or the monitor needs a reference."""
     cpus_per_generator: float = 1.0
+    """CPU cores reserved for one generator."""
     cpus_per_learner: float = 0.5
+    """CPU cores reserved for one learner rank."""
     cpus_per_grader: float = 0.25
+    """CPU cores reserved for one grader."""
     cpus_per_reference: float = 0.25
+    """CPU cores reserved for one reference actor."""
     start_timeout_s: float = 300.0
-    """Bound on every role's start."""
+    """Longest start of a role, in seconds."""
     call_timeout_s: float = 1800.0
-    """Bound on every call to a role; a learner's update is the longest."""
+    """Longest call to a role, in seconds; an update of the learner takes longest."""
 
     def __post_init__(self) -> None:
-        for name in ("generators", "tensor_parallel", "learners", "graders", "references"):
-            require(getattr(self, name) > 0, f"placement.{name}", "must be positive", getattr(self, name))
-        for role in ("generator", "learner", "grader", "reference"):
-            name = f"cpus_per_{role}"
-            require(getattr(self, name) >= 0, f"placement.{name}", "must not be negative", getattr(self, name))
-        for name in ("start_timeout_s", "call_timeout_s"):
-            require(getattr(self, name) > 0, f"placement.{name}", "must be positive", getattr(self, name))
-        require(
-            self.tensor_parallel == 1 or (self.device == "gpu" and self.mode == "split"),
-            "placement.tensor_parallel",
-            "must be 1 on cpu, and where generators and learners are colocated",
-            self.tensor_parallel,
-        )
+        require_positive(self, "generators", "tensor_parallel", "learners", "graders", "references")
+        require_not_negative(self, *(f"cpus_per_{role}" for role in ("generator", "learner", "grader", "reference")))
+        require_positive(self, "start_timeout_s", "call_timeout_s")
+        rule = "must be 1 on cpu, and where generators and learners are colocated"
+        allowed = self.tensor_parallel == 1 or (self.device == "gpu" and self.mode == "split")
+        require(allowed, "tensor_parallel", rule, self.tensor_parallel)

@@ -1,23 +1,23 @@
-"""How several objectives of one run are weighed against each other."""
+"""RECAP: weights of several objectives of one run, from how far each still moves and how much it varies."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from configs.checks import require
+from configs.checks import require_not_negative, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecapConfig:
-    """RECAP (arXiv:2510.21978): each domain's reward, and the replay loss, by how far it still moves and sways."""
+    """Dynamic weights (RECAP, arXiv:2510.21978) of each domain's reward and of the replay loss."""
 
     window: int = 0
-    """Steps of each of the two windows that are compared; weights are 1 until both are full. 0: off."""
+    """Steps of each of the two windows that are compared. All weights are 1 until both are full. 0: off."""
     temperature: float = 5.0
-    """T: the higher, the nearer to 1 all weights stay."""
+    """Temperature T of the softmax over objectives: the higher, the closer all weights are to 1."""
     orientation: Literal["improving", "literal"] = "improving"
-    """improving: convergence is recent over earlier mean for rewards and the inverse for the replay loss, above 1 for
-    what gets better; literal: recent over earlier for both."""
+    """Convergence rate. improving: recent mean over earlier mean for rewards and its inverse for the replay loss, so
+    that it is above 1 for whatever improves; literal: recent over earlier mean for both."""
 
     def __post_init__(self) -> None:
-        require(self.window >= 0, "objective.recap.window", "must not be negative", self.window)
-        require(self.temperature > 0, "objective.recap.temperature", "must be positive", self.temperature)
+        require_not_negative(self, "window")
+        require_positive(self, "temperature")

@@ -1,39 +1,39 @@
-"""One named reference as settings: which policy it is at first, and when it follows the one being trained."""
+"""One named reference: its initial weights, and when it is updated towards the policy."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.checks import require
+from configs.checks import require, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceConfig:
+    """A reference policy for `objective.terms.NAME.anchor`: a teacher, a soup of checkpoints, or a slow copy."""
+
     path: str = ""
     """Directory of a Hugging Face policy with the same vocabulary; empty: the starting policy."""
     soup: dict[str, float] = field(default_factory=dict)
-    """Directories and their weights, which add up to 1: the reference is the average of their weights (SALSA,
-    arXiv:2411.01798); in the place of `path`."""
+    """Directories and weights that sum to 1: the reference is the weighted average of their parameters (SALSA,
+    arXiv:2411.01798). Replaces `path`."""
     update: Literal["fixed", "periodic", "kl"] = "fixed"
-    """periodic: every so many steps (TR-DPO, arXiv:2404.09656); kl: when the policy has drifted far (RPG,
-    arXiv:2505.17508)."""
+    """fixed: never updated; periodic: every `every` steps (TR-DPO, arXiv:2404.09656); kl: when the policy has drifted
+    further than `threshold` (RPG, arXiv:2505.17508)."""
     every: int = 1
     """periodic: steps between two updates."""
-    share: float = 1.0
-    """How far an update goes: reference <- share * policy + (1 - share) * reference; 1 puts the policy in its place."""
+    mixing_weight: float = 1.0
+    """Size of an update: reference <- mixing_weight * policy + (1 - mixing_weight) * reference. 1 copies the policy."""
     threshold: float = 0.1
-    """kl: nats per token; the mean KL to the reference, smoothed over some 10 steps, at which it is updated."""
+    """kl: mean KL to the reference in nats per token, smoothed over about 10 steps, that triggers an update."""
 
     def __post_init__(self) -> None:
-        where = "references.NAME."
         if self.soup:
-            require(not self.path, f"{where}path", "must be empty beside a soup", self.path)
-            rule = "must have positive weights that add up to 1"
+            require(not self.path, "path", "must be empty beside a soup", self.path)
             good = all(weight > 0 for weight in self.soup.values()) and abs(sum(self.soup.values()) - 1) < 1e-6
-            require(good, f"{where}soup", rule, dict(self.soup))
-        require(self.every > 0, f"{where}every", "must be positive", self.every)
-        require(0 < self.share <= 1, f"{where}share", "must be in (0, 1]", self.share)
-        require(self.threshold > 0, f"{where}threshold", "must be positive", self.threshold)
+            require(good, "soup", "must have positive weights that sum to 1", dict(self.soup))
+        require_positive(self, "every", "threshold")
+        require(0 < self.mixing_weight <= 1, "mixing_weight", "must be in (0, 1]", self.mixing_weight)
 
     @property
     def moves(self) -> bool:
+        """Whether the reference is ever updated."""
         return self.update != "fixed"

@@ -1,39 +1,33 @@
-"""Rehearsal: which stored answers of the reference are trained on."""
+"""Rehearsal: stored answers of the reference policy that divergence terms with `route: rehearse` are trained on."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from configs.checks import require
+from configs.checks import require, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class RehearsalConfig:
-    """DPH-RL's stored reference answers (arXiv:2509.07430); used when the divergence samples from rehearsal."""
+    """DPH-RL's stored reference answers (arXiv:2509.07430), used when a divergence term has `route: rehearse`."""
 
     path: str = ""
-    """Parquet file made by `breadth presample`; empty: `breadth train` makes one in its run directory."""
+    """Parquet file written by `breadth presample`. Empty: `breadth train` writes one into the run directory."""
     batch: int = 256
     """Rehearsed answers per step."""
     prompts: int = 4096
-    """Prompts of the train stream to presample."""
+    """Number of prompts of the training stream to presample."""
     answers: int = 8
-    """Reference answers per prompt (k)."""
+    """Reference answers sampled per prompt, k."""
     threshold: int = 6
-    """A prompt is mastered when at least this many of the k answers are correct."""
+    """A prompt is mastered when at least this many of its k answers are correct."""
     explore: Literal["unmastered", "fresh"] = "unmastered"
-    """unmastered: the presampled prompts that were not mastered are explored too; fresh: exploring starts behind the
-    presampled prompts."""
+    """Prompts of the explore route. unmastered: the presampled prompts that were not mastered are explored too; fresh:
+    exploration starts after the presampled prompts."""
     keep: Literal["one_fresh", "all_correct"] = "one_fresh"
-    """one_fresh: draw one more answer of a mastered prompt and keep it if correct (unbiased); all_correct: keep the
-    correct ones among the k."""
+    """Answers that are stored. one_fresh: one more answer of each mastered prompt, if it is correct (unbiased);
+    all_correct: the correct ones of the k answers of each mastered prompt."""
 
     def __post_init__(self) -> None:
-        require(self.batch > 0, "rehearsal.batch", "must be positive", self.batch)
-        require(self.prompts > 0, "rehearsal.prompts", "must be positive", self.prompts)
-        require(self.answers > 0, "rehearsal.answers", "must be positive", self.answers)
-        require(
-            1 <= self.threshold <= self.answers,
-            "rehearsal.threshold",
-            f"must be between 1 and rehearsal.answers ({self.answers})",
-            self.threshold,
-        )
+        require_positive(self, "batch", "prompts", "answers")
+        rule = f"must be between 1 and answers ({self.answers})"
+        require(1 <= self.threshold <= self.answers, "threshold", rule, self.threshold)

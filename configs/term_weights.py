@@ -1,59 +1,57 @@
-"""Weights on the tokens of a divergence term as settings."""
+"""Per-token weights of a divergence term."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from configs.checks import require
+from configs.checks import require, require_not_negative
 
 Certainty = Literal["negentropy", "negentropy_max", "max_prob"]
-"""Of a distribution: 1 - H / log V, 1 + log max p / log V, or max p."""
+"""Of a distribution p over V tokens: 1 - H / log V, 1 + log max p / log V, or max p."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TermWeightsConfig:
-    """Weights on the tokens of a divergence term; those chosen multiply. None of them touches the policy gradient.
+    """Weights on the tokens of a divergence term; the chosen ones multiply. They never touch the policy gradient.
 
-    `only` and `importance` are masks: what they keep counts for more, so that the term is a mean over the tokens kept.
+    `only` and `importance` are masks. The kept tokens are scaled up, so that the term is a mean over the kept tokens.
     """
 
     difficulty: bool = False
-    """APO's DADS (arXiv:2506.21655): 1 - exp(-e (1 - d)) on answers of positive advantage, d the share of wrong ones
-    in the group; 1 where d is 0 or 1."""
+    """Difficulty-adaptive weight (DADS of APO, arXiv:2506.21655): 1 - exp(-e (1 - d)) on answers of positive advantage,
+    where d is the fraction of wrong answers in the group; 1 where d is 0 or 1."""
     only: Literal["all", "failed_answers", "failed_groups"] = "all"
-    """KDRL's reward-guided masks (arXiv:2506.02208): answers of reward 0, or groups without a correct answer."""
+    """Reward-guided mask (KDRL, arXiv:2506.02208): answers of reward 0, or groups without a correct answer."""
     length_debias: bool = False
-    """SamPO (arXiv:2406.10957): every answer counts as many tokens as the shortest of its group."""
+    """Length debiasing (SamPO, arXiv:2406.10957): every answer counts as many tokens as the shortest of its group."""
     importance: Literal["none", "soft_or", "entropy", "confidently_wrong"] = "none"
-    """TIP (arXiv:2604.14084): only the tokens of an answer that score highest, by the policy before its first update,
-    with h its entropy and d the exact KL(policy || anchor), both scaled to [0, 1] over the batch; soft_or: h + d - h d;
-    entropy: h; confidently_wrong: (1 - h) d."""
+    """Token selection of TIP (arXiv:2604.14084): the tokens of an answer with the highest score, under the policy
+    before its first update. With entropy h and exact distance d = KL(policy || anchor), both scaled to [0, 1] over
+    the batch: soft_or: h + d - h d; entropy: h; confidently_wrong: (1 - h) d."""
     keep: float = 0.5
-    """importance: the share of an answer's tokens that is kept, rounded down."""
+    """importance: fraction of an answer's tokens that is kept, rounded down."""
     step_limit: float = 0.0
-    """SOD (arXiv:2605.07725): a step weighs as much as the policy was off the anchor in the answer's first step over
-    how much in this one, in mean |log pi_old - log anchor|, and at most this (the paper's 1 + delta); 0: off."""
+    """Step weights of SOD (arXiv:2605.07725): the weight of step k is d_1 / d_k, at most this (the paper's 1 + delta),
+    where d_k is the mean |log pi_old - log anchor| of the answer's step k. 0: off."""
     step_length: int = 0
-    """step_limit: the tokens of a step where an answer is a single turn; 0: steps are turns, whatever their length."""
+    """step_limit: tokens of one step where an answer is a single turn; 0: steps are turns, whatever their length."""
     entropy_power: float = 0.0
-    """The policy's own entropy over log V, to this power; 0: off. A cheap mask in the place of SparsePO's learned ones
+    """(H / log V)^power of the policy's own entropy H; 0: off. A cheap replacement of SparsePO's learned masks
     (arXiv:2410.05102)."""
     certainty_power: float = 0.0
-    """Prioritised KL (arXiv:2502.06533): the anchor's certainty at the token, to this power; 0: off."""
+    """Prioritised KL (arXiv:2502.06533): certainty of the anchor's next-token distribution to this power; 0: off."""
     certainty: Certainty = "negentropy"
+    """certainty_power: measure of certainty. negentropy: 1 - H / log V; negentropy_max: 1 + log max p / log V;
+    max_prob: max p."""
     certainty_temperature: float = 0.0
-    """Of the distribution whose certainty it is; 0: that of sampling."""
+    """certainty_power: temperature of the distribution that is measured; 0: the sampling temperature."""
 
     def __post_init__(self) -> None:
-        for name in ("entropy_power", "certainty_power", "certainty_temperature"):
-            where = f"objective.divergence.weights.{name}"
-            require(getattr(self, name) >= 0, where, "must not be negative", getattr(self, name))
-        require(0 < self.keep <= 1, "objective.divergence.weights.keep", "must be in (0, 1]", self.keep)
-        rule = "must be at least 1, which the first step weighs, or 0"
+        require_not_negative(self, "entropy_power", "certainty_power", "certainty_temperature")
+        require(0 < self.keep <= 1, "keep", "must be in (0, 1]", self.keep)
         limited = self.step_limit == 0 or self.step_limit >= 1
-        require(limited, "objective.divergence.weights.step_limit", rule, self.step_limit)
-        rule = "must not be negative, and 0 without a step_limit"
+        require(limited, "step_limit", "must be at least 1, the weight of the first step, or 0", self.step_limit)
         known = self.step_length == 0 or (self.step_length > 0 and self.step_limit > 0)
-        require(known, "objective.divergence.weights.step_length", rule, self.step_length)
+        require(known, "step_length", "must not be negative, and 0 without a step_limit", self.step_length)
 
     @property
     def masks(self) -> bool:
@@ -62,10 +60,10 @@ class TermWeightsConfig:
 
     @property
     def needs_distance(self) -> bool:
-        """Whether the exact KL(policy || anchor) of every token has to be known before the first update."""
+        """Whether the exact KL(policy || anchor) of every token must be known before the first update."""
         return self.importance in ("soft_or", "confidently_wrong")
 
     @property
     def chosen(self) -> bool:
-        """Whether any differs from 1."""
+        """Whether any weight differs from 1."""
         return self != TermWeightsConfig()

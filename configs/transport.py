@@ -1,37 +1,25 @@
-"""Entropic optimal transport as settings."""
+"""Entropic optimal transport: the constants of wasserstein and batch_sinkhorn."""
 
 from dataclasses import dataclass
 
-from configs.checks import require
+from configs.checks import require_not_negative, require_positive
+
+BLOCK = 32
+"""Successive trained tokens of an answer whose rows batch_sinkhorn compares with each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransportConfig:
-    """Of wasserstein (arXiv:2602.01685), between tokens, and of batch_sinkhorn (arXiv:2402.17110), between rows."""
+    """Sinkhorn's algorithm: between tokens for wasserstein (WPR, arXiv:2602.01685), between the rows of a block for
+    batch_sinkhorn (SinKD, arXiv:2402.17110)."""
 
     epsilon: float = 0.01
-    """Of the kernel exp(-cost / epsilon): the larger, the more the plan is spread."""
+    """Entropic regularisation, of the kernel exp(-cost / epsilon): the larger, the more the plan is spread."""
     neighbours: int = 512
-    """wasserstein: mass moves between a token and so many others that are nearest to it; 0: nowhere."""
+    """wasserstein: number of nearest tokens to which the mass of a token can move; 0: none."""
     iterations: int = 10
-    """Sweeps over both marginals."""
+    """Sweeps of Sinkhorn over both marginals."""
 
     def __post_init__(self) -> None:
-        field_ = "objective.divergence.transport."
-        require(self.epsilon > 0, field_ + "epsilon", "must be positive", self.epsilon)
-        require(self.neighbours >= 0, field_ + "neighbours", "must not be negative", self.neighbours)
-        require(self.iterations > 0, field_ + "iterations", "must be positive", self.iterations)
-
-
-def check_potential(name: str, wiring: str, *, anchor: str, top: int, normalised: bool) -> None:
-    """Refuse what has no reading for `wasserstein`."""
-    if name != "wasserstein":
-        return
-    field_ = "objective.divergence."
-    rule = "must be 'joint' or 'vocabulary' for wasserstein, which compares whole distributions"
-    require(wiring in ("joint", "vocabulary"), field_ + "wiring", rule, wiring)
-    rule = "must be a reference: the distributions of the policy that gave the answers are not kept"
-    require(anchor != "old", field_ + "anchor", rule, anchor)
-    rule = "must be positive for wasserstein, whose costs are a matrix over these tokens at every position"
-    require(top > 0, field_ + "top", rule, top)
-    require(not normalised, field_ + "normalised", "must be false for wasserstein, which has no f", normalised)
+        require_positive(self, "epsilon", "iterations")
+        require_not_negative(self, "neighbours")

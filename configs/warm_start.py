@@ -1,37 +1,39 @@
-"""Warm start: supervised training of a small policy."""
+"""Warm start: supervised training of a small policy on a task's own solutions."""
 
 from dataclasses import dataclass
 
-from configs.checks import require
-from configs.supervised import check_supervised
-from configs.terms import DivergenceName
+from configs.checks import require, require_positive
+from configs.divergences import check_alpha, check_name, check_supervised
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStartConfig:
-    """Supervised training of a small policy on a task's own solutions, through the same learner."""
+    """`breadth warm-start`: a new Qwen2 policy, trained by the same learner."""
 
     steps: int = 700
+    """Optimizer steps."""
     batch: int = 256
+    """Solutions per step."""
     output: str = ""
     """Directory of the policy to write."""
-    divergence: DivergenceName = "forward_kl"
-    """D(policy || data) at every token of an answer, of which the data is certain; forward_kl: cross entropy."""
+    divergence: str = "forward_kl"
+    """D(policy || data) at every token of a solution, where the data gives the token probability 1. forward_kl is cross
+    entropy. Allowed: f-divergences with a finite f'(inf), see `objective.terms.NAME.name`."""
     alpha: float = 0.2
-    """The parameter of a family, as in `objective.divergence.alpha`."""
+    """Parameter of the divergence, as in `objective.terms.NAME.alpha`."""
     hidden_size: int = 96
+    """Width of the residual stream, D; an even multiple of `heads`."""
     layers: int = 3
+    """Number of transformer layers."""
     heads: int = 3
+    """Number of attention heads."""
     intermediate_size: int = 256
+    """Width of the feed-forward layers."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "hidden_size", "layers", "heads", "intermediate_size"):
-            require(getattr(self, name) > 0, f"warm_start.{name}", "must be positive", getattr(self, name))
-        check_supervised("warm_start.divergence", self.divergence, "warm_start.alpha", self.alpha)
-        require(0 < self.alpha < 1, "warm_start.alpha", "must be in (0, 1)", self.alpha)
-        require(
-            self.hidden_size % (2 * self.heads) == 0,
-            "warm_start.hidden_size",
-            "must be an even multiple of warm_start.heads",
-            self.hidden_size,
-        )
+        require_positive(self, "steps", "batch", "hidden_size", "layers", "heads", "intermediate_size")
+        check_name(self.divergence, "divergence")
+        check_alpha(self.divergence, self.alpha, "alpha")
+        check_supervised(self.divergence, self.alpha, "divergence")
+        even = self.hidden_size % (2 * self.heads) == 0
+        require(even, "hidden_size", f"must be an even multiple of heads ({self.heads})", self.hidden_size)

@@ -78,7 +78,7 @@ if [ -n "$RESUME" ]; then
   run breadth train --resume name="$NAME" runs="$SHARED/runs"
 else
   run breadth train method=dph_f scale=multinode lag=1 steps="$STEPS" "${settings[@]}" \
-    objective.divergence.coefficient.value=0.02 logbook.wandb=offline
+    objective.terms.divergence.coefficient.value=0.02 logbook.wandb=offline
 fi
 
 # The last step's checkpoint is always kept. Generators only, so the weights come from host memory.

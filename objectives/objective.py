@@ -1,7 +1,7 @@
-"""The loss of every part of a batch that `credit` has prepared: pure, a sum of shares.
+"""The loss of a batch, or of one microbatch of it, after `credit`: a pure function.
 
-Explored tokens get the policy gradient and the divergence terms on the policy's own answers; rehearsed tokens get the
-terms on stored reference answers, replayed tokens the negative log-likelihood, nothing else. N tokens, B trajectories.
+Explored tokens get the policy gradient and the terms with route explore, rehearsed tokens the terms with route
+rehearse, replayed tokens the negative log-likelihood. N tokens, B trajectories, M trained tokens of one route.
 """
 
 from collections.abc import Mapping
@@ -11,41 +11,34 @@ import torch
 from torch import Tensor
 
 from configs.objective import ObjectiveConfig
-from configs.terms import DivergenceConfig
+from configs.terms import TermConfig
 from objectives.advantage.critic import value_loss
 from objectives.coefficient.controllers import term_metric
 from objectives.coefficient.recap import REPLAY, replay_loss
 from objectives.diagnostics import TensorStats, sampler_mismatch, total, trajectory_stats
 from objectives.divergence.anchors import anchor_logps, reference_logps
-from objectives.divergence.estimators import (
-    answer_log_ratio,
-    answer_value,
-    own_answers_loss,
-    own_answers_value,
-    slope,
-    stored_answers_loss,
-)
 from objectives.divergence.token_weights import entropy_weights
-from objectives.divergence.wasserstein import drawn_value
+from objectives.divergence.wiring.rehearse import rehearsal_factor
+from objectives.divergence.wiring.term import TermTokens
+from objectives.divergence.wirings import wiring_of
 from objectives.policy_gradient.mismatch import mismatch_weights
 from objectives.policy_gradient.ratios import policy_gradient, ratio_of
-from objectives.reduce import answer_mean, reduction_weights, rehearsal_weight
+from objectives.reduce import answer_mean, reduction_weights
 from trajectories.batch import Batch
-from trajectories.trajectory import Route
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What the policy says of the tokens of a batch, read where its mask holds."""
+    """Log-probs, entropies and values of a batch under the current policy; read where the batch's mask holds."""
 
     logp: Tensor
     """float32 [N], nats, with gradient."""
     entropy: Tensor
     """float32 [N], nats; with gradient when the objective has an entropy bonus."""
     log_vocabulary: float
-    """log V: the largest entropy there is."""
+    """log V, the largest possible entropy, in nats."""
     exact: Mapping[str, Tensor] = field(default_factory=dict)
-    """float32 [N] for each term that reads whole distributions: its value, with gradient, or potential at the token."""
+    """float32 [N] per term that reads whole distributions: its value, with gradient, or its potential at the token."""
     values: Tensor | None = None
     """float32 [B, heads], with gradient, of a critic."""
 
@@ -53,163 +46,140 @@ class Scores:
 def loss(
     scores: Scores, batch: Batch, cfg: ObjectiveConfig, coefficients: Mapping[str, float]
 ) -> tuple[Tensor, TensorStats]:
-    """This part's share of the loss of the whole batch, and its metrics; `coefficients` by the names of the terms.
+    """Return the loss of one microbatch, normalised by the whole batch's totals, and its metrics.
 
-    Shares of the parts of a batch add up to its loss; a part without trained tokens has loss 0, with a gradient (of
-    zeros) to take.
+    The losses of all microbatches sum to the loss of the batch. A microbatch without trained tokens has loss 0 with a
+    zero gradient, so that every rank can call backward.
+
+    Args:
+        coefficients: weight of each divergence term by its name, and of the replay loss under `replay`.
     """
     assert scores.logp.shape == batch.tokens.shape, f"logp {tuple(scores.logp.shape)}: one per token"
-    value, stats = _explore(scores, batch, cfg, coefficients)
-    for name, term in cfg.terms.items():
-        if term.rehearses:
-            rehearsed, stats[term_metric("divergence", name)] = _rehearse(name, term, scores, batch, cfg)
-            value = value + coefficients[name] * rehearsed
+    # The tokens of a route are always selected first: log-probs that are missing on another route are NaN, and
+    # torch.where would carry NaN into the gradient.
+    explored = batch.on_route("explore")
+    logp_old = scores.logp[explored].detach() if batch.logp_old is None else batch.logp_old[explored]
+    # Denominator of the importance ratio.
+    denominator = batch.logp_sampler[explored] if cfg.old_policy == "sampler" else logp_old
+    terms = {name: _term_tokens(name, term, scores, batch, cfg, denominator) for name, term in cfg.terms.items()}
+    advantage = _advantage(scores, batch, cfg, coefficients, terms)
+    value, stats = _policy_loss(scores, batch, cfg, advantage, denominator, logp_old)
+    if cfg.advantage == "critic":
+        critic_loss, values, errors = value_loss(scores.values, batch, cfg.critic)
+        value = value + critic_loss
+        stats |= {"value": total(values), "value_loss": total(errors)}
+    for name, tokens in terms.items():
+        wiring = wiring_of(tokens.cfg)
+        if wiring.loss:
+            value = value + coefficients[name] * wiring.loss(tokens)
+        stats[term_metric(name, "value")] = total(wiring.values(tokens))
+        if tokens.cfg.weights.chosen:
+            stats[term_metric(name, "weight")] = total(tokens.weights)
+            stats[term_metric(name, "kept")] = total((tokens.weights > 0).float())
     if cfg.replays:
         replayed, surprise = replay_loss(scores.logp, batch)
         value, stats["replay_loss"] = value + coefficients[REPLAY] * replayed, total(surprise)
     return value, stats
 
 
-# A route's tokens are always indexed out first: log-probs that are unknown on the other route are NaN, and torch.where
-# would carry them into the gradient.
-
-
-def _explore(
-    scores: Scores, batch: Batch, cfg: ObjectiveConfig, coefficients: Mapping[str, float]
+def _policy_loss(
+    scores: Scores, batch: Batch, cfg: ObjectiveConfig, advantage: Tensor, denominator: Tensor, logp_old: Tensor
 ) -> tuple[Tensor, TensorStats]:
-    tokens = batch.on_route("explore")
-    logp, sampler, seq = scores.logp[tokens], batch.logp_sampler[tokens], batch.seq[tokens]
-    trainer = logp.detach() if batch.logp_old is None else batch.logp_old[tokens]
-    old = sampler if cfg.old_policy == "sampler" else trainer
-    advantage = _advantage(scores, batch, cfg, coefficients, old)
-    token_loss, clipped = policy_gradient(logp, old, advantage, seq, cfg)
-    gate, gate_stats = _gate(scores, batch, cfg, trainer, advantage)
-    weights = reduction_weights(batch, "explore", cfg.reduction, cfg.constant_length)[tokens]
-    policy_loss = value = (weights * gate * token_loss).sum()
-    stats = {
-        "policy_loss": total(policy_loss, weight=_share(batch, "explore", len(logp))),
+    """Return the policy-gradient loss minus the entropy bonus, and the metrics of the explored tokens."""
+    explored = batch.on_route("explore")
+    logp, sampler, seq = scores.logp[explored], batch.logp_sampler[explored], batch.seq[explored]
+    token_loss, clipped = policy_gradient(logp, denominator, advantage, seq, cfg)
+    gate, gate_stats = _gate(scores, batch, cfg, logp_old, advantage)
+    reduction = reduction_weights(batch, "explore", cfg.reduction, cfg.constant_length)[explored]
+    policy_loss = value = (reduction * gate * token_loss).sum()
+    if cfg.entropy_bonus:
+        value = value - cfg.entropy_bonus * (reduction * scores.entropy[explored]).sum()
+    # A sum already: under this weight the mean over microbatches is the loss of the batch.
+    weight = len(logp) / max(batch.totals["explore"].tokens, 1)
+    return value, {
+        "policy_loss": total(policy_loss, weight=weight),
         "clip_fraction": total(clipped.float()),
-        "ratio": total(ratio_of(logp, old)),
+        "ratio": total(ratio_of(logp, denominator)),
         "advantage_magnitude": total(advantage.abs()),
         **gate_stats,
-        **trajectory_stats(batch, tokens, old),
-        **sampler_mismatch(trainer, sampler),
+        **trajectory_stats(batch, explored, denominator),
+        **sampler_mismatch(logp_old, sampler),
     }
-    if cfg.advantage == "critic":
-        critic_loss, values, errors = value_loss(scores.values, batch, cfg.critic)
-        value = value + critic_loss
-        stats |= {"value": total(values), "value_loss": total(errors)}
-    if cfg.entropy_bonus:
-        value = value - cfg.entropy_bonus * (weights * scores.entropy[tokens]).sum()
-    for name, term in cfg.terms.items():
-        if not term.rehearses:
-            term_loss, stats[term_metric("divergence", name)] = _own_term(name, term, scores, batch, cfg, old)
-            value = value + coefficients[name] * term_loss
-            if term.weights.chosen:
-                weight = _weights(name, term, scores, batch)
-                stats[term_metric("divergence_weight", name)] = total(weight)
-                stats[term_metric("divergence_kept", name)] = total((weight > 0).float())
-    return value, stats
 
 
 def _advantage(
-    scores: Scores, batch: Batch, cfg: ObjectiveConfig, coefficients: Mapping[str, float], old: Tensor
+    scores: Scores,
+    batch: Batch,
+    cfg: ObjectiveConfig,
+    coefficients: Mapping[str, float],
+    terms: Mapping[str, TermTokens],
 ) -> Tensor:
-    """The credited advantage of the explored tokens, less what depends on the policy as it is now; detached."""
-    tokens = batch.on_route("explore")
-    assert batch.advantage is not None or not tokens.any(), "explored tokens need `credit` first"
-    advantage = scores.logp.new_zeros(int(tokens.sum())) if batch.advantage is None else batch.advantage[tokens]
+    """Return the advantage of the explored tokens [M], minus what depends on the current policy; detached."""
+    explored = batch.on_route("explore")
+    assert batch.advantage is not None or not explored.any(), "explored tokens need `credit` first"
+    advantage = scores.logp.new_zeros(int(explored.sum())) if batch.advantage is None else batch.advantage[explored]
     if cfg.gates.entropy_penalty:
-        entropy = answer_mean(scores.entropy[tokens].detach(), batch.seq[tokens])
+        entropy = answer_mean(scores.entropy[explored].detach(), batch.seq[explored])
         advantage = advantage - cfg.gates.entropy_penalty * entropy
-    for name, term in cfg.terms.items():
-        if term.wiring == "joint":
-            anchor = anchor_logps(name, term, batch, old, tokens)
-            own = scores.exact[name][tokens] if term.potential else slope(term, scores.logp[tokens], anchor)
-            advantage = advantage - coefficients[name] * _weights(name, term, scores, batch) * own.detach()
+    for name, tokens in terms.items():
+        wiring = wiring_of(tokens.cfg)
+        if wiring.current_penalty:
+            advantage = advantage - coefficients[name] * wiring.current_penalty(tokens)
     return advantage
 
 
-def _weights(name: str, term: DivergenceConfig, scores: Scores, batch: Batch) -> Tensor:
-    """Weights of a term on the explored tokens, by what `credit` decided and by the policy's entropy; detached."""
-    tokens = batch.on_route("explore")
+def _gate(
+    scores: Scores, batch: Batch, cfg: ObjectiveConfig, logp_old: Tensor, advantage: Tensor
+) -> tuple[Tensor, TensorStats]:
+    """Return the weights on the policy gradient of the explored tokens [M], detached, and their metrics."""
+    explored = batch.on_route("explore")
+    seq, logp = batch.seq[explored], scores.logp[explored].detach()
+    gate = torch.ones_like(logp) if batch.gate is None else batch.gate[explored].clone()
+    stats: TensorStats = {}
+    if cfg.gates.entropy_limit:
+        kept = answer_mean(scores.entropy[explored].detach(), seq) <= cfg.gates.entropy_limit
+        gate = gate * kept
+        stats["entropy_filtered"] = total((~kept).float())
+    if cfg.mismatch.active:
+        weight = mismatch_weights(logp_old, batch.logp_sampler[explored], logp, advantage, seq, cfg.mismatch)
+        gate = gate * weight
+        stats |= {"mismatch_weight": total(weight), "mismatch_rejected": total((weight == 0).float())}
+    if batch.gate is not None:
+        stats["conflict_tokens"] = total((batch.gate[explored] != 1).float())
+    return gate, stats
+
+
+def _term_tokens(
+    name: str, term: TermConfig, scores: Scores, batch: Batch, cfg: ObjectiveConfig, denominator: Tensor
+) -> TermTokens:
+    """Return the inputs of a divergence term: the trained tokens of its route in this microbatch."""
+    tokens = batch.on_route(term.route)
+    logp = scores.logp[tokens]
+    if term.rehearses:
+        # The vocabulary wiring compares distributions, so it needs no log-probs of the stored tokens.
+        anchor = logp.detach() if term.exact else reference_logps(batch, tokens)
+        denominator = anchor  # the reference sampled the stored answers
+    else:
+        anchor = anchor_logps(name, term, batch, denominator, tokens)
+    return TermTokens(
+        cfg=term,
+        logp=logp,
+        logp_old=denominator,
+        logp_anchor=anchor,
+        seq=batch.seq[tokens],
+        weights=_weights(name, term, scores, batch, tokens),
+        reduction=reduction_weights(batch, term.route, cfg.reduction_of(term), cfg.constant_length)[tokens],
+        trajectories=len(batch.route),
+        total_trajectories=batch.totals[term.route].trajectories,
+        factor=rehearsal_factor(batch, term) if term.rehearses else batch.term_factors.get(name, 1.0),
+        exact=scores.exact[name][tokens] if term.reads_distributions else None,
+    )
+
+
+def _weights(name: str, term: TermConfig, scores: Scores, batch: Batch, tokens: Tensor) -> Tensor:
+    """Return the weights of a term [M]: those from `credit`, times those of the current policy's entropy; detached."""
     weights = batch.term_weights[name][tokens] if name in batch.term_weights else torch.ones_like(scores.logp[tokens])
     if term.weights.entropy_power:
         entropy = scores.entropy[tokens]
         weights = weights * entropy_weights(entropy, scores.log_vocabulary, term.weights.entropy_power)
     return weights.detach()
-
-
-def _gate(
-    scores: Scores, batch: Batch, cfg: ObjectiveConfig, trainer: Tensor, advantage: Tensor
-) -> tuple[Tensor, TensorStats]:
-    """What the policy gradient of each explored token is multiplied by, detached."""
-    tokens = batch.on_route("explore")
-    seq, logp = batch.seq[tokens], scores.logp[tokens].detach()
-    gate = torch.ones_like(logp) if batch.gate is None else batch.gate[tokens].clone()
-    stats: TensorStats = {}
-    if cfg.gates.entropy_limit:
-        calm = answer_mean(scores.entropy[tokens].detach(), seq) <= cfg.gates.entropy_limit
-        gate = gate * calm
-        stats["entropy_filtered"] = total((~calm).float())
-    if cfg.mismatch.active:
-        weight = mismatch_weights(trainer, batch.logp_sampler[tokens], logp, advantage, seq, cfg.mismatch)
-        gate = gate * weight
-        stats |= {"mismatch_weight": total(weight), "mismatch_rejected": total((weight == 0).float())}
-    if batch.gate is not None:
-        stats["conflict_tokens"] = total((batch.gate[tokens] != 1).float())
-    return gate, stats
-
-
-def _own_term(
-    name: str, term: DivergenceConfig, scores: Scores, batch: Batch, cfg: ObjectiveConfig, old: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The share of a term on the policy's own answers, 0 unless it is wired into the loss, and its metric."""
-    tokens = batch.on_route("explore")
-    logp = scores.logp[tokens]
-    anchor = anchor_logps(name, term, batch, old, tokens)
-    weights = _weights(name, term, scores, batch)
-    if term.level == "sequence":
-        return _answer_term(term, logp, anchor, batch, weights)
-    if term.potential:
-        return logp.new_zeros(()), total(drawn_value(scores.exact[name][tokens], logp, anchor))
-    values = scores.exact[name][tokens] if term.exact else None
-    metric = total(own_answers_value(term, logp, anchor) if values is None else values)
-    if term.wiring in ("reward", "joint"):
-        return logp.new_zeros(()), metric
-    shares = reduction_weights(batch, "explore", cfg.reduction_of(term), cfg.constant_length)[tokens]
-    if values is None:
-        values = own_answers_loss(term, logp, anchor, old)
-    return (shares * weights * values).sum(), metric
-
-
-def _answer_term(
-    term: DivergenceConfig, logp: Tensor, anchor: Tensor, batch: Batch, weights: Tensor
-) -> tuple[Tensor, Tensor]:
-    """A term between whole answers: the mean of its value over the batch's answers, times the weight of the batch."""
-    seq = batch.seq[batch.on_route("explore")]
-    there = batch.trained_lengths("explore") > 0
-    values = answer_value(term, answer_log_ratio(logp, anchor, seq, len(batch.group))[there])
-    metric = total(values)
-    if term.wiring != "loss":
-        return logp.new_zeros(()), metric
-    first = weights[0] if len(weights) else weights.new_zeros(())
-    return first * values.sum() / max(batch.totals["explore"].trajectories, 1), metric
-
-
-def _rehearse(
-    name: str, term: DivergenceConfig, scores: Scores, batch: Batch, cfg: ObjectiveConfig
-) -> tuple[Tensor, Tensor]:
-    """The rehearsed share of a term, and its metric: the mean over tokens, whatever the reduction."""
-    tokens = batch.on_route("rehearse")
-    weights = reduction_weights(batch, "rehearse", cfg.reduction_of(term), cfg.constant_length)[tokens]
-    if term.exact:
-        token_loss = scores.exact[name][tokens]
-    else:
-        token_loss = stored_answers_loss(term, scores.logp[tokens], reference_logps(batch, tokens))
-    return rehearsal_weight(batch, term) * (weights * token_loss).sum(), total(token_loss)
-
-
-def _share(batch: Batch, route: Route, tokens: int) -> float:
-    """Weight under which the losses of parts, which are sums already, average to the loss of the whole."""
-    return tokens / max(batch.totals[route].tokens, 1)

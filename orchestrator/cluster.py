@@ -1,4 +1,4 @@
-"""Where the roles live: refuses what does not fit, then starts every role in process or over Ray."""
+"""Check that a run fits the cluster, and start its roles over Ray or in this process."""
 
 import asyncio
 import os
@@ -16,10 +16,11 @@ from actors.grader import PooledGrader
 from actors.learning.learner import FsdpLearner
 from actors.learning.policy import load_tokenizer
 from actors.local import LocalLearner, LocalReference
+from actors.ray_shells import LearnerShell, RoleShell
 from actors.reference import References
-from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference, RoleShell
+from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference
 from configs.config import Config
-from orchestrator.placement import Bundle, bundles, refuse_unless_it_fits, slots
+from orchestrator.placement import Reservation, bundles, require_capacity, reservations
 from orchestrator.references import policies
 
 ENVIRONMENT = {
@@ -28,18 +29,20 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "TORCH_COMPILE_DISABLE": "1",
 }
-"""Of every role on a CPU. One thread per process: two busy OpenMP threads on one core are many times slower."""
+"""Environment of every role on a CPU. One OpenMP thread per process, because two busy threads on one core are many
+times slower."""
 VLLM_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
+"""Environment of a vLLM generator besides."""
 
 
 @dataclass
 class Roles:
-    """The roles of one run, alive until `close`."""
+    """The roles that were started; they run until `close`."""
 
     generators: list[Generator] = field(default_factory=list)
     graders: list[Grader] = field(default_factory=list)
@@ -48,7 +51,7 @@ class Roles:
     group: PlacementGroup | None = None
 
     async def close(self) -> None:
-        """End every process this run started."""
+        """End the process of every role, and give back what they reserved."""
         roles = [*self.generators, *self.graders, self.learner, self.reference]
         await asyncio.gather(*(role.close() for role in roles if role is not None))
         if self.group is not None:
@@ -56,10 +59,10 @@ class Roles:
 
 
 def connect() -> None:
-    """Join the Ray cluster that RAY_ADDRESS names (a Ray job's does), or start one on this machine.
+    """Join the Ray cluster at RAY_ADDRESS, which Ray sets in a job, or start one on this machine.
 
-    Without the variable nothing is looked for: Ray remembers the last cluster of a machine even when it is dead, and
-    would wait for it.
+    Without the variable no running cluster is searched for: Ray would find the address of the machine's last cluster
+    and wait for it, even if it has ended.
     """
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -67,25 +70,30 @@ def connect() -> None:
         ray.init(address, include_dashboard=False, log_to_driver=False, configure_logging=False)
 
 
-def shared(cfg: Config, value: Any) -> Any:
-    """The value, stored once for all actors where they are Ray's."""
+def store_once(cfg: Config, value: Any) -> Any:
+    """Put a value for several actors into Ray's object store; without Ray, return it unchanged."""
     return ray.put(value) if cfg.placement.kind == "ray" else value
 
 
 async def start(cfg: Config, roles: Sequence[str], *, policy_path: str = "") -> Roles:
-    """Start the roles named ("generator", "grader", "learner", "reference") with `policy_path` (default: the config's).
+    """Start roles, and wait until all are ready.
 
-    Raises ValueError when the placement is impossible or the policy unusable, RuntimeError when a role does not come up
-    within `placement.start_timeout_s`.
+    Args:
+        roles: any of "generator", "grader", "learner", "reference".
+        policy_path: directory of the policy that generators and learner load; empty: `policy.path`.
+
+    Raises:
+        ValueError: the cluster is too small, or the policy cannot be used.
+        RuntimeError: a role is not ready within `placement.start_timeout_s`.
     """
     policy = policy_path or cfg.policy.path
     load_tokenizer(policy)
     if cfg.placement.kind == "in_process":
-        return await _in_process(cfg, roles, policy)
+        return await _start_in_process(cfg, roles, policy)
     connect()
-    wanted = bundles(cfg, roles)
-    refuse_unless_it_fits(wanted, ray.cluster_resources())
-    group = placement_group(slots(wanted), strategy="PACK")
+    wanted = reservations(cfg, roles)
+    require_capacity(wanted, ray.cluster_resources())
+    group = placement_group(bundles(wanted), strategy="PACK")
     started = Roles(group=group)
     try:
         try:
@@ -93,10 +101,10 @@ async def start(cfg: Config, roles: Sequence[str], *, policy_path: str = "") -> 
                 await _ready(group)
         except TimeoutError:
             raise RuntimeError(
-                f"placement: Ray did not reserve {slots(wanted)} within "
+                f"placement: Ray did not reserve {bundles(wanted)} within "
                 f"{cfg.placement.start_timeout_s:.0f} s; free now: {ray.available_resources()}"
             ) from None
-        await _start_remote(cfg, wanted, group, started, policy)
+        await _start_actors(cfg, wanted, group, started, policy)
     except BaseException:
         await started.close()
         raise
@@ -107,24 +115,24 @@ async def _ready(group: PlacementGroup) -> None:
     await group.ready()
 
 
-async def _start_remote(
-    cfg: Config, wanted: Sequence[Bundle], group: PlacementGroup, started: Roles, policy: str
+async def _start_actors(
+    cfg: Config, wanted: Sequence[Reservation], group: PlacementGroup, started: Roles, policy: str
 ) -> None:
-    """Start all actors at once; learner ranks then meet at an address of rank 0's node."""
-    bound = cfg.placement.start_timeout_s
+    """Start all actors at the same time; the learner ranks then form a process group at an address of rank 0's node."""
+    timeout_s = cfg.placement.start_timeout_s
     ranks: list[Handle] = []
     references: list[Handle] = []
-    for i, bundle in enumerate(wanted):
-        number = sum(other.role == bundle.role for other in wanted[:i])
-        actor = _actor(cfg, bundle, group, _role(cfg, bundle.role, policy, number))
-        name = f"{bundle.role} {number}"
-        if bundle.role == "generator":
+    for i, reservation in enumerate(wanted):
+        number = sum(other.role == reservation.role for other in wanted[:i])
+        actor = _create_actor(cfg, reservation, group, _constructor(cfg, reservation.role, policy, number))
+        name = f"{reservation.role} {number}"
+        if reservation.role == "generator":
             started.generators.append(RemoteGenerator(actor, name, cfg.placement.call_timeout_s))
-        elif bundle.role == "grader":
+        elif reservation.role == "grader":
             started.graders.append(RemoteGrader(actor, name, cfg.placement.call_timeout_s))
         else:
             handle = Handle(actor, name, cfg.placement.call_timeout_s)
-            (ranks if bundle.role == "learner" else references).append(handle)
+            (ranks if reservation.role == "learner" else references).append(handle)
     if references:
         started.reference = RemoteReference(references)
     if ranks:
@@ -136,14 +144,14 @@ async def _start_remote(
             checksum=cfg.generator.checksum,
         )
     others = [h for h in (*started.generators, *started.graders, *references) if isinstance(h, Handle)]
-    await asyncio.gather(*(handle.start(bound) for handle in (*ranks, *others)))
+    await asyncio.gather(*(handle.start(timeout_s) for handle in (*ranks, *others)))
     if ranks:
-        host, port = await ranks[0].wait(ranks[0].actor.address.remote(), "address", bound)
-        await asyncio.gather(*(rank.call("join", f"tcp://{host}:{port}", timeout_s=bound) for rank in ranks))
+        host, port = await ranks[0].wait(ranks[0].actor.address.remote(), "address", timeout_s)
+        await asyncio.gather(*(rank.call("join", f"tcp://{host}:{port}", timeout_s=timeout_s) for rank in ranks))
 
 
-def _role(cfg: Config, role: str, policy: str, number: int) -> tuple[str, str, dict[str, Any]]:
-    """Module, class and constructor arguments of one role."""
+def _constructor(cfg: Config, role: str, policy: str, number: int) -> tuple[str, str, dict[str, Any]]:
+    """Return the module, class and constructor arguments of the actor `number` of a role."""
     if role == "learner":
         ranks = {"rank": number, "ranks": cfg.placement.learners}
         return "actors.learning.learner", "FsdpLearner", learner_arguments(cfg, policy) | ranks
@@ -153,40 +161,42 @@ def _role(cfg: Config, role: str, policy: str, number: int) -> tuple[str, str, d
         return "actors.generation.transformers_engine", "TransformersGenerator", generator_arguments(cfg, policy)
     if role == "reference":
         return "actors.reference", "References", reference_arguments(cfg)
-    return "actors.grader", "PooledGrader", _grader(cfg)
+    return "actors.grader", "PooledGrader", grader_arguments(cfg)
 
 
-def _actor(cfg: Config, bundle: Bundle, group: PlacementGroup, role: tuple[str, str, dict[str, Any]]) -> Any:
-    environment = {} if bundle.gpus else dict(ENVIRONMENT)
-    if bundle.role == "generator" and cfg.generator.engine == "vllm":
+def _create_actor(
+    cfg: Config, reservation: Reservation, group: PlacementGroup, constructor: tuple[str, str, dict[str, Any]]
+) -> Any:
+    environment = {} if reservation.gpus else dict(ENVIRONMENT)
+    if reservation.role == "generator" and cfg.generator.engine == "vllm":
         environment |= VLLM_ENVIRONMENT
-    options = ray.remote(RoleShell).options(
-        num_cpus=bundle.cpus,
-        num_gpus=bundle.gpus,
+    options = ray.remote(LearnerShell if reservation.role == "learner" else RoleShell).options(
+        num_cpus=reservation.cpus,
+        num_gpus=reservation.gpus,
         max_concurrency=16,
         runtime_env={"env_vars": environment},
-        scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle.slot),
+        scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=reservation.bundle),
     )
-    return options.remote(*role)
+    return options.remote(*constructor)
 
 
-async def _in_process(cfg: Config, roles: Sequence[str], policy: str) -> Roles:
+async def _start_in_process(cfg: Config, roles: Sequence[str], policy: str) -> Roles:
     started = Roles()
     try:
-        _build_here(cfg, roles, policy, started)
+        _build_in_process(cfg, roles, policy, started)
     except BaseException:
         await started.close()
         raise
     return started
 
 
-def _build_here(cfg: Config, roles: Sequence[str], policy: str, started: Roles) -> None:
+def _build_in_process(cfg: Config, roles: Sequence[str], policy: str, started: Roles) -> None:
     if "generator" in roles:
         started.generators = [
             TransformersGenerator(**generator_arguments(cfg, policy)) for _ in range(cfg.placement.generators)
         ]
     if "grader" in roles:
-        started.graders = [PooledGrader(**_grader(cfg)) for _ in range(cfg.placement.graders)]
+        started.graders = [PooledGrader(**grader_arguments(cfg)) for _ in range(cfg.placement.graders)]
     if "reference" in roles:
         started.reference = LocalReference(References(**reference_arguments(cfg)))
     if "learner" in roles:
@@ -196,6 +206,7 @@ def _build_here(cfg: Config, roles: Sequence[str], policy: str, started: Roles) 
 
 
 def generator_arguments(cfg: Config, policy: str) -> dict[str, Any]:
+    """Return the constructor arguments of a Generator that loads the directory `policy`."""
     return {
         "policy_path": policy,
         "config": cfg.generator,
@@ -206,11 +217,13 @@ def generator_arguments(cfg: Config, policy: str) -> dict[str, Any]:
     }
 
 
-def _grader(cfg: Config) -> dict[str, Any]:
+def grader_arguments(cfg: Config) -> dict[str, Any]:
+    """Return the constructor arguments of a Grader."""
     return asdict(cfg.grader) | {"require": cfg.sandbox.require}
 
 
 def reference_arguments(cfg: Config) -> dict[str, Any]:
+    """Return the constructor arguments of a Reference."""
     return {
         "policies": policies(cfg),
         "config": cfg.learner,
@@ -221,6 +234,7 @@ def reference_arguments(cfg: Config) -> dict[str, Any]:
 
 
 def learner_arguments(cfg: Config, policy: str) -> dict[str, Any]:
+    """Return the constructor arguments of a Learner that loads the directory `policy`, without its rank."""
     return {
         "policy_path": policy,
         "config": cfg.learner,

@@ -1,4 +1,8 @@
-"""Placement: what every actor reserves, and the refusal of what does not fit the cluster."""
+"""Placement: compute what every actor reserves, and refuse a run that does not fit the cluster.
+
+One actor makes one Reservation. A bundle, as Ray calls it, is the part of the placement group that lies on one node; it
+holds one reservation, or, if roles are colocated, those of the actors that share a GPU.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +12,7 @@ from configs.config import Config
 
 
 def needed_roles(cfg: Config) -> list[str]:
-    """The roles a training run starts."""
+    """Return the roles a training run starts."""
     reference = bool(cfg.objective.anchors or cfg.objective.hidden_anchors) or (
         cfg.monitor.every > 0 and cfg.monitor.kl_to_base
     )
@@ -16,18 +20,21 @@ def needed_roles(cfg: Config) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundle:
-    """What one Ray actor reserves."""
+class Reservation:
+    """CPUs and GPUs that one actor reserves.
+
+    Example: Reservation(role="generator", cpus=1.0, gpus=0.5, bundle=0)
+    """
 
     role: str
     cpus: float
     gpus: float
-    slot: int
-    """Actors with one slot share it: colocated, the i-th of each role on a GPU share the i-th GPU."""
+    bundle: int
+    """Index of the placement group's bundle. Colocated, the i-th actor of each role on a GPU has the i-th bundle."""
 
 
-def bundles(cfg: Config, roles: Sequence[str]) -> list[Bundle]:
-    """The reservations of a run that uses `roles`, in the order the actors are started."""
+def reservations(cfg: Config, roles: Sequence[str]) -> list[Reservation]:
+    """Return the reservations of a run that uses `roles`, in the order in which the actors are started."""
     place = cfg.placement
     counts = {
         "learner": place.learners,
@@ -36,43 +43,47 @@ def bundles(cfg: Config, roles: Sequence[str]) -> list[Bundle]:
         "grader": place.graders,
     }
     on_gpu = [role for role in counts if role in roles and role != "grader" and place.device == "gpu"]
-    found: list[Bundle] = []
+    found: list[Reservation] = []
     for role in (role for role in counts if role in roles):
         for number in range(counts[role]):
-            shares = place.mode == "colocated" and role in on_gpu
+            colocated = place.mode == "colocated" and role in on_gpu
             gpus = 0.0 if role not in on_gpu else 1.0
-            if shares:  # in whole ten-thousandths, which is what Ray counts in
+            if colocated:  # rounded down to 1/10,000 of a GPU, the unit in which Ray counts
                 gpus = math.floor(1e4 / sum(number < counts[other] for other in on_gpu)) / 1e4
             elif role == "generator":
                 gpus *= place.tensor_parallel
-            slot = number if shares else max([bundle.slot for bundle in found], default=-1) + 1
-            found.append(Bundle(role=role, cpus=getattr(place, f"cpus_per_{role}"), gpus=gpus, slot=slot))
+            bundle = number if colocated else max([other.bundle for other in found], default=-1) + 1
+            found.append(Reservation(role=role, cpus=getattr(place, f"cpus_per_{role}"), gpus=gpus, bundle=bundle))
     return found
 
 
-def refuse_unless_it_fits(wanted: Sequence[Bundle], available: dict[str, float]) -> None:
-    """Raise ValueError with the arithmetic when the cluster cannot hold the reservations."""
+def require_capacity(wanted: Sequence[Reservation], available: dict[str, float]) -> None:
+    """Raise ValueError, with the arithmetic, if the reservations exceed the cluster's resources.
+
+    Args:
+        available: amounts of the resources "CPU" and "GPU" in the whole cluster.
+    """
     for resource, attribute in (("CPU", "cpus"), ("GPU", "gpus")):
-        need = sum(getattr(bundle, attribute) for bundle in wanted)
+        need = sum(getattr(reservation, attribute) for reservation in wanted)
         have = available.get(resource, 0.0)
         if need > have + 1e-9:
-            counted = {role: [getattr(b, attribute) for b in wanted if b.role == role] for role in _roles(wanted)}
-            terms = [f"{len(v)} {role} x {v[0]:g}" for role, v in counted.items() if v[0]]
+            amounts = {role: [getattr(r, attribute) for r in wanted if r.role == role] for role in _roles(wanted)}
+            terms = [f"{len(v)} {role} x {v[0]:g}" for role, v in amounts.items() if v[0]]
             raise ValueError(
                 f"placement: must fit the cluster, got {' + '.join(terms)} = {need:g} {resource} where Ray has {have:g}"
             )
 
 
-def _roles(wanted: Sequence[Bundle]) -> list[str]:
-    return list(dict.fromkeys(bundle.role for bundle in wanted))
+def _roles(wanted: Sequence[Reservation]) -> list[str]:
+    return list(dict.fromkeys(reservation.role for reservation in wanted))
 
 
-def slots(wanted: Sequence[Bundle]) -> list[dict[str, float]]:
-    """What each slot of the placement group reserves: the sum over the actors that share it."""
-    slots = []
-    for slot in sorted({bundle.slot for bundle in wanted}):
-        mine = [bundle for bundle in wanted if bundle.slot == slot]
-        # Ray refuses an empty reservation; a sliver of a core stands for "none".
-        resources = {"CPU": sum(b.cpus for b in mine) or 0.001, "GPU": float(math.ceil(sum(b.gpus for b in mine)))}
-        slots.append({name: amount for name, amount in resources.items() if amount})
-    return slots
+def bundles(wanted: Sequence[Reservation]) -> list[dict[str, float]]:
+    """Return the resources of each bundle of the placement group: the sums over the reservations in it."""
+    found = []
+    for bundle in sorted({reservation.bundle for reservation in wanted}):
+        members = [reservation for reservation in wanted if reservation.bundle == bundle]
+        # Ray refuses an empty bundle, so one without resources reserves 1/1000 of a CPU.
+        cpus, gpus = sum(r.cpus for r in members) or 0.001, float(math.ceil(sum(r.gpus for r in members)))
+        found.append({name: amount for name, amount in {"CPU": cpus, "GPU": gpus}.items() if amount})
+    return found

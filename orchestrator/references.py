@@ -1,4 +1,4 @@
-"""Which references a run has, what it asks of them, and when they follow the policy."""
+"""The references of a run: which policies they are, how they score a batch, and when they follow the policy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,11 +11,16 @@ from objectives.divergence.reweighted_reference import reference_power
 from trajectories.batch import Batch
 
 MAIN = "reference"
+"""Name of the reference policy of `reference_path`."""
 SMOOTHING = 0.9
+"""Decay per step of the moving average of the KL to a reference."""
 
 
 def policies(cfg: Config) -> dict[str, dict[str, float]]:
-    """Every reference by name, as directories and weights."""
+    """Return the weight of each policy directory in the average that makes each reference, by the reference's name.
+
+    Example: {"reference": {"/models/base": 1.0}, "soup": {"/models/a": 0.5, "/models/b": 0.5}}
+    """
     found = {MAIN: {cfg.reference_path or cfg.policy.path: 1.0}}
     for name, reference in cfg.references.items():
         found[name] = dict(reference.soup) or {reference.path or cfg.policy.path: 1.0}
@@ -23,7 +28,7 @@ def policies(cfg: Config) -> dict[str, dict[str, float]]:
 
 
 def columns(objective: ObjectiveConfig) -> list[Column]:
-    """What the divergence terms need of their anchors besides log-probs and hidden states."""
+    """List the values [N] that divergence terms need from their anchors besides log-probs and hidden states."""
     found = []
     for name, term in objective.terms.items():
         if term.reweights:
@@ -38,13 +43,17 @@ def columns(objective: ObjectiveConfig) -> list[Column]:
 
 @dataclass
 class Anchors:
-    """The references the objective compares the policy with."""
+    """Scores batches with the references that are anchors of divergence terms."""
 
     role: Reference
     objective: ObjectiveConfig
 
     async def score(self, batch: Batch) -> Batch:
-        """The batch with all the objective needs of them; `batch` is whole, as what it earned decides on some of it."""
+        """Return the batch with the anchors' log-probs, final hidden states and columns.
+
+        Args:
+            batch: the whole batch, because the reward-reweighted reference depends on the rewards of whole groups.
+        """
         terms = self.objective.terms
         power = {name: reference_power(batch, term) for name, term in terms.items() if term.reweights}
         return await self.role.score(
@@ -52,28 +61,35 @@ class Anchors:
         )
 
 
-class Unscored:
-    """Stands in where nobody has to score a batch."""
+class NoScoring:
+    """Takes the place of a role that scores batches when no score is needed."""
 
     async def score(self, batch: Batch) -> Batch:
+        """Return the batch unchanged."""
         return batch
 
 
-class Moves:
-    """Says after each step which references are to be moved, and how far. Its state is `drift`."""
+class ReferenceSchedule:
+    """Decides after each step which references are updated towards the policy. Its state is `drift`."""
 
     def __init__(self, references: Mapping[str, ReferenceConfig], drift: Mapping[str, float]) -> None:
         self.references = {name: reference for name, reference in references.items() if reference.moves}
         self.drift = {name: drift.get(name, 0.0) for name in self.references}
-        """Smoothed KL per token to each reference since it last moved, in nats."""
+        """Smoothed KL per token to each reference since its last update, in nats."""
 
     def after(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Name and share of every reference whose turn it is after `step`."""
-        shares = {}
+        """Return the references to update after `step`, with their mixing weights in (0, 1].
+
+        reference <- mixing weight * policy + (1 - mixing weight) * reference
+
+        Args:
+            metrics: the step's metrics; `kl_NAME` is the mean KL per token to the reference NAME, in nats.
+        """
+        mixing_weights = {}
         for name, reference in self.references.items():
             self.drift[name] += (1 - SMOOTHING) * (metrics.get(f"kl_{name}", self.drift[name]) - self.drift[name])
             drifted = reference.update == "kl" and self.drift[name] > reference.threshold
             if drifted or (reference.update == "periodic" and step % reference.every == 0):
-                shares[name] = reference.share
+                mixing_weights[name] = reference.mixing_weight
                 self.drift[name] = 0.0
-        return shares
+        return mixing_weights

@@ -1,4 +1,4 @@
-"""Start a run: check its settings, start its roles, train to the end, end every process."""
+"""Start a run: check its settings, start its roles, train until it stops, and end every process."""
 
 import asyncio
 import contextlib
@@ -13,35 +13,40 @@ from orchestrator.placement import needed_roles
 from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import prove
 from orchestrator.rollout.rollouts import Rollouts
-from orchestrator.stored.answers import load_stored
+from orchestrator.stored.answers import load_stored, presample_missing, starts_as_reference
 from orchestrator.train import Run, train
 from rewards.registry import check as check_verifier
 from tasks.registry import build
+from tasks.source import Source
 
 
-async def run_training(cfg: Config, *, resume: bool, say: Callable[[str], None]) -> Path:
-    """Train one run from start (or its last checkpoint) to end, and return its directory.
+async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None]) -> Path:
+    """Train one run to its end, from the start or from its last checkpoint, and return its directory.
 
-    Raises ValueError on bad settings before anything is started. On SIGINT or SIGTERM the run stops between two steps,
-    with a checkpoint; a second signal ends it at once.
+    On SIGINT or SIGTERM the run stops between two steps, with a checkpoint; a second signal ends it at once.
+
+    Args:
+        log: called with each line for the user.
+
+    Raises:
+        ValueError: a setting or the data is wrong; mostly raised before any role is started.
     """
     run_dir = Path(cfg.runs) / cfg.name
-    source = build(cfg.task, cfg.seed)
-    check_verifier(source.prompt(0).verifier)
-    if cfg.monitor.every:
-        source.heldout(cfg.task.heldout_prompts)
-    resumed = checkpoint.find(run_dir, say) if resume else None
+    source = _checked_source(cfg)
+    resumed = checkpoint.find(run_dir, log) if resume else None
     if not resume and (run_dir / "metrics.jsonl").exists():
         raise ValueError(
             f"name: must be new (or pass --resume to continue), got {cfg.name!r}, which exists in {cfg.runs}"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "config.yaml").write_text(to_yaml(cfg))
-    stored = await load_stored(cfg, run_dir, say)
+    stored = load_stored(cfg, run_dir)
+    if not starts_as_reference(cfg):
+        stored = await presample_missing(cfg, run_dir, stored, log)
     roles = await cluster.start(cfg, needed_roles(cfg))
     try:
         assert roles.learner is not None
-        await prove(roles.graders, source, say)
+        await prove(roles.graders, source, log)
         if resumed is not None:
             await roles.learner.load(str(resumed.path))
             if (resumed.path / "references").is_dir():
@@ -49,6 +54,8 @@ async def run_training(cfg: Config, *, resume: bool, say: Callable[[str], None])
                 await roles.reference.load(str(resumed.path))
         await roles.learner.connect(roles.generators)
         async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
+            # Before the first publish the generators serve the starting policy, which is the reference here.
+            stored = await presample_missing(cfg, run_dir, stored, log, rollouts)
             run = Run(
                 cfg,
                 run_dir,
@@ -60,7 +67,7 @@ async def run_training(cfg: Config, *, resume: bool, say: Callable[[str], None])
                 resumed=resumed,
             )
             try:
-                await to_the_end(run)
+                await train_until_stopped(run)
             finally:
                 run.logbook.close()
     finally:
@@ -68,18 +75,28 @@ async def run_training(cfg: Config, *, resume: bool, say: Callable[[str], None])
     return run_dir
 
 
-async def to_the_end(run: Run) -> None:
-    """Train until the last step, a stop rule or a signal; leave a checkpoint of the last whole step."""
+def _checked_source(cfg: Config) -> Source:
+    """Build the task, and check its verifier and its held-out prompts before anything is started."""
+    source = build(cfg.task, cfg.seed)
+    check_verifier(source.prompt(0).verifier)
+    if cfg.monitor.every:
+        source.heldout(cfg.task.heldout_prompts)
+    return source
+
+
+async def train_until_stopped(run: Run) -> None:
+    """Measure the start of a new run, train until the last step, a stop rule or a signal, and write a checkpoint."""
     loop = asyncio.get_running_loop()
 
     def on_signal(received: signal.Signals) -> None:
-        loop.remove_signal_handler(received)  # the next one ends the process
+        loop.remove_signal_handler(received)  # the next signal ends the process
         run.logbook.alert("signal", f"{received.name}: stopping after this step, with a checkpoint")
         run.stop(received.name)
 
     for received in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(received, on_signal, received)
     try:
+        await run.graders.start()
         if run.step == 0 and run.cfg.monitor.every:
             await run.measure()
         with contextlib.suppress(Stopped):

@@ -1,9 +1,8 @@
-"""The main loop, and Run: what the loop owns."""
+"""The training loop, and Run: the state and the roles it works on."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,9 +10,7 @@ from actors.contracts import Learner
 from configs.config import Config
 from objectives.advantage.critic import value_metrics
 from objectives.coefficient.controllers import (
-    ObjectiveState,
     advance,
-    initial_state,
     term_metric,
     with_recap,
     with_rewards,
@@ -22,16 +19,17 @@ from objectives.coefficient.recap import replay_metrics
 from objectives.credit import credit
 from objectives.diagnostics import Stats, means
 from orchestrator import checkpoint, cluster
-from orchestrator.references import Anchors, Moves, Unscored
+from orchestrator.references import Anchors, NoScoring, ReferenceSchedule
 from orchestrator.rollout.collector import Collector
 from orchestrator.rollout.encoding import encoder
 from orchestrator.rollout.grading import GraderWatch
 from orchestrator.rollout.rollouts import Rollouts
+from orchestrator.state import Best, RunState
 from orchestrator.stored.answers import StoredAnswers
 from orchestrator.watch.group_metrics import group_metrics
 from orchestrator.watch.logbook import Logbook
 from orchestrator.watch.monitor import HeldOut, Monitor
-from orchestrator.watch.passk import stopped_by
+from orchestrator.watch.passk import fired_rule
 from orchestrator.watch.timing import Clock
 from tasks.source import Source
 from trajectories.batch import Batch, pack
@@ -39,25 +37,34 @@ from trajectories.trajectory import Group
 
 
 async def train(run: "Run") -> None:
-    """One turn is one optimizer step; cfg.lag is how many steps rollouts may run ahead (0: fully on-policy)."""
-    await run.publish()  # generators start from the learner's weights
-    async with run.collector as collected:  # prompt -> generate -> grade, in the background
+    """Train until the last step or a stop request. One iteration is one optimizer step.
+
+    Rollouts run at most `cfg.lag` steps ahead of the learner; 0 is fully on-policy.
+    """
+    await run.publish()  # the generators load the learner's weights
+    async with run.collector as collector:  # generates and grades in the background
         while run.continues():
-            groups = await collected.take(run.cfg.groups_per_step)  # the only wait for generation; FIFO by prompt
-            batch = pack(groups, run.stored.at(run.step))  # aligned tensors, with routes
-            batch = await run.reference.score(batch)  # logp_reference (nothing if unused)
-            batch = await run.old.score(batch)  # logp_old (nothing unless asked for)
-            batch = credit(batch, run.cfg.objective, run.state)  # advantages: pure tensor maths
-            stats = await run.learner.update(batch, run.state.coefficients)  # loss, backward, optimizer
-            run.advance(batch, stats)  # step, controllers
-            await run.publish()  # learner -> generators; version = step
-            collected.release(groups)  # slots open only now: nothing is born stale
-            await run.record(groups, collected.stats())
-            await run.due()  # evaluate, checkpoint
+            groups = await collector.take(run.cfg.groups_per_step)  # the only wait for generation; FIFO by prompt
+            batch = pack(groups, run.stored.at(run.step))  # explored, rehearsed and replayed trajectories
+            batch = await run.anchors.score(batch)  # logp_reference and other anchors, if a term needs them
+            batch = await run.old_policy.score(batch)  # logp_old and value_old, if needed before the update
+            batch = credit(batch, run.cfg.objective, run.objective_state)  # advantages, token gates, term weights
+            stats = await run.learner.update(batch, run.objective_state.coefficients)  # loss, backward, optimizer
+            run.advance(batch, stats)  # step count, controllers
+            await run.publish()  # the generators load the new weights; version = step
+            collector.release(groups)  # new prompts are admitted only now, so no rollout starts on old weights
+            await run.record(groups, collector.stats())  # metrics, sampled trajectories
+            await run.due()  # reference updates, measurements, checkpoints
 
 
 class Run:
-    """Everything one training run owns while it trains."""
+    """State, roles and outputs of one training run.
+
+    Args:
+        roles: started, with the checkpoint loaded and the generators connected to the learner.
+        resume: whether the run directory holds an earlier part of this run.
+        resumed: the checkpoint to continue from; None starts at step 0.
+    """
 
     def __init__(
         self,
@@ -74,26 +81,23 @@ class Run:
         assert roles.learner is not None
         self.cfg, self.run_dir, self.stored = cfg, run_dir, stored
         self.learner: Learner = roles.learner
-        self.reference: Anchors | Unscored = Unscored()
-        self.old: Learner | Unscored = roles.learner if cfg.scores_first else Unscored()
-        self.references = roles.reference
+        self.anchors: Anchors | NoScoring = NoScoring()
+        self.old_policy: Learner | NoScoring = roles.learner if cfg.scores_first else NoScoring()
+        self.reference_role = roles.reference
         if cfg.objective.anchors or cfg.objective.hidden_anchors:
             assert roles.reference is not None
-            self.reference = Anchors(roles.reference, cfg.objective)
-        state = resumed.state if resumed else {}
-        self.moves = Moves(cfg.references if cfg.objective.anchors else {}, state.get("drift", {}))
-        self.step: int = state.get("step", 0)
-        self.state = ObjectiveState.restored(state["objective"]) if resumed else initial_state(cfg.objective, cfg.steps)
-        self.best: dict[str, Any] = state.get("best", {})
+            self.anchors = Anchors(roles.reference, cfg.objective)
+        state = resumed.state if resumed else RunState.initial(cfg)
+        self.step, self.objective_state, self.best = state.step, state.objective, state.best
+        self.reference_schedule = ReferenceSchedule(cfg.references if cfg.objective.anchors else {}, state.drift)
         self.stop_reason = ""
         encode = encoder(cfg.policy)
-        first = cfg.rehearsal.prompts if cfg.objective.rehearses and cfg.rehearsal.explore == "fresh" else 0
         self.collector = Collector(
             cfg,
             source,
             encode,
             rollouts,
-            position=state.get("position", first),
+            position=state.position,
             groups_left=(cfg.steps - self.step) * cfg.groups_per_step,
             excluded=self.stored.rehearsed if cfg.rehearsal.explore == "unmastered" else frozenset(),
         )
@@ -104,40 +108,43 @@ class Run:
             run_name=cfg.name,
             settings=asdict(cfg),
             total_steps=cfg.steps,
-            wandb_id=state.get("wandb_id"),
+            wandb_id=state.wandb_id,
             resume_step=self.step if resume else None,
         )
         self.graders = GraderWatch(roles.graders, self.logbook.alert)
-        self.saved = self.step if resumed else -1
-        self._values: dict[str, float] = {}
+        self.saved_step = self.step if resumed else -1
+        self._metrics: dict[str, float] = {}
         self.clock = Clock()
         self.clock.watch(self.collector, "take", "wait_generation")
         self.clock.watch(self.learner, "update", "update")
-        self.clock.watch(self.reference, "score", "reference")
-        self.clock.watch(self.old, "score", "score")
+        self.clock.watch(self.anchors, "score", "reference")
+        self.clock.watch(self.old_policy, "score", "score")
         self.clock.watch(self, "publish", "publish")
         self.clock.watch(self, "due", "due")
 
     def continues(self) -> bool:
+        """Return whether there is another step to do."""
         return self.step < self.cfg.steps and not self.stop_reason
 
     def stop(self, reason: str) -> None:
-        """End after the step in progress, or at once if the loop waits for generation."""
+        """Stop the loop after the step in progress, or at once if it waits for generation."""
         self.stop_reason = self.stop_reason or reason
         self.collector.stop()
 
     async def publish(self) -> None:
-        """Every generator serves the learner's weights under version `step` when this returns."""
+        """Load the learner's weights into every generator as version `step`."""
         await self.learner.publish(self.step)
 
     def advance(self, batch: Batch, stats: Stats) -> None:
-        """Count the step and let the controllers see its reduced numbers."""
+        """Count the step, and advance the coefficient controllers by its metrics."""
         staleness = self.step - batch.version[batch.version >= 0]
-        coefficients = {term_metric("coefficient", name): value for name, value in self.state.coefficients.items()}
-        self._values = (
+        coefficients = {
+            term_metric(name, "coefficient"): value for name, value in self.objective_state.coefficients.items()
+        }
+        self._metrics = (
             means(stats)
             | value_metrics(batch)
-            | replay_metrics(batch, self.state.recap, self.cfg.objective)
+            | replay_metrics(batch, self.objective_state.recap, self.cfg.objective)
             | coefficients
             | {
                 "staleness": float(staleness.double().mean()),
@@ -145,71 +152,76 @@ class Run:
             }
         )
         self.step += 1
-        self.state = advance(
-            with_rewards(self.state, self.cfg.objective, batch),
+        self.objective_state = advance(
+            with_rewards(self.objective_state, self.cfg.objective, batch),
             self.cfg.objective,
-            self._values,
+            self._metrics,
             trajectories=batch.totals["explore"].trajectories,
             step=self.step,
             steps=self.cfg.steps,
         )
-        self.state = with_recap(self.state, self.cfg.objective, batch, self._values)
+        self.objective_state = with_recap(self.objective_state, self.cfg.objective, batch, self._metrics)
 
     async def record(self, groups: Sequence[Group], collected: dict[str, float]) -> None:
-        """Write the step's metrics, and sampled trajectories when their turn has come."""
-        graded = await self.graders.look()
+        """Write the step's metrics, and a few trajectories every `logbook.trajectories_every` steps."""
+        graded = await self.graders.collect()
         seconds = self.clock.lap()
-        rewarded = group_metrics(groups, by_part=self.cfg.task.name == "mixture")
-        values = self._values | rewarded | collected | graded | seconds
-        # What the step before was due for (measuring, checkpointing) lies within this lap and is not the step's work.
+        rewarded = group_metrics(groups, by_domain=self.cfg.task.name == "mixture")
+        values = self._metrics | rewarded | collected | graded | seconds
+        # This lap includes the previous step's `due` (measurements, checkpoints), which is not work of this step.
         values["tokens_per_second"] = values["tokens"] / (seconds["seconds/step"] - seconds.get("seconds/due", 0.0))
         self.logbook.write(self.step, values)
-        self.logbook.trajectories(self.step, groups)
+        self.logbook.trajectories(self.step, groups, self.collector.take_dropped_ungraded())
 
     async def due(self) -> None:
-        """Move references, measure and checkpoint when their turn has come; apply the stop rules."""
-        for name, share in self.moves.after(self.step, self._values).items():
-            assert self.references is not None
-            await self.learner.lead(self.references, name, share)
+        """Update references, measure, apply the stop rules and write a checkpoint, each at its interval."""
+        for name, mixing_weight in self.reference_schedule.after(self.step, self._metrics).items():
+            assert self.reference_role is not None
+            await self.learner.update_reference(self.reference_role, name, mixing_weight)
         last = self.step >= self.cfg.steps
         if self.cfg.monitor.every and (self.step % self.cfg.monitor.every == 0 or last):
             await self.measure()
         every = self.cfg.checkpoint.every
-        if last or (every and self.step % every == 0) or self.best.get("step") == self.step:
+        is_best = self.best is not None and self.best.step == self.step
+        if last or (every and self.step % every == 0) or is_best:
             await self.checkpoint()
 
     async def measure(self) -> None:
+        """Measure the held-out prompts, apply the stop rules, and note the best measurement."""
         summary, measurement = await self.monitor.measure(self.step)
         self.logbook.measurement(self.step, summary, measurement)
+        self.logbook.trajectories(self.step, (), self.monitor.ungraded)
         values = {name: interval.value for name, interval in summary.items()}
-        reason = stopped_by(self.cfg.monitor.stop_if, values)
+        reason = fired_rule(self.cfg.monitor.stop_if, values)
         if reason:
             self.logbook.alert("stop_if", reason)
             self.stop(reason)
-        best = values.get(self.cfg.checkpoint.best_metric)
-        if self.step and best is not None and best > self.best.get("value", -np.inf):
-            self.best = {"step": self.step, "value": best}
+        value = values.get(self.cfg.checkpoint.best_metric)
+        if self.step and value is not None and value > (self.best.value if self.best else -np.inf):
+            self.best = Best(step=self.step, value=value)
 
     async def checkpoint(self) -> None:
-        """Write policy, optimizer and everything the run continues from. Seeds come from positions, so there is no
-        random state to keep."""
-        if self.saved == self.step:
+        """Write a checkpoint of this step, unless there is one, and remove old ones."""
+        if self.saved_step == self.step:
             return
         root = self.run_dir / "checkpoints"
-        state = {
-            "step": self.step,
-            "position": self.collector.window.resume_position,
-            "objective": asdict(self.state),
-            "drift": self.moves.drift,
-            "wandb_id": self.logbook.wandb_id,
-            "best": self.best,
-        }
-        await checkpoint.write(root, self.step, self._save, state)
-        self.saved = self.step
-        checkpoint.prune(root, self.cfg.checkpoint.keep_last, self.best.get("step"))
+        await checkpoint.write(root, self.run_state(), self._save_roles)
+        self.saved_step = self.step
+        checkpoint.prune(root, self.cfg.checkpoint.keep_last, self.best.step if self.best else None)
 
-    async def _save(self, folder: str) -> None:
+    def run_state(self) -> RunState:
+        """Return the state from which the run can be resumed after this step."""
+        return RunState(
+            step=self.step,
+            position=self.collector.window.resume_position,
+            objective=self.objective_state,
+            drift=dict(self.reference_schedule.drift),
+            wandb_id=self.logbook.wandb_id,
+            best=self.best,
+        )
+
+    async def _save_roles(self, folder: str) -> None:
         await self.learner.save(folder)
-        if self.moves.references:
-            assert self.references is not None
-            await self.references.save(folder)
+        if self.reference_schedule.references:
+            assert self.reference_role is not None
+            await self.reference_role.save(folder)

@@ -1,6 +1,6 @@
-"""Judge: a pool of workers that proves itself with canaries, judges equal answers once, and keeps count.
+"""Judge: verdicts from a pool of worker processes, with canary tests, a cache of verdicts and statistics.
 
-Needs neither the trainer nor torch:
+Works without Ray and torch:
 
     from rewards.judge import judge_all
     verdicts = judge_all("math", [({"answer": "1/2"}, r"so it is \\boxed{0.5}")])
@@ -16,27 +16,32 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from rewards.canaries import CANARIES
 from rewards.registry import VERIFIERS, version_of
 from rewards.sandbox import levels
 from rewards.verdict import STATUSES, Verdict
 from rewards.workers.pool import Pool
 
 ANSWER_LIMIT = 2**20
-"""Characters of an answer that reach its verifier: the last ones, where a final answer stands."""
+"""Characters of an answer that are passed to its verifier. The last ones are kept: the final answer is at the end."""
 CACHE_SIZE = 32_768
-"""Verdicts of verifiers of ours kept for answers that come again."""
-KEPT_STATUSES = {"correct", "wrong", "no_answer", "rejected"}
-"""The others may owe something to the machine."""
+"""Verdicts of built-in verifiers that are cached."""
+CACHED_STATUSES = {"correct", "wrong", "no_answer", "rejected"}
+"""Any other status may depend on the state of the machine."""
 WINDOW = 2_048
-"""Answers, the latest ones, over which latencies are told."""
+"""Latest answers over which latencies are reported."""
 
 
 class Judge:
-    """Judges answers in `workers` slots of a pool, each answer within `timeout_s` (see `rewards.registry.deadline_s`).
+    """Judges answers in a pool of worker processes, and tests every verifier with its canaries.
 
-    Before the first answer of a verifier of ours, and every `canary_every_s` while answers come, its canaries are
-    judged the same way. A verifier that runs answers must reach isolation level `require` (0 to 3).
+    The canaries of a built-in verifier are judged before its first answer, and again every `canary_every_s` while
+    answers arrive.
+
+    Args:
+        workers: answers judged at a time.
+        timeout_s: upper bound on the wall seconds of one answer (see `rewards.registry.deadline_s`).
+        canary_every_s: seconds between two canary tests of a verifier.
+        require: lowest isolation level, 0 to 3, at which a verifier may execute answers.
     """
 
     def __init__(
@@ -46,40 +51,50 @@ class Judge:
         self._canary_every_s = canary_every_s
         self._require = require
         self._proven: dict[str, float] = {}
+        """Time of the last canary test by verifier."""
         self._proving = asyncio.Lock()
-        self._kept: OrderedDict[bytes, Verdict] = OrderedDict()
-        self._judging: dict[bytes, asyncio.Task[Verdict]] = {}
+        self._cache: OrderedDict[bytes, Verdict] = OrderedDict()
+        self._in_progress: dict[bytes, asyncio.Task[Verdict]] = {}
         self._counts: Counter[str] = Counter()
         self._seconds: deque[float] = deque(maxlen=WINDOW)
         self.levels: dict[str, int] = {}
-        """Isolation level reached by each verifier of ours that has been proven."""
+        """Isolation level reached by each built-in verifier whose canaries have been judged."""
 
     async def judge(self, verifier: str, problem: Mapping[str, Any], answer: str) -> Verdict:
-        """The verdict on one answer. Raises RuntimeError if a canary is judged wrongly, ValueError naming
-        `sandbox.require` if the isolation demanded is not reached here."""
+        """Return the verdict on one answer.
+
+        Raises:
+            RuntimeError: a canary got a wrong verdict.
+            ValueError: the isolation level of `require` is not reached on this machine. Names `sandbox.require`.
+        """
         if verifier not in self._proven:
             await self.prove([verifier])
         answer = answer[-ANSWER_LIMIT:]
         if time.monotonic() - self._proven[verifier] >= self._canary_every_s:
             self._proven[verifier] = time.monotonic()
-            verdict, _ = await asyncio.gather(self._shared(verifier, problem, answer), self._judge_canaries(verifier))
+            verdict, _ = await asyncio.gather(
+                self._cached_verdict(verifier, problem, answer), self._judge_canaries(verifier)
+            )
         else:
-            verdict = await self._shared(verifier, problem, answer)
+            verdict = await self._cached_verdict(verifier, problem, answer)
         self._counts[verdict.status] += 1
         return verdict
 
     async def prove(self, verifiers: Sequence[str]) -> None:
-        """Judge the canaries of these verifiers unless it was done before. Raises as `judge` does."""
+        """Judge the canaries of these verifiers, once each. Raises as `judge` does."""
         for verifier in verifiers:
             async with self._proving:
                 if verifier not in self._proven:
-                    await self._demand(verifier)
+                    await self._require_isolation(verifier)
                     await self._judge_canaries(verifier)
                     self._proven[verifier] = time.monotonic()
 
     def stats(self) -> dict[str, float]:
-        """Since the start: answers judged, by status, how many were equal to an earlier one, and workers replaced.
-        Over the latest answers: percentiles of the wall seconds a check took. And the isolation level by verifier."""
+        """Return counts since the start, percentiles of latencies, and isolation levels.
+
+        Counts: `graded` answers, answers by status, `cache_hits`, and `respawns` (workers replaced). `seconds/...`:
+        percentiles of the wall seconds of a check over the latest WINDOW answers. `isolation/<verifier>`: levels.
+        """
         ordered = sorted(self._seconds) or [0.0]
         percentiles = {f"seconds/p{p}": ordered[min(len(ordered) * p // 100, len(ordered) - 1)] for p in (50, 95, 99)}
         return {
@@ -93,57 +108,65 @@ class Judge:
         }
 
     async def close(self) -> None:
-        """End every worker process; answers still being judged are cancelled."""
-        judging = list(self._judging.values())
-        for task in judging:
+        """End every worker process, and cancel the answers that are being judged."""
+        in_progress = list(self._in_progress.values())
+        for task in in_progress:
             task.cancel()
-        await asyncio.gather(*judging, return_exceptions=True)
+        await asyncio.gather(*in_progress, return_exceptions=True)
         await self._pool.close()
 
-    async def _shared(self, verifier: str, problem: Mapping[str, Any], answer: str) -> Verdict:
-        """The verdict, judged once for equal answers to equal problems: verifiers of ours depend on nothing else."""
+    async def _cached_verdict(self, verifier: str, problem: Mapping[str, Any], answer: str) -> Verdict:
+        """Return the verdict, from the cache or from a check in progress where problem and answer are equal.
+
+        Only built-in verifiers are cached: their verdict depends on problem and answer alone.
+        """
         if verifier not in VERIFIERS:
-            return await self._judged(verifier, problem, answer)
-        key = _key(verifier, problem, answer)
+            return await self._run(verifier, problem, answer)
+        key = _cache_key(verifier, problem, answer)
         if key is None:
-            return await self._judged(verifier, problem, answer)
-        kept = self._kept.get(key)
-        if kept is not None:
-            self._kept.move_to_end(key)
+            return await self._run(verifier, problem, answer)
+        cached = self._cache.get(key)
+        if cached is not None:
+            self._cache.move_to_end(key)
             self._counts["cache_hits"] += 1
-            return kept
-        task = self._judging.get(key)
+            return cached
+        task = self._in_progress.get(key)
         if task is not None:
             self._counts["cache_hits"] += 1
         else:
-            task = self._judging[key] = asyncio.create_task(self._judged(verifier, problem, answer))
-            task.add_done_callback(lambda done: self._keep(key, done))
-        return await asyncio.shield(task)
+            task = self._in_progress[key] = asyncio.create_task(self._run(verifier, problem, answer))
+            task.add_done_callback(lambda done: self._add_to_cache(key, done))
+        return await asyncio.shield(task)  # A caller that is cancelled must not cancel the check for the others.
 
-    def _keep(self, key: bytes, done: asyncio.Task[Verdict]) -> None:
-        del self._judging[key]
-        if not done.cancelled() and done.exception() is None and done.result().status in KEPT_STATUSES:
-            self._kept[key] = done.result()
-            if len(self._kept) > CACHE_SIZE:
-                self._kept.popitem(last=False)
+    def _add_to_cache(self, key: bytes, done: asyncio.Task[Verdict]) -> None:
+        del self._in_progress[key]
+        if not done.cancelled() and done.exception() is None and done.result().status in CACHED_STATUSES:
+            self._cache[key] = done.result()
+            if len(self._cache) > CACHE_SIZE:
+                self._cache.popitem(last=False)
 
-    async def _judged(self, verifier: str, problem: Mapping[str, Any], answer: str) -> Verdict:
+    async def _run(self, verifier: str, problem: Mapping[str, Any], answer: str) -> Verdict:
         verdict = await self._pool.run(verifier, problem, answer)
         self._seconds.append(verdict.seconds)
         return verdict
 
-    async def _demand(self, verifier: str) -> None:
-        """Raise ValueError unless the isolation demanded can be had for a verifier that runs answers."""
-        demanded = min(self._require, VERIFIERS[verifier].runs_at) if verifier in VERIFIERS else 0
-        if demanded:
-            await asyncio.to_thread(levels.require, demanded)
+    def _required_level(self, verifier: str) -> int:
+        """Return the isolation level that the verifier must reach: `require`, at most the verifier's highest."""
+        return min(self._require, VERIFIERS[verifier].isolation) if verifier in VERIFIERS else 0
+
+    async def _require_isolation(self, verifier: str) -> None:
+        """Raise ValueError unless this machine offers the required isolation level."""
+        required = self._required_level(verifier)
+        if required:
+            await asyncio.to_thread(levels.require, required)
 
     async def _judge_canaries(self, verifier: str) -> None:
-        """A wrong verdict stops whoever waits for this one, and makes the next answer's verdict wait for new proof."""
-        for canary in CANARIES.get(verifier, ()):
+        """Judge the verifier's canaries. On a wrong verdict, raise RuntimeError and test again before any later answer
+        is judged."""
+        for canary in VERIFIERS[verifier].canaries if verifier in VERIFIERS else ():
             for answer, status in ((canary.right, "correct"), (canary.wrong, "wrong")):
                 verdict = await self._pool.run(verifier, canary.problem, answer)
-                if verdict.status == "timeout":  # a machine that stood still is no broken grader
+                if verdict.status == "timeout":  # The machine may have been suspended: that is no fault of the grader.
                     verdict = await self._pool.run(verifier, canary.problem, answer)
                 if verdict.status != status:
                     self._proven.pop(verifier, None)
@@ -153,15 +176,15 @@ class Judge:
                     )
                 self.levels[verifier] = verdict.isolation
         reached = self.levels.get(verifier, 0)
-        if verifier in VERIFIERS and reached < min(self._require, VERIFIERS[verifier].runs_at):
+        if reached < self._required_level(verifier):
             raise ValueError(
                 f"sandbox.require: must be at most {reached}, the isolation level reached here for {verifier!r}, "
                 f"got {self._require}"
             )
 
 
-def _key(verifier: str, problem: Mapping[str, Any], answer: str) -> bytes | None:
-    """Digest of all that a verdict depends on; None if the problem is no JSON."""
+def _cache_key(verifier: str, problem: Mapping[str, Any], answer: str) -> bytes | None:
+    """Return a digest of everything the verdict depends on; None if the problem is not JSON."""
     try:
         text = json.dumps([version_of(verifier), problem, answer], sort_keys=True)
     except (TypeError, ValueError, RecursionError):
@@ -177,12 +200,12 @@ def judge_all(
     timeout_s: float = 6.0,
     require: int = 2,
 ) -> list[Verdict]:
-    """Verdicts on pairs of problem and answer, in their order; blocks until all are there and no process is left.
+    """Judge pairs (problem, answer) and return their verdicts in order. Blocks, and leaves no process behind.
 
-    Works from any thread, also one that runs an event loop. Raises as `Judge.judge` does.
+    May be called from any thread, also from one that runs an event loop. Raises as `Judge.judge` does.
     """
 
-    async def all_of_them() -> list[Verdict]:
+    async def run() -> list[Verdict]:
         judge = Judge(workers, timeout_s, require=require)
         try:
             return await asyncio.gather(*(judge.judge(verifier, problem, answer) for problem, answer in pairs))
@@ -192,6 +215,6 @@ def judge_all(
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(all_of_them())
-    with ThreadPoolExecutor(max_workers=1) as helper:
-        return helper.submit(asyncio.run, all_of_them()).result()
+        return asyncio.run(run())
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(asyncio.run, run()).result()

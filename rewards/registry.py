@@ -1,16 +1,13 @@
-"""Verifiers by name or by import path, all brought to one shape: a total function (answer, problem) -> Verdict.
+"""Verifiers: one row of VERIFIERS for each built-in one, and look-up of any verifier by name or import path.
 
-A user's own function may be `(answer, problem) -> float | bool | Verdict`, or the common reward signature
-`(completions, **columns) -> list[float]`, which is called with lists of one element: `completions`, `prompts` (when the
-problem has a `prompt`) and one list per field of the problem. Either may be async. Modules load only when resolved.
+A verifier is a total function (answer, problem) -> Verdict. To add one, write its module, its row and its tests; the
+judge, the worker processes and `breadth verify` read the row. A user verifier needs no row: it is named by its import
+path and may have any signature of `rewards.signatures.adapt`. A verifier's module is imported only when it is resolved.
 """
 
-import asyncio
 import functools
 import hashlib
 import importlib
-import inspect
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -19,97 +16,213 @@ from pathlib import Path
 from typing import Any
 
 from configs.checks import nearest
+from rewards.signatures import adapt, to_verdict
 from rewards.verdict import Verdict, grader_error, wrong
 
 Verify = Callable[[str, Mapping[str, Any]], Verdict]
-ROOM = Path(__file__).resolve().parent
-FIELD = "task.verifier"
+PACKAGE = Path(__file__).resolve().parent
+SETTING = "task.verifier"
+RAISED = " raised "
+"""Text between the verifier's name and the error in the reason of a verdict on which the verifier raised."""
+JSON_TYPES = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object", bool: "a boolean"}
+BUDGET_MARGIN_S = 1.0
+"""Seconds added to the deadline of a verifier that computes its own: it should stop by itself first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BuiltIn:
-    """A verifier of ours: where it is, and the wall seconds one answer may take there."""
+class Canary:
+    """A problem with a right and a wrong answer, judged in the worker processes to test the verifier."""
+
+    problem: Mapping[str, Any]
+    right: str
+    wrong: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """A field that an input row of `breadth verify` must have, besides `id` and `answer`."""
+
+    name: str
+    types: tuple[type, ...]
+    """JSON types that are allowed. A boolean is never a number."""
+    key: str = ""
+    """Key of the value in the problem, where it is not the field's name."""
+
+    @property
+    def allowed(self) -> str:
+        """The allowed types as text, for help and errors."""
+        return " or ".join(dict.fromkeys(JSON_TYPES[kind] for kind in self.types))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verifier:
+    """A built-in verifier: where it is, how it is run and tested, and what `breadth verify` needs.
+
+    Example: Verifier(path="rewards.arithmetic.countdown:verify", help="arithmetic with given numbers", deadline=1.0)
+    """
 
     path: str
-    timeout_s: float = 0.0
-    budget: str = ""
-    """In place of `timeout_s`, the import path of a function problem -> seconds."""
-    runs_at: int = 0
-    """Highest isolation level at which answers are run, as queries or programs; 0: they are not run, and no level can
-    be demanded."""
+    """Import path, `package.module:function`."""
+    help: str
+    """One line for `breadth verify --help`."""
+    deadline: float | str
+    """Wall seconds one answer may take, or the import path of a function problem -> seconds."""
+    isolation: int = 0
+    """Highest isolation level at which the verifier executes answers (queries, programs). 0: it executes none, and
+    `sandbox.require` does not apply."""
+    fields: tuple[Field, ...] = ()
+    canaries: tuple[Canary, ...] = ()
 
 
-VERIFIERS = {
-    "countdown": BuiltIn(path="rewards.arithmetic.countdown:verify", timeout_s=1.0),
-    "math": BuiltIn(path="rewards.mathematics.answer:verify", timeout_s=3.0),
-    "sql": BuiltIn(path="rewards.sql.query:verify", timeout_s=5.0, runs_at=2),
-    "code": BuiltIn(path="rewards.programs.testing:verify", budget="rewards.programs.problem:budget_s", runs_at=3),
-    "scratchpad_sum": BuiltIn(path="rewards.arithmetic.scratchpad_sum:verify", timeout_s=1.0),
+VERIFIERS: dict[str, Verifier] = {
+    "countdown": Verifier(
+        path="rewards.arithmetic.countdown:verify",
+        help="an arithmetic expression that uses every given number once and equals the target",
+        deadline=1.0,
+        fields=(Field(name="numbers", types=(list,)), Field(name="target", types=(int, float))),
+        canaries=(Canary(problem={"numbers": [3, 7, 12], "target": 22}, right="3+7+12", wrong="3*7+12"),),
+    ),
+    "math": Verifier(
+        path="rewards.mathematics.answer:verify",
+        help="the final answer of a response, compared exactly with the gold answer",
+        deadline=3.0,
+        fields=(Field(name="gold", types=(str, int, float), key="answer"),),
+        canaries=(
+            Canary(problem={"answer": r"\frac{1}{2}+x"}, right=r"\boxed{x+0.5}", wrong=r"\boxed{x+0.6}"),
+            Canary(problem={"answer": "72"}, right=r"so \boxed{72}", wrong=r"so \boxed{27}"),
+        ),
+    ),
+    "sql": Verifier(
+        path="rewards.sql.query:verify",
+        help="a query whose result on every database equals the result of the gold query",
+        deadline=5.0,
+        isolation=2,
+        fields=(Field(name="schema_sql", types=(str,)), Field(name="gold_sql", types=(str,))),
+        canaries=(
+            Canary(
+                problem={
+                    "schema_sql": "CREATE TABLE birds (name TEXT, grams INTEGER);"
+                    "INSERT INTO birds VALUES ('wren', 9), ('canary', 20), ('rook', 450), ('owl', 300);",
+                    "gold_sql": "SELECT name FROM birds WHERE grams > 10 ORDER BY grams",
+                },
+                right="SELECT b.name FROM birds AS b WHERE NOT b.grams <= 10 ORDER BY b.grams ASC",
+                wrong="SELECT name FROM birds WHERE grams > 10 ORDER BY grams DESC",
+            ),
+        ),
+    ),
+    "code": Verifier(
+        path="rewards.programs.testing:verify",
+        help="a program that passes its tests: asserts on a function, or standard input and output",
+        deadline="rewards.programs.problem:budget_s",
+        isolation=3,
+        fields=(Field(name="kind", types=(str,)), Field(name="tests", types=(str, list))),
+        canaries=(
+            Canary(
+                problem={
+                    "kind": "assert",
+                    "prompt": 'def twice(x):\n    """The value added to itself."""\n',
+                    "entry_point": "twice",
+                    "tests": "def check(candidate):\n    assert candidate(3) == 6\n"
+                    "    assert candidate('ab') == 'abab'\n",
+                },
+                right="def twice(x):\n    return x + x\n",
+                wrong="def twice(x):\n    return x if x == 6 else 6\n",
+            ),
+            Canary(
+                problem={
+                    "kind": "stdio",
+                    "tests": [{"stdin": "2 3\n", "stdout": "5\n"}, {"stdin": "4 4\n", "stdout": "8\n"}],
+                },
+                right="a, b = map(int, input().split())\nprint(a + b)\n",
+                wrong="input()\nprint(5)\n",
+            ),
+        ),
+    ),
+    "scratchpad_sum": Verifier(
+        path="rewards.arithmetic.scratchpad_sum:verify",
+        help="the sum of two whole numbers, written after the scratchpad",
+        deadline=1.0,
+        fields=(Field(name="operands", types=(list,)),),
+        canaries=(Canary(problem={"operands": [95, 7]}, right="</scratch>\n1 0 2\n", wrong="102</scratch>\n0 2\n"),),
+    ),
 }
-RAISED = " raised "
-"""Between name and error in the reason of a verdict on which the verifier raised."""
-BUDGET_MARGIN_S = 1.0
-"""A verifier that keeps a deadline of its own is ended this much later, if it fails to."""
 
 
-def check(name: str, field: str = FIELD) -> None:
-    """Raise ValueError naming `field` unless the name leads to a function of a known signature."""
-    resolve(name, field)
+def names() -> str:
+    """Return the names that are allowed for a verifier, as text for help and errors."""
+    return f"{', '.join(VERIFIERS)} or package.module:function"
 
 
-def resolve(name: str, field: str = FIELD) -> Verify:
-    """The verifier of a registered name or an import path `package.module:function`.
+def check(name: str, setting: str = SETTING) -> None:
+    """Raise ValueError naming `setting` unless `resolve` succeeds."""
+    resolve(name, setting)
 
-    The working directory counts as a place to import from. What the verifier raises becomes a grader_error; in one of
-    ours, running out of memory or depth is the answer's doing. Raises ValueError naming `field` if there is no such
-    function or its signature is not a known one.
+
+def resolve(name: str, setting: str = SETTING) -> Verify:
+    """Import a verifier and return it as a function that never raises.
+
+    An exception becomes a grader_error. In a built-in verifier, MemoryError and RecursionError are attributed to the
+    answer instead. Modules are also searched in the working directory.
+
+    Args:
+        name: a name in VERIFIERS, or an import path `package.module:function`.
+        setting: the setting or option that holds the name, for the error message.
+
+    Raises:
+        ValueError: there is no such function, its import fails, or its signature is not supported.
     """
-    module_name, function_name = _parts(name, field)
-    call = _adapt(name, _import(name, module_name, function_name, field), field)
-    ours = name in VERIFIERS
+    module_name, function_name = _split_path(name, setting)
+    call = adapt(name, _import(name, module_name, function_name, setting), setting)
+    built_in = name in VERIFIERS
 
     def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
         try:
-            return _verdict(call(answer, problem))
-        except Exception as error:  # a fault of the verifier, never of the answer: it masks the trajectory
-            if ours and isinstance(error, MemoryError):
-                return wrong("judging it takes more memory than an answer may take", "memory")
-            if ours and isinstance(error, RecursionError):
-                return wrong("judging it nests deeper than an answer may", "rejected")
+            return to_verdict(call(answer, problem))
+        except Exception as error:  # The verifier is at fault, not the answer: the trajectory is masked.
+            if built_in and isinstance(error, MemoryError):
+                return wrong("judging the answer takes more memory than is allowed", "memory")
+            if built_in and isinstance(error, RecursionError):
+                return wrong("judging the answer takes a deeper recursion than is allowed", "rejected")
             return grader_error(f"{name}{RAISED}{type(error).__name__}: {error}")
 
     return verify
 
 
 def prepare(name: str) -> None:
-    """Do ahead of the next answer what the module of a verifier of ours wants done, in its function `prepare`. Raises
-    what that raises: this process cannot judge then."""
+    """Call `prepare()` of a built-in verifier's module, if it has one, before the next answer is judged.
+
+    An exception of that function is passed on: this process cannot judge then.
+    """
     if name in VERIFIERS:
-        ready = getattr(importlib.import_module(_parts(name)[0]), "prepare", None)
-        if ready is not None:
-            ready()
+        function = getattr(importlib.import_module(_split_path(name)[0]), "prepare", None)
+        if function is not None:
+            function()
 
 
 def deadline_s(name: str, problem: Mapping[str, Any], bound: float) -> float:
-    """Wall seconds one answer to `problem` may take: the verifier's own limit, and `bound` where that is less. A
-    verifier of a user has only the bound; one whose limit comes from the problem only that limit."""
-    known = VERIFIERS.get(name)
-    if known is None:
+    """Return the wall seconds that one answer to `problem` may take.
+
+    A fixed deadline of a built-in verifier is limited by `bound`. A deadline computed from the problem is not. A user
+    verifier has no deadline but `bound`.
+    """
+    row = VERIFIERS.get(name)
+    if row is None:
         return bound
-    if not known.budget:
-        return min(known.timeout_s, bound)
-    module_name, _, function_name = known.budget.partition(":")
+    if not isinstance(row.deadline, str):
+        return min(row.deadline, bound)
+    module_name, _, function_name = row.deadline.partition(":")
     budget: float = getattr(importlib.import_module(module_name), function_name)(problem)
     return budget + BUDGET_MARGIN_S
 
 
 @functools.cache
 def version_of(name: str) -> str:
-    """Name and fingerprint: of all sources here for a verifier of ours, of its module's file for a user's own."""
+    """Return `name@fingerprint`. The fingerprint covers all sources of this package for a built-in verifier, the file
+    of its module for a user verifier."""
     if name in VERIFIERS:
-        files = sorted(ROOM.rglob("*.py"))
+        files = sorted(PACKAGE.rglob("*.py"))
     else:
-        source = getattr(importlib.import_module(_parts(name)[0]), "__file__", None)
+        source = getattr(importlib.import_module(_split_path(name)[0]), "__file__", None)
         files = [Path(source)] if source else []
     digest = hashlib.blake2b(digest_size=6)
     for file in files:
@@ -117,85 +230,24 @@ def version_of(name: str) -> str:
     return f"{name}@{digest.hexdigest()}"
 
 
-def _parts(name: str, field: str = FIELD) -> tuple[str, str]:
-    """Module and function."""
+def _split_path(name: str, setting: str = SETTING) -> tuple[str, str]:
+    """Return the names of the verifier's module and function."""
     path = VERIFIERS[name].path if name in VERIFIERS else name
     module_name, colon, function_name = path.partition(":")
     if not (colon and module_name and function_name):
-        known = ", ".join(VERIFIERS)
-        hint = nearest(name, VERIFIERS)
-        raise ValueError(f"{field}: must be one of {known} or read package.module:function{hint}, got {name!r}")
+        raise ValueError(f"{setting}: must be one of {names()}{nearest(name, VERIFIERS)}, got {name!r}")
     return module_name, function_name
 
 
-def _import(name: str, module_name: str, function_name: str, field: str) -> Callable[..., Any]:
+def _import(name: str, module_name: str, function_name: str, setting: str) -> Callable[..., Any]:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
         function = getattr(importlib.import_module(module_name), function_name, None)
-    except Exception as error:  # whatever a user's module raises while it loads
+    except Exception as error:  # A user's module may raise anything while it is imported.
         raise ValueError(
-            f"{field}: must be importable, got {name!r} whose import raised {type(error).__name__}: {error}"
+            f"{setting}: must be importable, got {name!r} whose import raised {type(error).__name__}: {error}"
         ) from error
     if not callable(function):
-        raise ValueError(f"{field}: must name a function of {module_name}, got {name!r}")
+        raise ValueError(f"{setting}: must name a function of {module_name}, got {name!r}")
     return function
-
-
-def _adapt(name: str, function: Callable[..., Any], field: str) -> Callable[[str, Mapping[str, Any]], Any]:
-    """One calling convention for the signatures users have."""
-    parameters = inspect.signature(function).parameters
-    if "completions" in parameters:
-        takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-
-        def call_with_columns(answer: str, problem: Mapping[str, Any]) -> Any:
-            columns = {field: [value] for field, value in problem.items()}
-            columns |= {"prompts": [problem["prompt"]]} if "prompt" in problem else {}
-            columns["completions"] = [answer]
-            rewards = _finish(function(**{k: v for k, v in columns.items() if takes_all or k in parameters}))
-            if len(rewards) != 1:
-                raise ValueError(f"returned {len(rewards)} rewards for one completion")
-            return rewards[0]
-
-        return call_with_columns
-    try:
-        inspect.signature(function).bind("answer", {})
-    except TypeError:
-        raise ValueError(
-            f"{field}: must take (answer, problem) or (completions, **columns), got {name!r} with the signature "
-            f"{inspect.signature(function)}"
-        ) from None
-    return lambda answer, problem: _finish(function(answer, problem))
-
-
-def _finish(value: Any) -> Any:
-    """The value of a plain call, or of an async one run to its end."""
-    return _runner().run(_awaited(value)) if inspect.isawaitable(value) else value
-
-
-async def _awaited(value: Any) -> Any:
-    return await value
-
-
-_RUNNERS: list[asyncio.Runner] = []
-
-
-def _runner() -> asyncio.Runner:
-    """One event loop for the life of the process, so that clients an async verifier holds stay usable."""
-    if not _RUNNERS:
-        _RUNNERS.append(asyncio.Runner())
-    return _RUNNERS[0]
-
-
-def _verdict(value: Any) -> Verdict:
-    """A number counts as correct from 1 up; anything that is no finite number is the verifier's fault."""
-    if isinstance(value, Verdict):
-        assert value.reward is None or math.isfinite(value.reward), f"reward must be finite, got {value.reward}"
-        return value
-    try:
-        reward = float(value)
-    except (TypeError, ValueError):
-        return grader_error(f"the verifier returned {value!r:.100}, not a number")
-    if not math.isfinite(reward):
-        return grader_error(f"the verifier returned {reward}")
-    return Verdict(reward=reward, status="correct" if reward >= 1 else "wrong")

@@ -1,4 +1,4 @@
-"""Verdict: what a verifier says of one answer. Plain values; JSON on the wire between grader and worker."""
+"""Verdict: the result of a verifier for one answer. Holds plain values only, and is sent as JSON between processes."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -6,49 +6,53 @@ from typing import Literal, get_args
 Status = Literal[
     "correct", "wrong", "no_answer", "timeout", "memory", "output_limit", "crash", "rejected", "grader_error"
 ]
-"""`grader_error` is a fault of ours: it masks the trajectory and is never a 0. Every other status but `correct`
-is the answer's own fault."""
+"""`grader_error`: the answer could not be judged. Its trajectory is masked and is never a 0. Every other status but
+`correct` is a fault of the answer."""
 STATUSES: tuple[Status, ...] = get_args(Status)
 REASON_LIMIT = 500
-"""Characters of `Verdict.reason` that are kept; answers of any length pass through it."""
+"""Characters of `Verdict.reason` that are kept: a reason may quote an answer of any length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The reward of one answer and why.
+    """The reward of one answer, its status and the reason.
 
     Example: Verdict(reward=0.0, status="wrong", reason="evaluates to 21, not 22")
     """
 
     reward: float | None
+    """None exactly for the status grader_error."""
     status: Status
     reason: str = ""
-    """Says what is wrong with the answer and never what would have been right."""
+    """What is wrong with the answer, never the right answer."""
     seconds: float = 0.0
     """Wall time of the check, without the wait for a worker."""
     cpu_seconds: float = 0.0
     tests_passed: int = 0
     tests_total: int = 0
-    """Tests of a program; 0 where the verifier has none."""
+    """Tests of a program; 0 for a verifier without tests."""
     isolation: int = 0
-    """The level of `rewards/sandbox/` that held while it was judged."""
+    """Isolation level at which the answer was judged (see `rewards/sandbox/levels.py`)."""
     version: str = ""
-    """Name and fingerprint of the verifier: with another one, the same answer may get another verdict."""
+    """Name and fingerprint of the verifier. Another version may give the same answer another verdict."""
 
     def __post_init__(self) -> None:
-        assert self.status in STATUSES, f"status: one of {STATUSES}, got {self.status!r}"
-        assert (self.reward is None) == (self.status == "grader_error"), "reward is None exactly for grader_error"
+        assert self.status in STATUSES, f"status: must be one of {STATUSES}, got {self.status!r}"
+        assert (self.reward is None) == (self.status == "grader_error"), "reward must be None exactly for grader_error"
         printable = "".join(c if c.isprintable() else "?" for c in self.reason[:REASON_LIMIT])
         object.__setattr__(self, "reason", printable)
 
 
 def correct(reason: str = "") -> Verdict:
+    """Return a verdict with reward 1."""
     return Verdict(reward=1.0, status="correct", reason=reason)
 
 
 def wrong(reason: str, status: Status = "wrong") -> Verdict:
+    """Return a verdict with reward 0: the answer is at fault."""
     return Verdict(reward=0.0, status=status, reason=reason)
 
 
 def grader_error(reason: str) -> Verdict:
+    """Return a verdict without a reward: the problem, the verifier or the grader is at fault."""
     return Verdict(reward=None, status="grader_error", reason=reason)

@@ -1,4 +1,4 @@
-"""The tiny policies' tokenizer: one token per byte, saved as an ordinary Hugging Face tokenizer of the Qwen2 kind."""
+"""The tokenizer of the small policies: one token per byte, in the files of a Hugging Face tokenizer for Qwen2."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,10 @@ VOCABULARY_SIZE = len(SPECIAL) + 256
 
 
 def save_tokenizer(folder: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json, readable by AutoTokenizer and vLLM.
+    """Write tokenizer.json and tokenizer_config.json, which AutoTokenizer and vLLM can read.
 
-    It is byte-level BPE without merges, so every text has tokens and none is unknown. Ids: 0 padding, 1 end of answer,
-    then one per byte.
+    The tokenizer is byte-level BPE without merges, so no text has unknown tokens. Token id 0 is padding, 1 the end of
+    an answer, and 2 + b the byte b.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = {
@@ -31,7 +31,7 @@ def save_tokenizer(folder: Path) -> None:
         "model": {"type": "BPE", "vocab": {t: i for i, t in enumerate([*SPECIAL, *_byte_names()])}, "merges": []},
     }
     settings = {
-        # transformers gives every Qwen2 policy this class, whatever is written here.
+        # transformers uses this class for every Qwen2 policy, whatever this entry is.
         "tokenizer_class": "Qwen2Tokenizer",
         "pad_token": PADDING,
         "eos_token": END,
@@ -44,7 +44,8 @@ def save_tokenizer(folder: Path) -> None:
 
 
 def _byte_names() -> list[str]:
-    """The printable stand-in of each byte in byte-level BPE: itself where it is visible, else a letter from 256 on."""
+    """Return the character that represents each byte in byte-level BPE: the byte's own if it is visible, else one from
+    code point 256 on."""
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return [chr(byte) if byte in visible else chr(256 + hidden.index(byte)) for byte in range(256)]

@@ -1,7 +1,7 @@
 """Countdown: combine the given numbers, each used exactly once, into the target.
 
-Every problem is made from a random expression, so a solution is known. Whether a problem is for training or held out is
-read off a hash of its numbers (in any order) and target: no seed can move it across.
+Every problem is made from a random expression, so a solution is known. A hash of the sorted numbers and the target
+decides whether a problem is held out: no seed makes it a train problem in one run and a held-out one in another.
 """
 
 import itertools
@@ -12,20 +12,23 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import comb
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from configs.checks import require
-from tasks.source import digest, generator
+from tasks.source import digest, distinct, generator, require_heldout
 from trajectories.trajectory import Prompt
 
-HELDOUT_SHARE = 1 / 8
-"""Of all problems; at the default options some 500 problems, 2,600 with the order of the numbers told apart."""
-TRIES = 10_000
-"""Random expressions tried for one problem before the options are called impossible."""
-PATIENCE = 2_000
-"""Held-out draws in a row without a new problem after which none is thought to be left."""
+HELDOUT_FRACTION = 1 / 8
+"""Fraction of all problems that is held out. At the default options some 500 problems, 2,600 if different orders of the
+numbers count as different problems."""
+MAX_DRAWS = 10_000
+"""Random expressions drawn for one problem. If none fits, the options are refused."""
 PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
-ATOM = 3
+NUMBER = 3
+"""Precedence of a number without an operator."""
+
+Problem = tuple[tuple[int, ...], int]
+"""The numbers and the target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +36,19 @@ class CountdownOptions:
     """`task.options` of countdown."""
 
     numbers: int = 3
-    """How many numbers a problem gives."""
+    """Count of numbers in a problem."""
     low: int = 1
     high: int = 12
-    """Range the numbers are drawn from, ends included."""
+    """Range of the numbers, both ends included."""
     operators: str = "+-*"
-    """Operators of the expressions that problems are made from, out of + - * /. An answer may use all four."""
+    """Operators in the expressions that problems are made from, among + - * /. Answers may use all four."""
     target_low: int = 1
     target_high: int = 99
-    """Range of the target, ends included."""
+    """Range of the target, both ends included."""
     min_solutions: int = 1
     max_solutions: int | None = None
-    """Difficulty: bounds on how many expressions (order of numbers, tree, operators) reach the target; null: any."""
+    """Difficulty: bounds on the number of expressions (order of numbers, tree, operators) that reach the target. Null
+    is no upper bound."""
 
     def __post_init__(self) -> None:
         field = "task.options."
@@ -65,11 +69,12 @@ class CountdownOptions:
 
     @property
     def counts_solutions(self) -> bool:
+        """Whether the solutions of each problem must be counted to check the bounds."""
         return self.min_solutions > 1 or self.max_solutions is not None
 
 
 class Expression(NamedTuple):
-    """Text with as few parentheses as its reading allows, the precedence of its outermost operator, and its value."""
+    """An expression with as few parentheses as possible, the precedence of its outermost operator, and its value."""
 
     text: str
     precedence: int
@@ -77,10 +82,10 @@ class Expression(NamedTuple):
 
 
 class Countdown:
-    """A Source of Countdown problems such as `3,7,12=22:`."""
+    """Source of Countdown problems such as `3,7,12=22:`."""
 
     def __init__(self, options: CountdownOptions, seed: int) -> None:
-        """Raises ValueError if no problem fits the options."""
+        """Raise ValueError if no problem fits the options."""
         self.options = options
         self.seed = seed
         self.prompt(0)
@@ -94,31 +99,22 @@ class Countdown:
         return _prompt("train", position, numbers, expression.value), expression.text
 
     def heldout(self, count: int) -> list[Prompt]:
-        found: list[tuple[tuple[int, ...], Any]] = []
         draws = self._heldout_draws()
-        # Another order of the same numbers counts as a problem of its own only when no other problem is left.
-        for same in (_unordered, tuple):
-            seen, misses = {(same(numbers), target) for numbers, target in found}, 0
-            while len(found) < count and misses < PATIENCE:
-                numbers, target = next(draws)
-                new = (same(numbers), target) not in seen
-                misses = 0 if new else misses + 1
-                if new:
-                    seen.add((same(numbers), target))
-                    found.append((numbers, target))
-        rule = f"must be at most the {len(found)} held-out problems that fit task.options"
-        require(len(found) == count, "task.heldout_prompts", rule, count)
+        found = distinct(draws, _unordered, count)
+        # Another order of the same numbers counts as another problem only when there are too few otherwise.
+        found = distinct(draws, lambda problem: problem, count, found)
+        require_heldout(len(found), count)
         return [_prompt("heldout", index, numbers, target) for index, (numbers, target) in enumerate(found)]
 
-    def _heldout_draws(self) -> Iterator[tuple[tuple[int, ...], Any]]:
+    def _heldout_draws(self) -> Iterator[Problem]:
         for index in itertools.count():
             numbers, expression = self._draw(generator("countdown", "heldout", index), heldout=True)
-            yield numbers, expression.value
+            yield numbers, int(expression.value)
 
     def _draw(self, random_: random.Random, heldout: bool) -> tuple[tuple[int, ...], Expression]:
-        """A random problem of one side and the expression it was made from."""
+        """Return the numbers of a random train or held-out problem, and the expression it was made from."""
         options = self.options
-        for _ in range(TRIES):
+        for _ in range(MAX_DRAWS):
             numbers = tuple(random_.randint(options.low, options.high) for _ in range(options.numbers))
             expression = random_expression(random_, random_.sample(numbers, len(numbers)), options.operators)
             if expression is None or expression.value != int(expression.value):
@@ -131,27 +127,30 @@ class Countdown:
             ):
                 return numbers, expression
         raise ValueError(
-            f"task.options: must admit problems, got none in {TRIES} random expressions of {options} "
-            f"({'held-out' if heldout else 'train'} side)"
+            f"task.options: must admit {'held-out' if heldout else 'train'} problems, got none in {MAX_DRAWS} random "
+            f"expressions of {options}"
         )
 
     def _difficulty_fits(self, numbers: tuple[int, ...], target: int) -> bool:
         if not self.options.counts_solutions:
             return True
         count = count_solutions(numbers, target, self.options.operators)
-        most = self.options.max_solutions
-        return self.options.min_solutions <= count and (most is None or count <= most)
+        upper = self.options.max_solutions
+        return self.options.min_solutions <= count and (upper is None or count <= upper)
 
 
 def is_heldout(numbers: tuple[int, ...], target: int) -> bool:
-    """The side of a problem: the same for every seed and every order of its numbers."""
-    return digest(f"{sorted(numbers)}={target}") < HELDOUT_SHARE * 2**64
+    """Return whether a problem is held out; the same for every seed and every order of its numbers."""
+    return digest(f"{sorted(numbers)}={target}") < HELDOUT_FRACTION * 2**64
 
 
 def random_expression(random_: random.Random, numbers: list[int], operators: str) -> Expression | None:
-    """An expression over the numbers in this order, uniform over trees and operators; None if it divides by zero."""
+    """Draw an expression over the numbers in this order, uniform over trees and operators.
+
+    None is returned if the expression divides by zero.
+    """
     if len(numbers) == 1:
-        return Expression(str(numbers[0]), ATOM, numbers[0])
+        return Expression(str(numbers[0]), NUMBER, numbers[0])
     cut = 1 if len(numbers) == 2 else random_.choices(*_cuts(len(numbers)))[0]
     left = random_expression(random_, numbers[:cut], operators)
     right = random_expression(random_, numbers[cut:], operators)
@@ -161,16 +160,16 @@ def random_expression(random_: random.Random, numbers: list[int], operators: str
     value = apply(operator, left.value, right.value)
     if value is None:
         return None
-    own = PRECEDENCE[operator]
-    # a+(b-c) and a*(b/c) keep their value without parentheses; a-(b-c) and a/(b*c) do not.
-    bind_right = right.precedence < own or (right.precedence == own and operator in "-/")
-    left_text = f"({left.text})" if left.precedence < own else left.text
-    right_text = f"({right.text})" if bind_right else right.text
-    return Expression(f"{left_text}{operator}{right_text}", own, value)
+    precedence = PRECEDENCE[operator]
+    # a+(b-c) and a*(b/c) keep their value without parentheses, but a-(b-c) and a/(b*c) do not.
+    enclosed = right.precedence < precedence or (right.precedence == precedence and operator in "-/")
+    left_text = f"({left.text})" if left.precedence < precedence else left.text
+    right_text = f"({right.text})" if enclosed else right.text
+    return Expression(f"{left_text}{operator}{right_text}", precedence, value)
 
 
 def apply(operator: str, left: int | Fraction, right: int | Fraction) -> int | Fraction | None:
-    """The exact value; None for a division by zero."""
+    """Return the exact value; None for a division by zero."""
     if operator == "+":
         return left + right
     if operator == "-":
@@ -181,7 +180,7 @@ def apply(operator: str, left: int | Fraction, right: int | Fraction) -> int | F
 
 
 def count_solutions(numbers: tuple[int, ...], target: int, operators: str) -> int:
-    """How many distinct expressions (order of the numbers, binary tree, operators) reach the target."""
+    """Count the distinct expressions (order of the numbers, binary tree, operators) that reach the target."""
     total = 0
     for left, right in _splits(tuple(sorted(numbers))):
         for (a, ways_a), (b, ways_b) in itertools.product(_values(left, operators), _values(right, operators)):
@@ -191,7 +190,7 @@ def count_solutions(numbers: tuple[int, ...], target: int, operators: str) -> in
 
 @lru_cache(maxsize=512)
 def _values(numbers: tuple[int, ...], operators: str) -> tuple[tuple[int | Fraction, int], ...]:
-    """Every value the sorted numbers reach, with the count of expressions that reach it."""
+    """Return every value that the sorted numbers reach, with the number of expressions that reach it."""
     if len(numbers) == 1:
         return ((numbers[0], 1),)
     ways: Counter[int | Fraction] = Counter()
@@ -206,7 +205,7 @@ def _values(numbers: tuple[int, ...], operators: str) -> tuple[tuple[int | Fract
 
 @lru_cache(maxsize=4096)
 def _splits(numbers: tuple[int, ...]) -> frozenset[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Every way to give the numbers to the left and the right side of an operator; equal numbers are not told apart."""
+    """Return every split of the numbers between the operands of an operator; equal numbers are interchangeable."""
     split = set()
     for chosen in itertools.product((True, False), repeat=len(numbers)):
         left = tuple(itertools.compress(numbers, chosen))
@@ -218,13 +217,14 @@ def _splits(numbers: tuple[int, ...]) -> frozenset[tuple[tuple[int, ...], tuple[
 
 @lru_cache(maxsize=16)
 def _cuts(leaves: int) -> tuple[range, list[int]]:
-    """Sizes of a tree's left side, with the number of trees that have it (products of Catalan numbers)."""
+    """Return the sizes of a tree's left subtree, and the number of trees of each size: products of Catalan numbers."""
     catalan = [comb(2 * n, n) // (n + 1) for n in range(leaves)]
     return range(1, leaves), [catalan[size - 1] * catalan[leaves - size - 1] for size in range(1, leaves)]
 
 
-def _unordered(numbers: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted(numbers))
+def _unordered(problem: Problem) -> Problem:
+    numbers, target = problem
+    return tuple(sorted(numbers)), target
 
 
 def _prompt(stream: str, position: int, numbers: tuple[int, ...], target: int | Fraction) -> Prompt:

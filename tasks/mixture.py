@@ -1,170 +1,191 @@
-"""Mixture: the prompts of several tasks in one stream, by weight.
+"""Mixture: one stream of prompts from several tasks, its domains, by weight.
 
-The stream goes in periods. Within every period each part has exactly its quota of prompts, in an order of the period's
-own; so a position tells part and inner position without a look at the positions before, and a run resumes from the one
-integer as with any task. The id of a prompt begins with the label of its part (see `trajectories.trajectory.domain`).
+The train stream consists of periods. Every period holds an exact number of prompts of each domain, its quota, in an
+order that differs from period to period. A position therefore determines the domain, and the position in the domain's
+own stream, without reference to earlier positions; a run resumes from the one position, as with any task. The id of a
+prompt begins with its domain (see `trajectories.trajectory.domain`).
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import partial, reduce
+from functools import reduce
 from math import gcd, inf
-from typing import Any, TypeVar
+from typing import Any
 
 from configs.checks import require
 from configs.task import TaskConfig
+from tasks.options import settings_named
 from tasks.source import Source, generator
 from trajectories.trajectory import Prompt
 
-Result = TypeVar("Result")
 PERIOD_LIMIT = 10_000
-"""Prompts in a period. Weights that need a longer one are rounded to it."""
-LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-RESERVED_LABELS = ("low", "high", "replay")
-"""Ends of an interval in the names of metrics, and the name of the replay loss among the objectives."""
-PARTS = "task.options.parts"
+"""Largest number of prompts in a period. Weights that need a longer one are rounded."""
+DOMAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+RESERVED = ("low", "high", "replay")
+"""Not allowed as names of domains. Metric names use low and high for the ends of an interval, and replay for the
+weight of the replay loss."""
+DOMAINS = "task.options.domains"
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixturePart:
+class MixtureDomain:
     """One task of a mixture."""
 
     name: str = ""
     """A name of `tasks/registry.py`, any but mixture."""
     weight: float = 1.0
-    """Share of the prompts, relative to the other weights."""
+    """Number of prompts, relative to the weights of the other domains."""
     options: dict[str, Any] = field(default_factory=dict)
     """The task's own options."""
     verifier: str = ""
-    """Overrides the task's verifier, as `task.verifier` does for all parts."""
-    label: str = ""
-    """Names the part in ids and metrics; empty: its name. Letters, digits, - and _, beginning with a letter."""
+    """Overrides the task's verifier, as `task.verifier` does for all domains."""
+    domain: str = ""
+    """Name of the domain in ids and metrics: letters, digits, - and _, beginning with a letter. Empty: the task's
+    name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureOptions:
     """`task.options` of mixture."""
 
-    parts: list[MixturePart] = field(default_factory=list)
+    domains: list[MixtureDomain] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        require(bool(self.parts), PARTS, "must hold at least one part", self.parts)
-        labels: dict[str, int] = {}
-        for index, part in enumerate(self.parts):
-            where = f"{PARTS}[{index}]"
-            require(bool(part.name), f"{where}.name", "must be the name of a task", part.name)
-            require(part.name != "mixture", f"{where}.name", "must not be a mixture (give its parts here)", part.name)
-            require(0 < part.weight < inf, f"{where}.weight", "must be above 0 and finite", part.weight)
-            label = part.label or part.name
-            rule = "must be letters, digits, - and _, begin with a letter, and not be low, high or replay"
-            fits = LABEL.fullmatch(label) is not None and label not in RESERVED_LABELS
-            require(fits, f"{where}.label", rule, label)
-            rule = f"must differ from that of part {labels.get(label)} (labels name parts in ids and metrics)"
-            require(label not in labels, f"{where}.label", rule, label)
-            labels[label] = index
+        require(bool(self.domains), DOMAINS, "must hold at least one domain", self.domains)
+        seen: dict[str, int] = {}
+        for index, one in enumerate(self.domains):
+            where = f"{DOMAINS}[{index}]"
+            require(bool(one.name), f"{where}.name", "must be the name of a task", one.name)
+            rule = "must not be a mixture (list its domains here)"
+            require(one.name != "mixture", f"{where}.name", rule, one.name)
+            require(0 < one.weight < inf, f"{where}.weight", "must be above 0 and finite", one.weight)
+            domain = one.domain or one.name
+            rule = f"must be letters, digits, - and _, begin with a letter, and be none of {', '.join(RESERVED)}"
+            allowed = DOMAIN.fullmatch(domain) is not None and domain not in RESERVED
+            require(allowed, f"{where}.domain", rule, domain)
+            rule = f"must differ from that of domains[{seen.get(domain)}], because ids and metrics are named by it"
+            require(domain not in seen, f"{where}.domain", rule, domain)
+            seen[domain] = index
 
 
 class Mixture:
-    """A Source that takes its prompts from several; ids read `<label>/<id within the part>`."""
+    """A Source that takes its prompts from the sources of its domains. Ids are `<domain>/<id within the task>`."""
 
     def __init__(self, options: MixtureOptions, seed: int, build: Callable[[TaskConfig, int], Source]) -> None:
-        """`build` makes the part's own Source. Raises ValueError naming the part on what a part refuses."""
-        self.parts = options.parts
+        """Make the sources of all domains.
+
+        Args:
+            build: makes the Source of a domain; `tasks.registry.build`, which this module cannot import.
+
+        Raises:
+            ValueError: a domain's task refuses its options; names the domain.
+        """
+        self.domains = options.domains
         self.seed = seed
-        self._sources = [
-            _of_part(
-                index, partial(build, TaskConfig(name=part.name, options=part.options, verifier=part.verifier), seed)
-            )
-            for index, part in enumerate(self.parts)
-        ]
-        self._quotas = quotas([part.weight for part in self.parts])
-        self._turns: tuple[int, list[tuple[int, int]]] = (-1, [])
+        self._sources: list[Source] = []
+        for index, one in enumerate(self.domains):
+            with _errors_name_domain(index):
+                config = TaskConfig(name=one.name, options=one.options, verifier=one.verifier)
+                self._sources.append(build(config, seed))
+        self._quotas = quotas([one.weight for one in self.domains])
+        self._period: tuple[int, list[tuple[int, int]]] = (-1, [])
 
     def prompt(self, position: int) -> Prompt:
-        part, inner = self._place(position)
-        return self._named(part, position, self._sources[part].prompt(inner))
+        index, inner = self._place(position)
+        return self._renamed(index, position, self._sources[index].prompt(inner))
 
     def demonstration(self, position: int) -> tuple[Prompt, str]:
-        part, inner = self._place(position)
-        prompt, answer = _of_part(part, partial(self._sources[part].demonstration, inner))
-        return self._named(part, position, prompt), answer
+        index, inner = self._place(position)
+        with _errors_name_domain(index):
+            prompt, answer = self._sources[index].demonstration(inner)
+        return self._renamed(index, position, prompt), answer
 
     def heldout(self, count: int) -> list[Prompt]:
-        """The parts' own held-out problems, interleaved by weight in an order that is fixed for every seed."""
-        turns = interleaved(self._quotas, count)
-        lists = [
-            iter(_of_part(part, partial(source.heldout, turns.count(part))))
-            for part, source in enumerate(self._sources)
-        ]
-        return [self._named(part, index, next(lists[part])) for index, part in enumerate(turns)]
+        """Return held-out prompts of all domains, interleaved by weight in an order that is the same for every seed."""
+        order = interleaved(self._quotas, count)
+        prompts: list[Iterator[Prompt]] = []
+        for index, source in enumerate(self._sources):
+            with _errors_name_domain(index):
+                prompts.append(iter(source.heldout(order.count(index))))
+        return [self._renamed(index, position, next(prompts[index])) for position, index in enumerate(order)]
 
     def _place(self, position: int) -> tuple[int, int]:
-        """Part of a position of the train stream, and the position within that part's own stream."""
+        """Return the domain at a position of the train stream, and the position in the domain's own stream."""
         require(position >= 0, "position", "must not be negative", position)
-        period, turn = divmod(position, sum(self._quotas))
-        if self._turns[0] != period:
-            self._turns = (period, _turns(self._quotas, self.seed, period))
-        part, rank = self._turns[1][turn]
-        return part, period * self._quotas[part] + rank
+        period, offset = divmod(position, sum(self._quotas))
+        if self._period[0] != period:
+            self._period = (period, _period_order(self._quotas, self.seed, period))
+        index, count = self._period[1][offset]
+        return index, period * self._quotas[index] + count
 
-    def _named(self, part: int, position: int, prompt: Prompt) -> Prompt:
-        inner = prompt.id.removeprefix(f"{self.parts[part].name}/")
-        return replace(prompt, id=f"{self.parts[part].label or self.parts[part].name}/{inner}", position=position)
+    def _renamed(self, index: int, position: int, prompt: Prompt) -> Prompt:
+        one = self.domains[index]
+        inner = prompt.id.removeprefix(f"{one.name}/")
+        return replace(prompt, id=f"{one.domain or one.name}/{inner}", position=position)
 
 
 def quotas(weights: Sequence[float]) -> list[int]:
-    """Prompts of each part in a period: exactly in proportion to the weights where that takes at most `PERIOD_LIMIT`.
+    """Return the number of prompts of each domain in a period.
 
-    Otherwise to the nearest ten-thousandth, largest remainders first, at least one each.
+    The quotas are the smallest whole numbers in the exact ratio of the weights, if they sum to at most `PERIOD_LIMIT`.
+    Otherwise the fractions of the weights are rounded to multiples of 1 / PERIOD_LIMIT by largest remainder, and every
+    domain gets at least one prompt.
     """
     exact = [Fraction(repr(weight)) for weight in weights]
-    scale = Fraction(1) / reduce(_common, exact)
+    scale = Fraction(1) / reduce(_common_divisor, exact)
     counts = [int(weight * scale) for weight in exact]
     if sum(counts) <= PERIOD_LIMIT:
         return counts
-    shares = [weight * PERIOD_LIMIT / sum(exact) for weight in exact]
-    counts = [int(share) for share in shares]
-    by_remainder = sorted(range(len(shares)), key=lambda part: (counts[part] - shares[part], part))
-    for part in by_remainder[: PERIOD_LIMIT - sum(counts)]:
-        counts[part] += 1
+    ideal = [weight * PERIOD_LIMIT / sum(exact) for weight in exact]
+    counts = [int(count) for count in ideal]
+    by_remainder = sorted(range(len(ideal)), key=lambda index: (counts[index] - ideal[index], index))
+    for index in by_remainder[: PERIOD_LIMIT - sum(counts)]:
+        counts[index] += 1
     return [max(count, 1) for count in counts]
 
 
 def interleaved(counts: Sequence[int], length: int) -> list[int]:
-    """Parts in turn: at each turn the one that is furthest behind its share, so every beginning is in proportion."""
+    """Return `length` domain indices in an order of which every beginning has the proportions of `counts`.
+
+    Each place goes to the domain whose number so far is furthest below its proportional number.
+    """
     taken = [0] * len(counts)
-    turns = []
-    for turn in range(1, length + 1):
-        part = max(range(len(counts)), key=lambda part: (turn * counts[part] - taken[part] * sum(counts), -part))
-        taken[part] += 1
-        turns.append(part)
-    return turns
+    order = []
+    for place in range(1, length + 1):
+        index = max(range(len(counts)), key=lambda index: (place * counts[index] - taken[index] * sum(counts), -index))
+        taken[index] += 1
+        order.append(index)
+    return order
 
 
-def _common(one: Fraction, other: Fraction) -> Fraction:
-    """The largest number that both are whole multiples of."""
+def _common_divisor(one: Fraction, other: Fraction) -> Fraction:
+    """Return the largest number of which both are whole multiples."""
     bottom = one.denominator * other.denominator
     return Fraction(gcd(one.numerator * other.denominator, other.numerator * one.denominator), bottom)
 
 
-def _turns(counts: Sequence[int], seed: int, period: int) -> list[tuple[int, int]]:
-    """Part and rank within that part, for each turn of a period."""
-    order = [part for part, count in enumerate(counts) for _ in range(count)]
-    generator(seed, "mixture", "period", period).shuffle(order)
-    ranks = [0] * len(counts)
-    turns = []
-    for part in order:
-        turns.append((part, ranks[part]))
-        ranks[part] += 1
-    return turns
+def _period_order(counts: Sequence[int], seed: int, period: int) -> list[tuple[int, int]]:
+    """Return the domain index of each place of a period, and how many places of that domain come before it."""
+    shuffled = [index for index, count in enumerate(counts) for _ in range(count)]
+    generator(seed, "mixture", "period", period).shuffle(shuffled)
+    before = [0] * len(counts)
+    order = []
+    for index in shuffled:
+        order.append((index, before[index]))
+        before[index] += 1
+    return order
 
 
-def _of_part(index: int, call: Callable[[], Result]) -> Result:
-    """What the call returns; a refusal names the part it comes from."""
+@contextmanager
+def _errors_name_domain(index: int) -> Iterator[None]:
+    """Make a ValueError of a domain's source name the domain's settings."""
+    where = f"{DOMAINS}[{index}]"
     try:
-        return call()
+        with settings_named(f"{where}.name", f"{where}.options"):
+            yield
     except ValueError as error:
-        rest = str(error).removeprefix("task")
-        raise ValueError(f"{PARTS}[{index}]{rest if rest.startswith('.') else f': {error}'}") from None
+        words = str(error).replace("task.heldout_prompts: must", f"task.heldout_prompts: those of {where} must", 1)
+        raise ValueError(words if where in words else f"{where}: {words}") from None

@@ -1,31 +1,30 @@
-"""Programs: write the Python function that the given examples show, such as `f(1)=3 f(2)=5 f(7)=15`.
+"""Programs: write the Python function that has the given examples, such as `f(1)=3 f(2)=5 f(7)=15`.
 
-A problem is a set of examples of one function out of a closed list, and is settled: no other function of the list that
-shows the same examples differs elsewhere. Whether it is for training or held out is read off a hash of its examples: no
-seed can move it across.
+A problem is a set of examples of one function of a fixed list. The examples determine the function: no other function
+of the list has all of them. A hash of the sorted examples decides whether a problem is held out, whatever the seed is.
 """
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import count as integers
 from typing import Any, NamedTuple
 
 from configs.checks import require
-from tasks.source import digest, generator
+from tasks.source import digest, distinct, generator, require_heldout
 from trajectories.trajectory import Prompt
 
-HELDOUT_SHARE = 1 / 8
-TRIES = 1_000
-"""Random sets of examples tried for one problem before the options are called impossible."""
-PATIENCE = 2_000
-"""Held-out draws in a row without a new problem after which none is thought to be left."""
+HELDOUT_FRACTION = 1 / 8
+"""Fraction of all problems that is held out."""
+MAX_DRAWS = 1_000
+"""Random sets of examples drawn for one problem. If none fits, the options are refused."""
 KINDS = ("number", "text")
 HIDDEN_NUMBERS = (-7, -2, 0, 1, 3, 8, 12, 25)
 HIDDEN_TEXTS = ("a", "ba", "abc", "eeda", "Cab", "deadbeef")
-"""Inputs of the hidden asserts: every function of the list differs from every other on one of them or an example."""
+"""Inputs of the hidden tests. Every two functions of the list differ on one of them."""
 LETTERS = "abcde"
+"""Letters of the texts in examples."""
 TIMEOUT_S = 2
 
 
@@ -34,13 +33,13 @@ class ProgramsOptions:
     """`task.options` of programs."""
 
     examples: int = 3
-    """How many examples a problem shows."""
+    """Number of examples in a problem."""
     inputs: int = 9
-    """The largest number that an example shows as input; the smallest is 0."""
+    """Largest number that an example has as input; the smallest is 0."""
     constants: int = 9
-    """The largest constant of a function on numbers."""
+    """Largest constant in a function on numbers."""
     kinds: list[str] = field(default_factory=lambda: list(KINDS))
-    """What the functions take: number (whole numbers), text (short strings)."""
+    """Inputs of the functions: number (whole numbers), text (short strings)."""
 
     def __post_init__(self) -> None:
         name = "task.options."
@@ -49,12 +48,14 @@ class ProgramsOptions:
             self.examples <= self.inputs + 1 <= 100, f"{name}inputs", "must be between examples - 1 and 99", self.inputs
         )
         require(2 <= self.constants <= 99, f"{name}constants", "must be between 2 and 99", self.constants)
-        known = bool(self.kinds) and set(self.kinds) <= set(KINDS) and len(set(self.kinds)) == len(self.kinds)
+        known = (
+            bool(self.kinds) and all(kind in KINDS for kind in self.kinds) and len(set(self.kinds)) == len(self.kinds)
+        )
         require(known, f"{name}kinds", f"must be distinct ones of {', '.join(KINDS)}", list(self.kinds))
 
 
 class Function(NamedTuple):
-    """What a function does, and the expressions in x that do it."""
+    """A Python function, and expressions in x that compute it."""
 
     kind: str
     apply: Callable[[Any], Any]
@@ -62,10 +63,10 @@ class Function(NamedTuple):
 
 
 class Programs:
-    """A Source of small functions to find from examples."""
+    """Source of small functions to write from examples."""
 
     def __init__(self, options: ProgramsOptions, seed: int) -> None:
-        """Raises ValueError if no problem fits the options."""
+        """Raise ValueError if no problem fits the options."""
         self.options = options
         self.seed = seed
         self._families = families(options.constants)
@@ -82,36 +83,31 @@ class Programs:
         return _prompt("train", position, function, inputs), answer
 
     def heldout(self, count: int) -> list[Prompt]:
-        found: dict[str, tuple[Function, list[Any]]] = {}
-        misses = 0
-        for index in integers():
-            if len(found) == count or misses == PATIENCE:
-                break
-            function, inputs = self._draw(generator("programs", "heldout", index), heldout=True)
-            same = shown(function, sorted(inputs))
-            misses = misses + 1 if same in found else 0
-            found.setdefault(same, (function, inputs))
-        rule = f"must be at most the {len(found)} held-out problems that fit task.options"
-        require(len(found) == count, "task.heldout_prompts", rule, count)
-        return [_prompt("heldout", index, *problem) for index, problem in enumerate(found.values())]
+        found = distinct(self._heldout_draws(), lambda problem: shown(problem[0], sorted(problem[1])), count)
+        require_heldout(len(found), count)
+        return [_prompt("heldout", index, *problem) for index, problem in enumerate(found)]
+
+    def _heldout_draws(self) -> Iterator[tuple[Function, list[Any]]]:
+        for index in itertools.count():
+            yield self._draw(generator("programs", "heldout", index), heldout=True)
 
     def _draw(self, random_: random.Random, heldout: bool) -> tuple[Function, list[Any]]:
-        """A function and the inputs of its examples: kind, family and constants each evenly."""
+        """Draw a function and the inputs of its examples. Kind, form and constant are uniform, one after the other."""
         options = self.options
-        for _ in range(TRIES):
+        for _ in range(MAX_DRAWS):
             kind = random_.choice(options.kinds)
             function = random_.choice(random_.choice(self._families[kind]))
             if kind == "number":
                 inputs: list[Any] = sorted(random_.sample(range(options.inputs + 1), options.examples))
             else:
                 inputs = _texts(random_, options.examples)
-            if is_heldout(function, inputs) == heldout and self._settled(function, inputs):
+            if is_heldout(function, inputs) == heldout and self._determined(function, inputs):
                 return function, inputs
-        side = "held-out" if heldout else "train"
-        raise ValueError(f"task.options: must admit problems, got none in {TRIES} draws of {options} ({side} side)")
+        split = "held-out" if heldout else "train"
+        raise ValueError(f"task.options: must admit {split} problems, got none in {MAX_DRAWS} draws of {options}")
 
-    def _settled(self, function: Function, inputs: list[Any]) -> bool:
-        """Whether the examples tell the function from every other one."""
+    def _determined(self, function: Function, inputs: list[Any]) -> bool:
+        """Return whether no other function has all the examples."""
         values = [_exact(function.apply(x)) for x in inputs]
         return not any(
             other is not function and all(_exact(other.apply(x)) == y for x, y in zip(inputs, values, strict=True))
@@ -121,18 +117,18 @@ class Programs:
 
 
 def shown(function: Function, inputs: list[Any]) -> str:
-    """The examples as the policy reads them, in one order."""
+    """Return the examples as the prompt shows them, in the order of `inputs`."""
     return " ".join(f"f({x!r})={function.apply(x)!r}" for x in inputs)
 
 
 def is_heldout(function: Function, inputs: list[Any]) -> bool:
-    """The side of a problem: the same for every seed, whatever function its examples were made from."""
-    return digest(f"programs/{shown(function, sorted(inputs))}") < HELDOUT_SHARE * 2**64
+    """Return whether a problem is held out: a function of its examples alone, the same for every seed."""
+    return digest(f"programs/{shown(function, sorted(inputs))}") < HELDOUT_FRACTION * 2**64
 
 
 @lru_cache(maxsize=8)
 def families(constants: int) -> dict[str, list[list[Function]]]:
-    """Every function of the list by kind, those of one form together; no two functions behave alike."""
+    """Return all functions of each kind, as one list per form. No two functions compute the same values."""
     forms: dict[str, list[Function]] = {}
     for b in range(1, constants + 1):
         for form, function in _number_functions(b):
@@ -141,7 +137,7 @@ def families(constants: int) -> dict[str, list[list[Function]]]:
 
 
 def _number_functions(b: int) -> Iterator[tuple[str, Function]]:
-    """The functions with one constant, each with the name of its form."""
+    """Yield the functions on numbers with the constant `b`, each with the name of its form."""
 
     def number(form: str, apply: Callable[[int], int], *expressions: str) -> tuple[str, Function]:
         return form, Function("number", apply, expressions)
@@ -179,7 +175,7 @@ def _text_functions() -> Iterator[Function]:
 
 
 def _texts(random_: random.Random, count: int) -> list[Any]:
-    """Distinct short texts, of more than one length."""
+    """Draw distinct texts of 1 to 4 letters."""
     found: list[str] = []
     while len(found) < count:
         text = "".join(random_.choice(LETTERS) for _ in range(random_.randint(1, 4)))
@@ -189,6 +185,7 @@ def _texts(random_: random.Random, count: int) -> list[Any]:
 
 
 def _exact(value: Any) -> tuple[type, Any]:
+    """Return a value that differs for 1, 1.0 and True, which are equal in Python."""
     return type(value), value
 
 

@@ -1,17 +1,15 @@
-"""Names of tasks. A task is a frozen dataclass of options and a Source made from it."""
+"""Tasks by name. A task is a frozen dataclass of options and a class that makes its Source from them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from configs.checks import nearest
 from configs.task import TaskConfig
 from tasks.countdown import Countdown, CountdownOptions
 from tasks.dataset.task import Dataset, DatasetOptions
 from tasks.mixture import Mixture, MixtureOptions
+from tasks.options import parse, path_options
 from tasks.programs import Programs, ProgramsOptions
 from tasks.scratchpad_addition import ScratchpadAddition, ScratchpadAdditionOptions
 from tasks.source import Source
@@ -29,18 +27,45 @@ TASKS: dict[str, tuple[type, Callable[[Any, int], Source]]] = {
 
 
 def build(config: TaskConfig, seed: int) -> Source:
-    """The configured Source. Raises ValueError naming the field on an unknown task or option, or a bad value."""
+    """Make the Source of a task.
+
+    Raises:
+        ValueError: the task or an option is unknown, or a value is not allowed; names the setting.
+    """
     if config.name not in TASKS:
         known = ", ".join(TASKS)
         raise ValueError(f"task.name: must be one of {known}{nearest(config.name, TASKS)}, got {config.name!r}")
     schema, make = TASKS[config.name]
-    source = make(_options(schema, config.options), seed)
-    return Overridden(source=source, verifier=config.verifier) if config.verifier else source
+    source = make(parse(schema, config.options), seed)
+    return WithVerifier(source=source, verifier=config.verifier) if config.verifier else source
+
+
+def map_paths(name: str, options: dict[str, Any], resolve: Callable[[str], str]) -> dict[str, Any]:
+    """Return the options of the task `name` with `resolve` applied to each path in them.
+
+    In a mixture, the options of each domain are those of the domain's own task. Unknown tasks and values of wrong types
+    stay as they are, because `build` refuses them.
+    """
+    if name not in TASKS:
+        return options
+    paths = path_options(TASKS[name][0])
+    mapped = {
+        key: resolve(value) if key in paths and isinstance(value, str) else value for key, value in options.items()
+    }
+    if name == "mixture" and isinstance(options.get("domains"), list):
+        mapped["domains"] = [_map_domain(domain, resolve) for domain in options["domains"]]
+    return mapped
+
+
+def _map_domain(domain: Any, resolve: Callable[[str], str]) -> Any:
+    if not isinstance(domain, dict) or not isinstance(domain.get("options"), dict):
+        return domain
+    return domain | {"options": map_paths(str(domain.get("name")), domain["options"], resolve)}
 
 
 @dataclass(frozen=True)
-class Overridden:
-    """A Source whose problems are judged by another verifier."""
+class WithVerifier:
+    """A Source with another verifier for all its prompts."""
 
     source: Source
     verifier: str
@@ -54,14 +79,3 @@ class Overridden:
     def demonstration(self, position: int) -> tuple[Prompt, str]:
         prompt, answer = self.source.demonstration(position)
         return replace(prompt, verifier=self.verifier), answer
-
-
-def _options(schema: type, given: dict[str, Any]) -> Any:
-    known = [field.name for field in fields(schema)]
-    for key, value in given.items():
-        if key not in known:
-            raise ValueError(f"task.options.{key}: unknown option{nearest(str(key), known)}, got {value!r}")
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"task.options.{error.full_key or ''}: {str(error).splitlines()[0]}") from None

@@ -1,24 +1,23 @@
-"""Addition with a scratchpad (arXiv:2502.06533): sums column by column, of numbers longer than those the policy knows.
+"""Addition with a scratchpad (arXiv:2502.06533): sums of numbers longer than those the policy was trained on.
 
-The answer writes down what is left of both numbers, the digits found so far and the carry, one column a line, then the
-result. Whether a problem is for training or held out is read off a hash of its numbers, in any order: no seed, and no
-number of digits asked for, can move it across.
+The answer adds column by column. Each line holds the remaining digits of both numbers, the digits of the sum so far
+and the carry; the result follows. A hash of the sorted numbers decides whether a problem is held out, whatever the seed
+and the options are.
 """
 
+import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count as integers
 
 from configs.checks import require
-from tasks.source import digest, generator
+from tasks.source import digest, distinct, generator, require_heldout
 from trajectories.trajectory import Prompt
 
-HELDOUT_SHARE = 1 / 8
-PATIENCE = 2_000
-"""Held-out draws in a row without a new problem after which none is thought to be left."""
-TRIES = 1_000
-"""Random problems tried for one of a side; of one-digit numbers, the fewest, 1 in 8 is held out."""
+HELDOUT_FRACTION = 1 / 8
+"""Fraction of all problems that is held out."""
+MAX_DRAWS = 1_000
+"""Random draws for one problem. They are enough: 1 in 8 problems is held out even of one-digit numbers, the fewest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +25,10 @@ class ScratchpadAdditionOptions:
     """`task.options` of scratchpad_addition."""
 
     trained_digits: int = 3
-    """N: digits of the longest numbers the policy was trained on."""
+    """N: digits of the longest numbers that the policy was trained on."""
     digits: int = 4
-    """Digits of the longest numbers asked. At most trained_digits: every operand has 1 to `digits` of them, evenly.
-    Above: one operand, either, has `digits`; the other has at most trained_digits half of the time, else more."""
+    """Digits of the longest operand. If at most N, both operands have 1 to `digits` digits, uniformly. If above N, one
+    of the operands, chosen at random, has `digits`; the other has at most N digits with probability 1/2, else more."""
 
     def __post_init__(self) -> None:
         for name in ("trained_digits", "digits"):
@@ -38,7 +37,7 @@ class ScratchpadAdditionOptions:
 
 
 class ScratchpadAddition:
-    """A Source of sums such as `Input:\\n583+96\\nTarget:`."""
+    """Source of sums such as `Input:\\n583+96\\nTarget:`."""
 
     def __init__(self, options: ScratchpadAdditionOptions, seed: int) -> None:
         self.options = options
@@ -54,60 +53,55 @@ class ScratchpadAddition:
         return prompt, scratchpad(*prompt.problem["operands"])
 
     def heldout(self, count: int) -> list[Prompt]:
-        found: dict[tuple[int, ...], tuple[int, int]] = {}
-        misses = 0
-        for index in integers():
-            if len(found) == count or misses == PATIENCE:
-                break
-            operands = self._draw(generator("scratchpad_addition", "heldout", index), heldout=True)
-            same = tuple(sorted(operands))
-            misses = misses + 1 if same in found else 0
-            found.setdefault(same, operands)
-        rule = f"must be at most the {len(found)} held-out problems that fit task.options"
-        require(len(found) == count, "task.heldout_prompts", rule, count)
-        return [_prompt("heldout", index, operands) for index, operands in enumerate(found.values())]
+        found = distinct(self._heldout_draws(), lambda operands: tuple(sorted(operands)), count)
+        require_heldout(len(found), count)
+        return [_prompt("heldout", index, operands) for index, operands in enumerate(found)]
+
+    def _heldout_draws(self) -> Iterator[tuple[int, int]]:
+        for index in itertools.count():
+            yield self._draw(generator("scratchpad_addition", "heldout", index), heldout=True)
 
     def _draw(self, random_: random.Random, heldout: bool) -> tuple[int, int]:
-        """A random problem of one side."""
-        for _ in range(TRIES):
+        """Draw the operands of a train or held-out problem."""
+        for _ in range(MAX_DRAWS):
             left, right = (_number(random_, length) for length in self._lengths(random_))
             if is_heldout(left, right) == heldout:
                 return left, right
-        raise AssertionError(f"no problem in {TRIES} draws of {self.options}")
+        raise AssertionError(f"no problem in {MAX_DRAWS} draws of {self.options}")
 
     def _lengths(self, random_: random.Random) -> Sequence[int]:
-        """Digits of both operands."""
-        known, asked = self.options.trained_digits, self.options.digits
-        if asked <= known:
-            return random_.randint(1, asked), random_.randint(1, asked)
-        other = random_.randint(1, known) if random_.random() < 0.5 else random_.randint(known + 1, asked)
-        return random_.sample((asked, other), 2)
+        """Draw the numbers of digits of both operands."""
+        trained, longest = self.options.trained_digits, self.options.digits
+        if longest <= trained:
+            return random_.randint(1, longest), random_.randint(1, longest)
+        other = random_.randint(1, trained) if random_.random() < 0.5 else random_.randint(trained + 1, longest)
+        return random_.sample((longest, other), 2)
 
 
 def is_heldout(left: int, right: int) -> bool:
-    """The side of a problem: the same for every seed and option, and in either order."""
-    return digest(f"scratchpad_addition/{sorted((left, right))}") < HELDOUT_SHARE * 2**64
+    """Return whether a problem is held out; the same for every seed, every option and either order of the operands."""
+    return digest(f"scratchpad_addition/{sorted((left, right))}") < HELDOUT_FRACTION * 2**64
 
 
 def scratchpad(left: int, right: int) -> str:
-    """The right answer: a line for every column from the last, one with nothing left, and the result.
+    """Return the right answer: a line for each column from the last to the first, a final line, and the result.
 
-    The layout is that of the paper's scratchpads, which is that of arXiv:2307.03381 with its one irregular separator:
-    none stands between A and C in the last line.
+    The layout is that of the paper's scratchpads, which follow arXiv:2307.03381, including its one irregularity: the
+    final line has no comma between A and C.
     """
     left_digits, right_digits = list(str(left)), list(str(right))
-    found: list[str] = []
+    digits_of_sum: list[str] = []
     carry = 0
     lines = ["", "<scratch>"]
     while left_digits or right_digits:
-        state = f"{_listed(left_digits)} + {_listed(right_digits)} , A={_listed(found)} , C={carry}"
+        state = f"{_listed(left_digits)} + {_listed(right_digits)} , A={_listed(digits_of_sum)} , C={carry}"
         x, y = (digits.pop() if digits else "0" for digits in (left_digits, right_digits))
         column = int(x) + int(y) + carry
         lines.append(f"{state} , {x}+{y}+{carry}={column} , A->{column % 10} , C->{column // 10}")
-        found.insert(0, str(column % 10))
+        digits_of_sum.insert(0, str(column % 10))
         carry = column // 10
-    lines.append(f"[] + [] , A={_listed(found)} C={carry} , END")
-    result = [str(carry), *found] if carry else found
+    lines.append(f"[] + [] , A={_listed(digits_of_sum)} C={carry} , END")
+    result = [str(carry), *digits_of_sum] if carry else digits_of_sum
     return "\n".join([*lines, "</scratch>", " ".join(result), ""])
 
 
@@ -116,7 +110,7 @@ def _listed(digits: list[str]) -> str:
 
 
 def _number(random_: random.Random, length: int) -> int:
-    """A number of so many digits, evenly; 0 has one."""
+    """Draw a number of `length` digits, uniformly. 0 has one digit."""
     return random_.randrange(10 ** (length - 1) if length > 1 else 0, 10**length)
 
 

@@ -1,34 +1,70 @@
-"""Source: where problems come from. A train stream by position, a held-out list, worked solutions where known."""
+"""Source: the problems of a task, as an endless train stream, a held-out list, and right answers where known."""
 
 import hashlib
 import random
-from typing import Protocol
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
+from configs.checks import require
 from trajectories.trajectory import Prompt
+
+Item = TypeVar("Item")
+MAX_REPEATS = 2_000
+"""Consecutive draws without a new item after which `distinct` stops."""
 
 
 class Source(Protocol):
-    """Problems of one task. Train and held-out problems are disjoint by construction."""
+    """Problems of one task. No problem is both in the train stream and held out."""
 
     def prompt(self, position: int) -> Prompt:
-        """The problem at a position (0 or above) of the endless train stream; a pure function of (seed, position)."""
+        """Return the problem at a position (0 or above) of the endless train stream. Seed and position determine it."""
         ...
 
     def heldout(self, count: int) -> list[Prompt]:
-        """The first `count` held-out problems, the same for every seed, so that runs can be compared. Raises
-        ValueError naming `task.heldout_prompts` if there are fewer."""
+        """Return the first `count` held-out problems. They are the same for every seed, so that runs can be compared.
+
+        Raises:
+            ValueError: there are fewer; names `task.heldout_prompts`.
+        """
         ...
 
     def demonstration(self, position: int) -> tuple[Prompt, str]:
-        """A train problem and a random valid answer to it. Raises ValueError if the task knows none."""
+        """Return the train problem at a position and a right answer to it, drawn at random if several are known.
+
+        Raises:
+            ValueError: the task has no right answers.
+        """
         ...
 
 
 def digest(text: str) -> int:
-    """64 bits that depend on the text alone: the same in every process, on every machine."""
+    """Return a 64-bit hash of the text, the same in every process and on every machine."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-def generator(*place: object) -> random.Random:
-    """A random generator fixed by its place, such as (seed, stream, position)."""
-    return random.Random(digest("/".join(map(str, place))))
+def generator(*key: object) -> random.Random:
+    """Return a random generator seeded by its arguments, for example seed, stream and position."""
+    return random.Random(digest("/".join(map(str, key))))
+
+
+def distinct(
+    draws: Iterator[Item], key: Callable[[Item], Hashable], count: int, found: Sequence[Item] = ()
+) -> list[Item]:
+    """Return `found` and the first draws with new keys, `count` items in all.
+
+    Fewer are returned after `MAX_REPEATS` consecutive draws without a new key: probably no other key exists.
+    """
+    items, keys, repeats = list(found), {key(item) for item in found}, 0
+    while len(items) < count and repeats < MAX_REPEATS:
+        item = next(draws)
+        repeats = repeats + 1 if key(item) in keys else 0
+        if not repeats:
+            keys.add(key(item))
+            items.append(item)
+    return items
+
+
+def require_heldout(found: int, count: int) -> None:
+    """Raise ValueError if the options of a task admit only `found` held-out problems, fewer than `count`."""
+    rule = f"must be at most the {found} held-out problems that fit task.options"
+    require(found >= count, "task.heldout_prompts", rule, count)

@@ -1,31 +1,30 @@
-"""SQL questions: the query that answers a short question, such as `pet(name,kind,age) how many where age over 3?`.
+"""SQL questions: write the query for a short question, such as `pet(name,kind,age) how many where age over 3?`.
 
-Tables, questions and data are made up; every question has several right queries. The same question always comes with
-the same databases: one main, and further ones with NULLs, ties and duplicates, on which a query has to be right too.
-Whether a question is for training or held out is read off a hash of its text: no seed can move it across.
+Tables, questions and rows are synthetic; every question has several right queries. A question always has the same
+databases: the main one, and further ones with NULLs, ties and duplicates, on which a query must be right too. A hash of
+the question's text decides whether it is held out, whatever the seed is.
 """
 
+import itertools
 import random
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count as integers
 from typing import NamedTuple
 
 from configs.checks import require
-from tasks.source import digest, generator
+from tasks.source import digest, distinct, generator, require_heldout
 from trajectories.trajectory import Prompt
 
-HELDOUT_SHARE = 1 / 8
-TRIES = 1_000
-"""Random questions tried for one problem before the options are called impossible."""
-PATIENCE = 2_000
-"""Held-out draws in a row without a new problem after which none is thought to be left."""
-LONGEST_ANSWER = 56
-"""Bytes."""
-ACROSS = 1 / 8
-"""Share of the questions that need two tables."""
+HELDOUT_FRACTION = 1 / 8
+"""Fraction of all questions that is held out."""
+MAX_DRAWS = 1_000
+"""Random questions drawn for one problem. If none fits, the options are refused."""
+MAX_ANSWER_BYTES = 56
+TWO_TABLES = 1 / 8
+"""Probability that a question needs two tables."""
 FILTERED = 0.7
-"""Share of the other questions that have a condition."""
+"""Probability that a question on one table has a condition."""
 TABLES = ("pet", "car", "team", "shop", "book", "song")
 WORDS = {
     "name": ("ann", "bob", "cy", "dee", "eve"),
@@ -33,11 +32,11 @@ WORDS = {
     "hue": ("red", "tan", "blue", "gray"),
     "town": ("rome", "oslo", "bonn", "lima"),
 }
-"""Columns of words and what they may hold; they are never NULL."""
+"""Columns of words, with their possible values. They are never NULL."""
 NUMBERS = ("age", "cost", "size", "year")
 """Columns of whole numbers."""
 EXTREMES = ((99, "zebra"), (-9, "abbey"))
-"""A number and a word beyond all others, at either end."""
+"""Values above and below all others: a number and a word each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +44,13 @@ class SqlQuestionsOptions:
     """`task.options` of sql_questions."""
 
     tables: int = 2
-    """At most so many tables in a schema."""
+    """Largest number of tables in a schema."""
     constants: int = 9
-    """The largest number a question asks about; the smallest is 1."""
+    """Largest number in a question's condition; the smallest is 1."""
     rows: int = 8
-    """Rows of a table beside those that make a question's number and its neighbours occur."""
+    """Rows of a table, in addition to those for the numbers in the question's condition and their neighbours."""
     extra_databases: int = 3
-    """Further databases of the same schema on which a query must agree with the right one."""
+    """Further databases of the same schema, on which the result of a query must be right too."""
 
     def __post_init__(self) -> None:
         field = "task.options."
@@ -62,7 +61,7 @@ class SqlQuestionsOptions:
         require(0 <= self.extra_databases <= 8, f"{field}extra_databases", rule, self.extra_databases)
 
 
-ASKS: dict[str, tuple[str, ...]] = {
+QUERIES: dict[str, tuple[str, ...]] = {
     "how many": ("count(*){f}", "count(1){f}", "count(name){f}", "sum({form}) FROM {t}"),
     "name": ("name{f}", "ALL name{f}"),
     "{n}": ("{n}{f}", "ALL {n}{f}"),
@@ -79,9 +78,9 @@ ASKS: dict[str, tuple[str, ...]] = {
     "{n} rising": ("{n}{f} ORDER BY {n}", "{n}{f} ORDER BY 1", "{n}{f} ORDER BY {n} ASC"),
     "{n} falling": ("{n}{f} ORDER BY {n} DESC", "{n}{f} ORDER BY 1 DESC"),
 }
-"""What a question asks of one table, and the queries that answer it, without SELECT: {t} the table, {n} a column of
-numbers (not the condition's), {w} the column of words, {f} the table and the condition. {form}, the condition alone,
-needs one."""
+"""Questions about one table, and the queries that answer them, without SELECT. {t} is the table, {n} a column of
+numbers other than the condition's, {w} the column of words, {f} the FROM and WHERE clauses. {form} is the condition; a
+query with it answers only questions that have a condition."""
 JOINS = (
     "SELECT {c} FROM {one} NATURAL JOIN {two} WHERE {form}",
     "SELECT {c} FROM {one} JOIN {two} USING(name) WHERE {form}",
@@ -94,26 +93,27 @@ class Table(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """A question's `where`, the SQL conditions that mean it, and values of its column, all told by the text."""
+    """The condition of a question, in English and SQL, and values of its column. The text determines all of them."""
 
     text: str
     forms: tuple[str, ...]
+    """SQL conditions with this meaning."""
     column: str
     fulfilled_by: int | str | None
     borders: tuple[int | str | None, ...]
-    """Values at which conditions that are nearly this one differ from it."""
+    """Values on which slightly different conditions, such as > for >=, give another result."""
 
 
 class Question(NamedTuple):
     tables: tuple[Table, ...]
     text: str
     queries: tuple[str, ...]
-    """All right; the first is the gold."""
+    """Right queries; the first is the gold query that answers are compared with."""
     condition: Condition | None
 
 
 class SqlQuestions:
-    """A Source of questions about made-up tables."""
+    """Source of questions about synthetic tables."""
 
     def __init__(self, options: SqlQuestionsOptions, seed: int) -> None:
         self.options = options
@@ -129,30 +129,24 @@ class SqlQuestions:
         return self._prompt("train", position, question), random_.choice(question.queries)
 
     def heldout(self, count: int) -> list[Prompt]:
-        found: dict[str, Question] = {}
-        misses = 0
-        for index in integers():
-            if len(found) == count or misses == PATIENCE:
-                break
-            question = self._draw(generator("sql_questions", "heldout", index), heldout=True)
-            misses = misses + 1 if question.text in found else 0
-            found.setdefault(question.text, question)
-        rule = f"must be at most the {len(found)} held-out problems that fit task.options"
-        require(len(found) == count, "task.heldout_prompts", rule, count)
-        return [self._prompt("heldout", index, question) for index, question in enumerate(found.values())]
+        found = distinct(self._heldout_draws(), lambda question: question.text, count)
+        require_heldout(len(found), count)
+        return [self._prompt("heldout", index, question) for index, question in enumerate(found)]
+
+    def _heldout_draws(self) -> Iterator[Question]:
+        for index in itertools.count():
+            yield self._draw(generator("sql_questions", "heldout", index), heldout=True)
 
     def _draw(self, random_: random.Random, heldout: bool) -> Question:
-        for _ in range(TRIES):
+        for _ in range(MAX_DRAWS):
             question = random_question(random_, self.options)
             if question.queries and is_heldout(question.text) == heldout:
                 return question
-        side = "held-out" if heldout else "train"
-        raise ValueError(
-            f"task.options: must admit problems, got none in {TRIES} draws of {self.options} ({side} side)"
-        )
+        split = "held-out" if heldout else "train"
+        raise ValueError(f"task.options: must admit {split} problems, got none in {MAX_DRAWS} draws of {self.options}")
 
     def _prompt(self, stream: str, position: int, question: Question) -> Prompt:
-        scripts = [schema_script(question, self.options, place) for place in range(1 + self.options.extra_databases)]
+        scripts = [schema_script(question, self.options, number) for number in range(1 + self.options.extra_databases)]
         return Prompt(
             id=f"sql_questions/{stream}/{position}",
             position=position,
@@ -163,21 +157,21 @@ class SqlQuestions:
 
 
 def is_heldout(text: str) -> bool:
-    """The side of a problem: the same for every seed."""
-    return digest(f"sql_questions/{text}") < HELDOUT_SHARE * 2**64
+    """Return whether a question is held out; the same for every seed."""
+    return digest(f"sql_questions/{text}") < HELDOUT_FRACTION * 2**64
 
 
 def random_question(random_: random.Random, options: SqlQuestionsOptions) -> Question:
-    """A question with its right queries, of which only those within LONGEST_ANSWER are kept; there may be none."""
-    if options.tables == 2 and random_.random() < ACROSS:
-        return _across_tables(random_, options)
+    """Draw a question with those of its right queries that have at most MAX_ANSWER_BYTES; there may be none."""
+    if options.tables == 2 and random_.random() < TWO_TABLES:
+        return _two_table_question(random_, options)
     word, numbers = random_.choice(list(WORDS)[1:]), random_.sample(NUMBERS, 2)
     table = Table(random_.choice(TABLES), ("name", word, *numbers))
     condition = random_condition(random_, table, options.constants) if random_.random() < FILTERED else None
     number = random_.choice([column for column in numbers if condition is None or column != condition.column])
     names = {"t": table.name, "n": number, "w": word}
     forms = condition.forms if condition else ()
-    ask, templates = random_.choice(list(ASKS.items()))
+    wording, templates = random_.choice(list(QUERIES.items()))
     queries = [
         "SELECT " + template.format(**names, f=f" FROM {table.name} WHERE {form}".removesuffix(" WHERE "), form=form)
         for template in templates
@@ -185,18 +179,18 @@ def random_question(random_: random.Random, options: SqlQuestionsOptions) -> Que
         for form in forms or ("",)
     ]
     where = f" where {condition.text}" if condition else ""
-    text = f"{table.name}({','.join(table.columns)}) {ask.format(**names)}{where}?"
+    text = f"{table.name}({','.join(table.columns)}) {wording.format(**names)}{where}?"
     return Question((table,), text, _short(queries), condition)
 
 
-def _across_tables(random_: random.Random, options: SqlQuestionsOptions) -> Question:
-    """A column of one table where a condition holds in another; the tables share the column `name`."""
+def _two_table_question(random_: random.Random, options: SqlQuestionsOptions) -> Question:
+    """Draw a question on a column of one table with a condition on another; they are joined on the column `name`."""
     left_name, right_name = random_.sample(TABLES, 2)
     left = Table(left_name, ("name", random_.choice(NUMBERS)))
     right = Table(right_name, ("name", random_.choice(list(WORDS)[1:])))
-    asked, other = (left, right) if random_.random() < 0.5 else (right, left)
-    condition = random_condition(random_, Table(other.name, other.columns[1:]), options.constants)
-    column = asked.columns[1]
+    selected, filtered = (left, right) if random_.random() < 0.5 else (right, left)
+    condition = random_condition(random_, Table(filtered.name, filtered.columns[1:]), options.constants)
+    column = selected.columns[1]
     queries = [
         join.format(c=column, one=one.name, two=two.name, form=form)
         for form in condition.forms
@@ -209,7 +203,7 @@ def _across_tables(random_: random.Random, options: SqlQuestionsOptions) -> Ques
 
 
 def random_condition(random_: random.Random, table: Table, constants: int) -> Condition:
-    """A condition on one column of a table, each kind evenly."""
+    """Draw a condition on one column of a table, each kind with the same probability."""
     column = random_.choice([column for column in table.columns if column != "name"])
     if column in WORDS:
         words = WORDS[column]
@@ -236,48 +230,51 @@ def random_condition(random_: random.Random, table: Table, constants: int) -> Co
         ("known", (f"{c} NOT NULL", f"{c} IS NOT NULL"), 1),
     ]
     text, forms, fulfilled_by = random_.choice(numbers)
-    said = [int(number) for number in re.findall("[0-9]+", text)]
-    near = tuple(sorted({number + step for number in said for step in (-1, 0, 1)}))
+    given = [int(number) for number in re.findall("[0-9]+", text)]
+    near = tuple(sorted({number + step for number in given for step in (-1, 0, 1)}))
     return Condition(f"{c} {text}", forms, c, fulfilled_by, near or (None, 1))
 
 
-def schema_script(question: Question, options: SqlQuestionsOptions, place: int) -> str:
-    """One database of a question: 0 is the main one, odd ones have many ties, all have NULLs."""
-    random_ = generator("sql_questions", "data", question.text, place)
+def schema_script(question: Question, options: SqlQuestionsOptions, database: int) -> str:
+    """Return the SQL script of one database of a question.
+
+    Database 0 is the main one. Databases with an odd number have many ties, and all have NULLs.
+    """
+    random_ = generator("sql_questions", "data", question.text, database)
     statements = []
     for table in question.tables:
         types = [f"{column} {'TEXT NOT NULL' if column in WORDS else 'INTEGER'}" for column in table.columns]
-        rows = _rows(random_, table, question.condition, options, place)
+        rows = _rows(random_, table, question.condition, options, database)
         statements.append(f"CREATE TABLE {table.name}({', '.join(types)});")
         statements.append(f"INSERT INTO {table.name} VALUES {', '.join(rows)};")
     return "\n".join(statements)
 
 
 def _rows(
-    random_: random.Random, table: Table, condition: Condition | None, options: SqlQuestionsOptions, place: int
+    random_: random.Random, table: Table, condition: Condition | None, options: SqlQuestionsOptions, database: int
 ) -> list[str]:
-    """Rows in no order: one that fulfils the condition, one for each of its borders, and random ones.
+    """Return rows in random order: one that fulfils the condition, one for each of its borders, and random ones.
 
-    In every database another two of the borders have the extreme values of the other columns: so a query that takes
-    one row too many or too few has another maximum, minimum or set of words.
+    Two of the border rows, different ones in each database, have extreme values in the other columns. A query that
+    selects one row too many or too few then has another maximum, minimum or set of words.
     """
-    own = condition if condition and condition.column in table.columns else None
-    given = [own.fulfilled_by, *own.borders] if own else []
+    here = condition if condition and condition.column in table.columns else None
+    given = [here.fulfilled_by, *here.borders] if here else []
     rows = []
     for index in range(1 + options.rows + len(given)):
         row: dict[str, int | str | None] = {}
         for column in table.columns:
-            highest = 3 if place % 2 == 1 else options.constants + 3 if own and own.column == column else 50
+            highest = 3 if database % 2 == 1 else options.constants + 3 if here and here.column == column else 50
             null = index > 0 and random_.random() < 1 / 8
             row[column] = None if null else random_.randint(0, highest)
             row[column] = random_.choice(WORDS[column]) if column in WORDS else row[column]
-        for turn, (number, word) in enumerate(EXTREMES, start=place):
-            if own and index == 1 + turn % len(own.borders):
+        for turn, (number, word) in enumerate(EXTREMES, start=database):
+            if here and index == 1 + turn % len(here.borders):
                 row |= {c: word if c in WORDS else number + i for i, c in enumerate(table.columns) if c != "name"}
         if index == 0:
-            row["name"] = "ann"  # in both tables, so that a join has rows
-        if own and index < len(given):
-            row[own.column] = given[index]
+            row["name"] = "ann"  # In both tables, so that a join has rows.
+        if here and index < len(given):
+            row[here.column] = given[index]
         rows.append(f"({', '.join(map(_literal, row.values()))})")
     random_.shuffle(rows)
     return rows
@@ -288,4 +285,4 @@ def _literal(value: int | str | None) -> str:
 
 
 def _short(queries: list[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(query for query in queries if len(query) <= LONGEST_ANSWER))
+    return tuple(dict.fromkeys(query for query in queries if len(query) <= MAX_ANSWER_BYTES))

@@ -1,4 +1,4 @@
-"""Rehearsal set: stored correct answers of the reference policy with their log-probs, as one parquet file."""
+"""Rehearsal set: correct answers of the reference policy and their log-probs, stored in one parquet file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trajectories.atomic_write import replace_file
 from trajectories.trajectory import Grade, Trajectory
 
 SCHEMA = pa.schema(
@@ -26,7 +27,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class RehearsalSet:
-    """Reference answers in file order; `at` serves them shuffled, again and again, by step number."""
+    """Reference answers in file order. `at` returns those of a step, in an order reshuffled on every pass."""
 
     trajectories: tuple[Trajectory, ...]
     batch: int
@@ -39,19 +40,25 @@ class RehearsalSet:
 
     @property
     def prompt_ids(self) -> frozenset[str]:
-        """Mastered prompts; DPH-RL explores only the others (arXiv:2509.07430, D_pef and D_exp)."""
+        """Ids of the mastered prompts. DPH-RL explores only the others (arXiv:2509.07430, D_pef and D_exp)."""
         return frozenset(t.prompt_id for t in self.trajectories)
 
     def at(self, step: int) -> list[Trajectory]:
-        """The answers of one step: the next `batch` of an order reshuffled on every pass, a function of the step."""
+        """Return the `batch` answers of a step, a function of seed and step.
+
+        Steps take consecutive answers of an endless sequence of passes; each pass is a new permutation of all answers.
+        """
         size = len(self.trajectories)
         places = range(step * self.batch, (step + 1) * self.batch)
-        orders = {lap: np.random.default_rng([self.seed, lap]).permutation(size) for lap in {p // size for p in places}}
+        orders = {n: np.random.default_rng([self.seed, n]).permutation(size) for n in {p // size for p in places}}
         return [self.trajectories[orders[p // size][p % size]] for p in places]
 
 
 def write(path: Path, trajectories: Sequence[Trajectory]) -> None:
-    """Write answers whose `logp_sampler` is the reference policy's own; the file appears whole or not at all."""
+    """Write answers of the reference policy, whose `logp_sampler` is stored as `logp_reference`.
+
+    The file is written under another name and renamed, so that an interrupted call leaves no partial file at `path`.
+    """
     rows = [
         {
             "prompt_id": t.prompt_id,
@@ -66,13 +73,20 @@ def write(path: Path, trajectories: Sequence[Trajectory]) -> None:
         for t in trajectories
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".tmp")
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), aside)
-    aside.rename(path)
+    with replace_file(path) as file:
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), file)
 
 
 def read(path: Path, batch: int, seed: int) -> RehearsalSet:
-    """Read what `write` wrote. Raises ValueError, naming file and row, on a missing file or a malformed row."""
+    """Read a rehearsal set written by `write`.
+
+    Args:
+        batch: answers per step.
+        seed: of the order in which `RehearsalSet.at` returns them.
+
+    Raises:
+        ValueError: the file is missing or not parquet, or a column or row is malformed; names file, column and row.
+    """
     if not path.is_file():
         raise ValueError(f"rehearsal.path: must be a parquet file made by `breadth presample`, got {str(path)!r}")
     try:
@@ -81,7 +95,7 @@ def read(path: Path, batch: int, seed: int) -> RehearsalSet:
         raise ValueError(f"rehearsal.path: must be a parquet file, got {str(path)!r} ({error})") from None
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
-        raise ValueError(f"rehearsal.path: {path} must have the columns {SCHEMA.names}, got none named {missing}")
+        raise ValueError(f"rehearsal.path: {path} must have the columns {SCHEMA.names}, got no {missing}")
     rows = pa.table([_column(path, table, field) for field in SCHEMA], schema=SCHEMA).to_pylist()
     return RehearsalSet(tuple(_trajectory(path, i, row) for i, row in enumerate(rows)), batch, seed)
 
@@ -103,8 +117,8 @@ def _trajectory(path: Path, number: int, row: dict) -> Trajectory:
     aligned = len(tokens) == len(mask) == len(logps)
     if not aligned or not any(mask) or mask[0] or not np.isfinite(logps).all():
         raise ValueError(
-            f"{where}: tokens, mask and logp_reference must be aligned and finite, a prompt and at least one generated "
-            f"token, got lengths {len(tokens)}, {len(mask)}, {len(logps)}"
+            f"{where}: tokens, mask and logp_reference must have one length, begin with a prompt, hold at least one "
+            f"generated token and finite log-probs, got lengths {len(tokens)}, {len(mask)}, {len(logps)}"
         )
     logp_reference = np.asarray(logps, dtype=np.float32)
     return Trajectory(

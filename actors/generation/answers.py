@@ -1,4 +1,4 @@
-"""What both engines share: which tokens end an answer, and how a finished answer becomes a Trajectory."""
+"""Shared by both engines: stop tokens, and conversion of a finished completion to a Trajectory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,15 @@ from actors.learning.policy import load_tokenizer
 from trajectories.trajectory import Trajectory
 
 
-class AnswerWriter:
-    """The tokenizer's side of a policy: `stop_ids`, and trajectories out of generated tokens.
+class TrajectoryBuilder:
+    """Builds trajectories from generated tokens. `stop_ids` are the tokens that end an answer.
 
-    Raises ValueError naming `policy.path` when the directory is missing, its tokenizer has no EOS that its model can
-    generate, or its model cannot hold `max_length` tokens.
+    Args:
+        max_length: most tokens of a prompt and its answer together.
+
+    Raises:
+        ValueError: `policy.path` is missing, its tokenizer has no EOS token that the model can generate, or the model
+            has fewer than `max_length` positions.
     """
 
     def __init__(self, policy_path: str, *, max_length: int) -> None:
@@ -38,12 +42,12 @@ class AnswerWriter:
         vocabulary = config.get_text_config().vocab_size
         if self.stop_ids[-1] >= vocabulary:
             raise ValueError(
-                f"policy.path: its EOS tokens must be of its model's vocabulary of {vocabulary}, got {self.stop_ids}"
+                f"policy.path: its EOS tokens must be in its model's vocabulary of {vocabulary}, got {self.stop_ids}"
             )
         pad = self.tokenizer.pad_token_id
         self.pad_id: int = self.tokenizer.eos_token_id if pad is None else pad
 
-    def write(
+    def build(
         self,
         job: GenerationJob,
         index: int,
@@ -52,7 +56,14 @@ class AnswerWriter:
         first_version: int,
         last_version: int,
     ) -> Finished:
-        """The answer numbered `index` of `job`; `generated` ends with the stop token when one was drawn."""
+        """Build the trajectory of one answer.
+
+        Args:
+            index: sample index of the answer in its group.
+            generated: sampled tokens, including the stop token if one was sampled.
+            logps: log-prob of each sampled token, at the sampling temperature.
+            first_version, last_version: weight versions that sampled the first and the last token.
+        """
         start, stopped = len(job.prompt_tokens), generated[-1] in self.stop_ids
         tokens = np.concatenate([job.prompt_tokens, np.asarray(generated)]).astype(np.int32)
         logp_sampler = np.zeros(len(tokens), dtype=np.float32)

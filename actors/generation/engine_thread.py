@@ -1,7 +1,7 @@
-"""The Generator contract over any engine: one thread owns the engine, and everything that touches it runs there.
+"""Run any engine as a Generator: one background thread owns the engine and runs every call to it.
 
-Submissions, aborts and weight updates are commands that run between two decoding steps. The async methods only
-exchange with the thread, so an event loop never waits for a step.
+Submissions and weight updates are commands, which the thread runs between two decoding steps. The async methods only
+queue commands and take results, so the event loop never blocks for the length of a step.
 """
 
 import asyncio
@@ -18,39 +18,37 @@ from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
 from actors.weights.host import check_payload
 
 MIN_TEMPERATURE = 0.01
-"""vLLM silently raises anything between 0 and this, and its log-probs would then be those of another distribution."""
+"""vLLM silently replaces a temperature between 0 and this by this, so its log-probs would be those of another
+temperature than the learner's."""
 
 EXIT_WAIT_S = 10.0
-"""How long a process that exits without `close` waits for a step in progress."""
+"""Longest wait for a decoding step when the process exits without `close`."""
 
 
 class Engine(Protocol):
-    """What the thread drives; no method is ever called from another thread, or while another one runs."""
+    """An inference engine. All of its methods are called from one thread, so it needs no locks."""
 
     version: int
-    """Weight version served; -1 for the weights of the policy's directory."""
+    """Version of the weights served; -1 for those loaded from the policy's directory."""
 
     @property
     def busy(self) -> bool:
-        """Whether `step` has something to do."""
-        ...
-
-    @property
-    def running(self) -> int:
-        """Answers being decoded."""
+        """Whether any answer is unfinished and can be decoded now."""
         ...
 
     def submit(self, jobs: Sequence[GenerationJob]) -> None: ...
 
-    def abort(self, keys: set[str]) -> int:
-        """Forget these jobs and return how many unfinished answers that were."""
+    def step(self) -> list[Finished]:
+        """Decode one step and return the answers that finished in it."""
         ...
 
-    def step(self) -> list[Finished]: ...
+    def declare(self, info: WeightsInfo) -> None:
+        """Set what later `load`s contain. Raise ValueError if these are not the parameters of the model."""
+        ...
 
-    def declare(self, info: WeightsInfo) -> None: ...
-
-    def load(self, weights: HostWeights) -> None: ...
+    def load(self, weights: HostWeights) -> None:
+        """Replace all weights. An exception ends the engine, which may hold a mixture of old and new weights."""
+        ...
 
     def close(self) -> None: ...
 
@@ -59,10 +57,15 @@ E = TypeVar("E", bound=Engine)
 
 
 class EngineThread(Generic[E]):
-    """A Generator whose engine is built, driven and closed by one background thread.
+    """A Generator whose engine is built, run and closed by one background thread.
 
-    Raises what `build` raised. A ValueError of a command is its caller's; any other exception ends the engine, and
-    every later call raises RuntimeError with it.
+    A ValueError in a command is raised to its caller, and the engine continues. Any other exception in the thread ends
+    the engine; from then on every method but `close` raises RuntimeError with it as the cause.
+
+    Args:
+        build: creates the engine, inside the thread. The constructor re-raises its exception.
+        max_length: most tokens of a prompt and its answer together.
+        timeout_s: limit on every command, and on the time in which no answer in flight finishes.
     """
 
     def __init__(self, build: Callable[[], E], *, max_length: int, timeout_s: float) -> None:
@@ -74,13 +77,12 @@ class EngineThread(Generic[E]):
         self._error: BaseException | None = None
         self._outstanding = 0
         self._progress = 0.0
-        self._tokens, self._busy_s, self._running, self._version = 0, 0.0, 0, -1
         self._info: WeightsInfo | None = None
         built: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(build, built), name="generator", daemon=True)
         self._thread.start()
         built.result(timeout_s)
-        # An interpreter that exits under a thread deep in native code aborts; closing later does no harm.
+        # Exiting the interpreter while the thread runs native code aborts the process, so wait for the thread at exit.
         atexit.register(self._stop, EXIT_WAIT_S)
 
     async def submit(self, jobs: Sequence[GenerationJob]) -> None:
@@ -90,38 +92,28 @@ class EngineThread(Generic[E]):
 
     async def collect(self, wait_s: float) -> list[Finished]:
         waiter: Future[None] = Future()
-        waiter.set_running_or_notify_cancel()  # from here on a cancelled caller cannot cancel it under the thread
+        # In state "running" the future cannot be cancelled, so the thread can always set its result.
+        waiter.set_running_or_notify_cancel()
         with self._lock:
             self._raise_if_ended()
             if not self._finished:
                 self._waiters.append(waiter)
         if waiter in self._waiters:
             with suppress(TimeoutError):
-                # not wait_for: in Python 3.11 it swallows a cancellation that meets a finished future
+                # Not asyncio.wait_for: in Python 3.11 it drops a cancellation that comes when the future is done.
                 async with asyncio.timeout(wait_s):
                     await asyncio.wrap_future(waiter)
         with self._lock:
             self._waiters = [other for other in self._waiters if other is not waiter]
             self._raise_if_ended()
             taken, self._finished = self._finished, []
-            silent_s = time.monotonic() - self._progress
-            if not taken and self._outstanding and silent_s > self.timeout_s:
+            idle_s = time.monotonic() - self._progress
+            if not taken and self._outstanding and idle_s > self.timeout_s:
                 raise TimeoutError(
-                    f"generator.timeout_s: {self._outstanding} answers are wanted and none finished in "
-                    f"{silent_s:.0f} s, allowed are {self.timeout_s}"
+                    f"generator.timeout_s: {self._outstanding} answers are in flight and none finished for "
+                    f"{idle_s:.0f} s, allowed are {self.timeout_s} s"
                 )
         return taken
-
-    async def abort(self, keys: Sequence[str]) -> None:
-        wanted = set(keys)
-
-        def forget(engine: E) -> None:
-            dropped = engine.abort(wanted)
-            with self._lock:
-                self._outstanding -= dropped
-                self._finished = [done for done in self._finished if done.key not in wanted]
-
-        await self._call(forget)
 
     async def init_weights(self, info: WeightsInfo) -> None:
         await self._call(lambda engine: engine.declare(info))
@@ -138,26 +130,16 @@ class EngineThread(Generic[E]):
                 check_payload(info, weights)
                 try:
                     engine.load(weights)
-                except ValueError as error:  # a policy half loaded must not answer: this ends the engine
+                except ValueError as error:
+                    # Not a ValueError any more: a partly loaded policy must not generate, so the engine has to end.
                     raise RuntimeError(f"loading weights of version {weights.version} failed: {error}") from error
             return engine.version
 
         version: int = await self._call(update)
         return version
 
-    async def stats(self) -> dict[str, float]:
-        """Generated tokens, answers decoding and waiting now, seconds spent in decoding steps, weight version."""
-        with self._lock:
-            return {
-                "generated_tokens": float(self._tokens),
-                "running": float(self._running),
-                "waiting": float(max(0, self._outstanding - self._running)),
-                "busy_s": self._busy_s,
-                "version": float(self._version),
-            }
-
     async def close(self) -> None:
-        """End the thread after the step in progress and free the engine."""
+        """End the thread after the current decoding step and free the engine. Unfinished answers are dropped."""
         await asyncio.to_thread(self._stop, self.timeout_s)
         if self._thread.is_alive():
             raise TimeoutError(f"generator.timeout_s: the engine did not end within {self.timeout_s} s")
@@ -168,8 +150,8 @@ class EngineThread(Generic[E]):
         self._thread.join(wait_s)
 
     def _check_job(self, job: GenerationJob) -> None:
-        wanted = len(job.prompt_tokens) + job.max_new_tokens
-        if not (len(job.prompt_tokens) and job.max_new_tokens > 0 and wanted <= self.max_length):
+        length = len(job.prompt_tokens) + job.max_new_tokens
+        if not (len(job.prompt_tokens) and job.max_new_tokens > 0 and length <= self.max_length):
             raise ValueError(
                 f"sampling.max_prompt_tokens: prompt {job.prompt_id} must have at least 1 token and, with "
                 f"{job.max_new_tokens} new ones, at most {self.max_length}, got {len(job.prompt_tokens)}"
@@ -178,7 +160,7 @@ class EngineThread(Generic[E]):
             raise ValueError(f"sampling.temperature: must be at least {MIN_TEMPERATURE}, got {job.temperature}")
 
     async def _call(self, function: Callable[[E], Any]) -> Any:
-        """Run a command between two steps and return its result."""
+        """Run a command in the thread, between two steps, and return its result."""
         future: Future[Any] = Future()
         self._enqueue(function, future)
         try:
@@ -210,8 +192,7 @@ class EngineThread(Generic[E]):
         try:
             while self._run_commands(engine):
                 if engine.busy:
-                    start = time.perf_counter()
-                    self._deliver(engine, engine.step(), start)
+                    self._deliver(engine.step())
         except BaseException as failure:
             reason = failure
         finally:
@@ -219,7 +200,10 @@ class EngineThread(Generic[E]):
             engine.close()
 
     def _run_commands(self, engine: E) -> bool:
-        """Run what is queued, waiting for a command when there is nothing to decode; False when told to end."""
+        """Run the queued commands; if there is nothing to decode, wait for one. Return False after the command to end.
+
+        A command is (function of the engine, future of its result or None), or None to end.
+        """
         while not engine.busy or not self._commands.empty():
             command = self._commands.get()
             if command is None:
@@ -235,19 +219,14 @@ class EngineThread(Generic[E]):
                 except BaseException as error:
                     future.set_exception(error)
                     raise
-            with self._lock:
-                self._running, self._version = engine.running, engine.version
         return True
 
-    def _deliver(self, engine: E, done: list[Finished], start: float) -> None:
+    def _deliver(self, done: list[Finished]) -> None:
+        if not done:
+            return
         with self._lock:
-            self._running = engine.running
-            self._busy_s += time.perf_counter() - start
-            if not done:
-                return
             self._finished += done
             self._outstanding -= len(done)
-            self._tokens += sum(one.trajectory.answer_length for one in done)
             self._progress = time.monotonic()
             self._wake()
 

@@ -1,6 +1,6 @@
-"""Generator on transformers' own `generate`: the fallback where vLLM cannot be installed, and the engine of fast tests.
+"""Generator on transformers' `generate`: used in fast tests, and where vLLM cannot be installed.
 
-Axes: B answers of a batch, T tokens, V vocabulary.
+Axes here: B answers of a decoding batch, T tokens, V vocabulary.
 """
 
 from collections import deque
@@ -13,19 +13,22 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
-from actors.generation.answers import AnswerWriter
+from actors.generation.answers import TrajectoryBuilder
 from actors.generation.engine_thread import EngineThread
 from actors.learning.policy import load_model
 from actors.weights.host import named_views
 from configs.generator import GeneratorConfig
 
 Answer = tuple[GenerationJob, int]
-"""A job and the place of the answer in its group."""
+"""A job, and the sample index of one of its answers."""
 
 
 class SeededSampling(LogitsProcessor):
-    """Samples inside greedy decoding: inverts each row's cumulative distribution at that row's own random numbers, then
-    leaves only the token drawn. What a row draws does not depend on the rows beside it."""
+    """Makes greedy decoding sample: draws each row's token by inverting its cumulative distribution at a random number
+    of the row's own generator, and sets all other logits to -inf.
+
+    `generate`'s own sampling has one random generator per batch, so an answer would depend on the rows beside it.
+    """
 
     def __init__(self, seeds: Sequence[int], max_new_tokens: int, temperature: float) -> None:
         rows = [
@@ -35,7 +38,7 @@ class SeededSampling(LogitsProcessor):
         self.uniform = torch.stack(rows)  # [B, max_new_tokens]
         self.temperature = temperature
         self.logps: list[Tensor] = []
-        """Of the tokens drawn so far, [B] float32 each."""
+        """float32 [B] for each step so far: log-probs of the sampled tokens."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
         logps = torch.log_softmax(scores.float() / self.temperature, dim=-1)  # [B, V]
@@ -47,15 +50,19 @@ class SeededSampling(LogitsProcessor):
 
 
 class TransformersEngine:
-    """Decodes fixed batches one after another, so that a run is repeatable bit for bit: a batch holds only answers of
-    one `submit`, in order, at most `max_sequences`, with one temperature and length limit. A step is a batch."""
+    """Decodes fixed batches, one per step.
+
+    A batch holds answers of one `submit` only, in order, at most `max_sequences`, with the same temperature and length
+    limit. Batches therefore do not depend on timing, which makes runs repeatable bit for bit.
+    """
 
     def __init__(self, policy_path: str, *, config: GeneratorConfig, dtype: str, max_length: int, device: str) -> None:
-        self.writer = AnswerWriter(policy_path, max_length=max_length)
+        self.builder = TrajectoryBuilder(policy_path, max_length=max_length)
         self.model = load_model(policy_path, getattr(torch, dtype)).to(device).eval()
-        # Replaces the directory's own sampling settings, which `generate` would otherwise apply (repetition penalties).
+        # Replace the directory's sampling settings: `generate` would apply them, such as a repetition penalty, and the
+        # log-probs would not be the policy's.
         self.model.generation_config = GenerationConfig(
-            do_sample=False, eos_token_id=self.writer.stop_ids, pad_token_id=self.writer.pad_id
+            do_sample=False, eos_token_id=self.builder.stop_ids, pad_token_id=self.builder.pad_id
         )
         self.device, self.max_sequences = device, config.max_sequences
         self.version = -1
@@ -66,27 +73,17 @@ class TransformersEngine:
     def busy(self) -> bool:
         return bool(self._batches)
 
-    @property
-    def running(self) -> int:
-        return len(self._batches[0]) if self._batches else 0
-
     def submit(self, jobs: Sequence[GenerationJob]) -> None:
-        for _, alike in groupby(jobs, key=lambda job: (job.temperature, job.max_new_tokens)):
-            answers = [(job, index) for job in alike for index in range(len(job.seeds))]
+        for _, similar in groupby(jobs, key=lambda job: (job.temperature, job.max_new_tokens)):
+            answers = [(job, index) for job in similar for index in range(len(job.seeds))]
             for start in range(0, len(answers), self.max_sequences):
                 self._batches.append(answers[start : start + self.max_sequences])
-
-    def abort(self, keys: set[str]) -> int:
-        kept = [[answer for answer in batch if answer[0].key not in keys] for batch in self._batches]
-        dropped = sum(map(len, self._batches)) - sum(map(len, kept))
-        self._batches = deque(batch for batch in kept if batch)
-        return dropped
 
     def step(self) -> list[Finished]:
         batch = self._batches.popleft()
         job = batch[0][0]
         width = max(len(job.prompt_tokens) for job, _ in batch)
-        prompts = torch.full((len(batch), width), self.writer.pad_id)
+        prompts = torch.full((len(batch), width), self.builder.pad_id)
         attention = torch.zeros_like(prompts)
         for row, (answer, _) in enumerate(batch):
             start = width - len(answer.prompt_tokens)
@@ -103,13 +100,13 @@ class TransformersEngine:
         return [self._finish(job, index, *row) for (job, index), *row in zip(batch, generated, logps, strict=True)]
 
     def _finish(self, job: GenerationJob, index: int, generated: list[int], logps: np.ndarray) -> Finished:
-        """Cut an answer at its stop token; `generate` pads it up to the longest of the batch."""
-        ends = (place + 1 for place, token in enumerate(generated) if token in self.writer.stop_ids)
+        """Build the answer's trajectory without the padding that follows its stop token."""
+        ends = (position + 1 for position, token in enumerate(generated) if token in self.builder.stop_ids)
         length = next(ends, len(generated))
-        return self.writer.write(job, index, generated[:length], logps[:length], self.version, self.version)
+        return self.builder.build(job, index, generated[:length], logps[:length], self.version, self.version)
 
     def declare(self, info: WeightsInfo) -> None:
-        """Raise ValueError unless the payload holds exactly this model's parameters."""
+        """Set what later `load`s contain. Raise ValueError if these are not exactly this model's parameters."""
         own = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
         got = dict(zip(info.names, info.shapes, strict=True))
         if own != got:
@@ -131,7 +128,14 @@ class TransformersEngine:
 
 
 class TransformersGenerator(EngineThread[TransformersEngine]):
-    """Generator over `TransformersEngine`. `max_length` bounds prompt and new tokens together."""
+    """Generator on `TransformersEngine`.
+
+    Args:
+        max_length: most tokens of a prompt and its answer together.
+
+    Raises:
+        ValueError: the policy cannot be used (see `TrajectoryBuilder`), or `tensor_parallel` is not 1.
+    """
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""Generator on vLLM's engine, in this process and under our own step loop (`EngineThread`).
+"""Generator on vLLM's engine, which runs in this process and in our own step loop (`EngineThread`).
 
-An engine alters the process it is built in (random state, thread counts): one process each, never the learner's. The
-process must have VLLM_ENABLE_V1_MULTIPROCESSING=0 set before vllm is imported.
+vLLM changes the random state and the thread counts of its process, so each engine needs a process of its own, apart
+from the learner's. VLLM_ENABLE_V1_MULTIPROCESSING=0 must be set there before vllm is imported.
 """
 
 from collections import deque
@@ -21,20 +21,24 @@ from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
-from actors.generation.answers import AnswerWriter
+from actors.generation.answers import TrajectoryBuilder
 from actors.generation.engine_thread import EngineThread
 from actors.weights.publication import WorkerExtension, disable_cpu_weight_packing
 from configs.generator import GeneratorConfig
 
 CPU_BLOCK_SIZE = 32
-"""Tokens of a key-value block; vLLM's own choice on CPU, 128, caches no prefix of a shorter prompt."""
+"""Tokens of a key-value block. With vLLM's default on CPU, 128, prompts shorter than that have no cached prefix."""
 CPU_STEP_TOKENS = 4096
-"""Tokens of one step, prompts included."""
+"""Most tokens of one step, prompts included."""
 
 
 class VllmEngine:
-    """Continuous batching: answers wait here, in order, and enter vLLM as others end, so that an answer starts under
-    the weights of that moment and its `cache_salt` keeps it from the key-values of older ones."""
+    """Continuous batching with vLLM.
+
+    At most `max_sequences` answers are inside vLLM; the others wait here, in order. So each answer starts under the
+    weights of the moment it enters, and its `cache_salt`, the weight version, excludes cached key-values of older
+    weights.
+    """
 
     def __init__(
         self,
@@ -47,21 +51,21 @@ class VllmEngine:
         tensor_parallel: int,
     ) -> None:
         assert not envs.VLLM_ENABLE_V1_MULTIPROCESSING, "set VLLM_ENABLE_V1_MULTIPROCESSING=0 before importing vllm"
-        self.writer = AnswerWriter(policy_path, max_length=max_length)
-        where: dict[str, Any]
+        self.builder = TrajectoryBuilder(policy_path, max_length=max_length)
+        device_settings: dict[str, Any]
         if device == "cpu":
             disable_cpu_weight_packing()
             _register_architectures(policy_path)
-            where = {
+            device_settings = {
                 "enforce_eager": True,
                 "kv_cache_memory_bytes": config.kv_cache_bytes,
                 "block_size": CPU_BLOCK_SIZE,
-                # A prompt cut in two would rewind its seeded generator, which vLLM can do on CUDA only.
+                # A prompt processed in chunks needs its random generator reset, which vLLM supports on CUDA only.
                 "enable_chunked_prefill": False,
                 "max_num_batched_tokens": max(CPU_STEP_TOKENS, max_length, config.max_sequences),
             }
         else:
-            where = {
+            device_settings = {
                 "gpu_memory_utilization": config.memory_fraction,
                 "tensor_parallel_size": tensor_parallel,
                 "distributed_executor_backend": "mp" if tensor_parallel > 1 else "uni",
@@ -72,14 +76,14 @@ class VllmEngine:
             max_model_len=max_length,
             max_num_seqs=config.max_sequences,
             skip_tokenizer_init=True,
-            generation_config="vllm",  # none of the directory's own sampling settings
+            generation_config="vllm",  # ignores the sampling settings in the policy's directory
             logprobs_mode="processed_logprobs",
-            # A step handed out before the last one returned would straddle a weight update.
+            # With asynchronous scheduling a step may be in progress while weights are loaded.
             async_scheduling=False,
             disable_log_stats=True,
             weight_transfer_config=WeightTransferConfig(backend=config.transfer),
             worker_extension_cls=f"{WorkerExtension.__module__}.{WorkerExtension.__name__}",
-            **where,
+            **device_settings,
         ).create_engine_config()
         sizes, size = CPUAttentionBackend.get_supported_head_sizes(), settings.model_config.get_head_size()
         if device == "cpu" and size not in sizes:
@@ -91,31 +95,17 @@ class VllmEngine:
         self.max_sequences = config.max_sequences
         self.version = -1
         self.updating = False
-        """Between the first and the last of the four transfer calls the weights are no policy: nothing is decoded."""
+        """True from `start_update` to `finish_update`. Nothing is decoded then, as the weights may be partly loaded."""
         self._waiting: deque[tuple[GenerationJob, int]] = deque()
         self._inside: dict[str, tuple[GenerationJob, int, int]] = {}
-        """Request id -> job, place in its group, weight version under which it entered."""
+        """Request id -> job, sample index, weight version at which the answer entered vLLM."""
 
     @property
     def busy(self) -> bool:
         return not self.updating and bool(self._waiting or self._inside)
 
-    @property
-    def running(self) -> int:
-        return len(self._inside)
-
     def submit(self, jobs: Sequence[GenerationJob]) -> None:
         self._waiting.extend((job, index) for job in jobs for index in range(len(job.seeds)))
-
-    def abort(self, keys: set[str]) -> int:
-        inside = [request for request, (job, _, _) in self._inside.items() if job.key in keys]
-        self.vllm.abort_request(inside)
-        for request in inside:
-            del self._inside[request]
-        kept = [waiting for waiting in self._waiting if waiting[0].key not in keys]
-        dropped = len(inside) + len(self._waiting) - len(kept)
-        self._waiting = deque(kept)
-        return dropped
 
     def step(self) -> list[Finished]:
         while self._waiting and len(self._inside) < self.max_sequences:
@@ -129,8 +119,8 @@ class VllmEngine:
             temperature=job.temperature,
             max_tokens=job.max_new_tokens,
             seed=job.seeds[index],
-            ignore_eos=True,  # `stop_token_ids` is the whole list, the same in both engines
-            stop_token_ids=self.writer.stop_ids,
+            ignore_eos=True,  # `stop_token_ids` holds all stop tokens, the same as in the transformers engine
+            stop_token_ids=self.builder.stop_ids,
             logprobs=0,
             flat_logprobs=True,
             detokenize=False,
@@ -146,8 +136,8 @@ class VllmEngine:
         job, index, first_version = self._inside.pop(output.request_id)
         answer = output.outputs[0]
         assert answer.finish_reason in ("stop", "length"), answer.finish_reason
-        assert isinstance(answer.logprobs, FlatLogprobs)  # one per token
-        return self.writer.write(job, index, answer.token_ids, answer.logprobs.logprobs, first_version, self.version)
+        assert isinstance(answer.logprobs, FlatLogprobs)  # one log-prob per token
+        return self.builder.build(job, index, answer.token_ids, answer.logprobs.logprobs, first_version, self.version)
 
     def declare(self, info: WeightsInfo) -> None:
         self.init_transfer({"names": info.names, "shapes": info.shapes, "dtype": info.dtype})
@@ -178,17 +168,23 @@ class VllmEngine:
 
 
 def _register_architectures(policy_path: str) -> None:
-    """Import the model's class here; otherwise vLLM's first start examines it in a process of its own (14 s)."""
+    """Import the model's class here. Otherwise vLLM inspects it in a subprocess when it first starts (14 s)."""
     for name in AutoConfig.from_pretrained(policy_path, local_files_only=True).architectures or []:
         if name in ModelRegistry.models:
             ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
 
 
 class VllmGenerator(EngineThread[VllmEngine]):
-    """Generator over `VllmEngine`. `max_length` bounds prompt and new tokens together.
+    """Generator on `VllmEngine`.
 
-    Beside the contract it offers vLLM's transfer calls one by one (`TransferDoor`), for learners that send from GPU to
-    GPU. Decoding rests from `start_update` to `finish_update`.
+    Besides the contract it has the four calls of a `WeightReceiver`, for learners that send from GPU to GPU. Nothing is
+    decoded between `start_update` and `finish_update`.
+
+    Args:
+        max_length: most tokens of a prompt and its answer together.
+
+    Raises:
+        ValueError: the policy cannot be used (see `TrajectoryBuilder`), or vLLM has no attention kernel for its heads.
     """
 
     def __init__(

@@ -1,7 +1,9 @@
-"""What the learner computes from whole distributions, its own and those of references, a chunk of tokens at a time.
+"""Divergence terms over the full vocabulary: compare the learner's logits with those of references, chunk by chunk.
 
-A reference's logits are made from its hidden states and a frozen copy of its head, so that memory is two chunks times
-the vocabulary, whatever the batch. Where tokens have places, those are its frozen input embeddings.
+A reference sends final hidden states [N, D] instead of logits [N, V]. The learner keeps a frozen copy of its LM head
+and computes its logits per chunk, so memory is two chunks of logits, whatever the size of the batch.
+
+Axes: N tokens of the batch, C tokens of a chunk, V vocabulary, D hidden.
 """
 
 from collections.abc import Mapping
@@ -10,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actors.learning.policy import Reader
+from actors.learning.policy import LogitsFunction
 from actors.reference import soup
 from configs.objective import ObjectiveConfig
-from configs.terms import DivergenceConfig
+from configs.terms import TermConfig
 from objectives.divergence.batch_sinkhorn import answer_blocks
 from objectives.divergence.distributions import reverse_kl, vocabulary_values
 from objectives.divergence.wasserstein import TokenSpace, token_space
@@ -21,8 +23,13 @@ from trajectories.batch import Batch
 
 
 class AnchorHeads:
-    """The heads of the references whose whole distributions an objective needs; `references` names the directories
-    each is made of, and their weights."""
+    """Frozen LM heads of the references whose full distributions an objective needs; for Wasserstein terms also the
+    input embeddings, which define the distance between tokens.
+
+    Args:
+        references: for each reference, the directories of the models that are averaged, and their weights in the
+            average.
+    """
 
     def __init__(
         self,
@@ -44,9 +51,9 @@ class AnchorHeads:
                     embeddings = model.get_input_embeddings().weight.detach().clone().to(device)
                     self.spaces[name] = token_space(embeddings, term.transport.neighbours)
 
-    def readers(self, batch: Batch) -> dict[str, Reader]:
-        """For the loss: the value of every term that compares whole distributions, under the term's name."""
-        terms = {name: term for name, term in self.objective.terms.items() if term.exact or term.potential}
+    def term_functions(self, batch: Batch) -> dict[str, LogitsFunction]:
+        """Return, for the loss, a function per divergence term over the full vocabulary: its value at each token."""
+        terms = {name: term for name, term in self.objective.terms.items() if term.reads_distributions}
         if not terms:
             return {}
         place, size = (
@@ -54,37 +61,38 @@ class AnchorHeads:
             for column in answer_blocks(batch.seq[batch.mask])
         )
 
-        def reader(name: str, term: DivergenceConfig) -> Reader:
-            def read(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+        def function(name: str, term: TermConfig) -> LogitsFunction:
+            def value(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
                 anchor = self._logits(batch, name, term, rows)
                 blocks = (place[rows], size[rows])
                 return vocabulary_values(term, logits, anchor, targets, space=self.spaces.get(name), blocks=blocks)
 
-            return read
+            return value
 
-        return {name: reader(name, term) for name, term in terms.items()}
+        return {name: function(name, term) for name, term in terms.items()}
 
-    def distance_readers(self, batch: Batch) -> dict[str, Reader]:
-        """Before the first update: KL(policy || anchor) for every term whose weights ask for it, under its name."""
+    def distance_functions(self, batch: Batch) -> dict[str, LogitsFunction]:
+        """Return, for scoring before the first update, KL(policy || anchor) at each token, for each divergence term
+        whose token weights depend on it."""
 
-        def reader(name: str, term: DivergenceConfig) -> Reader:
-            def read(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+        def function(name: str, term: TermConfig) -> LogitsFunction:
+            def distance(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
                 return reverse_kl(logits, self._logits(batch, name, term, rows))
 
-            return read
+            return distance
 
-        return {name: reader(name, term) for name, term in self.objective.terms.items() if term.weights.needs_distance}
+        terms = {name: term for name, term in self.objective.terms.items() if term.weights.needs_distance}
+        return {name: function(name, term) for name, term in terms.items()}
 
-    def _logits(self, batch: Batch, name: str, term: DivergenceConfig, rows: Tensor) -> Tensor:
-        """[C, V], at the sampling temperature."""
+    def _logits(self, batch: Batch, name: str, term: TermConfig, rows: Tensor) -> Tensor:
+        """The anchor's logits [C, V] at the sampling temperature, times the term's power if it reweights its anchor."""
         states = batch.hidden[term.anchor][rows]
         logits = torch.nn.functional.linear(states, self.heads[term.anchor]).float() / self.temperature
         return logits * batch.power[name][rows, None] if term.reweights else logits
 
 
 def _head(model: Any) -> Tensor:
-    """[V, D]: the output embedding of a reference. It has no bias in the models served here, which `load_model` checks
-    by comparing logits."""
+    """A copy of the weight [V, D] of a reference's LM head."""
     head = model.get_output_embeddings()
-    assert head.bias is None, "the head of a reference must have no bias"
+    assert head.bias is None, "the LM head of a reference must have no bias"
     return head.weight.detach().clone()  # type: ignore[no-any-return]

@@ -1,11 +1,13 @@
-"""Learner: one FSDP2 rank of the policy being trained. The objective decides what is optimised; this executes it."""
+"""One FSDP2 rank of the learner: forward, loss, backward and optimizer step of the policy, and its checkpoints.
+
+`objectives` defines the loss; nothing here depends on the method. Axes: n tokens and b trajectories of a microbatch.
+"""
 
 import contextlib
 import math
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,12 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 
 from actors.contracts import HostWeights, WeightsInfo
 from actors.learning.anchor_heads import AnchorHeads
 from actors.learning.policy import Policy, load_model, load_tokenizer
+from actors.learning.schedule import learning_rate
+from actors.learning.sharding import clip_gradient, decoder_layers, full_parameters, join_process_group, shard
 from actors.learning.value_heads import ValueHeads
 from actors.weights.host import pack, weights_info
 from configs.learner import LearnerConfig
@@ -35,24 +37,22 @@ from objectives.objective import Scores, loss
 from trajectories.batch import Batch
 
 
-def learning_rate(config: LearnerConfig, update: int, total: int) -> float:
-    """Rate of the update numbered from 0: 0 while frozen, linear warm-up, then the schedule down to 0 at `total`."""
-    update, total = update - config.frozen_updates, total - config.frozen_updates
-    if update < 0:
-        return 0.0
-    if update < config.warmup_steps:
-        return config.learning_rate * (update + 1) / config.warmup_steps
-    done = (update - config.warmup_steps) / max(1, total - config.warmup_steps)
-    if config.schedule == "cosine":
-        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-    if config.schedule == "linear":
-        return config.learning_rate * max(0.0, 1 - done)
-    return config.learning_rate
-
-
 class FsdpLearner:
-    """One rank. With several ranks, or a bfloat16 forward, the policy is sharded with FSDP2; every rank must be called
-    with the same sequence of methods, since each of them may hold a collective."""
+    """One learner rank. With several ranks, or bfloat16, the policy is sharded with FSDP2.
+
+    Every rank must run the same sequence of methods, with equally many microbatches: forward, backward, the gradient
+    norm, saving and loading all contain collectives, and a rank that skips one blocks the others.
+
+    Args:
+        policy_path: directory of the policy to start from.
+        dtype: "float32" or "bfloat16", of the forward and backward pass. Master weights, gradient reductions and
+            optimizer state are float32 in both cases (see `sharding.shard`).
+        temperature: the sampling temperature, at which log-probs are computed.
+        total_steps: training steps of the run, for the learning-rate schedule.
+        references: for each reference, the directories of the models that are averaged, and their weights in the
+            average. Only the LM heads of references whose full distributions the objective needs are loaded.
+        rank, ranks: number of this rank, and of all ranks.
+    """
 
     def __init__(
         self,
@@ -73,11 +73,13 @@ class FsdpLearner:
         )  # fmt: skip
         self.total_updates = total_steps * config.updates_per_batch
         self.tokenizer = load_tokenizer(policy_path)
-        model = load_model(policy_path)  # not in training mode: dropout would change what the log-probs are of
+        # In evaluation mode: dropout would make the log-probs differ from those of the generators.
+        model = load_model(policy_path)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-            for layer in _decoder_layers(model):
-                layer.training = True  # transformers asks for it before it checkpoints; what is inside stays as it is
+            for layer in decoder_layers(model):
+                # transformers checkpoints only layers in training mode. Their submodules stay in evaluation mode.
+                layer.training = True
         self.policy = Policy(
             model,
             layout=config.layout,
@@ -93,9 +95,14 @@ class FsdpLearner:
         self.skipped_in_a_row = 0
 
     def join(self, rendezvous: str = "") -> None:
-        """Meet the other ranks at `tcp://host:port` (alone: nowhere), shard the policy and make the optimizer."""
+        """Join the process group, shard the policy and create the optimizer.
+
+        Args:
+            rendezvous: "tcp://host:port" of rank 0; empty with a single rank.
+        """
         if self.sharded:
-            self._shard(rendezvous)
+            join_process_group(rendezvous, device=self.device, rank=self.rank, ranks=self.ranks)
+            shard(self.policy, dtype=self.dtype, device=self.device, ranks=self.ranks)
         else:
             self.policy.to(self.device)
         self.groups = {"policy": list(self.policy.model.parameters())}
@@ -107,52 +114,44 @@ class FsdpLearner:
             betas=(self.config.beta1, self.config.beta2),
             weight_decay=self.config.weight_decay,
         )
-        # AdamW makes its moments in its first step, and torch takes such a step (of length 0) where a checkpoint needs
-        # them sooner. Made and counted from 0 here, they continue from any checkpoint alike.
+        # AdamW creates its moments in its first step. Reading the optimizer state creates them now, by a step of
+        # length 0, which would otherwise happen at the first checkpoint. With the step count reset, training is
+        # identical with and without a checkpoint before the first update.
         get_optimizer_state_dict(self.policy, self.optimizer)
         for state in self.optimizer.state.values():
             state["step"].zero_()
 
-    def _shard(self, rendezvous: str) -> None:
-        """FSDP2 over the ranks: bfloat16 forwards if asked for, float32 master weights, reductions and optimizer."""
-        if not dist.is_initialized():
-            dist.init_process_group(
-                "nccl" if self.device == "cuda" else "gloo",
-                init_method=rendezvous or None,
-                store=None if rendezvous else dist.HashStore(),
-                rank=self.rank,
-                world_size=self.ranks,
-            )
-        mesh = dist.device_mesh.init_device_mesh(self.device, (self.ranks,))
-        precision = MixedPrecisionPolicy(
-            param_dtype=getattr(torch, self.dtype), reduce_dtype=torch.float32, output_dtype=torch.float32
-        )
-        for layer in _decoder_layers(self.policy.model):
-            fully_shard(layer, mesh=mesh, mp_policy=replace(precision, output_dtype=None))
-        if self.policy.critic is not None:
-            fully_shard(self.policy.critic, mesh=mesh, mp_policy=replace(precision, param_dtype=torch.float32))
-        fully_shard(self.policy, mesh=mesh, mp_policy=replace(precision, cast_forward_inputs=False))
-
     @torch.no_grad()
     def score(self, microbatches: Sequence[Batch]) -> list[dict[str, Tensor]]:
-        """What the policy says of each microbatch before this step's first update, as columns [n] (`value_old` [b]) on
-        the CPU by the fields of `Batch` they are for; `distance/TERM` is for the table of that name."""
-        scored = []
+        """Score microbatches under the weights before this step's first update.
+
+        Returns:
+            For each microbatch, on the CPU and by field of `Batch`: `logp_old` and `entropy_old`, float32 [n];
+            "distance/TERM", float32 [n]; and `value_old`, float32 [b], if there is a critic.
+        """
+        outputs = []
         for micro in microbatches:
             on_device = micro.to(self.device)
-            said = self.policy(on_device, self.heads.distance_readers(on_device))
-            columns = {"logp_old": said.logp, "entropy_old": said.entropy}
-            columns |= {f"distance/{name}": values for name, values in said.read.items()}
-            if said.values is not None:
-                columns["value_old"] = soft_min(said.values, self.objective.critic.softness)
-            scored.append({name: values.cpu() for name, values in columns.items()})
-        return scored
+            scored = self.policy(on_device, self.heads.distance_functions(on_device))
+            columns = {"logp_old": scored.logp, "entropy_old": scored.entropy}
+            columns |= {f"distance/{name}": values for name, values in scored.extra.items()}
+            if scored.values is not None:
+                columns["value_old"] = soft_min(scored.values, self.objective.critic.softness)
+            outputs.append({name: values.cpu() for name, values in columns.items()})
+        return outputs
 
     def update(self, updates: Sequence[Sequence[Batch]], coefficients: Mapping[str, float]) -> Stats:
-        """This rank's part of one training step: an optimizer update for each list of microbatches.
+        """Run one training step on this rank's part of the batch.
 
-        Returns weighted sums; those of the ranks add up. Raises RuntimeError after too many successive updates with a
-        non-finite loss or gradient.
+        Args:
+            updates: the microbatches of each optimizer update.
+            coefficients: coefficient of each divergence term, by name.
+
+        Returns:
+            Metrics as (weighted sum, weight), to be summed over the ranks.
+
+        Raises:
+            RuntimeError: `learner.max_skipped_in_a_row` successive updates had a non-finite loss or gradient.
         """
         totals: TensorStats = {}
         for update in updates:
@@ -165,16 +164,17 @@ class FsdpLearner:
         self.optimizer.zero_grad(set_to_none=True)
         for micro in microbatches:
             on_device = micro.to(self.device)
-            scored = self.policy(on_device, self.heads.readers(on_device))
+            scored = self.policy(on_device, self.heads.term_functions(on_device))
             scores = Scores(
                 logp=scored.logp,
                 entropy=scored.entropy,
                 log_vocabulary=self.policy.log_vocabulary,
-                exact=scored.read,
+                exact=scored.extra,
                 values=scored.values,
             )
             value, stats = loss(scores, on_device, self.objective, coefficients)
-            # FSDP averages gradients over the ranks, and the losses of the parts have to add up.
+            # Each microbatch's loss is already normalised by the whole batch's totals, so the losses sum to the
+            # batch's. FSDP averages gradients over the ranks; the factor makes it a sum.
             (value * self.ranks).backward()
             explored = scored.entropy.detach()[on_device.on_route("explore")]
             stats = {**stats, "entropy": torch.tensor([float(explored.sum()), float(len(explored))])}
@@ -183,11 +183,16 @@ class FsdpLearner:
         return {**totals, **self._step(loss_sum)}
 
     def _step(self, loss_sum: Tensor) -> TensorStats:
-        """Clip, step and schedule; or skip, when the loss or the gradient is not finite."""
+        """Clip the gradients, set the learning rate and step the optimizer, unless loss or gradient is not finite.
+
+        A non-finite update is skipped: one would make every weight NaN, and Adam's moments with them. A single one may
+        come from a rare batch; several in a row mean that training has diverged, so they end the run.
+        """
         bounds = {"policy": self.config.max_grad_norm, "critic": self.objective.critic.max_grad_norm}
-        norms = {name: _clip(parameters, bounds[name]) for name, parameters in self.groups.items()}
-        norm = sum(norms.values())  # not finite where one is not
+        norms = {name: clip_gradient(parameters, bounds[name]) for name, parameters in self.groups.items()}
+        norm = sum(norms.values())  # not finite if any of them is not
         if self.ranks > 1:
+            # Gradient norms are global; with the global loss, too, all ranks decide alike whether to skip.
             loss_sum = loss_sum.to(self.device)
             dist.all_reduce(loss_sum)
         rate = learning_rate(self.config, self.updates, self.total_updates)
@@ -205,7 +210,7 @@ class FsdpLearner:
                 f"(loss {float(loss_sum)}, gradient norm {norm}): lower learner.learning_rate or look at the "
                 "last batch; the last checkpoint is from before"
             )
-        if self.rank:  # what all ranks know alike is reported by one of them
+        if self.rank:  # these values are the same on every rank, and metrics are summed over ranks
             return {}
         values = {"learning_rate": rate, "skipped_updates": float(not finite)}
         if finite:
@@ -213,36 +218,30 @@ class FsdpLearner:
             values |= {"grad_norm/critic": norms["critic"]} if "critic" in norms else {}
         return {name: torch.tensor([value, 1.0], dtype=torch.float64) for name, value in values.items()}
 
-    def _full_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter once, whole, under its Hugging Face name; one at a time exists on the device.
-
-        A collective when sharded: every rank has to go through all of it.
-        """
-        for name, parameter in self.policy.model.named_parameters():
-            p = parameter.detach()
-            yield name, p.full_tensor() if isinstance(p, DTensor) else p
-
     def weights_info(self, dtype: str = "") -> WeightsInfo:
+        """Return the names and shapes of `weights`, and its dtype (default: that of the forward pass)."""
         named = [(name, torch.empty(p.shape, device="meta")) for name, p in self.policy.model.named_parameters()]
         return weights_info([(name, p.to(getattr(torch, dtype or self.dtype))) for name, p in named])
 
     def weights(self, version: int, checksum: bool = False, dtype: str = "") -> HostWeights | None:
-        """All weights in `dtype` (default: that of the forward pass), on rank 0; None on the others."""
+        """Return all weights in `dtype` (default: that of the forward pass) on rank 0, None on the other ranks."""
         to = getattr(torch, dtype or self.dtype)
-        named = [(name, p.to("cpu", to)) for name, p in self._full_parameters() if self.rank == 0]
+        # Every rank iterates, as gathering a parameter is a collective; only rank 0 keeps the result.
+        named = [(name, p.to("cpu", to)) for name, p in full_parameters(self.policy.model) if self.rank == 0]
         return pack(named, version, checksum) if self.rank == 0 else None
 
     def save(self, folder: str) -> None:
-        """Write `policy/` (float32, loads in transformers and vLLM) and `optimizer/` (one shard per rank)."""
+        """Write `policy/` (float32, loads in transformers and vLLM) and `optimizer/` (one shard per rank; also critic
+        and counters)."""
         path = Path(folder)
         self.save_policy(str(path / "policy"))
         state = self._state()
-        with _alone_is_meant(self.sharded):
+        with _single_process_allowed(self.sharded):
             dcp.save(state, checkpoint_id=path / "optimizer", no_dist=not self.sharded)
 
     def save_policy(self, folder: str) -> None:
-        """Rank 0 writes model (float32) and tokenizer as an ordinary Hugging Face directory."""
-        parameters = {name: p.cpu() for name, p in self._full_parameters() if self.rank == 0}
+        """Write model (float32) and tokenizer as a Hugging Face directory, from rank 0."""
+        parameters = {name: p.cpu() for name, p in full_parameters(self.policy.model) if self.rank == 0}
         if self.rank:
             return
         if Path(folder).exists():
@@ -251,19 +250,19 @@ class FsdpLearner:
         self.tokenizer.save_pretrained(folder)
 
     def load(self, folder: str) -> None:
-        """Continue from what `save` wrote, on any number of ranks."""
+        """Restore what `save` wrote, possibly on another number of ranks."""
         path = Path(folder)
         model = load_model(str(path / "policy"))
         options = StateDictOptions(full_state_dict=True) if self.sharded else StateDictOptions()
         set_model_state_dict(self.policy.model, model.state_dict(), options=options)
         state = self._state()
-        with _alone_is_meant(self.sharded):
+        with _single_process_allowed(self.sharded):
             dcp.load(state, checkpoint_id=path / "optimizer", no_dist=not self.sharded)
         set_optimizer_state_dict(self.policy, self.optimizer, state["optimizer"])
         self.updates, self.skipped_in_a_row = (int(n) for n in state["counters"])
 
     def _state(self) -> dict[str, Any]:
-        """What a checkpoint holds besides the policy; loading fills the critic's own tensors."""
+        """Return the content of `optimizer/`. Loading writes into the critic's own tensors."""
         counters = torch.tensor([self.updates, self.skipped_in_a_row])
         state = {"optimizer": get_optimizer_state_dict(self.policy, self.optimizer), "counters": counters}
         return state if self.policy.critic is None else state | {"critic": self.policy.critic.state_dict()}
@@ -273,26 +272,10 @@ class FsdpLearner:
             dist.destroy_process_group()
 
 
-def _clip(parameters: Sequence[torch.nn.Parameter], bound: float) -> float:
-    """Bring the norm of their gradient down to `bound`; the norm before. A collective when sharded."""
-    norm = torch.nn.utils.clip_grad_norm_(parameters, bound)
-    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-
-
 @contextlib.contextmanager
-def _alone_is_meant(sharded: bool) -> Iterator[None]:
-    """Without a process group, torch warns that a checkpoint is written by a single process; here it is meant to be."""
+def _single_process_allowed(sharded: bool) -> Iterator[None]:
+    """Suppress torch's warning that a checkpoint is written without a process group, which is intended here."""
     with warnings.catch_warnings():
         if not sharded:
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield
-
-
-def _decoder_layers(model: Any) -> list[torch.nn.Module]:
-    """The repeated blocks of a causal language model, each a unit of sharding."""
-    lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
-    if not lists:
-        raise ValueError(f"policy.path: its model must hold its decoder layers in a ModuleList, got {type(model)}")
-    # By weight: in a mixture of experts, a layer's list of experts may be longer than the list of layers.
-    heaviest = max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters()))
-    return list(heaviest)

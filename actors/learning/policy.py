@@ -1,6 +1,6 @@
-"""The policy as a module: token log-probs and entropies of a Batch, the one place where logits exist.
+"""The policy as a torch module: log-probs and entropies of a Batch's tokens, without logits of shape [N, V].
 
-Axes: N tokens of the batch, M trained tokens (mask True), B trajectories, V vocabulary, D hidden.
+Axes: N tokens of the batch, M trained tokens (mask True), C tokens of a chunk, B trajectories, V vocabulary, D hidden.
 """
 
 import math
@@ -18,44 +18,50 @@ from actors.learning.value_heads import ValueHeads
 from objectives.divergence.batch_sinkhorn import answer_blocks
 from trajectories.batch import Batch
 
-disable_progress_bar()  # loading a shard is not worth a line on the run's console
+disable_progress_bar()  # the progress of loading each weight file would clutter the run's console
 
 
-Reader = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(logits [C, V] at the sampling temperature, the tokens drawn [C], their places in [N]) -> float32 [C]."""
+LogitsFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Computes a number per token from a chunk of logits: (logits float32 [C, V], divided by the sampling temperature;
+sampled tokens int64 [C]; their positions in the batch int64 [C]) -> float32 [C]."""
 
 
 class Scored(NamedTuple):
-    """What a policy says of the tokens of a batch. A tuple, in which FSDP finds the tensors to hook."""
+    """Outputs of a policy for the tokens of a batch. A NamedTuple, so that FSDP finds the tensors inside and can hook
+    their backward pass."""
 
     logp: Tensor
-    """float32 [N], nats at the sampling temperature, with gradient."""
+    """float32 [N], nats, at the sampling temperature, with gradient."""
     entropy: Tensor
-    """float32 [N], nats, of the distributions the tokens came from; with gradient if the policy was told so."""
-    read: dict[str, Tensor]
-    """float32 [N] for each reader."""
+    """float32 [N], nats, of the distribution each token was sampled from. With gradient only if `entropy_gradient`."""
+    extra: dict[str, Tensor]
+    """float32 [N] for each of the `functions`."""
     hidden: Tensor | None = None
-    """[N, D]: the states from which the tokens are predicted."""
+    """[N, D]: the final hidden state that predicts each token."""
     values: Tensor | None = None
-    """float32 [B, heads] by the critic, with gradient to its heads alone."""
+    """float32 [B, heads], by the critic. The gradient reaches the critic's heads only."""
 
 
 class Policy(nn.Module):
-    """A causal language model that scores batches without ever holding `[N, V]`.
+    """A causal language model that scores the tokens of a batch, a chunk at a time.
 
-    The whole computation is one forward, so that FSDP gathers the head's weights around it. Raises ValueError naming
-    `learner.layout` for a packed layout of a model that cannot tell packed trajectories apart.
+    A batch of 16,384 tokens and a vocabulary of 150,000 would need 10 GB of float32 logits, and as much again for their
+    gradient. So logits exist for `logits_chunk` tokens at a time, and are recomputed in the backward pass.
+
+    The LM head is called inside `forward`, and not by the loss: FSDP gathers the head's weights only during `forward`.
+
+    Args:
+        layout: "pad" or "pack", see `configs.learner`.
+        logits_chunk: tokens per chunk.
+        temperature: the sampling temperature, by which logits are divided.
+        entropy_gradient: whether `Scored.entropy` has a gradient, which an entropy bonus needs.
+
+    Raises:
+        ValueError: the layout is "pack" and the model lets packed trajectories attend to each other.
     """
 
     def __init__(
-        self,
-        model: Any,
-        *,
-        layout: str,
-        logits_chunk: int,
-        temperature: float,
-        entropy_gradient: bool = False,
-        critic: ValueHeads | None = None,
+        self, model: Any, *, layout: str, logits_chunk: int, temperature: float, entropy_gradient: bool = False
     ) -> None:
         super().__init__()
         if layout == "pack" and not _packs(model):
@@ -68,83 +74,112 @@ class Policy(nn.Module):
         self.logits_chunk = logits_chunk
         self.temperature = temperature
         self.entropy_gradient = entropy_gradient
-        self.critic = critic
+        self.critic: ValueHeads | None = None
 
     @property
     def log_vocabulary(self) -> float:
-        """log V, in nats."""
+        """log V, nats: the largest possible entropy."""
         return math.log(self.model.config.vocab_size)
 
     @property
     def width(self) -> int:
-        """D, of the hidden states."""
+        """D, the size of a hidden state."""
         return int(self.model.get_output_embeddings().weight.shape[-1])
 
-    def forward(self, batch: Batch, readers: Mapping[str, Reader] | None = None, keep_hidden: bool = False) -> Scored:
-        """What the policy says of the batch's tokens given what precedes them; 0 where the mask is False.
+    def forward(
+        self, batch: Batch, functions: Mapping[str, LogitsFunction] | None = None, keep_hidden: bool = False
+    ) -> Scored:
+        """Score each trained token given the tokens before it.
 
-        `readers` are asked with every chunk of logits there is, by name; `keep_hidden` keeps the final hidden states.
+        Args:
+            functions: evaluated on every chunk of logits, by name.
+            keep_hidden: whether to return the final hidden states.
+
+        Returns:
+            Outputs per token; 0 where the mask is False.
         """
+        # Only trained positions reach the LM head: prompts and tool text have no loss, and the head is the most
+        # expensive matrix product of a small model.
         rows = batch.mask.nonzero().squeeze(1)  # [M]
-        read_at = [] if self.critic is None else [self.critic.places(batch)]
-        hidden, *at_places = self._hidden(batch, rows, *read_at)
-        values = None if self.critic is None else self.critic(at_places[0])
-        columns: dict[str, list[Tensor]] = {}
+        value_positions = [] if self.critic is None else [self.critic.positions(batch)]
+        hidden, *value_states = self._hidden(batch, rows, *value_positions)
+        values = None if self.critic is None else self.critic(value_states[0])
+        chunks: dict[str, list[Tensor]] = {}
         place, size = answer_blocks(batch.seq[rows])
         sizes = chunk_sizes(size[place == 0].tolist(), self.logits_chunk)
-        for part, at in zip(hidden.split(sizes), rows.split(sizes), strict=True):
-            for name, column in self._read_chunk(part, batch.tokens[at], at, readers or {}).items():
-                columns.setdefault(name, []).append(column)
-        blank = torch.zeros(len(batch.tokens), device=hidden.device)
-        whole = {name: blank.index_put((rows,), torch.cat(parts)) for name, parts in columns.items()}
-        states = None
+        for states, at in zip(hidden.split(sizes), rows.split(sizes), strict=True):
+            for name, column in self._score_chunk(states, batch.tokens[at], at, functions or {}).items():
+                chunks.setdefault(name, []).append(column)
+        zeros = torch.zeros(len(batch.tokens), device=hidden.device)
+        columns = {name: zeros.index_put((rows,), torch.cat(parts)) for name, parts in chunks.items()}
+        kept = None
         if keep_hidden:
-            states = hidden.new_zeros(len(batch.tokens), hidden.shape[-1]).index_put((rows,), hidden)
-        return Scored(logp=whole.pop("logp"), entropy=whole.pop("entropy"), read=whole, hidden=states, values=values)
+            kept = hidden.new_zeros(len(batch.tokens), hidden.shape[-1]).index_put((rows,), hidden)
+        return Scored(
+            logp=columns.pop("logp"), entropy=columns.pop("entropy"), extra=columns, hidden=kept, values=values
+        )
 
-    def _hidden(self, batch: Batch, rows: Tensor, *places: Tensor) -> list[Tensor]:
-        """Final hidden states [M, D] from which the tokens at `rows` are predicted; and those [P, D] at `places`."""
+    def _hidden(self, batch: Batch, rows: Tensor, *positions: Tensor) -> list[Tensor]:
+        """Run the model's body on the whole batch.
+
+        Returns:
+            The final hidden states [M, D] that predict the tokens at `rows`, and those at each of the `positions`.
+        """
         lengths = batch.lengths
         starts = lengths.cumsum(0) - lengths
         position = torch.arange(len(batch.tokens), device=batch.tokens.device) - starts[batch.seq]
-        assert bool((position[rows] > 0).all()), "a trajectory's first token has nothing before it to be predicted from"
+        assert bool((position[rows] > 0).all()), "the first token of a trajectory has no prefix, so it has no log-prob"
         body = self.model.base_model
+        # The state that predicts token n is that of token n - 1.
         if self.layout == "pack":
-            # One row; positions restart with each trajectory, which is how transformers tells them apart.
+            # One row, whose position ids restart at each trajectory. transformers detects the trajectories by these
+            # restarts and lets none attend to another.
             states = body(input_ids=batch.tokens[None], position_ids=position[None], use_cache=False)
-            return [states.last_hidden_state[0, at] for at in (rows - 1, *places)]
-        # Right-padded rows: causal attention never looks at the padding after a token, so no mask is needed.
+            return [states.last_hidden_state[0, at] for at in (rows - 1, *positions)]
+        # Right-padded rows. Causal attention never reaches the padding behind a token, so no mask is needed.
         padded = batch.tokens.new_zeros(len(lengths), int(lengths.max()))
         padded[batch.seq, position] = batch.tokens
         states = body(input_ids=padded, use_cache=False)
-        return [states.last_hidden_state[batch.seq[at], position[at]] for at in (rows - 1, *places)]
+        return [states.last_hidden_state[batch.seq[at], position[at]] for at in (rows - 1, *positions)]
 
-    def _read_chunk(
-        self, hidden: Tensor, targets: Tensor, rows: Tensor, readers: Mapping[str, Reader]
+    def _score_chunk(
+        self, hidden: Tensor, targets: Tensor, rows: Tensor, functions: Mapping[str, LogitsFunction]
     ) -> dict[str, Tensor]:
-        """Columns [chunk]; the chunk's logits are recomputed in the backward pass, not kept."""
+        """Columns [C]. The chunk's logits are recomputed in the backward pass instead of stored."""
         if torch.is_grad_enabled():
-            arguments = (hidden, targets, rows, readers)
-            return checkpoint(self._read_logits, *arguments, use_reentrant=False)  # type: ignore[no-any-return]
-        return self._read_logits(hidden, targets, rows, readers)
+            arguments = (hidden, targets, rows, functions)
+            return checkpoint(self._score_logits, *arguments, use_reentrant=False)  # type: ignore[no-any-return]
+        return self._score_logits(hidden, targets, rows, functions)
 
-    def _read_logits(
-        self, hidden: Tensor, targets: Tensor, rows: Tensor, readers: Mapping[str, Reader]
+    def _score_logits(
+        self, hidden: Tensor, targets: Tensor, rows: Tensor, functions: Mapping[str, LogitsFunction]
     ) -> dict[str, Tensor]:
         head = self.model.get_output_embeddings()
-        logits = head(hidden).float() / self.temperature  # [chunk, V]
+        # float32, as bfloat16 keeps only 3 significant digits, and importance ratios are exponentials of differences.
+        logits = head(hidden).float() / self.temperature  # [C, V]
         logps = torch.log_softmax(logits, dim=-1)
-        taken = logps.gather(-1, targets[:, None]).squeeze(-1)
-        # What has no gradient stands behind the last step that has one, so that the recomputation stops before it.
-        read = {name: reader(logits, targets, rows) for name, reader in readers.items()}
+        logp = logps.gather(-1, targets[:, None]).squeeze(-1)
+        # Recomputation ends with the last tensor that the backward pass needs. What has no gradient is computed after
+        # it, so that it is computed only once.
+        extra = {name: function(logits, targets, rows) for name, function in functions.items()}
         with torch.set_grad_enabled(self.entropy_gradient and torch.is_grad_enabled()):
             entropy = -(logps.exp() * logps).sum(-1)
-        return {**read, "logp": taken, "entropy": entropy}
+        return {**extra, "logp": logp, "entropy": entropy}
 
 
 def chunk_sizes(blocks: Sequence[int], limit: int) -> list[int]:
-    """Tokens of each chunk, at most `limit`, for blocks of so many tokens in a row: whole ones, but for a block that is
-    longer than the limit; a chunk of 0 where there is none."""
+    """Divide successive blocks of tokens into chunks, without splitting a block that fits into one chunk.
+
+    Some divergence terms compare all tokens of a block with each other, so a chunk must hold whole blocks.
+
+    Args:
+        blocks: tokens of each block.
+        limit: largest chunk. Only a block longer than this is split.
+
+    Returns:
+        Tokens of each chunk. [0] without blocks: an empty chunk still reaches every parameter in the backward pass,
+        so that a rank without trained tokens takes part in the gradient reduction.
+    """
     sizes = [0]
     for block in blocks:
         for piece in (min(limit, block - start) for start in range(0, block, limit)):
@@ -157,7 +192,7 @@ def chunk_sizes(blocks: Sequence[int], limit: int) -> list[int]:
 
 @torch.no_grad()
 def _packs(model: Any) -> bool:
-    """Whether a trajectory's hidden states are the same behind another one in its row as they are alone."""
+    """Whether a trajectory's hidden states stay the same when another trajectory precedes it in the row."""
     tokens = torch.tensor([[0, 1, 2, 3]], device=model.device)
     packed = model.base_model(input_ids=tokens, position_ids=tokens % 2, use_cache=False).last_hidden_state[0, 2:]
     alone = model.base_model(input_ids=tokens[:, 2:], use_cache=False).last_hidden_state[0]
@@ -165,10 +200,12 @@ def _packs(model: Any) -> bool:
 
 
 def load_model(path: str, dtype: torch.dtype = torch.float32) -> Any:
-    """A Hugging Face causal language model on the CPU, dropout off.
+    """Load a Hugging Face causal language model on the CPU, with dropout off.
 
-    Raises ValueError naming `policy.path` when the directory is missing or holds no model, or one whose logits are not
-    its head applied to its final hidden states (soft-capped or rescaled ones would be scored wrongly).
+    Raises:
+        ValueError: `policy.path` is missing or holds no model, or the model's logits are not its LM head applied to its
+            final hidden states. Capped or rescaled logits would be scored wrongly, since `Policy` applies the head
+            itself.
     """
     check_policy_folder(path)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
@@ -185,7 +222,11 @@ def load_model(path: str, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def load_tokenizer(path: str) -> Any:
-    """The tokenizer saved beside a policy. Raises ValueError when there is none or it has no end-of-sequence token."""
+    """Load the tokenizer of a policy's directory.
+
+    Raises:
+        ValueError: there is none, or it has no end-of-sequence token.
+    """
     check_policy_folder(path)
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     if tokenizer.eos_token_id is None:

@@ -1,4 +1,8 @@
-"""Which rank of the learner does what with a batch, and its answers put together again."""
+"""Split a batch into the microbatches of each learner rank, and merge the outputs of the ranks.
+
+A rank part is what one rank receives. Every rank part has equally many microbatches: FSDP gathers parameters in each
+forward and backward pass, so a rank with fewer passes would leave the others waiting in a collective.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,35 +16,51 @@ from trajectories.batch import TRAJECTORY_FIELDS, Batch
 from trajectories.split import deal, divide, microbatches, partition
 
 Division = list[list[list[int]]]
-"""[rank][microbatch]: the trajectories in it."""
+"""[rank][microbatch]: indices of its trajectories in the batch."""
 
 
 def plan_updates(batch: Batch, config: LearnerConfig, ranks: int) -> list[list[list[Batch]]]:
-    """What each rank does with a batch: [rank][update][microbatch], the same shape on every rank."""
+    """Split a batch into optimizer updates, and each update into microbatches per rank.
+
+    Returns:
+        Rank parts [rank][update][microbatch], as many updates and microbatches on every rank.
+    """
     updates = [partition(part, ranks, config.token_budget) for part in deal(batch, config.updates_per_batch)]
     return [[update[rank] for update in updates] for rank in range(ranks)]
 
 
 def plan_scores(batch: Batch, config: LearnerConfig, ranks: int) -> tuple[Division, list[list[Batch]]]:
-    """The trajectories, and with them the microbatches, that each rank scores: [rank][microbatch], as many on each."""
+    """Split a batch into microbatches per rank, to be scored.
+
+    Returns:
+        The division, for `merge_scores`, and the rank parts [rank][microbatch], as many microbatches on every rank.
+    """
     divided = divide(batch, ranks, config.token_budget)
     return divided, microbatches(batch, divided)
 
 
-def with_scores(batch: Batch, divided: Division, scored: Sequence[Sequence[Mapping[str, Tensor]]]) -> Batch:
-    """The batch with what the ranks said of their microbatches, as `FsdpLearner.score` returns it."""
-    named = [
-        (part, said)
-        for parts, rank in zip(divided, scored, strict=True)
-        for part, said in zip(parts, rank, strict=True)
-        if part  # an empty one stands for a trajectory that another microbatch holds
+def merge_scores(batch: Batch, divided: Division, scored: Sequence[Sequence[Mapping[str, Tensor]]]) -> Batch:
+    """Put the ranks' outputs back in the order of the batch.
+
+    Args:
+        divided: the division from `plan_scores`.
+        scored: outputs of `FsdpLearner.score`, [rank][microbatch].
+
+    Returns:
+        The batch with these outputs in the fields they are named after; "distance/TERM" in `distance`.
+    """
+    outputs = [
+        (indices, output)
+        for rank_indices, rank_outputs in zip(divided, scored, strict=True)
+        for indices, output in zip(rank_indices, rank_outputs, strict=True)
+        if indices  # an empty microbatch repeats a trajectory of another one, with its mask cleared
     ]
-    tokens = torch.cat([batch.token_rows(part) for part, _ in named])
-    trajectories = torch.tensor([index for part, _ in named for index in part])
+    tokens = torch.cat([batch.token_rows(indices) for indices, _ in outputs])
+    trajectories = torch.tensor([index for indices, _ in outputs for index in indices])
     columns: dict[str, Any] = {}
-    for name in named[0][1]:
+    for name in outputs[0][1]:
         rows = trajectories if name in TRAJECTORY_FIELDS else tokens
-        column = torch.cat([said[name] for _, said in named])
+        column = torch.cat([output[name] for _, output in outputs])
         columns[name] = torch.empty_like(column).index_copy(0, rows, column)
     distance = {name.removeprefix("distance/"): columns.pop(name) for name in list(columns) if "/" in name}
     return replace(batch, **columns, distance=distance)

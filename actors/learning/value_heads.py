@@ -1,4 +1,4 @@
-"""Value heads: a critic that reads one hidden state of the policy per trajectory, and leaves the policy as it is.
+"""The critic: value heads on one hidden state of the policy per trajectory. Their loss does not train the policy.
 
 Axes: N tokens, B trajectories, D hidden.
 """
@@ -10,13 +10,16 @@ from configs.critic import CriticConfig
 from trajectories.batch import Batch
 
 SEED = 0
-"""Of the first weights, the same on every rank and in every run."""
+"""Seed of the initial weights: every rank must start with the same, and every run does."""
 
 
 class ValueHeads(nn.Module):
-    """[B, heads] from hidden states [B, D]: LayerNorm, then per head Linear D -> D / 4, GELU, Linear -> 1, in float32.
+    """Compute values [B, heads] from hidden states [B, D], in float32: LayerNorm, then for each head Linear D -> D / 4,
+    GELU, Linear -> 1.
 
-    SAFE, arXiv:2602.04651; its code lets the value loss reach the policy, here the states are detached.
+    Hidden states are detached, so the value loss trains the heads only. In SAFE's code it also trains the policy.
+
+    Source: SAFE, arXiv:2602.04651.
     """
 
     def __init__(self, width: int, cfg: CriticConfig) -> None:
@@ -34,13 +37,17 @@ class ValueHeads(nn.Module):
         states = self.norm(hidden.detach().float())
         return torch.cat([head(states) for head in self.heads], dim=-1)
 
-    def places(self, batch: Batch) -> Tensor:
-        """int64 [B]: where in [N] each trajectory is read: at its last trained token, or at the last token before its
-        first trained one; at its last token where none is trained."""
+    def positions(self, batch: Batch) -> Tensor:
+        """Return the token of each trajectory whose hidden state the heads receive.
+
+        Returns:
+            int64 [B], indices into [N]: with `reads` "answer" the last trained token, with "prompt" the token before
+            the first trained one; the last token if no token is trained.
+        """
         ends = batch.lengths.cumsum(0) - 1
         rows = batch.mask.nonzero().squeeze(1)
         trained = torch.bincount(batch.seq[rows], minlength=len(ends))
         bounds = trained.cumsum(0)
-        there = trained > 0
-        found = rows[bounds[there] - 1] if self.reads == "answer" else rows[(bounds - trained)[there]] - 1
-        return ends.masked_scatter(there, found)
+        some = trained > 0
+        found = rows[bounds[some] - 1] if self.reads == "answer" else rows[(bounds - trained)[some]] - 1
+        return ends.masked_scatter(some, found)

@@ -1,6 +1,6 @@
-"""Weights as bytes: how a learner packs one version of a policy in host memory, and how a generator reads it.
+"""Weights in host memory: pack a policy's tensors into bytes, check the bytes, and view them as tensors again.
 
-Shared by the learner and both generators; it imports no vllm, which alters the process it runs in.
+Used by the learner and by both generators. Imports no vllm, which would change the process it is imported in.
 """
 
 import math
@@ -14,24 +14,24 @@ from torch import Tensor
 
 from actors.contracts import HostWeights, WeightsInfo
 
-# A payload that came through Ray's object store is read-only memory. The views are only ever read.
+# Also filtered here, for the whole process: `catch_warnings` in `named_views` does not protect other threads.
 warnings.filterwarnings("ignore", message="The given buffer is not writable")
 
 Named = Iterable[tuple[str, Tensor]]
 
 
 def weights_info(named_tensors: Named) -> WeightsInfo:
-    """Names, shapes and the one dtype of `named_tensors` (`model.named_parameters()`; meta tensors will do)."""
+    """Return the names, shapes and common dtype of tensors, which may be on the meta device."""
     named = list(named_tensors)
     dtypes = {str(tensor.dtype).removeprefix("torch.") for _, tensor in named}
-    assert len(dtypes) == 1, f"a payload has one dtype, got {sorted(dtypes)}"
+    assert len(dtypes) == 1, f"all tensors of a payload must have one dtype, got {sorted(dtypes)}"
     return WeightsInfo(
         names=tuple(name for name, _ in named), shapes=tuple(tuple(t.shape) for _, t in named), dtype=dtypes.pop()
     )
 
 
 def pack(named_tensors: Named, version: int, checksum: bool = False) -> HostWeights:
-    """Copy the tensors end to end into one fresh buffer, with its crc32 if `checksum`."""
+    """Copy the tensors, concatenated, into one new buffer, with its crc32 if `checksum`."""
     parts = [tensor.detach().contiguous().reshape(-1).view(torch.uint8) for _, tensor in named_tensors]
     data = np.empty(sum(part.numel() for part in parts), dtype=np.uint8)
     torch.cat(parts, out=torch.from_numpy(data))
@@ -39,7 +39,7 @@ def pack(named_tensors: Named, version: int, checksum: bool = False) -> HostWeig
 
 
 def check_payload(info: WeightsInfo, weights: HostWeights) -> None:
-    """Raise ValueError when the bytes cannot be what `info` declared, or are not those that were checksummed."""
+    """Raise ValueError if the bytes have another size than `info` implies, or another checksum than declared."""
     size = sum(math.prod(shape) for shape in info.shapes) * getattr(torch, info.dtype).itemsize
     if weights.data.dtype != np.uint8 or weights.data.shape != (size,):
         got = f"{weights.data.dtype} {weights.data.shape}"
@@ -51,8 +51,8 @@ def check_payload(info: WeightsInfo, weights: HostWeights) -> None:
 
 
 def named_views(info: WeightsInfo, data: np.ndarray) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a payload as views of its bytes, in order; nothing is copied."""
-    with warnings.catch_warnings():  # Ray hands over read-only memory, and nobody writes to these views
+    """Yield the tensors of a payload, in order, as views of its bytes. Nothing is copied."""
+    with warnings.catch_warnings():  # memory from Ray's object store is read-only, and the views are only read
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
         flat = torch.frombuffer(data, dtype=getattr(torch, info.dtype))
     sizes = [math.prod(shape) for shape in info.shapes]

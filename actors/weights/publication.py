@@ -1,7 +1,7 @@
-"""New weights through vLLM's weight-transfer interface, the only door: backend `host` inside the engine's workers, and
-the learner's side of vLLM's own `nccl` and `ipc` backends.
+"""Publish weights through vLLM's weight-transfer interface: our backend `host`, which runs in vLLM's workers, and the
+sending side of vLLM's backends `nccl` and `ipc`, which runs in the learner.
 
-Importing this module registers `host` with vLLM's factory, in every worker process that names `WorkerExtension`.
+Importing this module registers `host` with vLLM's factory. vLLM's workers import it to load `WorkerExtension`.
 """
 
 from collections.abc import Iterator
@@ -31,10 +31,10 @@ from actors.weights.transfer import TransferClient
 
 
 def disable_cpu_weight_packing() -> None:
-    """Keep CPU weights as ordinary parameters; call it before the engine is built.
+    """Keep CPU weights as ordinary parameters. Call it before the engine is built.
 
-    vLLM packs linear layers for oneDNN and AMX when it loads them, and an update into packed weights is lost (they are
-    left empty) or wrong (a tied head keeps its old packing). Decoding is as fast without.
+    By default vLLM packs linear layers for oneDNN and AMX when it loads them. Packed weights cannot be updated: the
+    original parameters are left empty, and a tied LM head keeps its old packing. Decoding is as fast without packing.
     """
     custom_ops._supports_onednn = False
     layer_utils.check_cpu_sgl_kernel = lambda *args: False
@@ -42,7 +42,7 @@ def disable_cpu_weight_packing() -> None:
 
 @dataclass
 class HostInitInfo(WeightTransferInitInfo):
-    """`WeightsInfo`, as the keywords vLLM passes."""
+    """The fields of `WeightsInfo`, which vLLM passes as keywords."""
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -56,7 +56,7 @@ class HostUpdateInfo(WeightTransferUpdateInfo):
 
 
 class HostEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo]):
-    """Backend `host`: all weights from one buffer in host memory, into the parameters where they are."""
+    """Backend `host`: copies all weights from one buffer in host memory into the model's parameters, in place."""
 
     init_info_cls, update_info_cls = HostInitInfo, HostUpdateInfo
     info: WeightsInfo | None = None
@@ -65,19 +65,19 @@ class HostEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo]):
         self.info = WeightsInfo(names=init_info.names, shapes=init_info.shapes, dtype=init_info.dtype)
 
     def start_weight_update(self) -> None:
-        # On a GPU some kernels hold weights in a layout of their own; vLLM's layerwise reload redoes it, as its nccl
-        # backend does. On CPU nothing is packed.
+        # Some GPU kernels keep weights in another layout. vLLM's layerwise reload converts new weights to it, as vLLM's
+        # nccl backend does. On CPU no layout changes (see `disable_cpu_weight_packing`).
         if self.device.type != "cpu":
             initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: HostUpdateInfo) -> None:
-        """Raises RuntimeError when the payload left a parameter as it was."""
-        assert self.info is not None, "init_weight_transfer_engine comes first"
-        wanted = {name for name, _ in self.model.named_parameters()}
+        """Load all weights. Raise RuntimeError if the payload lacks any parameter of the model."""
+        assert self.info is not None, "init_weight_transfer_engine must be called first"
+        expected = {name for name, _ in self.model.named_parameters()}
         load_weights: Any = self.model.load_weights  # every vLLM model has it
         loaded = load_weights(named_views(self.info, update_info.data))
-        if loaded is not None and wanted - loaded:
-            raise RuntimeError(f"the payload holds no weights for {sorted(wanted - loaded)}")
+        if loaded is not None and expected - loaded:
+            raise RuntimeError(f"the payload has no weights for {sorted(expected - loaded)}")
 
     def finish_weight_update(self) -> None:
         if self.device.type != "cpu":
@@ -91,11 +91,12 @@ WeightTransferEngineFactory.register_engine("host", HostEngine)
 
 
 class WorkerExtension:
-    """Names this module to vLLM's workers (`worker_extension_cls`); it adds nothing to them."""
+    """Empty. vLLM's workers import this module because `worker_extension_cls` names this class."""
 
 
 class CastSource(ModuleSource):
-    """A learner's float32 master weights, whole, in the dtype the generators compute in. Iterating is a collective."""
+    """Iterates over a learner's float32 master weights, unsharded and cast to the generators' dtype. Iterating contains
+    collectives."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         super().__init__(module)
@@ -110,11 +111,15 @@ class CastSource(ModuleSource):
 
 
 class GpuPublisher:
-    """The learner's side of vLLM's `nccl` (generators on other GPUs) and `ipc` (on the learners' own GPUs) backends.
+    """Sending side of vLLM's weight transfer, one per learner rank. All ranks must build it and publish together.
 
-    One per learner rank, built and called by all ranks together. It runs on GPUs only: the tests cover the calls it
-    makes to the generators, not the transfer. For `nccl`, `address` and `port` are those of rank 0, and the transfer
-    group is rank 0 and every worker of every generator.
+    Runs on GPUs only: the tests cover its calls to the generators, not the transfer itself.
+
+    Args:
+        client: sends vLLM's calls to the generators.
+        backend: "nccl" if the generators are on other GPUs, "ipc" if they are on the learners' GPUs.
+        dtype: of the weights sent.
+        address, port: of rank 0, for `nccl`. Its transfer group is rank 0 and every worker of every generator.
     """
 
     def __init__(
@@ -125,8 +130,8 @@ class GpuPublisher:
         backend: str,
         dtype: str,
         rank: int,
-        address: str = "",
-        port: int = 0,
+        address: str,
+        port: int,
     ) -> None:
         assert backend in ("nccl", "ipc"), backend
         self.client, self.rank = client, rank
@@ -142,7 +147,11 @@ class GpuPublisher:
         )
 
     def publish(self, version: int) -> int:
-        """Send the weights as `version`; sending a version again does nothing."""
+        """Send the weights as `version`, and return it. Sending a version again does nothing.
+
+        Raises:
+            ValueError: the version is older than the last one sent.
+        """
         if version < self.version:
             raise ValueError(f"weights.version: must not go back from {self.version}, got {version}")
         if version > self.version:
@@ -150,6 +159,3 @@ class GpuPublisher:
             self.engine.send_weights()
             self.version = version
         return self.version
-
-    def close(self) -> None:
-        self.engine.shutdown()

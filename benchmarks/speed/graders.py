@@ -1,11 +1,13 @@
-"""Checks per second and latency of the graders on one and two workers, beside what else could judge the same answers.
+"""Measure checks per second and latency of the verifiers on one and two workers, and of baselines on the same answers.
 
     python benchmarks/speed/graders.py [--seconds 10]
 
-Everything is timed in one run on one machine, in turns, so the ratios mean something where the numbers do not travel.
-Beside math: math-verify in a ProcessPoolExecutor (whose running tasks cannot be killed, so it meets no hostile answer
-here). Beside code: a bare `python program.py` for each test, with no isolation. Beside SQL: the same queries on an open
-sqlite3 connection in this process, which is neither guarded nor killable.
+All measurements run one after the other on the same machine, so compare their ratios; the absolute numbers depend on
+the machine. The baselines are:
+
+- mathematics: math-verify in a ProcessPoolExecutor. It cannot kill a running task, so no answer here is hostile;
+- code: `python program.py` for each test, without isolation;
+- SQL: the same queries on one open sqlite3 connection in this process, without limits and without a timeout.
 """
 
 import argparse
@@ -29,17 +31,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from rewards.workers.pool import Pool
 
-Pair = tuple[Mapping[str, Any], str]
+Case = tuple[Mapping[str, Any], str]
 IN_FLIGHT = 64
-WARM_UP = 30
-LIBRARY = "math-verify, processes"
+"""Number of answers submitted at once in a measurement of checks per second."""
+WARM_UP_CHECKS = 30
+"""Number of checks before math-verify is timed."""
+MATH_VERIFY = "math-verify, processes"
 
 
-def integers(i: int) -> Pair:
+def integer_case(i: int) -> Case:
     return {"answer": str(i)}, f"So the answer is \\boxed{{{i if i % 2 else i + 1}}}."
 
 
-def expressions(i: int) -> Pair:
+def expression_case(i: int) -> Case:
     right = rf"\frac{{{i}x+{2 * i}}}{{2}}+\sqrt{{{i}}}"
     return {"answer": right}, rf"\boxed{{\sqrt{{{i}}} + {i}(1+\frac{{x}}{{2}}){'' if i % 2 else '+1'}}}"
 
@@ -50,37 +54,40 @@ SCHEMA = "CREATE TABLE t (id INTEGER, kind TEXT, price REAL);" + "".join(
 GOLD = "SELECT kind, sum(price) FROM t WHERE id < {} GROUP BY kind ORDER BY kind"
 
 
-def queries(i: int) -> Pair:
+def sql_case(i: int) -> Case:
     answer = f"SELECT t.kind, total(price) FROM t WHERE NOT id >= {20 + i % 40} GROUP BY 1 ORDER BY 1 -- {i}"
     return {"schema_sql": SCHEMA, "gold_sql": GOLD.format(20 + i % 40)}, answer
 
 
-def functions(i: int) -> Pair:
+def function_case(i: int) -> Case:
     tests = f"def check(candidate):\n    for x in range(10):\n        assert candidate(x) == x * x + {i}\n"
     problem = {"kind": "assert", "prompt": "", "entry_point": "f", "tests": tests}
     return problem, f"```python\ndef f(x):\n    return x ** 2 + {i}\n```"
 
 
-def programs(i: int) -> Pair:
+def program_case(i: int) -> Case:
     tests = [{"stdin": f"{n} {i}\n", "stdout": f"{n + i}\n"} for n in range(10)]
     return {"kind": "stdio", "tests": tests}, "a, b = map(int, input().split())\nprint(a + b)\n"
 
 
-async def ours(verifier: str, make: Callable[[int], Pair], workers: int, seconds: float) -> tuple[float, list[float]]:
-    """Checks per second with IN_FLIGHT answers on their way, and latencies with one for each worker; `seconds` each.
+async def measure_verifier(
+    verifier: str, make_case: Callable[[int], Case], workers: int, seconds: float
+) -> tuple[float, list[float]]:
+    """Measure a verifier in a pool of workers. The pool does not cache verdicts.
 
-    Nothing is kept from one answer to the next at this level.
+    Returns: checks per second with IN_FLIGHT answers at a time, and the seconds of each check with one answer per
+        worker at a time. Each measurement takes `seconds`.
     """
     pool = Pool(workers, 6.0)
-    numbers = itertools.count(1)
+    case_numbers = itertools.count(1)
 
     async def caller(until: float, latencies: list[float]) -> None:
         while time.perf_counter() < until:
-            problem, answer = make(next(numbers))
-            begun = time.perf_counter()
+            problem, answer = make_case(next(case_numbers))
+            start = time.perf_counter()
             verdict = await pool.run(verifier, problem, answer)
             assert verdict.status in ("correct", "wrong"), verdict
-            latencies.append(time.perf_counter() - begun)
+            latencies.append(time.perf_counter() - start)
 
     async def measure(callers: int, seconds: float) -> list[float]:
         latencies: list[float] = []
@@ -89,44 +96,44 @@ async def ours(verifier: str, make: Callable[[int], Pair], workers: int, seconds
         return latencies
 
     try:
-        await measure(2 * workers, min(seconds, 2.0))  # warms every worker up
+        await measure(2 * workers, min(seconds, 2.0))  # warm up every worker
         return len(await measure(IN_FLIGHT, seconds)) / seconds, await measure(workers, seconds)
     finally:
         await pool.close()
 
 
-def library(pair: tuple[str, str]) -> bool:
-    """math-verify as it is called by most trainers, its own alarms off (they need the main thread)."""
+def check_with_math_verify(pair: tuple[str, str]) -> bool:
+    """Check (gold, answer) with math-verify. Its timeouts are off, since they need the main thread."""
     from math_verify import parse, verify
 
     gold, answer = (parse(text, parsing_timeout=None) for text in pair)
     return bool(verify(gold, answer, timeout_seconds=None))
 
 
-def math_verify(make: Callable[[int], Pair], workers: int, seconds: float) -> float:
-    """Checks per second of the library in a process pool."""
+def measure_math_verify(make_case: Callable[[int], Case], workers: int, seconds: float) -> float:
+    """Return the checks per second of math-verify in a process pool."""
 
-    def pairs() -> Iterator[tuple[str, str]]:
+    def gold_answer_pairs() -> Iterator[tuple[str, str]]:
         for i in itertools.count(1):
-            problem, answer = make(i)
+            problem, answer = make_case(i)
             yield f"${problem['answer']}$", answer
 
-    source, done = pairs(), 0
+    source, checked = gold_answer_pairs(), 0
     with ProcessPoolExecutor(workers) as executor:
-        list(executor.map(library, itertools.islice(source, WARM_UP)))
-        begun = time.perf_counter()
-        while time.perf_counter() < begun + seconds:
-            done += len(list(executor.map(library, itertools.islice(source, IN_FLIGHT), chunksize=8)))
-        return done / (time.perf_counter() - begun)
+        list(executor.map(check_with_math_verify, itertools.islice(source, WARM_UP_CHECKS)))
+        start = time.perf_counter()
+        while time.perf_counter() < start + seconds:
+            checked += len(list(executor.map(check_with_math_verify, itertools.islice(source, IN_FLIGHT), chunksize=8)))
+        return checked / (time.perf_counter() - start)
 
 
-def bare_programs(make: Callable[[int], Pair], workers: int, seconds: float) -> float:
-    """Checks per second of `python program.py`, one process a test, `workers` at a time."""
+def measure_programs(make_case: Callable[[int], Case], workers: int, seconds: float) -> float:
+    """Return the checks per second of `python program.py`, with one process per test and `workers` at a time."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "program.py"
-        begun, done = time.perf_counter(), 0
-        while time.perf_counter() < begun + seconds:
-            problem, answer = make(done)
+        start, checked = time.perf_counter(), 0
+        while time.perf_counter() < start + seconds:
+            problem, answer = make_case(checked)
             if problem["kind"] == "assert":
                 path.write_text(f"{answer.split('```')[1][7:]}\n{problem['tests']}\ncheck(f)\n")
                 inputs = [""]
@@ -141,50 +148,62 @@ def bare_programs(make: Callable[[int], Pair], workers: int, seconds: float) -> 
                 for process, text in zip(running, batch, strict=True):
                     process.communicate(text, timeout=30)
                     assert process.returncode == 0
-            done += 1
-        return done / (time.perf_counter() - begun)
+            checked += 1
+        return checked / (time.perf_counter() - start)
 
 
-def bare_sqlite(make: Callable[[int], Pair], seconds: float) -> float:
-    """Checks per second of both queries on one open connection, compared as lists."""
+def measure_sqlite(make_case: Callable[[int], Case], seconds: float) -> float:
+    """Return the checks per second of gold and answer on one open connection, with the results compared as lists."""
     connection = sqlite3.connect(":memory:")
     connection.executescript(SCHEMA)
-    begun, done = time.perf_counter(), 0
-    while time.perf_counter() < begun + seconds:
-        problem, answer = make(done)
+    start, checked = time.perf_counter(), 0
+    while time.perf_counter() < start + seconds:
+        problem, answer = make_case(checked)
         assert connection.execute(answer).fetchall() == connection.execute(problem["gold_sql"]).fetchall()
-        done += 1
-    return done / (time.perf_counter() - begun)
+        checked += 1
+    return checked / (time.perf_counter() - start)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each measurement")
     seconds = parser.parse_args().seconds
     table = Table(title="Graders")
-    for column in ("answers", "workers", "checks/s", "p50 ms", "p95 ms", "p99 ms", "against", "its checks/s", "ratio"):
-        table.add_column(column, justify="left" if column in ("answers", "against") else "right")
-    rows: list[tuple[str, str, Callable[[int], Pair], str, Callable[[int], float]]] = [
-        ("math, integers", "math", integers, LIBRARY, lambda n: math_verify(integers, n, seconds)),
+    for column in ("answers", "workers", "checks/s", "p50 ms", "p95 ms", "p99 ms", "baseline", "its checks/s", "ratio"):
+        table.add_column(column, justify="left" if column in ("answers", "baseline") else "right")
+    rows: list[tuple[str, str, Callable[[int], Case], str, Callable[[int], float]]] = [
+        ("math, integers", "math", integer_case, MATH_VERIFY, lambda n: measure_math_verify(integer_case, n, seconds)),
         (
             "math, symbolic",
             "math",
-            expressions,
-            LIBRARY,
-            lambda n: math_verify(expressions, n, seconds),
+            expression_case,
+            MATH_VERIFY,
+            lambda n: measure_math_verify(expression_case, n, seconds),
         ),
-        ("sql, 60 rows", "sql", queries, "bare sqlite3, one thread", lambda n: bare_sqlite(queries, seconds)),
-        ("code, 10 calls", "code", functions, "bare subprocess", lambda n: bare_programs(functions, n, seconds)),
-        ("code, 10 stdin tests", "code", programs, "bare subprocess", lambda n: bare_programs(programs, n, seconds)),
+        ("sql, 60 rows", "sql", sql_case, "bare sqlite3, one thread", lambda n: measure_sqlite(sql_case, seconds)),
+        (
+            "code, 10 calls",
+            "code",
+            function_case,
+            "bare subprocess",
+            lambda n: measure_programs(function_case, n, seconds),
+        ),
+        (
+            "code, 10 stdin tests",
+            "code",
+            program_case,
+            "bare subprocess",
+            lambda n: measure_programs(program_case, n, seconds),
+        ),
     ]
-    for label, verifier, make, name, other in rows:
+    for label, verifier, make_case, baseline, measure_baseline in rows:
         for workers in (1, 2):
-            speed, latencies = asyncio.run(ours(verifier, make, workers, seconds))
-            theirs = other(workers)
-            cuts = [1000 * cut for cut in statistics.quantiles(latencies, n=100)]
+            speed, latencies = asyncio.run(measure_verifier(verifier, make_case, workers, seconds))
+            baseline_speed = measure_baseline(workers)
+            percentiles = [1000 * latency for latency in statistics.quantiles(latencies, n=100)]
             table.add_row(
-                label, str(workers), f"{speed:,.0f}", *(f"{cuts[k - 1]:.1f}" for k in (50, 95, 99)),
-                name, f"{theirs:,.0f}", f"{speed / theirs:.2f}",
+                label, str(workers), f"{speed:,.0f}", *(f"{percentiles[k - 1]:.1f}" for k in (50, 95, 99)),
+                baseline, f"{baseline_speed:,.0f}", f"{speed / baseline_speed:.2f}",
             )  # fmt: skip
     Console(width=130).print(table)
 

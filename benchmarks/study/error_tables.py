@@ -31,8 +31,9 @@ from torch.autograd import grad
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from configs.terms import VOCABULARY_ONLY, DivergenceConfig
-from objectives.wording import FAMILIES, describe
+from configs.divergences import DIVERGENCES
+from configs.terms import TermConfig
+from objectives.wording import describe
 
 ROUNDING = 1e-9
 """Below it a relative error is the rounding of float64."""
@@ -44,7 +45,7 @@ PAIRS = {pair: world(nats) for pair, nats in DISTANCES.items()}
 @dataclass(frozen=True, kw_only=True)
 class Row:
     pair: str
-    term: DivergenceConfig
+    term: TermConfig
     stale: bool
     measured: Measured
 
@@ -58,14 +59,14 @@ class Row:
         return called_exact(self.term, self.stale)
 
 
-def called_exact(term: DivergenceConfig, stale: bool) -> bool:
+def called_exact(term: TermConfig, stale: bool) -> bool:
     words = describe(term)
     if refused(term) or "exact" not in words:
         return False
     return "also for stale answers" in words if stale else True
 
 
-def refused(term: DivergenceConfig) -> bool:
+def refused(term: TermConfig) -> bool:
     return term.estimator == "naive" and term.normalised
 
 
@@ -74,7 +75,7 @@ def rows() -> list[Row]:
     found = []
     for pair, where in PAIRS.items():
         for name in NAMES:
-            telling = [] if name in VOCABULARY_ONLY else [differentiated_k1(name)]
+            telling = [] if not DIVERGENCES[name].is_f_divergence else [differentiated_k1(name)]
             for term in [*accepted(name), *telling]:
                 for stale in (False,) if term.rehearses or term.exact else (False, True):
                     found.append(Row(pair=pair, term=term, stale=stale, measured=measure(term, where, stale=stale)))
@@ -91,7 +92,11 @@ def number(value: float) -> str:
 
 
 def titled(name: str) -> str:
-    return f"`{name}` ({ALPHA.get(name, 0.2):g})" if name in FAMILIES else f"`{name}`"
+    return (
+        f"`{name}` ({ALPHA.get(name, 0.2):g})"
+        if DIVERGENCES[name].alpha and DIVERGENCES[name].is_f_divergence
+        else f"`{name}`"
+    )
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -168,7 +173,7 @@ def noise_table(results: Results, pair: str) -> str:
         ("stored, loss k3", False),
         ("stored, loss supervised", False),
     )
-    names = [name for name in NAMES if name not in VOCABULARY_ONLY]
+    names = [name for name in NAMES if DIVERGENCES[name].is_f_divergence]
     return table(head, [[titled(n), *(results.cell(pair, n, c, "noise", s) for c, s in columns)] for n in names])
 
 
@@ -187,7 +192,7 @@ def value_table(results: Results, pair: str) -> str:
         ("stored, loss k3", "value_spread", False),
     )
     body = []
-    for name in (name for name in NAMES if name not in VOCABULARY_ONLY):
+    for name in (name for name in NAMES if DIVERGENCES[name].is_f_divergence):
         exact = number(exact_gradient(PAIRS[pair], name)[0])
         body.append([titled(name), exact, *(results.cell(pair, name, c, field, s) for c, field, s in columns)])
     return table(head, body)
@@ -218,7 +223,7 @@ def two_token_table() -> str:
         "noise: `token`", "`to_go`", "`sequence`",
     ]  # fmt: skip
     body = []
-    for name in (name for name in NAMES if name not in VOCABULARY_ONLY):
+    for name in (name for name in NAMES if DIVERGENCES[name].is_f_divergence):
         now, later, whole = (
             term_of(name, wiring="reward", estimator="k1", **choices)
             for choices in ({}, {"horizon": "to_go"}, {"level": "sequence"})
@@ -241,7 +246,7 @@ def two_token_table() -> str:
     return table(head, body)
 
 
-def rooted(term: DivergenceConfig, where: World, answers: int) -> Tensor:
+def rooted(term: TermConfig, where: World, answers: int) -> Tensor:
     """[R * V]: expected gradient of a batch of so many answers of the policy, over all batches there are.
 
     The slope of a root is taken at the batch's own mean, so what a batch says is not the mean of its answers.

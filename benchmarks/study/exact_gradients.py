@@ -21,26 +21,26 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from configs.divergences import DIVERGENCES
+from configs.forms import Estimator, Route, Wiring
 from configs.objective import ClipConfig, ObjectiveConfig
-from configs.terms import VOCABULARY_ONLY, DivergenceConfig, DivergenceName, Estimator, Wiring
+from configs.terms import TermConfig
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.credit import credit
 from objectives.divergence.distributions import vocabulary_values
-from objectives.divergence.estimators import (
-    answer_log_ratio,
-    answer_value,
-    own_answers_loss,
-    own_answers_value,
-    stored_answers_loss,
-)
-from objectives.divergence.f_divergences import DIVERGENCES
+from objectives.divergence.estimators import sampled_value
+from objectives.divergence.f_divergences import F_DIVERGENCES
+from objectives.divergence.wiring.explore_loss import token_loss as explore_loss
+from objectives.divergence.wiring.rehearse import token_loss as rehearse_loss
+from objectives.divergence.wiring.whole_answer import answer_value
 from objectives.objective import Scores, loss
+from objectives.reduce import sum_by_trajectory
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Grade, Group, Prompt, Trajectory
 
 LEFT_OUT = ("wasserstein", "batch_sinkhorn")
 """Need more than two distributions: where tokens are, or the answers around them."""
-NAMES = [name for name in get_args(DivergenceName) if name not in ("none", *LEFT_OUT)]
+NAMES = [name for name in DIVERGENCES if name not in LEFT_OUT]
 ALPHA = {"tsallis": 2.0}
 """Where the default, 0.2, is not what is looked at."""
 REFERENCE = (0.32, 0.22, 0.16, 0.12, 0.08, 0.05, 0.03, 0.02)
@@ -138,10 +138,10 @@ NO_F: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"mixed_kl": mixed_
 
 def exact(name: str, logits: Tensor, anchor: Tensor, alpha: float) -> Tensor:
     """D between two categorical distributions, from logits [V]: E_anchor[f(u)], or what `name` is besides."""
-    if name in VOCABULARY_ONLY:
+    if not DIVERGENCES[name].is_f_divergence:
         return NO_F[name](logits, anchor, alpha)
     log_u = logits.log_softmax(-1) - anchor.log_softmax(-1)
-    return (anchor.softmax(-1) * DIVERGENCES[name](log_u, alpha).value).sum()
+    return (anchor.softmax(-1) * F_DIVERGENCES[name](log_u, alpha).value).sum()
 
 
 @cache
@@ -164,29 +164,29 @@ def exact_gradient(where: World, name: str, kind: str = "held") -> tuple[float, 
     return value.item(), gradient.flatten()
 
 
-def term_of(name: str, **choices: Any) -> DivergenceConfig:
+def term_of(name: str, **choices: Any) -> TermConfig:
     """Raises ValueError where the config refuses it."""
-    return DivergenceConfig(name=name, alpha=ALPHA.get(name, 0.2), **choices)
+    return TermConfig(name=name, alpha=ALPHA.get(name, 0.2), **choices)
 
 
-def accepted(name: str) -> Iterator[DivergenceConfig]:
+def accepted(name: str) -> Iterator[TermConfig]:
     """Every source of answers, wiring, estimator and form that the config accepts at the level of tokens."""
-    samples, forms = ("on_policy", "rehearsal"), (False, True)
-    for given, wiring, estimator, form in itertools.product(samples, get_args(Wiring), get_args(Estimator), forms):
+    choices = get_args(Route), get_args(Wiring), get_args(Estimator), (False, True)
+    for route, wiring, estimator, normalised in itertools.product(*choices):
         try:
-            yield term_of(name, samples=given, wiring=wiring, estimator=estimator, normalised=form)
+            yield term_of(name, route=route, wiring=wiring, estimator=estimator, normalised=normalised)
         except ValueError:
             continue
 
 
-def differentiated_k1(name: str) -> DivergenceConfig:
+def differentiated_k1(name: str) -> TermConfig:
     """f(u) / u on the policy's own answers, differentiated as it stands, which the config refuses."""
     term = copy.copy(term_of(name, estimator="naive"))
     object.__setattr__(term, "normalised", True)
     return term
 
 
-def label(term: DivergenceConfig) -> str:
+def label(term: TermConfig) -> str:
     """`stored` or `own`, wiring and estimator, and the form."""
     if term.estimator == "naive" and term.normalised:
         return "own, loss k1 (refused)"
@@ -227,10 +227,12 @@ def batch_of(stored: bool, where: World, chosen: tuple[int, ...], given_by: Tens
     )
 
 
-def loss_of(term: DivergenceConfig, where: World, logp: Tensor, tables: Tensor, batch: Batch) -> Tensor:
+def loss_of(term: TermConfig, where: World, logp: Tensor, tables: Tensor, batch: Batch) -> Tensor:
     """`credit`, then `loss`, of log-probs [A, T] that logits [A, R, V] made: the term alone, and nothing clipped."""
     clip, ones = ClipConfig(kind="none"), {"divergence": 1.0}
-    whole = ObjectiveConfig(divergence=term, clip=clip, advantage="mean_only", reduction="sequence_mean_token_sum")
+    whole = ObjectiveConfig(
+        terms={"divergence": term}, clip=clip, advantage="mean_only", reduction="sequence_mean_token_sum"
+    )
     batch = credit(batch, whole, ObjectiveState(coefficients=ones))
     values = {}
     if term.exact:
@@ -247,7 +249,7 @@ def loss_of(term: DivergenceConfig, where: World, logp: Tensor, tables: Tensor, 
     return loss(scores, batch, whole, ones)[0]
 
 
-def gradients(term: DivergenceConfig, where: World, given_by: Tensor) -> Tensor:
+def gradients(term: TermConfig, where: World, given_by: Tensor) -> Tensor:
     """[A, R * V]: what one draw of each answer, given by logits `given_by`, says of the gradient."""
     count = len(where.answers)
     tables = where.policy.expand(count, -1, -1).clone().requires_grad_()
@@ -256,7 +258,7 @@ def gradients(term: DivergenceConfig, where: World, given_by: Tensor) -> Tensor:
     return count * torch.autograd.grad(value, tables)[0].flatten(1)
 
 
-def values(term: DivergenceConfig, where: World, given_by: Tensor) -> Tensor:
+def values(term: TermConfig, where: World, given_by: Tensor) -> Tensor:
     """[A]: the term's value on one draw of each answer; what is reported of it, where it is no part of the loss."""
     logp, reference, old = (fixed(where, table) for table in (where.policy, where.reference, given_by))
     if term.exact:
@@ -264,13 +266,13 @@ def values(term: DivergenceConfig, where: World, given_by: Tensor) -> Tensor:
         return vocabulary_values(term, logits, anchor, where.answers[:, 0])
     if term.level == "sequence":
         seq = torch.arange(len(logp)).repeat_interleave(logp.shape[1])
-        return answer_value(term, answer_log_ratio(logp.flatten(), reference.flatten(), seq, len(logp)))
+        return answer_value(term, sum_by_trajectory((logp - reference).flatten(), seq, len(logp)))
     if term.rehearses:
-        each = stored_answers_loss(term, logp, reference)
+        each = rehearse_loss(term, logp, reference)
     elif term.wiring == "loss":
-        each = own_answers_loss(term, logp, reference, old)
+        each = explore_loss(term, logp, reference, old)
     else:
-        each = own_answers_value(term, logp, reference)
+        each = sampled_value(term, logp, reference)
     return each.sum(1)
 
 
@@ -289,9 +291,7 @@ class Measured:
     """sqrt(E|gradient - E[gradient]|^2) / |exact|: its square answers are needed for noise as large as the signal."""
 
 
-def measure(
-    term: DivergenceConfig, where: World, *, stale: bool = False, target: str = "", kind: str = "held"
-) -> Measured:
+def measure(term: TermConfig, where: World, *, stale: bool = False, target: str = "", kind: str = "held") -> Measured:
     """`term` against the divergence `target` (its own without one), on answers of the policy, of the older one if
     `stale`, or of the reference for stored ones."""
     given_by = where.reference if term.rehearses else where.older if stale else where.policy

@@ -34,7 +34,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from configs.terms import DivergenceConfig
+from configs.terms import TermConfig
 from orchestrator.report.plots import BASE_COLOUR, COLOURS, DASHES, MARKERS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -132,7 +132,7 @@ class Line:
     """One curve of the figure."""
 
     name: str
-    term: DivergenceConfig
+    term: TermConfig
     stale: bool = False
 
     def measured(self, where: World) -> Measured:
@@ -156,8 +156,8 @@ def lines() -> tuple[list[Line], list[Line]]:
         Line(name="reverse KL, own, normalised", term=normalised),
         Line(name="reverse KL, own, k3", term=term_of("reverse_kl", estimator="k3")),
         Line(name="forward KL, own, exact forms", term=term_of("forward_kl", wiring="joint", estimator="k1")),
-        Line(name="forward KL, stored, k1", term=term_of("forward_kl", samples="rehearsal", estimator="k1")),
-        Line(name="forward KL, stored, k3", term=term_of("forward_kl", samples="rehearsal", estimator="k3")),
+        Line(name="forward KL, stored, k1", term=term_of("forward_kl", route="rehearse", estimator="k1")),
+        Line(name="forward KL, stored, k3", term=term_of("forward_kl", route="rehearse", estimator="k3")),
     ]
     return errors, noises
 

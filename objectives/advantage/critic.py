@@ -1,6 +1,6 @@
-"""SAFE's critic, arXiv:2602.04651: what a learned value makes of rewards, and what it learns from them.
+"""Compute advantages from a critic's values, and the critic's loss (SAFE, arXiv:2602.04651).
 
-B trajectories. A value is one number per answer, by several heads at once; where it is read is the policy's matter.
+B trajectories. A value is one number per answer and head; the policy decides from which hidden state it is computed.
 """
 
 import math
@@ -17,15 +17,15 @@ from trajectories.batch import Batch
 
 @dataclass(frozen=True)
 class RewardMoments:
-    """Mean and variance of all rewards so far, those of parts combined exactly (Chan et al.)."""
+    """Running mean and variance of all rewards so far, combined exactly over steps (Chan et al.)."""
 
     count: float = 1e-4
-    """What the mean of 0 and the variance of 1 weigh that it starts with."""
+    """Number of rewards seen; the initial value is the weight of the initial mean and variance."""
     mean: float = 0.0
     variance: float = 1.0
 
     def seen(self, reward: Tensor) -> "RewardMoments":
-        """After these rewards too; NaN are left out."""
+        """Return the moments including these rewards [B]; NaN are left out."""
         known = reward[~reward.isnan()].double()
         if not len(known):
             return self
@@ -36,20 +36,21 @@ class RewardMoments:
         return RewardMoments(count, self.mean + delta * len(known) / count, (within + between) / count)
 
     def normalised(self, reward: Tensor) -> Tensor:
-        """In deviations from the mean."""
+        """Return (r - mean) / (std + 1e-8) [B]."""
         return (reward - self.mean) / (math.sqrt(self.variance) + WHITEN_EPSILON)
 
 
 def soft_min(values: Tensor, softness: float) -> Tensor:
-    """[B] of `values` [B, heads]: -softness log(mean_j exp(-V_j / softness)), between their least and their mean."""
+    """Return -softness log(mean_j exp(-V_j / softness)) [B] of `values` [B, heads]: between their minimum and their
+    mean."""
     return softness * (math.log(values.shape[-1]) - torch.logsumexp(-values / softness, dim=-1))
 
 
 def critic_advantage(batch: Batch, reward: Tensor, moments: RewardMoments) -> tuple[Tensor, Tensor]:
-    """Advantage [B] and the values' targets [B] from `reward` [B] (NaN: none) and the moments of all steps before.
+    """Return advantage and value target [B] from `reward` [B] (NaN: none) and the moments of all earlier steps.
 
-    The target is the reward normalised with this step's own already counted; the advantage is target - V_old, whitened
-    over the batch's answers as (A - mean) / (deviation + 1e-8), 0 where there is no reward.
+    The target (return) is the reward, normalised by the moments that include this step. The advantage is
+    target - V_old, whitened over the batch's answers as (A - mean) / (std + 1e-8); 0 where there is no reward.
     """
     assert batch.value_old is not None, "advantage=critic needs the values from before the first update"
     target = moments.seen(reward).normalised(reward)
@@ -62,25 +63,34 @@ def critic_advantage(batch: Batch, reward: Tensor, moments: RewardMoments) -> tu
 
 
 def value_errors(value: Tensor, old: Tensor, target: Tensor, cfg: CriticConfig) -> Tensor:
-    """[B]: (Huber(V, R) + Huber(V_clip, R)) / 2, with V_clip = V_old + clamp(V - V_old, -clip, clip): a sum, so that a
-    value beyond the clip still learns by half."""
+    """Return (Huber(V, R) + Huber(V_clip, R)) / 2 [B], with V_clip = V_old + clamp(V - V_old, -clip, clip).
+
+    A sum and not a maximum, so that a value beyond the clip range keeps half of its gradient.
+    """
     clipped = old + (value - old).clamp(-cfg.clip, cfg.clip)
     errors = [huber_loss(v, target, reduction="none", delta=cfg.huber) for v in (value, clipped)]
     return (errors[0] + errors[1]) / 2
 
 
 def value_loss(values: Tensor | None, batch: Batch, cfg: CriticConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """This part's share of the value loss, a mean over the answers of the whole batch, times its coefficient; and the
-    values and errors of this part's answers. `values` [B, heads], with gradient."""
-    assert values is not None and batch.value_old is not None and batch.value_target is not None, "credit comes first"
-    there = batch.trained_lengths("explore") > 0
-    value = soft_min(values[there], cfg.softness)
-    errors = value_errors(value, batch.value_old[there], batch.value_target[there], cfg)
+    """Return the value loss of a microbatch, and the values and errors of its answers.
+
+    The loss is the coefficient times the mean over the answers of the whole batch; those of microbatches sum to it.
+
+    Args:
+        values: float32 [B, heads], with gradient.
+    """
+    assert values is not None, "advantage=critic needs values of the current policy"
+    assert batch.value_old is not None and batch.value_target is not None, "value_loss needs `credit` first"
+    present = batch.trained_lengths("explore") > 0
+    value = soft_min(values[present], cfg.softness)
+    errors = value_errors(value, batch.value_old[present], batch.value_target[present], cfg)
     return cfg.coefficient * errors.sum() / max(batch.totals["explore"].trajectories, 1), value, errors
 
 
 def value_metrics(batch: Batch) -> dict[str, float]:
-    """Of a whole batch: `value_explained`, 1 - Var(R - V_old) / Var(R); nothing without a critic, or if all R agree."""
+    """Return `value_explained`, 1 - Var(R - V_old) / Var(R), of a whole batch; nothing without a critic, or if
+    Var(R) = 0."""
     if batch.value_old is None or batch.value_target is None:
         return {}
     graded = ~batch.value_target.isnan()

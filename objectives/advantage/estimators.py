@@ -1,4 +1,4 @@
-"""Advantages: how much better an answer is than the other answers to its prompt."""
+"""Advantage estimators: functions of the rewards [G] of one group, or of the whole batch [B]."""
 
 from collections.abc import Callable
 from typing import get_args
@@ -10,49 +10,55 @@ from configs.objective import Advantage, OverlongConfig
 from trajectories.batch import Batch
 
 EPSILON = 1e-6
-"""Added to the standard deviation, as in the authors' code of GRPO."""
+"""Added to the standard deviation, as in the official code of GRPO."""
 
 
 def group_zscore(reward: Tensor) -> Tensor:
-    """(r - mean) / (std + 1e-6) over one group [G], std with G - 1; all equal gives 0. GRPO, arXiv:2402.03300."""
-    # Equality is asked for, not computed: a rounded mean differs from equal rewards and the division blows that up.
+    """Return (r - mean) / (std + 1e-6) over one group [G], std with G - 1; 0 if all are equal. GRPO,
+    arXiv:2402.03300."""
+    # Equal rewards are compared exactly: their rounded mean can differ from them, and dividing by a tiny standard
+    # deviation would turn that rounding error into an advantage.
     if len(reward) < 2 or bool((reward == reward[0]).all()):
         return torch.zeros_like(reward)
     return (reward - reward.mean()) / (reward.std() + EPSILON)
 
 
 def mean_only(reward: Tensor) -> Tensor:
-    """r - mean over one group [G]. Dr. GRPO, arXiv:2503.20783."""
+    """Return r - mean over one group [G]. Source: Dr. GRPO, arXiv:2503.20783."""
     return reward - reward.mean()
 
 
 def leave_one_out(reward: Tensor) -> Tensor:
-    """r_i less the mean of the others over one group [G]; 0 for a group of one. RLOO, arXiv:2402.14740."""
+    """Return r_i minus the mean of the others in one group [G]; 0 for a group of one. Source: RLOO,
+    arXiv:2402.14740."""
     if len(reward) < 2:
         return torch.zeros_like(reward)
     return reward - (reward.sum() - reward) / (len(reward) - 1)
 
 
 def global_whiten(reward: Tensor) -> Tensor:
-    """r itself: REINFORCE++ (arXiv:2501.03262) whitens over all tokens of the batch afterwards (`whiten`)."""
+    """Return r itself; REINFORCE++ (arXiv:2501.03262) whitens over all tokens of the batch afterwards (`whiten`)."""
     return reward
 
 
 def group_mean_global_whiten(reward: Tensor) -> Tensor:
-    """r - mean over one group [G], whitened over the batch afterwards: REINFORCE++-baseline, arXiv:2501.03262."""
+    """Return r - mean over one group [G], whitened over the batch afterwards: REINFORCE++-baseline,
+    arXiv:2501.03262."""
     return mean_only(reward)
 
 
 def best_of_n(reward: Tensor) -> Tensor:
-    """G, shared among the best answers of one group [G], 0 for the others, and 0 for all where none has a positive
-    reward: with ratio=none the cross entropy of the best answer, or its mean over equals. SuperHF, arXiv:2310.16763.
+    """Return G / (number of best answers) on the best answers of one group [G], 0 on the others.
+
+    It is 0 for all if none has a positive reward. With ratio=none this is the cross entropy of the best answer, or its
+    mean over equally good ones. Source: SuperHF, arXiv:2310.16763.
     """
     best = (reward == reward.max()) & (reward > 0)
     return best * (len(reward) / best.sum().clamp(min=1))
 
 
 def none(reward: Tensor) -> Tensor:
-    """0 for every answer [G]: only divergence terms are learned from, as in pure distillation."""
+    """Return 0 for every answer [G]: only divergence terms are trained on, as in pure distillation."""
     return torch.zeros_like(reward)
 
 
@@ -63,7 +69,8 @@ WHITEN_EPSILON = 1e-8
 
 
 def whiten(advantage: Tensor, tokens: Tensor) -> Tensor:
-    """(A - mean) / sqrt(var + 1e-8) over the `tokens` [N] of the whole batch; 0 elsewhere. Var with M - 1."""
+    """Return (A - mean) / sqrt(var + 1e-8) over the chosen `tokens` [N] of the whole batch, 0 elsewhere; var with M
+    - 1."""
     result = torch.zeros_like(advantage)
     chosen = advantage[tokens]
     if len(chosen) > 1:
@@ -72,22 +79,22 @@ def whiten(advantage: Tensor, tokens: Tensor) -> Tensor:
 
 
 def overlong_penalty(lengths: Tensor, cfg: OverlongConfig) -> Tensor:
-    """[B]: 0 down to -1 as answers of `lengths` [B] tokens use up the cache before the limit. DAPO, equation 13."""
+    """Return a penalty [B] that falls from 0 to -1 over the last tokens before the limit. DAPO, equation 13."""
     if not cfg.limit:
         return torch.zeros(lengths.shape)
-    cache = cfg.share * cfg.limit
+    cache = cfg.fraction * cfg.limit
     return ((cfg.limit - cache - lengths) / cache).clamp(-1, 0)
 
 
 def shaped_reward(batch: Batch, cfg: OverlongConfig) -> Tensor:
-    """[B]: the reward of each answer with its overlong penalty; NaN where there is none."""
+    """Return the reward of each answer plus its overlong penalty [B]; NaN where there is no reward."""
     return batch.reward + overlong_penalty(batch.trained_lengths("explore"), cfg)
 
 
 def advantages(reward: Tensor, group: Tensor, name: Advantage) -> Tensor:
-    """Advantage [B] of each trajectory from `reward` [B] and `group` [B].
+    """Return the advantage of each trajectory [B] from `reward` [B] and `group` [B].
 
-    A NaN reward (the grader failed) is left out of its group's statistics and gets 0, as does group -1 (rehearsed).
+    A NaN reward (the grader failed) is left out of its group's statistics and gets 0, as do stored answers (group -1).
     """
     assert reward.shape == group.shape, f"reward {tuple(reward.shape)} and group {tuple(group.shape)} must align"
     result = torch.zeros_like(reward)

@@ -1,40 +1,41 @@
-"""How much is learned from the student's own answers: DistiLLM's adaptive share, arXiv:2402.03898, section 3.2."""
+"""Adaptive fraction of student-generated answers in the distillation loss (DistiLLM, arXiv:2402.03898, section 3.2)."""
 
 import math
 from dataclasses import dataclass, replace
 
 RISE = 0.1
-"""Nats per token by which the loss has to rise before the share does; and what the share then rises by."""
+"""Rise of the loss, in nats per token, that raises the fraction; and the size of that step of the fraction."""
 
 
 @dataclass(frozen=True)
-class ShareState:
-    """What the controller remembers. JSON after `dataclasses.asdict`."""
+class FractionState:
+    """State of the controller; `dataclasses.asdict` makes it JSON."""
 
-    share: float
+    fraction: float
     """phi, in [0, 1]."""
     loss: float | None = None
-    """The loss when the share last rose, or at the first look; None before it."""
+    """Mean loss when the fraction last rose, or at the first comparison; None before it."""
     total: float = 0.0
-    """Sum of the losses since the last look."""
-    seen: int = 0
-    """Their number."""
+    """Sum of the losses since the last comparison."""
+    count: int = 0
+    """Number of these losses."""
 
 
-def observed(state: ShareState, loss: float) -> ShareState:
-    """The state after a step with this loss; one that is not finite was not measured and does not count."""
+def observed(state: FractionState, loss: float) -> FractionState:
+    """Return the state after a step with this loss; a loss that is not finite was not measured and is ignored."""
     if not math.isfinite(loss):
         return state
-    return replace(state, total=state.total + loss, seen=state.seen + 1)
+    return replace(state, total=state.total + loss, count=state.count + 1)
 
 
-def looked(state: ShareState) -> ShareState:
-    """The state after a look at the mean loss since the last one: 0.1 more, to at most 1, where it has risen by 0.1."""
-    if not state.seen:
+def compared(state: FractionState) -> FractionState:
+    """Compare the mean loss since the last comparison with the stored one; raise the fraction by 0.1, up to 1, if the
+    loss has risen by 0.1."""
+    if not state.count:
         return state
-    loss = state.total / state.seen
+    loss = state.total / state.count
     if state.loss is None:
-        return ShareState(share=state.share, loss=loss)
+        return FractionState(fraction=state.fraction, loss=loss)
     if loss < state.loss + RISE:
-        return ShareState(share=state.share, loss=state.loss)
-    return ShareState(share=min(state.share + RISE, 1.0), loss=loss)
+        return FractionState(fraction=state.fraction, loss=state.loss)
+    return FractionState(fraction=min(state.fraction + RISE, 1.0), loss=loss)

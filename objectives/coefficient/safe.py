@@ -1,7 +1,7 @@
-"""SAFE's controller, arXiv:2602.04651: how strongly the KL is held, from the KL, the entropy and the reward.
+"""SAFE's controller of a KL coefficient, from the KL, the entropy and the reward (arXiv:2602.04651).
 
-As a coefficient: the paper's penalty is 0.1 (KL_s - tau)^2 g, of which the official code takes no gradient; here the
-loss is its gradient, g 0.2 (KL_s - tau)+ grad KL, with the gate g and the threshold tau held fixed.
+The paper's penalty is 0.1 g (KL_s - tau)^2, of which the official code takes no gradient. Here the coefficient gives
+the loss the gradient of that penalty, 0.2 g (KL_s - tau)+ grad KL, with the gate g and the threshold tau held fixed.
 """
 
 from dataclasses import dataclass
@@ -13,32 +13,32 @@ SLOPE = 0.2
 BASE_THRESHOLD, LOWEST_THRESHOLD, HIGHEST_THRESHOLD = 0.3, 0.1, 0.6
 """Nats per token."""
 ENTROPY_FLOOR = 2.0
-"""Nats; with LEAST_GATE it makes the gate 0.5 for a policy of much entropy, and large for one of little."""
+"""Nats. The gate is this over the entropy: 0.5 (LEAST_GATE) at high entropy, large at low entropy."""
 LEAST_GATE = 0.5
 REWARD_SMOOTHING, WANTED_VELOCITY = 0.95, 0.001
 PROPORTIONAL, INTEGRAL, DERIVATIVE = 0.3, 0.01, 0.05
 WINDOW = 50
-"""Steps of the two reward windows that the phase is read from."""
+"""Steps of each of the two reward windows that determine the phase."""
 PHASES = {"warm_up": 1.5, "climbing": 1.2, "converged": 1.0, "plateau": 0.8}
 
 
 @dataclass(frozen=True)
 class SafeState:
-    """What the controller remembers. JSON after `dataclasses.asdict`."""
+    """State of the controller; `dataclasses.asdict` makes it JSON."""
 
     kl: float = 0.0
     reward: float | None = None
-    """Smoothed."""
+    """Smoothed reward; None before the first step."""
     integral: float = 0.0
     error: float = 0.0
     output: float = 0.0
     rewards: tuple[float, ...] = ()
-    """The last 100."""
+    """The last 100 mean rewards, oldest first."""
     entropy: float = ENTROPY_FLOOR
 
 
 def observed(state: SafeState, *, kl: float, reward: float, entropy: float) -> SafeState:
-    """The state after a step with this mean KL to the reference (nats per token), reward and entropy (nats)."""
+    """Return the state after a step with this mean KL to the reference (nats per token), reward and entropy (nats)."""
     rewards = (*state.rewards, reward)[-2 * WINDOW :]
     if state.reward is None:
         pid = {"reward": reward}
@@ -54,7 +54,7 @@ def observed(state: SafeState, *, kl: float, reward: float, entropy: float) -> S
 
 
 def phase(rewards: tuple[float, ...]) -> str:
-    """Where training is: warm_up until 50 steps were seen, then by the last 50 rewards and the 50 before."""
+    """Return the phase of training: warm_up for 50 steps, then from the last 50 rewards and the 50 before."""
     if len(rewards) < WINDOW:
         return "warm_up"
     recent = rewards[-WINDOW:]
@@ -67,18 +67,16 @@ def phase(rewards: tuple[float, ...]) -> str:
 
 
 def threshold(state: SafeState) -> float:
-    """tau, in nats per token: always in [0.1, 0.6]."""
+    """Return the threshold tau in nats per token, in [0.1, 0.6]."""
     tau = (BASE_THRESHOLD + state.output) * PHASES[phase(state.rewards)]
     return min(max(tau, LOWEST_THRESHOLD), HIGHEST_THRESHOLD)
 
 
+def gate(state: SafeState) -> float:
+    """Return g = max(0.5, 2 / (H + 0.1)): the lower the entropy H, the stronger the KL penalty."""
+    return max(LEAST_GATE, ENTROPY_FLOOR / (state.entropy + 0.1))
+
+
 def coefficient(state: SafeState) -> float:
-    """0.2 max(0.5, 2 / (H + 0.1)) (KL_s - tau)+: the weight of a term whose gradient is that of the reverse KL."""
-    gate = max(LEAST_GATE, ENTROPY_FLOOR / (state.entropy + 0.1))
-    return SLOPE * gate * max(0.0, state.kl - threshold(state))
-
-
-def penalty(state: SafeState) -> float:
-    """The paper's own number, 0.1 g (KL_s - tau)+^2, for comparison."""
-    gate = max(LEAST_GATE, ENTROPY_FLOOR / (state.entropy + 0.1))
-    return SLOPE / 2 * gate * max(0.0, state.kl - threshold(state)) ** 2
+    """Return 0.2 g (KL_s - tau)+, the coefficient of a reverse-KL term."""
+    return SLOPE * gate(state) * max(0.0, state.kl - threshold(state))

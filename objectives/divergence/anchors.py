@@ -1,29 +1,35 @@
-"""The log-probs a divergence term compares the policy with. N tokens of a batch, of which some are asked for."""
+"""Look up the anchor log-probs of a divergence term."""
 
 from torch import Tensor
 
-from configs.terms import DivergenceConfig
+from configs.terms import TermConfig
 from trajectories.batch import Batch
 
 
 def known(logp_anchor: Tensor) -> Tensor:
-    """The same log-probs, none of which is missing."""
-    assert not logp_anchor.isnan().any(), "a divergence needs logp_reference on tokens where it is unknown"
+    """Return the same log-probs; raise AssertionError if one is missing (NaN)."""
+    assert not logp_anchor.isnan().any(), "a divergence term needs logp_reference on tokens where it is missing"
     return logp_anchor
 
 
-def anchor_logps(name: str, term: DivergenceConfig, batch: Batch, old: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probs of a term's anchor on explored tokens; `old` are those of the policy that gave them."""
+def anchor_logps(name: str, term: TermConfig, batch: Batch, logp_old: Tensor, tokens: Tensor) -> Tensor:
+    """Return the log-probs of a term's anchor on the chosen tokens [M], nats.
+
+    Args:
+        name: name of the term, under which the batch holds a reweighted anchor.
+        logp_old: float32 [M], log-probs under the policy that sampled these tokens.
+        tokens: bool [N], the chosen tokens.
+    """
     if term.anchor == "old":
-        return old
+        return logp_old
     if term.reweights:
         return batch.reweighted[name][tokens]
     return reference_logps(batch, tokens) if term.anchor == "reference" else batch.anchors[term.anchor][tokens]
 
 
 def reference_logps(batch: Batch, tokens: Tensor) -> Tensor:
-    """Log-probs of the main reference on these tokens, NaN where they are unknown."""
+    """Return the log-probs of the main reference on the chosen tokens [M], NaN where they are missing."""
     if batch.logp_reference is not None:
         return batch.logp_reference[tokens]
-    assert not tokens.any(), "a divergence needs logp_reference and the batch has none"
+    assert not tokens.any(), "a divergence term needs logp_reference and the batch has none"
     return batch.logp_sampler.new_zeros(0)

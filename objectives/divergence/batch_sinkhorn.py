@@ -1,7 +1,8 @@
-"""Sinkhorn distillation: optimal transport between the rows of student and teacher, not between tokens.
+"""Sinkhorn distillation: optimal transport between next-token distributions (rows) of student and teacher.
 
-SinKD, arXiv:2402.17110. What the paper transports within is a batch; here it is a block of up to 32 successive trained
-tokens of one answer, so that the loss depends on no microbatch, order or rank. C tokens of a chunk, V vocabulary.
+Source: SinKD, arXiv:2402.17110. The paper transports within a batch. Here it is a block of up to 32 successive trained
+tokens of one answer, so that the loss does not depend on microbatches, order or ranks. C tokens of a chunk, V
+vocabulary.
 """
 
 from typing import Any
@@ -9,17 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from configs.terms import DivergenceConfig
+from configs.terms import TermConfig
+from configs.transport import BLOCK
 
-BLOCK = 32
-"""Trained tokens of one answer whose rows are compared with each other."""
 SOFTNESS = 2.0
-"""Temperature of the rows, on top of that of sampling."""
+"""Temperature of the rows, on top of the sampling temperature."""
 
 
 def answer_blocks(seq: Tensor) -> tuple[Tensor, Tensor]:
-    """int64 [M], [M]: for trained tokens whose answers are `seq` [M], ascending, the place of each in its block and how
-    many its block has."""
+    """Return the position of each trained token in its block, and the size of its block: int64 [M] each.
+
+    Args:
+        seq: int64 [M], ascending, the answer of each token.
+    """
     lengths = torch.bincount(seq)
     starts = lengths.cumsum(0) - lengths
     within = torch.arange(len(seq), device=seq.device) - starts[seq]
@@ -27,13 +30,15 @@ def answer_blocks(seq: Tensor) -> tuple[Tensor, Tensor]:
     return place, (lengths[seq] - within + place).clamp(max=BLOCK)
 
 
-def batch_sinkhorn(cfg: DivergenceConfig, logits: Tensor, anchor_logits: Tensor, place: Tensor, size: Tensor) -> Tensor:
-    """float32 [C]: sum_j P_ij cost_ij of each row i, whose mean over the rows of a block is the block's loss.
+def batch_sinkhorn(cfg: TermConfig, logits: Tensor, anchor_logits: Tensor, place: Tensor, size: Tensor) -> Tensor:
+    """Return sum_j P_ij cost_ij of each row i [C], with gradient; the loss of a block is its mean over the rows.
 
-    cost_ij = ||student_i - teacher_j||_1 of the softened rows, P what `iterations` sweeps make of exp(-cost / epsilon)
-    with rows and columns adding up to 1. `logits` and `anchor_logits` [C, V] hold whole blocks, `place` and `size` [C]
-    are those of `answer_blocks`. The gradient flows through P too: sum P cost leaves out the entropy that P is the
-    optimum with, so holding P fixed would be another gradient.
+    cost_ij = ||student_i - teacher_j||_1 of the softened rows. P is exp(-cost / epsilon) after `iterations` Sinkhorn
+    sweeps, with rows and columns that sum to 1. The gradient flows through P too: P is the optimum of the cost plus an
+    entropy, and the loss leaves the entropy out, so holding P fixed would give another gradient.
+
+    Args:
+        logits, anchor_logits: float32 [C, V], whole blocks; place, size: int64 [C], from `answer_blocks`.
     """
     first = torch.arange(len(place), device=place.device) - place
     whole = (first >= 0) & (first + size <= len(place))
@@ -43,17 +48,19 @@ def batch_sinkhorn(cfg: DivergenceConfig, logits: Tensor, anchor_logits: Tensor,
     number = (place == 0).cumsum(0) - 1  # of the block
     sizes = size[place == 0]
     dense = cost.new_zeros(len(sizes), BLOCK, BLOCK).index_put((number, place), cost)
-    shares = plan(dense, sizes, cfg.transport.epsilon, cfg.transport.iterations)
-    return (shares * dense).sum(-1)[number, place]
+    transport = plan(dense, sizes, cfg.transport.epsilon, cfg.transport.iterations)
+    return (transport * dense).sum(-1)[number, place]
 
 
 def plan(cost: Tensor, sizes: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """[blocks, BLOCK, BLOCK]: the rows of exp(-cost / epsilon), then its columns, made to add up to 1, so many times.
+    """Normalise the rows, then the columns of exp(-cost / epsilon) to sum 1, `iterations` times.
 
-    Rows and columns beyond the `sizes` [blocks] are matched with themselves.
+    Args:
+        cost: float32 [blocks, BLOCK, BLOCK]; sizes: int64 [blocks]. Rows and columns beyond a size are matched with
+            themselves.
     """
-    there = torch.arange(BLOCK, device=cost.device) < sizes[:, None]
-    inside = there[:, :, None] & there[:, None, :]
+    used = torch.arange(BLOCK, device=cost.device) < sizes[:, None]
+    inside = used[:, :, None] & used[:, None, :]
     itself = torch.eye(BLOCK, dtype=torch.bool, device=cost.device)
     log_plan = torch.where(inside, -cost / epsilon, torch.where(itself, 0.0, -torch.inf))
     for _ in range(iterations):
@@ -63,9 +70,9 @@ def plan(cost: Tensor, sizes: Tensor, epsilon: float, iterations: int) -> Tensor
 
 
 class _RowDistances(torch.autograd.Function):
-    """[C, BLOCK]: L1 distance of each row to the rows of its block, 0 beyond.
+    """L1 distance of each row to the rows of its block [C, BLOCK], 0 beyond the block.
 
-    One of the block's rows at a time, forward and backward, so that a few [C, V] exist and not BLOCK of them.
+    Forward and backward take one row of each block at a time, so that a few tensors [C, V] exist and not BLOCK.
     """
 
     @staticmethod
@@ -86,6 +93,6 @@ class _RowDistances(torch.autograd.Function):
 
 
 def _pairs(first: Tensor, size: Tensor) -> list[tuple[int, Tensor, Tensor]]:
-    """For each place in a block: the rows whose blocks have it, and the row that is there."""
+    """Return, for each position in a block, the rows whose blocks have that position, and the row at it."""
     reached = [(size > j).nonzero().squeeze(1) for j in range(BLOCK)]
     return [(j, rows, first[rows] + j) for j, rows in enumerate(reached)]

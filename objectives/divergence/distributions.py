@@ -1,24 +1,23 @@
-"""Divergences between whole next-token distributions, exact and differentiable: what the vocabulary wiring takes.
+"""Exact, differentiable divergences between whole next-token distributions, for the vocabulary wiring.
 
-C tokens of a chunk, V vocabulary. Gradients flow through the policy's logits only, with the prefixes held fixed.
+C tokens of a chunk, V vocabulary. Gradients flow through the policy's logits only; prefixes are held fixed.
 """
 
 import torch
 from torch import Tensor
 
-from configs.terms import DivergenceConfig
+from configs.terms import TermConfig
 from objectives.divergence.batch_sinkhorn import batch_sinkhorn
-from objectives.divergence.estimators import bounded
-from objectives.divergence.f_divergences import DIVERGENCES
-from objectives.divergence.truncation import told_apart
+from objectives.divergence.f_divergences import F_DIVERGENCES, bounded
+from objectives.divergence.truncation import truncated
 from objectives.divergence.wasserstein import TokenSpace, wasserstein
 
 LIMIT = 40.0
-"""Bound on |log u| of one token of the vocabulary: e^40 times a probability of e^-40 is still of size 1."""
+"""Bound on |log u| of one token of the vocabulary. A token of probability e^-40 at u = e^40 still has value 1."""
 
 
 def vocabulary_values(
-    cfg: DivergenceConfig,
+    cfg: TermConfig,
     logits: Tensor,
     anchor_logits: Tensor,
     targets: Tensor,
@@ -26,14 +25,19 @@ def vocabulary_values(
     space: TokenSpace | None = None,
     blocks: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """float32 [C], nats: the divergence at each position from `logits` and `anchor_logits` [C, V], both already at the
-    sampling temperature; `targets` int64 [C] are the tokens that were drawn. wasserstein needs the `space` of the
-    tokens, batch_sinkhorn the places and sizes [C] of `answer_blocks`."""
+    """Return the divergence at each position, float32 [C] in nats, with gradient.
+
+    Args:
+        logits, anchor_logits: float32 [C, V], both at the sampling temperature.
+        targets: int64 [C], the sampled tokens.
+        space: metric space of the tokens, for wasserstein.
+        blocks: positions and sizes [C] from `answer_blocks`, for batch_sinkhorn.
+    """
     if cfg.name == "wasserstein":
-        assert space is not None, "wasserstein needs to know where the tokens are"
+        assert space is not None, "wasserstein needs the embeddings of the tokens"
         return wasserstein(cfg, logits, anchor_logits, targets, space)
     if cfg.name == "batch_sinkhorn":
-        assert blocks is not None, "batch_sinkhorn needs to know the blocks"
+        assert blocks is not None, "batch_sinkhorn needs the blocks"
         return batch_sinkhorn(cfg, logits, anchor_logits, *blocks)
     logp, anchor = logits.log_softmax(-1), anchor_logits.detach().log_softmax(-1)
     if cfg.name == "plackett_luce":
@@ -46,29 +50,30 @@ def vocabulary_values(
 
 
 def with_rest(logp: Tensor, anchor: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """Log-probs [C, top + 1] of the anchor's `top` likeliest tokens, and last of all others together, from [C, V].
+    """Return both log-probs truncated to the anchor's `top` most likely tokens plus one bucket, [C, top + 1] each.
 
-    Telling fewer tokens apart never raises an f-divergence, so it is at most the whole one, grows with `top`, and is
-    the whole one from V - 1 on. KDRL's top-K, arXiv:2506.02208.
+    Merging tokens never raises an f-divergence. So the truncated one is at most the whole one, grows with `top`, and
+    equals it from V - 1 on. Source: KDRL's top-K, arXiv:2506.02208.
     """
     chosen = anchor.topk(top, -1).indices
-    return told_apart(logp, chosen), told_apart(anchor, chosen)
+    return truncated(logp, chosen), truncated(anchor, chosen)
 
 
-def f_divergence(cfg: DivergenceConfig, logp: Tensor, anchor: Tensor) -> Tensor:
-    """[C]: sum_a anchor(a) (f(u_a) - f'(1)(u_a - 1)), u = policy / anchor, from log-probs [C, V].
+def f_divergence(cfg: TermConfig, logp: Tensor, anchor: Tensor) -> Tensor:
+    """Return sum_a anchor(a) (f(u_a) - f'(1)(u_a - 1)) [C], u = policy / anchor, from log-probs [C, V].
 
-    The tangent adds nothing to the sum and keeps every summand from being negative.
+    The tangent sums to 0 and makes every summand non-negative.
     """
-    at = DIVERGENCES[cfg.name](bounded(logp - anchor, -LIMIT, LIMIT), cfg.alpha)
+    at = F_DIVERGENCES[cfg.name](bounded(logp - anchor, -LIMIT, LIMIT), cfg.alpha)
     return (anchor.exp() * at.above_tangent).sum(-1)
 
 
 def mixed_kl(logp: Tensor, teacher: Tensor, sharpness: float) -> Tensor:
-    """[C]: (1 - g) KL(teacher || policy) + g KL(policy || teacher), g = sigmoid((H_policy - H_teacher) / sharpness).
+    """Return (1 - g) KL(teacher || policy) + g KL(policy || teacher) [C], from log-probs [C, V].
 
-    BD-KD, arXiv:2212.12965, weighs the two by the entropy gap; its exact weights are not in the sources. g, detached,
-    is near 1 where the policy is flatter than the teacher, which seeks modes, and near 0 where it is sharper.
+    g = sigmoid((H_policy - H_teacher) / sharpness), detached: near 1 (mode-seeking) where the policy is flatter than
+    the teacher, near 0 where it is sharper. Source: BD-KD, arXiv:2212.12965, weighs both by the entropy gap; its
+    exact weights are not published.
     """
     gap = entropy(logp.detach()) - entropy(teacher)
     g = (gap / sharpness).sigmoid()
@@ -78,11 +83,11 @@ def mixed_kl(logp: Tensor, teacher: Tensor, sharpness: float) -> Tensor:
 
 
 def plackett_luce(logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """[C]: PLD, arXiv:2506.12542: sum_k alpha_k (logsumexp_{l >= k} s_l - s_k), classes by descending teacher logit,
-    alpha the teacher's softmax. There is no true label here, so the teacher's first choice heads the list.
+    """Return sum_k alpha_k (logsumexp_{l >= k} s_l - s_k) [C], tokens in descending order of the teacher's logits.
 
-    Convex in the policy's logits s, and blind to a constant added to them. It is not 0 at its least value, which it
-    takes where the policy gives the choices the teacher's order as surely as it can.
+    s are the policy's logits, alpha the teacher's probabilities. It is convex in s, invariant to a constant added to s,
+    and its minimum is not 0. Source: PLD, arXiv:2506.12542; there is no true label here, so the teacher's most likely
+    token comes first.
     """
     order = teacher_logits.argsort(-1, descending=True)
     ranked = logits.gather(-1, order)
@@ -93,21 +98,22 @@ def plackett_luce(logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def reverse_kl(logits: Tensor, anchor_logits: Tensor) -> Tensor:
-    """[C], nats: KL(policy || anchor) at each position, from logits [C, V]; without gradient."""
+    """Return KL(policy || anchor) at each position [C], nats, from logits [C, V]; without gradient."""
     logp, anchor = logits.log_softmax(-1), anchor_logits.log_softmax(-1)
     return (logp.exp() * (logp - anchor)).sum(-1)
 
 
 def entropy(logp: Tensor) -> Tensor:
-    """[C], nats, from log-probs [C, V]."""
+    """Return the entropy [C], nats, from log-probs [C, V]."""
     return -(logp.exp() * logp).sum(-1)
 
 
 @torch.no_grad()
 def certainty(logits: Tensor, kind: str) -> Tensor:
-    """[C] in [0, 1]: 1 - H / log V (negentropy), 1 + log max p / log V (negentropy_max), or max p (max_prob).
+    """Return the certainty J of each next-token distribution [C], in [0, 1], from logits [C, V].
 
-    J of the prioritised KL, arXiv:2502.06533, section 3.
+    negentropy: 1 - H / log V; negentropy_max: 1 + log max p / log V; max_prob: max p. Source: prioritised KL,
+    arXiv:2502.06533, section 3.
     """
     logp = logits.log_softmax(-1)
     size = torch.log(logits.new_tensor(float(logits.shape[-1])))
@@ -121,8 +127,8 @@ def certainty(logits: Tensor, kind: str) -> Tensor:
 
 @torch.no_grad()
 def powered_logps(logits: Tensor, targets: Tensor, power: Tensor) -> Tensor:
-    """[C]: log-prob of `targets` [C] under pi^power / Z, `power` [C]: 0 is uniform, 1 is pi, to the last bit.
+    """Return the log-prob of `targets` [C] under pi^power / Z [C], with `power` [C]: 0 is uniform, 1 is pi exactly.
 
-    RAPO, arXiv:2510.03865, whose Z normalises over whole answers; here every token has its own.
+    Source: RAPO, arXiv:2510.03865. Its Z normalises over whole answers; here each token has its own Z.
     """
     return (logits * power[:, None]).log_softmax(-1).gather(-1, targets[:, None]).squeeze(-1)

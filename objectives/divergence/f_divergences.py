@@ -1,54 +1,54 @@
-"""f-divergences D_f(policy || anchor) = E_anchor[f(u)], u = pi / pi_anchor.
+"""f-divergences D_f(policy || anchor) = E_anchor[f(u)], with u = policy / anchor.
 
-To add one: write its function here, add the name to `configs.terms.DivergenceName`, and test it.
-`objectives/divergence/estimators.py` makes every estimator out of the three numbers a function returns.
+Each function takes log u [M] and the parameter alpha and returns f(u), f'(u) - f'(1) and f'(1). All estimators are made
+of these three numbers (`estimators.py`, `wiring/`).
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
 
 from torch import Tensor
 
-from configs.terms import VOCABULARY_ONLY, DivergenceName
+from configs.divergences import DIVERGENCES
 
 
 @dataclass(frozen=True)
 class AtRatio:
-    """One divergence at the ratios u of some tokens [N]."""
+    """A divergence's generator f at the ratios u of M tokens."""
 
     log_u: Tensor
+    """log u [M], nats"""
     value: Tensor
     """f(u)"""
     slope: Tensor
-    """f'(u) - f'(1): 0 where policy and reference agree."""
+    """f'(u) - f'(1): 0 where policy and anchor agree."""
     slope_at_one: float
     """f'(1)"""
 
     @property
     def above_tangent(self) -> Tensor:
-        """f(u) - f'(1)(u - 1): never negative, and of the same mean as f(u) on answers of the reference."""
+        """f(u) minus its tangent at 1, f(u) - f'(1)(u - 1): never negative, and E_anchor of it is E_anchor[f(u)]."""
         return self.value - self.slope_at_one * self.log_u.expm1()
 
 
 LOWEST = -20.0
-"""Bound on log u where 1/u appears: e^40, its square in Neyman's divergence, and the square of that, which the gradient
-norm takes, are finite in float32."""
+"""Lower bound on log u where 1/u appears. Then e^40, its square in Neyman's divergence, and the square of that in the
+gradient norm are finite in float32."""
 
 
 def bounded(log_ratio: Tensor, low: float, high: float) -> Tensor:
-    """`log_ratio` clamped in value while its gradient passes: a token beyond the bound is still pulled back."""
+    """Clamp the value of `log_ratio` but not its gradient, so that a token beyond the bound is still pulled back."""
     return log_ratio + (log_ratio.clamp(low, high) - log_ratio).detach()
 
 
 def reverse_kl(log_u: Tensor, alpha: float) -> AtRatio:
-    """f(u) = u log u: KL(policy || reference), mode-seeking."""
+    """f(u) = u log u: KL(policy || anchor), mode-seeking."""
     return AtRatio(log_u=log_u, value=log_u.exp() * log_u, slope=log_u, slope_at_one=1.0)
 
 
 def forward_kl(log_u: Tensor, alpha: float) -> AtRatio:
-    """f(u) = -log u: KL(reference || policy), mass-covering."""
+    """f(u) = -log u: KL(anchor || policy), mass-covering."""
     return AtRatio(log_u=log_u, value=-log_u, slope=-(-log_u).expm1(), slope_at_one=-1.0)
 
 
@@ -73,12 +73,12 @@ def generalised_jensen_shannon(log_u: Tensor, alpha: float) -> AtRatio:
 
 
 def total_variation(log_u: Tensor, alpha: float) -> AtRatio:
-    """f(u) = |u - 1| / 2: its slope is +-1/2 whatever the distance."""
+    """f(u) = |u - 1| / 2: its slope is +1/2 or -1/2 at any distance."""
     return AtRatio(log_u=log_u, value=log_u.expm1().abs() / 2, slope=log_u.sign() / 2, slope_at_one=0.0)
 
 
 def chi_squared(log_u: Tensor, alpha: float) -> AtRatio:
-    """f(u) = (u - 1)^2, Pearson's chi2(policy || anchor): punishes what the policy makes likelier than the anchor."""
+    """f(u) = (u - 1)^2, Pearson's chi2(policy || anchor): large where the policy is likelier than the anchor."""
     above = log_u.expm1()
     return AtRatio(log_u=log_u, value=above.square(), slope=2 * above, slope_at_one=0.0)
 
@@ -91,13 +91,13 @@ def neyman(log_u: Tensor, alpha: float) -> AtRatio:
 
 
 def hellinger(log_u: Tensor, alpha: float) -> AtRatio:
-    """f(u) = (sqrt(u) - 1)^2, the squared Hellinger distance: between covering and seeking, at most 2."""
+    """f(u) = (sqrt(u) - 1)^2, the squared Hellinger distance: between mass-covering and mode-seeking, at most 2."""
     value = (log_u / 2).expm1().square()
     return AtRatio(log_u=log_u, value=value, slope=-(-log_u / 2).expm1(), slope_at_one=0.0)
 
 
 def jeffreys(log_u: Tensor, alpha: float) -> AtRatio:
-    """f(u) = (u - 1) log u: the forward and the reverse KL together."""
+    """f(u) = (u - 1) log u: the sum of the forward and the reverse KL."""
     return AtRatio(log_u=log_u, value=log_u.expm1() * log_u, slope=log_u - (-log_u).expm1(), slope_at_one=0.0)
 
 
@@ -111,19 +111,20 @@ def tsallis(log_u: Tensor, alpha: float) -> AtRatio:
 
 
 def skew_kl(log_u: Tensor, alpha: float) -> AtRatio:
-    """KL(anchor || a anchor + (1 - a) policy), DistiLLM's SKL, arXiv:2402.03898: covering, at most log(1 / a)."""
+    """KL(anchor || a anchor + (1 - a) policy), DistiLLM's SKL, arXiv:2402.03898: mass-covering, at most log(1 / a)."""
     log_middle = ((1 - alpha) * log_u.expm1()).log1p()
     slope = -(1 - alpha) * (-log_middle).expm1()
     return AtRatio(log_u=log_u, value=-log_middle, slope=slope, slope_at_one=-(1 - alpha))
 
 
 def skew_reverse_kl(log_u: Tensor, alpha: float) -> AtRatio:
-    """KL(policy || (1 - a) anchor + a policy), DistiLLM's SRKL, arXiv:2402.03898: seeking, at most log(1 / a)."""
+    """KL(policy || (1 - a) anchor + a policy), DistiLLM's SRKL, arXiv:2402.03898: mode-seeking, at most log(1 / a)."""
     log_middle = (alpha * log_u.expm1()).log1p()
     slope = log_u - log_middle + (1 - alpha) * (-log_middle).expm1()
     return AtRatio(log_u=log_u, value=log_u.exp() * (log_u - log_middle), slope=slope, slope_at_one=1 - alpha)
 
 
-DIVERGENCES: dict[str, Callable[[Tensor, float], AtRatio]] = {
-    name: globals()[name] for name in get_args(DivergenceName) if name not in ("none", *VOCABULARY_ONLY)
+F_DIVERGENCES: dict[str, Callable[[Tensor, float], AtRatio]] = {
+    name: globals()[name] for name, row in DIVERGENCES.items() if row.is_f_divergence
 }
+"""The function of each f-divergence of `configs/divergences.py`; a name without a function fails at import."""

@@ -1,18 +1,18 @@
-"""How far the reference is flattened by what its answers earned: RAPO, arXiv:2510.03865."""
+"""Flatten the anchor of a divergence term by the reward of its answers (RAPO, arXiv:2510.03865)."""
 
 import torch
 from torch import Tensor
 
-from configs.terms import DivergenceConfig
+from configs.terms import TermConfig
 from trajectories.batch import Batch
 
 
-def reference_power(batch: Batch, cfg: DivergenceConfig) -> Tensor:
-    """float32 [N]: phi of each token's answer, floor + (1 - floor) r, for an anchor pi^phi / Z.
+def reference_power(batch: Batch, cfg: TermConfig) -> Tensor:
+    """Return phi of each token's answer, float32 [N], for an anchor pi^phi / Z: phi = floor + (1 - floor) r.
 
-    r is the answer's reward cut to [0, 1], or the share of its group's graded answers with a reward of 1 or more. 1,
-    which leaves the anchor as it is, on answers without a reward. Needs whole groups. The paper asks for a phi that
-    rises with the reward into [0, 1]; this one is ours.
+    r is the reward of the answer clamped to [0, 1], or the fraction of its group's graded answers with reward 1 or
+    more. phi is 1, which leaves the anchor as it is, on answers without a reward. The batch must hold whole groups.
+    Source: RAPO asks for a phi in [0, 1] that rises with the reward; this choice is ours.
     """
     assert cfg.reweights, "the anchor of this term is not reweighted"
     rate = batch.reward.clamp(0, 1)

@@ -1,4 +1,7 @@
-"""The steps of an answer, and how much each is distilled: SOD, arXiv:2605.07725. M explored tokens of a batch."""
+"""Split answers into steps and weight the distillation of each step (SOD, arXiv:2605.07725).
+
+M explored tokens of a batch.
+"""
 
 import torch
 from torch import Tensor
@@ -10,10 +13,10 @@ EPSILON = 1e-6
 
 
 def steps_of(batch: Batch, length: int) -> Tensor:
-    """int64 [M]: the step of each explored token, counted through the batch.
+    """Return the step of each explored token, int64 [M], numbered through the batch.
 
-    A step is a turn: tokens of one answer with nothing else between them. An answer of a single turn is cut into steps
-    of `length` tokens, the last one shorter; 0: it is one.
+    A step is a turn: adjacent generated tokens of one answer. An answer of a single turn is cut into steps of `length`
+    tokens, the last one shorter; with length 0 it is one step.
     """
     rows = batch.on_route("explore").nonzero().squeeze(1)  # [M]
     seq = batch.seq[rows]
@@ -28,9 +31,12 @@ def steps_of(batch: Batch, length: int) -> Tensor:
 
 
 def step_weights(batch: Batch, log_u: Tensor, limit: float, length: int) -> Tensor:
-    """[M]: min((d_1 + e) / (d_k + e), limit) for the tokens of step k, d_k its mean |log_u|, `log_u` [M] in nats.
+    """Return min((d_1 + e) / (d_k + e), limit) for the tokens of step k [M], where d_k is the step's mean |log_u|.
 
-    The paper's running product of (d_j + e) / (d_{j + 1} + e), cut at its end and nowhere else, is this quotient.
+    The paper's running product of (d_j + e) / (d_{j + 1} + e), clamped only at its end, equals this quotient.
+
+    Args:
+        log_u: float32 [M], nats; limit: largest weight; length: see `steps_of`.
     """
     step, seq = steps_of(batch, length), batch.seq[batch.on_route("explore")]
     if not len(step):

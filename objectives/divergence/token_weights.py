@@ -1,4 +1,4 @@
-"""Weights on the tokens of a divergence term. All detached; [N] tokens, [B] answers."""
+"""Per-token weights of a divergence term, all detached. N tokens of the batch, B trajectories."""
 
 import math
 
@@ -11,20 +11,23 @@ from objectives.divergence.token_importance import important
 from trajectories.batch import Batch
 
 
-def term_weights(
+def token_weights(
     batch: Batch,
     advantage: Tensor,
     cfg: TermWeightsConfig,
     *,
     term: str = "divergence",
     log_u: Tensor | None = None,
-    shares: Tensor | None = None,
+    reduction: Tensor | None = None,
 ) -> Tensor:
-    """float32 [N]: the product of the weights chosen that are decided before the first update; `advantage` [B].
+    """Return the product of the chosen weights that are known before the first update, float32 [N].
 
-    `term` names the columns of the batch they are made of; `log_u` [M] is log pi_old - log anchor on explored tokens;
-    `shares` [N] are the weights of the term's reduction, of which a mask leaves the sum as it is: the term is the mean
-    over the tokens kept, and 0 where none is.
+    Args:
+        advantage: float32 [B].
+        term: name of the term, under which the batch holds certainties and distances.
+        log_u: float32 [M], log pi_old - log anchor on the explored tokens.
+        reduction: float32 [N], weights of the term's loss aggregation. A mask keeps their sum, so that the term is the
+            mean over the kept tokens (0 if none is kept).
     """
     weights = torch.ones(len(batch.group))
     if cfg.difficulty:
@@ -36,18 +39,18 @@ def term_weights(
         assert term in batch.certainty, "a divergence needs the certainty of its anchor and the batch has none"
         by_token = by_token * certainty_weights(batch.certainty[term], cfg.certainty_power)
     if cfg.step_limit:
-        assert log_u is not None, "the weights of steps need the log-probs of the anchor"
+        assert log_u is not None, "step weights need the log-probs of the anchor"
         by_step = torch.ones_like(by_token)
         by_step[batch.on_route("explore")] = step_weights(batch, log_u, cfg.step_limit, cfg.step_length)
         by_token = by_token * by_step
     if cfg.masks:
-        assert shares is not None, "a mask needs the weights of the reduction"
-        by_token = by_token * mask_weights(_kept(batch, cfg, term), shares)
+        assert reduction is not None, "a mask needs the weights of the loss aggregation"
+        by_token = by_token * mask_weights(_kept(batch, cfg, term), reduction)
     return by_token
 
 
 def _kept(batch: Batch, cfg: TermWeightsConfig, term: str) -> Tensor:
-    """bool [N]: the tokens that every mask chosen keeps."""
+    """Return the tokens that all chosen masks keep, bool [N]."""
     kept = batch.on_route("explore")
     if cfg.only != "all":
         kept = kept & (failures(batch, whole_groups=cfg.only == "failed_groups") > 0)[batch.seq]
@@ -56,16 +59,21 @@ def _kept(batch: Batch, cfg: TermWeightsConfig, term: str) -> Tensor:
     return kept
 
 
-def mask_weights(kept: Tensor, shares: Tensor) -> Tensor:
-    """float32 [N]: 0 off the tokens `kept` [N], and one number on them with which their `shares` [N] add up to those of
-    all: explored over kept tokens for a token mean. 0 everywhere where none is kept."""
-    whole, left = shares.sum(), shares[kept].sum()
-    return kept * (whole / left if left > 0 else whole.new_zeros(()))
+def mask_weights(kept: Tensor, reduction: Tensor) -> Tensor:
+    """Return one constant on the tokens `kept` [N] and 0 elsewhere, float32 [N]; all 0 if none is kept.
+
+    The constant keeps the sum of the `reduction` weights [N]: for a token mean it is explored over kept tokens.
+    """
+    total, remaining = reduction.sum(), reduction[kept].sum()
+    return kept * (total / remaining if remaining > 0 else total.new_zeros(()))
 
 
 def difficulty_weights(batch: Batch, advantage: Tensor) -> Tensor:
-    """float32 [B]: APO's DADS, arXiv:2506.21655. 1 - exp(-e (1 - d)) on answers of positive advantage, d the share of
-    wrong ones in the group; 1 on the others, and where d is 0 or 1."""
+    """Return difficulty-adaptive weights, float32 [B].
+
+    1 - exp(-e (1 - d)) on answers of positive advantage, where d is the fraction of wrong answers in the group; 1 on
+    all others, and where d is 0 or 1. Source: DADS of APO, arXiv:2506.21655.
+    """
     weights = torch.ones(len(batch.group))
     for members in batch.graded_groups():
         d = 1 - float((batch.reward[members] >= 1).float().mean())
@@ -75,8 +83,10 @@ def difficulty_weights(batch: Batch, advantage: Tensor) -> Tensor:
 
 
 def failures(batch: Batch, whole_groups: bool) -> Tensor:
-    """float32 [B]: KDRL's masks, arXiv:2506.02208. 1 on answers that are not correct, or on all answers of groups
-    without a correct one; 0 elsewhere."""
+    """Return 1 on wrong answers, or on all answers of groups without a correct one, and 0 elsewhere, float32 [B].
+
+    Source: KDRL's reward-guided masks, arXiv:2506.02208.
+    """
     weights = torch.zeros(len(batch.group))
     for members in batch.graded_groups():
         failed = members & ~(batch.reward >= 1)
@@ -88,25 +98,28 @@ def failures(batch: Batch, whole_groups: bool) -> Tensor:
 
 
 def length_debias(batch: Batch) -> Tensor:
-    """float32 [B]: SamPO, arXiv:2406.10957, by its mean. The length of the group's shortest answer over the answer's
-    own, so that a sum over tokens is as long for every answer of the group."""
+    """Return the length of the group's shortest answer over the answer's own length, float32 [B].
+
+    A sum over tokens then counts equally many tokens of every answer in the group. Source: SamPO, arXiv:2406.10957,
+    whose random down-sampling has this expectation.
+    """
     lengths = batch.trained_lengths("explore").float()
     weights = torch.ones(len(batch.group))
     for members in batch.graded_groups():
-        there = members & (lengths > 0)
-        if there.any():
-            weights[there] = lengths[there].min() / lengths[there]
+        present = members & (lengths > 0)
+        if present.any():
+            weights[present] = lengths[present].min() / lengths[present]
     return weights
 
 
 def entropy_weights(entropy: Tensor, log_vocabulary: float, power: float) -> Tensor:
-    """[N]: (H / log V)^power, by the policy's own entropy: what is certain already is left alone."""
+    """Return (H / log V)^power [M] from the policy's entropy [M]: tokens that are already certain weigh little."""
     return (entropy.detach() / log_vocabulary).clamp(0, 1) ** power
 
 
 def certainty_weights(certainty: Tensor, power: float) -> Tensor:
-    """[N]: J^power of the prioritised KL, arXiv:2502.06533: where the anchor was sure it holds, elsewhere it lets go.
+    """Return J^power [N]: tokens where the anchor is certain weigh most. Source: prioritised KL, arXiv:2502.06533.
 
-    Large powers are meant: 0.9999^150 is 0.985, and 0.97^150 is 0.01.
+    Powers are large: 0.9999^150 is 0.985, and 0.97^150 is 0.01.
     """
     return certainty**power

@@ -1,7 +1,7 @@
-"""Weights for an engine whose probabilities are not the trainer's: k = pi_old / pi_sampler, detached.
+"""Importance weights for an engine whose probabilities differ from the learner's: k = pi_old / pi_sampler, detached.
 
-Token-TIS and its kin; the names and limits in use are those of verl, OpenRLHF and TRL. A rejected token or answer keeps
-its place in the denominators, so that the loss of the others does not depend on it.
+Names and limits are those of verl, OpenRLHF and TRL. A rejected token or answer stays in the denominators of the loss,
+so that the loss of the others does not depend on it.
 """
 
 import math
@@ -18,14 +18,14 @@ from objectives.reduce import answer_mean, answer_sum
 def mismatch_weights(
     logp_old: Tensor, logp_sampler: Tensor, logp_learner: Tensor, advantage: Tensor, seq: Tensor, cfg: MismatchConfig
 ) -> Tensor:
-    """[N]: what the policy gradient of each token is multiplied by; `seq` [N] says which answer it belongs to."""
+    """Return the weight on the policy gradient of each token [M]; `seq` [M] is the answer of each token."""
     log_k = (logp_old - logp_sampler).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     weights = _weights(log_k, seq, cfg)
     if cfg.veto:
         vetoed = (log_k < math.log(cfg.veto)).to(log_k.dtype)
         weights = weights * (answer_sum(vetoed, seq) == 0)
     if cfg.off_policy:
-        # By the answer's mean: terms wired into the advantage give its tokens different signs.
+        # The mean over the answer: divergence terms in the advantage give its tokens different signs.
         drifted = answer_mean(logp_sampler - logp_learner, seq) > cfg.off_policy
         weights = weights * ~(drifted & (answer_mean(advantage, seq) < 0))
     return weights

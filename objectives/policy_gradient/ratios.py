@@ -1,4 +1,4 @@
-"""Policy-gradient surrogates per token: importance ratios, what bounds them, and none."""
+"""Policy-gradient losses per token: importance ratios and their clipping. M explored tokens."""
 
 import math
 
@@ -9,28 +9,28 @@ from configs.objective import ClipConfig, ObjectiveConfig
 from objectives.reduce import answer_mean
 
 LOG_RATIO_LIMIT = 20.0
-"""Bound on |log ratio|: e^20 keeps a hopelessly stale token finite; every clip range lies far inside."""
+"""Bound on |log ratio|: keeps the ratio of a very stale token finite; every clip range lies far inside."""
 BISECTIONS = 200
 
 
 def ratio_of(logp: Tensor, logp_old: Tensor) -> Tensor:
-    """exp(logp - logp_old) [N], with the log-ratio clamped to +-20."""
+    """Return exp(logp - logp_old) [M], with the log-ratio clamped to [-20, 20]."""
     return (logp - logp_old).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
 
 
 def sequence_ratio(logp: Tensor, logp_old: Tensor, seq: Tensor) -> Tensor:
-    """[N]: on each token, the geometric mean of its answer's token ratios. GSPO, arXiv:2507.18071, equation 7.
+    """Return on each token the geometric mean of its answer's token ratios [M]; `seq` [M] is the answer of each token.
 
-    `seq` [N] says which answer a token belongs to. The mean over an answer's tokens of what is made from it is the
-    sequence objective, value and gradient.
+    The mean over an answer's tokens of a function of it is the sequence objective, in value and gradient. Source: GSPO,
+    arXiv:2507.18071, equation 7.
     """
     return answer_mean(logp - logp_old, seq).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
 
 
 def kl3_bounds(delta: float) -> tuple[float, float]:
-    """The roots l < 1 < u of rho - 1 - log rho = delta. ATR-GRPO, arXiv:2602.05494.
+    """Return the roots l < 1 < u of rho - 1 - log rho = delta, found by bisection. Source: ATR-GRPO, arXiv:2602.05494.
 
-    l = -W_0(-exp(-1 - delta)) and u = -W_{-1}(-exp(-1 - delta)); found by bisection, to the last bit.
+    l = -W_0(-exp(-1 - delta)) and u = -W_{-1}(-exp(-1 - delta)), with Lambert's W.
     """
 
     def root(inside: float, outside: float) -> float:
@@ -43,16 +43,16 @@ def kl3_bounds(delta: float) -> tuple[float, float]:
 
 
 def bounds(clip: ClipConfig) -> tuple[float, float]:
-    """The range of the ratio inside which a token keeps its gradient whatever the sign of its advantage."""
+    """Return the range of the ratio inside which a token keeps its gradient for either sign of the advantage."""
     return kl3_bounds(clip.delta) if clip.kind == "kl3" else (1 - clip.low, 1 + clip.high)
 
 
 def clipped(ratio: Tensor, advantage: Tensor, clip: ClipConfig) -> tuple[Tensor, Tensor]:
-    """Token losses [N] of PPO's clipped surrogate and bool [N] where the clip removed the gradient.
+    """Return the token losses of the clipped surrogate [M], and where the clip removed the gradient, bool [M].
 
-    -min(rho A, clip(rho, 1 - low, 1 + high) A), PPO, arXiv:1707.06347, equation 7; `high` above `low` is DAPO's
-    clip-higher, arXiv:2503.14476; kind kl3 puts the bounds of `kl3_bounds` in their place. With `dual` the loss of a
-    negative advantage is at most -dual A: dual clip, arXiv:1912.09729.
+    -min(rho A, clip(rho, 1 - low, 1 + high) A); kind kl3 uses the bounds of `kl3_bounds`. With `dual` the loss of a
+    negative advantage is at most -dual A. Source: PPO, arXiv:1707.06347, equation 7; clip-higher: DAPO,
+    arXiv:2503.14476; dual clip: arXiv:1912.09729.
     """
     low, high = bounds(clip)
     surrogate = torch.minimum(ratio * advantage, ratio.clamp(low, high) * advantage)
@@ -67,10 +67,13 @@ def clipped(ratio: Tensor, advantage: Tensor, clip: ClipConfig) -> tuple[Tensor,
 def policy_gradient(
     logp: Tensor, logp_old: Tensor, advantage: Tensor, seq: Tensor, cfg: ObjectiveConfig
 ) -> tuple[Tensor, Tensor]:
-    """Token losses [N] of the ratio and clip chosen, and bool [N] where a clip removed (cispo: cut) the gradient.
+    """Return the token losses of the chosen ratio and clip [M], and where the clip acted, bool [M].
 
-    ratio=none is REINFORCE, -A log pi; clip.kind=cispo is -sg(clip(rho)) A log pi, MiniMax-M1, arXiv:2506.13585,
-    equation 4.
+    ratio=none is REINFORCE, -A log pi; clip.kind=cispo is -sg(clip(rho)) A log pi, where sg stops the gradient. Source:
+    CISPO of MiniMax-M1, arXiv:2506.13585, equation 4.
+
+    Args: logp: float32 [M], with gradient; logp_old: float32 [M], the denominator; advantage: float32 [M]; seq:
+    int64 [M].
     """
     if cfg.ratio == "none":
         return -advantage * logp, torch.zeros_like(advantage, dtype=torch.bool)

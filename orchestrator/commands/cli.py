@@ -1,4 +1,4 @@
-"""The `breadth` command."""
+"""The `breadth` command: parse the command line, run one command, and report the user's errors in one line."""
 
 import argparse
 import importlib
@@ -10,22 +10,24 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from rewards.registry import VERIFIERS, names
+
 ROOT = Path(__file__).resolve().parents[2]
-OVERRIDES = "key=value settings; method=NAME and scale=NAME choose presets (see `breadth show-config`)"
+OVERRIDES = "Change settings; method=NAME and scale=NAME choose presets, which `breadth show-config` lists."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 for a failure, 2 for bad settings, 130 when interrupted."""
+    """Run one command and return the exit status: 0, 1 for a failure, 2 for wrong settings, 130 when interrupted."""
     options = _parse(arguments)
     console = Console(stderr=True, highlight=False)
     # One thread per process: on small machines two busy OpenMP threads can be 20 times slower than one.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        # Imported only now: most commands load torch and Ray, and a wrong word should be told at once.
+        # Most commands load torch and Ray, which takes seconds, so they are imported after the arguments are checked.
         command = importlib.import_module(f"orchestrator.commands.{options.command.replace('-', '_')}")
         status: int | None = command.run(options, console)
     except ValueError as error:
-        if not _told_by_us(error):
+        if not _raised_by_breadth(error):
             raise
         console.print(f"[red]breadth:[/red] {escape(str(error))}", soft_wrap=True)
         return 2
@@ -36,26 +38,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """argparse leaves overrides that follow an option over; they are overrides all the same."""
+    """Parse the command line. argparse does not accept overrides after an option, so they are added here."""
     top = parser()
-    options, left = top.parse_known_args(arguments)
-    if left and (not hasattr(options, "overrides") or any(word.startswith("-") for word in left)):
-        top.error(f"unrecognized arguments: {' '.join(left)}")
-    if left:
-        options.overrides += left
+    options, unparsed = top.parse_known_args(arguments)
+    if unparsed and (not hasattr(options, "overrides") or any(word.startswith("-") for word in unparsed)):
+        top.error(f"unrecognized arguments: {' '.join(unparsed)}")
+    if unparsed:
+        options.overrides += unparsed
     return options
 
 
-def _told_by_us(error: ValueError) -> bool:
-    """Whether the house itself raised it, as it does for bad settings; a library's is a crash and keeps its trace."""
+def _raised_by_breadth(error: ValueError) -> bool:
+    """Return whether this project's own code raised `error`, as it does for wrong settings.
+
+    A ValueError of a library is a bug, so it is shown with its traceback.
+    """
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace is not None and Path(trace.tb_frame.f_code.co_filename).is_relative_to(ROOT)
 
 
+def verifier_list() -> str:
+    """Return the text of `breadth verify --help` about verifiers and the fields of their rows."""
+    lines = ["Verifiers, and the fields that each of their rows must have besides id and answer:"]
+    for name, row in VERIFIERS.items():
+        fields = "; ".join(f"{field.name}: {field.allowed}" for field in row.fields) or "none"
+        lines += [f"  {name}", f"      {row.help}", f"      {fields}"]
+    lines += [
+        "  package.module:function",
+        "      a verifier of your own; all fields of a row are its problem",
+        "",
+        "A row with verifier, problem and answer, as in a run's trajectories.jsonl, needs no other field. If it also",
+        "has reward and status, the command prints how many rows get another verdict than the recorded one. The exit",
+        "status does not depend on that number.",
+    ]
+    return "\n".join(lines)
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="breadth", description="RLVR whose Pass@1 rises while its Pass@k does not fall.")
+    """Return the parser of all commands and their options."""
+    description = "Reinforcement learning with verifiable rewards that raises Pass@1 without lowering Pass@k."
+    top = argparse.ArgumentParser(prog="breadth", description=description)
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
@@ -63,36 +87,71 @@ def parser() -> argparse.ArgumentParser:
 
     def configured(name: str, text: str) -> argparse.ArgumentParser:
         sub = command(name, text)
-        sub.add_argument("--config", metavar="FILE", help="YAML file with settings, under the overrides")
+        sub.add_argument("--config", metavar="FILE", help="Read settings from this YAML file; overrides change them.")
         sub.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
         return sub
 
     sub = configured("train", "Train a policy.")
-    sub.add_argument("--resume", action="store_true", help="continue the run `name` from its last whole checkpoint")
-    configured("warm-start", "Make a small policy by supervised training on a task's own solutions.")
+    sub.add_argument("--resume", action="store_true", help="Continue the run `name` from its last complete checkpoint.")
+    configured("warm-start", "Train a small policy from scratch on a task's own solutions.")
     configured("presample", "Store correct answers of the reference policy for rehearsal (DPH-RL).")
     configured("evaluate", "Measure Pass@k of one or more policies on the held-out prompts.")
-    configured("show-config", "Print the resolved settings and what they mean, without starting anything.")
-    sub = command("verify", "Grade a jsonl file of answers, or a task's own right answers, with a verifier.")
-    what = sub.add_mutually_exclusive_group(required=True)
-    names = "math, sql, code, countdown, scratchpad_sum or package.module:function"
-    what.add_argument("--verifier", metavar="NAME", help=names)
-    what.add_argument("--task", metavar="NAME", help="judge right answers of this task; exit status 1 if one is not")
-    sub.add_argument("--input", type=Path, metavar="FILE", help="rows with id, answer and what the verifier needs")
-    sub.add_argument("--output", type=Path, metavar="FILE", help="rows with id, reward, status, reason and seconds")
-    sub.add_argument("--count", type=int, default=200, metavar="N", help="right answers of the task (default 200)")
-    sub.add_argument("--workers", type=int, metavar="N", help="answers judged at a time (default: one per core)")
-    sub.add_argument("--timeout-s", type=float, metavar="S", help="bound on one answer (default grader.timeout_s)")
-    sub.add_argument("--require", type=int, choices=range(4), help="isolation demanded (default sandbox.require)")
-    sub.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES + ", with --task")
-    sub = command("report", "Write plots and one self-contained HTML page about runs and an evaluation.")
-    sub.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories")
-    sub.add_argument("--evaluation", type=Path, metavar="DIR", help="output directory of `breadth evaluate`")
-    sub.add_argument("--output", type=Path, default=Path("runs/report.html"), metavar="FILE")
-    sub = command("demo", "GRPO against DPH-F and DPH-JS from the same policy, on this machine, in minutes.")
-    sub.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR")
-    sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings of all three runs")
+    configured("show-config", "Print all settings and what they mean, without starting anything.")
+    _add_verify(
+        command(
+            "verify",
+            "Verify the answers of a file or of a run, or check that a task's right answers pass.",
+        )
+    )
+    sub = command("report", "Write figures and one self-contained HTML page about runs and an evaluation.")
+    sub.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="Directory of a run to show.")
+    sub.add_argument("--evaluation", type=Path, metavar="DIR", help="Output directory of `breadth evaluate` to show.")
+    default = Path("runs/report.html")
+    sub.add_argument(
+        "--output", type=Path, default=default, metavar="FILE", help=f"Write the page to this file (default {default})."
+    )
+    sub = command("demo", "Train GRPO, DPH-F and DPH-JS from one policy on this machine, and compare them.")
+    default = Path("runs/demo")
+    sub.add_argument(
+        "--output",
+        type=Path,
+        default=default,
+        metavar="DIR",
+        help=f"Write all files to this directory (default {default}).",
+    )
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="Change settings of all three runs.")
     return top
+
+
+def _add_verify(sub: argparse.ArgumentParser) -> None:
+    sub.formatter_class, sub.epilog = argparse.RawDescriptionHelpFormatter, verifier_list()
+    answers = sub.add_mutually_exclusive_group()
+    all_rows = f"Verify all rows of --input with this verifier: {names()}."
+    each_row = "Without it, each row names its own, as in the trajectories.jsonl of a run."
+    answers.add_argument("--verifier", metavar="NAME", help=f"{all_rows} {each_row}")
+    answers.add_argument(
+        "--task", metavar="NAME", help="Verify right answers of this task; exit with status 1 if one is rejected."
+    )
+    sub.add_argument("--input", type=Path, metavar="FILE", help="Read these rows (see below).")
+    output = "Write rows with id, reward, status, reason and seconds. Optional without --verifier."
+    sub.add_argument("--output", type=Path, metavar="FILE", help=output)
+    sub.add_argument(
+        "--count",
+        type=int,
+        default=200,
+        metavar="N",
+        help="Number of the task's right answers to verify (default 200).",
+    )
+    sub.add_argument(
+        "--workers", type=int, metavar="N", help="Verify this many answers at a time (default: number of cores)."
+    )
+    sub.add_argument(
+        "--timeout-s", type=float, metavar="S", help="Time limit for one answer in seconds (default grader.timeout_s)."
+    )
+    sub.add_argument(
+        "--require", type=int, choices=range(4), help="Lowest allowed isolation level (default sandbox.require)."
+    )
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help=f"{OVERRIDES} Only with --task.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The demo: GRPO without a divergence, DPH-F and DPH-JS from one policy, then all of them under one measure."""
+"""`breadth demo`: train GRPO, DPH-F and DPH-JS from the same policy, then evaluate all policies in the same way."""
 
 import argparse
 import asyncio
@@ -22,9 +22,9 @@ from orchestrator.stored.presample import presample
 
 METHODS: dict[str, tuple[str, ...]] = {
     "grpo": (),
-    # The k1 form, -log u: it also pulls towards the correct reference answers where u is 1, and so raises Pass@1 more
-    # than the preset's k3 at this size.
-    "dph_f": ("objective.divergence.estimator=k1",),
+    # The estimator k1, -log u, also has a gradient towards correct reference answers where u = 1, which the preset's
+    # k3 does not have. At this model size k1 raises Pass@1 more.
+    "dph_f": ("objective.terms.divergence.estimator=k1",),
     "dph_js": (),
 }
 STEPS = 100
@@ -32,47 +32,47 @@ SETTINGS = (f"steps={STEPS}", "monitor.every=20", "checkpoint.every=0", "monitor
 
 
 async def demo(output: Path, overrides: Sequence[str], console: Console) -> None:
-    """Train, evaluate and report into `output`: a table on the console, results.json and report.html."""
+    """Train and evaluate; write results.json and report.html to the folder `output`, and print a table."""
     output = output.absolute()
     clear(output)
     rehearsal = output / "rehearsal.parquet"
     configs = {m: _config(m, output, rehearsal, overrides) for m in METHODS}
-    say = console.print
+    log = console.print
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
     with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
         task = bar.add_task("presample: reference answers for DPH")
         tally = await presample(
             configs["dph_f"], rehearsal, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    say(f"presample: {tally}", soft_wrap=True)
+    log(f"presample: {tally}", soft_wrap=True)
     policies = {"base": configs["grpo"].policy.path} | {
         method: str(output / method / "checkpoints" / f"step-{cfg.steps:06d}" / "policy")
         for method, cfg in configs.items()
     }
     for method, cfg in configs.items():
-        say(f"\n[bold]{method}[/bold]: {cfg.steps} steps")
-        await run_training(cfg, resume=False, say=say)
+        log(f"\n[bold]{method}[/bold]: {cfg.steps} steps")
+        await run_training(cfg, resume=False, log=log)
         if not Path(policies[method]).is_dir():
-            say(f"{method} was stopped before its last step: nothing is evaluated")
+            log(f"{method} stopped before its last step, so there is no evaluation")
             return
-    judge = configs["grpo"]
-    judge = replace(judge, evaluate=replace(judge.evaluate, output=str(output / "evaluation")))
-    measurements = await evaluate(judge, policies, say)
+    cfg = configs["grpo"]
+    cfg = replace(cfg, evaluate=replace(cfg.evaluate, output=str(output / "evaluation")))
+    measurements = await evaluate(cfg, policies, log)
     shutil.copy(output / "evaluation" / "results.json", output / "results.json")
-    page = write_report(
+    report = write_report(
         output / "report.html",
         runs={method: output / method for method in METHODS},
         measurements=measurements,
         base="base",
-        ks=judge.evaluate.ks,
+        ks=cfg.evaluate.ks,
         title="Breadth demo: Countdown on a CPU",
     )
-    console.print(results_table(summaries(measurements, judge.evaluate.ks)))
-    say(f"report  {page}\nresults {output / 'results.json'}", soft_wrap=True)
+    console.print(results_table(summaries(measurements, cfg.evaluate.ks)))
+    log(f"report  {report}\nresults {output / 'results.json'}", soft_wrap=True)
 
 
 def clear(output: Path) -> None:
-    """Remove what an earlier demo wrote into `output`, and nothing else."""
+    """Remove the files of an earlier demo from `output`, and no others."""
     for name in (*METHODS, "evaluation"):
         if (output / name).is_dir():
             shutil.rmtree(output / name)
@@ -95,5 +95,5 @@ def _config(method: str, output: Path, rehearsal: Path, overrides: Sequence[str]
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
-    """Run the demo with its table on standard output."""
+    """Run the demo and print its table to standard output."""
     asyncio.run(demo(options.output, options.overrides, Console()))

@@ -4,10 +4,12 @@ import re
 from dataclasses import fields
 from importlib.resources import files
 
+from configs.coefficient import CoefficientConfig
 from configs.config import Config
 from configs.load import load, presets
 from configs.objective import GatesConfig, MismatchConfig, ObjectiveConfig
-from configs.terms import CoefficientConfig, DivergenceConfig, TermWeightsConfig
+from configs.term_weights import TermWeightsConfig
+from configs.terms import TermConfig
 
 PAPER = re.compile(r"arXiv:(\d{4}\.\d{5})")
 HEADER = """# Every preset and its slots
@@ -72,8 +74,8 @@ def _gates(objective: ObjectiveConfig) -> str:
     return ", ".join(words)
 
 
-def _term(term: DivergenceConfig) -> str:
-    words = [term.name, f"to {term.anchor}", "stored answers" if term.rehearses else "own answers"]
+def _term(term: TermConfig) -> str:
+    words = [term.name, f"to {term.anchor}", f"on {term.route}"]
     words += [term.wiring, term.estimator, *(["normalised"] if term.normalised else [])]
     words += ["whole answers"] if term.level == "sequence" else []
     words += ["root"] if term.root else []
@@ -95,8 +97,8 @@ def _recap(objective: ObjectiveConfig) -> list[str]:
 def _coefficient(coefficient: CoefficientConfig) -> str:
     if coefficient.scheduled:
         return f"{coefficient.kind} {coefficient.value:g} to {coefficient.final:g}"
-    if coefficient.kind == "rest":
-        return f"1 less that of {coefficient.of}"
+    if coefficient.kind == "complement":
+        return f"1 minus that of {coefficient.of}"
     return f"{coefficient.value:g}" + ("" if coefficient.kind == "constant" else f", {coefficient.kind}")
 
 

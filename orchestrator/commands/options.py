@@ -1,4 +1,4 @@
-"""Shared by the commands: the settings of a command line, and plain lines on the console."""
+"""Functions that several commands use: load the settings of a command line, and print lines of plain text."""
 
 import argparse
 from collections.abc import Callable
@@ -16,6 +16,6 @@ def config(options: argparse.Namespace) -> Config:
     return absolute(load(options.overrides, options.config))
 
 
-def sayer(console: Console) -> Callable[[str], None]:
-    """Return a function that prints a line of text without markup or wrapping."""
+def line_printer(console: Console) -> Callable[[str], None]:
+    """Return a function that prints one line of text, without rich markup and without wrapping."""
     return lambda text: console.print(escape(text), soft_wrap=True)

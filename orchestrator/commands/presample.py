@@ -11,10 +11,10 @@ from orchestrator.stored.presample import presample
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
-    """Write `rehearsal.path`."""
+    """Presample into the parquet file `rehearsal.path`."""
     cfg = config(options)
     if not cfg.rehearsal.path:
-        raise ValueError("rehearsal.path: must name the parquet file to write, got ''")
+        raise ValueError("rehearsal.path: must be the path of the parquet file to write, got ''")
     with console.status("presample") as status:
         tally = asyncio.run(
             presample(cfg, Path(cfg.rehearsal.path), lambda done, total: status.update(f"{done}/{total} prompts"))

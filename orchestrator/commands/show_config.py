@@ -7,7 +7,6 @@ from rich.markup import escape
 
 from configs.config import Config
 from configs.load import presets, to_yaml
-from objectives.coefficient.controllers import term_metric
 from objectives.wording import (
     describe,
     describe_coefficient,
@@ -16,7 +15,7 @@ from objectives.wording import (
     describe_replay,
 )
 from orchestrator.commands.options import config
-from orchestrator.placement import bundles, needed_roles
+from orchestrator.placement import needed_roles, reservations
 
 
 def plan(cfg: Config) -> dict[str, str]:
@@ -25,7 +24,7 @@ def plan(cfg: Config) -> dict[str, str]:
     rehearsed = cfg.rehearsal.batch if cfg.objective.rehearses else 0
     replayed = cfg.replay.batch if cfg.objective.replays else 0
     longest = cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens
-    reserved = bundles(cfg, needed_roles(cfg)) if cfg.placement.kind == "ray" else []
+    reserved = reservations(cfg, needed_roles(cfg)) if cfg.placement.kind == "ray" else []
     lines = {
         "trajectories per step": f"{cfg.groups_per_step} prompts x {cfg.sampling.group_size} answers = "
         f"{explored} explored"
@@ -41,19 +40,19 @@ def plan(cfg: Config) -> dict[str, str]:
         "policy gradient": describe_policy_gradient(cfg.objective),
     }
     for name, term in cfg.objective.terms.items():
-        lines[term_metric("divergence", name)] = describe(term)
-        lines[term_metric("coefficient", name)] = describe_coefficient(term.coefficient, cfg.steps)
+        lines[f"term {name}"] = describe(term)
+        lines[f"coefficient of {name}"] = describe_coefficient(term.coefficient, cfg.steps)
     if cfg.objective.replays:
         lines["replay"] = describe_replay(cfg.objective)
     if not cfg.objective.terms:
-        lines["divergence"] = describe_no_terms(cfg.objective)
+        lines["terms"] = describe_no_terms(cfg.objective)
     graders = cfg.placement.graders
     lines["grading"] = (
         f"{graders} x {cfg.grader.workers} answers at a time, each within {cfg.grader.timeout_s:g} s; queries and "
         f"programs run at isolation level {cfg.sandbox.require} at least"
     )
-    for role in dict.fromkeys(bundle.role for bundle in reserved):
-        mine = [bundle for bundle in reserved if bundle.role == role]
+    for role in dict.fromkeys(reservation.role for reservation in reserved):
+        mine = [reservation for reservation in reserved if reservation.role == role]
         lines[f"placement: {role}"] = f"{len(mine)} x ({mine[0].cpus:g} CPU, {mine[0].gpus:g} GPU)"
     if reserved:
         lines["placement: in all"] = (

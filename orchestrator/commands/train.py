@@ -1,4 +1,4 @@
-"""`breadth train`: train a policy, or continue a run from its last whole checkpoint."""
+"""`breadth train`: train a policy, or continue a run from its last complete checkpoint."""
 
 import argparse
 import asyncio
@@ -7,13 +7,13 @@ from pathlib import Path
 from rich.console import Console
 
 from configs.load import load
-from orchestrator.commands.options import sayer
+from orchestrator.commands.options import line_printer
 from orchestrator.commands.paths import absolute
 from orchestrator.start import run_training
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
-    """Train with the settings of the command line; with `--resume`, those of the run's config.yaml under them."""
+    """Train with the settings of the command line. With `--resume` they change those of the run's config.yaml."""
     file = options.config
     if options.resume and file is None:
         first = absolute(load(options.overrides))
@@ -21,6 +21,6 @@ def run(options: argparse.Namespace, console: Console) -> None:
         if not Path(file).is_file():
             raise ValueError(f"name: must be an existing run to resume, got {str(Path(file).parent)!r}")
     cfg = absolute(load(options.overrides, file))
-    say = sayer(console)
-    say(f"run directory {Path(cfg.runs) / cfg.name}")
-    asyncio.run(run_training(cfg, resume=options.resume, say=say))
+    log = line_printer(console)
+    log(f"run directory {Path(cfg.runs) / cfg.name}")
+    asyncio.run(run_training(cfg, resume=options.resume, log=log))

@@ -1,14 +1,16 @@
-"""`breadth verify`: grades a file of answers, or holds a task's own right answers against its verifier.
+"""`breadth verify`: grade a file of answers, judge the answers of a run again, or test a task's verifier.
 
 Loads neither torch nor Ray.
 """
 
 import argparse
 import asyncio
+import contextlib
 import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -19,7 +21,7 @@ from rich.table import Table
 from configs.config import Config
 from configs.load import load
 from orchestrator.commands.paths import absolute
-from orchestrator.commands.verify_file import grade_file
+from orchestrator.commands.verify_file import Row, grade_rows, named_verifiers, output_row, whole_file
 from rewards.judge import Judge
 from rewards.registry import check
 from rewards.verdict import STATUSES, Verdict
@@ -27,23 +29,57 @@ from tasks.registry import build
 from trajectories.trajectory import Prompt
 
 SHOWN = 20
-"""Right answers of a task judged not to be, that are listed."""
+"""Lines printed at most: of right answers that are not judged correct, and of rows whose verdict differs."""
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """The command. Returns the exit status: 1 if the grader is broken, or a task's own right answer is judged wrong."""
+    """Run the command and return its exit status.
+
+    1: the grader is broken, or a task's own right answer is not judged correct. Else 0, also if verdicts differ from
+    the recorded ones.
+    """
     cfg = absolute(load([*([f"task.name={options.task}"] if options.task else []), *options.overrides]))
     try:
-        return asyncio.run((_task if options.task else _file)(options, cfg, console))
-    except RuntimeError as error:  # what the judge says of itself
+        return asyncio.run((_judge_task if options.task else _judge_file)(options, cfg, console))
+    except RuntimeError as error:  # A canary got a wrong verdict.
         console.print(f"[red]breadth:[/red] {escape(str(error))}", soft_wrap=True)
         return 1
 
 
-async def _file(options: argparse.Namespace, cfg: Config, console: Console) -> int:
+@dataclass
+class Tally:
+    """Counts over the graded rows."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    recorded: int = 0
+    """Rows with a recorded verdict."""
+    changed: int = 0
+    """Rows whose verdict differs from the recorded one."""
+    lines: list[str] = field(default_factory=list)
+    """Descriptions of the first SHOWN of them."""
+
+    def add(self, row: Row, verdict: Verdict) -> None:
+        """Count one row."""
+        self.statuses[verdict.status] += 1
+        if row.recorded is None:
+            return
+        self.recorded += 1
+        if row.recorded.differs(verdict):
+            self.changed += 1
+            if self.changed <= SHOWN:
+                old, new = row.recorded, verdict
+                change = f"{old.status} {old.reward} -> {new.status} {new.reward}"
+                self.lines.append(f"line {row.number}, {row.id!r}: {change} ({verdict.reason})")
+
+
+async def _judge_file(options: argparse.Namespace, cfg: Config, console: Console) -> int:
     source, target = _files(options)
-    check(options.verifier, "--verifier")
-    tally: Counter[str] = Counter()
+    if options.verifier is None:
+        verifiers = named_verifiers(source)
+    else:
+        check(options.verifier, "--verifier")
+        verifiers = [options.verifier]
+    tally = Tally()
     started = time.monotonic()
     columns = (
         TextColumn("{task.fields[rows]:,} rows"),
@@ -54,44 +90,51 @@ async def _file(options: argparse.Namespace, cfg: Config, console: Console) -> i
     )
 
     async def work(judge: Judge) -> None:
-        with Progress(*columns, console=console, expand=True) as progress:
+        with Progress(*columns, console=console, expand=True) as progress, whole_file(target) as output:
             bar = progress.add_task("verify", total=source.stat().st_size, rows=0)
+            async with contextlib.aclosing(grade_rows(judge, source, options.verifier)) as graded:
+                async for row, verdict in graded:
+                    if output is not None:
+                        output.write(output_row(row, verdict))
+                    tally.add(row, verdict)
+                    progress.update(bar, advance=row.size, rows=tally.statuses.total())
+            progress.update(bar, completed=source.stat().st_size)  # Blank lines are not rows.
 
-            def done(status: str, size: int) -> None:
-                tally[status] += 1
-                progress.update(bar, advance=size, rows=tally.total())
-
-            await grade_file(judge, options.verifier, source, target, done)
-            progress.update(bar, completed=source.stat().st_size)  # blank lines are no rows
-
-    await _with_judge(options, cfg, [options.verifier], work)
-    console.print(_summary(tally, time.monotonic() - started))
-    console.print(f"wrote {escape(str(target))}", soft_wrap=True)
+    await _with_judge(options, cfg, verifiers, work)
+    console.print(_summary(tally.statuses, time.monotonic() - started))
+    if tally.recorded:
+        console.print(f"{tally.changed:,} of {tally.recorded:,} rows get another verdict than the recorded one")
+        for line in tally.lines:
+            console.print(escape(line), soft_wrap=True)
+    if target is not None:
+        console.print(f"wrote {escape(str(target))}", soft_wrap=True)
     return 0
 
 
-def _files(options: argparse.Namespace) -> tuple[Path, Path]:
-    for name in ("input", "output"):
-        if getattr(options, name) is None:
-            raise ValueError(f"--{name}: must name a jsonl file, got nothing")
+def _files(options: argparse.Namespace) -> tuple[Path, Path | None]:
+    """Return the input and the output file. Raises ValueError if an option is missing or cannot be used."""
+    if options.input is None:
+        raise ValueError("--input: must name a jsonl file, got nothing")
+    if options.output is None and options.verifier is not None:
+        raise ValueError("--output: must name a jsonl file, got nothing")
     source, target = options.input, options.output
     if not source.is_file():
         raise ValueError(f"--input: must be an existing file, got {str(source)!r}")
-    if target.is_dir() or not target.absolute().parent.is_dir():
+    if target is not None and (target.is_dir() or not target.absolute().parent.is_dir()):
         raise ValueError(f"--output: must be a file in an existing directory, got {str(target)!r}")
     if options.overrides:
-        raise ValueError(f"override: must stand with --task, got {options.overrides[0]!r}")
+        raise ValueError(f"override: must be used with --task, got {options.overrides[0]!r}")
     return source, target
 
 
-async def _task(options: argparse.Namespace, cfg: Config, console: Console) -> int:
+async def _judge_task(options: argparse.Namespace, cfg: Config, console: Console) -> int:
     if options.count < 1:
         raise ValueError(f"--count: must be positive, got {options.count}")
     source = build(cfg.task, cfg.seed)
     pairs: dict[str, tuple[Prompt, str]] = {}
     for position in range(options.count):
         prompt, answer = source.demonstration(position)
-        pairs.setdefault(prompt.id, (prompt, answer))  # a finite dataset comes round again
+        pairs.setdefault(prompt.id, (prompt, answer))  # A finite dataset repeats its prompts.
     verdicts: list[Verdict] = []
 
     async def work(judge: Judge) -> None:
@@ -102,23 +145,26 @@ async def _task(options: argparse.Namespace, cfg: Config, console: Console) -> i
     for name in verifiers:
         check(name)
     await _with_judge(options, cfg, verifiers, work)
-    found = [
+    refused = [
         (prompt, answer, verdict)
         for (prompt, answer), verdict in zip(pairs.values(), verdicts, strict=True)
         if verdict.status != "correct"
     ]
-    for prompt, answer, verdict in found[:SHOWN]:
+    for prompt, answer, verdict in refused[:SHOWN]:
         line = f"{prompt.id}: {verdict.status} ({verdict.reason}), answer {answer[:200]!r}"
         console.print(escape(line), soft_wrap=True)
-    right = len(verdicts) - len(found)
+    right = len(verdicts) - len(refused)
     console.print(f"{right} of {len(verdicts)} right answers of {options.task} are judged correct", soft_wrap=True)
-    return 1 if found else 0
+    return 1 if refused else 0
 
 
 async def _with_judge(
     options: argparse.Namespace, cfg: Config, verifiers: list[str], work: Callable[[Judge], Awaitable[None]]
 ) -> None:
-    """Have a proven judge do the work, and end it whatever happens. Raises ValueError on bad options."""
+    """Judge the canaries of the verifiers, run `work`, and close the judge in any case.
+
+    Raises ValueError on bad options.
+    """
     workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
     timeout_s = cfg.grader.timeout_s if options.timeout_s is None else options.timeout_s
     require = cfg.sandbox.require if options.require is None else options.require
@@ -134,13 +180,13 @@ async def _with_judge(
         await judge.close()
 
 
-def _summary(tally: Counter[str], seconds: float) -> Table:
+def _summary(statuses: Counter[str], seconds: float) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left")
     table.add_column("status")
     table.add_column("rows", justify="right")
-    table.add_column("share", justify="right")
-    total = tally.total()
-    for status in (status for status in STATUSES if tally[status]):
-        table.add_row(status, f"{tally[status]:,}", f"{tally[status] / total:.1%}")
+    table.add_column("fraction", justify="right")
+    total = statuses.total()
+    for status in (status for status in STATUSES if statuses[status]):
+        table.add_row(status, f"{statuses[status]:,}", f"{statuses[status] / total:.1%}")
     table.add_row("all", f"{total:,}", f"{total / max(seconds, 1e-9):,.0f}/s")
     return table

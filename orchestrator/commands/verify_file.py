@@ -1,86 +1,105 @@
-"""A file of answers graded row by row: verdicts in the order of the rows, one for each, whatever it holds."""
+"""Grade the rows of a jsonl file: read them, judge their answers, and convert the verdicts to output rows.
+
+Two kinds of rows are read. A plain row has the fields `id`, `answer` and those that its verifier needs. A recorded row,
+as in a run's trajectories.jsonl, has `verifier`, `problem`, `answer` and the verdict of the run.
+"""
 
 import asyncio
+import contextlib
 import json
 import math
-import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from rewards.judge import Judge
-from rewards.verdict import Verdict, grader_error
+from rewards.registry import JSON_TYPES, VERIFIERS, Field, check, names
+from rewards.verdict import STATUSES, Verdict, grader_error
+from trajectories.atomic_write import replace_file
 
 LINE_LIMIT = 48 * 2**20
 """Bytes of one row."""
 ROWS_AHEAD = 1_024
 BYTES_AHEAD = 128 * 2**20
-"""Rows read and not yet written; a row above the bytes goes alone."""
-FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
-    "math": {"gold": (str, int, float)},
-    "sql": {"schema_sql": (str,), "gold_sql": (str,)},
-    "code": {"kind": (str,), "tests": (str, list)},
-}
-"""What a row of each verifier of ours must hold besides id and answer; of another verifier, nothing."""
-NAMES = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object", bool: "a truth value"}
+"""Limits on the rows in memory: read, and their verdict not yet returned. One row may exceed the bytes."""
+RowId = str | int | float | None
+ID, ANSWER, PROBLEM = (
+    Field(name="id", types=(str, int, float)),
+    Field(name="answer", types=(str,)),
+    Field(name="problem", types=(dict,)),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """The verdict of a run on a row's answer."""
+
+    reward: float | None
+    status: str
+
+    def differs(self, verdict: Verdict) -> bool:
+        """Return whether status or reward differ from the verdict's. The wording of the reason does not count."""
+        return (self.status, self.reward) != (verdict.status, verdict.reward)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line that is not blank."""
+    """One line of the file that is not blank."""
 
     number: int
-    """Of the line, from 1."""
+    """Line number, from 1."""
     size: int
     """Bytes."""
-    id: str | int | float | None = None
+    id: RowId = None
+    verifier: str = ""
+    """Empty: the row names none."""
     problem: dict[str, Any] | None = None
     """None: the row cannot be graded."""
     answer: str = ""
     refusal: str = ""
+    """Why the row cannot be graded."""
+    recorded: Recorded | None = None
+    """None for a plain row."""
 
 
-async def grade_file(judge: Judge, verifier: str, source: Path, target: Path, done: Callable[[str, int], None]) -> None:
-    """Grade the rows of `source` into `target`, which appears when whole; `done(status, bytes)` after each row."""
-    aside = target.with_name(target.name + ".aside")
+async def grade_rows(judge: Judge, source: Path, verifier: str | None) -> AsyncGenerator[tuple[Row, Verdict], None]:
+    """Grade the rows of `source` and yield each with its verdict, in the order of the file.
+
+    Args:
+        judge: the judge of all rows.
+        source: the jsonl file.
+        verifier: the verifier of all rows; None: each row names its own.
+    """
     waiting: deque[tuple[Row, asyncio.Task[Verdict]]] = deque()
+    bytes_waiting = 0
     try:
-        with source.open("rb") as rows, aside.open("wb") as output:
-
-            async def write_first() -> int:
-                row, judging = waiting.popleft()
-                verdict = await judging
-                output.write(_record(row, verdict))
-                done(verdict.status, row.size)
-                return row.size
-
-            ahead = 0
-            for row in read_rows(rows, verifier):
-                while waiting and (len(waiting) >= ROWS_AHEAD or ahead + row.size > BYTES_AHEAD):
-                    ahead -= await write_first()
-                waiting.append((row, asyncio.create_task(_judged(judge, verifier, row))))
-                ahead += row.size
+        with source.open("rb") as file:
+            for row in read_rows(file, verifier):
+                while waiting and (len(waiting) >= ROWS_AHEAD or bytes_waiting + row.size > BYTES_AHEAD):
+                    first, judging = waiting.popleft()
+                    bytes_waiting -= first.size
+                    yield first, await judging
+                waiting.append((row, asyncio.create_task(_judge(judge, row))))
+                bytes_waiting += row.size
             while waiting:
-                await write_first()
-            output.flush()
-            os.fsync(output.fileno())
-        aside.replace(target)
+                first, judging = waiting.popleft()
+                yield first, await judging
     finally:
         for _, judging in waiting:
             judging.cancel()
         await asyncio.gather(*(judging for _, judging in waiting), return_exceptions=True)
-        aside.unlink(missing_ok=True)
 
 
-async def _judged(judge: Judge, verifier: str, row: Row) -> Verdict:
+async def _judge(judge: Judge, row: Row) -> Verdict:
     if row.problem is None:
         return grader_error(row.refusal)
-    return await judge.judge(verifier, row.problem, row.answer)
+    return await judge.judge(row.verifier, row.problem, row.answer)
 
 
-def _record(row: Row, verdict: Verdict) -> bytes:
+def output_row(row: Row, verdict: Verdict) -> bytes:
+    """Return one line of the output file. For a recorded row it also has the run's verdict, and whether it changed."""
     where = f"line {row.number}: " if verdict.status == "grader_error" else ""
     record = {
         "id": row.id,
@@ -89,11 +108,45 @@ def _record(row: Row, verdict: Verdict) -> bytes:
         "reason": where + verdict.reason,
         "seconds": round(verdict.seconds, 6),
     }
+    if row.recorded is not None:
+        record |= {
+            "recorded_reward": row.recorded.reward,
+            "recorded_status": row.recorded.status,
+            "changed": row.recorded.differs(verdict),
+        }
     return json.dumps(record, allow_nan=False).encode() + b"\n"
 
 
-def read_rows(file: IO[bytes], verifier: str) -> Iterator[Row]:
-    """The rows of a jsonl file; never more of it in memory than one line within its limit."""
+@contextlib.contextmanager
+def whole_file(target: Path | None) -> Iterator[IO[bytes] | None]:
+    """Open `target` for writing. It appears, or replaces the old file, only if the block ends without an exception.
+
+    Without a target, nothing is opened.
+    """
+    if target is None:
+        yield None
+        return
+    with replace_file(target) as file:
+        yield file
+
+
+def named_verifiers(source: Path) -> list[str]:
+    """Return the verifiers that the rows of a file name. A line that is not an object is skipped: it cannot be graded.
+
+    Raises:
+        ValueError: a row names no verifier, or one that does not exist.
+    """
+    found: set[str] = set()
+    with source.open("rb") as file:
+        for row in read_rows(file, None):
+            if row.verifier and row.verifier not in found:
+                check(row.verifier, f"--input: line {row.number}: field 'verifier'")
+                found.add(row.verifier)
+    return sorted(found)
+
+
+def read_rows(file: IO[bytes], verifier: str | None) -> Iterator[Row]:
+    """Yield the rows of a jsonl file. At most LINE_LIMIT bytes of a line are in memory. Raises as `parse` does."""
     number = 0
     while line := file.readline(LINE_LIMIT):
         number += 1
@@ -108,32 +161,90 @@ def read_rows(file: IO[bytes], verifier: str) -> Iterator[Row]:
             yield parse(line, number, verifier)
 
 
-def parse(line: bytes, number: int, verifier: str) -> Row:
-    """The row of a line; one that cannot be graded says why."""
+def parse(line: bytes, number: int, verifier: str | None) -> Row:
+    """Return the row of a line. A row that cannot be graded has the reason as its refusal.
+
+    Args:
+        line: JSON text.
+        number: line number, from 1.
+        verifier: the verifier of all rows; None: the row must name its own.
+
+    Raises:
+        ValueError: `verifier` is None and the row has no string as its field `verifier`.
+    """
     try:
         value = json.loads(line.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         return Row(number=number, size=len(line), refusal=f"is not JSON ({error})")
     if not isinstance(value, dict):
-        return Row(number=number, size=len(line), refusal=f"must be an object with fields, got {_kind(value)}")
-    name = value.get("id")
-    named = _is_id(name)
-    fields = {"id": (str, int, float), **FIELDS.get(verifier, {}), "answer": (str,)}
-    refusal = "" if named or "id" not in value else "field 'id' must be a string or a number"
-    for field, kinds in fields.items():
-        if field not in value:
-            refusal = refusal or f"has no field {field!r}"
-        elif isinstance(value[field], bool) or not isinstance(value[field], kinds):
-            wanted = " or ".join(dict.fromkeys(NAMES[kind] for kind in kinds))
-            refusal = refusal or f"field {field!r} must be {wanted}, got {_kind(value[field])}"
-    row_id = name if named else None
+        return Row(number=number, size=len(line), refusal=f"must be an object with fields, got {_type_name(value)}")
+    # The logbook writes null for a problem that is not JSON. Any other type is a plain row's own field.
+    is_recorded = "verifier" in value and isinstance(value.get("problem", ""), dict | None)
+    if verifier is None:
+        verifier = _row_verifier(value, number)
+        value = value if is_recorded else {name: field for name, field in value.items() if name != "verifier"}
+    if is_recorded:
+        return _recorded_row(value, number, len(line), verifier)
+    return _plain_row(value, number, len(line), verifier)
+
+
+def _row_verifier(value: dict[str, Any], number: int) -> str:
+    name = value.get("verifier")
+    if isinstance(name, str) and name:
+        return name
+    got = f"{name!r:.100}" if "verifier" in value else f"a row with the fields {', '.join(value)!r:.200}"
+    raise ValueError(
+        f"--input: line {number}: field 'verifier': must be one of {names()}, or --verifier must name the verifier of "
+        f"all rows, got {got}"
+    )
+
+
+def _plain_row(value: dict[str, Any], number: int, size: int, verifier: str) -> Row:
+    row_id = value.get("id")
+    id_allowed = _is_id(row_id)
+    refusal = "" if id_allowed or "id" not in value else "field 'id' must be a string or a number"
+    known = VERIFIERS[verifier].fields if verifier in VERIFIERS else ()
+    refusal = refusal or _first_fault(value, (ID, *known, ANSWER))
     if refusal:
-        return Row(number=number, size=len(line), id=row_id, refusal=refusal)
-    answer = value.pop("answer")
-    del value["id"]
-    if verifier == "math":
-        value = {"answer": value["gold"]}
-    return Row(number=number, size=len(line), id=row_id, problem=value, answer=answer)
+        return Row(number=number, size=size, id=row_id if id_allowed else None, verifier=verifier, refusal=refusal)
+    keys = {field.name: field.key or field.name for field in known}
+    problem = {keys.get(name, name): field for name, field in value.items() if name not in ("id", "answer")}
+    return Row(number=number, size=size, id=row_id, verifier=verifier, problem=problem, answer=value["answer"])
+
+
+def _recorded_row(value: dict[str, Any], number: int, size: int, verifier: str) -> Row:
+    row_id = value.get("id")
+    if "id" not in value and "prompt_id" in value:
+        row_id = f"{value['prompt_id']}#{value.get('sample_index')}"
+    refusal = _first_fault(value, (PROBLEM, ANSWER))
+    return Row(
+        number=number,
+        size=size,
+        id=row_id if _is_id(row_id) else None,
+        verifier=verifier,
+        problem=None if refusal else value["problem"],
+        answer="" if refusal else value["answer"],
+        refusal=refusal,
+        recorded=_recorded_verdict(value),
+    )
+
+
+def _recorded_verdict(value: dict[str, Any]) -> Recorded | None:
+    reward, status = value.get("reward"), value.get("status")
+    if status not in STATUSES or not isinstance(reward, int | float | None):
+        return None
+    return Recorded(reward=reward, status=status)
+
+
+def _first_fault(value: dict[str, Any], fields: tuple[Field, ...]) -> str:
+    """Return what is wrong with the first field that is missing or has another type; empty if there is none."""
+    for field in fields:
+        if field.name not in value:
+            return f"has no field {field.name!r}"
+        found = value[field.name]
+        if isinstance(found, bool) or not isinstance(found, field.types):
+            return f"field {field.name!r} must be {field.allowed}, got {_type_name(found)}"
+    return ""
 
 
 def _is_id(value: Any) -> bool:
@@ -141,9 +252,9 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool) and finite
 
 
-def _kind(value: Any) -> str:
-    return "null" if value is None else NAMES[type(value)]
+def _type_name(value: Any) -> str:
+    return "null" if value is None else JSON_TYPES[type(value)]
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,7 +1,7 @@
-"""Warm start: a small policy made by supervised training on a task's own solutions, through the same learner.
+"""`breadth warm-start`: train a small policy from scratch on a task's own solutions, with the learner of a run.
 
-The task's own solutions are stored answers of a reference that gives them probability 1, so the objective is a
-divergence on rehearsed answers alone; the forward KL to them is cross entropy.
+The solutions are rehearsed answers of a reference that gives them probability 1. The objective is a divergence on
+rehearsed answers alone; the forward KL to this reference is the cross entropy.
 """
 
 import argparse
@@ -20,9 +20,10 @@ from actors.learning.learner import FsdpLearner
 from actors.learning.policy import load_model, load_tokenizer
 from actors.learning.rank_parts import plan_updates
 from configs.checks import require
+from configs.coefficient import CoefficientConfig
 from configs.config import Config
 from configs.objective import ObjectiveConfig
-from configs.terms import CoefficientConfig, DivergenceConfig
+from configs.terms import TermConfig
 from configs.warm_start import WarmStartConfig
 from objectives.diagnostics import means
 from orchestrator.commands.options import config
@@ -34,22 +35,26 @@ from trajectories.trajectory import Trajectory
 
 
 def supervised_objective(cfg: WarmStartConfig) -> ObjectiveConfig:
-    """The divergence of the policy to the data, in nats per answer token."""
-    term = DivergenceConfig(
+    """Return the objective: the divergence of the policy to the data, in nats per answer token."""
+    term = TermConfig(
         name=cfg.divergence,
         alpha=cfg.alpha,
-        samples="rehearsal",
+        route="rehearse",
         estimator="supervised",
         coefficient=CoefficientConfig(value=1.0),
     )
-    return ObjectiveConfig(divergence=term, reduction="token_mean")
+    return ObjectiveConfig(terms={"divergence": term}, reduction="token_mean")
 
 
 def warm_start(cfg: Config, output: Path, progress: Callable[[int, float], None]) -> None:
-    """Make a policy from nothing and write it to `output` in bfloat16, tokenizer included.
+    """Train a new policy and write it to `output` in bfloat16, with its tokenizer.
 
-    `progress(step, loss)`, loss the divergence in nats per answer token. Raises ValueError when the task has no
-    demonstrations, or `output` holds anything but a policy, which it would replace.
+    Args:
+        output: a new or empty directory, or a policy's, which is replaced.
+        progress: called as progress(step, loss) after each step; loss is the divergence in nats per answer token.
+
+    Raises:
+        ValueError: the task has no solutions, or `output` holds other files than a policy.
     """
     replaceable = not output.exists() or (output.is_dir() and (not any(output.iterdir()) or _is_policy(output)))
     require(replaceable, "warm_start.output", "must be new, empty, or a policy to replace", str(output))
@@ -68,8 +73,8 @@ def warm_start(cfg: Config, output: Path, progress: Callable[[int, float], None]
         learner.join()
         tokenizer = load_tokenizer(str(start))
         for step in range(cfg.warm_start.steps):
-            places = range(step * cfg.warm_start.batch, (step + 1) * cfg.warm_start.batch)
-            demonstrations = [source.demonstration(place) for place in places]
+            positions = range(step * cfg.warm_start.batch, (step + 1) * cfg.warm_start.batch)
+            demonstrations = [source.demonstration(position) for position in positions]
             rows = [
                 _demonstration(
                     tokenizer(prompt.text)["input_ids"], tokenizer(answer)["input_ids"], tokenizer.eos_token_id
@@ -77,7 +82,7 @@ def warm_start(cfg: Config, output: Path, progress: Callable[[int, float], None]
                 for prompt, answer in demonstrations
             ]
             [updates] = plan_updates(pack([], rows), cfg.learner, 1)
-            progress(step + 1, means(learner.update(updates, {"divergence": 1.0}))["divergence"])
+            progress(step + 1, means(learner.update(updates, {"divergence": 1.0}))["terms/divergence/value"])
         learner.save_policy(str(Path(scratch) / "trained"))
         model = load_model(str(Path(scratch) / "trained"))
         if output.exists():
@@ -91,7 +96,7 @@ def _is_policy(folder: Path) -> bool:
 
 
 def make_policy(folder: Path, config: WarmStartConfig, seed: int, max_length: int) -> None:
-    """A random Qwen2 policy over bytes."""
+    """Write a randomly initialised Qwen2 policy over bytes, with its tokenizer, to `folder`."""
     shape = Qwen2Config(
         vocab_size=VOCABULARY_SIZE,
         hidden_size=config.hidden_size,
@@ -117,10 +122,10 @@ def _demonstration(prompt: list[int], answer: list[int], end: int) -> Trajectory
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
-    """Write the policy that `warm_start.output` names."""
+    """Train a policy and write it to `warm_start.output`."""
     cfg = config(options)
     if not cfg.warm_start.output:
-        raise ValueError("warm_start.output: must name the directory to write, got ''")
+        raise ValueError("warm_start.output: must be the path of the directory to write, got ''")
     with console.status("warm start") as status:
         warm_start(
             cfg,

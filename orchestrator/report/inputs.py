@@ -1,4 +1,4 @@
-"""What the report and the result table are made from, read back from disk."""
+"""Read runs and evaluations from disk for the report, and format the result table."""
 
 import json
 import math
@@ -12,8 +12,8 @@ from orchestrator.watch.passk import Interval, Measurement
 ROWS_AFTER_PASS = ("maj@n", "retention", "expansion", "distinct_correct")
 
 
-def runs_in(folders: Sequence[Path]) -> dict[str, Path]:
-    """Name -> run directory. Raises ValueError on a folder without metrics.jsonl or two of one name."""
+def named_runs(folders: Sequence[Path]) -> dict[str, Path]:
+    """Return run directories by name. Raises ValueError if one has no metrics.jsonl, or if two have the same name."""
     for folder in folders:
         if not (folder / "metrics.jsonl").is_file():
             raise ValueError(f"RUN: must be a run directory with a metrics.jsonl, got {str(folder)!r}")
@@ -24,7 +24,14 @@ def runs_in(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def read_evaluation(folder: Path) -> tuple[dict[str, Measurement], str, list[int]]:
-    """The measurements of an evaluation in its order, the base's name (the first), and the ks it reported."""
+    """Read the output directory of `breadth evaluate`.
+
+    Returns:
+        The measurements by name, in their order; the name of the base, which is the first; and every k of Pass@k.
+
+    Raises:
+        ValueError: the directory has no results.json.
+    """
     results = folder / "results.json"
     if not results.is_file():
         raise ValueError(f"--evaluation: must be an output directory of `breadth evaluate`, got {str(folder)!r}")
@@ -38,7 +45,7 @@ def read_evaluation(folder: Path) -> tuple[dict[str, Measurement], str, list[int
 
 
 def results_table(summaries: Mapping[str, Mapping[str, Interval]]) -> Table:
-    """One row per value, one column per policy, with 95 % intervals; what no policy has is left out."""
+    """Return a table with one row per value and one column per policy. Values that no policy has are left out."""
     first = next(iter(summaries.values()))
     rows = [name for name in first if name.startswith("pass@")]
     rows += [name for name in ROWS_AFTER_PASS if name in first]

@@ -1,4 +1,4 @@
-"""The HTML of a report. Every text from a policy, a dataset or a file passes `text` on its way in; no links."""
+"""Build the HTML of a report. It has no links or scripts, and every text from outside is escaped by `escaped`."""
 
 import base64
 import html
@@ -9,23 +9,23 @@ from pathlib import Path
 from orchestrator.watch.passk import Interval, PromptResult
 
 PROBLEMS_SHOWN = 15
-"""Lost, and gained, problems of a run that are listed."""
+"""Limit on the lost, and on the gained, problems listed per run."""
 ANSWER_SHOWN = 400
-"""Characters of an answer or a prompt on the page."""
+"""Limit on the characters shown of an answer or a prompt."""
 
 PASS_AGAINST_K = (
-    "Chance that at least one of k answers is correct, averaged over held-out problems, with 95 % bootstrap intervals "
-    "over problems. A policy that got sharper without losing breadth lies above the base at every k; curves that cross "
-    "mean that Pass@1 was bought with problems the base could solve. Curves are moved a little sideways so that their "
-    "intervals do not hide each other."
+    "Probability that at least one of k answers is correct, mean over held-out problems, with 95 % bootstrap intervals "
+    "over problems. If a run became better without losing solutions, its curve is above the base at every k. If its "
+    "curve crosses the base, it gained Pass@1 and lost problems that the base can solve. Curves are shifted slightly "
+    "sideways so that their intervals do not overlap."
 )
 PASS_OVER_STEPS = (
-    "The breadth monitor during training, with 95 % bootstrap intervals over problems. The dashed line is the base as "
-    "evaluated."
+    "Pass@k of the held-out problems during training, with 95 % bootstrap intervals over problems. The dashed line is "
+    "the evaluation of the base."
 )
 TRAINING = (
-    "Thin: every step, bold: running mean. Entropy that falls towards 0 and KL that keeps growing announce a loss of "
-    "breadth."
+    "Thin lines: every step. Thick lines: running mean. An entropy that falls towards 0 and a KL that keeps growing "
+    "are early signs of lost solutions."
 )
 
 STYLE = """
@@ -52,44 +52,45 @@ pre { background: var(--tint); padding: .8rem 1rem; overflow-x: auto; }
 """
 
 
-def text(value: str) -> str:
-    """`value` as harmless HTML text: markup escaped, unprintable characters (bidirectional marks too) made visible."""
+def escaped(value: str) -> str:
+    """Return `value` as HTML text: escape markup, and replace unprintable characters, such as bidirectional marks."""
     return html.escape("".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in value))
 
 
 def page(title: str, notes: Sequence[str], sections: Sequence[str]) -> str:
-    """The whole file. Its policy forbids scripts and anything from outside, whatever slipped into the text."""
-    warnings = "".join(f'<p class="note">{text(note)}</p>\n' for note in notes)
+    """Return the HTML file. Its Content-Security-Policy forbids scripts and external resources."""
+    warnings = "".join(f'<p class="note">{escaped(note)}</p>\n' for note in notes)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{text(title)}</title>\n<style>{STYLE}</style></head>\n<body>\n<h1>{text(title)}</h1>\n"
+        f"<title>{escaped(title)}</title>\n<style>{STYLE}</style></head>\n<body>\n<h1>{escaped(title)}</h1>\n"
         f"{warnings}{''.join(sections)}</body></html>\n"
     )
 
 
 def results(summaries: Mapping[str, Mapping[str, Interval]], base: str, answers: Mapping[str, int]) -> str:
-    """The table of all evaluations; the best run of each share is underlined."""
+    """Return the table of all evaluations. The best run of each column is underlined."""
     if not summaries:
         return ""
     columns = list(dict.fromkeys(key for values in summaries.values() for key in values))
     order = sorted(summaries, key=lambda name: name != base)
-    head = "".join(f"<th>{text(LABELS.get(key, key.capitalize()))}</th>" for key in columns)
+    header = "".join(f"<th>{escaped(LABELS.get(key, key.capitalize()))}</th>" for key in columns)
     best = {key: _best(summaries, base, key) for key in columns}
     rows = []
     for name in order:
         cells = "".join(_cell(summaries[name].get(key), None if name == base else best[key]) for key in columns)
-        rows.append(f"<tr><td><b>{text(name)}</b><small>{answers[name]} answers</small></td>{cells}</tr>\n")
+        rows.append(f"<tr><td><b>{escaped(name)}</b><small>{answers[name]} answers</small></td>{cells}</tr>\n")
     return (
         "<h2>Results</h2>\n"
-        f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead>\n'
+        f'<div class="scroll"><table><thead><tr><th></th>{header}</tr></thead>\n'
         f"<tbody>{''.join(rows)}</tbody></table></div>\n"
-        '<p class="soft">Below each value its 95 % interval (bootstrap over problems); underlined: the best run. '
-        f"Retention: share of the problems {text(base)} solved at least once that are still solved at least once. "
-        f"Expansion: share of the problems {text(base)} never solved that are solved now. Both grow with the number of "
-        "answers, so compare only equal numbers. Entropy in nats per token, KL in nats per answer.</p>\n"
+        '<p class="soft">Below each value: its 95 % bootstrap interval over problems. Underlined: the best run. '
+        f"Retention: of the problems that {escaped(base)} solved at least once, the fraction still solved at least "
+        f"once. Expansion: of the problems that {escaped(base)} did not solve, the fraction solved at least once now. "
+        "Both grow with the number of answers, so compare only equal numbers. Entropy: nats per token. KL: nats per "
+        "answer.</p>\n"
     )
 
 
@@ -104,10 +105,10 @@ LABELS = {
 
 
 def _best(summaries: Mapping[str, Mapping[str, Interval]], base: str, key: str) -> float | None:
-    """The highest `key` among the runs, where higher is better; None where that is not so or there is one run only."""
+    """Return the highest `key` of the runs. None if there is only one run, or if a higher `key` is not better."""
     values = [v[key].value for name, v in summaries.items() if name != base and key in v and v[key].prompts]
-    judged = key.startswith("pass@") or key in ("maj@n", "retention", "expansion", "distinct_correct")
-    return max(values) if judged and len(values) > 1 else None
+    higher_is_better = key.startswith("pass@") or key in ("maj@n", "retention", "expansion", "distinct_correct")
+    return max(values) if higher_is_better and len(values) > 1 else None
 
 
 def _cell(interval: Interval | None, best: float | None) -> str:
@@ -120,39 +121,40 @@ def _cell(interval: Interval | None, best: float | None) -> str:
     )
 
 
-def picture(heading: str, path: Path | None, caption: str) -> str:
+def figure(heading: str, path: Path | None, caption: str) -> str:
+    """Return a section with the PNG file `path` embedded; a note instead if it is None."""
     if path is None:
-        return f'<h2>{text(heading)}</h2>\n<p class="note">Nothing was recorded that this picture could show.</p>\n'
+        return f'<h2>{escaped(heading)}</h2>\n<p class="note">No data was recorded for this figure.</p>\n'
     data = base64.b64encode(path.read_bytes()).decode()
     return (
-        f'<h2>{text(heading)}</h2>\n<figure><img alt="{text(heading)}" src="data:image/png;base64,{data}">\n'
-        f"<figcaption>{text(caption)}</figcaption></figure>\n"
+        f'<h2>{escaped(heading)}</h2>\n<figure><img alt="{escaped(heading)}" src="data:image/png;base64,{data}">\n'
+        f"<figcaption>{escaped(caption)}</figcaption></figure>\n"
     )
 
 
-def changes(
+def lost_and_gained_problems(
     name: str,
     lost: Sequence[tuple[PromptResult, PromptResult]],
     gained: Sequence[tuple[PromptResult, PromptResult]],
 ) -> str:
-    """Problems that only the base, and that only run `name` solved, each with a few answers of both."""
+    """Return a section with the problems solved only by the base, and only by the run `name`, and example answers."""
     return (
-        f"<h2>{text(name)}: problems lost and gained</h2>\n"
-        + _problems(f"Lost: solved by the base, never by {name} ({len(lost)})", lost)
-        + _problems(f"Gained: solved by {name}, never by the base ({len(gained)})", gained)
+        f"<h2>{escaped(name)}: problems lost and gained</h2>\n"
+        + _problems(f"Lost: solved by the base, not by {name} ({len(lost)})", lost)
+        + _problems(f"Gained: solved by {name}, not by the base ({len(gained)})", gained)
     )
 
 
 def _problems(heading: str, pairs: Sequence[tuple[PromptResult, PromptResult]]) -> str:
     if not pairs:
-        return f'<p class="soft">{text(heading)}.</p>\n'
+        return f'<p class="soft">{escaped(heading)}.</p>\n'
     rows = "".join(
         f"<tr><td>{_code(base.prompt_text)}</td>{_answers(base)}{_answers(now)}</tr>\n"
         for base, now in pairs[:PROBLEMS_SHOWN]
     )
     more = len(pairs) - PROBLEMS_SHOWN
     return (
-        f"<details open><summary>{text(heading)}</summary>\n"
+        f"<details open><summary>{escaped(heading)}</summary>\n"
         '<table class="problems"><thead><tr><th>Problem</th><th>Base</th><th>Run</th></tr></thead>\n'
         f"<tbody>{rows}</tbody></table>\n"
         + (f'<p class="soft">and {more} more.</p>\n' if more > 0 else "")
@@ -168,11 +170,12 @@ def _answers(result: PromptResult) -> str:
 
 def _code(value: str) -> str:
     shortened = value if len(value) <= ANSWER_SHOWN else value[:ANSWER_SHOWN] + " ..."
-    return f"<code>{text(shortened)}</code>"
+    return f"<code>{escaped(shortened)}</code>"
 
 
 def settings(name: str, path: Path) -> str:
+    """Return a section with the settings file of the run `name`."""
     if not path.exists():
-        return f'<h2>{text(name)}: settings</h2>\n<p class="note">{text(str(path))} is missing.</p>\n'
-    written = f"<summary>{text(path.name)}</summary><pre>{text(path.read_text(errors='replace'))}</pre>"
-    return f"<h2>{text(name)}: settings</h2>\n<details>{written}</details>\n"
+        return f'<h2>{escaped(name)}: settings</h2>\n<p class="note">{escaped(str(path))} is missing.</p>\n'
+    details = f"<summary>{escaped(path.name)}</summary><pre>{escaped(path.read_text(errors='replace'))}</pre>"
+    return f"<h2>{escaped(name)}: settings</h2>\n<details>{details}</details>\n"

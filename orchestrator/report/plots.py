@@ -1,4 +1,4 @@
-"""The pictures of a report: rows of line panels under one legend, told apart by colour, dash and marker alike."""
+"""Draw the figures of a report: line panels side by side under one legend. Curves differ in colour, dash and marker."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,45 +13,48 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 BASE_COLOUR = "#4d4d4d"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's palette without black and yellow: told apart under every common colour blindness."""
+"""Okabe and Ito's palette without black and yellow: distinct under every common form of colour blindness."""
 DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
-LEVEL_DASH = (0, (4, 3))
+BASE_DASH = (0, (4, 3))
 MARKERS = "osD^vP"
 SMOOTH_FROM = 40
-"""Points from which a noisy curve is drawn thin, under its running mean."""
+"""Number of points from which a noisy curve is drawn as a thin line with its running mean on top."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One line of a panel. `low` and `high` are the ends of its intervals, empty when it has none."""
+    """One curve of a panel. `low` and `high` are the ends of its intervals, empty if it has none."""
 
     name: str
     style: int
-    """0 is the base; every other number is one run, the same in all pictures."""
+    """0 is the base. Every other number is one run and is the same in all figures."""
     x: Sequence[float]
     y: Sequence[float]
     low: Sequence[float] = ()
     high: Sequence[float] = ()
     marked: bool = False
-    """Draw a marker on every point: few points, each a measurement of its own."""
+    """Draw a marker on every point; for curves of few points, each a separate measurement."""
     noisy: bool = False
+    """Draw the running mean, too, of a curve with many points."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
+    """One pair of axes and its curves."""
+
     title: str
     x_label: str
     y_label: str
     curves: Sequence[Curve]
-    level: float | None = None
-    """Where the base stands: a horizontal line under the name `level_name`."""
-    level_name: str = ""
-    doubling: bool = False
-    """The x axis is logarithmic to base 2, with a tick on every x that occurs."""
+    base_value: float | None = None
+    """Value of the base, drawn as a horizontal line that the legend calls `base_label`."""
+    base_label: str = ""
+    log2_x: bool = False
+    """Use a logarithmic x axis to base 2, with a tick at every x of a curve."""
 
 
 def draw(panels: Sequence[Panel], path: Path) -> Path:
-    """Write the panels side by side as a PNG; the legend stands above them, where no data can be."""
+    """Write the panels side by side to a PNG file, with the legend above them, and return its path."""
     width = 7.2 if len(panels) == 1 else min(4.6 * len(panels), 11.5)
     with matplotlib.rc_context({"font.size": 10, "font.family": "DejaVu Sans", "axes.titlesize": 11}):
         figure = Figure(figsize=(width, 4.3), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.07))
@@ -59,11 +62,13 @@ def draw(panels: Sequence[Panel], path: Path) -> Path:
         handles: dict[str, Artist] = {}
         for ax, panel in zip(axes, panels, strict=True):
             _frame(ax, panel)
-            if panel.level is not None:
-                handles[panel.level_name] = ax.axhline(panel.level, color=BASE_COLOUR, linestyle=LEVEL_DASH, zorder=1)
-            for place, curve in enumerate(panel.curves):
-                aside = place - (len(panel.curves) - 1) / 2 if panel.doubling else None
-                handles[curve.name] = _line(ax, curve, aside)
+            if panel.base_value is not None:
+                handles[panel.base_label] = ax.axhline(
+                    panel.base_value, color=BASE_COLOUR, linestyle=BASE_DASH, zorder=1
+                )
+            for index, curve in enumerate(panel.curves):
+                offset = index - (len(panel.curves) - 1) / 2 if panel.log2_x else None
+                handles[curve.name] = _line(ax, curve, offset)
             _ticks(ax, panel)
         columns = min(len(handles), 2 + 2 * len(panels))
         figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=columns, frameon=False)
@@ -81,15 +86,18 @@ def _frame(ax: Axes, panel: Panel) -> None:
     ax.margins(x=0.03, y=0.08)
 
 
-def _line(ax: Axes, curve: Curve, aside: float | None) -> Artist:
-    """Draw one curve with its intervals: as a band, or as bars moved by `aside` so that curves hide none of another."""
+def _line(ax: Axes, curve: Curve, offset: float | None) -> Artist:
+    """Draw one curve and its intervals: as a band, or, given an `offset`, as bars that are shifted sideways by it.
+
+    Bars of several curves at the same x would hide each other without the shift.
+    """
     colour = BASE_COLOUR if curve.style == 0 else COLOURS[(curve.style - 1) % len(COLOURS)]
     dashes = DASHES[curve.style % len(DASHES)]
     marker = MARKERS[curve.style % len(MARKERS)] if curve.marked else ""
     x, y = curve.x, curve.y
-    if aside is not None:
-        x = [value * 2 ** (0.06 * aside) for value in x]
-    if len(curve.low) and aside is not None:
+    if offset is not None:
+        x = [value * 2 ** (0.06 * offset) for value in x]
+    if len(curve.low) and offset is not None:
         ax.vlines(x, curve.low, curve.high, color=colour, alpha=0.55, linewidth=1.4)
     elif len(curve.low):
         ax.fill_between(x, curve.low, curve.high, color=colour, alpha=0.1, linewidth=0)
@@ -102,14 +110,14 @@ def _line(ax: Axes, curve: Curve, aside: float | None) -> Artist:
 
 
 def running_mean(values: Sequence[float], width: int) -> list[float]:
-    """Mean over a centred window of at most `width` points, narrower at both ends."""
+    """Return the mean over a centred window of about `width` points; the window is narrower at both ends."""
     half = width // 2
     windows = (values[max(i - half, 0) : i + half + 1] for i in range(len(values)))
     return [sum(window) / len(window) for window in windows]
 
 
 def _ticks(ax: Axes, panel: Panel) -> None:
-    if panel.doubling:
+    if panel.log2_x:
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_locator(FixedLocator(sorted({x for curve in panel.curves for x in curve.x})))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))

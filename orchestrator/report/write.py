@@ -1,4 +1,4 @@
-"""The report: what training did to Pass@1 and Pass@k, as pictures and one HTML file that needs nothing else."""
+"""Write the report of runs and an evaluation: Pass@1 and Pass@k, as figures and as one self-contained HTML file."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from orchestrator.watch.logbook import METRICS, read_records
 from orchestrator.watch.passk import Interval, Measurement, lost_and_gained, summary
 
 KL_METRICS = ("heldout/kl_to_base", "kl_reference_per_trajectory")
-"""The first of these that a run recorded is its KL."""
+"""The KL of a run is the first of these metrics that it recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Sources:
-    """What there is to report, and the number of each name's line style (0: the base)."""
+    """The data of a report."""
 
     records: Mapping[str, list[dict[str, Any]]]
     measurements: Mapping[str, Measurement]
@@ -25,6 +25,7 @@ class _Sources:
     ks: Sequence[int]
 
     def style(self, name: str) -> int:
+        """Return the number of the line style of a run or evaluation; 0 is the base."""
         names = [n for n in dict.fromkeys([*self.records, *self.measurements]) if n != self.base]
         return 0 if name == self.base else 1 + names.index(name)
 
@@ -38,10 +39,19 @@ def write_report(
     ks: Sequence[int],
     title: str,
 ) -> Path:
-    """Write `output`, one HTML file with its pictures inside, and the same pictures as PNG files beside it.
+    """Write the HTML file `output`, with its figures embedded, and the same figures as PNG files beside it.
 
-    `runs` are run directories by name, `measurements` evaluations by name, `base` among them. What a run or an
-    evaluation lacks is said on the page. Raises ValueError when there are measurements but none of `base`.
+    The page has a note for every part of a run or evaluation that is missing.
+
+    Args:
+        runs: run directories by name.
+        measurements: evaluations by name, `base` among them.
+
+    Returns:
+        `output`.
+
+    Raises:
+        ValueError: there are measurements, but none named `base`.
     """
     if measurements and base not in measurements:
         raise ValueError(f"base: must be one of the measurements {sorted(measurements)}, got {base!r}")
@@ -57,8 +67,8 @@ def write_report(
     )
     sections = [
         report_page.results(sources.summaries, base, {name: m.answers for name, m in measurements.items()}),
-        *_pictures(output, sources),
-        *_changes(sources),
+        *_figures(output, sources),
+        *_lost_and_gained_problems(sources),
         *(report_page.settings(name, run_dir / "config.yaml") for name, run_dir in runs.items()),
     ]
     output.write_bytes(report_page.page(title, notes, sections).encode("utf-8", "replace"))
@@ -68,7 +78,9 @@ def write_report(
 def _read(name: str, run_dir: Path, notes: list[str]) -> list[dict[str, Any]]:
     records = read_records(run_dir / METRICS)
     if not records:
-        notes.append(f"Run {name}: {run_dir / METRICS} is missing or holds no record, so it has no curves over steps.")
+        notes.append(
+            f"Run {name}: {run_dir / METRICS} is missing or has no records, so the run has no curves over steps."
+        )
     return records
 
 
@@ -84,12 +96,12 @@ def _summaries(
         if measurement.ungraded:
             notes.append(f"Evaluation {name}: {measurement.ungraded} answers could not be graded and are left out.")
     if not measurements:
-        notes.append("There is no evaluation yet: `breadth evaluate` makes the table and the Pass@k curves.")
+        notes.append("There is no evaluation, so there is no table and no curve of Pass@k: run `breadth evaluate`.")
     return found
 
 
-def _pictures(output: Path, sources: _Sources) -> list[str]:
-    """The three pictures with their captions; where nothing can be drawn, a sentence that says so."""
+def _figures(output: Path, sources: _Sources) -> list[str]:
+    """Draw the three figures and return their sections; a figure without data has a note instead."""
     plans = (
         ("pass-at-k", "Pass@k against k", _pass_against_k(sources), report_page.PASS_AGAINST_K),
         ("pass-over-steps", "Pass@1 and Pass@k over steps", _pass_over_steps(sources), report_page.PASS_OVER_STEPS),
@@ -97,9 +109,9 @@ def _pictures(output: Path, sources: _Sources) -> list[str]:
     )
     sections = []
     for stem, heading, panels, caption in plans:
-        drawn = [panel for panel in panels if panel.curves]
-        picture = draw(drawn, output.with_name(f"{output.stem}-{stem}.png")) if drawn else None
-        sections.append(report_page.picture(heading, picture, caption))
+        filled = [panel for panel in panels if panel.curves]
+        path = draw(filled, output.with_name(f"{output.stem}-{stem}.png")) if filled else None
+        sections.append(report_page.figure(heading, path, caption))
     return sections
 
 
@@ -119,24 +131,24 @@ def _pass_against_k(sources: _Sources) -> list[Panel]:
                 marked=True,
             )
             curves.append(curve)
-    label = "Pass@k (share of problems)"
-    return [Panel(title="Pass@k", x_label="k (answers per problem)", y_label=label, curves=curves, doubling=True)]
+    label = "Pass@k (fraction of problems)"
+    return [Panel(title="Pass@k", x_label="k (answers per problem)", y_label=label, curves=curves, log2_x=True)]
 
 
 def _pass_over_steps(sources: _Sources) -> list[Panel]:
-    every = {key for records in sources.records.values() for record in records for key in record}
-    names = [key.removeprefix("heldout/pass@") for key in every if key.startswith("heldout/pass@")]
+    recorded = {key for records in sources.records.values() for record in records for key in record}
+    names = [key.removeprefix("heldout/pass@") for key in recorded if key.startswith("heldout/pass@")]
     ks = sorted(int(name) for name in names if name.isdigit())
     panels = []
     for k in dict.fromkeys(ks[:1] + ks[-1:]):
-        metric, level = f"heldout/pass@{k}", sources.summaries.get(sources.base, {}).get(f"pass@{k}")
+        metric, interval = f"heldout/pass@{k}", sources.summaries.get(sources.base, {}).get(f"pass@{k}")
         panel = Panel(
             title=f"Pass@{k}",
             x_label="step",
-            y_label=f"Pass@{k} (share of problems)",
+            y_label=f"Pass@{k} (fraction of problems)",
             curves=list(_over_steps(sources, (metric,), marked=True)),
-            level=level.value if level and level.prompts else None,
-            level_name=f"{sources.base} (evaluated)",
+            base_value=interval.value if interval and interval.prompts else None,
+            base_label=f"{sources.base} (evaluated)",
         )
         panels.append(panel)
     return panels
@@ -155,7 +167,7 @@ def _training(sources: _Sources) -> list[Panel]:
 
 
 def _over_steps(sources: _Sources, metrics: Sequence[str], marked: bool) -> Iterable[Curve]:
-    """For every run, the first of `metrics` that it recorded; steps where it is null or absent have no point."""
+    """Yield a curve for every run: the first of `metrics` that it recorded, at the steps where it is a number."""
     for name, records in sources.records.items():
         for metric in metrics:
             points = [record for record in records if isinstance(record.get(metric), int | float)]
@@ -165,23 +177,25 @@ def _over_steps(sources: _Sources, metrics: Sequence[str], marked: bool) -> Iter
                 [p[f"{metric}/{end}"] for p in points if p.get(f"{metric}/{end}") is not None]
                 for end in ("low", "high")
             ]
-            whole = all(len(values) == len(points) for values in ends)
+            complete = all(len(values) == len(points) for values in ends)
             yield Curve(
                 name=name,
                 style=sources.style(name),
                 x=[p["step"] for p in points],
                 y=[p[metric] for p in points],
-                low=ends[0] if whole else (),
-                high=ends[1] if whole else (),
+                low=ends[0] if complete else (),
+                high=ends[1] if complete else (),
                 marked=marked or metric.startswith("heldout/"),
                 noisy=not marked,
             )
             break
 
 
-def _changes(sources: _Sources) -> list[str]:
+def _lost_and_gained_problems(sources: _Sources) -> list[str]:
     return [
-        report_page.changes(name, *lost_and_gained(sources.measurements[sources.base], sources.measurements[name]))
+        report_page.lost_and_gained_problems(
+            name, *lost_and_gained(sources.measurements[sources.base], sources.measurements[name])
+        )
         for name in sources.summaries
         if name != sources.base
     ]

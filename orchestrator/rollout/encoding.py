@@ -1,4 +1,4 @@
-"""From prompt text to token ids, the way the policy was trained to see it."""
+"""Tokenize prompts and answers in the form that the policy was trained on."""
 
 from collections.abc import Callable
 
@@ -10,13 +10,19 @@ Encoder = Callable[[str], list[int]]
 
 
 def answer_encoder(config: PolicyConfig) -> Encoder:
-    """Token ids of an answer as the policy would generate it, the end of its sequence included."""
+    """Return a function from an answer's text to its token ids, with the end-of-sequence token."""
     tokenizer = load_tokenizer(config.path)
     return lambda text: [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 
 def encoder(config: PolicyConfig) -> Encoder:
-    """Tokenize plainly, or as one user turn of the chat template. Raises ValueError when there is no template."""
+    """Return a function from a prompt's text to its token ids.
+
+    The text is tokenized as it is or, with `policy.chat_template`, as one user turn of the chat template.
+
+    Raises:
+        ValueError: the tokenizer has no chat template.
+    """
     tokenizer = load_tokenizer(config.path)
     if not config.chat_template:
         return lambda text: list(tokenizer(text)["input_ids"])

@@ -1,4 +1,4 @@
-"""The graders of a run, watched: proven at the start, their numbers beside each step's, alarms about them."""
+"""Run the graders' self-tests at the start of a run, collect their statistics each step, and raise alerts."""
 
 import asyncio
 from collections import deque
@@ -7,77 +7,106 @@ from collections.abc import Callable, Sequence
 from actors.contracts import Grader
 from tasks.source import Source
 
-PROMPTS_LOOKED_AT = 64
-"""Prompts from which the verifiers of a task are read; one that comes later is proven when it comes."""
+PROMPTS_SEARCHED = 64
+"""First prompts of a task that are searched for its verifiers. A verifier of a later prompt is tested before its first
+answer."""
 WINDOW = 1_000
-"""Answers, at least, over which a share raises an alarm."""
-ERROR_SHARE = 0.005
-"""A larger share of answers whose grader failed is an alarm."""
-TIMEOUT_JUMP = 0.05
-"""A share of timeouts this much above that of all answers before is an alarm."""
+"""Answers, at least, over which the fractions of an alert are computed."""
+ERROR_FRACTION = 0.005
+"""An alert is raised if the fraction of answers with a grader_error is larger."""
+TIMEOUT_INCREASE = 0.05
+"""An alert is raised if the fraction of timeouts exceeds that of all earlier answers by more than this."""
 
 
-async def prove(graders: Sequence[Grader], source: Source, say: Callable[[str], None]) -> None:
-    """Test every grader with the task's verifiers and tell the isolation in force. Raises RuntimeError when one judges
-    wrongly, ValueError naming `sandbox.require` when the level demanded is not reached."""
-    verifiers = sorted({source.prompt(position).verifier for position in range(PROMPTS_LOOKED_AT)})
+async def prove(graders: Sequence[Grader], source: Source, report: Callable[[str], None]) -> None:
+    """Judge the canaries of the task's verifiers on every grader, and report the isolation levels.
+
+    Args:
+        graders: all graders of the run.
+        source: the task. Its first prompts name the verifiers.
+        report: is called with one line of text per grader.
+
+    Raises:
+        RuntimeError: a canary got a wrong verdict.
+        ValueError: the required isolation level is not reached. Names `sandbox.require`.
+    """
+    verifiers = sorted({source.prompt(position).verifier for position in range(PROMPTS_SEARCHED)})
     for number, levels in enumerate(await asyncio.gather(*(grader.prove(verifiers) for grader in graders))):
-        told = ", ".join(f"{verifier} at isolation level {level}" for verifier, level in sorted(levels.items()))
-        if told:
-            say(f"grader {number}: {told}")
+        text = ", ".join(f"{verifier} at isolation level {level}" for verifier, level in sorted(levels.items()))
+        if text:
+            report(f"grader {number}: {text}")
 
 
-def merged(all_stats: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The numbers of several graders as one: counts add up, latencies are the slowest's, levels the lowest."""
+def merge_stats(all_stats: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Merge the statistics of several graders: the sum of counts, the highest latency, the lowest isolation level."""
     names = dict.fromkeys(name for stats in all_stats for name in stats)
     values = {name: [stats[name] for stats in all_stats if name in stats] for name in names}
-    rule = {"seconds": max, "isolation": min}
-    return {name: rule.get(name.partition("/")[0], sum)(found) for name, found in values.items()}
+    merge = {"seconds": max, "isolation": min}
+    return {name: merge.get(name.partition("/")[0], sum)(found) for name, found in values.items()}
+
+
+def since(before: dict[str, float], now: dict[str, float]) -> dict[str, float]:
+    """Subtract the counts of `before`; latencies and isolation levels are those of now."""
+    counts = {name for name in before if name.partition("/")[0] not in ("seconds", "isolation")}
+    return {name: value - before[name] if name in counts else value for name, value in now.items()}
 
 
 class GraderWatch:
-    """Asks the graders for their numbers, and calls `alert(title, text)` when a share goes wrong, once until it has
-    been right again."""
+    """Collects the graders' statistics and raises alerts on grader errors and timeouts.
+
+    An alert is raised once, and again only after its condition was false in between.
+
+    Args:
+        graders: all graders of the run.
+        alert: is called with the title and the text of an alert.
+    """
 
     def __init__(self, graders: Sequence[Grader], alert: Callable[[str, str], None]) -> None:
         self._graders = list(graders)
         self._alert = alert
-        self._seen: deque[dict[str, float]] = deque([{}])
-        """Earlier numbers, oldest first; the window begins at the first."""
-        self._wrong: set[str] = set()
+        self._history: deque[dict[str, float]] = deque([{}])
+        """Earlier statistics, oldest first. The window begins at the first."""
+        self._active: set[str] = set()
+        """Titles of the alerts whose condition is true."""
+        self._before: dict[str, float] = {}
 
-    async def look(self) -> dict[str, float]:
-        """The graders' numbers as metrics, `grader/...`."""
-        now = merged(await asyncio.gather(*(grader.stats() for grader in self._graders)))
-        self.judge(now)
+    async def start(self) -> None:
+        """Exclude the answers graded so far, which were presampled, from metrics and alerts."""
+        self._before = merge_stats(await asyncio.gather(*(grader.stats() for grader in self._graders)))
+
+    async def collect(self) -> dict[str, float]:
+        """Return the graders' statistics as metrics `grader/...`, and raise the alerts that are due."""
+        now = merge_stats(await asyncio.gather(*(grader.stats() for grader in self._graders)))
+        now = since(self._before, now)
+        self.check(now)
         return {f"grader/{name}": value for name, value in now.items()}
 
-    def judge(self, now: dict[str, float]) -> None:
-        """Raise the alarms that these numbers, counted since the start, call for."""
-        while len(self._seen) > 1 and now["graded"] - self._seen[1].get("graded", 0.0) >= WINDOW:
-            self._seen.popleft()
-        before = self._seen[0]
-        self._seen.append(now)
+    def check(self, now: dict[str, float]) -> None:
+        """Raise the alerts that are due, given the merged statistics since the start."""
+        while len(self._history) > 1 and now["graded"] - self._history[1].get("graded", 0.0) >= WINDOW:
+            self._history.popleft()
+        before = self._history[0]
+        self._history.append(now)
 
-        def share(status: str) -> float:
-            """Of the window; of WINDOW answers as long as there were not that many."""
+        def fraction(status: str) -> float:
+            """Return the fraction of the window's answers. The divisor is at least WINDOW: a few raise no alert."""
             return (now[status] - before.get(status, 0.0)) / max(now["graded"] - before.get("graded", 0.0), WINDOW)
 
-        errors, timeouts = share("grader_error"), share("timeout")
+        errors, timeouts = fraction("grader_error"), fraction("timeout")
         earlier = before.get("timeout", 0.0) / max(before.get("graded", 0.0), 1.0)
-        self._say(
-            errors > ERROR_SHARE,
+        self._update(
+            errors > ERROR_FRACTION,
             "the grader fails",
             f"{errors:.2%} of the latest answers could not be judged (grader_error); they are masked, and "
             "trajectories.jsonl has the reasons",
         )
-        self._say(
-            timeouts > earlier + TIMEOUT_JUMP,
+        self._update(
+            timeouts > earlier + TIMEOUT_INCREASE,
             "answers time out",
             f"{timeouts:.1%} of the latest answers took too long to judge, {earlier:.1%} of those before",
         )
 
-    def _say(self, wrong: bool, title: str, text: str) -> None:
-        if wrong and title not in self._wrong:
+    def _update(self, active: bool, title: str, text: str) -> None:
+        if active and title not in self._active:
             self._alert(title, text)
-        (self._wrong.add if wrong else self._wrong.discard)(title)
+        (self._active.add if active else self._active.discard)(title)

@@ -1,4 +1,4 @@
-"""Rollouts: prompts in, graded groups out, over any number of generators and graders."""
+"""Turn prompts into graded groups, over any number of generators and graders."""
 
 import asyncio
 import hashlib
@@ -13,42 +13,45 @@ from actors.contracts import Finished, GenerationJob, Generator, Grader, GradeTa
 from trajectories.trajectory import Group, Prompt, Trajectory
 
 POLL_S = 1.0
-"""Seconds one call to a generator waits for the next answer."""
+"""Seconds that one `Generator.collect` waits for the next answer."""
 
 
 def answer_seed(run_seed: int, prompt_key: str, sample_index: int) -> int:
-    """Seed of one answer, from its place in the run and from nothing else; 31 bits, which every engine takes."""
+    """Return the seed of one answer, 31 bits (the range of every engine), a function of the arguments alone."""
     digest = hashlib.blake2b(f"{run_seed}/{prompt_key}/{sample_index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") % 2**31
 
 
 @dataclass(slots=True)
 class _Pending:
-    """One group on its way."""
+    """A group that is being generated or graded."""
 
     prompt: Prompt
     size: int
+    """Answers of the whole group."""
     generator: int
+    """Index of the generator."""
     done: asyncio.Future[Group]
     trajectories: list[Trajectory] = field(default_factory=list)
+    """Answers that were generated, graded or not."""
 
 
 class Rollouts:
-    """Sends whole groups to the least busy generator and every answer to a grader the moment it ended.
+    """Submits whole groups to the generator with the fewest pending answers, and every finished answer to a grader.
 
-    A failure of a role, or a generator that finishes nothing for `timeout_s` while it has work, fails every group on
-    its way. Use as an async context manager.
+    If a role fails, or a generator with work finishes no answer for `timeout_s`, every pending group fails. Use as an
+    async context manager.
     """
 
     def __init__(self, generators: Sequence[Generator], graders: Sequence[Grader], timeout_s: float) -> None:
         self.generators, self.graders, self.timeout_s = list(generators), list(graders), timeout_s
         self._pending: dict[str, _Pending] = {}
-        self._work = [asyncio.Event() for _ in generators]
+        self._has_work = [asyncio.Event() for _ in generators]
         self._last_finish = [0.0 for _ in generators]
         self._pollers: list[asyncio.Task[None]] = []
         self._grading: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
-        self._turn = 0
+        self._next_grader = 0
 
     async def __aenter__(self) -> "Rollouts":
         self._pollers = [asyncio.create_task(self._poll(i)) for i in range(len(self.generators))]
@@ -65,54 +68,58 @@ class Rollouts:
             pending.done.cancel()
 
     async def submit(self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob]) -> list[asyncio.Future[Group]]:
-        """Start one group for each prompt and its job; the futures resolve to graded groups, answers in order."""
+        """Start one group for each prompt and its job.
+
+        Returns:
+            One future per prompt, of its graded group with the answers in the order of their seeds.
+        """
         if self._failure is not None:
             raise self._failure
-        shares: list[list[GenerationJob]] = [[] for _ in self.generators]
+        assigned: list[list[GenerationJob]] = [[] for _ in self.generators]
         load = [sum(p.size for p in self._pending.values() if p.generator == i) for i in range(len(self.generators))]
         futures = []
         for prompt, job in zip(prompts, jobs, strict=True):
             assert job.key not in self._pending, f"{job.key} is already in flight"
             target = load.index(min(load))
             load[target] += len(job.seeds)
-            shares[target].append(job)
+            assigned[target].append(job)
             pending = _Pending(prompt, len(job.seeds), target, asyncio.get_running_loop().create_future())
             self._pending[job.key] = pending
             futures.append(pending.done)
-        for i, share in enumerate(shares):
-            if share:
-                if not self._work[i].is_set():
+        for i, own_jobs in enumerate(assigned):
+            if own_jobs:
+                if not self._has_work[i].is_set():
                     self._last_finish[i] = time.monotonic()
                 try:
-                    await self.generators[i].submit(share)
+                    await self.generators[i].submit(own_jobs)
                 except Exception as error:
                     self._fail(error)
                     raise
-                self._work[i].set()
+                self._has_work[i].set()
         return futures
 
     async def run(self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob]) -> list[Group]:
-        """Graded groups of all prompts, in their order."""
+        """Generate and grade groups of all prompts, and return them in the order of the prompts."""
         return list(await asyncio.gather(*await self.submit(prompts, jobs)))
 
     async def _poll(self, i: int) -> None:
         try:
             while True:
-                await self._work[i].wait()
+                await self._has_work[i].wait()
                 finished = await self.generators[i].collect(POLL_S)
                 now = time.monotonic()
                 if finished:
                     self._last_finish[i] = now
-                    self._accept([f for f in finished if f.key in self._pending])
+                    self._start_grading([f for f in finished if f.key in self._pending])
                 elif now - self._last_finish[i] > self.timeout_s:
                     raise RuntimeError(f"generator {i} finished no answer for {self.timeout_s:.0f} s with work to do")
                 if not any(p.generator == i and len(p.trajectories) < p.size for p in self._pending.values()):
-                    self._work[i].clear()
-        except Exception as error:  # the boundary where a role's failure becomes the failure of its groups
+                    self._has_work[i].clear()
+        except Exception as error:  # whatever a role raises fails the groups
             self._fail(error)
 
-    def _accept(self, finished: Sequence[Finished]) -> None:
-        """Note that the answers are here, so that their generator is not waited for, and send them to a grader."""
+    def _start_grading(self, finished: Sequence[Finished]) -> None:
+        """Store the answers, so that grading time does not count for the generator's timeout, and grade them."""
         for f in finished:
             self._pending[f.key].trajectories.append(f.trajectory)
         task = asyncio.create_task(self._grade(finished, [self._task(f) for f in finished]))
@@ -121,13 +128,13 @@ class Rollouts:
 
     async def _grade(self, finished: Sequence[Finished], tasks: Sequence[GradeTask]) -> None:
         try:
-            grader = self.graders[self._turn % len(self.graders)]
-            self._turn += 1
+            grader = self.graders[self._next_grader % len(self.graders)]
+            self._next_grader += 1
             grades = await grader.grade(tasks)
             missing = {task.key for task in tasks} - grades.keys()
-            assert not missing, f"the grader left out {sorted(missing)[:3]}"
+            assert not missing, f"the grader returned no grade for {sorted(missing)[:3]}"
             for f, task in zip(finished, tasks, strict=True):
-                if f.key in self._pending:  # else its group failed while it was graded
+                if f.key in self._pending:  # otherwise its group failed during grading
                     self._complete(f.key, replace(f.trajectory, grade=grades[task.key]))
         except Exception as error:
             self._fail(error)
@@ -156,7 +163,7 @@ class Rollouts:
         for pending in self._pending.values():
             if not pending.done.done():
                 pending.done.set_exception(error)
-                pending.done.exception()  # as seen: asyncio would print one complaint for each group nobody awaits
+                pending.done.exception()  # marks it as retrieved; asyncio warns of every error that is not
         self._pending.clear()
 
 
@@ -170,7 +177,14 @@ def jobs_for(
     temperature: float,
     max_new_tokens: int,
 ) -> list[GenerationJob]:
-    """One job per prompt. `purpose` ("train", "heldout/20") keeps jobs of the same prompt apart, and their seeds."""
+    """Return one job per prompt.
+
+    Args:
+        tokens: token ids of each prompt.
+        purpose: "train", "heldout", "presample", ...; part of the job's key and seeds, so that the jobs of one prompt
+            for different purposes differ.
+        answers: answers per prompt.
+    """
     return [
         GenerationJob(
             key=f"{purpose}/{prompt.position}",

@@ -1,11 +1,12 @@
-"""The stored answers of a run: those of the reference that are rehearsed, and right ones that are replayed."""
+"""The stored answers of a run: rehearsed ones (the reference's) and replayed ones (right answers of a task)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.config import Config
-from orchestrator.stored.presample import presample
+from orchestrator.rollout.rollouts import Rollouts
+from orchestrator.stored.presample import presample, presample_with
 from orchestrator.stored.replay import Replay, load_replay
 from trajectories.rehearsal import RehearsalSet, read
 from trajectories.trajectory import Trajectory
@@ -13,7 +14,7 @@ from trajectories.trajectory import Trajectory
 
 @dataclass(frozen=True)
 class StoredAnswers:
-    """What is learned from beside the policy's own answers; None where nothing is."""
+    """Rehearsed and replayed answers; None where the objective uses none."""
 
     rehearsal: RehearsalSet | None = None
     replay: Replay | None = None
@@ -24,17 +25,51 @@ class StoredAnswers:
         return self.rehearsal.prompt_ids if self.rehearsal else frozenset()
 
     def at(self, step: int) -> list[Trajectory]:
-        """The answers of one step, a function of the step."""
+        """Return the answers of one step, a function of the step alone."""
         return [answer for answers in (self.rehearsal, self.replay) if answers for answer in answers.at(step)]
 
 
-async def load_stored(cfg: Config, run_dir: Path, say: Callable[[str], None]) -> StoredAnswers:
-    """The answers the objective needs, those of the reference presampled now if no file is given."""
+def load_stored(cfg: Config, run_dir: Path) -> StoredAnswers:
+    """Load the stored answers of the objective. `rehearsal` stays None if the reference is still to be presampled.
+
+    Raises:
+        ValueError: `rehearsal.path` is no rehearsal file, or the task to replay has no right answers.
+    """
     replay = load_replay(cfg) if cfg.objective.replays else None
-    if not cfg.objective.rehearses:
+    path = _rehearsal_path(cfg, run_dir)
+    if not cfg.objective.rehearses or (not cfg.rehearsal.path and not path.exists()):
         return StoredAnswers(replay=replay)
-    path = Path(cfg.rehearsal.path) if cfg.rehearsal.path else run_dir / "rehearsal.parquet"
-    if not cfg.rehearsal.path and not path.exists():
-        tally = await presample(cfg, path, lambda done, total: say(f"presample: {done} of {total} prompts"))
-        say(f"presample: {tally}")
     return StoredAnswers(rehearsal=read(path, cfg.rehearsal.batch, cfg.seed), replay=replay)
+
+
+def starts_as_reference(cfg: Config) -> bool:
+    """Whether the policy that a run's generators load at the start is the reference policy."""
+    return not cfg.reference_path or Path(cfg.reference_path).resolve() == Path(cfg.policy.path).resolve()
+
+
+async def presample_missing(
+    cfg: Config, run_dir: Path, stored: StoredAnswers, log: Callable[[str], None], rollouts: Rollouts | None = None
+) -> StoredAnswers:
+    """Presample the reference into the run directory if the objective rehearses and there are no answers yet.
+
+    Args:
+        rollouts: the run's rollouts, while its generators serve the reference policy; None starts generators and
+            graders for presampling alone.
+    """
+    if not cfg.objective.rehearses or stored.rehearsal is not None:
+        return stored
+    path = _rehearsal_path(cfg, run_dir)
+
+    def progress(done: int, total: int) -> None:
+        log(f"presample: {done} of {total} prompts")
+
+    if rollouts is None:
+        tally = await presample(cfg, path, progress)
+    else:
+        tally = await presample_with(rollouts, cfg, path, progress)
+    log(f"presample: {tally}")
+    return replace(stored, rehearsal=read(path, cfg.rehearsal.batch, cfg.seed))
+
+
+def _rehearsal_path(cfg: Config, run_dir: Path) -> Path:
+    return Path(cfg.rehearsal.path) if cfg.rehearsal.path else run_dir / "rehearsal.parquet"

@@ -1,4 +1,8 @@
-"""Presampling, DPH-RL's offline stage (arXiv:2509.07430): the reference answers prompts; mastered ones are kept."""
+"""Presampling, DPH-RL's offline stage: sample answers of the reference policy and keep those of mastered prompts.
+
+A prompt is mastered if at least `rehearsal.threshold` of its `rehearsal.answers` answers are correct.
+Source: arXiv:2509.07430.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,18 +18,22 @@ from trajectories.rehearsal import write
 from trajectories.trajectory import Group, Prompt, Trajectory
 
 PROMPTS_AT_A_TIME = 256
+"""Prompts submitted together."""
 
 
 @dataclass
 class Tally:
-    """What became of the prompts."""
+    """Counts of the prompts that were presampled and of their answers."""
 
     prompts: int = 0
     too_long: int = 0
     mastered: int = 0
     fresh_wrong: int = 0
+    """Wrong answers among those drawn anew for mastered prompts."""
     ungraded: int = 0
+    """Answers whose grader failed."""
     kept: int = 0
+    """Answers kept."""
 
     def __str__(self) -> str:
         return (
@@ -35,23 +43,38 @@ class Tally:
 
 
 async def presample(cfg: Config, path: Path, progress: Callable[[int, int], None]) -> Tally:
-    """Start generators with the reference policy, write the rehearsal set to `path`, and end them.
+    """Start generators with the reference policy and graders, presample to `path`, and end them.
 
-    `progress(done, total)` counts prompts. Raises ValueError when no answer at all could be kept.
+    Args and Raises: as for `presample_with`.
     """
     roles = await cluster.start(cfg, ["generator", "grader"], policy_path=cfg.reference_path)
+    try:
+        async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
+            return await presample_with(rollouts, cfg, path, progress)
+    finally:
+        await roles.close()
+
+
+async def presample_with(rollouts: Rollouts, cfg: Config, path: Path, progress: Callable[[int, int], None]) -> Tally:
+    """Sample the reference's answers to the first `rehearsal.prompts` prompts and write the kept ones to `path`.
+
+    Args:
+        rollouts: its generators serve the reference policy, as loaded from its directory.
+        progress: called with (prompts done, prompts in all).
+
+    Raises:
+        ValueError: no answer could be kept.
+    """
     tally = Tally()
     kept: list[Trajectory] = []
     seen: set[str] = set()
-    try:
-        async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
-            source, encode = build(cfg.task, cfg.seed), encoder(cfg.policy)
-            for start in range(0, cfg.rehearsal.prompts, PROMPTS_AT_A_TIME):
-                positions = range(start, min(start + PROMPTS_AT_A_TIME, cfg.rehearsal.prompts))
-                kept += await _presample_some(cfg, encode, rollouts, _unseen(source, positions, seen), tally)
-                progress(positions.stop, cfg.rehearsal.prompts)
-    finally:
-        await roles.close()
+    source, encode = build(cfg.task, cfg.seed), encoder(cfg.policy)
+    for start in range(0, cfg.rehearsal.prompts, PROMPTS_AT_A_TIME):
+        positions = range(start, min(start + PROMPTS_AT_A_TIME, cfg.rehearsal.prompts))
+        kept += await _presample_some(cfg, encode, rollouts, _unseen(source, positions, seen), tally)
+        progress(positions.stop, cfg.rehearsal.prompts)
+    published = [t.key for t in kept if t.last_version >= 0]
+    assert not published, f"the generators serve published weights, not the reference: {published[:3]}"
     if not kept:
         raise ValueError(f"rehearsal: the reference must master some prompts, got {tally}")
     write(path, kept)
@@ -59,7 +82,7 @@ async def presample(cfg: Config, path: Path, progress: Callable[[int, int], None
 
 
 def _unseen(source: Source, positions: Sequence[int], seen: set[str]) -> list[Prompt]:
-    """The prompts at these positions that did not come before: a finite dataset comes round again."""
+    """Return the prompts at these positions that are not in `seen`, and add them: a finite dataset repeats."""
     prompts = [prompt for prompt in map(source.prompt, positions) if prompt.id not in seen]
     seen.update(prompt.id for prompt in prompts)
     return prompts
@@ -76,7 +99,8 @@ async def _presample_some(
     mastered = [group for group in groups if len(_correct(group)) >= cfg.rehearsal.threshold]
     tally.mastered += len(mastered)
     if cfg.rehearsal.keep == "one_fresh":
-        # An answer among the k was chosen for being correct in a group chosen for being correct; a fresh one was not.
+        # Among the k, both the group and the answer are selected for being correct, so keeping one of them would be
+        # biased. A newly drawn answer is not selected.
         mastered = await _answer(cfg, [g.prompt for g in mastered], encode, rollouts, "presample-fresh", 1)
         tally.ungraded += _ungraded(mastered)
         tally.fresh_wrong += sum(not _correct(group) and not _ungraded([group]) for group in mastered)

@@ -1,4 +1,4 @@
-"""Replay: right answers of a task, learned by supervision beside what the policy explores."""
+"""Replay: right answers of a task, trained on by supervision in addition to the answers that the policy explores."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ import numpy as np
 from configs.config import Config
 from configs.task import TaskConfig
 from orchestrator.rollout.encoding import Encoder, answer_encoder, encoder
+from tasks.options import settings_named
 from tasks.registry import build
 from tasks.source import Source, digest
 from trajectories.trajectory import Prompt, Trajectory
@@ -14,28 +15,32 @@ from trajectories.trajectory import Prompt, Trajectory
 
 @dataclass(frozen=True)
 class Replay:
-    """Right answers of the train stream of `source`, which goes on from step to step."""
+    """Right answers of the train stream of `source`, in the order of the stream."""
 
     source: Source
     encode: Encoder
     encode_answer: Encoder
     batch: int
     """Answers per step."""
-    longest: int
-    """Tokens of prompt and answer together; longer ones are left out."""
+    max_tokens: int
+    """Largest number of tokens of prompt and answer together; longer ones are left out."""
+    settings: tuple[str, str] = ("task.name", "task.options")
+    """The settings that configure `source`, for errors."""
 
     def at(self, step: int) -> list[Trajectory]:
-        """The answers of one step, a function of the step; fewer than `batch` where some are too long."""
-        places = range(step * self.batch, (step + 1) * self.batch)
-        answers = [self._answer(*self.source.demonstration(place)) for place in places]
-        return [answer for answer in answers if len(answer.tokens) <= self.longest]
+        """Return the answers of a step, a function of seed and step; fewer than `batch` where some are too long."""
+        positions = range(step * self.batch, (step + 1) * self.batch)
+        with settings_named(*self.settings):
+            demonstrations = [self.source.demonstration(position) for position in positions]
+        answers = [self._answer(prompt, text) for prompt, text in demonstrations]
+        return [answer for answer in answers if len(answer.tokens) <= self.max_tokens]
 
     def _answer(self, prompt: Prompt, text: str) -> Trajectory:
         return right_answer(prompt.id, self.encode(prompt.text), self.encode_answer(text), text)
 
 
 def right_answer(prompt_id: str, prompt: list[int], answer: list[int], text: str) -> Trajectory:
-    """A trajectory of given tokens, all of whose answer is trained on."""
+    """Return a trajectory on the route `replay`, from token ids. All tokens of the answer are trained on."""
     tokens = np.asarray([*prompt, *answer], dtype=np.int32)
     return Trajectory(
         prompt_id=prompt_id,
@@ -53,22 +58,39 @@ def right_answer(prompt_id: str, prompt: list[int], answer: list[int], text: str
 
 
 def load_replay(cfg: Config) -> Replay:
-    """The answers to replay: of `replay.task`, or of the run's own task in an order (synthetic tasks: with problems)
-    other than the explored one. Raises ValueError where the task knows no right answers."""
-    task = TaskConfig(name=cfg.replay.task, options=cfg.replay.options) if cfg.replay.task else cfg.task
+    """Prepare the answers to replay, from the task `replay.task`.
+
+    Without `replay.task` they are of the run's own task, under another seed: its problems in another order, or, of a
+    synthetic task, other problems.
+
+    Raises:
+        ValueError: the task or an option is not allowed, the task has no right answers, or all answers of the first
+            step are too long.
+    """
+    if cfg.replay.task:
+        task, settings = TaskConfig(name=cfg.replay.task, options=cfg.replay.options), ("replay.task", "replay.options")
+    else:
+        task, settings = cfg.task, ("task.name", "task.options")
     try:
+        with settings_named(*settings):
+            source = build(task, digest(f"{cfg.seed}/replay"))
         replay = Replay(
-            source=build(task, digest(f"{cfg.seed}/replay")),
+            source=source,
             encode=encoder(cfg.policy),
             encode_answer=answer_encoder(cfg.policy),
             batch=cfg.replay.batch,
-            longest=cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens,
+            max_tokens=cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens,
+            settings=settings,
         )
         first = replay.at(0)
     except ValueError as error:
-        words = str(error).replace("task.name:", "replay.task:", 1).replace("task.options", "replay.options", 1)
-        raise ValueError(words if cfg.replay.task else f"objective.replay_weight: {error}") from None
+        if cfg.replay.task:
+            raise
+        raise ValueError(f"objective.replay_weight: {error}") from None
     if not first:
-        rule = "must leave room for the right answers (replay), got none of the first"
-        raise ValueError(f"sampling.max_new_tokens: {rule} {replay.batch} within {replay.longest} tokens")
+        rule = "must leave room for the right answers to replay, got none"
+        raise ValueError(
+            f"sampling.max_new_tokens: {rule} of the first {replay.batch} within {replay.max_tokens} tokens of prompt "
+            "and answer"
+        )
     return replay

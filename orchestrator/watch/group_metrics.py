@@ -1,4 +1,4 @@
-"""What the groups of one step say of themselves."""
+"""Metrics of the groups of one step: rewards, answer lengths and ungraded answers."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,12 @@ import numpy as np
 from trajectories.trajectory import Group, domain
 
 
-def group_metrics(groups: Sequence[Group], by_part: bool = False) -> dict[str, float]:
-    """Rewards, lengths and masked answers of one step, by the names of docs/metrics.md; `by_part`, the reward of each
-    part of a mixture too."""
+def group_metrics(groups: Sequence[Group], by_domain: bool = False) -> dict[str, float]:
+    """Compute the reward and length metrics of one step, named as in docs/metrics.md.
+
+    Args:
+        by_domain: add `reward/DOMAIN`, the mean reward of each domain of a mixture.
+    """
     trajectories = [t for group in groups for t in group.trajectories]
     lengths = [t.answer_length for t in trajectories]
     rewards = [group.rewards for group in groups if group.rewards]
@@ -27,9 +30,9 @@ def group_metrics(groups: Sequence[Group], by_part: bool = False) -> dict[str, f
             "solved_groups": float(np.mean([max(group) >= 1.0 for group in rewards])),
             "zero_signal_groups": float(np.mean([max(group) == min(group) for group in rewards])),
         }
-    if by_part:
-        parts: dict[str, list[float]] = {}
+    if by_domain:
+        domain_rewards: dict[str, list[float]] = {}
         for group in groups:
-            parts.setdefault(domain(group.prompt.id), []).extend(group.rewards)
-        values |= {f"reward/{name}": float(np.mean(earned)) for name, earned in parts.items() if earned}
+            domain_rewards.setdefault(domain(group.prompt.id), []).extend(group.rewards)
+        values |= {f"reward/{name}": float(np.mean(found)) for name, found in domain_rewards.items() if found}
     return values

@@ -1,6 +1,7 @@
-"""The logbook of a run: metrics.jsonl and trajectories.jsonl are the truth; console, W&B and TensorBoard are copies.
+"""Write the records of a run: metrics.jsonl, trajectories.jsonl, held-out measurements and events.jsonl.
 
-One JSON line per step. A copy that fails is turned off, counted and said once; training goes on.
+metrics.jsonl holds one JSON line per step. These files are authoritative; console, W&B and TensorBoard (the sinks) hold
+copies. A sink that raises is turned off, counted and reported once, and training continues.
 """
 
 import json
@@ -16,28 +17,30 @@ from configs.logbook import LogbookConfig
 from orchestrator.watch.console import Console
 from orchestrator.watch.passk import Interval, Measurement
 from orchestrator.watch.sinks import Sink, TensorboardSink, WandbSink
+from trajectories.atomic_write import replace_file
 from trajectories.trajectory import Group, Trajectory
 
 METRICS = "metrics.jsonl"
 TRAJECTORIES = "trajectories.jsonl"
 EVENTS = "events.jsonl"
 ALERT_TITLE_LIMIT = 63
-"""Characters of an alert's title that W&B takes."""
+"""W&B's limit on the characters of an alert's title."""
 TABLE_TEXT_LIMIT = 2_000
-"""Characters of a prompt or an answer in a sink's table; trajectories.jsonl has them whole."""
+"""Characters of a prompt or an answer in a sink's table. trajectories.jsonl holds the full text."""
 
 
 def measurement_path(run_dir: Path, step: int) -> Path:
+    """Return the file that holds the held-out measurement of `step`."""
     return run_dir / "measurements" / f"step-{step:06d}.json"
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a jsonl file that are whole, oldest first; empty when there is no file."""
+    """Return the complete records of a jsonl file, oldest first; empty if the file does not exist."""
     return [record for _, record in _records(path) if record is not None] if path.exists() else []
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Line numbers from 1 and their records; None for a line that is no JSON object with a step."""
+    """Yield line numbers from 1 and their records; None for a line that is not a JSON object with a step."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -48,49 +51,52 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
-    """One line of strict JSON: a number that JSON lacks (NaN, infinities) becomes null."""
+    """Encode one line of strict JSON. Numbers that JSON does not have (NaN, infinities) become null."""
     safe = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
     return json.dumps(safe, allow_nan=False).encode() + b"\n"
 
 
-def write_aside(path: Path, chunks: Iterator[bytes]) -> None:
-    """Replace `path` at once: a reader, or a crash, meets the old content or the new, never a part."""
-    aside = path.with_name(path.name + ".aside")
-    with aside.open("wb") as file:
-        file.writelines(chunks)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+def truncate_records(path: Path, step: int) -> list[str]:
+    """Drop the records of `path` after `step` and the lines that are not records.
 
-
-def cut_back(path: Path, step: int) -> list[str]:
-    """Keep the records of `path` up to `step`; returns what a person should know: lines dropped, steps missing."""
+    Returns:
+        Warnings for the user: the lines that were not records, and whether steps before `step` are missing.
+    """
     if not path.exists():
-        return [f"{path.name} is missing; it begins again after step {step}"] if step else []
-    broken: list[int] = []
+        return [f"{path.name} is missing; its records begin after step {step}"] if step else []
+    broken_lines: list[int] = []
     last = -1
 
     def kept() -> Iterator[bytes]:
         nonlocal last
         for number, record in _records(path):
             if record is None:
-                broken.append(number)
+                broken_lines.append(number)
             elif record["step"] <= step:
                 last = max(last, record["step"])
                 yield encode(record)
 
-    write_aside(path, kept())
-    notes = [f"{path.name}: line {number} was torn or no record and is dropped" for number in broken]
+    with replace_file(path) as file:
+        file.writelines(kept())
+    warnings = [f"{path.name}: line {number} was incomplete or not a record and is dropped" for number in broken_lines]
     if path.name == METRICS and last < step and step:
-        notes.append(f"{path.name} ends at step {last}, the checkpoint is of step {step}: the steps between are lost")
-    return notes
+        warnings.append(
+            f"{path.name} ends at step {last}, but the checkpoint is of step {step}: the steps between are missing"
+        )
+    return warnings
 
 
 class Logbook:
-    """Writes a run down. `resume_step` is the step of the checkpoint that is continued, None for a new run.
+    """Write the metrics, sampled answers, measurements and events of a run to its directory and to the sinks.
 
-    Resuming cuts the files back to that step, so no step is missing or doubled. Raises ValueError when a new run
-    finds the records of another one.
+    Args:
+        settings: the resolved settings, stored in W&B.
+        wandb_id: id of the W&B run to continue; None for a new one.
+        resume_step: step of the checkpoint that the run resumes from, None for a new run. Records after that step are
+            dropped, so that no step is missing or appears twice.
+
+    Raises:
+        ValueError: a new run's directory already holds metrics.jsonl.
     """
 
     def __init__(
@@ -107,43 +113,45 @@ class Logbook:
         self._run_dir = run_dir
         self._config = config
         self.wandb_id = wandb_id or secrets.token_hex(4)
-        """Identity of the run in W&B; a resumed run passes it in again and continues there."""
+        """Id of the run in W&B. A resumed run passes it in again and continues the same W&B run."""
         self.failed_sinks = 0
         self._sinks: dict[str, Sink] = {}
         run_dir.mkdir(parents=True, exist_ok=True)
-        notes = self._open_files(resume_step)
+        warnings = self._open_files(resume_step)
         first_step = resume_step or 0
         if config.console:
             self._sinks["console"] = Console(run_name=run_name, total_steps=total_steps, first_step=first_step)
-        for note in notes:
-            self._note("warning", "resume", note)
+        for warning in warnings:
+            self._record_locally("warning", "resume", warning)
         if config.wandb != "disabled":
             mode = config.wandb
-            self._open_sink("wandb", lambda: self._wandb(mode, run_name, settings))
+            self._open_sink("wandb", lambda: self._wandb_sink(mode, run_name, settings))
         if config.tensorboard:
             purge = None if resume_step is None else resume_step + 1
             self._open_sink("tensorboard", lambda: TensorboardSink(run_dir / "tensorboard", first_step=purge))
 
     def _open_files(self, resume_step: int | None) -> list[str]:
         path = self._run_dir / METRICS
-        notes: list[str] = []
+        warnings: list[str] = []
         if resume_step is not None:
-            notes = cut_back(path, resume_step)
+            warnings = truncate_records(path, resume_step)
             if (self._run_dir / TRAJECTORIES).exists():
-                notes += cut_back(self._run_dir / TRAJECTORIES, resume_step)
+                warnings += truncate_records(self._run_dir / TRAJECTORIES, resume_step)
             for stale in (self._run_dir / "measurements").glob("step-*.json"):
                 if stale > measurement_path(self._run_dir, resume_step):
                     stale.unlink()
         elif path.exists() and path.stat().st_size:
-            raise ValueError(f"name: must be new, or the run resumed with --resume, got {path}, which holds a run")
+            raise ValueError(
+                f"name: must be the name of a new run (--resume continues a run), got {path}, which holds records"
+            )
         records = read_records(path)
         self._record: dict[str, Any] = records[-1] if records else {"step": -1}
         self._line = encode(self._record) if records else b""
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         self._end = os.fstat(self._file).st_size
-        return notes
+        return warnings
 
-    def _wandb(self, mode: Literal["online", "offline"], run_name: str, settings: Mapping[str, Any]) -> WandbSink:
+    def _wandb_sink(self, mode: Literal["online", "offline"], run_name: str, settings: Mapping[str, Any]) -> WandbSink:
         sink = WandbSink(
             self._run_dir,
             mode=mode,
@@ -152,49 +160,69 @@ class Logbook:
             run_name=run_name,
             settings=settings,
         )
-        if sink.trouble:
-            self._note("warning", "wandb", f"online failed, the run is written offline: {sink.trouble}")
-        self._note("info", "wandb", sink.where)
+        if sink.online_error:
+            reason = f"the online run failed to start, so the run is written offline: {sink.online_error}"
+            self._record_locally("warning", "wandb", reason)
+        self._record_locally("info", "wandb", sink.location)
         return sink
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append the record of `step`, or add to it when it is the last one. On disk when this returns."""
+        """Append the record of `step`, or add `values` to it if it is the last record.
+
+        The record is on disk when this returns. The logbook itself adds the keys `step` and `time`.
+        """
         last = self._record["step"]
-        assert step >= last, f"metrics.jsonl is at step {last} and cannot go back to {step}"
-        assert not {"step", "time"} & set(values), "step and time are the logbook's own keys"
+        assert step >= last, f"step {step} is before step {last}, the last one of metrics.jsonl"
+        assert not {"step", "time"} & set(values), "`step` and `time` are reserved keys of a record"
         plain = {name: value if isinstance(value, int) else float(value) for name, value in values.items()}
         if step > last:
-            start, whole = self._end, {"step": step, "time": time.time(), **plain}
-            line = encode(whole)
+            start, record = self._end, {"step": step, "time": time.time(), **plain}
+            line = encode(record)
         else:
-            start, whole = self._end - len(self._line), {**self._record, **plain}
-            # Blanks fill a record that became shorter, so that one write replaces the whole old line.
-            line = encode(whole)[:-1].ljust(len(self._line) - 1) + b"\n"
+            start, record = self._end - len(self._line), {**self._record, **plain}
+            # Spaces pad a record that became shorter, so that one write replaces the whole old line.
+            line = encode(record)[:-1].ljust(len(self._line) - 1) + b"\n"
         written = os.pwrite(self._file, line, start)
         if written != len(line):
             raise OSError(f"{self._run_dir / METRICS}: wrote {written} of {len(line)} bytes of step {step}")
         os.fsync(self._file)
-        self._record, self._line, self._end = whole, line, start + len(line)
+        self._record, self._line, self._end = record, line, start + len(line)
         self._forward(lambda sink: sink.write(step, plain))
 
-    def trajectories(self, step: int, groups: Sequence[Group]) -> None:
-        """Write a few answers of this step, evenly spread over its groups, every `trajectories_every` steps."""
+    def trajectories(self, step: int, groups: Sequence[Group], unsampled: Sequence[Group] = ()) -> None:
+        """Write sampled answers of this step, and every answer that could not be graded, one row each.
+
+        The sample is taken every `trajectories_every` steps, evenly spread over the groups. Answers with the status
+        grader_error are written at every step. Only the sample goes to the sinks.
+
+        Args:
+            step: number of the step.
+            groups: the groups that the step trained on.
+            unsampled: groups of which only ungraded answers are written: replaced before the step, or held out.
+        """
         every, wanted = self._config.trajectories_every, self._config.trajectories
         answers = [(group, t) for group in groups for t in group.trajectories]
-        if not every or step % every or not answers:
+        sampled: list[int] = []
+        if every and step % every == 0:
+            stride = max(len(answers) / wanted, 1.0)
+            sampled = [int(i * stride) for i in range(min(wanted, len(answers)))]
+        answers += [(group, t) for group in unsampled for t in group.trajectories]
+        ungraded = [i for i, (_, t) in enumerate(answers) if t.grade is not None and t.grade.status == "grader_error"]
+        rows = {i: _row(step, *answers[i]) for i in sorted({*sampled, *ungraded})}
+        if not rows:
             return
-        stride = max(len(answers) / wanted, 1.0)
-        rows = [_row(step, *answers[int(i * stride)]) for i in range(min(wanted, len(answers)))]
         with (self._run_dir / TRAJECTORIES).open("ab") as file:
-            file.writelines(encode(row) for row in rows)
-        short = [{name: _shown(value) for name, value in row.items()} for row in rows]
-        self._forward(lambda sink: sink.table(step, "trajectories", short))
+            file.writelines(encode(row) for row in rows.values())
+        if sampled:
+            short = [{name: _shown(v) for name, v in rows[i].items() if name != "problem"} for i in sampled]
+            self._forward(lambda sink: sink.table(step, "trajectories", short))
 
     def measurement(self, step: int, summary: Mapping[str, Interval], measurement: Measurement) -> None:
-        """Add the held-out values with their intervals to the record of `step`, and keep the measurement whole."""
+        """Add the held-out values and intervals to the record of `step`, and write the measurement to its own file."""
         path = measurement_path(self._run_dir, step)
         path.parent.mkdir(exist_ok=True)
-        write_aside(path, iter([measurement.to_json().encode()]))
+        with replace_file(path) as file:
+            file.write(measurement.to_json().encode())
         values: dict[str, float] = {"heldout/ungraded": measurement.ungraded}
         for name, interval in summary.items():
             values[f"heldout/{name}"] = interval.value
@@ -203,17 +231,18 @@ class Logbook:
         self.write(step, values)
 
     def alert(self, title: str, text: str) -> None:
-        """Say something that a person should look at: in events.jsonl, on the console, in W&B and TensorBoard."""
+        """Report an event that needs the user's attention, in events.jsonl and in all sinks."""
         self._record_event("alert", title, text)
         self._forward(lambda sink: sink.alert(title[:ALERT_TITLE_LIMIT], text))
 
     def close(self) -> None:
+        """Close metrics.jsonl and all sinks."""
         self._forward(lambda sink: sink.close())
         self._sinks.clear()
         os.close(self._file)
 
-    def _note(self, level: str, title: str, text: str) -> None:
-        """Say what concerns only this machine: in events.jsonl and on the console."""
+    def _record_locally(self, level: str, title: str, text: str) -> None:
+        """Report an event in events.jsonl and on the console, not in W&B or TensorBoard."""
         self._record_event(level, title, text)
         self._forward(lambda sink: sink.alert(title, text), names={"console"})
 
@@ -234,22 +263,25 @@ class Logbook:
             try:
                 if name in names:
                     act(sink)
-            except Exception as error:  # whatever it was, a copy must not end the run
+            except Exception as error:  # No exception of a sink may end the run.
                 self._turn_off(name, error)
 
     def _turn_off(self, name: str, error: Exception) -> None:
         self._sinks.pop(name, None)
         self.failed_sinks += 1
-        self._note("warning", name, f"turned off after {type(error).__name__}: {error}")
+        self._record_locally("warning", name, f"turned off after {type(error).__name__}: {error}")
 
 
 def _row(step: int, group: Group, trajectory: Trajectory) -> dict[str, Any]:
+    """Return the row of one answer. It holds what `breadth verify` needs to judge the answer again."""
     grade = trajectory.grade
     return {
         "step": step,
         "prompt_id": trajectory.prompt_id,
         "sample_index": trajectory.sample_index,
         "prompt": group.prompt.text,
+        "verifier": group.prompt.verifier,
+        "problem": _json_or_none(group.prompt.problem),
         "answer": trajectory.text,
         "reward": trajectory.reward,
         "status": grade.status if grade else "",
@@ -259,6 +291,15 @@ def _row(step: int, group: Group, trajectory: Trajectory) -> dict[str, Any]:
         "finish_reason": trajectory.finish_reason,
         "route": trajectory.route,
     }
+
+
+def _json_or_none(problem: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the problem, or None if it is not strict JSON: a broken problem must not end the run."""
+    try:
+        json.dumps(dict(problem), allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return dict(problem)
 
 
 def _shown(value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""The breadth monitor's arithmetic: Pass@k, what was lost and gained against the base, and how sure that is.
+"""Compute the breadth monitor's values: Pass@k, retention and expansion against the base, and bootstrap intervals.
 
-Axes: P prompts, R bootstrap resamples. Numpy only; nothing here waits, logs or draws.
+Pure functions on numpy arrays. Axes: P prompts, R bootstrap resamples.
 """
 
 import json
@@ -16,18 +16,19 @@ from configs.monitor import parse_stop_rule
 from trajectories.trajectory import Group, Trajectory, domain
 
 EXAMPLES = 5
-"""Distinct answers of each kind that a prompt's result keeps."""
+"""Number of distinct correct, and of distinct wrong, answers kept per prompt."""
 EXAMPLE_LIMIT = 2_000
-"""Characters of an answer that are kept as an example."""
+"""Characters kept of an example answer and of the prompt."""
 CONFIDENCE = 0.95
+"""Confidence level of the intervals."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptResult:
-    """What the policy's answers to one prompt came to.
+    """Counts and sums over a policy's answers to one prompt.
 
     Example: PromptResult(prompt_id="countdown/heldout/7", prompt_text="3,7,12=22:", total=32, correct=5, ungraded=0,
-    distinct_correct=2, majority_correct=False, tokens=180, surprise=101.5, kl_to_base=0.4,
+    distinct_correct=2, majority_correct=False, tokens=180, negative_logp=101.5, kl_to_base=0.4,
     correct_answers=("3+7+12", "12+7+3"), wrong_answers=("3*7",))
     """
 
@@ -38,56 +39,44 @@ class PromptResult:
     correct: int
     """Graded answers whose status is `correct`."""
     ungraded: int
-    """Answers whose grader failed: they are in no Pass@k, yet count for entropy and KL."""
+    """Answers whose grader failed. They count for entropy and KL, but not for Pass@k."""
     distinct_correct: int
     """Different texts among the correct answers; runs of whitespace count as one space."""
     majority_correct: bool
-    """Whether the most frequent graded text (the earliest one on a tie) is correct."""
+    """Whether the most frequent text among the graded answers (the earliest on a tie) is correct."""
     tokens: int
     """Generated tokens of all answers."""
-    surprise: float
+    negative_logp: float
     """Sum of -logp_sampler over those tokens, nats."""
     kl_to_base: float | None
-    """Mean over answers of the sum over generated tokens of logp_sampler - logp_reference, nats."""
+    """Mean over answers of the sum over generated tokens of logp_sampler - logp_reference, nats; None: not scored."""
     correct_answers: tuple[str, ...]
     wrong_answers: tuple[str, ...]
-    """A few distinct answers of each kind, for people to read."""
+    """Up to EXAMPLES distinct answers of each kind, for the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One policy on a set of held-out prompts."""
+    """The results of one policy on the held-out prompts."""
 
     name: str
     step: int
     answers: int
-    """Answers asked of each prompt."""
+    """Answers generated per prompt."""
     prompts: tuple[PromptResult, ...]
 
     @property
-    def entropy(self) -> float:
-        """Mean of -logp_sampler over generated tokens, nats per token: an unbiased estimate of the policy's entropy."""
-        tokens = sum(p.tokens for p in self.prompts)
-        return sum(p.surprise for p in self.prompts) / tokens if tokens else math.nan
-
-    @property
-    def kl_to_base(self) -> float | None:
-        """Mean over answers of their sequence KL (k1) to the base policy, nats; None when it was not measured."""
-        scored = [(p.kl_to_base, p.total + p.ungraded) for p in self.prompts if p.kl_to_base is not None]
-        answers = sum(count for _, count in scored)
-        return sum(kl * count for kl, count in scored) / answers if answers else None
-
-    @property
     def ungraded(self) -> int:
-        """Answers left out because their grader failed."""
+        """Number of answers whose grader failed."""
         return sum(p.ungraded for p in self.prompts)
 
     def to_json(self) -> str:
+        """Return the measurement as JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "Measurement":
-        """Read what `to_json` wrote; raises ValueError on anything else."""
+        """Read the JSON that `to_json` writes. Raises ValueError on other text."""
         try:
             fields = json.loads(text)
             rows = fields.pop("prompts")
@@ -102,7 +91,7 @@ def _tuples(row: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A value and its 95 % bootstrap interval. All three are NaN where no prompt can say anything.
+    """A value and its 95 % bootstrap interval. All three numbers are NaN if the value is defined for no prompt.
 
     Example: Interval(value=0.31, low=0.26, high=0.36, prompts=64)
     """
@@ -111,14 +100,18 @@ class Interval:
     low: float
     high: float
     prompts: int
-    """Prompts the value rests on."""
+    """Number of prompts for which the value is defined."""
 
 
 def pass_at_k(total: int, correct: int, k: int) -> float:
-    """Probability that k answers drawn without replacement from `total` hold a correct one, unbiased for Pass@k.
+    """Return the unbiased estimate of Pass@k, 1 - C(total - correct, k) / C(total, k).
 
-    1 - C(total - correct, k) / C(total, k): Chen et al. (arXiv:2107.03374), equation 1. Raises ValueError when k
-    exceeds `total`, for then no unbiased estimate exists.
+    It is the probability that k answers drawn without replacement from `total` include a correct one.
+
+    Raises:
+        ValueError: k is above `total`. No unbiased estimate exists then.
+
+    Source: Chen et al., arXiv:2107.03374, equation 1.
     """
     if not 0 <= correct <= total:
         raise ValueError(f"correct: must be between 0 and total ({total}), got {correct}")
@@ -131,7 +124,7 @@ def pass_at_k(total: int, correct: int, k: int) -> float:
 
 
 def measure(groups: Sequence[Group], name: str, step: int) -> Measurement:
-    """Reduce graded groups to what the monitor keeps. An answer without a reward is left out and counted."""
+    """Count the correct answers of each group, and sum log-probs. Ungraded answers are counted apart."""
     return Measurement(
         name=name,
         step=step,
@@ -144,8 +137,8 @@ def _prompt_result(group: Group) -> PromptResult:
     graded = [t for t in group.trajectories if t.grade is not None and t.grade.reward is not None]
     texts = [" ".join(t.text.split()) for t in graded]
     correct_texts = {text for text, t in zip(texts, graded, strict=True) if _is_correct(t)}
-    wrong_texts = dict.fromkeys(text for text in texts if text not in correct_texts)
-    right_texts = dict.fromkeys(text for text in texts if text in correct_texts)
+    distinct_wrong_texts = dict.fromkeys(text for text in texts if text not in correct_texts)
+    distinct_correct_texts = dict.fromkeys(text for text in texts if text in correct_texts)
     counts = Counter(texts).most_common(1)
     return PromptResult(
         prompt_id=group.prompt.id,
@@ -156,10 +149,10 @@ def _prompt_result(group: Group) -> PromptResult:
         distinct_correct=len(correct_texts),
         majority_correct=bool(counts) and counts[0][0] in correct_texts,
         tokens=sum(t.answer_length for t in group.trajectories),
-        surprise=-float(sum(t.logp_sampler[t.mask].sum(dtype=np.float64) for t in group.trajectories)),
+        negative_logp=-float(sum(t.logp_sampler[t.mask].sum(dtype=np.float64) for t in group.trajectories)),
         kl_to_base=_kl_to_base(group.trajectories),
-        correct_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(right_texts)[:EXAMPLES]),
-        wrong_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(wrong_texts)[:EXAMPLES]),
+        correct_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(distinct_correct_texts)[:EXAMPLES]),
+        wrong_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(distinct_wrong_texts)[:EXAMPLES]),
     )
 
 
@@ -183,12 +176,19 @@ def summary(
     seed: int = 0,
     resamples: int = 1_000,
 ) -> dict[str, Interval]:
-    """Every monitored value with its percentile bootstrap interval over prompts, the same for the same seed.
+    """Compute every monitored value and its percentile bootstrap interval over prompts.
 
-    `pass@k` is the mean over the prompts with at least k graded answers, `maj@n` and `distinct_correct` over those
-    with any; `Interval.prompts` tells how many they were. A mixture has `pass@k/<label>` too, over the prompts of that
-    part. `retention` and `expansion` need `base` on the same prompts: shares of what the base solved at least once, and
-    never solved, that is solved at least once now. Raises ValueError on a measurement without prompts.
+    `pass@k` is the mean over prompts with at least k graded answers, `pass@k/DOMAIN` the same over the prompts of one
+    domain of a mixture. `maj@n` and `distinct_correct` are means over prompts with any graded answer. `retention` is
+    the fraction still solved of the prompts that the base solved, `expansion` the fraction now solved of the prompts
+    that the base did not solve; solved means that at least one answer is correct.
+
+    Args:
+        base: measurement of the base on the same prompts; None leaves out `retention` and `expansion`.
+        seed: seed of the bootstrap. The same seed gives the same intervals.
+
+    Raises:
+        ValueError: `measurement` has no prompts, or `base` has other prompts.
     """
     prompts = len(measurement.prompts)
     if prompts == 0:
@@ -200,25 +200,28 @@ def summary(
     with np.errstate(divide="ignore", invalid="ignore"):
         values = numerators.sum(1) / denominators.sum(1)
         resampled = (draws @ numerators.T) / (draws @ denominators.T)
-    tails = (1 - CONFIDENCE) / 2
     return {
-        name: _interval(values[row], resampled[:, row], int((denominators[row] > 0).sum()), tails)
+        name: _interval(values[row], resampled[:, row], int((denominators[row] > 0).sum()))
         for row, name in enumerate(rows)
     }
 
 
-def _interval(value: float, resampled: np.ndarray, prompts: int, tails: float) -> Interval:
+def _interval(value: float, resampled: np.ndarray, prompts: int) -> Interval:
     if prompts == 0:
         return Interval(value=math.nan, low=math.nan, high=math.nan, prompts=0)
-    low, high = np.quantile(resampled[np.isfinite(resampled)], [tails, 1 - tails])
-    # Rounding alone can put the value of prompts that all agree a hair outside.
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(resampled[np.isfinite(resampled)], [tail, 1 - tail])
+    # If all prompts have the same value, rounding can put it slightly outside the interval.
     return Interval(value=float(value), low=float(min(low, value)), high=float(max(high, value)), prompts=prompts)
 
 
 def _ratios(
     measurement: Measurement, ks: Sequence[int], base: Measurement | None
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Each value as numerators [P] over denominators [P]: value = sum / sum, so all resample alike."""
+    """Return numerators [P] and denominators [P] of every value, value = sum(numerators) / sum(denominators).
+
+    As ratios of sums over prompts, all values are resampled by the same draws of prompts.
+    """
     total = np.array([p.total for p in measurement.prompts])
     correct = np.array([p.correct for p in measurement.prompts])
     graded = total > 0
@@ -227,8 +230,8 @@ def _ratios(
     for k in sorted(set(ks)):
         passes = [pass_at_k(n, c, k) if n >= k else 0.0 for n, c in zip(total, correct, strict=True)]
         rows[f"pass@{k}"] = np.array(passes), total >= k
-        for name, inside in domains.items():
-            rows[f"pass@{k}/{name}"] = np.array(passes) * inside, (total >= k) & inside
+        for name, of_domain in domains.items():
+            rows[f"pass@{k}/{name}"] = np.array(passes) * of_domain, (total >= k) & of_domain
     rows["maj@n"] = np.array([p.majority_correct for p in measurement.prompts]), graded
     if base is not None:
         before = _aligned(base, measurement)
@@ -238,28 +241,28 @@ def _ratios(
         rows["expansion"] = known & ~solved_before & (correct > 0), known & ~solved_before
     rows["distinct_correct"] = np.array([p.distinct_correct for p in measurement.prompts]), graded
     tokens = np.array([p.tokens for p in measurement.prompts])
-    rows["entropy"] = np.array([p.surprise for p in measurement.prompts]), tokens
-    if measurement.kl_to_base is not None:
+    rows["entropy"] = np.array([p.negative_logp for p in measurement.prompts]), tokens
+    if any(p.kl_to_base is not None for p in measurement.prompts):
         answers = np.array([p.total + p.ungraded if p.kl_to_base is not None else 0 for p in measurement.prompts])
         rows["kl_to_base"] = np.array([p.kl_to_base or 0.0 for p in measurement.prompts]) * answers, answers
     return rows
 
 
 def _domains(measurement: Measurement) -> dict[str, np.ndarray]:
-    """Which prompts [P] are of each domain; none when there are not several, or prompts without one."""
+    """Return a mask [P] of the prompts of each domain; empty unless the prompts come from a mixture."""
     names = [domain(p.prompt_id) for p in measurement.prompts]
     several = len(set(names)) > 1 and all("/" in p.prompt_id for p in measurement.prompts)
-    return {name: np.array([own == name for own in names]) for name in sorted(set(names))} if several else {}
+    return {name: np.array([found == name for found in names]) for name in sorted(set(names))} if several else {}
 
 
 def _aligned(base: Measurement, other: Measurement) -> list[PromptResult]:
-    """The results of `base` in the order of `other`; raises ValueError unless both are of the same prompts."""
+    """Return the results of `base` in the prompt order of `other`. Raises ValueError if their prompts differ."""
     by_id = {p.prompt_id: p for p in base.prompts}
     ids = [p.prompt_id for p in other.prompts]
     if set(by_id) != set(ids):
         common = len(set(by_id) & set(ids))
         raise ValueError(
-            f"measurements: must be of the same prompts, got {len(by_id)} of {base.name!r} and {len(ids)} of "
+            f"measurements: must have the same prompts, got {len(by_id)} of {base.name!r} and {len(ids)} of "
             f"{other.name!r} with {common} in common"
         )
     return [by_id[prompt_id] for prompt_id in ids]
@@ -268,7 +271,10 @@ def _aligned(base: Measurement, other: Measurement) -> list[PromptResult]:
 def lost_and_gained(
     base: Measurement, other: Measurement
 ) -> tuple[list[tuple[PromptResult, PromptResult]], list[tuple[PromptResult, PromptResult]]]:
-    """Prompts that only `base` solved, and that only `other` solved, as pairs (base, other); clearest cases first."""
+    """Return the prompts that only `base` solved and those that only `other` solved, as pairs (base, other).
+
+    Prompts with the largest fraction of correct answers come first. Prompts without graded answers are left out.
+    """
     pairs = [(b, o) for b, o in zip(_aligned(base, other), other.prompts, strict=True) if b.total and o.total]
     lost = [(b, o) for b, o in pairs if b.correct and not o.correct]
     gained = [(b, o) for b, o in pairs if o.correct and not b.correct]
@@ -277,15 +283,16 @@ def lost_and_gained(
     return lost, gained
 
 
-def stopped_by(rules: Sequence[str], values: Mapping[str, float]) -> str | None:
-    """The first rule of `monitor.stop_if` that fires on `values`, or None. A NaN fires no rule.
+def fired_rule(rules: Sequence[str], values: Mapping[str, float]) -> str | None:
+    """Return the first rule of `monitor.stop_if` that is true of `values`, or None. No rule is true of a NaN.
 
-    Raises ValueError when a rule names a value that is not there.
+    Raises:
+        ValueError: a rule names a metric that is not in `values`.
     """
     for rule in rules:
-        metric, relation, limit = parse_stop_rule(rule)
+        metric, comparison, limit = parse_stop_rule(rule)
         if metric not in values:
             raise ValueError(f"monitor.stop_if: must name one of {', '.join(sorted(values))}, got {metric!r}")
-        if values[metric] < limit if relation == "<" else values[metric] > limit:
+        if values[metric] < limit if comparison == "<" else values[metric] > limit:
             return rule
     return None

@@ -1,4 +1,4 @@
-"""Where metrics go besides metrics.jsonl: W&B and TensorBoard. When one raises, the logbook goes on without it."""
+"""Copies of the metrics in W&B and TensorBoard. The logbook turns a sink off when it raises."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,23 +7,27 @@ from typing import Any, Literal, Protocol
 INIT_TIMEOUT_S = 20.0
 """Longest wait for the W&B server at the start of a run."""
 FINISH_TIMEOUT_S = 30.0
-"""Longest wait for unsent data at the end of a run; what is left stays on disk for `wandb sync`."""
+"""Longest wait for unsent data at the end of a run. The rest stays on disk for `wandb sync`."""
 
 
 class Sink(Protocol):
-    """A copy of the logbook somewhere else. The rows of a table are never none and have the same keys."""
+    """A copy of the metrics, tables and alerts of a run."""
 
-    def write(self, step: int, values: Mapping[str, float]) -> None: ...
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Copy the metrics of `step`; a step may be written several times, with different metrics."""
 
-    def table(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None: ...
+    def table(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Copy a table; `rows` is not empty, and all rows have the same keys."""
 
-    def alert(self, title: str, text: str) -> None: ...
+    def alert(self, title: str, text: str) -> None:
+        """Copy an event that needs the user's attention."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Send what is not sent yet, and end."""
 
 
 class WandbSink:
-    """A W&B run. A server that does not answer at the start within INIT_TIMEOUT_S leaves an offline run."""
+    """A W&B run. If the server does not answer within INIT_TIMEOUT_S at the start, the run is an offline run."""
 
     def __init__(
         self,
@@ -37,7 +41,7 @@ class WandbSink:
     ) -> None:
         import wandb
 
-        self.trouble = ""
+        self.online_error = ""
         """Why an online run became an offline one; empty if it did not."""
         arguments: dict[str, Any] = {
             "dir": folder,
@@ -55,13 +59,13 @@ class WandbSink:
         except wandb.Error as error:
             if mode == "offline":
                 raise
-            self.trouble = f"{type(error).__name__}: {error}"
-            # The failed attempt still holds the run id inside W&B's background service; only ending that frees it.
+            self.online_error = f"{type(error).__name__}: {error}"
+            # W&B's background service keeps the run id of the failed attempt until the service ends.
             wandb.teardown()
             self._run = wandb.init(mode="offline", **arguments)
         self._table = wandb.Table
-        offline = mode == "offline" or bool(self.trouble)
-        self.where = str(self._run.dir) if offline else str(self._run.url)
+        offline = mode == "offline" or bool(self.online_error)
+        self.location = str(self._run.dir) if offline else str(self._run.url)
         """Folder of an offline run, address of an online one."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -79,7 +83,7 @@ class WandbSink:
 
 
 class TensorboardSink:
-    """Event files for TensorBoard. On a resumed run `first_step` hides what an earlier process wrote from there on."""
+    """Event files for TensorBoard. A resumed run passes `first_step`: earlier records from that step on are hidden."""
 
     def __init__(self, folder: Path, *, first_step: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter

@@ -1,18 +1,18 @@
-"""Seconds spent in the roles' verbs, measured from outside, so that the loop itself holds no clock."""
+"""Measure the wall time of role methods by wrapping them, so that the training loop contains no timing code."""
 
 import time
 from typing import Any
 
 
 class Clock:
-    """Adds up wall seconds by name until `lap`."""
+    """Add up wall seconds by name; `lap` returns and resets them."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
         self._lap_started = time.monotonic()
 
     def watch(self, owner: Any, method: str, name: str) -> None:
-        """Replace an async method of one object by the same method with its time taken under `name`."""
+        """Replace the async method `method` of `owner` by one that adds its wall time to `name`."""
         inner = getattr(owner, method)
 
         async def timed(*arguments: Any, **options: Any) -> Any:
@@ -25,7 +25,7 @@ class Clock:
         setattr(owner, method, timed)
 
     def lap(self) -> dict[str, float]:
-        """`seconds/<name>` since the last lap, and `seconds/step` in all."""
+        """Return `seconds/NAME` since the last lap, and `seconds/step`, the wall time of the lap; start a new lap."""
         now = time.monotonic()
         seconds = {f"seconds/{name}": value for name, value in self._seconds.items()}
         seconds["seconds/step"] = now - self._lap_started

@@ -1,8 +1,8 @@
-"""Countdown's verifier: parses the answer as arithmetic and checks numbers and value exactly. Nothing is ever evaluated
-as code.
+"""The Countdown verifier: parse the answer as an arithmetic expression, and check its numbers and its exact value.
 
 Grammar: expression = term (("+" | "-") term)*, term = atom (("*" | "/") atom)*, atom = number | "(" expression ")".
-There is no unary minus: a number is written as it was given. ASCII white space separates and is otherwise ignored.
+There is no unary minus, and a number has no leading zero. ASCII white space separates tokens and is otherwise ignored.
+No text is evaluated as code.
 """
 
 import re
@@ -14,18 +14,18 @@ from typing import Any
 from rewards.verdict import Verdict, correct, grader_error, wrong
 
 LENGTH_LIMIT = 200
-"""Characters of an answer, white space at its ends left out."""
+"""Characters of an answer without the white space at its ends."""
 DEPTH_LIMIT = 50
-"""Parentheses within parentheses."""
+"""Nested parentheses."""
 TOKEN = re.compile(r"[ \t\r\n]*(?:(0|[1-9][0-9]*)|([-+*/()]))")
 
 
 class Malformed(ValueError):
-    """The answer is no arithmetic expression, or has no value."""
+    """The answer is not an arithmetic expression, or divides by zero."""
 
 
 def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
-    """Correct if the answer uses each of `problem["numbers"]` exactly once and equals `problem["target"]`."""
+    """Return correct if the answer uses each of `problem["numbers"]` exactly once and equals `problem["target"]`."""
     numbers, target = problem.get("numbers"), problem.get("target")
     if not (isinstance(numbers, list | tuple) and numbers and all(type(n) is int for n in [*numbers, target])):
         return grader_error("the problem must have integer numbers and an integer target")
@@ -49,28 +49,30 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
 
 
 class Parser:
-    """Recursive descent over tokens; values are exact, and fractions appear only after a division."""
+    """Recursive-descent parser of a list of tokens. Values are exact: integers, or fractions after a division."""
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens
-        self.place = 0
+        self.position = 0
         self.depth = 0
         self.numbers: list[int] = []
+        """Numbers read so far, in order."""
 
     def parse(self) -> int | Fraction:
+        """Return the value of the expression. Raises Malformed if the tokens are not one expression."""
         value = self._expression()
         if self._next():
-            raise Malformed(f"expected an operator, got {self._next()!r} at token {self.place + 1}")
+            raise Malformed(f"expected an operator, got {self._next()!r} at token {self.position + 1}")
         return value
 
     def _next(self) -> str:
-        """The token at hand; empty at the end."""
-        return self.tokens[self.place] if self.place < len(self.tokens) else ""
+        """Return the current token; empty after the last one."""
+        return self.tokens[self.position] if self.position < len(self.tokens) else ""
 
     def _expression(self) -> int | Fraction:
         value = self._term()
         while (operator := self._next()) in ("+", "-"):
-            self.place += 1
+            self.position += 1
             right = self._term()
             value = value + right if operator == "+" else value - right
         return value
@@ -78,7 +80,7 @@ class Parser:
     def _term(self) -> int | Fraction:
         value = self._atom()
         while (operator := self._next()) in ("*", "/"):
-            self.place += 1
+            self.position += 1
             right = self._atom()
             if operator == "*":
                 value = value * right
@@ -90,29 +92,29 @@ class Parser:
 
     def _atom(self) -> int | Fraction:
         token = self._next()
-        self.place += 1
+        self.position += 1
         if token.isdigit():
             self.numbers.append(int(token))
             return self.numbers[-1]
         if token != "(":
-            raise Malformed(f"expected a number or '(', got {token or 'the end'!r} at token {self.place}")
+            raise Malformed(f"expected a number or '(', got {token or 'the end'!r} at token {self.position}")
         self.depth += 1
         if self.depth > DEPTH_LIMIT:
             raise Malformed(f"parentheses are nested more than {DEPTH_LIMIT} deep")
         value = self._expression()
         if self._next() != ")":
-            raise Malformed(f"expected ')', got {self._next() or 'the end'!r} at token {self.place + 1}")
-        self.place += 1
+            raise Malformed(f"expected ')', got {self._next() or 'the end'!r} at token {self.position + 1}")
+        self.position += 1
         self.depth -= 1
         return value
 
 
 def _tokens(text: str) -> list[str]:
-    tokens, place = [], 0
-    while place < len(text):
-        match = TOKEN.match(text, place)
+    tokens, position = [], 0
+    while position < len(text):
+        match = TOKEN.match(text, position)
         if match is None:
-            raise Malformed(f"unexpected {text[place : place + 10].lstrip()[:1]!r} at character {place + 1}")
+            raise Malformed(f"unexpected {text[position : position + 10].lstrip()[:1]!r} at character {position + 1}")
         tokens.append(match[1] or match[2])
-        place = match.end()
+        position = match.end()
     return tokens

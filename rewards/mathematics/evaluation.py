@@ -1,6 +1,7 @@
-"""Values of expression trees: exact ones by rational arithmetic, others to any number of digits.
+"""Evaluate expression trees: exactly by rational arithmetic, or approximately to a given number of digits.
 
-All work is bounded before it is done: what goes beyond raises TooLarge. Each thread has its own context of precision.
+The size of each operation is checked before the operation, and TooLarge is raised above the limits. Each thread has its
+own mpmath context, so the precision set in one thread does not affect another.
 """
 
 import math
@@ -14,34 +15,40 @@ import mpmath
 from rewards.mathematics.expression import TRIGONOMETRIC, Node
 
 BIT_LIMIT = 16_000
-"""Bits of an exact number, and of the exponent of an inexact one."""
+"""Largest number of bits of an exact number, and largest binary exponent of an approximate one."""
 FACTORIAL_LIMIT = 1_000
-GAMMA_DIGITS = 250
-"""Digits to which factorials between the integers are computed: twice as many take eight times as long."""
-ANGLE_BITS = 64
-"""Bits of an angle: reducing a larger one takes as many digits as it has."""
+"""Largest n of which n! is computed. A binomial coefficient C(n, k) of integers allows 2 * FACTORIAL_LIMIT."""
+GAMMA_DIGITS_LIMIT = 250
+"""Largest precision, in decimal digits, for factorials of non-integers: twice the digits take eight times as long."""
+ANGLE_BIT_LIMIT = 64
+"""Largest binary exponent of an angle: reducing an angle modulo 2*pi takes as many extra digits as it has itself."""
 
 
 class TooLarge(Exception):
-    """Computing it would take more than its share."""
+    """The computation would exceed a limit on its size."""
 
 
 class Undefined(Exception):
-    """It has no finite value here."""
+    """The expression has no finite value at this point."""
 
 
-class Contexts(threading.local):
-    """A context of precision for each thread."""
+class PrecisionContexts(threading.local):
+    """One mpmath context for each thread."""
 
     def __init__(self) -> None:
         self.context: Any = mpmath.MPContext()
 
 
-CONTEXTS = Contexts()
+CONTEXTS = PrecisionContexts()
 
 
-class Reading:
-    """What is written alike but read in two ways: `log` without a base, and odd roots of negative numbers."""
+class Convention:
+    """How to interpret notation that has two meanings.
+
+    Args:
+        decimal_log: `log` without a base has base 10 instead of e.
+        real_roots: an odd root of a negative number is real, `(-8)^{1/3} = -2`, instead of the principal complex root.
+    """
 
     def __init__(self, decimal_log: bool = False, real_roots: bool = True) -> None:
         self.decimal_log = decimal_log
@@ -49,7 +56,10 @@ class Reading:
 
 
 def exact(node: Node) -> Fraction | None:
-    """The rational value of a tree that rational arithmetic can compute, else None. Raises TooLarge, Undefined."""
+    """Return the rational value of a tree, or None if rational arithmetic cannot compute it, as for `\\sqrt{2}`.
+
+    Raises: TooLarge above a limit; Undefined where there is no value, as for `1/0`.
+    """
     kind = node[0]
     if kind == "num":
         return _bounded(node[1])
@@ -125,37 +135,41 @@ def _exact_call(name: str, values: list[Fraction]) -> Fraction | None:
     raise Undefined
 
 
-def approximate(node: Node, values: dict[str, Fraction], digits: int, reading: Reading) -> tuple[Any, int]:
-    """The value to so many digits where symbols have these values, and the range: the most decimal digits before or
-    after the point that any number on the way took. Raises TooLarge, Undefined."""
-    evaluator = _Evaluator(values, digits, reading)
+def approximate(node: Node, values: dict[str, Fraction], digits: int, convention: Convention) -> tuple[Any, int]:
+    """Evaluate a tree to `digits` decimal digits with the given values of its symbols.
+
+    Returns: the value, and its range: the largest number of decimal digits before the decimal point, or of zeros after
+        it, of any intermediate value. For intermediate values v it is `max |log10 |v||`, rounded up.
+    Raises: TooLarge above a limit; Undefined where there is no finite value.
+    """
+    evaluator = _Evaluator(values, digits, convention)
     try:
         value = evaluator.value(node)
-    except (ArithmeticError, ValueError, TypeError, mpmath.mp.NoConvergence):  # poles, and reals where there are none
-        raise Undefined from None
-    return value, int(evaluator.bits * 0.302) + 1
+    except (ArithmeticError, ValueError, TypeError, mpmath.mp.NoConvergence):
+        raise Undefined from None  # a pole, or a function outside its domain
+    return value, int(evaluator.largest_magnitude * 0.302) + 1  # log10(2) is just below 0.302
 
 
 class _Evaluator:
-    """One evaluation: where, how precisely, in which reading, and the widest range of a number met."""
+    """One evaluation of a tree, which also records the largest binary exponent of its intermediate values."""
 
-    def __init__(self, values: dict[str, Fraction], digits: int, reading: Reading) -> None:
+    def __init__(self, values: dict[str, Fraction], digits: int, convention: Convention) -> None:
         self.context = CONTEXTS.context
         self.context.dps = digits
         self.values = values
-        self.reading = reading
-        self.bits = 0
-        self.angle = False
+        self.convention = convention
+        self.largest_magnitude = 0
+        self.in_trigonometric = False
 
     def value(self, node: Node) -> Any:
         result = self.compute(node)
         if result:
             if not self.context.isfinite(result):
                 raise Undefined
-            size = abs(self.context.mag(result))
-            if size > BIT_LIMIT:
+            magnitude = abs(self.context.mag(result))
+            if magnitude > BIT_LIMIT:
                 raise TooLarge
-            self.bits = max(self.bits, size)
+            self.largest_magnitude = max(self.largest_magnitude, magnitude)
         return result
 
     def compute(self, node: Node) -> Any:
@@ -179,7 +193,7 @@ class _Evaluator:
         if kind == "root":
             return self.power(self.value(node[1]), ("div", ("num", Fraction(1)), node[2]))
         if kind == "degrees":
-            return self.value(node[1]) * (context.pi / 180 if self.angle else 1)
+            return self.value(node[1]) * (context.pi / 180 if self.in_trigonometric else 1)
         if kind == "opaque":
             return self.opaque(node[1], [self.value(part) for part in node[2]])
         return self.call(node[1], node[2])
@@ -199,37 +213,40 @@ class _Evaluator:
         if fraction is not None and fraction.denominator == 1:
             return base ** int(fraction)
         odd = fraction is not None and fraction.denominator % 2 == 1
-        if odd and self.reading.real_roots and self.context.im(base) == 0 and self.context.re(base) < 0:
+        if odd and self.convention.real_roots and self.context.im(base) == 0 and self.context.re(base) < 0:
             assert fraction is not None
             root = self.context.power(-base, power)
             return -root if fraction.numerator % 2 else root
         return self.context.power(base, power)
 
     def opaque(self, name: str, arguments: list[Any]) -> Any:
-        """Some smooth function that belongs to the name alone."""
+        """Evaluate an unknown function such as `f(x, y)` as a fixed smooth function that is chosen by its name.
+
+        So `f(2x)` equals `f(x+x)`, and differs from `f(x)` and from `g(2x)`.
+        """
         seed = zlib.crc32(name.encode()) % 997 + 3
-        terms = [argument * (1 + self.context.mpf(seed) / (13 + 7 * place)) for place, argument in enumerate(arguments)]
-        if any(self.context.mag(term) > ANGLE_BITS for term in terms):
+        terms = [argument * (1 + self.context.mpf(seed) / (13 + 7 * index)) for index, argument in enumerate(arguments)]
+        if any(self.context.mag(term) > ANGLE_BIT_LIMIT for term in terms):
             raise TooLarge
         return self.context.cos(self.context.fsum(terms) + seed)
 
     def call(self, name: str, arguments: list[Node]) -> Any:
         context = self.context
-        outer, self.angle = self.angle, name in TRIGONOMETRIC
+        outer_in_trigonometric, self.in_trigonometric = self.in_trigonometric, name in TRIGONOMETRIC
         values = [self.value(argument) for argument in arguments]
-        self.angle = outer
+        self.in_trigonometric = outer_in_trigonometric
         first = values[0]
         if name in ("log", "ln", "lg"):
-            decimal = name == "lg" or (name == "log" and self.reading.decimal_log)
-            base = values[1] if len(values) > 1 else context.mpf(10) if decimal else context.e
+            base_ten = name == "lg" or (name == "log" and self.convention.decimal_log)
+            base = values[1] if len(values) > 1 else context.mpf(10) if base_ten else context.e
             return context.ln(first) / context.ln(base)
         if name in ("exp", "sinh", "cosh", "tanh") and abs(first) > BIT_LIMIT / 2:
             raise TooLarge
-        if name in TRIGONOMETRIC and first and context.mag(first) > ANGLE_BITS:
+        if name in TRIGONOMETRIC and first and context.mag(first) > ANGLE_BIT_LIMIT:
             raise TooLarge
         if name in ("factorial", "binomial"):
-            between = context.dps > GAMMA_DIGITS and not all(map(context.isint, values))
-            if between or any(abs(value) > FACTORIAL_LIMIT for value in values):
+            gamma_too_slow = context.dps > GAMMA_DIGITS_LIMIT and not all(map(context.isint, values))
+            if gamma_too_slow or any(abs(value) > FACTORIAL_LIMIT for value in values):
                 raise TooLarge
             return context.factorial(first) if name == "factorial" else context.binomial(*values)
         if name in ("max", "min", "floor", "ceiling") and any(context.im(value) for value in values):

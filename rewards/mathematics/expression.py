@@ -1,7 +1,7 @@
-"""A reader of closed mathematical expressions in LaTeX or plain text: text to a tree, nothing else.
+"""Parse a mathematical expression in LaTeX or plain text into a tree.
 
-The tree consists of tuples whose first item names the node; nothing in it is evaluated here and nothing of it is ever
-run as code. What the reader does not know is Unreadable, so a doubtful notation is never guessed at.
+The tree consists of tuples whose first item is the kind of the node. The parser does not evaluate the expression, and
+no part of the text is ever run as code. Any unknown notation raises ParseError; its meaning is not guessed.
 """
 
 import re
@@ -12,39 +12,46 @@ from rewards.mathematics.text import GREEK
 
 Node = tuple[Any, ...]
 """("num", Fraction) · ("const", name) · ("sym", name) · ("add"|"mul", [nodes]) · ("div"|"pow", node, node) ·
-("neg"|"degrees", node) · ("root", node, degree) · ("call", name, [nodes]) · ("opaque", name, [nodes])."""
+("neg"|"degrees", node) · ("root", node, degree) · ("call", name, [nodes]) · ("opaque", name, [nodes]).
+"call" is a known function such as sin; "opaque" is an unknown one such as `f(x)`."""
 
 TOKEN_LIMIT = 400
+"""Largest number of tokens of an expression."""
 DEPTH_LIMIT = 80
-"""Nested constructions, brackets or not: a bound on recursion."""
+"""Largest depth of nested constructions, with or without brackets. It bounds the recursion."""
 TOKEN = re.compile(r"\s*(?:([0-9]+(?:\.[0-9]*)?|\.[0-9]+)|(\\[A-Za-z]+|\\.)|([A-Za-z]+)|(\*\*|[^\s]))", re.DOTALL)
 TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc"}
 INVERSE = {f"a{prefix}{name}": f"a{name}" for name in TRIGONOMETRIC for prefix in ("rc", "r", "")}
 HYPERBOLIC = {"sinh", "cosh", "tanh"}
 FUNCTIONS = TRIGONOMETRIC | HYPERBOLIC | set(INVERSE) | {"log", "ln", "lg", "exp", "sqrt", "abs"}
-OF_SEVERAL = {"gcd", "lcm", "max", "min"}
+MULTI_ARGUMENT = {"gcd", "lcm", "max", "min"}
 SYMBOLS = {*GREEK.split(), "hbar", "ell"} - {"pi"}
 DECORATIONS = {"vec", "overline", "bar", "hat", "tilde", "widehat", "overrightarrow", "mathcal", "mathfrak", "dot"}
-NAMES = FUNCTIONS | OF_SEVERAL | {"pi"}
-"""Words that need no backslash."""
+KNOWN_WORDS = FUNCTIONS | MULTI_ARGUMENT | {"pi"}
+"""Words that are read as commands without a backslash."""
 PRODUCT_LIMIT = 3
-"""Letters that stand together and still are a product."""
+"""Largest number of adjacent letters that are read as a product: `abc` is a*b*c, and `abcd` is a word."""
 CLOSING = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", r"\{": r"\}"}
 TIMES = {"*", r"\cdot", r"\times", r"\ast"}
-ENDS = {")", "]", "}", r"\}", r"\rfloor", r"\rceil", "+", "-", "/", r"\div", "=", ",", "^", "!", "'", "_", "**", *TIMES}
+FACTOR_ENDS = {*CLOSING.values(), *TIMES, "+", "-", "/", r"\div", "=", ",", "^", "!", "'", "_", "**"}
+"""Tokens that cannot begin a factor, so no multiplication sign is left out before them."""
 MINUS_ONE: Node = ("num", Fraction(-1))
 
 
-class Unreadable(Exception):
-    """The text is no expression this reader knows."""
+class ParseError(Exception):
+    """The text is not an expression in the notation of this parser."""
 
 
-def read(text: str) -> Node:
-    """The tree of an expression. Raises Unreadable."""
-    reader = _Reader(_tokens(text))
-    node = reader.sum()
-    if reader.here is not None:
-        raise Unreadable(f"at {reader.here}")
+def parse(text: str) -> Node:
+    """Return the tree of an expression.
+
+    Example: `"2x"` -> `("mul", [("num", Fraction(2)), ("sym", "x")])`.
+    Raises: ParseError if the text is not an expression in a known notation.
+    """
+    parser = _Parser(_tokens(text))
+    node = parser.sum()
+    if parser.current is not None:
+        raise ParseError(f"unexpected {parser.current}")
     return node
 
 
@@ -53,56 +60,56 @@ def _tokens(text: str) -> list[str]:
     for found in TOKEN.finditer(text):
         number, command, letters, sign = found.groups()
         if letters:
-            if letters in NAMES:
+            if letters in KNOWN_WORDS:
                 tokens.append("\\" + letters)
             elif len(letters) > PRODUCT_LIMIT:
-                raise Unreadable(f"the word {letters}")
+                raise ParseError(f"unknown word {letters}")
             else:
                 tokens += letters
         else:
             tokens.append(number or command or sign)
         if len(tokens) > TOKEN_LIMIT:
-            raise Unreadable(f"more than {TOKEN_LIMIT} signs")
+            raise ParseError(f"more than {TOKEN_LIMIT} tokens")
     return tokens
 
 
-class _Reader:
-    """Recursive descent over the tokens, one method for each level of binding."""
+class _Parser:
+    """Recursive-descent parser over the tokens, with one method for each level of precedence."""
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens
-        self.place = 0
+        self.position = 0
         self.depth = 0
-        self.bars = 0
+        self.open_bars = 0
 
     @property
-    def here(self) -> str | None:
-        return self.tokens[self.place] if self.place < len(self.tokens) else None
+    def current(self) -> str | None:
+        return self.tokens[self.position] if self.position < len(self.tokens) else None
 
     def take(self) -> str:
-        token = self.here
+        token = self.current
         if token is None:
-            raise Unreadable("at the end")
-        self.place += 1
+            raise ParseError("unexpected end of the text")
+        self.position += 1
         return token
 
     def expect(self, token: str) -> None:
         if self.take() != token:
-            raise Unreadable(f"no {token}")
+            raise ParseError(f"missing {token}")
 
     def sum(self) -> Node:
         terms = [self.term()]
-        while self.here in ("+", "-"):
-            terms.append(self.term())  # a term takes its own signs
+        while self.current in ("+", "-"):
+            terms.append(self.term())  # a term parses its own signs
         return terms[0] if len(terms) == 1 else ("add", terms)
 
     def term(self) -> Node:
         node = self.factor()
         while True:
-            if self.here in TIMES:
+            if self.current in TIMES:
                 self.take()
                 node = ("mul", [node, self.factor()])
-            elif self.here in ("/", r"\div"):
+            elif self.current in ("/", r"\div"):
                 self.take()
                 node = ("div", node, self.factor())
             elif self.starts_factor():
@@ -111,122 +118,125 @@ class _Reader:
                 return node
 
     def starts_factor(self) -> bool:
-        """Whether what follows is multiplied without a sign: a number only where it does not join the one before."""
-        token = self.here
-        if token is None or token in ENDS or (token == "|" and self.bars):
+        """Return whether the next tokens are a factor without a multiplication sign, as `x` in `2x`.
+
+        A number is such a factor only after `!` or a closing bracket: `2 3` is not a product.
+        """
+        token = self.current
+        if token is None or token in FACTOR_ENDS or (token == "|" and self.open_bars):
             return False
         number = token[0].isdigit() or (token[0] == "." and len(token) > 1)
-        return not number or self.tokens[self.place - 1] in ("!", ")", "]", "}")
+        return not number or self.tokens[self.position - 1] in ("!", ")", "]", "}")
 
     def factor(self) -> Node:
         negative = False
-        while self.here in ("+", "-"):
+        while self.current in ("+", "-"):
             negative ^= self.take() == "-"
         node = self.power()
         return ("neg", node) if negative else node
 
     def power(self) -> Node:
         base = self.postfix()
-        if self.here not in ("^", "**"):
+        if self.current not in ("^", "**"):
             return base
         self.take()
-        if self.here == r"\circ":
+        if self.current == r"\circ":
             self.take()
             return ("degrees", base)
         exponent = self.exponent()
-        if base[0] == "sym" and self.here == "_":  # `v^2_0` is `v_0^2`
-            base = ("sym", base[1] + self.marks())
+        if base[0] == "sym" and self.current == "_":  # `v^2_0` is `v_0^2`
+            base = ("sym", base[1] + self.subscript_and_primes())
         return ("pow", base, exponent)
 
     def exponent(self) -> Node:
         negative = False
-        while self.here in ("+", "-"):
+        while self.current in ("+", "-"):
             negative ^= self.take() == "-"
-        self.deeper()
+        self.enter_level()
         node = self.power()
         self.depth -= 1
         return ("neg", node) if negative else node
 
     def postfix(self) -> Node:
-        self.deeper()
+        self.enter_level()
         node = self.atom(self.take())
         self.depth -= 1
-        if self.here == "!":
+        if self.current == "!":
             self.take()
             node = ("call", "factorial", [node])
         return node
 
-    def deeper(self) -> None:
+    def enter_level(self) -> None:
         self.depth += 1
         if self.depth > DEPTH_LIMIT:
-            raise Unreadable("too deep")
+            raise ParseError(f"nested deeper than {DEPTH_LIMIT} levels")
 
     def atom(self, token: str) -> Node:
         if token[0].isdigit() or (token[0] == "." and len(token) > 1):
-            return self.mixed(Fraction(token + "0" if token.endswith(".") else token))
+            return self.number_or_mixed(Fraction(token + "0" if token.endswith(".") else token))
         if token in ("(", "[", "{"):
-            return self.until(CLOSING[token])
+            return self.sum_until(CLOSING[token])
         if token == "|":
-            if self.bars:
-                raise Unreadable("bars in bars")
-            self.bars += 1
-            node = self.until("|")
-            self.bars -= 1
+            if self.open_bars:
+                raise ParseError("nested absolute bars")
+            self.open_bars += 1
+            node = self.sum_until("|")
+            self.open_bars -= 1
             return ("call", "abs", [node])
         if token in (r"\lfloor", r"\lceil"):
-            return ("call", "floor" if token == r"\lfloor" else "ceiling", [self.until(CLOSING[token])])
+            return ("call", "floor" if token == r"\lfloor" else "ceiling", [self.sum_until(CLOSING[token])])
         if len(token) == 1 and token.isalpha() and token.isascii():
             return self.symbol(token)
         if token[0] == "\\":
             return self.command(token[1:])
-        raise Unreadable(f"at {token}")
+        raise ParseError(f"unexpected {token}")
 
-    def until(self, closing: str) -> Node:
+    def sum_until(self, closing: str) -> Node:
         node = self.sum()
         self.expect(closing)
         return node
 
-    def mixed(self, whole: Fraction) -> Node:
-        """A number, or a mixed number where a proper fraction of numbers follows an integer."""
-        if self.here == r"\frac" and whole.denominator == 1:
-            part = self.tokens[self.place + 1 : self.place + 7]
+    def number_or_mixed(self, whole: Fraction) -> Node:
+        """Parse a number, or a mixed number if an integer is followed by a proper fraction: `2\\frac{1}{3}` -> 7/3."""
+        if self.current == r"\frac" and whole.denominator == 1:
+            part = self.tokens[self.position + 1 : self.position + 7]
             if part[::3] == ["{", "{"] and part[2::3] == ["}", "}"] and part[1].isdigit() and part[4].isdigit():
-                above, below = int(part[1]), int(part[4])
-                if above < below:
-                    self.place += 7
-                    return ("num", whole + Fraction(above, below))
+                numerator, denominator = int(part[1]), int(part[4])
+                if numerator < denominator:
+                    self.position += 7
+                    return ("num", whole + Fraction(numerator, denominator))
         return ("num", whole)
 
     def argument(self) -> Node:
-        """What a command without brackets of its own takes: a group or one token."""
+        """Parse the argument of a command such as `\\frac`: a group in braces, or one token."""
         token = self.take()
         if token == "{":
-            return self.until("}")
-        self.deeper()
+            return self.sum_until("}")
+        self.enter_level()
         node = self.atom(token)
         self.depth -= 1
         return node
 
     def symbol(self, letter: str) -> Node:
-        name = letter + self.marks()
+        name = letter + self.subscript_and_primes()
         if name in ("e", "i"):
             return ("const", name)
-        if letter in ("f", "g") and self.here == "(":
-            return ("opaque", name, self.listed())
+        if letter in ("f", "g") and self.current == "(":
+            return ("opaque", name, self.arguments_in_brackets())
         return ("sym", name)
 
-    def marks(self) -> str:
-        """Subscript and primes, which belong to a name."""
+    def subscript_and_primes(self) -> str:
+        """Read the subscripts and primes that belong to the name of a symbol."""
         marks = ""
-        while self.here in ("_", "'"):
+        while self.current in ("_", "'"):
             marks += self.take()
             if marks.endswith("_"):
-                marks += self.raw()
+                marks += self.raw_name()
         return marks
 
-    def raw(self) -> str:
-        """The tokens of a group, or one token, as a name."""
-        if self.here != "{":
+    def raw_name(self) -> str:
+        """Join the tokens of a group in braces into a name, or take one token as the name."""
+        if self.current != "{":
             return self.take()
         self.take()
         parts, level = [], 1
@@ -236,11 +246,11 @@ class _Reader:
             parts.append(part)
         return "".join(parts[:-1])
 
-    def listed(self) -> list[Node]:
-        """Arguments in round brackets, separated by commas."""
+    def arguments_in_brackets(self) -> list[Node]:
+        """Parse arguments in round brackets, separated by commas."""
         self.expect("(")
         nodes = [self.sum()]
-        while self.here == ",":
+        while self.current == ",":
             self.take()
             nodes.append(self.sum())
         self.expect(")")
@@ -255,41 +265,44 @@ class _Reader:
             return ("call", "binomial", [self.argument(), self.argument()])
         if name == "pi":
             return ("const", "pi")
-        if name in OF_SEVERAL:
-            return ("call", name, self.listed())
+        if name in MULTI_ARGUMENT:
+            return ("call", name, self.arguments_in_brackets())
         if name in FUNCTIONS:
             return self.function(INVERSE.get(name, name))
         if name in SYMBOLS:
-            return ("sym", "\\" + name + self.marks())
+            return ("sym", "\\" + name + self.subscript_and_primes())
         if name in DECORATIONS:
-            return ("sym", f"\\{name}{{{self.raw()}}}" + self.marks())
-        raise Unreadable(f"the command {name}")
+            return ("sym", f"\\{name}{{{self.raw_name()}}}" + self.subscript_and_primes())
+        raise ParseError(f"unknown command {name}")
 
     def root(self) -> Node:
         degree: Node = ("num", Fraction(2))
-        if self.here == "[":
+        if self.current == "[":
             self.take()
-            degree = self.until("]")
+            degree = self.sum_until("]")
         return ("root", self.argument(), degree)
 
     def function(self, name: str) -> Node:
-        """`\\sin^2 x`, `\\log_2 (x+1)`, `\\ln 2x`: the argument is a group, or the factors up to a sign or function."""
+        """Parse the call of a function: `\\sin^2 x`, `\\log_2 (x+1)`, `\\ln 2x`.
+
+        The argument is a group in brackets. Without brackets it is the factors up to the next sign or function.
+        """
         base, exponent = None, None
-        while self.here in ("_", "^"):
+        while self.current in ("_", "^"):
             if self.take() == "_" and name == "log":
                 base = self.argument()
-            elif self.tokens[self.place - 1] == "^":
+            elif self.tokens[self.position - 1] == "^":
                 exponent = self.argument()
             else:
-                raise Unreadable("a subscript of a function")
+                raise ParseError(f"a subscript of the function {name}")
         if exponent in (MINUS_ONE, ("neg", ("num", Fraction(1)))) and name in TRIGONOMETRIC:
             name, exponent = "a" + name, None
-        self.deeper()
-        if self.here in ("(", "[", "{", "|"):
+        self.enter_level()
+        if self.current in ("(", "[", "{", "|"):
             argument = self.postfix()
         else:
             argument = self.factor()
-            while self.starts_factor() and self.here not in ("(", "[") and (self.here or "")[1:] not in FUNCTIONS:
+            while self.starts_factor() and self.current not in ("(", "[") and (self.current or "")[1:] not in FUNCTIONS:
                 argument = ("mul", [argument, self.power()])
         self.depth -= 1
         node: Node = ("call", name, [argument] if base is None else [argument, base])

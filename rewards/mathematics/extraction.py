@@ -1,67 +1,86 @@
-"""The final answer that a response commits to.
+"""Extract the final answer of a response.
 
-Thoughts do not count. The last box counts; boxes that only `and`, `or` or a comma joins count together, so that a list
-of guesses is a list. Without a box the last of `#### x`, "the answer is x" and a closing `A: x`, in `<answer>` where
-there is one; without those a response that is nothing but an answer, or its end, if that is one formula or a sentence
-that says what something is. All of it takes linear time.
+Text inside `<think>` does not count. The final answer is the first of these that the response has:
+
+1. its last `\\boxed{}`. Boxes that are joined by `and`, `or` or a comma count together, so that a list of guesses is
+   compared as a list;
+2. the text after the last marker: `#### x`, "the answer is x" or a closing line `A: x`; only the content of the last
+   `<answer>` element is searched if there is one;
+3. the whole response if it is only an answer, the only formula of a short response, the last line if that is one
+   formula, or x if the last sentence is of the form "y is x".
+
+Every step takes time linear in the length of the response.
 """
 
 import re
 from dataclasses import dataclass
 
 RESPONSE_LIMIT = 32_768
-"""Characters of a response that are read, from its end."""
-WINDOW = 4_000
-"""Characters before the last box where the boxes that count are looked for first."""
-MARKERS = 5
-"""Markers of an answer that are read, from the last one on."""
-PLAIN_LIMIT = 300
-"""A response without any marker is an answer only if it has at most this many characters."""
+"""Number of characters at the end of a response that are read."""
+BOX_WINDOW = 4_000
+"""Boxes are searched first in the text from this many characters before the last box, then in the whole response."""
+MARKERS_LIMIT = 5
+"""Number of markers that are tried, starting from the last one."""
+UNMARKED_LIMIT = 300
+"""Largest number of characters of a response without a box or marker that can be an answer as a whole."""
 
+# The start of a box, an escaped character, or a brace: what decides where a box ends.
 BOX_PARTS = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-BOX_OF_ONE = re.compile(r"\\(?:boxed|fbox)[ \t]+([^\s{}$\\]+|\\[A-Za-z]+(?:\{[^{}]*\})*)")
-JOINER = re.compile(
+# A box without braces: `\boxed 5`, `\boxed \frac{1}{2}`.
+BOX_WITHOUT_BRACES = re.compile(r"\\(?:boxed|fbox)[ \t]+([^\s{}$\\]+|\\[A-Za-z]+(?:\{[^{}]*\})*)")
+# What may be between two boxes that count together: `x =`, spaces, punctuation, "and", "or".
+BETWEEN_JOINED_BOXES = re.compile(
     r"(?<![A-Za-z])[A-Za-z](?:_\{?\w\}?)? ?=|[\s$,;:&]|\\[,;: ()\[\]]|\\q?quad|\\text\s*\{\s*(?:and|or)\s*\}"
     r"|(?<![A-Za-z])(?:and|or)(?![A-Za-z])"
 )
 JOINING_WORD = re.compile(r"[,;]|and|or")
+# Tokens of chat templates, such as `<|im_end|>`. Those of TURN_END end the response.
 SPECIAL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>|</?s>")
 TURN_END = re.compile(r"<\|(?:im_(?:start|end)|eot_id|end_?of_?text|end)\|>|</s>")
-HASHED = re.compile(r"^[ \t]*####(?:[ \t]+(.*))?$|####[ \t]*(?=[-+$.0-9\\])(.*)$", re.MULTILINE)
+# `#### 5` as a line, or inside a line before a number or formula.
+HASHES = re.compile(r"^[ \t]*####(?:[ \t]+(.*))?$|####[ \t]*(?=[-+$.0-9\\])(.*)$", re.MULTILINE)
+# "the answer is 5", "Answer: 5", or "final answer" as a line.
 STATED = re.compile(
     r"(?<![\w/])answers?\b[ \t*_]*(?:(?:is|are|=|:)[ \t:*_]*|(?=\$|\\[(\[]))|^[ \t>#*_]*final answer[ \t*_]*$",
     re.IGNORECASE | re.MULTILINE,
 )
-LETTERED = re.compile(r"^A: *(.+)\s*\Z", re.MULTILINE)
+# `A: 5` as the last line.
+CLOSING_A = re.compile(r"^A: *(.+)\s*\Z", re.MULTILINE)
+# A formula in `$...$`, `$$...$$`, `\(...\)` or `\[...\]`, of at most 600 characters.
 FORMULA = re.compile(
     r"\$\$[^$]{1,600}\$\$|\$[^$\n]{1,600}\$|\\\((?:[^\\\n]|\\[^()\n]){1,600}\\\)|\\\[(?:[^\\]|\\[^\[\]]){1,600}\\\]"
 )
+# A formula, or one character that can end a sentence.
 SENTENCE_PART = re.compile(FORMULA.pattern + r"|\n|[.!](?=[\s*<]|$)", re.DOTALL)
+# A number in prose: `-1,000.5`, `$5`, `3/4`, `50%`.
 NUMBER = re.compile(r"(?<![\w.])[-+]?[$€£]?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?(?:/[0-9]+)?%?)(?![\w/])")
+# Three words in a row.
 PROSE = re.compile(r"(?:(?<![\\A-Za-z])[A-Za-z]{2,}[ ,]+){3}")
-LINKING = re.compile(r"(?<![A-Za-z])(?:is|are|equals|be)(?![A-Za-z])")
+LINKING_VERB = re.compile(r"(?<![A-Za-z])(?:is|are|equals|be)(?![A-Za-z])")
 WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+# Words of a question, doubt or choice: the sentence does not state one value.
 DOUBT = re.compile(
     r"\?|\b(?:not|or|either|neither|nor|maybe|perhaps|possibly|if|unless|except|but|isn't|wrong)\b", re.I
 )
+# Words that make a value a bound or an estimate, as in "at least 5".
 VAGUE = re.compile(
     r"\b(?:than|least|most|about|around|between|nearly|almost|roughly|over|under|above|below|up|by|from|to|any|every)\b",
     re.I,
 )
 REMARKS = {"correct", "right", "clear", "helpful", "wrong", "as follows", "below", "unique", "reasonable", "consistent"}
-"""What a sentence after the answer says of it ("I hope the answer is correct")."""
+"""Texts after a marker that describe an answer instead of giving it, as in "I hope the answer is correct"."""
 
 
 @dataclass(frozen=True, slots=True)
-class Final:
-    """The answer, and, where several boxes were joined, what each of them holds."""
+class FinalAnswer:
+    """A final answer as text, and the content of each box if several boxes were joined."""
 
     text: str
     boxes: tuple[str, ...] = ()
 
 
-def final_answer(response: str) -> Final | None:
-    """The answer a response commits to, or None if it commits to nothing."""
+def final_answer(response: str) -> FinalAnswer | None:
+    """Return the final answer of a response, or None if it has none."""
     text = response.rpartition("</think>")[2].partition("<think>")[0][-RESPONSE_LIMIT:]
     text = text.strip()
     end = TURN_END.search(text, 1)
@@ -71,36 +90,40 @@ def final_answer(response: str) -> Final | None:
         before = text.rpartition("</answer>")[0]
         text = before.rpartition("<answer>")[2] if "<answer>" in before else text
     if len(boxes) > 1:
-        return Final(", ".join(boxes), tuple(boxes))
+        return FinalAnswer(", ".join(boxes), tuple(boxes))
     if boxes:
-        return Final(boxes[0])
-    marked = _marked(text)
+        return FinalAnswer(boxes[0])
+    marked = _after_last_marker(text)
     if marked is not None:
-        return Final(marked) if marked else None
-    plain = _plain(text.strip())
-    return Final(plain) if plain else None
+        return FinalAnswer(marked) if marked else None
+    unmarked = _unmarked_answer(text.strip())
+    return FinalAnswer(unmarked) if unmarked else None
 
 
 def last_boxes(text: str) -> list[str]:
-    """The last balanced `\\boxed{}` or `\\fbox{}`, the outermost of nested ones, and before it those joined to it."""
-    start = min((place for place in (text.find(r"\boxed"), text.find(r"\fbox")) if place >= 0), default=-1)
+    """Return the content of the last balanced `\\boxed{}` or `\\fbox{}` and of the boxes joined to it.
+
+    Of nested boxes the outermost counts. Equal contents are returned once.
+    Example: `"\\boxed{1} and \\boxed{2}"` -> `["1", "2"]`; `"\\boxed{1}. No, \\boxed{2}"` -> `["2"]`.
+    """
+    start = min((position for position in (text.find(r"\boxed"), text.find(r"\fbox")) if position >= 0), default=-1)
     if start < 0:
         return []
     last = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
-    spans = _box_spans(text, max(start, last - WINDOW)) or _box_spans(text, start)
+    spans = _box_spans(text, max(start, last - BOX_WINDOW)) or _box_spans(text, start)
     if not spans:
         return []
     joined = [spans[-1]]
     for span in reversed(spans[:-1]):
         between = text[span[1] + 1 : joined[0][2]]
-        if len(between) > 100 or not JOINING_WORD.search(between) or JOINER.sub("", between):
+        if len(between) > 100 or not JOINING_WORD.search(between) or BETWEEN_JOINED_BOXES.sub("", between):
             break
         joined.insert(0, span)
     return list(dict.fromkeys(text[inner:end].strip() for inner, end, _ in joined))
 
 
 def _box_spans(text: str, start: int) -> list[tuple[int, int, int]]:
-    """Where the contents of the outermost boxes begin and end, and where their commands begin."""
+    """Return (start of the content, end of the content, start of the command) for each outermost box."""
     stack: list[tuple[int, int] | None] = []
     spans: list[tuple[int, int, int]] = []
     for part in BOX_PARTS.finditer(text, start):
@@ -114,51 +137,59 @@ def _box_spans(text: str, start: int) -> list[tuple[int, int, int]]:
                 while spans and spans[-1][2] > opened[1]:
                     spans.pop()
                 spans.append((opened[0], part.start(), opened[1]))
-    spans += [(found.start(1), found.end(1), found.start()) for found in BOX_OF_ONE.finditer(text, start)]
+    spans += [(found.start(1), found.end(1), found.start()) for found in BOX_WITHOUT_BRACES.finditer(text, start)]
     return sorted(spans, key=lambda span: span[2])
 
 
-def _marked(text: str) -> str | None:
-    """What follows the last marker of an answer; None where there is no marker."""
-    found = [match for marker in (STATED, HASHED, LETTERED) for match in marker.finditer(text)]
-    for latest in sorted(found, key=lambda match: match.start(), reverse=True)[:MARKERS]:
+def _after_last_marker(text: str) -> str | None:
+    """Return the text after the last marker of an answer that is not followed by a remark; None if there is none."""
+    found = [match for marker in (STATED, HASHES, CLOSING_A) for match in marker.finditer(text)]
+    for latest in sorted(found, key=lambda match: match.start(), reverse=True)[:MARKERS_LIMIT]:
         if latest.re is STATED:
-            said = _sentence(text[latest.end() :].lstrip())
+            candidate = _sentence(text[latest.end() :].lstrip())
         else:
-            said = next((group for group in latest.groups() if group), "").strip()
-        if said.lower() not in REMARKS:
-            return said
+            candidate = next((group for group in latest.groups() if group), "").strip()
+        if candidate.lower() not in REMARKS:
+            return candidate
     return None
 
 
 def _sentence(text: str) -> str:
-    """Up to the full stop or the end of the line, neither of them in a formula; of a sentence in prose, its value."""
+    """Return the answer in the sentence at the start of a text.
+
+    The sentence ends at a full stop or line end outside a formula. A sentence of prose with one value is reduced to the
+    value: "Alice has 5 apples left." -> `"5"`.
+    """
     end = next((part.start() for part in SENTENCE_PART.finditer(text) if len(part[0]) == 1), len(text))
     sentence = text[:end].rstrip("*_ ").strip()
     if len(WORD.findall(sentence)) < 3 or DOUBT.search(sentence) or not sentence[0].isalpha():
         return sentence
     values = FORMULA.findall(sentence) + NUMBER.findall(FORMULA.sub(" ", sentence))
-    return _linked(sentence) or (values[0] if len(values) == 1 and not VAGUE.search(sentence) else sentence)
+    return _after_last_is(sentence) or (values[0] if len(values) == 1 and not VAGUE.search(sentence) else sentence)
 
 
-def _linked(sentence: str) -> str | None:
-    """What a sentence says something to be: the formula, or number with its unit, after its last `is`."""
-    links = list(LINKING.finditer(sentence))
+def _after_last_is(sentence: str) -> str | None:
+    """Return the formula, or the number with its unit, after the last "is" of a sentence; None if there is none."""
+    links = list(LINKING_VERB.finditer(sentence))
     tail = sentence[links[-1].end() :].strip(" :*_") if links else ""
     if not tail or PROSE.search(tail + " ") or not (FORMULA.search(tail) or NUMBER.search(tail)):
         return None
     return tail
 
 
-def _plain(text: str) -> str | None:
-    """A response that is nothing but an answer, or ends in a formula of its own or a sentence that says what it is."""
+def _unmarked_answer(text: str) -> str | None:
+    """Return the answer of a response without box or marker, or None.
+
+    The response is only an answer, or is short with one formula, or its last line is one formula, or its last sentence
+    is of the form "y is x".
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return None
     formulas = list(FORMULA.finditer(text))
-    if len(text) <= PLAIN_LIMIT:
+    if len(text) <= UNMARKED_LIMIT:
         before, after = text[: formulas[0].start()] if formulas else "", text[formulas[-1].end() :] if formulas else ""
-        if len(formulas) == 1 and WORD.search(before) and (not WORD.search(after) or LINKING.match(after.strip())):
+        if len(formulas) == 1 and WORD.search(before) and (not WORD.search(after) or LINKING_VERB.match(after.strip())):
             return None if DOUBT.search(before + after) else formulas[0][0]
         if len(lines) == 1 and not PROSE.search(text + " "):
             return text
@@ -168,5 +199,5 @@ def _plain(text: str) -> str | None:
     if FORMULA.fullmatch(last):
         return last
     sentence = re.split(r"(?<=[.!?])\s+", last)[-1]
-    linked = None if DOUBT.search(sentence) else _linked(sentence)
-    return linked or (text if len(lines) == 1 and len(text) <= PLAIN_LIMIT else None)
+    stated = None if DOUBT.search(sentence) else _after_last_is(sentence)
+    return stated or (text if len(lines) == 1 and len(text) <= UNMARKED_LIMIT else None)

@@ -1,6 +1,7 @@
-"""Spelling of mathematical answers: one way to write what can be written in many.
+"""Normalise the notation of mathematical answers, and split a text at separators outside its brackets.
 
-Everything here takes time linear in the text and never evaluates it.
+`normalise` gives equal notations one spelling: `"\\dfrac12"`, `"\\frac 1 2"` and `"$\\tfrac{1}{2}$"` all become
+`"\\frac{1}{2}"`. Every function takes time linear in the length of its text, and none evaluates the text.
 """
 
 import re
@@ -44,7 +45,8 @@ LOOKALIKES: dict[int, str] = {
     ]
     for character in characters
 }
-# Applied in order. Commands escaped twice are commands; `\\` (a new matrix row) and `\{` (a set) are kept.
+# Applied in this order. A command that is escaped twice (`\\frac`) becomes the command; `\\` alone, which starts a new
+# row of a matrix, and `\{`, which opens a set, are kept.
 REWRITES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
@@ -58,7 +60,7 @@ REWRITES: list[tuple[re.Pattern[str], str]] = [
         ),
         (r",\s*\\!\s*|(?<=[0-9])\s*\{\s*,\s*\}\s*(?=[0-9])", ","),
         (r"(?<![A-Za-z])\{:\}|\\colon(?![A-Za-z])", ":"),
-        # A thin space groups three digits; elsewhere it separates.
+        # A thin space before three digits groups them (`1\,000`); elsewhere it is an ordinary space.
         (r"(?<=[0-9])(?<!\\)\\[,;: ](?=[0-9]{3}(?![0-9]))", ""),
         (r"(?<!\\)\\[()\[\]!]", ""),
         (r"(?<!\\)\\[,;:> ]|\\q?quad(?![A-Za-z])", " "),
@@ -97,18 +99,22 @@ THOUSANDS = re.compile(r"(?<![0-9.,])([1-9][0-9]{0,2}(?:,[0-9]{3})+)(?![0-9,])")
 
 
 def normalise(text: str) -> str:
-    """The text in one spelling: look-alike characters, spacing, brackets' sizes, fractions and emphasis made equal."""
+    """Return the text with one spelling for each notation.
+
+    Replaces look-alike Unicode characters, spacing, sized brackets (`\\left(`), variants of fractions, emphasis and the
+    commas of thousands. Example: `"\\left(1{,}000 ,\\, \\dfrac12\\right)."` -> `"(1,000 , \\frac{1}{2})"`.
+    """
     if not text.isascii():
         text = re.sub(r"[⁰¹²³⁴-⁹⁻ⁿ]+", lambda run: "^{" + run[0].translate(SUPERSCRIPTS) + "}", text)
         text = re.sub(r"[₀-₉ₙ]+", lambda run: "_{" + run[0].translate(SUBSCRIPTS) + "}", text).translate(LOOKALIKES)
-        text = unicodedata.normalize("NFKC", text).translate(LOOKALIKES)  # full-width and mathematical letters
+        text = unicodedata.normalize("NFKC", text).translate(LOOKALIKES)  # full-width digits and mathematical letters
     for pattern, replacement in REWRITES:
         text = pattern.sub(replacement, text)
-    return _without_thousands(_unwrap(text))
+    return _remove_thousands_commas(_strip_enclosing_marks(text))
 
 
-def _unwrap(text: str) -> str:
-    """Without emphasis, the full stop and braces around the whole."""
+def _strip_enclosing_marks(text: str) -> str:
+    """Remove emphasis marks, quotation marks and braces around the whole text, and punctuation at its end."""
     while True:
         text, before = text.strip(), text
         for mark in ("**", "__", "`", '"', "``"):
@@ -116,18 +122,19 @@ def _unwrap(text: str) -> str:
                 text = text[len(mark) : -len(mark)]
         if text.startswith("{") and text.endswith("}") and "{" not in text[1:] and "}" not in text[:-1]:
             text = text[1:-1]
-        # `\right.` is gone by now, so a full stop or comma at the end is punctuation, and `\\` there an empty row.
+        # REWRITES has already removed `\right.`, so a full stop or comma at the end is punctuation, and `\\` at the end
+        # is an empty row of a matrix.
         text = text.rstrip(".,;\\ ") if not text.endswith(r"\}") else text
         if text == before:
             return text
 
 
-def _without_thousands(text: str) -> str:
-    """Commas that group three digits fall where no bracket makes them separate items."""
+def _remove_thousands_commas(text: str) -> str:
+    """Remove commas that group three digits, except inside brackets, where they separate items: `(1,000)` is a pair."""
     if "," not in text:
         return text
-    parts, place = [], 0
-    depths = dict(brackets(text, "([", ")]"))
+    parts, position = [], 0
+    depths = dict(bracket_depths(text, "([", ")]"))
     depth, steps = 0, sorted(depths)
     upcoming = 0
     for group in THOUSANDS.finditer(text):
@@ -135,16 +142,16 @@ def _without_thousands(text: str) -> str:
             depth = depths[steps[upcoming]]
             upcoming += 1
         if depth == 0 and not text.startswith("\\{"):
-            parts += [text[place : group.start()], group[0].replace(",", "")]
-            place = group.end()
-    return "".join([*parts, text[place:]])
+            parts += [text[position : group.start()], group[0].replace(",", "")]
+            position = group.end()
+    return "".join([*parts, text[position:]])
 
 
-def bare(text: str) -> str:
-    """Upright text as plain words."""
+def unwrap_text(text: str) -> str:
+    """Replace each text command by its content: `"5 \\text{cm}"` -> `"5 cm"`."""
     if "\\" not in text:
         return text
-    for _ in range(3):  # as deep as it is nested in practice
+    for _ in range(3):  # answers do not nest these commands deeper in practice
         text, before = WRAPPED_TEXT.sub(r" \1 ", text), text
         if text == before:
             break
@@ -152,38 +159,46 @@ def bare(text: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """For comparing as strings: no spaces but between digits, no braces around single characters, no leading plus."""
-    text = re.sub(r"(?<![0-9]) | (?![0-9])", "", bare(text))
+    """Return the form in which two answers are compared as strings.
+
+    It has no text commands, no spaces except between digits, no braces around single characters and no leading plus.
+    Example: `"x_{1} = +2"` -> `"x_1=2"`.
+    """
+    text = re.sub(r"(?<![0-9]) | (?![0-9])", "", unwrap_text(text))
     return re.sub(r"(?<![^(\[,])\+", "", re.sub(r"\{(\w)\}", r"\1", text))
 
 
-def brackets(text: str, opening: str = "([{", closing: str = ")]}") -> list[tuple[int, int]]:
-    """Place and depth after each bracket; `\\{` counts as one."""
+def bracket_depths(text: str, opening: str = "([{", closing: str = ")]}") -> list[tuple[int, int]]:
+    """Return (position, nesting depth after it) for each bracket. The brace of `\\{` counts as a bracket."""
     depth, found = 0, []
-    for place, character in enumerate(text):
+    for position, character in enumerate(text):
         if character in opening:
             depth += 1
         elif character in closing:
             depth -= 1
         else:
             continue
-        found.append((place, depth))
+        found.append((position, depth))
     return found
 
 
-def depth(text: str) -> int:
-    """The deepest nesting of brackets."""
-    return max((level for _, level in brackets(text)), default=0)
+def nesting_depth(text: str) -> int:
+    """Return the largest nesting depth of brackets."""
+    return max((level for _, level in bracket_depths(text)), default=0)
 
 
 def closes_at_end(text: str) -> bool:
-    """Whether the first bracket is closed by the last character."""
-    return next((place for place, level in brackets(text) if level <= 0), -1) == len(text) - 1
+    """Return whether the last character closes the first bracket: True for `"(a)"`, False for `"(a)(b)"`."""
+    return next((position for position, level in bracket_depths(text) if level <= 0), -1) == len(text) - 1
 
 
-def split(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]:
-    """Parts between separators that stand in no bracket, and those separators."""
-    levels, level, upcoming, start = brackets(text), 0, 0, 0
+def split_outside_brackets(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]:
+    """Split a text at the separators outside all brackets.
+
+    Returns: the stripped parts, and the separators between them: one fewer than the parts.
+    Example: `"(1,2), 3"` at commas -> `["(1,2)", "3"], [","]`.
+    """
+    levels, level, upcoming, start = bracket_depths(text), 0, 0, 0
     parts, separators = [], []
     for found in separator.finditer(text):
         while upcoming < len(levels) and levels[upcoming][0] < found.start():

@@ -1,23 +1,29 @@
-"""Answers that are words, letters of a choice, times or numbers in another base: these compare as strings."""
+"""Compare answers that are words, letters of a multiple choice, times of day or numbers in a given base, as strings."""
 
 import re
 
-from rewards.mathematics.expression import NAMES
-from rewards.mathematics.numerals import in_words
-from rewards.mathematics.text import WRAPPED_TEXT, bare, canonical
+from rewards.mathematics.expression import KNOWN_WORDS
+from rewards.mathematics.numerals import number_from_words
+from rewards.mathematics.text import WRAPPED_TEXT, canonical, unwrap_text
 
 WORDS = re.compile(r"[A-Za-z][A-Za-z' .-]*")
+# `C`, `(C)`, `C. 12`, `option C`: groups 1 and 2 are the letter, 3 the content.
 CHOICE = re.compile(
     r"(?i:(?:the )?(?:option|choice|answer)s? ?:? ?)?(?:\( ?([A-J]) ?\)|([A-J])(?=[).:]|$)[).:]*)[.:]? *(.*)", re.DOTALL
 )
-LABELLED = re.compile(r"\( ?[A-J] ?\)[.:]? *([^ ].*)", re.DOTALL)
+# `(C) 12`.
+LABELLED_CHOICE = re.compile(r"\( ?[A-J] ?\)[.:]? *([^ ].*)", re.DOTALL)
+# Another letter, or a word that makes the choice doubtful.
 OTHER_CHOICE = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z])|\b(?:or|and|not)\b")
+# `5:30 pm`, `17:30:00`.
 TIME = re.compile(r"([0-9]{1,2})(?: ?: ?([0-9]{2}))?(?: ?: ?([0-9]{2}))? ?(?:([ap]) ?\.? ?m\b\.?)?", re.IGNORECASE)
-BASED = re.compile(r"\(?([0-9A-F]+(?:\.[0-9A-F]+)?)\)? ?_ ?\{? ?\(?([0-9]{1,2}|[a-z]+)\)? ?\}?")
-BASED_IN_WORDS = re.compile(r"([0-9A-F]+) (?:in )?base[ -]([0-9]{1,2}|[a-z]+)")
-JOINED = re.compile(r"\b(?:and|or)\b")
+# `1101_2`, `1101_{two}`.
+NUMBER_IN_BASE = re.compile(r"\(?([0-9A-F]+(?:\.[0-9A-F]+)?)\)? ?_ ?\{? ?\(?([0-9]{1,2}|[a-z]+)\)? ?\}?")
+# `1101 in base 2`.
+NUMBER_IN_BASE_WORDS = re.compile(r"([0-9A-F]+) (?:in )?base[ -]([0-9]{1,2}|[a-z]+)")
+JOINING_WORD = re.compile(r"\b(?:and|or)\b")
 ARTICLE = re.compile(r"(?:the|an|a) ")
-SAME = {
+SYNONYMS = {
     "nosolutions": "nosolution",
     "nosuchsolution": "nosolution",
     "norealsolutions": "norealsolution",
@@ -26,63 +32,74 @@ SAME = {
     "infinitelymanysolutions": "infinitelymany",
     "infinite": "infinitelymany",
 }
-EMPTY = {r"\emptyset": "nosolution"}
+EMPTY_SET = {r"\emptyset": "nosolution"}
 
 
-def wordy(text: str) -> bool:
-    """Whether a text is words: upright letters, or a run of them too long for a product of symbols."""
-    plain = bare(text)
-    if canonical(text) in EMPTY:
+def is_words(text: str) -> bool:
+    """Return whether a text is words: letters in a text command, or more adjacent letters than a product has.
+
+    Examples: `"\\text{no}"` and `"Monday"` -> True; `"abc"`, `"sin"` and `"\\text{x or y}"` -> False.
+    """
+    plain = unwrap_text(text)
+    if canonical(text) in EMPTY_SET:
         return True
-    if not WORDS.fullmatch(plain) or JOINED.search(plain) or plain.lower().startswith("all real"):
+    if not WORDS.fullmatch(plain) or JOINING_WORD.search(plain) or plain.lower().startswith("all real"):
         return False
-    runs = re.findall("[A-Za-z]+", plain)
-    if all(run in NAMES for run in runs) or (len(plain) == 1 and not WRAPPED_TEXT.search(text)):
+    letter_runs = re.findall("[A-Za-z]+", plain)
+    if all(run in KNOWN_WORDS for run in letter_runs) or (len(plain) == 1 and not WRAPPED_TEXT.search(text)):
         return False
     if WRAPPED_TEXT.search(text):
         return len(plain) > 1
-    return any(len(run) > 3 or (len(run) > 1 and run.isupper()) for run in runs) or plain.lower() in ("yes", "no", "on")
+    long = any(len(run) > 3 or (len(run) > 1 and run.isupper()) for run in letter_runs)
+    return long or plain.lower() in ("yes", "no", "on")
 
 
 def same_words(gold: str, answer: str) -> bool:
-    return _folded(gold) == _folded(answer)
+    """Return whether two texts are the same words, apart from case, spaces, punctuation, an article and SYNONYMS."""
+    return _fold_words(gold) == _fold_words(answer)
 
 
-def _folded(text: str) -> str:
-    if canonical(text) in EMPTY:
-        return EMPTY[canonical(text)]
-    plain = ARTICLE.sub("", bare(text).casefold().strip(), count=1)
+def _fold_words(text: str) -> str:
+    if canonical(text) in EMPTY_SET:
+        return EMPTY_SET[canonical(text)]
+    plain = ARTICLE.sub("", unwrap_text(text).casefold().strip(), count=1)
     letters = re.sub(r"[ .'\"!-]", "", plain)
-    return SAME.get(letters, letters)
+    return SYNONYMS.get(letters, letters)
 
 
 def choices_equal(gold: str, answer: str) -> bool | None:
-    """Whether two choices name the same letter; None where the gold is no choice or the answer could be its content."""
-    ours, theirs = CHOICE.fullmatch(bare(gold)), CHOICE.fullmatch(bare(answer))
-    if ours is None or OTHER_CHOICE.search(ours[3]):
+    """Return whether the answer names the letter of the gold choice, as `"(C) 12"` and `"C"` do.
+
+    Returns None if the gold is not a choice, or if the answer is not a choice but may be the content of the gold's.
+    """
+    gold_choice, answer_choice = CHOICE.fullmatch(unwrap_text(gold)), CHOICE.fullmatch(unwrap_text(answer))
+    if gold_choice is None or OTHER_CHOICE.search(gold_choice[3]):
         return None
-    letter = ours[1] or ours[2]
-    if theirs is None:
+    letter = gold_choice[1] or gold_choice[2]
+    if answer_choice is None:
         alone = canonical(answer).strip("().")
-        return alone.upper() == letter if len(alone) == 1 and not ours[3] else None
-    if OTHER_CHOICE.search(theirs[3]):
+        return alone.upper() == letter if len(alone) == 1 and not gold_choice[3] else None
+    if OTHER_CHOICE.search(answer_choice[3]):
         return False
-    return letter == (theirs[1] or theirs[2])
+    return letter == (answer_choice[1] or answer_choice[2])
 
 
-def content(text: str) -> str | None:
-    """What stands behind the letter of a choice in brackets, `(C) 12`; None for anything else."""
-    found = LABELLED.fullmatch(bare(text))
+def choice_content(text: str) -> str | None:
+    """Return the content of a labelled choice: `"(C) 12"` -> `"12"`. None for any other text."""
+    found = LABELLED_CHOICE.fullmatch(unwrap_text(text))
     return None if found is None or OTHER_CHOICE.search(found[1]) else found[1]
 
 
-def special(text: str) -> tuple[str, ...] | None:
-    """A time of day with its half, or digits with their base; None for anything else."""
-    plain = bare(text)
-    based = BASED.fullmatch(plain) or BASED_IN_WORDS.fullmatch(plain)
-    if based:
-        base = based[2] if based[2].isdigit() else in_words(based[2])
-        return ("base", based[1], str(base)) if base is not None else None
+def time_or_base(text: str) -> tuple[str, ...] | None:
+    """Parse a time of day with "am" or "pm", or digits with a base; None for any other text.
+
+    Examples: `"5:30 pm"` -> `("time", "5", "30", "00", "p")`; `"1101_2"` -> `("base", "1101", "2")`.
+    """
+    plain = unwrap_text(text)
+    in_base = NUMBER_IN_BASE.fullmatch(plain) or NUMBER_IN_BASE_WORDS.fullmatch(plain)
+    if in_base:
+        base = in_base[2] if in_base[2].isdigit() else number_from_words(in_base[2])
+        return ("base", in_base[1], str(base)) if base is not None else None
     time = TIME.fullmatch(plain)
     if time and time[4]:
         return ("time", str(int(time[1])), time[2] or "00", time[3] or "00", time[4].lower())

@@ -1,6 +1,6 @@
-"""How the worker talks to boxes: it writes, reads and waits with one poll, never blocks, and keeps the deadline.
+"""Communication between the worker and its boxes: non-blocking reads and writes with one poll, under a deadline.
 
-Time that a box was ready to run and had no processor does not count, up to as much again as it was given, and only as
+Time that a box waited for a processor does not count. A deadline is extended by at most its own length, and only as
 long as an answer is judged within 5.5 seconds.
 """
 
@@ -15,67 +15,70 @@ from rewards.sandbox.box import Box, Zygote
 from rewards.sandbox.process_tree import descendants
 
 CHUNK = 65_536
-WHOLE_S = 5.5
-"""A deadline is not put off beyond this, so that a hostile answer is done with in 6 seconds on a starved host, too."""
+LATEST_DEADLINE_S = 5.5
+"""No deadline is extended beyond this, so that a hostile answer takes at most 6 seconds, also on a busy machine."""
 
 _ZYGOTES: list[Zygote] = []
 
 
 def zygote() -> Zygote:
-    """The fork server of this process, made at first use. Raises BoxFailed."""
+    """Return the zygote of this process, made at first use. Raises BoxFailed if it cannot start."""
     if not _ZYGOTES:
         _ZYGOTES.append(Zygote())
     return _ZYGOTES[0]
 
 
-def drop_zygote() -> None:
-    """Close the fork server, so that the next use makes a new one."""
+def close_zygote() -> None:
+    """Close the zygote. The next call of `zygote` makes a new one."""
     while _ZYGOTES:
         _ZYGOTES.pop().close()
 
 
 @contextlib.contextmanager
-def pipes() -> Iterator[list[int]]:
-    """A list of descriptors, closed in the end if they are still in it."""
-    held: list[int] = []
+def open_descriptors() -> Iterator[list[int]]:
+    """Yield a list for file descriptors. Those still in it at the end of the block are closed."""
+    opened: list[int] = []
     try:
-        yield held
+        yield opened
     finally:
-        for descriptor in held:
+        for descriptor in opened:
             os.close(descriptor)
 
 
-def close(held: list[int], descriptors: Sequence[int]) -> None:
-    """Close some of the held descriptors now."""
+def close(opened: list[int], descriptors: Sequence[int]) -> None:
+    """Close some of the opened descriptors now, and remove them from the list."""
     for descriptor in descriptors:
-        held.remove(descriptor)
+        opened.remove(descriptor)
         os.close(descriptor)
 
 
-class Clock:
-    """Wall seconds left to boxes. When they are over, the time the boxes were starved is given back: what they waited
-    for a processor, as far as they did not have one meanwhile (threads of one program may starve each other)."""
+class Deadline:
+    """A deadline in wall time for boxes. When it passes, it is extended by the time they waited for a processor.
+
+    The extension is at most the time in which the boxes used no processor, because threads of one program may delay
+    each other.
+    """
 
     def __init__(self, seconds: float, boxes: Sequence[Box]) -> None:
         self.seconds = seconds
         self.boxes = boxes
-        self.granted = 0.0
-        """Seconds given back."""
-        self.grant_limit = max(0.0, min(seconds, WHOLE_S - seconds))
+        self.extension = 0.0
+        """Seconds added to the deadline."""
+        self.max_extension = max(0.0, min(seconds, LATEST_DEADLINE_S - seconds))
         self.started = time.monotonic()
 
     def left(self) -> float:
-        """Seconds until the deadline; 0.0 when it is over, also for boxes that were starved."""
+        """Return the seconds until the deadline, extended if it has just passed; 0.0 when it is over."""
         elapsed = time.monotonic() - self.started
-        if elapsed >= self.seconds + self.granted:
+        if elapsed >= self.seconds + self.extension:
             starved = sum(box.starved_seconds() for box in self.boxes)
             idle = elapsed - sum(_cpu_seconds(box.process) for box in self.boxes)
-            self.granted = max(self.granted, min(starved, idle, self.grant_limit))
-        return max(self.seconds + self.granted - elapsed, 0.0)
+            self.extension = max(self.extension, min(starved, idle, self.max_extension))
+        return max(self.seconds + self.extension - elapsed, 0.0)
 
 
 def _cpu_seconds(ancestor: int) -> float:
-    """Processor time of a process and those below it that are there."""
+    """Return the processor time of a process and its live descendants."""
     ticks = 0
     for process in (ancestor, *descendants(ancestor)):
         with contextlib.suppress(OSError):
@@ -84,25 +87,28 @@ def _cpu_seconds(ancestor: int) -> float:
 
 
 class Exchange:
-    """Bytes to write to descriptors and bytes read from others, moved by `step`."""
+    """Pending writes to several descriptors and reads from others; `step` moves the bytes."""
 
     def __init__(self) -> None:
         self.writes: dict[int, memoryview] = {}
         self.reads: dict[int, bytearray] = {}
         self.ended: set[int] = set()
-        """Descriptors that are done: all written, or at their end."""
+        """Descriptors with everything written, or read to their end."""
         self.watched: set[int] = set()
+        """Further descriptors: `step` returns when they are readable, but does not read them."""
 
     def write(self, descriptor: int, data: bytes) -> None:
+        """Write `data` to a descriptor in later steps."""
         os.set_blocking(descriptor, False)
         self.writes[descriptor] = memoryview(data)
 
     def read(self, descriptor: int) -> None:
+        """Read a descriptor in later steps, into `reads`."""
         os.set_blocking(descriptor, False)
         self.reads[descriptor] = bytearray()
 
     def step(self, timeout_s: float) -> set[int]:
-        """Wait until something can move or `timeout_s` is over, and move it; returns what was ready."""
+        """Wait at most `timeout_s` seconds for a ready descriptor, then write or read. Return the ready descriptors."""
         poll = select.poll()
         for descriptor in self.writes.keys() - self.ended:
             poll.register(descriptor, select.POLLOUT)
@@ -117,7 +123,7 @@ class Exchange:
         return ready
 
     def drain(self, descriptor: int, limit: int) -> bytearray:
-        """What a pipe still holds, up to `limit` bytes in all, without waiting for its end."""
+        """Read what a pipe still contains, without waiting for its end; stop above `limit` bytes in all."""
         data = self.reads[descriptor]
         while descriptor not in self.ended and len(data) <= limit:
             before = len(data)

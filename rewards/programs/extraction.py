@@ -1,7 +1,7 @@
-"""Finds the program in a response. Text work in linear time; nothing is parsed as code here.
+"""Extract candidate program texts from a response, in linear time and without parsing them as code.
 
-Several readings of one response come back, best first: which of them is a program is decided where it may be compiled,
-in the box.
+Several texts are returned, best first. The box decides which of them is the program, because only there may they be
+compiled.
 """
 
 import re
@@ -9,14 +9,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 SOURCE_LIMIT = 256 * 1024
-"""Characters of a program."""
-READINGS_LIMIT = 8
+"""Maximum characters of a program."""
+TEXTS_LIMIT = 8
+"""Maximum number of texts returned."""
 FENCE = re.compile(r"[ \t>]*(`{3,}|~{3,})[ \t]*([^`\n]*)$")
 PYTHON = {"python", "py", "python3", "py3", "python2", "sage", "cpython"}
 MARK = re.compile(
     r"^[ \t]*(?:\[/?(?:BEGIN|DONE|PYTHON|CODE|END)\]|</?(?:code|answer|solution|python)>)[ \t]*$", re.MULTILINE
 )
-"""Lines that some models put around programs instead of fences."""
+"""Lines that some models write around programs instead of fences."""
 STARTS_CODE = re.compile(
     r"(?:def|class|import|from|async)[ \t]+\w|@\w|[A-Za-z_]\w*(?:,[ \t]*\w+)*[ \t]*=|[ \t]+\S|(?:for|while|if)\b.*:"
 )
@@ -24,7 +25,7 @@ CODE = re.compile(
     r"[=(\[{]|:[ \t]*$|^[ \t]*(?:return|pass|raise|yield|import|from)\b|^[ \t]*(?:while|for|if|def|class)\b[^\n]*:",
     re.MULTILINE,
 )
-"""What text without any of it is not."""
+"""Text in which this pattern never occurs is not code."""
 PROSE = re.compile(r"[A-Z][\w']*,?(?: [\w'`(*]+,?){2}|\*\*|#{2,} |[-*] |\d+\. ")
 
 
@@ -35,16 +36,18 @@ class Block:
     text: str
     tag: str
     start: int
-    """Character of the response at which its fence begins."""
+    """Index of the character at which its fence begins."""
     closed: bool
 
 
-def readings(response: str, names: Collection[str]) -> list[str]:
-    """Texts that may be the program, best first; empty when there is none.
+def extract_programs(response: str, names: Collection[str]) -> list[str]:
+    """Return the texts that may be the program, best first; [] if there is none.
 
-    `names` are those a program for function tests defines one of; empty for a program that reads standard input. Then
-    the last block of Python counts. Otherwise it is the last block that defines one of the names, and the blocks before
-    it are there in case it needs them.
+    Without names, the first text is the last Python block. With names, it is the last block that defines one of them;
+    the second text adds the blocks before it, in case the program needs them.
+
+    Args:
+        names: names of which the program defines at least one. Empty for a program that reads standard input.
     """
     text = response.rpartition("</think>")[2].partition("<think>")[0].replace("\r\n", "\n").replace("\r", "\n")
     text = text.replace("\ufeff", "")
@@ -68,17 +71,20 @@ def readings(response: str, names: Collection[str]) -> list[str]:
             last = defining[-1]
             found += [usable[last].text, "\n".join(block.text for block in usable[: last + 1])]
         else:
-            found += _undefining(text, blocks, usable)
+            found += _texts_without_definition(text, blocks, usable)
     elif usable:
         found.append(usable[-1].text)
     if not blocks:
-        found += _bare(text)
-    return list(dict.fromkeys(reading for reading in found if reading.strip()))[:READINGS_LIMIT]
+        found += _unfenced_texts(text)
+    return list(dict.fromkeys(program for program in found if program.strip()))[:TEXTS_LIMIT]
 
 
-def _undefining(text: str, blocks: list[Block], usable: list[Block]) -> list[str]:
-    """No block defines a wanted name: a body that continues the prompt, in a block or before a fence that only ends
-    one, or all blocks together."""
+def _texts_without_definition(text: str, blocks: list[Block], usable: list[Block]) -> list[str]:
+    """Return the texts of a response in which no block defines a name.
+
+    A text may be a body that continues the prompt, in a block or before a fence that only ends it. Or it is all blocks
+    together.
+    """
     found = []
     if blocks and text[: blocks[0].start].strip() and not blocks[0].tag and not blocks[0].closed:
         found.append(text[: blocks[0].start])
@@ -86,13 +92,16 @@ def _undefining(text: str, blocks: list[Block], usable: list[Block]) -> list[str
         found.append(usable[-1].text)
         found.append("\n".join(block.text for block in usable))
     if blocks:
-        found += _bare(text[: blocks[0].start])
+        found += _unfenced_texts(text[: blocks[0].start])
     return found
 
 
-def _bare(text: str) -> list[str]:
-    """Text without blocks: as it is, from the first line of code on, up to the first line of prose or a fence after it;
-    and the body alone that a completion of a function starts with."""
+def _unfenced_texts(text: str) -> list[str]:
+    """Return the texts of a response without blocks.
+
+    They are the whole text; the text from its first line of code; and that up to the next line of prose or fence. If
+    the first line of code is indented, also the body of the function that it continues.
+    """
     if not CODE.search(text):
         return []
     lines = text.strip("\n").split("\n")
@@ -107,36 +116,37 @@ def _bare(text: str) -> list[str]:
 
 
 def _blocks(text: str) -> list[Block]:
-    """Fenced blocks in order, an unclosed last one included; the fence's own indentation is taken off."""
+    """Return the fenced blocks in order, including an unclosed last one, without the indentation of the fence."""
     blocks: list[Block] = []
     opened: tuple[str, str, int, int] | None = None
     inner: list[str] = []
-    place = 0
+    offset = 0
     for line in text.split("\n"):
         match = FENCE.match(line)
         if opened is None:
             if match:
                 indent = len(line) - len(line.lstrip(" \t"))
-                opened = (match[1], _tag(match[2]), place, indent)
+                opened = (match[1], _tag(match[2]), offset, indent)
                 inner = []
         elif match and match[1][0] == opened[0][0] and len(match[1]) >= len(opened[0]) and not match[2].strip():
             blocks.append(Block("\n".join(inner), opened[1], opened[2], True))
             opened = None
         else:
             inner.append(line[opened[3] :] if not line[: opened[3]].strip() else line)
-        place += len(line) + 1
+        offset += len(line) + 1
     if opened is not None:
         blocks.append(Block("\n".join(inner), opened[1], opened[2], False))
     return blocks
 
 
 def _tag(information: str) -> str:
+    """Return the language that follows a fence, in lower case."""
     words = information.replace("{", " ").replace("}", " ").split()
     return words[0].lower().lstrip(".").partition(":")[0] if words else ""
 
 
 def _definition(names: Collection[str]) -> re.Pattern[str]:
-    """A line that defines one of the names, at any depth: methods count."""
+    """Return a pattern for a line that defines one of the names, at any indentation, so also as a method."""
     either = "|".join(map(re.escape, sorted(names)))
     definition = rf"[ \t]*(?:(?:async[ \t]+)?def|class)[ \t]+(?:{either})\b"
     return re.compile(rf"^(?:{definition}|(?:{either})[ \t]*[:=])", re.MULTILINE)

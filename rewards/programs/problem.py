@@ -1,4 +1,4 @@
-"""The problem of a program: its tests, checked before anything runs, and the time they may take."""
+"""Problems for programs: parse and check the fields of a row, and bound the time of the tests."""
 
 import math
 import re
@@ -8,11 +8,11 @@ from typing import Any
 
 DEFAULT_TIMEOUT_S = 5.0
 TOTAL_TIMEOUT_S = 60.0
-"""All tests of one answer together."""
+"""Limit for all tests of one answer together."""
 BOX_ALLOWANCE_S = 10.0
-"""For making and ending boxes on a loaded host."""
+"""Allowance for making and ending boxes on a busy machine."""
 TESTS_LIMIT = 16 * 2**20
-"""Characters of prompt and tests together."""
+"""Maximum characters of prompt and tests together."""
 CALLED = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 DEFINES_CHECK = re.compile(r"^def[ \t]+check[ \t]*\(", re.MULTILINE)
 ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(?:\(\))?(?:\.[A-Za-z_]\w*)*")
@@ -20,24 +20,24 @@ ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(?:\(\))?(?:\.[A-Za-z_]\w*)*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssertProblem:
-    """Tests in Python that call the program: they define `check(candidate)`, or they are plain asserts.
+    """Tests in Python that call the program. They define `check(candidate)`, or are plain asserts.
 
     Example: AssertProblem(prompt="", entry_point="add", tests="assert add(1, 2) == 3")
     """
 
     prompt: str
-    """Code the program continues or that helps it and the tests; prose is ignored."""
+    """Code that the program continues, or helpers for the program and the tests. Prose is ignored."""
     entry_point: str
-    """A name, a method as in `Solution().add`, or empty for plain asserts."""
+    """A name, a method as in `Solution().add`, or "" for plain asserts."""
     tests: str
     timeout_s: float = DEFAULT_TIMEOUT_S
-    """Wall seconds of all tests together."""
+    """Wall time in seconds for all tests together."""
     fraction: bool = False
-    """Whether the reward is the share of tests passed; otherwise it is 1 only if all pass."""
+    """Whether the reward is the fraction of tests passed. Otherwise it is 1 if all pass, else 0."""
 
     @property
     def names(self) -> frozenset[str]:
-        """Names of which a program defines at least one."""
+        """Return the names of which a program defines at least one."""
         if self.entry_point:
             return frozenset(self.entry_point.replace("()", "").split(".")[-1:])
         return frozenset(CALLED.findall(self.tests))
@@ -49,7 +49,7 @@ class StdioProblem:
 
     tests: tuple[tuple[str, str], ...]
     timeout_s: float = DEFAULT_TIMEOUT_S
-    """Wall seconds of each test."""
+    """Wall time in seconds for each test."""
     fraction: bool = False
 
 
@@ -57,7 +57,11 @@ Problem = AssertProblem | StdioProblem
 
 
 def parse(problem: Mapping[str, Any]) -> Problem:
-    """The problem of a row. Raises ValueError "field: rule, got value" for one that no answer could be judged by."""
+    """Return the problem of a row.
+
+    Raises:
+        ValueError: a field is missing or wrong. The message is "field: rule, got value".
+    """
     kind = problem.get("kind")
     _require(kind in ("assert", "stdio"), "kind", "must be assert or stdio", kind)
     timeout_s = problem.get("timeout_s")
@@ -69,23 +73,26 @@ def parse(problem: Mapping[str, Any]) -> Problem:
         tests = problem.get("tests")
         _require(isinstance(tests, list | tuple) and len(tests) > 0, "tests", "must be a list of at least one", tests)
         pairs = tuple(_pair(test) for test in tests or ())
-        telling = any(expected.strip() for _, expected in pairs)
-        _require(telling, "tests", "must expect some output", pairs)
+        expects_output = any(expected.strip() for _, expected in pairs)
+        _require(expects_output, "tests", "must expect some output", pairs)
         return StdioProblem(tests=pairs, timeout_s=float(timeout_s), fraction=reward == "fraction")
     return _parse_assert(problem, float(timeout_s), reward == "fraction")
 
 
 def _parse_assert(problem: Mapping[str, Any], timeout_s: float, fraction: bool) -> AssertProblem:
+    """Return the problem of a row with `kind: assert`. Raises ValueError as `parse` does."""
     prompt, entry_point = problem.get("prompt") or "", problem.get("entry_point") or ""
     tests = problem.get("tests")
     if isinstance(tests, list | tuple) and all(isinstance(test, str) for test in tests):
         tests = "\n".join(tests)
-    _require(isinstance(tests, str), "tests", "must be code or a list of it", tests)
+    _require(isinstance(tests, str), "tests", "must be code, or a list of pieces of code", tests)
     _require(isinstance(prompt, str), "prompt", "must be a string", prompt)
     _require(isinstance(entry_point, str), "entry_point", "must be a string", entry_point)
     assert isinstance(tests, str)
     length = len(prompt) + len(tests)
-    _require(length <= TESTS_LIMIT, "tests", f"must take at most {TESTS_LIMIT} characters", tests)
+    _require(
+        length <= TESTS_LIMIT, "tests", f"must have at most {TESTS_LIMIT} characters, together with the prompt", tests
+    )
     _require("assert" in tests or "raise" in tests, "tests", "must assert something", tests)
     named = not entry_point or ENTRY_POINT.fullmatch(entry_point)
     _require(bool(named), "entry_point", "must be a name or a method as in Solution().name", entry_point)
@@ -95,8 +102,10 @@ def _parse_assert(problem: Mapping[str, Any], timeout_s: float, fraction: bool) 
 
 
 def budget_s(problem: Mapping[str, Any]) -> float:
-    """Wall seconds within which one answer to `problem` is judged, a starved host included; cheap, and total: a problem
-    that is none gets what refusing it takes."""
+    """Return the wall seconds within which one answer to `problem` is judged, also on a busy machine.
+
+    Never raises: a malformed problem gets the time that its refusal takes.
+    """
     timeout_s, tests = problem.get("timeout_s"), problem.get("tests")
     if timeout_s is None:
         timeout_s = DEFAULT_TIMEOUT_S
@@ -107,21 +116,24 @@ def budget_s(problem: Mapping[str, Any]) -> float:
 
 
 def _is_duration(value: Any) -> bool:
+    """Return whether the value is a number in (0, TOTAL_TIMEOUT_S]."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value) and 0 < value <= TOTAL_TIMEOUT_S
 
 
 def _pair(test: Any) -> tuple[str, str]:
-    shaped = isinstance(test, Mapping) and all(isinstance(test.get(field), str) for field in ("stdin", "stdout"))
-    _require(shaped, "tests", "must each have stdin and stdout, two strings", test)
+    """Return the standard input and the expected output of a test. Raises ValueError."""
+    well_formed = isinstance(test, Mapping) and all(isinstance(test.get(field), str) for field in ("stdin", "stdout"))
+    _require(well_formed, "tests", "must each have stdin and stdout, two strings", test)
     return test["stdin"], test["stdout"]
 
 
 def _require(ok: bool, name: str, rule: str, value: object) -> None:
     if not ok:
-        shown = repr(value) if name != "tests" else _outline(value)  # reasons tell no test's text
+        shown = repr(value) if name != "tests" else _outline(value)  # a reason must not reveal the text of tests
         raise ValueError(f"{name}: {rule}, got {shown if len(shown) <= 100 else shown[:100] + '...'}")
 
 
 def _outline(value: object) -> str:
+    """Return type and length of a value, without its contents."""
     return f"{type(value).__name__} of length {len(value)}" if isinstance(value, Sized) else type(value).__name__

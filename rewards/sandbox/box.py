@@ -1,26 +1,44 @@
-"""Boxes: processes in which untrusted programs run, made by a clean fork server (the zygote) that each worker has.
+"""Run untrusted programs in boxes: sandboxed processes that a small fork server, the zygote, makes for one worker.
 
-A program may use what `Limits` gives and the descriptors it was given. What stops it beyond that is one of three
-levels, tried in a real box when a zygote starts:
+A program can use the resources in `Limits` and the file descriptors passed to it. The isolation level decides what it
+can reach beyond that. When a zygote starts, it tests the levels in a real box, highest first, and uses the first that
+works.
 
-- **3, namespaces.** Its own process, mount and IPC namespaces, in a network without interfaces. It sees, read-only,
-  libraries, the interpreter's modules, installed packages and five devices; no /proc, no home, no data, no repository.
-  /tmp (16 MB) and /dev/shm (1 MB) are empty at its start and gone at its end. The filter of level 2 besides, and
-  Landlock where the kernel has it. When its first process or the zygote ends, the kernel ends all of it. Started by the
-  superuser it runs as a user that exists nowhere else; by an ordinary user (through a user namespace) as that user.
-- **2, without namespaces**, which containers often forbid. Landlock: reads the same files, writes none, not even in
-  /tmp. The filter (`system_calls`): no new process, no program, no socket, no signal, no tracing, no change to what a
-  file is. It can still learn of any path whether it exists, how large and how old it is. The number of its threads is
-  limited only where it has a user of its own: started by the superuser, if all users can read the interpreter.
-- **1, limits alone.** Stops accidents: loops, memory, large files. It stops no attack: a program has its user's files,
-  network and processes (started by the superuser: without his capabilities, and as another user where level 2 would).
-  What it started is searched for and ended with it, as long as the zygote lives.
+**Level 3: namespaces, the system call filter (seccomp), and Landlock where the kernel has it.**
 
-No level stops: learning the time, the kernel's version or the machine's load; reading installed packages, so no answer
-belongs in one; faults of the kernel in the calls that are left (read, map, futex, threads ...). Memory is limited per
-process, not per box. A box that sleeps is ended by whoever waits for it. The filter knows x86-64 and 64-bit Arm;
-elsewhere level 1 is left. Level 3 needs Linux 5.12, level 2 Linux 5.13. A zygote must start before its worker confines
-itself: Landlock allows no mounts.
+- The box has its own process, mount and IPC namespaces, and a network namespace without interfaces.
+- It sees shared libraries, the interpreter's modules, installed packages and five devices, all read-only. It sees no
+  /proc, no home directory, no data and not this repository.
+- Its /tmp (16 MB) and /dev/shm (1 MB) are empty at its start and deleted at its end.
+- The filter of level 2 applies too.
+- When the first process of the box or the zygote ends, the kernel kills every process of the box.
+- Started by root, the box runs under a user id that exists nowhere else. Started by an ordinary user (through a user
+  namespace), it runs as that user.
+
+**Level 2: the filter and Landlock, without namespaces**, which containers often forbid.
+
+- Landlock: the box can read the same files as at level 3. It can write no file, not even in /tmp.
+- The filter (`system_calls.py`) refuses: new processes, executing a program, sockets, signals to others, tracing, and
+  changes to the mode, owner or times of a file.
+- Not stopped: for any path, a program can find out whether it exists, its size and its age.
+- The number of threads is limited only if the box has its own user id: if the zygote was started by root and every user
+  can read the interpreter's files.
+
+**Level 1: resource limits only.** It stops accidents: endless loops, memory use, large files. It stops no attack.
+
+- A program has the files, network and processes of its user. Started by root, it has no capabilities of root, and it
+  runs as another user where level 2 would.
+- Processes that a program started are found and killed when its box ends, as long as the zygote runs.
+
+**No level stops:**
+
+- Reading the time, the kernel's version or the machine's load.
+- Reading installed packages. So no package may contain the answer to a problem.
+- Attacks on kernel bugs through the system calls that are still allowed (read, mmap, futex, threads and others).
+
+Memory is limited per process, not per box. No limit ends a box that sleeps: its caller must kill it. The filter exists
+for x86-64 and 64-bit Arm; other machines have level 1 only. Level 3 needs Linux 5.12, level 2 Linux 5.13. Start the
+zygote before its worker confines itself, because Landlock allows no mounts.
 """
 
 import contextlib
@@ -30,61 +48,60 @@ import select
 import socket
 import subprocess
 import sys
-import sysconfig
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from rewards.sandbox.process_tree import descendants, starved_seconds
+from rewards.sandbox.spawn import spawn_zygote
 
 LEVELS = (3, 2, 1)
 START_TIMEOUT_S = 60.0
-"""Bound on the start of a zygote: an interpreter and its imports on a loaded host."""
+"""Timeout for the start of a zygote: an interpreter and its imports, on a busy machine."""
 BOX_TIMEOUT_S = 20.0
-"""Bound on making a box."""
+"""Timeout for making a box."""
 KILL_TIMEOUT_S = 10.0
-"""Bound on the end of a killed box, and of a zygote."""
+"""Timeout for the end of a killed box, and of a zygote."""
 MESSAGE_LIMIT = 65_536
-"""Bytes of one message between the worker and its zygote."""
+"""Maximum bytes of one message between the worker and its zygote."""
 CREDENTIALS_BYTES = 12
-"""Of struct ucred: process, user, group."""
+"""Size of struct ucred: process id, user id, group id."""
 
 
 class BoxFailed(Exception):
-    """A box could not be made or was lost: the grader's fault, never the program's."""
+    """A box could not be made, or was lost with its zygote. Always a fault of the grader, never of the program."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one box may use; a limit on a process holds for each process of the box."""
+    """Resource limits of one box. Limits per process apply to each process of the box separately."""
 
     memory_bytes: int = 2**30
-    """Address space of a process."""
+    """Address space per process."""
     cpu_seconds: int = 10
-    """Of a process; past them it is killed."""
+    """Processor time per process. A process that exceeds it is killed."""
     file_bytes: int = 16 * 2**20
-    """Of one file."""
+    """Maximum size of one file."""
     open_files: int = 64
     threads: int = 64
-    """Threads and processes of a box's user, where it has one of its own."""
+    """Threads and processes of the box's user id. Below level 3 applied only if the box has its
+    own user id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exit:
-    """How a box ended: `code` is 0 when a signal ended it, `signal` is 0 when it exited."""
+    """How a box ended. `code` is 0 if a signal ended it; `signal` is 0 if it exited."""
 
     code: int
     signal: int
     cpu_seconds: float
     peak_bytes: int
-    """Most resident memory of one of its processes."""
+    """Largest peak of resident memory among its processes."""
 
 
 class Box:
-    """One running box. Whoever starts it calls `kill` in the end, also when it has ended by itself."""
+    """One running box. The caller that started it must call `kill`, even if the box has ended by itself."""
 
     def __init__(self, zygote: "Zygote", number: int, status: int, process: int) -> None:
         self._zygote = zygote
@@ -94,29 +111,33 @@ class Box:
         self._exit: Exit | None = None
 
     def fileno(self) -> int:
-        """A descriptor that is readable once the box has ended, until `kill`."""
+        """Return a file descriptor that becomes readable when the box ends; -1 after `kill`."""
         return self._status
 
     def ended(self) -> Exit | None:
-        """How it ended, or None while it runs. Raises BoxFailed when the zygote is gone."""
+        """Return how the box ended, or None while it runs.
+
+        Raises:
+            BoxFailed: the zygote has died.
+        """
         return self.wait(0.0)
 
     def wait(self, timeout_s: float) -> Exit | None:
-        """As `ended`, but waits up to `timeout_s` seconds."""
+        """Wait up to `timeout_s` seconds for the box to end. Returns and raises as `ended` does."""
         if self._exit is None and self._status >= 0 and _readable(self._status, timeout_s):
             message = os.read(self._status, MESSAGE_LIMIT)
             if not message:
-                raise BoxFailed("the zygote died and took the box with it")
+                raise BoxFailed("the zygote died, and its boxes were killed with it")
             self._exit = Exit(**json.loads(message))
         return self._exit
 
     def kill(self) -> None:
-        """End everything in the box and reap it; idempotent. One that will not die takes its zygote with it."""
+        """Kill and reap every process of the box; idempotent. If the box does not end in time, close its zygote."""
         if self._status < 0:
             return
         try:
             if self._exit is None:
-                with contextlib.suppress(BoxFailed):  # its death with the zygote is a death
+                with contextlib.suppress(BoxFailed):  # a box whose zygote died has been killed too
                     self._zygote.send({"kill": self._number})
                     if self.wait(KILL_TIMEOUT_S) is None:
                         self._zygote.close()
@@ -125,15 +146,25 @@ class Box:
             self._status = -1
 
     def starved_seconds(self) -> float:
-        """Seconds its living threads were ready to run and had no processor; 0.0 where the kernel does not count."""
+        """Return the seconds its live threads waited for a processor; 0.0 if the kernel does not measure it."""
         return sum(starved_seconds(process) for process in [self.process, *descendants(self.process)])
 
 
 class Zygote:
-    """The fork server of one worker: a clean interpreter with the usual modules loaded, one thread.
+    """The fork server of one worker: a clean, single-threaded interpreter with commonly used modules preloaded.
 
-    `level` is the isolation in force. Made from the main thread, it dies with its maker at once; made from another
-    thread, when its channel closes. Raises BoxFailed when it cannot start.
+    A zygote made in the main thread is killed as soon as this process ends. One made in another thread ends when its
+    channel closes.
+
+    Args:
+        level: the isolation level to use; None uses the highest that works here.
+
+    Attributes:
+        level: the isolation level in use.
+        refused: the reason why each higher level does not work.
+
+    Raises:
+        BoxFailed: no zygote can start at the level (or at any level).
     """
 
     def __init__(self, level: int | None = None) -> None:
@@ -149,43 +180,43 @@ class Zygote:
         raise BoxFailed("; ".join(f"level {candidate}: {why}" for candidate, why in self.refused.items()))
 
     def _open(self) -> None:
-        """Start the process at `level` and try the level in a box. Raises BoxFailed."""
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Start the process at `self.level` and test the level in a box. Raises BoxFailed."""
+        self._channel, zygote_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         try:
-            with theirs:
-                self._process = _spawn(theirs, self.level)
+            with zygote_end:
+                self._process = spawn_zygote(zygote_end, self.level)
+        except OSError as error:
+            self._channel.close()
+            raise BoxFailed(f"a zygote could not start: {error}") from None
         except BaseException:
             self._channel.close()
             raise
         try:
-            self._greet()
-            self._try_level()
+            self._wait_until_ready()
+            self._test_level()
         except BaseException:
             self.close()
             raise
 
-    def _try_level(self) -> None:
-        source, ours, report, theirs = *os.pipe2(os.O_CLOEXEC), *os.pipe2(os.O_CLOEXEC)
+    def _test_level(self) -> None:
+        source, source_write, report, report_write = *os.pipe2(os.O_CLOEXEC), *os.pipe2(os.O_CLOEXEC)
         try:
-            os.write(ours, f"open(descriptors[1], 'w').write(problems(confine, {self.level}) or 'none')".encode())
-            trial = self.start("trial", [source, theirs], Limits())
+            os.write(
+                source_write, f"open(descriptors[1], 'w').write(problems(confine, {self.level}) or 'none')".encode()
+            )
+            trial = self.start("trial", [source, report_write], Limits())
             try:
                 if trial.wait(BOX_TIMEOUT_S) is None or not _readable(report, 0.0):
-                    raise BoxFailed("a box for trial did not do its work")
+                    raise BoxFailed(f"the trial box did not end with a report within {BOX_TIMEOUT_S:g} s")
             finally:
                 trial.kill()
             problems = os.read(report, MESSAGE_LIMIT).decode()
             if problems != "none":
                 raise BoxFailed(problems)
         finally:
-            for descriptor in (source, ours, report, theirs):
+            for descriptor in (source, source_write, report, report_write):
                 os.close(descriptor)
-
-    @property
-    def process(self) -> int:
-        """The number of its process; the boxes are below it."""
-        return self._process.pid
 
     def __enter__(self) -> Self:
         return self
@@ -194,14 +225,21 @@ class Zygote:
         self.close()
 
     def start(self, entry: str, descriptors: Sequence[int], limits: Limits) -> Box:
-        """A box in which `rewards.sandbox.inside.<entry>.main` runs with copies of `descriptors`. Raises BoxFailed."""
+        """Start a box that runs `rewards.sandbox.inside.<entry>.main`.
+
+        Args:
+            descriptors: file descriptors of which the box gets copies, numbered from 3 in this order.
+
+        Raises:
+            BoxFailed: the box could not be made.
+        """
         self._boxes += 1
         request = {"box": self._boxes, "entry": entry, "limits": asdict(limits)}
-        status, theirs = os.pipe2(os.O_CLOEXEC)
+        status, status_write = os.pipe2(os.O_CLOEXEC)
         try:
-            self.send(request, [theirs, *descriptors])
-            os.close(theirs)
-            theirs = -1
+            self.send(request, [status_write, *descriptors])
+            os.close(status_write)
+            status_write = -1
             return Box(self, self._boxes, status, self._reply(self._boxes, BOX_TIMEOUT_S))
         except BaseException:
             os.close(status)
@@ -209,45 +247,45 @@ class Zygote:
                 self.send({"kill": self._boxes})
             raise
         finally:
-            if theirs >= 0:
-                os.close(theirs)
+            if status_write >= 0:
+                os.close(status_write)
 
     def close(self) -> None:
-        """End every box and the zygote; idempotent."""
+        """Kill every box and end the zygote; idempotent."""
         self._channel.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(KILL_TIMEOUT_S)
             return
-        # A confined worker cannot kill; its own end ends the zygote.
+        # A confined worker may not send signals. Then the zygote ends when the worker does.
         with contextlib.suppress(PermissionError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait(KILL_TIMEOUT_S)
 
     def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-        """Raises BoxFailed when nobody is there to read it."""
+        """Send a message, with copies of `descriptors`. Raises BoxFailed if the zygote has ended."""
         try:
             socket.send_fds(self._channel, [json.dumps(message).encode()], list(descriptors))
         except OSError as error:
-            raise BoxFailed(f"the zygote is gone ({error})") from None
+            raise BoxFailed(f"the zygote has ended ({error})") from None
 
-    def _greet(self) -> None:
-        """Wait until the zygote is ready; until then its standard error tells what went wrong."""
+    def _wait_until_ready(self) -> None:
+        """Wait until the zygote is ready. If it fails, add the end of its standard error to the BoxFailed."""
         assert self._process.stderr is not None
         with self._process.stderr as errors:
             try:
                 self._reply(0, START_TIMEOUT_S)
             except BoxFailed as failure:
                 self._process.kill()
-                wrote = errors.read()[-400:].decode(errors="replace").strip()
-                raise BoxFailed(f"a zygote could not start: {failure}{wrote and '; '}{wrote}") from None
+                stderr = errors.read()[-400:].decode(errors="replace").strip()
+                raise BoxFailed(f"a zygote could not start: {failure}{stderr and '; '}{stderr}") from None
 
     def _reply(self, box: int, timeout_s: float) -> int:
-        """The process number, as this process sees it, of the one who reports that `box` is ready."""
-        until = time.monotonic() + timeout_s
-        while _readable(self._channel.fileno(), until - time.monotonic()):
+        """Wait for the report that `box` is ready. Return the sender's process id, as seen from this process."""
+        deadline = time.monotonic() + timeout_s
+        while _readable(self._channel.fileno(), deadline - time.monotonic()):
             try:
                 message, ancillary, _, _ = self._channel.recvmsg(MESSAGE_LIMIT, socket.CMSG_SPACE(CREDENTIALS_BYTES))
-            except ConnectionResetError:  # it died with words of ours unread
+            except ConnectionResetError:  # it died before it read all our messages
                 message, ancillary = b"", list[Any]()
             if not message:
                 raise BoxFailed("the zygote died")
@@ -258,44 +296,10 @@ class Zygote:
                 raise BoxFailed(reply["failure"])
             process = next(data[:4] for level, kind, data in ancillary if kind == socket.SCM_CREDENTIALS)
             return int.from_bytes(process, sys.byteorder)
-        raise BoxFailed(f"no answer from the zygote within {timeout_s:g} s")
+        raise BoxFailed(f"no reply from the zygote within {timeout_s:g} s")
 
 
 def _readable(descriptor: int, timeout_s: float) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(max(timeout_s, 0.0) * 1000))
-
-
-def _spawn(channel: socket.socket, level: int) -> subprocess.Popen[bytes]:
-    paths = sysconfig.get_paths()
-    settings = {
-        "level": level,
-        "channel": channel.fileno(),
-        # The kernel's tie is to the thread that started the process.
-        "parent": os.getpid() if threading.current_thread() is threading.main_thread() else 0,
-        "prefix": sys.base_prefix,
-        "packages": sorted({paths["purelib"], paths["platlib"]}),
-    }
-    try:
-        return subprocess.Popen(
-            # Safe path, no user's and no other site's modules; -E would also ignore the seed of the hashes.
-            [sys.executable, "-P", "-s", "-S", Path(__file__).with_name("zygote.py"), json.dumps(settings)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=[channel.fileno()],
-            cwd="/",
-            env=_environment(),
-        )
-    except OSError as error:
-        raise BoxFailed(f"a zygote could not start: {error}") from None
-
-
-def _environment() -> dict[str, str]:
-    """All that a program finds in its environment, so that it behaves the same in every check."""
-    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-    single = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
-    place = {"HOME": "/tmp", "LANG": "C.UTF-8", "TZ": "UTC", "PATH": "/usr/bin:/bin"}
-    # Each further arena of the allocator takes 128 MB of address space.
-    return {**kept, **single, **place, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "MALLOC_ARENA_MAX": "2"}

@@ -1,28 +1,29 @@
-"""Which level of isolation holds on this machine, and the demand that one does."""
+"""Find the highest isolation level that works on this machine, and refuse to run below a required level."""
 
 import functools
 from dataclasses import dataclass
 
-from configs.checks import require as demand
+from configs.checks import require as require_setting
 from rewards.sandbox.box import BoxFailed, Zygote
 
 
 @dataclass(frozen=True, kw_only=True)
 class Available:
-    """The highest level that holds here, tried in a real box; 0 where no box can be made."""
+    """The highest isolation level that works here, tested in a real box."""
 
     level: int
+    """1 to 3, or 0 if no box can be made."""
     refused: dict[int, str]
-    """Why each higher level does not hold."""
+    """The reason why each higher level does not work."""
 
-    def words(self) -> str:
-        """Why not higher, for a reader; empty at the highest level."""
+    def reasons(self) -> str:
+        """Return the reasons as one line; empty at the highest level."""
         return "; ".join(f"level {level}: {why}" for level, why in self.refused.items())
 
 
 @functools.cache
 def available() -> Available:
-    """Try the levels from the highest down, once in this process; a fraction of a second for each that is tried."""
+    """Test the levels from the highest down, once per process. Each tested level takes a fraction of a second."""
     try:
         with Zygote() as zygote:
             return Available(level=zygote.level, refused=zygote.refused)
@@ -31,12 +32,16 @@ def available() -> Available:
 
 
 def require(level: int) -> None:
-    """Refuse to go on where `level` does not hold. Raises ValueError that says which level does, and why no higher."""
+    """Check that isolation level `level` works here.
+
+    Raises:
+        ValueError: it does not. The message names the highest level that works, and why no higher level does.
+    """
     here = available()
-    reasons = f" ({here.words()})" if here.refused else ""
-    demand(
+    reasons = f" ({here.reasons()})" if here.refused else ""
+    require_setting(
         level <= here.level,
         "sandbox.require",
-        f"must be at most {here.level}, the level that holds here{reasons}",
+        f"must be at most {here.level}, the highest isolation level that works here{reasons}",
         level,
     )

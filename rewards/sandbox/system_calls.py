@@ -1,7 +1,8 @@
-"""The system calls a confined process may make, as a seccomp filter.
+"""The seccomp filter: which system calls a confined process may make.
 
-An allowlist: what is not named here fails, so a call that a later kernel adds fails too. x86-64 and 64-bit Arm; the
-numbers are those of Linux's `unistd.h`. Calls of another machine's table (32-bit, x32) kill the process.
+The filter is an allowlist. A call that is not listed fails, so a call that a later kernel adds fails too. There are
+tables for x86-64 and 64-bit Arm, with the numbers of Linux's `unistd.h`. A call through the table of another
+architecture (32-bit, x32) kills the process.
 """
 
 import contextlib
@@ -43,36 +44,45 @@ clone 56 220 | kill 62 129 | tgkill 234 131 | prlimit64 302 261 | prctl 157 167 
 socketpair 53 199 | sendto 44 206
 sendmsg 46 211 | recvmsg 47 212 | sched_setaffinity 203 122
 """
-"""Each call's number on x86-64 and on 64-bit Arm. Absent on purpose, where it may surprise: what changes a file's mode,
-owner or times, and `truncate`, since Landlock rules none (or not all) of them; `setsid` and `setpgid`, since a process
-group is how a box without namespaces is killed."""
-FOR_WORKERS = {"sendmsg", "recvmsg", "sched_setaffinity"}
-"""Calls of a trusted worker only: descriptors pass between it and its zygote; engines place their threads."""
+"""Allowed calls with their numbers on x86-64 and 64-bit Arm ("-": no such call).
+
+Two groups are left out on purpose. Calls that change the mode, owner or times of a file, and `truncate`: Landlock
+controls none (or not all) of them. `setsid` and `setpgid`: a box without namespaces is killed by its process group.
+"""
+WORKER_CALLS = {"sendmsg", "recvmsg", "sched_setaffinity"}
+"""Calls for trusted workers only. A worker passes file descriptors to its zygote; engines set the affinity of their
+threads."""
 COLUMNS = {"x86_64": (1, 0xC000003E), "aarch64": (2, 0xC00000B7)}
-"""Column of the table and AUDIT_ARCH number of a machine."""
+"""Per architecture: column of the table, and AUDIT_ARCH number."""
 CLONE_THREAD = 0x10000
 TRUNCATE_READ_ONLY = (0o1003, 0o1000)
-"""Mask and flags of an `open` that truncates what it opens for reading: Landlock before its third version allows it."""
+"""Mask and value of the flags of an `open` that truncates a file but opens it for reading only (O_RDONLY | O_TRUNC).
+Landlock before version 3 allows that."""
 IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
 FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032)
-"""Duplicating, flags, locks, the size of a pipe; not F_SETOWN and F_SETSIG, which send signals to others."""
+"""Duplication, flags, locks, pipe size. Not F_SETOWN and F_SETSIG: they can send signals to other processes."""
 PRCTLS = (3, 15, 16, 21, 39, 0x53564D41)
-"""GET_DUMPABLE, SET_NAME, GET_NAME, GET_SECCOMP, GET_NO_NEW_PRIVS, SET_VMA; not SET_PDEATHSIG."""
+"""GET_DUMPABLE, SET_NAME, GET_NAME, GET_SECCOMP, GET_NO_NEW_PRIVS, SET_VMA. Not SET_PDEATHSIG: a program must not
+undo that it dies with its parent."""
 FIRST_COMMON = 424
-"""From this number on the machines share one table; its calls are young enough that programs try another on ENOSYS."""
+"""From this number on, all architectures have the same numbers. Programs fall back to an older call if one of these
+recent calls fails with ENOSYS."""
 
+# Return values of the filter (SECCOMP_RET_*).
 ALLOW = 0x7FFF0000
 KILL = 0x80000000
 REFUSE = 0x00050000 | errno.EPERM
 ABSENT = 0x00050000 | errno.ENOSYS
+# Operation codes of classic BPF.
 LOAD, EQUAL, ABOVE, AT_LEAST, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x25, 0x35, 0x45, 0x54, 0x06
 X32 = 0x40000000
+"""Bit that marks the numbers of x32 calls."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """One instruction of classic BPF: operation, operand, and how many to skip when a test holds or fails."""
+class Instruction:
+    """One instruction of classic BPF. A test skips `if_true` or `if_false` of the instructions that follow."""
 
     operation: int
     operand: int
@@ -80,57 +90,71 @@ class Step:
     if_false: int = 0
 
 
-def program(process: int, worker: bool = False) -> bytes:
-    """The filter for process number `process` (it may signal itself only), as an array of struct sock_filter.
+def filter_code(process: int, worker: bool = False) -> bytes:
+    """Return the filter for one process, as an array of struct sock_filter.
 
-    Raises OSError on a machine without a table.
+    Args:
+        process: id of the process. It may send signals to itself only.
+        worker: also allow `WORKER_CALLS`.
+
+    Raises:
+        OSError: there is no table for this architecture.
     """
-    numbers, audit = _numbers()
-    rules = _rules(process)
-    steps = [Step(LOAD, 4), Step(EQUAL, audit, 1, 0), Step(RETURN, KILL), Step(LOAD, 0)]
+    numbers, audit_arch = _numbers()
+    conditions = _conditions(process)
+    # Offsets in struct seccomp_data: 0 number of the call, 4 architecture, 16 arguments of 8 bytes each.
+    code = [Instruction(LOAD, 4), Instruction(EQUAL, audit_arch, 1, 0), Instruction(RETURN, KILL), Instruction(LOAD, 0)]
     if platform.machine() == "x86_64":
-        steps += [Step(AT_LEAST, X32, 0, 1), Step(RETURN, KILL)]
-    for name, body in rules.items():
+        code += [Instruction(AT_LEAST, X32, 0, 1), Instruction(RETURN, KILL)]
+    for name, body in conditions.items():
         if name in numbers:
-            steps += [Step(EQUAL, numbers[name], 0, len(body)), *body]
-    return _packed(steps) + _whole_calls(frozenset(rules), worker)
+            code += [Instruction(EQUAL, numbers[name], 0, len(body)), *body]
+    return _packed(code) + _unconditional_calls(frozenset(conditions), worker)
 
 
-def load() -> None:
-    """Work out ahead what is the same for every process."""
+def precompute() -> None:
+    """Fill the caches with the parts of the filter that are the same for every process."""
     with contextlib.suppress(OSError):
-        program(0)
+        filter_code(0)
 
 
 @functools.cache
-def _whole_calls(ruled: frozenset[str], worker: bool) -> bytes:
-    """The tail of a filter: calls allowed with any arguments, and what becomes of all others."""
+def _unconditional_calls(conditional: frozenset[str], worker: bool) -> bytes:
+    """Return the end of a filter: allow calls that need no check of their arguments, refuse all others."""
     numbers, _ = _numbers()
-    free = numbers.keys() - ruled - (set() if worker else FOR_WORKERS)
-    steps: list[Step] = []
-    for first, last in _runs(numbers[name] for name in free):
-        steps += [Step(AT_LEAST, first, 0, 2), Step(ABOVE, last, 1, 0), Step(RETURN, ALLOW)]
-    return _packed([*steps, Step(AT_LEAST, FIRST_COMMON, 0, 1), Step(RETURN, ABSENT), Step(RETURN, REFUSE)])
+    names = numbers.keys() - conditional - (set() if worker else WORKER_CALLS)
+    code: list[Instruction] = []
+    for first, last in _ranges(numbers[name] for name in names):
+        code += [Instruction(AT_LEAST, first, 0, 2), Instruction(ABOVE, last, 1, 0), Instruction(RETURN, ALLOW)]
+    return _packed(
+        [*code, Instruction(AT_LEAST, FIRST_COMMON, 0, 1), Instruction(RETURN, ABSENT), Instruction(RETURN, REFUSE)]
+    )
 
 
-def _packed(steps: Iterable[Step]) -> bytes:
-    return b"".join(struct.pack("=HBBI", s.operation, s.if_true, s.if_false, s.operand) for s in steps)
+def _packed(code: Iterable[Instruction]) -> bytes:
+    return b"".join(struct.pack("=HBBI", i.operation, i.if_true, i.if_false, i.operand) for i in code)
 
 
 @functools.cache
 def _numbers() -> tuple[dict[str, int], int]:
+    """Return the numbers of the calls in the table, and the AUDIT_ARCH number, of this architecture."""
     machine = platform.machine()
     if machine not in COLUMNS or struct.calcsize("P") != 8:
         raise OSError(errno.ENOSYS, f"no table of system calls for {machine}")
-    column, audit = COLUMNS[machine]
+    column, audit_arch = COLUMNS[machine]
     calls = [call.split() for line in TABLE.split("\n") if line for call in line.split("|")]
-    return {call[0]: int(call[column]) for call in calls if call[column] != "-"}, audit
+    return {call[0]: int(call[column]) for call in calls if call[column] != "-"}, audit_arch
 
 
-def _rules(process: int) -> dict[str, list[Step]]:
-    """Calls that are allowed with some arguments only."""
+def _conditions(process: int) -> dict[str, list[Instruction]]:
+    """Return, by call, the check of its arguments. The calls that are not here need none."""
     return {
-        "clone": [*_argument(0), Step(ANY_BIT, CLONE_THREAD, 1, 0), Step(RETURN, REFUSE), Step(RETURN, ALLOW)],
+        "clone": [
+            *_argument(0),
+            Instruction(ANY_BIT, CLONE_THREAD, 1, 0),
+            Instruction(RETURN, REFUSE),
+            Instruction(RETURN, ALLOW),
+        ],
         "kill": _one_of(0, process),
         "tgkill": _one_of(0, process),
         "prlimit64": _one_of(0, 0, process),
@@ -139,49 +163,52 @@ def _rules(process: int) -> dict[str, list[Step]]:
         "fcntl": _one_of(1, *FCNTLS),
         "socketpair": _one_of(0, socket.AF_UNIX),
         "sendto": _no_address(4),
-        "open": _no_quiet_truncation(1),
-        "openat": _no_quiet_truncation(2),
+        "open": _no_read_only_truncation(1),
+        "openat": _no_read_only_truncation(2),
     }
 
 
-def _argument(index: int, high: bool = False) -> list[Step]:
-    """Load the low or the high half of an argument."""
-    return [Step(LOAD, 16 + 8 * index + (4 if high else 0))]
+def _argument(index: int, high: bool = False) -> list[Instruction]:
+    """Load the low or the high 32 bits of an argument."""
+    return [Instruction(LOAD, 16 + 8 * index + (4 if high else 0))]
 
 
-def _one_of(index: int, *values: int) -> list[Step]:
-    tests = [Step(EQUAL, value, len(values) - place, 0) for place, value in enumerate(values)]
-    return [*_argument(index), *tests, Step(RETURN, REFUSE), Step(RETURN, ALLOW)]
+def _one_of(index: int, *values: int) -> list[Instruction]:
+    """Allow the call if the argument is one of the values. The kernel uses only 32 bits of these arguments."""
+    tests = [Instruction(EQUAL, value, len(values) - position, 0) for position, value in enumerate(values)]
+    return [*_argument(index), *tests, Instruction(RETURN, REFUSE), Instruction(RETURN, ALLOW)]
 
 
-def _no_address(index: int) -> list[Step]:
+def _no_address(index: int) -> list[Instruction]:
+    """Allow the call if the argument, a pointer to an address, is null."""
     return [
         *_argument(index),
-        Step(EQUAL, 0, 0, 2),
+        Instruction(EQUAL, 0, 0, 2),
         *_argument(index, high=True),
-        Step(EQUAL, 0, 1, 0),
-        Step(RETURN, REFUSE),
-        Step(RETURN, ALLOW),
+        Instruction(EQUAL, 0, 1, 0),
+        Instruction(RETURN, REFUSE),
+        Instruction(RETURN, ALLOW),
     ]
 
 
-def _no_quiet_truncation(index: int) -> list[Step]:
+def _no_read_only_truncation(index: int) -> list[Instruction]:
+    """Allow the call unless the argument, the flags of an `open`, truncates a file opened for reading only."""
     mask, flags = TRUNCATE_READ_ONLY
     return [
         *_argument(index),
-        Step(AND, mask),
-        Step(EQUAL, flags, 0, 1),
-        Step(RETURN, REFUSE),
-        Step(RETURN, ALLOW),
+        Instruction(AND, mask),
+        Instruction(EQUAL, flags, 0, 1),
+        Instruction(RETURN, REFUSE),
+        Instruction(RETURN, ALLOW),
     ]
 
 
-def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """First and last of each unbroken run of numbers."""
-    runs: list[tuple[int, int]] = []
+def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Return the first and last number of each range of consecutive numbers."""
+    ranges: list[tuple[int, int]] = []
     for number in sorted(numbers):
-        if runs and runs[-1][1] == number - 1:
-            runs[-1] = (runs[-1][0], number)
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1] = (ranges[-1][0], number)
         else:
-            runs.append((number, number))
-    return runs
+            ranges.append((number, number))
+    return ranges

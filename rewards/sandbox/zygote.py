@@ -1,7 +1,7 @@
-"""The fork server: a clean interpreter that makes boxes for the worker that started it.
+"""The zygote: a clean interpreter that forks boxes for the worker that started it.
 
-Run as a program, never imported by the worker. One thread, one loop: requests come over the channel, news of deaths
-over a wake-up pipe. When the channel closes it ends every box, then itself.
+It runs as a program; the worker never imports it. One thread runs one loop. Requests arrive over the channel. A
+wake-up pipe becomes readable when a child ends. When the channel closes, the zygote kills every box and exits.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from typing import Any
 
 ROOT = str(Path(__file__).resolve().parents[2])
 sys.path.insert(0, ROOT)
-from rewards.sandbox import confinement, namespaces, process_tree, system_calls  # noqa: E402
+from rewards.sandbox import confinement, namespaces, process_tree, system_calls, users  # noqa: E402
 
 ENTRIES = ("candidate", "tester", "program", "trial")
 PRELOADED = (
@@ -32,61 +32,69 @@ PRELOADED = (
     "pprint queue random re secrets shutil statistics string struct sys tempfile textwrap threading time timeit "
     "traceback types typing unicodedata unittest uuid warnings weakref zlib"
 )
-"""What programs often import: loaded once here, not once in each box."""
+"""Modules that programs often import. They are loaded once here instead of once in each box."""
 MESSAGE_LIMIT = 65_536
 DESCRIPTORS_LIMIT = 16
-FIRST_GIVEN = 3
-DESCRIPTORS_END = 4096
-USERS_PER_ZYGOTE = 64
-USERS_LEFT_ALONE = 1024
-"""The last user numbers are often taken (65534 is nobody)."""
+FIRST_BOX_DESCRIPTOR = 3
+CLOSE_UP_TO = 4096
 STRAY_ROUNDS = 100
+"""Maximum searches for stray processes after a box of level 1: they may start others while they are killed."""
 
 
 class Boxes:
-    """The boxes that live, and how they are made and reaped at one level of isolation."""
+    """The live boxes of this zygote: starts, kills and reaps them, at one isolation level."""
 
     def __init__(self, channel: socket.socket, settings: dict[str, Any], entries: dict[str, ModuleType]) -> None:
-        """Enters the namespaces where the level has them. Raises OSError where they cannot be had."""
+        """Enter the namespaces, if the level has them. Raises OSError if the kernel or its settings forbid them."""
         self._channel = channel
         self._entries = entries
         self._level: int = settings["level"]
         self._process_of: dict[int, int] = {}
+        """Id of the first process, by number of the box."""
         self._status_of: dict[int, int] = {}
+        """Pipe for the report of the end, by id of the first process."""
         self._process = os.getpid()
-        self._users = own_users(self._process)
+        self._users = users.unused_ids(self._process)
         files = namespaces.system_files(settings["prefix"], settings["packages"])
         self._fork = os.fork
         self._confine = functools.partial(confinement.confine, self._level, files, (), namespaces.DEVICES)
         if self._level == 3:
             enclosure = namespaces.Enclosure()
-            namespaces.build_view(files)
+            namespaces.build_root(files)
             self._fork = enclosure.fork
             self._users = self._users if enclosure.has_users else range(0)
             private = ("/tmp", "/dev/shm")
             self._confine = functools.partial(confinement.confine, 3, ("/",), private, namespaces.DEVICES)
-        elif os.geteuid() != 0 or not all(map(open_to_others, files)):
-            self._users = range(0)  # cannot change the user, or another one could not read the interpreter's files
+        elif os.geteuid() != 0 or not all(map(users.can_all_read, files)):
+            # This user cannot change its id, or another user could not read the interpreter's files.
+            self._users = range(0)
 
     def start(self, request: dict[str, Any], descriptors: list[int]) -> None:
-        """Fork a box, or tell why not; takes over the descriptors, of which the first is for news of its end."""
+        """Fork a box, or report why that failed. The descriptors are closed here, the first when the box ends.
+
+        Args:
+            descriptors: the first is the pipe for the report of the box's end. The box gets the others.
+        """
         status, *given = descriptors
         number: int = request["box"]
         try:
             process = self._fork()
         except OSError as error:
-            self.tell(number, f"a process: {error}")
+            self.report(number, f"cannot fork: {error}")
             os.close(status)
         else:
             if process == 0:
-                self._live(request, given)
+                self._run_box(request, given)
             self._process_of[number] = process
             self._status_of[process] = status
         for descriptor in given:
             os.close(descriptor)
 
     def kill(self, number: int) -> None:
-        """End a box and all in it; its first process is not reaped yet, so its number is still its own."""
+        """Kill the first process and the process group of a box.
+
+        The first process is not reaped yet, so no other process can have its id.
+        """
         process = self._process_of.get(number)
         if process is not None:
             os.kill(process, signal.SIGKILL)
@@ -94,27 +102,30 @@ class Boxes:
                 os.killpg(process, signal.SIGKILL)
 
     def end(self) -> None:
-        """End all boxes and wait for their deaths."""
+        """Kill all boxes and reap them."""
         for number in list(self._process_of):
             self.kill(number)
         while self._status_of:
             self._reap_one(os.WEXITED)
 
     def reap(self) -> None:
-        """Take every death there is, and report those of boxes."""
+        """Reap every child that has ended, and report the end of boxes."""
         with contextlib.suppress(ChildProcessError):
             while self._reap_one(os.WEXITED | os.WNOHANG):
                 pass
 
-    def tell(self, box: int, failure: str = "") -> None:
-        """Report a box (0: this process) ready or failed; the kernel adds the number of the process that speaks."""
+    def report(self, box: int, failure: str = "") -> None:
+        """Report to the worker that a box (0: the zygote itself) is ready or failed.
+
+        The kernel adds the id of the sending process to the message (SCM_CREDENTIALS).
+        """
         try:
             self._channel.send(json.dumps({"box": box, "failure": failure}).encode())
         except OSError:
-            os._exit(1)  # nobody is left to work for
+            os._exit(1)  # the worker has ended
 
-    def _live(self, request: dict[str, Any], descriptors: list[int]) -> None:
-        """The whole life of a box's first process; never returns."""
+    def _run_box(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """Prepare this process, the first of a box, run its entry, and exit. Never returns."""
         code = 1
         try:
             try:
@@ -122,9 +133,9 @@ class Boxes:
                 self._prepare(request)
                 entry = self._entries[request["entry"]].main
             except BaseException as error:
-                self.tell(request["box"], f"{type(error).__name__}: {error}")
+                self.report(request["box"], f"{type(error).__name__}: {error}")
                 os._exit(1)
-            self.tell(request["box"])
+            self.report(request["box"])
             os.close(self._channel.detach())
             entry(given, self._confine)
             code = 0
@@ -132,12 +143,13 @@ class Boxes:
             os._exit(code)
 
     def _prepare(self, request: dict[str, Any]) -> None:
+        """In a new box: reset signals, mount private directories, change the user, drop privileges, set limits."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setpgid(0, 0)
         if self._level == 3:
-            namespaces.freshen()
-            sys.path[:] = map(namespaces.seen_as, sys.path)
+            namespaces.enter_box()
+            sys.path[:] = map(namespaces.path_in_box, sys.path)
         limits = request["limits"]
         if self._users:
             user = self._users[request["box"] % len(self._users)]
@@ -145,18 +157,25 @@ class Boxes:
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
         elif self._level < 3:
-            limits["threads"] = 0  # would count what the user has running elsewhere
+            limits["threads"] = 0  # RLIMIT_NPROC would also count other processes of this user
         confinement.drop_privileges()
         confinement.die_with_parent()
-        if self._level < 3 and os.getppid() != self._process:  # where namespaces end with the zygote, so does a box
+        # The zygote may have died before `die_with_parent`. At level 3 the kernel then kills the namespaces anyway.
+        if self._level < 3 and os.getppid() != self._process:
             os._exit(1)
         confinement.limit(**limits)
 
     def _reap_one(self, how: int) -> bool:
-        died = os.waitid(os.P_ALL, 0, how | os.WNOWAIT)
-        if died is None:
+        """Reap one child; if it was the first process of a box, end the rest of the box and report.
+
+        Returns:
+            Whether a child had ended.
+        """
+        # WNOWAIT leaves the child unreaped, so its process group keeps its number until it is killed.
+        ended = os.waitid(os.P_ALL, 0, how | os.WNOWAIT)
+        if ended is None:
             return False
-        process = died.si_pid
+        process = ended.si_pid
         if process in self._status_of:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process, signal.SIGKILL)
@@ -165,7 +184,7 @@ class Boxes:
         if status is None:
             return True
         with contextlib.suppress(ChildProcessError):
-            while self._level < 3:  # its orphans are ours now
+            while self._level < 3:  # the zygote has become the parent of its orphans
                 os.waitid(os.P_PGID, process, os.WEXITED)
         if self._level == 1:
             self._end_strays()
@@ -179,7 +198,10 @@ class Boxes:
         return True
 
     def _end_strays(self) -> None:
-        """Without a filter a program may have left its group: end whoever is below us and in no living box."""
+        """Kill and reap every process below the zygote that belongs to no live box.
+
+        Without the filter, a program can leave its process group, so killing the group is not enough.
+        """
         for _ in range(STRAY_ROUNDS):
             strays = [child for child in process_tree.children(os.getpid()) if child not in self._status_of]
             for stray in strays:
@@ -191,55 +213,49 @@ class Boxes:
                 return
 
 
-def own_users(process: int) -> range:
-    """User numbers that are nobody else's: some for each zygote, told apart by its process number; none where the
-    machine, or the container, has few."""
-    with open("/proc/self/uid_map") as lines:
-        top = max(first + count - 1 for first, _, count in (map(int, line.split()) for line in lines))
-    top = min(top, 2**31 - 1) - USERS_LEFT_ALONE
-    if top < 2 * USERS_LEFT_ALONE:
-        return range(0)
-    first = top - USERS_PER_ZYGOTE - process * USERS_PER_ZYGOTE % (top // 2)
-    return range(first, first + USERS_PER_ZYGOTE)
-
-
-def open_to_others(path: str) -> bool:
-    """Whether any user may get to a directory and read it."""
-    real = Path(path).resolve()
-    return real.stat().st_mode & 0o4 != 0 and all(above.stat().st_mode & 0o1 for above in real.parents)
-
-
 def renumber(descriptors: list[int], keep: int) -> list[int]:
-    """Give the descriptors the numbers 3, 4, ... and close all others but 0, 1, 2 and `keep`, which is above them."""
+    """Renumber the descriptors to 3, 4, ... and close all others but 0, 1, 2 and `keep`.
+
+    `keep` must be above the new numbers.
+    """
     high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, keep + 1) for descriptor in descriptors]
-    given = [os.dup2(descriptor, FIRST_GIVEN + index) for index, descriptor in enumerate(high)]
-    os.closerange(FIRST_GIVEN + len(given), keep)
-    os.closerange(keep + 1, DESCRIPTORS_END)
+    given = [os.dup2(descriptor, FIRST_BOX_DESCRIPTOR + index) for index, descriptor in enumerate(high)]
+    os.closerange(FIRST_BOX_DESCRIPTOR + len(given), keep)
+    os.closerange(keep + 1, CLOSE_UP_TO)
     return given
 
 
-def load(packages: list[str]) -> dict[str, ModuleType]:
-    """Import everything that boxes share; afterwards this repository is not on the path."""
+def preload(packages: list[str]) -> dict[str, ModuleType]:
+    """Import the modules that boxes use, then remove this repository from the import path.
+
+    Returns:
+        The modules of `rewards.sandbox.inside` with a box's `main`, by name.
+    """
     for name in PRELOADED.split():
-        with contextlib.suppress(ImportError):  # a build of Python may lack some
+        with contextlib.suppress(ImportError):  # some builds of Python lack some modules
             importlib.import_module(name)
     entries = {name: importlib.import_module(f"rewards.sandbox.inside.{name}") for name in ENTRIES}
-    system_calls.load()
+    system_calls.precompute()
     sys.path.remove(ROOT)
     sys.path += packages
-    site.setquit()  # `exit` and `quit`, which programs call, and which an interpreter without its site lacks
+    site.setquit()  # defines `exit` and `quit`, which programs call; -S leaves them out
     sys.argv = [""]
     return entries
 
 
-def serve(channel: socket.socket, boxes: Boxes, deaths: int) -> None:
+def serve(channel: socket.socket, boxes: Boxes, child_ended: int) -> None:
+    """Serve requests until the channel closes, then kill all boxes.
+
+    Args:
+        child_ended: the read end of the wake-up pipe.
+    """
     poll = select.poll()
     poll.register(channel, select.POLLIN)
-    poll.register(deaths, select.POLLIN)
+    poll.register(child_ended, select.POLLIN)
     while True:
         ready = dict(poll.poll())
-        if deaths in ready:
-            os.read(deaths, MESSAGE_LIMIT)
+        if child_ended in ready:
+            os.read(child_ended, MESSAGE_LIMIT)
             boxes.reap()
         if channel.fileno() in ready:
             message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_LIMIT, DESCRIPTORS_LIMIT)
@@ -254,15 +270,16 @@ def serve(channel: socket.socket, boxes: Boxes, deaths: int) -> None:
 
 
 def main() -> None:
+    """Start the zygote with the settings (JSON) of the first command line argument."""
     settings = json.loads(sys.argv[1])
     if settings["parent"]:
         confinement.die_with_parent()
         if os.getppid() != settings["parent"]:
             sys.exit(1)
-    # A box that eats the machine's memory is to go before anything else does.
+    # If the machine runs out of memory, the kernel must kill a box before any other process.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
-    entries = load(settings["packages"])
+    entries = preload(settings["packages"])
     channel = socket.socket(fileno=fcntl.fcntl(settings["channel"], fcntl.F_DUPFD_CLOEXEC, DESCRIPTORS_LIMIT * 2))
     os.close(settings["channel"])
     try:
@@ -271,14 +288,14 @@ def main() -> None:
         channel.send(json.dumps({"box": 0, "failure": str(error)}).encode())
         sys.exit(1)
     confinement.adopt_orphans()
-    deaths, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    child_ended, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    os.dup2(0, 2)  # until here the worker reads what goes wrong there
+    os.dup2(0, 2)  # until here the worker reads standard error, to report why the start failed
     gc.collect()
     gc.freeze()
-    boxes.tell(0)
-    serve(channel, boxes, deaths)
+    boxes.report(0)
+    serve(channel, boxes, child_ended)
 
 
 if __name__ == "__main__":

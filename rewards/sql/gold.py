@@ -1,6 +1,7 @@
-"""What the text of a gold query tells: whether its rows are ordered and by which keys, and what it compares with.
+"""Read properties of a gold query from its text: whether its rows are ordered, its sort keys and its literals.
 
-Gold queries are trusted, so sqlglot, which recurses, may parse them; where it does not know one, order is strict.
+sqlglot parses gold queries only, since they are trusted: it recurses, so it must not parse answers. If it cannot parse
+an ordered gold query, the answer must return all rows in exactly the same order.
 """
 
 import re
@@ -14,11 +15,12 @@ from sqlglot.errors import SqlglotError
 
 from rewards.sql.text import significant
 
-VALUES_LIMIT = 50
+LITERALS_LIMIT = 50
+"""Largest number of literals that are read from one query."""
 
 
 def is_ordered(gold: str, engine: str) -> bool:
-    """Whether ORDER BY stands outside all parentheses, strings and comments."""
+    """Return whether the query has an ORDER BY outside all parentheses, strings and comments."""
     depth, last = 0, ""
     for token in significant(gold, engine):
         if depth == 0 and last == "ORDER" and token.upper == "BY":
@@ -29,32 +31,39 @@ def is_ordered(gold: str, engine: str) -> bool:
 
 
 def literals(query: str, engine: str) -> list[str | int | float]:
-    """The first VALUES_LIMIT short strings and numbers of a query, each once."""
+    """Return the first LITERALS_LIMIT distinct strings (up to 100 characters) and numbers in a query."""
     found: list[str | int | float] = []
     for token in significant(query, engine):
         if token.kind == "string" and len(token.text) <= 100:
             found.append(token.text[1:-1].replace("''", "'"))
         elif token.kind == "number" and re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,15})?", token.text):
             found.append(float(token.text) if "." in token.text else int(token.text))
-    return list(dict.fromkeys(found))[:VALUES_LIMIT]
+    return list(dict.fromkeys(found))[:LITERALS_LIMIT]
 
 
 @dataclass(frozen=True)
 class SortKeys:
-    """Where the values of a gold's sort keys are found: columns `places` of what `query` returns."""
+    """The sort keys of a gold query: the columns with these 0-based indices in the result of `query`."""
 
     query: str
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
 
 
 def sort_keys(gold: str, columns: Sequence[str], engine: str) -> SortKeys | None:
-    """The sort keys of a gold whose result has these column names; keys that are no output columns are appended to its
-    select list. None where that cannot be done: sqlglot does not know the query, or DISTINCT would change.
+    """Return the sort keys of a gold query.
+
+    A key that is not an output column is appended to the select list of the query.
+
+    Args:
+        columns: the column names of the gold's result.
+    Returns: None if sqlglot cannot parse the query, or if a key cannot be appended, as with DISTINCT or UNION.
+
+    Example: `SELECT a FROM t ORDER BY b` -> query `SELECT a, b FROM t ORDER BY b`, indices (1,).
     """
     try:
         return _sort_keys(gold, columns, engine)
     except (SqlglotError, RecursionError, ValueError, AttributeError):
-        return None  # sqlglot does not know everything that engines do
+        return None  # sqlglot does not support everything that the engines support
 
 
 def _sort_keys(gold: str, columns: Sequence[str], engine: str) -> SortKeys | None:
@@ -64,24 +73,24 @@ def _sort_keys(gold: str, columns: Sequence[str], engine: str) -> SortKeys | Non
         return None
     names = [name.lower() for name in columns]
     selected: list[Any] = [item.unalias() for item in tree.selects]
-    starred = len(selected) != len(columns)
-    places: list[int] = []
-    hidden: list[Any] = []
+    has_star = len(selected) != len(columns)
+    indices: list[int] = []
+    appended_keys: list[Any] = []
     for ordered in order.expressions:
         key = ordered.this.this if isinstance(ordered.this, exp.Collate) else ordered.this
         if key.is_int:
-            places.append(int(key.name) - 1)
+            indices.append(int(key.name) - 1)
         elif isinstance(key, exp.Column) and not key.table and key.name.lower() in names:
-            places.append(names.index(key.name.lower()))
-        elif not starred and key in selected:
-            places.append(selected.index(key))
+            indices.append(names.index(key.name.lower()))
+        elif not has_star and key in selected:
+            indices.append(selected.index(key))
         else:
-            places.append(len(columns) + len(hidden))
-            hidden.append(key)
-    if any(place < 0 for place in places):
+            indices.append(len(columns) + len(appended_keys))
+            appended_keys.append(key)
+    if any(index < 0 for index in indices):
         return None
-    if not hidden:
-        return SortKeys(gold, tuple(places))
+    if not appended_keys:
+        return SortKeys(gold, tuple(indices))
     if not isinstance(tree, exp.Select) or tree.args.get("distinct"):
         return None
-    return SortKeys(tree.select(*hidden, copy=True).sql(dialect=engine), tuple(places))
+    return SortKeys(tree.select(*appended_keys, copy=True).sql(dialect=engine), tuple(indices))

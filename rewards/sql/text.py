@@ -1,6 +1,7 @@
-"""Text of SQL: the one statement a response commits to, checks on its tokens, and the sort keys of a gold query.
+"""Find the one SQL statement of a response, and split SQL text into tokens, statements and arguments of calls.
 
-Answers only ever meet one linear scanner here; sqlglot, which recurses, parses gold queries alone.
+A scanner that takes linear time reads the text. Only trusted gold queries are parsed with sqlglot, which recurses
+(`rewards/sql/gold.py`); answers never are.
 """
 
 import re
@@ -11,11 +12,11 @@ from typing import NamedTuple
 from rewards.verdict import Status
 
 RESPONSE_LIMIT = 200_000
-"""Characters of a response that are read, from its end."""
+"""Number of characters at the end of a response that are read."""
 STATEMENT_LIMIT = 20_000
-"""Characters of one statement."""
+"""Largest number of characters of one statement."""
 OPENING_LIMIT = 200
-"""Characters that tell a statement from a sentence."""
+"""Number of characters that are read to distinguish a statement from a sentence."""
 
 QUERIES = {"SELECT", "WITH", "VALUES"}
 COMMANDS = {
@@ -23,30 +24,35 @@ COMMANDS = {
     *("EXECUTE", "EXPLAIN", "INSERT", "MERGE", "PIVOT", "PRAGMA", "PREPARE", "REINDEX", "RELEASE", "REPLACE"),
     *("ROLLBACK", "SAVEPOINT", "SUMMARIZE", "TRUNCATE", "UPDATE", "VACUUM"),
 }
-FOLLOWS_COMMAND = {
+AFTER_COMMAND = {
     *("ALL", "DATABASE", "DEFERRED", "FROM", "IGNORE", "INDEX", "INTO", "OR", "PLAN", "QUERY", "SCHEMA", "SELECT"),
     *("TABLE", "TEMP", "TEMPORARY", "TRANSACTION", "TRIGGER", "UNIQUE", "VALUES", "VIEW", "VIRTUAL", "WITH"),
 }
-"""Words that make a command of a word that could as well begin a sentence: `Explain select`, not `Explain why`."""
+"""Second words that show that the first word is a command and not the start of a sentence: `Explain select`, not
+`Explain why`."""
 
 FENCE = re.compile(r"```([A-Za-z0-9_+-]*)")
 TAGS = ("answer", "solution", "sql")
-START = re.compile(
+# A keyword at the start of a line, or one of a query after a backtick, a colon or "is".
+STATEMENT_START = re.compile(
     rf"(?:^[ \t]*({'|'.join(sorted(QUERIES | COMMANDS))})|(?:`|:\**|\bis\b)[ \t]*\b({'|'.join(sorted(QUERIES))}))\b",
     re.IGNORECASE | re.MULTILINE,
 )
 BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
-CONTINUING = (
+CONTINUING_WORDS = (
     *("FROM", "WHERE", "GROUP", "ORDER", "HAVING", "LIMIT", "OFFSET", "UNION", "INTERSECT", "EXCEPT", "JOIN", "LEFT"),
     *("RIGHT", "INNER", "CROSS", "FULL", "NATURAL", "ON", "AND", "OR", "SELECT", "WINDOW", "VALUES", "AS", "CASE"),
     *("WHEN", "ELSE", "END"),
 )
-CONTINUES = re.compile(rf"[,()]|--|/\*|(?:{'|'.join([*CONTINUING, *map(str.lower, CONTINUING)])})\b")
-"""What goes on with a query after an empty line; not capitalised, since sentences begin with `From` and `On`."""
+CONTINUATION = re.compile(rf"[,()]|--|/\*|(?:{'|'.join([*CONTINUING_WORDS, *map(str.lower, CONTINUING_WORDS)])})\b")
+"""Starts of text that continues a query after an empty line. `From` and `On` begin a sentence instead."""
+# First words of a sentence after a query, unless they are followed like a name in SQL.
 PROSE = re.compile(r"(?:Explanation|Note|This|These|The|Here|It|Output|Result|In this)\b(?!\s*[.(,])")
 
 
 class Token(NamedTuple):
+    """A token of SQL text; `start` and `end` are its positions there."""
+
     kind: str
     """space, comment, string, name (a quoted identifier), word, number or symbol."""
     text: str
@@ -55,11 +61,12 @@ class Token(NamedTuple):
 
     @property
     def upper(self) -> str:
+        """A word in upper case, to compare with keywords; "" for other kinds."""
         return self.text.upper() if self.kind == "word" else ""
 
     @property
-    def called(self) -> str:
-        """The name as a function's: without quotes, in lower case."""
+    def function_name(self) -> str:
+        """The token as the name of a function: without quotes, in lower case; "" if it is not a name or word."""
         if self.kind == "name":
             quote = self.text[0].replace("[", "]")
             return self.text[1:-1].replace(quote * 2, quote).lower()
@@ -82,8 +89,10 @@ SCANNERS = {"sqlite": _scanner(r"|\[[^\]]*\]?"), "duckdb": _scanner("")}
 
 
 class QueryFailed(Exception):
-    """A response without a statement that may be run, or a query without a result; the status and the words of the
-    verdict, where an answer is to blame."""
+    """A response has no statement that may run, or a query has no result.
+
+    `status` and `reason` become those of the verdict if the answer is the cause.
+    """
 
     def __init__(self, status: Status, reason: str) -> None:
         super().__init__(reason)
@@ -92,55 +101,67 @@ class QueryFailed(Exception):
 
 
 def tokens(text: str, engine: str, start: int = 0) -> Iterator[Token]:
-    """All of the text from `start` on, cut the way the engine cuts it; linear in its length, never fails."""
+    """Yield the tokens of a text from `start` on, by the engine's rules.
+
+    The tokens joined are the whole text. Takes linear time, and accepts any text.
+    """
     for match in SCANNERS[engine].finditer(text, start):
         assert match.lastgroup is not None
         yield Token(match.lastgroup, match[0], match.start(), match.end())
 
 
 def significant(text: str, engine: str, start: int = 0) -> Iterator[Token]:
+    """Yield the tokens that are neither spaces nor comments."""
     return (token for token in tokens(text, engine, start) if token.kind not in ("space", "comment"))
 
 
 def statements(text: str, engine: str) -> list[str]:
-    """The statements between semicolons that hold more than comments."""
-    found, start, filled = [], 0, False
+    """Return the statements between semicolons, without those that consist of spaces and comments."""
+    found, start, has_token = [], 0, False
     for token in tokens(text, engine):
         if token.text == ";":
-            if filled:
+            if has_token:
                 found.append(text[start : token.start].strip())
-            start, filled = token.end, False
+            start, has_token = token.end, False
         elif token.kind not in ("space", "comment"):
-            filled = True
-    return [*found, text[start:].strip()] if filled else found
+            has_token = True
+    return [*found, text[start:].strip()] if has_token else found
 
 
 def extract(response: str, engine: str = "sqlite") -> str:
-    """The one query of a response, without its semicolon.
+    """Return the one query of a response, without its semicolon.
 
-    Thoughts are left out. Then, in this order: what the last `<answer>`, `<solution>` or `<sql>` element holds; the
-    last fenced block marked as SQL, or the last unmarked one that begins like a statement; the last statement that
-    begins a line or follows a colon, a backtick or `is`. Raises QueryFailed (no_answer, or rejected where there are
-    several statements or one that is no query).
+    Text inside `<think>` does not count. Of `<answer>`, `<solution>` and `<sql>` elements, only the content of the last
+    one counts, if there is one. The query is the first of these that exists:
+
+    1. the last fenced block marked as SQL;
+    2. the last unmarked fenced block that begins with a keyword of a statement;
+    3. the last statement that begins a line or follows a colon, a backtick or the word "is".
+
+    Raises: QueryFailed with no_answer if there is no statement; with rejected if there are several, or one that is not
+        SELECT, WITH or VALUES.
     """
-    text = _tagged(response[-RESPONSE_LIMIT:].rpartition("</think>")[2].partition("<think>")[0])
-    block = _fenced(text, engine)
-    # A fence that holds no SQL, or only closes, ends a statement like an empty line.
-    found = statements(block, engine) if block is not None else _bare(FENCE.sub("\n\n", text), engine)
+    text = _last_element(response[-RESPONSE_LIMIT:].rpartition("</think>")[2].partition("<think>")[0])
+    block = _last_block(text, engine)
+    if block is not None:
+        found = statements(block, engine)
+    else:
+        # A fence without SQL, or one that only closes, ends a statement as an empty line does.
+        found = _last_unfenced_statement(FENCE.sub("\n\n", text), engine)
     if not found:
-        raise QueryFailed("no_answer", "no SQL statement in the response")
+        raise QueryFailed("no_answer", "the response has no SQL statement")
     if len(found) > 1:
-        raise QueryFailed("rejected", f"{len(found)} statements where one is asked for")
+        raise QueryFailed("rejected", f"the response must have one statement, got {len(found)}")
     statement = found[0]
     if len(statement) > STATEMENT_LIMIT:
         raise QueryFailed("rejected", f"the statement is longer than {STATEMENT_LIMIT} characters")
     if next(significant(statement, engine)).upper not in QUERIES:
-        raise QueryFailed("rejected", "the statement is no SELECT, WITH or VALUES")
+        raise QueryFailed("rejected", "the statement is not SELECT, WITH or VALUES")
     return statement
 
 
-def _tagged(text: str) -> str:
-    """The content of the last closed element among TAGS; the whole text without one."""
+def _last_element(text: str) -> str:
+    """Return the content of the last closed element among TAGS, or the whole text if there is none."""
     lower = text.lower()
     ends = [(lower.rfind(f"</{tag}>"), tag) for tag in TAGS]
     end, tag = max(ends)
@@ -148,48 +169,48 @@ def _tagged(text: str) -> str:
     return text[start + len(tag) + 2 : end] if end >= 0 and start >= 0 else text
 
 
-def _fenced(text: str, engine: str) -> str | None:
-    """The last fenced block that holds SQL; an unclosed one runs to the end."""
-    marked: list[str] = []
-    plain: list[str] = []
-    place = 0
-    while (fence := FENCE.search(text, place)) is not None:
+def _last_block(text: str, engine: str) -> str | None:
+    """Return the last fenced block of SQL, or None. A block that is not closed extends to the end of the text."""
+    sql_blocks: list[str] = []
+    unmarked_blocks: list[str] = []
+    position = 0
+    while (fence := FENCE.search(text, position)) is not None:
         label, start = fence[1].upper(), fence.end()
         if label in QUERIES | COMMANDS:
             label, start = "", fence.start() + 3
         end = text.find("```", start)
         content = text[start : end if end >= 0 else len(text)]
-        place = end + 3 if end >= 0 else len(text)
+        position = end + 3 if end >= 0 else len(text)
         first = next(significant(content, engine), None)
         if first is None:
             continue
         if "SQL" in label or label == "DUCKDB":
-            marked.append(content)
+            sql_blocks.append(content)
         elif not label and first.upper in QUERIES | COMMANDS:
-            plain.append(content)
-    return next((found[-1] for found in (marked, plain) if found), None)
+            unmarked_blocks.append(content)
+    return next((found[-1] for found in (sql_blocks, unmarked_blocks) if found), None)
 
 
-def _bare(text: str, engine: str) -> list[str]:
-    """The last statement of a text without fences; two of them when another one follows right after its semicolon."""
+def _last_unfenced_statement(text: str, engine: str) -> list[str]:
+    """Return the last statement of a text without fences; several if they follow each other after semicolons."""
     found: list[str] = []
     first = next((token for token in significant(text, engine) if token.text != ";"), None)
     if first is None:
         return []
-    place = 0
-    if _opens(text, first.start, engine):
-        found, place = _take(text, first.start, engine)
-    while (start := START.search(text, place)) is not None:
+    position = 0
+    if _starts_statement(text, first.start, engine):
+        found, position = _read_statements(text, first.start, engine)
+    while (start := STATEMENT_START.search(text, position)) is not None:
         begin = start.start(start.lastindex or 0)
-        if _opens(text, begin, engine):
-            found, place = _take(text, begin, engine)
+        if _starts_statement(text, begin, engine):
+            found, position = _read_statements(text, begin, engine)
         else:
-            place = start.end()
+            position = start.end()
     return found
 
 
-def _opens(text: str, start: int, engine: str) -> bool:
-    """Whether a statement begins here, not a sentence that begins with one of its words."""
+def _starts_statement(text: str, start: int, engine: str) -> bool:
+    """Return whether a statement begins at `start`, and not a sentence that begins with a keyword."""
     ahead = significant(text[start : start + OPENING_LIMIT], engine)
     word, second = next(ahead), next(ahead, None)
     third = next(ahead, None)
@@ -205,35 +226,35 @@ def _opens(text: str, start: int, engine: str) -> bool:
     if word.upper == "SELECT":
         sentence = word.text.istitle() and second.text in ("the", "statement", "statements", "only")
         return not sentence and (second.kind != "symbol" or second.text in "*(-+~:@?[{$")
-    return word.text.isupper() or second.upper in FOLLOWS_COMMAND
+    return word.text.isupper() or second.upper in AFTER_COMMAND
 
 
-def _take(text: str, start: int, engine: str) -> tuple[list[str], int]:
-    """The statement that begins here, with those that follow directly, and the place where they end."""
+def _read_statements(text: str, start: int, engine: str) -> tuple[list[str], int]:
+    """Return the statement that begins at `start`, those that follow it directly, and the position of their end."""
     if text[start - 1 : start] == "`":
         end = text.find("`", start)
         end = end if end >= 0 else len(text)
         return statements(text[start:end], engine), end + 1
     found = []
     while True:
-        end = _end(text, start, engine)
+        end = _statement_end(text, start, engine)
         found.append(text[start:end].strip())
         if text[end : end + 1] != ";":
             return found, end
         rest = next((token for token in significant(text, engine, end) if token.text != ";"), None)
-        if rest is None or not _opens(text, rest.start, engine):
+        if rest is None or not _starts_statement(text, rest.start, engine):
             return found, rest.start if rest else len(text)
         start = rest.start
 
 
-def _end(text: str, start: int, engine: str) -> int:
-    """Where a statement in running text ends: at a semicolon, or where prose takes over."""
+def _statement_end(text: str, start: int, engine: str) -> int:
+    """Return where a statement in running text ends: at a semicolon, or where prose begins."""
     depth, last = 0, ""
     for token in tokens(text, engine, start):
         if token.text == ";":
             return token.start
         if token.kind == "space":
-            paragraph = BLANK_LINE.search(token.text) and not CONTINUES.match(text, token.end) and last != ","
+            paragraph = BLANK_LINE.search(token.text) and not CONTINUATION.match(text, token.end) and last != ","
             sentence = "\n" in token.text and PROSE.match(text, token.end)
             if depth <= 0 and (paragraph or sentence):
                 return token.start
@@ -243,33 +264,34 @@ def _end(text: str, start: int, engine: str) -> int:
     return len(text)
 
 
-def arguments(statement: str, engine: str, places: Mapping[str, int]) -> Iterator[tuple[str, str | None]]:
-    """For each call of a function in `places`: its name, and its argument at that place as it is written, empty if left
-    out, None if it is more than one token.
+def arguments(statement: str, engine: str, indices: Mapping[str, int]) -> Iterator[tuple[str, str | None]]:
+    """Yield the name and one argument of each call of some functions, to check arguments that determine the cost.
 
-    For functions whose cost is set by an argument, in one step that the engine cannot interrupt.
+    Args:
+        indices: for each function, the index of the argument.
+    Yields: the name, and the argument as it is written: "" if it is left out, None if it is more than one token.
     """
-    calls: list[Call] = []
+    calls: list[_OpenCall] = []
     before = ""
     for token in significant(statement, engine):
-        if calls and calls[-1].at == calls[-1].place and token.text not in (",", ")", "]", "}"):
+        if calls and calls[-1].index == calls[-1].wanted_index and token.text not in (",", ")", "]", "}"):
             calls[-1].argument.append(token.text)
         if token.text in ("(", "[", "{"):
-            calls.append(Call(before, places.get(before, -1) if token.text == "(" else -1))
+            calls.append(_OpenCall(before, indices.get(before, -1) if token.text == "(" else -1))
         elif token.text == "," and calls:
-            calls[-1].at += 1
+            calls[-1].index += 1
         elif token.text in (")", "]", "}") and calls:
             call = calls.pop()
-            if call.place >= 0:
+            if call.wanted_index >= 0:
                 yield call.name, None if len(call.argument) > 1 else "".join(call.argument)
-        before = token.called
+        before = token.function_name
 
 
 @dataclass
-class Call:
-    """An open parenthesis after a name, and the tokens of the argument that matters."""
+class _OpenCall:
+    """An open bracket after a name, and the tokens of the wanted argument. `wanted_index` is -1 for other calls."""
 
     name: str
-    place: int
-    at: int = 0
+    wanted_index: int
+    index: int = 0
     argument: list[str] = field(default_factory=list)

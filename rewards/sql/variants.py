@@ -1,7 +1,8 @@
-"""Variants of a database: the same schema with other rows, so that an answer which is right by accident on one of them
-is wrong on the next. A pure function of script and seed.
+"""Make variants of a database: the same schema with other rows.
 
-Rows keep what the schema demands: keys stay unique, references lead to rows, NOT NULL and CHECK hold.
+An answer that is right by accident on one database is likely to be wrong on a variant. A variant is a pure function of
+the script, the seed and the literals. Its rows satisfy the schema: keys are unique, references point to existing rows,
+and NOT NULL and CHECK constraints hold.
 """
 
 import contextlib
@@ -14,13 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 STYLES = ("shuffled", "grown", "duplicates", "ties", "nulls", "empty")
-"""Seed modulo six picks one: values dealt anew; twice the rows; rows more than once; few distinct values; NULLs; one
-table without rows."""
+"""The style of a variant is STYLES[seed % 6]. All styles draw values at random. In addition, `grown` has twice the
+rows, `duplicates` repeats rows, `ties` has at most two distinct values in a column, `nulls` has many NULLs, and `empty`
+has one table without rows."""
 ROW_LIMIT = 200
-"""Rows of one table in a variant."""
-SECONDS = 1.0
-"""Bound on making one variant."""
-NULL_SHARE = 0.4
+"""Largest number of rows of one table in a variant."""
+SECONDS_LIMIT = 1.0
+"""Largest wall seconds for making one variant."""
+NULL_FRACTION = 0.4
+"""Probability of NULL in a nullable column, in the style `nulls`."""
 COLUMNS = 'SELECT name, type, "notnull", pk FROM pragma_table_xinfo(?) WHERE hidden = 0'
 REFERENCES = 'SELECT "from", "table", "to" FROM pragma_foreign_key_list(?) ORDER BY id, seq'
 TABLES = (
@@ -31,31 +34,31 @@ TRIGGERS = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND sql I
 
 @dataclass(frozen=True)
 class Column:
+    """A column of a table."""
+
     name: str
     numeric: bool
     nullable: bool
     key: bool
-    """Part of the primary key."""
+    """The column is part of the primary key."""
     reference: tuple[str, str] | None
-    """Table and column whose values it holds."""
+    """The table and column that a foreign key refers to."""
 
 
-def variants(script: str, count: int, seed: int = 0, values: Sequence[str | int | float] = ()) -> list[str]:
-    """`count` scripts, one for each of the seeds from `seed` on."""
-    return [variant(script, seed + index, values) for index in range(count)]
+def variant(script: str, seed: int, literals: Sequence[str | int | float] = ()) -> str:
+    """Return a script that builds a database with the schema of `script` and other rows.
 
-
-def variant(script: str, seed: int, values: Sequence[str | int | float] = ()) -> str:
-    """The script of a database with the schema of this script's and other rows.
-
-    `values` are sprinkled over columns of their kind, with their neighbours if they are numbers: those a query compares
-    with. Raises sqlite3.Error for a script that SQLite cannot run, or not within SECONDS.
+    Args:
+        seed: determines the style and the random values.
+        literals: also used as values of text or numeric columns, and for a number n also n - 1 and n + 1. If they are
+            the literals of a query, some rows satisfy its conditions.
+    Raises: sqlite3.Error if SQLite cannot run the script within SECONDS_LIMIT.
     """
     digest = hashlib.sha256(script.encode("utf-8", "surrogatepass")).hexdigest()
-    chance = random.Random(f"{digest}:{seed}")
-    until = time.monotonic() + SECONDS
+    rng = random.Random(f"{digest}:{seed}")
+    deadline = time.monotonic() + SECONDS_LIMIT
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.set_progress_handler(lambda: time.monotonic() > until, 1_000)
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, 1_000)
         connection.executescript(script)
         if connection.in_transaction:
             connection.commit()
@@ -66,10 +69,10 @@ def variant(script: str, seed: int, values: Sequence[str | int | float] = ()) ->
         tables = {name: _columns(connection, name) for (name,) in connection.execute(TABLES).fetchall()}
         names = _parents_first(tables)
         style = STYLES[seed % len(STYLES)]
-        emptied = chance.choice(names) if style == "empty" and names else None
+        emptied_table = rng.choice(names) if style == "empty" and names else None
         for name in names:
-            _refill(connection, name, tables[name], "empty" if name == emptied else style, values, chance)
-        _repair(connection)
+            _refill_table(connection, name, tables[name], "empty" if name == emptied_table else style, literals, rng)
+        _delete_broken_references(connection)
         for _, sql in triggers:
             connection.execute(sql)
         return "\n".join(connection.iterdump())
@@ -82,28 +85,30 @@ def _columns(connection: sqlite3.Connection, table: str) -> list[Column]:
         if target or len(key) == 1:
             references[name.lower()] = (parent, target or key[0])
     found = []
-    for name, declared, required, key_place in connection.execute(COLUMNS, (table,)).fetchall():
-        stored = [
+    for name, declared, required, key_position in connection.execute(COLUMNS, (table,)).fetchall():
+        stored_types = [
             row[0]
             for row in connection.execute(
                 f"SELECT DISTINCT typeof({_quoted(name)}) FROM {_quoted(table)} WHERE {_quoted(name)} IS NOT NULL"
             )
         ]
         declared_numeric = any(part in declared.upper() for part in ("INT", "REAL", "NUM", "DEC", "FLO", "DOUB"))
-        numeric = set(stored) <= {"integer", "real"} if stored else declared_numeric
-        found.append(Column(name, numeric, not (required or key_place), bool(key_place), references.get(name.lower())))
+        numeric = set(stored_types) <= {"integer", "real"} if stored_types else declared_numeric
+        found.append(
+            Column(name, numeric, not (required or key_position), bool(key_position), references.get(name.lower()))
+        )
     return found
 
 
 def _parents_first(tables: dict[str, list[Column]]) -> list[str]:
-    """Names in an order in which references lead backwards, as far as there is one."""
+    """Sort tables so that each comes after those it refers to. In a cycle, one table comes before its parents."""
     order: list[str] = []
-    rest = sorted(tables)
-    while rest:
-        waiting = {name.lower() for name in rest}
-        free = [name for name in rest if not _parents(tables[name]) - {name.lower()} & waiting]
-        order += free or rest[:1]
-        rest = [name for name in rest if name not in order]
+    unsorted = sorted(tables)
+    while unsorted:
+        unsorted_names = {name.lower() for name in unsorted}
+        ready = [name for name in unsorted if not _parents(tables[name]) - {name.lower()} & unsorted_names]
+        order += ready or unsorted[:1]
+        unsorted = [name for name in unsorted if name not in order]
     return order
 
 
@@ -111,80 +116,87 @@ def _parents(columns: list[Column]) -> set[str]:
     return {column.reference[0].lower() for column in columns if column.reference}
 
 
-def _refill(
+def _refill_table(
     connection: sqlite3.Connection,
     table: str,
     columns: list[Column],
     style: str,
-    values: Sequence[str | int | float],
-    chance: random.Random,
+    literals: Sequence[str | int | float],
+    rng: random.Random,
 ) -> None:
     names = ", ".join(_quoted(column.name) for column in columns)
-    old = connection.execute(f"SELECT {names} FROM {_quoted(table)} LIMIT {ROW_LIMIT}").fetchall()
+    old_rows = connection.execute(f"SELECT {names} FROM {_quoted(table)} LIMIT {ROW_LIMIT}").fetchall()
     pools = [
-        _pool(connection, column, [row[i] for row in old], style, values, chance) for i, column in enumerate(columns)
+        _candidate_values(connection, column, [row[i] for row in old_rows], style, literals, rng)
+        for i, column in enumerate(columns)
     ]
-    count = {"empty": 0, "grown": 2 * len(old) + 2}.get(style, max(3, len(old) + chance.randint(-1, 2)))
+    count = {"empty": 0, "grown": 2 * len(old_rows) + 2}.get(style, max(3, len(old_rows) + rng.randint(-1, 2)))
     rows: list[tuple[Any, ...]] = []
     for index in range(min(count, ROW_LIMIT)):
-        if style == "duplicates" and rows and chance.random() < 0.5:
-            row = list(chance.choice(rows))
+        if style == "duplicates" and rows and rng.random() < 0.5:
+            row = list(rng.choice(rows))
         else:
-            row = [_value(column, pool, style, chance) for column, pool in zip(columns, pools, strict=True)]
-        for place, column in enumerate(columns):
+            row = [_random_value(column, pool, style, rng) for column, pool in zip(columns, pools, strict=True)]
+        for column_index, column in enumerate(columns):
             if column.key and not column.reference:
-                row[place] = _key(column, old, place, index)
+                row[column_index] = _key_value(column, old_rows, column_index, index)
         rows.append(tuple(row))
     connection.execute(f"DELETE FROM {_quoted(table)}")
-    marks = ", ".join("?" * len(columns))
-    connection.executemany(f"INSERT OR IGNORE INTO {_quoted(table)} ({names}) VALUES ({marks})", rows)
+    placeholders = ", ".join("?" * len(columns))
+    # OR IGNORE leaves out rows that violate a UNIQUE, NOT NULL or CHECK constraint.
+    connection.executemany(f"INSERT OR IGNORE INTO {_quoted(table)} ({names}) VALUES ({placeholders})", rows)
 
 
-def _repair(connection: sqlite3.Connection) -> None:
-    """Delete rows whose reference leads nowhere, until there is none."""
-    with contextlib.suppress(sqlite3.OperationalError):  # a reference to what is no key cannot be checked
-        while lost := [row for row in connection.execute("PRAGMA foreign_key_check") if row[1] is not None]:
-            for table, row, *_ in lost:
+def _delete_broken_references(connection: sqlite3.Connection) -> None:
+    """Delete rows whose foreign key refers to no row, until none is left."""
+    with contextlib.suppress(sqlite3.OperationalError):  # SQLite cannot check a reference to a column that is not a key
+        while broken := [row for row in connection.execute("PRAGMA foreign_key_check") if row[1] is not None]:
+            for table, row, *_ in broken:
                 connection.execute(f"DELETE FROM {_quoted(table)} WHERE rowid = ?", (row,))
 
 
-def _pool(
+def _candidate_values(
     connection: sqlite3.Connection,
     column: Column,
-    old: list[Any],
+    old_values: list[Any],
     style: str,
-    values: Sequence[str | int | float],
-    chance: random.Random,
+    literals: Sequence[str | int | float],
+    rng: random.Random,
 ) -> list[Any]:
-    """Values a column may take."""
+    """Return the values that a column of the variant can have."""
     if column.reference:
         parent, target = map(_quoted, column.reference)
         with contextlib.suppress(sqlite3.Error):
             return [row[0] for row in connection.execute(f"SELECT {target} FROM {parent} WHERE {target} IS NOT NULL")]
-    pool = [value for value in old if value is not None]
+    pool = [value for value in old_values if value is not None]
     if column.numeric:
-        numbers = [value for value in values if not isinstance(value, str)]
-        spread = [near for value in numbers for near in (value - 1, value, value + 1)]
+        numbers = [value for value in literals if not isinstance(value, str)]
+        neighbours = [near for value in numbers for near in (value - 1, value, value + 1)]
         high = max(pool, default=1)
-        pool = [*pool, *(value + chance.choice((-1, 1)) for value in pool), *spread, 0, high + 1, 2 * high + 3]
+        pool = [*pool, *(value + rng.choice((-1, 1)) for value in pool), *neighbours, 0, high + 1, 2 * high + 3]
         pool = [value for value in pool if abs(value) < 2**63]
     else:
-        pool = [*pool, *(value for value in values if isinstance(value, str)), "other"]
-    return chance.sample(pool, min(2, len(pool))) if style == "ties" else pool
+        pool = [*pool, *(value for value in literals if isinstance(value, str)), "other"]
+    return rng.sample(pool, min(2, len(pool))) if style == "ties" else pool
 
 
-def _value(column: Column, pool: list[Any], style: str, chance: random.Random) -> Any:
-    if not pool or (style == "nulls" and column.nullable and chance.random() < NULL_SHARE):
+def _random_value(column: Column, pool: list[Any], style: str, rng: random.Random) -> Any:
+    if not pool or (style == "nulls" and column.nullable and rng.random() < NULL_FRACTION):
         return None
-    return chance.choice(pool)
+    return rng.choice(pool)
 
 
-def _key(column: Column, old: list[tuple[Any, ...]], place: int, index: int) -> Any:
-    """The key of a row: an old one as long as they last, then a new one."""
-    if index < len(old):
-        return old[index][place]
+def _key_value(column: Column, old_rows: list[tuple[Any, ...]], column_index: int, index: int) -> Any:
+    """Return the value of a key column in row `index`: the old value if the old table had this row, else a new one."""
+    if index < len(old_rows):
+        return old_rows[index][column_index]
     if column.numeric:
-        return max((row[place] for row in old if row[place] is not None), default=0) + 1 + index - len(old)
+        return (
+            max((row[column_index] for row in old_rows if row[column_index] is not None), default=0)
+            + 1
+            + index
+            - len(old_rows)
+        )
     return f"key {index}"
 
 

@@ -1,8 +1,9 @@
-"""The keeper: a small process between the pool and one worker, there so that nothing the worker started outlives it.
+"""The keeper: the parent process of one worker, which ends everything that the worker started.
 
-The kernel tells the keeper when the pool's process ends (PR_SET_PDEATHSIG), and gives it every orphan below it
-(PR_SET_CHILD_SUBREAPER), also one that left the worker's session. When the worker ends, or the keeper is told to, it
-kills and reaps all that is left below it and ends as the worker did. A worker dies with its keeper.
+It receives SIGTERM from the kernel when the pool's process ends (PR_SET_PDEATHSIG), and becomes the parent of every
+orphan among its descendants (PR_SET_CHILD_SUBREAPER), also of one that left the worker's session. When the worker ends
+or a SIGTERM arrives, it kills and reaps all its descendants and exits with the worker's exit code. The kernel kills a
+worker whose keeper dies.
 """
 
 import contextlib
@@ -16,22 +17,27 @@ from rewards.sandbox.process_tree import descendants
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 SIGNALLED = 128
-"""Added to the number of the signal that ended the worker, in the keeper's exit code."""
+"""The keeper's exit code is this plus the number of the signal that ended the worker."""
 END_TIMEOUT_S = 2.0
-"""Bound on the killing; a process that the kernel does not let go is left then."""
-ORDERS = {signal.SIGTERM, signal.SIGCHLD}
+"""Seconds spent on killing. A process that the kernel does not end within them is left behind."""
+SIGNALS = {signal.SIGTERM, signal.SIGCHLD}
 
 
-def fork_kept(parent: int, channel: int) -> None:
-    """Return in a new process, the worker; the calling one becomes its keeper, closes `channel`, and never returns."""
+def fork_worker(parent: int, channel: int) -> None:
+    """Fork the worker. Returns in the worker only: the calling process becomes its keeper and never returns.
+
+    Args:
+        parent: process id of the pool's process. If it has ended already, this process exits.
+        channel: file descriptor that the keeper closes and the worker keeps.
+    """
     prctl = ctypes.CDLL(None, use_errno=True).prctl
-    for order in ORDERS:  # whoever started this may ignore them
-        signal.signal(order, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ORDERS)
+    for number in SIGNALS:  # The parent may have set them to be ignored, which is inherited.
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, SIGNALS)
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     keeper = os.getpid()
-    if os.getppid() != parent:  # it ended before the kernel was told to tell
+    if os.getppid() != parent:  # It ended before PR_SET_PDEATHSIG was set.
         os._exit(1)
     worker = os.fork()
     if worker:
@@ -44,14 +50,14 @@ def fork_kept(parent: int, channel: int) -> None:
 
 
 def _keep(worker: int) -> None:
-    """Wait for the worker's end or an order, end all that is below, and exit."""
+    """Wait until the worker ends or SIGTERM arrives, kill all descendants, and exit."""
     code: int | None = None
     while code is None:
-        order = signal.sigwaitinfo(ORDERS)
-        ended = _reaped()
+        received = signal.sigwaitinfo(SIGNALS)
+        ended = _reap()
         if worker in ended:
             code = ended[worker]
-        elif order.si_signo == signal.SIGTERM:
+        elif received.si_signo == signal.SIGTERM:
             code = SIGNALLED + signal.SIGTERM
     until = time.monotonic() + END_TIMEOUT_S
     while _has_children() and time.monotonic() < until:
@@ -59,12 +65,12 @@ def _keep(worker: int) -> None:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.001)
-        _reaped()
+        _reap()
     os._exit(code)
 
 
-def _reaped() -> dict[int, int]:
-    """Exit codes of the children that have ended since the last call."""
+def _reap() -> dict[int, int]:
+    """Reap the children that have ended, and return their exit codes by process id."""
     ended = {}
     with contextlib.suppress(ChildProcessError):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:

@@ -1,11 +1,11 @@
-"""A pool of worker processes that judge answers, one at a time each, and are killed when an answer takes too long.
+"""A pool of worker processes. Each judges one answer at a time and is killed when an answer exceeds its deadline.
 
-What it stops: a verifier that hangs, crashes, prints, leaks memory, ends its process or leaves others behind. A worker
-of a verifier of ours is confined besides (`confinement.py`), and programs found in answers run in boxes of their own
-(`box.py`). What it does not stop: a user's own verifier has the user's rights, files and network, and is trusted.
+The pool keeps working when a verifier hangs, crashes, prints, leaks memory, ends its process or starts others. A worker
+of a built-in verifier is also confined (`rewards/sandbox/confinement.py`), and programs in answers run in boxes
+(`rewards/sandbox/box.py`). A user verifier is trusted: it has the user's rights, files and network.
 
-The parent keeps every deadline and takes replies in order, so a worker that dies is blamed on the first task it has not
-answered; the tasks behind that one go back to the queue without blame. Time in the queue is nobody's.
+The pool measures the deadlines and reads replies in order. When a worker dies, the first task without a verdict is the
+cause, and the tasks behind it go back to the queue. Time in the queue does not count towards a deadline.
 """
 
 import asyncio
@@ -23,20 +23,21 @@ from rewards.workers.process import StartFailed, Worker, WorkerLost, spawn
 from rewards.workers.worker import FRAME_LIMIT, pack
 
 BATCH = 32
-"""Tasks on their way to one worker at a time."""
+"""Tasks sent to one worker at a time."""
 LONG_S = 5.0
-"""Tasks that may take longer are not sent ahead: they would wait behind each other while another worker idles."""
+"""Tasks with a longer deadline are sent one by one: in a batch they would wait while another worker idles."""
 WORKERS_PER_SLOT = 4
-"""Verifiers that one slot keeps workers for; the one unused for longest is ended."""
+"""Workers, each of another verifier, that one slot keeps. The least recently used one is ended."""
 WAITING_LIMIT = 1_024
-"""Tasks held as frames; further callers wait before theirs is made."""
+"""Tasks held in memory as frames. Further callers wait before their frame is made."""
 TRIES, TRIES_IF_KILLED = 2, 4
-"""Times an answer is judged, each on a fresh worker, whose worker crashes or becomes unfit, and whose is killed."""
+"""Attempts to judge an answer, each on a new worker: TRIES if its worker crashes or reports that it needs a new
+process, TRIES_IF_KILLED if its worker is killed by SIGKILL."""
 
 
 @dataclass(eq=False)
 class Job:
-    """One task, the future its caller waits on, and how often its worker crashed."""
+    """One task, the future that its caller awaits, and the number of workers it has lost."""
 
     verifier: str
     frame: bytes
@@ -46,34 +47,39 @@ class Job:
 
 
 class Pool:
-    """`run` judges tasks in `workers` slots. A slot judges one task at a time and keeps a worker for each verifier it
-    has met; once a verifier lost a worker, a spare one is kept warm.
+    """Judges tasks in slots. A slot judges one task at a time and keeps one worker for each verifier it has run.
 
-    `timeout_s` is the wall seconds one answer may take (see `rewards.registry.deadline_s`). Processes start with the
-    first task, inside the running event loop.
+    After a verifier has lost a worker, a spare worker of it is started ahead. Processes start with the first task,
+    inside the running event loop.
+
+    Args:
+        workers: number of slots.
+        timeout_s: upper bound on the wall seconds of one answer (see `rewards.registry.deadline_s`).
     """
 
     def __init__(self, workers: int, timeout_s: float) -> None:
         self.workers = workers
         self.timeout_s = timeout_s
         self.respawns = 0
-        self._room = asyncio.Semaphore(WAITING_LIMIT)
+        """Workers replaced since the start."""
+        self._capacity = asyncio.Semaphore(WAITING_LIMIT)
         self._waiting: deque[Job] = deque()
         self._wake = asyncio.Event()
         self._slots: list[asyncio.Task[None]] = []
         self._spares: dict[str, asyncio.Task[Worker]] = {}
-        self._lossy: set[str] = set()
+        self._need_spare: set[str] = set()
+        """Verifiers that have lost a worker: a spare worker is started for them."""
         self._running: set[Worker] = set()
         self._closed = False
 
     async def run(self, verifier: str, problem: Mapping[str, Any], answer: str) -> Verdict:
-        """The verdict on one answer; raises nothing of the answer's or the worker's making."""
-        async with self._room:
+        """Return the verdict on one answer. No answer, problem or worker can make it raise."""
+        async with self._capacity:
             assert not self._closed, "the pool is closed"
             try:
                 frame = pack({"problem": dict(problem), "answer": answer})
                 limit = deadline_s(verifier, problem, self.timeout_s)
-            except Exception as error:  # whatever a problem holds that is no problem
+            except Exception as error:  # The problem may hold any value, also one that is not JSON.
                 return grader_error(f"the problem cannot be used ({type(error).__name__}: {error})")
             if len(frame) > FRAME_LIMIT:
                 return grader_error(f"the task takes {len(frame)} bytes, above {FRAME_LIMIT}")
@@ -88,7 +94,7 @@ class Pool:
             return await job.future
 
     async def close(self) -> None:
-        """End and reap every process; callers still waiting are cancelled."""
+        """End and reap every process, and cancel the callers that still wait."""
         self._closed = True
         ending = [*self._slots, *self._spares.values()]
         for task in ending:
@@ -99,7 +105,7 @@ class Pool:
             job.future.cancel()
 
     async def _serve(self) -> None:
-        """The life of one slot: take a batch, have a worker, judge, replace the worker when it is lost or outgrown."""
+        """Run one slot: take a batch, get a worker, judge the batch, and replace the worker where needed."""
         kept: dict[str, Worker] = {}
         batch: deque[Job] = deque()
         try:
@@ -113,19 +119,21 @@ class Pool:
                         worker = None
                     worker = worker or await self._acquire(verifier)
                     await self._judge(worker, batch)
-                    if not worker.outgrown():
+                    if not worker.needs_replacement():
                         kept[verifier] = worker
                         if len(kept) > WORKERS_PER_SLOT:
                             await self._end(kept.pop(next(iter(kept))))
                     else:
                         await self._retire(worker)
                 except WorkerLost as lost:
-                    assert worker is not None, "only a worker at work is lost"
-                    await self._retire(worker)  # the verdict comes when nothing of the answer runs any more
-                    self._blame(batch, worker, lost)
+                    assert worker is not None, "WorkerLost is raised by a running worker only"
+                    await self._retire(
+                        worker
+                    )  # First, so that no process of the answer runs when its caller gets the verdict.
+                    self._requeue(batch, worker, lost)
                 except StartFailed as failure:
                     self._fail(batch, str(failure))
-        except Exception as error:  # a fault of this file: whoever waits must hear of it
+        except Exception as error:  # A fault of this file. Every waiting caller must get it, or it would wait for ever.
             for job in (*batch, *self._waiting):
                 if not job.future.done():
                     job.future.set_exception(error)
@@ -135,46 +143,52 @@ class Pool:
                 job.future.cancel()
 
     async def _take(self) -> deque[Job]:
-        """A fair share of what waits, in order: at most BATCH, all for one verifier."""
+        """Wait for tasks and return the first ones as a batch, all of one verifier.
+
+        The batch has at most BATCH tasks, and at most the waiting tasks divided by the slots, so that no slot idles.
+        """
         while not self._waiting:
             self._wake.clear()
             await self._wake.wait()
         batch = deque([self._waiting.popleft()])
-        share = 1 if batch[0].timeout_s > LONG_S else min(-(-len(self._waiting) // self.workers), BATCH)
-        while self._waiting and len(batch) < share and self._waiting[0].verifier == batch[0].verifier:
+        size = 1 if batch[0].timeout_s > LONG_S else min(-(-len(self._waiting) // self.workers), BATCH)
+        while self._waiting and len(batch) < size and self._waiting[0].verifier == batch[0].verifier:
             batch.append(self._waiting.popleft())
         return batch
 
     async def _judge(self, worker: Worker, batch: deque[Job]) -> None:
-        """Send the batch, take its verdicts one by one; whoever is answered leaves the batch."""
+        """Send the batch and read its verdicts one by one. A task with a verdict is removed from the batch."""
         worker.writer.write(b"".join(job.frame for job in batch))
         while batch:
             verdict = await worker.verdict(batch[0].timeout_s)
-            _settle(batch.popleft(), verdict)
+            _set_verdict(batch.popleft(), verdict)
 
-    def _blame(self, batch: deque[Job], worker: Worker, lost: WorkerLost) -> None:
-        """The first task without an answer is the one that took the worker; the others only waited behind it."""
-        culprit = batch[0]
-        culprit.crashes += 1
-        if lost.status == "timeout" or culprit.crashes >= (TRIES_IF_KILLED if lost.killed else TRIES):
-            reason = lost.reason if lost.status == "timeout" else f"{lost.reason}, {culprit.crashes} times"
+    def _requeue(self, batch: deque[Job], worker: Worker, lost: WorkerLost) -> None:
+        """Put the tasks without a verdict back into the queue, except the first one if it has no attempts left.
+
+        The first one is the task whose check ended the worker. The others only waited behind it.
+        """
+        first = batch[0]
+        first.crashes += 1
+        if lost.status == "timeout" or first.crashes >= (TRIES_IF_KILLED if lost.killed else TRIES):
+            reason = lost.reason if lost.status == "timeout" else f"{lost.reason}, {first.crashes} times"
             verdict = grader_error(reason) if lost.status == "grader_error" else wrong(reason, lost.status)
-            _settle(batch.popleft(), worker.signed(replace(verdict, seconds=lost.seconds)))
+            _set_verdict(batch.popleft(), worker.add_origin(replace(verdict, seconds=lost.seconds)))
         self._waiting.extendleft(reversed(batch))
         batch.clear()
         self._wake.set()
 
     def _fail(self, batch: deque[Job], reason: str) -> None:
-        """No worker for this verifier: everyone who waits for it is told, so that nobody waits for ever."""
+        """Return a grader_error for every waiting task of a verifier whose worker cannot start."""
         verifier = batch[0].verifier
         failed = [*batch, *(job for job in self._waiting if job.verifier == verifier)]
         self._waiting = deque(job for job in self._waiting if job.verifier != verifier)
         batch.clear()
         for job in failed:
-            _settle(job, grader_error(reason))
+            _set_verdict(job, grader_error(reason))
 
     async def _acquire(self, verifier: str) -> Worker:
-        """The spare if it is well, else a new worker. Raises StartFailed."""
+        """Return the spare worker if it is alive, else a new one. Raises StartFailed."""
         spare = self._spares.pop(verifier, None)
         worker: Worker | None = None
         if spare is not None:
@@ -191,13 +205,13 @@ class Pool:
                 tries -= 1
                 if not failure.killed or not tries:
                     raise
-        if verifier in self._lossy and verifier not in self._spares:
+        if verifier in self._need_spare and verifier not in self._spares:
             self._spares[verifier] = asyncio.create_task(self._start(verifier))
         return worker
 
     async def _retire(self, worker: Worker) -> None:
         self.respawns += 1
-        self._lossy.add(worker.verifier)
+        self._need_spare.add(worker.verifier)
         await self._end(worker)
 
     async def _end(self, worker: Worker) -> None:
@@ -205,16 +219,19 @@ class Pool:
         self._running.discard(worker)
 
     async def _start(self, verifier: str) -> Worker:
-        """A worker that has loaded the verifier. Raises StartFailed with what it wrote."""
-        ours, theirs = socket.socketpair()
-        reader, writer = await asyncio.open_connection(sock=ours)
-        with theirs, tempfile.TemporaryFile() as errors:
+        """Start a worker and wait until it has loaded the verifier.
+
+        Raises StartFailed with the last characters of the worker's standard error.
+        """
+        own_end, worker_end = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=own_end)
+        with worker_end, tempfile.TemporaryFile() as errors:
             try:
-                process = spawn(verifier, theirs, errors)
+                process = spawn(verifier, worker_end, errors)
             except OSError as error:
                 writer.close()
                 raise StartFailed(f"a worker could not start: {error}") from None
-            theirs.close()
+            worker_end.close()
             worker = Worker(verifier, process, reader, writer)
             self._running.add(worker)
             try:
@@ -224,12 +241,13 @@ class Pool:
                 if not isinstance(failure, WorkerLost):
                     raise
                 errors.seek(0)
-                wrote = errors.read()[-400:].decode(errors="replace").strip()
-                text = f"a worker could not start: {failure.reason}; {wrote}"
+                output = errors.read()[-400:].decode(errors="replace").strip()
+                text = f"a worker could not start: {failure.reason}; {output}"
                 raise StartFailed(text, killed=failure.killed) from None
         return worker
 
 
-def _settle(job: Job, verdict: Verdict) -> None:
+def _set_verdict(job: Job, verdict: Verdict) -> None:
+    """Resolve the caller's future, unless the caller has been cancelled."""
     if not job.future.done():
         job.future.set_result(verdict)

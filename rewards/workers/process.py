@@ -1,4 +1,4 @@
-"""The parent's end of one worker process: starting it with its keeper, reading its frames, and ending both."""
+"""One worker process as seen by the pool: start it with its keeper, read its frames, and end both."""
 
 import asyncio
 import contextlib
@@ -19,24 +19,26 @@ from rewards.verdict import Status, Verdict
 from rewards.workers.keeper import SIGNALLED
 
 START_TIMEOUT_S = 60.0
-"""Bound on a worker's start, loading its verifier included."""
+"""Seconds within which a worker must start and load its verifier."""
 REAP_TIMEOUT_S = 5.0
-"""Bound on the wait for a killed process."""
+"""Seconds to wait for a killed process to end."""
 STARVED_LIMIT_S = 5.5
-"""However long a worker waited for a core, no deadline below this is extended beyond it."""
+"""A deadline is extended by the time its worker waited for a processor core: up to twice its length, and not beyond
+these seconds."""
 GRACE_S = 0.05
-"""A reply that already lay in the socket when the deadline passed (the parent was busy) still counts."""
+"""Seconds after the deadline in which a reply is still read: it may be in the socket already if the parent was busy."""
 EXIT_GRACE_S = 1.0
-"""A worker that has hung up may end by itself for this long, so that the cause told is its own."""
+"""Seconds in which a worker that closed its socket may exit by itself, so that its own exit code is reported."""
 TASKS_PER_WORKER = 20_000
+"""Answers after which a worker is replaced."""
 GROWTH_LIMIT = 512 * 2**20
-"""Bytes a worker's resident memory may grow after its first batch before it is replaced."""
+"""Bytes by which a worker's resident memory may grow after its first batch. A worker that grows more is replaced."""
 REPLY_LIMIT = 65_536
-"""Bytes of one reply."""
+"""Bytes of one frame from a worker."""
 
 
 class WorkerLost(Exception):
-    """The worker died, stuck or spoke nonsense; what of the verdict follows from it."""
+    """The worker died, missed its deadline or sent an invalid frame. Carries status and reason of the verdict."""
 
     def __init__(self, status: Status, reason: str, seconds: float = 0.0, *, killed: bool = False) -> None:
         super().__init__(reason)
@@ -44,11 +46,11 @@ class WorkerLost(Exception):
         self.reason = reason
         self.seconds = seconds
         self.killed = killed
-        """SIGKILL ended it, which is seldom the answer's doing."""
+        """SIGKILL ended the worker, which is seldom caused by the answer."""
 
 
 class StartFailed(Exception):
-    """A worker could not start, or could not load its verifier: the grader's fault, not the answer's."""
+    """A worker could not start or could not load its verifier. The grader is at fault, not the answer."""
 
     def __init__(self, reason: str, *, killed: bool = False) -> None:
         super().__init__(reason)
@@ -57,22 +59,24 @@ class StartFailed(Exception):
 
 @dataclass(eq=False)
 class Worker:
-    """One process that judges, its keeper, our end of its channel, and what it has done."""
+    """One worker process, its keeper, the parent's end of its socket, and its counters."""
 
     verifier: str
     process: subprocess.Popen[bytes]
-    """The keeper: the judging process is its child."""
+    """The keeper. The worker process is its child."""
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     pid: int = 0
+    """Process id of the worker itself."""
     isolation: int = 0
     version: str = ""
     judged: int = 0
     first_rss: int = 0
+    """Resident memory after the first batch, in bytes."""
 
     @property
     def alive(self) -> bool:
-        """Asks without reaping: as long as a dead leader is not reaped, its process group keeps its number."""
+        """Whether the keeper runs. Does not reap it: the kernel does not reuse its process group id until then."""
         if self.process.returncode is not None:
             return False
         try:
@@ -81,32 +85,35 @@ class Worker:
             return False
 
     async def ready(self) -> None:
-        """Wait until the verifier is loaded. Raises WorkerLost, StartFailed."""
-        told = await self.reply(START_TIMEOUT_S)
-        if "error" in told:
-            raise StartFailed(str(told["error"]))
-        self.pid, self.isolation, self.version = told["ready"], told["isolation"], told["version"]
+        """Wait until the verifier is loaded. Raises WorkerLost or StartFailed."""
+        message = await self.reply(START_TIMEOUT_S)
+        if "error" in message:
+            raise StartFailed(str(message["error"]))
+        self.pid, self.isolation, self.version = message["ready"], message["isolation"], message["version"]
 
     async def verdict(self, timeout_s: float) -> Verdict:
-        """The next verdict. Raises WorkerLost when none comes in time or it makes no sense."""
-        told = await self.reply(timeout_s)
-        unfit = told.pop("unfit", False)
+        """Return the next verdict. Raises WorkerLost if none arrives within `timeout_s`, if it is invalid, or if the
+        worker reports that it needs to be replaced."""
+        message = await self.reply(timeout_s)
+        needs_new_process = message.pop("needs_new_process", False)
         try:
-            verdict = Verdict(**told)
+            verdict = Verdict(**message)
         except (TypeError, AssertionError):
-            raise WorkerLost("crash", "the worker sent a frame that is no verdict") from None
-        if unfit:
+            raise WorkerLost("crash", "the worker sent a frame that is not a verdict") from None
+        if needs_new_process:
             raise WorkerLost(verdict.status, verdict.reason, verdict.seconds)
         self.judged += 1
-        return self.signed(verdict)
+        return self.add_origin(verdict)
 
-    def signed(self, verdict: Verdict) -> Verdict:
-        """The verdict with what it was reached under."""
+    def add_origin(self, verdict: Verdict) -> Verdict:
+        """Return the verdict with the worker's isolation level and verifier version."""
         return replace(verdict, isolation=verdict.isolation or self.isolation, version=self.version)
 
     async def reply(self, timeout_s: float) -> dict[str, Any]:
-        """The next frame. Time for which the worker could run but had no core does not count, up to `timeout_s` again.
-        Raises WorkerLost when no frame comes in time or it makes no sense."""
+        """Return the next frame. Raises WorkerLost if none arrives in time, or if it is invalid.
+
+        Time in which the worker was runnable but had no processor core does not count, up to `timeout_s` again.
+        """
         reading = asyncio.ensure_future(self._frame())
         started, starved = time.monotonic(), starved_seconds(self.pid)
         limit, longest = timeout_s, max(timeout_s, min(2 * timeout_s, STARVED_LIMIT_S))
@@ -125,7 +132,7 @@ class Worker:
             await self.end(grace_s=EXIT_GRACE_S)
             code, spent = self.process.returncode, time.monotonic() - started
             killed = code in (SIGNALLED + signal.SIGKILL, -signal.SIGKILL)
-            raise WorkerLost("crash", f"the worker died ({_death(code)})", spent, killed=killed) from None
+            raise WorkerLost("crash", f"the worker died ({_describe_exit(code)})", spent, killed=killed) from None
         except (ValueError, RecursionError) as error:
             raise WorkerLost("crash", f"the worker sent a broken frame ({error})") from None
         finally:
@@ -137,11 +144,11 @@ class Worker:
             raise ValueError(f"of {size} bytes")
         message = json.loads(await self.reader.readexactly(size))
         if not isinstance(message, dict):
-            raise ValueError("that holds no object")
+            raise ValueError("that is not an object")
         return message
 
-    def outgrown(self) -> bool:
-        """Whether the process has served long enough, or its memory has grown too much."""
+    def needs_replacement(self) -> bool:
+        """Return whether the process has judged TASKS_PER_WORKER answers, or its memory has grown too much."""
         with contextlib.suppress(OSError):
             rss = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
             self.first_rss = self.first_rss or rss
@@ -150,26 +157,33 @@ class Worker:
         return self.judged >= TASKS_PER_WORKER
 
     async def end(self, grace_s: float = 0.0) -> None:
-        """Have the keeper end the process and all that it started, and reap the keeper; with a grace the process may
-        end by itself, so that the cause of its death is its own."""
+        """Make the keeper end the worker and everything the worker started, and reap the keeper.
+
+        The worker may exit by itself for `grace_s` seconds, so that its own exit code is reported.
+        """
         self.writer.close()
         if self.process.returncode is None:
-            await self._gone(grace_s)
-            for group, order in ((False, signal.SIGTERM), (True, signal.SIGKILL)):
+            await self._wait_for_exit(grace_s)
+            for group, number in ((False, signal.SIGTERM), (True, signal.SIGKILL)):
                 if self.alive:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
-                        (os.killpg if group else os.kill)(self.process.pid, order)
-                    await self._gone(REAP_TIMEOUT_S)
+                        (os.killpg if group else os.kill)(self.process.pid, number)
+                    await self._wait_for_exit(REAP_TIMEOUT_S)
             self.process.poll()
 
-    async def _gone(self, wait_s: float) -> None:
+    async def _wait_for_exit(self, wait_s: float) -> None:
         until = time.monotonic() + wait_s
         while self.alive and time.monotonic() < until:
             await asyncio.sleep(0.002)
 
 
 def spawn(verifier: str, channel: socket.socket, errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start a worker that speaks over `channel` and leaves what goes wrong until it is ready in `errors`."""
+    """Start a worker with its keeper.
+
+    Args:
+        channel: the worker's end of the socket.
+        errors: file that receives standard error until the verifier is loaded.
+    """
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "rewards.workers.worker", str(channel.fileno()), str(os.getpid()), verifier],
         stdin=subprocess.DEVNULL,
@@ -177,19 +191,19 @@ def spawn(verifier: str, channel: socket.socket, errors: IO[bytes]) -> subproces
         stderr=errors,
         pass_fds=[channel.fileno()],
         env=_environment(),
-        start_new_session=True,  # Ctrl-C is for the driver; and the whole session can be killed at once
+        start_new_session=True,  # Ctrl-C must reach the driver only, and the whole session can be killed at once.
     )
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with our import path: what can be imported here can be imported there."""
+    """Return the environment with this process's import path: the worker can import what this process can."""
     root = str(Path(__file__).resolve().parents[2])
     path = [entry or os.getcwd() for entry in sys.path]
     return os.environ | {"PYTHONPATH": os.pathsep.join(dict.fromkeys([*path, root])), "OMP_NUM_THREADS": "1"}
 
 
-def _death(code: int | None) -> str:
+def _describe_exit(code: int | None) -> str:
     if code is None:
-        return "it does not end"
+        return "it does not exit"
     number = -code if code < 0 else code - SIGNALLED
     return f"signal {signal.Signals(number).name}" if number in set(signal.Signals) else f"exit code {code}"

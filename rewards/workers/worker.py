@@ -1,9 +1,9 @@
-"""One worker process of the pool: loads one verifier, then reads a task, judges it, writes the verdict, over and over.
+"""One worker process of the pool: loads one verifier, then reads tasks and writes their verdicts in a loop.
 
-Frames are a length of 4 bytes, big-endian, and that many bytes of JSON, over a socket of their own: standard input and
-output lead nowhere, so nothing a library prints can fall between two frames. The parent keeps the deadlines and kills.
-A worker of a verifier of ours gives up what it does not need once it has loaded: see `confinement.py`. A user's own
-verifier keeps its rights, network and GPU.
+A frame is a length (4 bytes, big-endian) and that many bytes of JSON. Frames use a socket of their own, and standard
+input and output are /dev/null, so that no library can print into the frames. The parent process measures the deadlines
+and kills the worker. A worker of a built-in verifier drops the rights it does not need after loading (see
+`rewards/sandbox/confinement.py`). A user verifier keeps its rights, network and GPU.
 """
 
 import json
@@ -18,41 +18,41 @@ from typing import IO, Any
 
 from rewards.registry import RAISED, VERIFIERS, Verify, prepare, resolve, version_of
 from rewards.sandbox.confinement import confine_worker
-from rewards.workers.keeper import fork_kept
+from rewards.workers.keeper import fork_worker
 
 FRAME_LIMIT = 64 * 2**20
 """Bytes of one frame."""
 MEMORY_LIMIT = 2 * 2**30
-"""Bytes of address space of a worker of a verifier of ours; a user's own may load what it likes."""
+"""Bytes of address space of a worker of a built-in verifier. A user verifier has no limit."""
 
 
 def pack(message: dict[str, Any]) -> bytes:
-    """One frame. JSON is kept to ASCII, so even a lone surrogate survives the way."""
+    """Encode a message as one frame. The JSON is ASCII, so that even a lone surrogate is transmitted unchanged."""
     data = json.dumps(message).encode()
     return struct.pack(">I", len(data)) + data
 
 
 def serve(channel: IO[bytes], name: str) -> None:
-    """Say that the verifier is loaded, then answer frames until the parent closes the channel."""
+    """Load the verifier, report that it is ready, then judge the tasks of `channel` until the parent closes it."""
     try:
         verify = resolve(name)
         prepare(name)
-        # Until here the parent keeps standard error, to tell why a worker could not start.
+        # The parent reads standard error up to here, to report why a worker could not start.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         isolation = _confine() if name in VERIFIERS else 0
-    except Exception as error:  # told to the parent: the grader's fault, whatever it was
+    except Exception as error:  # Reported to the parent: whatever it is, the answers are not at fault.
         _write(channel, {"error": str(error) or type(error).__name__})
         return
     _write(channel, {"ready": os.getpid(), "isolation": isolation, "version": version_of(name)})
     while (task := _read(channel)) is not None:
         verdict = _judge(verify, task)
-        if name in VERIFIERS and verdict["status"] == "grader_error" and not _is_fit(name, verdict["reason"]):
-            verdict["unfit"] = True
+        if name in VERIFIERS and verdict["status"] == "grader_error" and not _can_go_on(name, verdict["reason"]):
+            verdict["needs_new_process"] = True
         _write(channel, verdict)
 
 
 def _confine() -> int:
-    """Give up memory, files and system calls that judging does not need; returns the level reached."""
+    """Drop the memory, files and system calls that judging does not need, and return the isolation level reached."""
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     limit = MEMORY_LIMIT if hard == resource.RLIM_INFINITY else min(MEMORY_LIMIT, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -67,11 +67,11 @@ def _judge(verify: Verify, task: dict[str, Any]) -> dict[str, Any]:
     return asdict(replace(verdict, seconds=seconds, cpu_seconds=cpu_seconds))
 
 
-def _is_fit(name: str, reason: str) -> bool:
-    """Whether the verifier is sound and has what it needs; a confined process cannot make that anew."""
+def _can_go_on(name: str, reason: str) -> bool:
+    """Return whether the verifier did not raise and `prepare` succeeds. A confined process cannot repair itself."""
     try:
         prepare(name)
-    except Exception:  # whatever it is, another process is needed
+    except Exception:  # Whatever it is, a new process is needed.
         return False
     return not reason.startswith(name + RAISED)
 
@@ -91,7 +91,7 @@ def _write(channel: IO[bytes], message: dict[str, Any]) -> None:
 
 def main() -> None:
     descriptor, parent = map(int, sys.argv[1:3])
-    fork_kept(parent, descriptor)
+    fork_worker(parent, descriptor)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     channel = socket.socket(fileno=descriptor)
     channel.set_inheritable(False)

@@ -1,7 +1,7 @@
-"""LiveCodeBench-like rows: contest problems with public and private tests, of a program or of a method.
+"""Rows of LiveCodeBench: contest problems with public and private tests of a program or a method.
 
-The public release packs private tests as a pickled string. Unpickling would run whatever code a file holds, so it never
-happens here: the opcodes are read instead, and only a pickle that is one string and nothing else is taken.
+The public release packs private tests as a pickled string. Unpickling can run code that the file contains, so this
+module only lists the opcodes of the pickle, and accepts it only if it consists of one string.
 """
 
 import base64
@@ -15,7 +15,7 @@ from tasks.dataset.programs import fenced, how
 from tasks.dataset.rows import Malformed, Row, RowOptions, text_of
 
 UNPACKED_LIMIT = 256 * 2**20
-"""Bytes of one problem's private tests, unpacked."""
+"""Largest size in bytes of the unpacked private tests of one problem."""
 STRING_OPCODES = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 FRAMING_OPCODES = {"PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "STOP"}
 IMPORTS = (
@@ -23,16 +23,18 @@ IMPORTS = (
     "from bisect import *\nfrom collections import *\nfrom functools import *\nfrom heapq import *\n"
     "from itertools import *\nfrom math import *\nfrom typing import *\n"
 )
-"""What starter code counts on."""
+"""Imports that starter code needs."""
 AS_LISTS = (
     "from math import inf, nan\n\n\n"
     "def as_lists(value):\n"
     "    return [as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value\n\n\n"
     "def check(candidate):\n"
 )
+"""Start of the tests of a method. Results are compared as lists, because JSON has no tuples."""
 
 
 def read_livecodebench(row: dict[str, Any], options: RowOptions) -> Row:
+    """Read a contest problem. Its tests all have the type `stdin`, or all have the type `functional`."""
     question = text_of(row, "question_content")
     starter = row.get("starter_code") or ""
     if not isinstance(starter, str):
@@ -64,7 +66,7 @@ def read_livecodebench(row: dict[str, Any], options: RowOptions) -> Row:
 
 
 def _cases(value: Any, field: str) -> list[dict[str, str]]:
-    """Tests from their JSON, plain or packed; a file that was unpacked before may hold the list itself."""
+    """Return the tests in a column: their list, its JSON, or its JSON packed as in the public release."""
     if isinstance(value, str) and value.strip():
         text = value if value.lstrip().startswith("[") else _unpacked(value, field)
         try:
@@ -75,14 +77,14 @@ def _cases(value: Any, field: str) -> list[dict[str, str]]:
     if not isinstance(value, list):
         raise Malformed(f"field {field!r} must be a list of tests, got {value!r:.100}")
     for case in value:
-        strings = isinstance(case, dict) and all(isinstance(case.get(f), str) for f in ("input", "output", "testtype"))
-        if not strings:
+        valid = isinstance(case, dict) and all(isinstance(case.get(f), str) for f in ("input", "output", "testtype"))
+        if not valid:
             raise Malformed(f"field {field!r} must hold objects with input, output and testtype, got {case!r:.100}")
     return value
 
 
 def _unpacked(value: str, field: str) -> str:
-    """The one string in base64 of zlib of a pickle."""
+    """Return the only string of a pickle that is compressed by zlib and encoded in base64."""
     try:
         packed = base64.b64decode(value, validate=True)
         decompressor = zlib.decompressobj()
@@ -96,14 +98,14 @@ def _unpacked(value: str, field: str) -> str:
     foreign = sorted({name for name, _ in opcodes} - STRING_OPCODES - FRAMING_OPCODES)
     if len(strings) != 1 or foreign:
         raise Malformed(
-            f"field {field!r} is a pickle of more than one string ({', '.join(foreign) or len(strings)}); it is not "
-            "read, because unpickling runs code from the file: put its JSON there, unpacked where no harm can be done"
+            f"field {field!r} is a pickle of more than one string ({', '.join(foreign) or len(strings)}), which is "
+            "refused, because unpickling can run code from the file. Unpickle it in a safe place and store its JSON"
         )
     return strings[0]
 
 
 def _function(metadata: Any) -> str:
-    """The name of the function, or method, that functional tests call."""
+    """Return the name of the function or method that functional tests call."""
     try:
         given = json.loads(metadata) if isinstance(metadata, str) else metadata
     except (ValueError, RecursionError) as error:
@@ -115,7 +117,7 @@ def _function(metadata: Any) -> str:
 
 
 def _assertion(case: dict[str, str], number: int) -> str:
-    """One line of `check`: a line of the input per argument, each of them and the output JSON."""
+    """Return one line of `check`. Each line of a test's input is the JSON of one argument; the output is JSON too."""
     try:
         arguments = [json.loads(line) for line in case["input"].split("\n") if line.strip()]
         expected = json.loads(case["output"])

@@ -1,7 +1,7 @@
-"""Where rows come from: jsonl, json and parquet files, folders of them, and what `datasets` saves to disk.
+"""Find and read files of rows: jsonl, json and parquet, and folders written by `save_to_disk` of `datasets`.
 
-Nothing is ever downloaded. A file is read row by row or batch by batch; only a .json file is in memory whole while it
-is read. Folders written by `save_to_disk` are Arrow streams, so reading them needs no further library.
+Nothing is downloaded. Files are read row by row or batch by batch, except that a .json file is loaded whole. A folder
+written by `save_to_disk` holds Arrow streams, so the library `datasets` is not needed.
 """
 
 import json
@@ -16,34 +16,42 @@ import pyarrow.parquet as parquet
 from configs.checks import require
 
 BATCH = 1024
-"""Rows of a parquet file in memory as columns at a time."""
+"""Rows of a parquet file that are loaded at a time."""
 SPLITS = {"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval"}
-"""First words of file names that tell splits apart; training on test rows by accident is refused."""
+"""First words of file names that name a split. A folder with files of several splits is refused, so that nobody trains
+on test rows by accident."""
 
 
 def data_files(path: str, field: str) -> list[Path]:
-    """The files that `path` names: itself, a folder's, or those that fit a pattern in a folder (`data/train-*`).
+    """Return the files that `path` names, sorted by name.
 
-    Sorted by name. Raises ValueError naming `field` where there are none, they are of an unknown kind, or a folder
-    holds several splits.
+    Args:
+        path: a file, a folder, or a pattern of files in a folder, such as `data/train-*`.
+        field: the option that holds `path`, for errors.
+
+    Raises:
+        ValueError: there are no files, their type is unknown, or a folder holds several splits; names `field`.
     """
-    place = Path(path)
-    if place.is_file():
-        files = [place]
-    elif place.is_dir():
-        files = _of_folder(place, field)
+    given = Path(path)
+    if given.is_file():
+        files = [given]
+    elif given.is_dir():
+        files = _of_folder(given, field)
     else:
-        files = sorted(found for found in place.parent.glob(place.name) if found.is_file()) if place.name else []
-        require(bool(files), field, "must be an existing file or folder, or a pattern that fits files", path)
+        files = sorted(found for found in given.parent.glob(given.name) if found.is_file()) if given.name else []
+        require(bool(files), field, "must be an existing file or folder, or a pattern that matches files", path)
     for file in files:
         require(file.suffix in READERS, field, f"must end in one of {', '.join(READERS)}", str(file))
     return files
 
 
 def rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """Number, from 1, and value of every row: the line of a jsonl file, else the row's place in its file.
+    """Yield number and value of every row.
 
-    Raises ValueError naming the file, and the line where one is to blame, on what cannot be read.
+    The number is the line of a jsonl file, and in other files the index of the row; both count from 1.
+
+    Raises:
+        ValueError: the file or a row cannot be read; names the file, and the line of a bad row.
     """
     return READERS[file.suffix](file)
 
@@ -56,7 +64,7 @@ def _of_folder(folder: Path, field: str) -> list[Path]:
     rule = f"must be one of the folders saved in it ({', '.join(saved)})"
     require(not saved, field, rule, str(folder))
     files = sorted(file for file in folder.iterdir() if _is_data(file))
-    require(bool(files), field, "must hold .jsonl or .parquet files, or what `save_to_disk` writes", str(folder))
+    require(bool(files), field, "must hold .jsonl or .parquet files, or be written by `save_to_disk`", str(folder))
     splits = sorted(SPLITS & {re.split("[^a-z]", file.stem)[0] for file in files})
     if len(splits) > 1:
         likely = max(splits, key=lambda name: name.startswith("train"))
@@ -70,11 +78,11 @@ def _is_data(file: Path) -> bool:
 
 
 def _saved_files(state: Path, field: str) -> list[str]:
-    """Names of the Arrow files of one saved split, in their order."""
+    """Return the names of the Arrow files of one saved split, in their order."""
     try:
         names = [entry["filename"] for entry in json.loads(state.read_bytes())["_data_files"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{state}: does not list the saved files ({type(error).__name__}: {error})") from None
+        raise ValueError(f"{state}: must list the saved files, got {type(error).__name__}: {error}") from None
     for name in names:
         plain = isinstance(name, str) and Path(name).name == name
         require(plain, field, f"must list names of files in its own folder ({state})", name)

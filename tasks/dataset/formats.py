@@ -1,4 +1,4 @@
-"""The formats of dataset rows by name, and how a row becomes the text of a prompt."""
+"""The formats of dataset rows by name, their prompt templates, and the check of a template."""
 
 import string
 from collections.abc import Mapping
@@ -42,20 +42,21 @@ FORMATS: Mapping[str, Format] = {
     ),
 }
 NEED_DATABASES = ("spider", "bird")
+"""Formats whose rows name a SQLite database."""
 
 
 def check_template(template: str, format_name: str, option: str) -> None:
-    """Raise ValueError naming the option unless the template reads as `str.format` does, with fields of the format."""
+    """Raise ValueError, naming `option`, unless `str.format` accepts the template with the fields of the format."""
     known = FORMATS[format_name].fields
     listed = ", ".join(f"{{{name}}}" for name in known)
-    rule = f"must show at least one of {listed}, and write other braces twice"
+    rule = f"must show at least one of {listed}, and double all other braces"
     try:
-        parts = list(string.Formatter().parse(template))
+        fields = list(string.Formatter().parse(template))
     except ValueError as error:
         raise ValueError(f"{option}: {rule} ({error}), got {template!r}") from None
-    names = [name for _, name, _, _ in parts if name is not None]
+    names = [name for _, name, _, _ in fields if name is not None]
     for name in names:
         if name not in known:
             raise ValueError(f"{option}: {rule}{nearest(name, known)}, got {{{name}}} in {template!r}")
-    if not names or any(form or conversion for _, _, form, conversion in parts):
+    if not names or any(form or conversion for _, _, form, conversion in fields):
         raise ValueError(f"{option}: {rule}, got {template!r}")

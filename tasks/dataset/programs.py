@@ -1,4 +1,4 @@
-"""Formats whose answers are programs: judged by assertions on a function, or by what they print for an input."""
+"""Formats whose answers are programs, tested by assertions on a function or by their output for an input."""
 
 import ast
 import builtins
@@ -12,6 +12,7 @@ from tasks.dataset.rows import Malformed, Row, RowOptions, text_of
 CALLABLE = re.compile(r"[A-Za-z_]\w*(?:\(\))?(?:\.[A-Za-z_]\w*)*")
 DEFINES_CHECK = re.compile(r"^def[ \t]+check[ \t]*\(", re.MULTILINE)
 TIMEOUT_LIMIT_S = 60
+"""Largest `timeout_s` of a row."""
 CASE_FIELDS = ("stdin", "stdout")
 ASSERT = "Write the Python function `{entry_point}`. Answer with the whole program in a ```python block."
 STDIO = (
@@ -21,6 +22,7 @@ STDIO = (
 
 
 def read_code(row: dict[str, Any], options: RowOptions) -> Row:
+    """Read a row with assertions on a function, or with inputs and outputs of a program."""
     kind = text_of(row, "kind")
     if kind == "assert":
         problem: dict[str, Any] = {"kind": kind, "tests": text_of(row, "tests"), **_entry_point(row, required=False)}
@@ -33,7 +35,9 @@ def read_code(row: dict[str, Any], options: RowOptions) -> Row:
     if DEFINES_CHECK.search(str(problem["tests"])) and "entry_point" not in problem:
         raise Malformed("must have the field 'entry_point', because its tests define check(candidate)")
     problem |= _limits(row)
-    question = text_of(row, "question") if row.get("question") is not None else _asked_by(text_of(row, "prompt"), kind)
+    question = (
+        text_of(row, "question") if row.get("question") is not None else _as_question(text_of(row, "prompt"), kind)
+    )
     solution = text_of(row, "solution") if row.get("solution") is not None else None
     return Row(
         key=question,
@@ -44,8 +48,9 @@ def read_code(row: dict[str, Any], options: RowOptions) -> Row:
 
 
 def read_humaneval(row: dict[str, Any], options: RowOptions) -> Row:
+    """Read a row of HumanEval; the answer completes the function that the prompt begins."""
     prompt, entry = text_of(row, "prompt"), _entry_point(row, required=True)
-    # The prompt ends inside the function, and the solution is the rest of it.
+    # The prompt ends inside the function, and the solution is the rest of the function.
     solution = text_of(row, "canonical_solution") if row.get("canonical_solution") is not None else None
     return Row(
         key=prompt,
@@ -56,6 +61,7 @@ def read_humaneval(row: dict[str, Any], options: RowOptions) -> Row:
 
 
 def read_mbpp(row: dict[str, Any], options: RowOptions) -> Row:
+    """Read a row of MBPP; the prompt names the tested function and shows the first test."""
     question = text_of(row, "text", "prompt")
     shown = _lines(row, "test_list")
     if not shown:
@@ -76,19 +82,19 @@ def read_mbpp(row: dict[str, Any], options: RowOptions) -> Row:
 
 
 def how(kind: str, entry_point: str) -> str:
-    """What the prompt says of the form of the answer."""
+    """Return the sentence of the prompt that gives the form of the answer."""
     if kind == "stdio":
         return STDIO
     return ASSERT.format(entry_point=entry_point) if entry_point else "Answer with Python in a ```python block."
 
 
 def fenced(code: str) -> str:
-    """A response that holds this program."""
+    """Return the program as a Python block of Markdown."""
     return "```python\n" + code.strip("\n") + "\n```"
 
 
-def _asked_by(prompt: str, kind: str) -> str:
-    """A prompt of Python (a signature and its description) is shown as such; of a program it is prose."""
+def _as_question(prompt: str, kind: str) -> str:
+    """Return the question of a row that has only a prompt: Python code for a function, prose for a program."""
     return fenced(prompt) if kind == "assert" else prompt
 
 
@@ -111,18 +117,19 @@ def _cases(value: Any) -> list[dict[str, str]]:
 
 
 def _limits(row: dict[str, Any]) -> dict[str, Any]:
-    """What a row says of time and reward, for its verifier."""
+    """Return the timeout and the kind of reward that a row sets for its verifier."""
     seconds, reward = row.get("timeout_s"), row.get("reward")
-    found = {name: row[name] for name in ("timeout_s", "reward") if row.get(name) is not None}
+    limits = {name: row[name] for name in ("timeout_s", "reward") if row.get(name) is not None}
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if seconds is not None and not (number and 0 < seconds <= TIMEOUT_LIMIT_S):
         raise Malformed(f"field 'timeout_s' must be in (0, {TIMEOUT_LIMIT_S}] seconds, got {seconds!r:.100}")
     if reward not in (None, "all", "fraction"):
         raise Malformed(f"field 'reward' must be 'all' or 'fraction', got {reward!r:.100}")
-    return found
+    return limits
 
 
 def _lines(row: dict[str, Any], name: str) -> list[str]:
+    """Return a list of strings, or one encoded as JSON, from a column; an empty list if it is missing."""
     value = row.get(name)
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
@@ -136,7 +143,7 @@ def _lines(row: dict[str, Any], name: str) -> list[str]:
 
 
 def _tested_function(assertion: str, code: str | None) -> str:
-    """The function an assertion is about: the first name it calls that `code` defines, or that is none of Python's."""
+    """Return the tested function: the first name called that `code` defines; without code, that is not a built-in."""
     called = [
         node.func.id
         for node in ast.walk(_parsed(assertion, "test_list"))
@@ -151,6 +158,7 @@ def _tested_function(assertion: str, code: str | None) -> str:
 
 
 def _defined(body: Sequence[ast.stmt]) -> set[str]:
+    """Return the names that statements define at top level."""
     names = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
     targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
     return names | {target.id for target in targets if isinstance(target, ast.Name)}

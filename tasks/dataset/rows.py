@@ -1,31 +1,32 @@
-"""Row: one problem read from a data row, whatever format it came in; and the formats whose answers are values."""
+"""Row: one problem, read from a data row of any format. Also the formats whose answers are values."""
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from configs.checks import require
+from tasks.options import PATH
 
 BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
-"""Braces; an escaped one is text."""
+"""Braces. Escaped characters match too, so that an escaped brace does not count as one."""
 
 
 class Malformed(Exception):
-    """A data row that its format cannot take. The reader adds file and line."""
+    """A data row does not fit its format. `tasks.dataset.task` adds file and line to the message."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowOptions:
-    """Those of `task.options` of dataset that say how a row is read."""
+    """Options of the task dataset that the readers of rows need."""
 
     prompt_field: str = "prompt"
-    """Column of the prompt; format plain only, the other formats know their columns."""
+    """Column of the prompt. Format plain only; other formats have fixed columns."""
     answer_field: str = "answer"
-    """Column of the right answer, a string or a number; format plain only. Every column reaches the verifier, this one
-    as `answer` too."""
-    database_dir: str = ""
-    """Folder of databases `<database_dir>/<db_id>/<db_id>.sqlite`; formats spider and bird only."""
+    """Column of the right answer, a string or a number. Format plain only. The verifier gets every column, and this one
+    also under the name `answer`."""
+    database_dir: str = field(default="", metadata=PATH)
+    """Folder of databases `<database_dir>/<db_id>/<db_id>.sqlite`. Formats spider and bird only."""
 
     def __post_init__(self) -> None:
         for name in ("prompt_field", "answer_field"):
@@ -41,30 +42,30 @@ class Row:
     """
 
     key: str
-    """What is asked, without the words around it: decides the side (train or held out) of the problem."""
+    """The question without the prompt template. Its hash decides whether the problem is held out."""
     shown: Mapping[str, str]
-    """What the prompt template may show, by field."""
+    """Values of the template fields."""
     problem: Mapping[str, Any]
-    """What the verifier gets."""
+    """Data for the verifier."""
     solution: str | None
-    """A response that the verifier must find correct; None where the row holds none."""
+    """An answer that the verifier must find correct; None if the row holds none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """How the rows of a kind of dataset are read, shown and judged."""
+    """Reader, prompt template and verifier of the rows of one kind of dataset."""
 
     read: Callable[[dict[str, Any], RowOptions], Row]
-    """Raises Malformed with the reason."""
+    """Converts a data row; raises Malformed with the reason."""
     fields: tuple[str, ...]
-    """Keys of `Row.shown`."""
+    """Template fields: the keys of `Row.shown`."""
     template: str
-    """The prompt, as `str.format` reads it."""
+    """Default prompt template, in the syntax of `str.format`."""
     verifier: str
 
 
 def text_of(row: dict[str, Any], *names: str) -> str:
-    """The value of the first of these columns that the row has; Malformed unless that is a string and not blank."""
+    """Return the value of the first of these columns that the row has. Raise Malformed unless it is non-blank text."""
     name = next((name for name in names if row.get(name) is not None), None)
     if name is None:
         if names[0] in row:
@@ -78,7 +79,7 @@ def text_of(row: dict[str, Any], *names: str) -> str:
 
 
 def answer_of(row: dict[str, Any], name: str) -> str | int | float:
-    """The right answer in a column; Malformed unless it is a number or a string that is not blank."""
+    """Return the right answer in a column. Raise Malformed unless it is a number or a non-blank string."""
     if name not in row:
         raise Malformed(f"has no field {name!r}; its fields are {', '.join(map(repr, row)) or 'none'}")
     answer = row[name]
@@ -88,11 +89,13 @@ def answer_of(row: dict[str, Any], name: str) -> str | int | float:
 
 
 def read_plain(row: dict[str, Any], options: RowOptions) -> Row:
+    """Read a row of two columns, prompt and answer; the verifier gets the other columns too."""
     prompt, answer = text_of(row, options.prompt_field), answer_of(row, options.answer_field)
     return Row(key=prompt, shown={"prompt": prompt}, problem=row | {"answer": answer}, solution=str(answer))
 
 
 def read_gsm8k(row: dict[str, Any], options: RowOptions) -> Row:
+    """Read a row of GSM8K; the right answer follows `####` in the column `answer`."""
     question, worked = text_of(row, "question"), text_of(row, "answer")
     reasoning, marker, answer = worked.rpartition("####")
     if not marker or not answer.strip():
@@ -106,6 +109,7 @@ def read_gsm8k(row: dict[str, Any], options: RowOptions) -> Row:
 
 
 def read_math(row: dict[str, Any], options: RowOptions) -> Row:
+    """Read a row of MATH; the right answer is the column `answer`, or the last box of the column `solution`."""
     question = text_of(row, "problem", "question")
     solution = text_of(row, "solution") if row.get("solution") is not None else ""
     box = last_box(solution)
@@ -117,7 +121,7 @@ def read_math(row: dict[str, Any], options: RowOptions) -> Row:
 
 
 def last_box(text: str) -> str | None:
-    """What the last `\\boxed{...}` or `\\fbox{...}` holds, or the one symbol of `\\boxed 7`; None without a box."""
+    """Return what is in the last `\\boxed{...}` or `\\fbox{...}`, or the symbol after `\\boxed`; None without a box."""
     start, word = max((text.rfind(word), word) for word in ("\\boxed", "\\fbox"))
     if start < 0:
         return None
@@ -125,10 +129,10 @@ def last_box(text: str) -> str | None:
     if not rest.startswith("{"):
         return rest[:1] or None
     depth = 0
-    for part in BRACES.finditer(rest):
-        depth += (part[0] == "{") - (part[0] == "}")
+    for match in BRACES.finditer(rest):
+        depth += (match[0] == "{") - (match[0] == "}")
         if depth == 0:
-            return rest[1 : part.start()]
+            return rest[1 : match.start()]
     return None
 
 
@@ -137,6 +141,6 @@ def _boxed(answer: str) -> str:
 
 
 def _without_calculator(text: str) -> str:
-    """GSM8K's reasoning without its notes for a calculator, such as `<<6*7=42>>`."""
-    kept, *noted = text.split("<<")
-    return kept + "".join(note.partition(">>")[2] for note in noted)
+    """Remove GSM8K's calculator annotations, such as `<<6*7=42>>`."""
+    first, *rest = text.split("<<")
+    return first + "".join(piece.partition(">>")[2] for piece in rest)

@@ -1,4 +1,4 @@
-"""Formats whose answers are queries: rows with a schema of their own, and rows that name a SQLite database."""
+"""Formats whose answers are SQL queries: rows with a schema script, and rows that name a SQLite database."""
 
 import sqlite3
 from contextlib import closing
@@ -9,35 +9,40 @@ from typing import Any
 from tasks.dataset.rows import Malformed, Row, RowOptions, text_of
 
 OPTIONAL = ("extra_dbs", "columns", "engine", "partial_credit")
-"""Fields of a row that go to the verifier as they are."""
+"""Fields of a row that are passed to the verifier unchanged."""
 
 
 def read_sql(row: dict[str, Any], options: RowOptions) -> Row:
+    """Read a row with question, schema script and gold query."""
     question, schema, gold = text_of(row, "question"), text_of(row, "schema_sql"), text_of(row, "gold_sql")
     extra = row.get("extra_dbs")
     if extra is not None and not (isinstance(extra, list) and all(isinstance(script, str) for script in extra)):
         raise Malformed(f"field 'extra_dbs' must be a list of schema scripts, got {extra!r:.100}")
-    given = {name: row[name] for name in OPTIONAL if row.get(name) is not None}
+    optional = {name: row[name] for name in OPTIONAL if row.get(name) is not None}
     return Row(
         key=f"{schema}\n{question}",
         shown={"schema": schema.strip(), "question": question},
-        problem={"schema_sql": schema, "gold_sql": gold} | given,
+        problem={"schema_sql": schema, "gold_sql": gold} | optional,
         solution=_fenced(gold),
     )
 
 
 def read_spider(row: dict[str, Any], options: RowOptions) -> Row:
-    return _read_named(row, options, gold=text_of(row, "query"), columns="any", evidence="")
+    """Read a row of Spider. The columns of a result may be in any order."""
+    return _read_with_database(row, options, gold=text_of(row, "query"), columns="any", evidence="")
 
 
 def read_bird(row: dict[str, Any], options: RowOptions) -> Row:
+    """Read a row of BIRD. The columns of a result must be in the order of the gold query."""
     evidence = row.get("evidence") or ""
     if not isinstance(evidence, str):
         raise Malformed(f"field 'evidence' must be a string, got {evidence!r:.100}")
-    return _read_named(row, options, gold=text_of(row, "SQL", "query"), columns="strict", evidence=evidence.strip())
+    return _read_with_database(
+        row, options, gold=text_of(row, "SQL", "query"), columns="strict", evidence=evidence.strip()
+    )
 
 
-def _read_named(row: dict[str, Any], options: RowOptions, gold: str, columns: str, evidence: str) -> Row:
+def _read_with_database(row: dict[str, Any], options: RowOptions, gold: str, columns: str, evidence: str) -> Row:
     question, name = text_of(row, "question"), text_of(row, "db_id")
     if Path(name).name != name:
         raise Malformed(f"field 'db_id' must be the name of a folder, got {name!r:.100}")
@@ -59,16 +64,16 @@ def _read_named(row: dict[str, Any], options: RowOptions, gold: str, columns: st
 
 @lru_cache(maxsize=1024)
 def _databases(folder: Path, name: str) -> tuple[str, ...]:
-    """Paths of the database and of the other databases beside it, which have the same schema and other rows."""
+    """Return the paths of the database and of the other databases in its folder, which have the same schema."""
     first = folder / f"{name}.sqlite"
     if not first.is_file():
-        raise Malformed(f"field 'db_id' must name a database, got {name!r} and there is no {first}")
+        raise Malformed(f"field 'db_id' must name a database, got {name!r}, but there is no {first}")
     return str(first), *sorted(str(file) for file in folder.glob("*.sqlite") if file != first)
 
 
 @lru_cache(maxsize=1024)
 def _schema(database: str) -> str:
-    """The statements that made the tables and views, in their order."""
+    """Return the statements that created the tables and views, in their order."""
     wanted = "SELECT sql FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     try:
         with closing(sqlite3.connect(f"{Path(database).as_uri()}?mode=ro&immutable=1", uri=True)) as connection:

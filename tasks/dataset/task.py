@@ -1,7 +1,7 @@
-"""The user's own problems: rows of jsonl, json, parquet or saved files, in one of the formats that datasets have."""
+"""The task dataset: problems from the user's files, in one of the formats of `tasks/dataset/formats.py`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +9,31 @@ from configs.checks import nearest, require
 from tasks.dataset.files import data_files, rows
 from tasks.dataset.formats import FORMATS, NEED_DATABASES, check_template
 from tasks.dataset.rows import Malformed, Row, RowOptions
+from tasks.options import PATH
 from tasks.source import digest, generator
 from trajectories.trajectory import Prompt
 
-DATABASES = "task.options.database_dir"
+DATABASE_DIR = "task.options.database_dir"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOptions(RowOptions):
     """`task.options` of dataset."""
 
-    path: str = ""
-    """File of rows (.jsonl, .json, .parquet), a folder of them or one written by `save_to_disk`, or a pattern such as
-    `data/train-*`."""
-    heldout_path: str = ""
-    """The same for held-out rows. Empty: a share of `path` is held out."""
+    path: str = field(default="", metadata=PATH)
+    """A file of rows (.jsonl, .json, .parquet), a folder of such files or one written by `save_to_disk`, or a pattern
+    such as `data/train-*`."""
+    heldout_path: str = field(default="", metadata=PATH)
+    """The same for held-out rows. Empty: a fraction of `path` is held out."""
     heldout_fraction: float = 0.1
-    """Share of the problems in `path` that is held out, by a hash of the problem; unused with `heldout_path`."""
+    """Fraction of the problems in `path` that is held out, by a hash of the problem; unused with `heldout_path`."""
     format: str = "plain"
-    """How rows are read, a name of `tasks/dataset/formats.py`: plain, gsm8k, math, sql, spider, bird, code, humaneval,
+    """Format of the rows, a name of `tasks/dataset/formats.py`: plain, gsm8k, math, sql, spider, bird, code, humaneval,
     mbpp or livecodebench."""
     prompt_template: str = ""
-    """Text of a prompt with the format's fields in braces, as `str.format` reads it; empty: the format's own."""
+    """Template of a prompt, in the syntax of `str.format`, with fields of the format. Empty: the format's template."""
     verifier: str = ""
-    """Empty: the format's own."""
+    """A verifier for all rows. Empty: the format's verifier."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,37 +41,43 @@ class DatasetOptions(RowOptions):
         rule = f"must be one of {', '.join(FORMATS)}{nearest(self.format, FORMATS)}"
         require(self.format in FORMATS, "task.options.format", rule, self.format)
         for name in ("prompt_field", "answer_field"):
-            own = self.format == "plain" or getattr(self, name) == getattr(RowOptions, name)
-            rule = f"must be left out with task.options.format={self.format}, which knows its columns"
-            require(own, f"task.options.{name}", rule, getattr(self, name))
+            allowed = self.format == "plain" or getattr(self, name) == getattr(RowOptions, name)
+            rule = f"must be left out with task.options.format={self.format}, whose columns are fixed"
+            require(allowed, f"task.options.{name}", rule, getattr(self, name))
         if self.prompt_template:
             check_template(self.prompt_template, self.format, "task.options.prompt_template")
         if self.format in NEED_DATABASES:
             rule = f"must be the folder of the databases with task.options.format={self.format}"
-            require(Path(self.database_dir).is_dir() and bool(self.database_dir), DATABASES, rule, self.database_dir)
+            require(Path(self.database_dir).is_dir() and bool(self.database_dir), DATABASE_DIR, rule, self.database_dir)
         else:
             rule = f"must be left out unless task.options.format is one of {', '.join(NEED_DATABASES)}"
-            require(not self.database_dir, DATABASES, rule, self.database_dir)
+            require(not self.database_dir, DATABASE_DIR, rule, self.database_dir)
         rule = "must be between 0 and 1, both excluded"
         require(0 < self.heldout_fraction < 1, "task.options.heldout_fraction", rule, self.heldout_fraction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """A row, its prompt, and where it stood."""
+class Problem:
+    """A row, the text of its prompt, and its origin."""
 
     row: Row
     text: str
     name: str
-    """`line-7`, or `<file>/line-7` when the dataset has several files."""
+    """`line-7`, or `<file>/line-7` if the dataset has several files."""
     where: str
+    """File and line, for errors."""
 
 
 class Dataset:
-    """A Source over the rows of files; every epoch has an order of its own, fixed by (seed, epoch)."""
+    """Source of the rows of files. Every epoch has a different order, which depends on seed and epoch."""
 
     def __init__(self, options: DatasetOptions, seed: int) -> None:
-        """Raises ValueError naming file, line and reason on a malformed row, a missing file or an empty side."""
+        """Read all rows.
+
+        Raises:
+            ValueError: a file is missing, a row is malformed, a held-out problem is also in the train rows, or no row
+                is left for training; names the option, or file and line.
+        """
         self.options = options
         self.seed = seed
         self._order: tuple[int, list[int]] = (-1, [])
@@ -80,77 +87,79 @@ class Dataset:
             _refuse_overlap(train, heldout)
         else:
             limit = options.heldout_fraction * 2**64
-            heldout = [placed for placed in train if _side(placed.row.key) < limit]
-            train = [placed for placed in train if _side(placed.row.key) >= limit]
+            heldout = [problem for problem in train if _split_hash(problem.row.key) < limit]
+            train = [problem for problem in train if _split_hash(problem.row.key) >= limit]
         require(bool(train), "task.options.path", "must hold at least one row for training", options.path)
         self._train = train
         # The sort is stable, so copies of a problem stay in the order of their lines.
-        self._heldout = sorted(heldout, key=lambda placed: digest(placed.row.key))
+        self._heldout = sorted(heldout, key=lambda problem: digest(problem.row.key))
 
     def prompt(self, position: int) -> Prompt:
-        return self._prompt("train", position, self._at(position))
+        return self._prompt("train", position, self._problem_at(position))
 
     def heldout(self, count: int) -> list[Prompt]:
         rule = f"must be at most the {len(self._heldout)} held-out rows of {self._heldout_source}"
         require(count <= len(self._heldout), "task.heldout_prompts", rule, count)
-        return [self._prompt("heldout", index, placed) for index, placed in enumerate(self._heldout[:count])]
+        return [self._prompt("heldout", index, problem) for index, problem in enumerate(self._heldout[:count])]
 
     def demonstration(self, position: int) -> tuple[Prompt, str]:
-        placed = self._at(position)
-        if placed.row.solution is None:
+        problem = self._problem_at(position)
+        if problem.row.solution is None:
             raise ValueError(
                 "task.options.format: must be a format whose rows hold right answers, "
-                f"got {self.options.format!r} and a row without one ({placed.where})"
+                f"got {self.options.format!r} and a row without one ({problem.where})"
             )
-        return self._prompt("train", position, placed), placed.row.solution
+        return self._prompt("train", position, problem), problem.row.solution
 
     @property
     def _heldout_source(self) -> str:
         return self.options.heldout_path or f"{self.options.path} (task.options.heldout_fraction)"
 
-    def _at(self, position: int) -> Placed:
+    def _problem_at(self, position: int) -> Problem:
         require(position >= 0, "position", "must not be negative", position)
-        epoch, place = divmod(position, len(self._train))
+        epoch, index = divmod(position, len(self._train))
         if self._order[0] != epoch:
             order = list(range(len(self._train)))
             generator(self.seed, "dataset", "epoch", epoch).shuffle(order)
             self._order = (epoch, order)
-        return self._train[self._order[1][place]]
+        return self._train[self._order[1][index]]
 
-    def _prompt(self, stream: str, position: int, placed: Placed) -> Prompt:
+    def _prompt(self, stream: str, position: int, problem: Problem) -> Prompt:
         return Prompt(
-            id=f"dataset/{stream}/{placed.name}",
+            id=f"dataset/{stream}/{problem.name}",
             position=position,
-            text=placed.text,
+            text=problem.text,
             verifier=self.options.verifier or FORMATS[self.options.format].verifier,
-            problem=placed.row.problem,
+            problem=problem.row.problem,
         )
 
 
-def _side(key: str) -> int:
-    """Hash that decides the side of a problem; problems that differ in white space only share it."""
+def _split_hash(key: str) -> int:
+    """Return the hash that decides whether a problem is held out. White space does not change it."""
     return digest("side/" + " ".join(key.split()))
 
 
-def _refuse_overlap(train: list[Placed], heldout: list[Placed]) -> None:
-    held = {_side(placed.row.key): placed.where for placed in heldout}
-    for placed in train:
-        other = held.get(_side(placed.row.key))
+def _refuse_overlap(train: list[Problem], heldout: list[Problem]) -> None:
+    """Raise ValueError if a train problem is also held out."""
+    held = {_split_hash(problem.row.key): problem.where for problem in heldout}
+    for problem in train:
+        other = held.get(_split_hash(problem.row.key))
         if other is not None:
-            raise ValueError(f"{placed.where}: the prompt is also in {other}")
+            raise ValueError(f"{problem.where}: the problem is also held out, in {other}")
 
 
-def _read(options: DatasetOptions, path: str, field: str) -> list[Placed]:
+def _read(options: DatasetOptions, path: str, field: str) -> list[Problem]:
     files = data_files(path, field)
     template = options.prompt_template or FORMATS[options.format].template
     return [
-        _place(options, template, value, f"{file}, line {line}", f"{file.name}/" * (len(files) > 1) + f"line-{line}")
+        _problem(options, template, value, f"{file}, line {line}", f"{file.name}/" * (len(files) > 1) + f"line-{line}")
         for file in files
         for line, value in rows(file)
     ]
 
 
-def _place(options: DatasetOptions, template: str, value: Any, where: str, name: str) -> Placed:
+def _problem(options: DatasetOptions, template: str, value: Any, where: str, name: str) -> Problem:
+    """Convert a data row. Raise ValueError, with `where`, if it is malformed."""
     try:
         if not isinstance(value, dict):
             raise Malformed(f"must be an object with fields, got {type(value).__name__}")
@@ -158,6 +167,6 @@ def _place(options: DatasetOptions, template: str, value: Any, where: str, name:
         json.dumps(row.problem)
     except Malformed as error:
         raise ValueError(f"{where}: {error}") from None
-    except (TypeError, ValueError) as error:  # of json.dumps
+    except (TypeError, ValueError) as error:  # Raised by json.dumps.
         raise ValueError(f"{where}: must hold JSON values only ({error})") from None
-    return Placed(row=row, text=template.format_map(row.shown), name=name, where=where)
+    return Problem(row=row, text=template.format_map(row.shown), name=name, where=where)

@@ -1,4 +1,4 @@
-"""The Grader role over real worker processes."""
+"""The Grader role with real worker processes."""
 
 import asyncio
 import dataclasses
@@ -10,12 +10,12 @@ import pytest
 
 from actors.contracts import GradeTask
 from actors.grader import PooledGrader
-from rewards.canaries import CANARIES
 from rewards.judge import ANSWER_LIMIT
+from rewards.registry import VERIFIERS
 from rewards.workers import pool as pool_module
 
 PROBLEM = {"numbers": [3, 7, 12], "target": 22}
-TARDY = """
+SLOW_VERIFIER = """
 import time
 
 def verify(answer, problem):
@@ -25,11 +25,11 @@ def verify(answer, problem):
 
 
 @pytest.fixture
-def tardy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A user's verifier in a module of its own."""
-    (tmp_path / "tardy_verifier.py").write_text(TARDY)
+def slow_verifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The import path of a user's verifier, which is slow on one answer."""
+    (tmp_path / "user_verifier.py").write_text(SLOW_VERIFIER)
     monkeypatch.syspath_prepend(str(tmp_path))
-    return "tardy_verifier:verify"
+    return "user_verifier:verify"
 
 
 def graded(work: Callable[[PooledGrader], Awaitable[Any]], workers: int = 1, timeout_s: float = 20.0) -> Any:
@@ -68,7 +68,7 @@ def test_every_task_of_many_concurrent_calls_gets_exactly_one_grade_under_its_ke
 
 
 @pytest.mark.slow
-def test_right_wrong_missing_slow_and_mathematical_answers_are_told_apart(tardy: str) -> None:
+def test_right_wrong_missing_and_slow_answers_and_a_broken_gold_get_different_statuses(slow_verifier: str) -> None:
     async def work(grader: PooledGrader) -> tuple[dict[str, Any], dict[str, float]]:
         tasks = [
             countdown("right", "3+7+12"),
@@ -76,7 +76,7 @@ def test_right_wrong_missing_slow_and_mathematical_answers_are_told_apart(tardy:
             countdown("none", ""),
             GradeTask(key="math", verifier="math", problem={"answer": "#### 1/2"}, answer=r"it is \boxed{0.5}"),
             GradeTask(key="broken gold", verifier="math", problem={"answer": ""}, answer=r"\boxed{}"),
-            GradeTask(key="slow", verifier=tardy, problem={}, answer="slow"),
+            GradeTask(key="slow", verifier=slow_verifier, problem={}, answer="slow"),
         ]
         return await grader.grade(tasks), await grader.stats()
 
@@ -94,17 +94,19 @@ def test_right_wrong_missing_slow_and_mathematical_answers_are_told_apart(tardy:
     assert stats["timeout"] == 1
 
 
-def test_only_the_last_characters_of_an_answer_reach_the_verifier(tardy: str) -> None:
+def test_only_the_last_characters_of_an_answer_reach_the_verifier(slow_verifier: str) -> None:
     async def work(grader: PooledGrader) -> Any:
         end = "x" * (ANSWER_LIMIT + 1)
-        return await grader.grade([GradeTask(key="a", verifier=tardy, problem={}, answer=end), countdown("b", end)])
+        return await grader.grade(
+            [GradeTask(key="a", verifier=slow_verifier, problem={}, answer=end), countdown("b", end)]
+        )
 
     grades = graded(work)
     assert grades["a"].reward == ANSWER_LIMIT
     assert grades["b"].status == "wrong"
 
 
-def test_hostile_answers_are_zeros_and_cost_no_worker() -> None:
+def test_hostile_answers_get_reward_0_and_end_no_worker() -> None:
     async def work(grader: PooledGrader) -> tuple[dict[str, Any], dict[str, float]]:
         hostile = ["9" * 100_000, "9^{9^{9^{9}}}", r"\boxed{(10^{9})!}", "\x00\ud800", "(" * 99_999, "9**9**9**9"]
         tasks = [
@@ -119,14 +121,16 @@ def test_hostile_answers_are_zeros_and_cost_no_worker() -> None:
     assert stats["respawns"] == 0
 
 
-def test_a_grader_that_fails_its_own_test_says_so_instead_of_grading(monkeypatch: pytest.MonkeyPatch) -> None:
-    [canary] = CANARIES["countdown"]
-    monkeypatch.setitem(CANARIES, "countdown", (dataclasses.replace(canary, right="3*7+12", wrong="3+7+12"),))
+def test_a_grader_whose_canary_gets_a_wrong_verdict_raises_instead_of_grading(monkeypatch: pytest.MonkeyPatch) -> None:
+    [canary] = VERIFIERS["countdown"].canaries
+    swapped = dataclasses.replace(canary, right="3*7+12", wrong="3+7+12")
+    row = dataclasses.replace(VERIFIERS["countdown"], canaries=(swapped,))
+    monkeypatch.setitem(VERIFIERS, "countdown", row)
     with pytest.raises(RuntimeError, match=r"the grader is broken: verifier 'countdown' finds '3\*7\+12' wrong"):
         graded(lambda grader: grader.grade([countdown("a", "3+7+12")]))
 
 
-def test_a_grader_without_workers_says_so_instead_of_grading(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grader_without_workers_raises_instead_of_grading(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError("no processes left")
 

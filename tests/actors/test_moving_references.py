@@ -1,4 +1,4 @@
-"""References that are averaged or follow the trained policy: closed forms, and that they survive a checkpoint."""
+"""References that are averaged or move towards the policy: closed forms, and their checkpoints."""
 
 import asyncio
 from dataclasses import replace
@@ -30,16 +30,16 @@ def parameters(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
 
 
-def move(target: References, name: str, policy: Path, share: float) -> None:
+def move(target: References, name: str, policy: Path, mixing_weight: float) -> None:
     named = list(load_model(str(policy)).named_parameters())
-    target.move(name, weights_info(named), pack(named, 0), share)
+    target.move(name, weights_info(named), pack(named, 0), mixing_weight)
 
 
 def test_a_soup_is_the_weighted_average_of_its_policies(pair: tuple[Path, Path]) -> None:
     one, two = (str(path) for path in pair)
     mixed = parameters(soup({one: 0.25, two: 0.75}, torch.float32))
-    wanted = 0.25 * parameters(load_model(one)) + 0.75 * parameters(load_model(two))
-    assert torch.allclose(mixed, wanted, atol=1e-6)
+    expected = 0.25 * parameters(load_model(one)) + 0.75 * parameters(load_model(two))
+    assert torch.allclose(mixed, expected, atol=1e-6)
     assert not torch.allclose(mixed, parameters(load_model(one)), atol=1e-3)
 
 
@@ -50,7 +50,7 @@ def test_a_soup_of_one_policy_or_of_equal_ones_is_that_policy(pair: tuple[Path, 
     assert torch.allclose(parameters(soup({one: 0.5, again: 0.5}, torch.float32)), parameters(load_model(one)))
 
 
-def test_after_n_soft_updates_the_distance_has_shrunk_by_the_power(pair: tuple[Path, Path]) -> None:
+def test_n_soft_updates_multiply_the_distance_by_1_minus_the_mixing_weight_to_the_n(pair: tuple[Path, Path]) -> None:
     one, two = pair
     moving = references(slow={str(one): 1.0})
     start, goal = (parameters(load_model(str(path))) for path in pair)
@@ -60,7 +60,7 @@ def test_after_n_soft_updates_the_distance_has_shrunk_by_the_power(pair: tuple[P
     assert torch.allclose(parameters(moving.policies["slow"].model), goal - 0.4**3 * (goal - start), atol=1e-6)
 
 
-def test_a_hard_update_scores_as_the_policy_and_leaves_the_main_reference_alone(pair: tuple[Path, Path]) -> None:
+def test_a_mixing_weight_of_1_copies_the_policy_and_does_not_change_other_references(pair: tuple[Path, Path]) -> None:
     one, two = pair
     moving = references(reference={str(one): 1.0}, slow={str(one): 1.0})
     batch = random_batch(rehearsed=0)
@@ -83,11 +83,11 @@ def test_small_updates_are_not_lost_in_a_reference_that_computes_in_bfloat16(pai
     for _ in range(200):
         move(moving, "slow", pair[1], 0.002)
     start, goal = parameters(load_model(one)), parameters(load_model(two))
-    wanted = goal - 0.998**200 * (goal - start)
-    assert torch.allclose(parameters(moving.policies["slow"].model).float(), wanted, atol=4e-3)
+    expected = goal - 0.998**200 * (goal - start)
+    assert torch.allclose(parameters(moving.policies["slow"].model).float(), expected, atol=4e-3)
 
 
-def test_what_has_moved_survives_save_and_load(pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_moved_references_are_restored_by_load(pair: tuple[Path, Path], tmp_path: Path) -> None:
     one, two = pair
     moving = LocalReference(references(reference={str(one): 1.0}, slow={str(one): 1.0}))
     move(moving.references, "slow", two, 0.3)

@@ -1,4 +1,4 @@
-"""References: what it fills, what it leaves alone, and that it scores as the learner does."""
+"""References: which log-probs they compute, which they keep, and that they agree with the learner's."""
 
 import asyncio
 from dataclasses import replace
@@ -35,7 +35,7 @@ def rehearsed(batch: Batch) -> Tensor:
 
 @pytest.mark.parametrize("layout", ["pad", "pack"])
 @pytest.mark.parametrize("token_budget", [1, 45, 10_000])
-def test_explored_answers_are_scored_and_stored_values_of_rehearsed_ones_stay(
+def test_explored_answers_are_scored_and_rehearsed_ones_keep_their_stored_log_probs(
     tiny_policy: Path, layout: str, token_budget: int
 ) -> None:
     batch = random_batch(rehearsed=3)
@@ -48,11 +48,11 @@ def test_explored_answers_are_scored_and_stored_values_of_rehearsed_ones_stay(
     assert torch.equal(filled(scored)[rehearsed(batch)], stored[rehearsed(batch)])
     explored = ~rehearsed(batch)
     torch.testing.assert_close(filled(scored)[explored], expected[explored], rtol=0, atol=1e-5)
-    assert filled(batch)[explored].isnan().all(), "the batch given is left as it was"
+    assert filled(batch)[explored].isnan().all(), "the given batch is not changed"
     assert torch.equal(scored.tokens, batch.tokens) and scored.totals == batch.totals
 
 
-def test_it_stays_where_it_was_when_the_learner_moves_on(tiny_policy: Path, other_policy: Path) -> None:
+def test_a_frozen_reference_does_not_change_when_the_learner_is_updated(tiny_policy: Path, other_policy: Path) -> None:
     batch, learner = random_batch(), joined(str(tiny_policy))
     frozen = reference(tiny_policy)
     before = filled(frozen.score(batch))
@@ -63,19 +63,19 @@ def test_it_stays_where_it_was_when_the_learner_moves_on(tiny_policy: Path, othe
     assert not torch.allclose(filled(reference(other_policy).score(batch)), before, atol=1e-1)
 
 
-def test_a_rehearsed_answer_without_a_stored_value_stays_unknown(tiny_policy: Path) -> None:
+def test_a_rehearsed_answer_without_stored_log_probs_gets_nan(tiny_policy: Path) -> None:
     batch = replace(random_batch(rehearsed=2), logp_reference=None)
     found = filled(reference(tiny_policy).score(batch))
     assert found[rehearsed(batch)].isnan().all()
     assert not found[~rehearsed(batch)].isnan().any()
 
 
-def test_a_batch_of_rehearsed_answers_alone_needs_no_forward(tiny_policy: Path) -> None:
+def test_a_batch_of_rehearsed_answers_only_keeps_their_stored_log_probs(tiny_policy: Path) -> None:
     batch = random_batch(rehearsed=7)
     assert torch.equal(filled(reference(tiny_policy).score(batch)), filled(batch))
 
 
-def test_in_bfloat16_it_rounds_what_the_learner_rounds_and_nothing_else(tiny_policy: Path) -> None:
+def test_in_bfloat16_a_reference_rounds_the_same_tensors_as_the_learner(tiny_policy: Path) -> None:
     batch, frozen, learner = (
         random_batch(),
         reference(tiny_policy, dtype="bfloat16", token_budget=10_000),
@@ -95,7 +95,7 @@ def test_in_bfloat16_it_rounds_what_the_learner_rounds_and_nothing_else(tiny_pol
     torch.testing.assert_close(filled(frozen.score(batch)), expected, rtol=0, atol=1e-5)
 
 
-def test_the_local_reference_keeps_the_contract(tiny_policy: Path) -> None:
+def test_the_local_reference_satisfies_the_contract(tiny_policy: Path) -> None:
     async def run() -> Batch:
         local = LocalReference(reference(tiny_policy))
         scored = await local.score(random_batch())

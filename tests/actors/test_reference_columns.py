@@ -1,4 +1,4 @@
-"""What a reference says besides log-probs: certainty and reweighted log-probs, however the batch is cut up."""
+"""Columns of a reference (certainty, reweighted log-probs), for any split of the batch and any number of actors."""
 
 import asyncio
 import math
@@ -16,9 +16,11 @@ from actors.learning.rank_parts import plan_updates
 from actors.local import LocalReference
 from actors.reference import References
 from actors.remote import RemoteReference
+from configs.coefficient import CoefficientConfig
 from configs.load import load
 from configs.objective import ObjectiveConfig
-from configs.terms import CoefficientConfig, DivergenceConfig, TermWeightsConfig
+from configs.term_weights import TermWeightsConfig
+from configs.terms import TermConfig
 from objectives.diagnostics import means
 from orchestrator.references import Anchors, columns
 from tasks.characters import VOCABULARY_SIZE
@@ -62,7 +64,7 @@ def certainty_by_hand(logits: Tensor, kind: str) -> Tensor:
 
 @pytest.mark.parametrize("layout", ["pad", "pack"])
 @pytest.mark.parametrize("token_budget", [1, 45, 10_000])
-def test_columns_are_those_of_the_whole_distributions(tiny_policy: Path, layout: str, token_budget: int) -> None:
+def test_columns_are_computed_from_the_full_distributions(tiny_policy: Path, layout: str, token_budget: int) -> None:
     batch = with_power(random_batch(rehearsed=2))
     role = references(tiny_policy, layout=layout, token_budget=token_budget)
     scored = role.score(batch, ["reference"], [], [CERTAIN, REWEIGHTED])
@@ -80,7 +82,7 @@ def test_columns_are_those_of_the_whole_distributions(tiny_policy: Path, layout:
 
 @pytest.mark.parametrize("kind", ["negentropy", "negentropy_max", "max_prob"])
 @pytest.mark.parametrize("temperature", [0.0, 4.0])
-def test_certainty_has_a_temperature_of_its_own_or_that_of_sampling(
+def test_certainty_is_computed_at_its_own_temperature_or_at_the_sampling_temperature(
     tiny_policy: Path, kind: Any, temperature: float
 ) -> None:
     batch = random_batch()
@@ -91,7 +93,7 @@ def test_certainty_has_a_temperature_of_its_own_or_that_of_sampling(
     assert found[batch.mask].min() >= 0 and found[batch.mask].max() <= 1
 
 
-def test_a_power_of_1_is_the_plain_anchor_to_the_last_bit_and_0_is_uniform(tiny_policy: Path) -> None:
+def test_a_power_of_1_gives_the_anchor_bit_for_bit_and_0_the_uniform_distribution(tiny_policy: Path) -> None:
     batch = random_batch()
     role = references(tiny_policy)
 
@@ -106,7 +108,7 @@ def test_a_power_of_1_is_the_plain_anchor_to_the_last_bit_and_0_is_uniform(tiny_
     torch.testing.assert_close(flat, torch.full_like(flat, -math.log(VOCABULARY_SIZE)))
 
 
-def test_rehearsed_answers_are_not_touched(tiny_policy: Path) -> None:
+def test_rehearsed_answers_get_no_columns_and_keep_their_stored_log_probs(tiny_policy: Path) -> None:
     batch = with_power(random_batch(rehearsed=3))
     for hidden in ((), ("reference",)):
         scored = references(tiny_policy).score(batch, ["reference"], hidden, [CERTAIN, REWEIGHTED])
@@ -118,18 +120,18 @@ def test_rehearsed_answers_are_not_touched(tiny_policy: Path) -> None:
         assert torch.equal(scored.logp_reference[rehearsed], batch.logp_reference[rehearsed])
 
 
-def test_every_term_has_columns_of_its_own_reference(tiny_policy: Path, other_policy: Path) -> None:
+def test_every_term_gets_columns_of_its_own_anchor(tiny_policy: Path, other_policy: Path) -> None:
     batch = random_batch()
-    asked = [CERTAIN, replace(CERTAIN, term="second", reference="teacher")]
-    found = references(tiny_policy, teacher=other_policy).score(batch, ["reference", "teacher"], [], asked)
+    request = [CERTAIN, replace(CERTAIN, term="second", reference="teacher")]
+    found = references(tiny_policy, teacher=other_policy).score(batch, ["reference", "teacher"], [], request)
     for term, policy in (("divergence", tiny_policy), ("second", other_policy)):
         expected = certainty_by_hand(logits_of(policy, batch) / TEMPERATURE, "negentropy")
         torch.testing.assert_close(found.certainty[term][batch.mask], expected[batch.mask], rtol=0, atol=1e-5)
     assert set(found.anchors) == {"teacher"}
 
 
-class Near:
-    """Stands where a Ray actor does and calls the role in this process."""
+class InProcessHandle:
+    """In place of a `Handle`: calls the role in this process."""
 
     def __init__(self, role: References) -> None:
         self.role = role
@@ -155,49 +157,52 @@ def assert_same(found: Batch, expected: Batch) -> None:
 
 
 @pytest.mark.parametrize("actors", [1, 3, 9])
-def test_several_actors_and_the_local_one_say_what_the_plain_class_says(tiny_policy: Path, actors: int) -> None:
+def test_remote_and_local_references_return_what_the_plain_class_returns(tiny_policy: Path, actors: int) -> None:
     batch, role = with_power(random_batch(rehearsed=2)), references(tiny_policy)
-    asked = (["reference"], ["reference"], [CERTAIN, REWEIGHTED])
-    expected = role.score(batch, *asked)
-    assert_same(asyncio.run(LocalReference(role).score(batch, *asked)), expected)
-    remote = RemoteReference([Near(role) for _ in range(actors)])  # type: ignore[misc]
-    assert_same(asyncio.run(remote.score(batch, *asked)), expected)
+    request = (["reference"], ["reference"], [CERTAIN, REWEIGHTED])
+    expected = role.score(batch, *request)
+    assert_same(asyncio.run(LocalReference(role).score(batch, *request)), expected)
+    remote = RemoteReference([InProcessHandle(role) for _ in range(actors)])  # type: ignore[misc]
+    assert_same(asyncio.run(remote.score(batch, *request)), expected)
 
 
-# Through the objective's own request.
+# Columns that an objective needs.
 
 BOTH = ObjectiveConfig(
-    divergence=DivergenceConfig(
-        name="forward_kl",
-        estimator="straight_through",
-        reweight="pass_rate",
-        reweight_floor=0.2,
-        weights=TermWeightsConfig(certainty_power=1.5, certainty="negentropy_max", certainty_temperature=0.5),
-        coefficient=CoefficientConfig(value=0.5),
-    )
+    terms={
+        "divergence": TermConfig(
+            name="forward_kl",
+            estimator="straight_through",
+            reweight="pass_rate",
+            reweight_floor=0.2,
+            weights=TermWeightsConfig(certainty_power=1.5, certainty="negentropy_max", certainty_temperature=0.5),
+            coefficient=CoefficientConfig(value=0.5),
+        )
+    }
 )
 
 
 def rewarded(batch: Batch) -> Batch:
-    """The first of every pair is correct."""
+    """The batch in which the first answer of every pair is correct."""
     explored = batch.group >= 0
     return replace(batch, reward=torch.where(explored, (torch.arange(len(batch.group)) % 2 == 0).float(), torch.nan))
 
 
-def test_the_objective_asks_for_what_its_terms_need_and_nothing_else() -> None:
+def test_columns_are_requested_for_the_terms_that_need_them_and_no_others() -> None:
     assert columns(BOTH) == [
         Column(term="divergence", reference="reference", kind="reweighted"),
         Column(term="divergence", reference="reference", kind="certainty", certainty="negentropy_max", temperature=0.5),
     ]
     assert columns(load(["method=grpo_adaptive_kl"]).objective) == []
-    anchored = replace(BOTH, divergence=replace(BOTH.divergence, anchor="teacher"))
+    anchored = replace(BOTH, terms={"divergence": replace(BOTH.terms["divergence"], anchor="teacher")})
     assert {column.reference for column in columns(anchored)} == {"teacher"}
 
 
-def test_pass_rates_are_settled_before_groups_are_dealt_to_actors(tiny_policy: Path) -> None:
+def test_pass_rates_are_computed_before_the_batch_is_split_over_actors(tiny_policy: Path) -> None:
     batch, role = rewarded(random_batch(rehearsed=1)), references(tiny_policy)
-    handles = [Near(role), Near(role)]  # the first gets every first answer of a pair: all of them correct
+    handles = [InProcessHandle(role) for _ in range(2)]
     found = asyncio.run(Anchors(RemoteReference(handles), BOTH).score(batch))  # type: ignore[arg-type]
+    # The first actor scores the first answer of every pair, and all of these are correct.
     assert {float(r) for r in handles[0].batches[0].reward if not r.isnan()} == {1.0}
     assert_same(found, asyncio.run(Anchors(LocalReference(role), BOTH).score(batch)))
     phi = found.power["divergence"]
@@ -224,13 +229,13 @@ def update(
 
 
 @pytest.mark.parametrize("preset", ["rapo", "prioritised_kl", "both"])
-def test_no_split_into_microbatches_or_chunks_changes_an_update(
+def test_an_update_does_not_depend_on_microbatches_chunks_or_layout(
     tiny_policy: Path, other_policy: Path, preset: str
 ) -> None:
-    # To the power 150 nothing would be left of a random policy's certainty.
-    power = ["objective.divergence.weights.certainty_power=2"] if preset == "prioritised_kl" else []
+    # With the preset's power, 150, the weights of a random policy would all be 0.
+    power = ["objective.terms.divergence.weights.certainty_power=2"] if preset == "prioritised_kl" else []
     objective = BOTH if preset == "both" else load([f"method={preset}", *power]).objective
-    # Towards a policy far away the forward KL on own answers, weighted u, would be all noise.
+    # With another policy as the anchor, the importance-weighted forward KL on explored answers would be all noise.
     batch = scored_by(other_policy if preset == "prioritised_kl" else tiny_policy, objective)
     whole = update(tiny_policy, batch, objective, token_budget=10_000, logits_chunk=1000)
     for choices in ({"token_budget": 1}, {"token_budget": 45, "logits_chunk": 3}, {"layout": "pack"}):
@@ -238,20 +243,18 @@ def test_no_split_into_microbatches_or_chunks_changes_an_update(
         assert stats == pytest.approx(whole[0], rel=1e-3, abs=1e-4)
         for name, gradient in whole[1].items():
             torch.testing.assert_close(gradients[name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
-    assert whole[0]["divergence"] > 0.1
-    assert whole[0].get("divergence_weight", 1.0) > 0.01
+    assert whole[0]["terms/divergence/value"] > 0.1
+    assert whole[0].get("terms/divergence/weight", 1.0) > 0.01
 
 
 def exact(**choices: Any) -> ObjectiveConfig:
     coefficient = CoefficientConfig(value=0.5)
-    term = DivergenceConfig(
-        name="forward_kl", wiring="vocabulary", estimator="exact", coefficient=coefficient, **choices
-    )
-    return ObjectiveConfig(divergence=term)
+    term = TermConfig(name="forward_kl", wiring="vocabulary", estimator="exact", coefficient=coefficient, **choices)
+    return ObjectiveConfig(terms={"divergence": term})
 
 
 @pytest.mark.parametrize("floor", [0.0, 0.5, 1.0])
-def test_an_exact_divergence_goes_to_the_reweighted_distributions(
+def test_an_exact_divergence_uses_the_reweighted_distributions(
     tiny_policy: Path, other_policy: Path, floor: float
 ) -> None:
     objective = exact(reweight="reward", reweight_floor=floor)
@@ -262,15 +265,17 @@ def test_an_exact_divergence_goes_to_the_reweighted_distributions(
     logp, anchor = (logits_of(path, batch) / TEMPERATURE for path in (tiny_policy, other_policy))
     logp, anchor = logp.log_softmax(-1), (anchor * batch.power["divergence"][:, None]).log_softmax(-1)
     forward_kl = (anchor.exp() * (anchor - logp)).sum(-1)[batch.on_route("explore")]
-    assert stats["divergence"] == pytest.approx(float(forward_kl.mean()), rel=1e-3)
+    assert stats["terms/divergence/value"] == pytest.approx(float(forward_kl.mean()), rel=1e-3)
 
 
-def test_from_the_reference_itself_a_flattened_one_pulls_and_a_floor_of_1_does_not(tiny_policy: Path) -> None:
-    plain = replace(BOTH.divergence, weights=TermWeightsConfig(), reweight="reward")
+def test_the_divergence_from_the_policy_itself_is_positive_if_reweighted_and_0_with_a_floor_of_1(
+    tiny_policy: Path,
+) -> None:
+    plain = replace(BOTH.terms["divergence"], weights=TermWeightsConfig(), reweight="reward")
     found = []
     for floor in (0.0, 1.0):
-        objective = ObjectiveConfig(divergence=replace(plain, reweight_floor=floor))
+        objective = ObjectiveConfig(terms={"divergence": replace(plain, reweight_floor=floor)})
         found.append(update(tiny_policy, scored_by(tiny_policy, objective), objective)[0])
-    assert found[0]["divergence"] > 0.1
-    assert found[1]["divergence"] == pytest.approx(0, abs=1e-6)
+    assert found[0]["terms/divergence/value"] > 0.1
+    assert found[1]["terms/divergence/value"] == pytest.approx(0, abs=1e-6)
     assert found[0]["kl_reference"] == found[1]["kl_reference"]

@@ -26,10 +26,10 @@ from exact_gradients import (
 )
 from gradient_error import FIGURE, PAGE, page
 
-from configs.terms import VOCABULARY_ONLY
+from configs.divergences import DIVERGENCES
 
 EXACTLY = 1e-9
-WITH_F = [name for name in NAMES if name not in VOCABULARY_ONLY]
+WITH_F = [name for name in NAMES if DIVERGENCES[name].is_f_divergence]
 TWO_TOKENS = world(DISTANCES["middle"], two_tokens=True)
 
 

@@ -101,13 +101,13 @@ def test_every_preset_has_a_page_that_says_how_to_run_it_and_a_row_in_the_index(
 def test_grpo_is_zscore_and_mean_of_sequence_means_without_a_divergence() -> None:
     cfg = of("grpo")
     assert (cfg.advantage, cfg.ratio, cfg.reduction) == ("group_zscore", "token", "sequence_mean_token_mean")
-    assert (cfg.clip.low, cfg.clip.high, cfg.clip.dual, cfg.divergence.name) == (0.2, 0.2, None, "none")
+    assert (cfg.clip.low, cfg.clip.high, cfg.clip.dual, cfg.terms) == (0.2, 0.2, None, {})
 
 
 def test_grpo_takes_deepseeks_k3_by_overrides() -> None:
-    kl = "objective.divergence"
-    cfg = load(["method=grpo", f"{kl}.name=reverse_kl", f"{kl}.coefficient.value=0.04"]).objective.divergence
-    assert (cfg.samples, cfg.wiring, cfg.estimator) == ("on_policy", "loss", "k3")
+    kl = "objective.terms.divergence"
+    cfg = load(["method=grpo", f"{kl}.name=reverse_kl", f"{kl}.coefficient.value=0.04"]).objective.terms["divergence"]
+    assert (cfg.route, cfg.wiring, cfg.estimator) == ("explore", "loss", "k3")
 
 
 @pytest.mark.parametrize("length", [16, 3000])
@@ -119,19 +119,19 @@ def test_dr_grpo_divides_by_the_longest_answer_allowed(length: int) -> None:
 
 def test_dapo_clips_higher_over_tokens_without_a_divergence() -> None:
     cfg = of("dapo")
-    assert (cfg.advantage, cfg.reduction, cfg.divergence.name) == ("group_zscore", "token_mean", "none")
+    assert (cfg.advantage, cfg.reduction, cfg.terms) == ("group_zscore", "token_mean", {})
     assert (cfg.clip.low, cfg.clip.high) == (0.2, 0.28)
 
 
 def test_rloo_is_plain_reinforce_over_sequences_with_k1_in_the_reward() -> None:
     cfg = of("rloo")
     assert (cfg.advantage, cfg.ratio, cfg.reduction) == ("leave_one_out", "none", "sequence_mean_token_sum")
-    kl = cfg.divergence
+    kl = cfg.terms["divergence"]
     assert (kl.name, kl.wiring, kl.estimator, kl.coefficient.value) == ("reverse_kl", "reward", "k1", 0.03)
 
 
 def test_grpo_adaptive_kl_has_zieglers_numbers() -> None:
-    kl = of("grpo_adaptive_kl").divergence
+    kl = of("grpo_adaptive_kl").terms["divergence"]
     assert (kl.name, kl.wiring, kl.estimator) == ("reverse_kl", "reward", "k1")
     assert (kl.coefficient.kind, kl.coefficient.value) == ("adaptive", 0.15)
     assert (kl.coefficient.target, kl.coefficient.horizon) == (6.0, 10_000)
@@ -147,7 +147,7 @@ def test_dph_is_dapo_with_dual_clip_and_a_divergence_on_rehearsed_answers(
     cfg = of(preset)
     assert (cfg.advantage, cfg.reduction) == ("group_zscore", "token_mean")
     assert (cfg.clip.low, cfg.clip.high, cfg.clip.dual) == (0.2, 0.28, 3.0)
-    kl = cfg.divergence
-    assert (kl.name, kl.samples, kl.wiring, kl.estimator) == (name, "rehearsal", "loss", "k3")
+    kl = cfg.terms["divergence"]
+    assert (kl.name, kl.route, kl.wiring, kl.estimator) == (name, "rehearse", "loss", "k3")
     assert kl.coefficient.value == coefficient
     assert kl.alpha == 0.2

@@ -18,7 +18,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from configs.config import Config
 from configs.load import load, presets
 from orchestrator.commands.cli import parser
-from orchestrator.placement import Bundle, bundles, needed_roles, refuse_unless_it_fits
+from orchestrator.placement import Reservation, needed_roles, require_capacity, reservations
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -71,31 +71,31 @@ def sources() -> dict[str, list[list[str]]]:
     return {name: lines for name, lines in found.items() if name != "slurm.sh"}  # which is run below
 
 
-def reservations(options: Namespace, cfg: Config) -> list[list[Bundle]]:
+def phases(options: Namespace, cfg: Config) -> list[list[Reservation]]:
     """What a command reserves, one phase after the other."""
-    alone = bundles(cfg, ["generator", "grader"])
+    alone = reservations(cfg, ["generator", "grader"])
     if options.command == "evaluate":
         return [alone]
-    presampling = [alone] if cfg.objective.divergence.rehearses else []
-    return [*presampling, bundles(cfg, needed_roles(cfg))]
+    presampling = [alone] if cfg.objective.rehearses and cfg.reference_path else []
+    return [*presampling, reservations(cfg, needed_roles(cfg))]
 
 
-def assert_fits(wanted: list[Bundle], nodes: list[tuple[int, int]]) -> None:
+def assert_fits(wanted: list[Reservation], nodes: list[tuple[int, int]]) -> None:
     """The nodes hold the reservations in sum, as the run checks at its start, and each on one node."""
-    refuse_unless_it_fits(wanted, {"CPU": sum(c for c, _ in nodes), "GPU": sum(g for _, g in nodes)})
+    require_capacity(wanted, {"CPU": sum(c for c, _ in nodes), "GPU": sum(g for _, g in nodes)})
     free = [[float(cpus), float(gpus)] for cpus, gpus in nodes]
-    for bundle in sorted(wanted, key=lambda b: (b.gpus, b.cpus), reverse=True):
-        node = next((n for n in free if n[0] >= bundle.cpus and n[1] >= bundle.gpus), None)
-        assert node is not None, f"no node of {nodes} has room for {bundle}; left are {free}"
-        node[0] -= bundle.cpus
-        node[1] -= bundle.gpus
+    for reservation in sorted(wanted, key=lambda r: (r.gpus, r.cpus), reverse=True):
+        node = next((n for n in free if n[0] >= reservation.cpus and n[1] >= reservation.gpus), None)
+        assert node is not None, f"no node of {nodes} has room for {reservation}; left are {free}"
+        node[0] -= reservation.cpus
+        node[1] -= reservation.gpus
 
 
 def assert_command_fits(arguments: list[str], nodes: list[tuple[int, int]]) -> None:
     options, cfg = checked(arguments)
     if options.command in ("train", "evaluate") and not getattr(options, "resume", False):
         assert cfg is not None
-        for wanted in reservations(options, cfg):
+        for wanted in phases(options, cfg):
             assert_fits(wanted, nodes)
 
 
@@ -106,7 +106,7 @@ def test_every_method_loads_on_every_gpu_scale_and_fits_its_nodes(scale: str, me
     assert (cfg.policy.dtype, cfg.learner.layout, cfg.learner.gradient_checkpointing) == ("bfloat16", "pack", True)
     assert cfg.placement.device == "gpu"
     assert cfg.generator.transfer == ("ipc" if cfg.placement.mode == "colocated" else "nccl")
-    wanted = bundles(cfg, needed_roles(cfg))
+    wanted = reservations(cfg, needed_roles(cfg))
     assert_fits(wanted, SCALES[scale])
 
 

@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from configs.divergences import DIVERGENCES
 from configs.objective import ClipConfig
-from configs.terms import DivergenceConfig
+from configs.terms import TermConfig
 from objectives.credit import credit
-from objectives.divergence.f_divergences import DIVERGENCES
+from objectives.divergence.f_divergences import F_DIVERGENCES
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of
 
 COEFFICIENT = 0.5
-NAMES = list(DIVERGENCES)
-FAMILIES = ("generalised_jensen_shannon", "alpha", "tsallis", "skew_kl", "skew_reverse_kl")
+NAMES = list(F_DIVERGENCES)
+FAMILIES = [name for name in NAMES if DIVERGENCES[name].alpha]
 """Divergences with a parameter."""
 POLICY = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
 REFERENCE = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
@@ -54,7 +55,7 @@ def exact_gradient(name: str, policy: Tensor = POLICY, anchor: Tensor = REFERENC
     return torch.autograd.grad(EXACT[name](logits.softmax(0), anchor, alpha), logits)[0]
 
 
-def estimated_gradient(cfg: DivergenceConfig, drawn_from: Tensor, policy: Tensor = POLICY) -> Tensor:
+def estimated_gradient(cfg: TermConfig, drawn_from: Tensor, policy: Tensor = POLICY) -> Tensor:
     """Gradient by the logits of the loss of ten answers, drawn in proportion to `drawn_from`, all of one
     reward."""
     tokens = [token for token, share in enumerate(drawn_from.tolist()) for _ in range(round(10 * share))]
@@ -64,14 +65,14 @@ def estimated_gradient(cfg: DivergenceConfig, drawn_from: Tensor, policy: Tensor
         logp_sampler=drawn_from.log()[tokens],
         logp_reference=REFERENCE.log()[tokens],
     )
-    whole = objective(divergence=cfg, clip=ClipConfig(kind="none"))
+    whole = objective(terms={"divergence": cfg}, clip=ClipConfig(kind="none"))
     logits = policy.log().requires_grad_()
     batch = credit(batch, whole, state_of(COEFFICIENT))
     value, _ = loss_of(logits.log_softmax(0)[batch.tokens], batch, whole, COEFFICIENT)
     return torch.autograd.grad(value, logits)[0]
 
 
-def anchor_of(cfg: DivergenceConfig, drawn_from: Tensor) -> Tensor:
+def anchor_of(cfg: TermConfig, drawn_from: Tensor) -> Tensor:
     return drawn_from if cfg.anchor == "old" else REFERENCE
 
 
@@ -82,11 +83,11 @@ def alphas(name: str) -> list[float]:
     return [0.2, 1.0, 2.0] if name == "tsallis" else [0.2, 0.7]
 
 
-def settings(every_alpha: bool = False) -> list[DivergenceConfig]:
+def settings(every_alpha: bool = False) -> list[TermConfig]:
     """One for every name, source of answers, anchor, wiring by samples, estimator and form that is allowed."""
-    allowed: dict[str, DivergenceConfig] = {}
+    allowed: dict[str, TermConfig] = {}
     choices: dict[str, list[Any]] = {
-        "samples": ["on_policy", "rehearsal"],
+        "route": ["explore", "rehearse"],
         "anchor": ["reference", "old"],
         "wiring": ["loss", "reward", "joint"],
         "estimator": ["k1", "k2", "k3", "straight_through", "ratio_weighted"],
@@ -102,6 +103,6 @@ def settings(every_alpha: bool = False) -> list[DivergenceConfig]:
     return list(allowed.values())
 
 
-def label(cfg: DivergenceConfig) -> str:
+def label(cfg: TermConfig) -> str:
     form = "-normalised" if cfg.normalised else ""
-    return f"{cfg.name}-{cfg.alpha:g}-{cfg.samples}-{cfg.anchor}-{cfg.wiring}-{cfg.estimator}{form}"
+    return f"{cfg.name}-{cfg.alpha:g}-{cfg.route}-{cfg.anchor}-{cfg.wiring}-{cfg.estimator}{form}"

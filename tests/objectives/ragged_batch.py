@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from configs.objective import ObjectiveConfig
-from configs.terms import DivergenceConfig
+from configs.terms import TermConfig
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.diagnostics import TensorStats
 from objectives.objective import Scores, loss
@@ -56,6 +56,11 @@ def scores(logp: Tensor, entropy: Tensor | None = None, log_vocabulary: float = 
     )
 
 
+def weighted(cfg: ObjectiveConfig) -> list[str]:
+    """Names of everything that has a coefficient: the divergence terms and the replay loss."""
+    return [*cfg.terms, *(["replay"] if cfg.replays else [])]
+
+
 def state_of(coefficient: float = 0.0) -> ObjectiveState:
     """The state of an objective whose first divergence term has this coefficient."""
     return ObjectiveState(coefficients={"divergence": coefficient})
@@ -66,8 +71,8 @@ def loss_of(logp: Tensor, batch: Batch, cfg: ObjectiveConfig, coefficient: float
     return loss(scores(logp), batch, cfg, {"divergence": coefficient})
 
 
-def divergence(name: str, **choices: object) -> DivergenceConfig:
-    return DivergenceConfig(name=name, **choices)  # type: ignore[arg-type]
+def divergence(name: str, **choices: object) -> TermConfig:
+    return TermConfig(name=name, **choices)  # type: ignore[arg-type]
 
 
 def objective(**choices: object) -> ObjectiveConfig:

@@ -17,6 +17,7 @@ from objectives.divergence.batch_sinkhorn import answer_blocks
 from objectives.divergence.distributions import vocabulary_values
 from objectives.divergence.wasserstein import token_space
 from objectives.objective import Scores, loss
+from tests.objectives.ragged_batch import weighted
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Grade, Group, Prompt, Route, Trajectory
 
@@ -95,7 +96,7 @@ def batch_for(cfg: ObjectiveConfig, seed: int = 0) -> Batch:
 
 
 def credited(batch: Batch, cfg: ObjectiveConfig, coefficient: float = COEFFICIENT) -> Batch:
-    return credit(batch, cfg, ObjectiveState(coefficients=dict.fromkeys(cfg.weighted, coefficient)))
+    return credit(batch, cfg, ObjectiveState(coefficients=dict.fromkeys(weighted(cfg), coefficient)))
 
 
 def weights(seed: int = 1) -> Tensor:
@@ -133,7 +134,7 @@ def run(
     value, stats = 0.0, Stats()
     gradient = torch.zeros_like(policy)
     for part in parts:
-        share, measured = loss(scores_of(policy, part, cfg), part, cfg, dict.fromkeys(cfg.weighted, coefficient))
+        share, measured = loss(scores_of(policy, part, cfg), part, cfg, dict.fromkeys(weighted(cfg), coefficient))
         gradient += torch.autograd.grad(share, policy)[0]
         value, stats = value + share.item(), merge(stats, to_stats(measured))
     return value, gradient, stats

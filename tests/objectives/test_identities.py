@@ -85,25 +85,25 @@ def test_kdrl_with_equal_rewards_is_pure_distillation() -> None:
 
 
 def test_kdrl_with_its_own_start_as_teacher_and_k3_is_grpo_with_k3() -> None:
-    kdrl = of("kdrl", "objective.divergence.estimator=k3")
+    kdrl = of("kdrl", "objective.terms.divergence.estimator=k3")
     batch = batch_for(kdrl)
     assert batch.logp_reference is not None
     batch = replace(batch, anchors={"teacher": batch.logp_reference})
-    same(kdrl, objective(clip=ClipConfig(kind="none"), divergence=K3), batch=batch)
+    same(kdrl, objective(clip=ClipConfig(kind="none"), terms={"divergence": K3}), batch=batch)
 
 
 def test_k2_of_a_teacher_is_an_advantage_of_its_log_ratio() -> None:
     # -R grad log pi, R = log teacher - log policy: A + beta R off the same detached ratio.
     joint = divergence("reverse_kl", wiring="joint", estimator="k1")
-    cfg = objective(clip=ClipConfig(kind="none"), divergence=joint)
-    with_k2 = objective(clip=ClipConfig(kind="none"), divergence=K2)
+    cfg = objective(clip=ClipConfig(kind="none"), terms={"divergence": joint})
+    with_k2 = objective(clip=ClipConfig(kind="none"), terms={"divergence": K2})
     batch = on_policy(random_batch())
     torch.testing.assert_close(gradient(cfg, batch), gradient(with_k2, batch), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("only", ["failed_answers", "failed_groups"])
 def test_kdrls_masks_leave_grpo_where_all_answers_are_correct_or_keep_all_where_none_is(only: str) -> None:
-    masked = of("kdrl", f"objective.divergence.weights.only={only}")
+    masked = of("kdrl", f"objective.terms.divergence.weights.only={only}")
     batch = batch_for(masked)
     for reward, expected in ((1.0, objective(clip=ClipConfig(kind="none"))), (0.0, of("kdrl"))):
         # Unequal rewards on the right side of 1 keep the policy gradient alive.
@@ -112,9 +112,9 @@ def test_kdrls_masks_leave_grpo_where_all_answers_are_correct_or_keep_all_where_
 
 
 def test_apo_turned_off_is_grpo_over_tokens_with_k3() -> None:
-    off = of("apo", "objective.gates.long_failures=1", "objective.divergence.weights.difficulty=false")
+    off = of("apo", "objective.gates.long_failures=1", "objective.terms.divergence.weights.difficulty=false")
     kept = replace(K3, reduction="sequence_mean_token_mean")
-    same(off, objective(divergence=kept))
+    same(off, objective(terms={"divergence": kept}))
     apo = of("apo")
     alike = batch_for(apo)
     all_wrong = replace(alike, reward=alike.reward * 0.4)
@@ -131,7 +131,7 @@ def test_gtpo_without_gates_is_mean_only_grpo_without_a_clip() -> None:
 
 
 def test_grpo_d_at_a_constant_weight_is_grpo_with_k3() -> None:
-    grpo = of("grpo", "objective.divergence.name=reverse_kl")
+    grpo = of("grpo", "objective.terms.divergence.name=reverse_kl")
     same(of("grpo_d"), grpo)
     same(of("grpo_d"), of("grpo"), coefficient=0.0)
 
@@ -166,21 +166,21 @@ def test_sampo_with_answers_of_one_length_is_a_plain_sum() -> None:
     batch = make_batch([("explore", 0, float(i == 0), [i, 1, 2]) for i in range(4)], prompt_length=1)
     logp = scores_of(weights(), batch, cfg).logp.detach()
     batch = replace(batch, logp_sampler=logp, logp_reference=logp - 0.3)
-    same(cfg, objective(divergence=replace(K2, reduction="sequence_mean_token_sum"), **MEANS), batch=batch)
+    same(cfg, objective(terms={"divergence": replace(K2, reduction="sequence_mean_token_sum")}, **MEANS), batch=batch)
 
 
 def test_an_entropy_mask_of_power_zero_is_the_uniform_kl() -> None:
-    same(of("sparse_kl", "objective.divergence.weights.entropy_power=0"), objective(divergence=K2))
+    same(of("sparse_kl", "objective.terms.divergence.weights.entropy_power=0"), objective(terms={"divergence": K2}))
 
 
 def test_tsallis_at_one_is_the_reverse_kl_in_the_reward() -> None:
     kl = divergence("reverse_kl", wiring="reward", estimator="k1")
-    same(of("tsallis", "objective.divergence.alpha=1"), objective(divergence=kl))
+    same(of("tsallis", "objective.terms.divergence.alpha=1"), objective(terms={"divergence": kl}))
 
 
 def test_dapo_without_long_answers_is_grpo_with_clip_higher_over_tokens() -> None:
     same(of("dapo"), objective(clip=ClipConfig(high=0.28)))
-    punished = objective(clip=ClipConfig(high=0.28), overlong=OverlongConfig(limit=6, share=0.5))
+    punished = objective(clip=ClipConfig(high=0.28), overlong=OverlongConfig(limit=6, fraction=0.5))
     assert (gradient(punished, random_batch()) - gradient(of("dapo"), random_batch())).abs().max() > 1e-3
 
 
@@ -194,14 +194,14 @@ def test_a_mismatch_weight_of_one_is_no_correction() -> None:
 
 
 def test_terms_by_name_add_up_like_one_term_of_their_summed_coefficient() -> None:
-    one = objective(divergence=K2)
-    two = objective(divergence=K2, divergences={"again": K2})
+    one = objective(terms={"divergence": K2})
+    two = objective(terms={"divergence": K2, "again": K2})
     batch = random_batch()
     value, grad, stats = run(weights(), [credited(batch, two, 0.35)], two, 0.35)
     single = run(weights(), [credited(batch, one, 0.7)], one, 0.7)
     assert value == pytest.approx(single[0], abs=1e-6)
     torch.testing.assert_close(grad, single[1], rtol=1e-5, atol=1e-6)
-    assert stats["divergence"] == stats["divergence/again"] == single[2]["divergence"]
+    assert stats["terms/divergence/value"] == stats["terms/again/value"] == single[2]["terms/divergence/value"]
 
 
 def test_two_anchors_are_one_geometric_mixture_of_them() -> None:
@@ -213,7 +213,7 @@ def test_two_anchors_are_one_geometric_mixture_of_them() -> None:
         logp_reference=REFERENCE.log()[tokens],
     )
     batch = replace(batch, anchors={"slow": OLD.log()[tokens]})
-    cfg = objective(divergence=K2, divergences={"slow": replace(K2, anchor="slow")})
+    cfg = objective(terms={"divergence": K2, **{"slow": replace(K2, anchor="slow")}})
     logits = POLICY.log().requires_grad_()
     weighed = {"divergence": 0.3, "slow": 0.9}
     value, _ = loss(scores(logits.log_softmax(0)[tokens]), credited(batch, cfg), cfg, weighed)

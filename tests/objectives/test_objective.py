@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from configs.coefficient import CoefficientConfig
 from configs.load import presets
 from configs.objective import ClipConfig
-from configs.terms import CoefficientConfig
 from objectives.credit import credit
 from objectives.diagnostics import means
 from objectives.objective import loss
-from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of
+from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of, weighted
 from tests.objectives.random_answers import batch_for, credited, of, random_batch, run, scores_of, weights
 from trajectories.batch import Batch, with_own_totals
 from trajectories.split import partition
@@ -52,7 +52,7 @@ def test_the_order_of_trajectories_does_not_matter(preset: str) -> None:
 def test_dph_with_coefficient_0_is_dapo_bit_for_bit(preset: str) -> None:
     batch = random_batch(reference_everywhere=False)
     dapo = of("dapo", "objective.clip.dual=3.0")
-    dph = of(preset, "objective.divergence.coefficient.value=0")
+    dph = of(preset, "objective.terms.divergence.coefficient.value=0")
     expected = run(weights(), [credited(batch, dapo)], dapo)
     got = run(weights(), [credited(batch, dph, 0.0)], dph, 0.0)
     assert got[0] == expected[0]
@@ -68,7 +68,7 @@ def test_dph_without_rehearsed_answers_is_dapo_bit_for_bit() -> None:
     got = run(weights(), [credited(batch, dph)], dph, 1.0)
     assert got[0] == expected[0]
     assert torch.equal(got[1], expected[1])
-    assert "divergence" not in means(got[2])
+    assert "terms/divergence/value" not in means(got[2])
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -82,7 +82,7 @@ def test_each_token_gets_the_terms_of_its_route_and_no_other(preset: str) -> Non
         leaf = scores.logp.clone().requires_grad_()
         exact = {name: values.clone().requires_grad_() for name, values in scores.exact.items()}
         read = replace(scores, logp=leaf, exact=exact)
-        value, _ = loss(read, changed, cfg, dict.fromkeys(cfg.weighted, coefficient))
+        value, _ = loss(read, changed, cfg, dict.fromkeys(weighted(cfg), coefficient))
         found = torch.autograd.grad(value, [leaf, *exact.values()], allow_unused=True)
         return torch.stack([torch.zeros_like(leaf) if g is None else g for g in found])
 
@@ -118,7 +118,7 @@ def test_an_unknown_reference_on_explored_tokens_never_reaches_loss_or_gradient(
 def test_a_reference_that_is_needed_and_unknown_is_refused() -> None:
     cfg = of("grpo_adaptive_kl")
     batch = random_batch(reference_everywhere=False)
-    with pytest.raises(AssertionError, match="unknown"):
+    with pytest.raises(AssertionError, match="where it is missing"):
         credited(batch, cfg)
     with pytest.raises(AssertionError, match="the batch has none"):
         credited(replace(batch, logp_reference=None), cfg)
@@ -161,9 +161,11 @@ def test_supervised_training_is_forward_kl_on_stored_answers_with_a_reference_of
     reduction: str, expected: float
 ) -> None:
     cfg = objective(
-        divergence=divergence(
-            "forward_kl", samples="rehearsal", estimator="k1", coefficient=CoefficientConfig(value=1.0)
-        ),
+        terms={
+            "divergence": divergence(
+                "forward_kl", route="rehearse", estimator="k1", coefficient=CoefficientConfig(value=1.0)
+            )
+        },
         reduction=reduction,
     )
     batch = make_batch(
@@ -173,7 +175,7 @@ def test_supervised_training_is_forward_kl_on_stored_answers_with_a_reference_of
     )
     value, stats = loss_of(torch.tensor([-1.0, -1.5, -2.0, -2.5], requires_grad=True), batch, cfg, 1.0)
     assert value.item() == expected
-    assert stats["divergence"].tolist() == [7.0, 4.0]
+    assert stats["terms/divergence/value"].tolist() == [7.0, 4.0]
 
 
 def test_the_old_policy_is_the_sampler_or_the_learner_as_configured() -> None:
@@ -215,7 +217,7 @@ def test_rloos_gradient_is_g_over_g_minus_one_that_of_mean_only() -> None:
 
 
 def test_a_divergence_in_the_loss_adds_to_the_policy_gradient_of_the_explored_tokens() -> None:
-    with_kl = objective(divergence=divergence("reverse_kl", estimator="k2"))
+    with_kl = objective(terms={"divergence": divergence("reverse_kl", estimator="k2")})
     batch = random_batch()
     base = run(weights(), [credit(batch, objective(), state_of())], objective())
     got = run(weights(), [credit(batch, with_kl, state_of(0.5))], with_kl, 0.5)
@@ -234,10 +236,9 @@ def test_the_reported_policy_loss_is_the_loss_without_divergence_and_entropy_bon
     if cfg.advantage == "none":  # and nothing wired into it: an objective without its terms is refused
         assert measured["policy_loss"] == 0
         return
-    # What is wired jointly is part of the advantage, and stays.
+    # Terms in the joint wiring are part of the advantage and stay.
     joint = {name: term for name, term in cfg.terms.items() if term.wiring == "joint"}
-    first = joint.pop("divergence", divergence("none"))
-    alone = replace(cfg, divergence=first, divergences=joint, entropy_bonus=0.0)
+    alone = replace(cfg, terms=joint, entropy_bonus=0.0)
     value, _, _ = run(weights(), [batch], alone)
     value -= cfg.critic.coefficient * measured.get("value_loss", 0.0)
     assert measured["policy_loss"] == pytest.approx(value, abs=1e-6)

@@ -15,7 +15,7 @@ from configs.objective import ObjectiveConfig
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.credit import credit
 from objectives.objective import loss
-from tests.objectives.ragged_batch import make_batch, scores
+from tests.objectives.ragged_batch import make_batch, scores, weighted
 from tests.objectives.random_answers import of
 from trajectories.batch import Batch
 
@@ -34,13 +34,13 @@ def batch(reference: Tensor, tokens: tuple[list[int], ...] = ([1, 2], [3], [4, 5
 
 
 def loss_of(cfg: ObjectiveConfig, coefficient: float = 0.0, whole: Batch | None = None) -> float:
-    coefficients = dict.fromkeys(cfg.weighted, coefficient)
+    coefficients = dict.fromkeys(weighted(cfg), coefficient)
     credited = credit(whole or batch(LOGP - LOG_U), cfg, ObjectiveState(coefficients=coefficients))
     return loss(scores(LOGP, ENTROPY), credited, cfg, coefficients)[0].item()
 
 
 def advantage_of(cfg: ObjectiveConfig, coefficient: float = 0.0) -> list[float]:
-    state = ObjectiveState(coefficients=dict.fromkeys(cfg.weighted, coefficient))
+    state = ObjectiveState(coefficients=dict.fromkeys(weighted(cfg), coefficient))
     advantage = credit(batch(SAMPLER - OLD_LOG_U), cfg, state).advantage
     assert advantage is not None
     return advantage.tolist()

@@ -6,7 +6,8 @@ import pytest
 
 from configs.load import presets
 from configs.objective import ClipConfig, GatesConfig, MismatchConfig
-from configs.terms import DivergenceConfig, TermWeightsConfig
+from configs.term_weights import TermWeightsConfig
+from configs.terms import TermConfig
 from objectives.wording import describe, describe_no_terms, describe_policy_gradient
 from tests.objectives.divergence_settings import NAMES, label, settings
 from tests.objectives.ragged_batch import divergence, objective
@@ -14,9 +15,9 @@ from tests.objectives.random_answers import of
 
 
 @pytest.mark.parametrize("cfg", settings(), ids=label)
-def test_every_setting_is_described_with_its_samples_and_its_gradient(cfg: DivergenceConfig) -> None:
+def test_every_setting_is_described_with_its_samples_and_its_gradient(cfg: TermConfig) -> None:
     words = describe(cfg)
-    assert ("stored reference answers" if cfg.samples == "rehearsal" else "policy's own answers") in words
+    assert ("stored reference answers" if cfg.route == "rehearse" else "policy's own answers") in words
     assert "gradient" in words
 
 
@@ -26,18 +27,16 @@ def test_the_description_tells_the_gradient_apart_from_the_value() -> None:
     assert "gradient is that of the forward KL" in k3
     assert "exact gradient of the reverse KL" in describe(divergence("reverse_kl", estimator="k2"))
     assert "also for stale answers" in describe(divergence("jensen_shannon", estimator="ratio_weighted"))
-    assert "negative log-likelihood" in describe(divergence("forward_kl", samples="rehearsal", estimator="k1"))
-    assert "exact gradient of the Jensen-Shannon divergence" in describe(
-        divergence("jensen_shannon", samples="rehearsal")
-    )
-    assert "alpha = 0.2" in describe(divergence("alpha", samples="rehearsal"))
-    assert "no divergence" in describe(divergence("none"))
+    assert "negative log-likelihood" in describe(divergence("forward_kl", route="rehearse", estimator="k1"))
+    assert "exact gradient of the Jensen-Shannon divergence" in describe(divergence("jensen_shannon", route="rehearse"))
+    assert "alpha = 0.2" in describe(divergence("alpha", route="rehearse"))
+    assert "no divergence" in describe_no_terms(objective())
 
 
 def test_the_description_says_how_strongly_a_lost_answer_is_pulled_back() -> None:
     weight = math.exp(-10) - 1
-    assert f"grad log pi is {weight:.2g}" in describe(divergence("forward_kl", samples="rehearsal"))
-    assert "grad log pi is -0.00021" in describe(divergence("jensen_shannon", samples="rehearsal"))
+    assert f"grad log pi is {weight:.2g}" in describe(divergence("forward_kl", route="rehearse"))
+    assert "grad log pi is -0.00021" in describe(divergence("jensen_shannon", route="rehearse"))
 
 
 def test_what_is_differentiated_as_it_stands_is_not_said_to_have_the_divergences_gradient() -> None:
@@ -50,15 +49,15 @@ def test_what_is_differentiated_as_it_stands_is_not_said_to_have_the_divergences
     assert "square root of the Chi-Squared divergence between whole answers" in describe(published)
     assert "biased by about 1 over its answers" in describe(published)
     assert "its weight held fixed" in describe(divergence("mixed_kl", wiring="vocabulary", estimator="exact"))
-    assert "half that of chi-squared and that of the forward KL(anchor || policy) besides" in describe(published)
+    assert "half that of chi-squared plus that of the forward KL(anchor || policy)" in describe(published)
     whole = describe(divergence("reverse_kl", level="sequence", estimator="k3"))
     assert "gradient is that of the forward KL(anchor || policy)" in whole and "half" not in whole
 
 
-@pytest.mark.parametrize("samples", ["on_policy", "rehearsal"])
+@pytest.mark.parametrize("route", ["explore", "rehearse"])
 @pytest.mark.parametrize("name", [*NAMES, "mixed_kl", "plackett_luce"])
-def test_the_vocabulary_wiring_is_exact_for_every_divergence_and_source(name: str, samples: str) -> None:
-    words = describe(divergence(name, samples=samples, wiring="vocabulary", estimator="exact"))
+def test_the_vocabulary_wiring_is_exact_for_every_divergence_and_source(name: str, route: str) -> None:
+    words = describe(divergence(name, route=route, wiring="vocabulary", estimator="exact"))
     assert "exact gradient of the" in words and "over the whole vocabulary" in words
 
 
@@ -66,7 +65,7 @@ def test_the_reach_of_a_penalty_is_told() -> None:
     reward = {"wiring": "reward", "estimator": "k1"}
     assert "with prefixes held fixed" in describe(divergence("reverse_kl", **reward))
     to_go = describe(divergence("reverse_kl", **reward, horizon="to_go"))
-    assert "through the prefixes too" in to_go and "(and f(u) / u of all tokens after it)" in to_go
+    assert "through the prefixes too" in to_go and "(and f(u) / u of all later tokens)" in to_go
     whole = describe(divergence("reverse_kl", **reward, level="sequence"))
     assert "between whole answers" in whole and "prefixes" not in whole
 
@@ -81,36 +80,36 @@ def test_a_normalised_slope_is_told_without_its_tangent() -> None:
 
 def test_how_many_tokens_an_exact_divergence_tells_apart_is_told() -> None:
     some = describe(divergence("reverse_kl", wiring="vocabulary", estimator="exact", top=64))
-    assert "with the anchor's 64 likeliest tokens told apart and all others taken as one" in some
+    assert "with the anchor's 64 most likely tokens kept apart and all others summed into one" in some
     assert "over the whole vocabulary" not in some
 
 
 def test_a_target_is_told_to_hold_the_policy() -> None:
     held = describe_no_terms(of("f_dpg"))
     assert "gradient of the Jensen-Shannon divergence to the reference tilted by the reward" in held
-    assert "kept to what has full reward" in describe_no_terms(of("f_dpg", "objective.target.kind=filter"))
-    assert describe_no_terms(of("dapo")) == describe(divergence("none"))
+    assert "restricted to answers of full reward" in describe_no_terms(of("f_dpg", "objective.target.kind=filter"))
+    assert describe_no_terms(of("dapo")) == describe_no_terms(objective())
 
 
 def test_masks_and_steps_are_told() -> None:
     tip = TermWeightsConfig(importance="soft_or", keep=0.2, only="failed_answers")
     words = describe(divergence("reverse_kl", estimator="k2", weights=tip))
-    assert "on failed answers alone, on the 0.2 of an answer's tokens that count most by soft_or (TIP)" in words
-    assert words.endswith("in a mean over the tokens kept")
-    for length, steps in ((0, "by turns,"), (8, "by turns, or 8 tokens of a single one,")):
+    assert "only on failed answers, only on the 0.2 of an answer's tokens with the highest soft_or score (TIP)" in words
+    assert words.endswith("in a mean over the kept tokens")
+    for length, steps in ((0, "by turns:"), (8, "by turns, or 8 tokens of a single turn:")):
         sod = TermWeightsConfig(step_limit=1.2, step_length=length)
         words = describe(divergence("reverse_kl", wiring="reward", estimator="k1", weights=sod))
-        assert f"{steps} the less the farther off the anchor, at most 1.2 (SOD)" in words and "kept" not in words
+        assert f"{steps} the farther from the anchor, the less, at most 1.2 (SOD)" in words and "kept" not in words
 
 
 def test_the_anchor_and_the_weights_are_told() -> None:
-    assert "to the policy that gave the answers" in describe(
+    assert "to the policy that sampled the answers" in describe(
         divergence("reverse_kl", anchor="old", estimator="ratio_weighted")
     )
     assert "reverse KL to teacher" in describe(divergence("reverse_kl", anchor="teacher", estimator="k2"))
     weights = TermWeightsConfig(difficulty=True, only="failed_groups", length_debias=True, entropy_power=2.0)
     words = describe(divergence("reverse_kl", estimator="k2", weights=weights))
-    for part in ("(DADS)", "on failed groups alone", "(SamPO)", "entropy to the power 2"):
+    for part in ("(DADS)", "only on failed groups", "(SamPO)", "entropy to the power 2"):
         assert part in words
 
 
@@ -118,22 +117,22 @@ def test_the_anchor_and_the_weights_are_told() -> None:
     ("choices", "words"),
     [
         ({}, "advantage group_zscore; policy / sampler, per token, clipped to [0.8, 1.2]"),
-        ({"advantage": "none", "entropy_bonus": 0.1}, "advantage none (rewards are not learned from"),
+        ({"advantage": "none", "entropy_bonus": 0.1}, "advantage none (rewards are not trained on"),
         ({"ratio": "none"}, "advantage group_zscore; no ratio: plain policy gradient"),
         ({"ratio": "sequence", "clip": ClipConfig(low=3e-4, high=4e-4)}, "per sequence, clipped to [0.9997, 1.0004]"),
         ({"clip": ClipConfig(kind="kl3", delta=0.03)}, "clipped to [0.774629, 1.26534]"),
-        ({"clip": ClipConfig(kind="cispo", low=1.0)}, "cut to [0, 1.2] and detached: it weighs log pi"),
+        ({"clip": ClipConfig(kind="cispo", low=1.0)}, "clipped to [0, 1.2], detached, as a weight of log pi"),
         ({"clip": ClipConfig(kind="none")}, "per token, not clipped"),
         ({"clip": ClipConfig(dual=3.0)}, "dual clip at 3"),
-        ({"gates": GatesConfig(conflict_tokens=True)}, "conflict tokens doubled in winners, silent in losers"),
-        ({"gates": GatesConfig(entropy_penalty=0.1)}, "0.1 x entropy off the advantage"),
+        ({"gates": GatesConfig(conflict_tokens=True)}, "conflict tokens weigh 2 in winners, 0 in losers"),
+        ({"gates": GatesConfig(entropy_penalty=0.1)}, "0.1 x entropy subtracted from the advantage"),
         ({"gates": GatesConfig(entropy_limit=0.7)}, "answers above 0.7 nats left out"),
         ({"gates": GatesConfig(long_failures=1.001)}, "long failures weigh more"),
         ({"entropy_bonus": 0.01}, "entropy bonus 0.01"),
         ({"old_policy": "learner", "mismatch": MismatchConfig(kind="token_mask")}, "sampler mismatch: token_mask"),
         (
             {"mismatch": MismatchConfig(veto=1e-4, off_policy=0.5)},
-            "sampler mismatch: answers with a token below 0.0001 left out, failed answers 0.5 nats off the policy left",
+            "sampler mismatch: answers with a token below 0.0001 left out, failed answers 0.5 nats from the policy",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Generators and graders that keep the contract and do what a test tells them, in this event loop."""
+"""Generators and graders with the roles' contracts whose answers, grades and errors a test sets."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -12,7 +12,7 @@ from trajectories.trajectory import Grade, Prompt, Trajectory
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a test's body; a hang is a failure."""
+    """Run a test's body, at most 15 seconds."""
     asyncio.run(asyncio.wait_for(coroutine, 15))
 
 
@@ -20,18 +20,18 @@ def prompt(position: int, text: str = "1,2=3:") -> Prompt:
     return Prompt(id=f"toy/{position}", position=position, text=text, verifier="toy", problem={"place": position})
 
 
-class ToldGenerator:
-    """Holds its jobs until the test finishes their answers, or finishes each group at once, last answer first.
+class ScriptedGenerator:
+    """Keeps its jobs until the test finishes their answers, or finishes each group at once, last answer first.
 
-    An answer's text is "key/index"; it bears the weight version at which its job was submitted.
+    An answer's text is "key/index"; its weight version is the one at which its job was submitted.
     """
 
     def __init__(self, *, at_once: bool = False) -> None:
         self.at_once, self.version = at_once, 0
         self.error: Exception | None = None
-        """What `collect` raises."""
-        self.refusal: Exception | None = None
-        """What `submit` raises."""
+        """Raised by `collect`."""
+        self.submit_error: Exception | None = None
+        """Raised by `submit`."""
         self.submissions: list[list[GenerationJob]] = []
         self.collecting = 0
         self._jobs: dict[str, tuple[GenerationJob, int]] = {}
@@ -43,8 +43,8 @@ class ToldGenerator:
         return [job.key for jobs in self.submissions for job in jobs]
 
     async def submit(self, jobs: Sequence[GenerationJob]) -> None:
-        if self.refusal is not None:
-            raise self.refusal
+        if self.submit_error is not None:
+            raise self.submit_error
         self.submissions.append(list(jobs))
         self._jobs |= {job.key: (job, self.version) for job in jobs}
         if self.at_once:
@@ -67,17 +67,11 @@ class ToldGenerator:
         self._ready.clear()
         return finished
 
-    async def abort(self, keys: Sequence[str]) -> None:
-        raise NotImplementedError
-
     async def init_weights(self, info: WeightsInfo) -> None:
         raise NotImplementedError
 
     async def update_weights(self, weights: Any) -> int:
         raise NotImplementedError
-
-    async def stats(self) -> dict[str, float]:
-        return {}
 
     async def close(self) -> None:
         pass
@@ -99,8 +93,8 @@ def _answer(job: GenerationJob, index: int, version: int) -> Trajectory:
     )
 
 
-class ToldGrader:
-    """Answers with what `judge` says of each task, in the opposite order."""
+class ScriptedGrader:
+    """Returns the grade that `judge` computes for each task, in the opposite order."""
 
     def __init__(self, judge: Callable[[GradeTask], Grade] | None = None) -> None:
         self.judge = judge or (lambda task: Grade(reward=1.0, status="correct", reason=task.answer))

@@ -1,17 +1,26 @@
-"""Checkpoints: whole or not at all; a broken one is named and the one before it is used."""
+"""Checkpoints are written whole or not at all; a broken one is reported and the one before it is used."""
 
 import asyncio
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from objectives.coefficient.controllers import ObjectiveState
+from objectives.coefficient.safe import SafeState
 from orchestrator.checkpoint import MANIFEST, BrokenCheckpoint, latest, prune, read, write
 from orchestrator.checkpoint import find as find_checkpoint
+from orchestrator.state import Best, RunState
 
 FILES = ("policy/model.safetensors", "policy/config.json", "optimizer/__0_0.distcp", "state.json")
+
+
+def state(step: int, **changes: Any) -> RunState:
+    empty = RunState(step=step, position=0, objective=ObjectiveState(coefficients={}), drift={}, wandb_id="", best=None)
+    return replace(empty, **changes)
 
 
 async def save_learner(folder: str) -> None:
@@ -21,9 +30,9 @@ async def save_learner(folder: str) -> None:
         path.write_bytes(bytes([place]) * 100)
 
 
-def save(root: Path, *steps: int, **state: Any) -> Path:
+def save(root: Path, *steps: int, **changes: Any) -> Path:
     for step in steps:
-        path = asyncio.run(write(root, step, save_learner, {"step": step} | state))
+        path = asyncio.run(write(root, state(step, **changes), save_learner))
     return path
 
 
@@ -37,14 +46,23 @@ def names(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir())
 
 
+WHOLE = {
+    "position": 1280,
+    "objective": ObjectiveState(coefficients={"divergence": 0.1}, safe={"divergence": SafeState(rewards=(0.5, 1.0))}),
+    "drift": {"slow": 0.02},
+    "wandb_id": "1f0c22ab",
+    "best": Best(step=20, value=0.41),
+}
+"""Every field of a state with a value of its own."""
+
+
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
-    path = save(tmp_path / "checkpoints", 40, objective={"coefficients": {"divergence": 0.1}, "safe": {}}, best={})
+    path = save(tmp_path / "checkpoints", 40, **WHOLE)
     assert path == tmp_path / "checkpoints" / "step-000040"
     found = read(path)
     assert found.path == path
     assert found.policy == path / "policy"
-    objective = {"coefficients": {"divergence": 0.1}, "safe": {}}
-    assert found.state == {"step": 40, "objective": objective, "best": {}}
+    assert found.state == state(40, **WHOLE)
     assert names(tmp_path / "checkpoints") == ["step-000040"], "nothing is left beside it"
 
 
@@ -55,7 +73,7 @@ def test_a_flipped_byte_in_any_file_is_named_and_the_previous_checkpoint_is_used
     flip_a_byte(broken / name)
     said: list[str] = []
     found = latest(tmp_path, said.append)
-    assert found is not None and found.state == {"step": 10}
+    assert found is not None and found.state == state(10)
     [line] = said
     assert str(broken) in line and name in line and "SHA-256" in line
 
@@ -69,19 +87,19 @@ def test_a_flipped_byte_anywhere_in_the_manifest_is_noticed(tmp_path: Path) -> N
         with pytest.raises(BrokenCheckpoint, match="step-000001"):
             read(path.parent)
     path.write_bytes(whole)
-    assert read(path.parent).state == {"step": 1}
+    assert read(path.parent).state == state(1)
     assert set(entries) == set(FILES)
 
 
 @pytest.mark.parametrize("manifest", ["", "{", "[]", "null", '"x"', "{}", "\xff", '{"policy/config.json": "00"}'])
-def test_a_manifest_that_is_no_list_of_this_checkpoints_files_is_told(manifest: str, tmp_path: Path) -> None:
+def test_a_manifest_that_does_not_list_the_files_of_its_checkpoint_is_reported(manifest: str, tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     (path / MANIFEST).write_text(manifest, encoding="latin-1")
     with pytest.raises(BrokenCheckpoint, match=rf"^checkpoint {path}: its {MANIFEST} "):
         read(path)
 
 
-def test_a_truncated_manifest_is_told(tmp_path: Path) -> None:
+def test_a_truncated_manifest_is_reported(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     text = (path / MANIFEST).read_text()
     (path / MANIFEST).write_text(text[: len(text) // 2])
@@ -100,21 +118,23 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
 def test_a_file_that_was_not_written_with_the_checkpoint_is_named(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     (path / "policy" / "model-00002.safetensors").write_bytes(b"of another run")
-    with pytest.raises(BrokenCheckpoint, match=r"policy/model-00002\.safetensors is not its own$"):
+    with pytest.raises(BrokenCheckpoint, match=r"policy/model-00002\.safetensors is not in manifest\.json$"):
         read(path)
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch], ids=["an empty folder", "a file"])
-def test_something_foreign_under_a_checkpoints_name_is_passed_over(make: Any, tmp_path: Path) -> None:
+def test_a_file_or_folder_with_the_name_of_a_checkpoint_that_is_none_is_reported_and_skipped(
+    make: Any, tmp_path: Path
+) -> None:
     save(tmp_path, 10)
     make(tmp_path / "step-000020")
     said: list[str] = []
     found = latest(tmp_path, said.append)
-    assert found is not None and found.state == {"step": 10}
+    assert found is not None and found.state == state(10)
     assert len(said) == 1 and "step-000020" in said[0]
 
 
-def test_a_writer_that_was_killed_leaves_nothing_but_a_partial_that_pruning_removes(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_only_a_partial_folder_that_pruning_removes(tmp_path: Path) -> None:
     save(tmp_path, 10)
 
     async def killed(folder: str) -> None:
@@ -122,10 +142,10 @@ def test_a_writer_that_was_killed_leaves_nothing_but_a_partial_that_pruning_remo
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        asyncio.run(write(tmp_path, 20, killed, {"step": 20}))
+        asyncio.run(write(tmp_path, state(20), killed))
     said: list[str] = []
     found = latest(tmp_path, said.append)
-    assert found is not None and found.state == {"step": 10}
+    assert found is not None and found.state == state(10)
     assert said == [], "what is half written is not taken for a broken checkpoint"
     [partial] = [name for name in names(tmp_path) if name != "step-000010"]
     assert partial.startswith(".step-000020.") and partial.endswith(".partial")
@@ -133,24 +153,24 @@ def test_a_writer_that_was_killed_leaves_nothing_but_a_partial_that_pruning_remo
     assert names(tmp_path) == ["step-000010"]
 
 
-def test_leftovers_of_an_earlier_try_do_not_get_into_the_next(tmp_path: Path) -> None:
+def test_files_of_a_failed_write_are_not_in_the_next(tmp_path: Path) -> None:
     async def killed(folder: str) -> None:
         (Path(folder) / "leftover").touch()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        asyncio.run(write(tmp_path, 20, killed, {}))
+        asyncio.run(write(tmp_path, state(20), killed))
     path = save(tmp_path, 20)
     assert not (path / "leftover").exists()
-    assert read(path).state == {"step": 20}
+    assert read(path).state == state(20)
     assert names(tmp_path) == ["step-000020"]
 
 
 def test_the_same_step_written_again_replaces_the_first(tmp_path: Path) -> None:
-    save(tmp_path, 20, seed=1)
+    save(tmp_path, 20, position=1)
     (tmp_path / "step-000020" / "policy" / "old").touch()
-    path = save(tmp_path, 20, seed=2)
-    assert read(path).state == {"step": 20, "seed": 2}
+    path = save(tmp_path, 20, position=2)
+    assert read(path).state == state(20, position=2)
     assert names(tmp_path) == ["step-000020"]
 
 
@@ -170,7 +190,7 @@ def test_pruning_keeps_the_newest_and_the_best(
 def test_the_newest_is_found_by_number(tmp_path: Path) -> None:
     save(tmp_path, 9, 100, 20)
     found = latest(tmp_path, pytest.fail)
-    assert found is not None and found.state == {"step": 100}
+    assert found is not None and found.state == state(100)
 
 
 def test_where_every_checkpoint_is_broken_none_is_found_and_resuming_is_refused(tmp_path: Path) -> None:
@@ -190,3 +210,44 @@ def test_without_checkpoints_there_is_none_and_without_a_run_resuming_is_refused
     shutil.rmtree(tmp_path)
     with pytest.raises(ValueError, match=r"^name: must be an existing run to resume"):
         find_checkpoint(tmp_path, pytest.fail)
+
+
+def test_an_initial_state_without_wandb_id_and_best_is_read_back() -> None:
+    initial = state(0, wandb_id=None)
+    assert RunState.from_json(initial.to_json()) == initial
+
+
+SAVED = json.loads(state(20, **WHOLE).to_json())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "Expecting value"),
+        ("[]", r"must be an object with the keys step, position, objective, drift, wandb_id, best, got '\[\]'"),
+        (json.dumps({k: v for k, v in SAVED.items() if k != "drift"}), "must be an object with the keys step"),
+        (json.dumps(SAVED | {"epoch": 1}), "must be an object with the keys step"),
+        (json.dumps(SAVED | {"step": -1}), "step: must be an integer of at least 0, got -1"),
+        (json.dumps(SAVED | {"step": True}), "step: must be an integer of at least 0, got True"),
+        (json.dumps(SAVED | {"position": 1.5}), "position: must be an integer of at least 0, got 1.5"),
+        (json.dumps(SAVED | {"drift": {"slow": None}}), "drift: must be an object of numbers, got "),
+        (json.dumps(SAVED | {"wandb_id": 7}), "wandb_id: must be a string or null, got 7"),
+        (json.dumps(SAVED | {"best": {"step": 1}}), "best: must be null, or an integer step and a value, got "),
+        (json.dumps(SAVED | {"best": "x"}), "best: must be null, or an integer step and a value, got 'x'"),
+        (json.dumps(SAVED | {"objective": {}}), r"objective: must be a saved ObjectiveState \(KeyError"),
+        (json.dumps(SAVED | {"objective": None}), r"objective: must be a saved ObjectiveState \(TypeError"),
+    ],
+)
+def test_a_malformed_state_is_named_by_its_field_and_the_previous_checkpoint_is_used(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        RunState.from_json(text)
+    save(tmp_path, 10)
+    monkeypatch.setattr(RunState, "to_json", lambda state: text)
+    broken = save(tmp_path, 20)
+    said: list[str] = []
+    found = latest(tmp_path, said.append)
+    assert found is not None and found.state == state(10)
+    [line] = said
+    assert line.startswith(f"checkpoint {broken}: state.json is malformed: ") and line.endswith("the one before it")

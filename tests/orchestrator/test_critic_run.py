@@ -1,4 +1,4 @@
-"""Runs with a critic, whole, in this process: it learns, waits where it is told to, and resumes bit for bit."""
+"""Whole runs with a critic in one process: they train, freeze the policy at first if set, and resume bit for bit."""
 
 import asyncio
 from pathlib import Path
@@ -19,7 +19,7 @@ WALL = ("time", "tokens_per_second", "seconds/", "grader/")
 
 def train(policy: Path, runs: Path, *overrides: str, resume: bool = False) -> list[dict[str, Any]]:
     cfg = config(policy, runs, *SMALL, *overrides)
-    run_dir = asyncio.run(run_training(cfg, resume=resume, say=lambda text: None))
+    run_dir = asyncio.run(run_training(cfg, resume=resume, log=lambda text: None))
     return read_records(run_dir / "metrics.jsonl")
 
 
@@ -28,7 +28,7 @@ def numbers(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_a_run_with_a_critic_that_was_stopped_goes_on_as_if_it_had_not_been(
+def test_a_resumed_run_with_a_critic_has_the_metrics_of_one_that_was_not_stopped(
     tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
@@ -42,7 +42,7 @@ def test_a_run_with_a_critic_that_was_stopped_goes_on_as_if_it_had_not_been(
     assert all(r["advantage_magnitude"] > 0 and "value_explained" in r for r in whole)
 
 
-def test_wsrl_publishes_the_starting_policy_until_its_critic_has_seen_enough(tiny_policy: Path, tmp_path: Path) -> None:
+def test_wsrl_publishes_the_starting_policy_during_its_frozen_updates(tiny_policy: Path, tmp_path: Path) -> None:
     records = train(tiny_policy, tmp_path, "method=wsrl", "learner.frozen_updates=2", "name=w", "steps=4")
     assert [r["learning_rate"] for r in records] == [0, 0, 3e-4, 3e-4]
     saved = [

@@ -21,7 +21,7 @@ from configs.load import load
 from orchestrator.commands.demo import demo
 from orchestrator.commands.evaluate import evaluate
 from orchestrator.commands.paths import absolute
-from orchestrator.placement import Bundle, refuse_unless_it_fits
+from orchestrator.placement import Reservation, require_capacity
 from orchestrator.start import run_training
 from orchestrator.watch.logbook import read_records
 
@@ -54,7 +54,7 @@ def config(runs: Path, *overrides: str) -> Config:
 
 
 def train(cfg: Config, resume: bool = False) -> list[dict[str, Any]]:
-    run_dir = asyncio.run(run_training(cfg, resume=resume, say=lambda text: None))
+    run_dir = asyncio.run(run_training(cfg, resume=resume, log=lambda text: None))
     return read_records(run_dir / "metrics.jsonl")
 
 
@@ -70,7 +70,14 @@ def test_two_learner_ranks_two_graders_and_a_reference_over_ray_train_as_one_pro
     )
     assert [record["step"] for record in spread] == [record["step"] for record in alone]
     for mine, theirs in zip(alone[1:], spread[1:], strict=True):
-        for name in ("reward", "policy_loss", "grad_norm", "coefficient", "entropy", "kl_reference_per_trajectory"):
+        for name in (
+            "reward",
+            "policy_loss",
+            "grad_norm",
+            "terms/divergence/coefficient",
+            "entropy",
+            "kl_reference_per_trajectory",
+        ):
             assert theirs[name] == pytest.approx(mine[name], rel=1e-3, abs=1e-5), (name, mine["step"])
     assert not ray.util.list_named_actors(all_namespaces=True)
 
@@ -79,10 +86,10 @@ EVERYTHING = (
     "method=safe_critic",
     "references.teacher.path=tasks/base_policies/three_domains",
     "references.slow={update: periodic, share: 0.5}",
-    "objective.divergences.taught={name: reverse_kl, anchor: teacher, wiring: vocabulary, estimator: exact, "
+    "objective.terms.taught={name: reverse_kl, anchor: teacher, wiring: vocabulary, estimator: exact, "
     "weights: {importance: soft_or}, coefficient: {value: 0.1}}",
-    "objective.divergences.near={name: reverse_kl, anchor: slow, estimator: k2, coefficient: {value: 0.1}}",
-    "objective.divergences.unsure={name: forward_kl, estimator: straight_through, reweight: reward, "
+    "objective.terms.near={name: reverse_kl, anchor: slow, estimator: k2, coefficient: {value: 0.1}}",
+    "objective.terms.unsure={name: forward_kl, estimator: straight_through, reweight: reward, "
     "weights: {certainty_power: 2.0}, coefficient: {value: 0.1}}",
     "objective.replay_weight=0.1",
     "objective.recap.window=1",
@@ -96,9 +103,7 @@ def test_everything_passed_between_roles_is_the_same_over_ray_as_in_one_process(
     alone = train(config(tmp_path, "name=alone", "placement.kind=in_process", *shared))
     spread = train(config(tmp_path, "name=spread", "placement.learners=2", "placement.references=2", *shared))
     for mine, theirs in zip(alone, spread, strict=True):
-        of_them = [
-            name for name in mine if name.startswith(("divergence", "value", "replay", "recap", "kl_", "entropy"))
-        ]
+        of_them = [name for name in mine if name.startswith(("terms/", "value", "replay", "recap", "kl_", "entropy"))]
         assert len(of_them) > 12
         for name in ("reward", "policy_loss", "grad_norm", *of_them):
             assert theirs[name] == pytest.approx(mine[name], rel=5e-3, abs=1e-4), (name, mine["step"])
@@ -139,9 +144,9 @@ def test_the_demo_ends_with_results_a_report_and_a_table(tmp_path: Path, cluster
 def test_a_placement_that_does_not_fit_is_refused_at_start_with_the_arithmetic(tmp_path: Path, cluster: None) -> None:
     with pytest.raises(ValueError, match=r"7 generator x 1 .* = .* CPU where Ray has 4"):
         train(config(tmp_path, "name=big", "steps=1", "placement.generators=7"))
-    bundles = [Bundle(role="learner", cpus=1, gpus=1, slot=i) for i in range(2)]
+    wanted = [Reservation(role="learner", cpus=1, gpus=1, bundle=i) for i in range(2)]
     with pytest.raises(ValueError, match=r"2 learner x 1 = 2 GPU where Ray has 1"):
-        refuse_unless_it_fits(bundles, {"CPU": 8.0, "GPU": 1.0})
+        require_capacity(wanted, {"CPU": 8.0, "GPU": 1.0})
 
 
 def test_a_bad_policy_is_an_error_of_its_setting_not_a_crash_of_an_actor(tmp_path: Path, cluster: None) -> None:

@@ -49,23 +49,23 @@ def config(runs: Path, *overrides: str) -> Config:
 
 
 def train(cfg: Config, resume: bool = False) -> list[dict[str, Any]]:
-    run_dir = asyncio.run(run_training(cfg, resume=resume, say=lambda text: None))
+    run_dir = asyncio.run(run_training(cfg, resume=resume, log=lambda text: None))
     return read_records(run_dir / "metrics.jsonl")
 
 
 def numbers(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records without what depends on the clock, or on when the graders started."""
+    """The records without metrics of time and of the graders, whose counts start anew on resume."""
     ours = ("seconds/", "grader/")
     return [{k: v for k, v in r.items() if k not in WALL and not k.startswith(ours)} for r in records]
 
 
 def one_product(answer: str, problem: dict[str, Any]) -> float:
-    """A reward of one's own: the answer multiplies exactly once."""
+    """A user's reward function: 1 if the answer has exactly one multiplication."""
     return float(answer.count("*") == 1)
 
 
 @pytest.mark.slow
-def test_reward_rises_for_a_reward_function_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reward_rises_for_a_users_reward_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     size = ("steps=10", "groups_per_step=12", "sampling.group_size=8", "learner.learning_rate=1e-3")
@@ -77,7 +77,7 @@ def test_reward_rises_for_a_reward_function_of_ones_own(tmp_path: Path, monkeypa
 
 
 def answers_by_hand(generator: TransformersGenerator, cfg: Config, step: int) -> list[list[Trajectory]]:
-    """The answers of one step straight from the engine, by group."""
+    """The answers of one step directly from the engine, by group."""
     source, tokenizer = build(cfg.task, cfg.seed), AutoTokenizer.from_pretrained(cfg.policy.path)
     places = range(step * cfg.groups_per_step, (step + 1) * cfg.groups_per_step)
     prompts = [source.prompt(place) for place in places]
@@ -141,7 +141,7 @@ def test_lag_zero_equals_a_hand_written_loop_number_for_number(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("lag", [1, 2])
-def test_rollouts_run_ahead_by_the_lag_and_never_more(tmp_path: Path, lag: int) -> None:
+def test_rollouts_run_ahead_by_the_lag_and_not_more(tmp_path: Path, lag: int) -> None:
     records = train(config(tmp_path, "steps=6", f"lag={lag}", "name=ahead"))
     assert [record["step"] for record in records] == list(range(1, 7))
     assert max(record["staleness_max"] for record in records) == lag
@@ -233,7 +233,7 @@ def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path: P
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
     said: list[str] = []
-    asyncio.run(run_training(cfg, resume=True, say=said.append))
+    asyncio.run(run_training(cfg, resume=True, log=said.append))
     assert any("step-000004" in text and "model.safetensors" in text for text in said)
     assert numbers(read_records(tmp_path / "c" / "metrics.jsonl")) == numbers(whole)
 

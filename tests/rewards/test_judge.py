@@ -1,4 +1,4 @@
-"""The judge: canaries, verdicts that are shared, isolation that is demanded, and what it tells of itself."""
+"""The judge: canary tests, the cache of verdicts, the required isolation level, and statistics."""
 
 import asyncio
 import dataclasses
@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from rewards import judge as module
-from rewards.canaries import CANARIES
 from rewards.judge import Judge, judge_all
 from rewards.registry import VERIFIERS
 from rewards.sandbox import levels
@@ -19,8 +18,8 @@ PROBLEM = {"numbers": [3, 7, 12], "target": 22}
 RIGHT, WRONG = "3+7+12", "3*7+12"
 
 
-class ToldPool:
-    """In place of the pool: judges answers by their text and counts how often each was."""
+class FakePool:
+    """Replaces the worker pool: judges answers by their text and records each call."""
 
     def __init__(self, isolation: int = 2) -> None:
         self.judged: list[str] = []
@@ -31,7 +30,7 @@ class ToldPool:
     async def run(self, verifier: str, problem: Mapping[str, Any], answer: str) -> Verdict:
         self.judged.append(answer)
         await asyncio.sleep(0.001)
-        canaries = CANARIES.get(verifier, ())
+        canaries = VERIFIERS[verifier].canaries if verifier in VERIFIERS else ()
         status: Status = "correct" if answer in [c.right for c in canaries] and not self.broken else "wrong"
         word, _, seconds = answer.partition(" ")
         if word in ("timeout", "crash", "no_answer", "rejected", "grader_error"):
@@ -44,10 +43,10 @@ class ToldPool:
         pass
 
 
-def told(
-    work: Callable[[Judge, ToldPool], Awaitable[Any]], pool: ToldPool | None = None, **settings: Any
-) -> tuple[Any, ToldPool]:
-    stand_in = pool or ToldPool()
+def judge_with(
+    work: Callable[[Judge, FakePool], Awaitable[Any]], pool: FakePool | None = None, **settings: Any
+) -> tuple[Any, FakePool]:
+    stand_in = pool or FakePool()
 
     async def main() -> Any:
         judge = Judge(**settings)
@@ -60,64 +59,66 @@ def told(
     return asyncio.run(main()), stand_in
 
 
-def test_every_verifier_of_ours_has_canaries_that_differ() -> None:
-    assert CANARIES.keys() == VERIFIERS.keys()
-    assert {canary.problem["kind"] for canary in CANARIES["code"]} == {"assert", "stdio"}
-    assert all(canary.right != canary.wrong for canaries in CANARIES.values() for canary in canaries)
+def test_every_built_in_verifier_has_canaries_whose_answers_differ() -> None:
+    assert all(row.canaries for row in VERIFIERS.values())
+    assert {canary.problem["kind"] for canary in VERIFIERS["code"].canaries} == {"assert", "stdio"}
+    assert all(canary.right != canary.wrong for row in VERIFIERS.values() for canary in row.canaries)
 
 
 @pytest.mark.parametrize("status", ["wrong", "no_answer", "rejected"])
-def test_equal_answers_are_judged_once_and_the_verdict_is_shared(status: str) -> None:
-    async def work(judge: Judge, pool: ToldPool) -> dict[str, float]:
+def test_equal_answers_are_judged_once_and_get_the_same_verdict(status: str) -> None:
+    async def work(judge: Judge, pool: FakePool) -> dict[str, float]:
         for _ in range(3):
             await asyncio.gather(*(judge.judge("countdown", PROBLEM, f"{status} a") for _ in range(4)))
         await judge.judge("countdown", {**PROBLEM, "target": 23}, f"{status} a")
         await judge.judge("math", PROBLEM, f"{status} a")
         return judge.stats()
 
-    stats, pool = told(work)
+    stats, pool = judge_with(work)
     assert pool.judged.count(f"{status} a") == 3
     assert (stats["graded"], stats[status], stats["cache_hits"]) == (14, 14, 11)
 
 
 @pytest.mark.parametrize("status", ["timeout", "crash", "grader_error"])
-def test_a_verdict_that_may_be_the_machines_doing_is_shared_while_it_is_reached_and_never_kept(status: str) -> None:
-    async def work(judge: Judge, pool: ToldPool) -> None:
+def test_a_verdict_that_may_depend_on_the_machine_is_reused_while_in_progress_and_never_cached(status: str) -> None:
+    async def work(judge: Judge, pool: FakePool) -> None:
         for _ in range(3):
             await asyncio.gather(*(judge.judge("countdown", PROBLEM, f"{status} a") for _ in range(4)))
 
-    _, pool = told(work)
+    _, pool = judge_with(work)
     assert pool.judged.count(f"{status} a") == 3
 
 
-def test_verdicts_of_a_users_own_verifier_are_never_shared() -> None:
-    async def work(judge: Judge, pool: ToldPool) -> None:
+def test_verdicts_of_a_user_verifier_are_never_reused() -> None:
+    async def work(judge: Judge, pool: FakePool) -> None:
         await asyncio.gather(*(judge.judge("package.module:function", PROBLEM, "a") for _ in range(5)))
 
-    assert told(work)[1].judged == ["a"] * 5
+    assert judge_with(work)[1].judged == ["a"] * 5
 
 
-def test_verdicts_are_kept_up_to_a_limit_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_has_a_limit_and_the_least_recently_used_verdict_is_removed_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(module, "CACHE_SIZE", 2)
 
-    async def work(judge: Judge, pool: ToldPool) -> None:
+    async def work(judge: Judge, pool: FakePool) -> None:
         for answer in ("a", "b", "a", "c", "a", "b"):
             await judge.judge("countdown", PROBLEM, answer)
 
-    assert [a for a in told(work)[1].judged if len(a) == 1] == ["a", "b", "c", "b"]
+    assert [a for a in judge_with(work)[1].judged if len(a) == 1] == ["a", "b", "c", "b"]
 
 
-def test_another_version_of_the_verifiers_judges_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def work(judge: Judge, pool: ToldPool) -> None:
+def test_another_version_of_a_verifier_does_not_reuse_cached_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(judge: Judge, pool: FakePool) -> None:
         await judge.judge("countdown", PROBLEM, "a")
         monkeypatch.setattr(module, "version_of", lambda name: f"{name}@other")
         await judge.judge("countdown", PROBLEM, "a")
 
-    assert told(work)[1].judged.count("a") == 2
+    assert judge_with(work)[1].judged.count("a") == 2
 
 
-def test_canaries_are_judged_before_the_first_answer_and_again_when_their_time_has_come() -> None:
-    async def work(judge: Judge, pool: ToldPool) -> list[int]:
+def test_canaries_are_judged_before_the_first_answer_and_again_after_the_interval() -> None:
+    async def work(judge: Judge, pool: FakePool) -> list[int]:
         counts = []
         for wait_s in (0.0, 0.0, 0.12, 0.0):
             await asyncio.sleep(wait_s)
@@ -125,13 +126,13 @@ def test_canaries_are_judged_before_the_first_answer_and_again_when_their_time_h
             counts.append(pool.judged.count(RIGHT))
         return counts
 
-    counts, pool = told(work, canary_every_s=0.1)
+    counts, pool = judge_with(work, canary_every_s=0.1)
     assert counts == [1, 1, 2, 2]
     assert pool.judged[:2] == [RIGHT, WRONG]
 
 
-def test_canaries_judged_wrongly_in_the_middle_of_a_run_stop_it_and_every_later_answer() -> None:
-    async def work(judge: Judge, pool: ToldPool) -> None:
+def test_a_wrong_verdict_on_a_canary_raises_for_the_current_and_every_later_answer() -> None:
+    async def work(judge: Judge, pool: FakePool) -> None:
         await judge.judge("countdown", PROBLEM, "a")
         pool.broken = True
         await asyncio.sleep(0.01)
@@ -139,38 +140,40 @@ def test_canaries_judged_wrongly_in_the_middle_of_a_run_stop_it_and_every_later_
             with pytest.raises(RuntimeError, match=r"verifier 'countdown' finds '3\+7\+12' wrong .* must be correct"):
                 await judge.judge("countdown", PROBLEM, answer)
 
-    told(work, canary_every_s=0.005)
+    judge_with(work, canary_every_s=0.005)
 
 
 @pytest.mark.parametrize(("verifier", "refused"), [("sql", True), ("code", True), ("math", False)])
-def test_less_isolation_than_demanded_is_refused_where_answers_are_run(verifier: str, refused: bool) -> None:
-    async def work(judge: Judge, pool: ToldPool) -> None:
+def test_less_isolation_than_required_is_refused_for_verifiers_that_execute_answers(
+    verifier: str, refused: bool
+) -> None:
+    async def work(judge: Judge, pool: FakePool) -> None:
         await judge.judge(verifier, {}, "a")
 
     if not refused:
-        told(work, ToldPool(isolation=1))
+        judge_with(work, FakePool(isolation=1))
         return
     with pytest.raises(ValueError, match=rf"^sandbox.require: must be at most 1, .* '{verifier}', got 2"):
-        told(work, ToldPool(isolation=1))
-    told(work, ToldPool(isolation=1), require=1)
+        judge_with(work, FakePool(isolation=1))
+    judge_with(work, FakePool(isolation=1), require=1)
 
 
-def test_a_level_that_this_machine_does_not_have_is_refused_with_the_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_level_that_this_machine_does_not_offer_is_refused_with_the_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     here = levels.Available(level=1, refused={2: "no Landlock"})
     monkeypatch.setattr(levels, "available", lambda: here)
     with pytest.raises(ValueError, match=r"^sandbox.require: must be at most 1, .*no Landlock.* got 2"):
         judge_all("code", [({"kind": "assert", "tests": "assert f(1) == 1"}, "def f(x): return x")])
 
 
-def test_latencies_are_told_as_percentiles_of_the_latest_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latencies_are_percentiles_over_the_latest_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WINDOW", 100)
 
-    async def work(judge: Judge, pool: ToldPool) -> dict[str, float]:
+    async def work(judge: Judge, pool: FakePool) -> dict[str, float]:
         for seconds in (9.0, *(hundredth / 100 for hundredth in range(100))):
             await judge.judge("own:own", PROBLEM, f"took {seconds}")
         return judge.stats()
 
-    stats, _ = told(work)
+    stats, _ = judge_with(work)
     assert {name: stats[f"seconds/{name}"] for name in ("p50", "p95", "p99", "max")} == {
         "p50": 0.5,
         "p95": 0.95,
@@ -180,9 +183,9 @@ def test_latencies_are_told_as_percentiles_of_the_latest_answers(monkeypatch: py
     assert stats["respawns"] == 3
 
 
-def test_the_blocking_form_works_from_a_script_a_thread_and_a_running_event_loop() -> None:
+def test_judge_all_works_in_a_script_a_thread_and_a_running_event_loop() -> None:
     pairs = [(PROBLEM, RIGHT), (PROBLEM, WRONG), (PROBLEM, "")]
-    wanted = ["correct", "wrong", "no_answer"]
+    expected = ["correct", "wrong", "no_answer"]
     found: list[list[str]] = []
 
     def work() -> None:
@@ -196,11 +199,13 @@ def test_the_blocking_form_works_from_a_script_a_thread_and_a_running_event_loop
     thread.start()
     thread.join()
     asyncio.run(in_a_loop())
-    assert found == [wanted] * 3
+    assert found == [expected] * 3
 
 
-def test_the_blocking_form_raises_what_the_judge_says_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    [canary] = CANARIES["countdown"]
-    monkeypatch.setitem(CANARIES, "countdown", (dataclasses.replace(canary, right=WRONG, wrong=RIGHT),))
+def test_judge_all_raises_the_errors_of_the_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    [canary] = VERIFIERS["countdown"].canaries
+    swapped = dataclasses.replace(canary, right=WRONG, wrong=RIGHT)
+    row = dataclasses.replace(VERIFIERS["countdown"], canaries=(swapped,))
+    monkeypatch.setitem(VERIFIERS, "countdown", row)
     with pytest.raises(RuntimeError, match="the grader is broken"):
         judge_all("countdown", [(PROBLEM, RIGHT)])

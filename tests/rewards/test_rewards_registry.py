@@ -1,4 +1,4 @@
-"""Verifiers by name and by import path."""
+"""The rows of built-in verifiers, and look-up of verifiers by name and by import path."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def test_known_names_and_import_paths_pass_the_check(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("coutdown", "did you mean 'countdown'"),
         ("", "must be one of countdown, math"),
@@ -37,11 +37,11 @@ def test_known_names_and_import_paths_pass_the_check(name: str) -> None:
         (f"{HERE}:", "package.module:function"),
     ],
 )
-def test_a_name_that_leads_nowhere_is_refused_by_field(name: str, said: str) -> None:
+def test_a_name_without_a_function_is_refused_with_the_name_of_the_setting(name: str, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         check(name)
     assert str(caught.value).startswith("task.verifier: ")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_bool_a_float_a_verdict_and_their_async_forms_all_become_verdicts() -> None:
@@ -73,7 +73,7 @@ def test_the_reason_of_a_raising_verifier_names_it() -> None:
 @pytest.mark.parametrize(
     ("error", "status"), [(MemoryError, "memory"), (RecursionError, "rejected"), (ZeroDivisionError, "grader_error")]
 )
-def test_what_an_answer_can_bring_about_in_a_verifier_of_ours_is_its_own_fault(
+def test_memory_and_recursion_errors_in_a_built_in_verifier_are_the_fault_of_the_answer(
     error: type[Exception], status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(answer: str, problem: Mapping[str, Any]) -> Verdict:
@@ -85,13 +85,13 @@ def test_what_an_answer_can_bring_about_in_a_verifier_of_ours_is_its_own_fault(
     assert resolve("rewards.arithmetic.countdown:verify")("1", {}).status == "grader_error"
 
 
-def test_an_answer_has_the_time_of_its_verifier_within_the_bound() -> None:
+def test_the_deadline_is_that_of_the_verifier_within_the_bound() -> None:
     assert [deadline_s(name, {}, 6.0) for name in ("countdown", "math", "sql")] == [1.0, 3.0, 5.0]
     assert deadline_s("math", {}, 0.5) == 0.5
     assert deadline_s("package.module:function", {}, 60.0) == 60.0
 
 
-def test_a_program_has_the_time_of_its_problem_and_a_margin() -> None:
+def test_the_deadline_of_a_program_follows_its_problem_plus_a_margin() -> None:
     short, long = ({"kind": "assert", "tests": "assert f(1) == 1", "timeout_s": limit} for limit in (1.0, 9.0))
     assert deadline_s("code", short, 0.5) > 1.0 + BUDGET_MARGIN_S
     assert deadline_s("code", long, 0.5) > deadline_s("code", short, 0.5)

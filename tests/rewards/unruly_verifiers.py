@@ -1,4 +1,4 @@
-"""Verifiers that misbehave, for the pool's worker processes; and well-behaved ones of every signature users have."""
+"""User verifiers for the tests: some misbehave, the others have every accepted signature."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from rewards.verdict import Verdict, correct, wrong
 
 
 def obeys(answer: str, problem: Mapping[str, Any]) -> float:
-    """Does what the answer says: sleep, exit, kill, print, raise, or be right."""
+    """Do what the answer says: sleep, exit, kill, print, raise, or return 1."""
     if answer.startswith("sleep"):
         time.sleep(3600)
     if answer == "spin":
@@ -56,7 +56,7 @@ def obeys(answer: str, problem: Mapping[str, Any]) -> float:
 
 
 def _start_daemon(mark: str) -> None:
-    """A grandchild in a session of its own that ignores polite signals and writes its number to `mark`."""
+    """Start a grandchild in a session of its own that ignores SIGTERM and SIGHUP. It writes its id to `mark`."""
     if os.fork():
         while not os.path.exists(mark):
             time.sleep(0.005)
@@ -74,7 +74,7 @@ def _start_daemon(mark: str) -> None:
 
 
 def number(answer: str, problem: Mapping[str, Any]) -> float:
-    """The number of the process it runs in."""
+    """Return the id of the worker process."""
     return float(os.getpid())
 
 

@@ -1,4 +1,4 @@
-"""The Countdown source: streams, sides, solutions and options."""
+"""Source of Countdown problems: train stream, held-out problems, solutions and options."""
 
 import random
 from collections import Counter
@@ -38,7 +38,7 @@ def test_demonstrations_are_correct_with_division_and_more_numbers(numbers: int)
         assert verify(answer, prompt.problem).status == "correct"
 
 
-def test_a_prompt_reads_as_its_problem() -> None:
+def test_a_prompt_shows_its_problem() -> None:
     prompt = Countdown(CountdownOptions(), seed=0).prompt(17)
     numbers, target = prompt.problem["numbers"], prompt.problem["target"]
     assert prompt.id == "countdown/train/17"
@@ -81,13 +81,13 @@ def test_at_least_a_thousand_heldout_prompts_exist_at_the_defaults() -> None:
     assert len({prompt.text for prompt in prompts}) == 1_000
 
 
-def test_asking_for_more_heldout_problems_than_exist_is_refused_by_field() -> None:
+def test_more_heldout_problems_than_exist_are_refused_by_setting() -> None:
     source = Countdown(CountdownOptions(numbers=2, high=4), seed=0)
     with pytest.raises(ValueError, match=r"task.heldout_prompts: must be at most the \d+ held-out problems"):
         source.heldout(500)
 
 
-def test_random_expressions_cover_trees_operators_and_orders_evenly() -> None:
+def test_random_expressions_are_uniform_over_trees_and_operators() -> None:
     random_ = random.Random(0)
     shapes: Counter[str] = Counter()
     operators: Counter[str] = Counter()
@@ -128,7 +128,7 @@ def test_difficulty_bounds_the_number_of_solutions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"numbers": 1}, "task.options.numbers: must be between 2 and 8, got 1"),
         ({"numbers": 6, "max_solutions": 5}, "task.options.numbers: must be at most 5 when solutions are counted"),
@@ -137,12 +137,12 @@ def test_difficulty_bounds_the_number_of_solutions() -> None:
         ({"operators": "++"}, "task.options.operators: must be distinct ones of"),
         ({"target_low": 10, "target_high": 9}, "task.options.target_high"),
         ({"min_solutions": 4, "max_solutions": 3}, "task.options.max_solutions"),
-        ({"target_low": 5_000, "target_high": 6_000}, "task.options: must admit problems"),
+        ({"target_low": 5_000, "target_high": 6_000}, "task.options: must admit train problems"),
         ({"numbres": 3}, "task.options.numbres: unknown option (did you mean 'numbers'?), got 3"),
-        ({"numbers": "many"}, "task.options.numbers: Value 'many'"),
+        ({"numbers": "many"}, "task.options.numbers: must be a whole number, got 'many'"),
     ],
 )
-def test_bad_options_are_refused_by_field(options: dict, said: str) -> None:
+def test_bad_options_are_refused_by_name(options: dict, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         build(TaskConfig(options=options), seed=0)
-    assert said in str(caught.value)
+    assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""The programs source: functions, sides, answers and options."""
+"""Source of programs: functions, train stream, held-out problems, answers and options."""
 
 import re
 from itertools import combinations
@@ -21,7 +21,7 @@ def identity(prompt: Prompt) -> tuple[str, ...]:
 
 
 def passes(answer: str, prompt: Prompt) -> bool:
-    """What an answer of our own does with the asserts, without a sandbox."""
+    """Whether a trusted answer passes the assertions; runs without a sandbox."""
     scope: dict[str, Any] = {}
     exec(answer, scope)
     try:
@@ -31,7 +31,7 @@ def passes(answer: str, prompt: Prompt) -> bool:
     return True
 
 
-def test_every_expression_of_a_function_does_what_it_does_on_every_input() -> None:
+def test_every_expression_of_a_function_computes_the_function_on_every_input() -> None:
     for kind, functions in FUNCTIONS.items():
         for function in functions:
             for expression in function.expressions:
@@ -46,7 +46,7 @@ def test_every_two_functions_differ_on_a_hidden_input() -> None:
             assert [one.apply(x) for x in HIDDEN[kind]] != [other.apply(x) for x in HIDDEN[kind]], one.expressions
 
 
-def test_every_demonstration_passes_the_asserts_and_belongs_to_its_train_prompt() -> None:
+def test_every_demonstration_passes_the_tests_and_belongs_to_its_train_prompt() -> None:
     source = Programs(ProgramsOptions(), seed=3)
     for position in range(500):
         prompt, answer = source.demonstration(position)
@@ -56,13 +56,13 @@ def test_every_demonstration_passes_the_asserts_and_belongs_to_its_train_prompt(
         assert len(answer.encode()) <= 48
 
 
-def test_the_verifier_judges_demonstrations_right_and_what_only_repeats_the_examples_wrong() -> None:
+def test_the_verifier_accepts_demonstrations_and_rejects_a_table_of_the_examples() -> None:
     source = Programs(ProgramsOptions(), seed=4)
     for position in range(4):
         prompt, answer = source.demonstration(position)
         assert verify(answer, prompt.problem).status == "correct", (prompt.text, answer)
-        memory = ",".join(example[2:].replace(")=", ":", 1) for example in prompt.text.split())
-        assert verify(f"def f(x):return {{{memory}}}.get(x)", prompt.problem).status == "wrong"
+        table = ",".join(example[2:].replace(")=", ":", 1) for example in prompt.text.split())
+        assert verify(f"def f(x):return {{{table}}}.get(x)", prompt.problem).status == "wrong"
 
 
 def test_the_answer_of_another_problem_is_wrong_unless_it_is_the_same_function() -> None:
@@ -78,7 +78,7 @@ def test_the_answer_of_another_problem_is_wrong_unless_it_is_the_same_function()
             assert other not in right
 
 
-def test_examples_tell_the_function_from_every_other_one() -> None:
+def test_examples_determine_the_function() -> None:
     for prompt in map(Programs(ProgramsOptions(), seed=1).prompt, range(300)):
         examples = [part[2:].split(")=") for part in prompt.text.split()]
         kind = "text" if "'" in prompt.text else "number"
@@ -134,19 +134,19 @@ def test_heldout_problems_are_the_same_for_every_seed_and_count() -> None:
     assert [prompt.id for prompt in prompts[:2]] == ["programs/heldout/0", "programs/heldout/1"]
 
 
-def test_asking_for_more_heldout_problems_than_exist_is_refused_by_field() -> None:
+def test_more_heldout_problems_than_exist_are_refused_by_setting() -> None:
     source = Programs(ProgramsOptions(kinds=["number"], examples=2, inputs=4, constants=3), seed=0)
     with pytest.raises(ValueError, match=r"task.heldout_prompts: must be at most the \d+ held-out problems"):
         source.heldout(500)
 
 
-def test_a_prompt_reads_as_its_examples() -> None:
+def test_a_prompt_shows_its_examples() -> None:
     [double] = [function for function in FUNCTIONS["text"] if "x+x" in function.expressions]
     assert shown(double, ["ab", ""]) == "f('ab')='abab' f('')=''"
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"examples": 1}, "task.options.examples: must be between 2 and 6, got 1"),
         ({"inputs": 1}, "task.options.inputs: must be between examples - 1 and 99, got 1"),
@@ -157,7 +157,7 @@ def test_a_prompt_reads_as_its_examples() -> None:
         ({"constant": 3}, "task.options.constant: unknown option (did you mean 'constants'?), got 3"),
     ],
 )
-def test_bad_options_are_refused_by_field(options: dict, said: str) -> None:
+def test_bad_options_are_refused_by_name(options: dict, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         build(TaskConfig(name="programs", options=options), seed=0)
-    assert said in str(caught.value)
+    assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""The source of sums with a scratchpad: layout, lengths, sides and options."""
+"""Source of sums with a scratchpad: layout, lengths, train stream, held-out problems and options."""
 
 import re
 from collections import Counter
@@ -62,7 +62,7 @@ def test_every_demonstration_is_correct_and_belongs_to_its_train_prompt(options:
         assert prompt == one.prompt(position)
 
 
-def test_a_prompt_reads_as_its_problem() -> None:
+def test_a_prompt_shows_its_problem() -> None:
     prompt = source().prompt(17)
     left, right = prompt.problem["operands"]
     assert prompt.text == f"Input:\n{left}+{right}\nTarget:"
@@ -70,21 +70,21 @@ def test_a_prompt_reads_as_its_problem() -> None:
     assert prompt.verifier == "scratchpad_sum"
 
 
-def test_the_lengths_the_policy_knows_are_asked_evenly_and_independently() -> None:
+def test_the_lengths_of_both_operands_are_uniform_and_independent_up_to_the_trained_one() -> None:
     counts = Counter(lengths(source(digits=3).prompt(i)) for i in range(5_000))
     assert counts.keys() == {(a, b) for a in (1, 2, 3) for b in (1, 2, 3)}
     assert all(abs(count / 5_000 - 1 / 9) < 0.02 for count in counts.values())
 
 
-def test_beyond_them_one_operand_has_all_the_digits_and_the_other_is_known_half_of_the_time() -> None:
+def test_above_the_trained_length_one_operand_has_all_digits_and_the_other_a_trained_length_half_of_the_time() -> None:
     # Either operand is the long one; the other has 1, 2, 3 digits in 1/6 each, 4 or 5 in 1/4 each.
     counts = Counter(lengths(source(digits=5).prompt(i)) for i in range(5_000))
-    share = {1: 1 / 12, 2: 1 / 12, 3: 1 / 12, 4: 1 / 8, 5: 1 / 4}
-    assert counts.keys() == {(5, n) for n in share} | {(n, 5) for n in share}
-    assert all(abs(count / 5_000 - share[min(pair)]) < 0.02 for pair, count in counts.items())
+    probability = {1: 1 / 12, 2: 1 / 12, 3: 1 / 12, 4: 1 / 8, 5: 1 / 4}
+    assert counts.keys() == {(5, n) for n in probability} | {(n, 5) for n in probability}
+    assert all(abs(count / 5_000 - probability[min(pair)]) < 0.02 for pair, count in counts.items())
 
 
-def test_numbers_of_one_length_are_drawn_evenly() -> None:
+def test_numbers_of_one_length_are_uniform() -> None:
     counts = Counter(prompt.problem["operands"][0] for prompt in map(source(digits=1).prompt, range(5_000)))
     assert counts.keys() == set(range(10))
     leading = Counter(str(source(digits=4).prompt(i).problem["operands"][0])[0] for i in range(5_000))
@@ -118,22 +118,22 @@ def test_heldout_problems_are_distinct_and_the_same_for_every_seed_and_count() -
     assert source(seed=9).heldout(64) == prompts[:64]
 
 
-def test_asking_for_more_heldout_problems_than_exist_is_refused_by_field() -> None:
-    # 55 sums of two digits, told apart without order
+def test_more_heldout_problems_than_exist_are_refused_by_setting() -> None:
+    # There are 55 sums of two digits, if the order of the digits does not count.
     with pytest.raises(ValueError, match=r"task.heldout_prompts: must be at most the \d held-out problems"):
         source(digits=1).heldout(56)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"digits": 0}, "task.options.digits: must be between 1 and 30, got 0"),
         ({"trained_digits": 31}, "task.options.trained_digits: must be between 1 and 30, got 31"),
         ({"digit": 4}, "task.options.digit: unknown option (did you mean 'digits'?), got 4"),
-        ({"digits": "many"}, "task.options.digits: Value 'many'"),
+        ({"digits": "many"}, "task.options.digits: must be a whole number, got 'many'"),
     ],
 )
-def test_bad_options_are_refused_by_field(options: dict[str, Any], said: str) -> None:
+def test_bad_options_are_refused_by_name(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as caught:
         build(TaskConfig(name="scratchpad_addition", options=options), seed=0)
-    assert said in str(caught.value)
+    assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""The SQL questions source: questions, queries, databases, sides and options."""
+"""Source of SQL questions: questions, queries, databases, held-out questions and options."""
 
 import re
 import sqlite3
@@ -12,7 +12,14 @@ from configs.task import TaskConfig
 from rewards.sql.query import verify
 from tasks.registry import build
 from tasks.source import generator
-from tasks.sql_questions import ASKS, LONGEST_ANSWER, SqlQuestions, SqlQuestionsOptions, random_question, schema_script
+from tasks.sql_questions import (
+    MAX_ANSWER_BYTES,
+    QUERIES,
+    SqlQuestions,
+    SqlQuestionsOptions,
+    random_question,
+    schema_script,
+)
 from trajectories.trajectory import Prompt
 
 ONE_SMALL_DATABASE = SqlQuestionsOptions(rows=2, extra_databases=0)
@@ -29,7 +36,7 @@ def databases(prompt: Prompt) -> list[str]:
 
 
 def agrees(prompt: Prompt, query: str) -> bool:
-    """Whether a query gives what the gold gives, in order where the gold orders, on every database."""
+    """Whether a query has the result of the gold query on every database, in its order if the gold query orders."""
     gold = prompt.problem["gold_sql"]
     for script in databases(prompt):
         ours, theirs = rows(script, gold), rows(script, query)
@@ -45,7 +52,7 @@ def test_every_demonstration_agrees_with_the_gold_and_belongs_to_its_train_promp
         assert agrees(prompt, answer), (prompt.text, answer)
         assert prompt == source.prompt(position)
         assert len(prompt.text.encode()) <= 72
-        assert len(answer.encode()) <= LONGEST_ANSWER
+        assert len(answer.encode()) <= MAX_ANSWER_BYTES
 
 
 def test_every_query_of_a_question_is_right_on_databases_of_other_sizes_too() -> None:
@@ -61,7 +68,7 @@ def test_every_query_of_a_question_is_right_on_databases_of_other_sizes_too() ->
             assert all(result == kept[0] for result in kept), question
 
 
-def test_the_verifier_judges_demonstrations_right_and_a_constant_row_wrong() -> None:
+def test_the_verifier_accepts_demonstrations_and_rejects_a_constant_row() -> None:
     source = SqlQuestions(SqlQuestionsOptions(), seed=4)
     for position in range(40):
         prompt, answer = source.demonstration(position)
@@ -77,8 +84,8 @@ def test_a_gold_query_has_rows_on_every_database_and_is_not_all_null() -> None:
             assert "missing" in prompt.text or any(value is not None for row in found for value in row), prompt.text
 
 
-def test_queries_that_are_nearly_right_are_told_apart_by_the_databases() -> None:
-    """One constant off, another column, no condition: on some database the result differs."""
+def test_the_databases_expose_queries_that_are_nearly_right() -> None:
+    """With another constant, another column or no condition, the result differs on some database."""
     tried = caught = 0
     for prompt in map(SqlQuestions(SqlQuestionsOptions(), seed=6).prompt, range(200)):
         gold = prompt.problem["gold_sql"]
@@ -94,7 +101,7 @@ def test_queries_that_are_nearly_right_are_told_apart_by_the_databases() -> None
     assert caught / tried > 0.99
 
 
-def test_every_ask_and_condition_occurs_and_questions_have_several_queries() -> None:
+def test_every_wording_and_condition_occurs_and_questions_have_several_queries() -> None:
     random_ = generator("occurs")
     questions = [random_question(random_, SqlQuestionsOptions()) for _ in range(2_000)]
     kept = [question for question in questions if question.queries]
@@ -104,7 +111,7 @@ def test_every_ask_and_condition_occurs_and_questions_have_several_queries() -> 
     assert {"many", "highest", "lowest", "total", "mean", "distinct", "per", "rising", "falling"} <= set(words)
     assert {"over", "under", "least", "most", "not", "from", "or", "missing", "known"} <= set(words)
     assert sum(len(question.tables) == 2 for question in kept) > 50
-    assert len(ASKS) == 12
+    assert len(QUERIES) == 12
 
 
 def test_demonstrations_are_any_of_the_right_queries_not_only_the_gold() -> None:
@@ -158,15 +165,15 @@ def test_heldout_questions_are_the_same_for_every_seed_and_count() -> None:
     assert [prompt.id for prompt in prompts[:2]] == ["sql_questions/heldout/0", "sql_questions/heldout/1"]
 
 
-def test_asking_for_more_heldout_questions_than_exist_is_refused_by_field(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.sql_questions.PATIENCE", 1)
+def test_more_heldout_questions_than_exist_are_refused_by_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.source.MAX_REPEATS", 1)
     source = SqlQuestions(SqlQuestionsOptions(tables=1), seed=0)
     with pytest.raises(ValueError, match=r"task.heldout_prompts: must be at most the \d+ held-out problems"):
         source.heldout(5_000)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"tables": 3}, "task.options.tables: must be 1 or 2, got 3"),
         ({"constants": 2}, "task.options.constants: must be between 3 and 99, got 2"),
@@ -175,7 +182,7 @@ def test_asking_for_more_heldout_questions_than_exist_is_refused_by_field(monkey
         ({"table": 1}, "task.options.table: unknown option (did you mean 'tables'?), got 1"),
     ],
 )
-def test_bad_options_are_refused_by_field(options: dict, said: str) -> None:
+def test_bad_options_are_refused_by_name(options: dict, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         build(TaskConfig(name="sql_questions", options=options), seed=0)
-    assert said in str(caught.value)
+    assert message in str(caught.value)

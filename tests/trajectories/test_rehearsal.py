@@ -1,4 +1,4 @@
-"""The rehearsal set: what is stored comes back bit for bit, in an order that the seed and the step decide."""
+"""Rehearsal set: answers are read back bit for bit; seed and step determine their order."""
 
 from collections import Counter
 from dataclasses import replace
@@ -47,9 +47,11 @@ def stored(tmp_path: Path) -> Path:
     return path
 
 
-def test_answers_come_back_bit_for_bit_with_the_samplers_log_probs_as_the_references(stored: Path) -> None:
+def test_answers_are_read_back_bit_for_bit_with_the_log_probs_of_the_sampler_as_those_of_the_reference(
+    stored: Path,
+) -> None:
     back = read(stored, batch=3, seed=0).trajectories
-    assert [p.name for p in stored.parent.iterdir()] == ["rehearsal.parquet"], "nothing is left beside it"
+    assert [p.name for p in stored.parent.iterdir()] == ["rehearsal.parquet"], "no temporary file is left"
     assert len(back) == len(ANSWERS)
     for was, now in zip(ANSWERS, back, strict=True):
         for name, dtype in (("tokens", np.int32), ("mask", np.bool_), ("logp_sampler", np.float32)):
@@ -62,17 +64,17 @@ def test_answers_come_back_bit_for_bit_with_the_samplers_log_probs_as_the_refere
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7, 10, 20])
-def test_every_pass_serves_every_answer_exactly_once(batch: int) -> None:
-    served: list[int] = []
+def test_every_pass_returns_every_answer_exactly_once(batch: int) -> None:
+    returned: list[int] = []
     answers = RehearsalSet(tuple(ANSWERS), batch, seed=5)
     for step in range(30):
         drawn = numbers(answers.at(step))
         assert len(drawn) == batch
-        served += drawn
-    laps = [served[start : start + 7] for start in range(0, len(served) - 6, 7)]
-    assert all(sorted(lap) == list(range(7)) for lap in laps)
-    assert len({tuple(lap) for lap in laps}) > 1, "each pass has an order of its own"
-    assert set(Counter(served).values()) <= {len(served) // 7, len(served) // 7 + 1}
+        returned += drawn
+    passes = [returned[start : start + 7] for start in range(0, len(returned) - 6, 7)]
+    assert all(sorted(one) == list(range(7)) for one in passes)
+    assert len({tuple(one) for one in passes}) > 1, "passes have different orders"
+    assert set(Counter(returned).values()) <= {len(returned) // 7, len(returned) // 7 + 1}
 
 
 def test_the_answers_of_a_step_depend_on_seed_and_step_alone(stored: Path) -> None:
@@ -81,11 +83,11 @@ def test_the_answers_of_a_step_depend_on_seed_and_step_alone(stored: Path) -> No
         return {step: numbers(answers.at(step)) for step in steps}
 
     forwards = order(1, range(12))
-    assert order(1, reversed(range(12))) == forwards, "a resumed run asks for any step first"
+    assert order(1, reversed(range(12))) == forwards, "a resumed run may begin at any step"
     assert order(2, range(12)) != forwards
 
 
-def test_prompts_with_an_answer_are_known_as_mastered() -> None:
+def test_prompts_with_a_stored_answer_are_mastered() -> None:
     mastered = RehearsalSet(tuple(ANSWERS[:3]), 1, 0).prompt_ids
     assert mastered == {"countdown/train/0", "countdown/train/1"}
 

@@ -1,7 +1,7 @@
-"""The box of a program under function tests: runs it, and does what the tests in the other box ask of it.
+"""The box of a program under function tests: runs the program, and serves the requests of the tests in the other box.
 
-Everything here is at the program's mercy, so nothing here is believed: the tests see plain data and numbers that stand
-for objects, and the worker sees nothing of this box but that it ended.
+The program can change everything in this process, so nobody trusts what it sends. The tests accept only plain data, and
+numbers that stand for objects. The worker reads nothing from this box; it only observes how the box ended.
 """
 
 import builtins
@@ -19,15 +19,16 @@ from typing import Any
 from rewards.sandbox.inside.channel import FRAME_LIMIT, REQUEST_LIMIT, Channel, read_all
 from rewards.sandbox.inside.kinds import TooLarge, Unsendable
 from rewards.sandbox.inside.plain import Codec
-from rewards.sandbox.inside.source import NoProgram, choose
+from rewards.sandbox.inside.source import NoProgram, choose_program
 
-LENDABLE = """
+IMPORTABLE_NAMES = """
 math cmath statistics collections itertools functools operator fractions decimal datetime string re heapq bisect random
 json copy typing numpy
 """
-LENT = frozenset(LENDABLE.split())
-"""Modules that tests may use because the program imported them; the tests' box imports its own."""
+IMPORTABLE = frozenset(IMPORTABLE_NAMES.split())
+"""Modules that the tests may use if the program imported them. The tests' box then imports its own copy."""
 HANDLES_LIMIT = 100_000
+"""Maximum number of the program's objects to which the tests can hold handles."""
 
 OPERATORS = """
 lt le gt ge eq add sub mul truediv floordiv mod pow matmul and or xor lshift rshift neg pos abs invert contains getitem
@@ -43,38 +44,47 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "call": lambda function, *arguments, **named: function(*arguments, **named),
     "send": lambda generator, value: generator.send(value),
     "await": lambda coroutine: importlib.import_module("asyncio").run(coroutine),
-    "slice": lambda held, start, stop, step: held[start:stop:step],
+    "slice": lambda sequence, start, stop, step: sequence[start:stop:step],
     "enter": lambda manager: manager.__enter__(),
     "exit": lambda manager: manager.__exit__(None, None, None),
 }
 KINDS: dict[type, str] = {GeneratorType: "g", CoroutineType: "a"}
+"""Kind of a handle. Others are: "f" callable, "v" other value, "c" class, "x" exception class."""
 
 
 class Candidate:
-    """The program's namespace, the objects the tests hold numbers of, and the loop that serves them."""
+    """The program's namespace, the objects that the tests have handles of, and the loop that serves requests."""
 
     def __init__(self, job: dict[str, Any], channel: Channel) -> None:
         self.job = job
         self.channel = channel
-        self.codec = Codec(self.refer, self.resolve, self.shared, self.blank, self.stays)
+        self.codec = Codec(
+            self.encode_reference, self.decode_reference, self.by_value, self.new_object, self.by_reference
+        )
         self.module = ModuleType("solution")
-        self.kept: list[Any] = []
-        self.numbers: dict[int, int] = {}
-        self.shared_names: set[str] = set()
+        self.objects: list[Any] = []
+        """Objects that the tests have handles of, by number."""
+        self.number_of: dict[int, int] = {}
+        self.value_classes: set[str] = set()
+        """Names of the classes whose objects are sent by value."""
         self.wanted: set[str] = set()
-        self.stand_ins: dict[str, type] = {}
+        """Names of the program that the tests need."""
+        self.substitute_classes: dict[str, type] = {}
+        """Classes for objects sent by value whose class the program does not define."""
 
     def serve(self) -> None:
-        """Answer requests until the tests are done."""
+        """Serve requests until the tests close the channel."""
         while True:
-            self.answer(*self.receive())
+            self.serve_request(*self.receive())
 
     def receive(self) -> tuple[Any, ...]:
+        """Return the next message; the reply may be larger than it by `FRAME_LIMIT`."""
         message, length = self.channel.receive()
-        self.channel.sends = FRAME_LIMIT + length
+        self.channel.send_limit = FRAME_LIMIT + length
         return tuple(message)
 
-    def answer(self, kind: str, number: int, *rest: Any) -> None:
+    def serve_request(self, kind: str, number: int, *rest: Any) -> None:
+        """Load the program, or run an operation, and reply."""
         if kind == "load":
             self.channel.send(["ok", number, *self.load(*rest)])
             return
@@ -93,7 +103,7 @@ class Candidate:
         self.reply([*outcome, printed.getvalue() or None], number, encoded, values, objects)
 
     def reply(self, outcome: list[Any], number: int, encoded: list[Any], values: list[Any], objects: list[Any]) -> None:
-        """Send a result with the arguments as they are now; an exception by the names of its classes."""
+        """Send a result, and the arguments if they changed. An exception is sent as the names of its classes."""
         kind, value, printed = outcome
         head = []
         try:
@@ -107,34 +117,34 @@ class Candidate:
             changed = now if table or now[: len(encoded)] != encoded or len(now) > len(encoded) else None
             self.channel.send([kind, number, head, parts[0], changed, table, printed])
         except (TooLarge, Unsendable, RecursionError, MemoryError) as error:
-            self.channel.send(["beyond", number, type(error).__name__])
+            self.channel.send(["too_large", number, type(error).__name__])
 
-    def load(self, wanted: list[str], shared: list[str], entry: str) -> list[Any]:
-        """Run the program; what it defines of the wanted names, and its entry point."""
-        self.shared_names, self.wanted = set(shared), set(wanted)
+    def load(self, wanted: list[str], value_classes: list[str], entry: str) -> list[Any]:
+        """Run the program. The result is that of `Remote.load`."""
+        self.value_classes, self.wanted = set(value_classes), set(wanted)
         sys.modules["solution"] = self.module
-        space = vars(self.module)
-        space["__annotations__"] = {}
+        namespace = vars(self.module)
+        namespace["__annotations__"] = {}
         try:
-            program = choose(self.job["readings"], self.job["prompt"], entry, self.job["names"])
+            program = choose_program(self.job["texts"], self.job["prompt"], entry, self.job["names"])
             for part in program.parts:
-                exec(compile(part, "<program>", "exec"), space)
+                exec(compile(part, "<program>", "exec"), namespace)
         except NoProgram as error:
-            return ["rejected" if error.beyond else "failed", error.cause]
+            return ["rejected" if error.exceeds_parser else "failed", error.cause]
         except BaseException as error:
             return ["failed", type(error).__name__]
-        found = {name: self.export(name, space[name]) for name in wanted if name in space}
-        target = entry_value(space, entry) if entry else None
-        return ["loaded", None if target is None else self.refer(target), sorted(found.items())]
+        found = {name: self.export(name, namespace[name]) for name in wanted if name in namespace}
+        target = find_entry(namespace, entry) if entry else None
+        return ["loaded", None if target is None else self.encode_reference(target), sorted(found.items())]
 
     def export(self, name: str, value: Any) -> Any:
-        """A name for the tests: plain data, the number of an object, or where to import it from."""
+        """Encode the value of a name for the tests: plain data, a handle, or the module to import it from."""
         if isinstance(value, ModuleType):
-            return ["import", value.__name__, None] if value.__name__.split(".")[0] in LENT else None
+            return ["import", value.__name__, None] if value.__name__.split(".")[0] in IMPORTABLE else None
         home: Any = getattr(value, "__module__", None)
         last: Any = getattr(value, "__name__", None)
-        lent = isinstance(home, str) and isinstance(last, str) and home.split(".")[0].lstrip("_") in LENT
-        for module in sorted(LENT & set(sys.modules)) if lent else ():
+        importable = isinstance(home, str) and isinstance(last, str) and home.split(".")[0].lstrip("_") in IMPORTABLE
+        for module in sorted(IMPORTABLE & set(sys.modules)) if importable else ():
             if getattr(sys.modules[module], last, None) is value:
                 return ["import", module, last]
         try:
@@ -143,27 +153,28 @@ class Candidate:
             return None
         return ["value", encoded, table]
 
-    def refer(self, value: Any) -> list[Any]:
-        if is_builtin(value):
+    def encode_reference(self, value: Any) -> list[Any]:
+        """Encode built-in types, members of enumerations, and handles of other objects."""
+        if is_builtin_type(value):
             return ["y", value.__name__]
-        if isinstance(value, Enum) and type(value).__name__ in self.shared_names:
+        if isinstance(value, Enum) and type(value).__name__ in self.value_classes:
             return ["E", type(value).__name__, value.name]
-        number = self.numbers.get(id(value))
+        number = self.number_of.get(id(value))
         if number is None:
-            if len(self.kept) >= HANDLES_LIMIT:
+            if len(self.objects) >= HANDLES_LIMIT:
                 raise TooLarge("objects")
-            number = self.numbers[id(value)] = len(self.kept)
-            self.kept.append(value)
+            number = self.number_of[id(value)] = len(self.objects)
+            self.objects.append(value)
         kind = KINDS.get(type(value)) or ("f" if callable(value) else "v")
         if isinstance(value, type):
             bases = [f"{base.__module__}.{base.__qualname__}" for base in value.__mro__]
             return ["h", number, "x" if issubclass(value, BaseException) else "c", value.__name__, bases]
         return ["h", number, kind, type(value).__name__, []]
 
-    def resolve(self, tag: str, parts: list[Any]) -> Any:
-        """Objects of ours that come back, the tests' callables and iterators, types by name."""
+    def decode_reference(self, tag: str, parts: list[Any]) -> Any:
+        """Decode handles, built-in types, members of enumerations, and callables and iterators of the tests."""
         if tag == "h":
-            return self.kept[parts[0]]
+            return self.objects[parts[0]]
         if tag == "y":
             return getattr(builtins, parts[0])
         if tag == "E":
@@ -179,18 +190,19 @@ class Candidate:
         return remote
 
     def remote_iterator(self, number: int) -> Iterator[Any]:
+        """Iterate over an iterator of the tests. `call_back` returns the class `Candidate` at its end."""
         while (outcome := self.call_back(number, (), {}, iterate=True)) is not Candidate:
             yield outcome
 
     def call_back(self, number: int, arguments: tuple[Any, ...], named: dict[str, Any], iterate: bool = False) -> Any:
-        """Call a function of the tests while they wait for one of ours."""
+        """Call a function of the tests while they wait for the reply to their own request."""
         encoded, table, _ = self.codec.encode([*arguments, *named.values()])
         keywords = [[name, value] for name, value in zip(named, encoded[len(arguments) :], strict=True)]
         self.channel.send(["callback", number, encoded[: len(arguments)], keywords, table])
         while True:
-            kind, answered, *rest = self.receive()
+            kind, replied, *rest = self.receive()
             if kind != "returned":
-                self.answer(kind, answered, *rest)
+                self.serve_request(kind, replied, *rest)
                 continue
             outcome, value, table = rest
             if outcome == "stop" and iterate:
@@ -200,29 +212,31 @@ class Candidate:
             [[result], _] = self.codec.decode([value], table)
             return result
 
-    def shared(self, value: Any) -> bool:
+    def by_value(self, value: Any) -> bool:
+        """Return whether an object is sent by value."""
         kind = type(value)
-        return kind.__name__ in self.shared_names and makeable(kind)
+        return kind.__name__ in self.value_classes and is_plain_class(kind)
 
-    def stays(self, value: Any) -> bool:
-        """Whether the tests name its class, and so mean its methods."""
+    def by_reference(self, value: Any) -> bool:
+        """Return whether the tests name the object's class: then they test its methods, so it stays here."""
         name = type(value).__name__
         return name in self.wanted and vars(self.module).get(name) is type(value)
 
-    def blank(self, name: str) -> Any:
+    def new_object(self, name: str) -> Any:
+        """Make an object without attributes, of the program's class or a substitute for it."""
         known = vars(self.module).get(name)
-        if not isinstance(known, type) or not makeable(known):
-            known = self.stand_ins.setdefault(name, type(name, (), {}))
+        if not isinstance(known, type) or not is_plain_class(known):
+            known = self.substitute_classes.setdefault(name, type(name, (), {}))
         return object.__new__(known)
 
 
-def is_builtin(value: Any) -> bool:
-    """Whether it is a type that every Python has under its name."""
+def is_builtin_type(value: Any) -> bool:
+    """Return whether the value is a built-in type."""
     return isinstance(value, type) and getattr(builtins, value.__name__, None) is value
 
 
-def makeable(kind: type) -> bool:
-    """Whether objects of the class are nothing but their attributes."""
+def is_plain_class(kind: type) -> bool:
+    """Return whether objects of the class have no state but their attributes."""
     try:
         object.__new__(kind)
     except TypeError:
@@ -230,13 +244,16 @@ def makeable(kind: type) -> bool:
     return not issubclass(kind, Enum)
 
 
-def entry_value(space: dict[str, Any], entry: str) -> Any:
-    """What the entry point names: a top-level name, or the method of a new object for each call; None if nothing."""
+def find_entry(namespace: dict[str, Any], entry: str) -> Any:
+    """Return what the entry point names, or None.
+
+    It is a top-level name, or a function that calls the method on a new object each time.
+    """
     parts = entry.replace("()", "").split(".")
-    if len(parts) == 1 and entry in space:
-        return space[entry]
+    if len(parts) == 1 and entry in namespace:
+        return namespace[entry]
     name = parts[-1]
-    owners = [space.get(parts[0])] if len(parts) > 1 else [space.get("Solution"), *space.values()]
+    owners = [namespace.get(parts[0])] if len(parts) > 1 else [namespace.get("Solution"), *namespace.values()]
     for owner in owners:
         if isinstance(owner, type) and hasattr(owner, name) and getattr(owner, "__module__", "") == "solution":
             made: type = owner
@@ -245,6 +262,7 @@ def entry_value(space: dict[str, Any], entry: str) -> Any:
 
 
 def _text(error: BaseException) -> str:
+    """Return the text of an exception, at most 10,000 characters; empty if its `__str__` fails."""
     try:
         return str(error)[:10_000]
     except BaseException:
@@ -252,6 +270,7 @@ def _text(error: BaseException) -> str:
 
 
 def main(descriptors: list[int], confine: Callable[[], None]) -> None:
+    """Serve requests. The descriptors are the job, the requests and the replies."""
     confine()
     job, reading, writing = descriptors
     channel = Channel(reading, writing, FRAME_LIMIT, REQUEST_LIMIT)

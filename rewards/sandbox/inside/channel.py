@@ -1,4 +1,7 @@
-"""Messages between the two boxes of one check: a length of 4 bytes, big-endian, and that many bytes of JSON."""
+"""Messages between the program's box and the tests' box of one check.
+
+A message is its length (4 bytes, big-endian) followed by that many bytes of JSON.
+"""
 
 import json
 import os
@@ -8,30 +11,36 @@ from typing import Any
 from rewards.sandbox.inside.kinds import Malformed, TooLarge
 
 FRAME_LIMIT = 4 * 2**20
-"""Bytes of a message, beyond those of the message it answers."""
+"""Maximum bytes of a reply, in addition to the bytes of the request."""
 REQUEST_LIMIT = 64 * 2**20
-"""Bytes of a message that answers none."""
+"""Maximum bytes of a request, which replies to nothing."""
 
 
 class Closed(Exception):
-    """The other side is gone."""
+    """The other box has closed its end of the channel."""
 
 
 class Channel:
-    """One end; `limit` bounds the next message in both directions on the side of the program."""
+    """One end of the channel, with size limits for the next messages. Its owner may change the limits."""
 
-    def __init__(self, reading: int, writing: int, sends: int, receives: int) -> None:
+    def __init__(self, reading: int, writing: int, send_limit: int, receive_limit: int) -> None:
         self.reading = reading
         self.writing = writing
-        self.sends = sends
-        """Bytes a message of ours may have; one of theirs has at most `receives`."""
-        self.receives = receives
+        self.send_limit = send_limit
+        """Maximum bytes of the next message sent."""
+        self.receive_limit = receive_limit
+        """Maximum bytes of the next message received."""
 
     def send(self, message: list[Any]) -> int:
-        """Returns its bytes. Raises TooLarge, Closed."""
+        """Send a message and return its size in bytes.
+
+        Raises:
+            TooLarge: the message exceeds `send_limit`.
+            Closed: the other box has closed its end.
+        """
         data = json.dumps(message, separators=(",", ":")).encode()
-        if len(data) > self.sends:
-            raise TooLarge(f"data takes {len(data)} bytes, above {self.sends}")
+        if len(data) > self.send_limit:
+            raise TooLarge(f"the data takes {len(data)} bytes, at most {self.send_limit} are allowed")
         rest = memoryview(struct.pack(">I", len(data)) + data)
         try:
             while rest:
@@ -41,16 +50,21 @@ class Channel:
         return len(data)
 
     def receive(self) -> tuple[list[Any], int]:
-        """The next message and its bytes. Raises Closed, Malformed."""
+        """Return the next message and its size in bytes.
+
+        Raises:
+            Closed: the other box has closed its end.
+            Malformed: the message is too long, or no non-empty JSON list.
+        """
         length = struct.unpack(">I", self._exactly(4))[0]
-        if length > self.receives:
+        if length > self.receive_limit:
             raise Malformed(f"a message of {length} bytes")
         try:
             message = json.loads(self._exactly(length))
         except (ValueError, RecursionError):
-            raise Malformed("no JSON") from None
+            raise Malformed("not JSON") from None
         if type(message) is not list or not message:
-            raise Malformed("no message")
+            raise Malformed("not a non-empty list")
         return message, length
 
     def _exactly(self, count: int) -> bytes:
@@ -68,6 +82,6 @@ class Channel:
 
 
 def read_all(descriptor: int) -> Any:
-    """The JSON value that the worker writes into a pipe and closes."""
+    """Read the JSON value that the worker writes into a pipe before it closes its end."""
     with open(descriptor, "rb") as stream:
         return json.load(stream)

@@ -1,7 +1,7 @@
-"""The box of a program that reads standard input: forks one confined process per test, with real pipes.
+"""The box of a program that reads standard input: forks one confined process per test, connected by real pipes.
 
-The parent process here never reads, compiles or runs anything of the program; it only forks and waits, and says how
-each process ended.
+The parent process in the box never reads, compiles or runs the program. It only forks, waits, and reports how each
+process ended.
 """
 
 import atexit
@@ -17,14 +17,18 @@ from types import CodeType, ModuleType
 from typing import Any
 
 MESSAGE_LIMIT = 4096
-OPEN = open
+BUILTIN_OPEN = open
 STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 OUT_OF_MEMORY = 137
-"""Exit code of a program that a MemoryError ended."""
+"""Exit code of a program that ended by a MemoryError."""
 
 
 def main(descriptors: list[int], confine: Callable[[], None]) -> None:
-    """Serve one request per test, a message with the read end of its input and the write end of its output."""
+    """Run the program once per request.
+
+    The descriptors are the job, and a socket for requests and reports. A request is a message with two descriptors: the
+    read end of the standard input, and the write end of the standard output.
+    """
     job_descriptor, control_descriptor = descriptors
     control = socket.socket(fileno=control_descriptor)
     with open(job_descriptor, "rb") as stream:
@@ -35,22 +39,22 @@ def main(descriptors: list[int], confine: Callable[[], None]) -> None:
             return
         process = os.fork()
         if process == 0:
-            become_program(job, passed, confine)
+            run_test(job, passed, confine)
         for descriptor in passed:
             os.close(descriptor)
         _, state, usage = os.wait4(process, 0)
         code = os.waitstatus_to_exitcode(state)
-        ended = {
+        report = {
             "code": max(code, 0),
             "signal": max(-code, 0),
             "cpu_seconds": usage.ru_utime + usage.ru_stime,
             "peak_bytes": usage.ru_maxrss * 1024,
         }
-        control.send(json.dumps(ended).encode())
+        control.send(json.dumps(report).encode())
 
 
-def become_program(job: bytes, pipes: list[int], confine: Callable[[], None]) -> None:
-    """The process of one test; ends it."""
+def run_test(job: bytes, pipes: list[int], confine: Callable[[], None]) -> None:
+    """Run the program in this process, for one test, and exit."""
     code = 1
     try:
         for standard, pipe in enumerate(pipes):
@@ -58,24 +62,24 @@ def become_program(job: bytes, pipes: list[int], confine: Callable[[], None]) ->
         os.closerange(3, 256)
         confine()
         _open_standard_streams()
-        code = run(json.loads(job)["readings"])
+        code = run(json.loads(job)["texts"])
     except MemoryError:
         code = OUT_OF_MEMORY
     finally:
         os._exit(code)
 
 
-def run(readings: list[str]) -> int:
-    """Run the program as `__main__` to its end, threads and exit handlers included; its exit code."""
+def run(texts: list[str]) -> int:
+    """Run the program as `__main__` to its end, with its threads and exit handlers, and return its exit code."""
     status = 0
     try:
-        code = compiled(readings)
+        code = compiled(texts)
         module = ModuleType("__main__")
         sys.modules["__main__"] = module
         sys.argv = ["program.py"]
-        space: dict[str, Any] = vars(module)
-        space |= {"__annotations__": {}, "__file__": "program.py", "__builtins__": __builtins__}
-        exec(code, space)
+        namespace: dict[str, Any] = vars(module)
+        namespace |= {"__annotations__": {}, "__file__": "program.py", "__builtins__": __builtins__}
+        exec(code, namespace)
     except SystemExit as stop:
         status = _exit_code(stop.code)
     except MemoryError:
@@ -91,12 +95,12 @@ def run(readings: list[str]) -> int:
     return status
 
 
-def compiled(readings: list[str]) -> CodeType:
-    """The first reading that compiles. Raises what the first one raises when none does."""
+def compiled(texts: list[str]) -> CodeType:
+    """Compile the first text that compiles. If none does, raise the exception of the first text."""
     failure: Exception | None = None
-    for reading in readings:
+    for text in texts:
         try:
-            return compile(textwrap.dedent(reading), "program.py", "exec")
+            return compile(textwrap.dedent(text), "program.py", "exec")
         except (SyntaxError, ValueError) as error:
             failure = failure or error
     assert failure is not None
@@ -110,7 +114,7 @@ def _exit_code(value: Any) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Fresh ones on 0, 1 and 2, as a new interpreter would have them."""
+    """Open new standard streams on descriptors 0, 1 and 2, as a new interpreter has them."""
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         errors = "backslashreplace" if name == "stderr" else "surrogateescape"
         stream = open(number, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
@@ -120,5 +124,5 @@ def _open_standard_streams() -> None:
 
 
 def _open(file: Any, *arguments: Any, **named: Any) -> Any:
-    """As the built-in one, also by the names of the standard streams, which the box's file system lacks."""
-    return OPEN(STREAMS.get(file, file) if isinstance(file, str) else file, *arguments, **named)
+    """Open a file as the built-in `open` does, and /dev/stdin etc. too, which the box's file system lacks."""
+    return BUILTIN_OPEN(STREAMS.get(file, file) if isinstance(file, str) else file, *arguments, **named)

@@ -1,4 +1,4 @@
-"""The tests' side of the channel: asks the program's box for things, and keeps to plain data and handles."""
+"""The tests' side of the channel: sends requests to the program's box, and accepts only plain data and handles."""
 
 import builtins
 import importlib
@@ -8,78 +8,81 @@ from enum import Enum, EnumMeta
 from types import CoroutineType
 from typing import Any, NoReturn
 
-from rewards.sandbox.inside.candidate import LENT, is_builtin, makeable
+from rewards.sandbox.inside.candidate import IMPORTABLE, is_builtin_type, is_plain_class
 from rewards.sandbox.inside.channel import FRAME_LIMIT, Channel, Closed
+from rewards.sandbox.inside.errors import KNOWN_ERRORS, NEVER_RERAISED, ProgramError, ProgramLost, stand_in
 from rewards.sandbox.inside.handles import Handle, coroutine, generator
 from rewards.sandbox.inside.kinds import Malformed, TooLarge, Unsendable
-from rewards.sandbox.inside.plain import Codec, restore
-
-NOT_RAISED = (AssertionError, StopIteration, StopAsyncIteration, BaseExceptionGroup)
-"""Exceptions of the program that the tests could mistake for their own or for the end of a loop."""
-KNOWN_ERRORS = {
-    "json.decoder.JSONDecodeError": "json",
-    "decimal.InvalidOperation": "decimal",
-    "decimal.DivisionByZero": "decimal",
-    "re.error": "re",
-    "queue.Empty": "queue",
-    "queue.Full": "queue",
-    "struct.error": "struct",
-    "binascii.Error": "binascii",
-    "zlib.error": "zlib",
-    "statistics.StatisticsError": "statistics",
-    "dataclasses.FrozenInstanceError": "dataclasses",
-}
-
+from rewards.sandbox.inside.plain import Codec, update_in_place
 
 WRAPPERS: dict[str, Callable[[Handle], Any]] = {"g": generator, "a": coroutine}
 ABSENT = object()
-"""In place of a name of the program that the tests cannot have."""
-
-
-class ProgramLost(BaseException):
-    """The program's box is gone or speaks no sense; no test may catch it."""
-
-
-class ProgramError(Exception):
-    """The program raised what is not raised again here under its own name."""
+"""Stands for a name of the program that cannot be passed to the tests."""
 
 
 class Remote:
-    """The program, seen from the tests. `broken` is set for good once it has not kept to the language."""
+    """The program as the tests see it.
 
-    def __init__(self, channel: Channel, space: dict[str, Any]) -> None:
+    Args:
+        channel: the tests' end of the channel.
+        namespace: the namespace in which the tests run.
+    """
+
+    def __init__(self, channel: Channel, namespace: dict[str, Any]) -> None:
         self.channel = channel
-        self.space = space
-        self.codec = Codec(self.refer, self.resolve, self.shared, self.blank)
+        self.namespace = namespace
+        self.codec = Codec(self.encode_reference, self.decode_reference, self.by_value, self.new_object)
         self.requests = 0
         self.uses = 0
+        """Requests made by the tests."""
         self.broken = ""
-        self.beyond = ""
-        """What an answer of the program was too large or too deep in, if one was."""
+        """Why the channel cannot be used any more: "closed" or "malformed"; empty while it works. Never reset."""
+        self.too_large = ""
+        """Which limit a value exceeded, if one did."""
         self.raised = ""
         """Class of the last exception of the program."""
         self.unsendable = ""
+        """Type of the first value of the tests that could not be sent."""
         self.named_classes: set[str] = set()
-        self.shared_names: set[str] = set()
+        """Names of the program's classes that the tests use."""
+        self.value_classes: set[str] = set()
+        """Names of the classes whose objects are sent by value."""
         self.errors: dict[str, type[Exception]] = {}
-        self.lent: list[Any] = []
+        """Stand-ins for the program's exception classes."""
+        self.callables: list[Any] = []
+        """Functions of the tests that the program can call, by number."""
         self.handles: dict[int, Any] = {}
         self.entry: Any = None
         """The program's entry point, once it is loaded and there is one."""
-        self.data: set[str] = set()
-        """Names under which the tests have plain data of the program, or what it imported."""
+        self.plain_names: set[str] = set()
+        """Names bound in the tests to plain data of the program, or to modules and objects that it imported."""
 
     def load(self, wanted: list[str], entry: str) -> list[Any]:
-        """Have the program run. Returns ["loaded", entry point, names], or what went wrong."""
+        """Run the program.
+
+        Args:
+            wanted: names of the program that the tests need.
+            entry: the entry point, or "".
+
+        Returns:
+            ["loaded", encoded entry point, exported names], or ["failed" or "rejected", cause].
+        """
         self.requests += 1
-        self.send(["load", self.requests, wanted, sorted(self.shared_names), entry])
+        self.send(["load", self.requests, wanted, sorted(self.value_classes), entry])
         kind, number, outcome, *rest = self.receive()
         if kind != "ok" or number != self.requests or outcome not in ("loaded", "failed", "rejected"):
-            self.lose("malformed")
+            self.fail("malformed")
         return [outcome, *rest]
 
     def request(self, operation: str, *arguments: Any, **named: Any) -> Any:
-        """Ask for an operation on objects of the program; its result, or its exception."""
+        """Run an operation on objects of the program, and return its result or raise its exception.
+
+        Raises:
+            ProgramError: the exception cannot be raised under its own class, or the result is too large.
+            ProgramLost: the program's box has ended or sent a malformed message.
+            TooLarge: an argument exceeds a limit.
+            Unsendable: an argument cannot be sent.
+        """
         self.uses += 1
         self.requests += 1
         number = self.requests
@@ -92,30 +95,31 @@ class Remote:
             self.unsendable = self.unsendable or str(error)
             raise
         except TooLarge as error:
-            self.beyond = self.beyond or str(error)
+            self.too_large = self.too_large or str(error)
             raise
         while True:
-            kind, answered, *rest = self.receive()
+            kind, replied, *rest = self.receive()
             if kind == "callback":
-                self.serve_callback(answered, *rest)
+                self.serve_callback(replied, *rest)
                 continue
-            if answered != number:
-                self.lose("malformed")
-            if kind == "beyond":
-                self.beyond = "a result is too large or too deep"
-                raise ProgramError(self.beyond)
+            if replied != number:
+                self.fail("malformed")
+            if kind == "too_large":
+                self.too_large = "a result is too large or too deep"
+                raise ProgramError(self.too_large)
             if kind == "stop" and operation in ("next", "send"):
                 raise StopIteration
-            return self.outcome(kind, rest, [*arguments, *named.values()], objects)
+            return self.read_reply(kind, rest, [*arguments, *named.values()], objects)
 
-    def outcome(self, kind: str, rest: list[Any], arguments: list[Any], objects: list[Any]) -> Any:
+    def read_reply(self, kind: str, rest: list[Any], arguments: list[Any], objects: list[Any]) -> Any:
+        """Update the arguments that the program changed, then return the result or raise the exception in a reply."""
         try:
             head, value, changed, table, printed = rest
             if type(printed) is str:
                 sys.stdout.write(printed)
             values, _ = self.codec.decode([value, *(changed or [])], table, objects)
             for old, new in zip(arguments, values[1:], strict=False):
-                restore(old, new)
+                update_in_place(old, new)
             if kind == "ok":
                 return values[0]
             if kind != "raise":
@@ -123,11 +127,12 @@ class Remote:
             [classes, text], [arguments, attributes] = head, values[0]
             error = self.exception(classes, text, arguments, attributes)
         except (Malformed, TypeError, ValueError):
-            self.lose("malformed")
+            self.fail("malformed")
         raise error
 
     def exception(self, classes: Any, text: Any, arguments: Any, attributes: Any) -> Exception:
-        """An exception of the first class in the list that the tests know, none that means something to them."""
+        """Make the exception: of the first class in the list that the tests know, or ProgramError if that one is in
+        `NEVER_RERAISED`."""
         if type(classes) is not list or not all(type(name) is str for name in classes) or type(text) is not str:
             raise Malformed("exception")
         self.raised = classes[0].rpartition(".")[2] if classes else ""
@@ -136,16 +141,16 @@ class Remote:
             module, _, last = name.rpartition(".")
             found: Any = getattr(builtins, last, None) if module == "builtins" else None
             if module == "solution":
-                found = self.errors.get(last) or (self.space.get(last) if last in self.shared_names else None)
+                found = self.errors.get(last) or (self.namespace.get(last) if last in self.value_classes else None)
             if name in KNOWN_ERRORS:
                 found = getattr(sys.modules.get(KNOWN_ERRORS[name]), last, None)
             if isinstance(found, type) and issubclass(found, Exception):
-                known = ProgramError if issubclass(found, NOT_RAISED) else found
+                known = ProgramError if issubclass(found, NEVER_RERAISED) else found
                 break
         given = tuple(arguments) if type(arguments) is list else ()
         try:
             error = known(*given)
-        except Exception:  # a class with arguments of its own
+        except Exception:  # a class whose constructor takes other arguments
             error = known.__new__(known)
             error.args = given
         if known in self.errors.values():
@@ -155,13 +160,13 @@ class Remote:
         return error
 
     def serve_callback(self, number: Any, encoded: Any, named: Any, table: Any) -> None:
-        """Call one of the tests' own functions for the program."""
+        """Call a function of the tests for the program, and send its result."""
         try:
             values, _ = self.codec.decode([*encoded, *(value for _, value in named)], table)
             keywords = dict(zip((name for name, _ in named), values[len(encoded) :], strict=True))
-            function = self.lent[range(len(self.lent))[number]]
+            function = self.callables[range(len(self.callables))[number]]
         except (Malformed, TypeError, ValueError, IndexError):
-            self.lose("malformed")
+            self.fail("malformed")
         try:
             result = function(*values[: len(encoded)], **keywords)
             [value], table, _ = self.codec.encode([result])
@@ -175,49 +180,51 @@ class Remote:
             self.send(["returned", number, "ok", value, table])
 
     def bind(self, name: str, export: Any) -> Any:
-        """What a name of the program is to the tests: plain data, a handle, an exception class, a module, or ABSENT."""
+        """Return the value of an exported name: plain data, a handle, an exception class, a module, or ABSENT."""
         try:
             kind, *parts = export
             if kind == "import":
                 module, attribute = parts
-                if module.split(".")[0] not in LENT:
+                if module.split(".")[0] not in IMPORTABLE:
                     raise Malformed("import")
                 found = importlib.import_module(module)
-                self.data.add(name)
+                self.plain_names.add(name)
                 return found if attribute is None else getattr(found, attribute)
             [value], _ = self.codec.decode([parts[0]], parts[1])
         except (Malformed, TypeError, ValueError, AttributeError, ImportError):
             return ABSENT
         if not isinstance(value, Handle):
-            self.data.add(name)
+            self.plain_names.add(name)
         elif value._kind_ == "c" and name[:1].isupper():
             self.named_classes.add(value._class_)
         return value
 
-    def refer(self, value: Any) -> list[Any]:
+    def encode_reference(self, value: Any) -> list[Any]:
+        """Encode handles, built-in types, members of enumerations, and functions and iterators of the tests."""
         if type(value) is Handle:
             return ["h", value._number_]
-        if is_builtin(value):
+        if is_builtin_type(value):
             return ["y", value.__name__]
-        if isinstance(value, Enum) and type(value).__name__ in self.shared_names:
+        if isinstance(value, Enum) and type(value).__name__ in self.value_classes:
             return ["E", type(value).__name__, value.name]
         if isinstance(value, CoroutineType):
-            raise TypeError("a coroutine cannot be an argument here")
+            raise TypeError("a coroutine of the tests cannot be an argument")
         iterates = hasattr(value, "__next__")
         if not iterates and not callable(value):
             raise Unsendable(type(value).__name__)
-        self.lent.append(value.__next__ if iterates else value)
+        self.callables.append(value.__next__ if iterates else value)
         name: Any = getattr(value, "__name__", "")
-        return ["k", len(self.lent) - 1, "iterator" if iterates else "function", name if type(name) is str else ""]
+        return ["k", len(self.callables) - 1, "iterator" if iterates else "function", name if type(name) is str else ""]
 
-    def resolve(self, tag: str, parts: list[Any]) -> Any:
+    def decode_reference(self, tag: str, parts: list[Any]) -> Any:
+        """Decode built-in types, members of enumerations, and handles of the program's objects."""
         if tag == "y":
             found = getattr(builtins, parts[0], None) if type(parts[0]) is str else None
             if not isinstance(found, type):
                 raise Malformed("type")
             return found
-        if tag == "E" and type(parts[0]) is str and parts[0] in self.shared_names and type(parts[1]) is str:
-            known = self.space.get(parts[0])
+        if tag == "E" and type(parts[0]) is str and parts[0] in self.value_classes and type(parts[1]) is str:
+            known = self.namespace.get(parts[0])
             if isinstance(known, EnumMeta):
                 return known[parts[1]]
         if tag != "h":
@@ -234,47 +241,47 @@ class Remote:
         return self.handles[number]
 
     def error_class(self, name: str, bases: Any) -> type[Exception]:
-        """An exception class of the tests' own for one of the program, below the same built-in one."""
+        """Return a stand-in for an exception class of the program, with the same built-in base class."""
         if name not in self.errors:
-            base: Any = Exception
-            for known in bases:
-                found = getattr(builtins, known.removeprefix("builtins."), None) if type(known) is str else None
-                if isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, NOT_RAISED):
-                    base = found
-                    break
-            show = {"__str__": lambda error: error.__dict__.get("program_text", base.__str__(error))}
-            self.errors[name] = type(name, (base,), show)
+            self.errors[name] = stand_in(name, bases)
         return self.errors[name]
 
-    def shared(self, value: Any) -> bool:
+    def by_value(self, value: Any) -> bool:
+        """Return whether an object is sent by value: the tests define its class, which has only attributes as state."""
         kind = type(value)
-        return self.space.get(kind.__name__) is kind and kind.__name__ in self.shared_names and makeable(kind)
+        return (
+            self.namespace.get(kind.__name__) is kind and kind.__name__ in self.value_classes and is_plain_class(kind)
+        )
 
-    def blank(self, name: str) -> Any:
-        kind = self.space.get(name) if name in self.shared_names else None
-        if not isinstance(kind, type) or not makeable(kind):
+    def new_object(self, name: str) -> Any:
+        """Make an object, without attributes, of a class of the tests."""
+        kind = self.namespace.get(name) if name in self.value_classes else None
+        if not isinstance(kind, type) or not is_plain_class(kind):
             raise Malformed("class")
         return object.__new__(kind)
 
     def send(self, message: list[Any]) -> None:
+        """Send a message; the reply may be larger than it by `FRAME_LIMIT`. Raises ProgramLost."""
         if self.broken:
             raise ProgramLost(self.broken)
         try:
-            self.channel.receives = FRAME_LIMIT + self.channel.send(message)
+            self.channel.receive_limit = FRAME_LIMIT + self.channel.send(message)
         except Closed:
-            self.lose("closed")
+            self.fail("closed")
 
     def receive(self) -> list[Any]:
+        """Return the next message. Raises ProgramLost."""
         try:
             message, _ = self.channel.receive()
         except Closed:
-            self.lose("closed")
+            self.fail("closed")
         except Malformed:
-            self.lose("malformed")
+            self.fail("malformed")
         if len(message) < 3:
-            self.lose("malformed")
+            self.fail("malformed")
         return message
 
-    def lose(self, how: str) -> NoReturn:
-        self.broken = how
-        raise ProgramLost(how)
+    def fail(self, reason: str) -> NoReturn:
+        """Mark the channel as broken and raise ProgramLost."""
+        self.broken = reason
+        raise ProgramLost(reason)

@@ -1,5 +1,8 @@
-"""Reads code as a tree: which statements of a prompt help, what a text defines, and which reading of a response is the
-program. Runs only in boxes: parsing hostile text can take the parser's process with it."""
+"""Analyse Python source: find the helpers in a prompt, the names that a text defines, and which text of a response is
+the program.
+
+Runs only in boxes, because parsing hostile text can crash the parser's process.
+"""
 
 import ast
 import builtins
@@ -7,28 +10,38 @@ import textwrap
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-HELPFUL = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+HELPER_STATEMENTS = (
+    ast.Import,
+    ast.ImportFrom,
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+    ast.ClassDef,
+    ast.Assign,
+    ast.AnnAssign,
+)
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 class NoProgram(Exception):
-    """None of the readings is a program: the name of what the best one raised, and whether it is beyond the parser."""
+    """None of the texts is a program."""
 
-    def __init__(self, cause: str, beyond: bool) -> None:
+    def __init__(self, cause: str, exceeds_parser: bool) -> None:
         super().__init__(cause)
         self.cause = cause
-        self.beyond = beyond
+        """Class of the exception that the first text raised."""
+        self.exceeds_parser = exceeds_parser
+        """Whether the text is too large or nested too deep for the parser."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """What is run one after the other in one namespace."""
+    """Modules that are run one after the other in one namespace."""
 
     parts: tuple[ast.Module, ...]
 
 
 def parsed_prompt(prompt: str) -> list[ast.stmt]:
-    """Its statements; a last header without a body gets one. Nothing for prose."""
+    """Return the statements of a prompt, or [] for prose. A header without a body at the end gets `pass`."""
     for text in (prompt, prompt.rstrip() + "\n" + body_indent(prompt) + "pass\n"):
         try:
             return ast.parse(text).body
@@ -38,46 +51,60 @@ def parsed_prompt(prompt: str) -> list[ast.stmt]:
 
 
 def helpers(prompt: str, entry: str) -> list[ast.stmt]:
-    """Statements of the prompt that programs and tests rely on: not what the program is to write, nor prose."""
-    return [node for node in parsed_prompt(prompt) if isinstance(node, HELPFUL) and not _is_asked_for(node, entry)]
+    """Return the statements of the prompt that programs and tests use, without what the program must define."""
+    return [
+        node for node in parsed_prompt(prompt) if isinstance(node, HELPER_STATEMENTS) and not _is_requested(node, entry)
+    ]
 
 
 def bound_names(statements: Sequence[ast.stmt]) -> set[str]:
-    """Names that statements at the top of a module bind, also under if, try, with and loops."""
+    """Return the names that top-level statements bind, also inside if, try, with and loops."""
     return set(_bound(statements))
 
 
 def loaded_names(statements: Sequence[ast.stmt]) -> set[str]:
-    """Names read anywhere in them."""
+    """Return the names that the statements read anywhere."""
     nodes = (node for statement in statements for node in ast.walk(statement))
     return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
 
 
-def choose(readings: Sequence[str], prompt: str, entry: str, names: Collection[str]) -> Program:
-    """The first reading that is a program: it defines one of the names, or continues the prompt. Raises NoProgram."""
+def choose_program(texts: Sequence[str], prompt: str, entry: str, names: Collection[str]) -> Program:
+    """Return the first text that is a program: it defines one of the names, or continues the prompt.
+
+    If no text is, the first text that parses is the program.
+
+    Args:
+        texts: candidate texts, best first.
+        prompt: code that the program may continue.
+        entry: the entry point, or "".
+        names: names of which a program defines at least one; if empty, any text that parses is a program.
+
+    Raises:
+        NoProgram: no text parses.
+    """
     failure: Exception | None = None
     fallback: Program | None = None
     prelude = ast.Module(helpers(prompt, entry), [])
-    for place, reading in enumerate(readings):
+    for index, text in enumerate(texts):
         try:
-            tree = ast.parse(textwrap.dedent(reading))
+            tree = ast.parse(textwrap.dedent(text))
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             failure = failure or error
         else:
             if not names or defines(tree.body, names):
-                return Program((prelude, _completed(tree, prelude, readings[place + 1 :])))
+                return Program((prelude, _completed(tree, prelude, texts[index + 1 :])))
             fallback = fallback or Program((prelude, tree))
-        continued = _continued(prompt, reading, names)
+        continued = _continued(prompt, text, names)
         if continued is not None:
             return Program((continued,))
     if fallback is not None:
         return fallback
-    beyond = isinstance(failure, MemoryError | RecursionError)
-    raise NoProgram(type(failure).__name__ if failure else "nothing", beyond)
+    exceeds_parser = isinstance(failure, MemoryError | RecursionError)
+    raise NoProgram(type(failure).__name__ if failure else "nothing", exceeds_parser)
 
 
 def defines(statements: Sequence[ast.stmt], names: Collection[str]) -> bool:
-    """Whether they bind one of the names at the top, or as a method of a class there."""
+    """Return whether the statements bind one of the names at the top level, or as a method of a class there."""
     if bound_names(statements) & set(names):
         return True
     classes = [node for node in statements if isinstance(node, ast.ClassDef)]
@@ -85,7 +112,7 @@ def defines(statements: Sequence[ast.stmt], names: Collection[str]) -> bool:
 
 
 def body_indent(prompt: str) -> str:
-    """White space before the line that would come next in a function the prompt leaves open."""
+    """Return the indentation of the next line of a function that the prompt leaves unfinished."""
     lines = [line for line in prompt.splitlines() if line.strip()]
     if not lines:
         return ""
@@ -94,7 +121,7 @@ def body_indent(prompt: str) -> str:
 
 
 def is_stub(node: Definition) -> bool:
-    """Whether a function has no body to speak of, or a class only such functions."""
+    """Return whether a function is a stub (no body but `pass` or NotImplementedError) or a class of stubs."""
     body = [n for n in node.body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
     if isinstance(node, ast.ClassDef):
         inner = [n for n in body if isinstance(n, Definition)]
@@ -106,7 +133,8 @@ def _not_implemented(node: ast.stmt) -> bool:
     return isinstance(node, ast.Raise) and "NotImplementedError" in loaded_names([node])
 
 
-def _is_asked_for(node: ast.stmt, entry: str) -> bool:
+def _is_requested(node: ast.stmt, entry: str) -> bool:
+    """Return whether the prompt asks the program to define this: it has the entry point's name, or is a stub."""
     if not isinstance(node, Definition):
         return False
     name = entry.replace("()", "").split(".")[-1]
@@ -115,12 +143,12 @@ def _is_asked_for(node: ast.stmt, entry: str) -> bool:
 
 
 def _completed(tree: ast.Module, prelude: ast.Module, later: Sequence[str]) -> ast.Module:
-    """The tree, or the later and longer reading that contains it and defines names which it lacks."""
-    have = _stored_names(tree) | bound_names(prelude.body) | set(dir(builtins))
-    missing = loaded_names(tree.body) - have
-    for reading in later[:1] if missing else ():
+    """Return the tree, or the next text if it ends with the same statements and defines names that the tree lacks."""
+    defined = _stored_names(tree) | bound_names(prelude.body) | set(dir(builtins))
+    missing = loaded_names(tree.body) - defined
+    for text in later[:1] if missing else ():
         try:
-            longer = ast.parse(textwrap.dedent(reading))
+            longer = ast.parse(textwrap.dedent(text))
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             continue
         same_end = [ast.dump(node) for node in longer.body[-len(tree.body) :]] == [ast.dump(n) for n in tree.body]
@@ -130,7 +158,7 @@ def _completed(tree: ast.Module, prelude: ast.Module, later: Sequence[str]) -> a
 
 
 def _stored_names(tree: ast.Module) -> set[str]:
-    """Names bound anywhere in it, in functions too."""
+    """Return the names bound anywhere in the tree, also in functions."""
     found = bound_names(tree.body)
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
@@ -144,14 +172,14 @@ def _stored_names(tree: ast.Module) -> set[str]:
     return found
 
 
-def _continued(prompt: str, reading: str, names: Collection[str]) -> ast.Module | None:
-    """Prompt and reading as one text, if that defines one of the names with a body."""
+def _continued(prompt: str, text: str, names: Collection[str]) -> ast.Module | None:
+    """Return prompt and text as one module, if the text gives one of the names a body that is no stub."""
     if not prompt.strip():
         return None
     prompt_lines = prompt.rstrip().count("\n") + 1
-    for text in dict.fromkeys(_continuations(prompt, reading)):
+    for joined in dict.fromkeys(_continuations(prompt, text)):
         try:
-            tree = ast.parse(text)
+            tree = ast.parse(joined)
             compile(tree, "<program>", "exec")
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             continue
@@ -161,13 +189,14 @@ def _continued(prompt: str, reading: str, names: Collection[str]) -> ast.Module 
     return None
 
 
-def _continuations(prompt: str, reading: str) -> Iterator[str]:
+def _continuations(prompt: str, text: str) -> Iterator[str]:
+    """Yield prompt and text joined in several ways: as they are, on a new line, and with the indentation of a body."""
     start = prompt if prompt.endswith("\n") else prompt + "\n"
     indent = body_indent(prompt)
-    yield prompt + reading
-    yield start + reading
-    yield start + indent + reading.lstrip()
-    yield start + textwrap.indent(textwrap.dedent(reading), indent)
+    yield prompt + text
+    yield start + text
+    yield start + indent + text.lstrip()
+    yield start + textwrap.indent(textwrap.dedent(text), indent)
 
 
 def _bound(statements: Sequence[ast.stmt]) -> Iterator[str]:

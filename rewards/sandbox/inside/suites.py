@@ -1,4 +1,4 @@
-"""The cases that tests define and leave to a runner: `check`, test functions and classes, unittest's and pytest's."""
+"""Find the cases that tests define but do not call: `check`, and test functions and classes for pytest and unittest."""
 
 import ast
 import functools
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 PROGRAM_MODULE = "solution"
-"""Tests may import what they test from a module of this name."""
+"""Name of the module from which tests may import the program."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to call; with the program's entry point if it takes that."""
+    """One function to call, with the program's entry point as argument if it takes one."""
 
     run: Callable[..., Any]
     takes_candidate: bool = False
 
 
-def without_imports(statements: Sequence[ast.stmt]) -> tuple[list[ast.stmt], set[str]]:
-    """The statements that do not import from the program, and the names that those others do."""
+def remove_program_imports(statements: Sequence[ast.stmt]) -> tuple[list[ast.stmt], set[str]]:
+    """Remove imports from the program. Return the other statements, and the imported names."""
     kept, names = [], set()
     for node in statements:
         if isinstance(node, ast.ImportFrom) and node.module == PROGRAM_MODULE:
@@ -33,37 +33,45 @@ def without_imports(statements: Sequence[ast.stmt]) -> tuple[list[ast.stmt], set
     return kept, names
 
 
-def cases_left(statements: Sequence[ast.stmt], space: dict[str, Any]) -> list[Case]:
-    """Cases that the statements define and do not call themselves; before these have run, as many as can be told."""
-    calls = [node.func for node in _outside_functions(statements) if isinstance(node, ast.Call)]
+def uncalled_cases(statements: Sequence[ast.stmt], namespace: dict[str, Any]) -> list[Case]:
+    """Return the cases that the statements define and do not call.
+
+    Before the statements have run, the result only estimates the number of cases.
+    """
+    calls = [node.func for node in _nodes_outside_functions(statements) if isinstance(node, ast.Call)]
     called = {function.id for function in calls if isinstance(function, ast.Name)}
     functions = {node.name: node for node in statements if isinstance(node, ast.FunctionDef)}
     if "check" in functions:
-        return [] if "check" in called else [Case(space.get("check", _not_yet), takes_candidate=True)]
+        return [] if "check" in called else [Case(namespace.get("check", _undefined_case), takes_candidate=True)]
     found: list[Case] = []
     for name, node in functions.items():
         if name.startswith("test") and name not in called:
-            found += _function_cases(space.get(name, _not_yet), {argument.arg for argument in node.args.args})
+            found += _function_cases(
+                namespace.get(name, _undefined_case), {argument.arg for argument in node.args.args}
+            )
     for kind in [node for node in statements if isinstance(node, ast.ClassDef)]:
         if any("TestCase" in ast.dump(base) for base in kind.bases):
-            found.append(Case(functools.partial(_run_unittest, space.get(kind.name))))
+            found.append(Case(functools.partial(_run_unittest, namespace.get(kind.name))))
         elif kind.name.startswith("Test") and kind.name not in called:
-            found += _class_cases(space.get(kind.name), kind)
+            found += _class_cases(namespace.get(kind.name), kind)
     return found
 
 
 def _function_cases(function: Callable[..., Any], takes: set[str]) -> list[Case]:
-    """One case for each combination of values that pytest's marks give; none for a function that needs more."""
-    choices = [list(_choices(mark)) for mark in getattr(function, "pytestmark", ()) if mark.name == "parametrize"]
+    """Return one case per combination of pytest parameters; none if the function takes arguments other than these."""
+    parameter_sets = [
+        list(_parameter_sets(mark)) for mark in getattr(function, "pytestmark", ()) if mark.name == "parametrize"
+    ]
     cases = []
-    for combination in itertools.product(*choices):
-        named = {name: value for choice in combination for name, value in choice.items()}
+    for combination in itertools.product(*parameter_sets):
+        named = {name: value for parameters in combination for name, value in parameters.items()}
         if takes - named.keys() <= {"candidate"}:
             cases.append(Case(functools.partial(function, **named), "candidate" in takes))
     return cases
 
 
-def _choices(mark: Any) -> Iterator[dict[str, Any]]:
+def _parameter_sets(mark: Any) -> Iterator[dict[str, Any]]:
+    """Yield the arguments of each parameter set of a `pytest.mark.parametrize`."""
     names, values = mark.args[:2]
     fields = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
     for value in values:
@@ -73,11 +81,11 @@ def _choices(mark: Any) -> Iterator[dict[str, Any]]:
 
 
 def _class_cases(kind: Any, node: ast.ClassDef) -> list[Case]:
-    """Each test method of a class in pytest's manner, on an object of its own."""
+    """Return the test methods of a pytest class as cases. Each runs on a new object."""
     cases = []
     for method in node.body:
         if isinstance(method, ast.FunctionDef) and method.name.startswith("test"):
-            function = getattr(kind, method.name, _not_yet)
+            function = getattr(kind, method.name, _undefined_case)
             takes = {argument.arg for argument in method.args.args[1:]}
             for case in _function_cases(function, takes):
                 cases.append(Case(functools.partial(_run_method, kind, case.run), case.takes_candidate))
@@ -85,11 +93,11 @@ def _class_cases(kind: Any, node: ast.ClassDef) -> list[Case]:
 
 
 def _run_method(kind: Any, run: Callable[..., Any], *candidate: Any) -> None:
-    made = kind()
-    if hasattr(made, "setup_method"):
-        made.setup_method()
+    instance = kind()
+    if hasattr(instance, "setup_method"):
+        instance.setup_method()
     named = getattr(run, "keywords", {})
-    getattr(run, "func", run)(made, *candidate, **named)
+    getattr(run, "func", run)(instance, *candidate, **named)
 
 
 def _run_unittest(kind: Any) -> None:
@@ -98,11 +106,11 @@ def _run_unittest(kind: Any) -> None:
     assert outcome.testsRun and outcome.wasSuccessful() and not outcome.skipped
 
 
-def _not_yet(*_: Any) -> None:
+def _undefined_case(*_: Any) -> None:
     raise NameError("a case was called before it was defined")
 
 
-def _outside_functions(statements: Sequence[ast.stmt]) -> Iterator[ast.AST]:
+def _nodes_outside_functions(statements: Sequence[ast.stmt]) -> Iterator[ast.AST]:
     for statement in statements:
         if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield from ast.walk(statement)

@@ -1,7 +1,7 @@
-"""The box of the tests: runs them against the program in the other box and reports to the worker what came out.
+"""The box of the tests: runs them against the program in the other box, and reports the outcome to the worker.
 
-Only this box says whether tests passed, over a pipe that no other box has. It holds prompt helpers and tests, and of
-the program plain data and handles.
+Only this box decides whether tests passed. It reports over a pipe that no other box has. It runs the prompt's helpers
+and the tests; of the program it receives only plain data and handles.
 """
 
 import ast
@@ -15,56 +15,61 @@ from types import ModuleType
 from typing import Any
 
 from rewards.sandbox.inside.channel import FRAME_LIMIT, REQUEST_LIMIT, Channel, read_all
+from rewards.sandbox.inside.errors import ProgramError, ProgramLost
 from rewards.sandbox.inside.kinds import Malformed
-from rewards.sandbox.inside.remote import ABSENT, ProgramError, ProgramLost, Remote
+from rewards.sandbox.inside.remote import ABSENT, Remote
 from rewards.sandbox.inside.source import bound_names, helpers, loaded_names
-from rewards.sandbox.inside.suites import Case, cases_left, without_imports
+from rewards.sandbox.inside.suites import Case, remove_program_imports, uncalled_cases
 
-PREPARING = (ast.Import, ast.ImportFrom)
+IMPORTS = (ast.Import, ast.ImportFrom)
 
 
 class BadTests(Exception):
-    """The tests are at fault, whatever the program: the grader's error."""
+    """The tests are at fault, whatever the program does: the verdict is grader_error."""
 
 
 class Tester:
-    """The tests' namespace, how far they came, and what they found."""
+    """Runs the tests and counts how many passed."""
 
-    def __init__(self, job: dict[str, Any], remote: Remote, space: dict[str, Any]) -> None:
+    def __init__(self, job: dict[str, Any], remote: Remote, namespace: dict[str, Any]) -> None:
         self.entry: str = job["entry"]
         self.fraction: bool = job["fraction"]
         self.prompt = helpers(job["prompt"], self.entry)
         try:
-            self.tests, self.imported = without_imports(ast.parse(job["tests"]).body)
+            self.tests, self.imported = remove_program_imports(ast.parse(job["tests"]).body)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise BadTests(f"the tests do not compile ({type(error).__name__})") from None
         self.remote = remote
-        self.space = space
+        self.namespace = namespace
         self.passed = 0
         self.total = 0
         self.failure: tuple[str, str] | None = None
         """Status and reason of the first test that failed."""
 
     def prepare(self) -> None:
-        """Run what needs no program: helpers of the prompt, then the imports at the head of the tests."""
-        head = next((i for i, node in enumerate(self.tests) if not _needs_nothing(node)), len(self.tests))
-        for node in [*self.prompt, *self.tests[:head]]:
+        """Run what needs no program: the helpers of the prompt, then the imports at the start of the tests.
+
+        Raises:
+            BadTests: one of them raised an exception.
+        """
+        first = next((i for i, node in enumerate(self.tests) if not _needs_no_program(node)), len(self.tests))
+        for node in [*self.prompt, *self.tests[:first]]:
             try:
                 self.execute(node)
             except Exception as error:
                 raise BadTests(f"a helper of the prompt or an import raised {type(error).__name__}") from None
-        self.tests = self.tests[head:]
+        self.tests = self.tests[first:]
         classes = [node.name for node in [*self.prompt, *self.tests] if isinstance(node, ast.ClassDef)]
-        self.remote.shared_names = set(classes)
+        self.remote.value_classes = set(classes)
 
     def load(self) -> None:
-        """Have the program run, and bind what of it the tests name and nobody else defines."""
-        own = bound_names(self.tests) | set(self.space)
-        free = {name for name in loaded_names(self.tests) if name not in own and not hasattr(builtins, name)}
-        free |= self.imported - own
-        if self.entry.isidentifier() and self.entry not in own:
-            free.add(self.entry)
-        outcome, *rest = self.remote.load(sorted(free), self.entry)
+        """Run the program, and bind the names that the tests use and that only the program defines."""
+        test_names = bound_names(self.tests) | set(self.namespace)
+        missing = {name for name in loaded_names(self.tests) if name not in test_names and not hasattr(builtins, name)}
+        missing |= self.imported - test_names
+        if self.entry.isidentifier() and self.entry not in test_names:
+            missing.add(self.entry)
+        outcome, *rest = self.remote.load(sorted(missing), self.entry)
         if outcome != "loaded":
             cause = rest[0] if rest and type(rest[0]) is str and rest[0].isidentifier() else "an exception"
             status = {"rejected": "rejected", "failed": "memory" if cause == "MemoryError" else "crash"}[outcome]
@@ -73,30 +78,30 @@ class Tester:
         try:
             target, exports = rest
             for name, export in exports:
-                bound = self.remote.bind(name, export) if name in free else ABSENT
+                bound = self.remote.bind(name, export) if name in missing else ABSENT
                 if bound is not ABSENT:
-                    self.space[name] = bound
+                    self.namespace[name] = bound
             if target is not None:
-                self.bind_entry(self.remote.codec.decode([target], [])[0][0], own)
+                self.bind_entry(self.remote.codec.decode([target], [])[0][0], test_names)
         except (Malformed, TypeError, ValueError):
-            self.remote.lose("malformed")
+            self.remote.fail("malformed")
 
-    def bind_entry(self, target: Any, own: set[str]) -> None:
-        """The entry point is always the program's own, never lent by a module."""
+    def bind_entry(self, target: Any, test_names: set[str]) -> None:
+        """Bind the entry point: always the program's own object, never one imported by `Remote.bind`."""
         self.remote.entry = target
-        for name in {self.entry, "candidate"} - own:
+        for name in {self.entry, "candidate"} - test_names:
             if name.isidentifier():
-                self.space[name] = target
+                self.namespace[name] = target
 
     def run(self) -> None:
-        """Run statement by statement; each assert counts, and each case that the tests leave to be called."""
+        """Run the tests statement by statement. Each assert is a test, and each case that the tests do not call."""
         asserts = sum(isinstance(node, ast.Assert) for node in self.tests)
-        self.total = asserts + len(cases_left(self.tests, self.space)) or 1
+        self.total = asserts + len(uncalled_cases(self.tests, self.namespace)) or 1
         for node in self.tests:
             is_test = isinstance(node, ast.Assert)
             if not self.attempt(functools.partial(self.execute, node), is_test) and not (is_test and self.fraction):
                 return
-        cases = cases_left(self.tests, self.space)
+        cases = uncalled_cases(self.tests, self.namespace)
         self.total = asserts + len(cases) or 1
         for case in cases:
             if not self.attempt(functools.partial(self.call, case), True) and not self.fraction:
@@ -105,33 +110,46 @@ class Tester:
             self.passed = 1
 
     def attempt(self, work: Callable[[], None], counts: bool) -> bool:
-        """Do one thing, note the first failure. Raises BadTests, ProgramLost."""
+        """Do one piece of work and record the first failure.
+
+        Args:
+            counts: whether it is a test.
+
+        Returns:
+            Whether it raised nothing.
+
+        Raises:
+            BadTests: the tests are at fault.
+            ProgramLost: the program's box has ended or sent a malformed message.
+        """
         try:
             work()
         except (BadTests, ProgramLost):
             raise
         except BaseException as error:
-            self.failure = self.failure or self.judge(error)
+            self.failure = self.failure or self.classify(error)
             return False
         self.passed += counts
         return True
 
-    def judge(self, error: BaseException) -> tuple[str, str]:
-        remote, place = self.remote, f"test {min(self.passed + 1, self.total)} of {self.total}"
+    def classify(self, error: BaseException) -> tuple[str, str]:
+        """Return status and reason for an exception of a test. Raises BadTests."""
+        remote, test = self.remote, f"test {min(self.passed + 1, self.total)} of {self.total}"
         if remote.unsendable:
             raise BadTests(f"the tests pass a value that cannot reach the program ({remote.unsendable})")
-        if remote.beyond:
-            return "output_limit", f"{place}: {remote.beyond}"
+        if remote.too_large:
+            return "output_limit", f"{test}: {remote.too_large}"
         if isinstance(error, MemoryError):
-            return "memory", f"{place}: out of memory"
+            return "memory", f"{test}: out of memory"
         if isinstance(error, NameError) and self.entry and remote.entry is None:
             return "wrong", f"the program does not define {self.entry}"
         if isinstance(error, AssertionError):
-            return "wrong", f"{place} failed"
+            return "wrong", f"{test} failed"
         cause = remote.raised if isinstance(error, ProgramError) else type(error).__name__
-        return "wrong", f"{place} raised {cause if cause.isidentifier() else 'an exception'}"
+        return "wrong", f"{test} raised {cause if cause.isidentifier() else 'an exception'}"
 
     def call(self, case: Case) -> None:
+        """Call a case. Raises NameError if it needs an entry point that the program does not define."""
         if case.takes_candidate:
             if self.remote.entry is None:
                 raise NameError(self.entry)
@@ -140,23 +158,25 @@ class Tester:
             case.run()
 
     def execute(self, node: ast.stmt) -> None:
-        exec(compile(ast.Module([node], []), "<tests>", "exec"), self.space)
+        exec(compile(ast.Module([node], []), "<tests>", "exec"), self.namespace)
 
     def verdict(self) -> dict[str, Any]:
+        """Return the report for the worker. Raises BadTests."""
         remote = self.remote
         if remote.unsendable and self.failure is None:
             raise BadTests(f"the tests pass a value that cannot reach the program ({remote.unsendable})")
-        if self.failure is None and remote.uses == 0 and not remote.data:
+        if self.failure is None and remote.uses == 0 and not remote.plain_names:
             raise BadTests("the tests never use the program")
         status, reason = self.failure or ("correct", "")
         return {"status": status, "reason": reason, "passed": self.passed, "total": self.total}
 
 
-def _needs_nothing(node: ast.stmt) -> bool:
-    return isinstance(node, PREPARING) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+def _needs_no_program(node: ast.stmt) -> bool:
+    return isinstance(node, IMPORTS) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
 
 
 def main(descriptors: list[int], confine: Callable[[], None]) -> None:
+    """Run the tests and report. The descriptors are the job, the report, the replies and the requests."""
     confine()
     job_descriptor, report_descriptor, reading, writing = descriptors
     job = read_all(job_descriptor)

@@ -151,23 +151,17 @@ class GeneratorProcess:
     async def collect(self, wait_s: float) -> Any:
         return self.call("collect", wait_s)
 
-    async def abort(self, keys: Sequence[str]) -> None:
-        self.call("abort", list(keys))
-
     async def init_weights(self, info: Any) -> None:
         self.call("init_weights", info)
 
     async def update_weights(self, weights: Any) -> Any:
         return self.call("update_weights", weights)
 
-    async def stats(self) -> Any:
-        return self.call("stats")
-
     async def close(self) -> None:
         self.call("close")
         self.end()
 
-    # The learner's side of vLLM's four transfer calls (`TransferDoor`).
+    # vLLM's four transfer calls (`WeightReceiver`).
 
     def init_transfer(self, info: dict[str, Any]) -> None:
         self.call("init_transfer", info)

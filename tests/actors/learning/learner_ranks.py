@@ -1,6 +1,6 @@
-"""What the tests of the learner share; and, run as a script, the scenarios of two ranks, each a process.
+"""Shared by the learner's tests. As a script: run `scenarios` on two ranks, each in a process of its own.
 
-The ranks leave what they found in FOLDER: python learner_ranks.py ADDRESS POLICY FOLDER
+Each rank writes its results to FOLDER: python learner_ranks.py ADDRESS POLICY FOLDER
 """
 
 import multiprocessing
@@ -19,10 +19,12 @@ from torch.distributed.tensor import DTensor
 
 from actors.learning.learner import FsdpLearner
 from actors.learning.rank_parts import plan_updates
+from actors.learning.sharding import full_parameters
 from actors.weights.host import named_views
 from configs.learner import LearnerConfig
 from configs.objective import ClipConfig, GatesConfig, MismatchConfig, ObjectiveConfig
-from configs.terms import DivergenceConfig, TermWeightsConfig
+from configs.term_weights import TermWeightsConfig
+from configs.terms import TermConfig
 from objectives.diagnostics import Stats
 from tests.actors.random_batch import SHAPES, credited, random_batch
 from trajectories.batch import Batch
@@ -31,24 +33,24 @@ TOKEN_BUDGET = 45
 """Three microbatches of `random_batch()`."""
 OBJECTIVE = ObjectiveConfig(
     clip=ClipConfig(low=0.2, high=0.3),
-    divergence=DivergenceConfig(name="jensen_shannon", samples="rehearsal", estimator="k3"),
+    terms={"divergence": TermConfig(name="jensen_shannon", route="rehearse", estimator="k3")},
 )
 COEFFICIENTS = {"divergence": 0.5}
-SPARSE = DivergenceConfig(name="reverse_kl", estimator="k2", weights=TermWeightsConfig(entropy_power=1.0))
+SPARSE = TermConfig(name="reverse_kl", estimator="k2", weights=TermWeightsConfig(entropy_power=1.0))
 RICH = replace(
     OBJECTIVE,
     old_policy="learner",
     gates=GatesConfig(conflict_tokens=True, entropy_penalty=0.1, entropy_limit=3.6),
     mismatch=MismatchConfig(kind="sequence_truncate", off_policy=2.0),
-    divergences={"sparse": SPARSE},
+    terms={"sparse": SPARSE},
     entropy_bonus=0.05,
 )
-"""Where every number a policy has to give is asked for."""
+"""Uses every output of the policy: log-probs and entropies, in gates, token weights, mismatch correction and bonus."""
 CRITIC = replace(OBJECTIVE, advantage="critic")
 UPDATES = 2
 RATE = 3e-4
 RANKS_S = 60.0
-"""Bound on each rank's process."""
+"""Timeout of each rank's process."""
 ONE_ANSWER = SHAPES[:1]
 
 
@@ -60,7 +62,7 @@ def batch_of(update: int, shapes: tuple[tuple[int, int], ...] = SHAPES) -> Batch
 
 
 def rich_batch() -> Batch:
-    """A batch whose explored answers have a reference too, on which the gates of RICH find something to do."""
+    """A batch whose explored answers have reference log-probs, too, and with tokens that the gates of RICH change."""
     batch = random_batch(seed=3, rehearsed=2)
     assert batch.logp_reference is not None
     guess = torch.linspace(-6, -4, len(batch.tokens))
@@ -77,7 +79,7 @@ def rich_batch() -> Batch:
 
 
 def critic_batch(seed: int = 0, shapes: tuple[tuple[int, int], ...] = SHAPES) -> Batch:
-    """A batch that some critic has scored, credited."""
+    """A batch with values of a critic, and the advantages computed from them."""
     batch = random_batch(shapes, seed=seed, rehearsed=2 if len(shapes) > 2 else 0)
     return credited(replace(batch, value_old=torch.linspace(-1, 1, len(batch.route)).roll(seed)), CRITIC)
 
@@ -94,12 +96,12 @@ def joined(policy: str, rank: int = 0, ranks: int = 1, address: str = "", **choi
 
 
 def step(learner: FsdpLearner, batch: Batch) -> Stats:
-    coefficients = dict.fromkeys(learner.objective.weighted, COEFFICIENTS["divergence"])
+    coefficients = dict.fromkeys([*learner.objective.terms, "replay"], COEFFICIENTS["divergence"])
     return learner.update(plan_updates(batch, learner.config, learner.ranks)[learner.rank], coefficients)
 
 
 def weights_of(learner: FsdpLearner) -> Weights:
-    """Empty on any rank but the first. A collective."""
+    """The weights on rank 0, empty on the others. A collective."""
     weights = learner.weights(0)
     if weights is None:
         return {}
@@ -107,7 +109,7 @@ def weights_of(learner: FsdpLearner) -> Weights:
 
 
 def gradients_of(learner: FsdpLearner) -> Weights:
-    """What the last update left, after clipping. A collective."""
+    """The gradients of the last update, after clipping. A collective."""
     grads = {name: p.grad for name, p in learner.policy.model.named_parameters()}
     return {name: g.full_tensor() if isinstance(g, DTensor) else g.clone() for name, g in grads.items()}
 
@@ -128,12 +130,12 @@ def parameters_of(model: Any) -> Weights:
 
 
 def parameters_of_learner(learner: FsdpLearner) -> Weights:
-    """Float32 whatever the compute dtype."""
-    return {name: p.clone() for name, p in learner._full_parameters()}
+    """The float32 master weights, whatever the dtype of the forward pass. A collective."""
+    return {name: p.clone() for name, p in full_parameters(learner.policy.model)}
 
 
-def spoiled(batch: Batch, trajectory: int = 0) -> Batch:
-    """One trajectory, hence the work of one rank, has an advantage that is not a number."""
+def with_nan_advantage(batch: Batch, trajectory: int = 0) -> Batch:
+    """The batch with a NaN advantage in one trajectory, hence on one rank."""
     assert batch.advantage is not None
     return replace(batch, advantage=torch.where(batch.seq == trajectory, torch.nan, batch.advantage))
 
@@ -175,7 +177,7 @@ def scenarios(rank: int, address: str, policy: str, folder: Path) -> dict[str, A
     idle = learner()
     found["idle_stats"] = step(idle, batch_of(0, ONE_ANSWER))
     found["idle_gradients"] = gradients_of(idle)
-    found["spoiled_stats"] = step(idle, spoiled(batch_of(1)))
+    found["spoiled_stats"] = step(idle, with_nan_advantage(batch_of(1)))
     found["idle_weights"] = weights_of(idle)
 
     half = learner(dtype="bfloat16", config=config_of(gradient_checkpointing=True, layout="pack"))
@@ -185,20 +187,20 @@ def scenarios(rank: int, address: str, policy: str, folder: Path) -> dict[str, A
     return found
 
 
-def fork_two(run: Callable[..., None], *arguments: Any, bound_s: float) -> bool:
-    """Call run(rank, *arguments) in a process for each of two ranks; whether both ended well within the bound."""
+def fork_two(run: Callable[..., None], *arguments: Any, timeout_s: float) -> bool:
+    """Call run(rank, *arguments) in two processes. Return whether both ended without error within `timeout_s`."""
     torch.set_num_threads(1)
-    # Forked before torch has done anything: what takes long, importing it, happens once.
+    # Forked before torch has started threads, so that it is imported only once, which takes long.
     context = multiprocessing.get_context("fork")
     ranks = [context.Process(target=run, args=(rank, *arguments), daemon=True) for rank in range(2)]
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(bound_s)
+        process.join(timeout_s)
         process.kill()
         process.join(10)
     return not any(process.exitcode for process in ranks)
 
 
 if __name__ == "__main__":
-    sys.exit(not fork_two(run_rank, sys.argv[1], sys.argv[2], Path(sys.argv[3]), bound_s=RANKS_S))
+    sys.exit(not fork_two(run_rank, sys.argv[1], sys.argv[2], Path(sys.argv[3]), timeout_s=RANKS_S))

@@ -1,6 +1,6 @@
-"""Two ranks on a batch of every preset: python method_ranks.py ADDRESS POLICY OTHER FOLDER
+"""One update of every preset on two ranks: python method_ranks.py ADDRESS POLICY OTHER FOLDER
 
-FOLDER holds METHOD.batch, and gets METHOD.gradients from the first rank.
+Reads METHOD.batch from FOLDER, and rank 0 writes METHOD.gradients there.
 """
 
 import os
@@ -19,7 +19,7 @@ from orchestrator.references import policies
 from tests.actors.learning.learner_ranks import config_of, fork_two, gradients_of, joined, step
 
 RANKS_S = 180.0
-"""Bound on each rank's process."""
+"""Timeout of each rank's process."""
 CHANGED = {"gtpo": ["objective.gates.entropy_limit=4.5"]}
 """Settings without which a random policy would have no gradient."""
 
@@ -29,10 +29,10 @@ def config_for(method: str) -> Config:
 
 
 def learner_of(method: str, policy: str, other: str, rank: int = 0, ranks: int = 1, address: str = "") -> FsdpLearner:
-    """Its references are all the `other` policy, so that they differ from the one that is trained."""
+    """A learner of `policy`. All its references are the `other` policy, so that no divergence is 0."""
     cfg = config_for(method)
     references = {name: {other: 1.0} for name in policies(cfg)}
-    config = config_of(logits_chunk=32)  # whole blocks of an answer, for batch_sinkhorn
+    config = config_of(logits_chunk=32)  # holds a whole block of an answer, which batch_sinkhorn needs
     return joined(policy, rank, ranks, address, objective=cfg.objective, references=references, config=config)
 
 
@@ -46,4 +46,4 @@ def run_rank(rank: int, address: str, policy: str, other: str, folder: Path) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(not fork_two(run_rank, *sys.argv[1:4], Path(sys.argv[4]), bound_s=RANKS_S))
+    sys.exit(not fork_two(run_rank, *sys.argv[1:4], Path(sys.argv[4]), timeout_s=RANKS_S))

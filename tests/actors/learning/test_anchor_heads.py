@@ -1,4 +1,4 @@
-"""Optimal transport in the learner: the anchor's embeddings and whole blocks of rows, however a batch is cut up."""
+"""Optimal-transport terms in the learner: the anchor's embeddings, and whole blocks of tokens in every chunk."""
 
 import asyncio
 from dataclasses import replace
@@ -24,15 +24,15 @@ from trajectories.batch import Batch
 
 SHAPES = ((3, 40), (2, 9), (1, 33))
 TEMPERATURE = 0.7
-SMALL = ("objective.divergence.top=8", "objective.divergence.transport.epsilon=1.0")
-"""The random policies' tokens are some two apart, so that at 0.01 no mass would move."""
+SMALL = ("objective.terms.divergence.top=8", "objective.terms.divergence.transport.epsilon=1.0")
+"""Embeddings of the random policies are about 2 apart. With the default epsilon, 0.01, no mass would move."""
 
 
 def objective_of(preset: str) -> ObjectiveConfig:
     if preset == "sinkd":
-        return load(["method=sinkd", "objective.divergences.rows.coefficient.value=1"]).objective
-    cfg = load(["method=wpr", *SMALL, "objective.divergence.coefficient.value=1"]).objective
-    return cfg if preset == "wpr" else replace(cfg, divergence=replace(cfg.divergence, **EXACT))
+        return load(["method=sinkd", "objective.terms.rows.coefficient.value=1"]).objective
+    cfg = load(["method=wpr", *SMALL, "objective.terms.divergence.coefficient.value=1"]).objective
+    return cfg if preset == "wpr" else replace(cfg, terms={"divergence": replace(cfg.terms["divergence"], **EXACT)})
 
 
 EXACT: dict[str, Any] = {"wiring": "vocabulary", "estimator": "exact"}
@@ -61,7 +61,7 @@ def update(
 
 
 @pytest.mark.parametrize("preset", ["wpr", "wpr over the vocabulary", "sinkd"])
-def test_no_split_into_microbatches_or_chunks_changes_an_update(
+def test_an_update_does_not_depend_on_microbatches_chunks_or_layout(
     tiny_policy: Path, other_policy: Path, preset: str
 ) -> None:
     objective = objective_of(preset)
@@ -72,12 +72,11 @@ def test_no_split_into_microbatches_or_chunks_changes_an_update(
     assert stats == pytest.approx(whole[0], rel=1e-3, abs=1e-4)
     for name, gradient in whole[1].items():
         torch.testing.assert_close(gradients[name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
-    assert all(whole[0][name] > 0.1 for name in whole[0] if name.startswith("divergence"))
+    measured = [name for name in whole[0] if name.startswith("terms/")]
+    assert measured and all(whole[0][name] > 0.1 for name in measured)
 
 
-def test_tokens_are_where_the_anchor_has_them_and_at_the_anchor_itself_nothing_is_paid(
-    tiny_policy: Path, other_policy: Path
-) -> None:
+def test_wasserstein_uses_the_anchors_embeddings_and_is_0_at_the_anchor(tiny_policy: Path, other_policy: Path) -> None:
     objective = objective_of("wpr over the vocabulary")
     batch = scored(other_policy, objective)
     found, _ = update(tiny_policy, other_policy, batch, objective, logits_chunk=64)
@@ -89,7 +88,7 @@ def test_tokens_are_where_the_anchor_has_them_and_at_the_anchor_itself_nothing_i
     ):
         with torch.no_grad():
             rows = [m(input_ids=tokens[None]).logits[0, :-1][mask[1:]] / TEMPERATURE for m in (policy, anchor)]
-            values.append(wasserstein(objective.divergence, *rows, tokens[1:][mask[1:]], space))
-    assert found["divergence"] == pytest.approx(float(torch.cat(values).mean()), rel=1e-4)
+            values.append(wasserstein(objective.terms["divergence"], *rows, tokens[1:][mask[1:]], space))
+    assert found["terms/divergence/value"] == pytest.approx(float(torch.cat(values).mean()), rel=1e-4)
     at_anchor, _ = update(other_policy, other_policy, batch, objective, logits_chunk=64)
-    assert at_anchor["divergence"] == pytest.approx(0, abs=1e-4) and found["divergence"] > 1
+    assert at_anchor["terms/divergence/value"] == pytest.approx(0, abs=1e-4) and found["terms/divergence/value"] > 1

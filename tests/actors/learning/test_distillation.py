@@ -1,4 +1,4 @@
-"""Distillation through the roles: a teacher on stored and own answers, and tokens chosen before the first update."""
+"""Distillation with the real roles: a teacher on explored and rehearsed answers, and TIP's selection of tokens."""
 
 import asyncio
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from actors.learning.learner import FsdpLearner
 from actors.learning.policy import load_model
-from actors.learning.rank_parts import plan_scores, plan_updates, with_scores
+from actors.learning.rank_parts import merge_scores, plan_scores, plan_updates
 from actors.local import LocalReference
 from actors.reference import References
 from configs.load import load
@@ -26,7 +26,7 @@ from trajectories.batch import Batch
 TEMPERATURE = 0.7
 
 
-def of(preset: str) -> ObjectiveConfig:
+def objective_of(preset: str) -> ObjectiveConfig:
     return load([f"method={preset}"]).objective
 
 
@@ -37,8 +37,10 @@ def learner_of(policy: Path, teacher: Path, objective: ObjectiveConfig, **choice
     )
 
 
-def taught(teacher: Path, objective: ObjectiveConfig, drawn: Batch | None = None, **choices: object) -> Batch:
-    """`drawn`, or a batch with two stored answers, as the teacher scored it."""
+def scored_by_teacher(
+    teacher: Path, objective: ObjectiveConfig, batch: Batch | None = None, **choices: object
+) -> Batch:
+    """`batch`, or one with two rehearsed answers, scored by the teacher."""
     role = References(
         {"reference": {str(teacher): 1.0}, "teacher": {str(teacher): 1.0}},
         config=config_of(**choices),
@@ -46,12 +48,12 @@ def taught(teacher: Path, objective: ObjectiveConfig, drawn: Batch | None = None
         temperature=TEMPERATURE,
         device="cpu",
     )
-    return asyncio.run(Anchors(LocalReference(role), objective).score(drawn or random_batch(rehearsed=2)))
+    return asyncio.run(Anchors(LocalReference(role), objective).score(batch or random_batch(rehearsed=2)))
 
 
 def scored(batch: Batch, learner: FsdpLearner, ranks: int) -> Batch:
     divided, parts = plan_scores(batch, learner.config, ranks)
-    return with_scores(batch, divided, [learner.score(mine) for mine in parts])
+    return merge_scores(batch, divided, [learner.score(mine) for mine in parts])
 
 
 def log_probs(model: torch.nn.Module, batch: Batch) -> Tensor:
@@ -81,84 +83,86 @@ def assert_gradient(learner: FsdpLearner, model: torch.nn.Module, loss: Tensor) 
 
 
 @pytest.mark.parametrize("preset", ["gkd", "distillm"])
-def test_the_teacher_is_learned_from_on_stored_answers_and_on_own_ones(
+def test_the_student_learns_from_the_teacher_on_explored_and_rehearsed_answers(
     tiny_policy: Path, other_policy: Path, preset: str
 ) -> None:
-    objective = of(preset)
+    objective = objective_of(preset)
     learner = learner_of(tiny_policy, other_policy, objective)
-    batch = credited(taught(other_policy, objective), objective, 0.5)
+    batch = credited(scored_by_teacher(other_policy, objective), objective, 0.5)
     coefficients = {"divergence": 0.25, "data": 0.75}
     stats = means(learner.update(plan_updates(batch, learner.config, 1)[0], coefficients))
 
     model, student, teacher = both(tiny_policy, other_policy, batch)
-    share = 0.5 if preset == "gkd" else 0.1  # of the teacher in the middle
-    middle = (share * teacher.exp() + (1 - share) * student.exp()).log()
-    values = (teacher.exp() * (teacher - middle)).sum(-1)
+    teacher_weight = 0.5 if preset == "gkd" else 0.1
+    mixture = (teacher_weight * teacher.exp() + (1 - teacher_weight) * student.exp()).log()
+    values = (teacher.exp() * (teacher - mixture)).sum(-1)
     if preset == "gkd":
-        values = 0.5 * values + 0.5 * (student.exp() * (student - middle)).sum(-1)
-    own, stored = (values[batch.on_route(route)].mean() for route in ("explore", "rehearse"))
-    assert stats["divergence"] == pytest.approx(own.item(), rel=1e-4)
-    assert stats["divergence/data"] == pytest.approx(stored.item(), rel=1e-4)
+        values = 0.5 * values + 0.5 * (student.exp() * (student - mixture)).sum(-1)
+    explored, rehearsed = (values[batch.on_route(route)].mean() for route in ("explore", "rehearse"))
+    assert stats["terms/divergence/value"] == pytest.approx(explored.item(), rel=1e-4)
+    assert stats["terms/data/value"] == pytest.approx(rehearsed.item(), rel=1e-4)
     assert stats["policy_loss"] == 0
-    assert_gradient(learner, model, 0.25 * own + 0.75 * stored)
+    assert_gradient(learner, model, 0.25 * explored + 0.75 * rehearsed)
 
 
-def test_tip_learns_from_the_tokens_it_chose_before_the_update_however_they_were_scored(
+def test_tip_trains_on_the_tokens_it_selected_and_selects_the_same_ones_however_the_batch_is_split(
     tiny_policy: Path, other_policy: Path
 ) -> None:
-    objective = of("tip")
+    objective = objective_of("tip")
     learner = learner_of(tiny_policy, other_policy, objective)
-    asked = taught(other_policy, objective)
-    batch = scored(asked, learner, 1)
+    from_teacher = scored_by_teacher(other_policy, objective)
+    batch = scored(from_teacher, learner, 1)
     model, student, teacher = both(tiny_policy, other_policy, batch)
-    own = batch.on_route("explore")
+    explored = batch.on_route("explore")
     distance = (student.exp() * (student - teacher)).sum(-1)
-    torch.testing.assert_close(batch.distance["divergence"][own], distance[own].detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        batch.distance["divergence"][explored], distance[explored].detach(), rtol=1e-4, atol=1e-5
+    )
 
     batch = credited(batch, objective, 1.0)
     kept = batch.term_weights["divergence"] > 0
     for choices in ({"token_budget": 1}, {"token_budget": 10_000, "logits_chunk": 3}, {"layout": "pack"}):
         otherwise = learner_of(tiny_policy, other_policy, objective, **choices)
         for ranks in (1, 2):
-            found = credited(scored(asked, otherwise, ranks), objective, 1.0)
+            found = credited(scored(from_teacher, otherwise, ranks), objective, 1.0)
             assert torch.equal(found.term_weights["divergence"] > 0, kept)
-    lengths = torch.bincount(batch.seq[own])
+    lengths = torch.bincount(batch.seq[explored])
     assert torch.bincount(batch.seq[kept], minlength=len(lengths)).tolist() == (lengths // 2).tolist()
 
     stats = means(learner.update(plan_updates(batch, learner.config, 1)[0], {"divergence": 1.0}))
-    assert stats["divergence"] == pytest.approx(distance[own].mean().item(), rel=1e-4)
-    assert stats["divergence_kept"] == pytest.approx(kept.sum().item() / own.sum().item())
+    assert stats["terms/divergence/value"] == pytest.approx(distance[explored].mean().item(), rel=1e-4)
+    assert stats["terms/divergence/kept"] == pytest.approx(kept.sum().item() / explored.sum().item())
     assert_gradient(learner, model, distance[kept].mean())
 
 
-class Rows(TorchDispatchMode):
-    """Counts the rows of the largest tensor over the vocabulary that any operation makes, backward passes included."""
+class LargestLogits(TorchDispatchMode):
+    """Records the most rows of any tensor [rows, V] that an operation creates, backward passes included."""
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
-        self.vocabulary, self.most = vocabulary, 0
+        self.vocabulary, self.rows = vocabulary, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor) and tensor.dim() > 1 and tensor.shape[-1] == self.vocabulary:
-                self.most = max(self.most, tensor.numel() // self.vocabulary)
-        return made
+                self.rows = max(self.rows, tensor.numel() // self.vocabulary)
+        return result
 
 
 @pytest.mark.parametrize("preset", ["gkd", "tip", "bd_kd", "pld"])
 def test_logits_of_student_and_teacher_exist_for_a_chunk_at_a_time(
     tiny_policy: Path, other_policy: Path, preset: str
 ) -> None:
-    objective = of(preset)
+    objective = objective_of(preset)
     chunk, config = 32, {"token_budget": 10_000, "logits_chunk": 32}
     learner = learner_of(tiny_policy, other_policy, objective, **config)
     longer = random_batch(((5, 60), (5, 60), (5, 60), (5, 60)), rehearsed=2)
     vocabulary = learner.policy.model.config.vocab_size
-    with Rows(vocabulary) as rows:
-        batch = taught(other_policy, objective, longer, **config)
+    with LargestLogits(vocabulary) as logits:
+        batch = scored_by_teacher(other_policy, objective, longer, **config)
         batch = credited(scored(batch, learner, 1), objective, 0.5)
         learner.update(plan_updates(batch, learner.config, 1)[0], dict.fromkeys(objective.terms, 0.5))
-    # The head itself, transposed, has D rows; all trained tokens together would have 240.
-    assert chunk <= rows.most <= max(chunk, learner.policy.width)
+    # The transposed LM head has D rows; the logits of all trained tokens would have 240.
+    assert chunk <= logits.rows <= max(chunk, learner.policy.width)
     assert int(batch.mask.sum()) == 240

@@ -13,12 +13,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.learning.learner import learning_rate
 from actors.learning.policy import Policy, load_model
 from actors.learning.rank_parts import plan_updates
+from actors.learning.schedule import learning_rate
 from actors.local import LocalLearner
 from configs.learner import LearnerConfig
-from configs.terms import DivergenceConfig
 from configs.warm_start import WarmStartConfig
 from objectives.diagnostics import means
 from objectives.objective import Scores, loss
@@ -37,16 +36,16 @@ from tests.actors.learning.learner_ranks import (
     joined,
     parameters_of,
     rich_batch,
-    spoiled,
     step,
     weights_of,
+    with_nan_advantage,
 )
 from tests.actors.random_batch import SHAPES, random_trajectory, untrained
 from trajectories.batch import pack
 from trajectories.split import deal, partition
 
 
-def test_updates_are_those_of_a_hand_written_loop_number_for_number(tiny_policy: Path) -> None:
+def test_updates_equal_those_of_a_hand_written_loop_bit_for_bit(tiny_policy: Path) -> None:
     config = config_of(
         learning_rate=1e-3, weight_decay=0.1, beta2=0.95, max_grad_norm=0.05, warmup_steps=2, schedule="linear"
     )
@@ -73,7 +72,7 @@ def test_updates_are_those_of_a_hand_written_loop_number_for_number(tiny_policy:
     assert_equal(weights_of(learner), parameters_of(model))
 
 
-def test_microbatches_layout_and_gradient_checkpointing_change_no_gradient(tiny_policy: Path) -> None:
+def test_gradients_do_not_depend_on_microbatches_layout_or_gradient_checkpointing(tiny_policy: Path) -> None:
     batch, found = batch_of(0), []
     choices: list[dict[str, Any]] = [
         {"token_budget": 10_000},
@@ -91,7 +90,7 @@ def test_microbatches_layout_and_gradient_checkpointing_change_no_gradient(tiny_
         assert_near(gradients_of(other), gradients_of(whole), atol=1e-6)
 
 
-def test_what_the_objective_asks_of_the_policy_is_the_same_in_any_microbatches_and_layout(tiny_policy: Path) -> None:
+def test_gates_token_weights_and_entropy_bonus_do_not_depend_on_microbatches_or_layout(tiny_policy: Path) -> None:
     batch, found = rich_batch(), []
     for choice in ({"token_budget": 10_000}, {"token_budget": TOKEN_BUDGET}, {"layout": "pack"}):
         learner = joined(str(tiny_policy), objective=RICH, config=config_of(**choice))
@@ -101,8 +100,8 @@ def test_what_the_objective_asks_of_the_policy_is_the_same_in_any_microbatches_a
         assert_near(gradients_of(learner), gradients_of(found[0][1]), atol=1e-6)
 
 
-def test_the_entropy_bonus_reaches_the_weights(tiny_policy: Path) -> None:
-    silent = replace(OBJECTIVE, divergence=DivergenceConfig())
+def test_the_gradient_of_the_entropy_bonus_is_that_of_the_mean_entropy(tiny_policy: Path) -> None:
+    silent = replace(OBJECTIVE, terms={})
     bonus = replace(silent, entropy_bonus=0.3)
     batch = batch_of(0)
     batch = replace(batch, advantage=torch.zeros(len(batch.tokens)))
@@ -113,14 +112,12 @@ def test_the_entropy_bonus_reaches_the_weights(tiny_policy: Path) -> None:
     (-0.3 * policy(batch).entropy[batch.on_route("explore")].mean()).backward()
     expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert_near(gradients_of(learner), expected, atol=1e-6)
-    still = joined(str(tiny_policy), objective=silent)
-    step(still, batch)
-    assert max(float(g.abs().max()) for g in gradients_of(still).values()) == 0
+    without = joined(str(tiny_policy), objective=silent)
+    step(without, batch)
+    assert max(float(g.abs().max()) for g in gradients_of(without).values()) == 0
 
 
-def test_gradient_checkpointing_computes_the_layers_again_and_keeps_dropout_off(
-    tiny_policy: Path, tmp_path: Path
-) -> None:
+def test_gradient_checkpointing_recomputes_the_layers_and_keeps_dropout_off(tiny_policy: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_policy, tmp_path / "policy"))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"attention_dropout": 0.5}))
@@ -153,7 +150,7 @@ def test_cross_entropy_is_that_of_torch_on_the_answers(tiny_policy: Path) -> Non
     expected.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), torch.inf)
     assert stats["loss"] == pytest.approx(expected.item(), rel=1e-5)
-    assert stats["divergence"] == pytest.approx(expected.item(), rel=1e-5)
+    assert stats["terms/divergence/value"] == pytest.approx(expected.item(), rel=1e-5)
     assert stats["grad_norm"] == pytest.approx(float(norm), rel=1e-5)
 
 
@@ -162,8 +159,8 @@ def test_clipping_bounds_the_gradient_and_reports_its_norm_before(tiny_policy: P
     for bound in (1e6, 1e-2):
         learner = joined(str(tiny_policy), config=config_of(max_grad_norm=bound))
         reported = means(step(learner, batch_of(0)))["grad_norm"]
-        left = torch.cat([g.flatten() for g in gradients_of(learner).values()]).norm()
-        norms[bound] = (reported, float(left))
+        clipped = torch.cat([g.flatten() for g in gradients_of(learner).values()]).norm()
+        norms[bound] = (reported, float(clipped))
     assert norms[1e6][0] == norms[1e-2][0] == pytest.approx(norms[1e6][1], rel=1e-5)
     assert norms[1e-2][0] > 0.1
     assert norms[1e-2][1] == pytest.approx(1e-2, rel=1e-3)
@@ -180,19 +177,19 @@ def test_clipping_bounds_the_gradient_and_reports_its_norm_before(tiny_policy: P
 def test_the_rate_warms_up_then_follows_its_schedule_to_zero_at_the_end(schedule: Any, expected: list[float]) -> None:
     config = LearnerConfig(learning_rate=2.0, warmup_steps=4, schedule=schedule)
     assert [learning_rate(config, update, 8) / 2 for update in range(9)] == pytest.approx(expected)
-    assert learning_rate(config, 50, 8) / 2 == pytest.approx(expected[-1]), "past the end it stays where it is"
+    assert learning_rate(config, 50, 8) / 2 == pytest.approx(expected[-1]), "after the last update it does not change"
     assert learning_rate(replace(config, warmup_steps=0), 0, 8) == 2.0
 
 
-# The guard against what is not finite.
+# Non-finite losses and gradients.
 
 
-def test_an_update_that_is_not_finite_is_skipped_and_counted_and_a_good_one_forgives(tiny_policy: Path) -> None:
+def test_a_non_finite_update_is_skipped_and_counted_and_a_finite_one_resets_the_count(tiny_policy: Path) -> None:
     learner = joined(str(tiny_policy), config=config_of(max_skipped_in_a_row=2))
     for _ in range(2):
         step(learner, batch_of(0))
         before, moments = weights_of(learner), str(learner.optimizer.state_dict())
-        stats = means(step(learner, spoiled(batch_of(1))))
+        stats = means(step(learner, with_nan_advantage(batch_of(1))))
         assert stats["skipped_updates"] == 1
         assert "grad_norm" not in stats and "loss" not in stats
         assert_equal(weights_of(learner), before)
@@ -200,7 +197,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted_and_a_good_one_forg
     assert learner.updates == 4
 
 
-def test_a_gradient_that_is_not_finite_is_enough(tiny_policy: Path) -> None:
+def test_an_update_with_a_finite_loss_and_a_non_finite_gradient_is_skipped(tiny_policy: Path) -> None:
     learner = joined(str(tiny_policy))
     learner.policy.model.model.norm.weight.register_hook(lambda g: g * torch.inf)
     before = weights_of(learner)
@@ -208,12 +205,12 @@ def test_a_gradient_that_is_not_finite_is_enough(tiny_policy: Path) -> None:
     assert_equal(weights_of(learner), before)
 
 
-def test_too_many_skipped_updates_in_a_row_stop_the_run_with_what_was_seen(tiny_policy: Path) -> None:
+def test_too_many_skipped_updates_in_a_row_raise_with_the_last_loss_and_gradient_norm(tiny_policy: Path) -> None:
     learner = joined(str(tiny_policy), config=config_of(max_skipped_in_a_row=3))
     for _ in range(2):
-        step(learner, spoiled(batch_of(1)))
+        step(learner, with_nan_advantage(batch_of(1)))
     with pytest.raises(RuntimeError, match=r"3 successive updates .*loss nan, gradient norm nan"):
-        step(learner, spoiled(batch_of(1)))
+        step(learner, with_nan_advantage(batch_of(1)))
 
 
 def test_a_batch_without_trained_tokens_is_an_update_with_loss_and_gradient_zero(tiny_policy: Path) -> None:
@@ -221,10 +218,10 @@ def test_a_batch_without_trained_tokens_is_an_update_with_loss_and_gradient_zero
     assert (stats["loss"], stats["grad_norm"], stats["skipped_updates"]) == (0, 0, 0)
 
 
-# Several updates that share a batch.
+# Several updates per batch.
 
 
-def test_two_updates_of_a_batch_are_an_update_of_each_of_its_parts(tiny_policy: Path) -> None:
+def test_two_updates_per_batch_equal_one_update_on_each_half(tiny_policy: Path) -> None:
     twice, batch = joined(str(tiny_policy), config=config_of(updates_per_batch=2)), batch_of(0)
     stats = step(twice, batch)
     assert twice.updates == 2 and stats["learning_rate"][1] == 2
@@ -234,7 +231,7 @@ def test_two_updates_of_a_batch_are_an_update_of_each_of_its_parts(tiny_policy: 
     assert_equal(weights_of(twice), weights_of(once))
 
 
-def test_the_learners_old_log_probs_are_from_before_the_first_update(tiny_policy: Path) -> None:
+def test_logp_old_is_computed_before_the_first_update(tiny_policy: Path) -> None:
     objective = replace(OBJECTIVE, old_policy="learner")
     config = config_of(updates_per_batch=2, learning_rate=1e-2)
     learner, batch = joined(str(tiny_policy), objective=objective, config=config), batch_of(0)
@@ -245,13 +242,15 @@ def test_the_learners_old_log_probs_are_from_before_the_first_update(tiny_policy
     torch.testing.assert_close(scored.logp_old, before.logp)
     torch.testing.assert_close(scored.entropy_old, before.entropy)
 
-    assert means(step(learner, scored))["ratio"] != pytest.approx(1, abs=1e-3), "the second update has moved away"
+    assert means(step(learner, scored))["ratio"] != pytest.approx(1, abs=1e-3), (
+        "the second update sees other weights than logp_old"
+    )
     with torch.no_grad():
         after = learner.policy(batch)
     assert not torch.allclose(after.logp, before.logp, atol=1e-3)
 
 
-def test_one_update_needs_no_old_log_probs(tiny_policy: Path) -> None:
+def test_a_single_update_per_batch_needs_no_forward_for_logp_old(tiny_policy: Path) -> None:
     learner = joined(str(tiny_policy), objective=replace(OBJECTIVE, old_policy="learner"))
     calls: list[int] = []
     learner.policy.register_forward_hook(lambda *_: calls.append(1))

@@ -1,4 +1,4 @@
-"""What leaves a learner: weights for generators, policies for transformers, checkpoints that continue bit for bit."""
+"""Outputs of a learner: weights for generators, saved policies for transformers, and checkpoints."""
 
 import asyncio
 import json
@@ -21,14 +21,14 @@ from tests.actors.learning.learner_ranks import (
     joined,
     parameters_of,
     parameters_of_learner,
-    spoiled,
     step,
     weights_of,
+    with_nan_advantage,
 )
 from tests.conftest import make_policy
 
 
-def test_weights_are_those_its_info_announces(tiny_policy: Path) -> None:
+def test_weights_have_the_names_shapes_and_dtype_of_weights_info(tiny_policy: Path) -> None:
     learner = joined(str(tiny_policy))
     info, weights = learner.weights_info(), learner.weights(7, checksum=True)
     assert weights is not None and weights.version == 7 and weights.checksum is not None
@@ -68,7 +68,7 @@ def test_a_loaded_learner_continues_bit_for_bit(tiny_policy: Path, tmp_path: Pat
     learner.save(str(tmp_path))
     loaded = joined(str(tiny_policy), dtype=dtype, config=config)
     if updates:
-        step(loaded, batch_of(9))  # what it did before is forgotten
+        step(loaded, batch_of(9))  # `load` must undo this update
     loaded.load(str(tmp_path))
     uninterrupted = joined(str(tiny_policy), dtype=dtype, config=config)
     for update in range(updates):
@@ -80,15 +80,17 @@ def test_a_loaded_learner_continues_bit_for_bit(tiny_policy: Path, tmp_path: Pat
     learner.close()
 
 
-def test_a_checkpoint_remembers_skipped_updates_even_where_none_was_taken(tiny_policy: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_restores_the_count_of_skipped_updates_before_the_first_step(
+    tiny_policy: Path, tmp_path: Path
+) -> None:
     config = config_of(max_skipped_in_a_row=2)
     learner = joined(str(tiny_policy), config=config)
-    step(learner, spoiled(batch_of(0)))
+    step(learner, with_nan_advantage(batch_of(0)))
     learner.save(str(tmp_path))
     loaded = joined(str(tiny_policy), config=config)
     loaded.load(str(tmp_path))
     with pytest.raises(RuntimeError, match="2 successive"):
-        step(loaded, spoiled(batch_of(0)))
+        step(loaded, with_nan_advantage(batch_of(0)))
 
 
 def test_a_checkpoint_without_a_policy_is_refused(tiny_policy: Path, tmp_path: Path) -> None:
@@ -96,9 +98,9 @@ def test_a_checkpoint_without_a_policy_is_refused(tiny_policy: Path, tmp_path: P
         joined(str(tiny_policy)).load(str(tmp_path))
 
 
-def test_the_local_learner_keeps_the_contract(tiny_policy: Path, tmp_path: Path) -> None:
+def test_the_local_learner_satisfies_the_contract(tiny_policy: Path, tmp_path: Path) -> None:
     class Receiver:
-        """The part of a generator that takes weights."""
+        """The methods of a generator that receive weights."""
 
         async def init_weights(self, info: WeightsInfo) -> None:
             self.info = info

@@ -1,4 +1,4 @@
-"""Policy: chunked log-probs and entropies against plain transformers, and what a policy's directory must hold."""
+"""Policy: chunked log-probs and entropies against plain transformers, and checks of a policy's directory."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def policy_of(model: Any, layout: str = "pad", logits_chunk: int = 7, temperatur
 
 
 def plain(model: Any, batch: Batch, temperature: float = TEMPERATURE) -> tuple[Tensor, Tensor]:
-    """Log-probs and entropies [N] with every trajectory alone and all its logits at once; 0 where not trained on."""
+    """Log-probs and entropies [N] from one forward per trajectory, with all its logits at once; 0 where not trained."""
     logps, entropies = [], []
     for tokens in batch.tokens.split(batch.lengths.tolist()):
         scores = torch.log_softmax(model(input_ids=tokens[None]).logits[0].float() / temperature, dim=-1)
@@ -70,7 +70,7 @@ def test_log_probs_and_entropies_are_those_of_plain_transformers(model: Any, lay
     torch.testing.assert_close(logp, expected_logp, rtol=0, atol=1e-5)
     torch.testing.assert_close(entropy, expected_entropy, rtol=0, atol=1e-5)
     assert not logp[~batch.mask].any() and not entropy[~batch.mask].any()
-    assert expected_logp[batch.mask].std() > 1, "a uniform policy would prove nothing"
+    assert expected_logp[batch.mask].std() > 1, "a uniform policy would pass whatever is computed"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -94,7 +94,7 @@ def test_only_the_log_probs_carry_a_gradient(tiny_policy: Path) -> None:
     assert logp.requires_grad and not entropy.requires_grad
 
 
-def test_a_packed_row_of_trajectories_leaks_no_attention_between_them(tiny_policy: Path) -> None:
+def test_packed_trajectories_do_not_attend_to_each_other(tiny_policy: Path) -> None:
     model = load_model(str(tiny_policy))
     assert model.config._attn_implementation == "sdpa"
     policy, batch = policy_of(model, "pack"), random_batch()
@@ -104,13 +104,13 @@ def test_a_packed_row_of_trajectories_leaks_no_attention_between_them(tiny_polic
         before, after = policy(batch)[0], policy(other)[0]
         assert torch.equal(before[~first], after[~first])
         assert not torch.allclose(before[first & batch.mask], after[first & batch.mask])
-        # The same row with positions that do not restart does leak, so the comparison above can fail.
+        # With positions that do not restart they do, so the comparison above can fail.
         one_row = torch.arange(len(batch.tokens))[None]
         leaky = [model(input_ids=b.tokens[None], position_ids=one_row).logits[0] for b in (batch, other)]
     assert not torch.allclose(leaky[0][~first], leaky[1][~first])
 
 
-def test_a_model_that_cannot_tell_packed_trajectories_apart_is_only_padded() -> None:
+def test_a_model_that_ignores_restarting_positions_is_refused_with_pack_and_accepted_with_pad() -> None:
     shape = {"vocab_size": VOCABULARY_SIZE, "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 32}
     model = OPTForCausalLM(OPTConfig(**shape, num_hidden_layers=1, num_attention_heads=1, init_std=0.2)).eval()
     with pytest.raises(ValueError, match=r"learner\.layout: must be 'pad' for OPTForCausalLM"):
@@ -119,7 +119,7 @@ def test_a_model_that_cannot_tell_packed_trajectories_apart_is_only_padded() -> 
     torch.testing.assert_close(policy_of(model, "pad")(batch)[0], plain(model, batch)[0], rtol=0, atol=1e-5)
 
 
-def test_the_loss_of_one_packed_trajectory_reaches_no_token_of_another(tiny_policy: Path) -> None:
+def test_the_loss_of_one_packed_trajectory_has_no_gradient_at_tokens_of_another(tiny_policy: Path) -> None:
     model = load_model(str(tiny_policy))
     inputs: list[Tensor] = []
 
@@ -136,14 +136,16 @@ def test_the_loss_of_one_packed_trajectory_reaches_no_token_of_another(tiny_poli
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_only_trained_positions_reach_the_head_and_never_more_than_a_chunk_of_them(model: Any, layout: str) -> None:
+def test_only_trained_positions_reach_the_head_and_at_most_a_chunk_of_them_at_a_time(model: Any, layout: str) -> None:
     batch = random_batch()
     trained, chunk = int(batch.mask.sum()), 7
     rows, kept = head_rows(model), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
         logp, _ = policy_of(model, layout, chunk)(batch)[:2]
     assert sum(rows) == trained and max(rows) == chunk
-    assert kept and not [shape for shape in kept if shape[-1] == VOCABULARY_SIZE], "no logits wait for the backward"
+    assert kept and not [shape for shape in kept if shape[-1] == VOCABULARY_SIZE], (
+        "no logits are stored for the backward pass"
+    )
     logp.sum().backward()
     assert sum(rows) == 2 * trained and max(rows) == chunk, "the backward pass recomputes chunk by chunk"
 
@@ -166,30 +168,30 @@ def test_chunks_are_filled_with_whole_blocks_as_long_as_these_fit(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_no_chunk_of_32_or_more_parts_32_successive_tokens_of_an_answer(tiny_policy: Path, layout: str) -> None:
+def test_no_chunk_of_32_or_more_splits_a_block_of_32_tokens_of_an_answer(tiny_policy: Path, layout: str) -> None:
     batch, chunks = random_batch([(3, 40), (2, 9), (4, 70)]), []
 
-    def read(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+    def function(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
         chunks.append(rows.tolist())
         return logits[:, 0]
 
     with torch.no_grad():
-        policy_of(load_model(str(tiny_policy)), layout, 45)(batch, {"any": read})
+        policy_of(load_model(str(tiny_policy)), layout, 45)(batch, {"any": function})
     first, second, third = 3, 43 + 2, 43 + 11 + 4  # where the answers begin in [N]
     assert [(rows[0], len(rows)) for rows in chunks] == [(first, 40), (second, 9 + 32), (third + 32, 32 + 6)]
     assert sorted(row for rows in chunks for row in rows) == batch.mask.nonzero().squeeze(1).tolist()
 
 
-def test_a_reader_without_gradient_is_not_asked_again_in_the_backward_pass(tiny_policy: Path) -> None:
-    asked = []
+def test_a_function_without_gradient_is_not_recomputed_in_the_backward_pass(tiny_policy: Path) -> None:
+    calls = []
 
-    def read(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
-        asked.append(len(rows))
+    def function(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+        calls.append(len(rows))
         return logits.detach()[:, 0]
 
     batch = random_batch()
-    policy_of(load_model(str(tiny_policy)))(batch, {"any": read}).logp.sum().backward()
-    assert sum(asked) == int(batch.mask.sum())
+    policy_of(load_model(str(tiny_policy)))(batch, {"any": function}).logp.sum().backward()
+    assert sum(calls) == int(batch.mask.sum())
 
 
 def test_scoring_without_gradient_computes_every_logit_once(tiny_policy: Path) -> None:
@@ -238,7 +240,7 @@ def without_tokenizer(folder: Path) -> None:
         (without_tokenizer, "tokenizer_config.json"),
     ],
 )
-def test_a_directory_that_is_no_policy_is_refused_by_the_field_that_names_it(
+def test_a_directory_that_is_no_policy_is_refused_with_the_name_of_the_setting(
     tiny_policy: Path, tmp_path: Path, damage: Callable[[Path], None], rule: str
 ) -> None:
     folder = Path(shutil.copytree(tiny_policy, tmp_path / "policy"))

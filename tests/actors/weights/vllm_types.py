@@ -69,7 +69,6 @@ def check_the_learners_side() -> None:
     assert [publisher.publish(version) for version in (4, 4, 6)] == [4, 4, 6]
     names = {"names": ["weight", "bias"]}
     assert all(engine.calls == ["start", names, 4, "start", names, 6] for engine in engines), engines[0].calls
-    publisher.close()
 
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
     source = CastSource(model, torch.bfloat16)

@@ -34,7 +34,7 @@ def test_leave_one_out_is_the_mean_of_the_others() -> None:
 
 def test_none_rewards_no_answer_and_needs_a_divergence_to_learn_from() -> None:
     assert advantages(torch.tensor([1.0, 0.0, 7.0]), torch.tensor([0, 0, 1]), "none").tolist() == [0, 0, 0]
-    with pytest.raises(ValueError, match=r"^objective\.advantage: must be other than 'none' without a divergence"):
+    with pytest.raises(ValueError, match=r"^advantage: must be other than 'none' without a term, an entropy"):
         ObjectiveConfig(advantage="none")
 
 
@@ -108,7 +108,7 @@ def test_best_of_n_keeps_the_best_answer_or_shares_among_equals(reward: list[flo
 
 def test_an_answer_is_punished_as_it_uses_up_the_cache_before_the_limit() -> None:
     # DAPO's own numbers: L_max = 20480, L_cache = 4096
-    cfg = OverlongConfig(limit=20_480, share=0.2)
+    cfg = OverlongConfig(limit=20_480, fraction=0.2)
     lengths = torch.tensor([1, 16_384, 17_408, 18_432, 20_480, 99_999])
     assert overlong_penalty(lengths, cfg).tolist() == [0, 0, -0.25, -0.5, -1, -1]
     assert overlong_penalty(lengths, OverlongConfig()).tolist() == [0.0] * 6

@@ -186,7 +186,7 @@ def test_the_loss_of_the_parts_in_any_order_adds_up_to_that_of_the_batch(ranks: 
 
 
 def test_the_moments_advance_once_per_step_with_the_overlong_penalty_and_survive_json() -> None:
-    cfg = load(["method=safe_critic", "objective.overlong={limit: 3, share: 0.5}"]).objective
+    cfg = load(["method=safe_critic", "objective.overlong={limit: 3, fraction: 0.5}"]).objective
     # limit 3, cache 1.5: answers of 2, 1 and 3 tokens lose 1/3, 0 and 1
     state = with_rewards(initial_state(cfg, 10), cfg, batch_of())
     assert asdict(state.rewards) == pytest.approx(asdict(RewardMoments().seen(torch.tensor([2 / 3, 0.0, 0.0]))))
@@ -221,8 +221,11 @@ def test_a_batch_that_was_not_scored_is_our_fault() -> None:
 
 def test_what_the_critic_reads_is_said_in_words() -> None:
     words = describe_policy_gradient(load(["method=safe_critic"]).objective)
-    assert "2 value heads read at an answer's end: what it knows of the reward is no longer learned from" in words
-    assert "1 value head read at the prompt's end" in describe_policy_gradient(load(["method=wsrl"]).objective)
+    assert (
+        "2 value heads computed at an answer's end: the part of the reward that it predicts is no longer trained on"
+        in words
+    )
+    assert "1 value head computed at the prompt's end" in describe_policy_gradient(load(["method=wsrl"]).objective)
 
 
 # A baseline that has seen the answer.

@@ -57,7 +57,10 @@ def test_the_pseudo_reward_is_the_slope_at_policy_over_target_less_its_mean(name
 @pytest.mark.parametrize("name", NAMES)
 def test_on_policy_the_gradient_is_that_of_the_divergence_to_the_target(name: str) -> None:
     cfg = objective(
-        advantage="target", ratio="none", reduction="sequence_mean_token_sum", target=target(divergence=name, beta=0.7)
+        advantage="target",
+        ratio="none",
+        reduction="sequence_mean_token_sum",
+        target=target(divergence=name, beta=0.7),
     )
     logits = POLICY.log().requires_grad_()
     batch = make_batch(

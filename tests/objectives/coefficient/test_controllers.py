@@ -4,18 +4,21 @@ from dataclasses import asdict
 
 import pytest
 
+from configs.coefficient import CoefficientConfig
+from configs.load import load
 from configs.objective import ObjectiveConfig
-from configs.terms import CoefficientConfig
 from objectives.coefficient.controllers import KL_PER_TRAJECTORY, ObjectiveState, advance, initial_state
 from tests.objectives.ragged_batch import divergence, objective, state_of
 
 ADAPTIVE = objective(
-    divergence=divergence(
-        "reverse_kl",
-        wiring="reward",
-        estimator="k1",
-        coefficient=CoefficientConfig(kind="adaptive", value=0.15, target=6.0, horizon=10_000),
-    )
+    terms={
+        "divergence": divergence(
+            "reverse_kl",
+            wiring="reward",
+            estimator="k1",
+            coefficient=CoefficientConfig(kind="adaptive", value=0.15, target=6.0, horizon=10_000),
+        )
+    }
 )
 
 
@@ -45,13 +48,17 @@ def test_without_a_measured_kl_the_coefficient_stays(stats: dict[str, float]) ->
 
 
 def test_a_constant_coefficient_stays() -> None:
-    cfg = objective(divergence=divergence("forward_kl", samples="rehearsal", coefficient=CoefficientConfig(value=0.7)))
+    cfg = objective(
+        terms={"divergence": divergence("forward_kl", route="rehearse", coefficient=CoefficientConfig(value=0.7))}
+    )
     assert next_state(initial_state(cfg, 100), cfg, {KL_PER_TRAJECTORY: 99.0}) == state_of(0.7)
 
 
 def test_a_horizon_too_short_for_the_step_is_refused_with_its_name() -> None:
-    with pytest.raises(ValueError, match=r"coefficient\.horizon.*100000 trajectories.*10000"):
-        next_state(initial_state(ADAPTIVE, 100), ADAPTIVE, {KL_PER_TRAJECTORY: 1.0}, trajectories=100_000)
+    rule = r"^objective\.terms\.divergence\.coefficient\.horizon: must be above 0\.2 x trajectories per step \(20000\)"
+    with pytest.raises(ValueError, match=rule + ".*got 10000"):
+        load(["method=grpo_adaptive_kl", "groups_per_step=10000", "sampling.group_size=10"])
+    assert load(["method=grpo_adaptive_kl", "groups_per_step=4999", "sampling.group_size=10"]).lag == 0
 
 
 def test_the_state_survives_json() -> None:
@@ -60,9 +67,8 @@ def test_the_state_survives_json() -> None:
 
 
 def test_terms_have_coefficients_of_their_own() -> None:
-    second = divergence("forward_kl", samples="rehearsal", coefficient=CoefficientConfig(value=0.7))
-    silent = divergence("none")
-    cfg = objective(divergence=ADAPTIVE.divergence, divergences={"stored": second, "silent": silent})
+    second = divergence("forward_kl", route="rehearse", coefficient=CoefficientConfig(value=0.7))
+    cfg = objective(terms={"divergence": ADAPTIVE.terms["divergence"], "stored": second})
     state = initial_state(cfg, 100)
     assert state.coefficients == {"divergence": 0.15, "stored": 0.7}
     moved = next_state(state, cfg, {KL_PER_TRAJECTORY: 9.0})

@@ -9,10 +9,10 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
+from configs.coefficient import CoefficientConfig
 from configs.objective import ObjectiveConfig
-from configs.terms import CoefficientConfig
 from objectives.coefficient.controllers import KL_PER_TOKEN, ObjectiveState, advance, initial_state
-from objectives.coefficient.safe import SafeState, coefficient, observed, penalty, phase, threshold
+from objectives.coefficient.safe import SafeState, coefficient, gate, observed, phase, threshold
 from objectives.credit import credit
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective
 
@@ -34,6 +34,11 @@ def test_the_pid_follows_the_velocity_of_the_smoothed_reward() -> None:
 def test_the_integral_is_bounded() -> None:
     assert after([0.0] + [100.0] * 50)[-1].integral == 1.0
     assert after([0.0] + [-100.0] * 50)[-1].integral == -1.0
+
+
+def penalty(state: SafeState) -> float:
+    """The paper's penalty, 0.1 g (KL_s - tau)+^2."""
+    return 0.1 * gate(state) * max(0.0, state.kl - threshold(state)) ** 2
 
 
 @pytest.mark.parametrize(("entropy", "expected"), [(1.0, 4.5455e-4), (4.0, 1.25e-4)])
@@ -98,7 +103,9 @@ def test_the_threshold_never_leaves_its_bounds() -> None:
 # As the controller of a term.
 
 SAFE = objective(
-    divergence=divergence("reverse_kl", estimator="k2", coefficient=CoefficientConfig(kind="safe", value=2.0))
+    terms={
+        "divergence": divergence("reverse_kl", estimator="k2", coefficient=CoefficientConfig(kind="safe", value=2.0))
+    }
 )
 
 
@@ -130,7 +137,9 @@ def test_a_step_without_a_number_moves_nothing(missing: str, nothing: float | No
 
 
 def test_its_memory_survives_json_and_goes_on_where_it_was() -> None:
-    cfg = replace(SAFE, divergences={"second": replace(SAFE.divergence, coefficient=CoefficientConfig(value=0.5))})
+    cfg = replace(
+        SAFE, terms=SAFE.terms | {"second": replace(SAFE.terms["divergence"], coefficient=CoefficientConfig(value=0.5))}
+    )
     half = steps(cfg, [1.0, 2.0, 3.0] * 20)
     restored = ObjectiveState.restored(json.loads(json.dumps(asdict(half))))
     assert restored == half
@@ -153,11 +162,11 @@ def test_with_a_gradient_the_term_is_the_penaltys_own_slope() -> None:
 @pytest.mark.parametrize("kind", ["safe", "adaptive"])
 def test_a_controller_without_a_kl_to_follow_is_refused(kind: str) -> None:
     blind = CoefficientConfig(kind=kind, value=0.1)
-    stored = divergence("forward_kl", samples="rehearsal", coefficient=blind)
+    stored = divergence("forward_kl", route="rehearse", coefficient=blind)
     with pytest.raises(ValueError, match=r"coefficient\.kind: follows the KL to the reference.*got '" + kind):
-        objective(divergence=stored)
+        objective(terms={"divergence": stored})
     old = divergence("reverse_kl", estimator="ratio_weighted", anchor="old", coefficient=blind)
     with pytest.raises(ValueError, match=r"coefficient\.kind: follows the KL to the reference"):
-        objective(divergence=old)
+        objective(terms={"divergence": old})
     own = divergence("reverse_kl", estimator="k2")
-    assert objective(divergence=stored, divergences={"own": own}).anchors == ["reference"]
+    assert objective(terms={"divergence": stored, **{"own": own}}).anchors == ["reference"]

@@ -5,18 +5,18 @@ from dataclasses import asdict
 
 import pytest
 
-from configs.load import load, presets
+from configs.coefficient import CoefficientConfig
+from configs.load import presets
 from configs.objective import ObjectiveConfig
-from configs.terms import CoefficientConfig
 from objectives.coefficient.controllers import ObjectiveState, advance, initial_state
 from objectives.wording import describe_coefficient
-from tests.objectives.ragged_batch import divergence, objective
+from tests.objectives.ragged_batch import divergence, objective, weighted
 from tests.objectives.random_answers import of
 
 
 def scheduled(**choices: object) -> ObjectiveConfig:
     coefficient = CoefficientConfig(**choices)  # type: ignore[arg-type]
-    return objective(divergence=divergence("reverse_kl", estimator="k2", coefficient=coefficient))
+    return objective(terms={"divergence": divergence("reverse_kl", estimator="k2", coefficient=coefficient)})
 
 
 def path(cfg: ObjectiveConfig, steps: int, until: int) -> list[float]:
@@ -35,7 +35,7 @@ def test_kdrls_annealing_falls_to_its_floor_and_stays() -> None:
     found = path(cfg, 280, 200)
     assert [found[step] for step in (0, 40, 80, 200)] == pytest.approx([5e-3, 3e-3, 1e-3, 1e-3])
     assert found == pytest.approx([max(0.005 - 0.00005 * step, 0.001) for step in range(201)])
-    assert of("kdrl").divergence.coefficient == cfg.divergence.coefficient
+    assert of("kdrl").terms["divergence"].coefficient == cfg.terms["divergence"].coefficient
 
 
 def test_grpo_d_rises_from_nothing_to_grpos_own_over_the_run() -> None:
@@ -73,9 +73,9 @@ def test_a_resumed_run_goes_on_where_it_was_whatever_the_state_held(kind: str) -
 
 
 def test_each_term_has_a_schedule_of_its_own() -> None:
-    falling = scheduled(kind="linear", value=1.0, over=2).divergence
-    rising = scheduled(kind="linear", final=1.0, over=4).divergence
-    cfg = objective(divergence=falling, divergences={"rising": rising})
+    falling = scheduled(kind="linear", value=1.0, over=2).terms["divergence"]
+    rising = scheduled(kind="linear", final=1.0, over=4).terms["divergence"]
+    cfg = objective(terms={"divergence": falling, "rising": rising})
     state = initial_state(cfg, 10)
     assert state.coefficients == {"divergence": 1.0, "rising": 0.0}
     state = advance(state, cfg, {}, trajectories=8, step=1, steps=10)
@@ -93,7 +93,7 @@ def test_the_state_of_every_method_survives_json(preset: str) -> None:
     assert restored == state
     one_more = [advance(s, cfg, stats, trajectories=8, step=4, steps=10) for s in (state, restored)]
     assert one_more[0] == one_more[1]
-    assert set(state.coefficients) == set(cfg.weighted)
+    assert set(state.coefficients) == set(weighted(cfg))
 
 
 @pytest.mark.parametrize(
@@ -107,10 +107,3 @@ def test_the_state_of_every_method_survives_json(preset: str) -> None:
 )
 def test_a_schedule_is_told_in_words(choices: dict[str, object], words: str) -> None:
     assert describe_coefficient(CoefficientConfig(**choices), 100).startswith(words)  # type: ignore[arg-type]
-
-
-def test_a_term_acts_if_its_schedule_ever_does() -> None:
-    assert CoefficientConfig(kind="linear", final=0.04).ever == 0.04
-    assert CoefficientConfig(kind="constant", final=0.04).ever == 0
-    with pytest.raises(ValueError, match="must be 0 without a divergence"):
-        load(["objective.divergence.coefficient.kind=linear", "objective.divergence.coefficient.final=0.1"])

@@ -136,9 +136,9 @@ def test_neither_order_nor_split_of_a_batch_changes_loss_gradient_or_metrics() -
         found = run(policy, parts, cfg)
         assert found[0] == pytest.approx(whole[0], rel=1e-5)
         torch.testing.assert_close(found[1], whole[1], rtol=1e-4, atol=1e-6)
-        name = "divergence/rows"
+        name = "terms/rows/value"
         assert means(found[2])[name] == pytest.approx(means(whole[2])[name], rel=1e-5)
-    without = run(policy, [batch], replace(cfg, divergences={}))
+    without = run(policy, [batch], replace(cfg, terms={"divergence": cfg.terms["divergence"]}))
     assert VOCABULARY == 11 and not torch.allclose(without[1], whole[1], atol=1e-4)
 
 
@@ -146,11 +146,11 @@ def test_neither_order_nor_split_of_a_batch_changes_loss_gradient_or_metrics() -
     ("setting", "rule"),
     [
         ("learner.logits_chunk=31", "learner.logits_chunk: must be at least 32 for batch_sinkhorn"),
-        ("objective.divergences.rows.wiring=joint", "wiring: must be 'vocabulary' for batch_sinkhorn"),
-        ("objective.divergences.rows.top=8", "top: must not be negative, and 0"),
+        ("objective.terms.rows.wiring=joint", "wiring: must be one of vocabulary for batch_sinkhorn"),
+        ("objective.terms.rows.top=8", "top: must be 0 for batch_sinkhorn, which needs all tokens"),
     ],
 )
 def test_what_has_no_reading_is_refused(setting: str, rule: str) -> None:
-    estimator = ["objective.divergences.rows.estimator=k1"] if "joint" in setting else []
+    estimator = ["objective.terms.rows.estimator=k1"] if "joint" in setting else []
     with pytest.raises(ValueError, match=rule):
         load(["method=sinkd", setting, *estimator])

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from configs.objective import ClipConfig, ObjectiveConfig
-from configs.terms import DivergenceConfig, TermWeightsConfig
+from configs.term_weights import TermWeightsConfig
+from configs.terms import TermConfig
 from objectives.credit import credit
 from objectives.divergence.distributions import certainty
 from objectives.divergence.token_weights import certainty_weights
@@ -82,8 +83,8 @@ LOG_U = torch.tensor([0.3, -0.2, 0.6, 0.1])
 SURE = torch.tensor([1.0, 0.999, 0.97, 0.0])
 
 
-def whole(term: DivergenceConfig) -> ObjectiveConfig:
-    return objective(divergence=term, advantage="mean_only", clip=ClipConfig(kind="none"))
+def whole(term: TermConfig) -> ObjectiveConfig:
+    return objective(terms={"divergence": term}, advantage="mean_only", clip=ClipConfig(kind="none"))
 
 
 def batch_of(sure: Tensor = SURE) -> Batch:
@@ -93,7 +94,7 @@ def batch_of(sure: Tensor = SURE) -> Batch:
     return replace(batch, certainty={"divergence": sure})
 
 
-def gradient(term: DivergenceConfig, coefficient: float = BETA) -> Tensor:
+def gradient(term: TermConfig, coefficient: float = BETA) -> Tensor:
     """By the log-probs, or by the exact values of the term, of the four tokens."""
     credited_batch = credit(batch_of(), whole(term), state_of(coefficient))
     leaf = LOGP.clone().requires_grad_()
@@ -134,8 +135,8 @@ def test_a_power_of_0_is_the_standard_kl_to_the_last_bit(choices: dict[str, str]
 
 def test_the_preset_without_its_power_is_group_policy_gradient_with_k2() -> None:
     batch = batch_for(of("prioritised_kl"))
-    found = of("prioritised_kl", "objective.divergence.weights.certainty_power=0")
-    plain = objective(divergence=divergence("reverse_kl", estimator="k2"))
+    found = of("prioritised_kl", "objective.terms.divergence.weights.certainty_power=0")
+    plain = objective(terms={"divergence": divergence("reverse_kl", estimator="k2")})
     results = [run(weights(), [credited(batch, cfg)], cfg)[:2] for cfg in (found, plain)]
     assert results[0][0] == results[1][0]
     assert torch.equal(results[0][1], results[1][1])
@@ -161,7 +162,7 @@ def test_certainty_composes_with_the_other_weights() -> None:
 def test_the_mean_weight_is_reported_where_weights_are_chosen() -> None:
     cfg = whole(divergence("reverse_kl", estimator="k2", weights=TermWeightsConfig(certainty_power=1.0)))
     _, stats = loss_of(LOGP, credit(batch_of(), cfg, state_of(BETA)), cfg, BETA)
-    assert stats["divergence_weight"].tolist() == pytest.approx([2.969, 4])
+    assert stats["terms/divergence/weight"].tolist() == pytest.approx([2.969, 4])
     plain = whole(divergence("reverse_kl", estimator="k2"))
     assert "divergence_weight" not in loss_of(LOGP, credit(batch_of(), plain, state_of(BETA)), plain, BETA)[1]
 
@@ -182,13 +183,13 @@ def test_a_certainty_that_nobody_measured_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["certainty_power", "certainty_temperature"])
 def test_negative_settings_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"^objective\.divergence\.weights\.{name}: must not be negative, got -1"):
+    with pytest.raises(ValueError, match=rf"^{name}: must not be negative, got -1"):
         TermWeightsConfig(**{name: -1.0})
 
 
 def test_the_certainty_of_the_policy_that_gave_the_answers_is_refused_as_nobody_keeps_it() -> None:
     chosen = TermWeightsConfig(certainty_power=1.0)
-    with pytest.raises(ValueError, match=r"^objective\.divergence\.anchor: .* certainty_power needs"):
+    with pytest.raises(ValueError, match=r"^anchor: .* certainty_power needs"):
         divergence("reverse_kl", estimator="k2", anchor="old", weights=chosen)
-    with pytest.raises(ValueError, match=r"^objective\.divergence\.weights: "):
-        divergence("forward_kl", samples="rehearsal", weights=chosen)
+    with pytest.raises(ValueError, match=r"^weights: "):
+        divergence("forward_kl", route="rehearse", weights=chosen)

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from configs.terms import DivergenceConfig
+from configs.terms import TermConfig
 from objectives.credit import credit
-from objectives.divergence.f_divergences import DIVERGENCES
+from objectives.divergence.f_divergences import F_DIVERGENCES
 from tests.objectives.divergence_settings import (
     COEFFICIENT,
     EXACT,
@@ -41,7 +41,7 @@ def test_the_gradient_of_the_reverse_kl_is_that_of_the_test_vector() -> None:
 @pytest.mark.parametrize(
     "cfg", [cfg for cfg in settings(every_alpha=True) if cfg.estimator != "k3" or cfg.rehearses], ids=label
 )
-def test_every_estimator_but_k3_on_policy_has_the_exact_gradient(cfg: DivergenceConfig) -> None:
+def test_every_estimator_but_k3_on_policy_has_the_exact_gradient(cfg: TermConfig) -> None:
     drawn_from = REFERENCE if cfg.rehearses else POLICY
     got = estimated_gradient(cfg, drawn_from)
     expected = exact_gradient(cfg.name, POLICY, anchor_of(cfg, drawn_from), cfg.alpha)
@@ -60,7 +60,7 @@ def test_k3_differentiated_on_policy_has_the_gradient_of_the_forward_kl() -> Non
     ids=label,
 )
 def test_the_ratio_weighted_and_the_joint_wiring_are_exact_on_answers_of_an_older_policy(
-    cfg: DivergenceConfig,
+    cfg: TermConfig,
 ) -> None:
     expected = exact_gradient(cfg.name, POLICY, anchor_of(cfg, OLD), cfg.alpha)
     torch.testing.assert_close(estimated_gradient(cfg, OLD), COEFFICIENT * expected, rtol=1e-5, atol=2e-7)
@@ -87,14 +87,14 @@ def test_differentiating_k3_of_another_divergence_is_refused_because_it_misses_t
     with pytest.raises(ValueError, match="not its gradient"):
         divergence(name, estimator="k3")
     logits = POLICY.log().requires_grad_()
-    at = DIVERGENCES[name](logits.log_softmax(0) - REFERENCE.log(), ALPHA)
+    at = F_DIVERGENCES[name](logits.log_softmax(0) - REFERENCE.log(), ALPHA)
     naive = torch.autograd.grad((POLICY * at.above_tangent / at.log_u.exp()).sum(), logits)[0]
     exact = exact_gradient(name)
     assert (naive - exact).norm() > 0.1 * exact.norm()
 
 
 @pytest.mark.parametrize("cfg", settings(), ids=label)
-def test_where_policy_and_reference_agree_nothing_is_pulled(cfg: DivergenceConfig) -> None:
+def test_where_policy_and_reference_agree_nothing_is_pulled(cfg: TermConfig) -> None:
     gradient = estimated_gradient(cfg, REFERENCE, policy=REFERENCE)
     assert gradient.tolist() == pytest.approx([0, 0, 0], abs=1e-7)
 
@@ -104,24 +104,24 @@ def test_where_policy_and_reference_agree_nothing_is_pulled(cfg: DivergenceConfi
     [c for c in settings() if not c.normalised and (c.wiring != "loss" or c.estimator != "k1")],
     ids=label,
 )
-def test_tangent_forms_are_zero_token_by_token_where_policy_and_reference_agree(cfg: DivergenceConfig) -> None:
+def test_tangent_forms_are_zero_token_by_token_where_policy_and_reference_agree(cfg: TermConfig) -> None:
     route, group = ("rehearse", -1) if cfg.rehearses else ("explore", 0)
     logp = torch.tensor([-0.2, -4.0, -0.7])
     batch = make_batch([(route, group, None if cfg.rehearses else 1.0, [1, 2, 3])], logp_sampler=logp)
     batch = replace(batch, logp_reference=logp)
-    whole = objective(divergence=cfg)
+    whole = objective(terms={"divergence": cfg})
     batch = credit(batch, whole, state_of(1.0))
     leaf = logp.clone().requires_grad_()
     value, stats = loss_of(leaf, batch, whole, 1.0)
     assert value.item() == 0
     assert torch.autograd.grad(value, leaf)[0].tolist() == pytest.approx([0.0, 0.0, 0.0], abs=1e-8)
-    assert stats["divergence"].tolist() == [0.0, 3.0]
+    assert stats["terms/divergence/value"].tolist() == [0.0, 3.0]
 
 
 def test_the_reported_divergence_is_the_value_under_the_policy() -> None:
     tokens = [0] * 7 + [1] * 2 + [2]
     for name in NAMES:
-        cfg = objective(divergence=divergence(name, estimator="straight_through"))
+        cfg = objective(terms={"divergence": divergence(name, estimator="straight_through")})
         batch = make_batch(
             [("explore", 0, 1.0, [token]) for token in tokens],
             logp_sampler=POLICY.log()[tokens],
@@ -129,6 +129,6 @@ def test_the_reported_divergence_is_the_value_under_the_policy() -> None:
         )
         batch = credit(batch, cfg, state_of(1.0))
         _, stats = loss_of(POLICY.log()[batch.tokens], batch, cfg, 1.0)
-        value, weight = stats["divergence"].tolist()
+        value, weight = stats["terms/divergence/value"].tolist()
         assert weight == 10
         assert math.isclose(value / weight, float(EXACT[name](POLICY, REFERENCE, ALPHA)), rel_tol=1e-5)

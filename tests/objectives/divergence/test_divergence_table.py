@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from objectives.divergence.distributions import vocabulary_values
-from objectives.divergence.estimators import own_answers_value, slope, stored_answers_loss
-from objectives.divergence.f_divergences import DIVERGENCES, AtRatio
+from objectives.divergence.estimators import sampled_value, slope
+from objectives.divergence.f_divergences import F_DIVERGENCES, AtRatio
+from objectives.divergence.wiring.rehearse import token_loss as rehearse_loss
 from tests.objectives.divergence_settings import (
     COEFFICIENT,
     EXACT,
@@ -51,11 +52,11 @@ GOLDEN = {
 
 
 def at(name: str, alpha: float, u: Tensor = U) -> AtRatio:
-    return DIVERGENCES[name](u.log(), alpha)
+    return F_DIVERGENCES[name](u.log(), alpha)
 
 
 def value_of(name: str, alpha: float, p: Tensor = POLICY, q: Tensor = REFERENCE) -> float:
-    return float((q * DIVERGENCES[name]((p / q).log(), alpha).value).sum())
+    return float((q * F_DIVERGENCES[name]((p / q).log(), alpha).value).sum())
 
 
 @pytest.mark.parametrize(("name", "alpha"), GOLDEN)
@@ -67,9 +68,9 @@ def test_each_row_has_the_value_worked_out_by_hand(name: str, alpha: float) -> N
 def test_all_three_sources_of_answers_give_the_value_over_the_vocabulary(name: str, alpha: float) -> None:
     expected = float(EXACT[name](POLICY, REFERENCE, alpha))
     own = divergence(name, alpha=alpha, estimator="straight_through")
-    stored = divergence(name, alpha=alpha, samples="rehearsal")
-    drawn = own_answers_value(own, POLICY.log(), REFERENCE.log())
-    kept = stored_answers_loss(stored, POLICY.log(), REFERENCE.log())
+    stored = divergence(name, alpha=alpha, route="rehearse")
+    drawn = sampled_value(own, POLICY.log(), REFERENCE.log())
+    kept = rehearse_loss(stored, POLICY.log(), REFERENCE.log())
     assert (drawn >= 0).all() and (kept >= 0).all()
     assert float((POLICY * drawn).sum()) == pytest.approx(expected, abs=1e-12)
     assert float((OLD * (POLICY / OLD) * drawn).sum()) == pytest.approx(expected, abs=1e-12)
@@ -136,12 +137,12 @@ def test_the_table_has_a_row_for_every_divergence() -> None:
 def test_the_estimators_and_the_slope_are_those_of_the_table_at_every_ratio(name: str, alpha: float) -> None:
     own = divergence(name, alpha=alpha, estimator="straight_through")
     reward = divergence(name, alpha=alpha, wiring="reward", estimator="k1")
-    stored = divergence(name, alpha=alpha, samples="rehearsal")
+    stored = divergence(name, alpha=alpha, route="rehearse")
     zero = torch.zeros_like(U)
     per_draw, tangent = ON_POLICY[name](U, alpha), SLOPE[name](U, alpha)
     at_one = SLOPE[name](torch.ones(1, dtype=torch.float64), alpha)
-    torch.testing.assert_close(own_answers_value(own, U.log(), zero), per_draw)
-    torch.testing.assert_close(stored_answers_loss(stored, U.log(), zero), U * per_draw)
+    torch.testing.assert_close(sampled_value(own, U.log(), zero), per_draw)
+    torch.testing.assert_close(rehearse_loss(stored, U.log(), zero), U * per_draw)
     torch.testing.assert_close(slope(reward, U.log(), zero), tangent - at_one)
     torch.testing.assert_close(slope(replace(reward, normalised=True), U.log(), zero), tangent)
 

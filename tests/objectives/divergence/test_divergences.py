@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.terms import DivergenceConfig
-from objectives.divergence.estimators import own_answers_loss, own_answers_value, slope, stored_answers_loss
-from objectives.divergence.f_divergences import DIVERGENCES
+from configs.terms import TermConfig
+from objectives.divergence.estimators import sampled_value, slope
+from objectives.divergence.f_divergences import F_DIVERGENCES
+from objectives.divergence.wiring.explore_loss import token_loss as explore_loss
+from objectives.divergence.wiring.rehearse import token_loss as rehearse_loss
 from tests.objectives.divergence_settings import FAMILIES, NAMES, POLICY, REFERENCE, label, settings
 from tests.objectives.ragged_batch import divergence
 
@@ -15,7 +17,7 @@ LOG_U = (POLICY / REFERENCE).log()
 
 def value_of(name: str, alpha: float = 0.2) -> float:
     """E_reference[f(u)] by enumeration."""
-    return float((REFERENCE * DIVERGENCES[name](LOG_U, alpha).value).sum())
+    return float((REFERENCE * F_DIVERGENCES[name](LOG_U, alpha).value).sum())
 
 
 def test_reverse_kl_has_the_value_of_the_test_vector() -> None:
@@ -43,21 +45,21 @@ def test_alpha_tends_to_the_reverse_kl_at_0_and_to_the_forward_kl_at_1() -> None
 def test_dph_rls_generator_is_twice_the_jensen_shannon() -> None:
     u = LOG_U.exp()
     generator = u * u.log() - (u + 1) * ((u + 1) / 2).log()
-    torch.testing.assert_close(DIVERGENCES["jensen_shannon"](LOG_U, 0.2).value * 2, generator)
+    torch.testing.assert_close(F_DIVERGENCES["jensen_shannon"](LOG_U, 0.2).value * 2, generator)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_f_vanishes_at_one_and_lies_above_its_tangent(name: str) -> None:
-    at_one = DIVERGENCES[name](torch.zeros(1, dtype=torch.float64), 0.2)
+    at_one = F_DIVERGENCES[name](torch.zeros(1, dtype=torch.float64), 0.2)
     assert at_one.value.item() == at_one.slope.item() == at_one.above_tangent.item() == 0
-    away = DIVERGENCES[name](torch.tensor([-5.0, -0.1, 0.1, 5.0], dtype=torch.float64), 0.2)
+    away = F_DIVERGENCES[name](torch.tensor([-5.0, -0.1, 0.1, 5.0], dtype=torch.float64), 0.2)
     assert (away.above_tangent > 0).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_slope_is_the_derivative_of_f(name: str) -> None:
     u = torch.tensor([0.01, 0.5, 1.0, 2.0, 50.0], dtype=torch.float64, requires_grad=True)
-    at = DIVERGENCES[name](u.log(), 0.2)
+    at = F_DIVERGENCES[name](u.log(), 0.2)
     (derivative,) = torch.autograd.grad(at.value.sum(), u)
     torch.testing.assert_close(at.slope + at.slope_at_one, derivative)
 
@@ -74,18 +76,18 @@ def test_no_ratio_overflows_float32(name: str) -> None:
                 check_finite(replace(cfg, alpha=alpha))
 
 
-def check_finite(cfg: DivergenceConfig) -> None:
+def check_finite(cfg: TermConfig) -> None:
     """Values, and squares of gradients, wherever the log-ratio may lie."""
     logp = EVERYWHERE.clone().requires_grad_()
     reference = torch.zeros(len(EVERYWHERE))
     if cfg.wiring != "loss":
         assert slope(cfg, logp, reference).square().isfinite().all(), label(cfg)
         return
-    if cfg.samples == "rehearsal":
-        term = stored_answers_loss(cfg, logp, reference)
+    if cfg.route == "rehearse":
+        term = rehearse_loss(cfg, logp, reference)
     else:
-        term = own_answers_loss(cfg, logp, reference, logp.detach())
-        assert own_answers_value(cfg, logp, reference).isfinite().all(), label(cfg)
+        term = explore_loss(cfg, logp, reference, logp.detach())
+        assert sampled_value(cfg, logp, reference).isfinite().all(), label(cfg)
     (gradient,) = torch.autograd.grad(term.sum(), logp)
     assert term.isfinite().all(), label(cfg)
     assert gradient.square().isfinite().all(), label(cfg)
@@ -95,36 +97,36 @@ def check_finite(cfg: DivergenceConfig) -> None:
 @pytest.mark.parametrize("log_u", [-10.0, -60.0, -1000.0])
 def test_forward_kl_pulls_a_lost_answer_at_full_strength_however_lost(estimator: str, log_u: float) -> None:
     logp = torch.tensor([log_u], requires_grad=True)
-    cfg = divergence("forward_kl", samples="rehearsal", estimator=estimator)
-    (gradient,) = torch.autograd.grad(stored_answers_loss(cfg, logp, torch.zeros(1)).sum(), logp)
+    cfg = divergence("forward_kl", route="rehearse", estimator=estimator)
+    (gradient,) = torch.autograd.grad(rehearse_loss(cfg, logp, torch.zeros(1)).sum(), logp)
     assert gradient.item() == pytest.approx(-1.0, abs=1e-4)
 
 
 def test_jensen_shannon_lets_a_lost_answer_go() -> None:
     logp = torch.tensor([0.1, 0.01]).log().requires_grad_()
-    cfg = divergence("jensen_shannon", samples="rehearsal")
-    (gradient,) = torch.autograd.grad(stored_answers_loss(cfg, logp, torch.zeros(2)).sum(), logp)
+    cfg = divergence("jensen_shannon", route="rehearse")
+    (gradient,) = torch.autograd.grad(rehearse_loss(cfg, logp, torch.zeros(2)).sum(), logp)
     assert (2 * gradient).tolist() == pytest.approx([-0.1705, -0.0392], abs=1e-4)  # u log(2u / (u + 1))
 
 
 def test_a_token_far_above_the_reference_is_still_pushed_down() -> None:
     logp = torch.tensor([0.0], requires_grad=True)
-    cfg = divergence("forward_kl", samples="rehearsal")
-    (gradient,) = torch.autograd.grad(stored_answers_loss(cfg, logp, torch.tensor([-90.0])).sum(), logp)
+    cfg = divergence("forward_kl", route="rehearse")
+    (gradient,) = torch.autograd.grad(rehearse_loss(cfg, logp, torch.tensor([-90.0])).sum(), logp)
     assert gradient.item() > 1
 
 
 def test_forward_kl_from_stored_answers_without_a_reference_is_cross_entropy() -> None:
     logp = torch.tensor([-0.01, -3.0, -77.0, -500.0], requires_grad=True)
-    cfg = divergence("forward_kl", samples="rehearsal", estimator="k1")
-    term = stored_answers_loss(cfg, logp, torch.zeros(4))
+    cfg = divergence("forward_kl", route="rehearse", estimator="k1")
+    term = rehearse_loss(cfg, logp, torch.zeros(4))
     assert torch.equal(term, -logp)
     assert torch.autograd.grad(term.sum(), logp)[0].tolist() == [-1.0] * 4
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_value_reported_for_the_policys_own_answers_is_unbiased_and_never_negative(name: str) -> None:
-    value = own_answers_value(divergence(name, estimator="straight_through"), POLICY.log(), REFERENCE.log())
+    value = sampled_value(divergence(name, estimator="straight_through"), POLICY.log(), REFERENCE.log())
     assert (value >= 0).all()
     assert float((POLICY * value).sum()) == pytest.approx(value_of(name), abs=1e-12)
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from configs.objective import ClipConfig, ObjectiveConfig
-from configs.terms import DivergenceConfig
+from configs.terms import TermConfig
 from objectives.credit import credit
-from objectives.divergence.estimators import answer_slope, answer_value, linear_exp, to_go
+from objectives.divergence.wiring.reward import to_go
+from objectives.divergence.wiring.whole_answer import answer_slope, answer_value, linear_exp
 from tests.objectives.divergence_settings import EXACT, NAMES, OLD, POLICY, REFERENCE, exact_gradient
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of
 
@@ -38,7 +39,7 @@ def rpg(kind: str, form: str, anchor: str, **choices: object) -> ObjectiveConfig
     name, normalised, _ = RPG[kind]
     wiring = {"wiring": "joint", "estimator": "k1"} if form == "reinforce" else {"estimator": "ratio_weighted"}
     term = divergence(name, anchor=anchor, normalised=normalised, **wiring)
-    return objective(divergence=term, advantage="mean_only", **({"clip": ClipConfig(kind="none")} | choices))
+    return objective(terms={"divergence": term}, advantage="mean_only", **({"clip": ClipConfig(kind="none")} | choices))
 
 
 def weight_of(cfg: ObjectiveConfig, reward: Tensor = REWARD, w: Tensor = W, beta: float = BETA) -> Tensor:
@@ -162,8 +163,10 @@ def of_prefixes(length: int, each: Callable[[Tensor, Tensor], Tensor]) -> Tensor
     return torch.autograd.grad(total, table)[0]
 
 
-def summed(term: DivergenceConfig) -> ObjectiveConfig:
-    return objective(divergence=term, reduction="sequence_mean_token_sum", advantage="mean_only", ratio="none")
+def summed(term: TermConfig) -> ObjectiveConfig:
+    return objective(
+        terms={"divergence": term}, reduction="sequence_mean_token_sum", advantage="mean_only", ratio="none"
+    )
 
 
 @pytest.mark.parametrize("length", [2, 3])
@@ -234,7 +237,7 @@ def test_differentiating_the_estimate_of_chi_squared_gives_half_its_gradient_and
     torch.testing.assert_close(expected_gradient(summed(term), 2), BETA * expected, rtol=1e-4, atol=1e-5)
 
 
-def ten_answers(term: DivergenceConfig, policy: Tensor = POLICY, reference: Tensor = REFERENCE) -> Tensor:
+def ten_answers(term: TermConfig, policy: Tensor = POLICY, reference: Tensor = REFERENCE) -> Tensor:
     """Gradient by the logits of a term between answers of one token and one of a sure token, dealt out in tenths."""
     tokens = [token for token, share in enumerate(policy.tolist()) for _ in range(round(10 * share))]
     logits = policy.log().requires_grad_()

@@ -9,9 +9,11 @@ import torch
 from objectives.coefficient.controllers import initial_state
 from objectives.credit import credit
 from objectives.diagnostics import means
-from objectives.divergence.estimators import own_answers_loss, own_answers_value, stored_answers_loss
+from objectives.divergence.estimators import sampled_value
+from objectives.divergence.wiring.explore_loss import token_loss as explore_loss
+from objectives.divergence.wiring.rehearse import rehearsal_factor
+from objectives.divergence.wiring.rehearse import token_loss as rehearse_loss
 from objectives.objective import loss
-from objectives.reduce import rehearsal_weight
 from objectives.wording import describe
 from tests.objectives.divergence_settings import POLICY, REFERENCE, estimated_gradient, exact_gradient
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, scores
@@ -20,10 +22,10 @@ from tests.objectives.test_method_numbers import RATIOS, SAMPLER, U, batch
 from trajectories.batch import Batch, Totals, with_own_totals
 from trajectories.split import partition
 
-SHARE = "objective.divergence.weighting=by_answer_share"
+RATIO = "objective.terms.divergence.weighting=by_answer_ratio"
 GENERATORS = ["dph_f", "dph_js", "dph_alpha"]
 DPH = [*GENERATORS, "dph_js_definition"]
-STORED = divergence("skew_kl", alpha=0.5, samples="rehearsal")
+STORED = divergence("skew_kl", alpha=0.5, route="rehearse")
 OWN = divergence("skew_reverse_kl", alpha=0.5, estimator="straight_through")
 
 
@@ -41,14 +43,16 @@ def equal_lengths(explored: int, stored: int) -> Batch:
 # The two weightings.
 
 
-def test_by_answer_share_multiplies_by_stored_over_explored_answers() -> None:
+def test_by_answer_ratio_multiplies_by_stored_over_explored_answers() -> None:
     # As in test_method_numbers: policy gradient 0.109697, mean of u - 1 - ln u 1/6; two stored beside three explored.
-    cfg = of("dph_f", SHARE)
+    cfg = of("dph_f", RATIO)
     logp = torch.cat([SAMPLER + RATIOS.log(), U.log() - 5])
     state = initial_state(cfg, 100)
     value, stats = loss(scores(logp), credit(batch(rehearsed=True), cfg, state), cfg, state.coefficients)
     assert value.item() == pytest.approx(0.109697 + 2 / 3 / 6, abs=2e-6)
-    assert means({name: tuple(pair.tolist()) for name, pair in stats.items()})["divergence"] == pytest.approx(1 / 6)
+    assert means({name: tuple(pair.tolist()) for name, pair in stats.items()})[
+        "terms/divergence/value"
+    ] == pytest.approx(1 / 6)
 
 
 def test_the_official_numbers_make_an_eighth() -> None:
@@ -57,14 +61,14 @@ def test_the_official_numbers_make_an_eighth() -> None:
         "rehearse": Totals(tokens=10**6, trajectories=256),
     }
     part = replace(random_batch(), totals=totals)
-    assert rehearsal_weight(part, of("dph_f", SHARE).divergence) == 1 / 8
-    assert rehearsal_weight(part, of("dph_f").divergence) == 1
+    assert rehearsal_factor(part, of("dph_f", RATIO).terms["divergence"]) == 1 / 8
+    assert rehearsal_factor(part, of("dph_f").terms["divergence"]) == 1
 
 
-def test_by_answer_share_is_the_mean_over_microbatches_of_the_official_code() -> None:
+def test_by_answer_ratio_is_the_mean_over_microbatches_of_the_official_code() -> None:
     # Microbatches of two answers, each the mean of its own tokens and all of one weight: 4 explored and 3 rehearsed.
     # Divided by the share of explored ones, (4 / 7), it is the policy gradient's own mean plus the weighed term.
-    cfg, eta = of("dph_f", SHARE), 0.7
+    cfg, eta = of("dph_f", RATIO), 0.7
     whole = credited(equal_lengths(8, 6), cfg, eta)
     micro = [with_own_totals(whole.select([i, i + 1])) for i in range(0, 14, 2)]
     logp = [scores_of(weights(), part, cfg).logp for part in micro]
@@ -75,9 +79,9 @@ def test_by_answer_share_is_the_mean_over_microbatches_of_the_official_code() ->
 
 
 def test_answers_whose_grader_failed_are_not_explored_and_no_split_changes_the_share() -> None:
-    cfg = of("dph_js", SHARE)
+    cfg = of("dph_js", RATIO)
     whole = credited(random_batch(), cfg)
-    assert rehearsal_weight(whole, cfg.divergence) == 6 / 15
+    assert rehearsal_factor(whole, cfg.terms["divergence"]) == 6 / 15
     expected = run(weights(), [whole], of("dph_js"), 0.7 * 6 / 15)
     for ranks, budget in ((1, 1000), (2, 16), (3, 25)):
         parts = [part for rank in partition(whole, ranks, budget) for part in rank]
@@ -88,16 +92,16 @@ def test_answers_whose_grader_failed_are_not_explored_and_no_split_changes_the_s
 
 def test_without_explored_answers_a_share_has_nothing_to_be_of() -> None:
     stored = make_batch([("rehearse", -1, None, [1, 2])])
-    assert rehearsal_weight(stored, of("dph_f", SHARE).divergence) == 1
+    assert rehearsal_factor(stored, of("dph_f", RATIO).terms["divergence"]) == 1
 
 
 def test_the_weighting_is_told_and_refused_on_own_answers() -> None:
     assert (
-        describe(of("dph_f", SHARE).divergence)
-        == f"{describe(of('dph_f').divergence)}; times stored over explored answers"
+        describe(of("dph_f", RATIO).terms["divergence"])
+        == f"{describe(of('dph_f').terms['divergence'])}; times rehearsed over explored answers"
     )
-    with pytest.raises(ValueError, match=r"^objective\.divergence\.weighting: must be 'separate' on the policy's own"):
-        divergence("reverse_kl", weighting="by_answer_share")
+    with pytest.raises(ValueError, match=r"^weighting: must be 'separate' on the policy's own"):
+        divergence("reverse_kl", weighting="by_answer_ratio")
 
 
 @pytest.mark.parametrize("preset", DPH)
@@ -126,12 +130,12 @@ def test_the_definition_form_is_both_halves_by_their_estimates() -> None:
     state = initial_state(cfg, 100)
     value, stats = loss(scores(logp), credit(whole, cfg, state), cfg, state.coefficients)
     assert value.item() == pytest.approx(0.109697 + 0.0440723 + 0.0022036, abs=2e-6)
-    assert float(stats["divergence/explored"][0]) == pytest.approx(0.132217, abs=1e-6)
+    assert float(stats["terms/explored/value"][0]) == pytest.approx(0.132217, abs=1e-6)
 
 
 def test_both_halves_at_equal_weight_are_twice_the_jensen_shannon() -> None:
-    stored = REFERENCE @ stored_answers_loss(STORED, POLICY.log(), REFERENCE.log())
-    own = POLICY @ own_answers_value(OWN, POLICY.log(), REFERENCE.log())
+    stored = REFERENCE @ rehearse_loss(STORED, POLICY.log(), REFERENCE.log())
+    own = POLICY @ sampled_value(OWN, POLICY.log(), REFERENCE.log())
     assert (float(stored), float(own)) == pytest.approx((0.0210721, 0.0227303), abs=1e-7)
     assert float(stored + own) == pytest.approx(2 * 0.0219012, abs=1e-7)
     halves = estimated_gradient(STORED, REFERENCE) + estimated_gradient(OWN, POLICY)
@@ -140,17 +144,17 @@ def test_both_halves_at_equal_weight_are_twice_the_jensen_shannon() -> None:
 
 def test_the_definition_form_adds_a_tenth_of_its_second_half() -> None:
     cfg = of("dph_js_definition")
-    assert {name: (term.name, term.alpha, term.samples) for name, term in cfg.terms.items()} == {
-        "divergence": ("skew_kl", 0.5, "rehearsal"),
-        "explored": ("skew_reverse_kl", 0.5, "on_policy"),
+    assert {name: (term.name, term.alpha, term.route) for name, term in cfg.terms.items()} == {
+        "divergence": ("skew_kl", 0.5, "rehearse"),
+        "explored": ("skew_reverse_kl", 0.5, "explore"),
     }
-    assert cfg.divergences["explored"].coefficient.value == pytest.approx(cfg.divergence.coefficient.value / 10)
+    assert cfg.terms["explored"].coefficient.value == pytest.approx(cfg.terms["divergence"].coefficient.value / 10)
 
 
 def test_the_official_estimate_differentiated_as_it_stands_is_not_the_gradient_of_the_second_half() -> None:
     log_u = torch.tensor([0.1, 0.999, 1.001, 10.0], dtype=torch.float64).log().requires_grad_()
     naive, own = (
-        torch.autograd.grad(own_answers_loss(cfg, log_u, torch.zeros(4), log_u.detach()).sum(), log_u)[0]
+        torch.autograd.grad(explore_loss(cfg, log_u, torch.zeros(4), log_u.detach()).sum(), log_u)[0]
         for cfg in (replace(OWN, estimator="naive"), OWN)
     )
     u = log_u.detach().exp()
@@ -172,7 +176,7 @@ def test_stored_answers_pull_nothing_where_the_policy_is_the_reference(preset: s
     assert whole.logp_reference is not None
     logp = torch.where(stored, whole.logp_reference, whole.logp_sampler).requires_grad_()
     value, stats = loss(scores(logp), whole, cfg, dict.fromkeys(cfg.terms, 1.0))
-    assert float(stats["divergence"][0]) == pytest.approx(0, abs=1e-6)
+    assert float(stats["terms/divergence/value"][0]) == pytest.approx(0, abs=1e-6)
     (gradient,) = torch.autograd.grad(value, logp)
     assert gradient[stored].abs().max() < 1e-7
     assert gradient[whole.on_route("explore")].abs().max() > 1e-3
@@ -183,7 +187,7 @@ def test_without_rehearsed_answers_or_with_a_coefficient_of_0_it_is_dapo_bit_for
     cfg, dapo = of(preset), of("dapo", "objective.clip.dual=3.0")
     whole = random_batch()
     explored = with_own_totals(whole.select([i for i, group in enumerate(whole.group.tolist()) if group >= 0]))
-    alone = replace(cfg, divergences={})  # the half on explored answers does not go by rehearsal
+    alone = replace(cfg, terms={"divergence": cfg.terms["divergence"]})  # without the explored half of the definition
     for part, row, coefficient in ((whole, cfg, 0.0), (explored, alone, 1.0)):
         expected = run(weights(), [credited(part, dapo)], dapo)
         got = run(weights(), [credited(part, row, coefficient)], row, coefficient)
@@ -200,5 +204,5 @@ def test_a_reference_runs_during_training_only_for_what_is_compared_on_explored_
     if preset in GENERATORS:
         assert math.isfinite(run(weights(), [credited(unknown, cfg)], cfg)[0])
     else:
-        with pytest.raises(AssertionError, match="unknown"):
+        with pytest.raises(AssertionError, match="where it is missing"):
             credited(unknown, cfg)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from configs.objective import ClipConfig, ObjectiveConfig
-from configs.terms import DivergenceConfig
+from configs.terms import TermConfig
 from objectives.credit import credit
 from objectives.diagnostics import means
 from objectives.divergence.distributions import powered_logps
@@ -22,7 +22,7 @@ from trajectories.batch import Batch
 BETA = 0.5
 
 
-def reweighted(**choices: object) -> DivergenceConfig:
+def reweighted(**choices: object) -> TermConfig:
     return divergence("forward_kl", **{"estimator": "straight_through", "reweight": "reward", **choices})
 
 
@@ -90,11 +90,11 @@ def batch_of(tokens: list[int], rewards: list[float], targets: list[Tensor]) -> 
     return replace(batch, reweighted={"divergence": logps})
 
 
-def whole(term: DivergenceConfig) -> ObjectiveConfig:
-    return objective(divergence=term, advantage="mean_only", clip=ClipConfig(kind="none"))
+def whole(term: TermConfig) -> ObjectiveConfig:
+    return objective(terms={"divergence": term}, advantage="mean_only", clip=ClipConfig(kind="none"))
 
 
-def gradient(term: DivergenceConfig, batch: Batch, policy: Tensor = POLICY) -> Tensor:
+def gradient(term: TermConfig, batch: Batch, policy: Tensor = POLICY) -> Tensor:
     """Of the term alone, by the logits of the policy: the loss is linear in the coefficient."""
     logits = policy.log().requires_grad_()
     logp = logits.log_softmax(0)[batch.tokens]
@@ -160,7 +160,9 @@ def test_the_value_is_that_of_the_forward_kl_to_the_target() -> None:
         for estimator in ("straight_through", "naive"):
             cfg = whole(reweighted(estimator=estimator))
             _, stats = loss_of(POLICY.log()[tokens], credit(batch, cfg, state_of(BETA)), cfg, BETA)
-            assert means({"d": tuple(stats["divergence"].tolist())})["d"] == pytest.approx(expected, abs=1e-5)
+            assert means({"d": tuple(stats["terms/divergence/value"].tolist())})["d"] == pytest.approx(
+                expected, abs=1e-5
+            )
 
 
 def test_a_target_that_hangs_on_the_token_drawn_is_approached_scaled_to_1() -> None:
@@ -228,7 +230,7 @@ def test_where_the_policy_is_the_target_nothing_is_pulled_and_nothing_is_reporte
     assert gradient(reweighted(), batch).tolist() == pytest.approx([0, 0, 0], abs=1e-7)
     cfg = whole(reweighted())
     _, stats = loss_of(POLICY.log()[tokens], credit(batch, cfg, state_of(BETA)), cfg, BETA)
-    assert stats["divergence"][0] == pytest.approx(0, abs=1e-7)
+    assert stats["terms/divergence/value"][0] == pytest.approx(0, abs=1e-7)
 
 
 @pytest.mark.parametrize("choices", [*UNBIASED, {"estimator": "naive"}])
@@ -246,7 +248,7 @@ def test_with_a_power_of_1_it_is_the_plain_forward_kl_to_the_last_bit(choices: d
 
 def test_rapo_without_its_terms_is_grpo_to_the_last_bit() -> None:
     batch = batch_for(of("rapo"))
-    found = of("rapo", "objective.divergence.coefficient.value=0", "objective.entropy_bonus=0")
+    found = of("rapo", "objective.terms.divergence.coefficient.value=0", "objective.entropy_bonus=0")
     results = [run(weights(), [credited(batch, cfg, 0.0)], cfg, 0.0)[:2] for cfg in (found, of("grpo"))]
     assert results[0][0] == results[1][0]
     assert torch.equal(results[0][1], results[1][1])
@@ -258,29 +260,29 @@ def test_the_reported_kl_stays_that_to_the_reference_as_it_is() -> None:
     far = replace(batch, reweighted={"divergence": batch.reweighted["divergence"] - 5})
     near_stats, far_stats = (means(run(weights(), [credited(b, cfg)], cfg)[2]) for b in (batch, far))
     assert near_stats["kl_reference"] == far_stats["kl_reference"]
-    assert near_stats["divergence"] != far_stats["divergence"]
+    assert near_stats["terms/divergence/value"] != far_stats["terms/divergence/value"]
 
 
 def test_two_terms_have_targets_of_their_own() -> None:
     names = ("divergence", "other")
-    cfg = objective(divergence=reweighted(), divergences={"other": reweighted(reweight="pass_rate")})
+    cfg = objective(terms={"divergence": reweighted(), **{"other": reweighted(reweight="pass_rate")}})
     batch = batch_for(cfg)
     assert batch.logp_reference is not None
     tables = {name: batch.logp_reference - shift for name, shift in zip(names, (0.0, 3.0), strict=True)}
     measured = means(run(weights(), [credited(replace(batch, reweighted=tables), cfg)], cfg)[2])
-    assert measured["divergence"] < measured["divergence/other"]
+    assert measured["terms/divergence/value"] < measured["terms/other/value"]
 
 
 @pytest.mark.parametrize(
     ("choices", "field"),
     [
-        ({"samples": "rehearsal", "estimator": "k3"}, "reweight"),
+        ({"route": "rehearse", "estimator": "k3"}, "reweight"),
         ({"anchor": "old", "wiring": "joint", "estimator": "k1"}, "anchor"),
-        ({"level": "sequence", "wiring": "reward", "estimator": "k1"}, "level"),
+        ({"level": "sequence", "wiring": "reward", "estimator": "k1"}, "reweight"),
         ({"reweight_floor": -0.1}, "reweight_floor"),
         ({"reweight_floor": 1.1}, "reweight_floor"),
     ],
 )
 def test_what_has_no_reweighted_reference_is_refused(choices: dict[str, object], field: str) -> None:
-    with pytest.raises(ValueError, match=rf"^objective\.divergence\.{field}: "):
+    with pytest.raises(ValueError, match=rf"^{field}: "):
         reweighted(**choices)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from configs.terms import TermWeightsConfig
+from configs.term_weights import TermWeightsConfig
 from objectives.credit import credit
 from objectives.divergence.steps import step_weights, steps_of
 from tests.objectives.ragged_batch import divergence, make_batch, objective, state_of
@@ -68,7 +68,7 @@ def test_the_teachers_log_ratio_joins_the_advantage_by_step() -> None:
     teacher = sampler.clone()
     teacher[batch.mask] -= LOG_U
     batch = replace(batch, logp_sampler=sampler, anchors={"teacher": teacher})
-    cfg = of("sod", "objective.divergence.weights.step_length=2")
+    cfg = of("sod", "objective.terms.divergence.weights.step_length=2")
     found = credit(batch, cfg, state_of(0.5)).advantage
     assert found is not None
     # z-scores of rewards 1 and 0: +- 1 / sqrt(2); c = .5
@@ -79,7 +79,7 @@ def test_the_teachers_log_ratio_joins_the_advantage_by_step() -> None:
 
 
 def test_one_step_is_distillation_beside_grpo_and_a_coefficient_of_0_is_grpo() -> None:
-    weights_field, found = "objective.divergence.weights", {}
+    weights_field, found = "objective.terms.divergence.weights", {}
     for name, length, limit in (("one step", 0, 1.2), ("no weights", 0, 0.0), ("steps", 2, 1.2)):
         cfg = of("sod", f"{weights_field}.step_length={length}", f"{weights_field}.step_limit={limit}")
         found[name] = run(weights(), [credited(batch_for(cfg), cfg)], cfg)[1]
@@ -91,7 +91,7 @@ def test_one_step_is_distillation_beside_grpo_and_a_coefficient_of_0_is_grpo() -
 
 
 def test_the_order_of_answers_and_their_parts_change_nothing() -> None:
-    cfg = of("sod", "objective.divergence.weights.step_length=2")
+    cfg = of("sod", "objective.terms.divergence.weights.step_length=2")
     batch = batch_for(cfg)
     whole = credited(batch, cfg)
     expected = run(weights(), [whole], cfg)
@@ -101,10 +101,12 @@ def test_the_order_of_answers_and_their_parts_change_nothing() -> None:
 
 
 def test_what_has_no_meaning_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"weights\.step_limit: must be at least 1, which the first step weighs, or 0"):
+    with pytest.raises(ValueError, match=r"step_limit: must be at least 1, the weight of the first step, or 0"):
         TermWeightsConfig(step_limit=0.5)
-    with pytest.raises(ValueError, match=r"weights\.step_length: must not be negative, and 0 without a step_limit"):
+    with pytest.raises(ValueError, match=r"^step_length: must not be negative, and 0 without a step_limit"):
         TermWeightsConfig(step_length=4)
-    with pytest.raises(ValueError, match=r"weights\.step_limit: .* must be 0 for the policy that gave the answers"):
+    with pytest.raises(ValueError, match=r"weights\.step_limit: must be 0 for anchor 'old'"):
         chosen = TermWeightsConfig(step_limit=1.2)
-        objective(divergence=divergence("reverse_kl", wiring="joint", estimator="k1", anchor="old", weights=chosen))
+        objective(
+            terms={"divergence": divergence("reverse_kl", wiring="joint", estimator="k1", anchor="old", weights=chosen)}
+        )

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from configs.divergences import DIVERGENCES
 from configs.load import load
-from configs.supervised import SUPERVISED
 from configs.warm_start import WarmStartConfig
-from objectives.divergence.estimators import stored_answers_loss
-from objectives.divergence.f_divergences import DIVERGENCES
-from objectives.divergence.supervised import SLOPE_AT_INFINITY, above_asymptote
+from objectives.divergence.f_divergences import F_DIVERGENCES
+from objectives.divergence.wiring.rehearse import above_asymptote
+from objectives.divergence.wiring.rehearse import token_loss as rehearse_loss
 from tests.objectives.divergence_settings import EXACT, REFERENCE, estimated_gradient, exact_gradient
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective
 
@@ -49,10 +49,18 @@ BOUNDS = {
 }
 
 
+SUPERVISED = [
+    name
+    for name, row in DIVERGENCES.items()
+    if row.is_f_divergence and row.slope_at_infinity(ALPHAS.get(name, 0.2)) < math.inf
+]
+"""Divergences with a finite f'(inf)."""
+
+
 def loss_at(name: str, alpha: float, p: Tensor) -> Tensor:
     """The term as the objective takes it, on stored answers of a reference that is certain of them."""
-    cfg = divergence(name, alpha=alpha, samples="rehearsal", estimator="supervised")
-    return stored_answers_loss(cfg, p.log(), torch.zeros_like(p))
+    cfg = divergence(name, alpha=alpha, route="rehearse", estimator="supervised")
+    return rehearse_loss(cfg, p.log(), torch.zeros_like(p))
 
 
 @pytest.mark.parametrize(("name", "alpha"), GOLDEN)
@@ -61,19 +69,19 @@ def test_each_loss_has_the_numbers_worked_out_by_hand(name: str, alpha: float) -
 
 
 def test_no_divergence_is_left_out() -> None:
-    assert set(SUPERVISED) == set(SLOPE_AT_INFINITY) == {name for name, _ in GOLDEN}
+    assert set(SUPERVISED) == {name for name, _ in GOLDEN}
 
 
-@pytest.mark.parametrize("name", list(DIVERGENCES))
+@pytest.mark.parametrize("name", list(F_DIVERGENCES))
 def test_the_cost_elsewhere_is_the_limit_of_f_over_u_and_what_has_none_is_refused(name: str) -> None:
     log_u = torch.tensor([300.0], dtype=torch.float64)
     alpha = ALPHAS.get(name, 0.2)
-    per_unit = float(DIVERGENCES[name](log_u, alpha).value * (-log_u).exp())
+    per_unit = float(F_DIVERGENCES[name](log_u, alpha).value * (-log_u).exp())
     if name in SUPERVISED:
-        assert SLOPE_AT_INFINITY[name](alpha) == pytest.approx(per_unit, abs=1e-9)
+        assert DIVERGENCES[name].slope_at_infinity(alpha) == pytest.approx(per_unit, abs=1e-9)
         return
     assert per_unit > 200, "it grows with u, without a bound"
-    with pytest.raises(ValueError, match=r"^warm_start\.divergence: .* whose f'\(inf\) is finite"):
+    with pytest.raises(ValueError, match=r"^divergence: must be an f-divergence with a finite f'\(inf\)"):
         WarmStartConfig(divergence=name)  # type: ignore[arg-type]
 
 
@@ -85,10 +93,10 @@ def test_value_and_gradient_are_those_of_the_enumerated_divergence_to_data_that_
     logits = torch.tensor([0.3, -0.4, 1.1, 0.0], dtype=torch.float64, requires_grad=True)
     exact = EXACT[name](logits.softmax(0), data, alpha)
     batch = make_batch([("rehearse", -1, None, [token])], logp_reference=torch.zeros(1))
-    cfg = objective(divergence=divergence(name, alpha=alpha, samples="rehearsal", estimator="supervised"))
+    cfg = objective(terms={"divergence": divergence(name, alpha=alpha, route="rehearse", estimator="supervised")})
     value, stats = loss_of(logits.log_softmax(0)[[token]], batch, cfg, 1.0)
     assert value.item() == pytest.approx(exact.item(), abs=1e-5)
-    assert float(stats["divergence"][0]) == pytest.approx(exact.item(), abs=1e-5)
+    assert float(stats["terms/divergence/value"][0]) == pytest.approx(exact.item(), abs=1e-5)
     got, expected = (torch.autograd.grad(each, logits)[0] for each in (value, exact))
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
     assert got[token] < -0.01
@@ -96,15 +104,15 @@ def test_value_and_gradient_are_those_of_the_enumerated_divergence_to_data_that_
 
 @pytest.mark.parametrize("name", SUPERVISED)
 def test_on_answers_drawn_from_a_reference_the_gradient_is_the_divergences(name: str) -> None:
-    cfg = divergence(name, alpha=ALPHAS.get(name, 0.2), samples="rehearsal", estimator="supervised")
+    cfg = divergence(name, alpha=ALPHAS.get(name, 0.2), route="rehearse", estimator="supervised")
     expected = 0.5 * exact_gradient(name, alpha=cfg.alpha)
     torch.testing.assert_close(estimated_gradient(cfg, REFERENCE), expected, atol=1e-6, rtol=1e-6)
 
 
 def test_the_default_is_negative_log_likelihood_to_the_last_bit() -> None:
     logp = torch.tensor([-1e-7, -0.3, -69.0, -500.0], requires_grad=True)
-    cfg = divergence("forward_kl", samples="rehearsal", estimator="supervised")
-    term = stored_answers_loss(cfg, logp, torch.zeros(4))
+    cfg = divergence("forward_kl", route="rehearse", estimator="supervised")
+    term = rehearse_loss(cfg, logp, torch.zeros(4))
     assert torch.equal(term, -logp)
     assert torch.autograd.grad(term.sum(), logp)[0].tolist() == [-1.0] * 4
     assert WarmStartConfig().divergence == "forward_kl"
@@ -120,8 +128,8 @@ def test_families_end_in_negative_log_likelihood() -> None:
 @pytest.mark.parametrize(("name", "alpha"), BOUNDS)
 def test_a_token_the_policy_finds_impossible_costs_the_bound_and_pulls_no_more(name: str, alpha: float) -> None:
     logp = torch.tensor([1e-30]).log().requires_grad_()
-    cfg = divergence(name, alpha=alpha, samples="rehearsal", estimator="supervised")
-    term = stored_answers_loss(cfg, logp, torch.zeros(1))
+    cfg = divergence(name, alpha=alpha, route="rehearse", estimator="supervised")
+    term = rehearse_loss(cfg, logp, torch.zeros(1))
     assert term.item() == pytest.approx(BOUNDS[name, alpha], rel=1e-5)
     assert abs(torch.autograd.grad(term.sum(), logp)[0].item()) < 1e-10
 
@@ -130,8 +138,8 @@ def test_a_token_the_policy_finds_impossible_costs_the_bound_and_pulls_no_more(n
 def test_in_float32_every_loss_is_finite_and_no_token_is_ever_pushed_down(name: str) -> None:
     logp = torch.tensor([-1e4, -120.0, -69.0, -20.0, -3.0, -1e-3, -1e-7, 0.0, 3.0, 20.0], requires_grad=True)
     for alpha in (0.001, 0.2, 0.999):
-        cfg = divergence(name, alpha=alpha, samples="rehearsal", estimator="supervised")
-        term = stored_answers_loss(cfg, logp, torch.zeros(len(logp)))
+        cfg = divergence(name, alpha=alpha, route="rehearse", estimator="supervised")
+        term = rehearse_loss(cfg, logp, torch.zeros(len(logp)))
         (gradient,) = torch.autograd.grad(term.sum(), logp)
         assert term.isfinite().all() and gradient.square().isfinite().all()
         of_data = logp <= 0
@@ -145,13 +153,13 @@ def test_in_float32_every_loss_is_finite_and_no_token_is_ever_pushed_down(name: 
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        (["divergence=reverse_kl"], r"^warm_start\.divergence: .*costs f'\(inf\) = lim f\(u\) / u, got 'reverse_kl'"),
+        (["divergence=reverse_kl"], r"^warm_start\.divergence: .*cost is f'\(inf\) = lim f\(u\) / u, got 'reverse_kl'"),
         (["divergence=chi_squared"], r"^warm_start\.divergence: .*got 'chi_squared'"),
         (["divergence=plackett_luce"], r"^warm_start\.divergence: must be an f-divergence"),
-        (["divergence=none"], r"^warm_start\.divergence: must be an f-divergence"),
+        (["divergence=none"], r"^warm_start\.divergence: must be one of reverse_kl, .*got 'none'"),
         (
             ["divergence=tsallis", "alpha=1.5"],
-            r"^warm_start\.alpha: must be below 1 for tsallis, from where on f'\(inf\)",
+            r"^warm_start\.alpha: must be below 1 for tsallis, from where f'\(inf\)",
         ),
         (["divergence=alpha", "alpha=0"], r"^warm_start\.alpha: must be in \(0, 1\), got 0"),
     ],
@@ -162,8 +170,8 @@ def test_what_would_be_infinite_is_refused_with_the_reason(settings: list[str], 
 
 
 def test_the_estimator_is_refused_where_it_has_no_meaning() -> None:
-    good = divergence("skew_kl", samples="rehearsal", estimator="supervised")
-    with pytest.raises(ValueError, match=r"^objective\.divergence\.estimator: 'supervised' takes answers as certain"):
+    good = divergence("skew_kl", route="rehearse", estimator="supervised")
+    with pytest.raises(ValueError, match=r"^estimator: must not be 'supervised' on the policy's own answers"):
         divergence("reverse_kl", estimator="supervised")
-    with pytest.raises(ValueError, match=r"^objective\.divergence\.name: must be an f-divergence whose f'\(inf\) is"):
+    with pytest.raises(ValueError, match=r"^name: must be an f-divergence with a finite f'\(inf\)"):
         replace(good, name="jeffreys")

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from configs.objective import ClipConfig, ObjectiveConfig
-from configs.terms import DivergenceConfig, TermWeightsConfig
+from configs.term_weights import TermWeightsConfig
+from configs.terms import TermConfig
 from objectives.credit import credit
 from objectives.divergence.token_weights import (
     difficulty_weights,
     entropy_weights,
     failures,
     length_debias,
-    term_weights,
+    token_weights,
 )
 from objectives.objective import loss
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, scores, state_of
@@ -90,8 +91,8 @@ def test_weights_that_are_chosen_multiply() -> None:
     batch = graded([1.0, 0.0], [4, 2])
     both = TermWeightsConfig(difficulty=True, length_debias=True)
     winner = (1 - math.exp(-math.e / 2)) * 0.5
-    assert term_weights(batch, torch.tensor([1.0, -1.0]), both).tolist() == pytest.approx([winner] * 4 + [1.0] * 2)
-    assert term_weights(batch, torch.tensor([1.0, -1.0]), TermWeightsConfig()).tolist() == [1.0] * 6
+    assert token_weights(batch, torch.tensor([1.0, -1.0]), both).tolist() == pytest.approx([winner] * 4 + [1.0] * 2)
+    assert token_weights(batch, torch.tensor([1.0, -1.0]), TermWeightsConfig()).tolist() == [1.0] * 6
 
 
 # Through the objective, in every wiring.
@@ -101,11 +102,11 @@ LOG_U = torch.tensor([0.3, -0.2, 0.6, 0.1])
 ENTROPY = torch.tensor([0.1, 0.2, 0.3, 0.4])
 
 
-def of(term: DivergenceConfig) -> ObjectiveConfig:
-    return objective(divergence=term, advantage="mean_only", clip=ClipConfig(kind="none"))
+def of(term: TermConfig) -> ObjectiveConfig:
+    return objective(terms={"divergence": term}, advantage="mean_only", clip=ClipConfig(kind="none"))
 
 
-def gradient(term: DivergenceConfig, coefficient: float = BETA) -> Tensor:
+def gradient(term: TermConfig, coefficient: float = BETA) -> Tensor:
     batch = make_batch(
         [("explore", 0, 1.0, [1, 2, 3]), ("explore", 0, 0.0, [4])], logp_sampler=LOGP, logp_reference=LOGP - LOG_U
     )
@@ -167,7 +168,7 @@ def test_masked_tokens_keep_their_place_in_the_reported_value() -> None:
     for only in ("all", "failed_answers"):
         cfg = of(divergence("reverse_kl", estimator="k2", weights=TermWeightsConfig(only=only)))
         _, stats = loss_of(LOGP[:2], credit(batch, cfg, state_of(BETA)), cfg, BETA)
-        assert stats["divergence"][1] == 2
+        assert stats["terms/divergence/value"][1] == 2
 
 
 ANSWERS = {"level": "sequence", "wiring": "reward", "estimator": "k1"}
@@ -176,7 +177,7 @@ ANSWERS = {"level": "sequence", "wiring": "reward", "estimator": "k1"}
 @pytest.mark.parametrize(
     ("choices", "field"),
     [
-        ({"samples": "rehearsal", "weights": TermWeightsConfig(difficulty=True)}, "weights"),
+        ({"route": "rehearse", "weights": TermWeightsConfig(difficulty=True)}, "weights"),
         ({**ANSWERS, "weights": TermWeightsConfig(only="failed_answers")}, "weights"),
         ({**ANSWERS, "reduction": "token_mean"}, "reduction"),
         ({"wiring": "reward", "estimator": "k1", "reduction": "token_mean"}, "reduction"),
@@ -185,5 +186,5 @@ ANSWERS = {"level": "sequence", "wiring": "reward", "estimator": "k1"}
     ],
 )
 def test_what_would_be_ignored_is_refused(choices: dict[str, object], field: str) -> None:
-    with pytest.raises(ValueError, match=rf"^objective\.divergence\.{field}: "):
+    with pytest.raises(ValueError, match=rf"^{field}: "):
         divergence("reverse_kl", **choices)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.terms import TermWeightsConfig
+from configs.term_weights import TermWeightsConfig
 from objectives.credit import credit
 from objectives.divergence.token_importance import highest, percentile, scaled, token_scores
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of
@@ -31,7 +31,7 @@ def two_answers() -> Batch:
 
 def term_weights_of(batch: Batch, **choices: object) -> list[float]:
     term = divergence("reverse_kl", estimator="k2", weights=TermWeightsConfig(**choices))  # type: ignore[arg-type]
-    return credit(batch, objective(divergence=term), state_of()).term_weights["divergence"].tolist()
+    return credit(batch, objective(terms={"divergence": term}), state_of()).term_weights["divergence"].tolist()
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,13 @@ def test_the_tokens_worked_out_by_hand_are_kept_and_the_term_is_their_mean(
 def test_the_loss_is_the_mean_over_the_tokens_kept_and_0_where_none_is() -> None:
     for keep, expected in ((0.5, (0.3**2 + 0.4**2) / 2 / 2), (0.3, 0.0)):
         chosen = TermWeightsConfig(importance="soft_or", keep=keep)
-        cfg = objective(advantage="none", divergence=divergence("reverse_kl", estimator="k2", weights=chosen))
+        cfg = objective(
+            advantage="none", terms={"divergence": divergence("reverse_kl", estimator="k2", weights=chosen)}
+        )
         credited_batch = credit(two_answers(), cfg, state_of(1.0))
         value, stats = loss_of(LOGP.clone().requires_grad_(), credited_batch, cfg, 1.0)
         assert value.item() == pytest.approx(expected)
-        assert stats["divergence_kept"].tolist() == [2.0 if expected else 0.0, 6.0]
+        assert stats["terms/divergence/kept"].tolist() == [2.0 if expected else 0.0, 6.0]
 
 
 def test_entropies_above_the_98th_percentile_are_cut_to_it() -> None:
@@ -97,7 +99,7 @@ def test_the_share_of_a_length_is_rounded_down_and_one_token_at_a_half_is_none()
 def test_keeping_all_is_plain_distillation() -> None:
     found = []
     for overrides in (["weights.keep=1.0"], ["weights.importance=none"]):
-        cfg = of("tip", *(f"objective.divergence.{o}" for o in overrides))
+        cfg = of("tip", *(f"objective.terms.divergence.{o}" for o in overrides))
         found.append(run(weights(), [credited(batch_for(cfg), cfg)], cfg)[:2])
     assert found[0][0] == pytest.approx(found[1][0])
     torch.testing.assert_close(found[0][1], found[1][1])
@@ -125,8 +127,8 @@ def test_neither_the_order_of_answers_nor_how_they_are_dealt_changes_which_token
         value, gradient, stats = run(weights(), parts, cfg)
         assert value == pytest.approx(expected[0], rel=1e-5)
         torch.testing.assert_close(gradient, expected[1], rtol=1e-4, atol=1e-6)
-        assert stats["divergence_kept"] == expected[2]["divergence_kept"]
-    assert 0.3 < expected[2]["divergence_kept"][0] / expected[2]["divergence_kept"][1] < 0.5
+        assert stats["terms/divergence/kept"] == expected[2]["terms/divergence/kept"]
+    assert 0.3 < expected[2]["terms/divergence/kept"][0] / expected[2]["terms/divergence/kept"][1] < 0.5
     dealt = [kept_of(part) for part in deal(whole, 2)]
     assert dealt[0] | dealt[1] == kept_of(whole)
 
@@ -135,7 +137,7 @@ def test_neither_the_order_of_answers_nor_how_they_are_dealt_changes_which_token
 def test_a_mask_weighs_what_it_keeps_so_that_the_reductions_own_mean_of_it_is_1(reduction: str) -> None:
     # Answers of 3 and 1 tokens, of which the second failed: over tokens 4 / 1, over means of answers 2 / 1.
     chosen = divergence("reverse_kl", estimator="k2", weights=TermWeightsConfig(only="failed_answers"))
-    cfg = objective(divergence=chosen, reduction=reduction)
+    cfg = objective(terms={"divergence": chosen}, reduction=reduction)
     batch = make_batch(
         [("explore", 0, 1.0, [1, 2, 3]), ("explore", 0, 0.0, [4])], logp_sampler=LOGP[:4], logp_reference=LOGP[:4]
     )
@@ -146,7 +148,7 @@ def test_a_mask_weighs_what_it_keeps_so_that_the_reductions_own_mean_of_it_is_1(
 def test_both_masks_keep_what_both_keep_and_the_reward_wiring_takes_them_too() -> None:
     both = TermWeightsConfig(importance="soft_or", keep=0.5, only="failed_answers")
     term = divergence("reverse_kl", wiring="reward", estimator="k1", weights=both)
-    cfg = objective(divergence=term, advantage="none")
+    cfg = objective(terms={"divergence": term}, advantage="none")
     advantage = credit(two_answers(), cfg, state_of(0.5)).advantage
     assert isinstance(advantage, Tensor)
     assert advantage.tolist() == pytest.approx([0, 0, 0, 0, -0.5 * 6 * 0.4, 0])
@@ -163,13 +165,13 @@ def test_a_batch_without_explored_tokens_is_let_through() -> None:
 
 def test_what_has_no_meaning_is_refused() -> None:
     for keep in (0.0, 1.1):
-        with pytest.raises(ValueError, match=r"weights\.keep: must be in \(0, 1\]"):
+        with pytest.raises(ValueError, match=r"^keep: must be in \(0, 1\]"):
             TermWeightsConfig(keep=keep)
     with pytest.raises(ValueError, match=r"anchor: must be a reference, whose whole distributions importance needs"):
         divergence(
             "reverse_kl", estimator="k2", anchor="old", weights=TermWeightsConfig(importance="confidently_wrong")
         )
-    with pytest.raises(AssertionError, match="needs the entropy the policy had"):
+    with pytest.raises(AssertionError, match="needs the policy's entropy before the first update"):
         term_weights_of(replace(two_answers(), entropy_old=None), importance="entropy")
     with pytest.raises(AssertionError, match="needs the distance to the anchor"):
         term_weights_of(replace(two_answers(), distance={}), importance="soft_or")

@@ -36,7 +36,7 @@ def test_bd_kd_is_the_forward_kl_for_a_sharper_student_the_reverse_for_a_flatter
 
 def test_bd_kds_gradient_is_that_of_both_kls_at_the_weight_held_fixed() -> None:
     logits = POLICY.log().requires_grad_()
-    cfg = of("bd_kd").divergence
+    cfg = of("bd_kd").terms["divergence"]
     value = vocabulary_values(cfg, logits[None], REFERENCE.log()[None], DRAWN).sum()
     found = torch.autograd.grad(value, logits)[0]
     p = logits.softmax(0)
@@ -49,7 +49,7 @@ def test_pld_sums_the_choices_from_what_is_left_weighted_by_the_teacher() -> Non
     # Best first the student has 0, 1, 0: log(2 + e) - 0 = 1.551445, log(e + 1) - 1 = .313262 and 0, weighted by
     # softmax(2, 1, 0) = .665241, .244728, .090031: 1.032085 + .076664 = 1.108749.
     assert plackett_luce(STUDENT, TEACHER).item() == pytest.approx(1.108749, abs=1e-6)
-    cfg = of("pld").divergence
+    cfg = of("pld").terms["divergence"]
     assert vocabulary_values(cfg, STUDENT, TEACHER, DRAWN).item() == pytest.approx(1.108749, abs=1e-6)
 
 

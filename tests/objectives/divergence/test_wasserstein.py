@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from configs.objective import ClipConfig
-from configs.terms import DivergenceConfig
+from configs.terms import TermConfig
 from configs.transport import TransportConfig
 from objectives.credit import credit
 from objectives.diagnostics import means
 from objectives.divergence.wasserstein import (
     TokenSpace,
-    drawn_value,
     kernel,
     masses,
     potentials,
     row_potential,
+    sampled_transport_value,
     support,
     token_space,
     wasserstein,
@@ -35,7 +35,7 @@ IDENTITY.diagonal(dim1=-2, dim2=-1).zero_()
 COST = torch.cdist(POINTS, POINTS)[None]
 
 
-def settings(wiring: str = "joint", top: int = 3, **transport: float) -> DivergenceConfig:
+def settings(wiring: str = "joint", top: int = 3, **transport: float) -> TermConfig:
     estimator = "k1" if wiring == "joint" else "exact"
     choices = TransportConfig(**({"epsilon": EPSILON, "iterations": 500} | transport))  # type: ignore[arg-type]
     return divergence("wasserstein", wiring=wiring, estimator=estimator, top=top, transport=choices)
@@ -203,10 +203,10 @@ def test_without_neighbours_it_is_the_reverse_kl_times_the_sweeps_less_one() -> 
     assert value == pytest.approx(0.5 * 0.1771556, abs=1e-6)
 
 
-def gradient(cfg: DivergenceConfig, drawn_from: Tensor) -> tuple[Tensor, float]:
+def gradient(cfg: TermConfig, drawn_from: Tensor) -> tuple[Tensor, float]:
     """By the logits, of ten answers in proportion to `drawn_from`; and the metric."""
     tokens = torch.tensor([token for token, share in enumerate(drawn_from.tolist()) for _ in range(round(10 * share))])
-    whole = objective(divergence=cfg, clip=ClipConfig(kind="none"))
+    whole = objective(terms={"divergence": cfg}, clip=ClipConfig(kind="none"))
     batch = make_batch(
         [("explore", 0, 1.0, [token]) for token in tokens.tolist()],
         logp_sampler=drawn_from.log()[tokens],
@@ -218,7 +218,9 @@ def gradient(cfg: DivergenceConfig, drawn_from: Tensor) -> tuple[Tensor, float]:
     logp = logits.log_softmax(0)[tokens]
     scores = Scores(logp=logp, entropy=torch.zeros_like(logp), log_vocabulary=1.0, exact={"divergence": read})
     value, stats = loss(scores, credit(batch, whole, state_of(0.5)), whole, {"divergence": 0.5})
-    return torch.autograd.grad(value, logits)[0], float(stats["divergence"][0] / stats["divergence"][1])
+    return torch.autograd.grad(value, logits)[0], float(
+        stats["terms/divergence/value"][0] / stats["terms/divergence/value"][1]
+    )
 
 
 def test_both_wirings_have_one_gradient_and_one_value_in_expectation() -> None:
@@ -231,17 +233,17 @@ def test_both_wirings_have_one_gradient_and_one_value_in_expectation() -> None:
     assert exact.abs().max() > 0.03
 
 
-def test_the_drawn_value_is_an_estimate_without_bias_that_is_0_at_the_anchor() -> None:
+def test_the_sampled_transport_value_is_an_estimate_without_bias_that_is_0_at_the_anchor() -> None:
     phi = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
-    drawn = drawn_value(phi, POLICY.log(), REFERENCE.log())
+    drawn = sampled_transport_value(phi, POLICY.log(), REFERENCE.log())
     assert float((POLICY * drawn).sum()) == pytest.approx(float(((POLICY - REFERENCE) * phi).sum()))
-    assert not drawn_value(phi, POLICY.log(), POLICY.log()).any()
+    assert not sampled_transport_value(phi, POLICY.log(), POLICY.log()).any()
 
 
 def test_a_coefficient_of_0_is_the_plain_policy_gradient_and_another_is_not() -> None:
     cfg, policy = of("wpr"), weights()
     batch = credited(batch_for(cfg), cfg)
-    plain = run(policy, [batch], replace(cfg, divergence=DivergenceConfig()))
+    plain = run(policy, [batch], replace(cfg, terms={}))
     off, on = run(policy, [batch], cfg, 0.0), run(policy, [batch], cfg, 0.7)
     assert torch.equal(off[1], plain[1]) and off[0] == plain[0]
     assert not torch.allclose(on[1], plain[1], atol=1e-4)
@@ -249,20 +251,22 @@ def test_a_coefficient_of_0_is_the_plain_policy_gradient_and_another_is_not() ->
 
 @pytest.mark.parametrize("wiring", ["joint", "vocabulary"])
 def test_no_split_into_microbatches_changes_loss_gradient_or_metrics(wiring: str) -> None:
-    cfg = replace(of("wpr"), divergence=settings(wiring, top=2, iterations=10))
+    cfg = replace(of("wpr"), terms={"divergence": settings(wiring, top=2, iterations=10)})
     batch, policy = credited(batch_for(cfg), cfg), weights()
     whole = run(policy, [batch], cfg)
     split = run(policy, [part for parts in partition(batch, 2, 20) for part in parts], cfg)
     assert split[0] == pytest.approx(whole[0], rel=1e-5)
     torch.testing.assert_close(split[1], whole[1], rtol=1e-4, atol=1e-6)
-    assert means(split[2])["divergence"] == pytest.approx(means(whole[2])["divergence"], rel=1e-5)
+    assert means(split[2])["terms/divergence/value"] == pytest.approx(
+        means(whole[2])["terms/divergence/value"], rel=1e-5
+    )
 
 
 @pytest.mark.parametrize(
     ("choices", "rule"),
     [
-        ({"wiring": "loss", "estimator": "k3"}, "wiring: must be 'joint' or 'vocabulary' for wasserstein"),
-        ({"wiring": "reward", "estimator": "k1"}, "wiring: must be 'joint' or 'vocabulary' for wasserstein"),
+        ({"wiring": "loss", "estimator": "k3"}, "wiring: must be one of joint, vocabulary for wasserstein"),
+        ({"wiring": "reward", "estimator": "k1"}, "wiring: must be one of joint, vocabulary for wasserstein"),
         ({"anchor": "old"}, "anchor: must be a reference"),
         ({"top": 0}, "top: must be positive for wasserstein"),
         ({"normalised": True}, "normalised: must be false for wasserstein"),

@@ -150,7 +150,7 @@ def test_an_engine_that_agrees_leaves_the_loss_bit_for_bit() -> None:
 
 def test_no_correction_weighs_a_divergence_in_the_loss() -> None:
     kl = divergence("reverse_kl", estimator="k2")
-    everything_rejected = replace(corrected(kind="k3", high=1e-9), divergence=kl)
+    everything_rejected = replace(corrected(kind="k3", high=1e-9), terms={"divergence": kl})
     batch = credit(batch_of(), everything_rejected, state_of(0.5))
     explored = torch.full((5,), -1.5)
     expected = 0.5 * (POLICY - explored) / 5
@@ -167,6 +167,6 @@ def test_the_metrics_say_how_much_was_weighed_and_how_much_rejected() -> None:
 
 
 def test_weighing_a_ratio_that_corrects_already_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"objective\.old_policy: must be 'learner'.*count it twice"):
+    with pytest.raises(ValueError, match=r"^old_policy: must be 'learner'.*count it twice"):
         objective(mismatch=MismatchConfig(kind="token_truncate"))
     assert objective(mismatch=MismatchConfig(veto=1e-4, off_policy=0.5)).mismatch.active, "masks may stand alone"

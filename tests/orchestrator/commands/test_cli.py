@@ -1,4 +1,4 @@
-"""The `breadth` command: what a user's mistake is answered with, and what the commands print."""
+"""The `breadth` command: its error messages, and the output of the commands."""
 
 import json
 import shutil
@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from configs.load import load, presets
-from objectives.coefficient.controllers import term_metric
 from orchestrator.commands.cli import main
 from orchestrator.commands.demo import clear
 from orchestrator.commands.paths import absolute
@@ -17,7 +16,7 @@ COMMANDS = ("train", "warm-start", "presample", "evaluate", "show-config", "veri
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -41,13 +40,13 @@ def test_help_lists_every_command_and_an_unknown_one_is_refused(capsys: pytest.C
     assert "trian" in capsys.readouterr().err
 
 
-def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line a wrong command is answered with; nothing but it and where the run would have been."""
+def error_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The error line of a wrong command. Only the line with the run directory may come before it."""
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
     *before, line = err.splitlines()
-    assert all(said.startswith("run directory ") for said in before)
+    assert all(other.startswith("run directory ") for other in before)
     assert line.startswith("breadth: ")
     return line.removeprefix("breadth: ")
 
@@ -73,21 +72,21 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("train method=dph_f rehearsal.path=gone.parquet", "rehearsal.path: must be a parquet file made by `breadth "),
         ("train lag=1 objective.old_policy=learner", "objective.old_policy: must be 'sampler' when lag is above"),
         ("evaluate evaluate.checkpoints=[a=gone]", "policy.path: must be a directory of a Hugging Face policy, got '"),
-        ("presample", "rehearsal.path: must name the parquet file to write, got ''"),
-        ("warm-start", "warm_start.output: must name the directory to write, got ''"),
+        ("presample", "rehearsal.path: must be the path of the parquet file to write, got ''"),
+        ("warm-start", "warm_start.output: must be the path of the directory to write, got ''"),
         ("warm-start warm_start.output=.", "warm_start.output: must be new, empty, or a policy to replace, got '"),
         ("report empty", "RUN: must be a run directory with a metrics.jsonl, got 'empty'"),
         ("report gone", "RUN: must be a run directory with a metrics.jsonl, got 'gone'"),
         ("report --evaluation empty", "--evaluation: must be an output directory of `breadth evaluate`, got 'empty'"),
     ],
 )
-def test_a_mistake_is_answered_with_one_line_that_names_the_field(
+def test_a_wrong_setting_gives_one_error_line_that_names_the_field(
     arguments: str, beginning: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
     command, *words = arguments.split()
     settings = [] if command == "report" else [*SMALL, "steps=1", "monitor.every=0"]
-    assert complaint(capsys, command, *words, *settings).startswith(beginning)
+    assert error_line(capsys, command, *words, *settings).startswith(beginning)
     assert not list(tmp_path.rglob("metrics.jsonl"))
 
 
@@ -99,7 +98,7 @@ def test_a_tokenizer_without_an_end_token_is_refused(
     settings = json.loads((policy / "tokenizer_config.json").read_text())
     (policy / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": None}))
     words = [f"policy.path={policy}", "rehearsal.path=set.parquet"]
-    line = complaint(capsys, command, *SMALL, *words)
+    line = error_line(capsys, command, *SMALL, *words)
     assert line.startswith("policy.path: its tokenizer must have an EOS token, so that answers can end, got ")
 
 
@@ -111,21 +110,21 @@ def test_a_tokenizer_without_an_end_token_is_refused(
         ('{"prompt": "", "answer": 2}', "field 'prompt' must be a non-empty string"),
     ],
 )
-def test_a_malformed_dataset_row_is_told_with_file_line_and_reason(
+def test_the_error_for_a_malformed_dataset_row_has_file_line_and_reason(
     row: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "rows.jsonl").write_text('{"prompt": "2+2?", "answer": 4}\n' + row + "\n")
-    line = complaint(capsys, "train", *SMALL, "task.name=dataset", "task.options.path=rows.jsonl")
+    line = error_line(capsys, "train", *SMALL, "task.name=dataset", "task.options.path=rows.jsonl")
     assert f"rows.jsonl, line 2: {reason}" in line
 
 
-def test_a_run_whose_name_is_taken_is_neither_touched_nor_continued_unasked(
+def test_a_run_whose_name_exists_is_neither_changed_nor_continued_without_resume(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "runs" / "taken"
     run.mkdir(parents=True)
     (run / "metrics.jsonl").write_text("{}\n")
-    line = complaint(capsys, "train", *SMALL, "name=taken")
+    line = error_line(capsys, "train", *SMALL, "name=taken")
     assert line.startswith("name: must be new (or pass --resume to continue), got 'taken'")
     assert [path.name for path in run.iterdir()] == ["metrics.jsonl"]
 
@@ -140,11 +139,11 @@ def test_show_config_prints_settings_that_load_again_and_the_plan(
     (tmp_path / "again.yaml").write_text(out)
     assert load([], "again.yaml") == absolute(load([*settings, "rehearsal.batch=16"]))
     plan = dict(line[2:].split(": ", 1) for line in out.splitlines() if line.startswith("# "))
-    assert plan["divergence"].startswith(
+    assert plan["term divergence"].startswith(
         "on stored reference answers: exact gradient of the forward KL, 0 at every token where policy and reference "
         "agree"
     )
-    assert plan["coefficient"] == "1, constant"
+    assert plan["coefficient of divergence"] == "1, constant"
     assert plan["trajectories per step"] == "8 prompts x 4 answers = 32 explored, and 16 rehearsed"
     assert plan["staleness"] == "at most 1 steps; window of (1 + 1) x 8 = 16 prompts"
     assert plan["policy gradient"] == (
@@ -157,23 +156,19 @@ def test_show_config_prints_settings_that_load_again_and_the_plan(
 
 
 @pytest.mark.parametrize("method", presets("method"))
-def test_show_config_says_in_words_what_holds_the_policy_for_every_method(
-    method: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_show_config_describes_the_terms_of_every_method(method: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show-config", f"method={method}"]) == 0
-    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if line.startswith("# "))
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if line.startswith("# "))
     terms = load([f"method={method}"]).objective.terms
     for name in terms:
-        assert "gradient" in said[f"# {term_metric('divergence', name)}"]
-        assert said[f"# {term_metric('coefficient', name)}"]
+        assert "gradient" in lines[f"# term {name}"]
+        assert lines[f"# coefficient of {name}"]
     if not terms:
-        assert said["# divergence"].startswith("no ")
-    assert said["# policy gradient"].startswith("advantage ")
+        assert lines["# terms"].startswith("no ")
+    assert lines["# policy gradient"].startswith("advantage ")
 
 
-def test_a_policy_is_made_measured_and_reported_by_three_commands(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_three_commands_train_evaluate_and_report_a_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shape = ["hidden_size=32", "layers=1", "heads=1", "intermediate_size=32", "batch=4", "steps=1", "output=made"]
     assert main(["warm-start", *SMALL, *(f"warm_start.{setting}" for setting in shape)]) == 0
     assert "wrote " in capsys.readouterr().err
@@ -186,7 +181,7 @@ def test_a_policy_is_made_measured_and_reported_by_three_commands(
     assert "pass@4" in (tmp_path / "page.html").read_text().lower()
 
 
-def test_ctrl_c_is_one_word_and_a_status_of_its_own(
+def test_ctrl_c_prints_one_line_and_exits_with_its_own_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*arguments: object) -> None:
@@ -197,18 +192,18 @@ def test_ctrl_c_is_one_word_and_a_status_of_its_own(
     assert capsys.readouterr().err == "breadth: interrupted\n"
 
 
-def test_settings_may_stand_on_both_sides_of_an_option(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "name: must be an existing run" in complaint(capsys, "train", "steps=1", "--resume", "name=never")
+def test_settings_are_accepted_before_and_after_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "name: must be an existing run" in error_line(capsys, "train", "steps=1", "--resume", "name=never")
     with pytest.raises(SystemExit):
         main(["train", "steps=1", "--resume", "--nonsense"])
 
 
 @pytest.mark.parametrize("setting", ["name=..", "learner.learning_rate=.inf", "steps=???"])
-def test_values_that_mean_nothing_are_refused(capsys: pytest.CaptureFixture[str], setting: str) -> None:
-    assert complaint(capsys, "train", setting).startswith(setting.partition("=")[0] + ": ")
+def test_meaningless_values_are_refused(capsys: pytest.CaptureFixture[str], setting: str) -> None:
+    assert error_line(capsys, "train", setting).startswith(setting.partition("=")[0] + ": ")
 
 
-def test_clearing_an_earlier_demo_leaves_everything_else_where_it_is(tmp_path: Path) -> None:
+def test_clearing_an_earlier_demo_removes_no_other_files(tmp_path: Path) -> None:
     (tmp_path / "grpo").mkdir()
     for name in ("results.json", "report-training.png", "mine.txt"):
         (tmp_path / name).write_text("")

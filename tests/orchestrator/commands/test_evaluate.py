@@ -1,4 +1,4 @@
-"""The pass@k job: several policies, one measure, results that others can read."""
+"""`breadth evaluate`: several policies, the same seeds, and results that other programs can read."""
 
 import asyncio
 import json
@@ -21,16 +21,16 @@ KEYS = {"pass@1", "pass@4", "maj@n", "retention", "expansion", "distinct_correct
 
 
 def measured(cfg: Config) -> list[str]:
-    """Evaluate, and return what was said."""
-    said: list[str] = []
-    measurements = asyncio.run(evaluate(cfg, named_checkpoints(cfg), said.append))
+    """Evaluate, and return the lines that were logged."""
+    lines: list[str] = []
+    measurements = asyncio.run(evaluate(cfg, named_checkpoints(cfg), lines.append))
     assert list(measurements) == list(named_checkpoints(cfg))
-    return said
+    return lines
 
 
 @pytest.fixture(scope="module", autouse=True)
-def toy_verifiers_in_reach() -> Iterator[None]:
-    """The grader's workers import them by name."""
+def toy_verifiers_on_path() -> Iterator[None]:
+    """Put toy_verifiers on the import path of the grader's workers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
         yield
@@ -38,14 +38,14 @@ def toy_verifiers_in_reach() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def output(tiny_policy: Path, other_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One evaluation of four policies, two architectures in turns; `policy.path` plays no part in it."""
+    """One evaluation of four policies of two architectures; `policy.path` is not used."""
     folder = tmp_path_factory.mktemp("evaluated")
     wide = make_policy(folder / "wide", hidden=128)
     paths = (tiny_policy, other_policy, wide, tiny_policy)
     checkpoints = ",".join(f"{name}={path}" for name, path in zip(NAMES, paths, strict=True))
     settings = ("task.verifier=toy_verifiers:even", f"evaluate.checkpoints=[{checkpoints}]", "evaluate.output=out")
-    said = measured(config(Path("nowhere"), folder, *settings))
-    assert sorted(said) == sorted(f"evaluate {name}: {PROMPTS * ANSWERS} answers" for name in NAMES)
+    lines = measured(config(Path("nowhere"), folder, *settings))
+    assert sorted(lines) == sorted(f"evaluate {name}: {PROMPTS * ANSWERS} answers" for name in NAMES)
     return folder / "out"
 
 
@@ -105,7 +105,7 @@ def test_all_policies_get_the_same_seeds_and_the_same_policy_gives_the_same_answ
     assert answers["wide"] != answers["base"]
 
 
-def test_the_report_reads_an_evaluation_back_with_its_base(output: Path, results: dict[str, Any]) -> None:
+def test_the_report_reads_the_evaluation_and_its_base(output: Path, results: dict[str, Any]) -> None:
     measurements, base, ks = read_evaluation(output)
     assert (list(measurements), base, ks) == (NAMES, "base", [1, 4])
     for name, measurement in measurements.items():
@@ -114,7 +114,7 @@ def test_the_report_reads_an_evaluation_back_with_its_base(output: Path, results
         assert (measurement.name, measurement.answers) == (name, ANSWERS)
 
 
-def test_without_checkpoints_the_policy_is_measured_and_no_answer_for_a_value_is_null(
+def test_without_checkpoints_policy_path_is_measured_and_an_undefined_value_is_null(
     tiny_policy: Path, tmp_path: Path
 ) -> None:
     settings = ("task.verifier=toy_verifiers:never", "name=own", "task.heldout_prompts=2")
@@ -126,10 +126,11 @@ def test_without_checkpoints_the_policy_is_measured_and_no_answer_for_a_value_is
     assert values["retention"] is None and values["intervals"]["retention"] == [None, None]
 
 
-def test_a_heldout_prompt_that_is_too_long_is_an_error_before_any_answer(tiny_policy: Path, tmp_path: Path) -> None:
+def test_a_heldout_prompt_that_is_too_long_is_refused_before_generation(tiny_policy: Path, tmp_path: Path) -> None:
     cfg = config(tiny_policy, tmp_path, "sampling.max_prompt_tokens=5")
     with pytest.raises(
-        ValueError, match=r"^sampling\.max_prompt_tokens: must hold every held-out prompt \(1\d tokens\)"
+        ValueError,
+        match=r"^sampling\.max_prompt_tokens: must be at least the longest held-out prompt \(1\d tokens\)",
     ):
         asyncio.run(evaluate(cfg, named_checkpoints(cfg), lambda text: None))
 
@@ -138,7 +139,7 @@ def names(tmp_path: Path, policy: Path, *checkpoints: str) -> dict[str, str]:
     return named_checkpoints(config(policy, tmp_path, f"evaluate.checkpoints=[{','.join(checkpoints)}]"))
 
 
-def test_a_policy_is_named_by_its_user_its_folder_or_its_checkpoint(tmp_path: Path) -> None:
+def test_a_policy_has_the_given_name_or_that_of_its_folder_or_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "step-000010"
     policy = make_policy(run / "policy", hidden=32)
     alone = make_policy(tmp_path / "mine", hidden=32)
@@ -152,7 +153,7 @@ def test_a_policy_is_named_by_its_user_its_folder_or_its_checkpoint(tmp_path: Pa
     assert names(tmp_path, alone) == {"policy": str(alone)}
 
 
-def test_names_that_clash_or_make_no_file_and_folders_without_a_policy_are_refused(
+def test_equal_names_names_with_a_slash_and_folders_without_a_policy_are_refused(
     tiny_policy: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"^evaluate\.checkpoints: names must differ, got 'a' twice"):

@@ -1,8 +1,9 @@
-"""`breadth verify`: a file graded from the shell, whatever its rows hold, and a task's own right answers."""
+"""`breadth verify`: grading a file with any rows from the shell, and judging a task's own right answers."""
 
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from orchestrator.commands import verify_file
 from orchestrator.commands.cli import main
 from orchestrator.commands.verify_file import parse, read_rows
+from rewards.registry import VERIFIERS, names
 
 PROBLEM = {"numbers": [3, 7, 12], "target": 22}
 SLOW = """
@@ -30,12 +32,12 @@ def verify(answer, problem):
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
 def graded(lines: list[str | bytes], *options: str, verifier: str = "countdown") -> list[dict[str, Any]]:
-    """What the command writes for these lines."""
+    """Return the rows that the command writes for these lines."""
     Path("in.jsonl").write_bytes(b"\n".join(x if isinstance(x, bytes) else x.encode() for x in lines))
     command = ["verify", "--verifier", verifier, "--input", "in.jsonl", "--output", "out.jsonl", "--workers", "1"]
     assert main([*command, *options]) == 0
@@ -47,7 +49,7 @@ def row(answer: Any, **fields: Any) -> str:
     return json.dumps({"id": "a", **PROBLEM, "answer": answer, **fields})
 
 
-def test_rows_come_out_in_order_one_for_each_line_that_is_not_blank(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_rows_are_in_order_one_for_each_line_that_is_not_blank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify_file, "ROWS_AHEAD", 7)
     lines: list[str | bytes] = []
     for number in range(100):
@@ -60,7 +62,7 @@ def test_rows_come_out_in_order_one_for_each_line_that_is_not_blank(monkeypatch:
     assert all(0 < record["seconds"] < 5 for record in records)
 
 
-def test_a_line_that_cannot_be_graded_is_a_row_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_cannot_be_graded_becomes_a_row_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify_file, "LINE_LIMIT", 2_000)
     broken: dict[str | bytes, tuple[Any, str]] = {
         "{": (None, "is not JSON"),
@@ -76,7 +78,9 @@ def test_a_line_that_cannot_be_graded_is_a_row_that_says_why(monkeypatch: pytest
         row("1", id=True): (None, "field 'id' must be a string or a number"),
         row("1", id={"a": 1}): (None, "field 'id' must be a string or a number"),
         '{"id": 1e999, "answer": "1"}': (None, "field 'id' must be a string or a number"),
-        row("1", id="y", target="22"): ("y", "must have integer numbers"),
+        row("1", id="y", target=22.5): ("y", "must have integer numbers"),
+        row("1", id="y", target="22"): ("y", "field 'target' must be a number, got a string"),
+        json.dumps({"id": "y", "target": 22, "answer": "1"}): ("y", "has no field 'numbers'"),
         row("9" * 3_000): (None, "above 2000"),
     }
     records = graded([*broken, row("3+7+12", id="\ud800")])
@@ -96,22 +100,38 @@ def test_a_line_that_cannot_be_graded_is_a_row_that_says_why(monkeypatch: pytest
         ("sql", {"schema_sql": "x", "gold_sql": "y", "extra_dbs": []}, {"schema_sql": "x"}),
         ("code", {"kind": "assert", "tests": "assert 1"}, {"kind": "assert", "tests": {}}),
         ("code", {"kind": "stdio", "tests": []}, {"kind": 1, "tests": []}),
+        ("countdown", PROBLEM, {"numbers": "3, 7, 12", "target": 22}),
+        ("scratchpad_sum", {"operands": [95, 7]}, {"operands": 102}),
         ("package.module:function", {}, {"answer": 1}),
     ],
 )
-def test_what_a_row_must_hold_depends_on_its_verifier(verifier: str, good: dict[str, Any], bad: dict[str, Any]) -> None:
+def test_the_required_fields_of_a_row_depend_on_its_verifier(
+    verifier: str, good: dict[str, Any], bad: dict[str, Any]
+) -> None:
     accepted = parse(json.dumps({"id": 1, "answer": "a", **good}).encode(), 1, verifier)
     assert accepted.problem == ({"answer": good["gold"]} if verifier == "math" else good)
     assert accepted.answer == "a"
     assert parse(json.dumps({"id": 1, "answer": "a", **bad}).encode(), 1, verifier).refusal
 
 
+def test_the_example_rows_of_the_documentation_are_judged_correct() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "verifiers.md").read_text()
+    found = re.findall(r'^\| `(\w+)`[^|]*\| `(\{"id".*?\})`', text, flags=re.MULTILINE)
+    assert {name for name, _ in found} == VERIFIERS.keys()
+    lines = [json.dumps({"verifier": name, **json.loads(example)}) for name, example in found]
+    Path("in.jsonl").write_text("\n".join(lines))
+    assert main(["verify", "--input", "in.jsonl", "--output", "out.jsonl", "--workers", "1"]) == 0
+    records = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [record["status"] for record in records] == ["correct"] * len(found)
+
+
 def test_a_file_may_begin_with_a_byte_order_mark_and_end_without_a_newline() -> None:
-    rows = list(read_rows(io.BytesIO(b'\xef\xbb\xbf{"id": 1, "answer": "a"}\r\n{"id": 2, "answer": "b"}'), "countdown"))
+    lines = b'\xef\xbb\xbf{"id": 1, "answer": "a"}\r\n{"id": 2, "answer": "b"}'
+    rows = list(read_rows(io.BytesIO(lines), "package.module:function"))
     assert [(r.id, r.refusal) for r in rows] == [(1, ""), (2, "")]
 
 
-def test_a_verifier_of_ones_own_grades_a_file_and_is_bounded_by_the_deadline(
+def test_a_user_verifier_grades_a_file_within_the_deadline(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("module")
@@ -129,7 +149,7 @@ def test_a_verifier_of_ones_own_grades_a_file_and_is_bounded_by_the_deadline(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("--verifier countdown --output out", "--input: must name a jsonl file, got nothing"),
         ("--verifier countdown --input in", "--output: must name a jsonl file, got nothing"),
@@ -138,29 +158,30 @@ def test_a_verifier_of_ones_own_grades_a_file_and_is_bounded_by_the_deadline(
         ("--verifier countdown --input in --output .", "--output: must be a file in an existing directory"),
         (
             "--verifier coutdown --input in --output out",
-            "--verifier: must be one of countdown, math, sql, code, scratchpad_sum or",
+            f"--verifier: must be one of {names()} (did you mean 'countdown'?), got 'coutdown'",
         ),
         ("--verifier countdown --input in --output out --workers 0", "--workers: must be positive, got 0"),
         ("--verifier countdown --input in --output out --timeout-s nan", "--timeout-s: must be positive, got nan"),
-        ("--verifier countdown --input in --output out seed=1", "override: must stand with --task, got 'seed=1'"),
+        ("--verifier countdown --input in --output out seed=1", "override: must be used with --task, got 'seed=1'"),
+        ("", "--input: must name a jsonl file, got nothing"),
         ("--task coutdown", "task.name: must be one of countdown"),
         ("--task countdown --count 0", "--count: must be positive, got 0"),
         ("--task countdown task.options.nummers=3", "task.options.nummers: unknown option"),
     ],
 )
-def test_a_mistake_is_answered_with_one_line(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_option_is_reported_in_one_line(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("in").write_text("")
     assert main(["verify", *words.split()]) == 2
-    assert capsys.readouterr().err.startswith(f"breadth: {said}")
+    assert capsys.readouterr().err.startswith(f"breadth: {message}")
     assert os.listdir() == ["in"]
 
 
-def test_a_task_is_held_against_its_own_right_answers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_right_answers_of_a_task_are_judged_by_its_verifier(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "--task", "countdown", "--count", "30", "--workers", "1"]) == 0
     assert "30 of 30 right answers of countdown are judged correct" in capsys.readouterr().err
 
 
-def test_right_answers_that_a_verifier_refuses_are_listed_and_fail_the_command(
+def test_right_answers_that_are_not_judged_correct_are_listed_and_the_exit_status_is_1(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""Warm start: a policy from nothing, through the learner, that loads like any other."""
+"""`breadth warm-start`: train a policy from scratch, with the learner; it loads like any other."""
 
 import json
 import math
@@ -36,18 +36,18 @@ def made(cfg: Config, output: Path) -> list[float]:
     return list(losses.values())
 
 
-def nothing(step: int, loss: float) -> None:
+def ignore(step: int, loss: float) -> None:
     pass
 
 
-def test_the_loss_starts_at_that_of_a_uniform_guess_and_falls(tmp_path: Path) -> None:
+def test_the_loss_starts_at_that_of_the_uniform_distribution_and_falls(tmp_path: Path) -> None:
     losses = made(settings(tmp_path, "warm_start.steps=12"), tmp_path / "policy")
     assert losses[0] == pytest.approx(math.log(VOCABULARY_SIZE), abs=0.1)
     assert losses[-1] < losses[0] - 1.5
     assert losses[-1] > 0
 
 
-def test_a_bounded_divergence_to_the_data_starts_at_that_of_a_uniform_guess_and_falls(tmp_path: Path) -> None:
+def test_a_bounded_divergence_to_the_data_starts_at_that_of_the_uniform_distribution_and_falls(tmp_path: Path) -> None:
     choice = ("warm_start.divergence=skew_kl", "warm_start.alpha=0.1")
     losses = made(settings(tmp_path, "warm_start.steps=12", *choice), tmp_path / "policy")
     assert losses[0] == pytest.approx(-math.log(0.1 + 0.9 / VOCABULARY_SIZE), abs=0.01)
@@ -55,9 +55,9 @@ def test_a_bounded_divergence_to_the_data_starts_at_that_of_a_uniform_guess_and_
     assert losses[-1] > 0
 
 
-def test_the_policy_is_a_bfloat16_hugging_face_directory_that_knows_the_task_better(tmp_path: Path) -> None:
+def test_the_policy_is_a_bfloat16_hugging_face_directory_with_a_lower_loss_on_the_task(tmp_path: Path) -> None:
     cfg = settings(tmp_path, "warm_start.steps=12")
-    warm_start(cfg, tmp_path / "policy", nothing)
+    warm_start(cfg, tmp_path / "policy", ignore)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "policy", dtype="auto")
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert (model.config.hidden_size, model.config.num_hidden_layers) == (32, 1)
@@ -71,24 +71,24 @@ def test_the_policy_is_a_bfloat16_hugging_face_directory_that_knows_the_task_bet
     of_the_answer = torch.nn.functional.cross_entropy(logits[len(prompt.text) - 1 :], text[0, len(prompt.text) :])
     assert float(of_the_answer) < math.log(VOCABULARY_SIZE) - 1.5
     [comma] = tokenizer(",")["input_ids"]
-    assert float(logits.softmax(-1)[:, comma].max()) < 1 / VOCABULARY_SIZE, "prompts are not what is learned"
+    assert float(logits.softmax(-1)[:, comma].max()) < 1 / VOCABULARY_SIZE, "prompt tokens are not trained on"
 
 
-def test_the_same_seed_makes_the_same_policy(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_policy(tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        warm_start(settings(tmp_path, "warm_start.steps=1", f"seed={seed}"), tmp_path / name, nothing)
+        warm_start(settings(tmp_path, "warm_start.steps=1", f"seed={seed}"), tmp_path / name, ignore)
     a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
     assert a == b
     assert a != c
 
 
-def test_an_older_policy_is_replaced_whole_but_nothing_else_is_ever_removed(tmp_path: Path) -> None:
+def test_an_older_policy_is_replaced_completely_and_other_files_are_never_removed(tmp_path: Path) -> None:
     cfg = settings(tmp_path, "warm_start.steps=1")
     output = tmp_path / "policy"
     output.mkdir()
-    warm_start(cfg, output, nothing)
+    warm_start(cfg, output, ignore)
     (output / "left_over.json").write_text("{}")
-    warm_start(cfg, output, nothing)
+    warm_start(cfg, output, ignore)
     assert not (output / "left_over.json").exists()
     precious = tmp_path / "home"
     precious.mkdir()
@@ -97,7 +97,7 @@ def test_an_older_policy_is_replaced_whole_but_nothing_else_is_ever_removed(tmp_
     file.touch()
     for output in (precious, file):
         with pytest.raises(ValueError, match=r"^warm_start\.output: must be new, empty, or a policy to replace, got "):
-            warm_start(cfg, output, nothing)
+            warm_start(cfg, output, ignore)
     assert (precious / "config.json").exists() and file.exists()
 
 
@@ -108,5 +108,5 @@ def test_a_task_without_worked_solutions_is_refused(tmp_path: Path) -> None:
     rows.write_text("".join(json.dumps(row | {"question_content": f"print {i}"}) + "\n" for i in range(40)))
     cfg = settings(tmp_path, "task.name=dataset", f"task.options.path={rows}", "task.options.format=livecodebench")
     with pytest.raises(ValueError, match=r"^task\.options\.format: must be a format whose rows hold right answers"):
-        warm_start(cfg, tmp_path / "policy", nothing)
+        warm_start(cfg, tmp_path / "policy", ignore)
     assert not (tmp_path / "policy").exists()

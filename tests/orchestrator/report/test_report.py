@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else, whatever the policy wrote and whatever is missing."""
+"""The report: one self-contained HTML file, whatever the policy wrote and whatever is missing."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ HOSTILE = "</code><script>alert('x')</script><img src=http://evil.test/a.png one
 
 
 class Page(HTMLParser):
-    """Collects what a browser would load, run or show."""
+    """Collects what a browser loads, runs or shows."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def measured(name: str, corrects: list[int], answer: str = "1+2") -> Measurement
             distinct_correct=min(correct, 1),
             majority_correct=correct > 4,
             tokens=40,
-            surprise=20.0,
+            negative_logp=20.0,
             kl_to_base=0.5,
             correct_answers=(answer,) if correct else (),
             wrong_answers=(f"wrong {answer}",),
@@ -74,7 +74,7 @@ def run_directory(path: Path, steps: int = 6) -> Path:
     return path
 
 
-def test_the_report_holds_its_pictures_table_problems_and_settings(tmp_path: Path) -> None:
+def test_the_report_has_its_figures_table_problems_and_settings(tmp_path: Path) -> None:
     output = write_report(
         tmp_path / "out" / "report.html",
         runs={"grpo": run_directory(tmp_path / "grpo"), "dph_f": run_directory(tmp_path / "dph_f")},
@@ -98,17 +98,19 @@ def test_the_report_holds_its_pictures_table_problems_and_settings(tmp_path: Pat
     for shown in (
         "Pass@8",
         "Retention",
-        "never by grpo (2)",
-        "solved by dph_f, never by the base (1)",
+        "not by grpo (2)",
+        "solved by dph_f, not by the base (1)",
         "0.333",
         "name: demo",
         "dph_f: settings",
     ):
         assert shown in page.text, shown
-    assert "Nothing was recorded" not in page.text
+    assert "No data was recorded" not in page.text
 
 
-def test_hostile_answers_titles_and_settings_stay_text_and_nothing_outside_is_loaded(tmp_path: Path) -> None:
+def test_hostile_answers_titles_and_settings_are_shown_as_text_and_no_external_resource_is_loaded(
+    tmp_path: Path,
+) -> None:
     output = write_report(
         tmp_path / "report.html",
         runs={"run<b>": run_directory(tmp_path / "run")},
@@ -126,27 +128,27 @@ def test_hostile_answers_titles_and_settings_stay_text_and_nothing_outside_is_lo
     assert any("default-src 'none'" in value for name, value in page.attributes if name == "content")
 
 
-def test_what_is_missing_is_said_on_the_page(tmp_path: Path) -> None:
+def test_the_page_has_a_note_for_everything_that_is_missing(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     output = write_report(
         tmp_path / "report.html", runs={"empty": empty}, measurements={}, base="base", ks=[1], title="Nothing yet"
     )
     page = Page(output)
-    assert "metrics.jsonl is missing or holds no record" in page.text
-    assert "There is no evaluation yet" in page.text
-    assert page.text.count("Nothing was recorded that this picture could show") == 3
+    assert "metrics.jsonl is missing or has no records" in page.text
+    assert "There is no evaluation" in page.text
+    assert page.text.count("No data was recorded for this figure") == 3
     assert "config.yaml is missing" in page.text
     assert not list(tmp_path.glob("*.png"))
 
 
-def test_a_run_that_recorded_only_a_reward_still_has_its_curve(tmp_path: Path) -> None:
+def test_a_run_that_recorded_only_a_reward_has_a_reward_curve(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "metrics.jsonl").write_text(json.dumps({"step": 1, "reward": 0.5}) + '\n{"step": 2, "rew')
     output = write_report(tmp_path / "report.html", runs={"run": run}, measurements={}, base="base", ks=[1], title="t")
     assert [p.name for p in tmp_path.glob("*.png")] == ["report-training.png"]
-    assert Page(output).text.count("Nothing was recorded that this picture could show") == 2
+    assert Page(output).text.count("No data was recorded for this figure") == 2
 
 
 def test_an_evaluation_on_other_prompts_is_left_out_and_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Collector: the right prompts, in order, never further ahead than the window."""
+"""Collector: groups in the order of their prompts, generated at most a window ahead; errors reach `take`."""
 
 import asyncio
 from collections.abc import Container
@@ -11,15 +11,15 @@ from configs.config import Config
 from configs.load import load
 from orchestrator.rollout.collector import Collector, Stopped
 from orchestrator.rollout.rollouts import Rollouts
-from tests.orchestrator.fake_roles import ToldGenerator, ToldGrader, prompt, run
+from tests.orchestrator.fake_roles import ScriptedGenerator, ScriptedGrader, prompt, run
 from trajectories.trajectory import Group, Prompt
 
 LIMIT = 8
-"""Tokens of the longest prompt taken; one token is one character here."""
+"""Maximum tokens of a prompt; one token is one character here."""
 
 
 class Stream:
-    """Prompts whose text is too long at the positions named, or from one on."""
+    """A source whose prompts are too long at the positions in `long`."""
 
     def __init__(self, long: Container[int] = ()) -> None:
         self.long = long
@@ -41,16 +41,16 @@ def settings(lag: int = 0, per_step: int = 2) -> Config:
 
 @asynccontextmanager
 async def collecting(
-    generator: ToldGenerator,
+    generator: ScriptedGenerator,
     cfg: Config,
     *,
     long: Container[int] = (),
     groups_left: int = 1000,
     position: int = 0,
     excluded: Container[str] = (),
-    grader: ToldGrader | None = None,
+    grader: ScriptedGrader | None = None,
 ) -> Any:
-    async with Rollouts([generator], [grader or ToldGrader()], 20.0) as rollouts:
+    async with Rollouts([generator], [grader or ScriptedGrader()], 20.0) as rollouts:
         collector = Collector(
             cfg,
             Stream(long),
@@ -70,14 +70,14 @@ def positions(groups: list[Group]) -> list[int]:
 
 def test_groups_come_in_the_order_of_their_prompts_whatever_finishes_first() -> None:
     async def body() -> None:
-        generator = ToldGenerator()
+        generator = ScriptedGenerator()
         async with collecting(generator, settings(), position=7) as collector:
             waiting = asyncio.create_task(collector.take(2))
             while generator.keys != ["train/7", "train/8"]:
                 await asyncio.sleep(0)
             generator.finish("train/8", 0, 1)
             await asyncio.sleep(0.05)
-            assert not waiting.done(), "the oldest is still on its way"
+            assert not waiting.done(), "the oldest is not complete"
             generator.finish("train/7", 1, 0)
             groups = await waiting
             assert positions(groups) == [7, 8]
@@ -88,7 +88,7 @@ def test_groups_come_in_the_order_of_their_prompts_whatever_finishes_first() -> 
 
 def test_prompts_too_long_or_rehearsed_are_skipped_and_counted() -> None:
     async def body() -> None:
-        generator = ToldGenerator(at_once=True)
+        generator = ScriptedGenerator(at_once=True)
         rehearsed = {"toy/1", "toy/4", "toy/5"}
         async with collecting(generator, settings(), long={0, 2, 5}, excluded=rehearsed) as collector:
             groups = await collector.take(2)
@@ -107,7 +107,7 @@ def test_prompts_too_long_or_rehearsed_are_skipped_and_counted() -> None:
 )
 def test_prompts_that_can_never_be_used_are_an_error_and_not_a_hang(unusable: dict[str, Any]) -> None:
     async def body() -> None:
-        generator = ToldGenerator(at_once=True)
+        generator = ScriptedGenerator(at_once=True)
         async with collecting(generator, settings(), **unusable) as collector:
             with pytest.raises(ValueError, match=r"^task: 10000 successive prompts could not be used .* got \{"):
                 await collector.take(2)
@@ -116,9 +116,9 @@ def test_prompts_that_can_never_be_used_are_an_error_and_not_a_hang(unusable: di
     run(body())
 
 
-def test_where_usable_prompts_end_the_groups_before_are_still_handed_over() -> None:
+def test_groups_before_the_last_usable_prompt_are_still_returned() -> None:
     async def body() -> None:
-        generator = ToldGenerator(at_once=True)
+        generator = ScriptedGenerator(at_once=True)
         async with collecting(generator, settings(lag=1), long=range(4, 10**9)) as collector:
             groups = await collector.take(2)
             collector.release(groups)
@@ -134,7 +134,7 @@ def test_groups_are_lag_steps_old_once_the_window_is_full_and_never_older(lag: i
     steps, per_step = 7, 3
 
     async def body() -> None:
-        generator = ToldGenerator(at_once=True)
+        generator = ScriptedGenerator(at_once=True)
         seen: list[int] = []
         cfg = settings(lag, per_step)
         async with collecting(generator, cfg, groups_left=steps * per_step) as collector:
@@ -153,9 +153,9 @@ def test_groups_are_lag_steps_old_once_the_window_is_full_and_never_older(lag: i
     run(body())
 
 
-def test_nothing_is_admitted_before_its_slot_is_released() -> None:
+def test_no_prompt_is_admitted_before_a_slot_is_released() -> None:
     async def body() -> None:
-        generator = ToldGenerator(at_once=True)
+        generator = ScriptedGenerator(at_once=True)
         async with collecting(generator, settings(lag=1, per_step=2)) as collector:
             groups = await collector.take(2)
             await asyncio.sleep(0.05)
@@ -171,7 +171,7 @@ def test_nothing_is_admitted_before_its_slot_is_released() -> None:
 @pytest.mark.parametrize(("groups_left", "submitted"), [(3, [3]), (4, [4]), (5, [4, 1])])
 def test_no_more_groups_are_admitted_than_the_run_has_left(groups_left: int, submitted: list[int]) -> None:
     async def body() -> None:
-        generator = ToldGenerator(at_once=True)
+        generator = ScriptedGenerator(at_once=True)
         async with collecting(generator, settings(lag=1), groups_left=groups_left) as collector:
             taken = 0
             while taken < groups_left:
@@ -183,9 +183,9 @@ def test_no_more_groups_are_admitted_than_the_run_has_left(groups_left: int, sub
     run(body())
 
 
-def test_a_failure_in_the_background_ends_a_take_that_waits_and_every_later_one() -> None:
+def test_an_error_in_the_background_is_raised_by_a_waiting_take_and_every_later_one() -> None:
     async def body() -> None:
-        generator = ToldGenerator()
+        generator = ScriptedGenerator()
         async with collecting(generator, settings()) as collector:
             waiting = asyncio.create_task(collector.take(2))
             await asyncio.sleep(0.02)
@@ -197,21 +197,21 @@ def test_a_failure_in_the_background_ends_a_take_that_waits_and_every_later_one(
     run(body())
 
 
-def test_a_failing_grader_surfaces_in_take() -> None:
+def test_the_error_of_a_grader_is_raised_by_take() -> None:
     def judge(task: Any) -> Any:
         raise RuntimeError("the grader broke")
 
     async def body() -> None:
-        async with collecting(ToldGenerator(at_once=True), settings(), grader=ToldGrader(judge)) as collector:
+        async with collecting(ScriptedGenerator(at_once=True), settings(), grader=ScriptedGrader(judge)) as collector:
             with pytest.raises(RuntimeError, match="the grader broke"):
                 await asyncio.wait_for(collector.take(2), 10)
 
     run(body())
 
 
-def test_stop_ends_a_take_that_waits_but_complete_groups_are_still_handed_over() -> None:
+def test_stop_ends_a_waiting_take_but_complete_groups_are_still_returned() -> None:
     async def body() -> None:
-        generator = ToldGenerator()
+        generator = ScriptedGenerator()
         async with collecting(generator, settings(lag=1)) as collector:
             waiting = asyncio.create_task(collector.take(2))
             while not generator.keys:
@@ -230,10 +230,10 @@ def test_stop_ends_a_take_that_waits_but_complete_groups_are_still_handed_over()
     run(body())
 
 
-def test_leaving_ends_every_task_with_groups_still_on_their_way() -> None:
+def test_leaving_the_context_ends_every_task_while_groups_are_pending() -> None:
     async def body() -> None:
         before = asyncio.all_tasks()
-        generator = ToldGenerator()
+        generator = ScriptedGenerator()
         async with collecting(generator, settings()) as collector:
             while not generator.keys:
                 await asyncio.sleep(0)

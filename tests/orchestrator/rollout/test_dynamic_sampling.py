@@ -1,11 +1,11 @@
-"""DAPO's dynamic sampling: groups without a signal make room for fresh prompts, and never without end."""
+"""DAPO's dynamic sampling: groups whose rewards are equal are replaced by new prompts, up to a limit per step."""
 
 from collections.abc import Callable
 
 from actors.contracts import GradeTask
 from configs.config import Config
 from configs.load import load
-from tests.orchestrator.fake_roles import ToldGenerator, ToldGrader, run
+from tests.orchestrator.fake_roles import ScriptedGenerator, ScriptedGrader, run
 from tests.orchestrator.rollout.test_collector import collecting, positions
 from trajectories.trajectory import Grade
 
@@ -15,19 +15,19 @@ def settings(refills: int) -> Config:
     return load([*size, f"sampling.max_refills={refills}"])
 
 
-def judge(has_signal: Callable[[int], bool]) -> ToldGrader:
-    """Rewards 0 and 1 where there is a signal, else 1 and 1."""
+def judge(has_signal: Callable[[int], bool]) -> ScriptedGrader:
+    """A grader of groups of 2: rewards 0 and 1 at the positions with a signal, 1 and 1 at the others."""
 
     def grade(task: GradeTask) -> Grade:
         first = task.answer.endswith("/0") and has_signal(task.problem["place"])
         return Grade(reward=0.0 if first else 1.0, status="correct")
 
-    return ToldGrader(grade)
+    return ScriptedGrader(grade)
 
 
 def test_groups_whose_rewards_are_equal_are_replaced_in_rounds_and_order_is_kept() -> None:
     async def body() -> None:
-        generator = ToldGenerator(at_once=True)
+        generator = ScriptedGenerator(at_once=True)
         grader = judge(lambda position: position % 3 == 0)
         async with collecting(generator, settings(10), grader=grader) as collector:
             groups = await collector.take(2)
@@ -40,9 +40,9 @@ def test_groups_whose_rewards_are_equal_are_replaced_in_rounds_and_order_is_kept
     run(body())
 
 
-def test_a_step_replaces_at_most_so_many_groups_and_then_takes_what_there_is() -> None:
+def test_a_step_replaces_a_limited_number_of_groups_and_then_uses_groups_without_a_signal() -> None:
     async def body() -> None:
-        generator = ToldGenerator(at_once=True)
+        generator = ScriptedGenerator(at_once=True)
         async with collecting(generator, settings(3), grader=judge(lambda _: False)) as collector:
             groups = await collector.take(2)
             assert positions(groups) == [6, 7], "2 groups a step, 3 times over"
@@ -54,7 +54,7 @@ def test_a_step_replaces_at_most_so_many_groups_and_then_takes_what_there_is() -
 
 def test_replaced_groups_do_not_shorten_the_run() -> None:
     async def body() -> None:
-        generator = ToldGenerator(at_once=True)
+        generator = ScriptedGenerator(at_once=True)
         grader = judge(lambda position: position >= 2)
         async with collecting(generator, settings(10), grader=grader, groups_left=4) as collector:
             groups = await collector.take(2)
@@ -64,9 +64,25 @@ def test_replaced_groups_do_not_shorten_the_run() -> None:
     run(body())
 
 
+def test_dropped_groups_with_an_answer_that_could_not_be_graded_are_handed_over_once() -> None:
+    def grade(task: GradeTask) -> Grade:
+        failed = task.problem["place"] == 0 and task.answer.endswith("/0")
+        reward = float(task.problem["place"] >= 2 and task.answer.endswith("/0"))
+        return Grade(reward=None, status="grader_error") if failed else Grade(reward=reward, status="wrong")
+
+    async def body() -> None:
+        generator = ScriptedGenerator(at_once=True)
+        async with collecting(generator, settings(10), grader=ScriptedGrader(grade)) as collector:
+            assert positions(await collector.take(2)) == [2, 3]
+            assert positions(collector.take_dropped_ungraded()) == [0]
+            assert collector.take_dropped_ungraded() == []
+
+    run(body())
+
+
 def test_without_refills_every_group_is_used() -> None:
     async def body() -> None:
-        generator = ToldGenerator(at_once=True)
+        generator = ScriptedGenerator(at_once=True)
         async with collecting(generator, settings(0), grader=judge(lambda _: False)) as collector:
             assert positions(await collector.take(2)) == [0, 1]
             assert "dropped_groups" not in collector.stats()

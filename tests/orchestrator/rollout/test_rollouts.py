@@ -1,4 +1,4 @@
-"""Rollouts: whole groups out, graded groups back, and one failure is everybody's failure."""
+"""Rollouts: graded groups of every prompt, over several generators and graders; one failure fails every group."""
 
 import asyncio
 import gc
@@ -9,14 +9,14 @@ import pytest
 
 from actors.contracts import GenerationJob, GradeTask
 from orchestrator.rollout.rollouts import Rollouts, answer_seed, jobs_for
-from tests.orchestrator.fake_roles import ToldGenerator, ToldGrader, prompt, run
+from tests.orchestrator.fake_roles import ScriptedGenerator, ScriptedGrader, prompt, run
 from trajectories.trajectory import Grade, Group, Prompt
 
 LONG_S = 20.0
 
 
 def work(sizes: dict[int, int], purpose: str = "train", **changes: Any) -> tuple[list[Prompt], list[GenerationJob]]:
-    """Prompts at the positions named and their jobs, each with as many answers as `sizes` says."""
+    """Prompts and their jobs; `sizes` maps positions to answers per prompt."""
     prompts = [prompt(position) for position in sizes]
     settings = {"purpose": purpose, "run_seed": 0, "temperature": 1.0, "max_new_tokens": 4} | changes
     jobs = [jobs_for([p], [[5, 6]], answers=sizes[p.position], **settings)[0] for p in prompts]  # type: ignore[arg-type]
@@ -27,15 +27,15 @@ def texts(group: Group) -> list[str]:
     return [t.text for t in group.trajectories]
 
 
-async def settled(*futures: asyncio.Future[Group]) -> list[Any]:
-    """What the futures came to, exceptions too; a pending one is a failure of the test."""
+async def outcomes_of(*futures: asyncio.Future[Group]) -> list[Any]:
+    """Results or exceptions of the futures; one still pending after LONG_S fails the test."""
     return await asyncio.wait_for(asyncio.gather(*futures, return_exceptions=True), LONG_S)
 
 
-def test_groups_that_complete_out_of_order_come_back_right_with_answers_by_index() -> None:
+def test_groups_that_complete_out_of_order_have_their_own_answers_sorted_by_index() -> None:
     async def body() -> None:
-        generator = ToldGenerator()
-        async with Rollouts([generator], [ToldGrader()], LONG_S) as rollouts:
+        generator = ScriptedGenerator()
+        async with Rollouts([generator], [ScriptedGrader()], LONG_S) as rollouts:
             first, second = await rollouts.submit(*work({3: 2, 4: 3}))
             generator.finish("train/4", 2, 0)
             generator.finish("train/3", 1)
@@ -52,8 +52,8 @@ def test_groups_that_complete_out_of_order_come_back_right_with_answers_by_index
 
 def test_run_returns_groups_in_the_order_of_the_prompts() -> None:
     async def body() -> None:
-        generators = [ToldGenerator(at_once=True), ToldGenerator(at_once=True)]
-        async with Rollouts(generators, [ToldGrader(), ToldGrader()], LONG_S) as rollouts:
+        generators = [ScriptedGenerator(at_once=True), ScriptedGenerator(at_once=True)]
+        async with Rollouts(generators, [ScriptedGrader(), ScriptedGrader()], LONG_S) as rollouts:
             groups = await rollouts.run(*work(dict.fromkeys(range(9), 3)))
             assert [g.prompt.position for g in groups] == list(range(9))
             assert all([t.sample_index for t in g.trajectories] == [0, 1, 2] for g in groups)
@@ -64,8 +64,8 @@ def test_run_returns_groups_in_the_order_of_the_prompts() -> None:
 
 def test_the_least_busy_generator_gets_the_next_group_and_groups_stay_whole() -> None:
     async def body() -> None:
-        generators = [ToldGenerator(), ToldGenerator()]
-        async with Rollouts(generators, [ToldGrader()], LONG_S) as rollouts:
+        generators = [ScriptedGenerator(), ScriptedGenerator()]
+        async with Rollouts(generators, [ScriptedGrader()], LONG_S) as rollouts:
             futures = await rollouts.submit(*work({0: 4, 1: 2, 2: 2, 3: 1}))
             assert generators[0].keys == ["train/0", "train/3"]
             assert generators[1].keys == ["train/1", "train/2"]
@@ -73,9 +73,9 @@ def test_the_least_busy_generator_gets_the_next_group_and_groups_stay_whole() ->
             for index in (0, 1):
                 generators[1].finish("train/1", index)
                 generators[1].finish("train/2", index)
-            await settled(*futures[1:3])
+            await outcomes_of(*futures[1:3])
             await rollouts.submit(*work({4: 4, 5: 1}))
-            assert generators[1].keys[2:] == ["train/4", "train/5"], "4 answers against the 5 on their way"
+            assert generators[1].keys[2:] == ["train/4", "train/5"], "4 pending answers against 5"
             jobs = [job for g in generators for jobs in g.submissions for job in jobs]
             assert sorted(len(job.seeds) for job in jobs) == [1, 1, 2, 2, 4, 4]
 
@@ -84,7 +84,7 @@ def test_the_least_busy_generator_gets_the_next_group_and_groups_stay_whole() ->
 
 def test_every_answer_goes_to_a_grader_as_it_ends_with_its_own_problem() -> None:
     async def body() -> None:
-        generator, graders = ToldGenerator(), [ToldGrader(), ToldGrader()]
+        generator, graders = ScriptedGenerator(), [ScriptedGrader(), ScriptedGrader()]
         async with Rollouts([generator], graders, LONG_S) as rollouts:
             [future] = await rollouts.submit(*work({7: 2}))
             for index, grader in enumerate(graders):
@@ -100,12 +100,12 @@ def test_every_answer_goes_to_a_grader_as_it_ends_with_its_own_problem() -> None
     run(body())
 
 
-def test_grades_find_their_answer_by_key_not_by_order() -> None:
+def test_grades_are_matched_to_answers_by_key_not_by_order() -> None:
     def judge(task: GradeTask) -> Grade:
         return Grade(reward=float(task.answer.rsplit("/", 1)[1]), status="wrong", reason=task.answer)
 
     async def body() -> None:
-        async with Rollouts([ToldGenerator(at_once=True)], [ToldGrader(judge)], LONG_S) as rollouts:
+        async with Rollouts([ScriptedGenerator(at_once=True)], [ScriptedGrader(judge)], LONG_S) as rollouts:
             for group in await rollouts.run(*work({1: 4, 2: 4})):
                 assert group.rewards == [0.0, 1.0, 2.0, 3.0]
                 assert [t.grade.reason for t in group.trajectories if t.grade] == texts(group)
@@ -113,13 +113,13 @@ def test_grades_find_their_answer_by_key_not_by_order() -> None:
     run(body())
 
 
-def test_an_answer_the_grader_could_not_judge_has_no_reward_and_the_group_is_complete() -> None:
+def test_an_answer_whose_grader_failed_has_no_reward_and_the_group_is_complete() -> None:
     def judge(task: GradeTask) -> Grade:
         failed = task.answer.endswith("/1")
         return Grade(reward=None, status="grader_error") if failed else Grade(reward=0.0, status="wrong")
 
     async def body() -> None:
-        async with Rollouts([ToldGenerator(at_once=True)], [ToldGrader(judge)], LONG_S) as rollouts:
+        async with Rollouts([ScriptedGenerator(at_once=True)], [ScriptedGrader(judge)], LONG_S) as rollouts:
             [group] = await rollouts.run(*work({1: 3}))
             assert [t.reward for t in group.trajectories] == [0.0, None, 0.0]
             assert group.rewards == [0.0, 0.0]
@@ -127,9 +127,9 @@ def test_an_answer_the_grader_could_not_judge_has_no_reward_and_the_group_is_com
     run(body())
 
 
-def test_purposes_keep_the_same_prompt_apart() -> None:
+def test_jobs_of_one_prompt_for_different_purposes_are_separate() -> None:
     async def body() -> None:
-        async with Rollouts([ToldGenerator(at_once=True)], [ToldGrader()], LONG_S) as rollouts:
+        async with Rollouts([ScriptedGenerator(at_once=True)], [ScriptedGrader()], LONG_S) as rollouts:
             train, heldout = await asyncio.gather(
                 rollouts.run(*work({1: 2})), rollouts.run(*work({1: 2}, purpose="heldout"))
             )
@@ -141,7 +141,7 @@ def test_purposes_keep_the_same_prompt_apart() -> None:
 async def everything_fails(
     rollouts: Rollouts, futures: Sequence[asyncio.Future[Group]], kind: type[Exception], words: str
 ) -> None:
-    outcomes = await settled(*futures)
+    outcomes = await outcomes_of(*futures)
     assert [type(outcome) for outcome in outcomes] == [kind] * len(futures)
     assert all(words in str(outcome) for outcome in outcomes)
     with pytest.raises(kind, match=words):
@@ -150,8 +150,8 @@ async def everything_fails(
 
 def test_a_generator_that_fails_fails_every_group_and_every_later_submission() -> None:
     async def body() -> None:
-        generators = [ToldGenerator(), ToldGenerator()]
-        async with Rollouts(generators, [ToldGrader()], LONG_S) as rollouts:
+        generators = [ScriptedGenerator(), ScriptedGenerator()]
+        async with Rollouts(generators, [ScriptedGrader()], LONG_S) as rollouts:
             futures = await rollouts.submit(*work({0: 1, 1: 1, 2: 1}))
             generators[1].error = RuntimeError("the engine broke")
             await everything_fails(rollouts, futures, RuntimeError, "the engine broke")
@@ -159,15 +159,15 @@ def test_a_generator_that_fails_fails_every_group_and_every_later_submission() -
     run(body())
 
 
-def test_a_generator_that_refuses_a_submission_fails_every_group_and_every_later_submission() -> None:
+def test_a_generator_whose_submit_raises_fails_every_group_and_every_later_submission() -> None:
     async def body() -> None:
-        generators = [ToldGenerator(), ToldGenerator()]
-        async with Rollouts(generators, [ToldGrader()], LONG_S) as rollouts:
+        generators = [ScriptedGenerator(), ScriptedGenerator()]
+        async with Rollouts(generators, [ScriptedGrader()], LONG_S) as rollouts:
             futures = await rollouts.submit(*work({0: 2, 1: 1}))
-            generators[1].refusal = RuntimeError("too much")
+            generators[1].submit_error = RuntimeError("too much")
             with pytest.raises(RuntimeError, match="too much"):
                 await rollouts.submit(*work({2: 1}))
-            generators[1].refusal = None
+            generators[1].submit_error = None
             await everything_fails(rollouts, futures, RuntimeError, "too much")
 
     run(body())
@@ -178,8 +178,8 @@ def test_a_grader_that_fails_fails_every_group_and_every_later_submission() -> N
         raise RuntimeError("the grader broke")
 
     async def body() -> None:
-        generators = [ToldGenerator(), ToldGenerator()]
-        async with Rollouts(generators, [ToldGrader(judge)], LONG_S) as rollouts:
+        generators = [ScriptedGenerator(), ScriptedGenerator()]
+        async with Rollouts(generators, [ScriptedGrader(judge)], LONG_S) as rollouts:
             futures = await rollouts.submit(*work({0: 2, 1: 2}))
             generators[0].finish("train/0", 0)
             await everything_fails(rollouts, futures, RuntimeError, "the grader broke")
@@ -187,46 +187,46 @@ def test_a_grader_that_fails_fails_every_group_and_every_later_submission() -> N
     run(body())
 
 
-def test_a_grader_that_leaves_an_answer_out_is_a_failure() -> None:
-    class Forgetful(ToldGrader):
+def test_a_grader_that_returns_no_grade_for_an_answer_is_an_error() -> None:
+    class IncompleteGrader(ScriptedGrader):
         async def grade(self, tasks: Sequence[GradeTask]) -> dict[str, Grade]:
             return {key: grade for key, grade in (await super().grade(tasks)).items() if not key.endswith("#1")}
 
     async def body() -> None:
-        async with Rollouts([ToldGenerator(at_once=True)], [Forgetful()], LONG_S) as rollouts:
+        async with Rollouts([ScriptedGenerator(at_once=True)], [IncompleteGrader()], LONG_S) as rollouts:
             futures = await rollouts.submit(*work({0: 2}))
-            await everything_fails(rollouts, futures, AssertionError, "left out")
+            await everything_fails(rollouts, futures, AssertionError, "returned no grade for")
 
     run(body())
 
 
-def test_a_generator_that_finishes_nothing_while_it_has_work_is_a_failure() -> None:
+def test_a_generator_that_finishes_nothing_while_it_has_work_is_an_error() -> None:
     async def body() -> None:
-        async with Rollouts([ToldGenerator(), ToldGenerator()], [ToldGrader()], 0.05) as rollouts:
+        async with Rollouts([ScriptedGenerator(), ScriptedGenerator()], [ScriptedGrader()], 0.05) as rollouts:
             futures = await rollouts.submit(*work({0: 1, 1: 1}))
             await everything_fails(rollouts, futures, RuntimeError, "finished no answer")
 
     run(body())
 
 
-def test_a_generator_without_work_is_not_asked_and_its_silence_is_no_failure() -> None:
+def test_a_generator_without_work_is_not_polled_and_has_no_timeout() -> None:
     async def body() -> None:
-        generator = ToldGenerator(at_once=True)
-        async with Rollouts([generator], [ToldGrader()], 0.05) as rollouts:
+        generator = ScriptedGenerator(at_once=True)
+        async with Rollouts([generator], [ScriptedGrader()], 0.05) as rollouts:
             await rollouts.run(*work({0: 1}))
-            asked = generator.collecting
+            polls = generator.collecting
             await asyncio.sleep(0.2)
-            assert generator.collecting == asked
+            assert generator.collecting == polls
             assert len(await rollouts.run(*work({1: 1}))) == 1
 
     run(body())
 
 
-def test_slow_grading_is_not_held_against_the_generator() -> None:
+def test_slow_grading_does_not_count_for_the_generators_timeout() -> None:
     async def body() -> None:
-        grader = ToldGrader()
+        grader = ScriptedGrader()
         grader.open.clear()
-        async with Rollouts([ToldGenerator(at_once=True)], [grader], 0.05) as rollouts:
+        async with Rollouts([ScriptedGenerator(at_once=True)], [grader], 0.05) as rollouts:
             [future] = await rollouts.submit(*work({0: 2}))
             await asyncio.sleep(0.2)
             grader.open.set()
@@ -235,10 +235,10 @@ def test_slow_grading_is_not_held_against_the_generator() -> None:
     run(body())
 
 
-def test_leaving_cancels_what_is_on_its_way_and_every_task() -> None:
+def test_leaving_the_context_cancels_pending_groups_and_every_task() -> None:
     async def body() -> None:
         before = asyncio.all_tasks()
-        generators, grader = [ToldGenerator(), ToldGenerator()], ToldGrader()
+        generators, grader = [ScriptedGenerator(), ScriptedGenerator()], ScriptedGrader()
         grader.open.clear()
         async with Rollouts(generators, [grader], LONG_S) as rollouts:
             futures = await rollouts.submit(*work({0: 1, 1: 1}))
@@ -251,13 +251,13 @@ def test_leaving_cancels_what_is_on_its_way_and_every_task() -> None:
     run(body())
 
 
-def test_groups_nobody_awaits_fail_without_a_line_from_asyncio(caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_groups_that_are_not_awaited_cause_no_warning_of_asyncio(caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> None:
-        generator = ToldGenerator()
-        async with Rollouts([generator], [ToldGrader()], LONG_S) as rollouts:
+        generator = ScriptedGenerator()
+        async with Rollouts([generator], [ScriptedGrader()], LONG_S) as rollouts:
             futures = await rollouts.submit(*work({0: 1, 1: 1, 2: 1}))
             generator.error = RuntimeError("the engine broke")
-            await settled(futures[0])
+            await outcomes_of(futures[0])
 
     run(body())
     gc.collect()

@@ -1,4 +1,4 @@
-"""The window under every order of events: FIFO, nothing lost or doubled, staleness never above the lag."""
+"""The window in every order of events: FIFO, no group lost or used twice, staleness at most the lag."""
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +19,7 @@ def test_groups_leave_in_order_once_each_and_never_older_than_the_lag(
 ) -> None:
     window = Window((lag + 1) * per_step, position=0)
     in_flight: dict[int, Slot] = {}
-    born: dict[int, int] = {}
+    admitted_at: dict[int, int] = {}
     seen: list[int] = []
     skipped: set[int] = set()
     for version in range(steps):
@@ -30,12 +30,12 @@ def test_groups_leave_in_order_once_each_and_never_older_than_the_lag(
                 continue
             position = window.position
             in_flight[position] = window.admit(position)
-            born[position] = version
+            admitted_at[position] = version
         while not window.ready(per_step):
             position = data.draw(st.sampled_from(sorted(in_flight)))
             in_flight.pop(position).group = group(position)
         taken = window.take(per_step)
-        assert all(version - born[g.prompt.position] <= lag for g in taken)
+        assert all(version - admitted_at[g.prompt.position] <= lag for g in taken)
         seen += [g.prompt.position for g in taken]
         assert window.resume_position == taken[0].prompt.position
         window.release(taken)
@@ -49,7 +49,7 @@ def test_a_full_window_admits_nothing_and_order_of_release_is_checked() -> None:
     with pytest.raises(AssertionError, match="full"):
         window.admit(7)
     second.group = group(6)
-    assert not window.ready(1), "the oldest is still on its way"
+    assert not window.ready(1), "the oldest is not complete"
     first.group = group(5)
     taken = window.take(2)
     with pytest.raises(AssertionError, match="order"):

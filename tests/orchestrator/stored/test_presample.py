@@ -1,18 +1,24 @@
-"""Presampling: which answers of the reference are kept, and that every prompt is accounted for."""
+"""Presampling: which answers of the reference are kept, which policy is sampled, and that every prompt is counted."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from actors.generation.transformers_engine import TransformersGenerator
 from actors.reference import References
 from configs.learner import LearnerConfig
-from orchestrator.rollout.rollouts import answer_seed
-from orchestrator.stored.presample import Tally, presample
+from orchestrator import cluster
+from orchestrator.rollout.rollouts import Rollouts, answer_seed
+from orchestrator.start import run_training
+from orchestrator.stored.presample import Tally, presample, presample_with
+from orchestrator.watch.logbook import read_records
 from tasks.registry import build
 from tests.orchestrator.in_process import config
 from tests.orchestrator.toy_verifiers import even
@@ -64,7 +70,7 @@ def test_all_correct_keeps_the_correct_ones_among_the_k(all_correct: tuple[Tally
 
 
 @pytest.mark.parametrize("threshold", [3, 4])
-def test_a_prompt_is_mastered_from_the_threshold_on(
+def test_a_prompt_is_mastered_with_at_least_threshold_correct_answers(
     threshold: int, all_correct: tuple[Tally, list[Trajectory]], tiny_policy: Path, tmp_path: Path
 ) -> None:
     counts = Counter(t.prompt_id for t in all_correct[1])
@@ -90,7 +96,7 @@ def test_one_fresh_keeps_a_new_answer_of_each_mastered_prompt_only_if_it_is_corr
 
 
 @pytest.mark.parametrize("keep", ["one_fresh", "all_correct"])
-def test_answers_without_a_verdict_are_counted_and_never_taken_for_right_or_wrong(
+def test_answers_without_a_verdict_are_counted_and_are_neither_right_nor_wrong(
     keep: str, tiny_policy: Path, tmp_path: Path
 ) -> None:
     overrides = ("task.verifier=toy_verifiers:even_or_fails", "rehearsal.threshold=1", f"rehearsal.keep={keep}")
@@ -113,7 +119,7 @@ def test_prompts_too_long_are_left_out_and_counted(tiny_policy: Path, tmp_path: 
     assert all(int(np.argmax(t.mask)) <= 10 for t in kept)
 
 
-def test_the_answers_do_not_depend_on_how_many_prompts_are_asked_at_a_time(
+def test_the_answers_do_not_depend_on_how_many_prompts_are_submitted_together(
     all_correct: tuple[Tally, list[Trajectory]], tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.stored.presample.PROMPTS_AT_A_TIME", 5)
@@ -132,7 +138,7 @@ def test_the_reference_answers_and_its_log_probs_are_stored(
     overrides = (f"reference_path={other_policy}", "rehearsal.keep=all_correct", "rehearsal.threshold=1")
     _, kept = sample(tiny_policy, tmp_path, *overrides)
     batch = pack([], kept)
-    # A rehearsed answer keeps its stored log-probs, so the reference is asked as if the answers were explored.
+    # The reference does not score rehearsed answers, which have stored log-probs, so these are given as explored.
     batch.route.zero_()
     reference = References(
         {"reference": {str(other_policy): 1.0}}, config=LearnerConfig(), dtype="float32", temperature=1.0, device="cpu"
@@ -144,9 +150,102 @@ def test_the_reference_answers_and_its_log_probs_are_stored(
     assert float(stored[batch.mask].mean()) < -0.1
 
 
-def test_where_nothing_can_be_kept_the_tally_is_told_and_nothing_is_written(tiny_policy: Path, tmp_path: Path) -> None:
+def test_if_no_answer_can_be_kept_the_error_has_the_tally_and_nothing_is_written(
+    tiny_policy: Path, tmp_path: Path
+) -> None:
     cfg = config(tiny_policy, tmp_path, *SIZE, "task.verifier=toy_verifiers:never", "rehearsal.threshold=1")
     path = tmp_path / "rehearsal.parquet"
     with pytest.raises(ValueError, match=r"^rehearsal: the reference must master some prompts, got 0 answers kept"):
         asyncio.run(presample(cfg, path, lambda done, total: None))
     assert not path.exists()
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The policy directory of every generator that is started."""
+    paths: list[str] = []
+
+    class RecordedGenerator(TransformersGenerator):
+        def __init__(self, policy_path: str, **arguments: Any) -> None:
+            paths.append(policy_path)
+            super().__init__(policy_path, **arguments)
+
+    monkeypatch.setattr("orchestrator.cluster.TransformersGenerator", RecordedGenerator)
+    return paths
+
+
+RUN = ("method=dph_f", "name=run", "steps=1", "groups_per_step=2", "sampling.group_size=2", "monitor.every=0")
+STORED = ("rehearsal.batch=2", "rehearsal.keep=all_correct", "rehearsal.threshold=1")
+
+
+def run_with(policy: Path, folder: Path, *overrides: str) -> tuple[Path, dict[str, Any]]:
+    """Train one step; returns the run directory and the step's record."""
+    cfg = config(policy, folder, *SIZE, *RUN, *STORED, *overrides)
+    run_dir = asyncio.run(run_training(cfg, resume=False, log=lambda text: None))
+    return run_dir, read_records(run_dir / "metrics.jsonl")[-1]
+
+
+def test_a_run_starts_its_generators_once_and_presamples_with_them_what_presampling_alone_does(
+    tiny_policy: Path, tmp_path: Path, loaded: list[str]
+) -> None:
+    run_dir, record = run_with(tiny_policy, tmp_path)
+    assert loaded == [str(tiny_policy)]
+    sample(tiny_policy, tmp_path, *STORED)
+    assert loaded == [str(tiny_policy)] * 2
+    assert pq.read_table(run_dir / "rehearsal.parquet").equals(pq.read_table(tmp_path / "rehearsal.parquet"))
+    assert record["grader/graded"] == 2 * 2, "presampled answers are in no metric"
+
+
+@pytest.mark.parametrize("written", ["", "as another path"])
+def test_a_reference_path_that_is_the_starting_policy_needs_no_generators_of_its_own(
+    written: str, tiny_policy: Path, tmp_path: Path, loaded: list[str]
+) -> None:
+    path = tiny_policy
+    if written:
+        path = tmp_path / "link"
+        path.symlink_to(tiny_policy)
+    run_with(tiny_policy, tmp_path, f"reference_path={path}")
+    assert loaded == [str(tiny_policy)]
+
+
+def test_a_reference_that_differs_from_the_policy_is_sampled_with_generators_of_its_own(
+    tiny_policy: Path, other_policy: Path, tmp_path: Path, loaded: list[str]
+) -> None:
+    reference = f"reference_path={other_policy}"
+    run_dir, _ = run_with(tiny_policy, tmp_path, reference)
+    assert loaded == [str(other_policy), str(tiny_policy)]
+    sample(tiny_policy, tmp_path, *STORED, reference)
+    of_reference = pq.read_table(tmp_path / "rehearsal.parquet")
+    sample(tiny_policy, tmp_path, *STORED)
+    assert pq.read_table(run_dir / "rehearsal.parquet").equals(of_reference)
+    assert not of_reference.equals(pq.read_table(tmp_path / "rehearsal.parquet"))
+
+
+def test_a_resumed_run_with_a_rehearsal_file_does_not_presample_again(
+    tiny_policy: Path, tmp_path: Path, loaded: list[str]
+) -> None:
+    run_dir, _ = run_with(tiny_policy, tmp_path)
+    before = (run_dir / "rehearsal.parquet").stat().st_mtime_ns
+    cfg = config(tiny_policy, tmp_path, *SIZE, *RUN, *STORED, "steps=2")
+    asyncio.run(run_training(cfg, resume=True, log=lambda text: None))
+    assert (run_dir / "rehearsal.parquet").stat().st_mtime_ns == before
+    assert loaded == [str(tiny_policy)] * 2
+
+
+def test_presampling_with_generators_that_serve_published_weights_is_refused(tiny_policy: Path, tmp_path: Path) -> None:
+    cfg = config(tiny_policy, tmp_path, *SIZE, *STORED)
+
+    async def body() -> None:
+        roles = await cluster.start(cfg, ["generator", "grader", "learner"])
+        try:
+            assert roles.learner is not None
+            await roles.learner.connect(roles.generators)
+            await roles.learner.publish(0)
+            async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
+                await presample_with(rollouts, cfg, tmp_path / "rehearsal.parquet", lambda done, total: None)
+        finally:
+            await roles.close()
+
+    with pytest.raises(AssertionError, match="serve published weights"):
+        asyncio.run(body())
+    assert not (tmp_path / "rehearsal.parquet").exists()

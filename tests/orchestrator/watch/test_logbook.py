@@ -1,4 +1,4 @@
-"""The logbook: metrics.jsonl is the truth, copies may fail."""
+"""The logbook: metrics.jsonl is complete whatever happens, and a sink that fails does not stop the run."""
 
 import io
 import json
@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.console import Console as Terminal
 
 from configs.logbook import LogbookConfig
 from orchestrator.watch.console import Console
-from orchestrator.watch.logbook import Logbook, cut_back, encode, measurement_path, read_records
+from orchestrator.watch.logbook import Logbook, encode, measurement_path, read_records, truncate_records
 from orchestrator.watch.passk import Measurement, measure, summary
 from trajectories.trajectory import Grade, Group, Prompt, Trajectory
 
@@ -76,7 +77,7 @@ def test_every_step_is_one_line_of_strict_json_and_nan_becomes_null(tmp_path: Pa
     assert records[0]["tokens"] == 120 and records[1]["reward"] == 0.5
 
 
-def test_a_measurement_joins_the_record_of_its_step_and_is_kept_whole(tmp_path: Path) -> None:
+def test_a_measurement_is_added_to_the_record_of_its_step_and_written_to_a_file(tmp_path: Path) -> None:
     measured = measure([group()], "test", 2)
     values = summary(measured, [1, 2], measured)
     logbook = open_logbook(tmp_path)
@@ -96,7 +97,7 @@ def test_a_measurement_joins_the_record_of_its_step_and_is_kept_whole(tmp_path: 
     assert Measurement.from_json(measurement_path(tmp_path, 2).read_text()) == measured
 
 
-def test_a_record_that_shrinks_leaves_no_rest_of_the_old_line(tmp_path: Path) -> None:
+def test_a_shorter_record_replaces_the_whole_old_line(tmp_path: Path) -> None:
     logbook = open_logbook(tmp_path)
     logbook.write(1, {"reward": 0.123456789})
     logbook.write(1, {"reward": 1})
@@ -105,7 +106,7 @@ def test_a_record_that_shrinks_leaves_no_rest_of_the_old_line(tmp_path: Path) ->
     assert [json.loads(line)["reward"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
 
 
-def test_resuming_cuts_the_files_back_so_that_no_step_is_missing_or_doubled(tmp_path: Path) -> None:
+def test_resuming_drops_later_records_so_that_no_step_is_missing_or_appears_twice(tmp_path: Path) -> None:
     config = LogbookConfig(console=False, trajectories_every=1, trajectories=2)
     measured = measure([group()], "test", 0)
     logbook = open_logbook(tmp_path, config)
@@ -125,8 +126,8 @@ def test_resuming_cuts_the_files_back_so_that_no_step_is_missing_or_doubled(tmp_
     assert [(record["step"], record["reward"]) for record in records] == [(1, 1.0), (2, 2.0), (3, 33.0)]
     assert [row["step"] for row in read_records(tmp_path / "trajectories.jsonl")] == [1, 1, 2, 2, 3, 3]
     assert measurement_path(tmp_path, 2).exists() and not measurement_path(tmp_path, 3).exists()
-    assert any("line 5 was torn" in event["text"] for event in events(tmp_path))
-    assert not list(tmp_path.glob("*.aside"))
+    assert any("line 5 was incomplete" in event["text"] for event in events(tmp_path))
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_the_last_record_kept_by_a_resume_can_still_be_added_to(tmp_path: Path) -> None:
@@ -140,18 +141,18 @@ def test_the_last_record_kept_by_a_resume_can_still_be_added_to(tmp_path: Path) 
     assert record["reward"] == 0.5 and record["heldout/pass@1"] == 0.25
 
 
-def test_a_whole_last_line_without_its_newline_is_kept(tmp_path: Path) -> None:
+def test_a_complete_last_line_without_a_newline_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(encode({"step": 1}) + encode({"step": 2})[:-1])
-    assert cut_back(path, 2) == []
+    assert truncate_records(path, 2) == []
     assert [record["step"] for record in read_records(path)] == [1, 2]
 
 
-def test_a_metrics_file_that_ends_before_the_checkpoint_is_said(tmp_path: Path) -> None:
+def test_a_metrics_file_that_ends_before_the_checkpoint_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(encode({"step": 1}))
-    assert "the steps between are lost" in cut_back(path, 3)[0]
-    assert "missing" in cut_back(tmp_path / "absent" / "metrics.jsonl", 3)[0]
+    assert "the steps between are missing" in truncate_records(path, 3)[0]
+    assert "missing" in truncate_records(tmp_path / "absent" / "metrics.jsonl", 3)[0]
 
 
 def test_a_new_run_refuses_the_directory_of_another(tmp_path: Path) -> None:
@@ -176,6 +177,18 @@ def test_sampled_trajectories_carry_everything_a_reader_needs(tmp_path: Path) ->
     assert (rows[0]["first_version"], rows[0]["last_version"]) == (7, 8)
 
 
+@pytest.fixture
+def stopped_wandb_service() -> Iterator[None]:
+    """Stop W&B's background service after the test.
+
+    W&B stops it in an atexit hook otherwise, which prints a traceback after pytest's summary if the service has died.
+    """
+    import wandb
+
+    yield
+    wandb.teardown()
+
+
 def inspect(run_dir: Path) -> list[dict[str, Any]]:
     """Records of the only W&B transaction log below `run_dir`, read by W&B's own tool."""
     (log,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
@@ -189,6 +202,7 @@ def history(records: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("stopped_wandb_service")
 def test_an_offline_wandb_run_reads_back_with_metrics_tables_settings_and_alerts(tmp_path: Path) -> None:
     config = LogbookConfig(console=False, wandb="offline", wandb_project="breadth-test", trajectories_every=1)
     logbook = open_logbook(tmp_path, config, wandb_id="abcd1234")
@@ -216,6 +230,7 @@ def test_an_offline_wandb_run_reads_back_with_metrics_tables_settings_and_alerts
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("stopped_wandb_service")
 def test_a_resumed_run_continues_under_the_same_wandb_id(tmp_path: Path) -> None:
     first = open_logbook(tmp_path / "a")
     assert first.wandb_id
@@ -229,15 +244,20 @@ def test_a_resumed_run_continues_under_the_same_wandb_id(tmp_path: Path) -> None
     assert run["run_id"] == first.wandb_id == second.wandb_id
 
 
-def run_alone(script: str, run_dir: Path, **environment: str) -> None:
-    """Run `script` in a fresh interpreter. W&B hands its background service down to children; this one has its own."""
+def run_in_new_interpreter(script: str, run_dir: Path, **environment: str) -> None:
+    """Run `script` in a new interpreter, which starts a W&B service of its own.
+
+    W&B passes the address of its service to child processes in an environment variable, so that variable is removed.
+    """
     inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", script, str(run_dir)],
         env={**inherited, "PYTHONPATH": os.getcwd(), **environment},
+        capture_output=True,
+        text=True,
         timeout=60,
-        check=True,
     )
+    assert done.returncode == 0, done.stderr
 
 
 UNREACHABLE = """
@@ -261,9 +281,11 @@ assert logbook.failed_sinks == 0
 @pytest.mark.slow
 def test_an_unreachable_wandb_server_leaves_an_offline_run_and_never_stops_training(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    run_alone(UNREACHABLE, run_dir, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY="0" * 40, HOME=str(tmp_path))
+    run_in_new_interpreter(
+        UNREACHABLE, run_dir, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY="0" * 40, HOME=str(tmp_path)
+    )
     assert read_records(run_dir / "metrics.jsonl")[0]["reward"] == 0.5
-    assert any("online failed" in event["text"] for event in events(run_dir))
+    assert any("the online run failed to start" in event["text"] for event in events(run_dir))
     (log,) = run_dir.glob("wandb/offline-run-*/run-abcd1234.wandb")
     assert log.stat().st_size > 0
 
@@ -292,8 +314,8 @@ assert logbook.failed_sinks == 1
 
 
 @pytest.mark.slow
-def test_a_wandb_service_that_dies_is_turned_off_and_said_once(tmp_path: Path) -> None:
-    run_alone(SERVICE_DIES, tmp_path)
+def test_a_wandb_sink_whose_service_dies_is_turned_off_and_reported_once(tmp_path: Path) -> None:
+    run_in_new_interpreter(SERVICE_DIES, tmp_path)
     assert sum("turned off" in event["text"] for event in events(tmp_path)) == 1
     records = read_records(tmp_path / "metrics.jsonl")
     assert [record["step"] for record in records] == list(range(1, len(records) + 1))
@@ -316,8 +338,8 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
 
 def show(terminal: Terminal) -> Console:
     console = Console(run_name="demo", total_steps=10, first_step=0, terminal=terminal)
-    parts = {"heldout/pass@1/low": 0.2, "heldout/pass@1/sql2": 0.1}
-    console.write(0, {"heldout/pass@1": 0.3, "heldout/pass@64": 0.98, "heldout/entropy": 1.0, **parts})
+    details = {"heldout/pass@1/low": 0.2, "heldout/pass@1/sql2": 0.1}
+    console.write(0, {"heldout/pass@1": 0.3, "heldout/pass@64": 0.98, "heldout/entropy": 1.0, **details})
     for step in (1, 2):
         waits = {"seconds/wait_generation": 1.0, "seconds/step": 4.0}
         console.write(step, {"reward": 0.4, "entropy": 1.2, "staleness": 0.0, "tokens_per_second": 5120.0, **waits})
@@ -325,7 +347,7 @@ def show(terminal: Terminal) -> Console:
     return console
 
 
-def test_away_from_a_terminal_each_step_is_one_plain_line() -> None:
+def test_outside_a_terminal_each_step_is_one_plain_line() -> None:
     out = io.StringIO()
     console = show(Terminal(file=out, force_terminal=False, width=40))
     console.alert("stop", "[red]retention[/red] < 0.8")
@@ -338,7 +360,7 @@ def test_away_from_a_terminal_each_step_is_one_plain_line() -> None:
     assert len(lines) == 5
 
 
-def test_on_a_terminal_the_picture_shows_progress_and_the_latest_values() -> None:
+def test_on_a_terminal_the_display_shows_progress_and_the_latest_values() -> None:
     out = io.StringIO()
     console = show(Terminal(file=out, force_terminal=True, width=140, _environ={"TERM": "xterm"}))
     console.close()

@@ -1,4 +1,4 @@
-"""The breadth monitor: the same prompts and seeds at every measurement, compared with the run's own base."""
+"""The breadth monitor: every measurement uses the same prompts and seeds and is compared with step 0."""
 
 import asyncio
 from dataclasses import replace
@@ -16,7 +16,7 @@ from configs.load import load
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.watch.logbook import measurement_path
 from orchestrator.watch.monitor import HeldOut, Monitor, score_by_base
-from tests.orchestrator.fake_roles import ToldGenerator, ToldGrader, prompt, run
+from tests.orchestrator.fake_roles import ScriptedGenerator, ScriptedGrader, prompt, run
 from trajectories.trajectory import Grade, Group, Prompt, Trajectory
 
 
@@ -36,17 +36,17 @@ def heldout(rollouts: Rollouts, *overrides: str) -> HeldOut:
     return HeldOut(load([*small, *overrides]), Stream(), lambda text: list(map(ord, text)), rollouts)
 
 
-def solves(*positions: int) -> ToldGrader:
+def solves(*positions: int) -> ScriptedGrader:
     def judge(task: GradeTask) -> Grade:
         solved = task.problem["place"] in positions
         return Grade(reward=float(solved), status="correct" if solved else "wrong")
 
-    return ToldGrader(judge)
+    return ScriptedGrader(judge)
 
 
-def test_every_measurement_asks_the_same_prompts_with_the_same_seeds() -> None:
+def test_every_measurement_uses_the_same_prompts_and_seeds() -> None:
     async def body() -> None:
-        generator = ToldGenerator(at_once=True)
+        generator = ScriptedGenerator(at_once=True)
         async with Rollouts([generator], [solves(0)], 20.0) as rollouts:
             for _ in range(2):
                 groups = await heldout(rollouts).answer(2, 1.0)
@@ -57,9 +57,9 @@ def test_every_measurement_asks_the_same_prompts_with_the_same_seeds() -> None:
     run(body())
 
 
-def test_a_heldout_prompt_that_is_too_long_is_named_before_anything_is_generated() -> None:
+def test_a_heldout_prompt_that_is_too_long_is_refused_before_generation() -> None:
     async def body() -> None:
-        generator = ToldGenerator(at_once=True)
+        generator = ScriptedGenerator(at_once=True)
         async with Rollouts([generator], [solves()], 20.0) as rollouts:
             with pytest.raises(ValueError, match=r"^sampling\.max_prompt_tokens: .* \(5 tokens\), got 4"):
                 await heldout(rollouts, "sampling.max_prompt_tokens=4").answer(2, 1.0)
@@ -68,9 +68,9 @@ def test_a_heldout_prompt_that_is_too_long_is_named_before_anything_is_generated
     run(body())
 
 
-def test_what_step_0_solved_is_the_base_of_retention_and_expansion(tmp_path: Path) -> None:
-    async def measured(step: int, grader: ToldGrader) -> dict[str, float]:
-        async with Rollouts([ToldGenerator(at_once=True)], [grader], 20.0) as rollouts:
+def test_retention_and_expansion_are_relative_to_the_measurement_of_step_0(tmp_path: Path) -> None:
+    async def measured(step: int, grader: ScriptedGrader) -> dict[str, float]:
+        async with Rollouts([ScriptedGenerator(at_once=True)], [grader], 20.0) as rollouts:
             summary, measurement = await Monitor(heldout(rollouts), None, tmp_path).measure(step)
         path = measurement_path(tmp_path, step)
         path.parent.mkdir(exist_ok=True)
@@ -87,7 +87,7 @@ def test_what_step_0_solved_is_the_base_of_retention_and_expansion(tmp_path: Pat
     run(body())
 
 
-def test_answers_without_a_verdict_count_for_the_kl_to_the_base(tiny_policy: Path) -> None:
+def test_the_kl_to_the_base_includes_ungraded_answers(tiny_policy: Path) -> None:
     def answer(index: int, reward: float | None) -> Trajectory:
         tokens = np.array([5, 6, 70 + index, 80, 90], dtype=np.int32)
         return Trajectory(

@@ -1,4 +1,4 @@
-"""Pass@k, its intervals, and what was lost and gained."""
+"""Pass@k, its intervals, and the prompts lost and gained against the base."""
 
 import math
 from itertools import combinations
@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from orchestrator.watch.passk import (
     Measurement,
     PromptResult,
+    fired_rule,
     lost_and_gained,
     measure,
     pass_at_k,
-    stopped_by,
     summary,
 )
 from trajectories.trajectory import Grade, Group, Prompt, Trajectory
@@ -30,7 +30,7 @@ def result(prompt_id: str, total: int, correct: int, **changes: object) -> Promp
         "distinct_correct": min(correct, 2),
         "majority_correct": correct * 2 > total,
         "tokens": 10 * total,
-        "surprise": 5.0 * total,
+        "negative_logp": 5.0 * total,
         "kl_to_base": None,
         "correct_answers": (),
         "wrong_answers": (),
@@ -71,11 +71,11 @@ def test_pass_at_k_has_the_published_value() -> None:
 
 
 @given(st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
-def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_correct_answer(case: tuple[int, int, int]) -> None:
+def test_pass_at_k_is_the_fraction_of_all_draws_that_include_a_correct_answer(case: tuple[int, int, int]) -> None:
     total, correct, k = case
     draws = list(combinations(range(total), k))
-    share = sum(min(draw) < correct for draw in draws) / len(draws)
-    assert pass_at_k(total, correct, k) == pytest.approx(share, abs=1e-12)
+    fraction = sum(min(draw) < correct for draw in draws) / len(draws)
+    assert pass_at_k(total, correct, k) == pytest.approx(fraction, abs=1e-12)
 
 
 @given(st.integers(2, 200).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n - 1))))
@@ -88,12 +88,12 @@ def test_pass_at_k_never_falls_with_k_or_with_another_correct_answer(case: tuple
 
 
 @pytest.mark.parametrize(("total", "correct", "k"), [(4, 2, 5), (4, 2, 0), (4, 5, 1), (4, -1, 1), (0, 0, 1)])
-def test_pass_at_k_refuses_what_has_no_unbiased_estimate(total: int, correct: int, k: int) -> None:
+def test_pass_at_k_without_an_unbiased_estimate_is_refused(total: int, correct: int, k: int) -> None:
     with pytest.raises(ValueError, match="must be between"):
         pass_at_k(total, correct, k)
 
 
-def test_measuring_counts_answers_and_leaves_out_those_whose_grader_failed() -> None:
+def test_a_measurement_counts_answers_and_leaves_out_ungraded_ones() -> None:
     answers = [
         trajectory(0, " 1+2 ", "correct"),
         trajectory(1, "1+2", "correct"),
@@ -108,18 +108,19 @@ def test_measuring_counts_answers_and_leaves_out_those_whose_grader_failed() -> 
     assert (prompt.total, prompt.correct, prompt.ungraded, prompt.distinct_correct) == (5, 3, 1, 2)
     assert prompt.majority_correct
     assert prompt.correct_answers == ("1+2", "2+1") and prompt.wrong_answers == ("2*1", "")
-    assert got.entropy == pytest.approx(1.5)
-    assert got.kl_to_base is None
+    values = summary(got, [1], None)
+    assert values["entropy"].value == pytest.approx(1.5)
+    assert "kl_to_base" not in values
 
 
 def test_kl_to_base_is_the_mean_over_answers_of_the_sum_over_their_generated_tokens() -> None:
     got = measure([group(trajectory(0, "a", "wrong", -2.0), trajectory(1, "b", "wrong", -4.0))], "m", 0)
     # (-1 + 2) + (-2 + 2) = 1 and (-1 + 4) + (-2 + 4) = 5
-    assert got.kl_to_base == pytest.approx(3.0)
+    assert got.prompts[0].kl_to_base == pytest.approx(3.0)
     assert summary(got, [1], None)["kl_to_base"].value == pytest.approx(3.0)
 
 
-def test_an_answer_of_any_length_and_content_is_measured_and_kept_short() -> None:
+def test_an_answer_of_any_length_and_content_is_measured_and_its_kept_text_is_short() -> None:
     hostile = "\x00\ud800" + "x" * 100_000
     got = measure([group(trajectory(0, hostile, "wrong"))], "m", 0)
     assert len(got.prompts[0].wrong_answers[0]) <= 2_000
@@ -188,12 +189,12 @@ def test_the_order_of_prompts_changes_nothing_in_the_values() -> None:
 
 
 def mixed(**corrects: list[int]) -> Measurement:
-    """A measurement of a mixture: 8 answers to each prompt of the parts."""
-    rows = (result(f"{label}/heldout/{i}", 8, c) for label, counts in corrects.items() for i, c in enumerate(counts))
+    """A measurement of a mixture: 8 answers to each prompt, correct counts by domain."""
+    rows = (result(f"{domain}/heldout/{i}", 8, c) for domain, counts in corrects.items() for i, c in enumerate(counts))
     return Measurement(name="m", step=0, answers=8, prompts=tuple(rows))
 
 
-def test_a_mixture_has_pass_at_k_of_every_part_and_of_the_whole() -> None:
+def test_a_mixture_has_pass_at_k_of_every_domain_and_of_all_prompts() -> None:
     values = summary(mixed(math=[8, 4], sql2=[0, 0, 8]), [1, 8, 16], None)
     assert values["pass@1"].value == pytest.approx((1 + 0.5 + 1) / 5)
     assert values["pass@1/math"].value == pytest.approx(0.75) and values["pass@1/math"].prompts == 2
@@ -203,12 +204,12 @@ def test_a_mixture_has_pass_at_k_of_every_part_and_of_the_whole() -> None:
     assert values["pass@16/math"].prompts == 0 and math.isnan(values["pass@16/math"].value)
 
 
-def test_a_task_alone_has_no_pass_at_k_of_parts() -> None:
-    for one in (mixed(countdown=[1, 2]), measured([1, 2])):
-        assert [name for name in summary(one, [1], None) if name.startswith("pass@")] == ["pass@1"]
+def test_a_single_task_has_no_pass_at_k_by_domain() -> None:
+    for measurement in (mixed(countdown=[1, 2]), measured([1, 2])):
+        assert [name for name in summary(measurement, [1], None) if name.startswith("pass@")] == ["pass@1"]
 
 
-def test_lost_and_gained_prompts_are_the_ones_only_one_side_solved() -> None:
+def test_only_the_base_solved_lost_prompts_and_only_the_other_policy_gained_ones() -> None:
     base, now = measured([1, 6, 0, 3, 0]), measured([0, 0, 2, 3, 0])
     lost, gained = lost_and_gained(base, now)
     assert [b.prompt_id for b, _ in lost] == ["p1", "p0"]
@@ -222,14 +223,14 @@ def test_measurements_of_different_prompts_are_not_compared() -> None:
         summary(measured([]), [1], None)
 
 
-def test_a_stop_rule_fires_on_its_side_of_the_limit_only() -> None:
+def test_a_stop_rule_is_true_only_beyond_its_limit() -> None:
     values = {"retention": 0.75, "kl_to_base": 12.0, "expansion": math.nan}
-    assert stopped_by(["retention < 0.7", "kl_to_base > 10"], values) == "kl_to_base > 10"
-    assert stopped_by(["retention < 0.8"], values) == "retention < 0.8"
-    assert stopped_by(["retention < 0.75", "expansion < 1", "expansion > 0"], values) is None
-    assert stopped_by([], values) is None
+    assert fired_rule(["retention < 0.7", "kl_to_base > 10"], values) == "kl_to_base > 10"
+    assert fired_rule(["retention < 0.8"], values) == "retention < 0.8"
+    assert fired_rule(["retention < 0.75", "expansion < 1", "expansion > 0"], values) is None
+    assert fired_rule([], values) is None
 
 
-def test_a_stop_rule_on_an_unknown_value_names_the_known_ones() -> None:
+def test_a_stop_rule_on_an_unknown_metric_is_refused_with_the_known_names() -> None:
     with pytest.raises(ValueError, match=r"expansion, pass@1.*'pass@2'"):
-        stopped_by(["pass@2 < 0.5"], {"pass@1": 0.3, "expansion": 0.1})
+        fired_rule(["pass@2 < 0.5"], {"pass@1": 0.3, "expansion": 0.1})

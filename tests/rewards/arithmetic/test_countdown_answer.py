@@ -1,4 +1,4 @@
-"""Countdown's verifier against a truth table, hostile answers, and Python's own arithmetic."""
+"""The Countdown verifier: a table of answers, hostile answers, and a comparison with Python's arithmetic."""
 
 import pytest
 from hypothesis import given
@@ -81,7 +81,7 @@ def test_an_expression_with_each_number_once_and_the_right_value_is_correct(
 
 
 @pytest.mark.parametrize(("answer", "why"), WRONG, ids=[why for _, why in WRONG])
-def test_any_other_answer_is_wrong_and_says_why(answer: str, why: str) -> None:
+def test_any_other_answer_is_wrong_with_a_reason(answer: str, why: str) -> None:
     verdict = verify(answer, PROBLEM)
     assert (verdict.reward, verdict.status) == (0.0, "wrong")
     assert verdict.reason
@@ -107,17 +107,17 @@ def test_dividing_by_zero_is_wrong() -> None:
 
 
 @pytest.mark.parametrize("problem", [{}, {"numbers": [], "target": 1}, {"numbers": [1, "2"], "target": 3}])
-def test_a_malformed_problem_is_the_graders_fault(problem: dict) -> None:
+def test_a_malformed_problem_is_a_grader_error(problem: dict) -> None:
     assert verify("1+2", problem).status == "grader_error"
 
 
 @given(st.text(max_size=250))
-def test_no_text_raises(answer: str) -> None:
+def test_no_answer_raises(answer: str) -> None:
     assert verify(answer, PROBLEM).status in ("wrong", "no_answer")
 
 
 @given(st.text(alphabet="3712+-*/() ", max_size=30))
-def test_what_is_correct_has_that_value_in_python_too(answer: str) -> None:
+def test_a_correct_expression_has_the_same_value_in_python(answer: str) -> None:
     target = 22
     if verify(answer, PROBLEM).status == "correct":
         assert eval(answer) == target

@@ -1,4 +1,4 @@
-"""The verifier of sums behind a scratchpad against a truth table, hostile answers, and every short result."""
+"""The verifier of sums after a scratchpad: a table of answers, hostile answers, and random short results."""
 
 import time
 
@@ -61,14 +61,12 @@ NO_ANSWER = ["", "\n", "102", "1 0 2", STEPS, f"{STEPS}</scratch", f"{STEPS}</sc
 
 
 @pytest.mark.parametrize(("operands", "answer"), RIGHT)
-def test_the_digits_of_the_sum_behind_the_scratchpad_are_correct_whatever_the_steps(
-    operands: list, answer: str
-) -> None:
+def test_the_digits_of_the_sum_after_the_scratchpad_are_correct_whatever_the_steps(operands: list, answer: str) -> None:
     assert verify(answer, {"operands": operands}).status == "correct"
 
 
 @pytest.mark.parametrize(("answer", "why"), WRONG, ids=[why for _, why in WRONG])
-def test_any_other_result_is_wrong_and_says_why_without_the_sum(answer: str, why: str) -> None:
+def test_any_other_result_is_wrong_with_a_reason_that_does_not_contain_the_sum(answer: str, why: str) -> None:
     verdict = verify(answer, PROBLEM)
     assert (verdict.reward, verdict.status) == (0.0, "wrong")
     assert verdict.reason
@@ -94,7 +92,7 @@ def test_a_scratchpad_without_end_or_result_is_no_answer(answer: str) -> None:
     ],
     ids=["long number", "many digits", "many digits and a letter", "blanks", "many ends", "nulls", "behind blanks"],
 )
-def test_a_huge_answer_is_a_quick_zero(answer: str) -> None:
+def test_a_huge_answer_is_wrong_and_judged_quickly(answer: str) -> None:
     started = time.monotonic()
     assert verify(answer, PROBLEM).status == "wrong"
     assert time.monotonic() - started < 0.1
@@ -103,23 +101,23 @@ def test_a_huge_answer_is_a_quick_zero(answer: str) -> None:
 @pytest.mark.parametrize(
     "operands", [None, [], [95], [95, 7, 1], [95, "7"], [95, 7.0], [True, 7], [-1, 7], "95", [10**DIGIT_LIMIT, 1]]
 )
-def test_a_malformed_problem_is_the_graders_fault(operands: object) -> None:
+def test_a_malformed_problem_is_a_grader_error(operands: object) -> None:
     assert verify("</scratch>\n1 0 2\n", {"operands": operands}).status == "grader_error"
     assert verify("</scratch>\n1 0 2\n", {}).status == "grader_error"
 
 
-def test_the_largest_problem_has_an_answer() -> None:
+def test_the_largest_problem_has_a_correct_answer() -> None:
     operands = [10**DIGIT_LIMIT - 1, 1]
     assert verify("</scratch>\n1" + "0" * DIGIT_LIMIT, {"operands": operands}).status == "correct"
 
 
 @given(st.text(max_size=250))
-def test_no_text_raises(result: str) -> None:
+def test_no_answer_raises(result: str) -> None:
     assert verify(result, PROBLEM).reward == 0.0
     assert verify(f"</scratch>\n{result}", PROBLEM).status in ("wrong", "no_answer", "correct")
 
 
 @given(st.text(alphabet="012 \n", max_size=8))
-def test_what_is_correct_spells_the_sum_and_nothing_else(result: str) -> None:
+def test_a_correct_result_is_the_sum_and_nothing_else(result: str) -> None:
     if verify(f"</scratch>{result}", PROBLEM).status == "correct":
         assert result.strip().replace(" ", "") == "102"

@@ -1,4 +1,4 @@
-"""The mathematics verifier against pairs and responses kept as data."""
+"""Check the mathematics verifier on the labelled pairs and responses of `pairs.jsonl`."""
 
 import json
 from pathlib import Path
@@ -12,14 +12,14 @@ CASES = [json.loads(line) for line in (Path(__file__).parent / "pairs.jsonl").re
 PAIRS = [case for case in CASES if case["kind"] != "response"]
 RESPONSES = [case for case in CASES if case["kind"] == "response"]
 KINDS = sorted({case["kind"] for case in PAIRS})
-ZERO = ("wrong", "no_answer", "rejected")
+ZERO_REWARD = ("wrong", "no_answer", "rejected")
 
 
 def boxed(answer: str) -> str:
     return rf"Thus $\boxed{{{answer}}}$."
 
 
-def test_the_data_holds_enough_of_both_signs() -> None:
+def test_the_data_has_enough_equal_and_unequal_pairs() -> None:
     equal = sum(case["equal"] for case in PAIRS)
     assert len(PAIRS) >= 320
     assert 0.4 < equal / len(PAIRS) < 0.6
@@ -28,22 +28,24 @@ def test_the_data_holds_enough_of_both_signs() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_pair_gets_the_verdict_it_is_labelled_with(kind: str) -> None:
+def test_the_verdict_on_a_pair_is_its_label(kind: str) -> None:
     failures = []
     for case in (case for case in PAIRS if case["kind"] == kind):
         verdict = verify(boxed(case["answer"]), {"answer": case["gold"]})
-        right = verdict.status == "correct" if case["equal"] else verdict.reward == 0.0 and verdict.status in ZERO
+        right = (
+            verdict.status == "correct" if case["equal"] else verdict.reward == 0.0 and verdict.status in ZERO_REWARD
+        )
         if not right:
             failures.append((case["gold"], case["answer"], case["equal"], verdict.status))
     assert failures == []
 
 
-def test_an_unequal_answer_without_a_box_is_no_better() -> None:
+def test_an_unequal_answer_without_a_box_gets_no_reward() -> None:
     unequal = [case for case in PAIRS if not case["equal"]]
     assert [case for case in unequal if verify(case["answer"], {"answer": case["gold"]}).reward != 0.0] == []
 
 
-def test_the_answer_a_response_commits_to_is_the_one_that_counts() -> None:
+def test_the_final_answer_of_a_response_is_the_one_that_is_graded() -> None:
     failures = []
     for case in RESPONSES:
         verdict = verify(case["answer"], {"answer": case["gold"]})
@@ -65,12 +67,12 @@ def test_the_answer_a_response_commits_to_is_the_one_that_counts() -> None:
         "",
     ],
 )
-def test_a_response_that_commits_to_nothing_has_no_answer(response: str) -> None:
+def test_a_response_without_a_final_answer_gets_no_answer(response: str) -> None:
     assert verify(response, {"answer": "2"}).status == "no_answer"
 
 
 @pytest.mark.parametrize("answer", ["0" * 2_000 + "42", "42+" + "0+" * 600 + "0", "(" * 60 + "42" + ")" * 60])
-def test_an_answer_beyond_the_limits_is_rejected_whatever_its_value(answer: str) -> None:
+def test_an_answer_above_the_size_limits_is_rejected_even_if_its_value_is_right(answer: str) -> None:
     assert verify(boxed(answer), {"answer": "42"}).status == "rejected"
 
 
@@ -99,18 +101,18 @@ def test_a_gold_may_be_a_number_or_a_whole_solution(gold: object, answer: str) -
     assert verify(boxed(answer), {"answer": gold}).status == "correct"
 
 
-def test_every_gold_of_the_data_is_fit_to_be_one() -> None:
+def test_every_gold_of_the_data_passes_check_problem() -> None:
     assert [case["gold"] for case in CASES if check_problem({"answer": case["gold"]})] == []
 
 
 @pytest.mark.parametrize(
     "gold", ["", "   ", r"\boxed{}", None, True, [1], "(" * 60, "x" * 2_000, "10^{10^{10}} + ", "$$"]
 )
-def test_a_gold_that_could_never_be_answered_is_named(gold: object) -> None:
+def test_check_problem_reports_a_gold_that_no_answer_can_equal(gold: object) -> None:
     problems = check_problem({"answer": gold})
     assert all(text.startswith("answer: must ") for text in problems)
-    assert problems or gold == "10^{10^{10}} + "  # what cannot be computed still equals itself as a string
+    assert problems or gold == "10^{10^{10}} + "  # a text that cannot be computed still equals itself as a string
 
 
-def test_the_reason_of_a_wrong_answer_does_not_tell_the_gold() -> None:
+def test_the_reason_of_a_wrong_answer_does_not_contain_the_gold() -> None:
     assert "98765" not in verify(r"\boxed{1}", {"answer": "98765"}).reason

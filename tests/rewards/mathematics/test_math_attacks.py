@@ -1,4 +1,4 @@
-"""The mathematics verifier against hostile answers kept as data: no pass, no exception, no wait, no trace."""
+"""Check that no hostile answer of `attacks.jsonl` is rewarded, raises, takes long or leaves a file."""
 
 import asyncio
 import json
@@ -14,12 +14,12 @@ HERE = Path(__file__).parent
 ROWS = [json.loads(line) for line in (HERE / "attacks.jsonl").read_text().splitlines()]
 CLASSES = sorted({row["class"] for row in ROWS})
 GOLDS = ["42", r"x+\sqrt{2}", "1,2,3"]
-"""What an attack meets that names no gold of its own: a number, an expression, a list."""
+"""Golds for the attacks without a gold of their own: a number, an expression and a list."""
 LIMIT_S = 1.0
-"""Each verdict; the worker pool would kill after 3."""
+"""Largest wall seconds of one verdict; the worker pool would kill the worker after 3 s."""
 
 
-def hostile(row: dict) -> str:
+def hostile_answer(row: dict) -> str:
     return "".join(text * count for text, count in row["parts"])
 
 
@@ -31,12 +31,12 @@ def test_the_data_covers_every_class_of_attack() -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_a_hostile_answer_is_a_quick_zero_and_the_next_answer_is_graded_right(
+def test_a_hostile_answer_gets_zero_reward_quickly_and_the_next_answer_is_graded_correctly(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for row in (row for row in ROWS if row["class"] == kind):
-        answer = hostile(row)
+        answer = hostile_answer(row)
         for gold in [row["gold"]] if "gold" in row else GOLDS:
             for text in (answer, rf"\boxed{{{answer}}}") if kind != "boxes" else (answer,):
                 started = time.perf_counter()
@@ -52,8 +52,8 @@ def test_a_hostile_answer_is_a_quick_zero_and_the_next_answer_is_graded_right(
 
 
 def test_an_empty_answer_never_equals_an_empty_gold() -> None:
-    for nothing in ("", " ", r"\boxed{}", r"\boxed{ }", "$$", r"\text{}"):
-        assert verify(nothing, {"answer": nothing}).reward is None
+    for empty in ("", " ", r"\boxed{}", r"\boxed{ }", "$$", r"\text{}"):
+        assert verify(empty, {"answer": empty}).reward is None
 
 
 def test_verdicts_are_the_same_in_threads_and_in_an_event_loop() -> None:

@@ -1,4 +1,4 @@
-"""Laws of the mathematics verifier: symmetry, indifference to spelling, and no text that it cannot take."""
+"""Properties of the mathematics verifier: symmetric, independent of notation, and total over all texts."""
 
 import json
 from collections.abc import Callable
@@ -46,9 +46,9 @@ def test_equality_is_symmetric() -> None:
 
 
 @pytest.mark.parametrize("name", RESPELLINGS)
-def test_a_gold_written_another_way_stays_correct(name: str) -> None:
+def test_a_gold_in_another_notation_stays_correct(name: str) -> None:
     respell = RESPELLINGS[name]
-    # A bold mark beside a star, or a full stop beside a mark, is another text.
+    # A bold mark next to a star, or a full stop next to a mark, would change the text.
     golds = [gold for gold in GOLDS if not (gold.startswith(("*", "`")) or gold.endswith(("*", "`", "\\")))]
     assert [gold for gold in golds if verify(respell(gold), {"answer": gold}).status != "correct"] == []
 
@@ -57,7 +57,7 @@ def test_a_gold_written_another_way_stays_correct(name: str) -> None:
 @given(
     text=st.one_of(st.text(max_size=200), st.lists(FRAGMENTS, max_size=25).map("".join)), gold=st.sampled_from(GOLDS)
 )
-def test_no_text_raises_and_every_verdict_is_a_zero_or_a_one(text: str, gold: str) -> None:
+def test_no_text_raises_and_every_reward_is_zero_or_one(text: str, gold: str) -> None:
     for response in (text, rf"\boxed{{{text}}}"):
         verdict = verify(response, {"answer": gold})
         assert verdict.reward in (0.0, 1.0)
@@ -80,7 +80,7 @@ def test_fractions_are_equal_exactly_when_their_values_are(above: int, below: in
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(roots=st.lists(st.integers(-9, 9), min_size=2, max_size=3), wrong=st.integers(-3, 3))
-def test_a_polynomial_equals_its_factors_and_no_other(roots: list[int], wrong: int) -> None:
+def test_a_polynomial_equals_its_own_factors_only(roots: list[int], wrong: int) -> None:
     coefficients = [1]
     for root in roots:
         shifted = [*coefficients, 0]
@@ -94,7 +94,7 @@ def test_a_polynomial_equals_its_factors_and_no_other(roots: list[int], wrong: i
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(items=st.lists(st.integers(-50, 50), min_size=2, max_size=6), data=st.data())
-def test_a_list_is_equal_in_any_order_and_a_tuple_in_one(items: list[int], data: st.DataObject) -> None:
+def test_a_list_is_equal_in_any_order_and_a_tuple_in_one_order_only(items: list[int], data: st.DataObject) -> None:
     shuffled = data.draw(st.permutations(items))
     assert correct(", ".join(map(str, shuffled)), ", ".join(map(str, items)))
     ours, theirs = (f"({', '.join(map(str, each))})" for each in (items, shuffled))

@@ -1,4 +1,4 @@
-"""Hostile programs: none passes, none is waited for, none leaves anything, and the next answer is judged right."""
+"""Hostile programs: none passes, exceeds its time or leaves a trace, and the next answer is judged correctly."""
 
 import json
 import os
@@ -19,7 +19,7 @@ SLOW = [case for case in CASES if case not in QUICK]
 HANGING_TIMEOUT_S = 0.4
 TIMEOUT_S = 5.0
 MARGIN_S = 5.0
-"""Of a loaded machine, beyond the time the answer has."""
+"""Allowance for a busy machine, beyond the time of the answer."""
 PLACES = ("/", "/etc", "/root", "/home", "/tmp", "/var/tmp", "/var/lib", "/dev/shm", "/run", "/opt", os.getcwd())
 PLANTED = """
 planted.py sitecustomize.py usercustomize.py json.py .bashrc-planted x f1 d p r s left0 left1 .pythonrc.py
@@ -96,7 +96,7 @@ RIGHT_SUM = "print(sum(map(int, input().split())))"
 
 
 def attack(case: dict[str, Any]) -> None:
-    """Judge one hostile answer and, after it, a right one; assert all that the module's docstring says."""
+    """Judge one hostile answer, then a right one, and check everything that the module docstring lists."""
     answer = case["answer"]
     if isinstance(answer, list):
         answer = "".join(text * times for text, times in answer)
@@ -115,12 +115,11 @@ def attack(case: dict[str, Any]) -> None:
 
 
 def left_behind() -> dict[str, Any]:
-    """What a program could leave: processes, descriptors, files in the usual places, System V objects."""
-    server = zygote()
+    """Count what a program could leave: processes, descriptors, files in common directories, System V objects."""
     files = [path for place in PLACES for name in PLANTED.split() if os.path.lexists(path := os.path.join(place, name))]
     system_v = [Path(f"/proc/sysvipc/{kind}").read_text().count("\n") for kind in ("shm", "sem", "msg")]
     return {
-        "processes": len(descendants(server._process.pid)),
+        "processes": len(descendants(zygote()._process.pid)),
         "descriptors": len(os.listdir("/proc/self/fd")),
         "files": files,
         "system_v": system_v,
@@ -129,13 +128,13 @@ def left_behind() -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case["name"])
-def test_a_hostile_program_costs_only_itself(case: dict[str, Any]) -> None:
+def test_a_hostile_program_fails_in_time_without_a_trace(case: dict[str, Any]) -> None:
     attack(case)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", SLOW, ids=lambda case: case["name"])
-def test_the_rest_of_the_hostile_programs_cost_only_themselves(case: dict[str, Any]) -> None:
+def test_the_other_hostile_programs_fail_in_time_without_a_trace(case: dict[str, Any]) -> None:
     attack(case)
 
 
@@ -160,10 +159,12 @@ def test_the_right_answers_to_the_attacked_problems_pass() -> None:
     for name, answer in right.items():
         verdict = verify(answer, {**PROBLEMS[name], "timeout_s": 20})
         assert verdict.status == "correct", (name, verdict)
-    assert PROBLEMS.keys() - right.keys() == {"guarded"}  # passes only if an exception is mistaken for the tests' own
+    assert PROBLEMS.keys() - right.keys() == {
+        "guarded"
+    }  # passes only if a program's exception is taken for the tests' own
 
 
-def test_every_class_of_attack_has_cases_in_the_fast_tier_too() -> None:
+def test_every_class_of_attack_has_quick_cases() -> None:
     every, quick = (Counter(case["name"].partition(":")[0] for case in cases) for cases in (CASES, QUICK))
     assert len(CASES) >= 190
     assert every.keys() == quick.keys()

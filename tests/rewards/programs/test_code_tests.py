@@ -1,4 +1,4 @@
-"""The code verifier: honest programs, right and wrong, in every form that responses and tests take."""
+"""The code verifier on honest programs, right and wrong, in all forms of responses and tests."""
 
 import json
 import os
@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from rewards.programs import boxes as code_boxes
-from rewards.programs.extraction import readings
+from rewards.programs import boxes
+from rewards.programs.extraction import extract_programs
 from rewards.programs.problem import budget_s, parse
-from rewards.programs.testing import prepare, same_output, verify
+from rewards.programs.stdio_tests import same_output
+from rewards.programs.testing import prepare, verify
 from rewards.sandbox.box import Zygote
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "pairs.jsonl").read_text().splitlines()]
@@ -22,22 +23,22 @@ RIGHT = "def add(a, b):\n    return a + b"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_an_honest_program_gets_the_verdict_it_deserves(case: dict[str, Any]) -> None:
+def test_an_honest_program_gets_the_expected_verdict(case: dict[str, Any]) -> None:
     verdict = verify(case["answer"], {"timeout_s": 20, **case["problem"]})
     assert (verdict.status, verdict.reason) == (case["status"], verdict.reason)
     assert verdict.reward == case.get("reward", float(case["status"] == "correct"))
     assert verdict.tests_passed == case.get("passed", verdict.tests_passed)
 
 
-def test_a_verdict_tells_tests_time_and_isolation() -> None:
+def test_a_verdict_contains_test_counts_time_and_isolation_level() -> None:
     verdict = verify("def add(a, b):\n    return 3", ADD)
     assert (verdict.tests_passed, verdict.tests_total) == (1, 2)
-    assert verdict.isolation == code_boxes.zygote().level
+    assert verdict.isolation == boxes.zygote().level
     assert verdict.seconds > 0
     assert verdict.cpu_seconds > 0
 
 
-def test_a_reason_names_no_expected_value_and_no_text_of_the_tests() -> None:
+def test_a_reason_contains_no_expected_value_and_no_text_of_the_tests() -> None:
     tests = "def check(candidate):\n    assert candidate(1, 2) == 'secret', 'hidden words'\n"
     verdict = verify("def add(a, b):\n    return a.nothing", {**ADD, "tests": tests})
     assert verdict.reason == "test 1 of 1 raised AttributeError"
@@ -45,7 +46,7 @@ def test_a_reason_names_no_expected_value_and_no_text_of_the_tests() -> None:
     assert verdict.reason == "test 1 of 1 failed"
 
 
-def test_input_and_output_larger_than_a_pipe_pass_through() -> None:
+def test_input_and_output_may_be_larger_than_a_pipe() -> None:
     text = "x" * 1_000_000
     echo = {"kind": "stdio", "tests": [{"stdin": text, "stdout": text}], "timeout_s": 20}
     assert verify("print(input())", echo).status == "correct"
@@ -54,13 +55,13 @@ def test_input_and_output_larger_than_a_pipe_pass_through() -> None:
     assert verify("print('done')", unread).status == "correct"
 
 
-def test_a_large_argument_and_a_large_result_cross() -> None:
+def test_a_large_argument_and_a_large_result_can_be_sent() -> None:
     tests = "x = list(range(300000))\nassert f(x) == x[::-1]\nassert x[0] == 0"
     problem = {"kind": "assert", "entry_point": "f", "tests": tests, "timeout_s": 30}
     assert verify("def f(x):\n    return x[::-1]", problem).status == "correct"
 
 
-def test_nothing_is_carried_from_one_answer_to_the_next() -> None:
+def test_an_answer_leaves_nothing_for_the_next_one() -> None:
     planted = (
         "import builtins, json, os, sys\n"
         "json.planted = builtins.planted = 1\nsys.modules['planted'] = json\nos.environ['PLANTED'] = '1'\n"
@@ -78,16 +79,18 @@ def test_nothing_is_carried_from_one_answer_to_the_next() -> None:
     assert verify(looking, ADD).status == "correct"
 
 
-def test_a_fork_server_that_died_is_replaced_without_cost_to_the_answer() -> None:
+def test_a_dead_zygote_is_replaced_and_the_answer_is_judged() -> None:
     prepare()
-    os.kill(code_boxes.zygote()._process.pid, signal.SIGKILL)
+    os.kill(boxes.zygote()._process.pid, signal.SIGKILL)
     assert verify(RIGHT, ADD).status == "correct"
 
 
 @pytest.mark.parametrize("level", [1, 2])
-def test_lower_levels_of_isolation_judge_alike_and_say_so(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lower_isolation_levels_give_the_same_verdicts_and_report_their_level(
+    level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Zygote(level) as lower:
-        monkeypatch.setattr(code_boxes, "_ZYGOTES", [lower])
+        monkeypatch.setattr(boxes, "_ZYGOTES", [lower])
         verdicts = [verify(RIGHT, ADD), verify("def add(a, b):\n    return 3", ADD)]
         stdio = {"kind": "stdio", "tests": [{"stdin": "4\n", "stdout": "16\n"}], "timeout_s": 20}
         verdicts += [verify("print(int(input()) ** 2)", stdio), verify("print(4)", stdio)]
@@ -110,13 +113,13 @@ def test_lower_levels_of_isolation_judge_alike_and_say_so(level: int, monkeypatc
         ({"kind": "stdio", "tests": [{"stdin": b"", "stdout": "1"}]}, "tests"),
     ],
 )
-def test_a_row_that_nothing_can_be_judged_by_is_refused_by_field(problem: Mapping[str, Any], field: str) -> None:
+def test_a_malformed_row_is_refused_and_the_field_is_named(problem: Mapping[str, Any], field: str) -> None:
     with pytest.raises(ValueError, match=f"^{field}: must "):
         parse(problem)
     assert verify(RIGHT, problem).status == "grader_error"
 
 
-def test_the_budget_covers_every_test_and_a_starved_host_and_is_bounded() -> None:
+def test_the_budget_covers_every_test_on_a_busy_machine_and_is_bounded() -> None:
     pair = {"stdin": "", "stdout": "1"}
     assert budget_s({"kind": "assert", "tests": "", "timeout_s": 3}) == 16
     assert budget_s({"kind": "stdio", "tests": [pair] * 4, "timeout_s": 2}) == 26
@@ -139,17 +142,17 @@ def test_the_budget_covers_every_test_and_a_starved_host_and_is_bounded() -> Non
         ("x = 1\n<think>x = 2", (), "x = 1\n"),
     ],
 )
-def test_the_program_is_found_in_a_response(response: str, names: tuple[str, ...], first: str) -> None:
-    assert readings(response, names)[0].strip() == first.strip()
+def test_the_program_is_extracted_from_a_response(response: str, names: tuple[str, ...], first: str) -> None:
+    assert extract_programs(response, names)[0].strip() == first.strip()
 
 
 @pytest.mark.parametrize("response", ["", "   ", "<think>x = 1", "No idea.", "```python\n```", "```\n\n"])
 def test_a_response_without_code_has_no_program(response: str) -> None:
-    assert readings(response, ("f",)) == []
+    assert extract_programs(response, ("f",)) == []
     assert verify(response, ADD).status == "no_answer"
 
 
-def test_output_is_compared_by_lines_without_their_trailing_blanks() -> None:
+def test_output_is_compared_by_line_without_trailing_blanks() -> None:
     assert same_output(b"a \t\r\nb\n\n \n", b"a\nb")
     assert same_output(b"", b"\n")
     assert not same_output(b" a", b"a")

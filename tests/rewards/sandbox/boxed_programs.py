@@ -1,4 +1,4 @@
-"""Programs for boxes, how to run one, and what a program may and may not do."""
+"""Run source code in a box, and lists of what a boxed program must not and must be able to do."""
 
 import contextlib
 import json
@@ -8,43 +8,45 @@ from typing import Any
 
 from rewards.sandbox.box import Box, Exit, Limits, Zygote
 
-TELL = "import os, json\ntell = lambda what: os.write(descriptors[1], json.dumps(what).encode())\n"
+PRELUDE = "import os, json\nreport = lambda value: os.write(descriptors[1], json.dumps(value).encode())\n"
 
 
 class Running:
-    """A box that runs a source; it may `tell` one thing."""
+    """A box that runs `source`, which may call `report(value)` once."""
 
     def __init__(self, zygote: Zygote, source: str, limits: Limits | None = None) -> None:
         read, write = os.pipe()
-        self.heard, told = os.pipe()
-        os.write(write, (TELL + source).encode())
+        self.report_pipe, write_report = os.pipe()
+        os.write(write, (PRELUDE + source).encode())
         os.close(write)
         try:
-            self.box: Box = zygote.start("trial", [read, told], limits or Limits())
+            self.box: Box = zygote.start("trial", [read, write_report], limits or Limits())
         finally:
             os.close(read)
-            os.close(told)
+            os.close(write_report)
 
-    def hear(self) -> Any:
-        return json.loads(os.read(self.heard, 65_536) or b"null")
+    def read_report(self) -> Any:
+        """Return the reported value, or None if the program ended without one."""
+        return json.loads(os.read(self.report_pipe, 65_536) or b"null")
 
     def __enter__(self) -> "Running":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.box.kill()
-        os.close(self.heard)
+        os.close(self.report_pipe)
 
 
 def run(zygote: Zygote, source: str, limits: Limits | None = None, timeout_s: float = 20.0) -> tuple[Exit, Any]:
-    """How the box ended and what it told."""
+    """Return how the box ended, and the value it reported."""
     with Running(zygote, source, limits) as running:
         end = running.box.wait(timeout_s)
-        assert end is not None, "the box is still there"
-        return end, running.hear()
+        assert end is not None, "the box has not ended"
+        return end, running.read_report()
 
 
 def alive(process: int) -> bool:
+    """Return whether a process exists and is no zombie."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
@@ -56,7 +58,7 @@ import ctypes, fcntl, os, platform, resource, select, signal, socket, subprocess
 libc = ctypes.CDLL(None, use_errno=True)
 
 def raw(x86, arm, *arguments):
-    "A system call by its number; raises OSError. With no number for the machine it counts as refused."
+    "Make a system call by its number; raise OSError if it fails, or if the machine has no such call."
     number = x86 if platform.machine() == "x86_64" else arm
     if number is None:
         raise OSError(38, "not on this machine")
@@ -65,7 +67,7 @@ def raw(x86, arm, *arguments):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 def signal_by_descriptor():
-    "F_SETOWN and F_SETSIG make the kernel send any signal to any process of the user."
+    "F_SETOWN names the process that the kernel signals about a pipe; F_SETSIG makes it any signal."
     end = os.pipe()[0]
     fcntl.fcntl(end, fcntl.F_SETOWN, os.getppid() or 1)
 """
@@ -96,7 +98,7 @@ REFUSED_ANYWHERE = {
     "a signal by a descriptor": "signal_by_descriptor()",
     "pidfd_open": "os.pidfd_open(os.getpid())",
     "ptrace": "raw(101, 117, 0, 0, 0, 0)",
-    "another's memory": "raw(310, 270, os.getppid() or 1, 0, 0, 0, 0, 0)",
+    "memory of another process": "raw(310, 270, os.getppid() or 1, 0, 0, 0, 0, 0)",
     "a user namespace": "raw(272, 97, 0x10000000)",
     "setns": "raw(308, 268, 0, 0)",
     "mount": "raw(165, 40, 0, 0, 0, 0, 0)",
@@ -108,10 +110,10 @@ REFUSED_ANYWHERE = {
     "perf events": "raw(298, 241, 0, 0, 0, 0, 0)",
     "io_uring": "raw(425, 425, 1, 0)",
     "userfaultfd": "raw(323, 282, 0)",
-    "keys": "raw(250, 219, 0, 0, 0, 0, 0)",
+    "kernel keys": "raw(250, 219, 0, 0, 0, 0, 0)",
     "memfd_create": "os.memfd_create('x')",
-    "shared memory that lasts": "raw(29, 194, 0, 4096, 0o1666)",
-    "a message queue that lasts": "raw(240, 180, 0, 0, 0, 0)",
+    "System V shared memory": "raw(29, 194, 0, 4096, 0o1666)",
+    "a System V message queue": "raw(240, 180, 0, 0, 0, 0)",
     "personality": "raw(135, 92, 0)",
     "a filter of its own": "raw(317, 277, 0, 0, 0)",
     "a symbolic link": "os.symlink('/etc', 'link')",
@@ -124,12 +126,12 @@ REFUSED_ANYWHERE = {
     "truncate by a path": "os.truncate(os.__file__, 0)",
     "truncation on opening to read": "os.open(os.__file__, os.O_RDONLY | os.O_TRUNC)",
     "a session of its own": "os.setsid()",
-    "a group of its own": "os.setpgid(0, 0)",
-    "the superuser": "os.setuid(0)",
+    "a process group of its own": "os.setpgid(0, 0)",
+    "becoming root": "os.setuid(0)",
     "capabilities": "raw(126, 91, 0, 0)",
     "a priority": "os.setpriority(os.PRIO_PROCESS, 0, 5)",
-    "outliving the parent": "libc.prctl(1, 0) and raw(157, 167, 1, 0)",
-    "limits of another": "resource.prlimit(os.getppid() or 2, resource.RLIMIT_CPU, (1, 1))",
+    "outliving its parent": "libc.prctl(1, 0) and raw(157, 167, 1, 0)",
+    "limits of another process": "resource.prlimit(os.getppid() or 2, resource.RLIMIT_CPU, (1, 1))",
     "a higher limit": "raw(160, 164, resource.RLIMIT_AS, ctypes.addressof((ctypes.c_ulong * 2)(2**40, 2**40)))",
     "writing to the system": "open('/usr/lib/box', 'w')",
     "writing to the interpreter": "open(os.__file__, 'r+')",
@@ -140,17 +142,17 @@ REFUSED_ANYWHERE = {
     "writing to /etc": "open('/etc/box', 'w')",
     "writing to /var/tmp": "open('/var/tmp/box', 'w')",
     "writing to a disk": "open('/dev/vda', 'r+b')",
-    "passwords": "open('/etc/shadow').read()",
-    "users": "open('/etc/passwd').read()",
-    "settings": "os.listdir('/etc/ssl')",
-    "a file of the user's": "open(SECRET).read()",
+    "password hashes": "open('/etc/shadow').read()",
+    "user list": "open('/etc/passwd').read()",
+    "system settings": "os.listdir('/etc/ssl')",
+    "a file of the user": "open(SECRET).read()",
     "this repository": "open(REPOSITORY + '/pyproject.toml').read()",
     "its own source": "open(REPOSITORY + '/rewards/sandbox/zygote.py').read()",
     "its own process entry": "open('/proc/self/environ').read()",
     "the parent's process entry": "os.listdir(f'/proc/{os.getppid() or 1}/fd')",
     "the kernel's settings": "os.listdir('/sys/kernel')",
 }
-"""What fails with OSError at levels 3 and 2, by what it would give."""
+"""Code that must fail with OSError at levels 3 and 2, by what it attempts."""
 
 ALLOWED_ANYWHERE = {
     "a thread": "t = threading.Thread(target=print); t.start(); t.join()",
@@ -160,7 +162,7 @@ ALLOWED_ANYWHERE = {
     "threading.stack_size(0)",
     "a lower stack": "s = resource.getrlimit(resource.RLIMIT_STACK); "
     "resource.setrlimit(resource.RLIMIT_STACK, (2**22, s[1])); resource.setrlimit(resource.RLIMIT_STACK, (s[1], s[1]))",
-    "its own number": "assert os.getpid() > 0",
+    "its own process id": "assert os.getpid() > 0",
     "the time": "time.sleep(0.001); time.time(); time.localtime(); time.process_time()",
     "random numbers": "import random, secrets; random.random(); secrets.token_bytes(); os.urandom(8)",
     "exact numbers": "import decimal, fractions; decimal.Decimal(1) / 3; fractions.Fraction(1, 3)",
@@ -173,20 +175,22 @@ ALLOWED_ANYWHERE = {
     "signal.raise_signal(signal.SIGUSR1); os.kill(os.getpid(), signal.SIGUSR1); assert got == [1, 1]",
     "an alarm": "signal.signal(signal.SIGALRM, lambda *_: None); signal.setitimer(signal.ITIMER_REAL, 0.01); "
     "signal.pause()",
-    "its pipes": "r, w = os.pipe(); os.write(w, b'x'); assert os.read(r, 1) == b'x' and select.select([r], [], [], 0)",
+    "pipes": "r, w = os.pipe(); os.write(w, b'x'); assert os.read(r, 1) == b'x' and select.select([r], [], [], 0)",
     "exit as a name": "exit",
     "the null device": "open('/dev/null', 'w').write('x'); assert open('/dev/null').read() == ''",
     "the time zone data": "import zoneinfo; zoneinfo.ZoneInfo('UTC')",
-    "cores": "os.cpu_count(); len(os.sched_getaffinity(0))",
-    "who it is": "os.getuid(); os.uname(); resource.getrusage(resource.RUSAGE_SELF)",
+    "number of cores": "os.cpu_count(); len(os.sched_getaffinity(0))",
+    "its user and machine": "os.getuid(); os.uname(); resource.getrusage(resource.RUSAGE_SELF)",
     "its environment": "assert (os.environ['HOME'], os.environ['TZ'], os.environ['LANG'], len(os.environ) < 16) == "
     "('/tmp', 'UTC', 'C.UTF-8', True), os.environ",
-    "standard streams that lead nowhere": "print('x'); print('x', file=sys.stderr); assert sys.stdin.read() == ''",
+    "standard streams on the null device": "print('x'); print('x', file=sys.stderr); assert sys.stdin.read() == ''",
 }
+"""Code that must work at every level, by what it does."""
 ALLOWED_WITH_A_DIRECTORY = {
     "temporary files": "import tempfile; f = tempfile.NamedTemporaryFile('w+'); f.write('x'); f.flush(); f.close()",
     "temporary directories": "import tempfile\nwith tempfile.TemporaryDirectory() as d: open(d + '/x', 'w').write('x')",
-    "a file of its own": "open('out.txt', 'w').write('x'); assert open('/tmp/out.txt').read() == 'x'",
+    "a file in the working directory": "open('out.txt', 'w').write('x'); assert open('/tmp/out.txt').read() == 'x'",
     "removing its files": "os.mkdir('d'); open('d/x', 'w'); os.rename('d/x', 'y'); os.remove('y'); os.rmdir('d')",
     "shared memory": "open('/dev/shm/x', 'w').write('x')",
 }
+"""Code that must work at level 3, where a box has its own directories."""

@@ -1,4 +1,4 @@
-"""What a process does to itself: the filter, Landlock, limits, and the confinement of a pool worker."""
+"""Restrictions that a process puts on itself: the filter, Landlock, limits, and the confinement of a pool worker."""
 
 import json
 import os
@@ -42,8 +42,8 @@ for lazy in ("colorsys", "sympy.physics.units", "wave", "xml.dom.minidom"):
     importlib.import_module(lazy)
 assert open(sys.argv[1], "rb").read(6) == b"SQLite"
 for _ in range(3):
-    end, told = run(zygote, "tell(6 * 7)")
-    assert (end.code, told) == (0, 42)
+    end, reported = run(zygote, "report(6 * 7)")
+    assert (end.code, reported) == (0, 42)
 zygote.close()
 
 refused = {
@@ -64,7 +64,7 @@ def in_thread(work):
 for name, source in refused.items():
     try:
         exec(source)
-        outcome[name] = "went through"
+        outcome[name] = "succeeded"
     except (OSError, sqlite3.Error, duckdb.Error) as error:
         outcome[name] = "refused"
 print(json.dumps(outcome))
@@ -72,12 +72,13 @@ print(json.dumps(outcome))
 
 
 def python(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `source` in a new interpreter."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parents[1])])}
     command = [sys.executable, "-c", RAW + source, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
 
 
-def test_a_confined_worker_still_does_its_work_and_can_do_nothing_else(tmp_path: Path) -> None:
+def test_a_confined_worker_can_run_its_verifiers_and_nothing_else(tmp_path: Path) -> None:
     database = tmp_path / "data.db"
     with sqlite3.connect(database) as connection:
         connection.executescript("CREATE TABLE t (x); INSERT INTO t VALUES (7)")
@@ -91,15 +92,15 @@ def test_a_confined_worker_still_does_its_work_and_can_do_nothing_else(tmp_path:
 
 
 def decide(code: bytes, number: int, arguments: tuple[int, ...] = (), audit: int = 0xC000003E) -> str:
-    """What a seccomp program says to a call: a small machine for the classic BPF that it is written in."""
+    """Return the decision of a seccomp filter on a call, by interpreting its classic BPF."""
     data = struct.pack("=IIQ6Q", number, audit, 0, *arguments, *[0] * (6 - len(arguments)))
-    value = place = 0
+    value = position = 0
     while True:
-        operation, if_true, if_false, operand = struct.unpack_from("=HBBI", code, place * 8)
-        place += 1
+        operation, if_true, if_false, operand = struct.unpack_from("=HBBI", code, position * 8)
+        position += 1
         if operation == system_calls.RETURN:
-            words = {system_calls.ALLOW: "allow", system_calls.KILL: "kill", system_calls.REFUSE: "refuse"}
-            return words.get(operand, "absent")
+            decisions = {system_calls.ALLOW: "allow", system_calls.KILL: "kill", system_calls.REFUSE: "refuse"}
+            return decisions.get(operand, "absent")
         if operation == system_calls.LOAD:
             value = struct.unpack_from("=I", data, operand)[0]
         elif operation == system_calls.AND:
@@ -111,7 +112,7 @@ def decide(code: bytes, number: int, arguments: tuple[int, ...] = (), audit: int
                 system_calls.AT_LEAST: value >= operand,
                 system_calls.ANY_BIT: value & operand != 0,
             }[operation]
-            place += if_true if holds else if_false
+            position += if_true if holds else if_false
 
 
 MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
@@ -158,17 +159,17 @@ CALLS = [
     ("openat, to read and truncate", (257, 56), (0, 9, 0o1000), "refuse"),
     ("sendmsg", (46, 211), (), "refuse"),
 ]
-"""A call, its numbers on x86-64 and 64-bit Arm, its arguments, and what process 77 is told."""
+"""A call, its numbers on x86-64 and 64-bit Arm, its arguments, and the decision for process 77."""
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_the_filter_decides_as_it_should_on_each_machine(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_filter_decides_correctly_on_each_architecture(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
     system_calls._numbers.cache_clear()
-    system_calls._whole_calls.cache_clear()
+    system_calls._unconditional_calls.cache_clear()
     try:
         audit, column = MACHINES[machine]
-        code, worker = system_calls.program(77), system_calls.program(77, worker=True)
+        code, worker = system_calls.filter_code(77), system_calls.filter_code(77, worker=True)
         found = {name: decide(code, numbers[column], arguments, audit) for name, numbers, arguments, _ in CALLS}
         assert found == {name: wanted for name, _, _, wanted in CALLS}
         assert decide(worker, CALLS[-1][1][column], (), audit) == "allow"
@@ -179,11 +180,11 @@ def test_the_filter_decides_as_it_should_on_each_machine(machine: str, monkeypat
     finally:
         monkeypatch.undo()
         system_calls._numbers.cache_clear()
-        system_calls._whole_calls.cache_clear()
+        system_calls._unconditional_calls.cache_clear()
 
 
 @pytest.mark.skipif(not Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h").exists(), reason="no kernel headers here")
-def test_the_table_agrees_with_the_headers_of_the_kernel() -> None:
+def test_the_table_agrees_with_the_kernel_headers() -> None:
     lines = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h").read_text().splitlines()
     known = {words[1].removeprefix("__NR_"): words[2] for line in lines if len(words := line.split()) == 3}
     calls = [call.split() for line in system_calls.TABLE.strip().split("\n") for call in line.split("|")]
@@ -191,28 +192,28 @@ def test_the_table_agrees_with_the_headers_of_the_kernel() -> None:
     assert len({name for name, _, _ in calls}) == len(calls) > 150
 
 
-def test_a_machine_without_a_table_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_architecture_without_a_table_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     system_calls._numbers.cache_clear()
     with pytest.raises(OSError, match="no table of system calls for riscv64"):
-        system_calls.program(1)
+        system_calls.filter_code(1)
 
 
-def test_the_filter_binds_threads_that_run_already() -> None:
+def test_the_filter_applies_to_threads_that_are_already_running() -> None:
     source = """
 from rewards.sandbox import confinement
-turn, done, found = threading.Event(), threading.Event(), []
-def later():
-    turn.wait(20)
+filter_installed, found = threading.Event(), []
+def fork_later():
+    filter_installed.wait(20)
     try:
         os.fork()
     except PermissionError:
         found.append("refused")
-thread = threading.Thread(target=later)
+thread = threading.Thread(target=fork_later)
 thread.start()
 confinement.drop_privileges()
 confinement.restrict_calls()
-turn.set()
+filter_installed.set()
 thread.join(20)
 print(found, open(f"/proc/self/task/{thread.native_id}/status").read() if thread.is_alive() else "ended")
 """
@@ -220,8 +221,8 @@ print(found, open(f"/proc/self/task/{thread.native_id}/status").read() if thread
     assert done.stdout == "['refused'] ended\n", done.stderr
 
 
-def test_every_version_of_landlock_keeps_files_shut(tmp_path: Path) -> None:
-    """The older versions are asked of this kernel as an older kernel would be asked."""
+def test_every_version_of_landlock_protects_files(tmp_path: Path) -> None:
+    """Older versions are tested on this kernel, with a replaced `_landlock_version`."""
     source = """
 from rewards.sandbox import confinement
 here = confinement._landlock_version()

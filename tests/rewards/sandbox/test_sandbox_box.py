@@ -1,4 +1,4 @@
-"""Boxes and their zygote, with real programs that try to get out, to stay, and to take everything."""
+"""Boxes and their zygote, tested with programs that try to escape, to survive their box, and to exhaust resources."""
 
 import contextlib
 import json
@@ -42,7 +42,8 @@ def zygotes() -> Iterator[dict[int, Zygote]]:
         yield {level: stack.enter_context(Zygote(level)) for level in HOLDING}
 
 
-def all_gone(processes: list[int], within_s: float = 5.0) -> bool:
+def all_ended(processes: list[int], within_s: float = 5.0) -> bool:
+    """Wait until the processes have ended, at most `within_s` seconds; return whether they have."""
     until = time.monotonic() + within_s
     while any(map(alive, processes)) and time.monotonic() < until:
         time.sleep(0.01)
@@ -50,31 +51,29 @@ def all_gone(processes: list[int], within_s: float = 5.0) -> bool:
 
 
 def attempts(sources: dict[str, str], secret: Path | None = None) -> str:
-    """A program that tries each source and tells what became of it: nothing, or the exception."""
+    """Return a program that runs each source and reports its result: "", "refused" (OSError), or another exception."""
     return (
         f"{RAW}SECRET, REPOSITORY, outcome = {str(secret)!r}, {str(ROOT)!r}, {{}}\n"
         f"for name, source in {sources!r}.items():\n"
         "    try:\n        exec(source, globals())\n        outcome[name] = ''\n"
         "    except OSError as error:\n        outcome[name] = 'refused'\n"
         "    except Exception as error:\n        outcome[name] = repr(error)[-200:]\n"
-        "tell(outcome)\n"
+        "report(outcome)\n"
     )
 
 
 @pytest.mark.parametrize("level", STRONG)
-def test_a_program_is_refused_whatever_reaches_beyond_its_box(
-    level: int, zygotes: dict[int, Zygote], tmp_path: Path
-) -> None:
+def test_a_program_cannot_reach_beyond_its_box(level: int, zygotes: dict[int, Zygote], tmp_path: Path) -> None:
     secret = tmp_path / "tests.jsonl"
-    secret.write_text("what is expected")
+    secret.write_text("expected output")
     _, outcome = run(zygotes[level], attempts(REFUSED_ANYWHERE, secret))
     assert outcome is not None, "an attempt ended the program"
-    assert {name: words for name, words in outcome.items() if words != "refused"} == {}
+    assert {name: result for name, result in outcome.items() if result != "refused"} == {}
     assert outcome.keys() == REFUSED_ANYWHERE.keys()
 
 
 @pytest.mark.parametrize("level", HOLDING)
-def test_an_honest_program_finds_what_it_needs(level: int, zygotes: dict[int, Zygote]) -> None:
+def test_an_honest_program_can_do_what_it_needs(level: int, zygotes: dict[int, Zygote]) -> None:
     sources = ALLOWED_ANYWHERE | (ALLOWED_WITH_A_DIRECTORY if level == 3 else {})
     end, outcome = run(zygotes[level], attempts(sources))
     assert outcome == dict.fromkeys(sources, ""), outcome
@@ -82,18 +81,18 @@ def test_an_honest_program_finds_what_it_needs(level: int, zygotes: dict[int, Zy
 
 
 @pytest.mark.skipif(HERE < 3, reason="needs namespaces")
-def test_at_level_3_a_program_sees_no_process_no_network_and_next_to_no_files(zygotes: dict[int, Zygote]) -> None:
+def test_at_level_3_a_program_sees_no_process_and_almost_no_files(zygotes: dict[int, Zygote]) -> None:
     source = """
-tell({
+report({
     'pid': os.getpid(), 'parent': os.getppid(), 'host': os.uname().nodename,
     'proc': os.path.exists('/proc/self'), 'sys': os.path.exists('/sys/kernel'), 'bin': os.path.exists('/usr/bin/env'),
     'devices': sorted(os.listdir('/dev')), 'settings': os.listdir('/etc'),
     'work': (os.getcwd(), os.listdir('.'), os.listdir('/dev/shm')),
 })
 """
-    _, told = run(zygotes[3], source)
-    assert set(told.pop("settings")) <= {"ld.so.cache"}
-    assert told == {
+    _, seen = run(zygotes[3], source)
+    assert set(seen.pop("settings")) <= {"ld.so.cache"}
+    assert seen == {
         **{"pid": 1, "parent": 0, "host": "box", "proc": False, "sys": False, "bin": False},
         "devices": ["full", "null", "random", "shm", "urandom", "zero"],
         "work": ["/tmp", [], []],
@@ -101,7 +100,9 @@ tell({
 
 
 @pytest.mark.skipif(HERE < 3, reason="needs namespaces")
-def test_at_level_3_all_a_box_has_mounted_is_read_only_but_its_own_two_directories(zygotes: dict[int, Zygote]) -> None:
+def test_at_level_3_every_mount_of_a_box_is_read_only_except_its_two_private_directories(
+    zygotes: dict[int, Zygote],
+) -> None:
     with Running(zygotes[3], "import time; time.sleep(60)") as running:
         lines = Path(f"/proc/{running.box.process}/mountinfo").read_text().splitlines()
     options = {line.split()[4]: set(line.split()[5].split(",")) for line in lines}
@@ -112,30 +113,30 @@ def test_at_level_3_all_a_box_has_mounted_is_read_only_but_its_own_two_directori
     assert options["/tmp"] & options["/dev/shm"] >= {"nodev", "noexec"}
 
 
-def test_the_highest_level_holds_wherever_the_kernel_lets_it() -> None:
+def test_the_highest_level_that_the_kernel_allows_is_available() -> None:
     probe = """
 from rewards.sandbox import confinement, namespaces, system_calls
-for flags in (0, namespaces.NEW_USER):
+for flags in (0, namespaces.CLONE_NEWUSER):
     try:
         confinement.call("unshare", flags | namespaces.ALL_BUT_USER)
-        namespaces.mount("none", "/", "", namespaces.RECURSIVE | namespaces.PRIVATE, "")
+        namespaces.mount("none", "/", "", namespaces.MS_REC | namespaces.MS_PRIVATE, "")
         namespaces.mount("none", "/tmp", "tmpfs", 0, "")
         print(3)
         raise SystemExit
     except OSError:
         pass
-print(2 if confinement._landlock_version() and system_calls.program(1) else 1)
+print(2 if confinement._landlock_version() and system_calls.filter_code(1) else 1)
 """
-    assert int(helper(probe)) == HERE, levels.available().words()
+    assert int(helper(probe)) == HERE, levels.available().reasons()
 
 
 @pytest.mark.parametrize("level", HOLDING)
-def test_a_program_runs_without_the_powers_of_the_superuser(level: int, zygotes: dict[int, Zygote]) -> None:
+def test_a_program_has_no_capabilities_and_cannot_gain_any(level: int, zygotes: dict[int, Zygote]) -> None:
     source = """
 import ctypes
 data = (ctypes.c_uint32 * 6)(1, 1, 1, 1, 1, 1)
 ctypes.CDLL(None).capget((ctypes.c_uint32 * 2)(0x20080522, 0), data)
-tell([list(data), ctypes.CDLL(None).prctl(39, 0, 0, 0, 0), os.getuid()])
+report([list(data), ctypes.CDLL(None).prctl(39, 0, 0, 0, 0), os.getuid()])
 """
     _, (capabilities, no_new_privileges, user) = run(zygotes[level], source)
     assert (capabilities, no_new_privileges) == ([0] * 6, 1)
@@ -143,7 +144,7 @@ tell([list(data), ctypes.CDLL(None).prctl(39, 0, 0, 0, 0), os.getuid()])
 
 
 @pytest.mark.parametrize("level", HOLDING)
-def test_a_box_holds_the_descriptors_it_was_given_and_no_others(level: int, zygotes: dict[int, Zygote]) -> None:
+def test_a_box_has_only_the_descriptors_passed_to_it(level: int, zygotes: dict[int, Zygote]) -> None:
     source = """
 open_ones = []
 for number in range(5000):
@@ -152,7 +153,7 @@ for number in range(5000):
         open_ones.append(number)
     except OSError:
         pass
-tell([open_ones, descriptors, [os.fstat(n).st_rdev == os.stat('/dev/null').st_rdev for n in (0, 1, 2)]])
+report([open_ones, descriptors, [os.fstat(n).st_rdev == os.stat('/dev/null').st_rdev for n in (0, 1, 2)]])
 """
     with Running(zygotes[level], "import time; time.sleep(60)"):
         _, (found, given, to_null) = run(zygotes[level], source)
@@ -161,11 +162,11 @@ tell([open_ones, descriptors, [os.fstat(n).st_rdev == os.stat('/dev/null').st_rd
     assert to_null == [True] * 3
 
 
-def test_two_zygotes_hash_alike_so_that_a_verdict_does_not_depend_on_luck(zygotes: dict[int, Zygote]) -> None:
-    assert len({run(zygote, "tell(hash('word'))")[1] for zygote in zygotes.values()}) == 1
+def test_string_hashes_are_the_same_in_all_zygotes_so_that_verdicts_are_repeatable(zygotes: dict[int, Zygote]) -> None:
+    assert len({run(zygote, "report(hash('word'))")[1] for zygote in zygotes.values()}) == 1
 
 
-def test_what_one_program_leaves_the_next_does_not_find(zygotes: dict[int, Zygote]) -> None:
+def test_a_program_finds_nothing_that_an_earlier_one_left(zygotes: dict[int, Zygote]) -> None:
     plant = """
 import json, sys, builtins
 builtins.planted = json.planted = True
@@ -175,11 +176,11 @@ for place in ('/tmp/json.py', '/tmp/sitecustomize.py', '/tmp/colorsys.py', '/dev
         open(place, 'w').write('raise SystemExit')
     except OSError:
         pass
-tell(sorted(os.listdir('/tmp')) if os.getpid() == 1 else [])
+report(sorted(os.listdir('/tmp')) if os.getpid() == 1 else [])
 """
     look = """
 import builtins, colorsys, json
-tell([hasattr(builtins, 'planted'), hasattr(json, 'planted'),
+report([hasattr(builtins, 'planted'), hasattr(json, 'planted'),
       [p for p in ('/tmp/json.py', '/tmp/colorsys.py', '/dev/shm/x') if os.path.exists(p)]])
 """
     for level in STRONG:
@@ -189,7 +190,7 @@ tell([hasattr(builtins, 'planted'), hasattr(json, 'planted'),
 
 
 @pytest.mark.parametrize("level", HOLDING)
-def test_memory_files_descriptors_and_threads_have_limits(level: int, zygotes: dict[int, Zygote]) -> None:
+def test_memory_descriptors_and_threads_are_limited(level: int, zygotes: dict[int, Zygote]) -> None:
     source = """
 import errno, threading, time
 outcome = {}
@@ -214,7 +215,7 @@ try:
 except RuntimeError:
     pass
 outcome['threads'] = len(threads)
-tell(outcome)
+report(outcome)
 """
     end, outcome = run(zygotes[level], source, Limits(memory_bytes=2**29, threads=32))
     assert outcome["memory"] is True
@@ -224,7 +225,7 @@ tell(outcome)
 
 
 @pytest.mark.skipif(HERE < 3, reason="needs namespaces")
-def test_at_level_3_the_disk_of_a_box_is_small_in_file_size_in_sum_and_in_number(zygotes: dict[int, Zygote]) -> None:
+def test_at_level_3_file_size_total_size_and_number_of_files_are_limited(zygotes: dict[int, Zygote]) -> None:
     source = """
 import errno
 def fill(name, size):
@@ -247,38 +248,38 @@ try:
         made += 1
 except OSError as error:
     outcome.append(errno.errorcode[error.errno])
-tell([outcome, made])
+report([outcome, made])
 """
     _, (outcome, made) = run(zygotes[3], source, Limits(file_bytes=4 * 2**20))
-    assert [words in ("EFBIG", "short", "ENOSPC") for words in outcome] == [True, False, True, True, True]
+    assert [result in ("EFBIG", "short", "ENOSPC") for result in outcome] == [True, False, True, True, True]
     assert made <= 4096
 
 
-def test_a_program_that_spins_is_ended_by_its_processor_limit(zygotes: dict[int, Zygote]) -> None:
+def test_an_endless_loop_is_killed_at_the_processor_time_limit(zygotes: dict[int, Zygote]) -> None:
     end, _ = run(zygotes[HERE], "while True: pass", Limits(cpu_seconds=1))
     assert end.signal == signal.SIGKILL
-    assert 0.5 < end.cpu_seconds < 2  # the kernel counts the limit by ticks, the use exactly
+    assert 0.5 < end.cpu_seconds < 2  # the kernel counts the limit in ticks but measures the use exactly
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="other tables of calls exist on x86-64 only")
 @pytest.mark.parametrize("level", STRONG)
-def test_a_call_through_another_table_of_calls_kills(level: int, zygotes: dict[int, Zygote]) -> None:
-    x32 = "import ctypes; ctypes.CDLL(None).syscall(0x40000000 + 39); tell('back')"
+def test_a_system_call_of_another_architecture_kills_the_program(level: int, zygotes: dict[int, Zygote]) -> None:
+    x32 = "import ctypes; ctypes.CDLL(None).syscall(0x40000000 + 39); report('returned')"
     # mov eax, 20 (getpid of the 32-bit table); int 0x80; ret
     compatible = """
 import ctypes, mmap
 code = mmap.mmap(-1, 4096, prot=7)
 code.write(b'\\xb8\\x14\\0\\0\\0\\xcd\\x80\\xc3')
-tell(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))())
+report(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))())
 """
-    end, told = run(zygotes[level], x32)
-    assert (end.signal, told) == (signal.SIGSYS, None)
-    end, told = run(zygotes[level], compatible)
-    assert end.signal in (signal.SIGSYS, signal.SIGSEGV)  # the latter where the kernel has no such table
-    assert told is None
+    end, reported = run(zygotes[level], x32)
+    assert (end.signal, reported) == (signal.SIGSYS, None)
+    end, reported = run(zygotes[level], compatible)
+    assert end.signal in (signal.SIGSYS, signal.SIGSEGV)  # SIGSEGV if the kernel has no 32-bit system calls
+    assert reported is None
 
 
-def test_a_box_tells_how_it_ended(zygotes: dict[int, Zygote]) -> None:
+def test_a_box_reports_how_it_ended(zygotes: dict[int, Zygote]) -> None:
     sources = {"pass": (0, 0), "1/0": (1, 0), "os._exit(7)": (7, 0), "raise SystemExit(0)": (1, 0)}
     for level in HOLDING:
         found = {source: run(zygotes[level], source)[0] for source in sources}
@@ -287,7 +288,7 @@ def test_a_box_tells_how_it_ended(zygotes: dict[int, Zygote]) -> None:
 
 
 @pytest.mark.parametrize("level", HOLDING)
-def test_a_killed_box_is_gone_when_kill_returns(level: int, zygotes: dict[int, Zygote]) -> None:
+def test_a_killed_box_has_ended_when_kill_returns(level: int, zygotes: dict[int, Zygote]) -> None:
     stubborn = """
 import signal, time
 for number in range(1, 65):
@@ -295,12 +296,12 @@ for number in range(1, 65):
         signal.signal(number, signal.SIG_IGN)
     except (OSError, ValueError):
         pass
-tell('ready')
+report('ready')
 while True:
     time.sleep(60)
 """
     running = Running(zygotes[level], stubborn)
-    assert running.hear() == "ready"
+    assert running.read_report() == "ready"
     inside = running.box.process
     assert alive(inside)
     assert running.box.ended() is None
@@ -311,36 +312,38 @@ while True:
     end = running.box.ended()
     assert end is not None
     assert end.signal == signal.SIGKILL
-    os.close(running.heard)
+    os.close(running.report_pipe)
 
 
 @pytest.mark.parametrize("killed", [True, False])
-def test_even_without_a_filter_what_a_box_started_ends_with_it(killed: bool, zygotes: dict[int, Zygote]) -> None:
+def test_without_a_filter_the_processes_that_a_box_started_are_killed_with_it(
+    killed: bool, zygotes: dict[int, Zygote]
+) -> None:
     daemon = f"""
 import time
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
-        tell(os.getpid())
+        report(os.getpid())
         time.sleep(60)
     os._exit(0)
 time.sleep(60 if {killed} else 0.1)
 """
     with Running(zygotes[1], daemon) as running:
-        inside = running.hear()
+        inside = running.read_report()
         assert alive(inside)
         assert killed or running.box.wait(10) is not None
     assert not alive(inside)
 
 
 @pytest.mark.parametrize("victims", ["the worker", "the zygotes"])
-def test_no_box_outlives_its_worker_or_its_zygote(victims: str) -> None:
+def test_no_box_survives_its_worker_or_its_zygote(victims: str) -> None:
     worker = f"""
 from tests.rewards.sandbox.boxed_programs import Running, Zygote
 from rewards.sandbox.box import BoxFailed
 zygotes = [Zygote(level) for level in {HOLDING}]
-boxes = [Running(zygote, "tell(1)\\nwhile 'not confined': pass") for zygote in zygotes]
-print([box.hear() for box in boxes] and [zygote.process for zygote in zygotes], flush=True)
+boxes = [Running(zygote, "report(1)\\nwhile 'not confined': pass") for zygote in zygotes]
+print([box.read_report() for box in boxes] and [zygote._process.pid for zygote in zygotes], flush=True)
 for box in boxes:
     try:
         box.box.wait(60)
@@ -353,25 +356,26 @@ for box in boxes:
         zygotes = json.loads(process.stdout.readline())
         below = descendants(process.pid)
         try:
-            assert len(below) == len(HOLDING) * 2 + (HERE == 3)  # at level 3 one more process is the end of all
+            # At level 3 there is also the process that waits outside the namespaces.
+            assert len(below) == len(HOLDING) * 2 + (HERE == 3)
             assert all(map(alive, below))
             for victim in [process.pid] if victims == "the worker" else zygotes:
                 os.kill(victim, signal.SIGKILL)
-            assert all_gone(below)
-            words = process.stdout.read().decode()
-            assert words.count("the zygote died") == (0 if victims == "the worker" else len(HOLDING))
+            assert all_ended(below)
+            output = process.stdout.read().decode()
+            assert output.count("the zygote died") == (0 if victims == "the worker" else len(HOLDING))
         finally:
             process.kill()
-            assert all_gone(below)
+            assert all_ended(below)
 
 
-def test_a_dead_zygote_is_a_fault_of_the_grader_and_is_told_as_one() -> None:
+def test_a_dead_zygote_raises_box_failed() -> None:
     zygote = Zygote(HERE)
     with pytest.raises(BoxFailed, match="KeyError: 'nobody'"):
         zygote.start("nobody", [], Limits())
-    running = Running(zygote, "tell(1)\nwhile True: pass")
-    assert running.hear() == 1
-    os.kill(zygote.process, signal.SIGKILL)
+    running = Running(zygote, "report(1)\nwhile True: pass")
+    assert running.read_report() == 1
+    os.kill(zygote._process.pid, signal.SIGKILL)
     with pytest.raises(BoxFailed, match="the zygote died"):
         running.box.wait(10)
     with pytest.raises(BoxFailed, match="zygote"):
@@ -381,11 +385,11 @@ def test_a_dead_zygote_is_a_fault_of_the_grader_and_is_told_as_one() -> None:
     zygote.close()
 
 
-def test_a_zygote_outlives_the_thread_that_made_it_and_ends_at_once_with_its_boxes() -> None:
+def test_a_zygote_survives_the_thread_that_made_it_and_closes_at_once_with_its_boxes() -> None:
     with ThreadPoolExecutor(1) as thread:
         zygote = thread.submit(Zygote, HERE).result(30)
-    with zygote, Running(zygote, "tell(1)\nwhile True: pass") as running:
-        assert running.hear() == 1
+    with zygote, Running(zygote, "report(1)\nwhile True: pass") as running:
+        assert running.read_report() == 1
         started = time.monotonic()
         zygote.close()
         assert time.monotonic() - started < 5
@@ -396,7 +400,7 @@ def test_a_zygote_outlives_the_thread_that_made_it_and_ends_at_once_with_its_box
 
 def test_a_hundred_boxes_leave_no_process_descriptor_mount_or_file(zygotes: dict[int, Zygote]) -> None:
     def traces(zygote: Zygote) -> dict[str, Any]:
-        processes = [zygote.process, *descendants(zygote.process)]
+        processes = [zygote._process.pid, *descendants(zygote._process.pid)]
         return {
             "ours": sorted(os.listdir("/proc/self/fd")),
             "its": {process: sorted(os.listdir(f"/proc/{process}/fd")) for process in processes},
@@ -423,34 +427,36 @@ threading.Thread(target=time.sleep, args=(60,)).start()
                 run(zygotes[level], leave)
             else:
                 Running(zygotes[level], "while True: pass").__exit__()
-        # A zygote lets go of a box that was ended when it comes to see it; what leaks stays.
+        # A zygote reaps a killed box a little later. A leak stays.
         deadline = time.monotonic() + 10
         while traces(zygotes[level]) != before and time.monotonic() < deadline:
             time.sleep(0.05)
         assert traces(zygotes[level]) == before
 
 
-def test_time_spent_waiting_for_a_core_is_told_apart_from_time_spent_running(zygotes: dict[int, Zygote]) -> None:
+def test_time_spent_waiting_for_a_core_is_measured_separately_from_time_spent_running(
+    zygotes: dict[int, Zygote],
+) -> None:
     if not Path("/proc/self/schedstat").exists():
         pytest.skip("the kernel does not count it")
     core = {min(os.sched_getaffinity(0))}
-    spin = f"os.sched_setaffinity(0, {core})\ntell(1)\nwhile True: pass"
+    spin = f"os.sched_setaffinity(0, {core})\nreport(1)\nwhile True: pass"
     with Running(zygotes[1], spin) as one, Running(zygotes[1], spin) as other:
-        assert one.hear() == other.hear() == 1
+        assert one.read_report() == other.read_report() == 1
         time.sleep(0.3)
         assert one.box.starved_seconds() + other.box.starved_seconds() > 0.1
     assert one.box.starved_seconds() == 0.0
 
 
-def test_a_demand_above_what_holds_here_is_refused_with_the_reason() -> None:
+def test_requiring_a_level_that_does_not_work_here_is_refused_with_the_reason() -> None:
     levels.require(HERE)
     with pytest.raises(ValueError, match=rf"^sandbox\.require: must be at most {HERE}, .*, got 4$"):
         levels.require(4)
     assert set(levels.available().refused) == {level for level in LEVELS if level > HERE}
 
 
-def test_without_namespaces_the_next_level_is_taken_and_the_reason_kept() -> None:
-    """A zygote whose maker may make no namespaces: it is in a filter that refuses them, as in many containers."""
+def test_without_namespaces_level_2_is_used_and_the_reason_is_recorded() -> None:
+    """The zygote is started under a filter that refuses namespaces, as many containers have."""
     confined = f"""
 import tests.rewards.sandbox.boxed_programs as t, ctypes, struct
 from rewards.sandbox import levels
@@ -463,7 +469,7 @@ assert libc.prctl(22, 2, struct.pack("=H6xQ", len(steps), ctypes.addressof(code)
 with t.Zygote() as zygote:
     assert zygote.level == 2, zygote.level
     assert "unshare: Operation not permitted" in zygote.refused[3], zygote.refused
-    assert t.run(zygote, "tell(os.getpid())")[1] > 1
+    assert t.run(zygote, "report(os.getpid())")[1] > 1
 try:
     levels.require(3)
 except ValueError as error:
@@ -471,49 +477,52 @@ except ValueError as error:
 """
     done = helper(confined)
     assert (
-        "sandbox.require: must be at most 2, the level that holds here "
+        "sandbox.require: must be at most 2, the highest isolation level that works here "
         "(level 3: a zygote could not start: [Errno 1] unshare: Operation not permitted), got 3" in done
     )
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only the superuser can become another, and the other tests run as one")
+@pytest.mark.skipif(
+    os.getuid() != 0,
+    reason="only root can change the user id; without root, the other tests already run as an ordinary user",
+)
 @pytest.mark.parametrize("user", [65534, 0])
-def test_all_this_holds_for_an_ordinary_user_and_where_all_users_can_read_the_interpreter(user: int) -> None:
+def test_boxes_hold_for_an_ordinary_user_and_where_all_users_can_read_the_interpreter(user: int) -> None:
     become = f"""
 import contextlib, os, pathlib, sys, tempfile
 from rewards.sandbox import confinement, namespaces
 prefix = pathlib.Path(sys.base_prefix)
 closed = [place for place in reversed(prefix.parents) if not place.stat().st_mode & 1]
-if closed:  # then work in a view in which they are open
-    confinement.call("unshare", namespaces.NEW_MOUNTS)
+if closed:  # then make a mount namespace in which they are readable
+    confinement.call("unshare", namespaces.CLONE_NEWNS)
     interpreter = os.open(prefix, os.O_PATH)
-    namespaces.mount("none", "/", "", namespaces.RECURSIVE | namespaces.PRIVATE, "")
+    namespaces.mount("none", "/", "", namespaces.MS_REC | namespaces.MS_PRIVATE, "")
     namespaces.mount("tmpfs", str(closed[0]), "tmpfs", 0, "mode=755")
     os.makedirs(prefix)
-    namespaces.mount(f"/proc/self/fd/{{interpreter}}", str(prefix), "", namespaces.BIND, "")
+    namespaces.mount(f"/proc/self/fd/{{interpreter}}", str(prefix), "", namespaces.MS_BIND, "")
     os.close(interpreter)
 os.setgroups([])
 os.setresgid({user}, {user}, {user})
 os.setresuid({user}, {user}, {user})
 import tests.rewards.sandbox.test_sandbox_box as t
-print(t.levels.available().words())
+print(t.levels.available().reasons())
 with contextlib.ExitStack() as stack:
     levels = t.HOLDING if {user} else [level for level in t.HOLDING if level < 3]
     zygotes = {{level: stack.enter_context(t.Zygote(level)) for level in levels}}
     place = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    users = {{t.run(zygote, "tell(os.getuid())")[1] for zygote in zygotes.values()}}
+    users = {{t.run(zygote, "report(os.getuid())")[1] for zygote in zygotes.values()}}
     assert users == {{{user}}} if {user} else min(users) > 1000, users
     for level in levels:
-        t.test_an_honest_program_finds_what_it_needs(level, zygotes)
-        t.test_memory_files_descriptors_and_threads_have_limits(level, zygotes)
-        t.test_a_program_runs_without_the_powers_of_the_superuser(level, zygotes)
+        t.test_an_honest_program_can_do_what_it_needs(level, zygotes)
+        t.test_memory_descriptors_and_threads_are_limited(level, zygotes)
+        t.test_a_program_has_no_capabilities_and_cannot_gain_any(level, zygotes)
         if level > 1:
-            t.test_a_program_is_refused_whatever_reaches_beyond_its_box(level, zygotes, place)
-            t.test_a_killed_box_is_gone_when_kill_returns(level, zygotes)
-    t.test_even_without_a_filter_what_a_box_started_ends_with_it(True, zygotes)
+            t.test_a_program_cannot_reach_beyond_its_box(level, zygotes, place)
+            t.test_a_killed_box_has_ended_when_kill_returns(level, zygotes)
+    t.test_without_a_filter_the_processes_that_a_box_started_are_killed_with_it(True, zygotes)
 print("held at", t.HOLDING)
 """
-    assert f"held at {HOLDING}" in (told := helper(become)), told
+    assert f"held at {HOLDING}" in (output := helper(become)), output
 
 
 def helper_environment() -> dict[str, str]:
@@ -521,7 +530,7 @@ def helper_environment() -> dict[str, str]:
 
 
 def helper(source: str) -> str:
-    """What a process of its own prints that runs `source`."""
+    """Run `source` in a new process and return its output."""
     done = subprocess.run(
         [sys.executable, "-c", source], capture_output=True, text=True, timeout=60, env=helper_environment()
     )
@@ -529,8 +538,8 @@ def helper(source: str) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(levels.available().level < 3, reason="namespaces are not to be had here")
-def test_what_an_interpreter_needs_below_tmp_is_kept_elsewhere_and_tmp_is_empty(tmp_path: Path) -> None:
+@pytest.mark.skipif(levels.available().level < 3, reason="needs namespaces")
+def test_modules_below_tmp_are_found_at_another_path_and_tmp_is_empty(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         (Path(folder) / "module.py").write_text("value = 1")
         code = f"""
@@ -538,9 +547,9 @@ import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 from rewards.sandbox import namespaces
 namespaces.Enclosure()
-namespaces.build_view([{folder!r}])
-namespaces.freshen()
-kept = namespaces.seen_as({folder!r})
+namespaces.build_root([{folder!r}])
+namespaces.enter_box()
+kept = namespaces.path_in_box({folder!r})
 print(open(kept + "/module.py").read(), os.listdir("/tmp") == [])
 try:
     open(kept + "/other", "w")

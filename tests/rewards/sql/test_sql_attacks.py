@@ -1,7 +1,7 @@
-"""Hostile queries, each judged by a worker of the pool: none passes, none hangs, none leaves a trace.
+"""Check that no hostile query of `attacks.jsonl` is correct, hangs or leaves a file. A worker of the pool grades each.
 
-The cases are data: an answer is text, or a list of texts and [text, times]; `{path}` in it is a folder. The gold asks
-for three names in order unless the case has its own; cases with `both` are tried on a gold without rows as well.
+In a case, an answer is a text, or a list of texts and [text, repetitions]; `{path}` in it is replaced by a folder. The
+gold returns three names in order unless the case has its own; cases with `both` also run with a gold without rows.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ INSERT INTO users VALUES (1,'Ada',36),(2,'Bo',36),(3,'Cy',41);"""
 GOLD = "SELECT name FROM users ORDER BY id"
 EMPTY_GOLD = "SELECT name FROM users WHERE age > 99"
 CASES = [json.loads(line) for line in (Path(__file__).parent / "attacks.jsonl").read_text().splitlines()]
-HURRY = {"timeout_s": 0.2}
-"""A tenth of the usual time, so that many endless queries can be tried."""
+SHORT_TIMEOUT = {"timeout_s": 0.2}
+"""A tenth of the default time, so that many endless queries can run."""
 CPU_S, WALL_S = 2.5, 6.0
-"""A hostile answer is back within these; the pool kills its worker after PATIENCE."""
-PATIENCE = 5.0
+"""Largest processor and wall seconds of a hostile answer; the pool kills its worker after POOL_TIMEOUT_S."""
+POOL_TIMEOUT_S = 5.0
 
 
 def answer_of(case: dict[str, Any], path: str) -> str:
@@ -44,20 +44,20 @@ def problems_of(case: dict[str, Any], on_file: dict[str, Any]) -> list[dict[str,
         problems.append({"schema_sql": SCRIPT, "gold_sql": EMPTY_GOLD})
     if case["id"].partition(":")[0] in ("writes", "files", "settings"):
         problems.append(on_file)
-    return [problem | HURRY for problem in problems]
+    return [problem | SHORT_TIMEOUT for problem in problems]
 
 
 def resident_bytes() -> int:
-    """Of everything this process has started."""
+    """Resident memory of all descendants of this process."""
     pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in descendants(os.getpid()))
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 async def try_all(on_file: dict[str, Any], path: str) -> dict[str, Any]:
-    """Every case on one worker, each followed by a right answer."""
+    """Grade every case on one worker, each followed by a right answer."""
     verdicts: dict[str, list[tuple[Verdict, float]]] = {}
     following: dict[str, Verdict] = {}
-    pool = Pool(1, PATIENCE)
+    pool = Pool(1, POOL_TIMEOUT_S)
     try:
         await pool.run("sql", on_file, GOLD)
         before = resident_bytes()
@@ -83,7 +83,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     connection.close()
     before = database.read_bytes()
     folder = Path.cwd()
-    os.chdir(work)  # where a worker would put a file of a relative name
+    os.chdir(work)  # a worker would write a file with a relative name here
     try:
         result = asyncio.run(try_all({"database": str(database), "gold_sql": GOLD}, str(work)))
     finally:
@@ -94,7 +94,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
-def test_a_hostile_query_does_not_pass_and_the_next_answer_is_judged_right(
+def test_a_hostile_query_is_not_correct_and_the_next_answer_is_graded_correctly(
     case: dict[str, Any], trial: dict[str, Any]
 ) -> None:
     for verdict, seconds in trial["verdicts"][case["id"]]:
@@ -106,24 +106,24 @@ def test_a_hostile_query_does_not_pass_and_the_next_answer_is_judged_right(
     assert trial["following"][case["id"]].status == "correct"
 
 
-def test_hostile_queries_leave_no_file_no_change_and_no_growth(trial: dict[str, Any]) -> None:
+def test_hostile_queries_leave_no_file_change_no_database_and_do_not_grow_memory(trial: dict[str, Any]) -> None:
     assert trial["left"] == ["users.db"]
     assert not trial["changed"]
     assert trial["growth"] < 100 * 2**20
 
 
-def test_an_endless_query_ends_by_itself_and_one_long_step_in_c_is_ended_by_the_pool() -> None:
-    """With the limits of every day; the pool's patience is what kills a step that SQLite cannot interrupt."""
+def test_an_endless_query_is_interrupted_and_one_long_step_in_c_is_ended_by_the_pool() -> None:
+    """Uses the default limits. The timeout of the pool ends a step that SQLite cannot interrupt."""
     endless = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM r) SELECT COUNT(*) FROM r"
-    long_gold = "SELECT name FROM users WHERE printf('%.*c', 900000000, 'x') IS NOT NULL"  # trusted, so let through
+    long_gold = "SELECT name FROM users WHERE printf('%.*c', 900000000, 'x') IS NOT NULL"  # golds are trusted
 
     async def main() -> list[Verdict]:
-        pools = patient, impatient = Pool(1, PATIENCE), Pool(1, 1.0)
+        pools = default_pool, short_pool = Pool(1, POOL_TIMEOUT_S), Pool(1, 1.0)
         try:
             return [
-                await patient.run("sql", {"schema_sql": SCRIPT, "gold_sql": GOLD}, endless),
-                await impatient.run("sql", {"schema_sql": SCRIPT, "gold_sql": long_gold}, GOLD),
-                await impatient.run("sql", {"schema_sql": SCRIPT, "gold_sql": GOLD}, GOLD),
+                await default_pool.run("sql", {"schema_sql": SCRIPT, "gold_sql": GOLD}, endless),
+                await short_pool.run("sql", {"schema_sql": SCRIPT, "gold_sql": long_gold}, GOLD),
+                await short_pool.run("sql", {"schema_sql": SCRIPT, "gold_sql": GOLD}, GOLD),
             ]
         finally:
             for pool in pools:

@@ -1,4 +1,4 @@
-"""The SQL verifier: truth tables, extraction from responses, comparison of results, and problems that are at fault."""
+"""Check the SQL verifier: labelled pairs, extraction from responses, comparison of results, and faulty problems."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rewards.sql import query as sql_query
 from rewards.sql.gold import is_ordered, literals, sort_keys
 from rewards.sql.query import check_problem, verify
-from rewards.sql.results import runs, same_bag, same_cells, same_results, same_rows, share_in_common
+from rewards.sql.results import row_overlap, run_lengths, same_bag, same_cells, same_results, same_rows
 from rewards.sql.text import QueryFailed, extract, significant, statements, tokens
 from rewards.verdict import Verdict
 from rewards.workers.pool import Pool
@@ -27,12 +27,12 @@ INSERT INTO birds VALUES ('wren',9,'2020-01-01'),('robin',18,'2020-01-02'),('swa
   ('crow',18,'2021-05-05');"""
 
 
-def judge(answer: str, gold: str, schema: str = BIRDS, **options: Any) -> str:
+def status_of(answer: str, gold: str, schema: str = BIRDS, **options: Any) -> str:
     return verify(answer, {"schema_sql": schema, "gold_sql": gold, **options}).status
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair["id"])
-def test_pairs_are_judged_as_they_should_be(pair: dict[str, Any]) -> None:
+def test_the_verdict_on_a_pair_is_its_label(pair: dict[str, Any]) -> None:
     problem = {"schema_sql": SCRIPTS[pair["schema"]], "gold_sql": pair["gold"]}
     problem |= {"extra_dbs": [SCRIPTS[name] for name in pair.get("extra", [])]}
     problem |= {"columns": pair["columns"]} if "columns" in pair else {}
@@ -43,7 +43,7 @@ def test_pairs_are_judged_as_they_should_be(pair: dict[str, Any]) -> None:
     assert pair["id"].startswith("school: empty gold") or check_problem(problem) == []
 
 
-def test_there_are_enough_pairs_of_both_kinds() -> None:
+def test_the_data_has_enough_equal_and_unequal_pairs() -> None:
     assert len(PAIRS) >= 150
     assert sum(pair["equal"] for pair in PAIRS) >= 60
     assert sum(not pair["equal"] for pair in PAIRS) >= 60
@@ -145,7 +145,7 @@ def test_a_gold_is_found_in_any_wrapping(wrapping: str) -> None:
 
 
 @pytest.mark.parametrize(("response", "status"), NOT_EXTRACTED)
-def test_a_response_without_one_query_says_why(response: str, status: str) -> None:
+def test_a_response_without_exactly_one_query_raises_its_status(response: str, status: str) -> None:
     with pytest.raises(QueryFailed) as failure:
         extract(response)
     assert failure.value.status == status
@@ -153,18 +153,18 @@ def test_a_response_without_one_query_says_why(response: str, status: str) -> No
 
 @given(st.text(st.sampled_from("SELECT WITH ;'\"`[]()-/*\n:ab1.$"), max_size=80))
 @settings(max_examples=300, deadline=None)
-def test_any_text_is_cut_into_all_of_itself_and_judged_without_an_exception(text: str) -> None:
+def test_the_tokens_of_any_text_join_to_the_text_and_its_verdict_is_not_an_exception(text: str) -> None:
     for engine in ("sqlite", "duckdb"):
         assert "".join(token.text for token in tokens(text, engine)) == text
     assert all(list(significant(part, "sqlite")) for part in statements(text, "sqlite"))
-    assert judge(text, "SELECT name FROM birds") in ("wrong", "no_answer", "rejected")
+    assert status_of(text, "SELECT name FROM birds") in ("wrong", "no_answer", "rejected")
 
 
-def test_ties_on_keys_that_are_not_output_may_stand_in_any_order_and_nothing_else_may() -> None:
+def test_only_rows_tied_on_the_sort_keys_may_be_in_any_order() -> None:
     gold = "SELECT name FROM birds ORDER BY grams"
-    assert judge("SELECT name FROM birds ORDER BY grams, name", gold) == "correct"
-    assert judge("SELECT name FROM birds ORDER BY grams, name DESC", gold) == "correct"
-    assert judge("SELECT name FROM birds ORDER BY name", gold) == "wrong"
+    assert status_of("SELECT name FROM birds ORDER BY grams, name", gold) == "correct"
+    assert status_of("SELECT name FROM birds ORDER BY grams, name DESC", gold) == "correct"
+    assert status_of("SELECT name FROM birds ORDER BY name", gold) == "wrong"
 
 
 def test_a_result_is_compared_in_order_only_for_an_order_by_outside_parentheses_strings_and_comments() -> None:
@@ -185,7 +185,7 @@ def test_a_result_is_compared_in_order_only_for_an_order_by_outside_parentheses_
 def test_sort_keys_are_found_among_the_output_or_appended_to_it() -> None:
     def places(gold: str, *columns: str) -> tuple[int, ...] | None:
         found = sort_keys(gold, columns, "sqlite")
-        return None if found is None else found.places
+        return None if found is None else found.indices
 
     assert places("SELECT a, b FROM t ORDER BY 2, a DESC", "a", "b") == (1, 0)
     assert places("SELECT a, MAX(b) FROM t GROUP BY a ORDER BY MAX(b)", "a", "MAX(b)") == (1,)
@@ -195,47 +195,47 @@ def test_sort_keys_are_found_among_the_output_or_appended_to_it() -> None:
     assert places("SELECT a FROM t ORDER/**/BY ((", "a") is None
 
 
-def test_an_answer_must_agree_on_every_database() -> None:
+def test_an_answer_must_equal_the_gold_on_every_database() -> None:
     more = BIRDS + "INSERT INTO birds VALUES ('kite', 900, NULL);"
     gold, lucky = "SELECT COUNT(*) FROM birds", "SELECT COUNT(*) FROM birds WHERE grams <> 900"
-    assert judge(lucky, gold) == "correct"
-    assert judge(lucky, gold, extra_dbs=[BIRDS, more]) == "wrong"
-    assert judge("SELECT SUM(1) FROM birds", gold, extra_dbs=[BIRDS, more]) == "correct"
+    assert status_of(lucky, gold) == "correct"
+    assert status_of(lucky, gold, extra_dbs=[BIRDS, more]) == "wrong"
+    assert status_of("SELECT SUM(1) FROM birds", gold, extra_dbs=[BIRDS, more]) == "correct"
 
 
 @pytest.mark.parametrize(
     "constant", ["SELECT 4", "SELECT 4 FROM birds LIMIT 1", "VALUES (4)", "SELECT max(grams)*0+4 FROM birds"]
 )
-def test_a_number_written_out_is_no_answer_to_a_question_about_data(constant: str) -> None:
-    assert judge(constant, "SELECT COUNT(*) FROM birds") == "wrong"
-    assert judge(constant, "SELECT 2 + 2") == "correct"
+def test_a_constant_is_wrong_if_the_gold_depends_on_the_data(constant: str) -> None:
+    assert status_of(constant, "SELECT COUNT(*) FROM birds") == "wrong"
+    assert status_of(constant, "SELECT 2 + 2") == "correct"
 
 
-def test_an_empty_result_counts_only_for_a_query_that_can_return_rows() -> None:
+def test_an_empty_result_is_correct_only_for_a_query_that_can_return_rows() -> None:
     gold = "SELECT name FROM birds WHERE grams > 20000"
     for right in (
         gold,
         "SELECT name FROM birds WHERE NOT grams <= 20000",
         "SELECT name FROM birds WHERE grams / 2 > 10000",
     ):
-        assert judge(right, gold) == "correct", right
-    for hollow in ("SELECT 1 WHERE 0", "SELECT name FROM birds WHERE 0", "SELECT name FROM birds LIMIT 0"):
-        assert judge(hollow, gold) == "wrong", hollow
-    assert judge("SELECT name, grams FROM birds WHERE grams > 20000", gold) == "wrong"
+        assert status_of(right, gold) == "correct", right
+    for constant in ("SELECT 1 WHERE 0", "SELECT name FROM birds WHERE 0", "SELECT name FROM birds LIMIT 0"):
+        assert status_of(constant, gold) == "wrong", constant
+    assert status_of("SELECT name, grams FROM birds WHERE grams > 20000", gold) == "wrong"
     impossible = "SELECT name FROM birds WHERE grams IS NULL AND grams = 5"
-    assert judge("SELECT name FROM birds WHERE grams = 5 AND grams IS NULL", impossible) == "correct"
-    assert judge("SELECT name FROM birds WHERE 0", impossible) == "wrong"
+    assert status_of("SELECT name FROM birds WHERE grams = 5 AND grams IS NULL", impossible) == "correct"
+    assert status_of("SELECT name FROM birds WHERE 0", impossible) == "wrong"
 
 
-def test_columns_in_another_order_fit_only_where_the_problem_says_so_and_up_to_five() -> None:
+def test_columns_may_be_in_another_order_only_if_the_problem_allows_it_and_up_to_five() -> None:
     gold = "SELECT name, grams, seen FROM birds"
-    assert judge("SELECT seen, name, grams FROM birds", gold) == "wrong"
-    assert judge("SELECT seen, name, grams FROM birds", gold, columns="any") == "correct"
+    assert status_of("SELECT seen, name, grams FROM birds", gold) == "wrong"
+    assert status_of("SELECT seen, name, grams FROM birds", gold, columns="any") == "correct"
     wide = "SELECT name, grams, seen, 1, 2, 3 FROM birds"
-    assert judge("SELECT grams, name, seen, 1, 2, 3 FROM birds", wide, columns="any") == "wrong"
+    assert status_of("SELECT grams, name, seen, 1, 2, 3 FROM birds", wide, columns="any") == "wrong"
 
 
-def test_partial_credit_is_off_unless_asked_for_and_never_whole() -> None:
+def test_partial_credit_is_off_by_default_and_below_one() -> None:
     problem = {"schema_sql": BIRDS, "gold_sql": "SELECT name FROM birds ORDER BY name"}
     answer = "SELECT name FROM birds WHERE grams < 1000"
     assert verify(answer, problem).reward == 0.0
@@ -244,7 +244,7 @@ def test_partial_credit_is_off_unless_asked_for_and_never_whole() -> None:
     assert (reversed_rows.reward, reversed_rows.status) == (0.5, "wrong")
 
 
-def test_a_database_file_is_read_and_never_written(tmp_path: Path) -> None:
+def test_a_database_file_is_read_but_not_written(tmp_path: Path) -> None:
     first, second = tmp_path / "one #1?.sqlite", tmp_path / "two.sqlite"
     for path, script in ((first, BIRDS), (second, BIRDS + "DELETE FROM birds WHERE grams = 18;")):
         connection = sqlite3.connect(path)
@@ -284,7 +284,7 @@ FAULTY = [
 
 
 @pytest.mark.parametrize(("fields", "reason"), FAULTY)
-def test_a_problem_at_fault_masks_and_says_why(fields: dict[str, Any], reason: str) -> None:
+def test_a_faulty_problem_gets_a_grader_error_with_the_reason(fields: dict[str, Any], reason: str) -> None:
     problem = {"schema_sql": BIRDS, "gold_sql": "SELECT name FROM birds"} | fields
     verdict = verify("SELECT name FROM birds", problem)
     assert (verdict.status == "grader_error") == bool(reason)
@@ -292,21 +292,21 @@ def test_a_problem_at_fault_masks_and_says_why(fields: dict[str, Any], reason: s
     assert bool(check_problem(problem)) == bool(reason)
 
 
-def test_a_gold_that_changes_between_two_runs_masks() -> None:
+def test_a_gold_that_changes_between_two_runs_is_a_grader_error() -> None:
     slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 30000)"
     gold = f"{slow} SELECT COUNT(*), strftime('%f', 'now') FROM n"
     verdict = verify("SELECT 1", {"schema_sql": BIRDS, "gold_sql": gold})
-    assert (verdict.status, verdict.reason) == ("grader_error", "gold_sql: must return the same when run again")
+    assert (verdict.status, verdict.reason) == ("grader_error", "gold_sql: must return the same result when run again")
 
 
-def test_a_slow_gold_masks_and_a_slow_answer_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_gold_is_a_grader_error_and_a_slow_answer_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql_query, "SECONDS", 0.1)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT COUNT(*) FROM n, birds"
-    assert judge("SELECT COUNT(*) FROM birds", endless) == "grader_error"
-    assert judge(endless, "SELECT COUNT(*) FROM birds") == "timeout"
+    assert status_of("SELECT COUNT(*) FROM birds", endless) == "grader_error"
+    assert status_of(endless, "SELECT COUNT(*) FROM birds") == "timeout"
 
 
-def test_rows_that_teach_little_are_reported() -> None:
+def test_golds_without_rows_or_with_an_undefined_order_are_reported() -> None:
     def faults(gold: str) -> list[str]:
         return check_problem({"schema_sql": BIRDS, "gold_sql": gold})
 
@@ -315,7 +315,7 @@ def test_rows_that_teach_little_are_reported() -> None:
     assert faults("SELECT name FROM birds ORDER BY name LIMIT 1") == []
 
 
-def test_reasons_do_not_tell_the_gold() -> None:
+def test_reasons_do_not_contain_the_gold() -> None:
     for answer in ("SELECT 1", "SELECT name FROM birds", "SELECT name, grams FROM birds", "SELECT x", ""):
         assert "11000" not in verify(answer, {"schema_sql": BIRDS, "gold_sql": "SELECT MAX(grams) FROM birds"}).reason
 
@@ -323,7 +323,7 @@ def test_reasons_do_not_tell_the_gold() -> None:
 def test_the_verifier_works_from_any_thread() -> None:
     statuses: list[str] = []
     answers = ["SELECT name FROM birds", "SELECT 1", "SELECT name FROM birds LIMIT 3"]
-    work = [threading.Thread(target=lambda a=a: statuses.append(judge(a, answers[0]))) for a in answers]
+    work = [threading.Thread(target=lambda a=a: statuses.append(status_of(a, answers[0]))) for a in answers]
     for thread in work:
         thread.start()
     for thread in work:
@@ -361,12 +361,12 @@ def test_cells_compare_by_type_and_value(gold: Any, answer: Any, equal: bool) ->
     assert same_bag([(gold, 1), (5, 6)], [(5, 6), (answer, 1)]) is equal
 
 
-def test_reals_are_paired_off_even_where_sorting_would_cross_them() -> None:
+def test_rows_with_near_reals_are_matched_even_if_sorting_pairs_them_wrongly() -> None:
     near = 1.0 + 1e-12
     assert same_bag([(1.0, 5), (near, 3)], [(near, 5), (1.0, 3)])
     assert not same_bag([(1.0, 5), (near, 3)], [(near, 5), (1.0, 4)])
     assert not same_bag([(1.0,), (1.0,), (2.0,)], [(1.0,), (2.0,), (2.0,)])
-    # The first gold row is near both answers and must leave one to the second, which is near that one only.
+    # The first gold row is near both answer rows, the second near one only, so the matching must give it that one.
     assert same_bag([(1.0, 1 + 9e-10), (near, 1.0)], [(1.0, 1 + 1e-11), (near, 1 + 18e-10)])
     assert not same_bag([(1.0, 1 + 9e-10), (near, 1.0)], [(1.0, 1 + 18e-10), (near, 1 + 18e-10)])
 
@@ -379,20 +379,22 @@ tables = st.lists(st.tuples(cells, cells), max_size=6)
 
 @given(tables, tables, st.randoms(use_true_random=False))
 @settings(max_examples=200, deadline=None)
-def test_bags_are_symmetric_and_blind_to_order_and_blocks_are_not(one: list[Any], two: list[Any], chance: Any) -> None:
-    shuffled = chance.sample(one, len(one))
+def test_only_ordered_rows_depend_on_order_and_bags_compare_symmetrically(
+    one: list[Any], two: list[Any], rng: Any
+) -> None:
+    shuffled = rng.sample(one, len(one))
     swapped = [(b, a) for a, b in shuffled]
     assert same_bag(one, shuffled)
     assert same_bag(one, two) == same_bag(two, one)
     assert same_rows(one, (1,) * len(one), shuffled) == all(map(same_bag, ([r] for r in one), ([r] for r in shuffled)))
-    assert same_results(one, None, swapped, any_order=True)
-    assert same_results(one, None, swapped, any_order=False) == same_bag(one, swapped)
+    assert same_results(one, None, swapped, any_column_order=True)
+    assert same_results(one, None, swapped, any_column_order=False) == same_bag(one, swapped)
     assert not same_bag(one, [*shuffled, (None, None)])
-    assert 0 <= share_in_common(one, two) == share_in_common(two, one) <= 1
-    assert sum(runs(one)) == len(one)
+    assert 0 <= row_overlap(one, two) == row_overlap(two, one) <= 1
+    assert sum(run_lengths(one)) == len(one)
 
 
-def test_values_a_query_compares_with_are_read_from_its_text() -> None:
+def test_literals_are_read_from_the_text_of_a_query() -> None:
     query = "SELECT 'a''b', 12 FROM t WHERE x > 1.5 AND y = 'a''b' -- 'no' 99"
     assert literals(query, "sqlite") == ["a'b", 12, 1.5]
 
@@ -429,25 +431,29 @@ DUCK_CASES = [
 ]
 
 
-def test_duckdb_problems_are_judged_under_locks_of_their_own() -> None:
-    """In a worker of the pool, whose limit on memory is the only one that DuckDB keeps to everywhere."""
+def test_duckdb_problems_are_graded_in_a_locked_database() -> None:
+    """Runs in a worker of the pool, whose memory limit is the only one that applies to all of DuckDB."""
     pytest.importorskip("duckdb")
     common = {"schema_sql": DUCK, "engine": "duckdb", "timeout_s": 0.5}
-    faulty = [{"schema_sql": "CREATE TABEL"}, {"gold_sql": "SELECT random()"}, {"schema_sql": None, "database": "x"}]
+    faulty_fields = [
+        {"schema_sql": "CREATE TABEL"},
+        {"gold_sql": "SELECT random()"},
+        {"schema_sql": None, "database": "x"},
+    ]
 
     async def main() -> tuple[list[Verdict], list[Verdict]]:
         pool = Pool(1, 5.0)
         try:
-            judged = [await pool.run("sql", common | {"gold_sql": gold}, answer) for answer, gold, _ in DUCK_CASES]
-            return judged, [
-                await pool.run("sql", common | {"gold_sql": "SELECT 1"} | wrong, "SELECT 1") for wrong in faulty
+            verdicts = [await pool.run("sql", common | {"gold_sql": gold}, answer) for answer, gold, _ in DUCK_CASES]
+            return verdicts, [
+                await pool.run("sql", common | {"gold_sql": "SELECT 1"} | wrong, "SELECT 1") for wrong in faulty_fields
             ]
         finally:
             await pool.close()
 
-    judged, masked = asyncio.run(main())
-    for verdict, (answer, _, status) in zip(judged, DUCK_CASES, strict=True):
+    verdicts, faulty_verdicts = asyncio.run(main())
+    for verdict, (answer, _, status) in zip(verdicts, DUCK_CASES, strict=True):
         assert verdict.status == status, (answer, verdict)
-    assert {verdict.status for verdict in masked} == {"grader_error"}
+    assert {verdict.status for verdict in faulty_verdicts} == {"grader_error"}
     assert not Path("/tmp/birds.csv").exists()
     assert not Path("/tmp/birds.duckdb").exists()

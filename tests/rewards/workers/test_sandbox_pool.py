@@ -1,4 +1,4 @@
-"""The worker pool, with real processes that hang, die and babble."""
+"""The worker pool with real processes: verifiers that hang, die, print and start other processes."""
 
 import asyncio
 import contextlib
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.slow
 OBEYS = "unruly_verifiers:obeys"
 
 
-def ask(pool: Pool, text: str, verifier: str = OBEYS, **problem: Any) -> Awaitable[Verdict]:
+def judge(pool: Pool, text: str, verifier: str = OBEYS, **problem: Any) -> Awaitable[Verdict]:
     return pool.run(verifier, problem, text)
 
 
 def with_pool(
     work: Callable[[Pool], Awaitable[Any]], workers: int = 1, timeout_s: float = 20.0
 ) -> tuple[Any, Pool, list[int]]:
-    """Run the work on a pool and close it; returns what the work returned, the pool, and the processes it left."""
+    """Run `work` on a pool and close it. Return the result, the pool, and the processes that are left."""
 
     async def main() -> tuple[Any, Pool, list[int]]:
         before = children()
@@ -45,7 +45,7 @@ def with_pool(
 
 
 def processes() -> dict[int, list[str]]:
-    """State, parent, group and so on of every process, by its id."""
+    """Return the fields of /proc/PID/stat from the state on, of every process by its id."""
     found = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -65,7 +65,7 @@ def outlives(pid: int, wait_s: float = 10.0) -> bool:
 
 
 def children() -> set[int]:
-    """Processes whose parent is this one, zombies included."""
+    """Return the child processes of this one, zombies included."""
     return {pid for pid, fields in processes().items() if int(fields[1]) == os.getpid()}
 
 
@@ -73,7 +73,7 @@ def test_each_of_many_concurrent_tasks_gets_its_own_verdict_and_no_process_is_le
     async def work(pool: Pool) -> list[Verdict]:
         problem = {"numbers": [3, 7, 12], "target": 22}
         answers = ["3+7+12" if index % 3 else "3*7+12" for index in range(600)]
-        return await asyncio.gather(*(ask(pool, answer, "countdown", **problem) for answer in answers))
+        return await asyncio.gather(*(judge(pool, answer, "countdown", **problem) for answer in answers))
 
     verdicts, pool, left = with_pool(work, workers=2)
     assert [verdict.reward for verdict in verdicts] == [1.0 if index % 3 else 0.0 for index in range(600)]
@@ -84,10 +84,10 @@ def test_each_of_many_concurrent_tasks_gets_its_own_verdict_and_no_process_is_le
     assert left == []
 
 
-def test_an_answer_that_hangs_costs_its_deadline_once_and_those_behind_it_are_judged() -> None:
+def test_an_answer_that_hangs_times_out_and_the_answers_behind_it_are_judged() -> None:
     async def work(pool: Pool) -> list[Verdict]:
-        await ask(pool, "fine")
-        return await asyncio.gather(*(ask(pool, answer) for answer in ("spin", "fine", "sleep", "fine")))
+        await judge(pool, "fine")
+        return await asyncio.gather(*(judge(pool, answer) for answer in ("spin", "fine", "sleep", "fine")))
 
     verdicts, pool, left = with_pool(work, timeout_s=0.5)
     assert [v.status for v in verdicts] == ["timeout", "correct", "timeout", "correct"]
@@ -98,16 +98,16 @@ def test_an_answer_that_hangs_costs_its_deadline_once_and_those_behind_it_are_ju
     assert left == []
 
 
-def test_time_in_which_a_worker_had_no_core_does_not_count() -> None:
-    """It needs 0.5 s of a core that it shares with another process, and has 0.8 s."""
+def test_time_in_which_a_worker_had_no_core_does_not_count_towards_the_deadline() -> None:
+    """The answer needs 0.5 s of a core that it shares with another process. Its deadline is 0.8 s."""
     core = min(os.sched_getaffinity(0))
 
     async def work(pool: Pool) -> tuple[Verdict, Verdict]:
-        os.sched_setaffinity(int((await ask(pool, "pid")).reward or 0), {core})
+        os.sched_setaffinity(int((await judge(pool, "pid")).reward or 0), {core})
         with subprocess.Popen(["taskset", "-c", str(core), sys.executable, "-c", "while True: pass"]) as rival:
             try:
                 await asyncio.sleep(0.1)
-                return await ask(pool, "burn"), await ask(pool, "sleep")
+                return await judge(pool, "burn"), await judge(pool, "sleep")
             finally:
                 rival.kill()
 
@@ -121,9 +121,9 @@ def test_time_in_which_a_worker_had_no_core_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("answer", "cause", "tries"), [("exit", "exit code 7", 2), ("leave", "exit code 3", 2), ("kill", "SIGKILL", 4)]
 )
-def test_an_answer_that_ends_its_worker_is_a_zero_with_the_cause(answer: str, cause: str, tries: int) -> None:
+def test_an_answer_that_ends_its_worker_gets_reward_0_with_the_cause(answer: str, cause: str, tries: int) -> None:
     async def work(pool: Pool) -> list[Verdict]:
-        return await asyncio.gather(ask(pool, answer), ask(pool, "fine"))
+        return await asyncio.gather(judge(pool, answer), judge(pool, "fine"))
 
     (ended, fine), pool, left = with_pool(work)
     assert (ended.reward, ended.status) == (0.0, "crash")
@@ -133,13 +133,13 @@ def test_an_answer_that_ends_its_worker_is_a_zero_with_the_cause(answer: str, ca
     assert left == []
 
 
-def test_an_answer_whose_worker_dies_once_is_judged_on_the_next(tmp_path: Path) -> None:
-    verdict, pool, _ = with_pool(lambda pool: ask(pool, "once", mark=str(tmp_path / "mark")))
+def test_an_answer_whose_worker_dies_once_is_judged_by_the_next_worker(tmp_path: Path) -> None:
+    verdict, pool, _ = with_pool(lambda pool: judge(pool, "once", mark=str(tmp_path / "mark")))
     assert verdict.status == "correct"
     assert pool.respawns == 1
 
 
-def test_of_a_thousand_checks_under_random_kills_each_has_exactly_one_verdict_and_it_is_right() -> None:
+def test_each_of_a_thousand_answers_gets_one_right_verdict_while_workers_are_killed_at_random() -> None:
     luck = random.Random(0)
     killed: set[int] = set()
 
@@ -156,7 +156,7 @@ def test_of_a_thousand_checks_under_random_kills_each_has_exactly_one_verdict_an
         settled: list[int] = []
 
         async def one(index: int) -> Verdict:
-            verdict = await ask(pool, "a", "unruly_verifiers:dozes", said="ab"[index % 2])
+            verdict = await judge(pool, "a", "unruly_verifiers:dozes", said="ab"[index % 2])
             settled.append(index)
             return verdict
 
@@ -177,14 +177,14 @@ def test_of_a_thousand_checks_under_random_kills_each_has_exactly_one_verdict_an
 
 def test_a_worker_killed_from_outside_is_replaced_and_its_answer_judged_again() -> None:
     async def work(pool: Pool) -> list[Verdict]:
-        first = int((await ask(pool, "pid")).reward or 0)
+        first = int((await judge(pool, "pid")).reward or 0)
         os.kill(first, signal.SIGKILL)  # while idle
-        second = int((await ask(pool, "pid")).reward or 0)
+        second = int((await judge(pool, "pid")).reward or 0)
         assert second != first
-        busy = asyncio.create_task(ask(pool, "sleep"))
+        busy = asyncio.create_task(judge(pool, "sleep"))
         await asyncio.sleep(0.1)
         os.kill(second, signal.SIGKILL)  # in the middle of a task
-        waiting = asyncio.create_task(ask(pool, "fine"))
+        waiting = asyncio.create_task(judge(pool, "fine"))
         return [await busy, await waiting]
 
     (hung, fine), pool, left = with_pool(work, timeout_s=1.0)
@@ -196,18 +196,18 @@ def test_a_worker_killed_from_outside_is_replaced_and_its_answer_judged_again() 
 
 def test_garbage_on_standard_output_does_not_reach_the_verdicts() -> None:
     async def work(pool: Pool) -> list[Verdict]:
-        return [await ask(pool, answer) for answer in ("print", "fine")]
+        return [await judge(pool, answer) for answer in ("print", "fine")]
 
     verdicts, pool, _ = with_pool(work)
     assert [v.status for v in verdicts] == ["correct", "correct"]
     assert pool.respawns == 0
 
 
-def test_what_a_hanging_worker_forked_is_killed_with_it() -> None:
+def test_a_child_of_a_hanging_worker_is_killed_with_it() -> None:
     async def work(pool: Pool) -> str:
-        pid = int((await ask(pool, "pid")).reward or 0)
+        pid = int((await judge(pool, "pid")).reward or 0)
         group = processes()[pid][2]
-        await ask(pool, "child")
+        await judge(pool, "child")
         return group
 
     group, _, left = with_pool(work, timeout_s=0.5)
@@ -220,7 +220,7 @@ def test_a_daemon_that_a_verifier_started_ends_with_its_worker(answer: str, stat
     mark = tmp_path / "mark"
 
     async def work(pool: Pool) -> tuple[Verdict, bool]:
-        verdict = await ask(pool, f"daemon{answer}", mark=str(mark))
+        verdict = await judge(pool, f"daemon{answer}", mark=str(mark))
         return verdict, alive(int(mark.read_text()))
 
     (verdict, lived_on), _, left = with_pool(work, timeout_s=1.0)
@@ -230,9 +230,9 @@ def test_a_daemon_that_a_verifier_started_ends_with_its_worker(answer: str, stat
     assert left == []
 
 
-def test_verifiers_that_take_turns_keep_a_worker_each() -> None:
+def test_verifiers_that_alternate_keep_one_worker_each() -> None:
     async def work(pool: Pool) -> list[Verdict]:
-        return [await ask(pool, "pid", verifier) for verifier in (OBEYS, "unruly_verifiers:number") * 10]
+        return [await judge(pool, "pid", verifier) for verifier in (OBEYS, "unruly_verifiers:number") * 10]
 
     verdicts, pool, left = with_pool(work)
     assert len({v.reward for v in verdicts}) == 2
@@ -240,13 +240,13 @@ def test_verifiers_that_take_turns_keep_a_worker_each() -> None:
     assert left == []
 
 
-def test_of_many_verifiers_a_slot_keeps_workers_for_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slot_keeps_workers_of_the_most_recently_used_verifiers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "WORKERS_PER_SLOT", 1)
 
     async def work(pool: Pool) -> list[set[int]]:
         seen = []
         for verifier in (OBEYS, "unruly_verifiers:number", OBEYS):
-            await ask(pool, "pid", verifier)
+            await judge(pool, "pid", verifier)
             await asyncio.sleep(0.2)
             seen.append(children())
         return seen
@@ -257,7 +257,7 @@ def test_of_many_verifiers_a_slot_keeps_workers_for_the_latest(monkeypatch: pyte
     assert left == []
 
 
-def test_callers_beyond_the_limit_wait_before_their_task_takes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callers_beyond_the_limit_wait_before_their_task_is_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "WAITING_LIMIT", 4)
 
     async def work(pool: Pool) -> tuple[list[Verdict], int]:
@@ -265,7 +265,7 @@ def test_callers_beyond_the_limit_wait_before_their_task_takes_room(monkeypatch:
 
         async def one() -> Verdict:
             nonlocal most
-            verdict = await ask(pool, "fine")
+            verdict = await judge(pool, "fine")
             most = max(most, len(pool._waiting))
             return verdict
 
@@ -281,15 +281,15 @@ def test_a_worker_that_lost_its_fork_server_is_replaced_and_its_answer_judged_ag
 
     async def work(pool: Pool) -> list[Verdict]:
         right = "def twice(x):\n    return x + x\n"
-        first = await ask(pool, right, "code", **problem)
+        first = await judge(pool, right, "code", **problem)
         [worker] = pool._running
         for pid, fields in processes().items():
             if int(fields[1]) == worker.pid:
                 os.kill(pid, signal.SIGKILL)
         return [
             first,
-            await ask(pool, right, "code", **problem),
-            await ask(pool, "def twice(x): ...", "code", **problem),
+            await judge(pool, right, "code", **problem),
+            await judge(pool, "def twice(x): ...", "code", **problem),
         ]
 
     verdicts, pool, left = with_pool(work)
@@ -298,9 +298,13 @@ def test_a_worker_that_lost_its_fork_server_is_replaced_and_its_answer_judged_ag
     assert left == []
 
 
-def test_a_verifier_that_raises_or_cannot_be_loaded_masks_and_costs_no_other_verifier() -> None:
+def test_a_verifier_that_raises_or_cannot_be_loaded_is_a_grader_error_and_others_still_work() -> None:
     async def work(pool: Pool) -> list[Verdict]:
-        tasks = (ask(pool, "raise"), *(ask(pool, "x", "no_such_module:verify") for _ in range(2)), ask(pool, "fine"))
+        tasks = (
+            judge(pool, "raise"),
+            *(judge(pool, "x", "no_such_module:verify") for _ in range(2)),
+            judge(pool, "fine"),
+        )
         return await asyncio.gather(*tasks)
 
     (raised, missing, again, fine), _, left = with_pool(work)
@@ -311,13 +315,13 @@ def test_a_verifier_that_raises_or_cannot_be_loaded_masks_and_costs_no_other_ver
 
 
 @pytest.mark.parametrize("problem", [{"x": object()}, {"x": {1, 2}}])
-def test_a_problem_that_is_no_json_is_a_grader_error(problem: dict[str, Any]) -> None:
+def test_a_problem_that_is_not_json_is_a_grader_error(problem: dict[str, Any]) -> None:
     verdict, _, _ = with_pool(lambda pool: pool.run("countdown", problem, "1"))
     assert verdict.status == "grader_error"
     assert "the problem cannot be used" in verdict.reason
 
 
-def test_a_worker_that_cannot_start_is_a_grader_error_with_what_it_wrote(
+def test_a_worker_that_cannot_start_is_a_grader_error_with_its_standard_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "python"
@@ -326,7 +330,7 @@ def test_a_worker_that_cannot_start_is_a_grader_error_with_what_it_wrote(
     monkeypatch.setattr(sys, "executable", str(broken))
 
     async def work(pool: Pool) -> list[Verdict]:
-        return await asyncio.gather(*(ask(pool, "fine") for _ in range(100)))
+        return await asyncio.gather(*(judge(pool, "fine") for _ in range(100)))
 
     verdicts, _, left = with_pool(work)
     assert {v.status for v in verdicts} == {"grader_error"}
@@ -336,7 +340,7 @@ def test_a_worker_that_cannot_start_is_a_grader_error_with_what_it_wrote(
     assert left == []
 
 
-def test_a_worker_killed_while_it_starts_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_killed_while_it_starts_is_replaced_and_no_answer_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     spawn, started = pool_module.spawn, []
 
     def spawn_and_kill_the_first(*arguments: Any) -> "subprocess.Popen[bytes]":
@@ -346,16 +350,16 @@ def test_a_worker_killed_while_it_starts_costs_no_answer(monkeypatch: pytest.Mon
         return started[-1]
 
     monkeypatch.setattr(pool_module, "spawn", spawn_and_kill_the_first)
-    verdict, _, left = with_pool(lambda pool: ask(pool, "fine"))
+    verdict, _, left = with_pool(lambda pool: judge(pool, "fine"))
     assert (verdict.status, len(started)) == ("correct", 2)
     assert left == []
 
 
-def test_workers_are_recycled_and_the_spare_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_replaced_by_the_spare_after_their_number_of_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "TASKS_PER_WORKER", 3)
 
     async def work(pool: Pool) -> list[float | None]:
-        return [(await ask(pool, "pid")).reward for _ in range(9)]
+        return [(await judge(pool, "pid")).reward for _ in range(9)]
 
     pids, pool, left = with_pool(work)
     assert len(set(pids)) == 3
@@ -365,8 +369,8 @@ def test_workers_are_recycled_and_the_spare_takes_over(monkeypatch: pytest.Monke
 
 def test_a_busy_parent_does_not_turn_verdicts_into_timeouts() -> None:
     async def work(pool: Pool) -> list[Verdict]:
-        await ask(pool, "fine")
-        running = [asyncio.ensure_future(ask(pool, "fine")) for _ in range(5)]
+        await judge(pool, "fine")
+        running = [asyncio.ensure_future(judge(pool, "fine")) for _ in range(5)]
         await asyncio.sleep(0.01)
         time.sleep(0.8)  # the event loop is blocked for longer than the deadline
         return await asyncio.gather(*running)
@@ -376,11 +380,11 @@ def test_a_busy_parent_does_not_turn_verdicts_into_timeouts() -> None:
     assert pool.respawns == 0
 
 
-def test_closing_in_the_middle_of_work_cancels_callers_and_leaves_no_process() -> None:
+def test_closing_a_busy_pool_cancels_its_callers_and_leaves_no_process() -> None:
     async def main() -> tuple[list[Any], list[int]]:
         before = children()
         pool = Pool(2, 60.0)
-        running = [asyncio.ensure_future(ask(pool, "sleep")) for _ in range(8)]
+        running = [asyncio.ensure_future(judge(pool, "sleep")) for _ in range(8)]
         while len(children() - before) < 2:
             await asyncio.sleep(0.01)
         await pool.close()
@@ -392,10 +396,10 @@ def test_closing_in_the_middle_of_work_cancels_callers_and_leaves_no_process() -
     assert left == []
 
 
-def test_hostile_text_crosses_the_pipe_unharmed() -> None:
+def test_hostile_text_reaches_the_verifier_unchanged() -> None:
     async def work(pool: Pool) -> list[Verdict]:
         texts = ["\x00" * 1000, "\ud800\udfff", "x" * 100_000, '{"ready": 1}', "\u202e", "😀" * 1000]
-        return await asyncio.gather(*(ask(pool, text, "unruly_verifiers:echoes", said=text) for text in texts))
+        return await asyncio.gather(*(judge(pool, text, "unruly_verifiers:echoes", said=text) for text in texts))
 
     verdicts, _, _ = with_pool(work)
     assert {v.status for v in verdicts} == {"correct"}
@@ -407,9 +411,9 @@ def test_workers_and_their_daemons_die_with_a_parent_that_is_killed_in_the_middl
         "from rewards.workers.pool import Pool\n"
         "async def main():\n"
         "    pool = Pool(1, 600.0)\n"
-        "    ask = lambda answer: pool.run('unruly_verifiers:obeys', {'mark': sys.argv[1]}, answer)\n"
-        "    print(int((await ask('pid')).reward), flush=True)\n"
-        "    await ask('daemon, spin')\n"
+        "    judge = lambda answer: pool.run('unruly_verifiers:obeys', {'mark': sys.argv[1]}, answer)\n"
+        "    print(int((await judge('pid')).reward), flush=True)\n"
+        "    await judge('daemon, spin')\n"
         "asyncio.run(main())\n"
     )
     mark = tmp_path / "mark"

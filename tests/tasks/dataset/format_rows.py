@@ -1,4 +1,4 @@
-"""One row of our own for every format of dataset rows, and a dataset made of rows."""
+"""An example row of every format, and sources made of rows."""
 
 import json
 import sqlite3
@@ -88,7 +88,7 @@ ROWS = {
 
 
 def make_databases(folder: Path) -> Path:
-    """`folder` with one database in it, farm, in two states; and one file that is none, and one that is empty."""
+    """Make the database `farm` with two sets of rows, a broken database and an empty one; return `folder`."""
     farm = folder / "databases" / "farm"
     farm.mkdir(parents=True)
     for name, year in (("farm", 1949), ("farm_other", 1990)):

@@ -1,4 +1,4 @@
-"""Where rows come from: folders, patterns, arrays, and what `datasets` saves."""
+"""Files of rows: folders, patterns, arrays, and folders written by `save_to_disk` of `datasets`."""
 
 import json
 import re
@@ -39,11 +39,11 @@ def texts(one: Source, count: int = 200) -> Counter[str]:
     return Counter([one.prompt(i).text for i in range(count - len(heldout(one)))] + [p.text for p in heldout(one)])
 
 
-def test_a_folder_of_files_serves_as_one_dataset(tmp_path: Path, rows: Path, table: arrow.Table) -> None:
+def test_a_folder_of_files_is_one_dataset(tmp_path: Path, rows: Path, table: arrow.Table) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    for part in range(4):
-        parquet.write_table(table.slice(part * 50, 50), folder / f"train-{part:05}-of-00004.parquet")
+    for number in range(4):
+        parquet.write_table(table.slice(number * 50, 50), folder / f"train-{number:05}-of-00004.parquet")
     (folder / "README.md").write_text("not data")
     (folder / "._train.jsonl").write_text("not data")
     one = source(folder)
@@ -60,11 +60,11 @@ def test_a_pattern_chooses_files_of_a_folder(tmp_path: Path, rows: Path) -> None
     one = source(tmp_path / "train-*", heldout_path=str(tmp_path / "test-*.jsonl"))
     assert {one.prompt(i).text[0] for i in range(60)} == {"A", "B"}
     assert {prompt.text for prompt in one.heldout(5)} == {f"T{i}" for i in range(5)}
-    with pytest.raises(ValueError, match=r"task.options.path: must be .* a pattern that fits files"):
+    with pytest.raises(ValueError, match=r"task.options.path: must be .* a pattern that matches files"):
         source(tmp_path / "nothing-*")
 
 
-def test_a_folder_that_holds_several_splits_is_refused_so_that_nobody_trains_on_the_test_rows(tmp_path: Path) -> None:
+def test_a_folder_that_holds_several_splits_is_refused_so_that_nobody_trains_on_test_rows(tmp_path: Path) -> None:
     folder = tmp_path / "splits"
     folder.mkdir()
     for name in ("train.jsonl", "test.jsonl"):
@@ -75,7 +75,9 @@ def test_a_folder_that_holds_several_splits_is_refused_so_that_nobody_trains_on_
         source(folder)
 
 
-def test_an_array_of_rows_in_a_json_file_serves_like_lines(tmp_path: Path, rows: Path, table: arrow.Table) -> None:
+def test_an_array_of_rows_in_a_json_file_gives_the_same_prompts_as_lines(
+    tmp_path: Path, rows: Path, table: arrow.Table
+) -> None:
     (tmp_path / "rows.json").write_text(json.dumps(table.to_pylist(), indent=1))
     one, other = source(rows), source(tmp_path / "rows.json")
     assert [one.prompt(i) for i in range(30)] == [other.prompt(i) for i in range(30)]
@@ -85,7 +87,7 @@ def test_an_array_of_rows_in_a_json_file_serves_like_lines(tmp_path: Path, rows:
 
 
 def save_to_disk(table: arrow.Table, folder: Path, shards: int) -> None:
-    """What `datasets.Dataset.save_to_disk` writes: Arrow streams, and their names in state.json."""
+    """Write the files of `datasets.Dataset.save_to_disk`: Arrow streams, and their names in state.json."""
     folder.mkdir(parents=True)
     names = [f"data-{shard:05}-of-{shards:05}.arrow" for shard in range(shards)]
     for shard, name in enumerate(names):
@@ -96,7 +98,9 @@ def save_to_disk(table: arrow.Table, folder: Path, shards: int) -> None:
     (folder / "dataset_info.json").write_text("{}")
 
 
-def test_a_folder_saved_by_datasets_serves_without_that_library(tmp_path: Path, rows: Path, table: arrow.Table) -> None:
+def test_a_folder_saved_by_datasets_is_read_without_that_library(
+    tmp_path: Path, rows: Path, table: arrow.Table
+) -> None:
     save_to_disk(table, tmp_path / "one", shards=1)
     assert [source(tmp_path / "one").prompt(i) for i in range(9)] == [source(rows).prompt(i) for i in range(9)]
     save_to_disk(table, tmp_path / "four", shards=4)
@@ -116,15 +120,15 @@ def test_a_broken_saved_folder_is_refused(tmp_path: Path, table: arrow.Table) ->
     with pytest.raises(ValueError, match=r"task.options.path: must list names of files in its own folder"):
         source(tmp_path / "saved")
     (tmp_path / "saved" / "state.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"state.json: does not list the saved files"):
+    with pytest.raises(ValueError, match=r"state.json: must list the saved files, got "):
         source(tmp_path / "saved")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"task.options.path: must hold .jsonl or .parquet files"):
+    with pytest.raises(ValueError, match=r"task.options.path: must hold .jsonl or .parquet files, or be written by"):
         source(tmp_path / "empty")
 
 
 def heldout(one: Source) -> list[Prompt]:
-    """All held-out prompts, found through the public refusal of one too many."""
+    """All held-out prompts: `heldout` refuses a larger number."""
     count = 1
     while True:
         try:

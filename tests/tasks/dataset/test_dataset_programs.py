@@ -1,4 +1,4 @@
-"""Dataset rows whose answers are programs: what is shown, what the verifier gets, which answer is right."""
+"""Dataset rows whose answers are programs: their prompts, problems and right answers."""
 
 import base64
 import json
@@ -35,7 +35,7 @@ def packed(value: object) -> str:
 
 
 def passes(problem: Mapping[str, Any], solution: str) -> bool:
-    """Whether our own solution passes our own tests, as a plain interpreter sees it."""
+    """Whether a trusted solution passes the tests of its row; runs without a sandbox."""
     names: dict[str, Any] = {}
     exec(problem.get("prompt", "") if "class Solution" in solution else "", names)
     exec(solution, names)
@@ -65,7 +65,7 @@ def test_a_code_row_keeps_its_tests_out_of_the_prompt(folder: Path) -> None:
     assert shown(folder, "code", signature).problem == signature
 
 
-def test_a_program_of_standard_input_is_asked_for_as_such(folder: Path) -> None:
+def test_the_prompt_of_a_stdio_row_asks_for_a_program_that_reads_standard_input(folder: Path) -> None:
     prompt, answer = source(folder, "code", ECHO | {"tests": [ECHO["tests"][0] | {"note": "x"}]}).demonstration(0)
     assert prompt.problem == {"kind": "stdio", "tests": ECHO["tests"]}
     assert "reads from standard input" in prompt.text
@@ -74,7 +74,7 @@ def test_a_program_of_standard_input_is_asked_for_as_such(folder: Path) -> None:
         source(folder, "code", {k: v for k, v in ECHO.items() if k != "solution"}).demonstration(0)
 
 
-def test_humaneval_completes_its_own_prompt(folder: Path) -> None:
+def test_a_humaneval_answer_completes_the_function_of_the_prompt(folder: Path) -> None:
     prompt, answer = source(folder, "humaneval", HUMANEVAL).demonstration(0)
     assert prompt.problem == {
         "kind": "assert",
@@ -88,7 +88,7 @@ def test_humaneval_completes_its_own_prompt(folder: Path) -> None:
     assert not passes(prompt.problem, "def halve(number):\n    return number")
 
 
-def test_mbpp_finds_the_tested_function_and_asks_all_tests_of_it(folder: Path) -> None:
+def test_an_mbpp_row_names_the_tested_function_and_has_all_its_tests(folder: Path) -> None:
     prompt, answer = source(folder, "mbpp", MBPP).demonstration(0)
     assert prompt.problem["kind"] == "assert" and prompt.problem["entry_point"] == "join_words"
     assert prompt.problem["tests"].splitlines() == [*MBPP["test_list"], *MBPP["challenge_test_list"]]
@@ -157,7 +157,9 @@ def test_a_pickle_of_anything_but_one_string_is_refused_and_never_run(
     assert not (folder / "proof").exists()
 
 
-def test_what_unpacks_without_end_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_tests_that_are_too_large_when_unpacked_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tasks.dataset.contests.UNPACKED_LIMIT", 10_000)
     with pytest.raises(ValueError, match=r"must be at most 10000 bytes when unpacked"):
         source(folder, "livecodebench", CONTEST | {"private_test_cases": packed("[" + " " * 20_000 + "]")})
@@ -206,7 +208,7 @@ MALFORMED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("format_name", "row", "reason"), MALFORMED)
-def test_a_row_its_format_cannot_take_is_refused_with_file_line_and_reason(
+def test_a_row_that_does_not_fit_its_format_is_refused_with_file_line_and_reason(
     folder: Path, format_name: str, row: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ValueError) as caught:

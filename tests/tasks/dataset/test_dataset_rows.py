@@ -1,4 +1,4 @@
-"""Dataset rows whose answers are values and queries: what is shown, what the verifier gets, which answer is right."""
+"""Dataset rows whose answers are values or queries: their prompts, problems and right answers."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def test_every_format_has_a_row_here_and_reads_it(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("verifier", ["math", "sql", "code"])
-def test_the_right_answers_of_rows_are_correct_to_their_own_verifier(folder: Path, verifier: str) -> None:
+def test_verifiers_accept_the_right_answers_of_the_rows(folder: Path, verifier: str) -> None:
     answered = [name for name, form in FORMATS.items() if form.verifier == verifier and name != "livecodebench"]
     demonstrations = [source(folder, name, ROWS[name]).demonstration(0) for name in answered]
     verdicts = judge_all(verifier, [(prompt.problem, answer) for prompt, answer in demonstrations], require=0)
@@ -100,11 +100,11 @@ def test_math_takes_the_answer_or_else_the_box_of_the_solution(
         ("no box", None),
     ],
 )
-def test_the_last_box_is_read_to_its_own_brace(text: str, box: str | None) -> None:
+def test_the_last_box_is_read_to_its_closing_brace(text: str, box: str | None) -> None:
     assert last_box(text) == box
 
 
-def test_an_sql_row_carries_its_schema_and_what_its_verifier_may_use(folder: Path) -> None:
+def test_an_sql_row_passes_its_schema_and_optional_fields_to_the_verifier(folder: Path) -> None:
     row = SQL | {"extra_dbs": [STOCK], "columns": "any", "difficulty": "easy"}
     prompt, answer = source(folder, "sql", row).demonstration(0)
     assert prompt.problem == {
@@ -142,7 +142,7 @@ def test_a_bird_row_shows_its_evidence_where_it_has_any(folder: Path) -> None:
         assert f"{BIRD['question']}\n\nAnswer" in shown(folder, "bird", BIRD | none).text
 
 
-def test_the_path_of_a_database_is_absolute_because_graders_run_elsewhere(
+def test_the_path_of_a_database_is_absolute_because_graders_run_in_other_folders(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
@@ -150,7 +150,7 @@ def test_the_path_of_a_database_is_absolute_because_graders_run_elsewhere(
     assert prompt.problem["database"] == str(folder / "databases" / "farm" / "farm.sqlite")
 
 
-def test_a_template_of_ones_own_replaces_the_formats(folder: Path) -> None:
+def test_a_template_in_the_settings_replaces_that_of_the_format(folder: Path) -> None:
     template = "<q>{question}</q> {{json}}"
     assert shown(folder, "gsm8k", GSM8K | {"question": "{answer}"}, prompt_template=template).text == (
         "<q>{answer}</q> {json}"
@@ -159,7 +159,7 @@ def test_a_template_of_ones_own_replaces_the_formats(folder: Path) -> None:
     assert one.prompt(0).id == other.prompt(0).id
 
 
-def test_the_wording_of_prompts_does_not_move_problems_across_the_sides(folder: Path) -> None:
+def test_the_prompt_template_does_not_change_which_problems_are_held_out(folder: Path) -> None:
     rows = [GSM8K | {"question": f"How many are {i} plums?"} for i in range(60)]
     one, other = (
         source(folder, "gsm8k", *rows, heldout_fraction=0.3, prompt_template=template)
@@ -178,7 +178,7 @@ MALFORMED: list[tuple[str, dict[str, Any], str]] = [
     ("math", MATH | {"answer": True}, "field 'answer' must be a non-empty string or a number, got True"),
     ("sql", SQL | {"gold_sql": " "}, "field 'gold_sql' must be a non-empty string"),
     ("sql", SQL | {"extra_dbs": "CREATE"}, "field 'extra_dbs' must be a list of schema scripts"),
-    ("spider", SPIDER | {"db_id": "zoo"}, "field 'db_id' must name a database, got 'zoo' and there is no"),
+    ("spider", SPIDER | {"db_id": "zoo"}, "field 'db_id' must name a database, got 'zoo', but there is no"),
     ("spider", SPIDER | {"db_id": "../farm"}, "field 'db_id' must be the name of a folder"),
     ("spider", SPIDER | {"db_id": "broken"}, "field 'db_id' must name a readable database"),
     ("spider", SPIDER | {"db_id": "empty"}, "field 'db_id' must name a database with tables"),
@@ -188,7 +188,7 @@ MALFORMED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("format_name", "row", "reason"), MALFORMED)
-def test_a_row_its_format_cannot_take_is_refused_with_file_line_and_reason(
+def test_a_row_that_does_not_fit_its_format_is_refused_with_file_line_and_reason(
     folder: Path, format_name: str, row: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ValueError) as caught:

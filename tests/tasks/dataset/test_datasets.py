@@ -1,4 +1,4 @@
-"""The dataset source: rows of jsonl and parquet files."""
+"""Source of dataset rows: jsonl and parquet files, train stream, held-out rows and options."""
 
 import json
 from collections import Counter
@@ -31,23 +31,23 @@ def rows(tmp_path: Path) -> Path:
     )
 
 
-def test_rows_become_prompts_with_every_column(rows: Path) -> None:
+def test_rows_become_prompts_whose_problem_has_every_column(rows: Path) -> None:
     prompt = source(rows).prompt(5)
     line = int(prompt.problem["answer"]) + 1
-    assert prompt.id == f"dataset/train/line-{line}", "the same row has the same name in every epoch"
+    assert prompt.id == f"dataset/train/line-{line}", "the id of a row is the same in every epoch"
     assert prompt.verifier == "math"
     assert prompt.text == f"What is {prompt.problem['answer']}?"
     assert prompt.problem == {"prompt": prompt.text, "answer": prompt.problem["answer"], "level": 1}
 
 
-def test_other_field_names_serve_and_the_answer_is_also_called_answer(tmp_path: Path) -> None:
+def test_columns_may_have_other_names_and_the_verifier_gets_the_answer_as_answer_too(tmp_path: Path) -> None:
     path = write(tmp_path / "gsm.jsonl", [{"question": f"{i}+1?", "solution": f"so\n#### {i + 1}"} for i in range(50)])
     prompt = source(path, prompt_field="question", answer_field="solution").prompt(0)
     assert prompt.text == prompt.problem["question"]
     assert prompt.problem["answer"] == prompt.problem["solution"]
 
 
-def test_every_epoch_holds_every_train_row_once_in_an_order_of_its_own(rows: Path) -> None:
+def test_every_epoch_holds_every_train_row_once_in_a_different_order(rows: Path) -> None:
     one = source(rows)
     size = 200 - len(_heldout(one))
     first, second = ([one.prompt(e * size + i).text for i in range(size)] for e in range(2))
@@ -62,7 +62,7 @@ def test_a_prompt_depends_on_seed_and_position_only(rows: Path) -> None:
     assert [source(rows, seed=1).prompt(p) for p in range(20)] != [source(rows).prompt(p) for p in range(20)]
 
 
-def test_a_share_is_held_out_disjoint_and_the_same_for_every_seed(rows: Path) -> None:
+def test_a_fraction_is_held_out_disjoint_and_the_same_for_every_seed(rows: Path) -> None:
     one = source(rows, heldout_fraction=0.3)
     held = _heldout(one)
     train = {one.prompt(i).text for i in range(200)}
@@ -73,7 +73,7 @@ def test_a_share_is_held_out_disjoint_and_the_same_for_every_seed(rows: Path) ->
     assert held[0].id.startswith("dataset/heldout/line-")
 
 
-def test_copies_of_a_prompt_land_on_one_side(tmp_path: Path) -> None:
+def test_copies_of_a_prompt_are_all_held_out_or_all_trained_on(tmp_path: Path) -> None:
     copies = [{"prompt": f"Q{i % 20} {' ' * (i // 20)}", "answer": str(i)} for i in range(80)]
     one = source(write(tmp_path / "copies.jsonl", copies), heldout_fraction=0.5)
     held = {prompt.text.strip() for prompt in _heldout(one)}
@@ -82,7 +82,7 @@ def test_copies_of_a_prompt_land_on_one_side(tmp_path: Path) -> None:
     assert not held & train
 
 
-def test_heldout_rows_may_come_from_a_file_of_their_own(rows: Path, tmp_path: Path) -> None:
+def test_heldout_rows_may_come_from_a_separate_file(rows: Path, tmp_path: Path) -> None:
     held = write(tmp_path / "held.jsonl", [{"prompt": f"Held {i}", "answer": "1"} for i in range(9)])
     one = source(rows, heldout_path=str(held))
     assert len({one.prompt(i).text for i in range(200)}) == 200
@@ -91,11 +91,11 @@ def test_heldout_rows_may_come_from_a_file_of_their_own(rows: Path, tmp_path: Pa
 
 def test_a_train_prompt_that_is_also_held_out_is_refused(rows: Path, tmp_path: Path) -> None:
     held = write(tmp_path / "held.jsonl", [{"prompt": "Other", "answer": "1"}, {"prompt": "What is 7?", "answer": "7"}])
-    with pytest.raises(ValueError, match=r"rows.jsonl, line 8: the prompt is also in .*held.jsonl, line 2"):
+    with pytest.raises(ValueError, match=r"rows.jsonl, line 8: the problem is also held out, in .*held.jsonl, line 2"):
         source(rows, heldout_path=str(held))
 
 
-def test_parquet_rows_serve_like_jsonl_rows(rows: Path, tmp_path: Path) -> None:
+def test_parquet_rows_give_the_same_prompts_as_jsonl_rows(rows: Path, tmp_path: Path) -> None:
     table = arrow.Table.from_pylist([json.loads(line) for line in rows.read_text().splitlines()])
     parquet.write_table(table, tmp_path / "rows.parquet")
     one, other = source(rows), source(tmp_path / "rows.parquet")
@@ -127,7 +127,7 @@ def test_a_malformed_row_is_refused_with_file_line_and_reason(tmp_path: Path, ro
     assert reason in str(caught.value)
 
 
-def test_bytes_that_are_no_text_are_refused_with_file_and_line(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_refused_with_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_bytes(b'{"prompt": "a", "answer": 1}\n{"prompt": "\xff", "answer": 1}\n')
     with pytest.raises(ValueError, match=r"bad.jsonl, line 2: is not JSON"):
@@ -149,7 +149,7 @@ def test_a_malformed_parquet_row_or_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"path": ""}, "task.options.path: must not be empty"),
         ({"path": "/nowhere.jsonl"}, "task.options.path: must be an existing file"),
@@ -171,20 +171,20 @@ def test_a_malformed_parquet_row_or_file_is_refused(tmp_path: Path) -> None:
         ({"pormpt_field": "x"}, "task.options.pormpt_field: unknown option (did you mean 'prompt_field'?)"),
     ],
 )
-def test_bad_options_of_a_dataset_are_refused_by_field(rows: Path, options: dict, said: str) -> None:
+def test_bad_options_of_a_dataset_are_refused_by_name(rows: Path, options: dict, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         source(**{"path": rows} | options)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_file_of_another_kind_or_without_rows_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_another_type_or_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"task.options.path: must end in one of .jsonl, .json, .parquet, .arrow"):
         source(write(tmp_path / "rows.csv", ["a,b"]))
     with pytest.raises(ValueError, match=r"task.options.path: must hold at least one row"):
         source(write(tmp_path / "empty.jsonl", []))
 
 
-def test_too_few_heldout_rows_are_refused_by_field(rows: Path) -> None:
+def test_too_few_heldout_rows_are_refused_by_setting(rows: Path) -> None:
     with pytest.raises(ValueError, match=r"task.heldout_prompts: must be at most the \d+ held-out rows"):
         source(rows).heldout(190)
 
@@ -197,7 +197,7 @@ def test_the_right_answer_of_a_row_is_its_demonstration(rows: Path) -> None:
         assert answer == prompt.problem["answer"]
 
 
-def test_the_configured_verifier_replaces_the_tasks_own(rows: Path) -> None:
+def test_the_configured_verifier_replaces_that_of_the_task(rows: Path) -> None:
     one = source(rows, verifier="my.module:reward")
     assert {p.verifier for p in (one.prompt(0), *one.heldout(3))} == {"my.module:reward"}
     countdown = build(TaskConfig(verifier="other"), seed=0)
@@ -205,7 +205,7 @@ def test_the_configured_verifier_replaces_the_tasks_own(rows: Path) -> None:
     assert source(rows, verifier="").prompt(0).verifier == "math"
 
 
-def test_an_unknown_task_is_answered_with_the_nearest() -> None:
+def test_the_error_about_an_unknown_task_suggests_the_nearest_name() -> None:
     with pytest.raises(
         ValueError, match=r"task.name: must be one of countdown, .*dataset.* \(did you mean 'countdown'\?\)"
     ):
@@ -213,7 +213,7 @@ def test_an_unknown_task_is_answered_with_the_nearest() -> None:
 
 
 def _heldout(one: Source) -> list[Any]:
-    """All held-out prompts, found through the public refusal of one too many."""
+    """All held-out prompts: `heldout` refuses a larger number."""
     count = 1
     while True:
         try:

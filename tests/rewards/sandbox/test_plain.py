@@ -1,4 +1,4 @@
-"""Plain data on the wire: what goes in comes out, and what no honest side sends is refused."""
+"""The codec of plain data: values survive encoding and decoding, and malformed messages are refused."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.sandbox.inside.kinds import Malformed, TooLarge, Unsendable
-from rewards.sandbox.inside.plain import Codec, restore
+from rewards.sandbox.inside.plain import Codec, update_in_place
 
 SCALARS = (
     st.none()
@@ -39,7 +39,7 @@ DATA = st.recursive(
 )
 
 
-def there_and_back(value: Any, writer: Codec | None = None, reader: Codec | None = None) -> Any:
+def round_trip(value: Any, writer: Codec | None = None, reader: Codec | None = None) -> Any:
     encoded, table, _ = (writer or Codec()).encode([value])
     wire = json.loads(json.dumps([encoded, table]))
     return (reader or Codec()).decode(*wire)[0][0]
@@ -51,11 +51,11 @@ def read(data: Any, table: Any = ()) -> Any:
 
 @settings(max_examples=60, deadline=None)
 @given(DATA)
-def test_plain_data_comes_back_equal_and_of_the_same_types(value: Any) -> None:
-    back = there_and_back(value)
+def test_plain_data_is_decoded_to_equal_values_of_the_same_types(value: Any) -> None:
+    back = round_trip(value)
     assert back == value
     assert repr(type(back)) == repr(type(value))
-    assert there_and_back([value]) == [value]
+    assert round_trip([value]) == [value]
 
 
 @pytest.mark.parametrize(
@@ -80,30 +80,30 @@ def test_plain_data_comes_back_equal_and_of_the_same_types(value: Any) -> None:
     ],
     ids=repr,
 )
-def test_less_common_kinds_come_back_too(value: Any) -> None:
-    back = there_and_back(value)
+def test_less_common_types_are_decoded_to_equal_values(value: Any) -> None:
+    back = round_trip(value)
     assert back == value
     assert type(back) is type(value)
     assert repr(back) == repr(value)
 
 
-def test_not_a_number_views_and_default_dictionaries_come_back() -> None:
-    assert math.isnan(there_and_back(math.nan))
-    assert there_and_back(10**5000) == 10**5000
-    assert list(there_and_back({1: 2}.values())) == [2]
-    assert there_and_back({1: 2}.items()) == {(1, 2)}
-    assert there_and_back(defaultdict(list, {1: [2]})) == {1: [2]}
+def test_nan_views_and_default_dictionaries_are_decoded() -> None:
+    assert math.isnan(round_trip(math.nan))
+    assert round_trip(10**5000) == 10**5000
+    assert list(round_trip({1: 2}.values())) == [2]
+    assert round_trip({1: 2}.items()) == {(1, 2)}
+    assert round_trip(defaultdict(list, {1: [2]})) == {1: [2]}
 
 
-def test_arrays_come_back_and_their_scalars_become_pythons() -> None:
+def test_arrays_are_decoded_and_numpy_scalars_become_python_scalars() -> None:
     array = numpy.array([[1.5, 2.0]], dtype=numpy.float32)
-    back = there_and_back(array)
+    back = round_trip(array)
     assert back.dtype == array.dtype and back.shape == (1, 2) and (back == array).all()
-    assert type(there_and_back(numpy.float64(2.0))) is float
-    assert there_and_back(numpy.array(["a", None], dtype=object)) == ["a", None]
+    assert type(round_trip(numpy.float64(2.0))) is float
+    assert round_trip(numpy.array(["a", None], dtype=object)) == ["a", None]
 
 
-def test_subclasses_arrive_as_their_base_so_that_their_methods_stay_behind() -> None:
+def test_an_instance_of_a_subclass_arrives_as_its_base_without_the_methods() -> None:
     class Text(str):
         def __eq__(self, other: object) -> bool:
             return True
@@ -118,13 +118,13 @@ def test_subclasses_arrive_as_their_base_so_that_their_methods_stay_behind() -> 
         HIGH = 3
 
     for value, base in ((Text("a"), "a"), (Several([1]), [1]), (Level.HIGH, 3)):
-        back = there_and_back(value)
+        back = round_trip(value)
         assert type(back) is type(base) and back == base
-    assert there_and_back(Text("a")) != "b"
+    assert round_trip(Text("a")) != "b"
 
 
 def test_a_named_tuple_keeps_its_names() -> None:
-    point = there_and_back(namedtuple("Point", "x y")(1, [2]))
+    point = round_trip(namedtuple("Point", "x y")(1, [2]))
     assert point == (1, [2])
     assert (point.x, point.y) == (1, [2])
 
@@ -139,33 +139,33 @@ class Node:
 
 
 def nodes() -> Codec:
-    return Codec(shared=lambda value: type(value) is Node, blank=lambda name: object.__new__(Node))
+    return Codec(by_value=lambda value: type(value) is Node, new_object=lambda name: object.__new__(Node))
 
 
-def test_rings_and_long_chains_of_objects_travel_by_value() -> None:
+def test_rings_and_long_chains_of_objects_are_sent_by_value() -> None:
     ring = Node(1)
     ring.following = Node(2, ring)
-    back = there_and_back(ring, nodes(), nodes())
+    back = round_trip(ring, nodes(), nodes())
     assert (back.value, back.following.value) == (1, 2)
     assert back.following.following is back
     chain = None
     for value in range(5000):
         chain = Node(value, chain)
-    back, count = there_and_back(chain, nodes(), nodes()), 0
+    back, count = round_trip(chain, nodes(), nodes()), 0
     while back is not None:
         back, count = back.following, count + 1
     assert count == 5000
 
 
-def test_objects_that_return_are_the_same_ones_with_their_new_attributes() -> None:
-    ours = Node(1)
-    encoded, table, sent = nodes().encode([ours])
-    [theirs], received = nodes().decode(encoded, table)
-    theirs.value = 7
-    encoded, table, _ = nodes().encode([theirs, Node(8)], received)
+def test_an_object_that_is_sent_back_is_the_same_object_with_new_attributes() -> None:
+    sent_node = Node(1)
+    encoded, table, sent = nodes().encode([sent_node])
+    [received_node], received = nodes().decode(encoded, table)
+    received_node.value = 7
+    encoded, table, _ = nodes().encode([received_node, Node(8)], received)
     [back, new], _ = nodes().decode(encoded, table, sent)
-    assert back is ours and ours.value == 7
-    assert new is not ours and new.value == 8
+    assert back is sent_node and sent_node.value == 7
+    assert new is not sent_node and new.value == 8
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_objects_that_return_are_the_same_ones_with_their_new_attributes() -> No
     ],
     ids=json.dumps,
 )
-def test_what_no_honest_side_sends_is_malformed(data: Any) -> None:
+def test_malformed_data_is_refused(data: Any) -> None:
     with pytest.raises(Malformed):
         read(data)
     with pytest.raises(Malformed):
@@ -223,7 +223,7 @@ def test_a_message_cannot_hide_a_method_or_make_objects_of_another_class() -> No
         nodes().decode([["o", 0]], [["Node", [], 3]])
 
 
-def test_depth_is_bounded_both_ways() -> None:
+def test_nesting_depth_is_limited_in_both_directions() -> None:
     deep: list[Any] = []
     for _ in range(300):
         deep = [deep]
@@ -240,21 +240,21 @@ def test_depth_is_bounded_both_ways() -> None:
         Codec().encode([ring])
 
 
-def test_what_is_not_plain_does_not_cross_by_itself() -> None:
+def test_values_that_are_not_plain_data_are_unsendable_without_a_hook() -> None:
     for value in (object(), len, Node(1), json):
         with pytest.raises(Unsendable):
             Codec().encode([value])
 
 
-def test_an_argument_gets_its_new_contents_and_its_parts_stay_who_they_are() -> None:
+def test_an_argument_is_updated_in_place_and_its_parts_keep_their_identity() -> None:
     row, inner = [1, 2], {"a": 1}
     old = [row, inner, (row,), 5]
-    restore(old, [[3], {"b": 2}, ([3],), 6, 7])
+    update_in_place(old, [[3], {"b": 2}, ([3],), 6, 7])
     assert old == [[3], {"b": 2}, (row,), 6, 7]
     assert old[0] is row and row == [3]
     assert old[1] is inner
     numbers = {1, 2}
-    restore(numbers, {3})
+    update_in_place(numbers, {3})
     assert numbers == {3}
-    restore(numbers, [4])
+    update_in_place(numbers, [4])
     assert numbers == {3}

@@ -1,0 +1,48 @@
+"""The coefficient of a divergence term: a constant, a schedule or a controller."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from configs.checks import require, require_not_negative, require_positive
+
+LARGEST_KL_ERROR = 0.2
+"""Bound on the relative KL error that one step of the adaptive coefficient corrects (Ziegler et al.)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoefficientConfig:
+    """The weight of a divergence term, once per step."""
+
+    kind: Literal["constant", "linear", "cosine", "step", "adaptive", "safe", "adaptive_fraction", "complement"] = (
+        "constant"
+    )
+    """constant: `value`. linear, cosine: from `value` to `final` over `over` steps. step: `value` until step `over`,
+    then `final`. adaptive: proportional control of the KL per trajectory (Ziegler et al., arXiv:1909.08593). safe:
+    the smoothed KL above a threshold that follows entropy, reward velocity and phase (SAFE, arXiv:2602.04651);
+    `value` scales it. adaptive_fraction: raised by 0.1, up to 1, whenever the term's mean over `over` steps has
+    risen by 0.1 nats (DistiLLM, arXiv:2402.03898). complement: 1 minus the coefficient of the term `of`."""
+    value: float = 0.0
+    """The coefficient, or its first value."""
+    final: float = 0.0
+    """linear, cosine, step: the last value."""
+    over: int = 0
+    """linear, cosine, step: steps from first to last value; 0: all steps of the run. adaptive_fraction: steps
+    between two comparisons of the term's mean."""
+    of: str = ""
+    """complement: name of the other term."""
+    target: float = 6.0
+    """adaptive: target of the KL to the reference, in nats per trajectory."""
+    horizon: int = 10_000
+    """adaptive: number of trajectories over which an error is corrected."""
+
+    def __post_init__(self) -> None:
+        require_not_negative(self, "value", "final", "over")
+        require_positive(self, "target", "horizon")
+        fraction = self.kind == "adaptive_fraction"
+        require(not fraction or self.over > 0, "over", "must be positive for kind adaptive_fraction", self.over)
+        require(not fraction or self.value <= 1, "value", "must be at most 1 for kind adaptive_fraction", self.value)
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the coefficient is a function of the step alone."""
+        return self.kind in ("linear", "cosine", "step")

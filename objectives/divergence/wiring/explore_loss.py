@@ -1,0 +1,61 @@
+"""Loss wiring on the policy's own answers: a differentiable loss per token, made from the log-probs of that token."""
+
+from torch import Tensor
+
+from configs.terms import TermConfig
+from objectives.divergence.estimators import at_sampled_tokens, sampled_value
+from objectives.divergence.wiring.term import FRESH, TermTokens, Wiring
+from objectives.policy_gradient.ratios import ratio_of
+
+
+def token_loss(cfg: TermConfig, logp: Tensor, logp_anchor: Tensor, logp_old: Tensor) -> Tensor:
+    """Return the loss per token [M], with gradient.
+
+    k2 and straight_through have the gradient of D_f on policy. k3 (reverse KL only) has the gradient of the forward KL.
+    ratio_weighted has the gradient of D_f on answers of any policy whose log-probs are `logp_old`.
+
+    Args:
+        logp: float32 [M], nats, with gradient; logp_anchor, logp_old: float32 [M].
+    """
+    at = at_sampled_tokens(cfg, logp, logp_anchor)
+    if cfg.estimator == "k2":
+        return 0.5 * at.log_u.square()
+    above = at.value if cfg.normalised else at.above_tangent
+    # Divided by u: the tokens are sampled from the policy, and D_f is an expectation under the anchor.
+    per_sample = above * (-at.log_u).exp()
+    if cfg.estimator in ("k3", "naive"):
+        return per_sample
+    if cfg.estimator == "straight_through":
+        # The score-function gradient (slope times grad log pi) without an expectation over tokens that drops out.
+        return per_sample.detach() + at.slope.detach() * (logp - logp.detach())
+    assert cfg.estimator == "ratio_weighted", f"no loss wiring for {cfg.estimator}"
+    return ratio_of(logp, logp_old) * per_sample
+
+
+def _loss(term: TermTokens) -> Tensor:
+    return term.mean(token_loss(term.cfg, term.logp, term.logp_anchor, term.logp_old))
+
+
+def _values(term: TermTokens) -> Tensor:
+    return sampled_value(term.cfg, term.logp, term.logp_anchor)
+
+
+def _describe(cfg: TermConfig, name: str) -> str:
+    if cfg.estimator == "k3" or (cfg.estimator == "naive" and cfg.name == "reverse_kl"):
+        return (
+            f"the value is the {name}, the gradient is that of the forward KL(anchor || policy), "
+            f"{FRESH}: a mass-covering pull towards the anchor, not the mode-seeking one of the value"
+        )
+    if cfg.estimator == "naive":
+        return (
+            f"the value is the {name}; differentiated as it stands, without the score, its gradient is not that of the "
+            f"divergence, {FRESH}"
+        )
+    if cfg.estimator == "ratio_weighted":
+        return (
+            f"exact gradient of the {name} with prefixes held fixed, also for stale answers (weighted by pi / pi_old)"
+        )
+    return f"exact gradient of the {name} with prefixes held fixed, {FRESH}"
+
+
+WIRING = Wiring(loss=_loss, values=_values, describe=_describe)
