@@ -13,7 +13,7 @@ STEPS = 20
 SMALL = ("sampling.group_size=8", "rehearsal.prompts=16", "rehearsal.batch=4", f"monitor.every={STEPS}")
 TEACHER = "tasks/base_policies/three_domains"
 """A policy with the vocabulary of the trained one but other weights, so that no divergence is 0."""
-CHEAPER = {"wpr": ["objective.divergence.top=32"]}
+CHEAPER = {"wpr": ["objective.terms.divergence.top=32"]}
 """Optimal transport between 257 tokens takes ten times as long as all else in the run; 65 are enough."""
 
 

@@ -85,7 +85,7 @@ def test_two_learner_ranks_two_graders_and_a_reference_over_ray_train_as_one_pro
 EVERYTHING = (
     "method=safe_critic",
     "references.teacher.path=tasks/base_policies/three_domains",
-    "references.slow={update: periodic, share: 0.5}",
+    "references.slow={update: periodic, mixing_weight: 0.5}",
     "objective.terms.taught={name: reverse_kl, anchor: teacher, wiring: vocabulary, estimator: exact, "
     "weights: {importance: soft_or}, coefficient: {value: 0.1}}",
     "objective.terms.near={name: reverse_kl, anchor: slow, estimator: k2, coefficient: {value: 0.1}}",
