@@ -1,6 +1,7 @@
 """Small ragged batches for the tests of the objective, written down as lists."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -48,6 +49,15 @@ def make_batch(
         totals={},
     )
     return with_own_totals(batch)
+
+
+def three_turns() -> Batch:
+    """Return two answers after prompts of 1 token: one of turns of 2, 2 and 1 tokens with a tool token between them,
+    and one of a single turn of 4 tokens."""
+    batch = make_batch([("explore", 0, 1.0, [0] * 7), ("explore", 0, 0.0, [0] * 4)], prompt_length=1)
+    mask = batch.mask.clone()
+    mask[[3, 6]] = False
+    return with_own_totals(replace(batch, mask=mask))
 
 
 def scores(logp: Tensor, entropy: Tensor | None = None, log_vocabulary: float = 1.0) -> Scores:

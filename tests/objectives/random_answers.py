@@ -17,7 +17,7 @@ from objectives.divergence.batch_sinkhorn import answer_blocks
 from objectives.divergence.distributions import vocabulary_values
 from objectives.divergence.wasserstein import token_space
 from objectives.objective import Scores, loss
-from tests.objectives.ragged_batch import weighted
+from tests.objectives.ragged_batch import Answer, make_batch, objective, weighted
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Grade, Group, Prompt, Route, Trajectory
 
@@ -138,3 +138,14 @@ def run(
         gradient += torch.autograd.grad(share, policy)[0]
         value, stats = value + share.item(), merge(stats, to_stats(measured))
     return value, gradient, stats
+
+
+def equal_lengths(explored: int, rehearsed: int) -> Batch:
+    """Return answers of two tokens each; explored ones in groups of two, one of which is correct."""
+    answers: list[Answer] = [("explore", i // 2, float(i % 2), [i % 11, (3 * i + 1) % 11]) for i in range(explored)]
+    answers += [("rehearse", -1, None, [(2 * i + 5) % 11, i % 7]) for i in range(rehearsed)]
+    whole = make_batch(answers, prompt_length=1)
+    logp = scores_of(weights(), whole, objective()).logp.detach()
+    noise = torch.randn(2, len(logp), generator=torch.Generator().manual_seed(5)).mul(0.2)
+    sampler, reference = torch.where(whole.mask, logp + noise, 0.0)
+    return replace(whole, logp_sampler=sampler, logp_reference=reference)

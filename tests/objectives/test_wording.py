@@ -4,7 +4,6 @@ import math
 
 import pytest
 
-from configs.load import presets
 from configs.objective import ClipConfig, GatesConfig, MismatchConfig
 from configs.term_weights import TermWeightsConfig
 from configs.terms import TermConfig
@@ -138,11 +137,3 @@ def test_the_anchor_and_the_weights_are_told() -> None:
 )
 def test_the_policy_gradient_is_told_in_words(choices: dict[str, object], words: str) -> None:
     assert words in describe_policy_gradient(objective(**choices))
-
-
-@pytest.mark.parametrize("preset", presets("method"))
-def test_every_method_is_told(preset: str) -> None:
-    cfg = of(preset)
-    assert describe_policy_gradient(cfg).startswith(f"advantage {cfg.advantage}")
-    for term in cfg.terms.values():
-        assert "gradient" in describe(term)

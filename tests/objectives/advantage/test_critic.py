@@ -17,7 +17,6 @@ from objectives.coefficient.controllers import ObjectiveState, initial_state, wi
 from objectives.credit import credit
 from objectives.diagnostics import means, merge, to_stats
 from objectives.objective import Scores, loss
-from objectives.wording import describe_policy_gradient
 from tests.objectives.ragged_batch import make_batch, objective, scores
 from trajectories.batch import Batch
 from trajectories.split import partition
@@ -217,15 +216,6 @@ def test_a_batch_that_was_not_scored_is_our_fault() -> None:
     with pytest.raises(AssertionError, match="before the first update"):
         credit(replace(batch_of(), value_old=None), CRITIC, state_of())
     assert CRITIC.scores_first and not ObjectiveConfig().scores_first
-
-
-def test_what_the_critic_reads_is_said_in_words() -> None:
-    words = describe_policy_gradient(load(["method=safe_critic"]).objective)
-    assert (
-        "2 value heads computed at an answer's end: the part of the reward that it predicts is no longer trained on"
-        in words
-    )
-    assert "1 value head computed at the prompt's end" in describe_policy_gradient(load(["method=wsrl"]).objective)
 
 
 # A baseline that has seen the answer.

@@ -1,25 +1,12 @@
 """RECAP: the weights of several objectives, and what they and replayed answers do to loss and gradient."""
 
-import json
 import math
-from dataclasses import asdict, replace
-from functools import cache
 
 import numpy as np
 import pytest
-import torch
 
-from configs.objective import ObjectiveConfig
 from configs.recap import RecapConfig
-from objectives.coefficient.controllers import ObjectiveState, initial_state, with_recap
 from objectives.coefficient.recap import RecapState, observed, recap_weights, score, softmax
-from objectives.credit import credit
-from objectives.diagnostics import means
-from objectives.objective import loss
-from tests.objectives.random_answers import of, random_batch, run, scores_of, weights
-from trajectories.batch import Batch, with_own_totals
-from trajectories.split import partition
-from trajectories.trajectory import ROUTES
 
 CFG = RecapConfig(window=2)
 # Means of the two windows 1 and 1, 1 and 1.2, 1 and 1; deviations of the recent one 0, 0.3 (1 + 1.2) = 0.66, 0.1 * 2.
@@ -91,101 +78,3 @@ def test_only_the_last_two_windows_are_kept_and_what_was_not_measured_is_left_ou
     for step in range(9):
         state = observed(state, {"words": float(step), "replay": math.nan if step % 2 else step}, CFG.window)
     assert state.values == {"words": (5.0, 6.0, 7.0, 8.0), "replay": (2, 4, 6, 8)}
-
-
-@cache
-def three_routes() -> Batch:
-    """The random batch, half of whose stored answers are replayed, from two domains."""
-    batch = random_batch()
-    replayed = torch.arange(len(batch.route)) >= len(batch.route) - 3
-    route = torch.where(replayed, ROUTES.index("replay"), batch.route)
-    assert batch.logp_reference is not None
-    reference = torch.where(replayed[batch.seq], torch.nan, batch.logp_reference)  # nobody knows it, nobody may ask
-    domain = torch.where(batch.group < 0, -1, batch.group % 2)
-    known = replace(batch, route=route, logp_reference=reference, domain=domain, domains=("sums", "words"))
-    return with_own_totals(known)
-
-
-STATE = ObjectiveState(
-    coefficients={"divergence": 0.7, "replay": 0.7},
-    recap=RecapState(values={"sums": (1.0, 1.0, 0.5, 0.5), "words": (1.0, 1.0, 2.0, 2.0), "replay": (1.0,) * 4}),
-)
-MIXED = of("dph_f", "objective.replay_weight=0.7", "objective.recap.window=2")
-WITHOUT = of("dph_f")
-
-
-def test_replayed_answers_get_their_mean_negative_log_likelihood_and_nothing_else() -> None:
-    cfg, batch = of("recap"), three_routes()
-    policy, tokens = weights(), batch.on_route("replay")
-    assert 3 < int(tokens.sum()) < int(batch.mask.sum())
-    batch = credit(batch, cfg, STATE)
-    assert batch.advantage is not None
-    only = with_own_totals(replace(batch, mask=tokens, advantage=torch.full_like(batch.advantage, 9.0)))
-    value, stats = loss(scores_of(policy, only, cfg), only, cfg, {"replay": 0.7})
-    expected = torch.nn.functional.cross_entropy(policy[batch.tokens.roll(1)][tokens], batch.tokens[tokens])
-    assert value.item() == pytest.approx(0.7 * expected.item(), rel=1e-6)
-    assert stats["replay_loss"].tolist() == pytest.approx([expected.item() * int(tokens.sum()), int(tokens.sum())])
-    torch.testing.assert_close(
-        torch.autograd.grad(value, policy)[0], torch.autograd.grad(0.7 * expected, policy)[0], rtol=1e-5, atol=1e-7
-    )
-
-
-def test_explored_and_rehearsed_answers_do_not_feel_replayed_ones_bit_for_bit() -> None:
-    batch, policy = three_routes(), weights()
-    others = [i for i, route in enumerate(batch.route.tolist()) if ROUTES[route] != "replay"]
-    plain, uniform = with_own_totals(batch.select(others)), replace(STATE, recap=RecapState())
-    expected = run(policy, [credit(plain, WITHOUT, uniform)], WITHOUT)
-    whole = credit(batch, MIXED, uniform)
-    silent = run(policy, [whole], MIXED, 0.0)  # no replay, but no divergence either
-    without_both = run(policy, [credit(plain, WITHOUT, uniform)], WITHOUT, 0.0)
-    assert silent[0] == without_both[0]
-    assert torch.equal(silent[1], without_both[1])
-    got = run(policy, [whole], MIXED)
-    measured, alone = means(got[2]), means(expected[2])
-    replay = measured.pop("replay_loss")
-    assert measured == alone
-    assert got[0] == pytest.approx(expected[0] + 0.7 * replay, abs=1e-6)
-
-
-def test_no_split_and_no_order_of_three_routes_changes_loss_gradient_or_metrics() -> None:
-    batch = three_routes()
-    order = torch.randperm(len(batch.route), generator=torch.Generator().manual_seed(3)).tolist()
-    credited = credit(batch, MIXED, STATE)
-    whole = run(weights(), [credited], MIXED)
-    splits = [[part for rank in partition(credited, ranks, 20) for part in rank] for ranks in (1, 2, 5)]
-    for parts in (*splits, [credit(batch.select(order), MIXED, STATE)]):
-        split = run(weights(), parts, MIXED)
-        assert split[0] == pytest.approx(whole[0], abs=1e-6)
-        torch.testing.assert_close(split[1], whole[1], rtol=1e-5, atol=1e-6)
-        assert means(split[2]) == pytest.approx(means(whole[2]), rel=1e-4, abs=1e-5)
-
-
-def test_an_answers_advantage_is_multiplied_by_the_weight_of_its_domain() -> None:
-    batch = three_routes()
-    before, after = (credit(batch, cfg, STATE).advantage for cfg in (WITHOUT, MIXED))
-    assert before is not None and after is not None
-    found = recap_weights(STATE.recap, MIXED.recap)
-    # Scores 0.5, 2 and 1 at T = 5: 3 (1.10517, 1.49182, 1.22140) / 3.81840
-    assert found == pytest.approx({"sums": 0.8683, "words": 1.1721, "replay": 0.9596}, abs=6e-5)
-    for number, name in enumerate(batch.domains):
-        tokens = batch.on_route("explore") & (batch.domain == number)[batch.seq]
-        assert before[tokens].abs().max() > 0.1
-        torch.testing.assert_close(after[tokens], before[tokens] * found[name])
-
-
-def test_the_state_is_moved_by_rewards_of_domains_and_the_replay_loss_and_survives_json() -> None:
-    cfg = ObjectiveConfig(replay_weight=0.5, recap=RecapConfig(window=1, temperature=1.0))
-    batch = three_routes()
-    state = initial_state(cfg, 10)
-    assert state.coefficients == {"replay": 0.5}
-    state = with_recap(state, cfg, batch, {"replay_loss": 2.0})
-    graded = {name: batch.reward[batch.domain == i] for i, name in enumerate(batch.domains)}
-    rewards = {name: float(reward[~reward.isnan()].mean()) for name, reward in graded.items()}
-    assert {name: values[0] for name, values in state.recap.values.items()} == pytest.approx(rewards | {"replay": 2.0})
-    assert state.coefficients == {"replay": 0.5}
-    state = with_recap(state, cfg, batch, {"replay_loss": 1.0})
-    # Rewards stand still, c = 1; the loss fell to its half, c = 2: 3 e^2 / (e + e + e^2)
-    expected = 0.5 * 3 * math.exp(2) / (2 * math.e + math.exp(2))
-    assert state.coefficients["replay"] == pytest.approx(expected, rel=1e-6)
-    assert ObjectiveState.restored(json.loads(json.dumps(asdict(state)))) == state
-    assert with_recap(state, ObjectiveConfig(replay_weight=0.5), batch, {"replay_loss": 1.0}) == state

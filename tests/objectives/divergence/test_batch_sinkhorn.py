@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -10,11 +9,8 @@ from torch import Tensor
 
 from configs.load import load
 from configs.transport import TransportConfig
-from objectives.diagnostics import means
 from objectives.divergence.batch_sinkhorn import BLOCK, answer_blocks, batch_sinkhorn
 from tests.objectives.ragged_batch import divergence
-from tests.objectives.random_answers import VOCABULARY, batch_for, credited, of, run, weights
-from trajectories.split import partition
 
 CFG = divergence(
     "batch_sinkhorn",
@@ -125,21 +121,6 @@ def test_an_answer_costs_the_same_whatever_stands_beside_it() -> None:
     torch.testing.assert_close(value(logits[order], anchor[order], [0, 0, 0, 0, 1, 1, 1, 2, 2]), together[order])
     within = [1, 0, 2]  # inside a block the order does not count either
     torch.testing.assert_close(value(logits[:3][within], anchor[:3][within], [0, 0, 0]), together[:3][within])
-
-
-def test_neither_order_nor_split_of_a_batch_changes_loss_gradient_or_metrics() -> None:
-    cfg = of("sinkd")
-    batch, policy = credited(batch_for(cfg), cfg), weights()
-    whole = run(policy, [batch], cfg)
-    reversed_ = batch.select(list(range(len(batch.group)))[::-1])
-    for parts in ([reversed_], partition(batch, 1, 20)[0]):
-        found = run(policy, parts, cfg)
-        assert found[0] == pytest.approx(whole[0], rel=1e-5)
-        torch.testing.assert_close(found[1], whole[1], rtol=1e-4, atol=1e-6)
-        name = "terms/rows/value"
-        assert means(found[2])[name] == pytest.approx(means(whole[2])[name], rel=1e-5)
-    without = run(policy, [batch], replace(cfg, terms={"divergence": cfg.terms["divergence"]}))
-    assert VOCABULARY == 11 and not torch.allclose(without[1], whole[1], atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The prioritised KL: how certain a distribution is, to a power, as the weight of a divergence's tokens."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -15,7 +14,6 @@ from objectives.divergence.distributions import certainty
 from objectives.divergence.token_weights import certainty_weights
 from objectives.objective import loss
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, scores, state_of
-from tests.objectives.random_answers import batch_for, credited, of, run, weights
 from trajectories.batch import Batch
 
 BETA = 0.5
@@ -133,15 +131,6 @@ def test_a_power_of_0_is_the_standard_kl_to_the_last_bit(choices: dict[str, str]
     assert torch.equal(gradient(off), gradient(divergence("reverse_kl", **choices)))
 
 
-def test_the_preset_without_its_power_is_group_policy_gradient_with_k2() -> None:
-    batch = batch_for(of("prioritised_kl"))
-    found = of("prioritised_kl", "objective.terms.divergence.weights.certainty_power=0")
-    plain = objective(terms={"divergence": divergence("reverse_kl", estimator="k2")})
-    results = [run(weights(), [credited(batch, cfg)], cfg)[:2] for cfg in (found, plain)]
-    assert results[0][0] == results[1][0]
-    assert torch.equal(results[0][1], results[1][1])
-
-
 def test_the_weights_carry_no_gradient() -> None:
     logits = torch.randn(4, 5, requires_grad=True)
     assert not certainty(logits, "negentropy").requires_grad
@@ -165,14 +154,6 @@ def test_the_mean_weight_is_reported_where_weights_are_chosen() -> None:
     assert stats["terms/divergence/weight"].tolist() == pytest.approx([2.969, 4])
     plain = whole(divergence("reverse_kl", estimator="k2"))
     assert "divergence_weight" not in loss_of(LOGP, credit(batch_of(), plain, state_of(BETA)), plain, BETA)[1]
-
-
-def test_what_is_not_known_of_rehearsed_answers_reaches_neither_loss_nor_gradient() -> None:
-    cfg = of("prioritised_kl")
-    batch = batch_for(cfg)
-    unknown = torch.where(batch.on_route("rehearse"), torch.nan, batch.certainty["divergence"])
-    value, found, _ = run(weights(), [credited(replace(batch, certainty={"divergence": unknown}), cfg)], cfg)
-    assert math.isfinite(value) and bool(found.isfinite().all())
 
 
 def test_a_certainty_that_nobody_measured_is_refused() -> None:

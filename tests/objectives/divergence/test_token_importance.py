@@ -10,9 +10,7 @@ from configs.term_weights import TermWeightsConfig
 from objectives.credit import credit
 from objectives.divergence.token_importance import highest, percentile, scaled, token_scores
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of
-from tests.objectives.random_answers import batch_for, credited, of, run, weights
 from trajectories.batch import Batch
-from trajectories.split import deal, partition
 
 ENTROPY = torch.tensor([0.0, 0.5, 1.0, 0.25, 1.0, 1.0])
 DISTANCE = torch.tensor([4.0, 0.0, 1.0, 2.0, 4.0, 1.0])
@@ -94,43 +92,6 @@ def test_the_share_of_a_length_is_rounded_down_and_one_token_at_a_half_is_none()
     assert [kept(100, share) for share in (0.29, 0.57, 0.2, 1.0)] == [29, 57, 20, 100]
     # ties go to the earlier position, in every answer by itself
     assert highest(torch.ones(5), torch.tensor([0, 0, 2, 2, 2]), 0.5).tolist() == [True, False, True, False, False]
-
-
-def test_keeping_all_is_plain_distillation() -> None:
-    found = []
-    for overrides in (["weights.keep=1.0"], ["weights.importance=none"]):
-        cfg = of("tip", *(f"objective.terms.divergence.{o}" for o in overrides))
-        found.append(run(weights(), [credited(batch_for(cfg), cfg)], cfg)[:2])
-    assert found[0][0] == pytest.approx(found[1][0])
-    torch.testing.assert_close(found[0][1], found[1][1])
-
-
-def kept_of(batch: Batch) -> dict[tuple[int, ...], list[bool]]:
-    """By the tokens of each answer."""
-    kept = batch.term_weights["divergence"] > 0
-    return {
-        tuple(batch.tokens[batch.seq == i].tolist()): kept[batch.seq == i].tolist() for i in range(len(batch.group))
-    }
-
-
-def test_neither_the_order_of_answers_nor_how_they_are_dealt_changes_which_tokens_are_kept() -> None:
-    cfg = of("tip")
-    batch = batch_for(cfg)
-    whole = credited(batch, cfg)
-    expected = run(weights(), [whole], cfg)
-    order = torch.randperm(len(batch.group), generator=torch.Generator().manual_seed(5)).tolist()
-    shuffled = credited(batch.select(order), cfg)
-    assert kept_of(shuffled) == kept_of(whole)
-    ranks = [micro for rank in partition(whole, 2, 12) for micro in rank]
-    assert len(ranks) > 4
-    for parts in ([shuffled], ranks):
-        value, gradient, stats = run(weights(), parts, cfg)
-        assert value == pytest.approx(expected[0], rel=1e-5)
-        torch.testing.assert_close(gradient, expected[1], rtol=1e-4, atol=1e-6)
-        assert stats["terms/divergence/kept"] == expected[2]["terms/divergence/kept"]
-    assert 0.3 < expected[2]["terms/divergence/kept"][0] / expected[2]["terms/divergence/kept"][1] < 0.5
-    dealt = [kept_of(part) for part in deal(whole, 2)]
-    assert dealt[0] | dealt[1] == kept_of(whole)
 
 
 @pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum"])

@@ -240,15 +240,6 @@ def test_the_sampled_transport_value_is_an_estimate_without_bias_that_is_0_at_th
     assert not sampled_transport_value(phi, POLICY.log(), POLICY.log()).any()
 
 
-def test_a_coefficient_of_0_is_the_plain_policy_gradient_and_another_is_not() -> None:
-    cfg, policy = of("wpr"), weights()
-    batch = credited(batch_for(cfg), cfg)
-    plain = run(policy, [batch], replace(cfg, terms={}))
-    off, on = run(policy, [batch], cfg, 0.0), run(policy, [batch], cfg, 0.7)
-    assert torch.equal(off[1], plain[1]) and off[0] == plain[0]
-    assert not torch.allclose(on[1], plain[1], atol=1e-4)
-
-
 @pytest.mark.parametrize("wiring", ["joint", "vocabulary"])
 def test_no_split_into_microbatches_changes_loss_gradient_or_metrics(wiring: str) -> None:
     cfg = replace(of("wpr"), terms={"divergence": settings(wiring, top=2, iterations=10)})

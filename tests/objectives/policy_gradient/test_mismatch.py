@@ -11,7 +11,9 @@ from configs.objective import MismatchConfig, ObjectiveConfig
 from objectives.credit import credit
 from objectives.diagnostics import means, to_stats
 from objectives.policy_gradient.mismatch import mismatch_weights
+from tests.objectives.equal_objectives import loss_gradient, on_policy
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of
+from tests.objectives.random_answers import random_batch
 from trajectories.batch import Batch
 
 # Two answers, of tokens with k = (0.5, 3, 1) and (0.9, 1.1).
@@ -170,3 +172,12 @@ def test_weighing_a_ratio_that_corrects_already_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^old_policy: must be 'learner'.*count it twice"):
         objective(mismatch=MismatchConfig(kind="token_truncate"))
     assert objective(mismatch=MismatchConfig(veto=1e-4, off_policy=0.5)).mismatch.active, "masks may stand alone"
+
+
+def test_a_mismatch_weight_of_one_is_no_correction() -> None:
+    batch = on_policy(random_batch())
+    old = replace(batch, logp_old=batch.logp_sampler)
+    learner = objective(old_policy="learner")
+    for kind in ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric", "k2", "k3"):
+        corrected = replace(learner, mismatch=MismatchConfig(kind=kind, low=0.5, high=2.0))
+        assert torch.equal(loss_gradient(corrected, old), loss_gradient(learner, old))
