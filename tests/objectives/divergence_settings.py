@@ -15,6 +15,8 @@ from objectives.divergence.f_divergences import F_DIVERGENCES
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of
 
 COEFFICIENT = 0.5
+ALPHA = 0.2
+"""The default parameter of a divergence."""
 NAMES = list(F_DIVERGENCES)
 FAMILIES = [name for name in NAMES if DIVERGENCES[name].alpha]
 """The divergences with a parameter."""
