@@ -1,4 +1,4 @@
-"""`credit` and `loss` for every preset: what no order, split, route or missing number may change."""
+"""`credit` and `loss` on whole objectives: old policy, ratios, advantages, terms, entropy bonus."""
 
 import math
 from dataclasses import replace
@@ -22,7 +22,7 @@ PRESETS = presets("method")
     ("reduction", "expected"),
     [("token_mean", 1.75), ("sequence_mean_token_mean", 2.0), ("sequence_mean_token_sum", 3.5)],
 )
-def test_supervised_training_is_forward_kl_on_stored_answers_with_a_reference_of_zero(
+def test_supervised_training_is_the_forward_kl_on_rehearsed_answers_with_reference_log_probs_of_0(
     reduction: str, expected: float
 ) -> None:
     cfg = objective(
@@ -43,7 +43,7 @@ def test_supervised_training_is_forward_kl_on_stored_answers_with_a_reference_of
     assert stats["terms/divergence/value"].tolist() == [7.0, 4.0]
 
 
-def test_the_old_policy_is_the_sampler_or_the_learner_as_configured() -> None:
+def test_the_denominator_of_the_ratio_is_the_sampler_or_the_learner_as_configured() -> None:
     logp, sampler, old = torch.tensor([-1.0]), torch.tensor([-1.1]), torch.tensor([-1.2])
     batch = make_batch([("explore", 0, 1.0, [1]), ("explore", 0, 0.0, [2])])
     batch = replace(batch.select([0]), logp_sampler=sampler, advantage=torch.ones(1))
@@ -58,7 +58,7 @@ def test_the_old_policy_is_the_sampler_or_the_learner_as_configured() -> None:
 
 
 @pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum"])
-def test_on_policy_the_clipped_ratio_and_the_plain_policy_gradient_have_one_gradient(reduction: str) -> None:
+def test_on_policy_the_clipped_ratio_has_the_gradient_of_the_plain_policy_gradient(reduction: str) -> None:
     batch = random_batch()
     policy = weights()
     with torch.no_grad():
@@ -71,13 +71,13 @@ def test_on_policy_the_clipped_ratio_and_the_plain_policy_gradient_have_one_grad
     assert torch.equal(gradients[2], gradients[1])
 
 
-def test_rloos_gradient_is_g_over_g_minus_one_that_of_mean_only() -> None:
+def test_the_gradient_of_leave_one_out_is_g_over_g_minus_one_times_that_of_mean_only() -> None:
     batch = random_batch(seed=4)
-    batch = batch.select([i for i in range(16) if batch.group[i] != 2])  # the group with a failed grader has three
+    batch = batch.select([i for i in range(16) if batch.group[i] != 2])  # group 2 has three graded answers
     rloo, mean = objective(advantage="leave_one_out"), objective(advantage="mean_only")
     first = run(weights(), [credited(batch, rloo)], rloo)[1]
     second = run(weights(), [credited(batch, mean)], mean)[1]
-    # Clipping depends on the sign of the advantage alone, so the factor carries through it.
+    # Clipping depends on the sign of the advantage only, so the factor remains.
     torch.testing.assert_close(first, second * 4 / 3)
 
 
@@ -94,17 +94,17 @@ def test_a_divergence_in_the_loss_adds_to_the_policy_gradient_of_the_explored_to
 
 
 @pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum"])
-def test_on_policy_every_ratio_and_clip_has_the_gradient_of_the_plain_policy_gradient(reduction: str) -> None:
+def test_on_policy_every_kind_of_ratio_and_clip_has_the_gradient_of_the_plain_policy_gradient(reduction: str) -> None:
     batch = on_policy(random_batch())
     plain = loss_gradient(objective(ratio="none", reduction=reduction), batch)
     for clip in ("ratio", "kl3", "cispo", "none"):
         cfg = objective(clip=ClipConfig(kind=clip), reduction=reduction)
         torch.testing.assert_close(loss_gradient(cfg, batch), plain, rtol=1e-5, atol=1e-6)
-    # The answer's ratio spreads each gradient over the answer; the same where advantages are constant over it.
+    # The sequence ratio averages the gradient over the answer, whose advantages are equal.
     torch.testing.assert_close(loss_gradient(objective(ratio="sequence", reduction=reduction), batch), plain)
 
 
-def test_terms_by_name_add_up_like_one_term_of_their_summed_coefficient() -> None:
+def test_two_equal_terms_have_the_loss_of_one_term_with_the_sum_of_their_coefficients() -> None:
     one = objective(terms={"divergence": K2})
     two = objective(terms={"divergence": K2, "again": K2})
     batch = random_batch()
@@ -125,10 +125,10 @@ def test_the_entropy_bonus_has_the_gradient_of_the_mean_entropy(reduction: str) 
     rows = policy[batch.tokens.roll(1)][explored].softmax(-1)
     entropy = -(rows * rows.log()).sum(-1)
     lengths = torch.bincount(batch.seq[explored])[batch.seq[explored]]
-    share = 1 / lengths / len(batch.seq[explored].unique()) if "sequence" in reduction else 1 / len(entropy)
-    (expected,) = torch.autograd.grad(-0.2 * (share * entropy).sum(), policy)
+    weight = 1 / lengths / len(batch.seq[explored].unique()) if "sequence" in reduction else 1 / len(entropy)
+    (expected,) = torch.autograd.grad(-0.2 * (weight * entropy).sum(), policy)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
-    # It flattens: a step against this gradient makes the policy's entropy grow.
+    # A step against this gradient raises the entropy of the policy.
     with torch.no_grad():
         stepped = (policy - 0.5 * got)[batch.tokens.roll(1)][explored].softmax(-1)
     assert -(stepped * stepped.log()).sum(-1).mean() > entropy.mean()

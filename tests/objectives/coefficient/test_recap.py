@@ -1,4 +1,4 @@
-"""RECAP: the weights of several objectives, and what they and replayed answers do to loss and gradient."""
+"""RECAP: weights of several objectives, computed from the history of their rewards and losses."""
 
 import math
 
@@ -10,7 +10,7 @@ from objectives.coefficient.recap import RecapState, observed, recap_weights, sc
 
 CFG = RecapConfig(window=2)
 # Means of the two windows 1 and 1, 1 and 1.2, 1 and 1; deviations of the recent one 0, 0.3 (1 + 1.2) = 0.66, 0.1 * 2.
-HISTORY = RecapState(values={"flat": (1.0, 1.0, 1.0, 1.0), "rises": (1.0, 1.0, 0.54, 1.86), "sways": (1, 1, 0.8, 1.2)})
+HISTORY = RecapState(values={"flat": (1.0, 1.0, 1.0, 1.0), "rises": (1.0, 1.0, 0.54, 1.86), "varies": (1, 1, 0.8, 1.2)})
 
 
 @pytest.mark.parametrize(
@@ -26,19 +26,19 @@ def test_weights_are_the_softmax_of_convergence_and_instability(
     assert list(softmax({"a": 1.0, "b": 1.5, "c": 1.1}, temperature).values()) == pytest.approx(expected, abs=6e-5)
 
 
-def test_at_high_temperature_or_with_equal_statistics_all_weights_are_1() -> None:
+def test_at_high_temperature_or_with_equal_histories_all_weights_are_1() -> None:
     hot = recap_weights(HISTORY, RecapConfig(window=2, temperature=1e9))
     assert list(hot.values()) == pytest.approx([1.0] * 3, abs=1e-8)
-    alike = RecapState(values=dict.fromkeys("abc", (0.1, 0.5, 0.3, 0.9)))
-    assert list(recap_weights(alike, CFG).values()) == pytest.approx([1.0] * 3, abs=1e-15)
+    equal = RecapState(values=dict.fromkeys("abc", (0.1, 0.5, 0.3, 0.9)))
+    assert list(recap_weights(equal, CFG).values()) == pytest.approx([1.0] * 3, abs=1e-15)
 
 
 @pytest.mark.parametrize("orientation", ["improving", "literal"])
-def test_weights_add_up_to_their_number_and_no_unit_of_an_objective_changes_them(orientation: str) -> None:
+def test_weights_sum_to_their_number_and_do_not_depend_on_the_scale_of_an_objective(orientation: str) -> None:
     cfg = RecapConfig(window=3, temperature=0.2, orientation=orientation)  # type: ignore[arg-type]
     for seed in range(20):
-        drawn = np.random.default_rng(seed).uniform(0, 2, (4, 6)).tolist()
-        values = {name: tuple(row) for name, row in zip(("a", "b", "c", "replay"), drawn, strict=True)}
+        sampled = np.random.default_rng(seed).uniform(0, 2, (4, 6)).tolist()
+        values = {name: tuple(row) for name, row in zip(("a", "b", "c", "replay"), sampled, strict=True)}
         found = recap_weights(RecapState(values=values), cfg)
         assert sum(found.values()) == pytest.approx(4, abs=1e-12)
         assert max(found.values()) > 1.05, "weights that are all 1 would prove nothing"
@@ -47,7 +47,7 @@ def test_weights_add_up_to_their_number_and_no_unit_of_an_objective_changes_them
             assert recap_weights(RecapState(values=scaled), cfg) == pytest.approx(found, rel=1e-9)
 
 
-def test_what_gets_better_converges_above_1_for_rewards_and_for_the_loss() -> None:
+def test_the_score_is_above_1_for_a_rising_reward_and_for_a_falling_loss() -> None:
     rising, falling = (1.0, 1.0, 2.0, 2.0), (2.0, 2.0, 1.0, 1.0)
     literal = RecapConfig(window=2, orientation="literal")
     assert (score("words", rising, CFG), score("words", falling, CFG)) == (2.0, 0.5)
@@ -55,10 +55,10 @@ def test_what_gets_better_converges_above_1_for_rewards_and_for_the_loss() -> No
     assert (score("replay", rising, literal), score("words", rising, literal)) == (2.0, 2.0)
 
 
-def test_scores_are_bounded_where_means_vanish_or_are_negative() -> None:
+def test_scores_are_bounded_where_means_are_0_or_negative() -> None:
     assert score("words", (0.0, 0.0, 0.0, 0.0), CFG) == 0.0
     assert score("words", (0.0, 0.0, 1.0, 1.0), CFG) == 10.0
-    assert score("words", (1e-9, -1e-9, 5.0, -5.0), CFG) == 10.0  # means of 0, and a deviation of 5 over nothing
+    assert score("words", (1e-9, -1e-9, 5.0, -5.0), CFG) == 10.0  # both means are 0, the deviation is 5
     assert score("words", (-1.0, -1.0, -2.0, -2.0), CFG) == 2.0
 
 
@@ -70,10 +70,10 @@ def test_weights_stay_1_until_every_objective_has_both_windows() -> None:
         state = observed(state, {"words": float(step), "replay": 1.0}, CFG.window)
     assert recap_weights(state, CFG)["words"] > 1.1
     late = observed(state, {"sums": 1.0}, CFG.window)
-    assert set(recap_weights(late, CFG).values()) == {1.0}, "one that is new has nothing to be compared by"
+    assert set(recap_weights(late, CFG).values()) == {1.0}, "a new objective has no earlier window"
 
 
-def test_only_the_last_two_windows_are_kept_and_what_was_not_measured_is_left_out() -> None:
+def test_only_the_last_two_windows_are_kept_and_missing_values_are_left_out() -> None:
     state = RecapState()
     for step in range(9):
         state = observed(state, {"words": float(step), "replay": math.nan if step % 2 else step}, CFG.window)

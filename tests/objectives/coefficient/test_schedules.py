@@ -1,4 +1,4 @@
-"""Schedules of a coefficient: pure functions of the step."""
+"""Schedules of a coefficient, which depend on the step only."""
 
 import pytest
 
@@ -19,26 +19,26 @@ from tests.objectives.ragged_batch import objective
         ("constant", [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
     ],
 )
-def test_each_kind_goes_from_value_to_final(kind: str, expected: list[float]) -> None:
+def test_each_schedule_changes_from_value_to_final(kind: str, expected: list[float]) -> None:
     assert coefficient_path(scheduled(kind=kind, value=1.0, final=3.0, over=4), 100, 5) == pytest.approx(expected)
     over_the_run = coefficient_path(scheduled(kind=kind, value=1.0, final=3.0), 4, 5)
     assert over_the_run == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "step"])
-def test_equal_ends_are_a_constant(kind: str) -> None:
+def test_a_schedule_with_equal_ends_is_constant(kind: str) -> None:
     assert coefficient_path(scheduled(kind=kind, value=0.04, final=0.04), 10, 12) == pytest.approx([0.04] * 13)
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "step"])
-def test_a_resumed_run_goes_on_where_it_was_whatever_the_state_held(kind: str) -> None:
+def test_the_coefficient_of_a_resumed_run_depends_on_the_step_and_not_on_the_state(kind: str) -> None:
     cfg = scheduled(kind=kind, value=1.0, final=3.0, over=7)
     whole = coefficient_path(cfg, 10, 9)
     state = ObjectiveState(coefficients={"divergence": 99.0})
     assert advance(state, cfg, {}, trajectories=8, step=5, steps=10).coefficients["divergence"] == whole[5]
 
 
-def test_each_term_has_a_schedule_of_its_own() -> None:
+def test_each_term_has_its_own_schedule() -> None:
     falling = scheduled(kind="linear", value=1.0, over=2).terms["divergence"]
     rising = scheduled(kind="linear", final=1.0, over=4).terms["divergence"]
     cfg = objective(terms={"divergence": falling, "rising": rising})
@@ -57,5 +57,5 @@ def test_each_term_has_a_schedule_of_its_own() -> None:
         ({"kind": "safe", "value": 1.0}, "SAFE: 1 x the smoothed KL above a threshold"),
     ],
 )
-def test_a_schedule_is_told_in_words(choices: dict[str, object], words: str) -> None:
+def test_a_schedule_is_described(choices: dict[str, object], words: str) -> None:
     assert describe_coefficient(CoefficientConfig(**choices), 100).startswith(words)  # type: ignore[arg-type]
