@@ -9,7 +9,7 @@ import torch
 from objectives.diagnostics import added, means, merge, per_trajectory, sampler_mismatch, to_stats, total
 
 
-def test_merged_means_are_means_over_everything_not_means_of_means() -> None:
+def test_merged_means_are_means_over_all_values_not_means_of_means() -> None:
     merged = merge({"a": (1.0, 1.0)}, {"a": (9.0, 3.0), "b": (2.0, 4.0)})
     assert means(merged) == {"a": 2.5, "b": 0.5}
 

@@ -28,7 +28,7 @@ ON_POLICY: dict[str, Formula] = {
     "skew_kl": lambda u, a: (-(a + (1 - a) * u).log() + (1 - a) * (u - 1)) / u,
     "skew_reverse_kl": lambda u, a: (u / ((1 - a) + a * u)).log() - (1 - a) * (1 - 1 / u),
 }
-"""f(u) / u minus its tangent: the estimate on tokens sampled from the policy."""
+"""(f(u) - f'(1) (u - 1)) / u: the estimate on tokens sampled from the policy."""
 
 SLOPE: dict[str, Formula] = {
     "reverse_kl": lambda u, a: u.log() + 1,

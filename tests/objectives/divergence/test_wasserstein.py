@@ -25,7 +25,7 @@ from objectives.divergence.wasserstein import (
 from objectives.objective import Scores, loss
 from tests.objectives.divergence_settings import OLD, POLICY, REFERENCE, in_tenths, kl
 from tests.objectives.ragged_batch import divergence, make_batch, objective, state_of
-from tests.objectives.random_answers import batch_for, credited, of, run, weights
+from tests.objectives.random_answers import batch_for, credited, run, weights
 from trajectories.split import partition
 
 EPSILON = 0.5
@@ -242,7 +242,7 @@ def test_the_sampled_transport_value_is_unbiased_and_0_at_the_anchor() -> None:
 
 @pytest.mark.parametrize("wiring", ["joint", "vocabulary"])
 def test_no_split_into_microbatches_changes_loss_gradient_or_metrics(wiring: str) -> None:
-    cfg = replace(of("wpr"), terms={"divergence": settings(wiring, top=2, iterations=10)})
+    cfg = objective(terms={"divergence": settings(wiring, top=2, iterations=10)})
     batch, policy = credited(batch_for(cfg), cfg), weights()
     whole = run(policy, [batch], cfg)
     split = run(policy, [part for parts in partition(batch, 2, 20) for part in parts], cfg)

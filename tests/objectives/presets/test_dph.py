@@ -1,7 +1,8 @@
 """DPH-RL: DAPO's policy gradient with dual clip, and an f-divergence to the reference on rehearsed answers.
 
 The policy gradient of the golden batch with dual clip 3 is the same for every preset:
-2.28 * 1.154701 - (0.8 + 1 + 0.9 + 3) * 0.577350 = -0.658179, over 6 tokens: loss 0.109697."""
+2.28 * 1.154701 - (0.8 + 1 + 0.9 + 3) * 0.577350 = -0.658179, over 6 tokens: loss 0.109697.
+"""
 
 import math
 from dataclasses import replace
