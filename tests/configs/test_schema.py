@@ -121,7 +121,7 @@ OTHER_RULES = [
     ),
     (f"{EXPLORE} {KL}.wiring=reward", f"{KL}.estimator", "subtract the detached slope of f", "'k3'"),
     (f"{EXPLORE} {KL}.estimator=k1", f"{KL}.estimator", "nothing would be regularised", "'k1'"),
-    (EXPLORE, f"{KL}.estimator", "differentiating k3 of forward_kl on the policy's own answers is not", "'k3'"),
+    (EXPLORE, f"{KL}.estimator", "differentiating k3 of forward_kl on explored answers is not", "'k3'"),
     (f"{KL}.name=tsallis {KL}.alpha=0", f"{KL}.alpha", "in (0, 2] for tsallis", "0.0"),
     (f"{KL}.name=tsallis {KL}.alpha=2.5", f"{KL}.alpha", "power of a single ratio overflows", "2.5"),
     (f"{RKL} {KL}.normalised=true", f"{KL}.normalised", "makes k3 a differentiated k1", "True"),
@@ -138,7 +138,7 @@ OTHER_RULES = [
     (f"{EXACT} {KL}.anchor=old", f"{KL}.anchor", "distributions of the policy that sampled the answers", "'old'"),
     (f"{EXACT} {KL}.horizon=to_go", f"{KL}.horizon", "only the reward wiring subtracts", "'to_go'"),
     (f"{EXACT} {KL}.level=sequence", f"{KL}.level", "must be 'token' in the vocabulary wiring", "'sequence'"),
-    (f"{REHEARSE} {KL}.anchor=old", f"{KL}.anchor", "stored answers, which the reference sampled", "'old'"),
+    (f"{REHEARSE} {KL}.anchor=old", f"{KL}.anchor", "rehearsed answers, which the reference sampled", "'old'"),
     (
         f"{RKL} {KL}.horizon=to_go",
         f"{KL}.horizon",
@@ -165,7 +165,7 @@ OTHER_RULES = [
         "at distance 0 the root has no slope",
         "True",
     ),
-    (f"{REHEARSE} {KL}.level=sequence", f"{KL}.level", "must be 'token' for stored answers", "'sequence'"),
+    (f"{REHEARSE} {KL}.level=sequence", f"{KL}.level", "must be 'token' for rehearsed answers", "'sequence'"),
     (f"{ANSWERS} {KL}.normalised=true", f"{KL}.normalised", "must be false at the sequence level", "True"),
     (f"{ANSWERS} {KL}.horizon=to_go", f"{KL}.horizon", "every token is charged for its whole answer", "'to_go'"),
     (
@@ -196,7 +196,7 @@ OTHER_RULES = [
     (
         f"{REHEARSE} {KL}.coefficient.kind=adaptive",
         f"{KL}.coefficient.kind",
-        "follows the KL to the reference on the policy's own answers",
+        "follows the KL to the reference on explored answers",
         "'adaptive'",
     ),
     ("rehearsal.threshold=0", "rehearsal.threshold", "between 1 and answers (8)", "0"),

@@ -16,7 +16,7 @@ from tests.objectives.random_answers import of
 @pytest.mark.parametrize("cfg", settings(), ids=label)
 def test_every_setting_is_described_with_its_route_and_its_gradient(cfg: TermConfig) -> None:
     words = describe(cfg)
-    assert ("stored reference answers" if cfg.route == "rehearse" else "policy's own answers") in words
+    assert ("rehearsed answers" if cfg.route == "rehearse" else "explored answers") in words
     assert "gradient" in words
 
 

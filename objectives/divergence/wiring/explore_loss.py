@@ -1,4 +1,4 @@
-"""Loss wiring on the policy's own answers: a differentiable loss per token, made from the log-probs of that token."""
+"""Loss wiring on explored answers (the policy's own): a differentiable loss of each token's log-probs."""
 
 from torch import Tensor
 

@@ -85,7 +85,7 @@ def test_the_state_of_the_fraction_survives_json() -> None:
         ),
         (
             ["objective.terms.data.coefficient={kind: adaptive_fraction, over: 5, of: ''}"],
-            "must not be 'adaptive_fraction' on stored answers",
+            "must not be 'adaptive_fraction' on rehearsed answers",
         ),
     ],
 )

@@ -182,7 +182,7 @@ def test_a_warm_start_divergence_with_an_infinite_loss_is_refused_with_the_reaso
 
 def test_supervised_is_refused_on_explored_answers_and_for_an_infinite_slope() -> None:
     good = divergence("skew_kl", route="rehearse", estimator="supervised")
-    with pytest.raises(ValueError, match=r"^estimator: must not be 'supervised' on the policy's own answers"):
+    with pytest.raises(ValueError, match=r"^estimator: must not be 'supervised' on explored answers"):
         divergence("reverse_kl", estimator="supervised")
     with pytest.raises(ValueError, match=r"^name: must be an f-divergence with a finite f'\(inf\)"):
         replace(good, name="jeffreys")
