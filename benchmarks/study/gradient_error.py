@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 from error_tables import (
     PAIRS,
@@ -97,7 +98,7 @@ def page(results: Results) -> str:
     skewed = results.one("middle", "skew_reverse_kl", "explore, loss k1 (refused)")
     assert skewed is not None
     return TEMPLATE.read_text().format(
-        names=", ".join(f"`{name}`" for name in NAMES),
+        names=fill("It covers " + ", ".join(f"`{name}`" for name in NAMES) + ".", 120),
         staleness=STALENESS,
         middle=DISTANCES["middle"],
         pairs=pairs_table(),
@@ -152,12 +153,12 @@ def lines() -> tuple[list[Line], list[Line]]:
     """Return the curves of the error and of the noise; the first curve of each panel has the colour of a baseline."""
     slope = term_of("reverse_kl", wiring="joint", estimator="k1")
     errors = [
-        Line(name="joint, ratio_weighted, on-policy or stale", term=slope, stale=True),
-        Line(name="k1 differentiated, on-policy", term=differentiated_k1("reverse_kl")),
-        Line(name="k3, on-policy", term=term_of("reverse_kl", estimator="k3")),
-        Line(name="Jensen-Shannon naive, on-policy", term=term_of("jensen_shannon", estimator="naive")),
-        Line(name="straight_through, k2, stale", term=term_of("reverse_kl", estimator="straight_through"), stale=True),
-        Line(name="reward k1, stale", term=term_of("reverse_kl", wiring="reward", estimator="k1"), stale=True),
+        Line(name="joint, ratio_weighted (also stale)", term=slope, stale=True),
+        Line(name="k1 differentiated", term=differentiated_k1("reverse_kl")),
+        Line(name="k3", term=term_of("reverse_kl", estimator="k3")),
+        Line(name="Jensen-Shannon, naive", term=term_of("jensen_shannon", estimator="naive")),
+        Line(name="straight_through, k2 (stale)", term=term_of("reverse_kl", estimator="straight_through"), stale=True),
+        Line(name="reward k1 (stale)", term=term_of("reverse_kl", wiring="reward", estimator="k1"), stale=True),
     ]
     normalised = term_of("reverse_kl", wiring="joint", estimator="k1", normalised=True)
     noises = [

@@ -1,4 +1,4 @@
-"""Check that every command and every setting in the docs and in the comments of presets can be used as written."""
+"""Check that every command, setting and link of the docs, and every setting in a comment of a preset, exists."""
 
 import re
 import shlex
@@ -20,6 +20,7 @@ BLOCK = re.compile(r"^```(?:bash|sh)\n(.*?)^```|^((?: {4}.*\n)+)", re.MULTILINE 
 """Shell blocks, fenced or indented."""
 COMMAND = re.compile(r"^ *(breadth (?:[^\n']|'[^']*')*)$", re.MULTILINE)
 """A command; a quoted argument may contain line breaks."""
+LINK = re.compile(r"\]\(\s*([^)\s]+)\s*\)")
 SPAN = re.compile(r"`([^`]+)`")
 DOTTED = re.compile(r"(?<![\w./$-])([a-z_]+(?:\.(?:[a-z_][a-z_0-9]*|[A-Z]+)(?:\[\d+\])?)+)(?![\w/(])")
 ASSIGNED = re.compile(r"(?<![\w./-])([a-z_]+)=")
@@ -68,6 +69,17 @@ def field_names(schema: type = Config) -> set[str]:
     return found
 
 
+def prose(page: Path) -> str:
+    """The text of a page without its fenced blocks."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def settings(text: str) -> list[str]:
     """Dotted keys of `text` that start with a section."""
     found = [match[1] for match in DOTTED.finditer(text)]
@@ -90,13 +102,23 @@ def pages() -> Iterator[Any]:
 
 @pytest.mark.parametrize("page", pages())
 def test_every_setting_named_in_the_docs_exists(page: Path) -> None:
-    text = page.read_text()
-    spans = [" ".join(span.split()) for span in SPAN.findall(re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))]
+    spans = [" ".join(span.split()) for span in SPAN.findall(prose(page))]
     spans = [span for span in spans if "unknown key" not in span]  # an error message about a key that does not exist
     unknown = [key for span in spans for key in settings(span) if not exists(key)]
     known = field_names() | PLACEHOLDERS
     words = [word for span in spans if "(" not in span for word in ASSIGNED.findall(span)]
     assert unknown + [word for word in words if word not in known] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_to_another_page_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for link in LINK.findall(prose(page)):
+        file, _, anchor = link.partition("#")
+        if link.startswith("http"):
+            continue
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        assert not anchor or anchor in headings(target), link
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=name)

@@ -1,3 +1,4 @@
+import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,13 @@ def test_a_preset_holds_only_what_differs_from_the_defaults(preset: str) -> None
 
 
 @pytest.mark.parametrize("preset", presets("method"))
-def test_every_preset_has_a_page_that_says_how_to_run_it_and_a_row_in_the_index(preset: str) -> None:
+def test_every_preset_has_a_page_that_opens_with_paper_and_command_and_a_row_in_the_index(preset: str) -> None:
     page = (ROOT / "docs" / "methods" / f"{preset}.md").read_text()
-    assert f"breadth train method={preset} scale=cpu" in page
+    opening = page[: page.index("\n## ")]
+    assert f"https://arxiv.org/abs/{METHODS[preset]}" in opening
+    assert f"breadth train method={preset} scale=cpu" in opening
+    headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    assert headings[:2] == ["Equation", "Settings"] and headings[-1] == "Metrics"
     assert f"[`{preset}`]({preset}.md)" in (ROOT / "docs" / "methods" / "index.md").read_text()
 
 
