@@ -38,17 +38,19 @@ class CountdownOptions:
     numbers: int = 3
     """Count of numbers in a problem."""
     low: int = 1
+    """Smallest number in a problem."""
     high: int = 12
-    """Range of the numbers, both ends included."""
+    """Largest number in a problem."""
     operators: str = "+-*"
     """Operators in the expressions that problems are made from, among + - * /. Answers may use all four."""
     target_low: int = 1
+    """Smallest target."""
     target_high: int = 99
-    """Range of the target, both ends included."""
+    """Largest target."""
     min_solutions: int = 1
+    """Difficulty: smallest number of expressions (order of numbers, tree, operators) that reach the target."""
     max_solutions: int | None = None
-    """Difficulty: bounds on the number of expressions (order of numbers, tree, operators) that reach the target. Null
-    is no upper bound."""
+    """Difficulty: largest number of expressions that reach the target; null: no upper bound."""
 
     def __post_init__(self) -> None:
         field = "task.options."

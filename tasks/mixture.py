@@ -52,6 +52,7 @@ class MixtureOptions:
     """`task.options` of mixture."""
 
     domains: list[MixtureDomain] = field(default_factory=list)
+    """The domains, each with the keys `name` (a task), `domain`, `weight`, `options` and `verifier`."""
 
     def __post_init__(self) -> None:
         require(bool(self.domains), DOMAINS, "must hold at least one domain", self.domains)

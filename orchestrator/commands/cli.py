@@ -96,7 +96,9 @@ def parser() -> argparse.ArgumentParser:
     configured("warm-start", "Train a small policy from scratch on a task's own solutions.")
     configured("presample", "Store correct answers of the reference policy for rehearsal (DPH-RL).")
     configured("evaluate", "Measure Pass@k of one or more policies on the held-out prompts.")
-    configured("show-config", "Print all settings and what they mean, without starting anything.")
+    sub = configured("show-config", "Print all settings and what they mean, without starting anything.")
+    explained = "Print the meaning of this setting or section instead; without KEY, of all settings."
+    sub.add_argument("--explain", nargs="?", const="", metavar="KEY", help=explained)
     _add_verify(
         command(
             "verify",

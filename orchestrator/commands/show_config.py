@@ -1,11 +1,14 @@
 """`breadth show-config`: print the resolved settings and what they mean, without starting anything."""
 
 import argparse
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from configs.config import Config
+from configs.explain import NAME, explain, settings, value_words
 from configs.load import presets, to_yaml
 from objectives.wording import (
     describe,
@@ -19,7 +22,7 @@ from orchestrator.placement import needed_roles, reservations
 
 
 def plan(cfg: Config) -> dict[str, str]:
-    """Named lines of the derived plan."""
+    """Return what the settings amount to: sizes, staleness, gradients and placement, as named lines."""
     explored = cfg.groups_per_step * cfg.sampling.group_size
     rehearsed = cfg.rehearsal.batch if cfg.objective.rehearses else 0
     replayed = cfg.replay.batch if cfg.objective.replays else 0
@@ -32,7 +35,7 @@ def plan(cfg: Config) -> dict[str, str]:
         + (f", and {replayed} replayed" if replayed else ""),
         "tokens per step": f"at most {explored} x {cfg.sampling.max_new_tokens} = "
         f"{explored * cfg.sampling.max_new_tokens:,} generated; "
-        f"{(explored + rehearsed + replayed) * longest:,} learned from",
+        f"{(explored + rehearsed + replayed) * longest:,} trained on",
         "optimizer updates": f"{cfg.steps} steps x {cfg.learner.updates_per_batch} = "
         f"{cfg.steps * cfg.learner.updates_per_batch}",
         "staleness": f"at most {cfg.lag} steps; window of ({cfg.lag} + 1) x {cfg.groups_per_step} = "
@@ -64,10 +67,39 @@ def plan(cfg: Config) -> dict[str, str]:
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
-    """Print the settings as YAML and the derived plan as comments."""
+    """Print the settings as YAML and the derived plan as comments, or with `--explain` what settings mean."""
+    key = options.explain
+    if key and "=" in key:  # `--explain method=dph_f`: argparse gives the first override to the option
+        options.overrides, key = [key, *options.overrides], ""
     cfg = config(options)
     out = Console(highlight=False)
+    if key is not None:
+        for line in explanation(cfg, key):
+            out.print(escape(line), soft_wrap=True)
+        return
     out.print(escape(to_yaml(cfg)), soft_wrap=True)
     for name, line in plan(cfg).items():
         out.print(f"# {name}: {escape(line)}", soft_wrap=True)
     out.print(f"# methods: {', '.join(presets('method'))}\n# scales: {', '.join(presets('scale'))}", soft_wrap=True)
+
+
+def explanation(cfg: Config, key: str) -> Iterator[str]:
+    """Yield two lines for each setting of `key` (of all, if it is empty): its value, and its meaning."""
+    for setting in explain(key) if key else settings():
+        for name, value in _values(cfg, setting.key.split("."), ""):
+            default = f", default {setting.default}" if setting.default else ""
+            yield f"{name} = {value_words(value)}  ({setting.type}{default})"
+        if NAME in setting.key and not list(_values(cfg, setting.key.split("."), "")):
+            yield f"{setting.key}  ({setting.type}{f', default {setting.default}' if setting.default else ''})"
+        yield f"    {setting.meaning}"
+
+
+def _values(node: Any, keys: Sequence[str], path: str) -> Iterator[tuple[str, Any]]:
+    """Yield key and value of a setting: one for every name where the key has NAME."""
+    if not keys:
+        yield path, node
+    elif keys[0] == NAME:
+        for name, inner in node.items():
+            yield from _values(inner, keys[1:], f"{path}.{name}")
+    else:
+        yield from _values(getattr(node, keys[0]), keys[1:], f"{path}.{keys[0]}".lstrip("."))

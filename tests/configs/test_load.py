@@ -1,5 +1,6 @@
 """Layers, presets, typos, and a config written out and read back."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,39 @@ def test_an_empty_file_changes_nothing_and_a_missing_one_is_named(tmp_path: Path
     assert load([], str(file)) == load()
     with pytest.raises(ValueError, match=r"^config file: must exist, got '.*gone\.yaml'"):
         load([], str(tmp_path / "gone.yaml"))
+
+
+def test_null_removes_a_term_of_the_preset_and_the_saved_settings_stay_without_it(tmp_path: Path) -> None:
+    cfg = load(["method=gkd", "objective.terms.data=null"])
+    assert list(cfg.objective.terms) == ["divergence"]
+    saved = tmp_path / "config.yaml"
+    saved.write_text(to_yaml(cfg))
+    assert load(file=str(saved)) == cfg
+    assert (
+        load(
+            ["method=distillm", "objective.terms={divergence: null, data: null}", "objective.entropy_bonus=1"]
+        ).objective.terms
+        == {}
+    )
+
+
+def test_a_file_with_every_section_is_used_without_presets(tmp_path: Path) -> None:
+    cfg = load(["method=dph_f"])
+    saved = tmp_path / "config.yaml"
+    saved.write_text(to_yaml(cfg).replace("method: dph_f", "method: a_preset_that_was_renamed"))
+    assert load(file=str(saved)).objective == cfg.objective
+    saved.write_text("method: a_preset_that_was_renamed")
+    with pytest.raises(ValueError, match=r"^method: must be one of"):
+        load(file=str(saved))
+
+
+def test_errors_name_the_full_key_as_the_user_types_it() -> None:
+    for overrides, key in (
+        (["method=distillm", "objective.terms.data.coefficient.value=-1"], "objective.terms.data.coefficient.value"),
+        (["method=tip", "objective.terms.divergence.weights.keep=2"], "objective.terms.divergence.weights.keep"),
+        (["references.slow.mixing_weight=0"], "references.slow.mixing_weight"),
+        (["objective.terms.x.coefficient.value=1"], "objective.terms.x.name"),
+        (["warm_start.layers=0"], "warm_start.layers"),
+    ):
+        with pytest.raises(ValueError, match=rf"^{re.escape(key)}: "):
+            load(overrides)
