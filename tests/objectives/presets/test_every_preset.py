@@ -73,9 +73,13 @@ def test_a_preset_file_holds_only_what_differs_from_the_defaults(preset: str) ->
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_has_a_page_with_its_command_and_a_row_in_the_index(preset: str) -> None:
+def test_every_preset_has_a_page_that_opens_with_paper_and_command_and_a_row_in_the_index(preset: str) -> None:
     page = (ROOT / "docs" / "methods" / f"{preset}.md").read_text()
-    assert f"breadth train method={preset} scale=cpu" in page
+    opening = page[: page.index("\n## ")]
+    assert f"https://arxiv.org/abs/{PAPERS[preset]}" in opening
+    assert f"breadth train method={preset} scale=cpu" in opening
+    headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    assert headings[:2] == ["Equation", "Settings"] and headings[-1] == "Metrics"
     assert f"[`{preset}`]({preset}.md)" in (ROOT / "docs" / "methods" / "index.md").read_text()
 
 
