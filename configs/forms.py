@@ -30,10 +30,10 @@ class Form:
     why: str = ""
     """Rule that another divergence breaks, for the error message; `{estimator}` and `{name}` are filled in."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """Option that has to keep its default -> the rule. `OPTIONS` says what the default is."""
+    """Option that must keep its default (see `OPTIONS`) -> the rule."""
 
     def matches(self, key: Key) -> bool:
-        """Whether the row is about this term."""
+        """Whether the row's pattern matches route, level, wiring and estimator of a term."""
         patterns = (self.route, self.level, self.wiring, self.estimator)
         return all(pattern == "*" or value in pattern.split("|") for pattern, value in zip(patterns, key, strict=True))
 

@@ -48,7 +48,7 @@ def _describe(cfg: TermConfig, name: str) -> str:
         )
     if cfg.estimator == "naive":
         return (
-            f"the value is the {name}; differentiated as it stands, without the score, its gradient is not that of the "
+            f"the value is the {name}; differentiated directly, without the score, its gradient is not that of the "
             f"divergence, {FRESH}"
         )
     if cfg.estimator == "ratio_weighted":

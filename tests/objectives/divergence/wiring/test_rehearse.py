@@ -282,5 +282,5 @@ def test_the_weighting_is_described_and_refused_on_explored_answers() -> None:
         describe(of("dph_f", BY_ANSWER_RATIO).terms["divergence"])
         == f"{describe(of('dph_f').terms['divergence'])}; times rehearsed over explored answers"
     )
-    with pytest.raises(ValueError, match=r"^weighting: must be 'separate' on the policy's own"):
+    with pytest.raises(ValueError, match=r"^weighting: must be 'separate' on explored answers"):
         divergence("reverse_kl", weighting="by_answer_ratio")
