@@ -1,6 +1,7 @@
 """Load the settings of a run: defaults <- method YAML <- scale YAML <- file <- key=value, later ones winning."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -23,6 +24,8 @@ REFUSED_KEYS = {"sampling.top_p": TRUNCATED, "sampling.top_k": TRUNCATED, "sampl
 """Settings of other systems that have no correct counterpart here, with the reason."""
 NAMED_SECTIONS = (("references",), ("objective", "terms"))
 """Sections whose keys are names of the user's own; `NAME: null` removes what an earlier layer put there."""
+OWN_NAME = re.compile("[A-Za-z0-9_-]+")
+"""Names of the user's own. They are parts of setting keys, metric names and paths in a checkpoint."""
 
 
 def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
@@ -40,6 +43,10 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
     from_file = _read(Path(file)) if file else {}
     names = {kind: str(last.get(kind) or from_file.get(kind) or getattr(Config, kind)) for kind in ("method", "scale")}
     whole = {field.name for field in fields(Config)} <= from_file.keys()
+    for kind, name in names.items():
+        if whole and name != from_file[kind]:
+            rule = f"must be {from_file[kind]!r} or left out, because {file} sets every section and is used without"
+            raise ValueError(f"{kind}: {rule} presets, got {name!r}")
     presets_ = [] if whole else [_read(_preset(kind, name)) for kind, name in names.items()]
     layers = [*presets_, from_file, last, dict(names)]
     for layer in layers:
@@ -108,7 +115,7 @@ def _preset(kind: str, name: str) -> Path:
 def _read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     read: Any = OmegaConf.create()
     for item in overrides:
-        if "=" not in item:
+        if not item.partition("=")[0].strip() or "=" not in item:
             raise ValueError(f"override: must read key=value, got {item!r}")
         try:
             read.merge_with_dotlist([item])
@@ -159,12 +166,19 @@ def _refuse_unknown_keys(node: Any, schema: type, prefix: str) -> None:
             raise ValueError(f"{name}: unknown key{nearest(str(key), known)}, got {value!r}")
         if value == "???" or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(f"{name}: must be a value, and a finite one, got {value!r}")
-        section = section_of(hints[key])
+        section, kind = section_of(hints[key]), get_origin(hints[key])
+        # OmegaConf raises TypeError for a list in the place of a mapping, and for the reverse.
+        if kind is dict and not isinstance(value, dict):
+            raise ValueError(f"{name}: must be a mapping, got {value!r}")
+        if kind is list and not isinstance(value, list):
+            raise ValueError(f"{name}: must be a list, got {value!r}")
         if section is None:
             continue
-        if get_origin(hints[key]) is not dict:
+        if kind is not dict:
             _refuse_unknown_keys(value, section, f"{name}.")
-        elif isinstance(value, dict):
-            for own, inner in value.items():
-                if inner is not None:
-                    _refuse_unknown_keys(inner, section, f"{name}.{own}.")
+            continue
+        for own, inner in value.items():
+            if not isinstance(own, str) or not OWN_NAME.fullmatch(own):
+                raise ValueError(f"{name}: must have names of letters, digits, '_' and '-', got {own!r}")
+            if inner is not None:
+                _refuse_unknown_keys(inner, section, f"{name}.{own}.")

@@ -75,10 +75,21 @@ def test_every_preset_equals_the_config_loaded_from_its_yaml(method: str, scale:
         ),
         ("references.mine.pth=x", "references.mine.pth: unknown key (did you mean 'path'?), got 'x'"),
         ("references.mine=3", "references.mine: must be a mapping, got 3"),
+        ("references=[1]", "references: must be a mapping, got [1]"),
+        ("objective.terms=[1]", "objective.terms: must be a mapping, got [1]"),
+        ("objective.terms=null", "objective.terms: must be a mapping, got None"),
+        ("task.options=[1]", "task.options: must be a mapping, got [1]"),
+        ("references.mine.soup=[1]", "references.mine.soup: must be a mapping, got [1]"),
+        ("evaluate.checkpoints={a: b}", "evaluate.checkpoints: must be a list, got {'a': 'b'}"),
+        (
+            "objective.terms..name=reverse_kl",
+            "objective.terms: must have names of letters, digits, '_' and '-', got ''",
+        ),
+        ("references.a/b.every=1", "references: must have names of letters, digits, '_' and '-', got 'a/b'"),
         ("qqqqqq=1", "qqqqqq: unknown key, got 1"),
     ],
 )
-def test_the_error_of_a_typo_names_its_path_and_the_nearest_key(override: str, message: str) -> None:
+def test_the_error_of_a_wrong_key_names_its_path_and_the_nearest_key(override: str, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         load([override])
     assert str(caught.value) == message
@@ -121,7 +132,7 @@ def test_the_error_of_a_value_of_the_wrong_type_is_one_line_that_names_the_field
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("override", ["steps", "steps=[1", "steps={", "steps=@"])
+@pytest.mark.parametrize("override", ["steps", "steps=[1", "steps={", "steps=@", "=3"])
 def test_the_error_of_an_invalid_override_quotes_it(override: str) -> None:
     with pytest.raises(ValueError) as caught:
         load(["seed=1", override])
@@ -184,6 +195,16 @@ def test_a_file_with_every_section_is_used_without_presets(tmp_path: Path) -> No
     saved.write_text("method: a_preset_that_was_renamed")
     with pytest.raises(ValueError, match=r"^method: must be one of"):
         load(file=str(saved))
+
+
+def test_a_preset_that_a_file_with_every_section_would_hide_is_refused(tmp_path: Path) -> None:
+    cfg = load(["method=dph_f"])
+    saved = tmp_path / "config.yaml"
+    saved.write_text(to_yaml(cfg))
+    assert load(["method=dph_f", "scale=cpu"], str(saved)) == cfg
+    for override in ("method=grpo", "scale=1gpu"):
+        with pytest.raises(ValueError, match=r"^(method|scale): must be '(dph_f|cpu)' or left out, because .* got '"):
+            load([override], str(saved))
 
 
 def test_errors_name_the_full_key_as_the_user_types_it() -> None:
