@@ -63,7 +63,7 @@ def read(path: Path) -> Checkpoint:
     """
     try:
         digests = json.loads((path / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BrokenCheckpoint(f"checkpoint {path}: its {MANIFEST} cannot be read ({error})") from None
     if not isinstance(digests, dict) or STATE not in digests:
         raise BrokenCheckpoint(f"checkpoint {path}: its {MANIFEST} must be an object with the key {STATE}")
@@ -74,9 +74,12 @@ def read(path: Path) -> Checkpoint:
         if _digest(path / name) != digest:
             raise BrokenCheckpoint(f"checkpoint {path}: {name} is not what was written (SHA-256 differs)")
     try:
-        return Checkpoint(path, RunState.from_json((path / STATE).read_text()))
+        state = RunState.from_json((path / STATE).read_text())
     except ValueError as error:
         raise BrokenCheckpoint(f"checkpoint {path}: {STATE} is malformed: {error}") from None
+    if folder_name(state.step) != path.name:
+        raise BrokenCheckpoint(f"checkpoint {path}: {STATE} is that of step {state.step}")
+    return Checkpoint(path, state)
 
 
 def latest(root: Path, log: Callable[[str], None]) -> Checkpoint | None:

@@ -58,11 +58,14 @@ class RunState:
     @classmethod
     def from_json(cls, text: str) -> "RunState":
         """Read a state that `to_json` wrote. Raises ValueError, naming the field, if it is malformed."""
-        saved = json.loads(text)
+        try:
+            saved = json.loads(text)
+        except RecursionError:
+            raise ValueError(f"must be JSON, nested less deeply, got {text[:80]!r}") from None
         names = [field.name for field in fields(cls)]
         if not isinstance(saved, dict) or set(saved) != set(names):
             raise ValueError(f"must be an object with the keys {', '.join(names)}, got {text[:80]!r}")
-        best = saved["best"] or None
+        best = saved["best"]
         has_both = isinstance(best, dict) and set(best) == {"step", "value"}
         valid_best = best is None or (has_both and _is_count(best["step"]) and _is_number(best["value"]))
         drift = saved["drift"]
@@ -80,7 +83,9 @@ class RunState:
             objective = ObjectiveState.restored(saved["objective"])
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(f"objective: must be a saved ObjectiveState ({type(error).__name__}: {error})") from None
-        return cls(**{**saved, "objective": objective, "best": Best(**best) if best else None})
+        if not all(map(_is_number, objective.coefficients.values())):
+            raise ValueError(f"objective: must have numbers as coefficients, got {dict(objective.coefficients)}")
+        return cls(**{**saved, "objective": objective, "best": None if best is None else Best(**best)})
 
 
 def _is_count(value: Any) -> bool:

@@ -166,6 +166,12 @@ def test_files_of_a_failed_write_are_not_in_the_next(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-000020"]
 
 
+def test_a_renamed_checkpoint_is_broken(tmp_path: Path) -> None:
+    path = save(tmp_path, 20).rename(tmp_path / "step-000030")
+    with pytest.raises(BrokenCheckpoint, match=r"step-000030: state\.json is that of step 20$"):
+        read(path)
+
+
 def test_the_same_step_written_again_replaces_the_first(tmp_path: Path) -> None:
     save(tmp_path, 20, position=1)
     (tmp_path / "step-000020" / "policy" / "old").touch()
@@ -233,6 +239,12 @@ SAVED = json.loads(state(20, **WHOLE).to_json())
         (json.dumps(SAVED | {"drift": {"slow": None}}), "drift: must be an object of numbers, got "),
         (json.dumps(SAVED | {"wandb_id": 7}), "wandb_id: must be a string or null, got 7"),
         (json.dumps(SAVED | {"best": {"step": 1}}), "best: must be null, or an integer step and a value, got "),
+        (json.dumps(SAVED | {"best": {}}), "best: must be null, or an integer step and a value, got {}"),
+        ("[" * 100_000, "must be JSON, nested less deeply, got "),
+        (
+            json.dumps(SAVED | {"objective": SAVED["objective"] | {"coefficients": {"divergence": "x"}}}),
+            "objective: must have numbers as coefficients, got ",
+        ),
         (json.dumps(SAVED | {"best": "x"}), "best: must be null, or an integer step and a value, got 'x'"),
         (json.dumps(SAVED | {"objective": {}}), r"objective: must be a saved ObjectiveState \(KeyError"),
         (json.dumps(SAVED | {"objective": None}), r"objective: must be a saved ObjectiveState \(TypeError"),
