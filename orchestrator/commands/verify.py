@@ -123,6 +123,8 @@ def _files(options: argparse.Namespace) -> tuple[Path, Path | None]:
         raise ValueError(f"--input: must be an existing file, got {str(source)!r}")
     if target is not None and (target.is_dir() or not target.absolute().parent.is_dir()):
         raise ValueError(f"--output: must be a file in an existing directory, got {str(target)!r}")
+    if target is not None and target.exists() and target.samefile(source):
+        raise ValueError(f"--output: must be another file than --input, which it would replace, got {str(target)!r}")
     if options.overrides:
         raise ValueError(f"override: must be used with --task, got {options.overrides[0]!r}")
     return source, target

@@ -231,7 +231,7 @@ def _recorded_row(value: dict[str, Any], number: int, size: int, verifier: str) 
 
 def _recorded_verdict(value: dict[str, Any]) -> Recorded | None:
     reward, status = value.get("reward"), value.get("status")
-    if status not in STATUSES or not isinstance(reward, int | float | None):
+    if "reward" not in value or status not in STATUSES or not isinstance(reward, int | float | None):
         return None
     return Recorded(reward=reward, status=status)
 

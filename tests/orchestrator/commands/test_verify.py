@@ -156,6 +156,7 @@ def test_a_user_verifier_grades_a_file_within_the_deadline(
         ("--verifier countdown --input gone --output out", "--input: must be an existing file, got 'gone'"),
         ("--verifier countdown --input in --output gone/out", "--output: must be a file in an existing directory"),
         ("--verifier countdown --input in --output .", "--output: must be a file in an existing directory"),
+        ("--verifier countdown --input in --output ./in", "--output: must be another file than --input"),
         (
             "--verifier coutdown --input in --output out",
             f"--verifier: must be one of {names()} (did you mean 'countdown'?), got 'coutdown'",

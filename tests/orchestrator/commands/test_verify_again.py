@@ -116,6 +116,15 @@ def test_without_an_output_file_only_the_counts_are_printed(capsys: pytest.Captu
     assert os.listdir() == ["runs"]
 
 
+def test_a_row_with_a_status_but_without_a_reward_has_no_recorded_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_run([[group("a", "countdown", COUNTDOWN, [("3+7+12", CORRECT)])]])
+    [row] = rows_of(path)
+    del row["reward"]
+    path.write_text(json.dumps(row) + "\n")
+    assert verify("--input", str(path)) == 0
+    assert "another verdict" not in capsys.readouterr().err
+
+
 def test_a_named_verifier_judges_recorded_rows_in_place_of_their_own(length_verifier: str) -> None:
     path = write_run([[group("a", "countdown", COUNTDOWN | {"length": 6}, [("3+7+12", CORRECT), ("3+7", WRONG)])]])
     assert verify("--verifier", length_verifier, "--input", str(path), "--output", "out.jsonl") == 0
