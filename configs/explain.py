@@ -79,7 +79,7 @@ def explain(key: str) -> list[Setting]:
     depth = len(key.split("."))
     found = found or [s for s in everything if Setting(".".join(s.key.split(".")[:depth]), "", "", "").matches(key)]
     if not found:
-        hint = nearest(key, [setting.key for setting in everything])
+        hint = nearest(key, [*(name for name, _ in sections()), *(setting.key for setting in everything)])
         raise ValueError(f"{key}: must be a setting or a section of settings{hint}, got {key!r}")
     return found
 

@@ -49,6 +49,7 @@ def test_a_section_is_explained_setting_by_setting() -> None:
     ("key", "words"),
     [
         ("objective.clip.hihg", r"did you mean 'objective\.clip\.high'"),
+        ("objectives", "did you mean 'objective'"),
         ("sampling.top_p", "truncated sampling biases every importance ratio"),
         ("", "must be a setting or a section"),
     ],
