@@ -1,6 +1,6 @@
 """Per-token weights of a divergence term."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from configs.checks import require, require_not_negative
@@ -66,4 +66,10 @@ class TermWeightsConfig:
     @property
     def chosen(self) -> bool:
         """Whether any weight differs from 1."""
-        return self != TermWeightsConfig()
+        return bool(self.changed)
+
+    @property
+    def changed(self) -> dict[str, object]:
+        """The settings that differ from their defaults, with their values."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value != getattr(TermWeightsConfig, name)}

@@ -97,7 +97,7 @@ class TermConfig:
             kept = {
                 "anchor=old": self.anchor != "old",
                 "anchor=other": self.anchor == "reference",
-                "weights": self.weights == TermWeightsConfig(),
+                "weights": not self.weights.chosen,
                 "weights.entropy_power": self.weights.entropy_power == 0,
             }
             # wasserstein keeps tokens apart in the joint wiring too.
@@ -105,8 +105,8 @@ class TermConfig:
             if option == "top" and self.potential:
                 continue
             setting = option.partition("=")[0]
-            value = self.weights.entropy_power if option == "weights.entropy_power" else getattr(self, setting)
-            require(legal, setting, rule, value)
+            shown = {"weights": self.weights.changed, "weights.entropy_power": self.weights.entropy_power}
+            require(legal, setting, rule, shown[setting] if setting in shown else getattr(self, setting))
 
     def _check_distributions(self) -> None:
         """Check what needs the anchor's whole distributions, and the options of single divergences."""
