@@ -9,12 +9,7 @@ import numpy as np
 from actors.contracts import Learner
 from configs.config import Config
 from objectives.advantage.critic import value_metrics
-from objectives.coefficient.controllers import (
-    advance,
-    term_metric,
-    with_recap,
-    with_rewards,
-)
+from objectives.coefficient.controllers import advance, resumed_state, term_metric, with_recap, with_rewards
 from objectives.coefficient.recap import replay_metrics
 from objectives.credit import credit
 from objectives.diagnostics import Stats, means
@@ -88,7 +83,8 @@ class Run:
             assert roles.reference is not None
             self.anchors = Anchors(roles.reference, cfg.objective)
         state = resumed.state if resumed else RunState.initial(cfg)
-        self.step, self.objective_state, self.best = state.step, state.objective, state.best
+        self.step, self.best = state.step, state.best
+        self.objective_state = resumed_state(state.objective, cfg.objective, state.step, cfg.steps)
         self.reference_schedule = ReferenceSchedule(cfg.references if cfg.objective.anchors else {}, state.drift)
         self.stop_reason = ""
         encode = encoder(cfg.policy)

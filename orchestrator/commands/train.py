@@ -16,8 +16,9 @@ def run(options: argparse.Namespace, console: Console) -> None:
     """Train with the settings of the command line. With `--resume` they change those of the run's config.yaml."""
     file = options.config
     if options.resume and file is None:
-        first = absolute(load(options.overrides))
-        file = str(Path(first.runs) / first.name / "config.yaml")
+        # Only these: other overrides may be valid on top of the run's own settings alone.
+        place = absolute(load([word for word in options.overrides if word.partition("=")[0] in ("runs", "name")]))
+        file = str(Path(place.runs) / place.name / "config.yaml")
         if not Path(file).is_file():
             raise ValueError(f"name: must be an existing run to resume, got {str(Path(file).parent)!r}")
     cfg = absolute(load(options.overrides, file))

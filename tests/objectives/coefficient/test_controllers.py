@@ -9,7 +9,14 @@ import pytest
 from configs.coefficient import CoefficientConfig
 from configs.load import load
 from configs.objective import ObjectiveConfig
-from objectives.coefficient.controllers import KL_PER_TRAJECTORY, ObjectiveState, advance, initial_state
+from objectives.coefficient.controllers import (
+    KL_PER_TOKEN,
+    KL_PER_TRAJECTORY,
+    ObjectiveState,
+    advance,
+    initial_state,
+    resumed_state,
+)
 from tests.objectives.ragged_batch import divergence, objective, state_of
 
 ADAPTIVE = objective(
@@ -75,3 +82,21 @@ def test_each_term_has_its_own_coefficient() -> None:
     assert state.coefficients == {"divergence": 0.15, "rehearse": 0.7}
     moved = next_state(state, cfg, {KL_PER_TRAJECTORY: 9.0})
     assert moved.coefficients == pytest.approx({"divergence": 0.151536, "rehearse": 0.7}, abs=1e-12)
+
+
+def test_a_resumed_state_equals_the_saved_one_under_the_same_settings() -> None:
+    for method in ("grpo_adaptive_kl", "safe", "distillm", "kdrl", "recap", "dph_f"):
+        cfg = load([f"method={method}"]).objective
+        saved = initial_state(cfg, 100)
+        for step in range(1, 8):
+            stats = {KL_PER_TRAJECTORY: 9.0, KL_PER_TOKEN: 0.7, "reward": 0.1 * step, "entropy": 0.4}
+            saved = advance(saved, cfg, stats, trajectories=64, step=step, steps=100)
+        assert resumed_state(saved, cfg, 7, 100) == saved, method
+
+
+def test_a_resumed_run_has_the_coefficients_of_changed_settings_and_keeps_its_controllers() -> None:
+    fixed = divergence("forward_kl", route="rehearse", coefficient=CoefficientConfig(value=0.7))
+    rising = divergence("reverse_kl", coefficient=CoefficientConfig(kind="linear", value=0.0, final=1.0))
+    saved = ObjectiveState(coefficients={"divergence": 0.2, "fixed": 0.1, "removed": 3.0})
+    cfg = objective(terms={"divergence": ADAPTIVE.terms["divergence"], "fixed": fixed, "rising": rising})
+    assert resumed_state(saved, cfg, 25, 100).coefficients == {"divergence": 0.2, "fixed": 0.7, "rising": 0.25}

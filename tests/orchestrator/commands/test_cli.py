@@ -3,10 +3,12 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from configs.load import load, presets
+from configs.config import Config
+from configs.load import load, presets, to_yaml
 from orchestrator.commands.cli import main
 from orchestrator.commands.demo import clear
 from orchestrator.commands.paths import absolute
@@ -195,6 +197,23 @@ def test_settings_are_accepted_before_and_after_an_option(capsys: pytest.Capture
     assert "name: must be an existing run" in error_line(capsys, "train", "steps=1", "--resume", "name=never")
     with pytest.raises(SystemExit):
         main(["train", "steps=1", "--resume", "--nonsense"])
+
+
+def test_a_resumed_run_accepts_a_setting_that_is_valid_on_top_of_its_own_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    async def started_with(cfg: Config, **options: Any) -> None:
+        started.append(cfg)
+
+    monkeypatch.setattr("orchestrator.commands.train.run_training", started_with)
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "config.yaml").write_text(to_yaml(load(["method=dph_f", "name=first", f"runs={tmp_path}"])))
+    change = "objective.terms.divergence.coefficient.value=0.125"
+    assert main(["train", "--resume", "name=first", f"runs={tmp_path}", change]) == 0
+    [cfg] = started
+    assert (cfg.method, cfg.objective.terms["divergence"].coefficient.value) == ("dph_f", 0.125)
 
 
 @pytest.mark.parametrize("setting", ["name=..", "learner.learning_rate=.inf", "steps=???"])
