@@ -39,7 +39,8 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
             f"name: must be new (or pass --resume to continue), got {cfg.name!r}, which exists in {cfg.runs}"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "config.yaml").write_text(to_yaml(cfg))
+    if not resume:
+        (run_dir / "config.yaml").write_text(to_yaml(cfg))
     stored = load_stored(cfg, run_dir)
     if not starts_as_reference(cfg):
         stored = await presample_missing(cfg, run_dir, stored, log)
@@ -52,6 +53,8 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
             if (resumed.path / "references").is_dir():
                 assert roles.reference is not None
                 await roles.reference.load(str(resumed.path))
+        # Written only now, so that a resume that fails under changed settings leaves those of the run as they are.
+        (run_dir / "config.yaml").write_text(to_yaml(cfg))
         await roles.learner.connect(roles.generators)
         async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
             # Before the first publish the generators serve the starting policy, which is the reference here.

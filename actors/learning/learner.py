@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -192,7 +193,7 @@ class FsdpLearner:
         norms = {name: clip_gradient(parameters, bounds[name]) for name, parameters in self.groups.items()}
         norm = sum(norms.values())  # not finite if any of them is not
         if self.ranks > 1:
-            # Gradient norms are global; with the global loss, too, all ranks decide alike whether to skip.
+            # The gradient norms are already global. The loss must be too, or the ranks could differ on whether to skip.
             loss_sum = loss_sum.to(self.device)
             dist.all_reduce(loss_sum)
         rate = learning_rate(self.config, self.updates, self.total_updates)
@@ -250,14 +251,23 @@ class FsdpLearner:
         self.tokenizer.save_pretrained(folder)
 
     def load(self, folder: str) -> None:
-        """Restore what `save` wrote, possibly on another number of ranks."""
+        """Restore what `save` wrote, possibly on another number of ranks.
+
+        Raises:
+            ValueError: the checkpoint lacks a part of this learner, such as its critic, or has it in another shape.
+        """
         path = Path(folder)
         model = load_model(str(path / "policy"))
         options = StateDictOptions(full_state_dict=True) if self.sharded else StateDictOptions()
         set_model_state_dict(self.policy.model, model.state_dict(), options=options)
         state = self._state()
         with _single_process_allowed(self.sharded):
-            dcp.load(state, checkpoint_id=path / "optimizer", no_dist=not self.sharded)
+            try:
+                dcp.load(state, checkpoint_id=path / "optimizer", no_dist=not self.sharded)
+            except CheckpointException as error:  # a BaseException, so nothing above would catch it
+                reasons = "; ".join(dict.fromkeys(str(failure) for failure, _ in error.failures.values()))
+                rule = "must be of a learner with the same critic (objective.advantage, objective.critic.heads)"
+                raise ValueError(f"checkpoint {path}: {rule}, got: {reasons}") from None
         set_optimizer_state_dict(self.policy, self.optimizer, state["optimizer"])
         self.updates, self.skipped_in_a_row = (int(n) for n in state["counters"])
 

@@ -238,6 +238,16 @@ def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path: P
     assert numbers(read_records(tmp_path / "c" / "metrics.jsonl")) == numbers(whole)
 
 
+def test_a_resume_that_fails_under_changed_settings_leaves_the_settings_of_the_run(tmp_path: Path) -> None:
+    train(config(tmp_path, "steps=1", "name=kept"))
+    settings = (tmp_path / "kept" / "config.yaml").read_text()
+    with pytest.raises(ValueError, match="must be of a learner with the same critic"):
+        train(config(tmp_path, "steps=2", "name=kept", "objective.advantage=critic"), resume=True)
+    assert (tmp_path / "kept" / "config.yaml").read_text() == settings
+    train(config(tmp_path, "steps=2", "name=kept", "learner.weight_decay=0.5"), resume=True)
+    assert "weight_decay: 0.5" in (tmp_path / "kept" / "config.yaml").read_text()
+
+
 def test_a_run_directory_in_use_is_refused_unless_resumed(tmp_path: Path) -> None:
     cfg = config(tmp_path, "steps=1", "name=twice")
     train(cfg)

@@ -15,6 +15,7 @@ from actors.weights.host import check_payload, named_views
 from objectives.diagnostics import Stats
 from tests.actors.learning.learner_ranks import (
     COEFFICIENTS,
+    CRITIC,
     assert_equal,
     batch_of,
     config_of,
@@ -96,6 +97,12 @@ def test_a_checkpoint_restores_the_count_of_skipped_updates_before_the_first_ste
 def test_a_checkpoint_without_a_policy_is_refused(tiny_policy: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"policy\.path"):
         joined(str(tiny_policy)).load(str(tmp_path))
+
+
+def test_a_checkpoint_without_the_critic_of_the_settings_is_refused(tiny_policy: Path, tmp_path: Path) -> None:
+    joined(str(tiny_policy)).save(str(tmp_path))
+    with pytest.raises(ValueError, match=r"^checkpoint .*: must be of a learner with the same critic .*critic\."):
+        joined(str(tiny_policy), objective=CRITIC).load(str(tmp_path))
 
 
 def test_the_local_learner_satisfies_the_contract(tiny_policy: Path, tmp_path: Path) -> None:
