@@ -43,7 +43,7 @@ class Finished:
     """One finished answer. Its trajectory has no grade yet."""
 
     key: str
-    """That of the answer's `GenerationJob`."""
+    """Key of the `GenerationJob` of the answer."""
     trajectory: Trajectory
 
 
@@ -52,7 +52,7 @@ class GradeTask:
     """One answer to grade."""
 
     key: str
-    """That of the trajectory. Grades are matched to answers by key, never by order."""
+    """Key of the trajectory. Grades are matched to answers by key, never by order."""
     verifier: str
     problem: Mapping[str, Any]
     answer: str

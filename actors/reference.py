@@ -146,7 +146,7 @@ def _label(column: Column) -> str:
 
 
 def _column_functions(batch: Batch, columns: Sequence[Column], temperature: float) -> dict[str, LogitsFunction]:
-    """For each column, the function that computes it from a chunk of logits, already divided by `temperature`."""
+    """Return, by column, the function that computes it from a chunk of logits already divided by `temperature`."""
 
     def function(column: Column) -> LogitsFunction:
         def values(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ LARGEST_KL_ERROR = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class CoefficientConfig:
-    """The weight of a divergence term, once per step."""
+    """The weight of a divergence term: one number for each step."""
 
     kind: Literal["constant", "linear", "cosine", "step", "adaptive", "safe", "adaptive_fraction", "complement"] = (
         "constant"

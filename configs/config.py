@@ -37,9 +37,9 @@ class Config:
     runs: str = "runs"
     """Directory of all runs, relative to the working directory (in a Ray job, to the home directory)."""
     method: str = "grpo"
-    """Preset of `configs/methods/` below the other settings."""
+    """Preset of `configs/methods/`; all other settings override it."""
     scale: str = "cpu"
-    """Preset of `configs/scales/` below the other settings."""
+    """Preset of `configs/scales/`; it overrides `method`, and all other settings override it."""
     seed: int = 0
     """Seed of the run: of the order of prompts, of every sampled answer, and of the learner."""
     steps: int = 100

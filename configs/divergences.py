@@ -18,7 +18,7 @@ class Divergence:
     alpha: str = ""
     """Meaning of the parameter `alpha`; empty: the divergence has no parameter."""
     highest_alpha: float = 1.0
-    """`alpha` lies in (0, highest_alpha), or in (0, highest_alpha] where that is above 1."""
+    """Upper end of the range of `alpha`: (0, highest_alpha), or (0, highest_alpha] if highest_alpha is above 1."""
     slope_at_infinity: Callable[[float], float] = lambda alpha: inf
     """f'(inf) = lim f(u) / u for u to infinity, as a function of alpha. Where it is finite, the divergence from data
     that gives one token probability 1 is finite too (estimator `supervised`, `breadth warm-start`)."""

@@ -38,7 +38,7 @@ class Setting:
         return self.key.rpartition(".")[0]
 
     def matches(self, key: str) -> bool:
-        """Whether `key` is this setting, with any name in the place of NAME."""
+        """Return whether `key` is this setting, with any name in the place of NAME."""
         own, given = self.key.split("."), key.split(".")
         return len(own) == len(given) and all(a in (NAME, b) for a, b in zip(own, given, strict=True))
 

@@ -1,4 +1,4 @@
-"""Which divergence terms have a correct gradient: one table, keyed by route, level, wiring and estimator.
+"""Decide which divergence terms have a correct gradient: one table, keyed by route, level, wiring and estimator.
 
 A term is looked up in `FORMS` from top to bottom. The first row that matches either refuses it, with the reason, or is
 its form: then the row names the divergences it holds for, and the options that have no meaning there, with the reason.
@@ -33,7 +33,7 @@ class Form:
     """Option that must keep its default (see `OPTIONS`) -> the rule."""
 
     def matches(self, key: Key) -> bool:
-        """Whether the row's pattern matches route, level, wiring and estimator of a term."""
+        """Return whether the row's pattern matches route, level, wiring and estimator of a term."""
         patterns = (self.route, self.level, self.wiring, self.estimator)
         return all(pattern == "*" or value in pattern.split("|") for pattern, value in zip(patterns, key, strict=True))
 

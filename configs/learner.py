@@ -28,7 +28,7 @@ class LearnerConfig:
     max_grad_norm: float = 1.0
     """Largest norm of the gradient over all ranks; a larger gradient is scaled down to it."""
     updates_per_batch: int = 1
-    """Optimizer updates per batch. Above 1 the groups are dealt into that many mini-batches, one per update."""
+    """Optimizer updates per batch. Above 1 the groups are split into that many mini-batches, one per update."""
     token_budget: int = 16_384
     """Largest number of padded tokens in one microbatch. It changes memory and speed, never the loss."""
     logits_chunk: int = 1_024

@@ -28,7 +28,7 @@ class TermWeightsConfig:
     before its first update. With entropy h and exact distance d = KL(policy || anchor), both scaled to [0, 1] over
     the batch: soft_or: h + d - h d; entropy: h; confidently_wrong: (1 - h) d."""
     keep: float = 0.5
-    """importance: fraction of an answer's tokens that is kept, rounded down."""
+    """importance: fraction of each answer's tokens that is kept; their number is rounded down."""
     step_limit: float = 0.0
     """Step weights of SOD (arXiv:2605.07725): the weight of step k is d_1 / d_k, at most this (the paper's 1 + delta),
     where d_k is the mean |log pi_old - log anchor| of the answer's step k. 0: off."""
@@ -38,7 +38,7 @@ class TermWeightsConfig:
     """(H / log V)^power of the policy's own entropy H; 0: off. A cheap replacement of SparsePO's learned masks
     (arXiv:2410.05102)."""
     certainty_power: float = 0.0
-    """Prioritised KL (arXiv:2502.06533): certainty of the anchor's next-token distribution to this power; 0: off."""
+    """Prioritised KL (arXiv:2502.06533): certainty^certainty_power of the anchor's next-token distribution; 0: off."""
     certainty: Certainty = "negentropy"
     """certainty_power: measure of certainty. negentropy: 1 - H / log V; negentropy_max: 1 + log max p / log V;
     max_prob: max p."""

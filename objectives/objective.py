@@ -29,7 +29,7 @@ from trajectories.batch import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Log-probs, entropies and values of a batch under the current policy; read where the batch's mask holds."""
+    """Log-probs, entropies and values of a batch under the current policy; only tokens with mask True are read."""
 
     logp: Tensor
     """float32 [N], nats, with gradient."""
@@ -77,8 +77,8 @@ def loss(
             stats[term_metric(name, "weight")] = total(tokens.weights)
             stats[term_metric(name, "kept")] = total((tokens.weights > 0).float())
     if cfg.replays:
-        replayed, surprise = replay_loss(scores.logp, batch)
-        value, stats["replay_loss"] = value + coefficients[REPLAY] * replayed, total(surprise)
+        replayed, negative_logp = replay_loss(scores.logp, batch)
+        value, stats["replay_loss"] = value + coefficients[REPLAY] * replayed, total(negative_logp)
     return value, stats
 
 
@@ -94,7 +94,8 @@ def _policy_loss(
     policy_loss = value = (reduction * gate * token_loss).sum()
     if cfg.entropy_bonus:
         value = value - cfg.entropy_bonus * (reduction * scores.entropy[explored]).sum()
-    # A sum already: under this weight the mean over microbatches is the loss of the batch.
+    # policy_loss is already normalised by the whole batch. With these weights, which sum to 1 over all microbatches,
+    # sum / weight is the loss of the batch.
     weight = len(logp) / max(batch.totals["explore"].tokens, 1)
     return value, {
         "policy_loss": total(policy_loss, weight=weight),
@@ -114,7 +115,7 @@ def _advantage(
     coefficients: Mapping[str, float],
     terms: Mapping[str, TermTokens],
 ) -> Tensor:
-    """Return the advantage of the explored tokens [M], minus what depends on the current policy; detached."""
+    """Return the advantage of the explored tokens [M] minus the penalties under the current policy; detached."""
     explored = batch.on_route("explore")
     assert batch.advantage is not None or not explored.any(), "explored tokens need `credit` first"
     advantage = scores.logp.new_zeros(int(explored.sum())) if batch.advantage is None else batch.advantage[explored]

@@ -37,7 +37,7 @@ VLLM_ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
-"""Environment of a vLLM generator besides."""
+"""Further environment variables of a vLLM generator."""
 
 
 @dataclass

@@ -188,7 +188,10 @@ def pack(groups: Sequence[Group], stored: Sequence[Trajectory] = ()) -> Batch:
 
 
 def _reference_logps(trajectories: list[Trajectory]) -> Tensor | None:
-    """Stored reference log-probs. NaN where a trajectory has none, so that a loss that uses one by mistake is NaN."""
+    """Return the stored reference log-probs, float32 [N]; None if no trajectory has any.
+
+    They are NaN on a trajectory without them, so that a loss that uses one by mistake is NaN.
+    """
     if all(t.logp_reference is None for t in trajectories):
         return None
     missing = [np.full(len(t.tokens), np.nan) if t.logp_reference is None else t.logp_reference for t in trajectories]

@@ -85,14 +85,14 @@ class AnchorHeads:
         return {name: function(name, term) for name, term in terms.items()}
 
     def _logits(self, batch: Batch, name: str, term: TermConfig, rows: Tensor) -> Tensor:
-        """The anchor's logits [C, V] at the sampling temperature, times the term's power if it reweights its anchor."""
+        """Return the anchor's logits [C, V] at the sampling temperature, times `power` if the anchor is reweighted."""
         states = batch.hidden[term.anchor][rows]
         logits = torch.nn.functional.linear(states, self.heads[term.anchor]).float() / self.temperature
         return logits * batch.power[name][rows, None] if term.reweights else logits
 
 
 def _head(model: Any) -> Tensor:
-    """A copy of the weight [V, D] of a reference's LM head."""
+    """Return a copy of the weight [V, D] of a reference's LM head."""
     head = model.get_output_embeddings()
     assert head.bias is None, "the LM head of a reference must have no bias"
     return head.weight.detach().clone()  # type: ignore[no-any-return]

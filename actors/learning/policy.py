@@ -145,7 +145,10 @@ class Policy(nn.Module):
     def _score_chunk(
         self, hidden: Tensor, targets: Tensor, rows: Tensor, functions: Mapping[str, LogitsFunction]
     ) -> dict[str, Tensor]:
-        """Columns [C]. The chunk's logits are recomputed in the backward pass instead of stored."""
+        """Return log-probs, entropies and the values of `functions` by name, each float32 [C].
+
+        The chunk's logits are recomputed in the backward pass instead of stored.
+        """
         if torch.is_grad_enabled():
             arguments = (hidden, targets, rows, functions)
             return checkpoint(self._score_logits, *arguments, use_reentrant=False)  # type: ignore[no-any-return]
@@ -192,7 +195,7 @@ def chunk_sizes(blocks: Sequence[int], limit: int) -> list[int]:
 
 @torch.no_grad()
 def _packs(model: Any) -> bool:
-    """Whether a trajectory's hidden states stay the same when another trajectory precedes it in the row."""
+    """Return whether a trajectory's hidden states stay the same when another trajectory precedes it in the row."""
     tokens = torch.tensor([[0, 1, 2, 3]], device=model.device)
     packed = model.base_model(input_ids=tokens, position_ids=tokens % 2, use_cache=False).last_hidden_state[0, 2:]
     alone = model.base_model(input_ids=tokens[:, 2:], use_cache=False).last_hidden_state[0]

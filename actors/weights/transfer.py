@@ -1,4 +1,4 @@
-"""vLLM's four weight-transfer calls, sent to several independent engines.
+"""Send vLLM's four weight-transfer calls to several independent engines.
 
 Imports no vllm, so that a driver and tests can use it without one.
 """
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class WeightReceiver(Protocol):
-    """The calls of a weight transfer to one generator. Each call blocks until the generator is done."""
+    """Interface of a generator that receives weights. Each call returns when the generator has finished it."""
 
     def init_transfer(self, info: dict[str, Any]) -> None: ...
 

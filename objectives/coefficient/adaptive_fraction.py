@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 RISE = 0.1
-"""Rise of the loss, in nats per token, that raises the fraction; and the size of that step of the fraction."""
+"""If the loss has risen by at least this many nats per token, the fraction is raised by the same number."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def term_metric(term: str, what: str) -> str:
 
 @dataclass(frozen=True)
 class ObjectiveState:
-    """What the objective carries from step to step; `dataclasses.asdict` makes it JSON."""
+    """Coefficients and controllers of the objective between two steps; `dataclasses.asdict` makes it JSON."""
 
     coefficients: Mapping[str, float]
     """Coefficient of each divergence term by its name, and of the replay loss under `replay`."""

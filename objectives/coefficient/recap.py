@@ -91,8 +91,8 @@ def replay_loss(logp: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     The losses of all microbatches sum to the mean of -log pi over the replayed tokens of the batch.
     """
     tokens = batch.on_route("replay")
-    surprise = -logp[tokens]
-    return (reduction_weights(batch, "replay", "token_mean")[tokens] * surprise).sum(), surprise
+    negative_logp = -logp[tokens]
+    return (reduction_weights(batch, "replay", "token_mean")[tokens] * negative_logp).sum(), negative_logp
 
 
 def replay_metrics(batch: Batch, state: RecapState, cfg: ObjectiveConfig) -> dict[str, float]:

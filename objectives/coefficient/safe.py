@@ -13,7 +13,7 @@ SLOPE = 0.2
 BASE_THRESHOLD, LOWEST_THRESHOLD, HIGHEST_THRESHOLD = 0.3, 0.1, 0.6
 """Nats per token."""
 ENTROPY_FLOOR = 2.0
-"""Nats. The gate is this over the entropy: 0.5 (LEAST_GATE) at high entropy, large at low entropy."""
+"""Nats: numerator of the gate max(LEAST_GATE, ENTROPY_FLOOR / (H + 0.1)), which is large at low entropy H."""
 LEAST_GATE = 0.5
 REWARD_SMOOTHING, WANTED_VELOCITY = 0.95, 0.001
 PROPORTIONAL, INTEGRAL, DERIVATIVE = 0.3, 0.01, 0.05

@@ -7,7 +7,7 @@ from trajectories.batch import Batch
 
 
 def known(logp_anchor: Tensor) -> Tensor:
-    """Return the same log-probs; raise AssertionError if one is missing (NaN)."""
+    """Return `logp_anchor` unchanged. Raise AssertionError if one of its values is missing (NaN)."""
     assert not logp_anchor.isnan().any(), "a divergence term needs logp_reference on tokens where it is missing"
     return logp_anchor
 

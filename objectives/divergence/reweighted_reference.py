@@ -12,7 +12,7 @@ def reference_power(batch: Batch, cfg: TermConfig) -> Tensor:
 
     r is the reward of the answer clamped to [0, 1], or the fraction of its group's graded answers with reward 1 or
     more. phi is 1, which leaves the anchor as it is, on answers without a reward. The batch must hold whole groups.
-    Source: RAPO asks for a phi in [0, 1] that rises with the reward; this choice is ours.
+    Source: RAPO requires a phi in [0, 1] that rises with the reward; this choice is ours.
     """
     assert cfg.reweights, "the anchor of this term is not reweighted"
     rate = batch.reward.clamp(0, 1)

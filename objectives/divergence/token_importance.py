@@ -1,7 +1,7 @@
 """Select the tokens to distil on by the student's entropy and the teacher-student divergence (TIP, arXiv:2604.14084).
 
 Entropy and divergence are those of the policy before its first update of the step. M explored tokens of the whole
-batch: scores are scaled over all of them, so these functions must not be applied to a part of the batch.
+batch. Scores are scaled over all of them, so these functions must not be applied to a part of the batch.
 """
 
 import torch

@@ -38,7 +38,7 @@ class Slot:
 
     title: str
     default: str
-    """What a preset that is not in the table has."""
+    """Sentence about the presets that are not in the table: their value of the slot."""
     head: tuple[str, ...]
     """Columns after the preset's own."""
     rows: Callable[[dict[str, Any]], list[list[str]]]

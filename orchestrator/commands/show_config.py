@@ -22,7 +22,7 @@ from orchestrator.placement import needed_roles, reservations
 
 
 def plan(cfg: Config) -> dict[str, str]:
-    """Return what the settings amount to: sizes, staleness, gradients and placement, as named lines."""
+    """Return what follows from the settings, as lines by name: sizes, staleness, gradients and placement."""
     explored = cfg.groups_per_step * cfg.sampling.group_size
     rehearsed = cfg.rehearsal.batch if cfg.objective.rehearses else 0
     replayed = cfg.replay.batch if cfg.objective.replays else 0

@@ -20,10 +20,10 @@ from rewards.verdict import STATUSES, Verdict, grader_error
 from trajectories.atomic_write import replace_file
 
 LINE_LIMIT = 48 * 2**20
-"""Bytes of one row."""
+"""Largest number of bytes of one row."""
 ROWS_AHEAD = 1_024
 BYTES_AHEAD = 128 * 2**20
-"""Limits on the rows in memory: read, and their verdict not yet returned. One row may exceed the bytes."""
+"""Limits on the rows that were read and whose verdict is not yet returned. One row may exceed BYTES_AHEAD."""
 RowId = str | int | float | None
 ID, ANSWER, PROBLEM = (
     Field(name="id", types=(str, int, float)),
@@ -51,7 +51,7 @@ class Row:
     number: int
     """Line number, from 1."""
     size: int
-    """Bytes."""
+    """Size of the line in bytes."""
     id: RowId = None
     verifier: str = ""
     """Empty: the row names none."""

@@ -11,7 +11,7 @@ from tasks.source import Source
 from trajectories.trajectory import Group, Prompt
 
 MAX_SKIPPED_IN_A_ROW = 10_000
-"""So many successive prompts that cannot be used are an error in the data."""
+"""Number of successive prompts that cannot be used after which the data are considered wrong."""
 
 
 class Stopped(Exception):
@@ -25,8 +25,8 @@ class Collector:
 
     Args:
         encode: function from a prompt's text to its token ids.
-        position: position in the train stream of the first prompt.
-        groups_left: groups to admit before the run ends; more would be generated in vain.
+        position: position of the first prompt in the train stream.
+        groups_left: groups to admit before the run ends; more would never be trained on.
         excluded: ids of prompts to skip, because their reference answers are rehearsed.
     """
 

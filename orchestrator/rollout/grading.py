@@ -8,10 +8,10 @@ from actors.contracts import Grader
 from tasks.source import Source
 
 PROMPTS_SEARCHED = 64
-"""First prompts of a task that are searched for its verifiers. A verifier of a later prompt is tested before its first
-answer."""
+"""Number of first prompts of a task that are searched for its verifiers. A verifier of a later prompt is tested before
+its first answer."""
 WINDOW = 1_000
-"""Answers, at least, over which the fractions of an alert are computed."""
+"""Smallest number of answers over which the fractions of an alert are computed."""
 ERROR_FRACTION = 0.005
 """An alert is raised if the fraction of answers with a grader_error is larger."""
 TIMEOUT_INCREASE = 0.05

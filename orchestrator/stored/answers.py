@@ -43,7 +43,7 @@ def load_stored(cfg: Config, run_dir: Path) -> StoredAnswers:
 
 
 def starts_as_reference(cfg: Config) -> bool:
-    """Whether the policy that a run's generators load at the start is the reference policy."""
+    """Return whether the policy that a run's generators load at the start is the reference policy."""
     return not cfg.reference_path or Path(cfg.reference_path).resolve() == Path(cfg.policy.path).resolve()
 
 

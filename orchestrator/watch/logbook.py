@@ -303,5 +303,5 @@ def _json_or_none(problem: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _shown(value: Any) -> Any:
-    """Text as a sink can carry it: short, and valid UTF-8 whatever the policy wrote."""
+    """Return a text as a sink can store it: short, and valid UTF-8 whatever the policy generated."""
     return value[:TABLE_TEXT_LIMIT].encode("utf-8", "replace").decode() if isinstance(value, str) else value

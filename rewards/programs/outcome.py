@@ -15,7 +15,7 @@ MEMORY_BYTES = 2**30
 
 
 def limits(seconds: float) -> Limits:
-    """Return the limits of a box subject tests may take `seconds` of wall time."""
+    """Return the limits of a box whose tests may take `seconds` of wall time."""
     return Limits(memory_bytes=MEMORY_BYTES, cpu_seconds=math.ceil(seconds) + 1)
 
 

@@ -18,7 +18,7 @@ from rewards.sandbox.box import BoxFailed
 from rewards.verdict import Verdict, grader_error, wrong
 
 TRIES = 2
-"""How often an answer is tried if a box or the zygote fails."""
+"""Largest number of attempts to judge an answer if a box or the zygote fails."""
 
 
 def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:

@@ -1,4 +1,4 @@
-"""What both SQL engines use: databases, query results and their limits, time budgets, and a cache."""
+"""Shared by both SQL engines: databases, query results and their limits, time budgets, and a cache."""
 
 import contextlib
 import functools

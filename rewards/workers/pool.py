@@ -127,9 +127,8 @@ class Pool:
                         await self._retire(worker)
                 except WorkerLost as lost:
                     assert worker is not None, "WorkerLost is raised by a running worker only"
-                    await self._retire(
-                        worker
-                    )  # First, so that no process of the answer runs when its caller gets the verdict.
+                    # First, so that no process of the answer runs when its caller gets the verdict.
+                    await self._retire(worker)
                     self._requeue(batch, worker, lost)
                 except StartFailed as failure:
                     self._fail(batch, str(failure))

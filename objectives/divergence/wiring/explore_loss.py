@@ -26,7 +26,8 @@ def token_loss(cfg: TermConfig, logp: Tensor, logp_anchor: Tensor, logp_old: Ten
     if cfg.estimator in ("k3", "naive"):
         return per_sample
     if cfg.estimator == "straight_through":
-        # The score-function gradient (slope times grad log pi) without an expectation over tokens that drops out.
+        # The gradient is that of the score function, (f'(u) - f'(1)) grad log pi. The constant f'(1) does not change
+        # its expectation, because E_policy[grad log pi] = 0.
         return per_sample.detach() + at.slope.detach() * (logp - logp.detach())
     assert cfg.estimator == "ratio_weighted", f"no loss wiring for {cfg.estimator}"
     return ratio_of(logp, logp_old) * per_sample
