@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from configs.checks import nearest, require
 from configs.config import Config
 from configs.explain import NAME, explain, settings, value_words
 from configs.load import presets, to_yaml
@@ -19,6 +20,10 @@ from objectives.wording import (
 )
 from orchestrator.commands.options import config
 from orchestrator.placement import needed_roles, reservations
+from tasks.registry import TASKS
+
+OPTIONS = "task.options."
+"""Beginning of the keys of a task's options, which the task declares and not `Config`."""
 
 
 def plan(cfg: Config) -> dict[str, str]:
@@ -85,6 +90,9 @@ def run(options: argparse.Namespace, console: Console) -> None:
 
 def explanation(cfg: Config, key: str) -> Iterator[str]:
     """Yield two lines for each setting of `key` (of all, if it is empty): its value, and its meaning."""
+    if key.startswith(OPTIONS):
+        yield from _task_options(cfg, key)
+        return
     for setting in explain(key) if key else settings():
         for name, value in _values(cfg, setting.key.split("."), ""):
             default = f", default {setting.default}" if setting.default else ""
@@ -92,6 +100,19 @@ def explanation(cfg: Config, key: str) -> Iterator[str]:
         if NAME in setting.key and not list(_values(cfg, setting.key.split("."), "")):
             yield f"{setting.key}  ({setting.type}{f', default {setting.default}' if setting.default else ''})"
         yield f"    {setting.meaning}"
+
+
+def _task_options(cfg: Config, key: str) -> Iterator[str]:
+    """Yield the two lines of one option of the run's task, `task.options.NAME`."""
+    name = cfg.task.name
+    require(name in TASKS, "task.name", f"must be one of {', '.join(TASKS)}{nearest(name, TASKS)}", name)
+    options = {setting.key: setting for setting in settings(TASKS[name][0], OPTIONS)}
+    require(key in options, key, f"must be an option of task {name}{nearest(key, options)}", key)
+    setting = options[key]
+    given = cfg.task.options.get(key.removeprefix(OPTIONS))
+    value = setting.default if given is None else value_words(given)
+    yield f"{key} = {value}  ({setting.type}{f', default {setting.default}' if setting.default else ''})"
+    yield f"    {setting.meaning}"
 
 
 def _values(node: Any, keys: Sequence[str], path: str) -> Iterator[tuple[str, Any]]:

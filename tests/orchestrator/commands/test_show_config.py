@@ -37,3 +37,14 @@ def test_without_a_key_every_setting_is_explained(capsys: pytest.CaptureFixture[
 def test_an_unknown_key_ends_with_status_2_and_the_nearest_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show-config", "--explain", "learner.learning_rat"]) == 2
     assert "did you mean 'learner.learning_rate'?" in capsys.readouterr().err
+
+
+def test_an_option_of_the_runs_task_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, "--explain", "task.options.numbers", "task.options.numbers=5")
+    assert text.startswith("task.options.numbers = 5  (int, default ")
+    assert "\n    Count of numbers in a problem.\n" in text
+    assert shown(capsys, "--explain", "task.options.format", "task.name=dataset").startswith(
+        "task.options.format = plain"
+    )
+    assert main(["show-config", "--explain", "task.options.nubmers"]) == 2
+    assert "did you mean 'task.options.numbers'?" in capsys.readouterr().err
