@@ -76,7 +76,10 @@ async def presample_with(rollouts: Rollouts, cfg: Config, path: Path, progress: 
     published = [t.key for t in kept if t.last_version >= 0]
     assert not published, f"the generators serve published weights, not the reference: {published[:3]}"
     if not kept:
-        raise ValueError(f"rehearsal: the reference must master some prompts, got {tally}")
+        raise ValueError(
+            f"rehearsal: the reference must master some prompts, got {tally}; lower rehearsal.threshold or raise "
+            "rehearsal.prompts"
+        )
     write(path, kept)
     return tally
 
