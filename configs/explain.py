@@ -107,7 +107,8 @@ def type_words(hint: Any) -> str:
     if NoneType in get_args(hint):
         return f"{' or '.join(type_words(inner) for inner in get_args(hint) if inner is not NoneType)} or null"
     if get_origin(hint) is list:
-        return f"list of {type_words(get_args(hint)[0])}"
+        inner = get_args(hint)[0]
+        return f"list of {'mappings' if is_dataclass(inner) else type_words(inner)}"
     if get_origin(hint) is dict:
         return "mapping" if get_args(hint)[1] is Any else f"mapping of names to {type_words(get_args(hint)[1])}"
     return str(hint.__name__)

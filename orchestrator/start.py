@@ -10,6 +10,7 @@ from configs.config import Config
 from configs.load import to_yaml
 from orchestrator import checkpoint, cluster
 from orchestrator.placement import needed_roles
+from orchestrator.references import check_references
 from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import prove
 from orchestrator.rollout.rollouts import Rollouts
@@ -33,6 +34,7 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
     """
     run_dir = Path(cfg.runs) / cfg.name
     source = _checked_source(cfg)
+    check_references(cfg)
     resumed = checkpoint.find(run_dir, log) if resume else None
     if not resume and (run_dir / "metrics.jsonl").exists():
         raise ValueError(

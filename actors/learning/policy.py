@@ -237,13 +237,13 @@ def load_tokenizer(path: str) -> Any:
     return tokenizer
 
 
-def check_policy_folder(path: str) -> None:
-    """Raise ValueError unless `path` is a directory with a Hugging Face model and tokenizer."""
+def check_policy_folder(path: str, setting: str = "policy.path") -> None:
+    """Raise ValueError, naming `setting`, unless `path` is a directory with a Hugging Face model and tokenizer."""
     folder = Path(path)
     if not folder.is_dir():
-        raise ValueError(f"policy.path: must be a directory of a Hugging Face policy, got {path!r}")
+        raise ValueError(f"{setting}: must be a directory of a Hugging Face policy, got {path!r}")
     for name in ("config.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
-            raise ValueError(f"policy.path: must hold {name}, got {path!r}")
+            raise ValueError(f"{setting}: must hold {name}, got {path!r}")
     if not any(folder.glob("*.safetensors")):
-        raise ValueError(f"policy.path: must hold its weights as *.safetensors, got {path!r}")
+        raise ValueError(f"{setting}: must hold its weights as *.safetensors, got {path!r}")

@@ -45,7 +45,7 @@ def named_checkpoints(cfg: Config) -> dict[str, str]:
         name = name or (folder.parent.name if folder.name == "policy" else folder.name)
         if name in named:
             raise ValueError(f"evaluate.checkpoints: names must differ, got {name!r} twice")
-        check_policy_folder(str(folder))
+        check_policy_folder(str(folder), "evaluate.checkpoints" if cfg.evaluate.checkpoints else "policy.path")
         named[name] = str(folder.resolve())
     return named
 

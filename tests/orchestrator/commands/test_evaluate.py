@@ -158,9 +158,9 @@ def test_equal_names_names_with_a_slash_and_folders_without_a_policy_are_refused
 ) -> None:
     with pytest.raises(ValueError, match=r"^evaluate\.checkpoints: names must differ, got 'a' twice"):
         names(tmp_path, tiny_policy, f"a={tiny_policy}", f"a={tiny_policy}")
-    with pytest.raises(ValueError, match=r"^policy\.path: must be a directory .*a/b="):
+    with pytest.raises(ValueError, match=r"^evaluate\.checkpoints: must be a directory .*a/b="):
         names(tmp_path, tiny_policy, f"a/b={tiny_policy}")
-    with pytest.raises(ValueError, match=r"^policy\.path: must be a directory .*nowhere"):
+    with pytest.raises(ValueError, match=r"^evaluate\.checkpoints: must be a directory .*nowhere"):
         names(tmp_path, tiny_policy, "a=nowhere")
-    with pytest.raises(ValueError, match=r"^policy\.path: must hold config\.json"):
+    with pytest.raises(ValueError, match=r"^evaluate\.checkpoints: must hold config\.json"):
         names(tmp_path, tiny_policy, f"a={tmp_path}")
