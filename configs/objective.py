@@ -52,8 +52,8 @@ class GatesConfig:
     """Per-token and per-answer weights on the policy-gradient loss."""
 
     conflict_tokens: bool = False
-    """GTPO (arXiv:2508.03772): tokens that correct and wrong answers of a group share at their start or end weigh 2 in
-    the answers of positive advantage and 0 in those of negative advantage."""
+    """GTPO (arXiv:2508.03772): tokens that correct and wrong answers of a group share at their start or end weigh 2
+    (4 if at both) in the answers of positive advantage and 0 in those of negative advantage."""
     entropy_penalty: float = 0.0
     """GTPO's gamma: the mean entropy of an answer, times this, is subtracted from its advantage."""
     entropy_limit: float = 0.0

@@ -87,7 +87,7 @@ def describe_policy_gradient(cfg: ObjectiveConfig) -> str:
     if cfg.mismatch.active:
         words.append(_mismatch(cfg.mismatch))
     gates = cfg.gates
-    words += ["conflict tokens weigh 2 in winners, 0 in losers"] if gates.conflict_tokens else []
+    words += ["conflict tokens weigh 2 or 4 in winners, 0 in losers"] if gates.conflict_tokens else []
     words += [f"{gates.entropy_penalty:g} x entropy subtracted from the advantage"] if gates.entropy_penalty else []
     words += [f"answers above {gates.entropy_limit:g} nats left out"] if gates.entropy_limit else []
     words += ["long failures weigh more"] if gates.long_failures > 1 else []

@@ -123,7 +123,7 @@ def test_the_anchor_and_the_weights_are_described() -> None:
         ({"clip": ClipConfig(kind="cispo", low=1.0)}, "clipped to [0, 1.2], detached, as a weight of log pi"),
         ({"clip": ClipConfig(kind="none")}, "per token, not clipped"),
         ({"clip": ClipConfig(dual=3.0)}, "dual clip at 3"),
-        ({"gates": GatesConfig(conflict_tokens=True)}, "conflict tokens weigh 2 in winners, 0 in losers"),
+        ({"gates": GatesConfig(conflict_tokens=True)}, "conflict tokens weigh 2 or 4 in winners, 0 in losers"),
         ({"gates": GatesConfig(entropy_penalty=0.1)}, "0.1 x entropy subtracted from the advantage"),
         ({"gates": GatesConfig(entropy_limit=0.7)}, "answers above 0.7 nats left out"),
         ({"gates": GatesConfig(long_failures=1.001)}, "long failures weigh more"),
