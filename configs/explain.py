@@ -89,7 +89,7 @@ def field_meanings(schema: type) -> dict[str, str]:
     """Return the string below each field of a dataclass, on one line; a field without one is missing."""
     [node] = ast.parse(inspect.cleandoc("\n" + inspect.getsource(schema))).body
     assert isinstance(node, ast.ClassDef)
-    found = {}
+    found: dict[str, str] = {}
     for base in schema.__bases__:
         found |= field_meanings(base) if is_dataclass(base) else {}
     for statement, below in zip(node.body, node.body[1:], strict=False):

@@ -28,7 +28,7 @@ class Form:
     divergences: tuple[str, ...] = ()
     """The only divergences of this form; empty: every one that has the wiring."""
     why: str = ""
-    """Rule told for another divergence; `{estimator}` and `{name}` are filled in."""
+    """Rule that another divergence breaks, for the error message; `{estimator}` and `{name}` are filled in."""
     options: Mapping[str, str] = field(default_factory=dict)
     """Option that has to keep its default -> the rule. `OPTIONS` says what the default is."""
 

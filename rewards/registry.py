@@ -72,6 +72,8 @@ class Verifier:
     `sandbox.require` does not apply."""
     fields: tuple[Field, ...] = ()
     canaries: tuple[Canary, ...] = ()
+    faults: str = ""
+    """Import path of a function problem -> faults of its gold, for `breadth verify --task`. Empty: none is known."""
 
 
 VERIFIERS: dict[str, Verifier] = {
@@ -87,6 +89,7 @@ VERIFIERS: dict[str, Verifier] = {
         help="the final answer of a response, compared exactly with the gold answer",
         deadline=3.0,
         fields=(Field(name="gold", types=(str, int, float), key="answer"),),
+        faults="rewards.mathematics.answer:check_problem",
         canaries=(
             Canary(problem={"answer": r"\frac{1}{2}+x"}, right=r"\boxed{x+0.5}", wrong=r"\boxed{x+0.6}"),
             Canary(problem={"answer": "72"}, right=r"so \boxed{72}", wrong=r"so \boxed{27}"),
@@ -98,6 +101,7 @@ VERIFIERS: dict[str, Verifier] = {
         deadline=5.0,
         isolation=2,
         fields=(Field(name="schema_sql", types=(str,)), Field(name="gold_sql", types=(str,))),
+        faults="rewards.sql.query:check_problem",
         canaries=(
             Canary(
                 problem={
@@ -210,9 +214,24 @@ def deadline_s(name: str, problem: Mapping[str, Any], bound: float) -> float:
         return bound
     if not isinstance(row.deadline, str):
         return min(row.deadline, bound)
-    module_name, _, function_name = row.deadline.partition(":")
-    budget: float = getattr(importlib.import_module(module_name), function_name)(problem)
+    budget: float = _import_path(row.deadline)(problem)
     return budget + BUDGET_MARGIN_S
+
+
+def problem_faults(name: str, problem: Mapping[str, Any]) -> list[str]:
+    """Return the faults of a problem, such as a gold that does not equal itself; empty if no check is known.
+
+    The gold is run in this process: problems are trusted, answers are not.
+    """
+    row = VERIFIERS.get(name)
+    return list(_import_path(row.faults)(problem)) if row is not None and row.faults else []
+
+
+def _import_path(path: str) -> Callable[..., Any]:
+    """Import the function of a row's path."""
+    module_name, _, function_name = path.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module_name), function_name)
+    return function
 
 
 @functools.cache

@@ -1,6 +1,7 @@
-"""Fixtures shared by the whole suite: a tiny random policy on disk."""
+"""Fixtures of the whole suite: tiny random policies on disk, and one process with vLLM imported."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,8 +14,26 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tasks.characters import VOCABULARY_SIZE, save_tokenizer
+from tests.actors.generation.generator_process import GeneratorServer
 
 torch.set_num_threads(1)
+
+FOLDER = Path(__file__).parent
+TIMED = (
+    "rewards/",
+    "actors/test_grader.py",
+    "orchestrator/commands/test_verify",
+    "tasks/dataset/test_dataset_programs",
+)
+"""Tests of the timeouts of real processes. `make test` runs them with no other test beside them."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of TIMED, before pytest selects by marker."""
+    for item in items:
+        if item.path.relative_to(FOLDER).as_posix().startswith(TIMED):
+            item.add_marker(pytest.mark.timed)
 
 
 def make_policy(folder: Path, seed: int = 0, hidden: int = 64, tie: bool = True) -> Path:
@@ -49,3 +68,11 @@ def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Same architecture, other weights."""
     return make_policy(tmp_path_factory.mktemp("other_policy"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def vllm() -> Iterator[GeneratorServer]:
+    """The process from which vLLM generators are forked; it starts with the first test that needs one."""
+    server = GeneratorServer()
+    yield server
+    server.close()

@@ -23,8 +23,9 @@ from configs.load import load
 from orchestrator.commands.paths import absolute
 from orchestrator.commands.verify_file import Row, grade_rows, named_verifiers, output_row, whole_file
 from rewards.judge import Judge
-from rewards.registry import check
+from rewards.registry import check, problem_faults
 from rewards.verdict import STATUSES, Verdict
+from tasks.options import settings_named
 from tasks.registry import build
 from trajectories.trajectory import Prompt
 
@@ -35,8 +36,8 @@ SHOWN = 20
 def run(options: argparse.Namespace, console: Console) -> int:
     """Run the command and return its exit status.
 
-    1: the grader is broken, or a task's own right answer is not judged correct. Else 0, also if verdicts differ from
-    the recorded ones.
+    1: the grader is broken, a task's own right answer is not judged correct, or a problem is faulty. Else 0, also if
+    verdicts differ from the recorded ones.
     """
     cfg = absolute(load([*([f"task.name={options.task}"] if options.task else []), *options.overrides]))
     try:
@@ -130,7 +131,8 @@ def _files(options: argparse.Namespace) -> tuple[Path, Path | None]:
 async def _judge_task(options: argparse.Namespace, cfg: Config, console: Console) -> int:
     if options.count < 1:
         raise ValueError(f"--count: must be positive, got {options.count}")
-    source = build(cfg.task, cfg.seed)
+    with settings_named("--task", "task.options"):
+        source = build(cfg.task, cfg.seed)
     pairs: dict[str, tuple[Prompt, str]] = {}
     for position in range(options.count):
         prompt, answer = source.demonstration(position)
@@ -153,9 +155,18 @@ async def _judge_task(options: argparse.Namespace, cfg: Config, console: Console
     for prompt, answer, verdict in refused[:SHOWN]:
         line = f"{prompt.id}: {verdict.status} ({verdict.reason}), answer {answer[:200]!r}"
         console.print(escape(line), soft_wrap=True)
+    faulty = [
+        f"{prompt.id}: {fault}"
+        for prompt, _ in pairs.values()
+        for fault in problem_faults(prompt.verifier, prompt.problem)
+    ]
+    for line in faulty[:SHOWN]:
+        console.print(escape(line), soft_wrap=True)
     right = len(verdicts) - len(refused)
     console.print(f"{right} of {len(verdicts)} right answers of {options.task} are judged correct", soft_wrap=True)
-    return 1 if refused else 0
+    if faulty:
+        console.print(f"{len(faulty)} faults in the problems of {options.task}", soft_wrap=True)
+    return 1 if refused or faulty else 0
 
 
 async def _with_judge(

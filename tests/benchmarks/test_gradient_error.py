@@ -1,4 +1,4 @@
-"""What docs/study/gradient_error.md claims, asked of the script that writes it."""
+"""The claims of docs/study/gradient_error.md, tested on the results of the script that writes it."""
 
 import math
 import sys
@@ -62,7 +62,7 @@ def test_the_gradients_are_those_worked_out_by_hand() -> None:
     assert noise == pytest.approx(math.sqrt(0.112960 - size**2) / size, rel=1e-3)
 
 
-def test_the_policies_are_as_far_apart_as_they_are_said_to_be() -> None:
+def test_the_policies_have_the_stated_divergences() -> None:
     for pair, nats in DISTANCES.items():
         where = PAIRS[pair]
         assert float(where.kl(where.policy, where.reference)) == pytest.approx(nats)
@@ -131,7 +131,7 @@ def test_naive_has_the_gradient_of_another_function_of_the_ratio() -> None:
 
 
 @pytest.mark.parametrize("name", WITH_F)
-def test_on_fresh_answers_all_exact_forms_less_the_tangent_are_one_answer_by_answer(name: str) -> None:
+def test_on_policy_all_exact_forms_less_the_tangent_are_equal_for_each_answer(name: str) -> None:
     where = PAIRS["middle"]
     wired = [{"wiring": "reward", "estimator": "k1"}, {"wiring": "joint", "estimator": "k1"}]
     terms = [term_of(name, **w) for w in (*wired, {"estimator": "straight_through"}, {"estimator": "ratio_weighted"})]

@@ -1,4 +1,4 @@
-"""Every preset trains 20 steps of the CPU scale, with a batch small enough to run them all in one go."""
+"""Every preset trains 20 steps of the CPU scale, with small batches."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.orchestrator.test_train import config, train
 STEPS = 20
 SMALL = ("sampling.group_size=8", "rehearsal.prompts=16", "rehearsal.batch=4", f"monitor.every={STEPS}")
 TEACHER = "tasks/base_policies/three_domains"
-"""Of the same vocabulary as the policy that is trained, and another policy: divergences have something to do."""
+"""A policy with the vocabulary of the trained one but other weights, so that no divergence is 0."""
 
 
 @pytest.mark.slow

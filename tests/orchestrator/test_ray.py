@@ -1,4 +1,4 @@
-"""The same loop over real Ray and real vLLM, and as a submitted Ray job."""
+"""Training, evaluation and the demo over a real Ray cluster and real vLLM engines."""
 
 import asyncio
 import io
@@ -85,7 +85,7 @@ def test_two_learner_ranks_two_graders_and_a_reference_over_ray_train_as_one_pro
 EVERYTHING = (
     "method=safe_critic",
     "references.teacher.path=tasks/base_policies/three_domains",
-    "references.slow={update: periodic, share: 0.5}",
+    "references.slow={update: periodic, mixing_weight: 0.5}",
     "objective.terms.taught={name: reverse_kl, anchor: teacher, wiring: vocabulary, estimator: exact, "
     "weights: {importance: soft_or}, coefficient: {value: 0.1}}",
     "objective.terms.near={name: reverse_kl, anchor: slow, estimator: k2, coefficient: {value: 0.1}}",
@@ -98,7 +98,7 @@ EVERYTHING = (
 """A critic, a teacher, a moving reference, columns, scores before the update, and replay."""
 
 
-def test_all_that_roles_hand_each_other_arrives_over_ray_as_in_one_process(tmp_path: Path, cluster: None) -> None:
+def test_everything_passed_between_roles_is_the_same_over_ray_as_in_one_process(tmp_path: Path, cluster: None) -> None:
     shared = ("generator.engine=transformers", "steps=3", *EVERYTHING)
     alone = train(config(tmp_path, "name=alone", "placement.kind=in_process", *shared))
     spread = train(config(tmp_path, "name=spread", "placement.learners=2", "placement.references=2", *shared))
@@ -118,7 +118,7 @@ def test_vllm_trains_ahead_of_the_learner_and_evaluation_answers_with_its_checkp
     on_policy = records[1]
     assert on_policy["mismatch_abs_log_ratio"] < 1e-4, "vLLM's log-probs are those of the published weights"
     trained = str(tmp_path / "v" / "checkpoints" / "step-000004" / "policy")
-    # vLLM starts from the checkpoint's own directory, then takes the base's weights through the door.
+    # vLLM starts from the checkpoint's own directory, then receives the base's weights as in training.
     measured = asyncio.run(evaluate(cfg, {"trained": trained, "base": cfg.policy.path}, lambda text: None))
     assert list(measured) == ["trained", "base"]
     results = json.loads((tmp_path / "v" / "evaluation" / "results.json").read_text())
@@ -141,7 +141,7 @@ def test_the_demo_ends_with_results_a_report_and_a_table(tmp_path: Path, cluster
     assert "retention" in screen.getvalue()
 
 
-def test_what_does_not_fit_is_refused_at_start_with_the_arithmetic(tmp_path: Path, cluster: None) -> None:
+def test_a_placement_that_does_not_fit_is_refused_at_start_with_the_arithmetic(tmp_path: Path, cluster: None) -> None:
     with pytest.raises(ValueError, match=r"7 generator x 1 .* = .* CPU where Ray has 4"):
         train(config(tmp_path, "name=big", "steps=1", "placement.generators=7"))
     wanted = [Reservation(role="learner", cpus=1, gpus=1, bundle=i) for i in range(2)]
@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_refused_at_start_with_the_arithmetic(tmp_path: Pat
         require_capacity(wanted, {"CPU": 8.0, "GPU": 1.0})
 
 
-def test_a_bad_policy_is_told_as_a_setting_not_as_a_crash_of_an_actor(tmp_path: Path, cluster: None) -> None:
+def test_a_bad_policy_is_an_error_of_its_setting_not_a_crash_of_an_actor(tmp_path: Path, cluster: None) -> None:
     with pytest.raises(ValueError, match=r"policy\.path"):
         train(config(tmp_path, "name=bad", "steps=1", f"policy.path={tmp_path}"))
 

@@ -1,11 +1,19 @@
-"""The vLLM generator in a process of its own, with the same interface: vLLM changes the process it runs in."""
+"""vLLM generators for tests, each in a process of its own.
+
+vLLM alters the process it runs in (random state, number of threads), and importing it takes about 10 s of CPU time.
+One server process imports it; each generator runs in a fork of the server.
+"""
 
 import asyncio
+import contextlib
 import importlib
 import multiprocessing
 import os
+import signal
+import traceback
+import uuid
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
 
@@ -20,48 +28,103 @@ ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
-CALL_TIMEOUT_S = 180.0
+REPLY_TIMEOUT_S = 180.0
+"""Bound on the start of the server and on each call."""
 
 
-def serve(pipe: Connection) -> None:
-    """Build a generator, then run one call after another. A failed build can be tried again."""
+def fork_on_connect(address: str, ready: Connection) -> None:
+    """Import vLLM, then fork for each connection to `address`. Send True to `ready` once connections are accepted."""
     os.environ.update(ENVIRONMENT)
+    importlib.import_module("actors.generation.vllm_engine")
+    with Listener(address, "AF_UNIX") as listener:
+        ready.send(True)
+        while True:
+            connection = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                serve(connection)
+                os._exit(0)
+            connection.close()
+            reap_children()
+
+
+def reap_children() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def found(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
+def serve(connection: Connection) -> None:
+    """Send the process id, then execute calls until `close` or until the other end is closed.
+
+    `build` constructs the generator and `run` calls a function of a module; any other name is a generator method.
+    """
+    connection.send(os.getpid())
     generator: Any = None
 
-    async def run_calls() -> None:
+    async def execute(name: str, arguments: Sequence[Any]) -> Any:
         nonlocal generator
-        while True:
-            name, arguments = await asyncio.to_thread(pipe.recv)
+        if name == "build":
+            generator = found(*arguments[:2])(**arguments[2])
+        elif name == "run":
             try:
-                if name == "build":
-                    module, kind, keywords = arguments
-                    generator = getattr(importlib.import_module(module), kind)(**keywords)
-                    result = None
-                else:
-                    result = await getattr(generator, name)(*arguments)
-                pipe.send((True, result))
+                return found(*arguments[:2])(**arguments[2])
             except Exception as error:
-                pipe.send((False, error))
-            if name == "close":
-                return
+                raise AssertionError(traceback.format_exc()) from error
+        else:
+            return await getattr(generator, name)(*arguments)
 
-    asyncio.run(run_calls())
+    async def loop() -> None:
+        name = ""
+        while name != "close":
+            name, arguments = await asyncio.to_thread(connection.recv)
+            try:
+                connection.send((True, await execute(name, arguments)))
+            except Exception as error:
+                connection.send((False, error))
+
+    with contextlib.suppress(EOFError):
+        asyncio.run(loop())
 
 
-class GeneratorProcess:
-    """Proxy of a generator in a child process. Its calls block."""
+class GeneratorServer:
+    """The process with vLLM imported from which generator processes are forked."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self.pipe, child_pipe = context.Pipe()
-        self.process = context.Process(target=serve, args=(child_pipe,), daemon=True)
+        ready, theirs = context.Pipe(duplex=False)
+        self.address = f"\0vllm-{uuid.uuid4()}"  # an abstract socket: it has no file to remove
+        self.process = context.Process(target=fork_on_connect, args=(self.address, theirs), daemon=True)
         self.process.start()
+        theirs.close()  # so that the death of the server ends the wait
+        if not ready.poll(REPLY_TIMEOUT_S):
+            raise TimeoutError("vLLM was not imported in time")
+        ready.recv()
+
+    def fork(self) -> "GeneratorProcess":
+        return GeneratorProcess(self.address)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.join(30)
+
+
+class GeneratorProcess:
+    """A generator with the async interface of the role; its calls block only the test."""
+
+    def __init__(self, address: str) -> None:
+        self.connection = Client(address, "AF_UNIX")
+        self.pid: int = self.connection.recv()
 
     def call(self, name: str, *arguments: Any) -> Any:
-        self.pipe.send((name, arguments))
-        if not self.pipe.poll(CALL_TIMEOUT_S):
-            raise TimeoutError(f"{name} did not return within {CALL_TIMEOUT_S} s")
-        ok, result = self.pipe.recv()
+        self.connection.send((name, arguments))
+        if not self.connection.poll(REPLY_TIMEOUT_S):
+            raise TimeoutError(f"{name} did not return in time")
+        ok, result = self.connection.recv()
         if not ok:
             raise result
         return result
@@ -71,6 +134,16 @@ class GeneratorProcess:
         keywords = {"policy_path": str(path), "config": config, "dtype": "float32", "max_length": max_length}
         self.call("build", "actors.generation.vllm_engine", "VllmGenerator", keywords)
         return self
+
+    def run(self, module: str, function: str, **keywords: Any) -> Any:
+        """Call a function in the process, which has vLLM imported."""
+        return self.call("run", module, function, keywords)
+
+    def end(self) -> None:
+        """Kill the process."""
+        self.connection.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
     async def submit(self, jobs: Sequence[Any]) -> None:
         self.call("submit", list(jobs))
@@ -86,7 +159,7 @@ class GeneratorProcess:
 
     async def close(self) -> None:
         self.call("close")
-        self.process.join(30)
+        self.end()
 
     # vLLM's four transfer calls (`WeightReceiver`).
 

@@ -1,4 +1,4 @@
-"""One contract, both engines; and the thread that keeps it, with engines that fail on purpose."""
+"""The generator's contract for both engines, and the engine thread with engines that fail on purpose."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
 from actors.generation.engine_thread import EngineThread
 from actors.generation.transformers_engine import SeededSampling, TransformersGenerator
 from configs.generator import GeneratorConfig
-from tests.actors.generation.generator_process import GeneratorProcess
+from tests.actors.generation.generator_process import GeneratorServer
 from tests.conftest import make_policy
 from trajectories.trajectory import Trajectory
 
@@ -27,7 +27,7 @@ MAX_LENGTH = 256
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy whose directory also wants other sampling than ours, and a second token that ends answers."""
+    """A policy whose directory also sets other sampling parameters and a second end token; only the latter applies."""
     folder = make_policy(tmp_path_factory.mktemp("generated"), hidden=128)
     settings = {"eos_token_id": [END, SECOND_END], "repetition_penalty": 3.0, "temperature": 0.1, "top_k": 2}
     (folder / "generation_config.json").write_text(json.dumps(settings | {"do_sample": True}))
@@ -37,7 +37,8 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.ray)])
 def generator(request: pytest.FixtureRequest, policy: Path) -> Iterator[Any]:
     if request.param == "vllm":
-        made: Any = GeneratorProcess().build(policy, max_length=MAX_LENGTH, max_sequences=16)
+        vllm: GeneratorServer = request.getfixturevalue("vllm")
+        made: Any = vllm.fork().build(policy, max_length=MAX_LENGTH, max_sequences=16)
     else:
         made = hf(policy)
     yield made
@@ -62,7 +63,7 @@ def job(key: str, seeds: Sequence[int] = (1,), *, prompt: int = 7, new: int = 24
 
 
 def gather(generator: Any, jobs: Sequence[GenerationJob]) -> dict[str, list[Trajectory]]:
-    """Every answer of the jobs, by key, in the order of their sample index."""
+    """The answers of each job, by key, in the order of their sample index."""
 
     async def run() -> list[Finished]:
         await generator.submit(jobs)
@@ -88,7 +89,7 @@ def tokens(group: Sequence[Trajectory]) -> list[list[int]]:
 
 
 def reference_logps(policy: Path, trajectory: Trajectory, temperature: float) -> np.ndarray:
-    """Of every token given those before it, from a plain forward in transformers; 0 for the first."""
+    """Log-prob of each token given those before it, from a plain forward pass in transformers; 0 for the first."""
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
     ids = torch.as_tensor(trajectory.tokens, dtype=torch.long)
     with torch.no_grad():
@@ -121,11 +122,11 @@ def test_log_probs_are_those_of_a_plain_forward_at_the_sampling_temperature(
 
 
 def test_an_answer_ends_with_a_stop_token_that_belongs_to_it_or_at_the_limit(generator: Any, policy: Path) -> None:
-    asked, decode = job("f", range(150), new=40), AutoTokenizer.from_pretrained(policy).decode
-    group, start = gather(generator, [asked])["f"], len(asked.prompt_tokens)
+    long, decode = job("f", range(150), new=40), AutoTokenizer.from_pretrained(policy).decode
+    group, start = gather(generator, [long])["f"], len(long.prompt_tokens)
     for trajectory in group:
         generated = trajectory.tokens[start:].tolist()
-        assert trajectory.tokens[:start].tolist() == asked.prompt_tokens.tolist()
+        assert trajectory.tokens[:start].tolist() == long.prompt_tokens.tolist()
         assert trajectory.mask.tolist() == [False] * start + [True] * len(generated)
         assert not trajectory.logp_sampler[:start].any() and trajectory.logp_sampler[start:].all()
         assert not {END, SECOND_END} & set(generated[:-1])
@@ -163,7 +164,7 @@ def test_answers_leave_while_others_are_still_decoded(generator: Any) -> None:
         (job("i", temperature=0.001), "sampling.temperature"),
     ],
 )
-def test_a_job_that_cannot_be_run_is_refused_and_harms_nobody(generator: Any, wrong: Any, field: str) -> None:
+def test_an_invalid_job_is_refused_and_later_jobs_run(generator: Any, wrong: Any, field: str) -> None:
     with pytest.raises(ValueError, match=field):
         asyncio.run(generator.submit([job("j"), wrong]))
     longest = job("k", prompt=MAX_LENGTH - 4, new=4)
@@ -210,13 +211,14 @@ def test_seeded_sampling_draws_each_token_as_often_as_it_is_probable() -> None:
 
 @pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.ray)])
 def build(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], Any]]:
-    """Builds a generator of a policy that it is expected to refuse."""
+    """Build a generator of a policy that it must refuse."""
     if request.param == "transformers":
         yield hf
         return
-    child = GeneratorProcess()
-    yield child.build
-    child.process.kill()
+    vllm: GeneratorServer = request.getfixturevalue("vllm")
+    process = vllm.fork()
+    yield process.build
+    process.end()
 
 
 @pytest.mark.parametrize("fault", ["missing", "no eos", "eos beyond the vocabulary", "too short"])
@@ -249,7 +251,7 @@ def change_json(path: Path, change: dict[str, Any]) -> None:
 
 
 class OneStepEngine:
-    """An engine with the real interface whose only step does what the test says."""
+    """An engine with the real interface whose step is a function of the test."""
 
     version = -1
 
@@ -354,7 +356,7 @@ def test_an_engine_that_finishes_nothing_for_too_long_is_an_error() -> None:
     generator, _ = threaded(lambda: [], timeout_s=0.2)
 
     async def run() -> None:
-        assert await generator.collect(0.3) == [], "an idle engine owes nothing"
+        assert await generator.collect(0.3) == [], "an idle engine has no timeout"
         await generator.submit([job("a")])
         with pytest.raises(TimeoutError, match=r"generator\.timeout_s"):
             await generator.collect(0.5)

@@ -1,8 +1,6 @@
-"""New weights: their bytes, their way into both engines, and what vLLM's four transfer calls do to several engines."""
+"""New weights: packing, loading into both engines, and vLLM's four transfer calls to several engines."""
 
 import asyncio
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +16,7 @@ from actors.generation.transformers_engine import TransformersGenerator
 from actors.weights.host import check_payload, named_views, pack, weights_info
 from actors.weights.transfer import TransferClient
 from configs.generator import GeneratorConfig
-from tests.actors.generation.generator_process import ENVIRONMENT, GeneratorProcess
+from tests.actors.generation.generator_process import GeneratorProcess, GeneratorServer
 from tests.conftest import make_policy
 
 COLD = 0.01
@@ -69,7 +67,7 @@ def test_a_payload_of_another_size_or_with_a_flipped_bit_is_refused() -> None:
         check_payload(info, HostWeights(version=2, data=flipped, checksum=weights.checksum))
 
 
-# Both engines. Each starts from one random policy and is given the weights of others of the same shape.
+# Both engines. Each starts with one random policy and receives the weights of others of the same shape.
 
 
 @pytest.fixture(scope="module", params=["tied", "untied"])
@@ -116,7 +114,8 @@ class Published:
 @pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.ray)])
 def published(request: pytest.FixtureRequest, policies: list[Path]) -> Iterator[Published]:
     if request.param == "vllm":
-        generator: Any = GeneratorProcess().build(policies[0], max_sequences=8)
+        vllm: GeneratorServer = request.getfixturevalue("vllm")
+        generator: Any = vllm.fork().build(policies[0], max_sequences=8)
     else:
         config = GeneratorConfig(max_sequences=8, timeout_s=100)
         generator = TransformersGenerator(str(policies[0]), config=config, dtype="float32", max_length=256)
@@ -188,7 +187,7 @@ def test_a_damaged_payload_is_refused_before_anything_is_loaded(published: Publi
     assert_answers_of(load(published.policies[0]), done, 1.0)
 
 
-def test_weights_that_land_in_flight_are_told_by_the_versions(published: Published) -> None:
+def test_the_versions_of_an_answer_show_an_update_during_its_decoding(published: Published) -> None:
     published.publish(0)
     old = published.version
 
@@ -244,20 +243,20 @@ def test_the_transformers_engine_refuses_weights_of_another_model(tiny_policy: P
     asyncio.run(generator.close())
 
 
-# The learner's side of vLLM's transfer between GPUs, as far as it goes without one.
+# The learner's side of vLLM's transfer between GPUs, as far as it works without a GPU.
 
 
-class RecordingDoor:
-    """A generator that only writes down what a learner asks of it."""
+class RecordingReceiver:
+    """A generator that records the transfer calls of a learner."""
 
-    def __init__(self, meeting: threading.Barrier | None = None) -> None:
+    def __init__(self, barrier: threading.Barrier | None = None) -> None:
         self.calls: list[tuple[str, Any]] = []
-        self.meeting = meeting
+        self.barrier = barrier
 
     def _note(self, name: str, value: Any) -> None:
         self.calls.append((name, value))
-        if self.meeting is not None:
-            self.meeting.wait(10)
+        if self.barrier is not None:
+            self.barrier.wait(10)
 
     def init_transfer(self, info: dict[str, Any]) -> None:
         self._note("init_transfer", info)
@@ -277,11 +276,11 @@ NCCL_INIT = {"master_address": "10.0.0.1", "master_port": 5, "rank_offset": 1, "
 
 
 def test_every_engine_has_ranks_of_its_own_in_the_transfer_group() -> None:
-    doors = [RecordingDoor() for _ in range(3)]
-    client = TransferClient(doors, tensor_parallel=2)
+    receivers = [RecordingReceiver() for _ in range(3)]
+    client = TransferClient(receivers, tensor_parallel=2)
     assert client.world_size == 7
     client.init_weight_transfer_engine(NCCL_INIT)
-    assert [door.calls for door in doors] == [
+    assert [receiver.calls for receiver in receivers] == [
         [("init_transfer", NCCL_INIT | {"rank_offset": offset})] for offset in (1, 3, 5)
     ]
     ranks = [offset + inside for offset in (1, 3, 5) for inside in range(2)]
@@ -289,9 +288,9 @@ def test_every_engine_has_ranks_of_its_own_in_the_transfer_group() -> None:
 
 
 def test_a_backend_without_ranks_gets_its_info_unchanged() -> None:
-    door = RecordingDoor()
-    TransferClient([door], tensor_parallel=4).init_weight_transfer_engine({"packed": False})
-    assert door.calls == [("init_transfer", {"packed": False})]
+    receiver = RecordingReceiver()
+    TransferClient([receiver], tensor_parallel=4).init_weight_transfer_engine({"packed": False})
+    assert receiver.calls == [("init_transfer", {"packed": False})]
 
 
 @pytest.mark.parametrize(
@@ -304,87 +303,32 @@ def test_a_backend_without_ranks_gets_its_info_unchanged() -> None:
     ],
 )
 def test_a_transfer_call_reaches_all_engines_at_once(call: Callable[[TransferClient], None]) -> None:
-    meeting = threading.Barrier(3)
-    doors = [RecordingDoor(meeting) for _ in range(3)]
-    call(TransferClient(doors, tensor_parallel=1))
-    assert not meeting.broken and all(len(door.calls) == 1 for door in doors)
+    barrier = threading.Barrier(3)
+    receivers = [RecordingReceiver(barrier) for _ in range(3)]
+    call(TransferClient(receivers, tensor_parallel=1))
+    assert not barrier.broken and all(len(receiver.calls) == 1 for receiver in receivers)
 
 
-def test_the_version_announced_is_the_one_the_engines_are_told_to_serve() -> None:
-    door = RecordingDoor()
-    client = TransferClient([door], tensor_parallel=1)
+def test_the_engines_serve_the_announced_version() -> None:
+    receiver = RecordingReceiver()
+    client = TransferClient([receiver], tensor_parallel=1)
     client.version = 12
     client.finish_weight_update()
     client.finish_weight_update("13")
-    assert door.calls == [("finish_update", 12), ("finish_update", 13)]
+    assert receiver.calls == [("finish_update", 12), ("finish_update", 13)]
 
 
 def test_the_error_of_one_engine_is_raised() -> None:
-    class Broken(RecordingDoor):
+    class Broken(RecordingReceiver):
         def receive(self, info: dict[str, Any]) -> None:
             raise ConnectionError("peer is gone")
 
     with pytest.raises(ConnectionError, match="peer is gone"):
-        TransferClient([RecordingDoor(), Broken()], tensor_parallel=1).update_weights({})
-
-
-AGREES_WITH_VLLM = """
-import torch
-from vllm.distributed.weight_transfer import (
-    TrainerWeightTransferEngine, VLLMWeightSyncClient, WeightTransferTrainerFactory,
-)
-from vllm.distributed.weight_transfer.nccl_common import NCCLWeightTransferInitInfo, worker_init_payload
-from actors.weights.publication import CastSource, GpuPublisher
-from actors.weights.transfer import TransferClient
-
-class Door:
-    def __init__(self): self.calls = []
-    def init_transfer(self, info): self.info = NCCLWeightTransferInitInfo(**info)
-    def start_update(self): self.calls.append("start")
-    def receive(self, info): self.calls.append(info)
-    def finish_update(self, version): self.calls.append(version)
-
-class WithoutGpu(TrainerWeightTransferEngine):
-    "vLLM's nccl trainer without the broadcast."
-    @classmethod
-    def trainer_init(cls, init_info, *, client, source=None):
-        worker = NCCLWeightTransferInitInfo(
-            master_address=init_info.master_address, master_port=init_info.master_port, rank_offset=1,
-            world_size=init_info.world_size, packed=init_info.packed,
-        )
-        client.init_weight_transfer_engine(worker_init_payload(worker))
-        return cls(client=client, source=source, is_sender=init_info.is_sender)
-    def send_weights(self):
-        self.client.start_weight_update()
-        self.client.update_weights({"names": [meta.name for meta in self.source.metadata()]})
-        self.client.finish_weight_update()
-
-assert {"nccl", "ipc"} <= set(WeightTransferTrainerFactory._registry)
-WeightTransferTrainerFactory._registry["nccl"] = lambda: WithoutGpu
-doors = [Door(), Door()]
-client = TransferClient(doors, tensor_parallel=4)
-assert isinstance(client, VLLMWeightSyncClient)
-publisher = GpuPublisher(
-    torch.nn.Linear(2, 1), client, backend="nccl", dtype="bfloat16", rank=0, address="10.0.0.1", port=5
-)
-assert [(door.info.rank_offset, door.info.world_size) for door in doors] == [(1, 9), (5, 9)], doors
-assert [publisher.publish(version) for version in (4, 4, 6)] == [4, 4, 6]
-sent = {"names": ["weight", "bias"]}
-assert all(door.calls == ["start", sent, 4, "start", sent, 6] for door in doors), doors[0].calls
-
-model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
-source = CastSource(model, torch.bfloat16)
-declared = [(m.name, m.dtype, m.shape) for m in source.metadata()]
-sent = [(name, t.dtype, tuple(t.shape)) for name, t in source]
-assert declared == sent and len(sent) == 4, (declared, sent)
-"""
+        TransferClient([RecordingReceiver(), Broken()], tensor_parallel=1).update_weights({})
 
 
 @pytest.mark.ray
-def test_the_learners_side_agrees_with_vllms_own_types() -> None:
-    root = Path(__file__).parents[3]
-    command = [sys.executable, "-c", AGREES_WITH_VLLM]
-    done = subprocess.run(
-        command, env={"PATH": "/usr/bin:/bin", **ENVIRONMENT}, cwd=root, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_learners_side_agrees_with_vllms_own_types(vllm: GeneratorServer) -> None:
+    process = vllm.fork()
+    process.run("tests.actors.weights.vllm_types", "check_the_learners_side")
+    process.end()

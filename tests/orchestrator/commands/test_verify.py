@@ -164,7 +164,7 @@ def test_a_user_verifier_grades_a_file_within_the_deadline(
         ("--verifier countdown --input in --output out --timeout-s nan", "--timeout-s: must be positive, got nan"),
         ("--verifier countdown --input in --output out seed=1", "override: must be used with --task, got 'seed=1'"),
         ("", "--input: must name a jsonl file, got nothing"),
-        ("--task coutdown", "task.name: must be one of countdown"),
+        ("--task coutdown", "--task: must be one of countdown"),
         ("--task countdown --count 0", "--count: must be positive, got 0"),
         ("--task countdown task.options.nummers=3", "task.options.nummers: unknown option"),
     ],
@@ -195,6 +195,23 @@ def test_right_answers_that_are_not_judged_correct_are_listed_and_the_exit_statu
     assert listed[0].startswith("countdown/train/")
     assert all(": wrong (" in line and "-" in line for line in listed)
     assert last == f"{30 - len(listed)} of 30 right answers of countdown are judged correct"
+
+
+def test_a_problem_whose_gold_depends_on_the_order_of_rows_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = "CREATE TABLE birds (name TEXT); INSERT INTO birds VALUES ('wren'), ('owl');"
+    rows = [
+        {"question": "Which bird?", "schema_sql": schema, "gold_sql": "SELECT name FROM birds LIMIT 1"},
+        {"question": "Which birds?", "schema_sql": schema, "gold_sql": "SELECT name FROM birds"},
+    ]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = [f"task.options.path={data}", "task.options.format=sql", "task.options.heldout_fraction=0.01"]
+    assert main(["verify", "--task", "dataset", "--count", "2", "--workers", "1", *settings]) == 1
+    text = capsys.readouterr().err
+    assert "gold_sql: must not depend on the order in which rows are read" in text
+    assert "2 of 2 right answers of dataset are judged correct" in text and "1 faults in the problems" in text
 
 
 def test_an_interrupted_command_leaves_no_output_and_no_process(tmp_path: Path) -> None:
