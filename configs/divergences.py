@@ -13,7 +13,7 @@ from configs.checks import nearest, require
 
 @dataclass(frozen=True)
 class Divergence:
-    """What the settings need to know about one divergence D(policy || anchor)."""
+    """Facts about one divergence D(policy || anchor) that decide which settings are legal."""
 
     alpha: str = ""
     """Meaning of the parameter `alpha`; empty: the divergence has no parameter."""

@@ -30,10 +30,10 @@ class Form:
     why: str = ""
     """Rule that another divergence breaks, for the error message; `{estimator}` and `{name}` are filled in."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """Option that has to keep its default -> the rule. `OPTIONS` says what the default is."""
+    """Option that must keep its default (see `OPTIONS`) -> the rule."""
 
     def matches(self, key: Key) -> bool:
-        """Whether the row is about this term."""
+        """Whether the row's pattern matches route, level, wiring and estimator of a term."""
         patterns = (self.route, self.level, self.wiring, self.estimator)
         return all(pattern == "*" or value in pattern.split("|") for pattern, value in zip(patterns, key, strict=True))
 
@@ -50,16 +50,16 @@ OPTIONS: dict[str, object] = {
 """Options of a term and their defaults. Besides these a row may refuse `anchor=old`, `anchor=other` (any but the main
 reference), `weights` and `weights.entropy_power`."""
 
-_SAME_MEAN = "must be 'separate' on the policy's own answers, which have one mean with the policy gradient"
-_NO_GROUP = "must be left at its defaults: stored answers belong to no group"
-_NO_ADVANTAGE = "must be 'loss': stored answers have no advantage to subtract from"
+_SAME_MEAN = "must be 'separate' on explored answers, which have one mean with the policy gradient"
+_NO_GROUP = "must be left at its defaults: rehearsed answers belong to no group"
+_NO_ADVANTAGE = "must be 'loss': rehearsed answers have no advantage to subtract from"
 _NOT_KEPT = "must be a reference: the distributions of the policy that sampled the answers are not kept"
 _TOKEN_ROOT = "must be false at the token level: the root is defined for whole answers"
 _TANGENT = "must be false: here it changes nothing, or makes k3 a differentiated k1, which regularises nothing"
 _TOKEN_HORIZON = "must be 'token': only the reward wiring subtracts the divergence of later tokens"
 _SUMMED = "must be 'same': the term is reduced together with the policy gradient, as objective.reduction says"
 _APART = "must be 0 outside the vocabulary wiring (wasserstein has it in the joint wiring too)"
-_PLAIN_ANCHOR = "must be 'none' on stored answers, whose log-probs are those of the plain reference"
+_PLAIN_ANCHOR = "must be 'none' on rehearsed answers, whose log-probs are those of the plain reference"
 _NO_Z = "must be 'none' at the sequence level: Z over whole answers cannot be computed"
 _ENTROPY = "must be 0 in the reward wiring, which is computed before the policy's entropy is known"
 _WHOLE_WEIGHTS = "must be left at its defaults at the sequence level"
@@ -74,7 +74,7 @@ _REHEARSE |= {"reweight": _PLAIN_ANCHOR}
 _REHEARSE_LOSS = {
     **_REHEARSE,
     "top": _APART,
-    "anchor=other": "must be 'reference' for stored answers, which the reference sampled",
+    "anchor=other": "must be 'reference' for rehearsed answers, which the reference sampled",
 }
 _WHOLE = {
     "normalised": "must be false at the sequence level",
@@ -100,24 +100,24 @@ FORMS: tuple[Form, ...] = (
     Form("rehearse", "token", "vocabulary", "exact", options={**_REHEARSE, "anchor=old": _NOT_KEPT}),
     Form("*", "*", "vocabulary", "*", refused=("estimator", "must be 'exact' in the vocabulary wiring")),
     Form("*", "*", "*", "exact", refused=("estimator", "must not be 'exact' outside the vocabulary wiring")),
-    # Stored answers of the reference.
+    # Rehearsed answers: stored ones of the reference.
     Form("rehearse", "*", "reward|joint", "*", refused=("wiring", _NO_ADVANTAGE)),
-    Form("rehearse", "sequence", "*", "*", refused=("level", "must be 'token' for stored answers")),
+    Form("rehearse", "sequence", "*", "*", refused=("level", "must be 'token' for rehearsed answers")),
     Form("rehearse", "token", "loss", "k1|k3|supervised", options=_REHEARSE_LOSS),
     Form(
         "rehearse",
         "token",
         "loss",
         "*",
-        refused=("estimator", "must be k1 (f as it is), k3 (f minus its tangent) or supervised on stored answers"),
+        refused=("estimator", "must be k1 (f as it is), k3 (f minus its tangent) or supervised on rehearsed answers"),
     ),
-    # The policy's own answers.
+    # Explored answers: the policy's own.
     Form(
         "explore",
         "*",
         "*",
         "supervised",
-        refused=("estimator", "must not be 'supervised' on the policy's own answers: it treats answers as certain"),
+        refused=("estimator", "must not be 'supervised' on explored answers: it treats answers as certain"),
     ),
     Form(
         "explore",
@@ -144,7 +144,7 @@ FORMS: tuple[Form, ...] = (
         "loss",
         "k2|k3",
         divergences=("reverse_kl",),
-        why="differentiating {estimator} of {name} on the policy's own answers is not its gradient; "
+        why="differentiating {estimator} of {name} on explored answers is not its gradient; "
         "must be straight_through or ratio_weighted (or naive, where exactly that is wanted)",
         options=_EXPLORE_LOSS,
     ),

@@ -200,12 +200,11 @@ class ObjectiveConfig:
     def _check_coefficient(self, path: str, term: TermConfig) -> None:
         kind, of = term.coefficient.kind, term.coefficient.of
         rule = (
-            "follows the KL to the reference on the policy's own answers, so some term needs route=explore and "
-            "anchor=reference"
+            "follows the KL to the reference on explored answers, so some term needs route=explore and anchor=reference"
         )
         measured = kind not in ("adaptive", "safe") or "reference" in self.anchors
         require(measured, f"{path}kind", rule, kind)
-        rule = "must not be 'adaptive_fraction' on stored answers: it follows the policy's own answers"
+        rule = "must not be 'adaptive_fraction' on rehearsed answers: it follows explored answers"
         require(kind != "adaptive_fraction" or not term.rehearses, f"{path}kind", rule, kind)
         others = [name for name, other in self.terms.items() if other.coefficient.kind != "complement"]
         rule = f"must be another term ({', '.join(others) or 'none'}) for kind=complement, and empty otherwise"
@@ -217,7 +216,7 @@ class ObjectiveConfig:
 
     @property
     def rehearses(self) -> bool:
-        """Whether a term is estimated on stored answers of the reference."""
+        """Whether a term is estimated on rehearsed answers."""
         return any(term.rehearses for term in self.terms.values())
 
     @property

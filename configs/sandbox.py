@@ -7,7 +7,7 @@ from configs.checks import require as require_that
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxConfig:
-    """Isolation of untrusted programs and queries; `rewards/sandbox/box.py` says what each level stops."""
+    """Isolation of untrusted programs and queries; `rewards/sandbox/box.py` lists what each level stops."""
 
     require: int = 2
     """Lowest isolation level at which answers may run. 3: namespaces, seccomp and Landlock; 2: seccomp and Landlock; 1:

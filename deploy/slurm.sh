@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ray over a Slurm allocation of two nodes with 8 GPUs, then a training run, then the pass@k job on what it made.
+# Start Ray on a Slurm allocation of two nodes with 8 GPUs, train, then run the pass@k job on the last checkpoint.
 #   sbatch deploy/slurm.sh                     (settings: SHARED=/other/folder sbatch deploy/slurm.sh)
 #   RESUME=yes sbatch deploy/slurm.sh          (continues the run after a crash or the end of its time)
 #SBATCH --job-name=breadth
@@ -9,12 +9,13 @@
 #SBATCH --gpus-per-node=8
 #SBATCH --exclusive
 #SBATCH --time=24:00:00
-# This script gets SIGTERM 15 minutes before the end, and passes it on: a step, a checkpoint, a clean end.
+# This script gets SIGTERM 15 minutes before the end and passes it on, so that the run can finish its step and write a
+# checkpoint.
 #SBATCH --signal=B:TERM@900
 #SBATCH --output=breadth-%j.log
 set -euo pipefail
 
-# On a file system that every node sees: the virtual environment, the policy, the data and the runs.
+# On a file system that every node mounts: the virtual environment, the policy, the data and the runs.
 SHARED=${SHARED:-/shared}
 NAME=${NAME:-dph-f}
 STEPS=${STEPS:-200}
@@ -25,7 +26,7 @@ export PATH="${VENV:-$SHARED/breadth/.venv}/bin:$PATH"
 hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${hosts%%$'\n'*}
 export RAY_ADDRESS="$head:$PORT"
-# Whoever reaches a Ray cluster can run code on it, and the network is shared: only holders of the token get in.
+# Anyone who can connect to a Ray cluster can run code on it, and others use this network; the token restricts access.
 export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(ray get-auth-token --generate)
 export RAY_AUTH_TOKEN
@@ -45,7 +46,7 @@ wait_for_nodes() {
   return 1
 }
 
-# The driver in the background, so that the trap can run while it works.
+# The driver runs in the background, so that the trap can run meanwhile.
 run() {
   [ -z "$stopping" ] || exit 0
   "$@" &

@@ -156,9 +156,9 @@ def _term_tokens(
     tokens = batch.on_route(term.route)
     logp = scores.logp[tokens]
     if term.rehearses:
-        # The vocabulary wiring compares distributions, so it needs no log-probs of the stored tokens.
+        # The vocabulary wiring compares distributions, so it needs no log-probs of the rehearsed tokens.
         anchor = logp.detach() if term.exact else reference_logps(batch, tokens)
-        denominator = anchor  # the reference sampled the stored answers
+        denominator = anchor  # the reference sampled the rehearsed answers
     else:
         anchor = anchor_logps(name, term, batch, denominator, tokens)
     return TermTokens(

@@ -15,8 +15,8 @@ def describe(cfg: TermConfig) -> str:
     words = wiring_of(cfg).describe(cfg, _name(cfg))
     if cfg.rehearses:
         ratio = "; times rehearsed over explored answers" if cfg.weighting == "by_answer_ratio" else ""
-        return f"on stored reference answers: {words}{ratio}"
-    return f"on the policy's own answers: {words}{_describe_reweighting(cfg)}{_describe_weights(cfg)}"
+        return f"on rehearsed answers: {words}{ratio}"
+    return f"on explored answers: {words}{_describe_reweighting(cfg)}{_describe_weights(cfg)}"
 
 
 def _name(cfg: TermConfig) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class WeightReceiver(Protocol):
-    """A generator, as the learner sees it during a weight transfer. Every call blocks until the generator is done."""
+    """The calls of a weight transfer to one generator. Each call blocks until the generator is done."""
 
     def init_transfer(self, info: dict[str, Any]) -> None: ...
 

@@ -1,121 +1,216 @@
-"""The table of all presets and their slots, made from the configs: `docs/methods/table.md` is what this writes."""
+"""Write `docs/methods/table.md`: the settings of every method preset, one table per slot of the objective."""
 
 import re
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
-from configs.coefficient import CoefficientConfig
-from configs.config import Config
-from configs.load import load, presets
-from configs.objective import GatesConfig, MismatchConfig, ObjectiveConfig
-from configs.term_weights import TermWeightsConfig
+from omegaconf import OmegaConf
+
+from configs.load import presets
+from configs.objective import ObjectiveConfig
+from configs.references import ReferenceConfig
 from configs.terms import TermConfig
 
 PAPER = re.compile(r"arXiv:(\d{4}\.\d{5})")
-HEADER = """# Every preset and its slots
+HEADER = """# Settings of every preset, by slot
 
-Made from `configs/methods/*.yaml`; what a cell leaves out has its default. A test holds this page to the configs;
-`python -m orchestrator.commands.method_table` writes it. What the choices mean is in [the index](index.md).
+Use this page to compare presets. There is one table for each slot of the objective; it lists only the presets that
+change the default of that slot. [The index](index.md) describes the methods, and `breadth show-config --explain KEY`
+describes a setting.
 
-| preset | paper | advantage | ratio and clip | gates | divergence terms | coefficient | references | reduction |
-|---|---|---|---|---|---|---|---|---|
+The tables are made from `configs/methods/*.yaml` by `python -m orchestrator.commands.method_table`; a test fails when
+they differ. `${KEY}` stands for the value of another setting.
 """
+DEFAULT = ObjectiveConfig()
+GATES = ("gates", "entropy_bonus", "mismatch")
+TERM_COLUMNS = ("name", "anchor", "route", "wiring", "estimator")
+SHOWN = ("objective.advantage", "objective.overlong", "objective.target", "objective.critic", "objective.ratio",
+         "objective.clip", "objective.terms", "objective.reduction", "objective.constant_length", "references",
+         *(f"objective.{key}" for key in GATES))  # fmt: skip
+"""Settings that a table of their own shows; `_other` shows all others."""
 
 
-def table() -> str:
-    """The page, whole."""
-    return HEADER + "".join(f"| {' | '.join(_row(name))} |\n" for name in presets("method"))
+@dataclass(frozen=True)
+class Slot:
+    """One table of the page."""
+
+    title: str
+    default: str
+    """What a preset that is not in the table has."""
+    head: tuple[str, ...]
+    """Columns after the preset's own."""
+    rows: Callable[[dict[str, Any]], list[list[str]]]
+    """Cells of the rows of one preset, from its YAML; none: the preset has the default."""
 
 
-def _row(name: str) -> list[str]:
+def page() -> str:
+    """Return the whole page."""
+    written = {name: _read(name) for name in presets("method")}
+    return HEADER + "".join(_table(slot, written) for slot in SLOTS) + _papers()
+
+
+def _read(name: str) -> dict[str, Any]:
+    """Return the settings that a preset changes, with `${KEY}` as it is written."""
     text = (files("configs") / "methods" / f"{name}.yaml").read_text()
-    paper = PAPER.search(text)
-    assert paper is not None, f"{name}.yaml names no paper"
-    cfg = load([f"method={name}"])
-    objective, terms = cfg.objective, list(cfg.objective.terms.items())
+    read: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    return {"objective": {}, **read}
+
+
+def _table(slot: Slot, written: dict[str, dict[str, Any]]) -> str:
+    head = ("preset", *slot.head)
+    lines = [head, ["---"] * len(head)]
+    lines += [(_link(name), *row) for name, preset in written.items() for row in slot.rows(preset)]
+    return f"\n## {slot.title}\n\n{slot.default}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _papers() -> str:
+    """Return the table of papers."""
+    lines = ["\n## Papers\n\n| preset | paper |\n| --- | --- |\n"]
+    for name in presets("method"):
+        found = PAPER.search((files("configs") / "methods" / f"{name}.yaml").read_text())
+        assert found is not None, f"{name}.yaml names no paper"
+        lines.append(f"| {_link(name)} | [arXiv:{found[1]}](https://arxiv.org/abs/{found[1]}) |\n")
+    return "".join(lines)
+
+
+def _link(preset: str) -> str:
+    return f"[`{preset}`]({preset}.md)"
+
+
+def _advantage(preset: dict[str, Any]) -> list[list[str]]:
+    objective = preset["objective"]
+    further = _settings({key: objective[key] for key in ("overlong", "target", "critic") if key in objective})
+    return (
+        [[f"`{objective.get('advantage', DEFAULT.advantage)}`", further]] if "advantage" in objective or further else []
+    )
+
+
+def _ratio(preset: dict[str, Any]) -> list[list[str]]:
+    objective = preset["objective"]
+    changed = {"ratio", "clip"} & objective.keys()
+    clip = "-" if objective.get("ratio") == "none" else _settings(objective.get("clip", {})) or "default"
+    return [[f"`{objective.get('ratio', DEFAULT.ratio)}`", clip]] if changed else []
+
+
+def _gates(preset: dict[str, Any]) -> list[list[str]]:
+    settings = _settings({key: preset["objective"][key] for key in GATES if key in preset["objective"]})
+    return [[settings]] if settings else []
+
+
+def _terms(preset: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for name, term in preset["objective"].get("terms", {}).items():
+        columns = [f"`{term.get(key, getattr(TermConfig, key, ''))}`" for key in TERM_COLUMNS]
+        further = {key: value for key, value in term.items() if key not in (*TERM_COLUMNS, "coefficient")}
+        rows.append([f"`{name}`", *columns, _settings(further)])
+    return rows
+
+
+def _coefficients(preset: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for name, term in preset["objective"].get("terms", {}).items():
+        settings = term["coefficient"]
+        rows.append([f"`{name}`", f"`{settings.get('kind', 'constant')}`", _settings(settings, leave_out=("kind",))])
+    return rows
+
+
+def _references(preset: dict[str, Any]) -> list[list[str]]:
+    rows = preset.get("references", {}).items()
     return [
-        f"[`{name}`]({name}.md)",
-        f"[{paper[1]}](https://arxiv.org/abs/{paper[1]})",
-        _advantage(cfg),
-        _ratio(objective),
-        _gates(objective),
-        "; ".join([*(_term(term) for _, term in terms), *_replay(objective)]) or "none",
-        "; ".join([*(_coefficient(term.coefficient) for _, term in terms), *_recap(objective)]),
-        "; ".join(f"{key}: {_changed(reference)}" for key, reference in cfg.references.items()),
-        objective.reduction,
+        [f"`{name}`", f"`{row.get('update', ReferenceConfig.update)}`", _settings(row, ("update",))]
+        for name, row in rows
     ]
 
 
-def _advantage(cfg: Config) -> str:
-    words: list[str] = [cfg.objective.advantage]
-    if cfg.objective.advantage == "target":
-        words.append(f"{cfg.objective.target.kind}, {cfg.objective.target.divergence}")
-    words += ["overlong punished"] if cfg.objective.overlong.limit else []
-    words += [f"dynamic sampling, {cfg.sampling.max_refills} refills"] if cfg.sampling.max_refills else []
-    return ", ".join(words)
+def _reduction(preset: dict[str, Any]) -> list[list[str]]:
+    objective = preset["objective"]
+    further = _settings({key: objective[key] for key in ("constant_length",) if key in objective})
+    return [[f"`{objective['reduction']}`", further]] if "reduction" in objective else []
 
 
-def _ratio(objective: ObjectiveConfig) -> str:
-    if objective.ratio == "none":
-        return "none"
-    clip = objective.clip
-    if clip.kind == "none":
-        return f"{objective.ratio}, not clipped"
-    if clip.kind == "kl3":
-        return f"{objective.ratio}, kl3 {clip.delta:g}"
-    dual = f", dual {clip.dual:g}" if clip.dual else ""
-    return f"{objective.ratio}, {clip.kind} {clip.low:g} / {clip.high:g}{dual}"
+def _other(preset: dict[str, Any]) -> list[list[str]]:
+    leaves = [(key, value) for key, value in _leaves(preset) if not key.startswith(SHOWN)]
+    return [[", ".join(f"`{key}={_plain(value)}`" for key, value in leaves)]] if leaves else []
 
 
-def _gates(objective: ObjectiveConfig) -> str:
-    words = [_changed(objective.gates)] if objective.gates != GatesConfig() else []
-    words += [f"mismatch {_changed(objective.mismatch)}"] if objective.mismatch != MismatchConfig() else []
-    words += [f"entropy bonus {objective.entropy_bonus:g}"] if objective.entropy_bonus else []
-    return ", ".join(words)
+def _settings(section: dict[str, Any], leave_out: tuple[str, ...] = ()) -> str:
+    """Return the settings of a section as `key=value`, separated by commas."""
+    leaves = [(key, value) for key, value in _leaves(section) if key not in leave_out]
+    return ", ".join(f"`{key}={_plain(value)}`" for key, value in leaves)
 
 
-def _term(term: TermConfig) -> str:
-    words = [term.name, f"to {term.anchor}", f"on {term.route}"]
-    words += [term.wiring, term.estimator, *(["normalised"] if term.normalised else [])]
-    words += ["whole answers"] if term.level == "sequence" else []
-    words += ["root"] if term.root else []
-    words += ["to go"] if term.horizon == "to_go" else []
-    words += [f"reweighted by {term.reweight} from {term.reweight_floor:g}"] if term.reweights else []
-    words += [_changed(term.weights)] if term.weights != TermWeightsConfig() else []
-    return ", ".join(words)
-
-
-def _replay(objective: ObjectiveConfig) -> list[str]:
-    return ["negative log-likelihood, replayed right answers"] if objective.replays else []
-
-
-def _recap(objective: ObjectiveConfig) -> list[str]:
-    recap = f", recap {_changed(objective.recap)}" if objective.recap.window else ""
-    return [f"{objective.replay_weight:g}{recap}"] if objective.replays else []
-
-
-def _coefficient(coefficient: CoefficientConfig) -> str:
-    if coefficient.scheduled:
-        return f"{coefficient.kind} {coefficient.value:g} to {coefficient.final:g}"
-    if coefficient.kind == "complement":
-        return f"1 minus that of {coefficient.of}"
-    return f"{coefficient.value:g}" + ("" if coefficient.kind == "constant" else f", {coefficient.kind}")
-
-
-def _changed(config: object) -> str:
-    """The fields of a config that differ from their defaults."""
-    default = type(config)()
-    changed = [f for f in fields(config) if getattr(config, f.name) != getattr(default, f.name)]  # type: ignore[arg-type]
-    return ", ".join(f"{f.name} {_plain(getattr(config, f.name))}" for f in changed) or "as it starts"
+def _leaves(section: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in section.items():
+        found += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+    return found
 
 
 def _plain(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return str(value).lower() if isinstance(value, bool) else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+SLOTS = (
+    Slot(
+        "Advantage",
+        f"Default: `objective.advantage={DEFAULT.advantage}`, without a penalty on long answers.",
+        ("advantage", "further settings under `objective`"),
+        _advantage,
+    ),
+    Slot(
+        "Ratio and clip",
+        f"Default: `objective.ratio={DEFAULT.ratio}` with `objective.clip.kind={DEFAULT.clip.kind}`, "
+        f"`low={DEFAULT.clip.low:g}`, `high={DEFAULT.clip.high:g}` and no dual clip.",
+        ("ratio", "settings under `objective.clip`"),
+        _ratio,
+    ),
+    Slot(
+        "Gates and entropy bonus",
+        "Default: no gate, no entropy bonus and no correction of the engine's mismatch.",
+        ("settings under `objective`",),
+        _gates,
+    ),
+    Slot(
+        "Divergence terms",
+        "Default: no term. Each row is one term, `objective.terms.NAME`.",
+        ("term", "divergence", "anchor", "route", "wiring", "estimator", "further settings of the term"),
+        _terms,
+    ),
+    Slot(
+        "Coefficients",
+        "Default: no term, so no coefficient. Each row is one term; settings are under "
+        "`objective.terms.NAME.coefficient`.",
+        ("term", "kind", "settings"),
+        _coefficients,
+    ),
+    Slot(
+        "References",
+        "Default: no reference besides the starting policy. A reference without `path` or `soup` is the starting "
+        "policy too.",
+        ("reference", "update", "settings under `references.NAME`"),
+        _references,
+    ),
+    Slot(
+        "Reduction",
+        f"Default: `objective.reduction={DEFAULT.reduction}`.",
+        ("reduction", "further settings under `objective`"),
+        _reduction,
+    ),
+    Slot(
+        "Settings outside these slots",
+        "Default: replay, RECAP and dynamic sampling are off; one update per batch.",
+        ("settings",),
+        _other,
+    ),
+)
 
 
 def main() -> None:
-    page = files("configs") / ".." / "docs" / "methods" / "table.md"
-    page.write_text(table())  # type: ignore[attr-defined]
+    """Write the page."""
+    path = files("configs") / ".." / "docs" / "methods" / "table.md"
+    path.write_text(page())  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from configs.checks import require
 BATCH = 1024
 """Rows of a parquet file that are loaded at a time."""
 SPLITS = {"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval"}
-"""First words of file names that name a split. A folder with files of several splits is refused, so that nobody trains
-on test rows by accident."""
+"""First words of file names that name a split. A folder with files of several splits is refused, to prevent
+accidental training on test rows."""
 
 
 def data_files(path: str, field: str) -> list[Path]:

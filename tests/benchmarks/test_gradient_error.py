@@ -1,4 +1,4 @@
-"""The claims of docs/study/gradient_error.md, tested on the results of the script that writes it."""
+"""Check the claims of docs/study/gradient_error.md with the script that writes it."""
 
 import math
 import sys
@@ -9,12 +9,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "study"))
 
-from error_tables import PAIRS, Results, moving_weight_error, root_errors, rows
+from error_tables import PAIRS, Results, moving_weight_error, rows
 from exact_gradients import (
-    DISTANCES,
     NAMES,
-    STALENESS,
-    World,
     accepted,
     differentiated_k1,
     exact_gradient,
@@ -22,9 +19,10 @@ from exact_gradients import (
     label,
     measure,
     term_of,
-    world,
 )
 from gradient_error import FIGURE, PAGE, page
+from root_errors import root_errors
+from world import DISTANCES, STALENESS, World, world
 
 from configs.divergences import DIVERGENCES
 
@@ -39,22 +37,22 @@ def results() -> Results:
 
 
 @pytest.mark.slow
-def test_the_page_is_what_the_script_writes(results: Results) -> None:
+def test_the_page_agrees_with_the_script_that_writes_it(results: Results) -> None:
     assert PAGE.read_text() == page(results), "run: python benchmarks/study/gradient_error.py"
     assert f"../figures/{FIGURE.name}" in PAGE.read_text() and FIGURE.exists()
 
 
-def test_the_gradients_are_those_worked_out_by_hand() -> None:
-    # Policy (.7, .2, .1), reference (.5, .3, .2): pi (log u - KL) with KL .0851228, and pi - reference.
+def test_gradients_of_k2_and_k3_match_a_calculation_by_hand() -> None:
+    # Policy (.7, .2, .1), reference (.5, .3, .2). k2: pi (log u - KL) with KL .0851228; k3: pi - reference.
     policy, reference = (torch.tensor([row], dtype=torch.float64).log() for row in ((0.7, 0.2, 0.1), (0.5, 0.3, 0.2)))
     where = World(policy, reference, reference)
     for estimator, expected in (("k2", [0.17594, -0.09812, -0.07783]), ("k3", [0.2, -0.1, -0.1])):
         each = gradients(term_of("reverse_kl", estimator=estimator), where, policy)
-        assert (where.chances(policy) @ each).tolist() == pytest.approx(expected, abs=1e-5)
-    # One draw of k2 is log u (e_a - pi), whose mean square is sum_a pi_a log^2 u_a |e_a - pi|^2 with |e_a - pi|^2
-    # = 1 - 2 pi_a + .54: .7 .113215 .14 + .2 .164402 1.14 + .1 .480453 1.34 = .112960.
+        assert (where.probabilities(policy) @ each).tolist() == pytest.approx(expected, abs=1e-5)
+    # The k2 gradient of one answer is log u (e_a - pi). Its mean square is sum_a pi_a log^2 u_a |e_a - pi|^2 with
+    # |e_a - pi|^2 = 1 - 2 pi_a + .54: .7 .113215 .14 + .2 .164402 1.14 + .1 .480453 1.34 = .112960.
     square = float(
-        (where.chances(policy) @ gradients(term_of("reverse_kl", estimator="k2"), where, policy).square()).sum()
+        (where.probabilities(policy) @ gradients(term_of("reverse_kl", estimator="k2"), where, policy).square()).sum()
     )
     assert square == pytest.approx(0.112960, abs=1e-5)
     noise = measure(term_of("reverse_kl", estimator="k2"), where).noise
@@ -62,7 +60,7 @@ def test_the_gradients_are_those_worked_out_by_hand() -> None:
     assert noise == pytest.approx(math.sqrt(0.112960 - size**2) / size, rel=1e-3)
 
 
-def test_the_policies_have_the_stated_divergences() -> None:
+def test_policy_and_reference_have_the_stated_distance() -> None:
     for pair, nats in DISTANCES.items():
         where = PAIRS[pair]
         assert float(where.kl(where.policy, where.reference)) == pytest.approx(nats)
@@ -75,7 +73,7 @@ def test_every_setting_that_show_config_calls_exact_is_exact(results: Results) -
     assert {row.term.name for row in called} == set(NAMES)
 
 
-def test_every_setting_that_it_calls_biased_is_biased_somewhere(results: Results) -> None:
+def test_every_setting_that_show_config_calls_biased_is_biased_at_some_distance(results: Results) -> None:
     worst: dict[tuple[str, str, bool], float] = {}
     for row in results.rows:
         if not row.exact:
@@ -84,20 +82,20 @@ def test_every_setting_that_it_calls_biased_is_biased_somewhere(results: Results
     assert worst and {key: bias for key, bias in worst.items() if bias < 0.05} == {}
 
 
-def test_stored_answers_give_every_divergence_its_exact_gradient_and_value(results: Results) -> None:
-    stored = [row for row in results.rows if row.term.rehearses]
-    assert {"stored, loss k1", "stored, loss k3", "stored, vocabulary exact"} <= {row.label for row in stored}
-    assert max(row.measured.bias for row in stored) < EXACTLY
-    plain = [row for row in stored if row.term.estimator != "supervised"]
+def test_rehearsed_answers_give_the_exact_gradient_and_value_of_every_divergence(results: Results) -> None:
+    rehearsed = [row for row in results.rows if row.term.rehearses]
+    assert {"rehearse, loss k1", "rehearse, loss k3", "rehearse, vocabulary exact"} <= {row.label for row in rehearsed}
+    assert max(row.measured.bias for row in rehearsed) < EXACTLY
+    plain = [row for row in rehearsed if row.term.estimator != "supervised"]
     assert max(abs(row.measured.value_bias) for row in plain) < EXACTLY
 
 
-def test_a_differentiated_k1_has_no_gradient_for_the_reverse_kl_and_the_wrong_one_for_a_skewed_one() -> None:
+def test_a_differentiated_k1_has_zero_expected_gradient_for_the_reverse_kl_and_a_wrong_one_for_others() -> None:
     with pytest.raises(ValueError, match="k1"):
         term_of("reverse_kl", estimator="k1")
     for where in PAIRS.values():
         each = gradients(differentiated_k1("reverse_kl"), where, where.policy)
-        assert (where.chances(where.policy) @ each).abs().max() < EXACTLY
+        assert (where.probabilities(where.policy) @ each).abs().max() < EXACTLY
         assert each.abs().max() > 0.1
         assert measure(differentiated_k1("skew_reverse_kl"), where).cosine < -0.9
         assert measure(differentiated_k1("tsallis"), where).bias == pytest.approx(0.5)  # q = 2: f(u) / u is u - 1
@@ -118,7 +116,7 @@ def test_naive_has_the_gradient_of_another_function_of_the_ratio() -> None:
     # F' = f' - f'(1) - ft / u: for chi-squared u - 1 / u, for the forward KL log u / u
     for where in PAIRS.values():
         means = {
-            name: where.chances(where.policy) @ gradients(term_of(name, estimator="naive"), where, where.policy)
+            name: where.probabilities(where.policy) @ gradients(term_of(name, estimator="naive"), where, where.policy)
             for name in ("reverse_kl", "chi_squared", "forward_kl")
         }
         forward, chi = (exact_gradient(where, name)[1] for name in ("forward_kl", "chi_squared"))
@@ -130,8 +128,8 @@ def test_naive_has_the_gradient_of_another_function_of_the_ratio() -> None:
         torch.testing.assert_close(means["forward_kl"], torch.autograd.grad(squared, table)[0].flatten())
 
 
-@pytest.mark.parametrize("name", WITH_F)
-def test_on_policy_all_exact_forms_less_the_tangent_are_equal_for_each_answer(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name, row in DIVERGENCES.items() if row.is_f_divergence])
+def test_on_policy_the_exact_wirings_have_the_same_gradient_for_every_answer(name: str) -> None:
     where = PAIRS["middle"]
     wired = [{"wiring": "reward", "estimator": "k1"}, {"wiring": "joint", "estimator": "k1"}]
     terms = [term_of(name, **w) for w in (*wired, {"estimator": "straight_through"}, {"estimator": "ratio_weighted"})]
@@ -140,7 +138,7 @@ def test_on_policy_all_exact_forms_less_the_tangent_are_equal_for_each_answer(na
         torch.testing.assert_close(other, first)
 
 
-def test_ratio_weighted_is_exact_off_policy_in_gradient_and_value_and_the_reported_value_is_not() -> None:
+def test_on_stale_answers_ratio_weighted_is_unbiased_and_the_reported_value_of_reward_terms_is_not() -> None:
     for name in WITH_F:
         for where in PAIRS.values():
             weighted = measure(term_of(name, estimator="ratio_weighted"), where, stale=True)
@@ -148,17 +146,17 @@ def test_ratio_weighted_is_exact_off_policy_in_gradient_and_value_and_the_report
             assert measure(term_of(name, wiring="reward", estimator="k1"), where, stale=True).value_bias > 0.03
 
 
-def test_taking_off_the_tangent_never_makes_more_noise(results: Results) -> None:
+def test_subtracting_the_tangent_never_adds_noise(results: Results) -> None:
     for pair in PAIRS:
         for name in WITH_F:
             for stale in (False, True):
-                less = results.one(pair, name, "own, joint k1", stale)
-                as_it_is = results.one(pair, name, "own, joint k1, normalised", stale)
+                less = results.one(pair, name, "explore, joint k1", stale)
+                as_it_is = results.one(pair, name, "explore, joint k1, normalised", stale)
                 assert less and as_it_is and less.noise <= as_it_is.noise * (1 + EXACTLY), (pair, name, stale)
 
 
 @pytest.mark.parametrize("name", WITH_F)
-def test_answers_of_two_tokens_have_the_gradient_of_what_each_setting_stands_for(name: str) -> None:
+def test_on_two_token_answers_each_level_and_horizon_has_its_exact_gradient(name: str) -> None:
     reward = {"wiring": "reward", "estimator": "k1"}
     assert measure(term_of(name, horizon="to_go", **reward), TWO_TOKENS, kind="through").bias < EXACTLY
     assert measure(term_of(name, level="sequence", **reward), TWO_TOKENS, kind="whole").bias < EXACTLY
@@ -171,19 +169,19 @@ def test_answers_of_two_tokens_have_the_gradient_of_what_each_setting_stands_for
                 assert measure(term, TWO_TOKENS, stale=True, kind="older").bias < EXACTLY, label(term)
 
 
-def test_k3_of_whole_answers_is_the_forward_kl_and_for_chi_squared_half_of_it_besides() -> None:
+def test_k3_of_whole_answers_has_the_forward_kl_gradient_plus_half_chi_squared_for_chi_squared() -> None:
     forward = exact_gradient(TWO_TOKENS, "forward_kl", "whole")[1]
     half = exact_gradient(TWO_TOKENS, "chi_squared", "whole")[1] / 2
     for name, expected in (("reverse_kl", forward), ("chi_squared", half + forward)):
         each = gradients(term_of(name, level="sequence", estimator="k3"), TWO_TOKENS, TWO_TOKENS.policy)
-        torch.testing.assert_close(TWO_TOKENS.chances(TWO_TOKENS.policy) @ each, expected)
+        torch.testing.assert_close(TWO_TOKENS.probabilities(TWO_TOKENS.policy) @ each, expected)
 
 
-def test_the_error_of_a_root_falls_with_the_size_of_the_batch() -> None:
+def test_the_error_of_a_root_decreases_with_batch_size() -> None:
     for title, (two, four, eight) in root_errors().items():
         assert two > 1.4 * four > 1.4 * 1.4 * eight > 0.05, title
 
 
-def test_the_weight_of_mixed_kl_would_move_its_gradient() -> None:
+def test_the_gradient_through_the_weight_of_mixed_kl_grows_with_distance() -> None:
     near, middle, far = (moving_weight_error(where) for where in PAIRS.values())
     assert 0 < near < middle < far < 0.2

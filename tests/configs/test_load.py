@@ -1,4 +1,4 @@
-"""Layers, presets, typos, and a config written out and read back."""
+"""Load settings from layers: precedence, presets, errors, and the YAML of a run loaded again."""
 
 import re
 from pathlib import Path
@@ -9,18 +9,18 @@ from configs.config import Config
 from configs.load import load, presets, to_yaml
 
 
-def test_without_any_layer_the_defaults_and_the_two_default_presets_count() -> None:
+def test_without_any_layer_the_settings_are_the_defaults_with_the_two_default_presets() -> None:
     cfg = load()
     assert (cfg.method, cfg.scale, cfg.steps) == ("grpo", "cpu", Config().steps)
     assert cfg == load(["method=grpo", "scale=cpu"])
 
 
-def test_a_later_layer_wins_over_an_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One field set by every layer, then by one layer fewer each time."""
+def test_a_later_layer_overrides_an_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each field is set by one layer fewer than the field before it."""
     for folder in ("methods", "scales"):
         (tmp_path / folder).mkdir()
     monkeypatch.setattr("configs.load.HERE", tmp_path)
-    method, scale, file = (tmp_path / n for n in ("methods/grpo.yaml", "scales/cpu.yaml", "own.yaml"))
+    method, scale, file = (tmp_path / n for n in ("methods/grpo.yaml", "scales/cpu.yaml", "user.yaml"))
     method.write_text("{steps: 1, lag: 1, seed: 1, groups_per_step: 1}")
     scale.write_text("{steps: 2, lag: 2, seed: 2}")
     file.write_text("{steps: 3, lag: 3}")
@@ -29,18 +29,18 @@ def test_a_later_layer_wins_over_an_earlier_one(tmp_path: Path, monkeypatch: pyt
 
 
 def test_layers_merge_inside_a_section(tmp_path: Path) -> None:
-    file = tmp_path / "own.yaml"
+    file = tmp_path / "user.yaml"
     file.write_text("objective: {clip: {low: 0.1}}\n")
     clip = load(["method=dapo", "objective.clip.dual=4"], str(file)).objective.clip
     assert (clip.low, clip.high, clip.dual) == (0.1, 0.28, 4.0)
 
 
-def test_the_last_of_two_overrides_counts() -> None:
+def test_the_last_of_two_overrides_of_a_key_is_used() -> None:
     assert load(["steps=3", "steps=4"]).steps == 4
 
 
-def test_presets_are_chosen_by_the_file_and_overrides_choose_over_it(tmp_path: Path) -> None:
-    file = tmp_path / "own.yaml"
+def test_the_file_chooses_the_presets_and_overrides_replace_its_choice(tmp_path: Path) -> None:
+    file = tmp_path / "user.yaml"
     file.write_text("method: dapo\n")
     assert load([], str(file)).objective.clip.high == 0.28
     cfg = load(["method=grpo"], str(file))
@@ -51,7 +51,7 @@ def test_presets_are_chosen_by_the_file_and_overrides_choose_over_it(tmp_path: P
     ("method", "scale"),
     [*((method, "cpu") for method in presets("method")), *(("dph_f", scale) for scale in presets("scale"))],
 )
-def test_every_preset_loads_and_comes_back_from_its_own_yaml(method: str, scale: str, tmp_path: Path) -> None:
+def test_every_preset_equals_the_config_loaded_from_its_yaml(method: str, scale: str, tmp_path: Path) -> None:
     cfg = load([f"method={method}", f"scale={scale}", "runs='a: #b'", "monitor.stop_if=['retention < 0.5']"])
     assert (cfg.method, cfg.scale, cfg.runs) == (method, scale, "a: #b")
     file = tmp_path / "config.yaml"
@@ -60,7 +60,7 @@ def test_every_preset_loads_and_comes_back_from_its_own_yaml(method: str, scale:
 
 
 @pytest.mark.parametrize(
-    ("override", "answer"),
+    ("override", "message"),
     [
         ("stepz=3", "stepz: unknown key (did you mean 'steps'?), got 3"),
         ("polcy.path=x", "polcy: unknown key (did you mean 'policy'?), got {'path': 'x'}"),
@@ -78,20 +78,20 @@ def test_every_preset_loads_and_comes_back_from_its_own_yaml(method: str, scale:
         ("qqqqqq=1", "qqqqqq: unknown key, got 1"),
     ],
 )
-def test_a_typo_is_answered_with_its_path_and_the_nearest_key(override: str, answer: str) -> None:
+def test_the_error_of_a_typo_names_its_path_and_the_nearest_key(override: str, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         load([override])
-    assert str(caught.value) == answer
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("kind", ["method", "scale"])
-def test_an_unknown_preset_is_answered_with_the_known_ones_and_the_nearest(kind: str) -> None:
-    wanted = presets(kind)[0] + "x"
+def test_the_error_of_an_unknown_preset_lists_the_known_ones_and_the_nearest(kind: str) -> None:
+    unknown = presets(kind)[0] + "x"
     with pytest.raises(ValueError) as caught:
-        load([f"{kind}={wanted}"])
+        load([f"{kind}={unknown}"])
     known = ", ".join(presets(kind))
     assert str(caught.value).startswith(f"{kind}: must be one of {known} (did you mean ")
-    assert str(caught.value).endswith(f"got {wanted!r}")
+    assert str(caught.value).endswith(f"got {unknown!r}")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_an_unknown_preset_is_answered_with_the_known_ones_and_the_nearest(kind:
         ("method=", "method"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_refused_in_one_line_that_names_the_field(override: str, field: str) -> None:
+def test_the_error_of_a_value_of_the_wrong_type_is_one_line_that_names_the_field(override: str, field: str) -> None:
     with pytest.raises(ValueError) as caught:
         load([override])
     assert str(caught.value).startswith(f"{field}: ")
@@ -122,7 +122,7 @@ def test_a_value_of_the_wrong_type_is_refused_in_one_line_that_names_the_field(o
 
 
 @pytest.mark.parametrize("override", ["steps", "steps=[1", "steps={", "steps=@"])
-def test_an_override_that_cannot_be_read_is_named(override: str) -> None:
+def test_the_error_of_an_invalid_override_quotes_it(override: str) -> None:
     with pytest.raises(ValueError) as caught:
         load(["seed=1", override])
     assert str(caught.value).startswith("override: must read key=value")
@@ -130,22 +130,22 @@ def test_an_override_that_cannot_be_read_is_named(override: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_options_of_a_task_may_hold_any_keys_because_the_task_checks_them() -> None:
+def test_task_options_accept_any_key_because_the_task_checks_them() -> None:
     cfg = load(["task.options.numbers=4", "task.options.anything.deeper=[1,2]"])
     assert cfg.task.options == {"numbers": 4, "anything": {"deeper": [1, 2]}}
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "5\n", "steps: [\n", "steps: 1\nsteps: 2\n", "\x00"])
-def test_a_file_that_holds_no_mapping_is_named(text: str, tmp_path: Path) -> None:
-    file = tmp_path / "own.yaml"
+def test_the_error_of_a_file_without_a_mapping_names_the_file(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "user.yaml"
     file.write_text(text)
     with pytest.raises(ValueError) as caught:
         load([], str(file))
     assert str(caught.value).startswith(f"config file {file}: must be ")
 
 
-def test_a_typo_in_a_file_is_told_like_one_in_an_override(tmp_path: Path) -> None:
-    file = tmp_path / "own.yaml"
+def test_a_typo_in_a_file_has_the_same_error_as_one_in_an_override(tmp_path: Path) -> None:
+    file = tmp_path / "user.yaml"
     file.write_text("learner: {learning_rat: 1}\n")
     with pytest.raises(ValueError, match=r"^learner\.learning_rat: unknown key \(did you mean 'learning_rate'\?\)"):
         load([], str(file))
@@ -154,8 +154,8 @@ def test_a_typo_in_a_file_is_told_like_one_in_an_override(tmp_path: Path) -> Non
         load([], str(file))
 
 
-def test_an_empty_file_changes_nothing_and_a_missing_one_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "own.yaml"
+def test_an_empty_file_changes_nothing_and_a_missing_one_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "user.yaml"
     file.write_text("")
     assert load([], str(file)) == load()
     with pytest.raises(ValueError, match=r"^config file: must exist, got '.*gone\.yaml'"):

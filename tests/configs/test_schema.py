@@ -1,4 +1,4 @@
-"""Every rule of the settings, broken once: the error names the full key, the rule and the value got."""
+"""Break every rule of the settings once: the error names the full key, the rule and the value."""
 
 import pytest
 
@@ -81,10 +81,10 @@ KL = "objective.terms.divergence"
 RKL = f"{KL}.name=reverse_kl"
 ANSWERS = f"{RKL} {KL}.level=sequence {KL}.wiring=reward {KL}.estimator=k1"
 EXACT = f"{RKL} {KL}.wiring=vocabulary {KL}.estimator=exact"
-EXPLORED = f"{KL}.name=forward_kl"
-REHEARSED = f"{EXPLORED} {KL}.route=rehearse"
+EXPLORE = f"{KL}.name=forward_kl"
+REHEARSE = f"{EXPLORE} {KL}.route=rehearse"
 IN_PROCESS = "placement.kind=in_process generator.engine=transformers"
-# overrides, parted by blanks | field | words of the rule | the value got
+# overrides, separated by spaces | field | words of the rule | the value
 OTHER_RULES = [
     ("name=a/b", "name", "a folder name without '/'", "'a/b'"),
     ("name=''", "name", "a folder name without '/'", "''"),
@@ -106,27 +106,27 @@ OTHER_RULES = [
     ("objective.old_policy=learner lag=1", "objective.old_policy", "ignore staleness", "'learner'"),
     (f"{KL}.coefficient.value=0.1", f"{KL}.name", "must be given", "nothing"),
     (f"{KL}.name=reverse_k1", f"{KL}.name", "did you mean 'reverse_kl'?", "'reverse_k1'"),
-    (f"{EXPLORED} {KL}.alpha=1", f"{KL}.alpha", "in (0, 1)", "1.0"),
+    (f"{EXPLORE} {KL}.alpha=1", f"{KL}.alpha", "in (0, 1)", "1.0"),
     (
-        f"{REHEARSED} {KL}.wiring=reward",
+        f"{REHEARSE} {KL}.wiring=reward",
         f"{KL}.wiring",
         "have no advantage to subtract from",
         "'reward'",
     ),
     (
-        f"{REHEARSED} {KL}.estimator=k2",
+        f"{REHEARSE} {KL}.estimator=k2",
         f"{KL}.estimator",
         "k1 (f as it is), k3 (f minus its tangent)",
         "'k2'",
     ),
-    (f"{EXPLORED} {KL}.wiring=reward", f"{KL}.estimator", "subtract the detached slope of f", "'k3'"),
-    (f"{EXPLORED} {KL}.estimator=k1", f"{KL}.estimator", "nothing would be regularised", "'k1'"),
-    (EXPLORED, f"{KL}.estimator", "differentiating k3 of forward_kl on the policy's own answers is not", "'k3'"),
+    (f"{EXPLORE} {KL}.wiring=reward", f"{KL}.estimator", "subtract the detached slope of f", "'k3'"),
+    (f"{EXPLORE} {KL}.estimator=k1", f"{KL}.estimator", "nothing would be regularised", "'k1'"),
+    (EXPLORE, f"{KL}.estimator", "differentiating k3 of forward_kl on explored answers is not", "'k3'"),
     (f"{KL}.name=tsallis {KL}.alpha=0", f"{KL}.alpha", "in (0, 2] for tsallis", "0.0"),
     (f"{KL}.name=tsallis {KL}.alpha=2.5", f"{KL}.alpha", "power of a single ratio overflows", "2.5"),
     (f"{RKL} {KL}.normalised=true", f"{KL}.normalised", "makes k3 a differentiated k1", "True"),
-    (f"{REHEARSED} {KL}.normalised=true", f"{KL}.normalised", "here it changes nothing", "True"),
-    (f"{EXPLORED} {KL}.estimator=naive {KL}.normalised=true", f"{KL}.normalised", "here it changes nothing", "True"),
+    (f"{REHEARSE} {KL}.normalised=true", f"{KL}.normalised", "here it changes nothing", "True"),
+    (f"{EXPLORE} {KL}.estimator=naive {KL}.normalised=true", f"{KL}.normalised", "here it changes nothing", "True"),
     (
         f"{RKL} {KL}.estimator=exact",
         f"{KL}.estimator",
@@ -138,7 +138,7 @@ OTHER_RULES = [
     (f"{EXACT} {KL}.anchor=old", f"{KL}.anchor", "distributions of the policy that sampled the answers", "'old'"),
     (f"{EXACT} {KL}.horizon=to_go", f"{KL}.horizon", "only the reward wiring subtracts", "'to_go'"),
     (f"{EXACT} {KL}.level=sequence", f"{KL}.level", "must be 'token' in the vocabulary wiring", "'sequence'"),
-    (f"{REHEARSED} {KL}.anchor=old", f"{KL}.anchor", "stored answers, which the reference sampled", "'old'"),
+    (f"{REHEARSE} {KL}.anchor=old", f"{KL}.anchor", "rehearsed answers, which the reference sampled", "'old'"),
     (
         f"{RKL} {KL}.horizon=to_go",
         f"{KL}.horizon",
@@ -165,7 +165,7 @@ OTHER_RULES = [
         "at distance 0 the root has no slope",
         "True",
     ),
-    (f"{REHEARSED} {KL}.level=sequence", f"{KL}.level", "must be 'token' for stored answers", "'sequence'"),
+    (f"{REHEARSE} {KL}.level=sequence", f"{KL}.level", "must be 'token' for rehearsed answers", "'sequence'"),
     (f"{ANSWERS} {KL}.normalised=true", f"{KL}.normalised", "must be false at the sequence level", "True"),
     (f"{ANSWERS} {KL}.horizon=to_go", f"{KL}.horizon", "every token is charged for its whole answer", "'to_go'"),
     (
@@ -194,9 +194,9 @@ OTHER_RULES = [
     ("objective.recap.window=5", "objective.recap.window", "without a mixture or objective.replay_weight", "5"),
     ("replay.options.path=rows", "replay.options", "left out without task", "{'path': 'rows'}"),
     (
-        f"{REHEARSED} {KL}.coefficient.kind=adaptive",
+        f"{REHEARSE} {KL}.coefficient.kind=adaptive",
         f"{KL}.coefficient.kind",
-        "follows the KL to the reference on the policy's own answers",
+        "follows the KL to the reference on explored answers",
         "'adaptive'",
     ),
     ("rehearsal.threshold=0", "rehearsal.threshold", "between 1 and answers (8)", "0"),
@@ -224,31 +224,31 @@ OTHER_RULES = [
 ]
 
 
-def broken(name: str, value: float) -> str:
-    """Return the message that a value is refused with, as the user sees it."""
+def message_for(name: str, value: float) -> str:
+    """Return the error message of a value."""
     with pytest.raises(ValueError) as caught:
         load([RKL, f"{name}={value}"])
     return str(caught.value)
 
 
 @pytest.mark.parametrize("name", POSITIVE)
-def test_zero_is_refused_where_a_positive_number_is_meant(name: str) -> None:
-    assert broken(name, 0).replace("0.0", "0") == f"{name}: must be positive, got 0"
+def test_zero_is_refused_where_a_value_must_be_positive(name: str) -> None:
+    assert message_for(name, 0).replace("0.0", "0") == f"{name}: must be positive, got 0"
 
 
 @pytest.mark.parametrize("name", NOT_NEGATIVE)
-def test_below_zero_is_refused_where_zero_is_the_least(name: str) -> None:
-    assert broken(name, -1).replace("-1.0", "-1") == f"{name}: must not be negative, got -1"
+def test_a_negative_value_is_refused_where_zero_is_the_least(name: str) -> None:
+    assert message_for(name, -1).replace("-1.0", "-1") == f"{name}: must not be negative, got -1"
 
 
 @pytest.mark.parametrize(("overrides", "name", "rule", "got"), OTHER_RULES)
-def test_a_broken_rule_is_told_with_field_rule_and_value(overrides: str, name: str, rule: str, got: str) -> None:
+def test_the_error_of_a_broken_rule_names_field_rule_and_value(overrides: str, name: str, rule: str, got: str) -> None:
     with pytest.raises(ValueError) as caught:
         load(overrides.split())
-    answer = str(caught.value)
-    assert answer.startswith(f"{name}: ")
-    assert rule in answer
-    assert answer.endswith(f", got {got}")
+    message = str(caught.value)
+    assert message.startswith(f"{name}: ")
+    assert rule in message
+    assert message.endswith(f", got {got}")
 
 
 @pytest.mark.parametrize("rule", ["", "retention", "retention <", "retention = 0.8", "retention < much", "a < 1 b"])
@@ -265,11 +265,11 @@ def test_a_stop_rule_is_a_metric_a_relation_and_a_number(rule: str) -> None:
         "objective.advantage=mean_only sampling.group_size=1",
         "objective.advantage=global_whiten sampling.group_size=1",
         f"{KL}.name=reverse_kl",
-        f"{EXPLORED} {KL}.estimator=straight_through",
-        f"{EXPLORED} {KL}.wiring=reward {KL}.estimator=k1",
-        f"{REHEARSED} {KL}.estimator=k1",
+        f"{EXPLORE} {KL}.estimator=straight_through",
+        f"{EXPLORE} {KL}.wiring=reward {KL}.estimator=k1",
+        f"{REHEARSE} {KL}.estimator=k1",
         f"{EXACT} {KL}.route=rehearse",
-        f"{EXPLORED} {KL}.estimator=naive",
+        f"{EXPLORE} {KL}.estimator=naive",
         f"{RKL} {KL}.estimator=ratio_weighted {KL}.normalised=true {KL}.anchor=old",
         f"{RKL} {KL}.wiring=reward {KL}.estimator=k1 {KL}.horizon=to_go {KL}.normalised=true",
         f"{KL}.name=chi_squared {KL}.level=sequence {KL}.estimator=k3 {KL}.root=true",
@@ -282,10 +282,10 @@ def test_a_stop_rule_is_a_metric_a_relation_and_a_number(rule: str) -> None:
         IN_PROCESS,
     ],
 )
-def test_settings_on_the_right_side_of_every_border_are_taken(overrides: str) -> None:
+def test_settings_at_the_allowed_limits_are_accepted(overrides: str) -> None:
     assert isinstance(load(overrides.split()), Config)
 
 
-def test_a_config_cannot_be_changed_after_it_was_checked() -> None:
+def test_a_config_is_frozen() -> None:
     with pytest.raises(AttributeError):
         Config().steps = 0  # type: ignore[misc]

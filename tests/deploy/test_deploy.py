@@ -1,4 +1,4 @@
-"""deploy/ and docs/ are parsed as their readers parse them, and held against the CLI, the scales and the pins."""
+"""Check the files of deploy/ and the commands of two docs pages against the CLI, the scales and the pinned versions."""
 
 import os
 import re
@@ -26,34 +26,34 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMAGE = f"registry.example.com/breadth:{PROJECT['version']}"
 COMMAND = re.compile(r"^[#\s]*(?:ray job submit .* -- )?(breadth (?:train|evaluate|report|presample|show-config)\b.*)$")
 SCALES = {"1gpu": [(8, 1)], "8gpu": [(64, 8)], "multinode": [(64, 8), (64, 8)]}
-"""Scale -> CPUs and GPUs of each node it is made for."""
+"""Scale -> CPUs and GPUs of each node that it is made for."""
 RAYJOB_KEYS = {
     "entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "runtimeEnvYAML",
     "rayClusterSpec",
 }  # fmt: skip
-"""Of `RayJobSpec` in KubeRay's ray.io/v1, those in use."""
+"""The fields of `RayJobSpec` (KubeRay, ray.io/v1) that the file may use."""
 
 
 def pinned(name: str) -> str:
-    """Version of a requirement that is pinned in pyproject.toml."""
+    """Return the version of a requirement that pyproject.toml pins."""
     [specifier] = [s for r in map(Requirement, PROJECT["dependencies"]) if r.name == name for s in r.specifier]
     assert specifier.operator == "=="
     return specifier.version
 
 
 def command_lines(text: str) -> list[list[str]]:
-    """Arguments of every `breadth ...` line, also behind a comment sign or `ray job submit ... --`."""
+    """Return the arguments of every `breadth ...` line, also after a comment sign or `ray job submit ... --`."""
     lines = text.replace("\\\n", " ").splitlines()
     return [shlex.split(match[1])[1:] for line in lines if (match := COMMAND.match(line))]
 
 
 def fenced(path: Path) -> str:
-    """The code blocks of a Markdown file."""
+    """Return the code blocks of a Markdown file."""
     return "\n".join(re.findall(r"^```\w*\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL))
 
 
 def checked(arguments: list[str]) -> tuple[Namespace, Config | None]:
-    """What the CLI makes of a command line; its settings are loaded, so a wrong one raises."""
+    """Parse a command line and load its settings; raise ValueError for a wrong setting."""
     options = parser().parse_args(arguments)
     return options, load(options.overrides, options.config) if hasattr(options, "overrides") else None
 
@@ -64,7 +64,7 @@ def kuberay() -> dict[str, Any]:
 
 
 def sources() -> dict[str, list[list[str]]]:
-    """File -> the command lines a reader may copy from it."""
+    """Return the command lines of each file: file name -> arguments."""
     files = [*DEPLOY.glob("*"), ROOT / "docs" / "deployment.md", ROOT / "docs" / "faults.md"]
     found = {p.name: command_lines(fenced(p) if p.suffix == ".md" else p.read_text()) for p in files}
     found["kuberay.yaml"].append(shlex.split(kuberay()["spec"]["entrypoint"])[1:])
@@ -72,7 +72,7 @@ def sources() -> dict[str, list[list[str]]]:
 
 
 def phases(options: Namespace, cfg: Config) -> list[list[Reservation]]:
-    """What a command reserves, one phase after the other."""
+    """Return the reservations of a command, one list per phase."""
     alone = reservations(cfg, ["generator", "grader"])
     if options.command == "evaluate":
         return [alone]
@@ -81,7 +81,7 @@ def phases(options: Namespace, cfg: Config) -> list[list[Reservation]]:
 
 
 def assert_fits(wanted: list[Reservation], nodes: list[tuple[int, int]]) -> None:
-    """The nodes hold the reservations in sum, as the run checks at its start, and each on one node."""
+    """Assert that all reservations fit the nodes in sum, as the run checks at its start, and each fits on one node."""
     require_capacity(wanted, {"CPU": sum(c for c, _ in nodes), "GPU": sum(g for _, g in nodes)})
     free = [[float(cpus), float(gpus)] for cpus, gpus in nodes]
     for reservation in sorted(wanted, key=lambda r: (r.gpus, r.cpus), reverse=True):
@@ -111,22 +111,22 @@ def test_every_method_loads_on_every_gpu_scale_and_fits_its_nodes(scale: str, me
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_a_gpu_scale_says_sizes_and_placement_and_no_method(scale: str) -> None:
+def test_a_gpu_scale_sets_sizes_and_placement_and_nothing_of_a_method(scale: str) -> None:
     settings = yaml.safe_load((ROOT / "configs" / "scales" / f"{scale}.yaml").read_text())
     sizes = {"policy", "placement", "generator", "grader", "monitor", "learner", "sampling", "groups_per_step"}
     assert settings.keys() <= sizes
     assert "temperature" not in settings["sampling"]
 
 
-def test_every_command_line_in_deploy_and_docs_is_one_the_cli_takes() -> None:
+def test_the_cli_accepts_every_command_line_in_deploy_and_docs() -> None:
     found = sources()
-    told = {checked(arguments)[0].command for lines in found.values() for arguments in lines}
-    assert told >= {"train", "evaluate", "report", "show-config"}
+    commands = {checked(arguments)[0].command for lines in found.values() for arguments in lines}
+    assert commands >= {"train", "evaluate", "report", "show-config"}
     for name in ("deployment.md", "kuberay.yaml", "ray-cluster.yaml"):
         assert {"train", "evaluate"} <= {arguments[0] for arguments in found[name]}, name
 
 
-def test_kuberay_asks_for_the_pods_that_its_entrypoint_and_its_evaluation_need() -> None:
+def test_kuberay_requests_the_pods_that_its_entrypoint_and_its_evaluation_need() -> None:
     job = kuberay()
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     assert job["spec"].keys() <= RAYJOB_KEYS
@@ -161,7 +161,7 @@ def test_kuberay_runs_one_image_with_the_pinned_ray_and_one_shared_volume_for_ru
     assert int(stop["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) > 60
 
 
-def test_the_ray_cluster_file_passes_rays_own_schema_and_holds_what_it_tells_to_submit() -> None:
+def test_the_ray_cluster_file_is_valid_for_ray_and_has_room_for_its_commands() -> None:
     cluster = yaml.safe_load((DEPLOY / "ray-cluster.yaml").read_text())
     validate_config(prepare_config(cluster))
     assert cluster["docker"]["image"] == IMAGE
@@ -177,7 +177,7 @@ def test_the_ray_cluster_file_passes_rays_own_schema_and_holds_what_it_tells_to_
         assert cfg is not None and f"--volume=/{Path(cfg.runs).parts[1]}:" in " ".join(cluster["docker"]["run_options"])
 
 
-def test_the_dockerfile_installs_this_project_with_its_gpu_extra_on_a_python_it_takes() -> None:
+def test_the_dockerfile_installs_the_project_with_its_gpu_extra_on_a_supported_python() -> None:
     text = (DEPLOY / "Dockerfile").read_text()
     lines = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ").splitlines()
     words = [line.split() for line in lines if line]
@@ -200,7 +200,7 @@ def test_the_dockerfile_installs_this_project_with_its_gpu_extra_on_a_python_it_
     assert checked(smoke)[0].command == "show-config"
 
 
-def test_every_extra_and_every_file_that_the_pages_name_exists() -> None:
+def test_every_extra_and_every_file_named_in_the_pages_exists() -> None:
     for page in (ROOT / "docs" / "deployment.md", ROOT / "docs" / "faults.md"):
         text = page.read_text()
         for extras in re.findall(r"'\.\[([\w,]+)\]'", text):
@@ -220,14 +220,14 @@ STUBS = {
     "srun": RECORD.replace("printf", 'echo "$RAY_AUTH_MODE $RAY_AUTH_TOKEN" >> "$LOGS/auth"\nprintf', 1),
     "ray": "#!/bin/bash\necho secret\n",
     "scontrol": "#!/bin/bash\nprintf 'node-1\\nnode-2\\n'\n",
-    # Ray has as many nodes as were started.
+    # The number of nodes in Ray is the number of srun calls.
     "python": "#!/bin/bash\nwc -l < $LOGS/srun\n",
     "sleep": "#!/bin/bash\nexec /bin/sleep 0.05\n",
 }
 
 
 def slurm(folder: Path, *, breadth: str = RECORD, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run the Slurm script with programs that only write down how they were called."""
+    """Run the Slurm script with programs that only record their arguments."""
     (folder / "bin").mkdir()
     for name, text in (STUBS | {"breadth": breadth}).items():
         (folder / "bin" / name).write_text(text)
@@ -240,7 +240,7 @@ def slurm(folder: Path, *, breadth: str = RECORD, **settings: str) -> subprocess
 
 
 def directives() -> dict[str, str]:
-    """What Slurm makes of the #SBATCH lines, as the script sees it."""
+    """Return the environment variables that Slurm sets from the #SBATCH lines."""
     asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(.*)$", (DEPLOY / "slurm.sh").read_text(), re.MULTILINE))
     assert asked["nodes"] == "2" and asked["ntasks-per-node"] == "1" and asked["signal"].startswith("B:TERM@")
     return {"SLURM_CPUS_PER_TASK": asked["cpus-per-task"], "SLURM_GPUS_ON_NODE": asked["gpus-per-node"]}

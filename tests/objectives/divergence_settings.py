@@ -1,4 +1,4 @@
-"""A small policy and reference to enumerate, the exact divergences, and every setting of a term the config allows."""
+"""A policy and a reference over three tokens, the exact divergences, and every setting of a term that is allowed."""
 
 import itertools
 from collections.abc import Callable
@@ -15,9 +15,11 @@ from objectives.divergence.f_divergences import F_DIVERGENCES
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of
 
 COEFFICIENT = 0.5
+ALPHA = 0.2
+"""The default parameter of a divergence."""
 NAMES = list(F_DIVERGENCES)
 FAMILIES = [name for name in NAMES if DIVERGENCES[name].alpha]
-"""Divergences with a parameter."""
+"""The divergences with a parameter."""
 POLICY = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
 REFERENCE = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 OLD = torch.tensor([0.4, 0.4, 0.2], dtype=torch.float64)
@@ -46,23 +48,30 @@ EXACT: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "skew_kl": lambda p, q, a: kl(q, between(a, q, p)),
     "skew_reverse_kl": lambda p, q, a: kl(p, between(a, p, q)),
 }
-"""D(policy p || anchor q) over the whole vocabulary, written independently of f; the last argument is `alpha`."""
+"""D(policy p || anchor q) over the whole vocabulary, not computed from f; the last argument is `alpha`."""
 
 
 def exact_gradient(name: str, policy: Tensor = POLICY, anchor: Tensor = REFERENCE, alpha: float = 0.2) -> Tensor:
-    """By the logits of the policy."""
+    """Return the gradient of the exact divergence by the logits of the policy [3]."""
     logits = policy.log().requires_grad_()
     return torch.autograd.grad(EXACT[name](logits.softmax(0), anchor, alpha), logits)[0]
 
 
-def estimated_gradient(cfg: TermConfig, drawn_from: Tensor, policy: Tensor = POLICY) -> Tensor:
-    """Gradient by the logits of the loss of ten answers, drawn in proportion to `drawn_from`, all of one
-    reward."""
-    tokens = [token for token, share in enumerate(drawn_from.tolist()) for _ in range(round(10 * share))]
+def in_tenths(probabilities: Tensor) -> list[int]:
+    """Return ten tokens, each as often as its probability in tenths: their mean is the exact expectation."""
+    return [token for token, p in enumerate(probabilities.tolist()) for _ in range(round(10 * p))]
+
+
+def estimated_gradient(cfg: TermConfig, sampled_from: Tensor, policy: Tensor = POLICY) -> Tensor:
+    """Return the gradient by the logits [3] of the loss of ten answers, which have one token and equal rewards.
+
+    Args: sampled_from: the distribution of the ten tokens.
+    """
+    tokens = in_tenths(sampled_from)
     route, group = ("rehearse", -1) if cfg.rehearses else ("explore", 0)
     batch = make_batch(
         [(route, group, None if cfg.rehearses else 1.0, [token]) for token in tokens],
-        logp_sampler=drawn_from.log()[tokens],
+        logp_sampler=sampled_from.log()[tokens],
         logp_reference=REFERENCE.log()[tokens],
     )
     whole = objective(terms={"divergence": cfg}, clip=ClipConfig(kind="none"))
@@ -72,19 +81,19 @@ def estimated_gradient(cfg: TermConfig, drawn_from: Tensor, policy: Tensor = POL
     return torch.autograd.grad(value, logits)[0]
 
 
-def anchor_of(cfg: TermConfig, drawn_from: Tensor) -> Tensor:
-    return drawn_from if cfg.anchor == "old" else REFERENCE
+def anchor_of(cfg: TermConfig, sampled_from: Tensor) -> Tensor:
+    return sampled_from if cfg.anchor == "old" else REFERENCE
 
 
 def alphas(name: str) -> list[float]:
-    """Parameters at which a divergence is looked at, the default first."""
+    """Return the parameters at which a divergence is tested, the default first."""
     if name not in FAMILIES:
         return [0.2]
     return [0.2, 1.0, 2.0] if name == "tsallis" else [0.2, 0.7]
 
 
 def settings(every_alpha: bool = False) -> list[TermConfig]:
-    """One for every name, source of answers, anchor, wiring by samples, estimator and form that is allowed."""
+    """Return a term of every allowed name, route, anchor, wiring of sampled tokens, estimator and form."""
     allowed: dict[str, TermConfig] = {}
     choices: dict[str, list[Any]] = {
         "route": ["explore", "rehearse"],

@@ -1,6 +1,7 @@
-"""Small ragged batches for the tests of the objective, written down as lists."""
+"""Build small ragged batches from lists, and short forms of the functions and settings of an objective."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from trajectories.batch import Batch, with_own_totals
 from trajectories.trajectory import ROUTES, Route
 
 Answer = tuple[Route, int, float | None, list[int]]
-"""Route, group (-1: stored), reward (None: there is none), generated tokens."""
+"""(route, group or -1 on a route other than explore, reward or None, generated tokens)."""
 
 
 def make_batch(
@@ -25,7 +26,10 @@ def make_batch(
     logp_old: Tensor | None = None,
     prompt_length: int = 0,
 ) -> Batch:
-    """The answers end to end, each after `prompt_length` untrained tokens; log-probs cover all N positions."""
+    """Return a batch of the answers in order, each after a prompt of `prompt_length` untrained tokens.
+
+    Args: logp_sampler, logp_reference, logp_old: float32 [N], prompt tokens included.
+    """
     lengths = [prompt_length + len(tokens) for _, _, _, tokens in answers]
     mask = [
         position >= prompt_length and (route != "explore" or reward is not None)
@@ -50,24 +54,34 @@ def make_batch(
     return with_own_totals(batch)
 
 
+def three_turns() -> Batch:
+    """Return two answers after prompts of 1 token: one of turns of 2, 2 and 1 tokens with a tool token between them,
+    and one of a single turn of 4 tokens."""
+    batch = make_batch([("explore", 0, 1.0, [0] * 7), ("explore", 0, 0.0, [0] * 4)], prompt_length=1)
+    mask = batch.mask.clone()
+    mask[[3, 6]] = False
+    return with_own_totals(replace(batch, mask=mask))
+
+
 def scores(logp: Tensor, entropy: Tensor | None = None, log_vocabulary: float = 1.0) -> Scores:
+    """Return the scores of a policy with these log-probs [N] and entropies [N], 0 by default."""
     return Scores(
         logp=logp, entropy=logp.new_zeros(logp.shape) if entropy is None else entropy, log_vocabulary=log_vocabulary
     )
 
 
 def weighted(cfg: ObjectiveConfig) -> list[str]:
-    """Names of everything that has a coefficient: the divergence terms and the replay loss."""
+    """Return the names of everything with a coefficient: the divergence terms and the replay loss."""
     return [*cfg.terms, *(["replay"] if cfg.replays else [])]
 
 
 def state_of(coefficient: float = 0.0) -> ObjectiveState:
-    """The state of an objective whose first divergence term has this coefficient."""
+    """Return the state of an objective whose term `divergence` has this coefficient."""
     return ObjectiveState(coefficients={"divergence": coefficient})
 
 
 def loss_of(logp: Tensor, batch: Batch, cfg: ObjectiveConfig, coefficient: float = 0.0) -> tuple[Tensor, TensorStats]:
-    """`loss` where no entropy is asked for, with one coefficient for the first divergence term."""
+    """Return the loss and its metrics with entropies of 0 and one coefficient, that of the term `divergence`."""
     return loss(scores(logp), batch, cfg, {"divergence": coefficient})
 
 

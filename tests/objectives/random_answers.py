@@ -1,4 +1,4 @@
-"""Random ragged batches for the tests of the objective, and a small policy with context that scores them."""
+"""Random ragged batches, and a small policy over 11 tokens, conditioned on the previous token, that scores them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ from objectives.divergence.batch_sinkhorn import answer_blocks
 from objectives.divergence.distributions import vocabulary_values
 from objectives.divergence.wasserstein import token_space
 from objectives.objective import Scores, loss
-from tests.objectives.ragged_batch import weighted
+from tests.objectives.ragged_batch import Answer, make_batch, objective, weighted
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Grade, Group, Prompt, Route, Trajectory
 
@@ -28,6 +28,7 @@ SPACE = token_space(torch.randn(VOCABULARY, 3, generator=torch.Generator().manua
 
 @cache
 def of(preset: str, *overrides: str) -> ObjectiveConfig:
+    """Return the objective of a preset."""
     return load([f"method={preset}", *overrides]).objective
 
 
@@ -52,9 +53,10 @@ def random_trajectory(generator: np.random.Generator, route: Route, reward: floa
 
 @cache
 def random_batch(seed: int = 0, reference_everywhere: bool = True, anchors: tuple[str, ...] = ()) -> Batch:
-    """Four groups of four answers, one of which could not be graded, and six rehearsed answers.
+    """Return four groups of four answers, one of which has no reward, and six rehearsed answers.
 
-    Sampler, reference and `anchors` are somewhere near the policy `weights()`.
+    The log-probs of sampler, reference and `anchors` are those of the policy `weights()` plus noise. Without
+    `reference_everywhere` those of the reference are missing (NaN) on all routes but rehearse.
     """
     generator = np.random.default_rng(seed)
     groups = []
@@ -79,34 +81,36 @@ def random_batch(seed: int = 0, reference_everywhere: bool = True, anchors: tupl
 
 
 def batch_for(cfg: ObjectiveConfig, seed: int = 0) -> Batch:
-    """A random batch that every reference of the objective has scored, for every term as it asks for it."""
+    """Return a random batch with all fields that the objective reads from references and the first forward pass."""
     batch = random_batch(seed, anchors=tuple(name for name in cfg.anchors if name != "reference"))
     generator, size = torch.Generator().manual_seed(seed), len(batch.tokens)
     near = batch.logp_sampler + 0.3 * torch.randn(size, generator=generator)
-    sure = 1 - 0.02 * torch.rand(size, generator=generator)
-    drawn = torch.rand(2, size, generator=generator)
+    certainty = 1 - 0.02 * torch.rand(size, generator=generator)
+    entropy, distance = torch.rand(2, size, generator=generator)
     return replace(
         batch,
         reweighted={name: near for name, term in cfg.terms.items() if term.reweights},
-        certainty={name: sure for name, term in cfg.terms.items() if term.weights.certainty_power},
-        entropy_old=2 * drawn[0] if cfg.scores_first else None,
+        certainty={name: certainty for name, term in cfg.terms.items() if term.weights.certainty_power},
+        entropy_old=2 * entropy if cfg.scores_first else None,
         value_old=torch.linspace(-1, 1, len(batch.route)) if cfg.advantage == "critic" else None,
-        distance={name: drawn[1] for name, term in cfg.terms.items() if term.weights.needs_distance},
+        distance={name: distance for name, term in cfg.terms.items() if term.weights.needs_distance},
     )
 
 
 def credited(batch: Batch, cfg: ObjectiveConfig, coefficient: float = COEFFICIENT) -> Batch:
+    """Return the batch after `credit`, with the same coefficient for every term."""
     return credit(batch, cfg, ObjectiveState(coefficients=dict.fromkeys(weighted(cfg), coefficient)))
 
 
 def weights(seed: int = 1) -> Tensor:
-    """A policy: logits [V, V] of a token by the token before it; some rows are almost sure, some almost flat."""
+    """Return a policy: logits [V, V] of the next token by the previous one, with rows from almost uniform to almost
+    certain."""
     table = torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(seed))
     return (table * torch.linspace(0.2, 4, VOCABULARY)[:, None]).requires_grad_()
 
 
 def scores_of(policy: Tensor, batch: Batch, cfg: ObjectiveConfig) -> Scores:
-    """What a learner reads off a policy; a reference whose whole distributions count is another table of logits."""
+    """Return the scores of a batch as a learner computes them; the anchor of exact terms is `weights(seed=2)`."""
     before = batch.tokens.roll(1)
     logps = policy[before].log_softmax(-1)
     entropy = -(logps.exp() * logps).sum(-1)
@@ -130,11 +134,22 @@ def scores_of(policy: Tensor, batch: Batch, cfg: ObjectiveConfig) -> Scores:
 def run(
     policy: Tensor, parts: Sequence[Batch], cfg: ObjectiveConfig, coefficient: float = COEFFICIENT
 ) -> tuple[float, Tensor, Stats]:
-    """Loss, gradient and metrics over the parts, as a learner accumulates them."""
+    """Return loss, gradient by the logits [V, V] and metrics, accumulated over microbatches as a learner does."""
     value, stats = 0.0, Stats()
     gradient = torch.zeros_like(policy)
     for part in parts:
-        share, measured = loss(scores_of(policy, part, cfg), part, cfg, dict.fromkeys(weighted(cfg), coefficient))
-        gradient += torch.autograd.grad(share, policy)[0]
-        value, stats = value + share.item(), merge(stats, to_stats(measured))
+        part_loss, part_stats = loss(scores_of(policy, part, cfg), part, cfg, dict.fromkeys(weighted(cfg), coefficient))
+        gradient += torch.autograd.grad(part_loss, policy)[0]
+        value, stats = value + part_loss.item(), merge(stats, to_stats(part_stats))
     return value, gradient, stats
+
+
+def equal_lengths(explored: int, rehearsed: int) -> Batch:
+    """Return answers of two tokens each; explored ones in groups of two, one of which is correct."""
+    answers: list[Answer] = [("explore", i // 2, float(i % 2), [i % 11, (3 * i + 1) % 11]) for i in range(explored)]
+    answers += [("rehearse", -1, None, [(2 * i + 5) % 11, i % 7]) for i in range(rehearsed)]
+    whole = make_batch(answers, prompt_length=1)
+    logp = scores_of(weights(), whole, objective()).logp.detach()
+    noise = torch.randn(2, len(logp), generator=torch.Generator().manual_seed(5)).mul(0.2)
+    sampler, reference = torch.where(whole.mask, logp + noise, 0.0)
+    return replace(whole, logp_sampler=sampler, logp_reference=reference)

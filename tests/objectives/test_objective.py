@@ -1,4 +1,4 @@
-"""`credit` and `loss` for every preset: what no order, split, route or missing number may change."""
+"""`credit` and `loss` on whole objectives: old policy, ratios, advantages, terms, entropy bonus."""
 
 import math
 from dataclasses import replace
@@ -11,153 +11,18 @@ from configs.coefficient import CoefficientConfig
 from configs.load import presets
 from configs.objective import ClipConfig
 from objectives.credit import credit
-from objectives.diagnostics import means
-from objectives.objective import loss
-from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of, weighted
-from tests.objectives.random_answers import batch_for, credited, of, random_batch, run, scores_of, weights
-from trajectories.batch import Batch, with_own_totals
-from trajectories.split import partition
+from tests.objectives.equal_objectives import K2, loss_gradient, on_policy
+from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of
+from tests.objectives.random_answers import credited, random_batch, run, scores_of, weights
 
 PRESETS = presets("method")
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_no_split_into_microbatches_and_ranks_changes_loss_gradient_or_metrics(preset: str) -> None:
-    cfg = of(preset)
-    batch = credited(batch_for(cfg), cfg)
-    whole = run(weights(), [batch], cfg)
-    for ranks, budget in ((1, 8), (1, 30), (2, 16), (3, 1000), (5, 25)):
-        parts = [part for rank in partition(batch, ranks, budget) for part in rank]
-        split = run(weights(), parts, cfg)
-        assert len(parts) > 1
-        assert split[0] == pytest.approx(whole[0], abs=1e-6)
-        torch.testing.assert_close(split[1], whole[1], rtol=1e-5, atol=1e-6)
-        assert means(split[2]) == pytest.approx(means(whole[2]), rel=1e-4, abs=1e-5)
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_the_order_of_trajectories_does_not_matter(preset: str) -> None:
-    cfg = of(preset)
-    batch = batch_for(cfg)
-    order = torch.randperm(len(batch.route), generator=torch.Generator().manual_seed(3)).tolist()
-    plain = run(weights(), [credited(batch, cfg)], cfg)
-    shuffled = run(weights(), [credited(batch.select(order), cfg)], cfg)
-    assert shuffled[0] == pytest.approx(plain[0], abs=1e-6)
-    torch.testing.assert_close(shuffled[1], plain[1], rtol=1e-5, atol=1e-6)
-    assert means(shuffled[2]) == pytest.approx(means(plain[2]), rel=1e-4, abs=1e-5)
-    assert plain[1].abs().max() > 1e-3, "a gradient of zeros would prove nothing"
-
-
-@pytest.mark.parametrize("preset", ["dph_f", "dph_js", "dph_alpha"])
-def test_dph_with_coefficient_0_is_dapo_bit_for_bit(preset: str) -> None:
-    batch = random_batch(reference_everywhere=False)
-    dapo = of("dapo", "objective.clip.dual=3.0")
-    dph = of(preset, "objective.terms.divergence.coefficient.value=0")
-    expected = run(weights(), [credited(batch, dapo)], dapo)
-    got = run(weights(), [credited(batch, dph, 0.0)], dph, 0.0)
-    assert got[0] == expected[0]
-    assert torch.equal(got[1], expected[1])
-
-
-def test_dph_without_rehearsed_answers_is_dapo_bit_for_bit() -> None:
-    batch = random_batch(reference_everywhere=False)
-    explored = [i for i, group in enumerate(batch.group.tolist()) if group >= 0]
-    batch = with_own_totals(batch.select(explored))
-    dapo, dph = of("dapo", "objective.clip.dual=3.0"), of("dph_f")
-    expected = run(weights(), [credited(batch, dapo)], dapo)
-    got = run(weights(), [credited(batch, dph)], dph, 1.0)
-    assert got[0] == expected[0]
-    assert torch.equal(got[1], expected[1])
-    assert "terms/divergence/value" not in means(got[2])
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_each_token_gets_the_terms_of_its_route_and_no_other(preset: str) -> None:
-    cfg = of(preset)
-    batch = credited(batch_for(cfg), cfg)
-    scores = scores_of(weights().detach(), batch, cfg)
-
-    def gradient(changed: Batch, coefficient: float) -> Tensor:
-        """By the log-probs and by the exact terms of the tokens."""
-        leaf = scores.logp.clone().requires_grad_()
-        exact = {name: values.clone().requires_grad_() for name, values in scores.exact.items()}
-        read = replace(scores, logp=leaf, exact=exact)
-        value, _ = loss(read, changed, cfg, dict.fromkeys(weighted(cfg), coefficient))
-        found = torch.autograd.grad(value, [leaf, *exact.values()], allow_unused=True)
-        return torch.stack([torch.zeros_like(leaf) if g is None else g for g in found])
-
-    assert batch.advantage is not None
-    rehearsed, explored = batch.on_route("rehearse"), batch.on_route("explore")
-    # No policy gradient on rehearsed tokens, whatever advantage stands there; no rehearsal term on explored ones.
-    louder = replace(batch, advantage=torch.where(rehearsed, 100.0, batch.advantage))
-    assert torch.equal(gradient(louder, 0.7), gradient(batch, 0.7))
-    own = [term for term in cfg.terms.values() if not term.rehearses and term.wiring != "reward"]
-    same = torch.equal(gradient(batch, 0.7)[:, explored], gradient(batch, 9.0)[:, explored])
-    assert same == (not own)
-    if cfg.rehearses:
-        torch.testing.assert_close(gradient(batch, 9.0)[:, rehearsed], gradient(batch, 1.0)[:, rehearsed] * 9)
-        assert gradient(batch, 1.0)[:, rehearsed].abs().sum(0).min() > 0
-    else:
-        assert gradient(batch, 9.0)[:, rehearsed].abs().max() == 0
-    assert gradient(batch, 0.7)[:, ~batch.mask].abs().max() == 0
-
-
-def test_an_unknown_reference_on_explored_tokens_never_reaches_loss_or_gradient() -> None:
-    cfg = of("dph_f")
-    batch = random_batch(reference_everywhere=False)
-    assert batch.logp_reference is not None
-    assert batch.logp_reference[batch.on_route("explore")].isnan().all()
-    value, gradient, stats = run(weights(), [credited(batch, cfg)], cfg, 1.0)
-    assert math.isfinite(value)
-    assert gradient.isfinite().all()
-    measured = means(stats)
-    assert all(math.isfinite(mean) for mean in measured.values())
-    assert "kl_reference_per_trajectory" not in measured
-
-
-def test_a_reference_that_is_needed_and_unknown_is_refused() -> None:
-    cfg = of("grpo_adaptive_kl")
-    batch = random_batch(reference_everywhere=False)
-    with pytest.raises(AssertionError, match="where it is missing"):
-        credited(batch, cfg)
-    with pytest.raises(AssertionError, match="the batch has none"):
-        credited(replace(batch, logp_reference=None), cfg)
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_an_answer_whose_grader_failed_changes_nothing(preset: str) -> None:
-    cfg = of(preset)
-    batch = batch_for(cfg)
-    failed = [i for i in range(16) if batch.reward[i].isnan()]
-    assert len(failed) == 1
-    kept = [i for i in range(len(batch.route)) if i not in failed]
-    whole = credited(batch, cfg)
-    assert whole.advantage is not None
-    assert whole.advantage[whole.seq == failed[0]].abs().max() == 0
-    with_failure = run(weights(), [whole], cfg)
-    without = run(weights(), [credited(batch.select(kept), cfg)], cfg)
-    assert with_failure[0] == pytest.approx(without[0], abs=1e-6)
-    torch.testing.assert_close(with_failure[1], without[1])
-    assert means(with_failure[2]) == pytest.approx(means(without[2]))
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_a_part_without_trained_tokens_has_loss_0_and_a_gradient_to_take(preset: str) -> None:
-    cfg = of(preset)
-    batch = credited(batch_for(cfg), cfg)
-    idle = replace(batch, mask=torch.zeros_like(batch.mask))
-    value, gradient, stats = run(weights(), [idle], cfg)
-    assert value == 0
-    assert gradient.abs().max() == 0
-    assert stats.keys() == run(weights(), [batch], cfg)[2].keys()
-    assert means(stats) == {}
 
 
 @pytest.mark.parametrize(
     ("reduction", "expected"),
     [("token_mean", 1.75), ("sequence_mean_token_mean", 2.0), ("sequence_mean_token_sum", 3.5)],
 )
-def test_supervised_training_is_forward_kl_on_stored_answers_with_a_reference_of_zero(
+def test_supervised_training_is_the_forward_kl_on_rehearsed_answers_with_reference_log_probs_of_0(
     reduction: str, expected: float
 ) -> None:
     cfg = objective(
@@ -178,7 +43,7 @@ def test_supervised_training_is_forward_kl_on_stored_answers_with_a_reference_of
     assert stats["terms/divergence/value"].tolist() == [7.0, 4.0]
 
 
-def test_the_old_policy_is_the_sampler_or_the_learner_as_configured() -> None:
+def test_the_denominator_of_the_ratio_is_the_sampler_or_the_learner_as_configured() -> None:
     logp, sampler, old = torch.tensor([-1.0]), torch.tensor([-1.1]), torch.tensor([-1.2])
     batch = make_batch([("explore", 0, 1.0, [1]), ("explore", 0, 0.0, [2])])
     batch = replace(batch.select([0]), logp_sampler=sampler, advantage=torch.ones(1))
@@ -193,7 +58,7 @@ def test_the_old_policy_is_the_sampler_or_the_learner_as_configured() -> None:
 
 
 @pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum"])
-def test_on_policy_the_clipped_ratio_and_the_plain_policy_gradient_have_one_gradient(reduction: str) -> None:
+def test_on_policy_the_clipped_ratio_has_the_gradient_of_the_plain_policy_gradient(reduction: str) -> None:
     batch = random_batch()
     policy = weights()
     with torch.no_grad():
@@ -206,13 +71,13 @@ def test_on_policy_the_clipped_ratio_and_the_plain_policy_gradient_have_one_grad
     assert torch.equal(gradients[2], gradients[1])
 
 
-def test_rloos_gradient_is_g_over_g_minus_one_that_of_mean_only() -> None:
+def test_the_gradient_of_leave_one_out_is_g_over_g_minus_one_times_that_of_mean_only() -> None:
     batch = random_batch(seed=4)
-    batch = batch.select([i for i in range(16) if batch.group[i] != 2])  # the group with a failed grader has three
+    batch = batch.select([i for i in range(16) if batch.group[i] != 2])  # group 2 has three graded answers
     rloo, mean = objective(advantage="leave_one_out"), objective(advantage="mean_only")
     first = run(weights(), [credited(batch, rloo)], rloo)[1]
     second = run(weights(), [credited(batch, mean)], mean)[1]
-    # Clipping depends on the sign of the advantage alone, so the factor carries through it.
+    # Clipping depends on the sign of the advantage only, so the factor remains.
     torch.testing.assert_close(first, second * 4 / 3)
 
 
@@ -228,17 +93,42 @@ def test_a_divergence_in_the_loss_adds_to_the_policy_gradient_of_the_explored_to
     assert got[2]["policy_loss"] == base[2]["policy_loss"]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_the_reported_policy_loss_is_the_loss_without_divergence_and_entropy_bonus(preset: str) -> None:
-    cfg = of(preset)
-    batch = credited(batch_for(cfg), cfg)
-    measured = means(run(weights(), [batch], cfg)[2])
-    if cfg.advantage == "none":  # and nothing wired into it: an objective without its terms is refused
-        assert measured["policy_loss"] == 0
-        return
-    # Terms in the joint wiring are part of the advantage and stay.
-    joint = {name: term for name, term in cfg.terms.items() if term.wiring == "joint"}
-    alone = replace(cfg, terms=joint, entropy_bonus=0.0)
-    value, _, _ = run(weights(), [batch], alone)
-    value -= cfg.critic.coefficient * measured.get("value_loss", 0.0)
-    assert measured["policy_loss"] == pytest.approx(value, abs=1e-6)
+@pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum"])
+def test_on_policy_every_kind_of_ratio_and_clip_has_the_gradient_of_the_plain_policy_gradient(reduction: str) -> None:
+    batch = on_policy(random_batch())
+    plain = loss_gradient(objective(ratio="none", reduction=reduction), batch)
+    for clip in ("ratio", "kl3", "cispo", "none"):
+        cfg = objective(clip=ClipConfig(kind=clip), reduction=reduction)
+        torch.testing.assert_close(loss_gradient(cfg, batch), plain, rtol=1e-5, atol=1e-6)
+    # The sequence ratio averages the gradient over the answer, whose advantages are equal.
+    torch.testing.assert_close(loss_gradient(objective(ratio="sequence", reduction=reduction), batch), plain)
+
+
+def test_two_equal_terms_have_the_loss_of_one_term_with_the_sum_of_their_coefficients() -> None:
+    one = objective(terms={"divergence": K2})
+    two = objective(terms={"divergence": K2, "again": K2})
+    batch = random_batch()
+    value, grad, stats = run(weights(), [credited(batch, two, 0.35)], two, 0.35)
+    single = run(weights(), [credited(batch, one, 0.7)], one, 0.7)
+    assert value == pytest.approx(single[0], abs=1e-6)
+    torch.testing.assert_close(grad, single[1], rtol=1e-5, atol=1e-6)
+    assert stats["terms/divergence/value"] == stats["terms/again/value"] == single[2]["terms/divergence/value"]
+
+
+@pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean_token_mean"])
+def test_the_entropy_bonus_has_the_gradient_of_the_mean_entropy(reduction: str) -> None:
+    batch = random_batch()
+    plain = objective(reduction=reduction)
+    cfg = replace(plain, entropy_bonus=0.2)
+    got = loss_gradient(cfg, batch) - loss_gradient(plain, batch)
+    policy, explored = weights(), batch.on_route("explore")
+    rows = policy[batch.tokens.roll(1)][explored].softmax(-1)
+    entropy = -(rows * rows.log()).sum(-1)
+    lengths = torch.bincount(batch.seq[explored])[batch.seq[explored]]
+    weight = 1 / lengths / len(batch.seq[explored].unique()) if "sequence" in reduction else 1 / len(entropy)
+    (expected,) = torch.autograd.grad(-0.2 * (weight * entropy).sum(), policy)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+    # A step against this gradient raises the entropy of the policy.
+    with torch.no_grad():
+        stepped = (policy - 0.5 * got)[batch.tokens.roll(1)][explored].softmax(-1)
+    assert -(stepped * stepped.log()).sum(-1).mean() > entropy.mean()

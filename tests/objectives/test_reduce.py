@@ -1,3 +1,5 @@
+"""Weights of the loss aggregation, per token of a route."""
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ BATCH = make_batch(
     [
         ("explore", 0, 1.0, [1, 2, 3]),
         ("explore", 0, 0.0, [4]),
-        ("explore", 0, None, [5, 6]),  # the grader failed: not trained on, counted nowhere
+        ("explore", 0, None, [5, 6]),  # no reward: not trained on and not counted
         ("rehearse", -1, None, [7, 8]),
     ]
 )
@@ -24,7 +26,7 @@ BATCH = make_batch(
         ("constant", [1 / 20, 1 / 20, 1 / 20, 1 / 20]),
     ],
 )
-def test_each_reduction_weighs_tokens_as_its_paper_says(reduction: str, expected: list[float]) -> None:
+def test_each_reduction_has_the_weights_of_its_paper(reduction: str, expected: list[float]) -> None:
     weights = reduction_weights(BATCH, "explore", reduction, constant_length=10)
     assert weights.tolist() == pytest.approx([*expected, 0, 0, 0, 0])
 
@@ -35,8 +37,8 @@ def test_the_rehearsed_route_has_its_own_denominator() -> None:
 
 @pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum", "constant"])
 @pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_weights_of_the_parts_are_those_of_the_whole(reduction: str, ranks: int) -> None:
-    token_loss = torch.arange(1.0, 9.0)  # known by its token, which is its position plus one
+def test_weights_of_microbatches_are_those_of_the_whole_batch(reduction: str, ranks: int) -> None:
+    token_loss = torch.arange(1.0, 9.0)  # found by the token id, which is the position plus one
     for route in ("explore", "rehearse"):
         whole = (reduction_weights(BATCH, route, reduction, 10) * token_loss).sum()
         parts = [part for rank in partition(BATCH, ranks, token_budget=3) for part in rank]
@@ -45,6 +47,6 @@ def test_weights_of_the_parts_are_those_of_the_whole(reduction: str, ranks: int)
         torch.testing.assert_close(summed, whole)
 
 
-def test_a_route_without_tokens_weighs_nothing() -> None:
+def test_a_route_without_tokens_has_weights_of_0() -> None:
     batch = make_batch([("explore", 0, 1.0, [1, 2])])
     assert reduction_weights(batch, "rehearse", "token_mean").tolist() == [0.0, 0.0]

@@ -1,4 +1,4 @@
-"""Loss wiring on the policy's own answers: a differentiable loss per token, made from the log-probs of that token."""
+"""Loss wiring on explored answers (the policy's own): a differentiable loss of each token's log-probs."""
 
 from torch import Tensor
 
@@ -48,7 +48,7 @@ def _describe(cfg: TermConfig, name: str) -> str:
         )
     if cfg.estimator == "naive":
         return (
-            f"the value is the {name}; differentiated as it stands, without the score, its gradient is not that of the "
+            f"the value is the {name}; differentiated directly, without the score, its gradient is not that of the "
             f"divergence, {FRESH}"
         )
     if cfg.estimator == "ratio_weighted":

@@ -1,4 +1,4 @@
-"""Loss wiring on stored answers of the reference: f(u) at tokens sampled from the anchor itself.
+"""Loss wiring on rehearsed answers (stored ones of the reference): f(u) at tokens sampled from the anchor itself.
 
 With `logp_anchor` 0 the anchor is data that gives each token probability 1. Then D_f(policy || data) at a token is
 f(p) + (1 - p) f'(inf), where p is the policy's probability of the token and f'(inf) = lim f(u) / u is the cost of each
@@ -31,7 +31,7 @@ def token_loss(cfg: TermConfig, logp: Tensor, logp_reference: Tensor) -> Tensor:
     if cfg.estimator == "supervised":
         return above_asymptote(cfg.name, log_u, cfg.alpha)
     at = F_DIVERGENCES[cfg.name](log_u, cfg.alpha)
-    assert cfg.estimator in ("k1", "k3"), f"no estimator {cfg.estimator} on stored answers"
+    assert cfg.estimator in ("k1", "k3"), f"no estimator {cfg.estimator} on rehearsed answers"
     return at.value if cfg.estimator == "k1" else at.above_tangent
 
 
@@ -42,7 +42,7 @@ def above_asymptote(name: str, log_u: Tensor, alpha: float) -> Tensor:
 
 
 def rehearsal_factor(batch: Batch, term: TermConfig) -> float:
-    """Return the factor of a term on stored answers: 1, or with `by_answer_ratio` rehearsed over explored answers.
+    """Return the factor of a term on rehearsed answers: 1, or with `by_answer_ratio` rehearsed over explored answers.
 
     The ratio is that of the official code of DPH-RL (arXiv:2509.07430), which weighs microbatches of both kinds
     equally. In a batch without explored answers it is 1.

@@ -97,7 +97,7 @@ def _describe_loss(cfg: TermConfig, name: str) -> str:
         return f"{gradient}: a mass-covering pull towards the anchor, not the mode-seeking one of the value"
     root = ", over twice the root" if cfg.root else ""
     return (
-        f"the value is the {name}; differentiated as it stands, its gradient is half that of chi-squared plus that of "
+        f"the value is the {name}; differentiated directly, its gradient is half that of chi-squared plus that of "
         f"the forward KL(anchor || policy){root}, {FRESH}{_root_words(cfg)}"
     )
 

@@ -1,7 +1,7 @@
 """The box of a program under function tests: runs the program, and serves the requests of the tests in the other box.
 
-The program can change everything in this process, so nobody trusts what it sends. The tests accept only plain data, and
-numbers that stand for objects. The worker reads nothing from this box; it only observes how the box ended.
+The program can change everything in this process, so its messages are not trusted. The tests accept only plain data,
+and numbers that stand for objects. The worker reads nothing from this box; it only observes how the box ended.
 """
 
 import builtins

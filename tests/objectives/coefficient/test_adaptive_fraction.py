@@ -1,4 +1,4 @@
-"""DistiLLM's adaptive fraction of student-generated answers, and its complement."""
+"""DistiLLM's adaptive fraction of student-generated answers in the distillation loss, and its complement."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from tests.objectives.ragged_batch import objective
 
 
 def distillm(over: int = 2) -> ObjectiveConfig:
-    own = TermConfig(
+    explore = TermConfig(
         name="skew_kl",
         wiring="vocabulary",
         estimator="exact",
@@ -25,7 +25,7 @@ def distillm(over: int = 2) -> ObjectiveConfig:
     data = TermConfig(
         name="skew_kl", route="rehearse", coefficient=CoefficientConfig(kind="complement", of="divergence")
     )
-    return objective(terms={"divergence": own, "data": data})
+    return objective(terms={"divergence": explore, "data": data})
 
 
 def fractions(losses: list[float], over: int = 2) -> list[float]:
@@ -39,27 +39,27 @@ def fractions(losses: list[float], over: int = 2) -> list[float]:
     return found
 
 
-def test_the_fraction_rises_by_a_tenth_when_the_mean_loss_is_a_tenth_above_that_of_the_last_rise() -> None:
-    # Comparisons after steps 2, 4, 6, 8 of means 1.0 (the first: remembered), 1.05 (less than 0.1 above it), 1.12 (0.12
-    # above 1.0: rises, remembers 1.12), 1.2 (0.08 above 1.12).
+def test_the_fraction_rises_by_0_1_when_the_mean_loss_is_0_1_above_that_of_the_last_rise() -> None:
+    # Comparisons after steps 2, 4, 6, 8 of means 1.0 (the first, stored), 1.05 (less than 0.1 above it), 1.12 (0.12
+    # above 1.0: the fraction rises, and 1.12 is stored), 1.2 (0.08 above 1.12).
     losses = [0.9, 1.1, 1.0, 1.1, 1.1, 1.14, 1.2, 1.2]
     assert fractions(losses) == pytest.approx([0.2, 0.2, 0.2, 0.2, 0.2, 0.3, 0.3, 0.3])
 
 
-def test_the_fraction_never_falls_and_never_passes_one() -> None:
+def test_the_fraction_never_falls_and_is_at_most_1() -> None:
     rising = fractions([float(step) for step in range(1, 13)], over=1)
     assert rising == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.0, 1.0])
     assert fractions([3.0, 2.0, 1.0, 0.0], over=1) == [0.2] * 4
 
 
-def test_a_step_that_was_not_measured_does_not_count() -> None:
+def test_a_step_without_a_loss_does_not_count() -> None:
     state = FractionState(fraction=0.5, loss=1.0)
     assert observed(state, math.nan) == state
     assert compared(state) == state
     assert fractions([1.0, math.nan, math.nan, math.nan, 1.2, 1.2]) == pytest.approx([0.2, 0.2, 0.2, 0.2, 0.2, 0.3])
 
 
-def test_the_fraction_survives_a_checkpoint() -> None:
+def test_the_state_of_the_fraction_survives_json() -> None:
     cfg = distillm(over=3)
     state = initial_state(cfg, 100)
     for step in range(1, 6):
@@ -85,11 +85,11 @@ def test_the_fraction_survives_a_checkpoint() -> None:
         ),
         (
             ["objective.terms.data.coefficient={kind: adaptive_fraction, over: 5, of: ''}"],
-            "must not be 'adaptive_fraction' on stored answers",
+            "must not be 'adaptive_fraction' on rehearsed answers",
         ),
     ],
 )
-def test_a_fraction_that_cannot_be_computed_is_refused(settings: list[str], words: str) -> None:
+def test_settings_without_a_computable_fraction_are_refused(settings: list[str], words: str) -> None:
     with pytest.raises(ValueError) as refused:
         load(["method=distillm", *settings])
     assert words in str(refused.value)

@@ -1,3 +1,5 @@
+"""Controllers of a coefficient: Ziegler's adaptive KL, constants, and the state between steps."""
+
 import json
 import math
 from dataclasses import asdict
@@ -36,7 +38,7 @@ def test_zieglers_controller_follows_the_kl(kl: float, expected: float) -> None:
     assert state.coefficients == pytest.approx({"divergence": expected}, abs=1e-12)
 
 
-def test_the_controller_is_pure() -> None:
+def test_advancing_does_not_change_the_state_it_was_given() -> None:
     state = initial_state(ADAPTIVE, 100)
     next_state(state, ADAPTIVE, {KL_PER_TRAJECTORY: 9.0})
     assert state == state_of(0.15)
@@ -54,7 +56,7 @@ def test_a_constant_coefficient_stays() -> None:
     assert next_state(initial_state(cfg, 100), cfg, {KL_PER_TRAJECTORY: 99.0}) == state_of(0.7)
 
 
-def test_a_horizon_too_short_for_the_step_is_refused_with_its_name() -> None:
+def test_a_horizon_too_short_for_the_trajectories_of_a_step_is_refused() -> None:
     rule = r"^objective\.terms\.divergence\.coefficient\.horizon: must be above 0\.2 x trajectories per step \(20000\)"
     with pytest.raises(ValueError, match=rule + ".*got 10000"):
         load(["method=grpo_adaptive_kl", "groups_per_step=10000", "sampling.group_size=10"])
@@ -66,10 +68,10 @@ def test_the_state_survives_json() -> None:
     assert ObjectiveState.restored(json.loads(json.dumps(asdict(state)))) == state
 
 
-def test_terms_have_coefficients_of_their_own() -> None:
+def test_each_term_has_its_own_coefficient() -> None:
     second = divergence("forward_kl", route="rehearse", coefficient=CoefficientConfig(value=0.7))
-    cfg = objective(terms={"divergence": ADAPTIVE.terms["divergence"], "stored": second})
+    cfg = objective(terms={"divergence": ADAPTIVE.terms["divergence"], "rehearse": second})
     state = initial_state(cfg, 100)
-    assert state.coefficients == {"divergence": 0.15, "stored": 0.7}
+    assert state.coefficients == {"divergence": 0.15, "rehearse": 0.7}
     moved = next_state(state, cfg, {KL_PER_TRAJECTORY: 9.0})
-    assert moved.coefficients == pytest.approx({"divergence": 0.151536, "stored": 0.7}, abs=1e-12)
+    assert moved.coefficients == pytest.approx({"divergence": 0.151536, "rehearse": 0.7}, abs=1e-12)

@@ -1,46 +1,12 @@
-"""Schedules of a coefficient: pure functions of the step."""
-
-import json
-from dataclasses import asdict
+"""Schedules of a coefficient, which depend on the step only."""
 
 import pytest
 
 from configs.coefficient import CoefficientConfig
-from configs.load import presets
-from configs.objective import ObjectiveConfig
 from objectives.coefficient.controllers import ObjectiveState, advance, initial_state
 from objectives.wording import describe_coefficient
-from tests.objectives.ragged_batch import divergence, objective, weighted
-from tests.objectives.random_answers import of
-
-
-def scheduled(**choices: object) -> ObjectiveConfig:
-    coefficient = CoefficientConfig(**choices)  # type: ignore[arg-type]
-    return objective(terms={"divergence": divergence("reverse_kl", estimator="k2", coefficient=coefficient)})
-
-
-def path(cfg: ObjectiveConfig, steps: int, until: int) -> list[float]:
-    """The coefficient of every step, as a run advances it."""
-    state = initial_state(cfg, steps)
-    found = [state.coefficients["divergence"]]
-    for step in range(1, until + 1):
-        state = advance(state, cfg, {}, trajectories=8, step=step, steps=steps)
-        found.append(state.coefficients["divergence"])
-    return found
-
-
-def test_kdrls_annealing_falls_to_its_floor_and_stays() -> None:
-    # max(.005 - .00005 s, .001): the floor is reached at step 80
-    cfg = scheduled(kind="linear", value=0.005, final=0.001, over=80)
-    found = path(cfg, 280, 200)
-    assert [found[step] for step in (0, 40, 80, 200)] == pytest.approx([5e-3, 3e-3, 1e-3, 1e-3])
-    assert found == pytest.approx([max(0.005 - 0.00005 * step, 0.001) for step in range(201)])
-    assert of("kdrl").terms["divergence"].coefficient == cfg.terms["divergence"].coefficient
-
-
-def test_grpo_d_rises_from_nothing_to_grpos_own_over_the_run() -> None:
-    found = path(of("grpo_d"), 10, 12)
-    assert found == pytest.approx([0.04 * min(step / 10, 1) for step in range(13)])
+from tests.objectives.coefficient.coefficient_path import coefficient_path, scheduled
+from tests.objectives.ragged_batch import objective
 
 
 @pytest.mark.parametrize(
@@ -53,26 +19,26 @@ def test_grpo_d_rises_from_nothing_to_grpos_own_over_the_run() -> None:
         ("constant", [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
     ],
 )
-def test_each_kind_goes_from_value_to_final(kind: str, expected: list[float]) -> None:
-    assert path(scheduled(kind=kind, value=1.0, final=3.0, over=4), 100, 5) == pytest.approx(expected)
-    over_the_run = path(scheduled(kind=kind, value=1.0, final=3.0), 4, 5)
+def test_each_schedule_changes_from_value_to_final(kind: str, expected: list[float]) -> None:
+    assert coefficient_path(scheduled(kind=kind, value=1.0, final=3.0, over=4), 100, 5) == pytest.approx(expected)
+    over_the_run = coefficient_path(scheduled(kind=kind, value=1.0, final=3.0), 4, 5)
     assert over_the_run == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "step"])
-def test_equal_ends_are_a_constant(kind: str) -> None:
-    assert path(scheduled(kind=kind, value=0.04, final=0.04), 10, 12) == pytest.approx([0.04] * 13)
+def test_a_schedule_with_equal_ends_is_constant(kind: str) -> None:
+    assert coefficient_path(scheduled(kind=kind, value=0.04, final=0.04), 10, 12) == pytest.approx([0.04] * 13)
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "step"])
-def test_a_resumed_run_goes_on_where_it_was_whatever_the_state_held(kind: str) -> None:
+def test_the_coefficient_of_a_resumed_run_depends_on_the_step_and_not_on_the_state(kind: str) -> None:
     cfg = scheduled(kind=kind, value=1.0, final=3.0, over=7)
-    whole = path(cfg, 10, 9)
+    whole = coefficient_path(cfg, 10, 9)
     state = ObjectiveState(coefficients={"divergence": 99.0})
     assert advance(state, cfg, {}, trajectories=8, step=5, steps=10).coefficients["divergence"] == whole[5]
 
 
-def test_each_term_has_a_schedule_of_its_own() -> None:
+def test_each_term_has_its_own_schedule() -> None:
     falling = scheduled(kind="linear", value=1.0, over=2).terms["divergence"]
     rising = scheduled(kind="linear", final=1.0, over=4).terms["divergence"]
     cfg = objective(terms={"divergence": falling, "rising": rising})
@@ -80,20 +46,6 @@ def test_each_term_has_a_schedule_of_its_own() -> None:
     assert state.coefficients == {"divergence": 1.0, "rising": 0.0}
     state = advance(state, cfg, {}, trajectories=8, step=1, steps=10)
     assert state.coefficients == {"divergence": 0.5, "rising": 0.25}
-
-
-@pytest.mark.parametrize("preset", presets("method"))
-def test_the_state_of_every_method_survives_json(preset: str) -> None:
-    cfg = of(preset)
-    stats = {"kl_reference": 1.5, "kl_reference_per_trajectory": 12.0, "reward": 0.4, "entropy": 1.0}
-    state = initial_state(cfg, 10)
-    for step in range(1, 4):
-        state = advance(state, cfg, stats, trajectories=8, step=step, steps=10)
-    restored = ObjectiveState.restored(json.loads(json.dumps(asdict(state))))
-    assert restored == state
-    one_more = [advance(s, cfg, stats, trajectories=8, step=4, steps=10) for s in (state, restored)]
-    assert one_more[0] == one_more[1]
-    assert set(state.coefficients) == set(weighted(cfg))
 
 
 @pytest.mark.parametrize(
@@ -105,5 +57,5 @@ def test_the_state_of_every_method_survives_json(preset: str) -> None:
         ({"kind": "safe", "value": 1.0}, "SAFE: 1 x the smoothed KL above a threshold"),
     ],
 )
-def test_a_schedule_is_told_in_words(choices: dict[str, object], words: str) -> None:
+def test_a_schedule_is_described(choices: dict[str, object], words: str) -> None:
     assert describe_coefficient(CoefficientConfig(**choices), 100).startswith(words)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""RAPO's reference, flattened where answers failed: its power, its log-probs, and the gradient of the KL to it."""
+"""RAPO's reference, flattened by the reward: its power, its log-probs, and the gradient of the forward KL to it."""
 
 import itertools
 import math
@@ -14,9 +14,9 @@ from objectives.credit import credit
 from objectives.diagnostics import means
 from objectives.divergence.distributions import powered_logps
 from objectives.divergence.reweighted_reference import reference_power
-from tests.objectives.divergence_settings import POLICY, REFERENCE, kl
+from tests.objectives.divergence_settings import POLICY, REFERENCE, in_tenths, kl
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of
-from tests.objectives.random_answers import batch_for, credited, of, run, weights
+from tests.objectives.random_answers import batch_for, credited, run, weights
 from trajectories.batch import Batch
 
 BETA = 0.5
@@ -35,11 +35,11 @@ def test_the_power_rises_from_the_floor_to_1_with_the_reward() -> None:
     assert powers([0.0, 0.5, 1.0]) == [0.5, 0.75, 1.0]
     assert powers([0.0, 0.5, 1.0], reweight_floor=0.0) == [0.0, 0.5, 1.0]
     assert powers([0.0, 1.0], reweight_floor=1.0) == [1.0, 1.0]
-    assert powers([-1.0, 3.0]) == [0.5, 1.0], "beyond [0, 1] the reward is cut"
+    assert powers([-1.0, 3.0]) == [0.5, 1.0], "the reward is clamped to [0, 1]"
 
 
-def test_the_power_may_follow_the_share_of_correct_answers_of_the_group_instead() -> None:
-    # One of four is correct; half a point, for the form of an answer, is not.
+def test_the_power_may_follow_the_pass_rate_of_the_group_instead() -> None:
+    # One of four is correct; a reward of 0.5 is not.
     assert powers([1.0, 0.5, 0.0, 0.0], reweight="pass_rate") == [0.625] * 4
     assert powers([1.0, 0.5, 0.0, 0.0], reweight="pass_rate", reweight_floor=0.0) == [0.25] * 4
     assert powers([1.0, None, 0.0], reweight="pass_rate", reweight_floor=0.0) == [0.5, 1.0, 0.5]
@@ -48,25 +48,25 @@ def test_the_power_may_follow_the_share_of_correct_answers_of_the_group_instead(
 
 
 @pytest.mark.parametrize("by", ["reward", "pass_rate"])
-def test_answers_without_a_reward_keep_the_reference_as_it_is(by: str) -> None:
+def test_on_answers_without_a_reward_the_power_is_1(by: str) -> None:
     batch = make_batch([("explore", 0, 0.0, [1]), ("explore", 0, None, [2]), ("rehearse", -1, None, [3])])
     assert reference_power(batch, reweighted(reweight=by)).tolist() == [0.5, 1.0, 1.0]
 
 
 def to_the_power(phi: float, reference: Tensor = REFERENCE) -> Tensor:
-    """reference^phi / Z, written independently of logits."""
+    """Return reference^phi / Z, computed without logits."""
     return reference**phi / (reference**phi).sum()
 
 
-def test_the_reweighted_reference_has_the_numbers_worked_out_by_hand() -> None:
-    # sqrt(.5, .3, .2) = (.70711, .54772, .44721), which add up to 1.70204
+def test_the_reweighted_reference_has_the_numbers_computed_by_hand() -> None:
+    # sqrt(.5, .3, .2) = (.70711, .54772, .44721), whose sum is 1.70204
     logits = REFERENCE.log().expand(3, 3) + 7  # a constant on all logits changes nothing
     found = powered_logps(logits, torch.arange(3), torch.full((3,), 0.5, dtype=torch.float64)).exp()
     assert found.tolist() == pytest.approx([0.41545, 0.32180, 0.26275], abs=1e-5)
     torch.testing.assert_close(found, to_the_power(0.5))
 
 
-def test_a_power_of_1_is_the_reference_to_the_last_bit_and_a_power_of_0_is_uniform() -> None:
+def test_a_power_of_1_is_the_reference_bit_for_bit_and_a_power_of_0_is_uniform() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, targets = torch.randn(40, 300, generator=generator) * 5, torch.randint(0, 300, (40,), generator=generator)
     plain = torch.log_softmax(logits, -1).gather(-1, targets[:, None]).squeeze(-1)
@@ -75,12 +75,8 @@ def test_a_power_of_1_is_the_reference_to_the_last_bit_and_a_power_of_0_is_unifo
     torch.testing.assert_close(flat, torch.full((40,), -math.log(300)))
 
 
-def tenths(probabilities: Tensor) -> list[int]:
-    return [token for token, share in enumerate(probabilities.tolist()) for _ in range(round(10 * share))]
-
-
 def batch_of(tokens: list[int], rewards: list[float], targets: list[Tensor]) -> Batch:
-    """One-token answers drawn from POLICY, each with the target its reward gives it."""
+    """Return one-token answers sampled from POLICY, each with the target of its reward."""
     batch = make_batch(
         [("explore", 0, reward, [token]) for token, reward in zip(tokens, rewards, strict=True)],
         logp_sampler=POLICY.log()[tokens],
@@ -95,7 +91,7 @@ def whole(term: TermConfig) -> ObjectiveConfig:
 
 
 def gradient(term: TermConfig, batch: Batch, policy: Tensor = POLICY) -> Tensor:
-    """Of the term alone, by the logits of the policy: the loss is linear in the coefficient."""
+    """Return the gradient of the term alone by the logits of the policy: the loss is linear in the coefficient."""
     logits = policy.log().requires_grad_()
     logp = logits.log_softmax(0)[batch.tokens]
     losses = [
@@ -117,15 +113,15 @@ UNBIASED = (
 @pytest.mark.parametrize(
     ("phi", "expected"),
     [
-        (1.0, [0.7 - 0.5, 0.2 - 0.3, 0.1 - 0.2]),  # the plain forward KL
+        (1.0, [0.7 - 0.5, 0.2 - 0.3, 0.1 - 0.2]),  # the unmodified forward KL
         (0.5, [0.7 - 0.41545, 0.2 - 0.32180, 0.1 - 0.26275]),
-        (0.0, [0.7 - 1 / 3, 0.2 - 1 / 3, 0.1 - 1 / 3]),  # towards uniform
+        (0.0, [0.7 - 1 / 3, 0.2 - 1 / 3, 0.1 - 1 / 3]),  # the uniform target
     ],
 )
-def test_the_gradient_is_policy_less_target_in_logits(
+def test_the_gradient_by_the_logits_is_policy_minus_target(
     choices: dict[str, str], phi: float, expected: list[float]
 ) -> None:
-    tokens = tenths(POLICY)
+    tokens = in_tenths(POLICY)
     batch = batch_of(tokens, [phi] * 10, [to_the_power(phi)] * 10)
     found = gradient(reweighted(reweight_floor=0.0, **choices), batch)
     assert found.tolist() == pytest.approx(expected, abs=1e-5)
@@ -134,10 +130,10 @@ def test_the_gradient_is_policy_less_target_in_logits(
     torch.testing.assert_close(found, exact, rtol=1e-5, atol=2e-7)
 
 
-def test_the_naive_estimator_weighs_grad_log_pi_by_minus_u_log_u() -> None:
+def test_the_naive_estimator_has_the_weight_minus_u_log_u_on_grad_log_pi() -> None:
     # u = target / policy = (.5 / .7, 1.5, 2): -u log u = (.24034, -.60820, -1.38629), mean -.09203 under the policy;
     # policy (w - mean w) = (.7 x .33237, .2 x -.51617, .1 x -1.29426)
-    tokens = tenths(POLICY)
+    tokens = in_tenths(POLICY)
     plain = batch_of(tokens, [1.0] * 10, [REFERENCE] * 10)
     found = gradient(reweighted(estimator="naive"), plain)
     assert found.tolist() == pytest.approx([0.23266, -0.10323, -0.12943], abs=1e-5)
@@ -154,7 +150,7 @@ def test_the_naive_estimator_weighs_grad_log_pi_by_minus_u_log_u() -> None:
 def test_the_value_is_that_of_the_forward_kl_to_the_target() -> None:
     # u log u - u + 1 under the policy: 0.0920328 to (.5, .3, .2). To its square root, normalised:
     # .41545 log(.41545 / .7) + .32180 log(.32180 / .2) + .26275 log(.26275 / .1) = -.21674 + .15305 + .25383
-    tokens = tenths(POLICY)
+    tokens = in_tenths(POLICY)
     for phi, expected in ((1.0, 0.0920328), (0.5, 0.19014)):
         batch = batch_of(tokens, [phi] * 10, [to_the_power(phi)] * 10)
         for estimator in ("straight_through", "naive"):
@@ -165,11 +161,11 @@ def test_the_value_is_that_of_the_forward_kl_to_the_target() -> None:
             )
 
 
-def test_a_target_that_hangs_on_the_token_drawn_is_approached_scaled_to_1() -> None:
-    # q(a) = reference(a)^phi(a) / Z_phi(a) does not add up to 1; the pull is that of KL(q / Q || policy) times Q.
+def test_a_target_that_depends_on_the_sampled_token_is_approached_after_normalisation() -> None:
+    # q(a) = reference(a)^phi(a) / Z_phi(a) does not sum to 1; the gradient is that of Q KL(q / Q || policy).
     rewards = [1.0, 0.0, 0.0]
     targets = [to_the_power(0.5 + 0.5 * r) for r in rewards]
-    tokens = tenths(POLICY)
+    tokens = in_tenths(POLICY)
     batch = batch_of(tokens, [rewards[t] for t in tokens], [targets[t] for t in tokens])
     q = torch.stack([target[token] for token, target in enumerate(targets)])
     logits = POLICY.log().requires_grad_()
@@ -179,7 +175,7 @@ def test_a_target_that_hangs_on_the_token_drawn_is_approached_scaled_to_1() -> N
     assert float(q.sum()) == pytest.approx(0.5 + 0.32180 + 0.26275, abs=1e-5)
 
 
-def test_over_two_tokens_it_is_the_gradient_of_the_enumerated_expectation() -> None:
+def test_on_answers_of_two_tokens_the_gradient_is_that_of_the_exact_expectation() -> None:
     first = POLICY
     second = torch.tensor([[0.5, 0.3, 0.2], [0.4, 0.4, 0.2], [0.2, 0.2, 0.6]], dtype=torch.float64)
     tables = torch.tensor([[0.6, 0.3, 0.1], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3]], dtype=torch.float64)
@@ -202,9 +198,9 @@ def test_over_two_tokens_it_is_the_gradient_of_the_enumerated_expectation() -> N
     batch = replace(batch, reweighted={"divergence": torch.stack(targets).log()})
     logits = torch.cat([first[None], second]).log().requires_grad_()  # row 0: the first token; row 1 + a: after a
     logp = logits.log_softmax(-1)
-    taken = torch.stack([x for a, b in answers for x in (logp[0, a], logp[1 + a, b])])
+    logp_of_answers = torch.stack([x for a, b in answers for x in (logp[0, a], logp[1 + a, b])])
     cfg = whole(reweighted())
-    losses = [loss_of(taken, credit(batch, cfg, state_of(c)), cfg, c)[0] for c in (BETA, 0.0)]
+    losses = [loss_of(logp_of_answers, credit(batch, cfg, state_of(c)), cfg, c)[0] for c in (BETA, 0.0)]
     found = torch.autograd.grad(losses[0] - losses[1], logits)[0] / BETA
 
     # Prefixes held fixed: of sum_s d(s) Q_s KL(q_s / Q_s || policy), q_s(y) the mean target of y over what may follow.
@@ -218,14 +214,14 @@ def test_over_two_tokens_it_is_the_gradient_of_the_enumerated_expectation() -> N
     torch.testing.assert_close(found, torch.autograd.grad(exact / 2, leaf)[0], rtol=1e-5, atol=1e-6)
 
 
-def test_towards_a_flat_target_a_step_raises_the_entropy() -> None:
-    batch = batch_of(tenths(POLICY), [0.0] * 10, [to_the_power(0.0)] * 10)
-    moved = (POLICY.log() - 0.1 * gradient(reweighted(reweight_floor=0.0), batch)).softmax(0)
-    assert -(moved * moved.log()).sum() > -(POLICY * POLICY.log()).sum()
+def test_a_step_towards_a_uniform_target_raises_the_entropy() -> None:
+    batch = batch_of(in_tenths(POLICY), [0.0] * 10, [to_the_power(0.0)] * 10)
+    stepped = (POLICY.log() - 0.1 * gradient(reweighted(reweight_floor=0.0), batch)).softmax(0)
+    assert -(stepped * stepped.log()).sum() > -(POLICY * POLICY.log()).sum()
 
 
-def test_where_the_policy_is_the_target_nothing_is_pulled_and_nothing_is_reported() -> None:
-    tokens = tenths(POLICY)
+def test_where_the_policy_is_the_target_the_gradient_and_the_reported_value_are_0() -> None:
+    tokens = in_tenths(POLICY)
     batch = batch_of(tokens, [0.0] * 10, [POLICY] * 10)
     assert gradient(reweighted(), batch).tolist() == pytest.approx([0, 0, 0], abs=1e-7)
     cfg = whole(reweighted())
@@ -234,7 +230,7 @@ def test_where_the_policy_is_the_target_nothing_is_pulled_and_nothing_is_reporte
 
 
 @pytest.mark.parametrize("choices", [*UNBIASED, {"estimator": "naive"}])
-def test_with_a_power_of_1_it_is_the_plain_forward_kl_to_the_last_bit(choices: dict[str, str]) -> None:
+def test_with_a_power_of_1_the_term_is_the_unmodified_forward_kl_bit_for_bit(choices: dict[str, str]) -> None:
     plain = whole(divergence("forward_kl", **{"estimator": "straight_through", **choices}))
     cfg = whole(reweighted(**choices))
     batch = batch_for(cfg)
@@ -246,24 +242,7 @@ def test_with_a_power_of_1_it_is_the_plain_forward_kl_to_the_last_bit(choices: d
     assert found[2] == expected[2]
 
 
-def test_rapo_without_its_terms_is_grpo_to_the_last_bit() -> None:
-    batch = batch_for(of("rapo"))
-    found = of("rapo", "objective.terms.divergence.coefficient.value=0", "objective.entropy_bonus=0")
-    results = [run(weights(), [credited(batch, cfg, 0.0)], cfg, 0.0)[:2] for cfg in (found, of("grpo"))]
-    assert results[0][0] == results[1][0]
-    assert torch.equal(results[0][1], results[1][1])
-
-
-def test_the_reported_kl_stays_that_to_the_reference_as_it_is() -> None:
-    cfg = of("rapo")
-    batch = batch_for(cfg)
-    far = replace(batch, reweighted={"divergence": batch.reweighted["divergence"] - 5})
-    near_stats, far_stats = (means(run(weights(), [credited(b, cfg)], cfg)[2]) for b in (batch, far))
-    assert near_stats["kl_reference"] == far_stats["kl_reference"]
-    assert near_stats["terms/divergence/value"] != far_stats["terms/divergence/value"]
-
-
-def test_two_terms_have_targets_of_their_own() -> None:
+def test_each_of_two_terms_has_its_own_target() -> None:
     names = ("divergence", "other")
     cfg = objective(terms={"divergence": reweighted(), **{"other": reweighted(reweight="pass_rate")}})
     batch = batch_for(cfg)
@@ -283,6 +262,6 @@ def test_two_terms_have_targets_of_their_own() -> None:
         ({"reweight_floor": 1.1}, "reweight_floor"),
     ],
 )
-def test_what_has_no_reweighted_reference_is_refused(choices: dict[str, object], field: str) -> None:
+def test_settings_without_a_reweighted_reference_are_refused(choices: dict[str, object], field: str) -> None:
     with pytest.raises(ValueError, match=rf"^{field}: "):
         reweighted(**choices)

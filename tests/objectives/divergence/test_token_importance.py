@@ -1,4 +1,4 @@
-"""TIP, arXiv:2604.14084: which tokens are kept, and what the term is a mean over."""
+"""TIP (arXiv:2604.14084): select the tokens to distil on by entropy and distance to the teacher."""
 
 from dataclasses import replace
 
@@ -10,9 +10,7 @@ from configs.term_weights import TermWeightsConfig
 from objectives.credit import credit
 from objectives.divergence.token_importance import highest, percentile, scaled, token_scores
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of
-from tests.objectives.random_answers import batch_for, credited, of, run, weights
 from trajectories.batch import Batch
-from trajectories.split import deal, partition
 
 ENTROPY = torch.tensor([0.0, 0.5, 1.0, 0.25, 1.0, 1.0])
 DISTANCE = torch.tensor([4.0, 0.0, 1.0, 2.0, 4.0, 1.0])
@@ -37,25 +35,25 @@ def term_weights_of(batch: Batch, **choices: object) -> list[float]:
 @pytest.mark.parametrize(
     ("kind", "keep", "weights"),
     [
-        # h = 0 .5 1 | .25 1 1, d = 1 0 .25 | .5 1 .25.  h + d - h d = 1 .5 1 | .625 1 1: one of three, the first of
-        # equals; six tokens over the two that are kept.
+        # h = 0 .5 1 | .25 1 1, d = 1 0 .25 | .5 1 .25.  h + d - h d = 1 .5 1 | .625 1 1: one token of three is kept,
+        # the first of equals, with weight 6 tokens over 2 kept ones.
         ("soft_or", 0.5, [3, 0, 0, 0, 3, 0]),
         ("soft_or", 0.7, [1.5, 0, 1.5, 0, 1.5, 1.5]),
         ("entropy", 0.5, [0, 0, 3, 0, 3, 0]),
         # (1 - h) d = 1 0 0 | .375 0 0
         ("confidently_wrong", 0.5, [3, 0, 0, 3, 0, 0]),
         ("confidently_wrong", 0.7, [1.5, 1.5, 0, 1.5, 1.5, 0]),
-        ("soft_or", 0.3, [0] * 6),  # floor(.9): no token of three
+        ("soft_or", 0.3, [0] * 6),  # floor(.9) tokens of three
         ("soft_or", 1.0, [1] * 6),
     ],
 )
-def test_the_tokens_worked_out_by_hand_are_kept_and_the_term_is_their_mean(
+def test_the_tokens_computed_by_hand_are_kept_and_the_term_is_their_mean(
     kind: str, keep: float, weights: list[float]
 ) -> None:
     assert term_weights_of(two_answers(), importance=kind, keep=keep) == pytest.approx(weights)
 
 
-def test_the_loss_is_the_mean_over_the_tokens_kept_and_0_where_none_is() -> None:
+def test_the_loss_is_the_mean_over_the_kept_tokens_and_0_without_any() -> None:
     for keep, expected in ((0.5, (0.3**2 + 0.4**2) / 2 / 2), (0.3, 0.0)):
         chosen = TermWeightsConfig(importance="soft_or", keep=keep)
         cfg = objective(
@@ -67,7 +65,7 @@ def test_the_loss_is_the_mean_over_the_tokens_kept_and_0_where_none_is() -> None
         assert stats["terms/divergence/kept"].tolist() == [2.0 if expected else 0.0, 6.0]
 
 
-def test_entropies_above_the_98th_percentile_are_cut_to_it() -> None:
+def test_entropies_are_clipped_at_the_98th_percentile() -> None:
     entropy = torch.tensor([*map(float, range(99)), 500.0, 1000.0])  # of 101 values the 99th, 98, is the percentile
     assert percentile(entropy, 0.98).item() == 98
     h = token_scores(entropy, None, "entropy")
@@ -75,10 +73,10 @@ def test_entropies_above_the_98th_percentile_are_cut_to_it() -> None:
     assert percentile(torch.tensor([0.0, 10.0]), 0.98).item() == pytest.approx(9.8), "between two values"
 
 
-def test_what_does_not_differ_leaves_the_choice_to_the_other_score() -> None:
+def test_a_score_that_is_equal_everywhere_has_no_effect() -> None:
     flat = torch.full((6,), 0.7)
     assert scaled(flat).tolist() == [0] * 6
-    # rounding is no difference
+    # Differences by rounding do not count.
     assert scaled(flat + torch.tensor([0, 1e-7, 0, 2e-7, 0, 0])).tolist() == [0] * 6
     only_entropy = token_scores(ENTROPY, flat, "soft_or")
     torch.testing.assert_close(only_entropy, token_scores(ENTROPY, None, "entropy"))
@@ -86,56 +84,19 @@ def test_what_does_not_differ_leaves_the_choice_to_the_other_score() -> None:
     assert token_scores(flat[:0], flat[:0], "soft_or").tolist() == []
 
 
-def test_the_share_of_a_length_is_rounded_down_and_one_token_at_a_half_is_none() -> None:
-    def kept(length: int, share: float) -> int:
-        return int(highest(torch.rand(length), torch.zeros(length, dtype=torch.long), share).sum())
+def test_the_number_of_kept_tokens_is_rounded_down() -> None:
+    def kept(length: int, fraction: float) -> int:
+        return int(highest(torch.rand(length), torch.zeros(length, dtype=torch.long), fraction).sum())
 
     assert [kept(n, 0.5) for n in (1, 2, 3, 4, 5)] == [0, 1, 1, 2, 2]
-    assert [kept(100, share) for share in (0.29, 0.57, 0.2, 1.0)] == [29, 57, 20, 100]
-    # ties go to the earlier position, in every answer by itself
+    assert [kept(100, fraction) for fraction in (0.29, 0.57, 0.2, 1.0)] == [29, 57, 20, 100]
+    # Of equal scores the earlier position is kept, in each answer separately.
     assert highest(torch.ones(5), torch.tensor([0, 0, 2, 2, 2]), 0.5).tolist() == [True, False, True, False, False]
 
 
-def test_keeping_all_is_plain_distillation() -> None:
-    found = []
-    for overrides in (["weights.keep=1.0"], ["weights.importance=none"]):
-        cfg = of("tip", *(f"objective.terms.divergence.{o}" for o in overrides))
-        found.append(run(weights(), [credited(batch_for(cfg), cfg)], cfg)[:2])
-    assert found[0][0] == pytest.approx(found[1][0])
-    torch.testing.assert_close(found[0][1], found[1][1])
-
-
-def kept_of(batch: Batch) -> dict[tuple[int, ...], list[bool]]:
-    """By the tokens of each answer."""
-    kept = batch.term_weights["divergence"] > 0
-    return {
-        tuple(batch.tokens[batch.seq == i].tolist()): kept[batch.seq == i].tolist() for i in range(len(batch.group))
-    }
-
-
-def test_neither_the_order_of_answers_nor_how_they_are_dealt_changes_which_tokens_are_kept() -> None:
-    cfg = of("tip")
-    batch = batch_for(cfg)
-    whole = credited(batch, cfg)
-    expected = run(weights(), [whole], cfg)
-    order = torch.randperm(len(batch.group), generator=torch.Generator().manual_seed(5)).tolist()
-    shuffled = credited(batch.select(order), cfg)
-    assert kept_of(shuffled) == kept_of(whole)
-    ranks = [micro for rank in partition(whole, 2, 12) for micro in rank]
-    assert len(ranks) > 4
-    for parts in ([shuffled], ranks):
-        value, gradient, stats = run(weights(), parts, cfg)
-        assert value == pytest.approx(expected[0], rel=1e-5)
-        torch.testing.assert_close(gradient, expected[1], rtol=1e-4, atol=1e-6)
-        assert stats["terms/divergence/kept"] == expected[2]["terms/divergence/kept"]
-    assert 0.3 < expected[2]["terms/divergence/kept"][0] / expected[2]["terms/divergence/kept"][1] < 0.5
-    dealt = [kept_of(part) for part in deal(whole, 2)]
-    assert dealt[0] | dealt[1] == kept_of(whole)
-
-
 @pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum"])
-def test_a_mask_weighs_what_it_keeps_so_that_the_reductions_own_mean_of_it_is_1(reduction: str) -> None:
-    # Answers of 3 and 1 tokens, of which the second failed: over tokens 4 / 1, over means of answers 2 / 1.
+def test_the_mean_weight_under_the_reduction_of_the_term_is_1_with_a_mask(reduction: str) -> None:
+    # Answers of 3 and 1 tokens, of which the second failed: the weight is 4 / 1 over tokens, 2 / 1 over answers.
     chosen = divergence("reverse_kl", estimator="k2", weights=TermWeightsConfig(only="failed_answers"))
     cfg = objective(terms={"divergence": chosen}, reduction=reduction)
     batch = make_batch(
@@ -145,7 +106,7 @@ def test_a_mask_weighs_what_it_keeps_so_that_the_reductions_own_mean_of_it_is_1(
     assert weight == pytest.approx([0, 0, 0, 2 if reduction == "sequence_mean_token_mean" else 4])
 
 
-def test_both_masks_keep_what_both_keep_and_the_reward_wiring_takes_them_too() -> None:
+def test_two_masks_keep_their_common_tokens_also_in_the_reward_wiring() -> None:
     both = TermWeightsConfig(importance="soft_or", keep=0.5, only="failed_answers")
     term = divergence("reverse_kl", wiring="reward", estimator="k1", weights=both)
     cfg = objective(terms={"divergence": term}, advantage="none")
@@ -154,7 +115,7 @@ def test_both_masks_keep_what_both_keep_and_the_reward_wiring_takes_them_too() -
     assert advantage.tolist() == pytest.approx([0, 0, 0, 0, -0.5 * 6 * 0.4, 0])
 
 
-def test_a_batch_without_explored_tokens_is_let_through() -> None:
+def test_a_batch_without_explored_tokens_has_no_weights() -> None:
     batch = replace(
         make_batch([("rehearse", -1, None, [1, 2])], logp_reference=LOGP[:2]),
         entropy_old=ENTROPY[:2],
@@ -163,7 +124,7 @@ def test_a_batch_without_explored_tokens_is_let_through() -> None:
     assert term_weights_of(batch, importance="soft_or") == [0, 0]
 
 
-def test_what_has_no_meaning_is_refused() -> None:
+def test_settings_and_batches_without_the_needed_scores_are_refused() -> None:
     for keep in (0.0, 1.1):
         with pytest.raises(ValueError, match=r"^keep: must be in \(0, 1\]"):
             TermWeightsConfig(keep=keep)

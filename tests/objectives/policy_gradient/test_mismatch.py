@@ -1,4 +1,4 @@
-"""Corrections for an engine whose probabilities are not the trainer's: k = pi_old / pi_sampler."""
+"""Corrections for sampler mismatch: weights and masks computed from k = pi_old / pi_sampler."""
 
 import math
 from dataclasses import replace
@@ -11,10 +11,12 @@ from configs.objective import MismatchConfig, ObjectiveConfig
 from objectives.credit import credit
 from objectives.diagnostics import means, to_stats
 from objectives.policy_gradient.mismatch import mismatch_weights
+from tests.objectives.equal_objectives import loss_gradient, on_policy
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of
+from tests.objectives.random_answers import random_batch
 from trajectories.batch import Batch
 
-# Two answers, of tokens with k = (0.5, 3, 1) and (0.9, 1.1).
+# Two answers, whose tokens have k = (0.5, 3, 1) and (0.9, 1.1).
 K = torch.tensor([0.5, 3.0, 1.0, 0.9, 1.1])
 SEQ = torch.tensor([0, 0, 0, 1, 1])
 SAMPLER = torch.tensor([-1.0, -2.0, -0.5, -3.0, -0.7])
@@ -49,28 +51,28 @@ def weights(k: Tensor = K, seq: Tensor = SEQ, advantage: Tensor = ADVANTAGE, **c
         ({"kind": "token_truncate", "high": 2.0, "veto": 0.95}, [0, 0, 0, 0, 0]),
     ],
 )
-def test_each_correction_weighs_tokens_as_its_table_says(choices: dict[str, object], expected: list[float]) -> None:
+def test_each_correction_has_the_weights_computed_by_hand(choices: dict[str, object], expected: list[float]) -> None:
     assert weights(**choices) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"])
-def test_an_engine_that_agrees_weighs_nothing(kind: str) -> None:
+def test_without_a_mismatch_all_weights_are_1(kind: str) -> None:
     assert weights(torch.ones(5), kind=kind, low=0.5, high=2.0, veto=1e-4) == [1.0] * 5
 
 
-def test_without_limits_a_mask_is_full_importance_sampling() -> None:
+def test_without_limits_a_correction_is_full_importance_sampling() -> None:
     assert weights(kind="token_mask", low=0.0, high=1e9) == pytest.approx(K.tolist())
     assert weights(kind="token_truncate", high=1e9) == pytest.approx(K.tolist())
     assert weights(kind="sequence_mask", high=1e9) == pytest.approx([1.5] * 3 + [0.99] * 2)
 
 
-@pytest.mark.parametrize("what", ["truncate", "mask"])
-def test_on_answers_of_one_token_the_token_and_the_sequence_kind_are_one(what: str) -> None:
+@pytest.mark.parametrize("rule", ["truncate", "mask"])
+def test_on_answers_of_one_token_the_token_and_the_sequence_kind_are_equal(rule: str) -> None:
     alone, limits = torch.arange(5), {"low": 0.6, "high": 2.0}
-    assert weights(seq=alone, kind=f"token_{what}", **limits) == weights(seq=alone, kind=f"sequence_{what}", **limits)
+    assert weights(seq=alone, kind=f"token_{rule}", **limits) == weights(seq=alone, kind=f"sequence_{rule}", **limits)
 
 
-def test_the_truncated_weight_is_unbiased_where_nothing_is_truncated() -> None:
+def test_the_truncated_weight_is_unbiased_below_its_limit() -> None:
     sampler, old = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.7, 0.2, 0.1])
     values = torch.tensor([3.0, -1.0, 5.0])
     cfg = MismatchConfig(kind="token_truncate", high=10.0)
@@ -78,7 +80,7 @@ def test_the_truncated_weight_is_unbiased_where_nothing_is_truncated() -> None:
     assert float((sampler * k * values).sum()) == pytest.approx(float((old * values).sum()))
 
 
-def test_the_off_policy_mask_leaves_out_whole_drifted_answers_of_negative_advantage() -> None:
+def test_the_off_policy_mask_leaves_out_whole_answers_of_negative_advantage_far_from_the_policy() -> None:
     # mean log(sampler / policy) of the answers: 0.4 and 0.2
     policy = SAMPLER - torch.tensor([0.2, 0.4, 0.6, 0.3, 0.1])
 
@@ -89,7 +91,7 @@ def test_the_off_policy_mask_leaves_out_whole_drifted_answers_of_negative_advant
     assert kept([-1, -1, -1, -1, -1], 0.3) == [0, 0, 0, 1, 1]
     assert kept([-1, -1, -1, -1, -1], 0.1) == [0, 0, 0, 0, 0]
     assert kept([1, 1, 1, -1, -1], 0.3) == [1, 1, 1, 1, 1]
-    # A penalty wired into the advantage gives the tokens of an answer different signs.
+    # A penalty in the advantage can give the tokens of an answer different signs.
     assert kept([0.5, -1, -1, -1, -1], 0.3) == [0, 0, 0, 1, 1]
     assert kept([-0.5, 1, 1, -1, -1], 0.3) == [1, 1, 1, 1, 1]
 
@@ -120,20 +122,20 @@ def corrected(**choices: object) -> ObjectiveConfig:
     return objective(old_policy="learner", mismatch=MismatchConfig(**choices))  # type: ignore[arg-type]
 
 
-def test_the_weight_multiplies_the_policy_gradient_and_the_ratio_is_to_the_old_policy() -> None:
+def test_the_weight_multiplies_the_policy_gradient_whose_ratio_is_to_the_old_policy() -> None:
     plain = gradient(objective(old_policy="learner"), batch_of())
     got = gradient(corrected(kind="token_truncate", high=2.0), batch_of())
     torch.testing.assert_close(got, plain * torch.tensor([0.5, 2, 1, 0.9, 1.1]))
 
 
-def test_rejected_tokens_keep_their_place_in_the_denominators() -> None:
+def test_rejected_tokens_count_in_the_denominators() -> None:
     plain = gradient(objective(old_policy="learner"), batch_of())
     got = gradient(corrected(kind="geometric", low=0.99, high=1.01), batch_of())
     assert got[:3].tolist() == [0.0, 0.0, 0.0]
     assert torch.equal(got[3:], plain[3:])
 
 
-def test_other_log_probs_of_the_engine_change_the_weight_and_nothing_else() -> None:
+def test_other_log_probs_of_the_sampler_change_the_weight_only() -> None:
     moved = batch_of(SAMPLER + 0.1)
     uncorrected = objective(old_policy="learner")
     assert torch.equal(gradient(uncorrected, moved), gradient(uncorrected, batch_of()))
@@ -141,23 +143,23 @@ def test_other_log_probs_of_the_engine_change_the_weight_and_nothing_else() -> N
     torch.testing.assert_close(gradient(full, moved), gradient(full, batch_of()) * math.exp(-0.1))
 
 
-def test_an_engine_that_agrees_leaves_the_loss_bit_for_bit() -> None:
-    agrees = batch_of(SAMPLER + K.log())
-    plain = gradient(objective(old_policy="learner"), agrees)
+def test_without_a_mismatch_no_correction_changes_the_gradient_bit_for_bit() -> None:
+    equal = batch_of(SAMPLER + K.log())
+    plain = gradient(objective(old_policy="learner"), equal)
     for kind in ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric", "k2", "k3"):
-        assert torch.equal(gradient(corrected(kind=kind, low=0.5, high=2.0, veto=1e-4), agrees), plain)
+        assert torch.equal(gradient(corrected(kind=kind, low=0.5, high=2.0, veto=1e-4), equal), plain)
 
 
-def test_no_correction_weighs_a_divergence_in_the_loss() -> None:
+def test_no_correction_changes_a_divergence_in_the_loss() -> None:
     kl = divergence("reverse_kl", estimator="k2")
-    everything_rejected = replace(corrected(kind="k3", high=1e-9), terms={"divergence": kl})
-    batch = credit(batch_of(), everything_rejected, state_of(0.5))
+    all_rejected = replace(corrected(kind="k3", high=1e-9), terms={"divergence": kl})
+    batch = credit(batch_of(), all_rejected, state_of(0.5))
     explored = torch.full((5,), -1.5)
     expected = 0.5 * (POLICY - explored) / 5
-    torch.testing.assert_close(gradient(everything_rejected, batch, 0.5), expected)
+    torch.testing.assert_close(gradient(all_rejected, batch, 0.5), expected)
 
 
-def test_the_metrics_say_how_much_was_weighed_and_how_much_rejected() -> None:
+def test_the_metrics_report_the_mean_weight_and_the_fraction_of_rejected_tokens() -> None:
     _, stats = loss_of(POLICY, batch_of(), corrected(kind="token_mask", low=0.6, high=2.0))
     found = means(to_stats(stats))
     assert found["mismatch_weight"] == pytest.approx((1 + 0.9 + 1.1) / 5)
@@ -166,7 +168,18 @@ def test_the_metrics_say_how_much_was_weighed_and_how_much_rejected() -> None:
     assert "mismatch_weight" not in loss_of(POLICY, batch_of(), objective())[1]
 
 
-def test_weighing_a_ratio_that_corrects_already_is_refused() -> None:
+def test_a_weight_is_refused_where_the_ratio_already_contains_the_sampler() -> None:
     with pytest.raises(ValueError, match=r"^old_policy: must be 'learner'.*count it twice"):
         objective(mismatch=MismatchConfig(kind="token_truncate"))
-    assert objective(mismatch=MismatchConfig(veto=1e-4, off_policy=0.5)).mismatch.active, "masks may stand alone"
+    assert objective(mismatch=MismatchConfig(veto=1e-4, off_policy=0.5)).mismatch.active, (
+        "masks are allowed with either ratio"
+    )
+
+
+def test_with_the_samplers_log_probs_as_old_policy_no_correction_changes_the_gradient() -> None:
+    batch = on_policy(random_batch())
+    old = replace(batch, logp_old=batch.logp_sampler)
+    learner = objective(old_policy="learner")
+    for kind in ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric", "k2", "k3"):
+        corrected = replace(learner, mismatch=MismatchConfig(kind=kind, low=0.5, high=2.0))
+        assert torch.equal(loss_gradient(corrected, old), loss_gradient(learner, old))

@@ -1,3 +1,5 @@
+"""Importance ratios and clipping of the policy gradient, per token and per sequence."""
+
 import math
 
 import pytest
@@ -10,10 +12,10 @@ from tests.objectives.ragged_batch import objective
 
 
 def run(ratio: float, advantage: float, clip: ClipConfig) -> tuple[float, float, bool]:
-    """Loss, its derivative by the log-prob, and whether it was clipped."""
+    """Return the loss, its derivative by the log-prob, and whether the clip removed the gradient."""
     logp = torch.tensor([math.log(ratio)], dtype=torch.float64, requires_grad=True)
-    now = ratio_of(logp, torch.zeros(1, dtype=torch.float64))
-    value, removed = clipped(now, torch.tensor([advantage]).double(), clip)
+    current = ratio_of(logp, torch.zeros(1, dtype=torch.float64))
+    value, removed = clipped(current, torch.tensor([advantage]).double(), clip)
     (gradient,) = torch.autograd.grad(value.sum(), logp)
     return value.item(), gradient.item(), bool(removed)
 
@@ -22,9 +24,9 @@ def run(ratio: float, advantage: float, clip: ClipConfig) -> tuple[float, float,
     ("ratio", "advantage", "value", "gradient", "clipped"),
     [
         (1.0, 1.0, -1.0, -1.0, False),
-        (1.25, 1.0, -1.25, -1.25, False),  # inside the wider upper bound
+        (1.25, 1.0, -1.25, -1.25, False),  # below the upper bound
         (1.5, 1.0, -1.28, 0.0, True),
-        (0.5, 1.0, -0.5, -0.5, False),  # a move back towards the range keeps its gradient
+        (0.5, 1.0, -0.5, -0.5, False),  # below the range, but the gradient points back into it
         (0.5, -1.0, 0.8, 0.0, True),
         (1.5, -1.0, 1.5, 1.5, False),
         (4.0, -1.0, 3.0, 0.0, True),  # dual clip
@@ -53,7 +55,7 @@ def test_at_ratio_one_the_clipped_ratio_has_the_gradient_of_the_plain_policy_gra
 
 
 @pytest.mark.parametrize("distance", [-1e4, 1e4])
-def test_a_hopelessly_stale_token_stays_finite(distance: float) -> None:
+def test_the_loss_and_gradient_of_a_very_stale_token_are_finite(distance: float) -> None:
     logp = torch.tensor([distance], requires_grad=True)
     value, _ = clipped(ratio_of(logp, torch.zeros(1)), torch.tensor([-1.0]), ClipConfig())
     value.sum().backward()
@@ -77,19 +79,19 @@ def test_a_hopelessly_stale_token_stays_finite(distance: float) -> None:
         (0.1, 0.61682, 1.51622),
     ],
 )
-def test_the_bounds_of_kl3_are_those_of_the_table(delta: float, low: float, high: float) -> None:
+def test_the_bounds_of_kl3_have_the_numbers_of_the_table(delta: float, low: float, high: float) -> None:
     assert kl3_bounds(delta) == pytest.approx((low, high), abs=6e-6)
     found = kl3_bounds(delta)
     assert [rho - 1 - math.log(rho) for rho in found] == pytest.approx([delta] * 2, abs=1e-14)
     assert found[1] - 1 > 1 - found[0]
 
 
-def test_small_bounds_of_kl3_follow_their_expansion() -> None:
+def test_the_bounds_of_kl3_at_small_delta_follow_their_expansion() -> None:
     assert kl3_bounds(1e-6) == pytest.approx((1 - math.sqrt(2e-6) + 2e-6 / 3, 1 + math.sqrt(2e-6) + 2e-6 / 3), abs=1e-9)
 
 
 @pytest.mark.parametrize("delta", [1e-3, 0.03, 0.7, 5.0])
-def test_clipping_by_the_bounds_and_by_the_condition_mask_the_same_tokens(delta: float) -> None:
+def test_the_bounds_of_kl3_mask_the_same_tokens_as_its_condition(delta: float) -> None:
     generator = torch.Generator().manual_seed(0)
     ratio = torch.randn(4000, generator=generator).mul(1.5).exp().double()
     advantage = torch.randn(4000, generator=generator).double()
@@ -107,7 +109,7 @@ def test_kl3_clips_like_ppo_between_its_own_bounds() -> None:
     assert run(0.5, 1.0, clip) == (pytest.approx(-0.5), pytest.approx(-0.5), False)
     assert run(0.5, -1.0, clip) == (pytest.approx(low), 0.0, True)
     assert run(1.3, -1.0, clip) == (pytest.approx(1.3), pytest.approx(1.3), False)
-    assert run(1e3, 1.0, ClipConfig(kind="kl3", delta=1e4))[1] == pytest.approx(-1e3), "a wide bound bounds nothing"
+    assert run(1e3, 1.0, ClipConfig(kind="kl3", delta=1e4))[1] == pytest.approx(-1e3), "bounds far from 1 never clip"
 
 
 # GSPO, arXiv:2507.18071, and CISPO, arXiv:2506.13585.
@@ -123,20 +125,20 @@ def gradient(cfg: ObjectiveConfig, advantage: Tensor, ratios: Tensor = RATIOS, s
     return torch.autograd.grad(value.sum(), logp)[0]
 
 
-def test_the_ratio_of_an_answer_is_the_geometric_mean_of_its_tokens() -> None:
+def test_the_sequence_ratio_is_the_geometric_mean_of_the_token_ratios() -> None:
     found = sequence_ratio(RATIOS.log(), torch.zeros(4), SEQ)
     assert found.tolist() == pytest.approx([1.62 ** (1 / 3)] * 3 + [0.7])
     assert sequence_ratio(torch.full((3,), 1.3).log(), torch.zeros(3), SEQ[:3]).tolist() == pytest.approx([1.3] * 3)
     assert sequence_ratio(RATIOS[:0], RATIOS[:0], SEQ[:0]).tolist() == []
 
 
-def test_gspos_value_and_gradient_are_those_of_the_answer() -> None:
+def test_gspo_has_the_value_and_gradient_of_the_sequence_ratio() -> None:
     cfg = objective(ratio="sequence", clip=ClipConfig(low=0.0003, high=0.2))
     old, advantage = torch.zeros(4), torch.tensor([2.0, 2.0, 2.0, -1.0])
     logp = RATIOS.log().requires_grad_()
     value, removed = policy_gradient(logp, old, advantage, SEQ, cfg)
     means = torch.stack([value[:3].mean(), value[3]])
-    # s = 1.174460 inside [0.9997, 1.2]; 0.7 clipped at a loss
+    # s = 1.174460 inside [0.9997, 1.2]; 0.7 is clipped, as its advantage is negative
     assert means.tolist() == pytest.approx([-2 * 1.174460, 0.9997], abs=1e-5)
     assert removed.tolist() == [False, False, False, True]
     # d s / d log pi_t = s / |y|
@@ -150,20 +152,20 @@ def test_on_answers_of_one_token_gspo_is_the_token_ratio() -> None:
     torch.testing.assert_close(sequence, gradient(objective(), advantage, seq=alone))
 
 
-def test_cispo_cuts_the_weight_and_keeps_every_tokens_gradient() -> None:
+def test_cispo_clips_the_weight_and_keeps_the_gradient_of_every_token() -> None:
     cfg = objective(clip=ClipConfig(kind="cispo", low=0.2, high=0.28))
     advantage = torch.tensor([1.0, -1.0, 2.0, 3.0])
     got = gradient(cfg, advantage)
     assert got.tolist() == pytest.approx([-1.2, 0.9, -2 * 1.28, -3 * 0.8])
-    _, cut = policy_gradient(RATIOS.log(), torch.zeros(4), advantage, SEQ, cfg)
-    assert cut.tolist() == [False, False, True, True]
+    _, weight_clipped = policy_gradient(RATIOS.log(), torch.zeros(4), advantage, SEQ, cfg)
+    assert weight_clipped.tolist() == [False, False, True, True]
     no_lower_bound = objective(clip=ClipConfig(kind="cispo", low=1.0, high=0.2))
     assert gradient(no_lower_bound, torch.ones(4), torch.tensor([1e-6, 0.5, 1.1, 9.0])).tolist() == pytest.approx(
         [-1e-6, -0.5, -1.1, -1.2], rel=1e-4
     )
 
 
-def test_under_the_mask_of_ppos_clip_the_detached_ratio_has_ppos_gradient() -> None:
+def test_the_detached_ratio_under_the_mask_of_ppos_clip_has_ppos_gradient() -> None:
     generator = torch.Generator().manual_seed(0)
     ratio, advantage = torch.randn(999, generator=generator).exp(), torch.randn(999, generator=generator)
     mask = ~(((advantage > 0) & (ratio > 1.28)) | ((advantage < 0) & (ratio < 0.8)))
@@ -177,7 +179,7 @@ def test_under_the_mask_of_ppos_clip_the_detached_ratio_has_ppos_gradient() -> N
     assert 0 < int((~mask).sum()) < 999
 
 
-def test_without_a_clip_the_ratio_stands_as_it_is() -> None:
+def test_without_a_clip_the_gradient_has_the_full_ratio() -> None:
     advantage = torch.tensor([1.0, -1.0, 2.0, 3.0])
     got = gradient(objective(clip=ClipConfig(kind="none")), advantage, torch.tensor([9.0, 0.01, 1.0, 3.0]))
     assert got.tolist() == pytest.approx([-9.0, 0.01, -2.0, -9.0])

@@ -140,8 +140,7 @@ def test_show_config_prints_settings_that_load_again_and_the_plan(
     assert load([], "again.yaml") == absolute(load([*settings, "rehearsal.batch=16"]))
     plan = dict(line[2:].split(": ", 1) for line in out.splitlines() if line.startswith("# "))
     assert plan["term divergence"].startswith(
-        "on stored reference answers: exact gradient of the forward KL, 0 at every token where policy and reference "
-        "agree"
+        "on rehearsed answers: exact gradient of the forward KL, 0 at every token where policy and reference agree"
     )
     assert plan["coefficient of divergence"] == "1, constant"
     assert plan["trajectories per step"] == "8 prompts x 4 answers = 32 explored, and 16 rehearsed"

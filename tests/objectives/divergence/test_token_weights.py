@@ -1,4 +1,4 @@
-"""Weights on the tokens of a divergence term: DADS, KDRL's masks, SamPO's lengths, the policy's entropy."""
+"""Weights on the tokens of a divergence term: difficulty (DADS), masks (KDRL), length (SamPO), entropy."""
 
 import math
 
@@ -40,22 +40,22 @@ def dads(correct: int, size: int) -> list[float]:
     # 1 - exp(-e (1 - d)) at d = .125, .25, .5, .75, .875
     [(7, 0.9073), (6, 0.8698), (4, 0.7431), (2, 0.4932), (1, 0.2881)],
 )
-def test_dads_holds_the_winners_of_harder_prompts_less(correct: int, weight: float) -> None:
+def test_dads_gives_correct_answers_of_harder_prompts_smaller_weights(correct: int, weight: float) -> None:
     assert dads(correct, 8) == pytest.approx([weight] * correct + [1.0] * (8 - correct), abs=5e-5)
 
 
 @pytest.mark.parametrize("correct", [0, 8])
-def test_dads_leaves_groups_of_one_kind_alone(correct: int) -> None:
+def test_dads_has_weight_1_in_groups_of_all_correct_or_all_wrong_answers(correct: int) -> None:
     assert dads(correct, 8) == [1.0] * 8
 
 
-def test_dads_goes_by_the_sign_of_the_advantage_and_by_whole_rewards() -> None:
-    # A reward of 0.5, for its form, is not correct: d = 1/2, and only the answer above the mean is weighed.
+def test_dads_weights_positive_advantages_and_counts_rewards_of_at_least_1_as_correct() -> None:
+    # A reward of 0.5 is not correct: d = 1/2, and only the answer above the mean has a smaller weight.
     weights = difficulty_weights(graded([1.5, 0.5, None]), torch.tensor([0.5, -0.5, 0.0]))
     assert weights.tolist() == pytest.approx([1 - math.exp(-math.e / 2), 1, 1])
 
 
-def test_kdrls_masks_keep_failed_answers_or_groups_without_a_correct_one() -> None:
+def test_the_masks_keep_failed_answers_or_groups_without_a_correct_answer() -> None:
     batch = make_batch(
         [
             ("explore", 0, 1.0, [1]),
@@ -72,22 +72,24 @@ def test_kdrls_masks_keep_failed_answers_or_groups_without_a_correct_one() -> No
     assert failures(graded([1.0, 1.0]), whole_groups=True).tolist() == [0, 0]
 
 
-def test_sampo_makes_every_answer_as_long_as_the_shortest_of_its_group() -> None:
+def test_length_debias_weights_every_answer_by_the_shortest_length_of_its_group() -> None:
     assert length_debias(graded([1.0, 0.0, 0.0], [4, 2, 8])).tolist() == [0.5, 1, 0.25]
-    assert length_debias(graded([1.0, 0.0, None], [4, 8, 2])).tolist() == [1, 0.5, 1], "an ungraded one does not count"
+    assert length_debias(graded([1.0, 0.0, None], [4, 8, 2])).tolist() == [1, 0.5, 1], (
+        "an ungraded answer does not count"
+    )
     assert length_debias(graded([1.0, 0.0], [3, 3])).tolist() == [1, 1]
     two = make_batch([("explore", 0, 1.0, [1] * 4), ("explore", 0, 0.0, [1] * 2), ("explore", 1, 0.0, [1] * 9)])
     assert length_debias(two).tolist() == [0.5, 1, 1]
 
 
-def test_the_entropy_mask_is_the_share_of_the_largest_entropy_to_its_power() -> None:
+def test_the_entropy_weight_is_the_entropy_over_its_largest_value_to_the_power() -> None:
     entropy = torch.tensor([0.0, math.log(2), math.log(8)], requires_grad=True)
     assert entropy_weights(entropy, math.log(8), 1.0).tolist() == pytest.approx([0, 1 / 3, 1])
     assert entropy_weights(entropy, math.log(8), 2.0).tolist() == pytest.approx([0, 1 / 9, 1])
     assert not entropy_weights(entropy, math.log(8), 1.0).requires_grad
 
 
-def test_weights_that_are_chosen_multiply() -> None:
+def test_several_weights_multiply() -> None:
     batch = graded([1.0, 0.0], [4, 2])
     both = TermWeightsConfig(difficulty=True, length_debias=True)
     winner = (1 - math.exp(-math.e / 2)) * 0.5
@@ -132,7 +134,7 @@ WIRINGS = ({"estimator": "k2"}, {"wiring": "reward", "estimator": "k1"}, {"wirin
         ({"entropy_power": 2.0, "length_debias": True}, [0.04 / 3, 0.16 / 3, 0.36 / 3, 0.64]),
     ],
 )
-def test_weights_multiply_the_term_and_never_the_policy_gradient(
+def test_weights_multiply_the_term_and_not_the_policy_gradient(
     choices: dict[str, str], weights: dict[str, object], expected: list[float]
 ) -> None:
     if choices.get("wiring") == "reward" and "entropy_power" in weights:
@@ -145,7 +147,7 @@ def test_weights_multiply_the_term_and_never_the_policy_gradient(
     torch.testing.assert_close(of_term, BETA * torch.tensor(expected) * LOG_U / 4)
 
 
-def test_a_sum_over_tokens_debiased_by_length_is_the_mean_times_the_shortest() -> None:
+def test_a_length_debiased_sum_over_tokens_is_the_mean_times_the_shortest_length() -> None:
     term = divergence(
         "reverse_kl",
         estimator="k2",
@@ -157,13 +159,13 @@ def test_a_sum_over_tokens_debiased_by_length_is_the_mean_times_the_shortest() -
     torch.testing.assert_close(of_term, of_mean)  # the shortest has one token
 
 
-def test_a_term_may_be_reduced_in_its_own_way() -> None:
+def test_a_term_may_have_its_own_reduction() -> None:
     term = divergence("reverse_kl", estimator="k2", reduction="sequence_mean_token_mean")
     of_term = gradient(term) - gradient(term, 0.0)
     torch.testing.assert_close(of_term, BETA * LOG_U / torch.tensor([6, 6, 6, 2]))
 
 
-def test_masked_tokens_keep_their_place_in_the_reported_value() -> None:
+def test_masked_tokens_count_in_the_reported_value() -> None:
     batch = make_batch([("explore", 0, 1.0, [1, 2])], logp_sampler=LOGP[:2], logp_reference=(LOGP - LOG_U)[:2])
     for only in ("all", "failed_answers"):
         cfg = of(divergence("reverse_kl", estimator="k2", weights=TermWeightsConfig(only=only)))
@@ -185,6 +187,6 @@ ANSWERS = {"level": "sequence", "wiring": "reward", "estimator": "k1"}
         ({"level": "sequence", "estimator": "k3", "reduction": "token_mean"}, "reduction"),
     ],
 )
-def test_what_would_be_ignored_is_refused(choices: dict[str, object], field: str) -> None:
+def test_settings_without_effect_are_refused(choices: dict[str, object], field: str) -> None:
     with pytest.raises(ValueError, match=rf"^{field}: "):
         divergence("reverse_kl", **choices)

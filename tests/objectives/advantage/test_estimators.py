@@ -1,3 +1,5 @@
+"""Advantages of the answers of a group by each estimator, whitening, and the overlong penalty."""
+
 import math
 
 import pytest
@@ -23,16 +25,16 @@ def test_group_zscore_uses_the_sample_deviation() -> None:
     assert group_zscore(ONE_IN_FOUR).tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_mean_only_subtracts_the_mean_and_nothing_else() -> None:
+def test_mean_only_subtracts_the_group_mean_only() -> None:
     assert mean_only(torch.tensor([1.0, 0, 0, 0])).tolist() == [0.75, -0.25, -0.25, -0.25]
 
 
-def test_leave_one_out_is_the_mean_of_the_others() -> None:
+def test_leave_one_out_subtracts_the_mean_of_the_other_answers() -> None:
     expected = [0.857142 if reward == 1 else -0.285714 for reward in ONE_IN_FOUR.tolist()]
     assert leave_one_out(ONE_IN_FOUR).tolist() == pytest.approx(expected, abs=1e-5)
 
 
-def test_none_rewards_no_answer_and_needs_a_divergence_to_learn_from() -> None:
+def test_advantage_none_is_0_everywhere_and_refused_without_another_loss() -> None:
     assert advantages(torch.tensor([1.0, 0.0, 7.0]), torch.tensor([0, 0, 1]), "none").tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match=r"^advantage: must be other than 'none' without a term, an entropy"):
         ObjectiveConfig(advantage="none")
@@ -45,17 +47,17 @@ def test_leave_one_out_is_mean_only_times_g_over_g_minus_one(size: int) -> None:
 
 
 @pytest.mark.parametrize("reward", [0.0, 1.0, 0.1, 1 / 3])
-def test_equal_rewards_give_exactly_zero_zscores(reward: float) -> None:
+def test_equal_rewards_have_zscores_of_exactly_0(reward: float) -> None:
     assert group_zscore(torch.full((7,), reward)).tolist() == [0.0] * 7
 
 
-def test_groups_do_not_mix() -> None:
+def test_each_group_has_its_own_statistics() -> None:
     reward, group = torch.tensor([1.0, 5.0, 0.0, 7.0]), torch.tensor([0, 3, 0, 3])
     assert advantages(reward, group, "mean_only").tolist() == [0.5, -1.0, -0.5, 1.0]
 
 
 @pytest.mark.parametrize("name", ["group_zscore", "mean_only", "leave_one_out"])
-def test_a_failed_grader_leaves_its_answer_out_of_the_statistics(name: str) -> None:
+def test_an_answer_without_a_reward_is_left_out_of_the_group_statistics(name: str) -> None:
     with_failure = advantages(torch.tensor([1.0, math.nan, 0.0, 0.0]), torch.zeros(4, dtype=torch.long), name)
     without = advantages(torch.tensor([1.0, 0.0, 0.0]), torch.zeros(3, dtype=torch.long), name)
     assert with_failure[1] == 0
@@ -63,17 +65,17 @@ def test_a_failed_grader_leaves_its_answer_out_of_the_statistics(name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["group_zscore", "mean_only", "leave_one_out"])
-def test_a_group_with_one_graded_answer_or_none_has_no_advantage(name: str) -> None:
+def test_a_group_with_fewer_than_two_graded_answers_has_advantage_0(name: str) -> None:
     reward = torch.tensor([1.0, math.nan, math.nan, math.nan])
     assert advantages(reward, torch.tensor([0, 0, 1, 1]), name).tolist() == [0.0] * 4
 
 
-def test_rehearsed_trajectories_get_no_advantage() -> None:
+def test_rehearsed_trajectories_have_advantage_0() -> None:
     reward, group = torch.tensor([1.0, 0.0, math.nan, 1.0]), torch.tensor([0, 0, -1, -1])
     assert advantages(reward, group, "mean_only").tolist() == [0.5, -0.5, 0.0, 0.0]
 
 
-def test_whitening_goes_over_the_tokens_chosen_and_no_others() -> None:
+def test_whitening_uses_the_selected_tokens_only() -> None:
     advantage = torch.tensor([1.0, 1.0, 99.0, 4.0])
     got = whiten(advantage, torch.tensor([True, True, False, True]))
     # mean 2, variance (1 + 1 + 4) / 2 = 3
@@ -81,12 +83,12 @@ def test_whitening_goes_over_the_tokens_chosen_and_no_others() -> None:
 
 
 @pytest.mark.parametrize("advantage", [[0.3, 0.3, 0.3], [5.0]])
-def test_whitening_what_is_all_alike_gives_nothing(advantage: list[float]) -> None:
+def test_whitening_equal_advantages_gives_0(advantage: list[float]) -> None:
     got = whiten(torch.tensor(advantage), torch.ones(len(advantage), dtype=torch.bool))
     assert got.tolist() == pytest.approx([0.0] * len(advantage), abs=1e-3)
 
 
-def test_the_whitened_kinds_differ_by_the_group_mean_before() -> None:
+def test_group_mean_global_whiten_subtracts_the_group_mean_and_global_whiten_does_not() -> None:
     reward, group = torch.tensor([1.0, 0.0, 5.0, 7.0]), torch.tensor([0, 0, 1, 1])
     assert advantages(reward, group, "global_whiten").tolist() == reward.tolist()
     assert advantages(reward, group, "group_mean_global_whiten").tolist() == [0.5, -0.5, -1.0, 1.0]
@@ -102,11 +104,13 @@ def test_the_whitened_kinds_differ_by_the_group_mean_before() -> None:
         ([1.0], [1]),
     ],
 )
-def test_best_of_n_keeps_the_best_answer_or_shares_among_equals(reward: list[float], expected: list[float]) -> None:
+def test_best_of_n_has_the_group_size_as_weight_of_the_best_answer_divided_among_equals(
+    reward: list[float], expected: list[float]
+) -> None:
     assert best_of_n(torch.tensor(reward)).tolist() == expected
 
 
-def test_an_answer_is_punished_as_it_uses_up_the_cache_before_the_limit() -> None:
+def test_the_overlong_penalty_falls_linearly_to_minus_1_at_the_limit() -> None:
     # DAPO's own numbers: L_max = 20480, L_cache = 4096
     cfg = OverlongConfig(limit=20_480, fraction=0.2)
     lengths = torch.tensor([1, 16_384, 17_408, 18_432, 20_480, 99_999])

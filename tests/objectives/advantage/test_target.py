@@ -1,4 +1,4 @@
-"""f-DPG, arXiv:2302.08215: the policy approaches a distribution given by the reference and the reward."""
+"""The target advantage (f-DPG, arXiv:2302.08215): a divergence to a distribution given by reference and reward."""
 
 import math
 from typing import get_args, get_type_hints
@@ -16,11 +16,11 @@ from tests.objectives.ragged_batch import loss_of, make_batch, objective, state_
 POLICY = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
 REFERENCE = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
 REWARD = torch.tensor([1.0, 0.0, 0.5, 1.0], dtype=torch.float64)
-DRAWN = [0] * 4 + [1] * 3 + [2] * 2 + [3]
-"""Ten answers of one token in proportion to the policy: their mean is an exact expectation, and so is their Z."""
+TOKENS = [0] * 4 + [1] * 3 + [2] * 2 + [3]
+"""Ten answers of one token with the frequencies of the policy: their mean and their Z are exact expectations."""
 NAMES = get_args(get_type_hints(TargetConfig)["divergence"])
 
-# The closing table of the method, written as it stands there: f'(t).
+# The table of the paper: f'(t).
 SLOPE = {
     "forward_kl": lambda t: -1 / t,
     "reverse_kl": lambda t: t.log() + 1,
@@ -35,23 +35,23 @@ def target(**choices: object) -> TargetConfig:
     return TargetConfig(**choices)  # type: ignore[arg-type]
 
 
-def aim(cfg: TargetConfig) -> Tensor:
-    """The target distribution, over the whole vocabulary."""
+def target_distribution(cfg: TargetConfig) -> Tensor:
+    """Return the probability of each token under the target."""
     score = REFERENCE * ((REWARD / cfg.beta).exp() if cfg.kind == "tilt" else (REWARD >= 1))
     return score / score.sum()
 
 
 def rewards(cfg: TargetConfig) -> Tensor:
-    group = torch.zeros(len(DRAWN), dtype=torch.long)
-    return pseudo_rewards((POLICY / REFERENCE).log()[DRAWN], REWARD[DRAWN], group, cfg)
+    group = torch.zeros(len(TOKENS), dtype=torch.long)
+    return pseudo_rewards((POLICY / REFERENCE).log()[TOKENS], REWARD[TOKENS], group, cfg)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_pseudo_reward_is_the_slope_at_policy_over_target_less_its_mean(name: str) -> None:
+def test_the_pseudo_reward_is_minus_the_slope_at_policy_over_target_plus_its_mean(name: str) -> None:
     cfg = target(divergence=name, beta=0.5)
-    slope = SLOPE[name](POLICY / aim(cfg))
+    slope = SLOPE[name](POLICY / target_distribution(cfg))
     expected = -slope + (POLICY * slope).sum()
-    torch.testing.assert_close(rewards(cfg), expected[DRAWN])
+    torch.testing.assert_close(rewards(cfg), expected[TOKENS])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,39 +64,39 @@ def test_on_policy_the_gradient_is_that_of_the_divergence_to_the_target(name: st
     )
     logits = POLICY.log().requires_grad_()
     batch = make_batch(
-        [("explore", 0, float(REWARD[token]), [token]) for token in DRAWN],
-        logp_sampler=POLICY.log()[DRAWN],
-        logp_reference=REFERENCE.log()[DRAWN],
+        [("explore", 0, float(REWARD[token]), [token]) for token in TOKENS],
+        logp_sampler=POLICY.log()[TOKENS],
+        logp_reference=REFERENCE.log()[TOKENS],
     )
-    value, _ = loss_of(logits.log_softmax(0)[DRAWN], credit(batch, cfg, state_of()), cfg)
+    value, _ = loss_of(logits.log_softmax(0)[TOKENS], credit(batch, cfg, state_of()), cfg)
     got = torch.autograd.grad(value, logits)[0]
     whole = POLICY.log().requires_grad_()
-    (expected,) = torch.autograd.grad(EXACT[name](whole.softmax(0), aim(cfg.target), 0.2), whole)
+    (expected,) = torch.autograd.grad(EXACT[name](whole.softmax(0), target_distribution(cfg.target), 0.2), whole)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_the_reverse_kl_to_a_tilt_is_the_reward_less_the_kl_to_the_reference() -> None:
+def test_the_reverse_kl_to_a_tilt_has_the_advantage_of_reward_minus_kl_to_the_reference() -> None:
     got = rewards(target(divergence="reverse_kl", beta=0.5))
     regularised = REWARD / 0.5 - (POLICY / REFERENCE).log()
-    torch.testing.assert_close(got, (regularised - (POLICY * regularised).sum())[DRAWN])
+    torch.testing.assert_close(got, (regularised - (POLICY * regularised).sum())[TOKENS])
 
 
-def test_the_forward_kl_to_the_correct_answers_is_rejection_sampling_with_importance_weights() -> None:
+def test_the_forward_kl_to_correct_answers_is_rejection_sampling_with_importance_weights() -> None:
     got = rewards(target(kind="filter", divergence="forward_kl"))
     # p = .2, 0, 0, .8 on rewards of 1: weights p / policy = .5 and 8, mean 1
     assert got.tolist() == pytest.approx([0.5 - 1] * 4 + [-1.0] * 5 + [8.0 - 1], abs=1e-4)
 
 
-def test_a_policy_that_is_its_target_is_left_alone() -> None:
+def test_a_policy_equal_to_its_target_has_advantage_0() -> None:
     cfg = target(beta=0.5)
-    log_u = (aim(cfg) / REFERENCE).log()
+    log_u = (target_distribution(cfg) / REFERENCE).log()
     for name in NAMES:
         got = pseudo_rewards(log_u, REWARD, torch.zeros(4).long(), target(beta=0.5, divergence=name))
         # The group estimates Z by its mean of P / pi, which is Z for every answer.
         assert got.tolist() == pytest.approx([0.0] * 4, abs=1e-12) or name == "total_variation"
 
 
-def test_on_policy_from_the_reference_z_is_known_from_the_pass_rate() -> None:
+def test_where_the_policy_is_the_reference_z_follows_from_the_pass_rate() -> None:
     # u = 1 and rewards 1, 0, 0, 0: Z = 1 + (e^2 - 1) / 4 = 2.597264; t = Z / e^2 = .351505 and Z
     reward = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
     got = pseudo_rewards(torch.zeros(4).double(), reward, torch.zeros(4).long(), target(beta=0.5))
@@ -106,7 +106,7 @@ def test_on_policy_from_the_reference_z_is_known_from_the_pass_rate() -> None:
     assert winner - mean > 0 > loser - mean
 
 
-def test_groups_have_targets_of_their_own_and_hopeless_ones_none() -> None:
+def test_each_group_has_its_own_target_and_one_without_a_correct_answer_has_advantage_0() -> None:
     log_u = torch.zeros(7)
     reward = torch.tensor([1.0, 0.0, 0.0, 0.0, math.nan, 1.0, math.nan])
     group = torch.tensor([0, 0, 1, 1, 1, 2, -1])
@@ -116,14 +116,14 @@ def test_groups_have_targets_of_their_own_and_hopeless_ones_none() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_ratios_of_whole_answers_stay_bounded(name: str) -> None:
+def test_pseudo_rewards_are_bounded_at_extreme_ratios(name: str) -> None:
     log_u = torch.tensor([500.0, -500.0, 0.0])
     got = pseudo_rewards(log_u, torch.tensor([1.0, 0.0, 1.0]), torch.zeros(3).long(), target(divergence=name))
     assert got.isfinite().all()
     assert got.abs().max() <= 2 * math.exp(20)
 
 
-def test_the_ratio_of_an_answer_is_the_sum_over_its_tokens() -> None:
+def test_the_log_ratio_of_an_answer_is_the_sum_over_its_tokens() -> None:
     cfg = objective(advantage="target", ratio="none")
     long = make_batch(
         [("explore", 0, 1.0, [1, 2]), ("explore", 0, 0.0, [3])],

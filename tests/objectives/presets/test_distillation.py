@@ -1,0 +1,234 @@
+"""Distillation presets: a divergence to a teacher, with or without a reward."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from configs.objective import ClipConfig
+from objectives.coefficient.controllers import initial_state
+from objectives.credit import credit
+from objectives.diagnostics import means
+from objectives.divergence.distributions import plackett_luce, vocabulary_values
+from objectives.objective import loss
+from tests.objectives.coefficient.coefficient_path import coefficient_path, scheduled
+from tests.objectives.divergence_settings import POLICY, REFERENCE, kl
+from tests.objectives.equal_objectives import K2, K3, assert_equal_objectives, loss_gradient, on_policy
+from tests.objectives.presets.golden_batch import LOG_U, golden_loss, with_anchors
+from tests.objectives.ragged_batch import divergence, objective, state_of, three_turns
+from tests.objectives.random_answers import (
+    VOCABULARY,
+    batch_for,
+    credited,
+    of,
+    random_batch,
+    run,
+    scores_of,
+    weights,
+)
+from trajectories.batch import Batch
+from trajectories.split import deal, partition
+
+PAPERS = {
+    "kdrl": "2506.02208",
+    "gkd": "2306.13649",
+    "distillm": "2402.03898",
+    "tip": "2604.14084",
+    "sod": "2605.07725",
+    "sinkd": "2402.17110",
+    "bd_kd": "2212.12965",
+    "pld": "2506.12542",
+}
+TURNS_LOG_U = torch.tensor([0.2, -0.4, 0.6, -0.6, 0.1, 0.3, 0.6, -0.9, 0.2])
+"""log policy / teacher of the explored tokens of `three_turns`."""
+TEACHER = torch.tensor([[2.0, 1.0, 0.0]], dtype=torch.float64)
+STUDENT = torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64)
+TOKEN = torch.zeros(1, dtype=torch.long)
+"""Logits of a teacher and a student over three tokens, and the token of the answer."""
+
+
+def test_kdrl_adds_k2_to_the_teacher_to_an_unclipped_policy_gradient() -> None:
+    # 2.5 * 1.154701 - 6.4 * .577350 = -.808287
+    expected = 0.808287 / 6 + 0.005 * 0.211667
+    assert golden_loss(of("kdrl"), 0.005, with_anchors(teacher=LOG_U)) == pytest.approx(expected, abs=2e-6)
+
+
+def test_kdrls_coefficient_falls_to_its_floor_and_stays_there() -> None:
+    # max(.005 - .00005 s, .001): the floor is reached at step 80
+    cfg = scheduled(kind="linear", value=0.005, final=0.001, over=80)
+    found = coefficient_path(cfg, 280, 200)
+    assert [found[step] for step in (0, 40, 80, 200)] == pytest.approx([5e-3, 3e-3, 1e-3, 1e-3])
+    assert found == pytest.approx([max(0.005 - 0.00005 * step, 0.001) for step in range(201)])
+    assert of("kdrl").terms["divergence"].coefficient == cfg.terms["divergence"].coefficient
+
+
+def test_kdrl_with_coefficient_0_is_grpo_without_a_clip_and_with_the_token_mean() -> None:
+    assert_equal_objectives(of("kdrl"), objective(clip=ClipConfig(kind="none")), coefficient=0.0)
+
+
+def test_kdrl_with_equal_rewards_is_distillation_alone() -> None:
+    cfg = of("kdrl")
+    batch = batch_for(cfg)
+    equal = replace(batch, reward=torch.where(batch.reward.isnan(), batch.reward, 1.0))
+    whole = run(weights(), [credited(equal, cfg)], cfg)
+    without_reward = replace(credited(equal, cfg), advantage=torch.zeros(len(batch.tokens)))
+    assert whole[0] == run(weights(), [without_reward], cfg)[0] != 0
+    assert means(whole[2])["policy_loss"] == 0
+
+
+def test_kdrl_with_the_starting_policy_as_teacher_and_k3_is_grpo_with_k3() -> None:
+    kdrl = of("kdrl", "objective.terms.divergence.estimator=k3")
+    batch = batch_for(kdrl)
+    assert batch.logp_reference is not None
+    batch = replace(batch, anchors={"teacher": batch.logp_reference})
+    assert_equal_objectives(kdrl, objective(clip=ClipConfig(kind="none"), terms={"divergence": K3}), batch=batch)
+
+
+def test_k2_to_a_teacher_has_the_gradient_of_its_log_ratio_in_the_advantage() -> None:
+    # Both have the gradient -R grad log pi, R = log teacher - log policy, detached.
+    joint = divergence("reverse_kl", wiring="joint", estimator="k1")
+    cfg = objective(clip=ClipConfig(kind="none"), terms={"divergence": joint})
+    with_k2 = objective(clip=ClipConfig(kind="none"), terms={"divergence": K2})
+    batch = on_policy(random_batch())
+    torch.testing.assert_close(loss_gradient(cfg, batch), loss_gradient(with_k2, batch), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("only", ["failed_answers", "failed_groups"])
+def test_kdrls_masks_drop_the_term_where_all_answers_are_correct_and_change_nothing_where_none_is(only: str) -> None:
+    masked = of("kdrl", f"objective.terms.divergence.weights.only={only}")
+    batch = batch_for(masked)
+    for reward, expected in ((1.0, objective(clip=ClipConfig(kind="none"))), (0.0, of("kdrl"))):
+        # Unequal rewards, all below 1 or all at least 1, so that the policy gradient is not 0.
+        spread = reward + 0.3 * (torch.arange(len(batch.reward)) % 3)
+        assert_equal_objectives(
+            masked, expected, batch=replace(batch, reward=torch.where(batch.reward.isnan(), batch.reward, spread))
+        )
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "alpha", "explore", "rehearse"),
+    [("gkd", "generalised_jensen_shannon", 0.5, 0.5, 0.5), ("distillm", "skew_kl", 0.1, 0.0, 1.0)],
+)
+def test_gkd_and_distillm_add_one_divergence_on_both_routes_and_no_policy_gradient(
+    preset: str, name: str, alpha: float, explore: float, rehearse: float
+) -> None:
+    cfg = of(preset)
+    assert {(term.name, term.alpha, term.anchor, term.wiring) for term in cfg.terms.values()} == {
+        (name, alpha, "teacher", "vocabulary")
+    }
+    batch, state = credited(batch_for(cfg), cfg), initial_state(cfg, 100)
+    read = scores_of(weights(), batch, cfg)
+    value, _ = loss(read, batch, cfg, state.coefficients)
+    means_by_route = [read.exact[key][batch.on_route(cfg.terms[key].route)].mean() for key in ("divergence", "data")]
+    torch.testing.assert_close(value, explore * means_by_route[0] + rehearse * means_by_route[1])
+    assert value.item() > 0.01
+
+
+def test_tip_that_keeps_all_tokens_is_plain_distillation() -> None:
+    found = []
+    for overrides in (["weights.keep=1.0"], ["weights.importance=none"]):
+        cfg = of("tip", *(f"objective.terms.divergence.{o}" for o in overrides))
+        found.append(run(weights(), [credited(batch_for(cfg), cfg)], cfg)[:2])
+    assert found[0][0] == pytest.approx(found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+
+def kept_of(batch: Batch) -> dict[tuple[int, ...], list[bool]]:
+    """Return which tokens of each answer have a weight, keyed by the tokens of the answer."""
+    kept = batch.term_weights["divergence"] > 0
+    return {
+        tuple(batch.tokens[batch.seq == i].tolist()): kept[batch.seq == i].tolist() for i in range(len(batch.group))
+    }
+
+
+def test_tip_keeps_the_same_tokens_in_any_order_and_split_of_the_answers() -> None:
+    cfg = of("tip")
+    batch = batch_for(cfg)
+    whole = credited(batch, cfg)
+    expected = run(weights(), [whole], cfg)
+    order = torch.randperm(len(batch.group), generator=torch.Generator().manual_seed(5)).tolist()
+    shuffled = credited(batch.select(order), cfg)
+    assert kept_of(shuffled) == kept_of(whole)
+    ranks = [micro for rank in partition(whole, 2, 12) for micro in rank]
+    assert len(ranks) > 4
+    for parts in ([shuffled], ranks):
+        value, gradient, stats = run(weights(), parts, cfg)
+        assert value == pytest.approx(expected[0], rel=1e-5)
+        torch.testing.assert_close(gradient, expected[1], rtol=1e-4, atol=1e-6)
+        assert stats["terms/divergence/kept"] == expected[2]["terms/divergence/kept"]
+    assert 0.3 < expected[2]["terms/divergence/kept"][0] / expected[2]["terms/divergence/kept"][1] < 0.5
+    by_rank = [kept_of(part) for part in deal(whole, 2)]
+    assert by_rank[0] | by_rank[1] == kept_of(whole)
+
+
+def test_sod_adds_the_weighted_log_ratio_of_the_teacher_to_the_advantage() -> None:
+    batch = three_turns()
+    sampler = torch.where(batch.mask, -1.0, 0.0)
+    teacher = sampler.clone()
+    teacher[batch.mask] -= TURNS_LOG_U
+    batch = replace(batch, logp_sampler=sampler, anchors={"teacher": teacher})
+    cfg = of("sod", "objective.terms.divergence.weights.step_length=2")
+    found = credit(batch, cfg, state_of(0.5)).advantage
+    assert found is not None
+    # z-scores of rewards 1 and 0: +- 1 / sqrt(2); c = .5
+    z = torch.tensor([1.0] * 5 + [-1.0] * 4) / (2**0.5)
+    w = torch.tensor([1, 1, 0.5, 0.5, 1.2, 1, 1, 9 / 11, 9 / 11])
+    torch.testing.assert_close(found[batch.mask], z - 0.5 * w * TURNS_LOG_U, rtol=0, atol=1e-5)
+    assert not found[~batch.mask].any()
+
+
+def test_sod_with_one_step_has_no_weights_and_with_coefficient_0_is_grpo() -> None:
+    weights_field, found = "objective.terms.divergence.weights", {}
+    for name, length, limit in (("one step", 0, 1.2), ("no weights", 0, 0.0), ("steps", 2, 1.2)):
+        cfg = of("sod", f"{weights_field}.step_length={length}", f"{weights_field}.step_limit={limit}")
+        found[name] = run(weights(), [credited(batch_for(cfg), cfg)], cfg)[1]
+    torch.testing.assert_close(found["one step"], found["no weights"])
+    assert (found["steps"] - found["one step"]).abs().max() > 1e-3
+    cfg, grpo = of("sod"), of("grpo", "objective.clip.high=0.28", "objective.reduction=token_mean")
+    alone = run(weights(), [credited(batch_for(cfg), cfg, 0.0)], cfg, 0.0)[1]
+    torch.testing.assert_close(alone, run(weights(), [credited(batch_for(cfg), grpo, 0.0)], grpo, 0.0)[1])
+
+
+def test_sods_gradient_does_not_depend_on_the_order_or_split_of_the_answers() -> None:
+    cfg = of("sod", "objective.terms.divergence.weights.step_length=2")
+    batch = batch_for(cfg)
+    whole = credited(batch, cfg)
+    expected = run(weights(), [whole], cfg)
+    order = torch.randperm(len(batch.group), generator=torch.Generator().manual_seed(4)).tolist()
+    for parts in ([credited(batch.select(order), cfg)], [m for rank in partition(whole, 2, 12) for m in rank]):
+        torch.testing.assert_close(run(weights(), parts, cfg)[1], expected[1], rtol=1e-4, atol=1e-6)
+
+
+def test_sinkds_loss_gradient_and_metrics_do_not_depend_on_the_order_or_split_of_the_answers() -> None:
+    cfg = of("sinkd")
+    batch, policy = credited(batch_for(cfg), cfg), weights()
+    whole = run(policy, [batch], cfg)
+    reversed_ = batch.select(list(range(len(batch.group)))[::-1])
+    for parts in ([reversed_], partition(batch, 1, 20)[0]):
+        found = run(policy, parts, cfg)
+        assert found[0] == pytest.approx(whole[0], rel=1e-5)
+        torch.testing.assert_close(found[1], whole[1], rtol=1e-4, atol=1e-6)
+        name = "terms/rows/value"
+        assert means(found[2])[name] == pytest.approx(means(whole[2])[name], rel=1e-5)
+    without = run(policy, [batch], replace(cfg, terms={"divergence": cfg.terms["divergence"]}))
+    assert VOCABULARY == 11 and not torch.allclose(without[1], whole[1], atol=1e-4)
+
+
+def test_bd_kds_gradient_is_that_of_both_kls_with_their_weight_detached() -> None:
+    logits = POLICY.log().requires_grad_()
+    cfg = of("bd_kd").terms["divergence"]
+    value = vocabulary_values(cfg, logits[None], REFERENCE.log()[None], TOKEN).sum()
+    found = torch.autograd.grad(value, logits)[0]
+    p = logits.softmax(0)
+    g = 1 / (1 + math.exp((1.029653 - 0.801819) / cfg.alpha))
+    expected = torch.autograd.grad((1 - g) * kl(REFERENCE, p) + g * kl(p, REFERENCE), logits)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_pld_sums_the_log_losses_of_successive_choices_weighted_by_the_teacher() -> None:
+    # In the teacher's order the student's logits are 0, 1, 0: log(2 + e) - 0 = 1.551445, log(e + 1) - 1 = .313262
+    # and 0, weighted by softmax(2, 1, 0) = .665241, .244728, .090031: 1.032085 + .076664 = 1.108749.
+    assert plackett_luce(STUDENT, TEACHER).item() == pytest.approx(1.108749, abs=1e-6)
+    cfg = of("pld").terms["divergence"]
+    assert vocabulary_values(cfg, STUDENT, TEACHER, TOKEN).item() == pytest.approx(1.108749, abs=1e-6)
