@@ -51,7 +51,9 @@ def settings(schema: type = Config, path: str = "") -> Iterator[Setting]:
         section = section_of(hint)
         if section is None:
             default = "" if field.default is MISSING and field.default_factory is MISSING else _default(field)
-            yield Setting(key=key, type=type_words(hint), default=default, meaning=meanings.get(field.name, ""))
+            # A field whose values are the names of a table refers to it in its metadata.
+            type_ = " | ".join(field.metadata["values"]) if "values" in field.metadata else type_words(hint)
+            yield Setting(key=key, type=type_, default=default, meaning=meanings.get(field.name, ""))
         else:
             yield from settings(section, f"{key}.{NAME}." if get_origin(hint) is dict else f"{key}.")
 

@@ -17,11 +17,9 @@ Reduction = Literal["token_mean", "sequence_mean_token_mean", "sequence_mean_tok
 class TermConfig:
     """A divergence D(policy || anchor) with its answers, wiring, estimator and coefficient."""
 
-    name: str
-    """The divergence, a name of `configs/divergences.py`: reverse_kl, forward_kl, jensen_shannon,
-    generalised_jensen_shannon, alpha, total_variation, chi_squared, neyman, hellinger, jeffreys, tsallis, skew_kl,
-    skew_reverse_kl (f-divergences), mixed_kl, plackett_luce, batch_sinkhorn (vocabulary wiring), wasserstein
-    (vocabulary or joint wiring)."""
+    name: str = field(metadata={"values": DIVERGENCES})
+    """The divergence. mixed_kl, plackett_luce and batch_sinkhorn have the vocabulary wiring only, wasserstein that and
+    the joint wiring; all others are f-divergences, which have every wiring."""
     alpha: float = 0.2
     """Parameter of a family. alpha: towards 1 the forward KL, towards 0 the reverse KL; generalised_jensen_shannon
     and skew_kl: weight of the anchor in the mixture; skew_reverse_kl: weight of the policy in the mixture; tsallis:

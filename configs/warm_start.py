@@ -1,9 +1,9 @@
 """Warm start: supervised training of a small policy on a task's own solutions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from configs.checks import require, require_positive
-from configs.divergences import check_alpha, check_name, check_supervised
+from configs.divergences import DIVERGENCES, check_alpha, check_name, check_supervised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +16,9 @@ class WarmStartConfig:
     """Solutions per step."""
     output: str = ""
     """Directory of the policy to write."""
-    divergence: str = "forward_kl"
+    divergence: str = field(default="forward_kl", metadata={"values": DIVERGENCES})
     """D(policy || data) at every token of a solution, where the data gives the token probability 1. forward_kl is cross
-    entropy. Allowed: f-divergences with a finite f'(inf), see `objective.terms.NAME.name`."""
+    entropy. It must be an f-divergence with a finite f'(inf)."""
     alpha: float = 0.2
     """Parameter of the divergence, as in `objective.terms.NAME.alpha`."""
     hidden_size: int = 96

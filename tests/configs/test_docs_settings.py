@@ -90,17 +90,10 @@ def settings(text: str) -> list[str]:
 def test_every_command_of_the_docs_is_accepted(words: list[str]) -> None:
     options = parser().parse_args(words)
     if hasattr(options, "overrides"):
-        load(options.overrides, getattr(options, "config", None))
+        load(options.overrides)  # without the file of `--config`, which is on the reader's machine
 
 
-def pages() -> Iterator[Any]:
-    for page in PAGES:
-        old = name(page) == "docs/architecture.md"
-        marks = [pytest.mark.xfail(reason="the page has old names of settings")] if old else []
-        yield pytest.param(page, marks=marks, id=name(page))
-
-
-@pytest.mark.parametrize("page", pages())
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_setting_named_in_the_docs_exists(page: Path) -> None:
     spans = [" ".join(span.split()) for span in SPAN.findall(prose(page))]
     spans = [span for span in spans if "unknown key" not in span]  # an error message about a key that does not exist

@@ -6,6 +6,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from configs.config import Config
+from configs.divergences import DIVERGENCES
 from configs.explain import explain, field_meanings, sections, settings
 from configs.load import section_of
 from tasks.registry import TASKS
@@ -31,6 +32,7 @@ def test_a_setting_is_explained_with_type_default_and_meaning() -> None:
     [dtype] = explain("policy.dtype")
     assert dtype.type == "float32 | bfloat16"
     assert explain("objective.clip.dual")[0].default == "null"
+    assert explain("objective.terms.NAME.name")[0].type == " | ".join(DIVERGENCES)
 
 
 def test_a_name_of_the_users_own_stands_for_every_name() -> None:

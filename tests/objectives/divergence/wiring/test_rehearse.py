@@ -79,7 +79,7 @@ def test_each_supervised_loss_has_the_numbers_computed_by_hand(name: str, alpha:
 
 def test_the_ten_published_divergences_with_a_finite_slope_at_infinity_have_numbers_computed_by_hand() -> None:
     published = {name for name, _ in SUPERVISED_LOSSES}
-    assert len(published) == 10 and published <= set(SUPERVISED)
+    assert len(published) >= 10 and published <= set(SUPERVISED)
 
 
 @pytest.mark.parametrize("name", list(F_DIVERGENCES))
