@@ -94,12 +94,18 @@ def explanation(cfg: Config, key: str) -> Iterator[str]:
         yield from _task_options(cfg, key)
         return
     for setting in explain(key) if key else settings():
-        for name, value in _values(cfg, setting.key.split("."), ""):
-            default = f", default {setting.default}" if setting.default else ""
+        default = f", default {setting.default}" if setting.default else ""
+        values = [(name, value) for name, value in _values(cfg, setting.key.split("."), "") if _chosen(name, key)]
+        for name, value in values:
             yield f"{name} = {value_words(value)}  ({setting.type}{default})"
-        if NAME in setting.key and not list(_values(cfg, setting.key.split("."), "")):
-            yield f"{setting.key}  ({setting.type}{f', default {setting.default}' if setting.default else ''})"
+        if not values:  # A section of the user's own names that the settings do not have.
+            yield f"{setting.key}  ({setting.type}{default})"
         yield f"    {setting.meaning}"
+
+
+def _chosen(name: str, key: str) -> bool:
+    """Return whether `key` names this setting, a section around it, or everything (an empty key)."""
+    return not key or all(asked in (NAME, part) for asked, part in zip(key.split("."), name.split("."), strict=False))
 
 
 def _task_options(cfg: Config, key: str) -> Iterator[str]:

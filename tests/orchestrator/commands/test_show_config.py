@@ -19,9 +19,11 @@ def test_one_setting_is_explained_with_its_value_in_this_run(capsys: pytest.Capt
 
 
 def test_a_setting_of_a_named_section_is_explained_for_every_name(capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(capsys, "method=gkd", "--explain", "objective.terms.divergence.route")
+    text = shown(capsys, "method=gkd", "--explain", "objective.terms.NAME.route")
     assert "objective.terms.divergence.route = explore" in text
     assert "objective.terms.data.route = rehearse" in text
+    one = shown(capsys, "method=gkd", "--explain", "objective.terms.data")
+    assert "objective.terms.data.route = rehearse" in one and "objective.terms.divergence" not in one
     alone = shown(capsys, "method=grpo", "--explain", "objective.terms.NAME.route")
     assert alone.startswith("objective.terms.NAME.route  (explore | rehearse, default explore)")
 
