@@ -19,6 +19,7 @@ from orchestrator.train import Run, train
 from rewards.registry import check as check_verifier
 from tasks.registry import build
 from tasks.source import Source
+from trajectories.atomic_write import replace_file
 
 
 async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None]) -> Path:
@@ -40,9 +41,12 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
         raise ValueError(
             f"name: must be new (or pass --resume to continue), got {cfg.name!r}, which exists in {cfg.runs}"
         )
+    if resumed is not None and resumed.state.step >= cfg.steps:
+        log(f"steps: all {cfg.steps} are done, the last checkpoint is of step {resumed.state.step}; nothing to train")
+        return run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
     if not resume:
-        (run_dir / "config.yaml").write_text(to_yaml(cfg))
+        _write_settings(cfg, run_dir)
     stored = load_stored(cfg, run_dir)
     if not starts_as_reference(cfg):
         stored = await presample_missing(cfg, run_dir, stored, log)
@@ -56,7 +60,7 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
                 assert roles.reference is not None
                 await roles.reference.load(str(resumed.path))
         # Written only now, so that a resume that fails under changed settings leaves those of the run as they are.
-        (run_dir / "config.yaml").write_text(to_yaml(cfg))
+        _write_settings(cfg, run_dir)
         await roles.learner.connect(roles.generators)
         async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
             # Before the first publish the generators serve the starting policy, which is the reference here.
@@ -78,6 +82,12 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
     finally:
         await roles.close()
     return run_dir
+
+
+def _write_settings(cfg: Config, run_dir: Path) -> None:
+    """Write config.yaml, which `--resume` and `breadth evaluate --config` read."""
+    with replace_file(run_dir / "config.yaml") as file:
+        file.write(to_yaml(cfg).encode())
 
 
 def _checked_source(cfg: Config) -> Source:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,18 @@ def test_a_resume_that_fails_under_changed_settings_leaves_the_settings_of_the_r
     assert (tmp_path / "kept" / "config.yaml").read_text() == settings
     train(config(tmp_path, "steps=2", "name=kept", "learner.weight_decay=0.5"), resume=True)
     assert "weight_decay: 0.5" in (tmp_path / "kept" / "config.yaml").read_text()
+
+
+def test_resuming_a_run_whose_steps_are_done_says_so_and_changes_nothing(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "name=done", "steps=2")
+    records = train(cfg)
+    checkpoints = sorted((tmp_path / "done" / "checkpoints").iterdir())
+    for steps in (2, 1):
+        lines: list[str] = []
+        asyncio.run(run_training(replace(cfg, steps=steps), resume=True, log=lines.append))
+        assert lines == [f"steps: all {steps} are done, the last checkpoint is of step 2; nothing to train"]
+    assert read_records(tmp_path / "done" / "metrics.jsonl") == records
+    assert sorted((tmp_path / "done" / "checkpoints").iterdir()) == checkpoints
 
 
 def test_a_run_directory_in_use_is_refused_unless_resumed(tmp_path: Path) -> None:
