@@ -191,6 +191,7 @@ def test_the_dockerfile_installs_the_project_with_its_gpu_extra_on_a_supported_p
     assert copied == {
         "pyproject.toml",
         PROJECT["readme"],
+        *PROJECT["license-files"],
         *(name.rstrip("*") for name in tool["packages"]["find"]["include"]),
     }
     assert IMAGE in text
