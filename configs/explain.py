@@ -37,10 +37,10 @@ class Setting:
         """The key without its last part; empty for a setting of the run itself."""
         return self.key.rpartition(".")[0]
 
-    def matches(self, key: str) -> bool:
-        """Return whether `key` is this setting, with any name in the place of NAME."""
-        own, given = self.key.split("."), key.split(".")
-        return len(own) == len(given) and all(a in (NAME, b) for a, b in zip(own, given, strict=True))
+
+def agree(pattern: str, key: str) -> bool:
+    """Return whether two keys are equal as far as the shorter one goes; NAME in `pattern` stands for any name."""
+    return all(part in (NAME, given) for part, given in zip(pattern.split("."), key.split("."), strict=False))
 
 
 def settings(schema: type = Config, path: str = "") -> Iterator[Setting]:
@@ -77,9 +77,7 @@ def explain(key: str) -> list[Setting]:
     if key in REFUSED_KEYS:
         raise ValueError(f"{key}: {REFUSED_KEYS[key]}")
     everything = list(settings())
-    found = [setting for setting in everything if setting.matches(key)]
-    depth = len(key.split("."))
-    found = found or [s for s in everything if Setting(".".join(s.key.split(".")[:depth]), "", "", "").matches(key)]
+    found = [s for s in everything if agree(s.key, key) and key.count(".") <= s.key.count(".")]
     if not found:
         hint = nearest(key, [*(name for name, _ in sections()), *(setting.key for setting in everything)])
         raise ValueError(f"{key}: must be a setting or a section of settings{hint}, got {key!r}")

@@ -45,7 +45,6 @@ OPTIONS: dict[str, object] = {
     "reduction": "same",
     "weighting": "separate",
     "reweight": "none",
-    "top": 0,
 }
 """Options of a term and their defaults. Besides these a row may refuse `anchor=old`, `anchor=other` (any but the main
 reference), `weights` and `weights.entropy_power`."""
@@ -58,7 +57,6 @@ _TOKEN_ROOT = "must be false at the token level: the root is defined for whole a
 _TANGENT = "must be false: here it changes nothing, or makes k3 a differentiated k1, which regularises nothing"
 _TOKEN_HORIZON = "must be 'token': only the reward wiring subtracts the divergence of later tokens"
 _SUMMED = "must be 'same': the term is reduced together with the policy gradient, as objective.reduction says"
-_APART = "must be 0 outside the vocabulary wiring (wasserstein has it in the joint wiring too)"
 _PLAIN_ANCHOR = "must be 'none' on rehearsed answers, whose log-probs are those of the plain reference"
 _NO_Z = "must be 'none' at the sequence level: Z over whole answers cannot be computed"
 _ENTROPY = "must be 0 in the reward wiring, which is computed before the policy's entropy is known"
@@ -67,13 +65,12 @@ _WHOLE_REDUCTION = "must be 'same' at the sequence level, where the term is the 
 _WHOLE_HORIZON = "must be 'token' at the sequence level: every token is charged for its whole answer"
 
 _EXPLORE = {"weighting": _SAME_MEAN, "root": _TOKEN_ROOT}
-_EXPLORE_LOSS = {**_EXPLORE, "normalised": _TANGENT, "horizon": _TOKEN_HORIZON, "top": _APART}
-_SLOPE = {**_EXPLORE, "reduction": _SUMMED, "top": _APART}
+_EXPLORE_LOSS = {**_EXPLORE, "normalised": _TANGENT, "horizon": _TOKEN_HORIZON}
+_SLOPE = {**_EXPLORE, "reduction": _SUMMED}
 _REHEARSE = {"root": _TOKEN_ROOT, "horizon": _TOKEN_HORIZON, "normalised": _TANGENT, "weights": _NO_GROUP}
 _REHEARSE |= {"reweight": _PLAIN_ANCHOR}
 _REHEARSE_LOSS = {
     **_REHEARSE,
-    "top": _APART,
     "anchor=other": "must be 'reference' for rehearsed answers, which the reference sampled",
 }
 _WHOLE = {
@@ -83,7 +80,6 @@ _WHOLE = {
     "weights": _WHOLE_WEIGHTS,
     "weighting": _SAME_MEAN,
     "reweight": _NO_Z,
-    "top": _APART,
 }
 _SELF = "must be 'joint' or 'loss' for anchor 'old': the slope of the sampling policy against itself is 0"
 

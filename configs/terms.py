@@ -98,10 +98,7 @@ class TermConfig:
                 "weights": not self.weights.chosen,
                 "weights.entropy_power": self.weights.entropy_power == 0,
             }
-            # wasserstein keeps tokens apart in the joint wiring too.
             legal = kept[option] if option in kept else getattr(self, option) == OPTIONS[option]
-            if option == "top" and self.potential:
-                continue
             setting = option.partition("=")[0]
             shown = {"weights": self.weights.changed, "weights.entropy_power": self.weights.entropy_power}
             require(legal, setting, rule, shown[setting] if setting in shown else getattr(self, setting))
@@ -123,6 +120,8 @@ class TermConfig:
         require(
             self.anchor != "old" or not self.weights.step_limit, "weights.step_limit", rule, self.weights.step_limit
         )
+        rule = "must be 0 outside the vocabulary wiring (wasserstein has it in the joint wiring too)"
+        require(self.top == 0 or self.reads_distributions, "top", rule, self.top)
         all_apart = self.name in ("plackett_luce", "batch_sinkhorn")
         require(not all_apart or self.top == 0, "top", f"must be 0 for {self.name}, which needs all tokens", self.top)
         if self.name == "wasserstein":

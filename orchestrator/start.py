@@ -59,8 +59,8 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
             if (resumed.path / "references").is_dir():
                 assert roles.reference is not None
                 await roles.reference.load(str(resumed.path))
-        # Written only now, so that a resume that fails under changed settings leaves those of the run as they are.
-        _write_settings(cfg, run_dir)
+        if resume:  # Only now: a resume that fails under changed settings leaves those of the run as they are.
+            _write_settings(cfg, run_dir)
         await roles.learner.connect(roles.generators)
         async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
             # Before the first publish the generators serve the starting policy, which is the reference here.

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from configs.checks import nearest, require
 from configs.config import Config
-from configs.explain import NAME, explain, settings, value_words
+from configs.explain import NAME, agree, explain, settings, value_words
 from configs.load import presets, to_yaml
 from objectives.wording import (
     describe,
@@ -95,17 +95,12 @@ def explanation(cfg: Config, key: str) -> Iterator[str]:
         return
     for setting in explain(key) if key else settings():
         default = f", default {setting.default}" if setting.default else ""
-        values = [(name, value) for name, value in _values(cfg, setting.key.split("."), "") if _chosen(name, key)]
+        values = [(name, v) for name, v in _values(cfg, setting.key.split("."), "") if not key or agree(key, name)]
         for name, value in values:
             yield f"{name} = {value_words(value)}  ({setting.type}{default})"
         if not values:  # A section of the user's own names that the settings do not have.
             yield f"{setting.key}  ({setting.type}{default})"
         yield f"    {setting.meaning}"
-
-
-def _chosen(name: str, key: str) -> bool:
-    """Return whether `key` names this setting, a section around it, or everything (an empty key)."""
-    return not key or all(asked in (NAME, part) for asked, part in zip(key.split("."), name.split("."), strict=False))
 
 
 def _task_options(cfg: Config, key: str) -> Iterator[str]:
