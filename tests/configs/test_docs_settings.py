@@ -5,11 +5,13 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 
 from configs.config import Config
+from configs.explain import NAME, explain, sections
+from configs.explain import settings as all_settings
 from configs.load import load, section_of
 from orchestrator.commands.cli import parser
 
@@ -43,30 +45,19 @@ def commands() -> Iterator[Any]:
 
 
 def exists(key: str) -> bool:
-    """Whether a dotted key is in the schema; any word is a name in a dict, and any key an option of a task."""
-    schema: Any = Config
-    for part in key.split("."):
-        if schema is Any:
-            return True
-        if isinstance(schema, tuple):  # the name of an entry of a dict
-            (schema,) = schema
-            continue
-        hint = get_type_hints(schema).get(part.partition("[")[0]) if isinstance(schema, type) else None
-        if hint is None:
-            return False
-        section, is_dict = section_of(hint), get_origin(hint) is dict
-        schema = (section or Any,) if is_dict else section or hint
-        schema = Any if is_dict and get_args(hint)[1] is Any else schema
-    return True
+    """Whether a dotted key is a setting or a section; any key below the options of a task is one."""
+    if re.match(r"(task|replay)\.options\.", key):
+        return True
+    try:
+        return bool(explain(key))
+    except ValueError:
+        return False
 
 
-def field_names(schema: type = Config) -> set[str]:
-    """The names of all settings, without their sections."""
-    found = set()
-    for key, hint in get_type_hints(schema).items():
-        section = section_of(hint)
-        found |= {key} | (field_names(section) if section else set())
-    return found
+def field_names() -> set[str]:
+    """The names of all settings and sections, without the sections around them."""
+    keys = [*(setting.key for setting in all_settings()), *(section for section, _ in sections())]
+    return {part for key in keys for part in key.split(".")} - {"", NAME}
 
 
 def prose(page: Path) -> str:

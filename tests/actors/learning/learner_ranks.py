@@ -5,6 +5,8 @@ Each rank writes its results to FOLDER: python learner_ranks.py ADDRESS POLICY F
 
 import multiprocessing
 import os
+import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,9 +54,29 @@ RATE = 3e-4
 RANKS_S = 60.0
 """Timeout of each rank's process."""
 ONE_ANSWER = SHAPES[:1]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 Weights = dict[str, torch.Tensor]
+
+
+def free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def run_script(script: str, *arguments: str | Path, timeout_s: float) -> None:
+    """Run this folder's `script` with a free ADDRESS and `arguments` to a clean end."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name(script)), free_address(), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def batch_of(update: int, shapes: tuple[tuple[int, int], ...] = SHAPES) -> Batch:

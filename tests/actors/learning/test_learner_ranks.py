@@ -1,9 +1,5 @@
 """FsdpLearner in a process group: two ranks, each a process, against one; and a bfloat16 policy."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +24,12 @@ from tests.actors.learning.learner_ranks import (
     parameters_of,
     parameters_of_learner,
     rich_batch,
+    run_script,
     step,
     weights_of,
 )
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[3]
 WEIGHTS_ATOL = 0.02 * RATE
 """AdamW divides a gradient by its own size, rounding and all: a weight whose gradient is next to nothing moves by a
 part of the rate that depends on the order of additions."""
@@ -62,12 +58,6 @@ def test_a_bfloat16_policy_keeps_float32_weights_and_finite_numbers(tiny_policy:
 # Two ranks, each a process.
 
 
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-
-
 @pytest.fixture(scope="module")
 def one(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one rank does, and its checkpoint after UPDATES of them."""
@@ -83,16 +73,7 @@ def one(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 @pytest.fixture(scope="module")
 def two(tiny_policy: Path, one: dict[str, Any]) -> list[dict[str, Any]]:
     """What each of two ranks found in `learner_ranks.scenarios`."""
-    script = Path(__file__).with_name("learner_ranks.py")
-    done = subprocess.run(
-        [sys.executable, str(script), free_address(), str(tiny_policy), str(one["folder"])],
-        capture_output=True,
-        text=True,
-        timeout=3 * RANKS_S,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
+    run_script("learner_ranks.py", tiny_policy, one["folder"], timeout_s=3 * RANKS_S)
     return [torch.load(one["folder"] / f"rank{rank}.pt") for rank in range(2)]
 
 

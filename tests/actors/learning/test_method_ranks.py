@@ -1,9 +1,6 @@
 """Every preset's gradient on two ranks is the one on one rank."""
 
 import asyncio
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,14 +10,11 @@ from actors.local import LocalLearner, LocalReference
 from actors.reference import References
 from configs.load import presets
 from orchestrator.references import Anchors, policies
-from tests.actors.learning.learner_ranks import assert_near, config_of, gradients_of, step
+from tests.actors.learning.learner_ranks import assert_near, config_of, gradients_of, run_script, step
 from tests.actors.learning.method_ranks import RANKS_S, config_for, learner_of
-from tests.actors.learning.test_learner_ranks import free_address
 from tests.actors.random_batch import credited, random_batch
 from trajectories.batch import Batch, with_own_totals
 from trajectories.trajectory import ROUTES
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def batch_of(method: str, policy: str, other: str) -> Batch:
@@ -52,15 +46,6 @@ def test_two_ranks_have_the_gradient_of_one_for_every_method(
         step(learner, batch)
         alone[method] = gradients_of(learner)
         assert max(float(g.abs().max()) for g in alone[method].values()) > 1e-4, f"{method}: nothing to compare"
-    script = Path(__file__).with_name("method_ranks.py")
-    done = subprocess.run(
-        [sys.executable, str(script), free_address(), policy, other, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=3 * RANKS_S,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
+    run_script("method_ranks.py", policy, other, tmp_path, timeout_s=3 * RANKS_S)
     for method, expected in alone.items():
         assert_near(torch.load(tmp_path / f"{method}.gradients"), expected, atol=2e-6)

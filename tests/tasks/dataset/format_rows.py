@@ -120,3 +120,14 @@ def shown(folder: Path, format_name: str, row: Any, **options: Any) -> Prompt:
 def without_fence(response: str, language: str) -> str:
     assert response.startswith(f"```{language}\n") and response.endswith("\n```")
     return response.removeprefix(f"```{language}\n").removesuffix("```")
+
+
+def all_heldout(one: Source) -> list[Prompt]:
+    """All held-out prompts: `heldout` refuses a larger number."""
+    count = 1
+    while True:
+        try:
+            prompts = one.heldout(count)
+        except ValueError:
+            return prompts
+        count += 1

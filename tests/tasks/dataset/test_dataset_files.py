@@ -13,7 +13,7 @@ import pytest
 from configs.task import TaskConfig
 from tasks.registry import build
 from tasks.source import Source
-from trajectories.trajectory import Prompt
+from tests.tasks.dataset.format_rows import all_heldout
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -36,7 +36,8 @@ def rows(tmp_path: Path, table: arrow.Table) -> Path:
 
 
 def texts(one: Source, count: int = 200) -> Counter[str]:
-    return Counter([one.prompt(i).text for i in range(count - len(heldout(one)))] + [p.text for p in heldout(one)])
+    held = [prompt.text for prompt in all_heldout(one)]
+    return Counter([one.prompt(i).text for i in range(count - len(held))] + held)
 
 
 def test_a_folder_of_files_is_one_dataset(tmp_path: Path, rows: Path, table: arrow.Table) -> None:
@@ -49,7 +50,7 @@ def test_a_folder_of_files_is_one_dataset(tmp_path: Path, rows: Path, table: arr
     one = source(folder)
     assert texts(one) == texts(source(rows))
     ids = {one.prompt(i).id for i in range(200)}
-    assert len(ids) == 200 - len(heldout(one))
+    assert len(ids) == 200 - len(all_heldout(one))
     assert all(re.fullmatch(r"dataset/train/train-0000\d-of-00004\.parquet/line-\d+", name) for name in ids)
 
 
@@ -125,14 +126,3 @@ def test_a_broken_saved_folder_is_refused(tmp_path: Path, table: arrow.Table) ->
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"task.options.path: must hold .jsonl or .parquet files, or be written by"):
         source(tmp_path / "empty")
-
-
-def heldout(one: Source) -> list[Prompt]:
-    """All held-out prompts: `heldout` refuses a larger number."""
-    count = 1
-    while True:
-        try:
-            prompts = one.heldout(count)
-        except ValueError:
-            return prompts
-        count += 1

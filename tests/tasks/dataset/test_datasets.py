@@ -13,6 +13,7 @@ import pytest
 from configs.task import TaskConfig
 from tasks.registry import build
 from tasks.source import Source
+from tests.tasks.dataset.format_rows import all_heldout
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -49,7 +50,7 @@ def test_columns_may_have_other_names_and_the_verifier_gets_the_answer_as_answer
 
 def test_every_epoch_holds_every_train_row_once_in_a_different_order(rows: Path) -> None:
     one = source(rows)
-    size = 200 - len(_heldout(one))
+    size = 200 - len(all_heldout(one))
     first, second = ([one.prompt(e * size + i).text for i in range(size)] for e in range(2))
     assert Counter(first) == Counter(second)
     assert len(set(first)) == size
@@ -64,7 +65,7 @@ def test_a_prompt_depends_on_seed_and_position_only(rows: Path) -> None:
 
 def test_a_fraction_is_held_out_disjoint_and_the_same_for_every_seed(rows: Path) -> None:
     one = source(rows, heldout_fraction=0.3)
-    held = _heldout(one)
+    held = all_heldout(one)
     train = {one.prompt(i).text for i in range(200)}
     assert 35 <= len(held) <= 85
     assert len(train) + len(held) == 200
@@ -76,7 +77,7 @@ def test_a_fraction_is_held_out_disjoint_and_the_same_for_every_seed(rows: Path)
 def test_copies_of_a_prompt_are_all_held_out_or_all_trained_on(tmp_path: Path) -> None:
     copies = [{"prompt": f"Q{i % 20} {' ' * (i // 20)}", "answer": str(i)} for i in range(80)]
     one = source(write(tmp_path / "copies.jsonl", copies), heldout_fraction=0.5)
-    held = {prompt.text.strip() for prompt in _heldout(one)}
+    held = {prompt.text.strip() for prompt in all_heldout(one)}
     train = {one.prompt(i).text.strip() for i in range(80)}
     assert len(held) + len(train) == 20
     assert not held & train
@@ -210,14 +211,3 @@ def test_the_error_about_an_unknown_task_suggests_the_nearest_name() -> None:
         ValueError, match=r"task.name: must be one of countdown, .*dataset.* \(did you mean 'countdown'\?\)"
     ):
         build(TaskConfig(name="countdwn"), seed=0)
-
-
-def _heldout(one: Source) -> list[Any]:
-    """All held-out prompts: `heldout` refuses a larger number."""
-    count = 1
-    while True:
-        try:
-            prompts = one.heldout(count)
-        except ValueError:
-            return prompts
-        count += 1
