@@ -15,7 +15,7 @@ from configs.grader import GraderConfig
 from configs.learner import LearnerConfig
 from configs.logbook import LogbookConfig
 from configs.monitor import MonitorConfig
-from configs.objective import ObjectiveConfig
+from configs.objective import AIM_AT_PASS_K, ObjectiveConfig
 from configs.placement import PlacementConfig
 from configs.policy import PolicyConfig
 from configs.references import ReferenceConfig
@@ -119,15 +119,28 @@ class Config:
     def _check_objective(self) -> None:
         """Check the objective's other slots against the other sections."""
         objective = self.objective
-        if objective.advantage not in ("mean_only", "global_whiten", "critic", "none"):
+        if objective.advantage not in ("mean_only", "global_whiten", "weighted_sign", "critic", "none"):
             rule = f"must be above 1 for objective.advantage={objective.advantage}"
             require(self.sampling.group_size > 1, "sampling.group_size", rule, self.sampling.group_size)
+        self._check_pass_k()
         rule = "must be 'sampler' when lag is above 0 (the learner's log-probs ignore staleness)"
         current = self.lag == 0 or objective.old_policy == "sampler"
         require(current, "objective.old_policy", rule, objective.old_policy)
         several = objective.replays or self.task.name == "mixture"
         rule = "must be 0 without a mixture or objective.replay_weight: there are no two objectives to weigh"
         require(several or not objective.recap.window, "objective.recap.window", rule, objective.recap.window)
+
+    def _check_pass_k(self) -> None:
+        """Check k against the size of a group."""
+        if self.objective.advantage not in AIM_AT_PASS_K:
+            return
+        settings, size = self.objective.pass_k, self.sampling.group_size
+        key = "k" if settings.k == settings.largest_k else "final_k"
+        fits, rule = settings.largest_k <= size, f"must be at most sampling.group_size ({size})"
+        if self.objective.advantage == "pass_k_zscore":
+            fits = settings.largest_k < size
+            rule = f"must be below sampling.group_size ({size}) for pass_k_zscore: a single set of answers has std 0"
+        require(fits, f"objective.pass_k.{key}", rule, settings.largest_k)
 
     def _check_placement(self) -> None:
         """Check engines and transfer against the placement."""

@@ -5,6 +5,7 @@ from typing import Literal
 
 from configs.checks import require, require_not_negative, require_positive
 from configs.critic import CriticConfig
+from configs.pass_k import PassKConfig
 from configs.recap import RecapConfig
 from configs.terms import Reduction, TermConfig
 
@@ -15,12 +16,21 @@ Advantage = Literal[
     "global_whiten",
     "group_mean_global_whiten",
     "best_of_n",
+    "mean_normalised",
+    "pass_k_zscore",
+    "pass_k_gain",
+    "weighted_sign",
+    "unlikely_zscore",
     "target",
     "critic",
     "none",
 ]
 WHITENED = ("global_whiten", "group_mean_global_whiten")
 """Advantages that are whitened over the tokens of the batch after terms have been subtracted."""
+AIM_AT_PASS_K = ("pass_k_zscore", "pass_k_gain")
+"""Advantages with a k."""
+COUNT_RIGHT = ("pass_k_zscore", "weighted_sign", "unlikely_zscore")
+"""Advantages that treat an answer of reward 1 or more as right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +150,14 @@ class ObjectiveConfig:
     """Advantage of an answer. group_zscore: (r - mean) / std of its group (GRPO); mean_only: r - mean (Dr. GRPO);
     leave_one_out: r minus the mean of the others (RLOO); global_whiten: r, whitened over the batch's tokens
     (REINFORCE++); group_mean_global_whiten: r - mean, whitened likewise; best_of_n: the best answer of each group
-    alone; target: f-DPG's pseudo-reward; critic: normalised reward minus a learned value, whitened over the batch's
+    alone; mean_normalised: (r - mean) / mean (MaxRL); pass_k_zscore: (mean of the sets of k answers that contain it -
+    mean of all sets) / std of all sets, where a set is 1 if one of its answers is right (Pass@k training);
+    pass_k_gain: k times the mean of what it adds to the best reward of k - 1 others (PKPO); weighted_sign: lambda if
+    it is right, -1 if not (NSR); unlikely_zscore: group_zscore, after likely right answers have lost a part of their
+    reward; target: f-DPG's pseudo-reward; critic: normalised reward minus a learned value, whitened over the batch's
     answers; none: 0, rewards are not trained on."""
+    pass_k: PassKConfig = field(default_factory=PassKConfig)
+    """Parameters of the advantages that aim at Pass@k."""
     overlong: OverlongConfig = field(default_factory=OverlongConfig)
     """Penalty on long answers."""
     target: TargetConfig = field(default_factory=TargetConfig)
@@ -185,6 +201,9 @@ class ObjectiveConfig:
         rule = "must be other than 'none' without a term, an entropy bonus or replay: nothing would be trained on"
         learns = bool(self.terms) or self.entropy_bonus > 0 or self.replays
         require(self.advantage != "none" or learns, "advantage", rule, self.advantage)
+        rule = f"must be 0 for advantage={self.advantage}: below reward 1 it would count a long right answer as wrong"
+        counts = self.advantage in COUNT_RIGHT and self.overlong.limit > 0
+        require(not counts, "overlong.limit", rule, self.overlong.limit)
         joint = any(term.wiring == "joint" for term in self.terms.values())
         rule = "must be 'token' for a term in the joint wiring, whose slope is weighted by the ratio of its token"
         require(not joint or self.ratio == "token", "ratio", rule, self.ratio)

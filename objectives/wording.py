@@ -4,6 +4,7 @@ from configs.coefficient import CoefficientConfig
 from configs.critic import CriticConfig
 from configs.divergences import DIVERGENCES
 from configs.objective import MismatchConfig, ObjectiveConfig
+from configs.pass_k import PassKConfig
 from configs.recap import RecapConfig
 from configs.terms import TermConfig
 from objectives.divergence.wirings import wiring_of
@@ -83,7 +84,7 @@ def describe_policy_gradient(cfg: ObjectiveConfig) -> str:
     """Describe advantage, ratio, clipping and gates."""
     unrewarded = " (rewards are not trained on, divergence terms are)" if cfg.advantage == "none" else ""
     critic = _critic(cfg.critic) if cfg.advantage == "critic" else ""
-    words = [f"advantage {cfg.advantage}{unrewarded}{critic}", _ratio(cfg)]
+    words = [f"advantage {cfg.advantage}{unrewarded}{critic}{_parameters(cfg)}", _ratio(cfg)]
     if cfg.mismatch.active:
         words.append(_mismatch(cfg.mismatch))
     gates = cfg.gates
@@ -113,6 +114,36 @@ def _critic(cfg: CriticConfig) -> str:
         else "computed at the prompt's end: a baseline, which leaves the expected gradient unchanged"
     )
     return f" ({cfg.heads} value head{'s' * (cfg.heads > 1)} {effect})"
+
+
+def _parameters(cfg: ObjectiveConfig) -> str:
+    """Describe the parameters and the expected gradient of an advantage of `objective.pass_k`, and of MaxRL."""
+    weight, penalty = cfg.pass_k.right_weight, cfg.pass_k.rank_penalty
+    parameters = {
+        "pass_k_zscore": _k(cfg.pass_k),
+        "pass_k_gain": _k(cfg.pass_k),
+        "weighted_sign": f"{weight:g} on right answers, -1 on wrong ones",
+        "unlikely_zscore": f"a right answer loses {penalty:g} m / G of its reward, where m of the G answers of its "
+        "group are less likely",
+    }
+    gradients = {
+        "mean_normalised": "that of the sum of Pass@k / k for k < group size, which is log Pass@1, truncated",
+        "pass_k_zscore": "that of (2 / k) arcsin sqrt(Pass@k), in large groups",
+        "pass_k_gain": "that of the best reward of k answers, which is Pass@k if rewards are 0 or 1",
+        "weighted_sign": f"{1 + weight:g} times that of Pass@1",
+    }
+    words = [parameters[cfg.advantage]] if cfg.advantage in parameters else []
+    if cfg.advantage in gradients:
+        conditions = "expected gradient, on-policy and with sequence_mean_token_sum"
+        words.append(f"{conditions}: {gradients[cfg.advantage]}")
+    return f" ({'; '.join(words)})" if words else ""
+
+
+def _k(cfg: PassKConfig) -> str:
+    if cfg.schedule == "constant":
+        return f"k = {cfg.k}"
+    over = f"over {cfg.over} steps" if cfg.over else "over all steps"
+    return f"k from {cfg.k} to {cfg.final_k} {over}, {cfg.schedule}"
 
 
 def _mismatch(cfg: MismatchConfig) -> str:

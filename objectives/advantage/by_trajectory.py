@@ -1,11 +1,15 @@
 """Compute the advantage of each trajectory [B] from group rewards, by the estimator named in `objective.advantage`."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from configs.objective import ObjectiveConfig
 from objectives.advantage.critic import critic_advantage
-from objectives.advantage.estimators import advantages, shaped_reward
+from objectives.advantage.estimators import PLAIN, by_group, group_zscore, shaped_reward
+from objectives.advantage.pass_k import pass_k_gain, pass_k_zscore, unlikely_reward, weighted_sign
 from objectives.advantage.target import pseudo_rewards
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.policy_gradient.gates import long_failure_scale
@@ -28,11 +32,31 @@ def trajectory_advantage(
     elif cfg.advantage == "target":
         known = logp_reference is not None and not torch.isnan(logp_reference).any()
         assert known and logp_reference is not None, "advantage=target needs logp_reference"
-        seq = batch.seq[batch.on_route("explore")]
-        log_u = sum_by_trajectory(logp_old - logp_reference, seq, len(batch.group))
+        log_u = _by_trajectory(logp_old - logp_reference, batch)
         advantage = pseudo_rewards(log_u, reward, batch.group, cfg.target)
     else:
-        advantage = advantages(reward, batch.group, cfg.advantage)
+        if cfg.advantage == "unlikely_zscore":
+            logp = _by_trajectory(logp_old, batch)
+            for members in batch.graded_groups():
+                reward[members] = unlikely_reward(reward[members], logp[members], cfg.pass_k.rank_penalty)
+        advantage = by_group(reward, batch.group, _estimator(cfg, state.pass_k))
     if cfg.gates.long_failures > 1:
         advantage = advantage * long_failure_scale(batch, cfg.gates.long_failures)
     return advantage, value_target
+
+
+def _estimator(cfg: ObjectiveConfig, k: int) -> Callable[[Tensor], Tensor]:
+    """Return the function of the rewards [G] of one group that `objective.advantage` names."""
+    estimators: dict[str, Callable[[Tensor], Tensor]] = {
+        **PLAIN,
+        "pass_k_zscore": partial(pass_k_zscore, k=k),
+        "pass_k_gain": partial(pass_k_gain, k=k),
+        "weighted_sign": partial(weighted_sign, right_weight=cfg.pass_k.right_weight),
+        "unlikely_zscore": group_zscore,
+    }
+    return estimators[cfg.advantage]
+
+
+def _by_trajectory(logp: Tensor, batch: Batch) -> Tensor:
+    """Return the sum of a column of the explored tokens [M] over each trajectory [B]."""
+    return sum_by_trajectory(logp, batch.seq[batch.on_route("explore")], len(batch.group))

@@ -1,12 +1,11 @@
 """Advantage estimators: functions of the rewards [G] of one group, or of the whole batch [B]."""
 
 from collections.abc import Callable
-from typing import get_args
 
 import torch
 from torch import Tensor
 
-from configs.objective import Advantage, OverlongConfig
+from configs.objective import OverlongConfig
 from trajectories.batch import Batch
 
 EPSILON = 1e-6
@@ -57,14 +56,31 @@ def best_of_n(reward: Tensor) -> Tensor:
     return best * (len(reward) / best.sum().clamp(min=1))
 
 
+def mean_normalised(reward: Tensor) -> Tensor:
+    """Return (r - mean) / mean over one group [G]; 0 unless the mean is positive. Source: MaxRL, arXiv:2602.02710."""
+    mean = reward.mean()
+    return (reward - mean) / mean if mean > 0 else torch.zeros_like(reward)
+
+
 def none(reward: Tensor) -> Tensor:
     """Return 0 for every answer [G]: only divergence terms are trained on, as in pure distillation."""
     return torch.zeros_like(reward)
 
 
-ADVANTAGES: dict[str, Callable[[Tensor], Tensor]] = {
-    name: globals()[name] for name in get_args(Advantage) if name not in ("target", "critic")
+PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
+    function.__name__: function
+    for function in (
+        group_zscore,
+        mean_only,
+        leave_one_out,
+        global_whiten,
+        group_mean_global_whiten,
+        best_of_n,
+        mean_normalised,
+        none,
+    )
 }
+"""The estimators that need the rewards of a group and nothing else."""
 WHITEN_EPSILON = 1e-8
 
 
@@ -91,10 +107,12 @@ def shaped_reward(batch: Batch, cfg: OverlongConfig) -> Tensor:
     return batch.reward + overlong_penalty(batch.trained_lengths("explore"), cfg)
 
 
-def advantages(reward: Tensor, group: Tensor, name: Advantage) -> Tensor:
-    """Return the advantage of each trajectory [B] from `reward` [B] and `group` [B].
+def by_group(reward: Tensor, group: Tensor, estimate: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the advantage of each trajectory [B]: `estimate` of the rewards [G] of its group.
 
     A NaN reward (the grader failed) is left out of its group's statistics and gets 0, as do stored answers (group -1).
+
+    Args: reward: float32 [B]; group: int64 [B].
     """
     assert reward.shape == group.shape, f"reward {tuple(reward.shape)} and group {tuple(group.shape)} must align"
     result = torch.zeros_like(reward)
@@ -102,5 +120,5 @@ def advantages(reward: Tensor, group: Tensor, name: Advantage) -> Tensor:
     for number in group[group >= 0].unique().tolist():
         members = (group == number) & graded
         if members.any():
-            result[members] = ADVANTAGES[name](reward[members])
+            result[members] = estimate(reward[members])
     return result

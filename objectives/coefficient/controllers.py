@@ -7,6 +7,7 @@ from typing import Any
 
 from configs.coefficient import LARGEST_KL_ERROR, CoefficientConfig
 from configs.objective import ObjectiveConfig
+from configs.pass_k import PassKConfig
 from objectives.advantage.critic import RewardMoments
 from objectives.advantage.estimators import shaped_reward
 from objectives.coefficient import adaptive_fraction, recap, safe
@@ -29,7 +30,7 @@ def term_metric(term: str, what: str) -> str:
 
 @dataclass(frozen=True)
 class ObjectiveState:
-    """Coefficients and controllers of the objective between two steps; `dataclasses.asdict` makes it JSON."""
+    """Coefficients, controllers and k of the objective between two steps; `dataclasses.asdict` makes it JSON."""
 
     coefficients: Mapping[str, float]
     """Coefficient of each divergence term by its name, and of the replay loss under `replay`."""
@@ -41,6 +42,8 @@ class ObjectiveState:
     """Recent values of the objectives that RECAP weighs."""
     rewards: RewardMoments = field(default_factory=RewardMoments)
     """Moments of all rewards so far, for a critic."""
+    pass_k: int = PassKConfig.k
+    """The k of the advantages that aim at Pass@k."""
 
     @classmethod
     def restored(cls, saved: Mapping[str, Any]) -> "ObjectiveState":
@@ -52,6 +55,7 @@ class ObjectiveState:
             fraction={name: FractionState(**s) for name, s in saved["fraction"].items()},
             recap=RecapState(values={name: tuple(values) for name, values in saved["recap"]["values"].items()}),
             rewards=RewardMoments(**saved["rewards"]),
+            pass_k=saved["pass_k"],
         )
 
 
@@ -69,6 +73,7 @@ def initial_state(cfg: ObjectiveConfig, steps: int) -> ObjectiveState:
             for name, kind in kinds.items()
             if kind == "adaptive_fraction"
         },
+        pass_k=cfg.pass_k.at(0, steps),
     )
     return with_complements(state, cfg)
 
@@ -96,6 +101,7 @@ def resumed_state(saved: ObjectiveState, cfg: ObjectiveConfig, step: int, steps:
         fraction={name: saved.fraction.get(name, controller) for name, controller in state.fraction.items()},
         recap=saved.recap,
         rewards=saved.rewards,
+        pass_k=cfg.pass_k.at(step, steps),
     )
     return with_complements(state, cfg)
 
@@ -121,7 +127,7 @@ def advance(
         else:
             value = _next(state.coefficients[name], term.coefficient, stats, trajectories, step, steps)
             state = replace(state, coefficients={**state.coefficients, name: value})
-    return with_complements(state, cfg)
+    return with_complements(replace(state, pass_k=cfg.pass_k.at(step, steps)), cfg)
 
 
 def with_complements(state: ObjectiveState, cfg: ObjectiveConfig) -> ObjectiveState:

@@ -98,8 +98,8 @@ def batch_for(cfg: ObjectiveConfig, seed: int = 0) -> Batch:
 
 
 def credited(batch: Batch, cfg: ObjectiveConfig, coefficient: float = COEFFICIENT) -> Batch:
-    """Return the batch after `credit`, with the same coefficient for every term."""
-    return credit(batch, cfg, ObjectiveState(coefficients=dict.fromkeys(weighted(cfg), coefficient)))
+    """Return the batch after `credit`, with the same coefficient for every term, and k = 2 in its groups of four."""
+    return credit(batch, cfg, ObjectiveState(coefficients=dict.fromkeys(weighted(cfg), coefficient), pass_k=2))
 
 
 def weights(seed: int = 1) -> Tensor:

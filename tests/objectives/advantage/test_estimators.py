@@ -1,17 +1,22 @@
 """Advantages of the answers of a group by each estimator, whitening, and the overlong penalty."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from configs.objective import ObjectiveConfig, OverlongConfig
 from objectives.advantage.estimators import (
-    advantages,
     best_of_n,
+    by_group,
+    global_whiten,
+    group_mean_global_whiten,
     group_zscore,
     leave_one_out,
     mean_only,
+    none,
     overlong_penalty,
     whiten,
 )
@@ -35,7 +40,7 @@ def test_leave_one_out_subtracts_the_mean_of_the_other_answers() -> None:
 
 
 def test_advantage_none_is_0_everywhere_and_refused_without_another_loss() -> None:
-    assert advantages(torch.tensor([1.0, 0.0, 7.0]), torch.tensor([0, 0, 1]), "none").tolist() == [0, 0, 0]
+    assert by_group(torch.tensor([1.0, 0.0, 7.0]), torch.tensor([0, 0, 1]), none).tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match=r"^advantage: must be other than 'none' without a term, an entropy"):
         ObjectiveConfig(advantage="none")
 
@@ -53,26 +58,26 @@ def test_equal_rewards_have_zscores_of_exactly_0(reward: float) -> None:
 
 def test_each_group_has_its_own_statistics() -> None:
     reward, group = torch.tensor([1.0, 5.0, 0.0, 7.0]), torch.tensor([0, 3, 0, 3])
-    assert advantages(reward, group, "mean_only").tolist() == [0.5, -1.0, -0.5, 1.0]
+    assert by_group(reward, group, mean_only).tolist() == [0.5, -1.0, -0.5, 1.0]
 
 
-@pytest.mark.parametrize("name", ["group_zscore", "mean_only", "leave_one_out"])
-def test_an_answer_without_a_reward_is_left_out_of_the_group_statistics(name: str) -> None:
-    with_failure = advantages(torch.tensor([1.0, math.nan, 0.0, 0.0]), torch.zeros(4, dtype=torch.long), name)
-    without = advantages(torch.tensor([1.0, 0.0, 0.0]), torch.zeros(3, dtype=torch.long), name)
+@pytest.mark.parametrize("estimate", [group_zscore, mean_only, leave_one_out])
+def test_an_answer_without_a_reward_is_left_out_of_the_group_statistics(estimate: Callable[[Tensor], Tensor]) -> None:
+    with_failure = by_group(torch.tensor([1.0, math.nan, 0.0, 0.0]), torch.zeros(4, dtype=torch.long), estimate)
+    without = by_group(torch.tensor([1.0, 0.0, 0.0]), torch.zeros(3, dtype=torch.long), estimate)
     assert with_failure[1] == 0
     assert with_failure[[0, 2, 3]].tolist() == without.tolist()
 
 
-@pytest.mark.parametrize("name", ["group_zscore", "mean_only", "leave_one_out"])
-def test_a_group_with_fewer_than_two_graded_answers_has_advantage_0(name: str) -> None:
+@pytest.mark.parametrize("estimate", [group_zscore, mean_only, leave_one_out])
+def test_a_group_with_fewer_than_two_graded_answers_has_advantage_0(estimate: Callable[[Tensor], Tensor]) -> None:
     reward = torch.tensor([1.0, math.nan, math.nan, math.nan])
-    assert advantages(reward, torch.tensor([0, 0, 1, 1]), name).tolist() == [0.0] * 4
+    assert by_group(reward, torch.tensor([0, 0, 1, 1]), estimate).tolist() == [0.0] * 4
 
 
 def test_rehearsed_trajectories_have_advantage_0() -> None:
     reward, group = torch.tensor([1.0, 0.0, math.nan, 1.0]), torch.tensor([0, 0, -1, -1])
-    assert advantages(reward, group, "mean_only").tolist() == [0.5, -0.5, 0.0, 0.0]
+    assert by_group(reward, group, mean_only).tolist() == [0.5, -0.5, 0.0, 0.0]
 
 
 def test_whitening_uses_the_selected_tokens_only() -> None:
@@ -90,8 +95,8 @@ def test_whitening_equal_advantages_gives_0(advantage: list[float]) -> None:
 
 def test_group_mean_global_whiten_subtracts_the_group_mean_and_global_whiten_does_not() -> None:
     reward, group = torch.tensor([1.0, 0.0, 5.0, 7.0]), torch.tensor([0, 0, 1, 1])
-    assert advantages(reward, group, "global_whiten").tolist() == reward.tolist()
-    assert advantages(reward, group, "group_mean_global_whiten").tolist() == [0.5, -0.5, -1.0, 1.0]
+    assert by_group(reward, group, global_whiten).tolist() == reward.tolist()
+    assert by_group(reward, group, group_mean_global_whiten).tolist() == [0.5, -0.5, -1.0, 1.0]
 
 
 @pytest.mark.parametrize(
