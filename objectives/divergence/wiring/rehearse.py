@@ -67,7 +67,12 @@ def _describe(cfg: TermConfig, name: str) -> str:
         return f"exact gradient of the {name}, 0 at every token where policy and reference agree; {lost}"
     if cfg.estimator == "supervised":
         return f"gradient of the {name}, exact in expectation, from f minus f'(inf) (u - 1): no token is pushed down"
-    likelihood = " (negative log-likelihood, weight -1 everywhere)" if cfg.name == "forward_kl" else ""
+    likelihood = ""
+    if cfg.name == "forward_kl":
+        likelihood = (
+            " (negative log-likelihood, weight -1 everywhere; of right answers alone it is rejection-sampling "
+            "fine-tuning and no divergence)"
+        )
     return f"gradient of the {name}, exact in expectation, from f as it is{likelihood}; minus its mean, {lost}"
 
 

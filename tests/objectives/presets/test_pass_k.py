@@ -93,7 +93,7 @@ def test_a_preset_is_an_advantage_with_ppos_clip_and_no_divergence(preset: str, 
     assert of(preset).terms == {}
 
 
-@pytest.mark.parametrize("preset", PAPERS)
+@pytest.mark.parametrize("preset", [*PAPERS, "grpo_nll"])
 @pytest.mark.parametrize("term", TERMS)
 def test_every_divergence_term_is_added_to_the_loss_of_every_advantage(preset: str, term: str) -> None:
     # Without a clip the surrogate is linear in the advantage, so penalties in the advantage are sums of losses too.
