@@ -30,3 +30,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" with the known name closest to a mistyped one, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def require_temperatures(values: list[float], field_: str) -> None:
+    """Raise ValueError unless all values can be sampled at, and differ."""
+    usable = all(value == 0 or 0.01 <= value <= 100 for value in values) and len(set(values)) == len(values)
+    require(usable, field_, "must be different numbers, each 0 (greedy) or between 0.01 and 100", list(values))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from configs.checks import require, require_not_negative, require_positive
+from configs.checks import require, require_not_negative, require_positive, require_temperatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +15,10 @@ class MonitorConfig:
     """Answers per held-out prompt, n of the unbiased Pass@k estimator."""
     ks: list[int] = field(default_factory=lambda: [1, 4, 16, 32])
     """Values of k for Pass@k, each at most `answers`."""
+    frontier: list[float] = field(default_factory=lambda: [1.3, 0.6, 0.3, 0.0])
+    """Temperatures, besides that of training, at which the base is measured once before the first step, to know what
+    sampling it colder or hotter gives (`heldout/beyond_sharpening`). 0: greedy decoding. Empty: not measured. Each
+    costs one measurement, and none if the base was measured before with the same settings."""
     kl_to_base: bool = True
     """Measure the KL to the base policy on the held-out answers. This starts a reference actor."""
     stop_if: list[str] = field(default_factory=list)
@@ -23,6 +27,7 @@ class MonitorConfig:
     def __post_init__(self) -> None:
         require_not_negative(self, "every")
         require_positive(self, "answers")
+        require_temperatures(self.frontier, "frontier")
         within = bool(self.ks) and all(0 < k <= self.answers for k in self.ks)
         require(within, "ks", f"each k must be between 1 and answers ({self.answers})", list(self.ks))
         for rule in self.stop_if:

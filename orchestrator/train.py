@@ -142,6 +142,11 @@ class Run:
             | value_metrics(batch)
             | replay_metrics(batch, self.objective_state.recap, self.cfg.objective)
             | coefficients
+            | (
+                {"pass_k": float(self.objective_state.pass_k)}
+                if self.cfg.objective.pass_k.schedule != "constant"
+                else {}
+            )
             | {
                 "staleness": float(staleness.double().mean()),
                 "staleness_max": float(staleness.max()),
@@ -188,6 +193,8 @@ class Run:
         self.logbook.measurement(self.step, summary, measurement)
         self.logbook.trajectories(self.step, (), self.monitor.ungraded)
         values = {name: interval.value for name, interval in summary.items()}
+        if self.monitor.alert:
+            self.logbook.alert("sharpening", self.monitor.alert)
         reason = fired_rule(self.cfg.monitor.stop_if, values)
         if reason:
             self.logbook.alert("stop_if", reason)

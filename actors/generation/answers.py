@@ -61,13 +61,15 @@ class TrajectoryBuilder:
         Args:
             index: sample index of the answer in its group.
             generated: sampled tokens, including the stop token if one was sampled.
-            logps: log-prob of each sampled token, at the sampling temperature.
+            logps: log-prob of each sampled token, at the sampling temperature. Not used at temperature 0, where every
+                log-prob is 0: greedy decoding gives its token probability 1.
             first_version, last_version: weight versions that sampled the first and the last token.
         """
         start, stopped = len(job.prompt_tokens), generated[-1] in self.stop_ids
         tokens = np.concatenate([job.prompt_tokens, np.asarray(generated)]).astype(np.int32)
         logp_sampler = np.zeros(len(tokens), dtype=np.float32)
-        logp_sampler[start:] = logps
+        if job.temperature > 0:
+            logp_sampler[start:] = logps
         trajectory = Trajectory(
             prompt_id=job.prompt_id,
             sample_index=index,

@@ -156,8 +156,10 @@ class EngineThread(Generic[E]):
                 f"sampling.max_prompt_tokens: prompt {job.prompt_id} must have at least 1 token and, with "
                 f"{job.max_new_tokens} new ones, at most {self.max_length}, got {len(job.prompt_tokens)}"
             )
-        if job.temperature < MIN_TEMPERATURE:
-            raise ValueError(f"sampling.temperature: must be at least {MIN_TEMPERATURE}, got {job.temperature}")
+        if job.temperature < MIN_TEMPERATURE and job.temperature != 0:
+            raise ValueError(
+                f"sampling.temperature: must be at least {MIN_TEMPERATURE}, or 0 (greedy), got {job.temperature}"
+            )
 
     async def _call(self, function: Callable[[E], Any]) -> Any:
         """Run a command in the thread, between two steps, and return its result."""

@@ -25,7 +25,7 @@ Answer = tuple[GenerationJob, int]
 
 class SeededSampling(LogitsProcessor):
     """Makes greedy decoding sample: draws each row's token by inverting its cumulative distribution at a random number
-    of the row's own generator, and sets all other logits to -inf.
+    of the row's own generator, and sets all other logits to -inf. Temperature 0 takes the most likely token.
 
     `generate`'s own sampling has one random generator per batch, so an answer would depend on the rows beside it.
     """
@@ -41,10 +41,13 @@ class SeededSampling(LogitsProcessor):
         """float32 [B] for each step so far: log-probs of the sampled tokens."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
-        logps = torch.log_softmax(scores.float() / self.temperature, dim=-1)  # [B, V]
-        cumulative = logps.double().exp().cumsum(-1)
-        point = self.uniform[:, len(self.logps)].to(scores.device) * cumulative[:, -1]
-        drawn = torch.searchsorted(cumulative, point[:, None], right=True).clamp(max=scores.shape[-1] - 1)  # [B, 1]
+        if self.temperature == 0:
+            logps, drawn = torch.log_softmax(scores.float(), dim=-1), scores.argmax(-1, keepdim=True)  # [B, V], [B, 1]
+        else:
+            logps = torch.log_softmax(scores.float() / self.temperature, dim=-1)  # [B, V]
+            cumulative = logps.double().exp().cumsum(-1)
+            point = self.uniform[:, len(self.logps)].to(scores.device) * cumulative[:, -1]
+            drawn = torch.searchsorted(cumulative, point[:, None], right=True).clamp(max=scores.shape[-1] - 1)
         self.logps.append(logps.gather(-1, drawn).squeeze(-1).cpu())
         return torch.full_like(scores, -torch.inf).scatter_(-1, drawn, 0.0)
 

@@ -2,32 +2,34 @@
 
 import argparse
 import asyncio
-import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from actors.contracts import WeightsInfo
 from actors.learning.policy import check_policy_folder, load_model
 from actors.local import init_host_weights, publish_host_weights
 from actors.weights.host import pack, weights_info
+from configs.checks import require
 from configs.config import Config
 from orchestrator import cluster
 from orchestrator.commands.options import config, line_printer
 from orchestrator.commands.paths import split_name
-from orchestrator.report.inputs import results_table
+from orchestrator.report.evaluation import Evaluation
+from orchestrator.report.terminal import print_evaluation
 from orchestrator.rollout.encoding import encoder
 from orchestrator.rollout.rollouts import Rollouts
+from orchestrator.watch.base_cache import BaseCache, Measured
+from orchestrator.watch.measurement import measure
 from orchestrator.watch.monitor import HeldOut
-from orchestrator.watch.passk import Interval, Measurement, measure, summary
 from tasks.registry import build
-from trajectories.trajectory import Group
+
+NAME_LIMIT = 100
+"""Characters of a policy's name, which is part of file names."""
 
 
 def named_checkpoints(cfg: Config) -> dict[str, str]:
@@ -43,6 +45,7 @@ def named_checkpoints(cfg: Config) -> dict[str, str]:
         name, path = split_name(item)
         folder = Path(path) / "policy" if (Path(path) / "policy").is_dir() else Path(path)
         name = name or (folder.parent.name if folder.name == "policy" else folder.name)
+        require(len(name) <= NAME_LIMIT, "evaluate.checkpoints", f"a name has at most {NAME_LIMIT} characters", name)
         if name in named:
             raise ValueError(f"evaluate.checkpoints: names must differ, got {name!r} twice")
         check_policy_folder(str(folder), "evaluate.checkpoints" if cfg.evaluate.checkpoints else "policy.path")
@@ -50,42 +53,88 @@ def named_checkpoints(cfg: Config) -> dict[str, str]:
     return named
 
 
-async def evaluate(cfg: Config, checkpoints: Mapping[str, str], log: Callable[[str], None]) -> dict[str, Measurement]:
-    """Answer the held-out prompts with every policy; write results.json, answers.parquet and the measurements.
+async def evaluate(cfg: Config, checkpoints: Mapping[str, str], log: Callable[[str], None]) -> Evaluation:
+    """Answer the held-out prompts with every policy at every temperature, and write the evaluation.
 
     All policies use the same seeds. Policies of the same architecture use the same generators, one after another: their
-    weights are published to the generators as in training.
+    weights are published to the generators as in training. Measurements of the base are cached in `runs`.
 
     Args:
         checkpoints: policy directories by name, the base first.
-        log: called with one line of text per policy.
-
-    Returns:
-        The measurements by name, in the order of `checkpoints`.
+        log: called with one line of text per measurement.
     """
     # The driver reads the weights from a directory, so they never come from another GPU.
     cfg = replace(cfg, generator=replace(cfg.generator, transfer="host"))
-    output = Path(cfg.evaluate.output) if cfg.evaluate.output else Path(cfg.runs) / cfg.name / "evaluation"
-    output.mkdir(parents=True, exist_ok=True)
-    measurements: dict[str, Measurement] = {}
-    rows: list[dict[str, Any]] = []
+    source = build(cfg.task, cfg.seed)
+    base = next(iter(checkpoints))
+    cache = BaseCache(cfg, source.heldout(cfg.task.heldout_prompts), checkpoints[base])
+    found = {
+        name: _from_cache(cfg, cache, base, log) if name == base else dict.fromkeys(cfg.evaluate.temperatures)
+        for name in checkpoints
+    }
     for paths in _by_architecture(cfg, checkpoints):
-        first = next(iter(paths.values()))
+        missing = {name: path for name, path in paths.items() if None in found[name].values()}
+        if not missing:
+            continue
+        first = next(iter(paths.values()))  # the same tokenizer whatever is cached
         roles = await cluster.start(cfg, ["generator", "grader"], policy_path=first)
         try:
             async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
-                heldout = HeldOut(cfg, build(cfg.task, cfg.seed), encoder(replace(cfg.policy, path=first)), rollouts)
-                for version, (name, path) in enumerate(paths.items()):
+                heldout = HeldOut(cfg, source, encoder(replace(cfg.policy, path=first)), rollouts)
+                for version, (name, path) in enumerate(missing.items()):
                     await _publish(cfg, rollouts, path, version)
-                    groups = await heldout.answer(cfg.evaluate.answers, cfg.evaluate.temperature)
-                    measurements[name] = measure(groups, name, 0)
-                    rows += _rows(name, groups)
-                    log(f"evaluate {name}: {sum(len(g.trajectories) for g in groups)} answers")
+                    for temperature in [t for t, known in found[name].items() if known is None]:
+                        measured = await _measure(heldout, name, temperature)
+                        found[name][temperature] = measured
+                        if name == base:
+                            cache.write(cfg.evaluate.answers, measured)
+                        log(f"evaluate {name} at temperature {temperature:g}: {len(measured.rows)} answers")
         finally:
             await roles.close()
-    measurements = {name: measurements[name] for name in checkpoints}
-    _write(cfg, output, measurements, rows)
-    return measurements
+    evaluation = _evaluation(cfg, checkpoints, found)
+    output = Path(cfg.evaluate.output) if cfg.evaluate.output else Path(cfg.runs) / cfg.name / "evaluation"
+    rows = [row for name in found for measured in found[name].values() if measured for row in measured.rows]
+    evaluation.write(output, rows)
+    return evaluation
+
+
+def _from_cache(cfg: Config, cache: BaseCache, base: str, log: Callable[[str], None]) -> dict[float, Measured | None]:
+    """Return the cached measurements of the base by temperature; None where there is none."""
+    found: dict[float, Measured | None] = {}
+    for temperature in dict.fromkeys([*cfg.evaluate.temperatures, *cfg.evaluate.frontier]):
+        found[temperature] = cache.read(cfg.evaluate.answers, temperature, base)
+        if found[temperature] is not None:
+            path = cache.path(cfg.evaluate.answers, temperature)
+            log(f"evaluate {base} at temperature {temperature:g}: read from {path}")
+    return found
+
+
+async def _measure(heldout: HeldOut, name: str, temperature: float) -> Measured:
+    answers = heldout.cfg.evaluate.answers
+    groups = await heldout.answer(answers, temperature)
+    return Measured.of(groups, measure(groups, name, 0, temperature, answers))
+
+
+def _evaluation(
+    cfg: Config, checkpoints: Mapping[str, str], found: Mapping[str, Mapping[float, Measured | None]]
+) -> Evaluation:
+    measurements = {
+        name: {t: m.measurement for t, m in sorted(of_policy.items(), reverse=True) if m}
+        for name, of_policy in found.items()
+    }
+    return Evaluation(
+        base=next(iter(checkpoints)),
+        ks=sorted({1, *cfg.evaluate.ks}),
+        headline_k=cfg.evaluate.headline_k,
+        temperatures=list(cfg.evaluate.temperatures),
+        measurements=measurements,
+        about={
+            "task": cfg.task.name,
+            "answers": cfg.evaluate.answers,
+            "date": date.today().isoformat(),
+            "paths": dict(checkpoints),
+        },
+    )
 
 
 def _by_architecture(cfg: Config, checkpoints: Mapping[str, str]) -> list[dict[str, str]]:
@@ -115,53 +164,8 @@ async def _publish(cfg: Config, rollouts: Rollouts, path: str, version: int) -> 
     await publish_host_weights(rollouts.generators, weights, version)
 
 
-def summaries(measurements: Mapping[str, Measurement], ks: Sequence[int]) -> dict[str, dict[str, Interval]]:
-    """Return every policy's values with intervals, compared with the first policy."""
-    base = next(iter(measurements.values()))
-    return {name: summary(measurement, ks, base) for name, measurement in measurements.items()}
-
-
-def _rows(name: str, groups: Sequence[Group]) -> list[dict[str, Any]]:
-    return [
-        {
-            "policy": name,
-            "prompt_id": group.prompt.id,
-            "prompt": group.prompt.text,
-            "sample_index": t.sample_index,
-            "seed": t.seed,
-            "answer": t.text,
-            "reward": t.reward,
-            "status": t.grade.status if t.grade else None,
-            "reason": t.grade.reason if t.grade else None,
-            "tokens": t.answer_length,
-            "finish_reason": t.finish_reason,
-        }
-        for group in groups
-        for t in group.trajectories
-    ]
-
-
-def _null_if_nan(value: float) -> float | None:
-    """Return None for NaN, which JSON does not have: for example the retention if the base solved no prompt."""
-    return None if math.isnan(value) else value
-
-
-def _write(cfg: Config, output: Path, measurements: Mapping[str, Measurement], rows: list[dict[str, Any]]) -> None:
-    pq.write_table(pa.Table.from_pylist(rows), output / "answers.parquet")
-    folder = output / "measurements"
-    folder.mkdir(exist_ok=True)
-    for name, measurement in measurements.items():
-        (folder / f"{name}.json").write_text(measurement.to_json())
-    results: dict[str, dict[str, Any]] = {}
-    for name, values in summaries(measurements, cfg.evaluate.ks).items():
-        results[name] = {key: _null_if_nan(interval.value) for key, interval in values.items()}
-        results[name]["intervals"] = {key: [_null_if_nan(i.low), _null_if_nan(i.high)] for key, i in values.items()}
-    # results.json is written last: if it exists, so do the other files.
-    (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-
-
 def run(options: argparse.Namespace, console: Console) -> None:
     """Evaluate `evaluate.checkpoints` and print the table of results."""
     cfg = config(options)
-    measurements = asyncio.run(evaluate(cfg, named_checkpoints(cfg), line_printer(console)))
-    Console().print(results_table(summaries(measurements, cfg.evaluate.ks)))
+    evaluation = asyncio.run(evaluate(cfg, named_checkpoints(cfg), line_printer(console)))
+    print_evaluation(evaluation, Console())

@@ -1,15 +1,9 @@
-"""Read runs and evaluations from disk for the report, and format the result table."""
+"""Find the runs that a report is about, and read what the page says of them."""
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
-from orchestrator.watch.passk import Interval, Measurement
-
-ROWS_AFTER_PASS = ("maj@n", "retention", "expansion", "distinct_correct")
+import yaml
 
 
 def named_runs(folders: Sequence[Path]) -> dict[str, Path]:
@@ -23,41 +17,11 @@ def named_runs(folders: Sequence[Path]) -> dict[str, Path]:
     return names
 
 
-def read_evaluation(folder: Path) -> tuple[dict[str, Measurement], str, list[int]]:
-    """Read the output directory of `breadth evaluate`.
-
-    Returns:
-        The measurements by name, in their order; the name of the base, which is the first; and every k of Pass@k.
-
-    Raises:
-        ValueError: the directory has no results.json.
-    """
-    results = folder / "results.json"
-    if not results.is_file():
-        raise ValueError(f"--evaluation: must be an output directory of `breadth evaluate`, got {str(folder)!r}")
-    names: dict[str, dict[str, float]] = json.loads(results.read_text())
-    measurements = {
-        name: Measurement.from_json((folder / "measurements" / f"{name}.json").read_text()) for name in names
-    }
-    base = next(iter(names))
-    ks = [int(key.removeprefix("pass@")) for key in names[base] if key.startswith("pass@")]
-    return measurements, base, ks
-
-
-def results_table(summaries: Mapping[str, Mapping[str, Interval]]) -> Table:
-    """Return a table with one row per value and one column per policy. Values that no policy has are left out."""
-    first = next(iter(summaries.values()))
-    rows = [name for name in first if name.startswith("pass@")]
-    rows += [name for name in ROWS_AFTER_PASS if name in first]
-    table = Table("", *summaries, title="Held-out prompts, with 95 % bootstrap intervals over prompts")
-    for name in rows:
-        cells = [values.get(name) for values in summaries.values()]
-        if any(cell is not None and math.isfinite(cell.value) for cell in cells):
-            table.add_row(name, *map(_cell, cells))
-    return table
-
-
-def _cell(interval: Interval | None) -> str:
-    if interval is None or not math.isfinite(interval.value):
-        return "-"
-    return f"{interval.value:.3f}\n[dim]{interval.low:.2f} to {interval.high:.2f}[/dim]"
+def run_facts(name: str, run_dir: Path) -> str:
+    """Return what a run was in a few words: its method, steps and batch; only its name without a config.yaml."""
+    try:
+        settings = yaml.safe_load((run_dir / "config.yaml").read_text())
+        prompts, answers = settings["groups_per_step"], settings["sampling"]["group_size"]
+        return f"{name}: method {settings['method']}, {settings['steps']} steps of {prompts} x {answers} answers"
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return name

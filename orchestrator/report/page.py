@@ -6,13 +6,23 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.watch.passk import Interval, PromptResult
+from orchestrator.report.evaluation import Evaluation
+from orchestrator.report.verdicts import change_word
+from orchestrator.watch.bootstrap import Interval
+from orchestrator.watch.frontier import Placement
+from orchestrator.watch.measurement import PromptResult
 
 PROBLEMS_SHOWN = 15
 """Limit on the lost, and on the gained, problems listed per run."""
 ANSWER_SHOWN = 400
 """Limit on the characters shown of an answer or a prompt."""
 
+FRONTIER = (
+    "Pass@1 against Pass@k: higher and further right is better. Grey: the base at all measured temperatures (0: greedy "
+    "decoding), with the 95 % interval of its Pass@k; every point of it costs nothing. Dotted: the base's power "
+    "distribution, p^alpha over whole answers. A policy has learned something that sampling does not give where no "
+    "point of the grey curve is as good in both."
+)
 PASS_AGAINST_K = (
     "Probability that at least one of k answers is correct, mean over held-out problems, with 95 % bootstrap intervals "
     "over problems. If a run became better without losing solutions, its curve is above the base at every k. If its "
@@ -20,8 +30,8 @@ PASS_AGAINST_K = (
     "sideways so that their intervals do not overlap."
 )
 PASS_OVER_STEPS = (
-    "Pass@k of the held-out problems during training, with 95 % bootstrap intervals over problems. The dashed line is "
-    "the evaluation of the base."
+    "Pass@k of the held-out problems during training, with 95 % bootstrap intervals over problems; the dashed line is "
+    "the evaluation of the base. The margin is positive where no temperature of the base gives this Pass@1 and Pass@k."
 )
 TRAINING = (
     "Thin lines: every step. Thick lines: running mean. An entropy that falls towards 0 and a KL that keeps growing "
@@ -29,8 +39,13 @@ TRAINING = (
 )
 
 STYLE = """
-:root { color-scheme: light; --ink: #1c1c1c; --soft: #5f6368; --line: #dedede; --tint: #f6f7f8; }
-body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink); background: #fff;
+:root { color-scheme: light dark; --ink: #1c1c1c; --soft: #5f6368; --line: #dedede; --tint: #f6f7f8; --paper: #fff;
+  --bad: #b3261e; --bad-tint: #fbe3e1; --good-tint: #dcefe3; --note: #fff4e0; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --soft: #a3a8ae; --line: #3a3d41; --tint: #24272a;
+  --paper: #17191b; --bad: #ff8a80; --bad-tint: #4a2321; --good-tint: #1e3f2b; --note: #3d3117; }
+  img { background: #fff; border-radius: 6px; padding: 6px; box-sizing: border-box; } }
+body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink);
+  background: var(--paper);
   max-width: 70rem; margin: 2.5rem auto; padding: 0 1.25rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 1.5rem; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 .6rem; }
@@ -38,12 +53,15 @@ img { display: block; max-width: 100%; margin: 0 auto; }
 figure { margin: 0; } figcaption, .soft { color: var(--soft); font-size: .9rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
-th, td { padding: .45rem .7rem .45rem 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
+th, td { padding: .45rem 1rem .45rem 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
 th:first-child, td:first-child { text-align: left; }
 td small { display: block; color: var(--soft); font-size: .78rem; white-space: nowrap; }
-td.best b { border-bottom: 2px solid #0072B2; }
+.fell { color: var(--bad); } td span { font-size: .78rem; padding: .05rem .35rem; border-radius: 3px; }
+.beyond { background: var(--good-tint); } .on { background: var(--tint); } .below { background: var(--bad-tint); }
+.answer { border-left: 4px solid #0072B2; padding: .1rem .9rem; margin: .8rem 0; background: var(--tint); }
+.answer h2 { margin: .4rem 0 0; font-size: 1.05rem; } .answer p { margin: .2rem 0 .5rem; }
 .problems { width: 100%; table-layout: fixed; } .problems th, .problems td { text-align: left; }
-.note { background: #fff4e0; border-left: 4px solid #E69F00; padding: .5rem .9rem; margin: .5rem 0; }
+.note { background: var(--note); border-left: 4px solid #E69F00; padding: .5rem .9rem; margin: .5rem 0; }
 details { margin: .4rem 0; } summary { cursor: pointer; font-weight: 600; }
 code, pre { font: .85rem/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 code { background: var(--tint); padding: .05rem .3rem; border-radius: 3px; overflow-wrap: anywhere;
@@ -70,27 +88,46 @@ def page(title: str, notes: Sequence[str], sections: Sequence[str]) -> str:
     )
 
 
-def results(summaries: Mapping[str, Mapping[str, Interval]], base: str, answers: Mapping[str, int]) -> str:
-    """Return the table of all evaluations. The best run of each column is underlined."""
-    if not summaries:
+def first_screen(facts: Sequence[str], answers: Mapping[str, str]) -> str:
+    """Return the section that a reader sees first: what was measured, and the questions with their answers."""
+    cards = "".join(
+        f'<div class="answer"><h2>{escaped(question)}</h2><p>{escaped(answer)}</p></div>\n'
+        for question, answer in answers.items()
+    )
+    return f'<p class="soft">{escaped(" · ".join(facts))}</p>\n{cards}' if facts else cards
+
+
+def results(evaluation: Evaluation | None) -> str:
+    """Return the table of all measurements: values, changes since the base, and the place against its frontier."""
+    if evaluation is None:
         return ""
-    columns = list(dict.fromkeys(key for values in summaries.values() for key in values))
-    order = sorted(summaries, key=lambda name: name != base)
+    columns = [*(f"pass@{k}" for k in evaluation.ks), *LABELS]
+    recorded = {key for by_t in evaluation.summaries.values() for values in by_t.values() for key in values}
+    columns = [column for column in columns if column in recorded]
     header = "".join(f"<th>{escaped(LABELS.get(key, key.capitalize()))}</th>" for key in columns)
-    best = {key: _best(summaries, base, key) for key in columns}
     rows = []
-    for name in order:
-        cells = "".join(_cell(summaries[name].get(key), None if name == base else best[key]) for key in columns)
-        rows.append(f"<tr><td><b>{escaped(name)}</b><small>{answers[name]} answers</small></td>{cells}</tr>\n")
+    for name, by_temperature in evaluation.summaries.items():
+        for temperature, values in by_temperature.items():
+            places = {f"pass@{k}": p for k, p in evaluation.placements.get(name, {}).get(temperature, {}).items()}
+            cells = "".join(
+                _cell(
+                    values.get(key), None if name == evaluation.base else values.get(f"change/{key}"), places.get(key)
+                )
+                for key in columns
+            )
+            rows.append(f"<tr><td><b>{escaped(name)}</b><small>temperature {temperature:g}</small></td>{cells}</tr>\n")
+    base = escaped(evaluation.base)
     return (
         "<h2>Results</h2>\n"
         f'<div class="scroll"><table><thead><tr><th></th>{header}</tr></thead>\n'
         f"<tbody>{''.join(rows)}</tbody></table></div>\n"
-        '<p class="soft">Below each value: its 95 % bootstrap interval over problems. Underlined: the best run. '
-        f"Retention: of the problems that {escaped(base)} solved at least once, the fraction still solved at least "
-        f"once. Expansion: of the problems that {escaped(base)} did not solve, the fraction solved at least once now. "
-        "Both grow with the number of answers, so compare only equal numbers. Entropy: nats per token. KL: nats per "
-        "answer.</p>\n"
+        f'<p class="soft">Below Pass@k: its change since {base} at temperature {evaluation.temperatures[0]:g} (of '
+        f"{base}, and of the other values: the interval of the value), with a 95 % bootstrap interval that is paired "
+        f"over problems; a fall is red. Then the place against {base} at all its temperatures: beyond, on or below. "
+        f"Retention: of the problems that {base} solved at least once, the fraction still solved at least once. "
+        "Expansion: of the problems that it did not solve, the fraction solved at least once now. Both grow with the "
+        "number of answers. "
+        "Entropy: nats per token. KL: nats per answer.</p>\n"
     )
 
 
@@ -104,21 +141,23 @@ LABELS = {
 }
 
 
-def _best(summaries: Mapping[str, Mapping[str, Interval]], base: str, key: str) -> float | None:
-    """Return the highest `key` of the runs. None if there is only one run, or if a higher `key` is not better."""
-    values = [v[key].value for name, v in summaries.items() if name != base and key in v and v[key].prompts]
-    higher_is_better = key.startswith("pass@") or key in ("maj@n", "retention", "expansion", "distinct_correct")
-    return max(values) if higher_is_better and len(values) > 1 else None
-
-
-def _cell(interval: Interval | None, best: float | None) -> str:
+def _cell(interval: Interval | None, change: Interval | None, placement: Placement | None) -> str:
     if interval is None or math.isnan(interval.value):
         return '<td title="not measured">&ndash;</td>'
-    mark = ' class="best"' if interval.value == best else ""
-    return (
-        f'<td{mark} title="{interval.prompts} problems"><b>{interval.value:.3f}</b>'
-        f"<small>{interval.low:.2f} &ndash; {interval.high:.2f}</small></td>"
-    )
+    detail, mark = f"{interval.low:.2f} to {interval.high:.2f}", ""
+    if change is not None and change.prompts:
+        detail = f"{change.value:+.3f}<br>{change.low:+.2f} to {change.high:+.2f}"
+        mark = f' class="{change_word(change)}"'
+    word = _word(placement) if placement else ""
+    title = f' title="{interval.prompts} problems"'
+    return f"<td{title}><b>{interval.value:.3f}</b><small{mark}>{detail}</small>{word}</td>"
+
+
+def _word(placement: Placement) -> str:
+    margin = placement.margin
+    title = f"margin {margin.value:+.3f} ({margin.low:+.3f} to {margin.high:+.3f})" if margin.prompts else ""
+    title += "; no temperature of the base has this Pass@1" if placement.unreached else ""
+    return f'<span class="{placement.word}" title="{title}">{placement.word}</span>'
 
 
 def figure(heading: str, path: Path | None, caption: str) -> str:

@@ -36,6 +36,12 @@ class Curve:
     """Draw a marker on every point; for curves of few points, each a separate measurement."""
     noisy: bool = False
     """Draw the running mean, too, of a curve with many points."""
+    joined: bool = True
+    """Draw the line through the points."""
+    labels: Sequence[str] = ()
+    """Text beside each point; empty: none."""
+    dashed: bool = False
+    """Draw fine dashes, for a second curve of the same policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,8 @@ class Panel:
     base_label: str = ""
     log2_x: bool = False
     """Use a logarithmic x axis to base 2, with a tick at every x of a curve."""
+    whole_x: bool = True
+    """Tick whole numbers only, as for steps."""
 
 
 def draw(panels: Sequence[Panel], path: Path) -> Path:
@@ -71,7 +79,9 @@ def draw(panels: Sequence[Panel], path: Path) -> Path:
                 handles[curve.name] = _line(ax, curve, offset)
             _ticks(ax, panel)
         columns = min(len(handles), 2 + 2 * len(panels))
-        figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=columns, frameon=False)
+        # A dollar sign in a name would begin a formula.
+        names = [name.replace("$", r"\$") for name in handles]
+        figure.legend(list(handles.values()), names, loc="outside upper center", ncols=columns, frameon=False)
         figure.savefig(path, dpi=144)
     return path
 
@@ -92,7 +102,7 @@ def _line(ax: Axes, curve: Curve, offset: float | None) -> Artist:
     Bars of several curves at the same x would hide each other without the shift.
     """
     colour = BASE_COLOUR if curve.style == 0 else COLOURS[(curve.style - 1) % len(COLOURS)]
-    dashes = DASHES[curve.style % len(DASHES)]
+    dashes = "" if not curve.joined else (0, (1, 1.5)) if curve.dashed else DASHES[curve.style % len(DASHES)]
     marker = MARKERS[curve.style % len(MARKERS)] if curve.marked else ""
     x, y = curve.x, curve.y
     if offset is not None:
@@ -105,7 +115,10 @@ def _line(ax: Axes, curve: Curve, offset: float | None) -> Artist:
     if curve.noisy and len(y) >= SMOOTH_FROM:
         ax.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)
         y = running_mean(y, max(len(y) // 20, 3))
-    (line,) = ax.plot(x, y, color=colour, linestyle=dashes, marker=marker, markersize=4.5, linewidth=1.9)
+    width = 1.2 if curve.dashed else 1.9
+    (line,) = ax.plot(x, y, color=colour, linestyle=dashes, marker=marker, markersize=4.5, linewidth=width)
+    for label, place in zip(curve.labels, zip(x, y, strict=True), strict=False):
+        ax.annotate(label, place, xytext=(4, 4), textcoords="offset points", fontsize=7.5, color=colour)
     return line
 
 
@@ -123,4 +136,4 @@ def _ticks(ax: Axes, panel: Panel) -> None:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         ax.xaxis.set_minor_locator(NullLocator())
     else:
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=panel.whole_x))

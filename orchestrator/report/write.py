@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.report import page as report_page
+from orchestrator.report.evaluation import Evaluation
+from orchestrator.report.inputs import run_facts
 from orchestrator.report.plots import Curve, Panel, draw
+from orchestrator.report.verdicts import beyond_sharpening, survival
+from orchestrator.watch.frontier import Line, line
 from orchestrator.watch.logbook import METRICS, read_records
-from orchestrator.watch.passk import Interval, Measurement, lost_and_gained, summary
+from orchestrator.watch.passk import lost_and_gained
 
 KL_METRICS = ("heldout/kl_to_base", "kl_reference_per_trajectory")
 """The KL of a run is the first of these metrics that it recorded."""
@@ -18,56 +22,40 @@ KL_METRICS = ("heldout/kl_to_base", "kl_reference_per_trajectory")
 class _Sources:
     """The data of a report."""
 
+    runs: Mapping[str, Path]
     records: Mapping[str, list[dict[str, Any]]]
-    measurements: Mapping[str, Measurement]
-    summaries: Mapping[str, dict[str, Interval]]
-    base: str
-    ks: Sequence[int]
+    evaluation: Evaluation | None
 
     def style(self, name: str) -> int:
         """Return the number of the line style of a run or evaluation; 0 is the base."""
-        names = [n for n in dict.fromkeys([*self.records, *self.measurements]) if n != self.base]
-        return 0 if name == self.base else 1 + names.index(name)
+        evaluated = self.evaluation.names if self.evaluation else []
+        base = self.evaluation.base if self.evaluation else None
+        names = [n for n in dict.fromkeys([*self.records, *evaluated]) if n != base]
+        return 0 if name == base else 1 + names.index(name)
 
 
-def write_report(
-    output: Path,
-    *,
-    runs: Mapping[str, Path],
-    measurements: Mapping[str, Measurement],
-    base: str,
-    ks: Sequence[int],
-    title: str,
-) -> Path:
+def write_report(output: Path, *, runs: Mapping[str, Path], evaluation: Evaluation | None, title: str) -> Path:
     """Write the HTML file `output`, with its figures embedded, and the same figures as PNG files beside it.
 
     The page has a note for every part of a run or evaluation that is missing.
 
     Args:
         runs: run directories by name.
-        measurements: evaluations by name, `base` among them.
 
     Returns:
         `output`.
-
-    Raises:
-        ValueError: there are measurements, but none named `base`.
     """
-    if measurements and base not in measurements:
-        raise ValueError(f"base: must be one of the measurements {sorted(measurements)}, got {base!r}")
     output.parent.mkdir(parents=True, exist_ok=True)
     notes: list[str] = []
     records = {name: _read(name, run_dir, notes) for name, run_dir in runs.items()}
-    sources = _Sources(
-        records=records,
-        measurements=measurements,
-        summaries=_summaries(measurements, base, ks, notes),
-        base=base,
-        ks=ks,
-    )
+    sources = _Sources(runs=runs, records=records, evaluation=evaluation)
+    notes += _notes(evaluation)
+    headline, *others = _figures(output, sources)
     sections = [
-        report_page.results(sources.summaries, base, {name: m.answers for name, m in measurements.items()}),
-        *_figures(output, sources),
+        _first_screen(sources),
+        headline,
+        report_page.results(evaluation),
+        *others,
         *_lost_and_gained_problems(sources),
         *(report_page.settings(name, run_dir / "config.yaml") for name, run_dir in runs.items()),
     ]
@@ -84,25 +72,39 @@ def _read(name: str, run_dir: Path, notes: list[str]) -> list[dict[str, Any]]:
     return records
 
 
-def _summaries(
-    measurements: Mapping[str, Measurement], base: str, ks: Sequence[int], notes: list[str]
-) -> dict[str, dict[str, Interval]]:
-    found: dict[str, dict[str, Interval]] = {}
-    for name, measurement in measurements.items():
-        try:
-            found[name] = summary(measurement, ks, measurements[base])
-        except ValueError as error:
-            notes.append(f"Evaluation {name} is left out: {error}.")
-        if measurement.ungraded:
-            notes.append(f"Evaluation {name}: {measurement.ungraded} answers could not be graded and are left out.")
-    if not measurements:
-        notes.append("There is no evaluation, so there is no table and no curve of Pass@k: run `breadth evaluate`.")
-    return found
+def _notes(evaluation: Evaluation | None) -> list[str]:
+    if evaluation is None:
+        return ["There is no evaluation, so there is no table and no curve of Pass@k: run `breadth evaluate`."]
+    return [
+        f"Evaluation {name} at temperature {t:g}: {measurement.ungraded} answers could not be graded and are left out."
+        for name, by_temperature in evaluation.measurements.items()
+        for t, measurement in by_temperature.items()
+        if measurement.ungraded
+    ]
+
+
+def _first_screen(sources: _Sources) -> str:
+    evaluation, facts = sources.evaluation, []
+    if evaluation:
+        at_base = evaluation.at_base
+        facts = [
+            f"{len(at_base.prompts)} held-out prompts of {evaluation.about['task']}, {at_base.answers} answers each",
+            f"base: {evaluation.about['paths'][evaluation.base]}",
+        ]
+    facts += [run_facts(name, folder) for name, folder in sources.runs.items()]
+    facts += [str(evaluation.about["date"])] if evaluation else []
+    answers = {}
+    if evaluation and len(evaluation.names) > 1:
+        answers["Did Pass@k survive?"] = survival(evaluation)
+        answers["Was anything learned beyond sharpening?"] = beyond_sharpening(evaluation)
+    return report_page.first_screen(facts, answers)
 
 
 def _figures(output: Path, sources: _Sources) -> list[str]:
-    """Draw the three figures and return their sections; a figure without data has a note instead."""
+    """Draw the figures and return their sections; a figure without data has a note instead."""
+    k = sources.evaluation.figure_k if sources.evaluation else "k"
     plans = (
+        ("frontier", f"Pass@1 against Pass@{k}", _frontier(sources), report_page.FRONTIER),
         ("pass-at-k", "Pass@k against k", _pass_against_k(sources), report_page.PASS_AGAINST_K),
         ("pass-over-steps", "Pass@1 and Pass@k over steps", _pass_over_steps(sources), report_page.PASS_OVER_STEPS),
         ("training", "Reward, entropy and KL over steps", _training(sources), report_page.TRAINING),
@@ -115,10 +117,46 @@ def _figures(output: Path, sources: _Sources) -> list[str]:
     return sections
 
 
-def _pass_against_k(sources: _Sources) -> list[Panel]:
+def _frontier(sources: _Sources) -> list[Panel]:
+    """Return Pass@1 against Pass@k: the base at all temperatures as a line, every policy over its own."""
+    evaluation = sources.evaluation
+    if evaluation is None:
+        return []
+    k, base = evaluation.figure_k, evaluation.base
     curves = []
-    for name, values in sources.summaries.items():
-        points = [(k, values[f"pass@{k}"]) for k in sorted(set(sources.ks)) if values[f"pass@{k}"].prompts]
+    if evaluation.frontier is not None:
+        curves.append(_curve_of_base(f"{base}, all temperatures", line(evaluation.frontier, k), banded=True))
+    if k in evaluation.power:
+        curves.append(_curve_of_base(f"{base}, power distribution", line(evaluation.power[k], k), banded=False))
+    for name, by_temperature in evaluation.summaries.items():
+        points = [(t, v["pass@1"], v[f"pass@{k}"]) for t, v in sorted(by_temperature.items(), reverse=True)]
+        points = [(t, one, many) for t, one, many in points if one.prompts and many.prompts]
+        curve = Curve(
+            name=name,
+            style=sources.style(name),
+            x=[one.value for _, one, _ in points],
+            y=[many.value for _, _, many in points],
+            labels=[f"{t:g}" for t, _, _ in points],
+            joined=name != base,
+            marked=True,
+        )
+        curves.append(curve)
+    title = f"Pass@1 against Pass@{k} (labels: temperature)"
+    return [Panel(title=title, x_label="Pass@1", y_label=f"Pass@{k}", curves=curves, whole_x=False)]
+
+
+def _curve_of_base(name: str, points: Line, banded: bool) -> Curve:
+    low, high = (points.low, points.high) if banded else ([], [])
+    return Curve(name=name, style=0, x=points.pass_1, y=points.pass_k, low=low, high=high, dashed=not banded)
+
+
+def _pass_against_k(sources: _Sources) -> list[Panel]:
+    evaluation = sources.evaluation
+    curves = []
+    for name in evaluation.names if evaluation else []:
+        assert evaluation is not None
+        values = evaluation.summaries[name][evaluation.temperatures[0]]
+        points = [(k, values[f"pass@{k}"]) for k in sorted(set(evaluation.ks)) if values[f"pass@{k}"].prompts]
         if points:
             intervals = [interval for _, interval in points]
             curve = Curve(
@@ -136,19 +174,30 @@ def _pass_against_k(sources: _Sources) -> list[Panel]:
 
 
 def _pass_over_steps(sources: _Sources) -> list[Panel]:
+    """Return panels of Pass@k for the smallest and the largest measured k, and of the margin against the frontier."""
     recorded = {key for records in sources.records.values() for record in records for key in record}
     names = [key.removeprefix("heldout/pass@") for key in recorded if key.startswith("heldout/pass@")]
     ks = sorted(int(name) for name in names if name.isdigit())
+    evaluation = sources.evaluation
+    at_base = evaluation.summaries[evaluation.base][evaluation.temperatures[0]] if evaluation else {}
     panels = []
     for k in dict.fromkeys(ks[:1] + ks[-1:]):
-        metric, interval = f"heldout/pass@{k}", sources.summaries.get(sources.base, {}).get(f"pass@{k}")
+        interval = at_base.get(f"pass@{k}")
         panel = Panel(
             title=f"Pass@{k}",
             x_label="step",
             y_label=f"Pass@{k} (fraction of problems)",
-            curves=list(_over_steps(sources, (metric,), marked=True)),
+            curves=list(_over_steps(sources, (f"heldout/pass@{k}",), marked=True)),
             base_value=interval.value if interval and interval.prompts else None,
-            base_label=f"{sources.base} (evaluated)",
+            base_label=f"{evaluation.base if evaluation else 'base'} (evaluated)",
+        )
+        panels.append(panel)
+    for k in ks[-1:]:
+        panel = Panel(
+            title=f"Beyond sharpening, Pass@{k}",
+            x_label="step",
+            y_label="margin against the base sampled colder",
+            curves=list(_over_steps(sources, (f"heldout/beyond_sharpening/pass@{k}",), marked=True)),
         )
         panels.append(panel)
     return panels
@@ -192,10 +241,11 @@ def _over_steps(sources: _Sources, metrics: Sequence[str], marked: bool) -> Iter
 
 
 def _lost_and_gained_problems(sources: _Sources) -> list[str]:
+    evaluation = sources.evaluation
     return [
         report_page.lost_and_gained_problems(
-            name, *lost_and_gained(sources.measurements[sources.base], sources.measurements[name])
+            name, *lost_and_gained(evaluation.at_base, evaluation.measurements[name][evaluation.temperatures[0]])
         )
-        for name in sources.summaries
-        if name != sources.base
+        for name in (evaluation.names[1:] if evaluation else [])
+        if evaluation is not None
     ]

@@ -1,5 +1,6 @@
 """The live console of a run: a progress bar and the main metrics; outside a terminal, one line per step."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -65,7 +66,8 @@ class Console:
             self._live.stop()
             self._live = None
         elapsed = timedelta(seconds=round(time.monotonic() - self._started))
-        pass_at_k = "  ".join(f"{label} {self._with_change(name)}" for label, name in self._pass_names())
+        cells = [(label, self._with_change(name)) for label, name in self._pass_names()] + self._beyond_sharpening()
+        pass_at_k = "  ".join(f"{label} {value}" for label, value in cells)
         line = f"{self._run_name} ended at step {self._step}/{self._total_steps} after {elapsed}  {pass_at_k}"
         self._print_line(line.rstrip())
 
@@ -88,6 +90,7 @@ class Console:
         cells = [("step", f"{self._step}/{self._total_steps}")]
         cells += self._number("reward", "reward", "{:.3f}")
         cells += [(label, self._with_change(name)) for label, name in self._pass_names()]
+        cells += self._beyond_sharpening()
         cells += self._number("entropy", "entropy", "{:.2f}")
         kl = "heldout/kl_to_base" if "heldout/kl_to_base" in self._values else "kl_reference_per_trajectory"
         cells += self._number("KL", kl, "{:.2f}")
@@ -102,6 +105,15 @@ class Console:
 
     def _number(self, label: str, name: str, form: str) -> list[tuple[str, str]]:
         return [(label, form.format(self._values[name]))] if name in self._values else []
+
+    def _beyond_sharpening(self) -> list[tuple[str, str]]:
+        """Return the margin of the largest measured k against the base at other temperatures, and its interval."""
+        _, name = self._pass_names()[-1] if self._pass_names() else ("", "")
+        name = name.replace("heldout/", "heldout/beyond_sharpening/")
+        if not math.isfinite(self._values.get(name, math.nan)):
+            return []
+        value, low, high = (self._values[f"{name}{end}"] for end in ("", "/low", "/high"))
+        return [(f"beyond sharpening @{name.rpartition('@')[2]}", f"{value:+.3f} ({low:+.2f} to {high:+.2f})")]
 
     def _pass_names(self) -> list[tuple[str, str]]:
         """Return label and metric name of Pass@k for the smallest and the largest k measured so far."""

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from configs.logbook import LogbookConfig
+from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.console import Console
-from orchestrator.watch.passk import Interval, Measurement
+from orchestrator.watch.measurement import Measurement
 from orchestrator.watch.sinks import Sink, TensorboardSink, WandbSink
 from trajectories.atomic_write import replace_file
 from trajectories.trajectory import Group, Trajectory

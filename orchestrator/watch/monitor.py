@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,16 @@ from actors.contracts import Reference
 from configs.config import Config
 from orchestrator.rollout.encoding import Encoder
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
+from orchestrator.watch.base_cache import BaseCache, Measured
+from orchestrator.watch.bootstrap import UNDEFINED, Interval
 from orchestrator.watch.logbook import measurement_path
-from orchestrator.watch.passk import Interval, Measurement, measure, summary
+from orchestrator.watch.measurement import Measurement, measure
+from orchestrator.watch.passk import summary
+from orchestrator.watch.sharpening import placements, temperature_curve
 from tasks.source import Source
+from trajectories.atomic_write import replace_file
 from trajectories.batch import pack
-from trajectories.trajectory import Group
+from trajectories.trajectory import Group, Prompt
 
 
 @dataclass(frozen=True)
@@ -27,13 +33,18 @@ class HeldOut:
     encode: Encoder
     rollouts: Rollouts
 
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """The held-out prompts."""
+        return self.source.heldout(self.cfg.task.heldout_prompts)
+
     async def answer(self, answers: int, temperature: float) -> list[Group]:
-        """Generate and grade `answers` answers to each held-out prompt.
+        """Generate and grade `answers` answers to each held-out prompt; one at temperature 0, where all are equal.
 
         Raises:
             ValueError: a held-out prompt has more than `sampling.max_prompt_tokens` tokens.
         """
-        prompts = self.source.heldout(self.cfg.task.heldout_prompts)
+        prompts = self.prompts
         tokens = [self.encode(prompt.text) for prompt in prompts]
         longest = max(len(row) for row in tokens)
         if longest > self.cfg.sampling.max_prompt_tokens:
@@ -46,7 +57,7 @@ class HeldOut:
             tokens,
             purpose="heldout",
             run_seed=self.cfg.seed,
-            answers=answers,
+            answers=answers if temperature > 0 else 1,
             temperature=temperature,
             max_new_tokens=self.cfg.sampling.max_new_tokens,
         )
@@ -67,6 +78,10 @@ async def score_by_base(groups: Sequence[Group], base: Reference) -> list[Group]
     ]
 
 
+def _with_ungraded(groups: Sequence[Group]) -> list[Group]:
+    return [group for group in groups if any(t.reward is None for t in group.trajectories)]
+
+
 class Monitor:
     """Measure the weights that the generators hold now, on the held-out prompts."""
 
@@ -75,21 +90,86 @@ class Monitor:
         self.cfg = heldout.cfg.monitor
         self.ungraded: list[Group] = []
         """Groups of the last measurement with an answer that could not be graded."""
+        self.alert = ""
+        """What the user must know about the last measurement; empty: nothing new."""
+        self._told: set[str] = set()
 
     async def measure(self, step: int) -> tuple[dict[str, Interval], Measurement]:
-        """Measure the policy at `step` and compare it with the measurement of step 0, the base.
+        """Measure the policy at `step` and compare it with the measurement of step 0, the base, and its frontier.
 
         Returns:
             The monitored values with their intervals, and the measurement they come from.
         """
-        groups = await self.heldout.answer(self.cfg.answers, self.heldout.cfg.sampling.temperature)
-        self.ungraded = [group for group in groups if any(t.reward is None for t in group.trajectories)]
+        self.alert, temperature = "", self.heldout.cfg.sampling.temperature
+        groups = await self.heldout.answer(self.cfg.answers, temperature)
+        self.ungraded = _with_ungraded(groups)
         if self.base_scorer is not None:
             groups = await score_by_base(groups, self.base_scorer)
-        measurement = measure(groups, f"step {step}", step)
-        base = measurement if step == 0 else self._base()
-        return summary(measurement, self.cfg.ks, base), measurement
+        measurement = measure(groups, f"step {step}", step, temperature)
+        base = measurement if step == 0 else read_measurement(measurement_path(self.run_dir, 0))
+        if step == 0:
+            self.ungraded += await self._measure_base()
+        return summary(measurement, self.cfg.ks, base) | self._margins(measurement, base), measurement
 
-    def _base(self) -> Measurement | None:
-        path = measurement_path(self.run_dir, 0)
-        return Measurement.from_json(path.read_text()) if path.is_file() else None
+    async def _measure_base(self) -> list[Group]:
+        """Measure the base, which the generators hold now, at the other temperatures, unless that is cached.
+
+        Returns:
+            The groups with an answer that could not be graded.
+        """
+        cfg, ungraded = self.heldout.cfg, list[Group]()
+        if not self._other_temperatures:
+            return ungraded
+        cache = BaseCache(cfg, self.heldout.prompts, cfg.policy.path)
+        for temperature in self._other_temperatures:
+            measured = cache.read(self.cfg.answers, temperature, "base")
+            if measured is None:
+                groups = await self.heldout.answer(self.cfg.answers, temperature)
+                measured = Measured.of(groups, measure(groups, "base", 0, temperature, self.cfg.answers))
+                cache.write(self.cfg.answers, measured)
+                ungraded += _with_ungraded(groups)
+            path = base_path(self.run_dir, temperature)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replace_file(path) as file:
+                file.write(measured.measurement.to_json().encode())
+        return ungraded
+
+    @property
+    def _other_temperatures(self) -> list[float]:
+        return [t for t in self.cfg.frontier if t != self.heldout.cfg.sampling.temperature]
+
+    def _margins(self, measurement: Measurement, base: Measurement | None) -> dict[str, Interval]:
+        """Return the margin against the frontier of the base for each k; undefined if a measurement of it is missing,
+        and nothing without `monitor.frontier`."""
+        if not self._other_temperatures:
+            return {}
+        found = [base, *(read_measurement(base_path(self.run_dir, t)) for t in self._other_temperatures)]
+        measured = [m for m in found if m is not None]
+        if base is None or len(measured) < len(found):
+            self._tell("missing", "a measurement of the base at monitor.frontier is missing: no beyond_sharpening")
+            return {f"beyond_sharpening/pass@{k}": UNDEFINED for k in self.cfg.ks}
+        placed = placements(measurement, temperature_curve(measured, self.cfg.ks), base, self.cfg.ks)
+        below = [str(k) for k, placement in placed.items() if k > 1 and placement.word == "below"]
+        if below and measurement.step:
+            self._tell(
+                "below",
+                f"step {measurement.step}: some temperature of the base has both a higher Pass@1 and a higher Pass@k, "
+                f"k = {', '.join(below)}",
+            )
+        return {f"beyond_sharpening/pass@{k}": placement.margin for k, placement in placed.items()}
+
+    def _tell(self, kind: str, text: str) -> None:
+        """Set the alert, once for each kind."""
+        if kind not in self._told:
+            self._told.add(kind)
+            self.alert = text
+
+
+def base_path(run_dir: Path, temperature: float) -> Path:
+    """Return the file of a run that holds the measurement of its base at a temperature of `monitor.frontier`."""
+    return run_dir / "measurements" / f"base@{temperature}.json"
+
+
+def read_measurement(path: Path) -> Measurement | None:
+    """Read a measurement of a run; None if there is no such file."""
+    return Measurement.from_json(path.read_text()) if path.is_file() else None

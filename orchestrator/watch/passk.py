@@ -3,104 +3,14 @@
 Pure functions on numpy arrays. Axes: P prompts, R bootstrap resamples.
 """
 
-import json
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from configs.monitor import parse_stop_rule
-from trajectories.trajectory import Group, Trajectory, domain
-
-EXAMPLES = 5
-"""Number of distinct correct, and of distinct wrong, answers kept per prompt."""
-EXAMPLE_LIMIT = 2_000
-"""Characters kept of an example answer and of the prompt."""
-CONFIDENCE = 0.95
-"""Confidence level of the intervals."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptResult:
-    """Counts and sums over a policy's answers to one prompt.
-
-    Example: PromptResult(prompt_id="countdown/heldout/7", prompt_text="3,7,12=22:", total=32, correct=5, ungraded=0,
-    distinct_correct=2, majority_correct=False, tokens=180, negative_logp=101.5, kl_to_base=0.4,
-    correct_answers=("3+7+12", "12+7+3"), wrong_answers=("3*7",))
-    """
-
-    prompt_id: str
-    prompt_text: str
-    total: int
-    """Graded answers."""
-    correct: int
-    """Graded answers whose status is `correct`."""
-    ungraded: int
-    """Answers whose grader failed. They count for entropy and KL, but not for Pass@k."""
-    distinct_correct: int
-    """Different texts among the correct answers; runs of whitespace count as one space."""
-    majority_correct: bool
-    """Whether the most frequent text among the graded answers (the earliest on a tie) is correct."""
-    tokens: int
-    """Generated tokens of all answers."""
-    negative_logp: float
-    """Sum of -logp_sampler over those tokens, nats."""
-    kl_to_base: float | None
-    """Mean over answers of the sum over generated tokens of logp_sampler - logp_reference, nats; None: not scored."""
-    correct_answers: tuple[str, ...]
-    wrong_answers: tuple[str, ...]
-    """Up to EXAMPLES distinct answers of each kind, for the report."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """The results of one policy on the held-out prompts."""
-
-    name: str
-    step: int
-    answers: int
-    """Answers generated per prompt."""
-    prompts: tuple[PromptResult, ...]
-
-    @property
-    def ungraded(self) -> int:
-        """Number of answers whose grader failed."""
-        return sum(p.ungraded for p in self.prompts)
-
-    def to_json(self) -> str:
-        """Return the measurement as JSON."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Measurement":
-        """Read the JSON that `to_json` writes. Raises ValueError on other text."""
-        try:
-            fields = json.loads(text)
-            rows = fields.pop("prompts")
-            return cls(prompts=tuple(PromptResult(**_tuples(row)) for row in rows), **fields)
-        except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
-            raise ValueError(f"measurement: must be the JSON of a Measurement, got {text[:80]!r} ({error})") from error
-
-
-def _tuples(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A value and its 95 % bootstrap interval. All three numbers are NaN if the value is defined for no prompt.
-
-    Example: Interval(value=0.31, low=0.26, high=0.36, prompts=64)
-    """
-
-    value: float
-    low: float
-    high: float
-    prompts: int
-    """Number of prompts for which the value is defined."""
+from orchestrator.watch.bootstrap import RESAMPLES, Interval, interval, resample
+from orchestrator.watch.measurement import Measurement, PromptResult
+from trajectories.trajectory import domain
 
 
 def pass_at_k(total: int, correct: int, k: int) -> float:
@@ -123,50 +33,9 @@ def pass_at_k(total: int, correct: int, k: int) -> float:
     return float(1.0 - np.prod(1.0 - k / misses))
 
 
-def measure(groups: Sequence[Group], name: str, step: int) -> Measurement:
-    """Count the correct answers of each group, and sum log-probs. Ungraded answers are counted apart."""
-    return Measurement(
-        name=name,
-        step=step,
-        answers=max((len(group.trajectories) for group in groups), default=0),
-        prompts=tuple(_prompt_result(group) for group in groups),
-    )
-
-
-def _prompt_result(group: Group) -> PromptResult:
-    graded = [t for t in group.trajectories if t.grade is not None and t.grade.reward is not None]
-    texts = [" ".join(t.text.split()) for t in graded]
-    correct_texts = {text for text, t in zip(texts, graded, strict=True) if _is_correct(t)}
-    distinct_wrong_texts = dict.fromkeys(text for text in texts if text not in correct_texts)
-    distinct_correct_texts = dict.fromkeys(text for text in texts if text in correct_texts)
-    counts = Counter(texts).most_common(1)
-    return PromptResult(
-        prompt_id=group.prompt.id,
-        prompt_text=group.prompt.text[:EXAMPLE_LIMIT],
-        total=len(graded),
-        correct=sum(map(_is_correct, graded)),
-        ungraded=len(group.trajectories) - len(graded),
-        distinct_correct=len(correct_texts),
-        majority_correct=bool(counts) and counts[0][0] in correct_texts,
-        tokens=sum(t.answer_length for t in group.trajectories),
-        negative_logp=-float(sum(t.logp_sampler[t.mask].sum(dtype=np.float64) for t in group.trajectories)),
-        kl_to_base=_kl_to_base(group.trajectories),
-        correct_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(distinct_correct_texts)[:EXAMPLES]),
-        wrong_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(distinct_wrong_texts)[:EXAMPLES]),
-    )
-
-
-def _is_correct(trajectory: Trajectory) -> bool:
-    return trajectory.grade is not None and trajectory.grade.status == "correct"
-
-
-def _kl_to_base(trajectories: Sequence[Trajectory]) -> float | None:
-    scored = [(t, t.logp_reference) for t in trajectories if t.logp_reference is not None]
-    if not scored:
-        return None
-    assert len(scored) == len(trajectories), "the reference scores every answer of a group or none"
-    sums = [(t.logp_sampler[t.mask] - reference[t.mask]).sum(dtype=np.float64) for t, reference in scored]
-    return float(np.mean(sums))
+def passes_at(prompts: Sequence[PromptResult], k: int) -> np.ndarray:
+    """Return the unbiased Pass@k of each prompt, float64 [P]; NaN where fewer than k answers are graded."""
+    return np.array([pass_at_k(p.total, p.correct, k) if p.total >= k else np.nan for p in prompts])
 
 
 def summary(
@@ -174,17 +43,18 @@ def summary(
     ks: Sequence[int],
     base: Measurement | None,
     seed: int = 0,
-    resamples: int = 1_000,
+    resamples: int = RESAMPLES,
 ) -> dict[str, Interval]:
     """Compute every monitored value and its percentile bootstrap interval over prompts.
 
     `pass@k` is the mean over prompts with at least k graded answers, `pass@k/DOMAIN` the same over the prompts of one
     domain of a mixture. `maj@n` and `distinct_correct` are means over prompts with any graded answer. `retention` is
     the fraction still solved of the prompts that the base solved, `expansion` the fraction now solved of the prompts
-    that the base did not solve; solved means that at least one answer is correct.
+    that the base did not solve; solved means that at least one answer is correct. `change/pass@k` is Pass@k minus that
+    of the base, over prompts with at least k graded answers in both; its interval is paired.
 
     Args:
-        base: measurement of the base on the same prompts; None leaves out `retention` and `expansion`.
+        base: measurement of the base on the same prompts; None leaves out the values that compare with it.
         seed: seed of the bootstrap. The same seed gives the same intervals.
 
     Raises:
@@ -196,23 +66,14 @@ def summary(
     rows = _ratios(measurement, ks, base)
     numerators = np.array([top for top, _ in rows.values()], dtype=np.float64)
     denominators = np.array([bottom for _, bottom in rows.values()], dtype=np.float64)
-    draws = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
+    draws = resample(prompts, seed, resamples)
     with np.errstate(divide="ignore", invalid="ignore"):
         values = numerators.sum(1) / denominators.sum(1)
         resampled = (draws @ numerators.T) / (draws @ denominators.T)
     return {
-        name: _interval(values[row], resampled[:, row], int((denominators[row] > 0).sum()))
+        name: interval(values[row], resampled[:, row], int((denominators[row] > 0).sum()))
         for row, name in enumerate(rows)
     }
-
-
-def _interval(value: float, resampled: np.ndarray, prompts: int) -> Interval:
-    if prompts == 0:
-        return Interval(value=math.nan, low=math.nan, high=math.nan, prompts=0)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(resampled[np.isfinite(resampled)], [tail, 1 - tail])
-    # If all prompts have the same value, rounding can put it slightly outside the interval.
-    return Interval(value=float(value), low=float(min(low, value)), high=float(max(high, value)), prompts=prompts)
 
 
 def _ratios(
@@ -227,14 +88,17 @@ def _ratios(
     graded = total > 0
     domains = _domains(measurement)
     rows: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    before = None if base is None else aligned(base, measurement)
     for k in sorted(set(ks)):
-        passes = [pass_at_k(n, c, k) if n >= k else 0.0 for n, c in zip(total, correct, strict=True)]
-        rows[f"pass@{k}"] = np.array(passes), total >= k
+        passes = passes_at(measurement.prompts, k)
+        rows[f"pass@{k}"] = np.nan_to_num(passes), total >= k
         for name, of_domain in domains.items():
-            rows[f"pass@{k}/{name}"] = np.array(passes) * of_domain, (total >= k) & of_domain
+            rows[f"pass@{k}/{name}"] = np.nan_to_num(passes) * of_domain, (total >= k) & of_domain
+        if before is not None:
+            change = passes - passes_at(before, k)
+            rows[f"change/pass@{k}"] = np.nan_to_num(change), np.isfinite(change)
     rows["maj@n"] = np.array([p.majority_correct for p in measurement.prompts]), graded
-    if base is not None:
-        before = _aligned(base, measurement)
+    if before is not None:
         known = graded & (np.array([p.total for p in before]) > 0)
         solved_before = np.array([p.correct for p in before]) > 0
         rows["retention"] = known & solved_before & (correct > 0), known & solved_before
@@ -255,7 +119,7 @@ def _domains(measurement: Measurement) -> dict[str, np.ndarray]:
     return {name: np.array([found == name for found in names]) for name in sorted(set(names))} if several else {}
 
 
-def _aligned(base: Measurement, other: Measurement) -> list[PromptResult]:
+def aligned(base: Measurement, other: Measurement) -> list[PromptResult]:
     """Return the results of `base` in the prompt order of `other`. Raises ValueError if their prompts differ."""
     by_id = {p.prompt_id: p for p in base.prompts}
     ids = [p.prompt_id for p in other.prompts]
@@ -275,7 +139,7 @@ def lost_and_gained(
 
     Prompts with the largest fraction of correct answers come first. Prompts without graded answers are left out.
     """
-    pairs = [(b, o) for b, o in zip(_aligned(base, other), other.prompts, strict=True) if b.total and o.total]
+    pairs = [(b, o) for b, o in zip(aligned(base, other), other.prompts, strict=True) if b.total and o.total]
     lost = [(b, o) for b, o in pairs if b.correct and not o.correct]
     gained = [(b, o) for b, o in pairs if o.correct and not b.correct]
     lost.sort(key=lambda pair: (-pair[0].correct / pair[0].total, pair[0].prompt_id))

@@ -98,4 +98,4 @@ def test_training_and_evaluation_run_as_submitted_ray_jobs_and_their_files_survi
     done = submit(head_node, tmp_path, "evaluate", *SMALL, "generator.engine=transformers", "name=job", checkpoints)
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((run_dir / "evaluation" / "results.json").read_text())
-    assert list(results) == ["base", "trained"]
+    assert list(results["policies"]) == ["base", "trained"]

@@ -121,6 +121,20 @@ def test_log_probs_are_those_of_a_plain_forward_at_the_sampling_temperature(
         np.testing.assert_allclose(trajectory.logp_sampler[trajectory.mask], expected[trajectory.mask], atol=1e-4)
 
 
+def test_at_temperature_0_every_token_is_the_most_likely_one_and_has_probability_1(
+    generator: Any, policy: Path
+) -> None:
+    jobs = [job("greedy", (1, 2), prompt=20, temperature=0.0), job("sampled", (1, 2), prompt=20)]
+    found = gather(generator, jobs)
+    first, second = found["greedy"]
+    assert first.tokens.tolist() == second.tokens.tolist() != found["sampled"][0].tokens.tolist()
+    assert not first.logp_sampler.any()
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    with torch.no_grad():
+        logits = model(torch.as_tensor(first.tokens, dtype=torch.long)[None]).logits[0]
+    assert logits[19:-1].argmax(-1).tolist() == first.tokens[20:].tolist()
+
+
 def test_an_answer_ends_with_a_stop_token_that_belongs_to_it_or_at_the_limit(generator: Any, policy: Path) -> None:
     long, decode = job("f", range(150), new=40), AutoTokenizer.from_pretrained(policy).decode
     group, start = gather(generator, [long])["f"], len(long.prompt_tokens)

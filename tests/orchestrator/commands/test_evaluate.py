@@ -11,21 +11,27 @@ import pytest
 
 from configs.config import Config
 from orchestrator.commands.evaluate import evaluate, named_checkpoints
-from orchestrator.report.inputs import read_evaluation
+from orchestrator.report.evaluation import Evaluation, read_evaluation
 from tests.conftest import make_policy
 from tests.orchestrator.in_process import config
 
 PROMPTS = ANSWERS = 4
 NAMES = ["base", "other", "wide", "same"]
 KEYS = {"pass@1", "pass@4", "maj@n", "retention", "expansion", "distinct_correct", "entropy"}
+KEYS |= {"change/pass@1", "change/pass@4"}
+TEMPERATURES, FRONTIER = ("1.0", "0.5"), ("1.0", "0.5", "0.0")
 
 
 def measured(cfg: Config) -> list[str]:
     """Evaluate, and return the lines that were logged."""
     lines: list[str] = []
-    measurements = asyncio.run(evaluate(cfg, named_checkpoints(cfg), lines.append))
-    assert list(measurements) == list(named_checkpoints(cfg))
+    evaluation = asyncio.run(evaluate(cfg, named_checkpoints(cfg), lines.append))
+    assert evaluation.names == list(named_checkpoints(cfg))
     return lines
+
+
+def evaluation_of(cfg: Config) -> Evaluation:
+    return read_evaluation(Path(cfg.runs) / cfg.name / "evaluation")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,8 +50,13 @@ def output(tiny_policy: Path, other_policy: Path, tmp_path_factory: pytest.TempP
     paths = (tiny_policy, other_policy, wide, tiny_policy)
     checkpoints = ",".join(f"{name}={path}" for name, path in zip(NAMES, paths, strict=True))
     settings = ("task.verifier=toy_verifiers:even", f"evaluate.checkpoints=[{checkpoints}]", "evaluate.output=out")
-    lines = measured(config(Path("nowhere"), folder, *settings))
-    assert sorted(lines) == sorted(f"evaluate {name}: {PROMPTS * ANSWERS} answers" for name in NAMES)
+    heat = ("evaluate.temperatures=[1.0,0.5]", "evaluate.frontier=[0.5,0]")
+    lines = measured(config(Path("nowhere"), folder, *settings, *heat))
+    counts = {"1.0": PROMPTS * ANSWERS, "0.5": PROMPTS * ANSWERS, "0.0": PROMPTS}
+    expected = [(name, t) for name in NAMES for t in (FRONTIER if name == "base" else TEMPERATURES)]
+    assert sorted(lines) == sorted(
+        f"evaluate {name} at temperature {float(t):g}: {counts[t]} answers" for name, t in expected
+    )
     return folder / "out"
 
 
@@ -64,35 +75,62 @@ def rows(output: Path) -> list[dict[str, Any]]:
     return found
 
 
-def of(rows: list[dict[str, Any]], policy: str, *columns: str) -> list[tuple[Any, ...]]:
-    return sorted(tuple(row[column] for column in columns) for row in rows if row["policy"] == policy)
+def of(rows: list[dict[str, Any]], policy: str, *columns: str, temperature: float = 1.0) -> list[tuple[Any, ...]]:
+    chosen = (row for row in rows if (row["policy"], row["temperature"]) == (policy, temperature))
+    return sorted(tuple(row[column] for column in columns) for row in chosen)
 
 
 def test_results_hold_every_policy_in_order_with_values_and_intervals(results: dict[str, Any]) -> None:
-    assert list(results) == NAMES, "the base is first"
-    for values in results.values():
-        assert set(values) == KEYS | {"intervals"}
-        assert set(values["intervals"]) == KEYS
-        for key in ("pass@1", "pass@4"):
-            low, high = values["intervals"][key]
-            assert 0 <= low <= values[key] <= high <= 1
-        assert values["pass@1"] <= values["pass@4"]
-    assert results["base"]["retention"] == 1.0
+    assert list(results["policies"]) == NAMES, "the base is first"
+    for name, by_temperature in results["policies"].items():
+        assert tuple(by_temperature) == (FRONTIER if name == "base" else TEMPERATURES)
+        for values in by_temperature.values():
+            assert set(values) == KEYS | {"intervals"} | (set() if name == "base" else {"sharpening"})
+            assert set(values["intervals"]) == KEYS
+            for key in ("pass@1", "pass@4"):
+                low, high = values["intervals"][key]
+                assert 0 <= low <= values[key] <= high <= 1
+            assert values["pass@1"] <= values["pass@4"]
+    assert results["policies"]["base"]["1.0"]["retention"] == 1.0
+    assert (results["prompts"], results["about"]["answers"], results["base"]) == (PROMPTS, ANSWERS, "base")
+
+
+def test_a_policy_equal_to_the_base_changes_nothing_and_is_on_its_frontier_at_every_temperature(
+    results: dict[str, Any],
+) -> None:
+    for t in TEMPERATURES:
+        same, base = (results["policies"][name][t] for name in ("same", "base"))
+        assert same["pass@4"] == base["pass@4"]
+        assert same["change/pass@4"] == base["change/pass@4"]
+        assert same["sharpening"]["pass@4"]["word"] != "beyond", "the base is never beyond its own frontier"
+    assert results["policies"]["same"]["1.0"]["intervals"]["change/pass@4"] == [0.0, 0.0]
+    placed = results["policies"]["same"]["1.0"]["sharpening"]["pass@4"]
+    assert placed["margin"][0] <= 0 and placed["unreached"] is False
+    assert results["power"] == {}, "4 answers are too few for the power distribution"
+
+
+def test_greedy_decoding_is_one_answer_that_counts_for_all(rows: list[dict[str, Any]], results: dict[str, Any]) -> None:
+    greedy = results["policies"]["base"]["0.0"]
+    assert greedy["pass@1"] == greedy["pass@4"] == greedy["maj@n"] == greedy["distinct_correct"]
+    assert greedy["entropy"] == 0.0
+    answers = of(rows, "base", "prompt_id", "sample_index", "log_prob", temperature=0.0)
+    assert len(answers) == PROMPTS and all(answer[1:] == (0, 0.0) for answer in answers)
 
 
 def test_answers_hold_every_answer_of_every_policy_with_its_verdict(
     rows: list[dict[str, Any]], results: dict[str, Any]
 ) -> None:
-    assert len(rows) == len(NAMES) * PROMPTS * ANSWERS
+    assert len(rows) == len(NAMES) * len(TEMPERATURES) * PROMPTS * ANSWERS + PROMPTS
     for name in NAMES:
         assert len(set(of(rows, name, "prompt_id", "sample_index"))) == PROMPTS * ANSWERS
         rewards = [reward for (reward,) in of(rows, name, "reward")]
-        assert sum(rewards) / len(rewards) == pytest.approx(results[name]["pass@1"])
+        assert sum(rewards) / len(rewards) == pytest.approx(results["policies"][name]["1.0"]["pass@1"])
     for row in rows:
         assert row["status"] == ("correct" if sum(map(ord, row["answer"])) % 2 == 0 else "wrong")
         assert row["finish_reason"] in ("stop", "length") and 1 <= row["tokens"] <= 6
         assert row["prompt"].endswith(":")
         assert row["prompt_id"].startswith("countdown/heldout/")
+        assert row["log_prob"] <= 0
 
 
 def test_all_policies_get_the_same_seeds_and_the_same_policy_gives_the_same_answers(rows: list[dict[str, Any]]) -> None:
@@ -106,12 +144,70 @@ def test_all_policies_get_the_same_seeds_and_the_same_policy_gives_the_same_answ
 
 
 def test_the_report_reads_the_evaluation_and_its_base(output: Path, results: dict[str, Any]) -> None:
-    measurements, base, ks = read_evaluation(output)
-    assert (list(measurements), base, ks) == (NAMES, "base", [1, 4])
-    for name, measurement in measurements.items():
+    read = read_evaluation(output)
+    assert (read.names, read.base, read.ks, read.figure_k) == (NAMES, "base", [1, 4], 4)
+    assert read.results() == results
+    for name, by_temperature in read.measurements.items():
+        measurement = by_temperature[1.0]
         solved = [p.correct / p.total for p in measurement.prompts]
-        assert sum(solved) / PROMPTS == pytest.approx(results[name]["pass@1"])
+        assert sum(solved) / PROMPTS == pytest.approx(results["policies"][name]["1.0"]["pass@1"])
         assert (measurement.name, measurement.answers) == (name, ANSWERS)
+
+
+def test_a_second_evaluation_of_the_same_base_is_read_from_the_cache_without_starting_a_role(
+    tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ("task.verifier=toy_verifiers:even", "name=first", "task.heldout_prompts=2")
+    cfg = config(tiny_policy, tmp_path, *settings)
+    assert len(measured(cfg)) == 7
+    assert [path.suffix for path in (tmp_path / "base_measurements").iterdir()] == [".parquet"] * 7
+
+    async def refuse(*arguments: object, **named: object) -> None:
+        raise AssertionError("a role was started")
+
+    monkeypatch.setattr("orchestrator.cluster.start", refuse)
+    again = config(tiny_policy, tmp_path, *settings[:1], "name=again", *settings[2:])
+    lines = measured(again)
+    assert len(lines) == 7 and all("read from" in line for line in lines)
+    assert evaluation_of(again).results() == evaluation_of(cfg).results()
+    first, second = (pq.read_table(tmp_path / name / "evaluation" / "answers.parquet") for name in ("first", "again"))
+    assert first.to_pylist() == second.to_pylist()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "seed=1",
+        "evaluate.answers=8",
+        "task.verifier=toy_verifiers:never",
+        "sampling.max_new_tokens=5",
+        "grader.timeout_s=7",
+        "cut",
+    ],
+)
+def test_a_base_is_measured_anew_if_anything_that_decides_its_answers_or_grades_differs(
+    tiny_policy: Path, tmp_path: Path, changed: str
+) -> None:
+    settings = ["task.verifier=toy_verifiers:even", "task.heldout_prompts=2", "evaluate.frontier=[]"]
+    measured(config(tiny_policy, tmp_path, *settings))
+    if changed == "cut":  # a cache file that was cut short is replaced
+        [path] = (tmp_path / "base_measurements").iterdir()
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        settings.append(changed)
+    [line] = measured(config(tiny_policy, tmp_path, *settings, "name=again"))
+    assert "read from" not in line
+    [line] = measured(config(tiny_policy, tmp_path, *settings, "name=third"))
+    assert "read from" in line
+
+
+def test_a_folder_whose_results_are_not_of_an_evaluation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^--evaluation: must be an output directory"):
+        read_evaluation(tmp_path)
+    for text in ("", "[]", '{"policies": {"base": {"1.0": {}}}}'):
+        (tmp_path / "results.json").write_text(text)
+        with pytest.raises(ValueError, match=r"^--evaluation: must hold the results\.json and measurements"):
+            read_evaluation(tmp_path)
 
 
 def test_without_checkpoints_policy_path_is_measured_and_an_undefined_value_is_null(
@@ -121,7 +217,8 @@ def test_without_checkpoints_policy_path_is_measured_and_an_undefined_value_is_n
     measured(config(tiny_policy, tmp_path, *settings))
     text = (tmp_path / "own" / "evaluation" / "results.json").read_text()
     assert "NaN" not in text
-    [(name, values)] = json.loads(text).items()
+    [(name, by_temperature)] = json.loads(text)["policies"].items()
+    values = by_temperature["1.0"]
     assert (name, values["pass@4"], values["expansion"]) == ("policy", 0.0, 0.0)
     assert values["retention"] is None and values["intervals"]["retention"] == [None, None]
 

@@ -101,6 +101,7 @@ def test_a_line_that_cannot_be_graded_becomes_a_row_with_the_reason(monkeypatch:
         ("code", {"kind": "assert", "tests": "assert 1"}, {"kind": "assert", "tests": {}}),
         ("code", {"kind": "stdio", "tests": []}, {"kind": 1, "tests": []}),
         ("countdown", PROBLEM, {"numbers": "3, 7, 12", "target": 22}),
+        ("first_number", {"number": 123}, {"number": "123"}),
         ("scratchpad_sum", {"operands": [95, 7]}, {"operands": 102}),
         ("package.module:function", {}, {"answer": 1}),
     ],

@@ -2,16 +2,20 @@
 
 import base64
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib.image
 import pytest
 
+from orchestrator.report.evaluation import Evaluation
+from orchestrator.report.inputs import run_facts
 from orchestrator.report.plots import running_mean
+from orchestrator.report.verdicts import beyond_sharpening, survival
 from orchestrator.report.write import write_report
 from orchestrator.watch.logbook import encode
-from orchestrator.watch.passk import Measurement, PromptResult
+from orchestrator.watch.measurement import Measurement, PromptResult
 
 HOSTILE = "</code><script>alert('x')</script><img src=http://evil.test/a.png onerror=alert(1)>\u202e\x00\ud800&amp;"
 
@@ -38,7 +42,7 @@ class Page(HTMLParser):
         return [value for name, value in self.attributes if name in ("src", "href", "srcset", "action", "data")]
 
 
-def measured(name: str, corrects: list[int], answer: str = "1+2") -> Measurement:
+def measured(name: str, corrects: list[int], answer: str = "1+2", temperature: float = 1.0) -> Measurement:
     prompts = tuple(
         PromptResult(
             prompt_id=f"p{i}",
@@ -50,13 +54,30 @@ def measured(name: str, corrects: list[int], answer: str = "1+2") -> Measurement
             majority_correct=correct > 4,
             tokens=40,
             negative_logp=20.0,
+            log_probs=tuple(-1.0 - 0.1 * j for j in range(8)),
             kl_to_base=0.5,
             correct_answers=(answer,) if correct else (),
             wrong_answers=(f"wrong {answer}",),
         )
         for i, correct in enumerate(corrects)
     )
-    return Measurement(name=name, step=0, answers=8, prompts=prompts)
+    return Measurement(name=name, step=0, temperature=temperature, answers=8, prompts=prompts)
+
+
+def evaluation(ks: list[int], *policies: Measurement) -> Evaluation:
+    """An evaluation at temperature 1; the first policy is the base, which was also decoded greedily."""
+    measurements = {policy.name: {1.0: policy} for policy in policies}
+    base = policies[0]
+    corrects = [8 * (p.correct > 4) for p in base.prompts]
+    measurements[base.name][0.0] = measured(base.name, corrects, temperature=0.0)
+    return Evaluation(
+        base=base.name,
+        ks=ks,
+        headline_k=16,
+        temperatures=[1.0],
+        measurements=measurements,
+        about={"task": "toy", "answers": 8, "date": "2026-01-31", "paths": {name: f"/{name}" for name in measurements}},
+    )
 
 
 def run_directory(path: Path, steps: int = 6) -> Path:
@@ -70,7 +91,9 @@ def run_directory(path: Path, steps: int = 6) -> Path:
                 record.update(value)
         lines.append(encode(record))
     (path / "metrics.jsonl").write_bytes(b"".join(lines))
-    (path / "config.yaml").write_text(f"name: demo\nnote: {HOSTILE.encode('ascii', 'ignore').decode()}\n")
+    hostile = HOSTILE.encode("ascii", "ignore").decode().replace("\x00", "")
+    facts = "method: grpo\nsteps: 6\ngroups_per_step: 2\nsampling: {group_size: 8}\n"
+    (path / "config.yaml").write_text(f"{facts}name: demo\nnote: {hostile}\n")
     return path
 
 
@@ -78,18 +101,18 @@ def test_the_report_has_its_figures_table_problems_and_settings(tmp_path: Path) 
     output = write_report(
         tmp_path / "out" / "report.html",
         runs={"grpo": run_directory(tmp_path / "grpo"), "dph_f": run_directory(tmp_path / "dph_f")},
-        measurements={
-            "base": measured("base", [4, 1, 0, 2]),
-            "grpo": measured("grpo", [8, 0, 0, 0]),
-            "dph_f": measured("dph_f", [6, 1, 1, 2]),
-        },
-        base="base",
-        ks=[1, 4, 8],
+        evaluation=evaluation(
+            [1, 4, 8],
+            measured("base", [4, 1, 0, 2]),
+            measured("grpo", [8, 0, 0, 0]),
+            measured("dph_f", [6, 1, 1, 2]),
+        ),
         title="Demo",
     )
     page = Page(output)
     pictures = sorted(output.parent.glob("report-*.png"))
-    assert [p.name for p in pictures] == ["report-pass-at-k.png", "report-pass-over-steps.png", "report-training.png"]
+    stems = ["frontier", "pass-at-k", "pass-over-steps", "training"]
+    assert [p.name for p in pictures] == [f"report-{stem}.png" for stem in stems]
     inside = {value.partition("base64,")[2] for name, value in page.attributes if name == "src"}
     assert inside == {base64.b64encode(p.read_bytes()).decode() for p in pictures}
     for picture in pictures:
@@ -101,6 +124,11 @@ def test_the_report_has_its_figures_table_problems_and_settings(tmp_path: Path) 
         "not by grpo (2)",
         "solved by dph_f, not by the base (1)",
         "0.333",
+        "Did Pass@k survive?",
+        "Was anything learned beyond sharpening?",
+        "4 held-out prompts of toy, 8 answers each",
+        "grpo: method grpo, 6 steps of 2 x 8 answers",
+        "2026-01-31",
         "name: demo",
         "dph_f: settings",
     ):
@@ -114,14 +142,12 @@ def test_hostile_answers_titles_and_settings_are_shown_as_text_and_no_external_r
     output = write_report(
         tmp_path / "report.html",
         runs={"run<b>": run_directory(tmp_path / "run")},
-        measurements={"base": measured("base", [4, 0], HOSTILE), "run<b>": measured("run", [0, 4], HOSTILE * 50)},
-        base="base",
-        ks=[1, 8],
+        evaluation=evaluation([1, 8], measured("base", [4, 0], HOSTILE), measured("run<b>", [0, 4], HOSTILE * 50)),
         title=HOSTILE,
     )
     page = Page(output)
     assert not {"script", "iframe", "link", "object", "embed", "form", "a", "base"} & set(page.tags)
-    assert page.tags.count("img") == 3 and all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert page.tags.count("img") == 4 and all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert "<script>alert('x')</script>" in page.text
     assert not {"\u202e", "\x00", "\ud800"} & set(page.text)
@@ -131,13 +157,11 @@ def test_hostile_answers_titles_and_settings_are_shown_as_text_and_no_external_r
 def test_the_page_has_a_note_for_everything_that_is_missing(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    output = write_report(
-        tmp_path / "report.html", runs={"empty": empty}, measurements={}, base="base", ks=[1], title="Nothing yet"
-    )
+    output = write_report(tmp_path / "report.html", runs={"empty": empty}, evaluation=None, title="Nothing yet")
     page = Page(output)
     assert "metrics.jsonl is missing or has no records" in page.text
     assert "There is no evaluation" in page.text
-    assert page.text.count("No data was recorded for this figure") == 3
+    assert page.text.count("No data was recorded for this figure") == 4
     assert "config.yaml is missing" in page.text
     assert not list(tmp_path.glob("*.png"))
 
@@ -146,25 +170,65 @@ def test_a_run_that_recorded_only_a_reward_has_a_reward_curve(tmp_path: Path) ->
     run = tmp_path / "run"
     run.mkdir()
     (run / "metrics.jsonl").write_text(json.dumps({"step": 1, "reward": 0.5}) + '\n{"step": 2, "rew')
-    output = write_report(tmp_path / "report.html", runs={"run": run}, measurements={}, base="base", ks=[1], title="t")
+    output = write_report(tmp_path / "report.html", runs={"run": run}, evaluation=None, title="t")
     assert [p.name for p in tmp_path.glob("*.png")] == ["report-training.png"]
-    assert Page(output).text.count("No data was recorded for this figure") == 2
+    assert Page(output).text.count("No data was recorded for this figure") == 3
 
 
-def test_an_evaluation_on_other_prompts_is_left_out_and_named(tmp_path: Path) -> None:
-    measurements = {"base": measured("base", [4, 0]), "odd": measured("odd", [1, 2, 3])}
-    output = write_report(tmp_path / "r.html", runs={}, measurements=measurements, base="base", ks=[1, 8], title="t")
-    page = Page(output)
-    assert "Evaluation odd is left out" in page.text and "same prompts" in page.text
-    assert "odd: problems lost" not in page.text
-
-
-def test_a_base_that_was_not_evaluated_is_refused(tmp_path: Path) -> None:
-    measurements = {"grpo": measured("grpo", [1])}
-    with pytest.raises(ValueError, match=r"base: must be one of the measurements \['grpo'\], got 'base'"):
-        write_report(tmp_path / "r.html", runs={}, measurements=measurements, base="base", ks=[1], title="t")
+def test_an_evaluation_whose_policies_have_other_prompts_is_refused(tmp_path: Path) -> None:
+    odd = evaluation([1, 8], measured("base", [4, 0]), measured("odd", [1, 2, 3]))
+    with pytest.raises(ValueError, match=r"measurements: must have the same prompts, got 2 of 'base' and 3 of 'odd'"):
+        write_report(tmp_path / "r.html", runs={}, evaluation=odd, title="t")
 
 
 def test_a_running_mean_keeps_constants_and_length() -> None:
     assert running_mean([2.0] * 7, 5) == [2.0] * 7
     assert running_mean([0.0, 3.0, 6.0], 3) == [1.5, 3.0, 4.5]
+
+
+def test_the_two_answers_name_every_policy_with_its_numbers() -> None:
+    base = measured("base", [4, 2, 1, 2] * 8)
+    told = evaluation([1, 4], base, measured("better", [8, 7, 6, 7] * 8), measured("lost", [2, 0, 0, 0] * 8))
+    assert survival(told) == (
+        "Yes in better (Pass@4 +0.24): no Pass@k with k above 1 fell. No in lost (Pass@4 -0.57, -0.65 to -0.48)."
+    )
+    assert beyond_sharpening(told) == (
+        "Yes at every k in better (margin +0.59 at k = 4). No in lost (below at k = 1 and 4). "
+        "No temperature of base reaches the Pass@1 of better. "
+        "Beyond the power distribution of base (k = 1) too: better."
+    )
+
+
+def test_what_was_not_measured_is_not_told_as_a_result(tmp_path: Path) -> None:
+    def ungraded(name: str) -> Measurement:
+        whole = measured(name, [0, 0])
+        prompts = tuple(replace(p, total=0, correct=0, ungraded=8, log_probs=()) for p in whole.prompts)
+        return replace(whole, prompts=prompts)
+
+    told = evaluation([1, 4], ungraded("base"), measured("p", [4, 2]))
+    told.measurements["base"][0.0] = replace(ungraded("base"), temperature=0.0)
+    assert survival(told) == "Not measured: no Pass@k with k above 1."
+    assert beyond_sharpening(told).startswith("Not measured: ")
+    assert "nan" not in Page(write_report(tmp_path / "r.html", runs={}, evaluation=told, title="t")).text
+    alone = evaluation([1], measured("base", [4, 2] * 8), measured("p", [5, 3] * 8))
+    assert survival(alone) == "Not measured: no Pass@k with k above 1."
+    assert beyond_sharpening(alone) == (
+        "Yes at every k in p (margin +0.12 at k = 1). No temperature of base reaches the Pass@1 of p. "
+        "Beyond the power distribution of base (k = 1) too: none of them."
+    )
+
+
+def test_the_power_distribution_is_that_of_temperature_1_and_of_exponents_with_enough_effective_answers() -> None:
+    told = evaluation([1, 4], measured("base", [4, 2] * 4), measured("p", [4, 2] * 4))
+    hot = replace(measured("base", [0, 0] * 4), temperature=1.3)
+    told.measurements["base"] = {1.3: hot, **told.measurements["base"]}
+    assert told.power[1].passes[1][0].mean() == pytest.approx(3 / 8)
+    assert list(told.power) == [1], "8 answers are fewer than 4 x 4 effective ones"
+    cold = evaluation([1], measured("base", [4, 2] * 4), measured("p", [4, 2] * 4))
+    cold.measurements["base"] = {0.0: cold.measurements["base"][0.0]}
+    assert cold.power == {}
+
+
+def test_a_run_without_readable_settings_is_only_named(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("method: [")
+    assert run_facts("mine", tmp_path) == run_facts("mine", tmp_path / "nowhere") == "mine"

@@ -17,7 +17,8 @@ from rich.console import Console as Terminal
 from configs.logbook import LogbookConfig
 from orchestrator.watch.console import Console
 from orchestrator.watch.logbook import Logbook, encode, measurement_path, read_records, truncate_records
-from orchestrator.watch.passk import Measurement, measure, summary
+from orchestrator.watch.measurement import Measurement, measure
+from orchestrator.watch.passk import summary
 from trajectories.trajectory import Grade, Group, Prompt, Trajectory
 
 PLAIN = LogbookConfig(console=False)
@@ -78,7 +79,7 @@ def test_every_step_is_one_line_of_strict_json_and_nan_becomes_null(tmp_path: Pa
 
 
 def test_a_measurement_is_added_to_the_record_of_its_step_and_written_to_a_file(tmp_path: Path) -> None:
-    measured = measure([group()], "test", 2)
+    measured = measure([group()], "test", 2, 1.0)
     values = summary(measured, [1, 2], measured)
     logbook = open_logbook(tmp_path)
     logbook.measurement(0, values, measured)
@@ -108,7 +109,7 @@ def test_a_shorter_record_replaces_the_whole_old_line(tmp_path: Path) -> None:
 
 def test_resuming_drops_later_records_so_that_no_step_is_missing_or_appears_twice(tmp_path: Path) -> None:
     config = LogbookConfig(console=False, trajectories_every=1, trajectories=2)
-    measured = measure([group()], "test", 0)
+    measured = measure([group()], "test", 0, 1.0)
     logbook = open_logbook(tmp_path, config)
     for step in range(1, 5):
         logbook.write(step, {"reward": float(step)})
@@ -208,7 +209,7 @@ def test_an_offline_wandb_run_reads_back_with_metrics_tables_settings_and_alerts
     logbook = open_logbook(tmp_path, config, wandb_id="abcd1234")
     logbook.write(1, {"reward": 0.25, "divergence": math.nan})
     logbook.trajectories(1, [group(answers=("\ud800", "1+2"))])
-    measured = measure([group()], "test", 1)
+    measured = measure([group()], "test", 1, 1.0)
     logbook.measurement(1, summary(measured, [1, 2], measured), measured)
     logbook.write(2, {"reward": 0.5})
     logbook.alert("retention fell" * 10, "0.7 < 0.8")
@@ -343,7 +344,9 @@ def show(terminal: Terminal) -> Console:
     for step in (1, 2):
         waits = {"seconds/wait_generation": 1.0, "seconds/step": 4.0}
         console.write(step, {"reward": 0.4, "entropy": 1.2, "staleness": 0.0, "tokens_per_second": 5120.0, **waits})
-    console.write(2, {"heldout/pass@1": 0.4, "heldout/pass@64": 0.9})
+    name = "heldout/beyond_sharpening/pass@64"
+    margin = {name: -0.06, f"{name}/low": -0.11, f"{name}/high": -0.02}
+    console.write(2, {"heldout/pass@1": 0.4, "heldout/pass@64": 0.9, **margin})
     return console
 
 
@@ -357,6 +360,7 @@ def test_outside_a_terminal_each_step_is_one_plain_line() -> None:
     assert "Pass@1 0.300 (+0.000)" in lines[1] and "waiting 25%" in lines[1] and "tokens/s 5,120" in lines[1]
     assert lines[3] == "stop: [red]retention[/red] < 0.8"
     assert "Pass@1 0.400 (+0.100)" in lines[4] and "Pass@64 0.900 (-0.080)" in lines[4]
+    assert "beyond sharpening @64 -0.060 (-0.11 to -0.02)" in lines[4]
     assert len(lines) == 5
 
 

@@ -36,6 +36,7 @@ RUNS = {
         f"task.options.{DOMAINS}=[{{name: countdown}}, {{name: sql_questions}}]",
         "sampling.max_prompt_tokens=500",
     ),
+    "annealed": ("method=pkpo", EVEN, "objective.pass_k.schedule=linear", "objective.pass_k.k=3"),
     "critic": ("method=safe_critic", EVEN),
     "token_weights": ("method=sod", EVEN),
     "rehearsal": ("method=dph_f", EVEN, "rehearsal.prompts=4", "rehearsal.batch=2", "rehearsal.threshold=1"),
@@ -43,7 +44,6 @@ RUNS = {
 """Overrides of runs that together record every metric."""
 
 
-# ---- Delete at the merge of the new term metrics: this function and its one call. ----
 @pytest.fixture(scope="module")
 def recorded(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Names of all metrics in the records of RUNS, two steps each."""

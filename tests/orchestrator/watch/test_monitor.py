@@ -1,6 +1,8 @@
 """The breadth monitor: every measurement uses the same prompts and seeds and is compared with step 0."""
 
 import asyncio
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ from actors.reference import References
 from configs.learner import LearnerConfig
 from configs.load import load
 from orchestrator.rollout.rollouts import Rollouts
+from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.logbook import measurement_path
-from orchestrator.watch.monitor import HeldOut, Monitor, score_by_base
+from orchestrator.watch.monitor import HeldOut, Monitor, base_path, score_by_base
+from orchestrator.watch.passk import fired_rule
 from tests.orchestrator.fake_roles import ScriptedGenerator, ScriptedGrader, prompt, run
 from trajectories.trajectory import Grade, Group, Prompt, Trajectory
 
@@ -25,7 +29,7 @@ class Stream:
         raise NotImplementedError
 
     def heldout(self, count: int) -> list[Prompt]:
-        return [prompt(position, "x" * (3 + position)) for position in range(count)]
+        return [replace(prompt(i, "x" * (3 + i)), verifier="countdown") for i in range(count)]
 
     def demonstration(self, position: int) -> tuple[Prompt, str]:
         raise NotImplementedError
@@ -36,10 +40,13 @@ def heldout(rollouts: Rollouts, *overrides: str) -> HeldOut:
     return HeldOut(load([*small, *overrides]), Stream(), lambda text: list(map(ord, text)), rollouts)
 
 
+def graded(solved: bool) -> Grade:
+    return Grade(reward=float(solved), status="correct" if solved else "wrong")
+
+
 def solves(*positions: int) -> ScriptedGrader:
     def judge(task: GradeTask) -> Grade:
-        solved = task.problem["place"] in positions
-        return Grade(reward=float(solved), status="correct" if solved else "wrong")
+        return graded(task.problem["place"] in positions)
 
     return ScriptedGrader(judge)
 
@@ -71,7 +78,7 @@ def test_a_heldout_prompt_that_is_too_long_is_refused_before_generation() -> Non
 def test_retention_and_expansion_are_relative_to_the_measurement_of_step_0(tmp_path: Path) -> None:
     async def measured(step: int, grader: ScriptedGrader) -> dict[str, float]:
         async with Rollouts([ScriptedGenerator(at_once=True)], [grader], 20.0) as rollouts:
-            summary, measurement = await Monitor(heldout(rollouts), None, tmp_path).measure(step)
+            summary, measurement = await Monitor(heldout(rollouts, "monitor.frontier=[]"), None, tmp_path).measure(step)
         path = measurement_path(tmp_path, step)
         path.parent.mkdir(exist_ok=True)
         path.write_text(measurement.to_json())
@@ -82,7 +89,73 @@ def test_retention_and_expansion_are_relative_to_the_measurement_of_step_0(tmp_p
         assert (base["pass@1"], base["retention"], base["expansion"]) == (pytest.approx(2 / 3), 1.0, 0.0)
         later = await measured(20, solves(1, 2))
         assert (later["pass@1"], later["retention"], later["expansion"]) == (pytest.approx(2 / 3), 0.5, 1.0)
-        assert "kl_to_base" not in later
+        assert "kl_to_base" not in later and not [name for name in later if "beyond" in name]
+
+    run(body())
+
+
+def test_the_base_is_measured_colder_once_and_every_measurement_is_placed_against_it(tmp_path: Path) -> None:
+    """The base solves half of its answers to every prompt; greedy decoding solves all prompts, hotter sampling none."""
+    generator, alerts = ScriptedGenerator(at_once=True), list[str]()
+
+    async def measured(step: int, solved: Callable[[int], bool], name: str = "a") -> dict[str, Interval]:
+        grader = ScriptedGrader(lambda task: graded(solved(int(task.answer.rpartition("/")[2]))))
+        settings = ("monitor.frontier=[0.5,0]", "task.heldout_prompts=6", f"runs={tmp_path}", "monitor.answers=4")
+        async with Rollouts([generator], [grader], 20.0) as rollouts:
+            held = heldout(rollouts, *settings, "monitor.ks=[1,4]", "sampling.max_prompt_tokens=9")
+            monitor = Monitor(held, None, tmp_path / name)
+            summary, measurement = await monitor.measure(step)
+            alerts.append(monitor.alert)
+        path = measurement_path(tmp_path / name, step)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(measurement.to_json())
+        return summary
+
+    async def body() -> None:
+        base = await measured(0, lambda index: index < 2)
+        assert [len(job.seeds) for jobs in generator.submissions for job in jobs] == [4] * 12 + [1] * 6
+        assert [jobs[0].temperature for jobs in generator.submissions] == [1.0, 0.5, 0.0]
+        assert base["beyond_sharpening/pass@1"].value == pytest.approx(0.5 - 1.0)
+        later = await measured(20, lambda index: False)
+        assert len(generator.submissions) == 4, "only the policy itself is measured again"
+        assert later["beyond_sharpening/pass@4"].value == pytest.approx(-1.0)
+        told = "step 20: some temperature of the base has both a higher Pass@1 and a higher Pass@k, k = 4"
+        assert alerts == ["", told]
+        again = await measured(0, lambda index: index < 2, name="b")
+        assert len(generator.submissions) == 5, "another run with the same base reads the cache"
+        assert again["beyond_sharpening/pass@4"].value == base["beyond_sharpening/pass@4"].value
+
+    run(body())
+
+
+def test_ungraded_answers_of_a_colder_base_are_reported_and_its_measurement_is_not_cached(tmp_path: Path) -> None:
+    async def body() -> None:
+        failing = ScriptedGrader(lambda task: Grade(reward=None, status="grader_error"))
+        for _ in range(2):
+            generator = ScriptedGenerator(at_once=True)
+            async with Rollouts([generator], [failing], 20.0) as rollouts:
+                monitor = Monitor(heldout(rollouts, f"runs={tmp_path}", "monitor.frontier=[0.5]"), None, tmp_path)
+                await monitor.measure(0)
+            assert len(generator.submissions) == 2
+            assert [len(group.trajectories) for group in monitor.ungraded] == [2] * 6
+
+    run(body())
+
+
+def test_a_run_without_all_colder_measurements_is_not_placed(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with Rollouts([ScriptedGenerator(at_once=True)], [solves(0)], 20.0) as rollouts:
+            monitor = Monitor(heldout(rollouts, f"runs={tmp_path}"), None, tmp_path / "run")
+            _, measurement = await monitor.measure(0)
+            measurement_path(tmp_path / "run", 0).write_text(measurement.to_json())
+            assert "beyond_sharpening/pass@2" in (await monitor.measure(1))[0]
+            base_path(tmp_path / "run", 0.3).unlink()
+            undefined = (await monitor.measure(2))[0]["beyond_sharpening/pass@2"]
+            assert math.isnan(undefined.value) and undefined.prompts == 0
+            assert monitor.alert.startswith("a measurement of the base at monitor.frontier is missing")
+            assert fired_rule(["beyond_sharpening/pass@2 < 0"], {"beyond_sharpening/pass@2": undefined.value}) is None
+            await monitor.measure(3)
+            assert monitor.alert == "", "the user is told once"
 
     run(body())
 

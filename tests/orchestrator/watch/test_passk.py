@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.watch.passk import (
-    Measurement,
-    PromptResult,
-    fired_rule,
-    lost_and_gained,
-    measure,
-    pass_at_k,
-    summary,
-)
+from orchestrator.watch.measurement import Measurement, PromptResult, measure
+from orchestrator.watch.passk import fired_rule, lost_and_gained, pass_at_k, summary
 from trajectories.trajectory import Grade, Group, Prompt, Trajectory
 
 
@@ -31,6 +24,7 @@ def result(prompt_id: str, total: int, correct: int, **changes: object) -> Promp
         "majority_correct": correct * 2 > total,
         "tokens": 10 * total,
         "negative_logp": 5.0 * total,
+        "log_probs": (-5.0,) * total,
         "kl_to_base": None,
         "correct_answers": (),
         "wrong_answers": (),
@@ -40,7 +34,7 @@ def result(prompt_id: str, total: int, correct: int, **changes: object) -> Promp
 
 def measured(corrects: list[int], total: int = 8, name: str = "m") -> Measurement:
     rows = tuple(result(f"p{i}", total, c) for i, c in enumerate(corrects))
-    return Measurement(name=name, step=0, answers=total, prompts=rows)
+    return Measurement(name=name, step=0, temperature=1.0, answers=total, prompts=rows)
 
 
 def trajectory(index: int, text: str, status: str, reference: float | None = None) -> Trajectory:
@@ -102,7 +96,7 @@ def test_a_measurement_counts_answers_and_leaves_out_ungraded_ones() -> None:
         trajectory(4, "", "timeout"),
         trajectory(5, "9", "grader_error"),
     ]
-    got = measure([group(*answers)], "base", 3)
+    got = measure([group(*answers)], "base", 3, 1.0)
     (prompt,) = got.prompts
     assert (got.name, got.step, got.answers, got.ungraded) == ("base", 3, 6, 1)
     assert (prompt.total, prompt.correct, prompt.ungraded, prompt.distinct_correct) == (5, 3, 1, 2)
@@ -114,7 +108,7 @@ def test_a_measurement_counts_answers_and_leaves_out_ungraded_ones() -> None:
 
 
 def test_kl_to_base_is_the_mean_over_answers_of_the_sum_over_their_generated_tokens() -> None:
-    got = measure([group(trajectory(0, "a", "wrong", -2.0), trajectory(1, "b", "wrong", -4.0))], "m", 0)
+    got = measure([group(trajectory(0, "a", "wrong", -2.0), trajectory(1, "b", "wrong", -4.0))], "m", 0, 1.0)
     # (-1 + 2) + (-2 + 2) = 1 and (-1 + 4) + (-2 + 4) = 5
     assert got.prompts[0].kl_to_base == pytest.approx(3.0)
     assert summary(got, [1], None)["kl_to_base"].value == pytest.approx(3.0)
@@ -122,7 +116,7 @@ def test_kl_to_base_is_the_mean_over_answers_of_the_sum_over_their_generated_tok
 
 def test_an_answer_of_any_length_and_content_is_measured_and_its_kept_text_is_short() -> None:
     hostile = "\x00\ud800" + "x" * 100_000
-    got = measure([group(trajectory(0, hostile, "wrong"))], "m", 0)
+    got = measure([group(trajectory(0, hostile, "wrong"))], "m", 0, 1.0)
     assert len(got.prompts[0].wrong_answers[0]) <= 2_000
     assert Measurement.from_json(got.to_json()) == got
 
@@ -130,7 +124,12 @@ def test_an_answer_of_any_length_and_content_is_measured_and_its_kept_text_is_sh
 def test_a_measurement_survives_json_and_other_text_is_refused() -> None:
     got = measured([0, 3, 8])
     assert Measurement.from_json(got.to_json()) == got
-    for text in ("", "[]", '{"name": "x"}', '{"prompts": [{"total": 1}], "name": "x", "step": 0, "answers": 1}'):
+    for text in (
+        "",
+        "[]",
+        '{"name": "x"}',
+        '{"prompts": [{"total": 1}], "name": "x", "step": 0, "answers": 1, "temperature": 1}',
+    ):
         with pytest.raises(ValueError, match="measurement"):
             Measurement.from_json(text)
 
@@ -145,12 +144,25 @@ def test_the_summary_has_the_values_counted_by_hand() -> None:
     assert got["maj@n"].value == pytest.approx(1 / 5)
     assert got["distinct_correct"].value == pytest.approx((2 + 1 + 2) / 5)
     assert got["entropy"].value == pytest.approx(0.5)
+    assert got["change/pass@1"].value == pytest.approx((2 + 1 + 8) / 40 - (4 + 8 + 1) / 40)
     assert "kl_to_base" not in got
+
+
+def test_the_change_since_the_base_is_paired_and_leaves_out_prompts_without_k_graded_answers_in_both() -> None:
+    base = measured([4, 2, 6, 1])
+    every = summary(measured([5, 3, 7, 2]), [1, 4], base)["change/pass@1"]
+    assert (every.value, every.low, every.high) == pytest.approx((1 / 8, 1 / 8, 1 / 8)), "the same gain on each prompt"
+    short = Measurement(
+        name="m", step=0, answers=8, temperature=1.0, prompts=(result("p0", 3, 3), *measured([5, 3, 7, 2]).prompts[1:])
+    )
+    got = summary(short, [1, 4], base)
+    assert (got["change/pass@4"].prompts, got["change/pass@1"].prompts) == (3, 4)
+    assert "change/pass@1" not in summary(short, [1], None)
 
 
 def test_a_prompt_with_fewer_graded_answers_than_k_is_in_no_pass_at_that_k() -> None:
     rows = (result("a", 8, 8), result("b", 3, 0), result("c", 0, 0))
-    got = summary(Measurement(name="m", step=0, answers=8, prompts=rows), [1, 8, 9], None)
+    got = summary(Measurement(name="m", step=0, answers=8, temperature=1.0, prompts=rows), [1, 8, 9], None)
     assert (got["pass@1"].value, got["pass@1"].prompts) == (0.5, 2)
     assert (got["pass@8"].value, got["pass@8"].prompts) == (1.0, 1)
     assert math.isnan(got["pass@9"].value) and math.isnan(got["pass@9"].low) and got["pass@9"].prompts == 0
@@ -182,7 +194,7 @@ def test_an_interval_is_as_wide_as_the_normal_approximation_says() -> None:
 
 def test_the_order_of_prompts_changes_nothing_in_the_values() -> None:
     base = measured([4, 0, 8, 0, 1])
-    shuffled = Measurement(name="m", step=0, answers=8, prompts=tuple(reversed(base.prompts)))
+    shuffled = Measurement(name="m", step=0, answers=8, temperature=1.0, prompts=tuple(reversed(base.prompts)))
     values = {name: interval.value for name, interval in summary(shuffled, [1, 8], base).items()}
     assert values == pytest.approx({name: interval.value for name, interval in summary(base, [1, 8], base).items()})
     assert values["retention"] == 1.0 and values["expansion"] == 0.0
@@ -191,7 +203,7 @@ def test_the_order_of_prompts_changes_nothing_in_the_values() -> None:
 def mixed(**corrects: list[int]) -> Measurement:
     """A measurement of a mixture: 8 answers to each prompt, correct counts by domain."""
     rows = (result(f"{domain}/heldout/{i}", 8, c) for domain, counts in corrects.items() for i, c in enumerate(counts))
-    return Measurement(name="m", step=0, answers=8, prompts=tuple(rows))
+    return Measurement(name="m", step=0, answers=8, temperature=1.0, prompts=tuple(rows))
 
 
 def test_a_mixture_has_pass_at_k_of_every_domain_and_of_all_prompts() -> None:

