@@ -149,6 +149,13 @@ VERIFIERS: dict[str, Verifier] = {
         fields=(Field(name="operands", types=(list,)),),
         canaries=(Canary(problem={"operands": [95, 7]}, right="</scratch>\n1 0 2\n", wrong="102</scratch>\n0 2\n"),),
     ),
+    "first_number": Verifier(
+        path="rewards.arithmetic.first_number:verify",
+        help="the first number of the answer, compared with a whole number",
+        deadline=1.0,
+        fields=(Field(name="number", types=(int,)),),
+        canaries=(Canary(problem={"number": 123}, right=" 123\n12 + 4 =", wrong=" 12\n123"),),
+    ),
 }
 
 

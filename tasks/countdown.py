@@ -51,6 +51,9 @@ class CountdownOptions:
     """Difficulty: smallest number of expressions (order of numbers, tree, operators) that reach the target."""
     max_solutions: int | None = None
     """Difficulty: largest number of expressions that reach the target; null: no upper bound."""
+    careless: float = 0.0
+    """Fraction of demonstrations that a careless author writes, who adds up the first two numbers and stops. For
+    `breadth warm-start` alone: its policy then has a bad habit that rewards can mend. Problems stay the same."""
 
     def __post_init__(self) -> None:
         field = "task.options."
@@ -66,6 +69,9 @@ class CountdownOptions:
         if self.max_solutions is not None:
             rule = f"must be at least {field}min_solutions ({self.min_solutions}) or null"
             require(self.max_solutions >= self.min_solutions, f"{field}max_solutions", rule, self.max_solutions)
+        require(0 <= self.careless <= 1, f"{field}careless", "must be between 0 and 1", self.careless)
+        rule = "must be 0 for two numbers, whose sum can be right"
+        require(self.numbers > 2 or self.careless == 0, f"{field}careless", rule, self.careless)
         rule = "must be at most 5 when solutions are counted"
         require(self.numbers <= 5 or not self.counts_solutions, f"{field}numbers", rule, self.numbers)
 
@@ -98,7 +104,9 @@ class Countdown:
     def demonstration(self, position: int) -> tuple[Prompt, str]:
         require(position >= 0, "position", "must not be negative", position)
         numbers, expression = self._draw(generator(self.seed, "countdown", "train", position), heldout=False)
-        return _prompt("train", position, numbers, expression.value), expression.text
+        careless = generator(self.seed, "countdown", "careless", position).random() < self.options.careless
+        answer = f"{numbers[0]}+{numbers[1]}" if careless else expression.text
+        return _prompt("train", position, numbers, expression.value), answer
 
     def heldout(self, count: int) -> list[Prompt]:
         draws = self._heldout_draws()

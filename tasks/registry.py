@@ -8,6 +8,7 @@ from configs.checks import nearest
 from configs.task import TaskConfig
 from tasks.countdown import Countdown, CountdownOptions
 from tasks.dataset.task import Dataset, DatasetOptions
+from tasks.few_shot_sums import FewShotSums, FewShotSumsOptions
 from tasks.mixture import Mixture, MixtureOptions
 from tasks.options import parse, path_options
 from tasks.programs import Programs, ProgramsOptions
@@ -21,6 +22,7 @@ TASKS: dict[str, tuple[type, Callable[[Any, int], Source]]] = {
     "sql_questions": (SqlQuestionsOptions, SqlQuestions),
     "programs": (ProgramsOptions, Programs),
     "scratchpad_addition": (ScratchpadAdditionOptions, ScratchpadAddition),
+    "few_shot_sums": (FewShotSumsOptions, FewShotSums),
     "dataset": (DatasetOptions, Dataset),
     "mixture": (MixtureOptions, lambda options, seed: Mixture(options, seed, build)),
 }

@@ -38,6 +38,19 @@ def test_demonstrations_are_correct_with_division_and_more_numbers(numbers: int)
         assert verify(answer, prompt.problem).status == "correct"
 
 
+def test_a_careless_author_adds_up_the_first_two_numbers_of_the_same_problems() -> None:
+    source, mixed = (Countdown(CountdownOptions(careless=fraction), seed=0) for fraction in (0.0, 0.7))
+    careless = 0
+    for position in range(1_000):
+        (prompt, right), (same, answer) = source.demonstration(position), mixed.demonstration(position)
+        assert same == prompt
+        if answer != right:
+            careless += 1
+            assert answer == "{}+{}".format(*prompt.problem["numbers"][:2])
+            assert verify(answer, prompt.problem).status == "wrong"
+    assert 650 < careless < 750
+
+
 def test_a_prompt_shows_its_problem() -> None:
     prompt = Countdown(CountdownOptions(), seed=0).prompt(17)
     numbers, target = prompt.problem["numbers"], prompt.problem["target"]
@@ -137,6 +150,8 @@ def test_difficulty_bounds_the_number_of_solutions() -> None:
         ({"operators": "++"}, "task.options.operators: must be distinct ones of"),
         ({"target_low": 10, "target_high": 9}, "task.options.target_high"),
         ({"min_solutions": 4, "max_solutions": 3}, "task.options.max_solutions"),
+        ({"careless": 1.5}, "task.options.careless: must be between 0 and 1, got 1.5"),
+        ({"careless": 0.5, "numbers": 2}, "task.options.careless: must be 0 for two numbers"),
         ({"target_low": 5_000, "target_high": 6_000}, "task.options: must admit train problems"),
         ({"numbres": 3}, "task.options.numbres: unknown option (did you mean 'numbers'?), got 3"),
         ({"numbers": "many"}, "task.options.numbers: must be a whole number, got 'many'"),
