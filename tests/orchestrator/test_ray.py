@@ -18,7 +18,7 @@ from rich.console import Console
 
 from configs.config import Config
 from configs.load import load
-from orchestrator.commands.demo import demo
+from orchestrator.commands.demo import METHODS, demo
 from orchestrator.commands.evaluate import evaluate
 from orchestrator.commands.paths import absolute
 from orchestrator.placement import Reservation, require_capacity
@@ -120,25 +120,35 @@ def test_vllm_trains_ahead_of_the_learner_and_evaluation_answers_with_its_checkp
     trained = str(tmp_path / "v" / "checkpoints" / "step-000004" / "policy")
     # vLLM starts from the checkpoint's own directory, then receives the base's weights as in training.
     measured = asyncio.run(evaluate(cfg, {"trained": trained, "base": cfg.policy.path}, lambda text: None))
-    assert list(measured) == ["trained", "base"]
+    assert measured.names == ["trained", "base"]
     results = json.loads((tmp_path / "v" / "evaluation" / "results.json").read_text())
-    assert set(results["base"]) >= {"pass@1", "pass@4", "retention", "intervals"}
+    assert set(results["policies"]["base"]["1.0"]) >= {"pass@1", "pass@4", "retention", "intervals", "sharpening"}
+    assert list(results["policies"]["trained"]) == ["1.3", "1.0", "0.8", "0.6", "0.4", "0.2", "0.0"]
 
 
 def test_the_demo_ends_with_results_a_report_and_a_table(tmp_path: Path, cluster: None) -> None:
-    small = ("generator.engine=transformers", "steps=2", "rehearsal.prompts=32", "rehearsal.batch=8", "monitor.every=2")
+    small = (
+        "generator.engine=transformers",
+        "steps=2",
+        "rehearsal.prompts=256",
+        "rehearsal.batch=8",
+        "monitor.every=2",
+    )
+    small += ("objective.pass_k.k=2",)
     screen = io.StringIO()
     asyncio.run(demo(tmp_path, [*SMALL, *small], Console(file=screen, width=100)))
     results = json.loads((tmp_path / "results.json").read_text())
-    assert list(results) == ["base", "grpo", "dph_f", "dph_js"]
-    assert all(0 <= results[name][key] <= 1 for name in results for key in ("pass@1", "pass@4", "retention"))
+    policies = results["policies"]
+    assert list(policies) == ["base", *METHODS]
+    assert all(0 <= policies[name]["1.0"][key] <= 1 for name in policies for key in ("pass@1", "pass@4", "retention"))
     assert "<html" in (tmp_path / "report.html").read_text()
     assert {path.name for path in tmp_path.glob("*.png")} == {
+        "report-frontier.png",
         "report-pass-at-k.png",
         "report-pass-over-steps.png",
         "report-training.png",
     }
-    assert "retention" in screen.getvalue()
+    assert "Did Pass@k survive?" in screen.getvalue() and "Beyond sharpening?" in screen.getvalue()
 
 
 def test_a_placement_that_does_not_fit_is_refused_at_start_with_the_arithmetic(tmp_path: Path, cluster: None) -> None:

@@ -20,8 +20,8 @@ from tests.actors.learning.learner_ranks import config_of, fork_two, gradients_o
 
 RANKS_S = 180.0
 """Timeout of each rank's process."""
-CHANGED = {"gtpo": ["objective.gates.entropy_limit=4.5"]}
-"""Settings without which a random policy would have no gradient."""
+CHANGED = {"gtpo": ["objective.gates.entropy_limit=4.5"], "passk_training": ["objective.pass_k.k=1"]}
+"""Settings without which a random policy, or a group of two answers, would have no gradient."""
 
 
 def config_for(method: str) -> Config:
