@@ -54,7 +54,8 @@ TASKS: dict[str, tuple[str, ...]] = {
         "sampling.max_prompt_tokens=80",
         "sampling.max_new_tokens=60",
         "rehearsal.prompts=512",
-        "steps=40",
+        "groups_per_step=16",
+        "steps=30",
     ),
 }
 """Settings of a task for all methods."""

@@ -50,7 +50,7 @@ body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 1.5rem; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 .6rem; }
 img { display: block; max-width: 100%; margin: 0 auto; }
-figure { margin: 0; } figcaption, .soft { color: var(--soft); font-size: .9rem; }
+figure { margin: 0; } figcaption, .soft { color: var(--soft); font-size: .9rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: .45rem 1rem .45rem 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }

@@ -196,7 +196,7 @@ def _pass_over_steps(sources: _Sources) -> list[Panel]:
         panel = Panel(
             title=f"Beyond sharpening, Pass@{k}",
             x_label="step",
-            y_label="margin against the base sampled colder",
+            y_label="margin against the base",
             curves=list(_over_steps(sources, (f"heldout/beyond_sharpening/pass@{k}",), marked=True)),
         )
         panels.append(panel)
