@@ -32,7 +32,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+LOWEST_TEMPERATURE = 0.01
+"""vLLM silently replaces a temperature between 0 and this by this, so its log-probs would be those of another
+temperature than the learner's."""
+
+
 def require_temperatures(values: list[float], field_: str) -> None:
     """Raise ValueError unless all values can be sampled at, and differ."""
-    usable = all(value == 0 or 0.01 <= value <= 100 for value in values) and len(set(values)) == len(values)
-    require(usable, field_, "must be different numbers, each 0 (greedy) or between 0.01 and 100", list(values))
+    usable = all(value == 0 or LOWEST_TEMPERATURE <= value <= 100 for value in values)
+    rule = f"must be different numbers, each 0 (greedy) or between {LOWEST_TEMPERATURE} and 100"
+    require(usable and len(set(values)) == len(values), field_, rule, list(values))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from configs.checks import require, require_not_negative, require_positive
+from configs.checks import LOWEST_TEMPERATURE, require, require_not_negative, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,5 +24,6 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "group_size", "max_prompt_tokens", "max_new_tokens")
-        require(self.temperature >= 0.01, "temperature", "must be at least 0.01", self.temperature)
+        sampled = self.temperature >= LOWEST_TEMPERATURE
+        require(sampled, "temperature", f"must be at least {LOWEST_TEMPERATURE}", self.temperature)
         require_not_negative(self, "max_refills")

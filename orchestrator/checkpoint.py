@@ -50,7 +50,7 @@ async def write(root: Path, state: RunState, save_roles: Callable[[str], Awaitab
         await save_roles(str(folder))
         (folder / STATE).write_text(state.to_json())
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        digests = {str(path.relative_to(folder)): _digest(path) for path in files}
+        digests = {str(path.relative_to(folder)): file_digest(path) for path in files}
         (folder / MANIFEST).write_text(json.dumps(digests, indent=1) + "\n")
     return target
 
@@ -71,7 +71,7 @@ def read(path: Path) -> Checkpoint:
     for name in sorted(digests.keys() ^ present):
         raise BrokenCheckpoint(f"checkpoint {path}: {name} is {'missing' if name in digests else f'not in {MANIFEST}'}")
     for name, digest in digests.items():
-        if _digest(path / name) != digest:
+        if file_digest(path / name) != digest:
             raise BrokenCheckpoint(f"checkpoint {path}: {name} is not what was written (SHA-256 differs)")
     try:
         state = RunState.from_json((path / STATE).read_text())
@@ -118,6 +118,7 @@ def prune(root: Path, keep_last: int, best_step: int | None) -> None:
     remove_partial_folders(root, "step-*")
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

