@@ -16,7 +16,7 @@ from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.frontier import BaseCurve, Placement
 from orchestrator.watch.measurement import Measurement
 from orchestrator.watch.passk import summary
-from orchestrator.watch.sharpening import placements, power_curve, temperature_curve
+from orchestrator.watch.sharpening import placement, power_curves, temperature_curve
 from trajectories.atomic_write import replace_file
 
 RESULTS = "results.json"
@@ -72,10 +72,8 @@ class Evaluation:
 
         Empty without that measurement; k without enough answers are left out.
         """
-        if 1.0 not in self.measurements[self.base]:
-            return {}
-        curves = {k: power_curve(self.measurements[self.base][1.0], k) for k in self.ks}
-        return {k: curve for k, curve in curves.items() if curve is not None}
+        measured = self.measurements[self.base].get(1.0)
+        return power_curves(measured, self.ks) if measured else {}
 
     @cached_property
     def placements(self) -> dict[str, dict[float, dict[int, Placement]]]:
@@ -91,7 +89,7 @@ class Evaluation:
         like = next(iter(self.measurements[self.base].values()))
         return {
             name: {
-                t: {k: placements(measurement, curve, like, [k])[k] for k, curve in curves.items()}
+                t: {k: placement(measurement, curve, like, k) for k, curve in curves.items()}
                 for t, measurement in by_temperature.items()
             }
             for name, by_temperature in self.measurements.items()
@@ -102,10 +100,9 @@ class Evaluation:
         """Write the answers, the measurements and results.json, which `read` reads, to `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(list(rows)), folder / "answers.parquet")
-        (folder / "measurements").mkdir(exist_ok=True)
         for name, by_temperature in self.measurements.items():
             for t, measurement in by_temperature.items():
-                (folder / "measurements" / f"{name}@{t}.json").write_text(measurement.to_json())
+                measurement.write(folder / "measurements" / f"{name}@{t}.json")
         # results.json is written last: if it exists, so do the other files.
         with replace_file(folder / RESULTS) as file:
             file.write(json.dumps(self.results(), indent=1).encode() + b"\n")

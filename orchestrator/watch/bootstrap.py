@@ -4,6 +4,7 @@ Axes: P prompts, R resamples. The same seed gives the same resamples, so values 
 paired.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -32,8 +33,9 @@ class Interval:
 UNDEFINED = Interval(value=math.nan, low=math.nan, high=math.nan, prompts=0)
 
 
+@functools.lru_cache(maxsize=8)
 def resample(prompts: int, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
-    """Return int64 [R, P]: how often each prompt is drawn in each resample."""
+    """Return int64 [R, P]: how often each prompt is drawn in each resample. Not to be changed: it is drawn once."""
     return np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
 
 

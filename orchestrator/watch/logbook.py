@@ -220,10 +220,7 @@ class Logbook:
 
     def measurement(self, step: int, summary: Mapping[str, Interval], measurement: Measurement) -> None:
         """Add the held-out values and intervals to the record of `step`, and write the measurement to its own file."""
-        path = measurement_path(self._run_dir, step)
-        path.parent.mkdir(exist_ok=True)
-        with replace_file(path) as file:
-            file.write(measurement.to_json().encode())
+        measurement.write(measurement_path(self._run_dir, step))
         values: dict[str, float] = {"heldout/ungraded": measurement.ungraded}
         for name, interval in summary.items():
             values[f"heldout/{name}"] = interval.value

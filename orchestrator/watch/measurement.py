@@ -4,10 +4,12 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trajectories.atomic_write import replace_file
 from trajectories.trajectory import Group, Trajectory
 
 EXAMPLES = 5
@@ -70,6 +72,12 @@ class Measurement:
     def to_json(self) -> str:
         """Return the measurement as JSON."""
         return json.dumps(asdict(self))
+
+    def write(self, path: Path) -> None:
+        """Write the measurement as JSON to `path`, atomically; its folder is made if it is missing."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replace_file(path) as file:
+            file.write(self.to_json().encode())
 
     @classmethod
     def from_json(cls, text: str) -> "Measurement":

@@ -17,9 +17,8 @@ from orchestrator.watch.bootstrap import UNDEFINED, Interval
 from orchestrator.watch.logbook import measurement_path
 from orchestrator.watch.measurement import Measurement, measure
 from orchestrator.watch.passk import summary
-from orchestrator.watch.sharpening import placements, temperature_curve
+from orchestrator.watch.sharpening import placement, temperature_curve
 from tasks.source import Source
-from trajectories.atomic_write import replace_file
 from trajectories.batch import pack
 from trajectories.trajectory import Group, Prompt
 
@@ -128,10 +127,7 @@ class Monitor:
                 measured = Measured.of(groups, measure(groups, "base", 0, temperature, self.cfg.answers))
                 cache.write(self.cfg.answers, measured)
                 ungraded += _with_ungraded(groups)
-            path = base_path(self.run_dir, temperature)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replace_file(path) as file:
-                file.write(measured.measurement.to_json().encode())
+            measured.measurement.write(base_path(self.run_dir, temperature))
         return ungraded
 
     @property
@@ -148,15 +144,16 @@ class Monitor:
         if base is None or len(measured) < len(found):
             self._tell("missing", "a measurement of the base at monitor.frontier is missing: no beyond_sharpening")
             return {f"beyond_sharpening/pass@{k}": UNDEFINED for k in self.cfg.ks}
-        placed = placements(measurement, temperature_curve(measured, self.cfg.ks), base, self.cfg.ks)
-        below = [str(k) for k, placement in placed.items() if k > 1 and placement.word == "below"]
+        curve = temperature_curve(measured, self.cfg.ks)
+        placed = {k: placement(measurement, curve, base, k) for k in self.cfg.ks}
+        below = [str(k) for k, place in placed.items() if k > 1 and place.word == "below"]
         if below and measurement.step:
             self._tell(
                 "below",
                 f"step {measurement.step}: some temperature of the base has both a higher Pass@1 and a higher Pass@k, "
                 f"k = {', '.join(below)}",
             )
-        return {f"beyond_sharpening/pass@{k}": placement.margin for k, placement in placed.items()}
+        return {f"beyond_sharpening/pass@{k}": place.margin for k, place in placed.items()}
 
     def _tell(self, kind: str, text: str) -> None:
         """Set the alert, once for each kind."""

@@ -1,6 +1,6 @@
 """Compare a policy with its base at other temperatures: curves of the base, and the place of a measurement."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,8 +11,6 @@ from orchestrator.watch.power import effective_answers, power_passes
 
 ALPHAS = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 """Exponents of the power distribution."""
-
-
 EFFECTIVE = 4
 """An exponent is used for k if 9 of 10 prompts have at least this times k effective answers."""
 
@@ -29,10 +27,10 @@ def temperature_curve(base: Sequence[Measurement], ks: Sequence[int]) -> BaseCur
     return BaseCurve(temperatures=tuple(m.temperature for m in falling), passes=passes)
 
 
-def power_curve(base: Measurement, k: int) -> BaseCurve | None:
-    """Return the curve of the power distribution of the base over its exponents.
+def power_curves(base: Measurement, ks: Sequence[int]) -> dict[int, BaseCurve]:
+    """Return the curve of the power distribution of the base over its exponents, by k.
 
-    Exponents without enough effective answers are left out. None if only 1 is left.
+    Exponents without enough effective answers are left out, and each k for which only 1 is left.
 
     Args:
         base: its measurement at temperature 1; at another one the answers are not those of the base's distribution.
@@ -40,16 +38,19 @@ def power_curve(base: Measurement, k: int) -> BaseCurve | None:
     assert base.temperature == 1, base.temperature
     log_probs = [np.array(p.log_probs) for p in base.prompts]
     correct = [p.correct for p in base.prompts]
-    alphas = [a for a in ALPHAS if a == 1 or np.quantile(effective_answers(log_probs, a), 0.1) >= EFFECTIVE * k]
-    if len(alphas) < 2:
-        return None
-    found = [power_passes(log_probs, correct, alpha, sorted({1, k})) for alpha in alphas]
-    passes = {k: np.stack([of_alpha[k] for of_alpha in found]) for k in {1, k}}
-    return BaseCurve(temperatures=tuple(1 / alpha for alpha in alphas), passes=passes)
+    effective = {alpha: np.quantile(effective_answers(log_probs, alpha), 0.1) for alpha in ALPHAS}
+    passes = {alpha: power_passes(log_probs, correct, alpha, sorted({1, *ks})) for alpha in ALPHAS}
+    curves = {}
+    for k in ks:
+        alphas = [alpha for alpha in ALPHAS if alpha == 1 or effective[alpha] >= EFFECTIVE * k]
+        if len(alphas) > 1:
+            of_k = {key: np.stack([passes[alpha][key] for alpha in alphas]) for key in {1, k}}
+            curves[k] = BaseCurve(temperatures=tuple(1 / alpha for alpha in alphas), passes=of_k)
+    return curves
 
 
-def placements(policy: Measurement, base: BaseCurve, like: Measurement, ks: Sequence[int]) -> dict[int, Placement]:
-    """Return the place of a policy against the curve of the base, for each k.
+def placement(policy: Measurement, base: BaseCurve, like: Measurement, k: int) -> Placement:
+    """Return the place of a policy against the curve of the base, for one k.
 
     Args:
         like: a measurement with the prompts of `base` in the same order.
@@ -58,5 +59,4 @@ def placements(policy: Measurement, base: BaseCurve, like: Measurement, ks: Sequ
         ValueError: the policy was measured on other prompts.
     """
     prompts = aligned(policy, like)
-    passes: Mapping[int, np.ndarray] = {k: passes_at(prompts, k) for k in {1, *ks}}
-    return {k: place(passes, base, k) for k in ks}
+    return place({key: passes_at(prompts, key) for key in {1, k}}, base, k)
