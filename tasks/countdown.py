@@ -15,12 +15,9 @@ from math import comb
 from typing import NamedTuple
 
 from configs.checks import require
-from tasks.source import digest, distinct, generator, require_heldout
+from tasks.source import distinct, generator, held_out, require_heldout
 from trajectories.trajectory import Prompt
 
-HELDOUT_FRACTION = 1 / 8
-"""Fraction of all problems that is held out. At the default options some 500 problems, 2,600 if different orders of the
-numbers count as different problems."""
 MAX_DRAWS = 10_000
 """Random expressions drawn for one problem. If none fits, the options are refused."""
 PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
@@ -150,8 +147,11 @@ class Countdown:
 
 
 def is_heldout(numbers: tuple[int, ...], target: int) -> bool:
-    """Return whether a problem is held out; the same for every seed and every order of its numbers."""
-    return digest(f"{sorted(numbers)}={target}") < HELDOUT_FRACTION * 2**64
+    """Return whether a problem is held out; the same for every seed and every order of its numbers.
+
+    At the default options some 500 problems are, 2,600 if different orders of the numbers count as different problems.
+    """
+    return held_out(f"{sorted(numbers)}={target}")
 
 
 def random_expression(random_: random.Random, numbers: list[int], operators: str) -> Expression | None:

@@ -10,13 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from configs.checks import require
-from tasks.source import digest, distinct, generator, require_heldout
+from tasks.source import distinct, generator, held_out, require_heldout
 from trajectories.trajectory import Prompt
-
-HELDOUT_FRACTION = 1 / 8
-"""Fraction of all sums that is held out."""
-MAX_DRAWS = 1_000
-"""Random draws for one sum. They are enough: 7 in 8 sums are train sums, even of one-digit numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +69,13 @@ class FewShotSums:
         )
 
     def _draw(self, random_: random.Random, heldout: bool) -> tuple[int, int]:
+        """Draw the operands of a train or held-out sum. Both exist, even of one-digit numbers."""
         digits = self.options.digits
         lowest, highest = (10 ** (digits - 1) if digits > 1 else 0), 10**digits - 1
-        for _ in range(MAX_DRAWS):
-            operands = random_.randint(lowest, highest), random_.randint(lowest, highest)
-            if is_heldout(*operands) == heldout:
-                return operands
-        raise AssertionError(f"no sum in {MAX_DRAWS} draws of {self.options}")
+        draws = ((random_.randint(lowest, highest), random_.randint(lowest, highest)) for _ in itertools.count())
+        return next(operands for operands in draws if is_heldout(*operands) == heldout)
 
 
 def is_heldout(left: int, right: int) -> bool:
     """Return whether a sum is held out: the same for every seed and either order of the operands."""
-    return digest(f"few_shot_sums/{sorted((left, right))}") < HELDOUT_FRACTION * 2**64
+    return held_out(f"few_shot_sums/{sorted((left, right))}")

@@ -12,11 +12,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from configs.checks import require
-from tasks.source import digest, distinct, generator, require_heldout
+from tasks.source import distinct, generator, held_out, require_heldout
 from trajectories.trajectory import Prompt
 
-HELDOUT_FRACTION = 1 / 8
-"""Fraction of all problems that is held out."""
 MAX_DRAWS = 1_000
 """Random sets of examples drawn for one problem. If none fits, the options are refused."""
 KINDS = ("number", "text")
@@ -123,7 +121,7 @@ def shown(function: Function, inputs: list[Any]) -> str:
 
 def is_heldout(function: Function, inputs: list[Any]) -> bool:
     """Return whether a problem is held out: a function of its examples alone, the same for every seed."""
-    return digest(f"programs/{shown(function, sorted(inputs))}") < HELDOUT_FRACTION * 2**64
+    return held_out(f"programs/{shown(function, sorted(inputs))}")
 
 
 @lru_cache(maxsize=8)

@@ -11,11 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from configs.checks import require
-from tasks.source import digest, distinct, generator, require_heldout
+from tasks.source import distinct, generator, held_out, require_heldout
 from trajectories.trajectory import Prompt
 
-HELDOUT_FRACTION = 1 / 8
-"""Fraction of all problems that is held out."""
 MAX_DRAWS = 1_000
 """Random draws for one problem. They are enough: 1 in 8 problems is held out even of one-digit numbers, the fewest."""
 
@@ -80,7 +78,7 @@ class ScratchpadAddition:
 
 def is_heldout(left: int, right: int) -> bool:
     """Return whether a problem is held out; the same for every seed, every option and either order of the operands."""
-    return digest(f"scratchpad_addition/{sorted((left, right))}") < HELDOUT_FRACTION * 2**64
+    return held_out(f"scratchpad_addition/{sorted((left, right))}")
 
 
 def scratchpad(left: int, right: int) -> str:

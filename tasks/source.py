@@ -9,6 +9,8 @@ from configs.checks import require
 from trajectories.trajectory import Prompt
 
 Item = TypeVar("Item")
+HELDOUT_FRACTION = 1 / 8
+"""Fraction of the problems of a synthetic task that is held out."""
 MAX_REPEATS = 2_000
 """Consecutive draws without a new item after which `distinct` stops."""
 
@@ -40,6 +42,14 @@ class Source(Protocol):
 def digest(text: str) -> int:
     """Return a 64-bit hash of the text, the same in every process and on every machine."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+
+
+def held_out(problem: str) -> bool:
+    """Return whether a problem is held out: one in eight, by a hash of the text that identifies it.
+
+    No seed trains on a problem that another seed measures.
+    """
+    return digest(problem) < HELDOUT_FRACTION * 2**64
 
 
 def generator(*key: object) -> random.Random:

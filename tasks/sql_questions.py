@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from configs.checks import require
-from tasks.source import digest, distinct, generator, require_heldout
+from tasks.source import distinct, generator, held_out, require_heldout
 from trajectories.trajectory import Prompt
 
-HELDOUT_FRACTION = 1 / 8
-"""Fraction of all questions that is held out."""
 MAX_DRAWS = 1_000
 """Random questions drawn for one problem. If none fits, the options are refused."""
 MAX_ANSWER_BYTES = 56
@@ -158,7 +156,7 @@ class SqlQuestions:
 
 def is_heldout(text: str) -> bool:
     """Return whether a question is held out; the same for every seed."""
-    return digest(f"sql_questions/{text}") < HELDOUT_FRACTION * 2**64
+    return held_out(f"sql_questions/{text}")
 
 
 def random_question(random_: random.Random, options: SqlQuestionsOptions) -> Question:
