@@ -72,8 +72,9 @@ async def evaluate(cfg: Config, checkpoints: Mapping[str, str], log: Callable[[s
         name: _from_cache(cfg, cache, base, log) if name == base else dict.fromkeys(cfg.evaluate.temperatures)
         for name in checkpoints
     }
-    for paths in _by_architecture(cfg, checkpoints):
-        missing = {name: path for name, path in paths.items() if None in found[name].values()}
+    unknown = [name for name in checkpoints if None in found[name].values()]
+    for paths in _by_architecture(cfg, checkpoints) if unknown else ():  # this reads the weights of every policy
+        missing = {name: path for name, path in paths.items() if name in unknown}
         if not missing:
             continue
         first = next(iter(paths.values()))  # the same tokenizer whatever is cached
