@@ -421,6 +421,8 @@ threading.Thread(target=time.sleep, args=(60,)).start()
 """
     for level in STRONG:
         run(zygotes[level], leave)
+        # A zygote reports the end of a box, on which `run` returns, just before it closes the pipe of that report.
+        time.sleep(0.5)
         before = traces(zygotes[level])
         for turn in range(100 // len(STRONG)):
             if turn % 3:
