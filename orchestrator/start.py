@@ -10,15 +10,12 @@ from configs.config import Config
 from configs.load import to_yaml
 from orchestrator import checkpoint, cluster
 from orchestrator.placement import needed_roles
-from orchestrator.references import check_references
+from orchestrator.preflight.check import check_run
 from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import prove
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.stored.answers import load_stored, presample_missing, starts_as_reference
 from orchestrator.train import Run, train
-from rewards.registry import check as check_verifier
-from tasks.registry import build
-from tasks.source import Source
 from trajectories.atomic_write import replace_file
 
 
@@ -34,8 +31,7 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
         ValueError: a setting or the data is wrong; mostly raised before any role is started.
     """
     run_dir = Path(cfg.runs) / cfg.name
-    source = _checked_source(cfg)
-    check_references(cfg)
+    source = await check_run(cfg, log)
     resumed = checkpoint.find(run_dir, log) if resume else None
     if not resume and (run_dir / "metrics.jsonl").exists():
         raise ValueError(
@@ -88,15 +84,6 @@ def _write_settings(cfg: Config, run_dir: Path) -> None:
     """Write config.yaml, which `--resume` and `breadth evaluate --config` read."""
     with replace_file(run_dir / "config.yaml") as file:
         file.write(to_yaml(cfg).encode())
-
-
-def _checked_source(cfg: Config) -> Source:
-    """Build the task, and check its verifier and its held-out prompts before anything is started."""
-    source = build(cfg.task, cfg.seed)
-    check_verifier(source.prompt(0).verifier)
-    if cfg.monitor.every:
-        source.heldout(cfg.task.heldout_prompts)
-    return source
 
 
 async def train_until_stopped(run: Run) -> None:
