@@ -97,7 +97,3 @@ def main() -> None:
     channel.set_inheritable(False)
     stream: Any = channel.makefile("rwb")
     serve(stream, sys.argv[3])
-
-
-if __name__ == "__main__":
-    main()

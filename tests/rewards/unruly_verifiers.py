@@ -128,4 +128,8 @@ def takes_nothing() -> float:
     return 1.0
 
 
+def runs_out_of_memory(answer: str, problem: Mapping[str, Any]) -> float:
+    raise MemoryError
+
+
 NOT_CALLABLE = 3
