@@ -9,17 +9,21 @@ module is imported only when it is resolved.
 import functools
 import hashlib
 import importlib
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs.checks import nearest
-from rewards.signatures import adapt, to_verdict
+from rewards.signatures import Reward, adapt, to_verdict
 from rewards.user_functions import FORM, load_function, source_file, split_name
 from rewards.verdict import Verdict, grader_error, wrong
 
-Verify = Callable[[str, Mapping[str, Any]], Verdict]
+Verify = Callable[..., Verdict]
+"""A function (answer, problem, context) -> Verdict; the context, of `rewards.forms.Call`, may be left out."""
+VerifyAsync = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Awaitable[Verdict]]
+NO_CONTEXT: Mapping[str, Any] = {}
 PACKAGE = Path(__file__).resolve().parent
 SETTING = "task.verifier"
 RAISED = " raised "
@@ -182,22 +186,67 @@ def resolve(name: str, setting: str = SETTING) -> Verify:
     Raises:
         ValueError: there is no such function, its import fails, or its signature is not supported.
     """
-    built_in = name in VERIFIERS
-    if not (built_in or all(split_name(name))):
-        raise ValueError(f"{setting}: must be one of {names()}{nearest(name, VERIFIERS)}, got {name!r}")
-    call = adapt(name, _import_path(VERIFIERS[name].path) if built_in else load_function(name, setting), setting)
+    if name not in VERIFIERS:
+        reward = _user_reward(name, setting)
 
-    def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
+        def verify_user(answer: str, problem: Mapping[str, Any], context: Mapping[str, Any] = NO_CONTEXT) -> Verdict:
+            try:
+                return to_verdict(reward.call(answer, problem, context))
+            except Exception as error:
+                return _raised(name, error, reward)
+
+        return verify_user
+    call = _import_path(VERIFIERS[name].path)
+
+    def verify(answer: str, problem: Mapping[str, Any], context: Mapping[str, Any] = NO_CONTEXT) -> Verdict:
         try:
             return to_verdict(call(answer, problem))
-        except Exception as error:  # The verifier is at fault, not the answer: the trajectory is masked.
-            if built_in and isinstance(error, MemoryError):
-                return wrong("judging the answer takes more memory than is allowed", "memory")
-            if built_in and isinstance(error, RecursionError):
-                return wrong("judging the answer takes a deeper recursion than is allowed", "rejected")
-            return grader_error(f"{name}{RAISED}{type(error).__name__}: {error}")
+        except MemoryError:
+            return wrong("judging the answer takes more memory than is allowed", "memory")
+        except RecursionError:
+            return wrong("judging the answer takes a deeper recursion than is allowed", "rejected")
+        except Exception as error:
+            return _raised(name, error)
 
     return verify
+
+
+def resolve_async(name: str, setting: str = SETTING) -> VerifyAsync | None:
+    """Return a user verifier that is a coroutine function as one that never raises, and None for any other verifier.
+
+    Raises as `resolve` does.
+    """
+    if name in VERIFIERS:
+        return None
+    reward = _user_reward(name, setting)
+    if not reward.is_async:
+        return None
+
+    async def verify(answer: str, problem: Mapping[str, Any], context: Mapping[str, Any]) -> Verdict:
+        try:
+            return to_verdict(await reward.call_async(answer, problem, context))
+        except Exception as error:
+            return _raised(name, error, reward)
+
+    return verify
+
+
+def _user_reward(name: str, setting: str) -> Reward:
+    if not all(split_name(name)):
+        raise ValueError(f"{setting}: must be one of {names()}{nearest(name, VERIFIERS)}, got {name!r}")
+    return adapt(name, load_function(name, setting), setting)
+
+
+def _raised(name: str, error: Exception, reward: Reward | None = None) -> Verdict:
+    """Return the verdict where the verifier raised: it is at fault, not the answer, and the trajectory is masked.
+
+    The reason ends with the place in the user's file, or else the one where the error was raised.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if reward is not None and frame.filename == reward.file]
+    place = (own or frames)[-1:]
+    where = "".join(f" ({frame.filename}:{frame.lineno})" for frame in place) if reward is not None else ""
+    return grader_error(f"{name}{RAISED}{type(error).__name__}: {error}{where}")
 
 
 def prepare(name: str) -> None:

@@ -100,10 +100,6 @@ async def patient(answer: str, problem: Mapping[str, Any]) -> float:
     return 0.25
 
 
-def lengths(completions: list[str], **columns: Any) -> list[float]:
-    return [float(len(text)) + len(columns) for text in completions]
-
-
 def named_columns(prompts: list[str], completions: list[str], level: list[int]) -> list[float]:
     return [float(len(p) + len(c) + k) for p, c, k in zip(prompts, completions, level, strict=True)]
 
