@@ -5,7 +5,6 @@
 
 import contextlib
 import math
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch.distributed.checkpoint.state_dict import (
 from actors.contracts import HostWeights, WeightsInfo
 from actors.learning.anchor_heads import AnchorHeads
 from actors.learning.policy import Policy, load_model, load_tokenizer
+from actors.learning.policy_folder import save_policy
 from actors.learning.schedule import learning_rate
 from actors.learning.sharding import clip_gradient, decoder_layers, full_parameters, join_process_group, shard
 from actors.learning.value_heads import ValueHeads
@@ -255,12 +255,8 @@ class FsdpLearner:
     def save_policy(self, folder: str) -> None:
         """Write model (float32) and tokenizer as a Hugging Face directory, from rank 0."""
         parameters = {name: p.cpu() for name, p in full_parameters(self.policy.model) if self.rank == 0}
-        if self.rank:
-            return
-        if Path(folder).exists():
-            shutil.rmtree(folder)
-        self.policy.model.save_pretrained(folder, state_dict=parameters)
-        self.tokenizer.save_pretrained(folder)
+        if self.rank == 0:
+            save_policy(folder, self.policy.model, self.tokenizer, parameters)
 
     def load(self, folder: str) -> None:
         """Restore what `save` wrote, possibly on another number of ranks.

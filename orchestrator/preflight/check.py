@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from actors.learning.policy_folder import check_saving
 from configs.config import Config
 from orchestrator.references import check_references
 from rewards.registry import check as check_verifier
@@ -23,4 +24,5 @@ async def check_run(cfg: Config, report: Callable[[str], None]) -> Source:
     if cfg.monitor.every:
         source.heldout(cfg.task.heldout_prompts)
     check_references(cfg)
+    check_saving(cfg.policy.path)
     return source
