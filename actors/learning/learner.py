@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 from actors.contracts import HostWeights, WeightsInfo
 from actors.learning.anchor_heads import AnchorHeads
 from actors.learning.policy import Policy, check_policy_folder, load_model, load_tokenizer
-from actors.learning.policy_folder import save_policy
+from actors.learning.saving import save_policy
 from actors.learning.schedule import learning_rate
 from actors.learning.sharding import clip_gradient, decoder_layers, full_parameters, join_process_group, shard
 from actors.learning.shards import holds, read_shards, write_shards

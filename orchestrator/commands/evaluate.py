@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Console
 
 from actors.contracts import WeightsInfo
-from actors.learning.policy import check_policy_folder, load_model
+from actors.learning.policy import load_model
 from actors.local import init_host_weights, publish_host_weights
+from actors.policy_folder import check_policy_folder
 from actors.weights.file_names import as_in_files
 from actors.weights.host import pack, weights_info
 from configs.checks import require

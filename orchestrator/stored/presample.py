@@ -10,7 +10,7 @@ from pathlib import Path
 
 from configs.config import Config
 from orchestrator import cluster
-from orchestrator.references import check_references
+from orchestrator.preflight.named import check_presampling
 from orchestrator.rollout.encoding import Encoder, encoder
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
 from orchestrator.stored.parts import Parts
@@ -54,7 +54,7 @@ async def presample(cfg: Config, path: Path, progress: Callable[[int, int], None
 
     Args and Raises: as for `presample_with`.
     """
-    check_references(cfg)
+    check_presampling(cfg)
     roles = await cluster.start(cfg, ["generator", "grader"], policy_path=cfg.reference_path)
     try:
         async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:

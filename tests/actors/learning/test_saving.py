@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from actors.learning.learner import FsdpLearner
 from actors.learning.policy import load_model
-from actors.learning.policy_folder import check_saving
+from actors.learning.saving import check_saving
 from configs.learner import LearnerConfig
 from configs.objective import ObjectiveConfig
 from tests.conftest import make_policy
