@@ -127,6 +127,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--output", type=Path, default=default, metavar="FILE", help=f"Write the page to this file (default {default})."
     )
+    sub = command("export", "Write the policy of a checkpoint as a Hugging Face directory with a model card.")
+    sub.add_argument("run", type=Path, metavar="RUN", help="Directory of the run.")
+    sub.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="Write the policy to this new directory."
+    )
+    sub.add_argument("--step", type=int, metavar="N", help="Step of the checkpoint (default: the newest).")
+    sub.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="Of the weights (default bfloat16)."
+    )
     sub = command("demo", "Train five methods from one policy here, and compare them with it sampled colder.")
     default = Path("runs/demo")
     sub.add_argument(
