@@ -22,7 +22,7 @@ TRUNCATED = (
 )
 REFUSED_KEYS = {"sampling.top_p": TRUNCATED, "sampling.top_k": TRUNCATED, "sampling.min_p": TRUNCATED}
 """Settings of other systems that have no correct counterpart here, with the reason."""
-NAMED_SECTIONS = (("references",), ("objective", "terms"))
+NAMED_SECTIONS = (("references",), ("objective", "terms"), ("objective", "rewards"))
 """Sections whose keys are names of the user's own; `NAME: null` removes what an earlier layer put there."""
 OWN_NAME = re.compile("[A-Za-z0-9_-]+")
 """Names of the user's own. They are parts of setting keys, metric names and paths in a checkpoint."""

@@ -82,7 +82,9 @@ async def evaluate(cfg: Config, checkpoints: Mapping[str, str], log: Callable[[s
         first = next(iter(paths.values()))  # the same tokenizer whatever is cached
         roles = await cluster.start(cfg, ["generator", "grader"], policy_path=first)
         try:
-            async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
+            async with Rollouts(
+                roles.generators, roles.graders, cfg.generator.timeout_s, cfg.objective.rewards
+            ) as rollouts:
                 heldout = HeldOut(cfg, source, encoder(replace(cfg.policy, path=first)), rollouts)
                 for version, (name, path) in enumerate(missing.items()):
                     await _publish(cfg, rollouts, path, version)
