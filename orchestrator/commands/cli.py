@@ -31,8 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         console.print(f"[red]breadth:[/red] {escape(str(error))}", soft_wrap=True)
         return 2
-    except KeyboardInterrupt:
-        console.print("breadth: interrupted")
+    except KeyboardInterrupt as interrupt:
+        lines = ["breadth: interrupted", *getattr(interrupt, "__notes__", [])]
+        console.print("\n".join(lines), markup=False, soft_wrap=True)
         return 130
     return status or 0
 

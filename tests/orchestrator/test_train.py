@@ -239,14 +239,26 @@ def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path: P
     assert numbers(read_records(tmp_path / "c" / "metrics.jsonl")) == numbers(whole)
 
 
-def test_a_resume_that_fails_under_changed_settings_leaves_the_settings_of_the_run(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_objective_and_records_what_it_may_change(tmp_path: Path) -> None:
     train(config(tmp_path, "steps=1", "name=kept"))
     settings = (tmp_path / "kept" / "config.yaml").read_text()
-    with pytest.raises(ValueError, match="must be of a learner with the same critic"):
-        train(config(tmp_path, "steps=2", "name=kept", "objective.advantage=critic"), resume=True)
+    for change in ("objective.advantage=critic", "method=dph_f"):
+        with pytest.raises(ValueError, match=r"^(objective|method).*: must stay (group_zscore|grpo) in a resumed run"):
+            train(config(tmp_path, "steps=2", "name=kept", change), resume=True)
     assert (tmp_path / "kept" / "config.yaml").read_text() == settings
-    train(config(tmp_path, "steps=2", "name=kept", "learner.weight_decay=0.5"), resume=True)
-    assert "weight_decay: 0.5" in (tmp_path / "kept" / "config.yaml").read_text()
+    train(config(tmp_path, "steps=2", "name=kept", "learner.token_budget=512"), resume=True)
+    saved = (tmp_path / "kept" / "checkpoints" / "step-000002" / "config.yaml").read_text()
+    assert "token_budget: 512" in saved and saved == (tmp_path / "kept" / "config.yaml").read_text()
+
+
+def test_a_config_file_edited_between_two_parts_of_a_run_is_compared_with_the_checkpoint(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "steps=1", "name=edited")
+    train(cfg)
+    record = tmp_path / "edited" / "config.yaml"
+    record.write_text(record.read_text().replace("learning_rate: 0.0003", "learning_rate: 1.0e-05"))
+    edited = replace(load([], str(record)), steps=2)
+    with pytest.raises(ValueError, match=r"^learner\.learning_rate: must stay 0\.0003 in a resumed run, got 1e-05"):
+        train(edited, resume=True)
 
 
 def test_resuming_a_run_whose_steps_are_done_says_so_and_changes_nothing(tmp_path: Path) -> None:
@@ -256,7 +268,10 @@ def test_resuming_a_run_whose_steps_are_done_says_so_and_changes_nothing(tmp_pat
     for steps in (2, 1):
         lines: list[str] = []
         asyncio.run(run_training(replace(cfg, steps=steps), resume=True, log=lines.append))
-        assert lines == [f"steps: all {steps} are done, the last checkpoint is of step 2; nothing to train"]
+        assert lines == [
+            f"steps: all {steps} are done, the last checkpoint is of step 2; nothing to train. "
+            f"To go on: breadth train --resume name=done runs={tmp_path} steps=4"
+        ]
     assert read_records(tmp_path / "done" / "metrics.jsonl") == records
     assert sorted((tmp_path / "done" / "checkpoints").iterdir()) == checkpoints
 
