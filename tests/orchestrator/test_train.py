@@ -214,6 +214,7 @@ def test_an_interrupted_run_stops_between_two_steps_with_a_checkpoint(tmp_path: 
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
+    assert f"To go on: breadth train --resume name=i runs={tmp_path}" in output
     [saved] = (tmp_path / "i" / "checkpoints").glob("step-*")
     last = read_records(tmp_path / "i" / "metrics.jsonl")[-1]["step"]
     assert saved.name == f"step-{last:06d}"
@@ -224,6 +225,26 @@ def test_a_stop_rule_ends_the_run_with_a_checkpoint_and_an_alert(tmp_path: Path)
     records = train(config(tmp_path, "steps=50", "name=s", "monitor.every=2", 'monitor.stop_if=["entropy < 100"]'))
     assert records[-1]["step"] == 0, "the base itself is below the rule"
     assert "entropy < 100" in (tmp_path / "s" / "events.jsonl").read_text()
+
+
+def test_a_resumed_run_says_where_it_goes_on_and_measures_changes_since_its_base(tmp_path: Path) -> None:
+    small = ("name=goes", "monitor.every=1", "monitor.frontier=[]", "monitor.kl_to_base=false")
+    [base, *_] = train(config(tmp_path, *small, "steps=1", "learner.learning_rate=1e-3"))
+    lines: list[str] = []
+    more = config(tmp_path, *small, "steps=2", "learner.learning_rate=1e-3")
+    asyncio.run(run_training(more, resume=True, log=lines.append))
+    assert lines[0] == f"resume: goes on after step 1 of 2, from {tmp_path / 'goes' / 'checkpoints' / 'step-000001'}"
+    last = read_records(tmp_path / "goes" / "metrics.jsonl")[-1]
+    for k in (1, 4):
+        change = last[f"heldout/pass@{k}"] - base[f"heldout/pass@{k}"]
+        assert last[f"heldout/change/pass@{k}"] == pytest.approx(change, abs=1e-9)
+
+
+def test_a_run_that_ends_early_prints_the_command_that_resumes_it(tmp_path: Path) -> None:
+    lines: list[str] = []
+    rule = ("monitor.every=2", 'monitor.stop_if=["entropy < 100"]', "monitor.frontier=[]")
+    asyncio.run(run_training(config(tmp_path, "steps=50", "name=a b", *rule), resume=False, log=lines.append))
+    assert lines[-1] == f"stopped at step 0 of 50. To go on: breadth train --resume 'name=a b' runs={tmp_path}"
 
 
 def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path: Path) -> None:

@@ -203,6 +203,25 @@ def test_ctrl_c_prints_one_line_and_exits_with_its_own_status(
     assert capsys.readouterr().err == "breadth: interrupted\n"
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_run_that_was_ended_with_a_checkpoint_prints_the_command_that_resumes_it(
+    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def ended(cfg: Config, **options: Any) -> None:
+        (Path(cfg.runs) / cfg.name / "checkpoints" / "step-000002").mkdir(parents=True)
+        raise error
+
+    monkeypatch.setattr("orchestrator.start.run_training", ended)
+    line = f"To go on from the last checkpoint: breadth train --resume name=fails runs={tmp_path / 'runs'}"
+    if error is KeyboardInterrupt:
+        assert main(["train", *SMALL, "name=fails"]) == 130
+        assert capsys.readouterr().err.splitlines()[-2:] == ["breadth: interrupted", line]
+    else:
+        with pytest.raises(error) as caught:
+            main(["train", *SMALL, "name=fails"])
+        assert caught.value.__notes__ == [line], "Python prints it below the traceback"
+
+
 def test_settings_are_accepted_before_and_after_an_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert "name: must be an existing run" in error_line(capsys, "train", "steps=1", "--resume", "name=never")
     with pytest.raises(SystemExit):
