@@ -44,7 +44,7 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
     source = await check_run(cfg, log)
     if resume:
         log(_continuation(cfg, resumed))
-    with contextlib.nullcontext() if resume else new_folder(run_dir):
+    with contextlib.nullcontext() if resume else new_folder(cfg):
         run = await _train(cfg, run_dir, source, resume=resume, resumed=resumed, log=log)
     if run.step < cfg.steps:
         log(f"stopped at step {run.step} of {cfg.steps}. To go on: {resume_command(cfg)}")

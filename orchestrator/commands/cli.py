@@ -98,6 +98,8 @@ def parser() -> argparse.ArgumentParser:
     configured("presample", "Store correct answers of the reference policy for rehearsal (DPH-RL).")
     configured("evaluate", "Measure Pass@k of one or more policies on the held-out prompts.")
     sub = configured("show-config", "Print all settings and what they mean, without starting anything.")
+    offline = "Check the settings alone, without reading data and policy."
+    sub.add_argument("--offline", action="store_true", help=offline)
     explained = "Print the meaning of this setting or section instead; without KEY, of all settings."
     sub.add_argument("--explain", nargs="?", const="", metavar="KEY", help=explained)
     _add_verify(

@@ -11,6 +11,9 @@ from orchestrator.manifest import SETTINGS
 from orchestrator.preflight.machine import check_machine
 from orchestrator.preflight.resume import check_resumed_settings, nothing_left
 
+PRESAMPLED = "rehearsal.parquet"
+"""File in the directory of a run with the answers it presampled."""
+
 
 def check_beginning(cfg: Config, *, resume: bool, report: Callable[[str], None]) -> bool:
     """Check machine and run directory, and return whether there is something to train.
@@ -43,11 +46,27 @@ def has_records(run_dir: Path) -> bool:
     return (metrics.is_file() and metrics.stat().st_size > 0) or any(run_dir.glob("checkpoints/step-*"))
 
 
+def _as_recorded(cfg: Config, record: Path) -> bool:
+    """Return whether these settings could continue a run with the settings of the file `record`."""
+    try:
+        check_resumed_settings(cfg, record, report=lambda line: None)
+    except ValueError:
+        return False
+    return True
+
+
 @contextmanager
-def new_folder(run_dir: Path) -> Iterator[None]:
-    """Make the directory of a run. Remove it again if the run is refused, by a ValueError, before its first record."""
+def new_folder(cfg: Config) -> Iterator[None]:
+    """Make the directory of a run. Remove it again if the run is refused, by a ValueError, before its first record.
+
+    An earlier run of this name may have ended before its first record. What it presampled is used only under the same
+    settings.
+    """
+    run_dir = Path(cfg.runs) / cfg.name
     made = not run_dir.exists()
     run_dir.mkdir(parents=True, exist_ok=True)
+    if (run_dir / SETTINGS).is_file() and not _as_recorded(cfg, run_dir / SETTINGS):
+        (run_dir / PRESAMPLED).unlink(missing_ok=True)
     try:
         yield
     except ValueError:

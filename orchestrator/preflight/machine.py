@@ -17,12 +17,17 @@ GPU_COMMANDS = ("nvidia-smi", "rocm-smi")
 
 
 def check_machine(cfg: Config) -> None:
-    """Check `runs`, and, unless the roles run on a cluster at RAY_ADDRESS, the GPU and vLLM.
+    """Check that the run's directory can be written, and what the roles need of this machine.
 
     Raises:
         ValueError: a folder cannot be written to, or a device or library is missing; names the setting.
     """
     check_writable(Path(cfg.runs) / cfg.name)
+    check_devices(cfg)
+
+
+def check_devices(cfg: Config) -> None:
+    """Raise ValueError if this machine lacks a GPU or vLLM, unless the roles run on a cluster at RAY_ADDRESS."""
     if cfg.placement.kind == "ray" and os.environ.get("RAY_ADDRESS"):
         return
     rule = "must be 'cpu' on a machine without a GPU; to use those of a cluster, submit a Ray job or set RAY_ADDRESS"

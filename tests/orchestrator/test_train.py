@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -309,3 +310,17 @@ def test_a_run_directory_in_use_is_refused_unless_resumed(tmp_path: Path) -> Non
 def test_prompts_above_the_limit_are_skipped_and_counted(tmp_path: Path) -> None:
     records = train(config(tmp_path, "steps=1", "name=long", "sampling.max_prompt_tokens=8"))
     assert records[-1]["skipped_prompts/too_long"] > 0
+
+
+def test_a_limit_that_no_prompt_fits_is_refused_and_one_that_some_exceed_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"^sampling\.max_prompt_tokens: must hold some prompts, got 3 where the first"
+    ):
+        train(config(tmp_path, "steps=1", "name=none", "sampling.max_prompt_tokens=3"))
+    lines: list[str] = []
+    cfg = config(tmp_path, "steps=1", "name=some", "sampling.max_prompt_tokens=8")
+    asyncio.run(run_training(cfg, resume=False, log=lines.append))
+    assert re.fullmatch(
+        r"prompts: \d+ of the first 256 have more than sampling.max_prompt_tokens=8 tokens \(at most 1\d\) .* skipped",
+        lines[0],
+    )

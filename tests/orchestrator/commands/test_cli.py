@@ -145,17 +145,21 @@ def test_show_config_prints_settings_that_load_again_and_the_plan(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = ["method=dph_f", "scale=cpu", "groups_per_step=8", "sampling.group_size=4", "lag=1", "steps=7"]
-    assert main(["show-config", *settings, "rehearsal.batch=16"]) == 0
+    assert main(["show-config", *settings, "rehearsal.batch=16", "rehearsal.prompts=1024"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     (tmp_path / "again.yaml").write_text(out)
-    assert load([], "again.yaml") == absolute(load([*settings, "rehearsal.batch=16"]))
+    assert load([], "again.yaml") == absolute(load([*settings, "rehearsal.batch=16", "rehearsal.prompts=1024"]))
     plan = dict(line[2:].split(": ", 1) for line in out.splitlines() if line.startswith("# "))
     assert plan["term divergence"].startswith(
         "on rehearsed answers: exact gradient of the forward KL, 0 at every token where policy and reference agree"
     )
     assert plan["coefficient of divergence"] == "1, constant"
     assert plan["trajectories per step"] == "8 prompts x 4 answers = 32 explored, and 16 rehearsed"
+    assert plan["stored answers"] == (
+        "presampled before the first step: at most 1,024 prompts x 8 answers = 8,192 generated"
+    )
+    assert plan["checked"].startswith("task countdown and policy ")
     assert plan["staleness"] == "at most 1 steps; window of (1 + 1) x 8 = 16 prompts"
     assert plan["policy gradient"] == (
         "advantage group_zscore; policy / sampler, per token, clipped to [0.8, 1.28], dual clip at 3"
@@ -168,7 +172,7 @@ def test_show_config_prints_settings_that_load_again_and_the_plan(
 
 @pytest.mark.parametrize("method", presets("method"))
 def test_show_config_describes_the_terms_of_every_method(method: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show-config", f"method={method}"]) == 0
+    assert main(["show-config", f"method={method}", "--offline"]) == 0
     lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if line.startswith("# "))
     terms = load([f"method={method}"]).objective.terms
     for name in terms:
