@@ -1,10 +1,11 @@
 """Tokenize prompts and answers in the form that the policy was trained on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from actors.learning.policy import load_tokenizer
 from configs.checks import require
 from configs.policy import PolicyConfig
+from trajectories.trajectory import Prompt
 
 Encoder = Callable[[str], list[int]]
 
@@ -34,3 +35,17 @@ def encoder(config: PolicyConfig) -> Encoder:
         return list(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)["input_ids"])
 
     return encode
+
+
+def encode_heldout(prompts: Sequence[Prompt], encode: Encoder, limit: int) -> list[list[int]]:
+    """Return the token ids of held-out prompts.
+
+    Raises:
+        ValueError: one has more than `limit` tokens, `sampling.max_prompt_tokens`. It is not skipped, because that
+            would change what is measured.
+    """
+    tokens = [encode(prompt.text) for prompt in prompts]
+    longest = max(map(len, tokens))
+    rule = f"must be at least the longest held-out prompt ({longest} tokens)"
+    require(longest <= limit, "sampling.max_prompt_tokens", rule, limit)
+    return tokens
