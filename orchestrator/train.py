@@ -16,7 +16,7 @@ from objectives.diagnostics import Stats, means
 from orchestrator import checkpoint, cluster
 from orchestrator.references import Anchors, NoScoring, ReferenceSchedule
 from orchestrator.rollout.collector import Collector
-from orchestrator.rollout.encoding import encoder
+from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.grading import GraderWatch
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.state import Best, RunState
@@ -87,7 +87,7 @@ class Run:
         self.objective_state = resumed_state(state.objective, cfg.objective, state.step, cfg.steps)
         self.reference_schedule = ReferenceSchedule(cfg.references if cfg.objective.anchors else {}, state.drift)
         self.stop_reason = ""
-        encode = encoder(cfg.policy)
+        encode = PromptEncoder(cfg.policy)
         self.collector = Collector(
             cfg,
             source,

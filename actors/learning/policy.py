@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from actors.learning.value_heads import ValueHeads
@@ -211,7 +211,11 @@ def load_model(path: str, dtype: torch.dtype = torch.float32) -> Any:
             itself.
     """
     check_policy_folder(path)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    if not has_usable_padding(config):
+        # Loading would fail; or, with -1, the embedding of the last token would never be trained.
+        config.get_text_config().pad_token_id = None
+    model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=dtype, local_files_only=True)
     tokens = torch.tensor([[0, 1]])
     with torch.no_grad():
         plain = model.get_output_embeddings()(model.base_model(input_ids=tokens, use_cache=False).last_hidden_state)
@@ -222,6 +226,13 @@ def load_model(path: str, dtype: torch.dtype = torch.float32) -> Any:
             f"policy.path: its logits must be its head's output, not capped or scaled, got {kind} {path!r}"
         )
     return model
+
+
+def has_usable_padding(config: Any) -> bool:
+    """Return whether the padding token of a model's config is None or in its vocabulary."""
+    text = config.get_text_config()
+    pad = getattr(text, "pad_token_id", None)
+    return pad is None or 0 <= pad < text.vocab_size
 
 
 def load_tokenizer(path: str) -> Any:

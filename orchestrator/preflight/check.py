@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from configs.config import Config
+from orchestrator.preflight.prompts import check_prompts
 from orchestrator.references import check_references
 from rewards.registry import check as check_verifier
 from tasks.registry import build
@@ -20,7 +21,6 @@ async def check_run(cfg: Config, report: Callable[[str], None]) -> Source:
     """
     source = build(cfg.task, cfg.seed)
     check_verifier(source.prompt(0).verifier)
-    if cfg.monitor.every:
-        source.heldout(cfg.task.heldout_prompts)
     check_references(cfg)
+    check_prompts(cfg, source, report)
     return source

@@ -256,7 +256,7 @@ def test_resuming_a_run_whose_steps_are_done_says_so_and_changes_nothing(tmp_pat
     for steps in (2, 1):
         lines: list[str] = []
         asyncio.run(run_training(replace(cfg, steps=steps), resume=True, log=lines.append))
-        assert lines == [f"steps: all {steps} are done, the last checkpoint is of step 2; nothing to train"]
+        assert lines[-1:] == [f"steps: all {steps} are done, the last checkpoint is of step 2; nothing to train"]
     assert read_records(tmp_path / "done" / "metrics.jsonl") == records
     assert sorted((tmp_path / "done" / "checkpoints").iterdir()) == checkpoints
 
