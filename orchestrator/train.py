@@ -105,6 +105,7 @@ class Run:
             settings=asdict(cfg),
             total_steps=cfg.steps,
             wandb_id=state.wandb_id,
+            render=encode.shown,
             resume_step=self.step if resume else None,
         )
         self.graders = GraderWatch(roles.graders, self.logbook.alert)

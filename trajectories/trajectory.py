@@ -95,6 +95,11 @@ class Trajectory:
         return f"{self.prompt_id}#{self.sample_index}"
 
     @property
+    def prompt_tokens(self) -> np.ndarray:
+        """int32: the tokens before the first generated one."""
+        return self.tokens[: int(self.mask.argmax())]
+
+    @property
     def answer_length(self) -> int:
         """Number of generated tokens."""
         return int(self.mask.sum())

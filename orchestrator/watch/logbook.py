@@ -93,6 +93,7 @@ class Logbook:
     Args:
         settings: the resolved settings, stored in W&B.
         wandb_id: id of the W&B run to continue; None for a new one.
+        render: returns the text of token ids with special tokens visible.
         resume_step: step of the checkpoint that the run resumes from, None for a new run. Records after that step are
             dropped, so that no step is missing or appears twice.
 
@@ -109,9 +110,10 @@ class Logbook:
         settings: Mapping[str, Any],
         total_steps: int,
         wandb_id: str | None,
+        render: Callable[[Sequence[int]], str],
         resume_step: int | None,
     ) -> None:
-        self._run_dir = run_dir
+        self._run_dir, self._render = run_dir, render
         self._config = config
         self.wandb_id = wandb_id or secrets.token_hex(4)
         """Id of the run in W&B. A resumed run passes it in again and continues the same W&B run."""
@@ -209,7 +211,7 @@ class Logbook:
             sampled = [int(i * stride) for i in range(min(wanted, len(answers)))]
         answers += [(group, t) for group in unsampled for t in group.trajectories]
         ungraded = [i for i, (_, t) in enumerate(answers) if t.grade is not None and t.grade.status == "grader_error"]
-        rows = {i: _row(step, *answers[i]) for i in sorted({*sampled, *ungraded})}
+        rows = {i: _row(step, *answers[i], self._render) for i in sorted({*sampled, *ungraded})}
         if not rows:
             return
         with (self._run_dir / TRAJECTORIES).open("ab") as file:
@@ -270,7 +272,7 @@ class Logbook:
         self._record_locally("warning", name, f"turned off after {type(error).__name__}: {error}")
 
 
-def _row(step: int, group: Group, trajectory: Trajectory) -> dict[str, Any]:
+def _row(step: int, group: Group, trajectory: Trajectory, render: Callable[[Sequence[int]], str]) -> dict[str, Any]:
     """Return the row of one answer. It holds what `breadth verify` needs to judge the answer again."""
     grade = trajectory.grade
     return {
@@ -278,6 +280,7 @@ def _row(step: int, group: Group, trajectory: Trajectory) -> dict[str, Any]:
         "prompt_id": trajectory.prompt_id,
         "sample_index": trajectory.sample_index,
         "prompt": group.prompt.text,
+        "rendered": render(trajectory.prompt_tokens.tolist()),
         "verifier": group.prompt.verifier,
         "problem": _json_or_none(group.prompt.problem),
         "answer": trajectory.text,

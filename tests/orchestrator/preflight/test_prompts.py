@@ -8,6 +8,7 @@ import pytest
 from configs.policy import PolicyConfig
 from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.start import run_training
+from orchestrator.watch.logbook import read_records
 from tests.orchestrator.in_process import config
 from tests.orchestrator.preflight.changed_policies import (
     changed,
@@ -36,6 +37,15 @@ def test_the_first_prompt_is_shown_as_the_policy_sees_it(tiny_policy: Path, tmp_
     chat = with_template(policy, tmp_path / "chat")
     shown = reported(chat, tmp_path, *dataset(path, heldout_fraction=0.001), "policy.chat_template=true")
     assert "first prompt, dataset/train/line-1, 30 tokens:\n<user>6 x 7?</user><assistant>" in shown
+
+
+def test_the_rendered_prompt_stands_in_the_rows_of_trajectories(tiny_policy: Path, tmp_path: Path) -> None:
+    policy = with_template(tiny_policy, tmp_path / "policy")
+    few = ("steps=1", "monitor.every=0", "groups_per_step=2", "sampling.group_size=2", "logbook.trajectories_every=1")
+    cfg = config(policy, tmp_path, *few, "policy.chat_template=true")
+    run_dir = asyncio.run(run_training(cfg, resume=False, log=lambda text: None))
+    row = read_records(run_dir / "trajectories.jsonl")[0]
+    assert row["rendered"] == f"<user>{row['prompt']}</user><assistant>"
 
 
 def test_special_tokens_are_visible_in_the_prompt_that_is_shown(tiny_policy: Path, tmp_path: Path) -> None:
