@@ -164,9 +164,28 @@ def _problem(options: DatasetOptions, template: str, value: Any, where: str, nam
         if not isinstance(value, dict):
             raise Malformed(f"must be an object with fields, got {type(value).__name__}")
         row = FORMATS[options.format].read(value, options)
-        json.dumps(row.problem)
+        _require_unicode(row, value)
     except Malformed as error:
         raise ValueError(f"{where}: {error}") from None
-    except (TypeError, ValueError) as error:  # Raised by json.dumps.
-        raise ValueError(f"{where}: must hold JSON values only ({error})") from None
     return Problem(row=row, text=template.format_map(row.shown), name=name, where=where)
+
+
+def _require_unicode(row: Row, value: dict[str, Any]) -> None:
+    """Raise Malformed, naming the column, if a text of the row has half of a surrogate pair, which is no character."""
+    try:
+        _unicode([row.shown, row.problem, row.solution])
+    except UnicodeEncodeError as error:
+        columns = [name for name, inner in value.items() if not _is_unicode([name, inner])]
+        found = f"\\u{ord(error.object[error.start]):04x}"
+        raise Malformed(f"field {', '.join(map(repr, columns))} must be Unicode text, got the lone {found}") from None
+
+
+def _unicode(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        return bool(_unicode(value))
+    except UnicodeEncodeError:
+        return False
