@@ -3,9 +3,12 @@
 from collections.abc import Callable
 
 from configs.config import Config
+from configs.task import TaskConfig
 from orchestrator.preflight.prompts import check_prompts
+from orchestrator.preflight.rows import check_rows
 from orchestrator.references import check_references
 from rewards.registry import check as check_verifier
+from tasks.options import settings_named
 from tasks.registry import build
 from tasks.source import Source
 
@@ -22,5 +25,10 @@ async def check_run(cfg: Config, report: Callable[[str], None]) -> Source:
     source = build(cfg.task, cfg.seed)
     check_verifier(source.prompt(0).verifier)
     check_references(cfg)
-    check_prompts(cfg, source, report)
+    encode = check_prompts(cfg, source, report)
+    await check_rows(cfg, cfg.task, source, encode, report)
+    if cfg.objective.replays and cfg.replay.task:
+        replayed = TaskConfig(name=cfg.replay.task, options=cfg.replay.options)
+        with settings_named("replay.task", "replay.options"):
+            await check_rows(cfg, replayed, build(replayed, cfg.seed), encode, report)
     return source

@@ -37,11 +37,19 @@ class PromptEncoder:
         return [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
 
     def text(self, prompt: Prompt) -> str:
-        """Return the text of a prompt as the policy sees it, without what the tokenizer adds."""
+        """Return the text of a prompt as the policy sees it, without what the tokenizer adds.
+
+        Raises:
+            ValueError: the chat template refuses the prompt; names it.
+        """
         if not self.templated:
             return prompt.text
         turn = [{"role": "user", "content": prompt.text}]
-        return str(self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
+        try:
+            return str(self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
+        except Exception as error:  # A template is a program and may raise anything.
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"policy.chat_template: must render prompt {prompt.id}, got {reason}") from None
 
     def __call__(self, prompt: Prompt) -> list[int]:
         return self.all([prompt])[0]

@@ -49,6 +49,8 @@ class Row:
     """Data for the verifier."""
     solution: str | None
     """An answer that the verifier must find correct; None if the row holds none."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Column of the row by field of `problem`, where the names differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,13 @@ def answer_of(row: dict[str, Any], name: str) -> str | int | float:
 def read_plain(row: dict[str, Any], options: RowOptions) -> Row:
     """Read a row of two columns, prompt and answer; the verifier gets the other columns too."""
     prompt, answer = text_of(row, options.prompt_field), answer_of(row, options.answer_field)
-    return Row(key=prompt, shown={"prompt": prompt}, problem=row | {"answer": answer}, solution=str(answer))
+    return Row(
+        key=prompt,
+        shown={"prompt": prompt},
+        problem=row | {"answer": answer},
+        solution=str(answer),
+        columns={"answer": options.answer_field},
+    )
 
 
 def read_gsm8k(row: dict[str, Any], options: RowOptions) -> Row:
@@ -113,11 +121,18 @@ def read_math(row: dict[str, Any], options: RowOptions) -> Row:
     question = text_of(row, "problem", "question")
     solution = text_of(row, "solution") if row.get("solution") is not None else ""
     box = last_box(solution)
-    answer = answer_of(row, "answer") if row.get("answer") is not None else box
+    column = "solution" if row.get("answer") is None else "answer"
+    answer = answer_of(row, "answer") if column == "answer" else box
     if answer is None or not str(answer).strip():
         raise Malformed("must have the field 'answer', or a filled \\boxed{} in the field 'solution'")
     solved = solution if box is not None else f"{solution}\n{_boxed(str(answer))}".strip()
-    return Row(key=question, shown={"question": question}, problem={"answer": answer}, solution=solved)
+    return Row(
+        key=question,
+        shown={"question": question},
+        problem={"answer": answer},
+        solution=solved,
+        columns={"answer": column},
+    )
 
 
 def last_box(text: str) -> str | None:

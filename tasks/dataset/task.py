@@ -1,6 +1,7 @@
 """The task dataset: problems from the user's files, in one of the formats of `tasks/dataset/formats.py`."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from tasks.dataset.files import data_files, rows
 from tasks.dataset.formats import FORMATS, NEED_DATABASES, check_template
 from tasks.dataset.rows import Malformed, Row, RowOptions
 from tasks.options import PATH
-from tasks.source import digest, generator
+from tasks.source import ListedPrompt, digest, generator
 from trajectories.trajectory import Prompt
 
 DATABASE_DIR = "task.options.database_dir"
@@ -64,8 +65,13 @@ class Problem:
     text: str
     name: str
     """`line-7`, or `<file>/line-7` if the dataset has several files."""
-    where: str
-    """File and line, for errors."""
+    file: Path
+    line: int
+
+    @property
+    def where(self) -> str:
+        """File and line, for errors."""
+        return f"{self.file}, line {self.line}"
 
 
 class Dataset:
@@ -111,6 +117,16 @@ class Dataset:
             )
         return self._prompt("train", position, problem), problem.row.solution
 
+    def listed(self) -> Iterator[ListedPrompt]:
+        for stream, problems in (("train", self._train), ("heldout", self._heldout)):
+            for index, problem in enumerate(problems):
+                yield ListedPrompt(
+                    prompt=self._prompt(stream, index, problem),
+                    file=problem.file,
+                    line=problem.line,
+                    columns=problem.row.columns,
+                )
+
     @property
     def _heldout_source(self) -> str:
         return self.options.heldout_path or f"{self.options.path} (task.options.heldout_fraction)"
@@ -152,22 +168,22 @@ def _read(options: DatasetOptions, path: str, field: str) -> list[Problem]:
     files = data_files(path, field)
     template = options.prompt_template or FORMATS[options.format].template
     return [
-        _problem(options, template, value, f"{file}, line {line}", f"{file.name}/" * (len(files) > 1) + f"line-{line}")
+        _problem(options, template, value, file, line, f"{file.name}/" * (len(files) > 1) + f"line-{line}")
         for file in files
         for line, value in rows(file)
     ]
 
 
-def _problem(options: DatasetOptions, template: str, value: Any, where: str, name: str) -> Problem:
-    """Convert a data row. Raise ValueError, with `where`, if it is malformed."""
+def _problem(options: DatasetOptions, template: str, value: Any, file: Path, line: int, name: str) -> Problem:
+    """Convert a data row. Raise ValueError, with file and line, if it is malformed."""
     try:
         if not isinstance(value, dict):
             raise Malformed(f"must be an object with fields, got {type(value).__name__}")
         row = FORMATS[options.format].read(value, options)
         _require_unicode(row, value)
     except Malformed as error:
-        raise ValueError(f"{where}: {error}") from None
-    return Problem(row=row, text=template.format_map(row.shown), name=name, where=where)
+        raise ValueError(f"{file}, line {line}: {error}") from None
+    return Problem(row=row, text=template.format_map(row.shown), name=name, file=file, line=line)
 
 
 def _require_unicode(row: Row, value: dict[str, Any]) -> None:

@@ -95,6 +95,12 @@ def test_a_held_out_prompt_that_is_too_long_is_refused_before_the_start(tiny_pol
         reported(tiny_policy, tmp_path, "monitor.every=1", "task.heldout_prompts=64", "sampling.max_prompt_tokens=8")
 
 
+def test_a_prompt_that_the_template_refuses_is_named(tiny_policy: Path, tmp_path: Path) -> None:
+    policy = with_template(tiny_policy, tmp_path / "policy", "{{ raise_exception('roles must alternate') }}")
+    with pytest.raises(ValueError, match=r"^policy.chat_template: must render prompt countdown/train/0, .*alternate"):
+        reported(policy, tmp_path, "policy.chat_template=true")
+
+
 def test_a_prompt_without_tokens_is_refused(tiny_policy: Path, tmp_path: Path) -> None:
     policy = with_template(tiny_policy, tmp_path / "policy", "{% if false %}{{ messages }}{% endif %}")
     with pytest.raises(ValueError, match=r"^task: prompts must have at least one token, .*\(countdown/train/0"):
