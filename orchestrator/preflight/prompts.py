@@ -87,8 +87,8 @@ def _report_repairs(cfg: Config, encode: PromptEncoder, report: Callable[[str], 
 
 def _refuse_rendered(encode: PromptEncoder, prompt: Prompt) -> None:
     """Raise ValueError if the text of a prompt begins with a special token and would be rendered a second time."""
-    begun = prompt.text.lstrip()
-    found = [token for token in encode.special_tokens if token and begun.startswith(token)]
+    begun = [turn["content"].lstrip() for turn in prompt.messages] or [prompt.text.lstrip()]
+    found = [token for token in encode.special_tokens if token and any(text.startswith(token) for text in begun)]
     if encode.templated and found:
         raise ValueError(
             f"policy.chat_template: must be false, because prompt {prompt.id} is already rendered (it begins with "

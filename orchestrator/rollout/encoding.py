@@ -1,5 +1,7 @@
 """Tokenize prompts and answers in the form that the policy was trained on."""
 
+import inspect
+import re
 from collections.abc import Callable, Sequence
 
 from actors.learning.policy import load_tokenizer
@@ -12,21 +14,30 @@ Encoder = Callable[[Prompt], list[int]]
 
 
 class PromptEncoder:
-    """Turns prompts into token ids: the text itself or, with `policy.chat_template`, one user turn of the template.
+    """Turns prompts into token ids: the text itself or, with `policy.chat_template`, its turns in the chat template.
+
+    A text is one user turn. `policy.system_prompt` replaces the system message of a prompt.
 
     Without a template, the tokenizer may add special tokens. An end-of-sequence token that it appends is removed: the
     policy would have to answer after the end. A beginning-of-sequence token is removed where the text begins with one.
 
     Raises:
-        ValueError: the tokenizer has no chat template.
+        ValueError: the tokenizer has no chat template, or the template does not read one of
+            `policy.template_arguments`.
     """
 
     def __init__(self, config: PolicyConfig) -> None:
         self.tokenizer = load_tokenizer(config.path)
-        self.templated = config.chat_template
+        self.templated, self.system_prompt = config.chat_template, config.system_prompt
+        self.arguments = config.template_arguments
         has_template = self.tokenizer.chat_template is not None
         rule = "the tokenizer must have a chat template"
         require(has_template or not self.templated, "policy.chat_template", rule, config.path)
+        for name, value in self.arguments.items():
+            reserved = {"messages", *inspect.signature(self.tokenizer.apply_chat_template).parameters}
+            read = name not in reserved and re.search(rf"\b{re.escape(name)}\b", self.tokenizer.get_chat_template())
+            rule = "must be a variable that the tokenizer's chat template reads"
+            require(bool(read), f"policy.template_arguments.{name}", rule, value)
         bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
         self.appends_eos: bool = self.tokenizer("a")["input_ids"][-1] == self.tokenizer.eos_token_id != bare[-1]
         """Whether the tokenizer appends an end-of-sequence token to every text."""
@@ -40,13 +51,22 @@ class PromptEncoder:
         """Return the text of a prompt as the policy sees it, without what the tokenizer adds.
 
         Raises:
-            ValueError: the chat template refuses the prompt; names it.
+            ValueError: the prompt is a list of messages and there is no chat template, or the template refuses it;
+                names the prompt.
         """
         if not self.templated:
+            rule = f"must be true, because prompt {prompt.id} is a list of messages"
+            require(not prompt.messages, "policy.chat_template", rule, False)
             return prompt.text
-        turn = [{"role": "user", "content": prompt.text}]
+        turns = [dict(turn) for turn in prompt.messages] or [{"role": "user", "content": prompt.text}]
+        if self.system_prompt:
+            others = [turn for turn in turns if turn["role"] != "system"]
+            turns = [{"role": "system", "content": self.system_prompt}, *others]
         try:
-            return str(self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
+            rendered = self.tokenizer.apply_chat_template(
+                turns, add_generation_prompt=True, tokenize=False, **self.arguments
+            )
+            return str(rendered)
         except Exception as error:  # A template is a program and may raise anything.
             reason = f"{type(error).__name__}: {error}"
             raise ValueError(f"policy.chat_template: must render prompt {prompt.id}, got {reason}") from None

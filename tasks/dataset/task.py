@@ -12,7 +12,7 @@ from tasks.dataset.formats import FORMATS, NEED_DATABASES, check_template
 from tasks.dataset.rows import Malformed, Row, RowOptions
 from tasks.options import PATH
 from tasks.source import ListedPrompt, digest, generator
-from trajectories.trajectory import Prompt
+from trajectories.trajectory import Message, Prompt, chat_text
 
 DATABASE_DIR = "task.options.database_dir"
 
@@ -30,7 +30,7 @@ class DatasetOptions(RowOptions):
     """Fraction of the problems in `path` that is held out, by a hash of the problem; unused with `heldout_path`."""
     format: str = "plain"
     """Format of the rows, a name of `tasks/dataset/formats.py`: plain, gsm8k, math, sql, spider, bird, code, humaneval,
-    mbpp or livecodebench."""
+    mbpp, livecodebench, verl, trl or open_instruct."""
     prompt_template: str = ""
     """Template of a prompt, in the syntax of `str.format`, with fields of the format. Empty: the format's template."""
     verifier: str = ""
@@ -63,6 +63,7 @@ class Problem:
 
     row: Row
     text: str
+    messages: tuple[Message, ...]
     name: str
     """`line-7`, or `<file>/line-7` if the dataset has several files."""
     file: Path
@@ -145,7 +146,8 @@ class Dataset:
             id=f"dataset/{stream}/{problem.name}",
             position=position,
             text=problem.text,
-            verifier=self.options.verifier or FORMATS[self.options.format].verifier,
+            messages=problem.messages,
+            verifier=self.options.verifier or problem.row.verifier or FORMATS[self.options.format].verifier,
             problem=problem.row.problem,
         )
 
@@ -183,13 +185,17 @@ def _problem(options: DatasetOptions, template: str, value: Any, file: Path, lin
         _require_unicode(row, value)
     except Malformed as error:
         raise ValueError(f"{file}, line {line}: {error}") from None
-    return Problem(row=row, text=template.format_map(row.shown), name=name, file=file, line=line)
+    text, messages = template.format_map(row.shown), row.messages
+    if messages:
+        messages = (*messages[:-1], {"role": "user", "content": text})
+        text = chat_text(messages)
+    return Problem(row=row, text=text, messages=messages, name=name, file=file, line=line)
 
 
 def _require_unicode(row: Row, value: dict[str, Any]) -> None:
     """Raise Malformed, naming the column, if a text of the row has half of a surrogate pair, which is no character."""
     try:
-        _unicode([row.shown, row.problem, row.solution])
+        _unicode([row.shown, row.messages, row.problem, row.solution])
     except UnicodeEncodeError as error:
         columns = [name for name, inner in value.items() if not _is_unicode([name, inner])]
         found = f"\\u{ord(error.object[error.start]):04x}"

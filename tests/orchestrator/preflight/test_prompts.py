@@ -137,3 +137,59 @@ def test_a_policy_whose_padding_token_is_outside_the_embedding_trains(
     run_dir = asyncio.run(run_training(config(policy, tmp_path, *small), resume=False, log=lines.append))
     assert '"step": 1' in (run_dir / "metrics.jsonl").read_text()
     assert f"got {pad} in config.json, 258 in the tokenizer" in " ".join(lines)
+
+
+SYSTEM, USER = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "6 x 7?"}
+CHAT = [SYSTEM, {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, USER]
+
+
+def chat_rows(path: Path) -> list[str]:
+    return [
+        *dataset(rows(path, {"prompt": CHAT, "answer": 42}), heldout_fraction=0.001),
+        "sampling.max_prompt_tokens=200",
+    ]
+
+
+def shown(policy: Path, folder: Path, *overrides: str) -> str:
+    """The first prompt as it is reported."""
+    lines = reported(policy, folder, *chat_rows(folder / "rows.jsonl"), "policy.chat_template=true", *overrides)
+    [line] = [line for line in lines if line.startswith("first prompt")]
+    return line.partition("\n")[2]
+
+
+def test_messages_are_rendered_by_the_chat_template(tiny_policy: Path, tmp_path: Path) -> None:
+    policy = with_template(tiny_policy, tmp_path / "policy")
+    rendered = "<system>Be brief.</system><user>Hi</user><assistant>Yes?</assistant><user>6 x 7?</user><assistant>"
+    assert shown(policy, tmp_path) == rendered
+
+
+def test_messages_without_a_chat_template_are_refused(tiny_policy: Path, tmp_path: Path) -> None:
+    message = (
+        r"^policy.chat_template: must be true, because prompt dataset/train/line-1 is a list of messages, got False"
+    )
+    with pytest.raises(ValueError, match=message):
+        reported(tiny_policy, tmp_path, *chat_rows(tmp_path / "rows.jsonl"))
+
+
+def test_the_system_prompt_of_a_run_replaces_that_of_a_row_or_comes_first(tiny_policy: Path, tmp_path: Path) -> None:
+    policy = with_template(tiny_policy, tmp_path / "policy")
+    text = shown(policy, tmp_path, "policy.system_prompt=Think.")
+    assert text.startswith("<system>Think.</system><user>Hi</user>")
+    encode = PromptEncoder(PolicyConfig(path=str(policy), chat_template=True, system_prompt="Think."))
+    assert encode.text(prompt("6 x 7?")) == "<system>Think.</system><user>6 x 7?</user><assistant>"
+
+
+def test_template_arguments_reach_the_template_and_unknown_ones_are_refused(tiny_policy: Path, tmp_path: Path) -> None:
+    thinking = "{{ messages[-1].content }}{% if enable_thinking %}<think>{% endif %}"
+    policy = with_template(tiny_policy, tmp_path / "policy", thinking)
+    assert shown(policy, tmp_path, "policy.template_arguments={enable_thinking: true}") == "6 x 7?<think>"
+    assert shown(policy, tmp_path, "policy.template_arguments={enable_thinking: false}") == "6 x 7?"
+    for name in ("enable_thinkin", "tokenize", "messages"):
+        with pytest.raises(ValueError, match=rf"^policy.template_arguments.{name}: must be a variable"):
+            shown(policy, tmp_path, f"policy.template_arguments={{{name}: true}}")
+
+
+@pytest.mark.parametrize("setting", ["system_prompt=Think.", "template_arguments={enable_thinking: true}"])
+def test_settings_of_the_template_need_it(tiny_policy: Path, tmp_path: Path, setting: str) -> None:
+    with pytest.raises(ValueError, match=r"^policy.\w+: must be left out unless policy.chat_template is true"):
+        reported(tiny_policy, tmp_path, f"policy.{setting}")
