@@ -23,7 +23,7 @@ from orchestrator.commands.options import config, line_printer
 from orchestrator.commands.paths import split_name
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.terminal import print_evaluation
-from orchestrator.rollout.encoding import encoder
+from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.watch.base_cache import BaseCache, Measured
 from orchestrator.watch.measurement import measure
@@ -85,7 +85,7 @@ async def evaluate(cfg: Config, checkpoints: Mapping[str, str], log: Callable[[s
             async with Rollouts(
                 roles.generators, roles.graders, cfg.generator.timeout_s, cfg.objective.rewards
             ) as rollouts:
-                heldout = HeldOut(cfg, source, encoder(replace(cfg.policy, path=first)), rollouts)
+                heldout = HeldOut(cfg, source, PromptEncoder(replace(cfg.policy, path=first)), rollouts)
                 for version, (name, path) in enumerate(missing.items()):
                     await _publish(cfg, rollouts, path, version)
                     for temperature in [t for t, known in found[name].items() if known is None]:

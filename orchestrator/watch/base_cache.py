@@ -56,7 +56,7 @@ class BaseCache:
         self.folder = Path(cfg.runs) / FOLDER
         self._key = {
             "policy": folder_digest(Path(policy)),
-            "prompts": [[p.id, p.text, p.verifier, _text(p.problem)] for p in prompts],
+            "prompts": [[p.id, p.text, p.messages, p.verifier, _text(p.problem)] for p in prompts],
             "verifiers": sorted({version_of(p.verifier) for p in prompts}),
             "sampling": [cfg.sampling.max_prompt_tokens, cfg.sampling.max_new_tokens, cfg.seed],
             "grading": cfg.grader.timeout_s,
@@ -65,6 +65,8 @@ class BaseCache:
                 cfg.placement.device,
                 cfg.policy.dtype,
                 cfg.policy.chat_template,
+                cfg.policy.system_prompt,
+                cfg.policy.template_arguments,
                 *_versions(),
             ],
         }
