@@ -22,7 +22,7 @@ TRUNCATED = (
 )
 REFUSED_KEYS = {"sampling.top_p": TRUNCATED, "sampling.top_k": TRUNCATED, "sampling.min_p": TRUNCATED}
 """Settings of other systems that have no correct counterpart here, with the reason."""
-NAMED_SECTIONS = (("references",), ("objective", "terms"))
+NAMED_SECTIONS = (("references",), ("objective", "terms"), ("objective", "rewards"))
 """Sections whose keys are names of the user's own; `NAME: null` removes what an earlier layer put there."""
 OWN_NAME = re.compile("[A-Za-z0-9_-]+")
 """Names of the user's own. They are parts of setting keys, metric names and paths in a checkpoint."""
@@ -47,6 +47,9 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
         if whole and name != from_file[kind]:
             rule = f"must be {from_file[kind]!r} or left out, because {file} sets every section and is used without"
             raise ValueError(f"{kind}: {rule} presets, got {name!r}")
+        if kind == "method" and name != from_file.get(kind, name) and from_file.get("objective"):
+            rule = f"must be {from_file[kind]!r} or left out, because {file} sets an objective for that method"
+            raise ValueError(f"{kind}: {rule}, got {name!r}")
     presets_ = [] if whole else [_read(_preset(kind, name)) for kind, name in names.items()]
     layers = [*presets_, from_file, last, dict(names)]
     for layer in layers:

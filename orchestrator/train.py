@@ -8,15 +8,18 @@ import numpy as np
 
 from actors.contracts import Learner
 from configs.config import Config
+from configs.load import to_yaml
 from objectives.advantage.critic import value_metrics
 from objectives.coefficient.controllers import advance, resumed_state, term_metric, with_recap, with_rewards
 from objectives.coefficient.recap import replay_metrics
 from objectives.credit import credit
 from objectives.diagnostics import Stats, means
 from orchestrator import checkpoint, cluster
+from orchestrator.manifest import SETTINGS
 from orchestrator.references import Anchors, NoScoring, ReferenceSchedule
+from orchestrator.rollout.agreement import check_agreement
 from orchestrator.rollout.collector import Collector
-from orchestrator.rollout.encoding import encoder
+from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.grading import GraderWatch
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.state import Best, RunState
@@ -40,7 +43,7 @@ async def train(run: "Run") -> None:
     async with run.collector as collector:  # generates and grades in the background
         while run.continues():
             groups = await collector.take(run.cfg.groups_per_step)  # the only wait for generation; FIFO by prompt
-            batch = pack(groups, run.stored.at(run.step))  # explored, rehearsed and replayed trajectories
+            batch = run.pack(groups)  # explored, rehearsed and replayed trajectories
             batch = await run.anchors.score(batch)  # logp_reference and other anchors, if a term needs them
             batch = await run.old_policy.score(batch)  # logp_old and value_old, if needed before the update
             batch = credit(batch, run.cfg.objective, run.objective_state)  # advantages, token gates, term weights
@@ -87,17 +90,19 @@ class Run:
         self.objective_state = resumed_state(state.objective, cfg.objective, state.step, cfg.steps)
         self.reference_schedule = ReferenceSchedule(cfg.references if cfg.objective.anchors else {}, state.drift)
         self.stop_reason = ""
-        encode = encoder(cfg.policy)
+        self.source, self.rollouts, self.encode = source, rollouts, PromptEncoder(cfg.policy)
+        self.published = -1
+        """Version of the weights that the generators got last."""
         self.collector = Collector(
             cfg,
             source,
-            encode,
+            self.encode,
             rollouts,
             position=state.position,
             groups_left=(cfg.steps - self.step) * cfg.groups_per_step,
             excluded=self.stored.rehearsed if cfg.rehearsal.explore == "unmastered" else frozenset(),
         )
-        self.monitor = Monitor(HeldOut(cfg, source, encode, rollouts), roles.reference, run_dir)
+        self.monitor = Monitor(HeldOut(cfg, source, self.encode, rollouts), roles.reference, run_dir)
         self.logbook = Logbook(
             run_dir,
             cfg.logbook,
@@ -105,6 +110,7 @@ class Run:
             settings=asdict(cfg),
             total_steps=cfg.steps,
             wandb_id=state.wandb_id,
+            render=self.encode.shown,
             resume_step=self.step if resume else None,
         )
         self.graders = GraderWatch(roles.graders, self.logbook.alert)
@@ -128,8 +134,24 @@ class Run:
         self.collector.stop()
 
     async def publish(self) -> None:
-        """Load the learner's weights into every generator as version `step`."""
+        """Load the learner's weights into every generator as version `step`, unless they are there already.
+
+        Raises:
+            ValueError: after the first publication, the generators' log-probs are not the learner's.
+        """
+        if self.published == self.step:
+            return
         await self.learner.publish(self.step)
+        if self.published < 0:
+            await check_agreement(self.cfg, self.source, self.encode, self.rollouts, self._score)
+        self.published = self.step
+
+    async def _score(self, batch: Batch) -> Batch:
+        return await self.learner.score(await self.anchors.score(batch))
+
+    def pack(self, groups: Sequence[Group]) -> Batch:
+        """Make the batch of this step: these groups, and the step's stored answers."""
+        return pack(groups, self.stored.at(self.step), self.cfg.objective.overlong.mask)
 
     def advance(self, batch: Batch, stats: Stats) -> None:
         """Count the step, and advance the coefficient controllers by its metrics."""
@@ -224,6 +246,7 @@ class Run:
         )
 
     async def _save_roles(self, folder: str) -> None:
+        (Path(folder) / SETTINGS).write_text(to_yaml(self.cfg))
         await self.learner.save(folder)
         if self.reference_schedule.references:
             assert self.reference_role is not None

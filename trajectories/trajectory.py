@@ -3,7 +3,7 @@
 Axes: T tokens of one trajectory (prompt and everything after it), G answers to one prompt.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +16,10 @@ right answers of a task, trained by the negative log-likelihood."""
 ROUTES: tuple[Route, ...] = ("explore", "rehearse", "replay")
 
 FinishReason = Literal["stop", "length"]
+
+
+Message = Mapping[str, str]
+"""One turn of a chat: `role` (system, user or assistant) and `content`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,16 @@ class Prompt:
     """A name of `rewards/registry.py`, an import path `package.module:function` or a file `path/file.py:function`."""
     problem: Mapping[str, Any]
     """Data for the verifier. JSON values only, because it is sent between processes and written to disk."""
+    messages: tuple[Message, ...] = ()
+    """The turns of a prompt that is a chat, the last one of the user; `text` is then `chat_text` of them. Empty: `text`
+    is the whole prompt."""
+
+
+def chat_text(messages: Sequence[Message]) -> str:
+    """Return the turns of a chat as one text for readers. A single user turn is its content."""
+    if len(messages) == 1 and messages[0]["role"] == "user":
+        return messages[0]["content"]
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def domain(prompt_id: str) -> str:
@@ -46,7 +60,7 @@ def domain(prompt_id: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grade:
-    """Reward and verdict status of one answer.
+    """Reward of one answer, and status and reason of the verdict of its problem's verifier.
 
     Example: Grade(reward=0.0, status="wrong", reason="evaluates to 21, not 22", seconds=0.0001)
     """
@@ -57,7 +71,9 @@ class Grade:
     """A status of `rewards/verdict.py`."""
     reason: str = ""
     seconds: float = 0.0
-    """Wall time of the verifier."""
+    """Wall time of the verifiers."""
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+    """Each of several rewards by name, before weights and gates; empty if there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +99,7 @@ class Trajectory:
     finish_reason: FinishReason
     seed: int
     text: str
-    """The answer, decoded without special tokens."""
+    """The answer, decoded with its special tokens, but without the stop token that ends it."""
     route: Route = "explore"
     grade: Grade | None = None
     logp_reference: np.ndarray | None = None
@@ -93,6 +109,11 @@ class Trajectory:
     def key(self) -> str:
         """Name of the trajectory in messages: `<prompt id>#<index in the group>`."""
         return f"{self.prompt_id}#{self.sample_index}"
+
+    @property
+    def prompt_tokens(self) -> np.ndarray:
+        """int32: the tokens before the first generated one."""
+        return self.tokens[: int(self.mask.argmax())]
 
     @property
     def answer_length(self) -> int:

@@ -45,7 +45,8 @@ class TrajectoryBuilder:
                 f"policy.path: its EOS tokens must be in its model's vocabulary of {vocabulary}, got {self.stop_ids}"
             )
         pad = self.tokenizer.pad_token_id
-        self.pad_id: int = self.tokenizer.eos_token_id if pad is None else pad
+        usable = pad is not None and 0 <= pad < vocabulary  # the model may not have the padding token
+        self.pad_id: int = pad if usable else self.tokenizer.eos_token_id
 
     def build(
         self,
@@ -56,7 +57,8 @@ class TrajectoryBuilder:
         first_version: int,
         last_version: int,
     ) -> Finished:
-        """Build the trajectory of one answer.
+        """Build the trajectory of one answer. Its text has all special tokens but the stop token that ends it: a policy
+        may write tags such as `<think>` as special tokens, and the verifier must see them.
 
         Args:
             index: sample index of the answer in its group.
@@ -80,6 +82,6 @@ class TrajectoryBuilder:
             last_version=last_version,
             finish_reason="stop" if stopped else "length",
             seed=job.seeds[index],
-            text=self.tokenizer.decode(list(generated[:-1] if stopped else generated), skip_special_tokens=True),
+            text=self.tokenizer.decode(list(generated[:-1] if stopped else generated), skip_special_tokens=False),
         )
         return Finished(key=job.key, trajectory=trajectory)

@@ -4,23 +4,27 @@ Axes: N tokens of the batch, M trained tokens (mask True), C tokens of a chunk, 
 """
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from actors.learning.value_heads import ValueHeads
+from actors.policy_folder import check_policy_folder
 from objectives.divergence.batch_sinkhorn import answer_blocks
 from trajectories.batch import Batch
 
 disable_progress_bar()  # the progress of loading each weight file would clutter the run's console
 
 
+LOADING = threading.Lock()
+"""Held while transformers loads a model. It replaces functions of the whole process meanwhile, such as `tie_weights`,
+and two threads at once would leave them replaced."""
 LogitsFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Computes a number per token from a chunk of logits: (logits float32 [C, V], divided by the sampling temperature;
 sampled tokens int64 [C]; their positions in the batch int64 [C]) -> float32 [C]."""
@@ -211,7 +215,8 @@ def load_model(path: str, dtype: torch.dtype = torch.float32) -> Any:
             itself.
     """
     check_policy_folder(path)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+    with LOADING:
+        model = AutoModelForCausalLM.from_pretrained(path, config=load_config(path), dtype=dtype, local_files_only=True)
     tokens = torch.tensor([[0, 1]])
     with torch.no_grad():
         plain = model.get_output_embeddings()(model.base_model(input_ids=tokens, use_cache=False).last_hidden_state)
@@ -222,6 +227,22 @@ def load_model(path: str, dtype: torch.dtype = torch.float32) -> Any:
             f"policy.path: its logits must be its head's output, not capped or scaled, got {kind} {path!r}"
         )
     return model
+
+
+def load_config(path: str) -> Any:
+    """Load the configuration of a policy's model, without a padding token that its embedding does not have."""
+    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    if not has_usable_padding(config):
+        # Loading would fail; or, with -1, the embedding of the last token would never be trained.
+        config.get_text_config().pad_token_id = None
+    return config
+
+
+def has_usable_padding(config: Any) -> bool:
+    """Return whether the padding token of a model's config is None or in its vocabulary."""
+    text = config.get_text_config()
+    pad = getattr(text, "pad_token_id", None)
+    return pad is None or 0 <= pad < text.vocab_size
 
 
 def load_tokenizer(path: str) -> Any:
@@ -235,15 +256,3 @@ def load_tokenizer(path: str) -> Any:
     if tokenizer.eos_token_id is None:
         raise ValueError(f"policy.path: its tokenizer must have an EOS token, so that answers can end, got {path!r}")
     return tokenizer
-
-
-def check_policy_folder(path: str, setting: str = "policy.path") -> None:
-    """Raise ValueError, naming `setting`, unless `path` is a directory with a Hugging Face model and tokenizer."""
-    folder = Path(path)
-    if not folder.is_dir():
-        raise ValueError(f"{setting}: must be a directory of a Hugging Face policy, got {path!r}")
-    for name in ("config.json", "tokenizer_config.json"):
-        if not (folder / name).is_file():
-            raise ValueError(f"{setting}: must hold {name}, got {path!r}")
-    if not any(folder.glob("*.safetensors")):
-        raise ValueError(f"{setting}: must hold its weights as *.safetensors, got {path!r}")

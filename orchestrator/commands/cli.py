@@ -10,9 +10,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from orchestrator.commands.options import config
+from orchestrator.preflight.named import check_evaluation
 from rewards.registry import VERIFIERS, names
 
 ROOT = Path(__file__).resolve().parents[2]
+FIRST = """Breadth trains language models by reinforcement learning with verifiable rewards. To begin:
+
+  breadth demo           train five methods from a small policy on this machine, and compare them (8 minutes on 2 cores)
+  breadth show-config    print every setting and what follows from it; --explain KEY prints the meaning of one
+  breadth train policy.path=DIRECTORY task.name=dataset task.options.path=FILE.jsonl name=first
+                         train your own policy on your own problems
+  breadth --help         list all commands"""
 OVERRIDES = "Change settings; method=NAME and scale=NAME choose presets, which `breadth show-config` lists."
 
 
@@ -20,10 +29,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 for a failure, 2 for wrong settings, 130 when interrupted."""
     options = _parse(arguments)
     console = Console(stderr=True, highlight=False)
+    if options.command is None:
+        Console(highlight=False).print(FIRST, soft_wrap=True, markup=False)
+        return 0
     # One thread per process: on small machines two busy OpenMP threads can be 20 times slower than one.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        # Most commands load torch and Ray, which takes seconds, so they are imported after the arguments are checked.
+        # The modules that start roles load torch and Ray, which takes seconds. Each command imports them after it has
+        # checked its settings; `evaluate` is itself such a module, so its settings are checked here.
+        if options.command == "evaluate" and all("=" in word for word in options.overrides):
+            check_evaluation(config(options))
         command = importlib.import_module(f"orchestrator.commands.{options.command.replace('-', '_')}")
         status: int | None = command.run(options, console)
     except ValueError as error:
@@ -31,8 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         console.print(f"[red]breadth:[/red] {escape(str(error))}", soft_wrap=True)
         return 2
-    except KeyboardInterrupt:
-        console.print("breadth: interrupted")
+    except KeyboardInterrupt as interrupt:
+        lines = ["breadth: interrupted", *getattr(interrupt, "__notes__", [])]
+        console.print("\n".join(lines), markup=False, soft_wrap=True)
         return 130
     return status or 0
 
@@ -80,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands and their options."""
     description = "Reinforcement learning with verifiable rewards that raises Pass@1 without lowering Pass@k."
     top = argparse.ArgumentParser(prog="breadth", description=description)
-    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+    commands = top.add_subparsers(dest="command", metavar="command")
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text)
@@ -97,6 +113,8 @@ def parser() -> argparse.ArgumentParser:
     configured("presample", "Store correct answers of the reference policy for rehearsal (DPH-RL).")
     configured("evaluate", "Measure Pass@k of one or more policies on the held-out prompts.")
     sub = configured("show-config", "Print all settings and what they mean, without starting anything.")
+    offline = "Check the settings alone, without reading data and policy."
+    sub.add_argument("--offline", action="store_true", help=offline)
     explained = "Print the meaning of this setting or section instead; without KEY, of all settings."
     sub.add_argument("--explain", nargs="?", const="", metavar="KEY", help=explained)
     _add_verify(
@@ -111,6 +129,15 @@ def parser() -> argparse.ArgumentParser:
     default = Path("runs/report.html")
     sub.add_argument(
         "--output", type=Path, default=default, metavar="FILE", help=f"Write the page to this file (default {default})."
+    )
+    sub = command("export", "Write the policy of a checkpoint as a Hugging Face directory with a model card.")
+    sub.add_argument("run", type=Path, metavar="RUN", help="Directory of the run.")
+    sub.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="Write the policy to this new directory."
+    )
+    sub.add_argument("--step", type=int, metavar="N", help="Step of the checkpoint (default: the newest).")
+    sub.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="Of the weights (default bfloat16)."
     )
     sub = command("demo", "Train five methods from one policy here, and compare them with it sampled colder.")
     default = Path("runs/demo")

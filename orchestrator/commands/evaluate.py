@@ -11,8 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from actors.contracts import WeightsInfo
-from actors.learning.policy import check_policy_folder, load_model
+from actors.learning.policy import load_model
 from actors.local import init_host_weights, publish_host_weights
+from actors.policy_folder import check_policy_folder
+from actors.weights.file_names import as_in_files
 from actors.weights.host import pack, weights_info
 from configs.checks import require
 from configs.config import Config
@@ -21,7 +23,7 @@ from orchestrator.commands.options import config, line_printer
 from orchestrator.commands.paths import split_name
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.terminal import print_evaluation
-from orchestrator.rollout.encoding import encoder
+from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.watch.base_cache import BaseCache, Measured
 from orchestrator.watch.measurement import measure
@@ -80,8 +82,10 @@ async def evaluate(cfg: Config, checkpoints: Mapping[str, str], log: Callable[[s
         first = next(iter(paths.values()))  # the same tokenizer whatever is cached
         roles = await cluster.start(cfg, ["generator", "grader"], policy_path=first)
         try:
-            async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
-                heldout = HeldOut(cfg, source, encoder(replace(cfg.policy, path=first)), rollouts)
+            async with Rollouts(
+                roles.generators, roles.graders, cfg.generator.timeout_s, cfg.objective.rewards
+            ) as rollouts:
+                heldout = HeldOut(cfg, source, PromptEncoder(replace(cfg.policy, path=first)), rollouts)
                 for version, (name, path) in enumerate(missing.items()):
                     await _publish(cfg, rollouts, path, version)
                     for temperature in [t for t, known in found[name].items() if known is None]:
@@ -154,7 +158,7 @@ def _by_architecture(cfg: Config, checkpoints: Mapping[str, str]) -> list[dict[s
 def _parameters(cfg: Config, path: str) -> list[tuple[str, Any]]:
     model = load_model(path)
     dtype = {"float32": model.float, "bfloat16": model.bfloat16}[cfg.policy.dtype]
-    return [(name, p.detach()) for name, p in dtype().named_parameters()]
+    return list(as_in_files(model, ((name, p.detach()) for name, p in dtype().named_parameters())))
 
 
 async def _publish(cfg: Config, rollouts: Rollouts, path: str, version: int) -> None:

@@ -29,9 +29,14 @@ def absolute(cfg: Config) -> Config:
     for item in cfg.evaluate.checkpoints:
         name, path = split_name(item)
         checkpoints.append(f"{name}={_existing(path)}" if name else _existing(path))
+    rewards = {
+        name: replace(reward, verifier=_existing_verifier(reward.verifier))
+        for name, reward in cfg.objective.rewards.items()
+    }
     return replace(
         cfg,
         runs=str(runs),
+        objective=replace(cfg.objective, rewards=rewards),
         policy=replace(cfg.policy, path=_existing(cfg.policy.path)),
         reference_path=_existing(cfg.reference_path),
         references={

@@ -5,14 +5,15 @@ Source: arXiv:2509.07430.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from configs.config import Config
 from orchestrator import cluster
-from orchestrator.references import check_references
-from orchestrator.rollout.encoding import Encoder, encoder
+from orchestrator.preflight.named import check_presampling
+from orchestrator.rollout.encoding import Encoder, PromptEncoder
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
+from orchestrator.stored.parts import Parts
 from tasks.registry import build
 from tasks.source import Source
 from trajectories.rehearsal import write
@@ -36,6 +37,11 @@ class Tally:
     kept: int = 0
     """Answers kept."""
 
+    def add(self, other: "Tally") -> None:
+        """Add the counts of other prompts."""
+        for name, count in asdict(other).items():
+            setattr(self, name, getattr(self, name) + count)
+
     def __str__(self) -> str:
         return (
             f"{self.kept} answers kept from {self.mastered} mastered of {self.prompts} prompts "
@@ -48,10 +54,12 @@ async def presample(cfg: Config, path: Path, progress: Callable[[int, int], None
 
     Args and Raises: as for `presample_with`.
     """
-    check_references(cfg)
+    check_presampling(cfg)
     roles = await cluster.start(cfg, ["generator", "grader"], policy_path=cfg.reference_path)
     try:
-        async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
+        async with Rollouts(
+            roles.generators, roles.graders, cfg.generator.timeout_s, cfg.objective.rewards
+        ) as rollouts:
             return await presample_with(rollouts, cfg, path, progress)
     finally:
         await roles.close()
@@ -59,6 +67,8 @@ async def presample(cfg: Config, path: Path, progress: Callable[[int, int], None
 
 async def presample_with(rollouts: Rollouts, cfg: Config, path: Path, progress: Callable[[int, int], None]) -> Tally:
     """Sample the reference's answers to the first `rehearsal.prompts` prompts and write the kept ones to `path`.
+
+    What an interrupted call with the same settings has sampled is used.
 
     Args:
         rollouts: its generators serve the reference policy, as loaded from its directory.
@@ -70,19 +80,27 @@ async def presample_with(rollouts: Rollouts, cfg: Config, path: Path, progress: 
     tally = Tally()
     kept: list[Trajectory] = []
     seen: set[str] = set()
-    source, encode = build(cfg.task, cfg.seed), encoder(cfg.policy)
+    source, encode, parts = build(cfg.task, cfg.seed), PromptEncoder(cfg.policy), Parts(cfg, path)
     for start in range(0, cfg.rehearsal.prompts, PROMPTS_AT_A_TIME):
         positions = range(start, min(start + PROMPTS_AT_A_TIME, cfg.rehearsal.prompts))
-        kept += await _presample_some(cfg, encode, rollouts, _unseen(source, positions, seen), tally)
+        prompts = _unseen(source, positions, seen)
+        found = parts.read(prompts)
+        if found is None:
+            own = Tally()
+            found = await _presample_some(cfg, encode, rollouts, prompts, own), asdict(own)
+            published = [t.key for t in found[0] if t.last_version >= 0]
+            assert not published, f"the generators serve published weights, not the reference: {published[:3]}"
+            parts.write(prompts, *found)
+        kept += found[0]
+        tally.add(Tally(**found[1]))
         progress(positions.stop, cfg.rehearsal.prompts)
-    published = [t.key for t in kept if t.last_version >= 0]
-    assert not published, f"the generators serve published weights, not the reference: {published[:3]}"
     if not kept:
         raise ValueError(
             f"rehearsal: the reference must master some prompts, got {tally}; lower rehearsal.threshold or raise "
             "rehearsal.prompts"
         )
     write(path, kept)
+    parts.remove()
     return tally
 
 
@@ -97,7 +115,7 @@ async def _presample_some(
     cfg: Config, encode: Encoder, rollouts: Rollouts, prompts: Sequence[Prompt], tally: Tally
 ) -> list[Trajectory]:
     tally.prompts += len(prompts)
-    fitting = [p for p in prompts if len(encode(p.text)) <= cfg.sampling.max_prompt_tokens]
+    fitting = [p for p in prompts if len(encode(p)) <= cfg.sampling.max_prompt_tokens]
     tally.too_long += len(prompts) - len(fitting)
     groups = await _answer(cfg, fitting, encode, rollouts, "presample", cfg.rehearsal.answers)
     tally.ungraded += _ungraded(groups)
@@ -119,7 +137,7 @@ async def _answer(
 ) -> list[Group]:
     jobs = jobs_for(
         prompts,
-        [encode(prompt.text) for prompt in prompts],
+        [encode(prompt) for prompt in prompts],
         purpose=purpose,
         run_seed=cfg.seed,
         answers=answers,

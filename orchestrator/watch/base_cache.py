@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.config import Config
-from orchestrator.checkpoint import file_digest
+from orchestrator.manifest import folder_digest
 from orchestrator.watch.measurement import Measurement
 from rewards.registry import version_of
 from trajectories.atomic_write import replace_file
@@ -55,8 +55,8 @@ class BaseCache:
     def __init__(self, cfg: Config, prompts: Sequence[Prompt], policy: str) -> None:
         self.folder = Path(cfg.runs) / FOLDER
         self._key = {
-            "policy": _digest_of_folder(Path(policy)),
-            "prompts": [[p.id, p.text, p.verifier, _text(p.problem)] for p in prompts],
+            "policy": folder_digest(Path(policy)),
+            "prompts": [[p.id, p.text, p.messages, p.verifier, _text(p.problem)] for p in prompts],
             "verifiers": sorted({version_of(p.verifier) for p in prompts}),
             "sampling": [cfg.sampling.max_prompt_tokens, cfg.sampling.max_new_tokens, cfg.seed],
             "grading": cfg.grader.timeout_s,
@@ -65,6 +65,8 @@ class BaseCache:
                 cfg.placement.device,
                 cfg.policy.dtype,
                 cfg.policy.chat_template,
+                cfg.policy.system_prompt,
+                cfg.policy.template_arguments,
                 *_versions(),
             ],
         }
@@ -124,11 +126,3 @@ def _text(value: Any) -> str:
 def _versions() -> list[str]:
     """Return name and version of the ENGINES that are installed."""
     return sorted(f"{found.name} {found.version}" for found in metadata.distributions() if found.name in ENGINES)
-
-
-def _digest_of_folder(folder: Path) -> str:
-    """Return the SHA-256 of the names and contents of a folder's files."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        digest.update(f"{path.name} {file_digest(path)}\n".encode())
-    return digest.hexdigest()

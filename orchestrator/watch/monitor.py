@@ -10,7 +10,7 @@ import torch
 
 from actors.contracts import Reference
 from configs.config import Config
-from orchestrator.rollout.encoding import Encoder
+from orchestrator.rollout.encoding import Encoder, encode_heldout
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
 from orchestrator.watch.base_cache import BaseCache, Measured
 from orchestrator.watch.bootstrap import UNDEFINED, Interval
@@ -44,13 +44,7 @@ class HeldOut:
             ValueError: a held-out prompt has more than `sampling.max_prompt_tokens` tokens.
         """
         prompts = self.prompts
-        tokens = [self.encode(prompt.text) for prompt in prompts]
-        longest = max(len(row) for row in tokens)
-        if longest > self.cfg.sampling.max_prompt_tokens:
-            raise ValueError(
-                f"sampling.max_prompt_tokens: must be at least the longest held-out prompt ({longest} tokens), "
-                f"got {self.cfg.sampling.max_prompt_tokens}"
-            )
+        tokens = encode_heldout(self.encode, prompts, self.cfg.sampling.max_prompt_tokens)
         jobs = jobs_for(
             prompts,
             tokens,
