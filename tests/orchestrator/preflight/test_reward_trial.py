@@ -44,6 +44,9 @@ def none(completions, **kwargs):
 def sometimes(completions, **kwargs):
     return [1.0 if text == gold else None for text, gold in zip(completions, kwargs["answer"])]
 
+def needs_column(completions, gold, **kwargs):
+    return [1.0]
+
 def words(answer, problem):
     return "excellent"
 
@@ -116,6 +119,7 @@ def test_a_reward_that_gives_some_answers_none_is_accepted_and_shown(folder: Pat
         ("needs_gold", ("raised KeyError: 'gold' (", "rewards.py:22) on the right answer")),
         ("needs_number", ("raised ValueError: could not convert", "rewards.py:25) on the garbage answer")),
         ("none", ("must give rewards", "returned None for 6 answers")),
+        ("needs_column", ("'gold' is neither known nor a column of the problem (prompt, answer) on the right",)),
         ("words", ("returned 'excellent', not a number",)),
         ("ends", ("must not end its process", "exit code 7")),
         ("positional", ("must take, by these names, (answer, problem)", "TRL (completions, **columns)")),
