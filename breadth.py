@@ -2,8 +2,8 @@
 
 Breadth's packages have common names, such as `rewards` and `tasks`, and so have files of users: a file of that name in
 the working directory, or on PYTHONPATH, as the working directory of a Ray job is, would be imported in their place.
-This module has a name of its own, so every process of Breadth loads it first: the command `breadth`, Ray's workers and
-the worker processes of verifiers.
+This module has a name of its own, so every process of Breadth loads it first: the command `breadth`, Ray's workers, the
+worker processes of verifiers, and those that vLLM starts for tensor parallelism.
 """
 
 import importlib
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 PACKAGES = ("actors", "configs", "objectives", "orchestrator", "rewards", "tasks", "trajectories")
 ROOT = str(Path(__file__).resolve().parent)
@@ -31,6 +32,14 @@ def own_packages_first() -> None:
     """Make imports of PACKAGES in this process find those of Breadth, whatever `sys.path` holds."""
     if OwnPackages not in sys.meta_path:
         sys.meta_path.insert(0, OwnPackages)
+
+
+def __getattr__(name: str) -> Any:
+    """Return `actors.weights.publication.WorkerExtension`, which vLLM's own worker processes import by this module."""
+    if name != "WorkerExtension":
+        raise AttributeError(f"module 'breadth' has no attribute {name!r}")
+    own_packages_first()
+    return importlib.import_module("actors.weights.publication").WorkerExtension
 
 
 def main() -> int:

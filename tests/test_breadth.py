@@ -41,3 +41,23 @@ def test_the_command_uses_its_own_packages_in_any_working_directory(
     assert done.returncode == 0, done.stderr
     verdicts = [json.loads(line) for line in (tmp_path / "verdicts.jsonl").read_text().splitlines()]
     assert [verdict["status"] for verdict in verdicts] == ["correct", "wrong"]
+
+
+@pytest.mark.slow
+def test_a_process_that_vllm_starts_finds_its_extension_in_breadths_packages(tmp_path: Path) -> None:
+    for package in PACKAGES:
+        (tmp_path / f"{package}.py").write_text("raise RuntimeError('not this one')\n")
+    program = (
+        "from vllm.utils.import_utils import resolve_obj_by_qualname\n"
+        "print(resolve_obj_by_qualname('breadth.WorkerExtension').__module__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), ROOT])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "actors.weights.publication"

@@ -20,6 +20,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 from vllm.v1.engine.llm_engine import LLMEngine
 
+import breadth
 from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
 from actors.generation.answers import TrajectoryBuilder
 from actors.generation.engine_thread import EngineThread
@@ -82,7 +83,7 @@ class VllmEngine:
             async_scheduling=False,
             disable_log_stats=True,
             weight_transfer_config=WeightTransferConfig(backend=config.transfer),
-            worker_extension_cls=f"{WorkerExtension.__module__}.{WorkerExtension.__name__}",
+            worker_extension_cls=f"{breadth.__name__}.{WorkerExtension.__name__}",
             **device_settings,
         ).create_engine_config()
         sizes, size = CPUAttentionBackend.get_supported_head_sizes(), settings.model_config.get_head_size()
