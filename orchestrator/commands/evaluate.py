@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 
-from actors.contracts import WeightsInfo
 from actors.learning.policy import check_policy_folder, load_model
 from actors.local import init_host_weights, publish_host_weights
 from actors.weights.host import pack, weights_info
@@ -19,6 +18,7 @@ from configs.config import Config
 from orchestrator import cluster
 from orchestrator.commands.options import config, line_printer
 from orchestrator.commands.paths import split_name
+from orchestrator.evaluation.engines import by_engine
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.terminal import print_evaluation
 from orchestrator.rollout.encoding import encoder
@@ -56,8 +56,10 @@ def named_checkpoints(cfg: Config) -> dict[str, str]:
 async def evaluate(cfg: Config, checkpoints: Mapping[str, str], log: Callable[[str], None]) -> Evaluation:
     """Answer the held-out prompts with every policy at every temperature, and write the evaluation.
 
-    All policies use the same seeds. Policies of the same architecture use the same generators, one after another: their
-    weights are published to the generators as in training. Measurements of the base are cached in `runs`.
+    All policies use the same seeds. Prompts are encoded and answers decoded by each policy's own tokenizer, chat
+    template and stop tokens. Policies that differ in nothing but their weights use the same generators, one after
+    another: their weights are published to the generators as in training. Measurements of the base are cached in
+    `runs`.
 
     Args:
         checkpoints: policy directories by name, the base first.
@@ -73,17 +75,14 @@ async def evaluate(cfg: Config, checkpoints: Mapping[str, str], log: Callable[[s
         for name in checkpoints
     }
     unknown = [name for name in checkpoints if None in found[name].values()]
-    for paths in _by_architecture(cfg, checkpoints) if unknown else ():  # this reads the weights of every policy
-        missing = {name: path for name, path in paths.items() if name in unknown}
-        if not missing:
-            continue
-        first = next(iter(paths.values()))  # the same tokenizer whatever is cached
-        roles = await cluster.start(cfg, ["generator", "grader"], policy_path=first)
+    max_length = cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens
+    for paths in by_engine({name: checkpoints[name] for name in unknown}, max_length):
+        roles = await cluster.start(cfg, ["generator", "grader"], policy_path=next(iter(paths.values())))
         try:
             async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
-                heldout = HeldOut(cfg, source, encoder(replace(cfg.policy, path=first)), rollouts)
-                for version, (name, path) in enumerate(missing.items()):
+                for version, (name, path) in enumerate(paths.items()):
                     await _publish(cfg, rollouts, path, version)
+                    heldout = HeldOut(cfg, source, encoder(replace(cfg.policy, path=path)), rollouts)
                     for temperature in [t for t, known in found[name].items() if known is None]:
                         measured = await _measure(heldout, name, temperature)
                         found[name][temperature] = measured
@@ -136,19 +135,6 @@ def _evaluation(
             "paths": dict(checkpoints),
         },
     )
-
-
-def _by_architecture(cfg: Config, checkpoints: Mapping[str, str]) -> list[dict[str, str]]:
-    """Group the checkpoints by the names and shapes of their weights, in order of appearance."""
-    infos: list[WeightsInfo] = []
-    groups: list[dict[str, str]] = []
-    for name, path in checkpoints.items():
-        info = weights_info(_parameters(cfg, path))
-        if info not in infos:
-            infos.append(info)
-            groups.append({})
-        groups[infos.index(info)][name] = path
-    return groups
 
 
 def _parameters(cfg: Config, path: str) -> list[tuple[str, Any]]:
