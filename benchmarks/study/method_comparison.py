@@ -106,7 +106,8 @@ def train_and_measure(task: str, method: str, seed: int, runs: Path) -> dict[str
 
 def measure(cfg: Config, policies: dict[str, str]) -> Evaluation:
     """Evaluate policies; the base is read from the cache after its first evaluation."""
-    return asyncio.run(evaluate(cfg, policies, lambda line: None))
+    [measured] = asyncio.run(evaluate(cfg, policies, Path(cfg.runs) / cfg.name / "evaluation", lambda line: None))
+    return measured
 
 
 def correct(measured: Evaluation, policy: str, temperature: float) -> list[int]:

@@ -74,8 +74,7 @@ async def demo(output: Path, overrides: Sequence[str], console: Console) -> None
             log(f"{method} stopped before its last step, so there is no evaluation")
             return
     cfg = configs["grpo"]
-    cfg = replace(cfg, evaluate=replace(cfg.evaluate, output=str(output / "evaluation")))
-    evaluation = await evaluate(cfg, policies, log)
+    evaluation, *_ = await evaluate(cfg, policies, output / "evaluation", log)
     shutil.copy(output / "evaluation" / "results.json", output / "results.json")
     report = write_report(
         output / "report.html",

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.config import Config
+from configs.heldout import Decoding
 from orchestrator.checkpoint import file_digest
 from orchestrator.watch.measurement import Measurement
 from rewards.registry import version_of
@@ -58,7 +59,7 @@ class BaseCache:
             "policy": _digest_of_folder(Path(policy)),
             "prompts": [[p.id, p.text, p.verifier, _text(p.problem)] for p in prompts],
             "verifiers": sorted({version_of(p.verifier) for p in prompts}),
-            "sampling": [cfg.sampling.max_prompt_tokens, cfg.sampling.max_new_tokens, cfg.seed],
+            "seed": cfg.seed,
             "grading": cfg.grader.timeout_s,
             "engine": [
                 cfg.generator.engine,
@@ -69,14 +70,14 @@ class BaseCache:
             ],
         }
 
-    def path(self, answers: int, temperature: float) -> Path:
-        """Return the file of the measurement with this number of answers at this temperature."""
-        key = _text({**self._key, "answers": answers, "temperature": float(temperature)})
+    def path(self, answers: int, decoding: Decoding) -> Path:
+        """Return the file of the measurement with this number of answers, sampled in this way."""
+        key = _text({**self._key, "answers": answers, "sampling": decoding.plain()})
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.parquet"
 
-    def read(self, answers: int, temperature: float, name: str) -> Measured | None:
+    def read(self, answers: int, decoding: Decoding, name: str) -> Measured | None:
         """Return a measurement under the name `name`; None if it is not there or cannot be read."""
-        path = self.path(answers, temperature)
+        path = self.path(answers, decoding)
         if not path.is_file():
             return None
         try:
@@ -86,11 +87,11 @@ class BaseCache:
             return None  # a file that another program cut short; it is measured anew and replaced
         return Measured(replace(measurement, name=name), [{**row, "policy": name} for row in table.to_pylist()])
 
-    def write(self, answers: int, measured: Measured) -> None:
+    def write(self, answers: int, decoding: Decoding, measured: Measured) -> None:
         """Store a measurement, unless some of its answers could not be graded."""
         if measured.measurement.ungraded:
             return
-        path = self.path(answers, measured.measurement.temperature)
+        path = self.path(answers, decoding)
         path.parent.mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pylist(measured.rows)
         own = path.with_suffix(f".{os.getpid()}")  # two runs may measure the same base at the same time

@@ -119,7 +119,8 @@ def test_vllm_trains_ahead_of_the_learner_and_evaluation_answers_with_its_checkp
     assert on_policy["mismatch_abs_log_ratio"] < 1e-4, "vLLM's log-probs are those of the published weights"
     trained = str(tmp_path / "v" / "checkpoints" / "step-000004" / "policy")
     # vLLM starts from the checkpoint's own directory, then receives the base's weights as in training.
-    measured = asyncio.run(evaluate(cfg, {"trained": trained, "base": cfg.policy.path}, lambda text: None))
+    policies = {"trained": trained, "base": cfg.policy.path}
+    [measured] = asyncio.run(evaluate(cfg, policies, tmp_path / "evaluation", lambda text: None))
     assert measured.names == ["trained", "base"]
     results = json.loads((tmp_path / "v" / "evaluation" / "results.json").read_text())
     assert set(results["policies"]["base"]["1.0"]) >= {"pass@1", "pass@4", "retention", "intervals", "sharpening"}

@@ -187,7 +187,7 @@ def test_three_commands_train_evaluate_and_report_a_policy(tmp_path: Path, capsy
     assert main(["evaluate", *SMALL, *evaluation]) == 0
     out, err = capsys.readouterr()
     assert "random" in out and "Pass@1" in out and "Pass@4" in out
-    assert "evaluate random at temperature 1: 16 answers" in err
+    assert "evaluate random at temperature 1, at most 6 tokens: 16 answers" in err
     assert main(["report", "--evaluation", "out", "--output", "page.html"]) == 0
     assert "pass@4" in (tmp_path / "page.html").read_text().lower()
 

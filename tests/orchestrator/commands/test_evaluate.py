@@ -11,7 +11,8 @@ import pytest
 
 from configs.config import Config
 from orchestrator.commands.evaluate import evaluate, named_checkpoints
-from orchestrator.report.evaluation import Evaluation, read_evaluation
+from orchestrator.report.evaluation import Evaluation, read_evaluation, read_samplings
+from orchestrator.report.write import write_report
 from tests.conftest import make_policy
 from tests.orchestrator.in_process import config
 
@@ -25,13 +26,17 @@ TEMPERATURES, FRONTIER = ("1.0", "0.5"), ("1.0", "0.5", "0.0")
 def measured(cfg: Config) -> list[str]:
     """Evaluate, and return the lines that were logged."""
     lines: list[str] = []
-    evaluation = asyncio.run(evaluate(cfg, named_checkpoints(cfg), lines.append))
+    [evaluation] = asyncio.run(evaluate(cfg, named_checkpoints(cfg), folder_of(cfg), lines.append))
     assert evaluation.names == list(named_checkpoints(cfg))
     return lines
 
 
+def folder_of(cfg: Config) -> Path:
+    return Path(cfg.runs) / cfg.name / "evaluation"
+
+
 def evaluation_of(cfg: Config) -> Evaluation:
-    return read_evaluation(Path(cfg.runs) / cfg.name / "evaluation")
+    return read_evaluation(folder_of(cfg))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,15 +54,15 @@ def output(tiny_policy: Path, other_policy: Path, tmp_path_factory: pytest.TempP
     wide = make_policy(folder / "wide", hidden=128)
     paths = (tiny_policy, other_policy, wide, tiny_policy)
     checkpoints = ",".join(f"{name}={path}" for name, path in zip(NAMES, paths, strict=True))
-    settings = ("task.verifier=toy_verifiers:even", f"evaluate.checkpoints=[{checkpoints}]", "evaluate.output=out")
+    settings = ("task.verifier=toy_verifiers:even", f"evaluate.checkpoints=[{checkpoints}]")
     heat = ("evaluate.temperatures=[1.0,0.5]", "evaluate.frontier=[0.5,0]")
     lines = measured(config(Path("nowhere"), folder, *settings, *heat))
     counts = {"1.0": PROMPTS * ANSWERS, "0.5": PROMPTS * ANSWERS, "0.0": PROMPTS}
     expected = [(name, t) for name in NAMES for t in (FRONTIER if name == "base" else TEMPERATURES)]
     assert sorted(lines) == sorted(
-        f"evaluate {name} at temperature {float(t):g}: {counts[t]} answers" for name, t in expected
+        f"evaluate {name} at temperature {float(t):g}, at most 6 tokens: {counts[t]} answers" for name, t in expected
     )
-    return folder / "out"
+    return folder / "run" / "evaluation"
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +186,7 @@ def test_a_second_evaluation_of_the_same_base_is_read_from_the_cache_without_sta
         "evaluate.answers=8",
         "task.verifier=toy_verifiers:never",
         "sampling.max_new_tokens=5",
+        "sampling.temperature=0.9",
         "grader.timeout_s=7",
         "cut",
     ],
@@ -199,6 +205,48 @@ def test_a_base_is_measured_anew_if_anything_that_decides_its_answers_or_grades_
     assert "read from" not in line
     [line] = measured(config(tiny_policy, tmp_path, *settings, "name=third"))
     assert "read from" in line
+
+
+def test_one_job_measures_several_samplings_each_as_an_evaluation_with_the_base_under_it(
+    tiny_policy: Path, other_policy: Path, tmp_path: Path
+) -> None:
+    settings = (
+        "task.verifier=toy_verifiers:even",
+        "evaluate.temperatures=[1.0,0]",
+        "evaluate.frontier=[0.5]",
+        "evaluate.samplings.nucleus={top_p: 0.8, temperature: 0.7}",
+        "evaluate.samplings.one={top_k: 1, max_new_tokens: 9}",
+        f"evaluate.checkpoints=[base={tiny_policy},other={other_policy}]",
+    )
+    cfg = config(tiny_policy, tmp_path, *settings)
+    plain, nucleus, one = asyncio.run(evaluate(cfg, named_checkpoints(cfg), folder_of(cfg), lambda text: None))
+    assert [evaluation.results() for evaluation in read_samplings(folder_of(cfg))] == [
+        evaluation.results() for evaluation in (plain, nucleus, one)
+    ]
+    for found, temperatures in ((plain, [1.0, 0.0]), (nucleus, [0.7]), (one, [1.0])):
+        assert found.temperatures == list(found.measurements["other"]) == temperatures
+        assert list(found.measurements["base"]) == sorted({*temperatures, 0.5}, reverse=True)
+        assert found.placements["other"][temperatures[0]][1].word in ("beyond", "on", "below")
+    rows = {
+        name: pq.read_table(folder / "answers.parquet").to_pylist()
+        for name, folder in {"greedy": folder_of(cfg), "one": folder_of(cfg) / "samplings" / "one"}.items()
+    }
+    greedy = of(rows["greedy"], "other", "prompt_id", "answer", temperature=0.0)
+    longer = sorted({row["prompt_id"]: row["answer"] for row in rows["one"] if row["policy"] == "other"}.items())
+    assert len(greedy) == len(longer) == PROMPTS
+    assert all(text.startswith(start) for (_, start), (_, text) in zip(greedy, longer, strict=True))
+    assert greedy != longer, "answers of `one` may have 9 tokens"
+    assert (nucleus.sampling.top_p, one.sampling.top_k, one.sampling.max_new_tokens) == (0.8, 1, 9)
+
+
+def test_one_greedy_answer_per_prompt_needs_no_other_setting(tiny_policy: Path, tmp_path: Path) -> None:
+    settings = ("task.verifier=toy_verifiers:even", "evaluate.ks=[1,4,16]")
+    cfg = config(tiny_policy, tmp_path, *settings, "evaluate.answers=1", "evaluate.temperatures=[0]")
+    measured(cfg)
+    found = evaluation_of(cfg)
+    assert (found.ks, found.figure_k, found.at_base.answers) == ([1], 1, 1)
+    page = write_report(tmp_path / "report.html", runs={}, evaluation=found, title="One answer")
+    assert "Pass@1" in page.read_text()
 
 
 def test_a_folder_whose_results_are_not_of_an_evaluation_is_refused(tmp_path: Path) -> None:
@@ -229,7 +277,7 @@ def test_a_heldout_prompt_that_is_too_long_is_refused_before_generation(tiny_pol
         ValueError,
         match=r"^sampling\.max_prompt_tokens: must be at least the longest held-out prompt \(1\d tokens\)",
     ):
-        asyncio.run(evaluate(cfg, named_checkpoints(cfg), lambda text: None))
+        asyncio.run(evaluate(cfg, named_checkpoints(cfg), folder_of(cfg), lambda text: None))
 
 
 def names(tmp_path: Path, policy: Path, *checkpoints: str) -> dict[str, str]:
