@@ -56,8 +56,8 @@ class LocalLearner:
         await publish_host_weights(self.generators, weights, version)
 
     async def update_reference(self, reference: Reference, name: str, mixing_weight: float) -> None:
-        weights = await asyncio.to_thread(self.learner.weights, 0, False, "float32")
-        await reference.move(name, self.learner.weights_info("float32"), weights, mixing_weight)
+        weights = await asyncio.to_thread(self.learner.master_weights)
+        await reference.move(name, self.learner.master_info(), weights, mixing_weight)
 
     async def save(self, folder: str) -> None:
         await asyncio.to_thread(self.learner.save, folder)

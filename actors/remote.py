@@ -173,11 +173,11 @@ class RemoteLearner:
     async def _all(self, method: str, *arguments: Any) -> list[Any]:
         return list(await asyncio.gather(*(rank.call(method, *arguments) for rank in self.ranks)))
 
-    async def _weights(self, version: int, checksum: bool, dtype: str) -> Any:
-        """Have every rank gather the weights. Returns the Ray object reference to those of rank 0: receivers read them
+    async def _gathered(self, method: str, *arguments: Any) -> Any:
+        """Have every rank gather weights. Returns the Ray object reference to those of rank 0: receivers read them
         from Ray's object store, which is shared memory on one node, and they do not pass through the driver."""
-        first, *others = [rank.send("weights", version, checksum, dtype) for rank in self.ranks]
-        await asyncio.gather(*(r.wait(o, "weights") for r, o in zip(self.ranks[1:], others, strict=True)))
+        first, *others = [rank.send(method, *arguments) for rank in self.ranks]
+        await asyncio.gather(*(r.wait(o, method) for r, o in zip(self.ranks[1:], others, strict=True)))
         return first
 
     async def score(self, batch: Batch) -> Batch:
@@ -205,15 +205,15 @@ class RemoteLearner:
 
     async def publish(self, version: int) -> None:
         if self.transfer == "host":
-            weights = await self._weights(version, self.checksum, "")
+            weights = await self._gathered("weights", version, self.checksum)
             await publish_host_weights(self.generators, weights, version)
             return
         sends = [rank.actor.send_weights.remote(version) for rank in self.ranks]
         await asyncio.gather(*(r.wait(s, "publish") for r, s in zip(self.ranks, sends, strict=True)))
 
     async def update_reference(self, reference: Reference, name: str, mixing_weight: float) -> None:
-        info = await self.ranks[0].call("weights_info", "float32")
-        await reference.move(name, info, await self._weights(0, False, "float32"), mixing_weight)
+        info = await self.ranks[0].call("master_info")
+        await reference.move(name, info, await self._gathered("master_weights"), mixing_weight)
 
     async def save(self, folder: str) -> None:
         await self._all("save", folder)

@@ -98,6 +98,7 @@ async def train_until_stopped(run: Run) -> None:
     for received in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(received, on_signal, received)
     try:
+        await run.publish()
         await run.graders.start()
         if run.step == 0 and run.cfg.monitor.every:
             await run.measure()

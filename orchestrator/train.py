@@ -15,6 +15,7 @@ from objectives.credit import credit
 from objectives.diagnostics import Stats, means
 from orchestrator import checkpoint, cluster
 from orchestrator.references import Anchors, NoScoring, ReferenceSchedule
+from orchestrator.rollout.agreement import check_agreement
 from orchestrator.rollout.collector import Collector
 from orchestrator.rollout.encoding import encoder
 from orchestrator.rollout.grading import GraderWatch
@@ -87,17 +88,19 @@ class Run:
         self.objective_state = resumed_state(state.objective, cfg.objective, state.step, cfg.steps)
         self.reference_schedule = ReferenceSchedule(cfg.references if cfg.objective.anchors else {}, state.drift)
         self.stop_reason = ""
-        encode = encoder(cfg.policy)
+        self.source, self.rollouts, self.encode = source, rollouts, encoder(cfg.policy)
+        self.published = -1
+        """Version of the weights that the generators got last."""
         self.collector = Collector(
             cfg,
             source,
-            encode,
+            self.encode,
             rollouts,
             position=state.position,
             groups_left=(cfg.steps - self.step) * cfg.groups_per_step,
             excluded=self.stored.rehearsed if cfg.rehearsal.explore == "unmastered" else frozenset(),
         )
-        self.monitor = Monitor(HeldOut(cfg, source, encode, rollouts), roles.reference, run_dir)
+        self.monitor = Monitor(HeldOut(cfg, source, self.encode, rollouts), roles.reference, run_dir)
         self.logbook = Logbook(
             run_dir,
             cfg.logbook,
@@ -128,8 +131,20 @@ class Run:
         self.collector.stop()
 
     async def publish(self) -> None:
-        """Load the learner's weights into every generator as version `step`."""
+        """Load the learner's weights into every generator as version `step`, unless they are there already.
+
+        Raises:
+            ValueError: after the first publication, the generators' log-probs are not the learner's.
+        """
+        if self.published == self.step:
+            return
         await self.learner.publish(self.step)
+        if self.published < 0:
+            await check_agreement(self.cfg, self.source, self.encode, self.rollouts, self._score)
+        self.published = self.step
+
+    async def _score(self, batch: Batch) -> Batch:
+        return await self.learner.score(await self.anchors.score(batch))
 
     def advance(self, batch: Batch, stats: Stats) -> None:
         """Count the step, and advance the coefficient controllers by its metrics."""

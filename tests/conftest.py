@@ -11,7 +11,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from tasks.characters import VOCABULARY_SIZE, save_tokenizer
 from tests.actors.generation.generator_process import GeneratorServer
@@ -55,6 +55,36 @@ def make_policy(folder: Path, seed: int = 0, hidden: int = 64, tie: bool = True)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         Qwen2ForCausalLM(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def make_mixture_of_experts(folder: Path, seed: int = 0) -> Path:
+    """A random Qwen3-MoE policy over bytes: 4 experts a layer, whose weights are large, so that the log-probs depend on
+    them. transformers holds the experts of a layer as one parameter; the files do not."""
+    config = Qwen3MoeConfig(
+        vocab_size=VOCABULARY_SIZE,
+        hidden_size=64,
+        moe_intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        num_experts=4,
+        num_experts_per_tok=2,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        model = Qwen3MoeForCausalLM(config)
+        for name, parameter in model.named_parameters():
+            if ".experts." in name:
+                parameter.mul_(12)
+        model.save_pretrained(folder)
     save_tokenizer(folder)
     return folder
 

@@ -56,7 +56,8 @@ class TrajectoryBuilder:
         first_version: int,
         last_version: int,
     ) -> Finished:
-        """Build the trajectory of one answer.
+        """Build the trajectory of one answer. Its text has all special tokens but the stop token that ends it: a policy
+        may write tags such as `<think>` as special tokens, and the verifier must see them.
 
         Args:
             index: sample index of the answer in its group.
@@ -80,6 +81,6 @@ class TrajectoryBuilder:
             last_version=last_version,
             finish_reason="stop" if stopped else "length",
             seed=job.seeds[index],
-            text=self.tokenizer.decode(list(generated[:-1] if stopped else generated), skip_special_tokens=True),
+            text=self.tokenizer.decode(list(generated[:-1] if stopped else generated), skip_special_tokens=False),
         )
         return Finished(key=job.key, trajectory=trajectory)

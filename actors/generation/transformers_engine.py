@@ -17,6 +17,7 @@ from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
 from actors.generation.answers import TrajectoryBuilder
 from actors.generation.engine_thread import EngineThread
 from actors.learning.policy import load_model
+from actors.weights.file_names import meta_in_files
 from actors.weights.host import named_views
 from configs.generator import GeneratorConfig
 
@@ -134,20 +135,25 @@ class TransformersEngine:
         return self.builder.build(job, index, generated[:length], logps[:length], self.version, self.version)
 
     def declare(self, info: WeightsInfo) -> None:
-        """Set what later `load`s contain. Raise ValueError if these are not exactly this model's parameters."""
-        own = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
+        """Set what later `load`s contain. Raise ValueError if they are not the weights of this model's files."""
+        own = {name: tuple(t.shape) for name, t in meta_in_files(self.model, self.model.dtype)}
         got = dict(zip(info.names, info.shapes, strict=True))
         if own != got:
             names = sorted(name for name in own.keys() | got.keys() if own.get(name) != got.get(name))
-            raise ValueError(f"weights: must be the parameters of {type(self.model).__name__}, got other {names}")
+            raise ValueError(f"weights: must be the weights of {type(self.model).__name__}, got other {names}")
         self._info = info
 
     @torch.no_grad()
     def load(self, weights: HostWeights) -> None:
         assert self._info is not None
         parameters = dict(self.model.named_parameters())
-        for name, tensor in named_views(self._info, weights.data):
-            parameters[name].copy_(tensor)
+        named = dict(named_views(self._info, weights.data))
+        if named.keys() != parameters.keys():  # transformers converts the files' tensors when it loads a model
+            model = type(self.model)
+            loaded = model.from_pretrained(None, config=self.model.config, state_dict=named, dtype=self.model.dtype)
+            named = dict(loaded.named_parameters())
+        for name, parameter in parameters.items():
+            parameter.copy_(named[name])
         self.version = weights.version
 
     def close(self) -> None:

@@ -155,6 +155,9 @@ class VllmEngine:
 
     def start_update(self) -> None:
         self.updating = True
+        if self.version < 0:
+            # The engine was started with weights from files. Without them, log-probs show what the update left out.
+            self.vllm.collective_rpc("clear_weights")
         self.vllm.collective_rpc("start_weight_update")
 
     def receive(self, info: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from actors.learning.policy import Policy, load_model, load_tokenizer
 from actors.learning.schedule import learning_rate
 from actors.learning.sharding import clip_gradient, decoder_layers, full_parameters, join_process_group, shard
 from actors.learning.value_heads import ValueHeads
+from actors.weights.file_names import as_in_files, meta_in_files
 from actors.weights.host import pack, weights_info
 from configs.learner import LearnerConfig
 from configs.objective import ObjectiveConfig
@@ -219,17 +220,28 @@ class FsdpLearner:
             values |= {"grad_norm/critic": norms["critic"]} if "critic" in norms else {}
         return {name: torch.tensor([value, 1.0], dtype=torch.float64) for name, value in values.items()}
 
-    def weights_info(self, dtype: str = "") -> WeightsInfo:
-        """Return the names and shapes of `weights`, and its dtype (default: that of the forward pass)."""
-        named = [(name, torch.empty(p.shape, device="meta")) for name, p in self.policy.model.named_parameters()]
-        return weights_info([(name, p.to(getattr(torch, dtype or self.dtype))) for name, p in named])
+    def weights_info(self) -> WeightsInfo:
+        """Return the names, shapes and dtype of `weights`."""
+        return weights_info(meta_in_files(self.policy.model, getattr(torch, self.dtype)))
 
-    def weights(self, version: int, checksum: bool = False, dtype: str = "") -> HostWeights | None:
-        """Return all weights in `dtype` (default: that of the forward pass) on rank 0, None on the other ranks."""
-        to = getattr(torch, dtype or self.dtype)
+    def weights(self, version: int, checksum: bool = False) -> HostWeights | None:
+        """Return all weights for the generators, as the policy's files hold them and in the dtype of the forward pass,
+        on rank 0; None on the other ranks."""
+        return self._pack(self.dtype, version, checksum, files=True)
+
+    def master_info(self) -> WeightsInfo:
+        """Return the names, shapes and dtype of `master_weights`."""
+        return weights_info((name, p.detach().to("meta")) for name, p in self.policy.model.named_parameters())
+
+    def master_weights(self) -> HostWeights | None:
+        """Return the float32 parameters under transformers' names, on rank 0; None on the other ranks."""
+        return self._pack("float32", 0, False, files=False)
+
+    def _pack(self, dtype: str, version: int, checksum: bool, *, files: bool) -> HostWeights | None:
+        model, to = self.policy.model, getattr(torch, dtype)
         # Every rank iterates, as gathering a parameter is a collective; only rank 0 keeps the result.
-        named = [(name, p.to("cpu", to)) for name, p in full_parameters(self.policy.model) if self.rank == 0]
-        return pack(named, version, checksum) if self.rank == 0 else None
+        named = [(name, p.to("cpu", to)) for name, p in full_parameters(model) if self.rank == 0]
+        return None if self.rank else pack(as_in_files(model, named) if files else named, version, checksum)
 
     def save(self, folder: str) -> None:
         """Write `policy/` (float32, loads in transformers and vLLM) and `optimizer/` (one shard per rank; also critic

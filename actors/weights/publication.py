@@ -23,9 +23,11 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from actors.contracts import WeightsInfo
+from actors.weights.file_names import as_in_files, meta_in_files
 from actors.weights.host import named_views
 from actors.weights.transfer import TransferClient
 
@@ -62,11 +64,18 @@ class HostEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo]):
     info: WeightsInfo | None = None
 
     def init_transfer_engine(self, init_info: HostInitInfo) -> None:
+        for experts in self._cpu_experts():
+            size = experts.moe_config.intermediate_size_per_partition
+            if experts.w2_weight.shape[2] != size:
+                raise ValueError(
+                    "policy.path: vLLM on CPU pads experts to a multiple of 32, and padded ones cannot be updated, "
+                    f"got moe_intermediate_size {size}"
+                )
         self.info = WeightsInfo(names=init_info.names, shapes=init_info.shapes, dtype=init_info.dtype)
 
     def start_weight_update(self) -> None:
         # Some GPU kernels keep weights in another layout. vLLM's layerwise reload converts new weights to it, as vLLM's
-        # nccl backend does. On CPU no layout changes (see `disable_cpu_weight_packing`).
+        # nccl backend does. On CPU only the layout of experts changes (see `finish_weight_update`).
         if self.device.type != "cpu":
             initialize_layerwise_reload(self.model)
 
@@ -82,6 +91,14 @@ class HostEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo]):
     def finish_weight_update(self) -> None:
         if self.device.type != "cpu":
             finalize_layerwise_reload(self.model, self.model_config)
+        # vLLM packs experts for its CPU kernel when it loads a model. An update writes them as the files hold them.
+        for experts in self._cpu_experts():
+            experts.quant_method.moe_kernel.fused_experts.process_weights_after_loading(experts)
+
+    def _cpu_experts(self) -> list[Any]:
+        """Return the layers of experts, if their kernel is one for CPUs."""
+        on_cpu = self.device.type == "cpu"
+        return [layer for layer in self.model.modules() if on_cpu and isinstance(layer, RoutedExperts)]
 
     def shutdown(self) -> None:
         self.info = None
@@ -91,23 +108,30 @@ WeightTransferEngineFactory.register_engine("host", HostEngine)
 
 
 class WorkerExtension:
-    """Empty. vLLM's workers import this module because `worker_extension_cls` names this class."""
+    """Methods that vLLM's workers get. They import this module because `worker_extension_cls` names this class."""
+
+    model_runner: Any
+
+    def clear_weights(self) -> None:
+        """Set every parameter to 0, so that the log-probs show whether an update loads all of them."""
+        for parameter in self.model_runner.model.parameters():
+            parameter.data.zero_()
 
 
 class CastSource(ModuleSource):
-    """Iterates over a learner's float32 master weights, unsharded and cast to the generators' dtype. Iterating contains
-    collectives."""
+    """Iterates over a learner's float32 master weights, unsharded, as the policy's files hold them and cast to the
+    generators' dtype. Iterating contains collectives."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         super().__init__(module)
         self.dtype = dtype
 
     def metadata(self) -> list[ParamMeta]:
-        return [ParamMeta(meta.name, self.dtype, meta.shape) for meta in super().metadata()]
+        return [ParamMeta(name, t.dtype, tuple(t.shape)) for name, t in meta_in_files(self._module, self.dtype)]
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in super().__iter__():
-            yield name, tensor.detach().to(self.dtype)
+        cast = ((name, tensor.detach().to(self.dtype)) for name, tensor in super().__iter__())
+        yield from as_in_files(self._module, cast)
 
 
 class GpuPublisher:

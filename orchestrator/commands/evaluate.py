@@ -12,6 +12,7 @@ from rich.console import Console
 
 from actors.learning.policy import check_policy_folder, load_model
 from actors.local import init_host_weights, publish_host_weights
+from actors.weights.file_names import as_in_files
 from actors.weights.host import pack, weights_info
 from configs.checks import require
 from configs.config import Config
@@ -172,7 +173,7 @@ def _write(
 def _parameters(cfg: Config, path: str) -> list[tuple[str, Any]]:
     model = load_model(path)
     dtype = {"float32": model.float, "bfloat16": model.bfloat16}[cfg.policy.dtype]
-    return [(name, p.detach()) for name, p in dtype().named_parameters()]
+    return list(as_in_files(model, ((name, p.detach()) for name, p in dtype().named_parameters())))
 
 
 async def _publish(cfg: Config, rollouts: Rollouts, path: str, version: int) -> None:

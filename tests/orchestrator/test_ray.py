@@ -24,6 +24,7 @@ from orchestrator.commands.paths import absolute
 from orchestrator.placement import Reservation, require_capacity
 from orchestrator.start import run_training
 from orchestrator.watch.logbook import read_records
+from tests.conftest import make_mixture_of_experts
 
 pytestmark = pytest.mark.ray
 
@@ -187,3 +188,9 @@ def test_a_driver_killed_with_sigkill_resumes_without_a_gap_and_leaves_no_proces
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert [record["step"] for record in read_records(metrics)] == list(range(1, 9))
+
+
+def test_vllm_serves_the_published_experts_of_a_mixture(tmp_path: Path, cluster: None) -> None:
+    policy = make_mixture_of_experts(tmp_path / "policy")
+    for record in train(config(tmp_path, "name=m", "steps=2", f"policy.path={policy}")):
+        assert record["mismatch_abs_log_ratio"] < 1e-4

@@ -194,7 +194,7 @@ def test_an_answer_ends_with_a_stop_token_that_belongs_to_it_or_at_the_limit(gen
         stopped = generated[-1] in (END, SECOND_END)
         assert trajectory.finish_reason == ("stop" if stopped else "length")
         assert stopped or len(generated) == 40
-        assert trajectory.text == decode(generated[: len(generated) - stopped], skip_special_tokens=True)
+        assert trajectory.text == decode(generated[: len(generated) - stopped], skip_special_tokens=False)
     assert {t.tokens[-1] for t in group if t.finish_reason == "stop"} == {END, SECOND_END}
     assert "length" in {t.finish_reason for t in group}
 

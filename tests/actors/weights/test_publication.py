@@ -13,11 +13,12 @@ from transformers import AutoModelForCausalLM
 
 from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
 from actors.generation.transformers_engine import TransformersGenerator
+from actors.weights.file_names import as_in_files
 from actors.weights.host import check_payload, named_views, pack, weights_info
 from actors.weights.transfer import TransferClient
 from configs.generator import GeneratorConfig
 from tests.actors.generation.generator_process import GeneratorProcess, GeneratorServer
-from tests.conftest import make_policy
+from tests.conftest import make_mixture_of_experts, make_policy
 
 COLD = 0.01
 """A temperature at which sampling is greedy up to ties."""
@@ -25,6 +26,11 @@ COLD = 0.01
 
 def load(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def in_files(folder: Path) -> list[tuple[str, torch.Tensor]]:
+    model = load(folder)
+    return list(as_in_files(model, model.named_parameters()))
 
 
 # The bytes.
@@ -70,9 +76,11 @@ def test_a_payload_of_another_size_or_with_a_flipped_bit_is_refused() -> None:
 # Both engines. Each starts with one random policy and receives the weights of others of the same shape.
 
 
-@pytest.fixture(scope="module", params=["tied", "untied"])
+@pytest.fixture(scope="module", params=["tied", "untied", "mixture of experts"])
 def policies(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder, tie = tmp_path_factory.mktemp("published"), request.param == "tied"
+    if request.param == "mixture of experts":
+        return [make_mixture_of_experts(folder / str(seed), seed=seed) for seed in range(3)]
     return [make_policy(folder / str(seed), seed=seed, hidden=128, tie=tie) for seed in range(3)]
 
 
@@ -81,12 +89,11 @@ class Published:
 
     def __init__(self, generator: Any, policies: list[Path]) -> None:
         self.generator, self.policies, self.version = generator, policies, 0
-        named = list(load(policies[0]).named_parameters())
-        self.sizes = weights_info(named)
+        self.sizes = weights_info(in_files(policies[0]))
         asyncio.run(generator.init_weights(self.sizes))
 
     def payload(self, policy: int, **changes: Any) -> HostWeights:
-        packed = pack(load(self.policies[policy]).named_parameters(), self.version, checksum=True)
+        packed = pack(in_files(self.policies[policy]), self.version, checksum=True)
         fields = {"version": packed.version, "data": packed.data, "checksum": packed.checksum}
         return HostWeights(**{**fields, **changes})
 
@@ -232,6 +239,23 @@ def test_the_four_transfer_calls_one_by_one_do_what_an_update_does(published: Pu
     client.update_weights({"data": published.payload(2).data})
     client.finish_weight_update()
     assert_answers_of(load(published.policies[2]), asyncio.run(published.collect(2)), 1.0)
+
+
+@pytest.mark.ray
+def test_a_tensor_that_the_first_update_leaves_out_shows_in_the_log_probs(
+    vllm: GeneratorServer, tmp_path: Path
+) -> None:
+    folder = make_mixture_of_experts(tmp_path / "policy")
+    generator = vllm.fork().build(folder, max_sequences=8)
+    try:
+        published = Published(generator, [folder])
+        kept = [(name, tensor) for name, tensor in in_files(folder) if ".experts.3." not in name]
+        asyncio.run(generator.init_weights(weights_info(kept)))
+        asyncio.run(generator.update_weights(pack(kept, 1)))  # vLLM reports all of its parameters as loaded
+        with pytest.raises(AssertionError, match="Not equal to tolerance"):
+            assert_answers_of(load(folder), published.answers([job("a", 4)]), 1.0)
+    finally:
+        asyncio.run(generator.close())
 
 
 def test_the_transformers_engine_refuses_weights_of_another_model(tiny_policy: Path) -> None:

@@ -1,0 +1,72 @@
+"""Compare the log-probs of the generators with those of the learner, after the first publication of a run."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import torch
+
+from configs.checks import require
+from configs.config import Config
+from orchestrator.rollout.encoding import Encoder
+from orchestrator.rollout.rollouts import Rollouts, jobs_for
+from tasks.source import Source
+from trajectories.batch import Batch, pack
+
+ANSWERS = 4
+"""Answers per generator."""
+MOST_TOKENS = 32
+"""Longest answer, in tokens."""
+PROMPTS_SEARCHED = 256
+"""Number of first prompts of the task among which prompts that are short enough are looked for."""
+LARGEST_DIFFERENCE = {"float32": 0.02, "bfloat16": 0.3}
+"""Largest mean absolute difference of a token's log-prob, in nats, by `policy.dtype`. Other kernels round differently,
+which gives about 1e-5 in float32 and a few hundredths in bfloat16; missing weights give far more than these bounds."""
+
+
+async def check_agreement(
+    cfg: Config, source: Source, encode: Encoder, rollouts: Rollouts, score: Callable[[Batch], Awaitable[Batch]]
+) -> None:
+    """Sample answers to one prompt per generator, and compare their log-probs with the learner's.
+
+    The generators hold no weights but the published ones (`VllmEngine.start_update`), so a tensor that was published
+    under a wrong name, or not at all, shows here.
+
+    Args:
+        score: adds the learner's log-probs, as `logp_old`, to a batch.
+
+    Raises:
+        ValueError: a generator's log-probs differ by more than rounding.
+    """
+    candidates = ((prompt, encode(prompt.text)) for prompt in map(source.prompt, range(PROMPTS_SEARCHED)))
+    short = ((p, tokens) for p, tokens in candidates if len(tokens) <= cfg.sampling.max_prompt_tokens)
+    chosen = list(islice(short, len(rollouts.generators)))
+    rule = f"must hold one of the first {PROMPTS_SEARCHED} prompts"
+    require(bool(chosen), "sampling.max_prompt_tokens", rule, cfg.sampling.max_prompt_tokens)
+    prompts, tokens = zip(*chosen, strict=True)
+    jobs = jobs_for(
+        prompts,
+        tokens,
+        purpose="agreement",
+        run_seed=cfg.seed,
+        answers=ANSWERS,
+        temperature=cfg.sampling.temperature,
+        max_new_tokens=min(MOST_TOKENS, cfg.sampling.max_new_tokens),
+    )
+    groups = await rollouts.run(prompts, jobs)
+    generated = torch.from_numpy(np.concatenate([t.mask for group in groups for t in group.trajectories]))
+    batch = await score(replace(pack(groups), mask=generated))  # `pack` masks answers that could not be graded
+    assert batch.logp_old is not None
+    bound = LARGEST_DIFFERENCE[cfg.policy.dtype]
+    for number in range(len(groups)):  # the rollouts give each generator one group
+        rows = generated & (batch.group[batch.seq] == number)
+        sampler, learner = batch.logp_sampler[rows].double(), batch.logp_old[rows].double()
+        difference = float((sampler - learner).abs().mean())
+        if not difference <= bound:  # NaN is refused too
+            raise ValueError(
+                f"policy.path: log-probs of generators and learner must differ by at most {bound} nats per token after "
+                f"the weights are published, got {difference:.3g}: on average {float(sampler.mean()):.3f} by the "
+                f"generator and {float(learner.mean()):.3f} by the learner, over {len(sampler)} tokens. "
+                f"generator.engine={cfg.generator.engine} does not compute what the learner computes for this model"
+            )
