@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from configs.checks import fit_ks, require_positive, require_temperatures
+from configs.checks import fit_ks, require, require_positive, require_temperatures
 from configs.heldout import Decoding, HeldOutSampling
 from configs.sampling import SamplingConfig
 
@@ -12,7 +12,10 @@ class EvaluateConfig:
     """A Pass@k measurement of one or more policies on the held-out prompts."""
 
     checkpoints: list[str] = field(default_factory=list)
-    """`name=directory` or `directory` of Hugging Face policies; empty: `policy.path`. The first one is the base."""
+    """Policies to measure, each as `name=directory` or `directory`: of a Hugging Face policy, of a checkpoint, or of a
+    run, whose last checkpoint it is. Without a run on the command line the first one is the base, and the default is
+    `policy.path`. With one its starting policy is the base, unless an item is named `base`; `last`, `best`, a step or
+    `step-000100` is a checkpoint of it, and the default is its last one."""
     answers: int = 128
     """Answers per held-out prompt, n of the unbiased Pass@k estimator."""
     ks: list[int] = field(default_factory=lambda: [1, 4, 16, 64, 128])
@@ -30,14 +33,17 @@ class EvaluateConfig:
     frontier: list[float] = field(default_factory=lambda: [1.3, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
     """Further temperatures at which the base alone is measured: with `temperatures` they are its sharpening frontier.
     Those above 1 show what sampling it hotter gives."""
-    output: str = ""
-    """Directory of the results; empty: `<run directory>/evaluation`."""
+    name: str = ""
+    """Name of the evaluation, which must be new: its results are in `<run directory>/evaluations/<name>`. Empty: the
+    date and a number, as in `2026-01-31-1`."""
 
     def __post_init__(self) -> None:
         require_positive(self, "answers")
         require_temperatures(self.temperatures, "temperatures")
         require_temperatures(self.frontier, "frontier")
         fit_ks(self)
+        is_folder = "/" not in self.name and self.name not in (".", "..")
+        require(is_folder, "name", "must be a folder name without '/'", self.name)
 
     def decodings(self, training: SamplingConfig) -> dict[str, list[Decoding]]:
         """Return the samplings at which every policy is measured, by name, "" for that of training.

@@ -81,7 +81,7 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
 
 
 def _write_settings(cfg: Config, run_dir: Path) -> None:
-    """Write config.yaml, which `--resume` and `breadth evaluate --config` read."""
+    """Write config.yaml, which `--resume` and `breadth evaluate RUN` read."""
     with replace_file(run_dir / "config.yaml") as file:
         file.write(to_yaml(cfg).encode())
 

@@ -106,7 +106,7 @@ def train_and_measure(task: str, method: str, seed: int, runs: Path) -> dict[str
 
 def measure(cfg: Config, policies: dict[str, str]) -> Evaluation:
     """Evaluate policies; the base is read from the cache after its first evaluation."""
-    [measured] = asyncio.run(evaluate(cfg, policies, Path(cfg.runs) / cfg.name / "evaluation", lambda line: None))
+    [measured] = asyncio.run(evaluate(cfg, policies, lambda line: None))
     return measured
 
 

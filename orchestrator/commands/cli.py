@@ -13,6 +13,11 @@ from rich.markup import escape
 from rewards.registry import VERIFIERS, names
 
 ROOT = Path(__file__).resolve().parents[2]
+EVALUATE = (
+    "RUN is the directory or the name of a run, whose policies are measured as they were trained: its config.yaml has "
+    "task, verifier, prompt form, dtype and sampling. Its starting policy is the base, and evaluate.checkpoints "
+    "chooses others than its last checkpoint: last, best, a step, a directory. Results are in evaluations/NAME of RUN."
+)
 OVERRIDES = "Change settings; method=NAME and scale=NAME choose presets, which `breadth show-config` lists."
 
 
@@ -95,7 +100,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--resume", action="store_true", help="Continue the run `name` from its last complete checkpoint.")
     configured("warm-start", "Train a small policy from scratch on a task's own solutions.")
     configured("presample", "Store correct answers of the reference policy for rehearsal (DPH-RL).")
-    configured("evaluate", "Measure Pass@k of one or more policies on the held-out prompts.")
+    sub = configured(
+        "evaluate", "Measure Pass@k of a run's last checkpoint, or of any policies, on the held-out prompts."
+    )
+    sub.usage, sub.epilog = "breadth evaluate [-h] [RUN] [--config FILE] [key=value ...]", EVALUATE
     sub = configured("show-config", "Print all settings and what they mean, without starting anything.")
     explained = "Print the meaning of this setting or section instead; without KEY, of all settings."
     sub.add_argument("--explain", nargs="?", const="", metavar="KEY", help=explained)
@@ -107,7 +115,9 @@ def parser() -> argparse.ArgumentParser:
     )
     sub = command("report", "Write figures and one self-contained HTML page about runs and an evaluation.")
     sub.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="Directory of a run to show.")
-    sub.add_argument("--evaluation", type=Path, metavar="DIR", help="Output directory of `breadth evaluate` to show.")
+    sub.add_argument(
+        "--evaluation", type=Path, metavar="DIR", help="Evaluation to show (default: the latest of the runs)."
+    )
     default = Path("runs/report.html")
     sub.add_argument(
         "--output", type=Path, default=default, metavar="FILE", help=f"Write the page to this file (default {default})."

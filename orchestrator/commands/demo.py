@@ -74,7 +74,7 @@ async def demo(output: Path, overrides: Sequence[str], console: Console) -> None
             log(f"{method} stopped before its last step, so there is no evaluation")
             return
     cfg = configs["grpo"]
-    evaluation, *_ = await evaluate(cfg, policies, output / "evaluation", log)
+    evaluation, *_ = await evaluate(cfg, policies, log, output / "evaluation")
     shutil.copy(output / "evaluation" / "results.json", output / "results.json")
     report = write_report(
         output / "report.html",

@@ -4,59 +4,41 @@ import argparse
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from actors.learning.policy import check_policy_folder, load_model
+from actors.learning.policy import load_model
 from actors.local import init_host_weights, publish_host_weights
 from actors.weights.file_names import as_in_files
 from actors.weights.host import pack, weights_info
-from configs.checks import require
 from configs.config import Config
 from configs.heldout import Decoding
+from configs.load import load, to_yaml
 from orchestrator import cluster
 from orchestrator.commands.options import config, line_printer
-from orchestrator.commands.paths import split_name
+from orchestrator.commands.paths import absolute
 from orchestrator.evaluation.engines import by_engine
+from orchestrator.evaluation.folders import check_name, new_folder
+from orchestrator.evaluation.policies import named_policies
+from orchestrator.evaluation.record import RECORD, check_records, find_run, settings_of, split_run
+from orchestrator.preflight.evaluation import Posed, check_evaluation
 from orchestrator.report.evaluation import SAMPLINGS, Evaluation
 from orchestrator.report.terminal import print_evaluation
-from orchestrator.rollout.encoding import encoder
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.watch.base_cache import BaseCache, Measured
 from orchestrator.watch.measurement import measure
 from orchestrator.watch.monitor import HeldOut
-from tasks.registry import build
+from trajectories.atomic_write import replace_file
 
-NAME_LIMIT = 100
-"""Characters of a policy's name, which is part of file names."""
-
-
-def named_checkpoints(cfg: Config) -> dict[str, str]:
-    """Return the policy directories of `evaluate.checkpoints` by name; by default that of `policy.path`.
-
-    An item is the directory of a policy or of a run's checkpoint. The first policy is the base of the comparison.
-
-    Raises:
-        ValueError: two policies have the same name, or a directory has no policy.
-    """
-    named: dict[str, str] = {}
-    for item in cfg.evaluate.checkpoints or [f"policy={cfg.policy.path}"]:
-        name, path = split_name(item)
-        folder = Path(path) / "policy" if (Path(path) / "policy").is_dir() else Path(path)
-        name = name or (folder.parent.name if folder.name == "policy" else folder.name)
-        require(len(name) <= NAME_LIMIT, "evaluate.checkpoints", f"a name has at most {NAME_LIMIT} characters", name)
-        if name in named:
-            raise ValueError(f"evaluate.checkpoints: names must differ, got {name!r} twice")
-        check_policy_folder(str(folder), "evaluate.checkpoints" if cfg.evaluate.checkpoints else "policy.path")
-        named[name] = str(folder.resolve())
-    return named
+Found = dict[Decoding, Measured | None]
+"""Measurements of one policy; None where one is missing."""
 
 
 async def evaluate(
-    cfg: Config, checkpoints: Mapping[str, str], folder: Path, log: Callable[[str], None]
+    cfg: Config, checkpoints: Mapping[str, str], log: Callable[[str], None], folder: Path | None = None
 ) -> list[Evaluation]:
     """Answer the held-out prompts with every policy in every sampling, and write the evaluations.
 
@@ -67,12 +49,33 @@ async def evaluate(
 
     Args:
         checkpoints: policy directories by name, the base first.
-        folder: of the first evaluation; each further one is in `samplings/NAME` below it.
-        log: called with one line of text per measurement.
+        log: called with each line of text for the user.
+        folder: of the first evaluation, which is replaced if there is one; each further one is in `samplings/NAME`
+            below it. None: a new folder of the run, named by `evaluate.name`.
 
     Returns:
         One evaluation for each of `EvaluateConfig.decodings`, in this order.
     """
+    run_dir = Path(cfg.runs) / cfg.name
+    if folder is None:
+        check_name(run_dir, cfg.evaluate.name)
+    posed = check_evaluation(cfg, checkpoints, log)
+    found = await _measure_all(cfg, checkpoints, posed, log)
+    folder = folder or new_folder(run_dir, cfg.evaluate.name)
+    log(f"evaluation {folder}")
+    written = [
+        _write(cfg, checkpoints, posed, found, of_name, folder / SAMPLINGS / name if number else folder)
+        for number, (name, of_name) in enumerate(cfg.evaluate.decodings(cfg.sampling).items())
+    ]
+    with replace_file(folder / RECORD) as file:
+        file.write(to_yaml(cfg).encode())
+    return written
+
+
+async def _measure_all(
+    cfg: Config, checkpoints: Mapping[str, str], posed: Posed, log: Callable[[str], None]
+) -> dict[str, Found]:
+    """Measure every policy in every sampling; the base only where it is not in the cache."""
     decodings = cfg.evaluate.decodings(cfg.sampling)
     longest = max(decoding.max_new_tokens for of_name in decodings.values() for decoding in of_name)
     # The driver reads the weights from a directory, so they never come from another GPU. No monitor measures here.
@@ -82,9 +85,8 @@ async def evaluate(
         sampling=replace(cfg.sampling, max_new_tokens=longest),
         monitor=replace(cfg.monitor, every=0),
     )
-    source = build(cfg.task, cfg.seed)
     base = next(iter(checkpoints))
-    cache = BaseCache(cfg, source.heldout(cfg.task.heldout_prompts), checkpoints[base])
+    cache = BaseCache(cfg, posed.prompts, checkpoints[base])
     found = {name: _wanted(cfg, list(decodings.values()), name == base) for name in checkpoints}
     _read_cache(cfg, cache, base, found[base], log)
     unknown = [name for name in checkpoints if None in found[name].values()]
@@ -95,7 +97,7 @@ async def evaluate(
             async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
                 for version, (name, path) in enumerate(paths.items()):
                     await _publish(cfg, rollouts, path, version)
-                    heldout = HeldOut(cfg, source, encoder(replace(cfg.policy, path=path)), rollouts)
+                    heldout = HeldOut(cfg, posed.source, posed.encoders[name], rollouts)
                     for decoding in [decoding for decoding, known in found[name].items() if known is None]:
                         measured = await _measure(heldout, name, decoding)
                         found[name][decoding] = measured
@@ -104,13 +106,10 @@ async def evaluate(
                         log(f"evaluate {name} at {decoding.words()}: {len(measured.rows)} answers")
         finally:
             await roles.close()
-    return [
-        _write(cfg, checkpoints, found, of_name, folder / SAMPLINGS / name if number else folder)
-        for number, (name, of_name) in enumerate(decodings.items())
-    ]
+    return found
 
 
-def _wanted(cfg: Config, decodings: Sequence[Sequence[Decoding]], is_base: bool) -> dict[Decoding, Measured | None]:
+def _wanted(cfg: Config, decodings: Sequence[Sequence[Decoding]], is_base: bool) -> Found:
     """Return None for each decoding at which a policy is measured; the base also at the temperatures of `frontier`."""
     wanted: list[Decoding] = []
     for of_name in decodings:
@@ -119,9 +118,7 @@ def _wanted(cfg: Config, decodings: Sequence[Sequence[Decoding]], is_base: bool)
     return dict.fromkeys(wanted)
 
 
-def _read_cache(
-    cfg: Config, cache: BaseCache, base: str, found: dict[Decoding, Measured | None], log: Callable[[str], None]
-) -> None:
+def _read_cache(cfg: Config, cache: BaseCache, base: str, found: Found, log: Callable[[str], None]) -> None:
     """Fill in the cached measurements of the base."""
     for decoding in found:
         found[decoding] = cache.read(cfg.evaluate.answers, decoding, base)
@@ -138,7 +135,8 @@ async def _measure(heldout: HeldOut, name: str, decoding: Decoding) -> Measured:
 def _write(
     cfg: Config,
     checkpoints: Mapping[str, str],
-    found: Mapping[str, Mapping[Decoding, Measured | None]],
+    posed: Posed,
+    found: Mapping[str, Found],
     decodings: Sequence[Decoding],
     folder: Path,
 ) -> Evaluation:
@@ -162,8 +160,9 @@ def _write(
         about={
             "task": cfg.task.name,
             "answers": cfg.evaluate.answers,
-            "date": date.today().isoformat(),
+            "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
             "paths": dict(checkpoints),
+            "first_prompt": posed.first,
         },
     )
     evaluation.write(folder, [row for of_policy in chosen.values() for m in of_policy.values() for row in m.rows])
@@ -185,8 +184,18 @@ async def _publish(cfg: Config, rollouts: Rollouts, path: str, version: int) -> 
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
-    """Evaluate `evaluate.checkpoints` and print the table of results."""
-    cfg = config(options)
-    folder = Path(cfg.evaluate.output) if cfg.evaluate.output else Path(cfg.runs) / cfg.name / "evaluation"
-    for evaluation in asyncio.run(evaluate(cfg, named_checkpoints(cfg), folder, line_printer(console))):
+    """Evaluate a run, or `evaluate.checkpoints`, and print the tables of results."""
+    log = line_printer(console)
+    named, words = split_run(options.overrides)
+    if not named:
+        run_dir, cfg = None, config(options)
+    else:
+        if options.config:
+            raise ValueError(f"--config: must be left out for a run, whose config.yaml is read, got {options.config!r}")
+        places = absolute(load([word for word in words if word.startswith("runs=")])).runs
+        run_dir = find_run(named, places)
+        cfg = absolute(settings_of(run_dir, [word for word in words if not word.startswith("runs=")]))
+    checkpoints = named_policies(cfg, run_dir, log)
+    check_records(cfg, checkpoints, words)
+    for evaluation in asyncio.run(evaluate(cfg, checkpoints, log)):
         print_evaluation(evaluation, Console())

@@ -4,14 +4,19 @@ import argparse
 
 from rich.console import Console
 
-from orchestrator.report.evaluation import read_samplings
+from orchestrator.evaluation.folders import latest
+from orchestrator.report.evaluation import RESULTS, read_samplings
 from orchestrator.report.inputs import named_runs
 from orchestrator.report.write import write_report
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
-    """Write the page to the path of `--output`."""
+    """Write the page to the path of `--output`, with the latest evaluation of the runs unless another one is given."""
     runs = named_runs(options.runs)
-    evaluation, *samplings = read_samplings(options.evaluation) if options.evaluation else (None,)
+    if options.evaluation and not (options.evaluation / RESULTS).is_file():
+        folder = latest([options.evaluation]) or options.evaluation
+    else:
+        folder = options.evaluation or latest(runs.values())
+    evaluation, *samplings = read_samplings(folder) if folder else (None,)
     page = write_report(options.output, runs=runs, evaluation=evaluation, title="Breadth report", samplings=samplings)
-    console.print(f"wrote {page}", soft_wrap=True)
+    console.print(f"evaluation {folder or 'none'}\nwrote {page}", soft_wrap=True)

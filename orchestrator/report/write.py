@@ -64,6 +64,7 @@ def write_report(
         headline,
         *(report_page.results(shown) for shown in (evaluation, *samplings)),
         *others,
+        report_page.first_prompts(evaluation),
         *_lost_and_gained_problems(sources),
         *(report_page.settings(name, run_dir / "config.yaml") for name, run_dir in runs.items()),
     ]

@@ -121,9 +121,10 @@ def test_vllm_trains_ahead_of_the_learner_and_evaluation_answers_with_its_checkp
     trained = str(tmp_path / "v" / "checkpoints" / "step-000004" / "policy")
     # vLLM starts from the checkpoint's own directory, then receives the base's weights as in training.
     policies = {"trained": trained, "base": cfg.policy.path}
-    [measured] = asyncio.run(evaluate(cfg, policies, tmp_path / "evaluation", lambda text: None))
+    [measured] = asyncio.run(evaluate(cfg, policies, lambda text: None))
     assert measured.names == ["trained", "base"]
-    results = json.loads((tmp_path / "v" / "evaluation" / "results.json").read_text())
+    [output] = (tmp_path / "v" / "evaluations").iterdir()
+    results = json.loads((output / "results.json").read_text())
     assert set(results["policies"]["base"]["1.0"]) >= {"pass@1", "pass@4", "retention", "intervals", "sharpening"}
     assert list(results["policies"]["trained"]) == ["1.3", "1.0", "0.8", "0.6", "0.4", "0.2", "0.0"]
 

@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.config import Config
-from orchestrator.commands.evaluate import evaluate, named_checkpoints
+from orchestrator.commands.evaluate import evaluate
+from orchestrator.evaluation.folders import latest
+from orchestrator.evaluation.policies import named_policies
 from orchestrator.report.evaluation import Evaluation, read_evaluation, read_samplings
 from orchestrator.report.write import write_report
 from tests.conftest import make_policy
@@ -24,15 +26,21 @@ TEMPERATURES, FRONTIER = ("1.0", "0.5"), ("1.0", "0.5", "0.0")
 
 
 def measured(cfg: Config) -> list[str]:
-    """Evaluate, and return the lines that were logged."""
+    """Evaluate, and return the lines about measurements."""
     lines: list[str] = []
-    [evaluation] = asyncio.run(evaluate(cfg, named_checkpoints(cfg), folder_of(cfg), lines.append))
+    [evaluation] = asyncio.run(evaluate(cfg, named_checkpoints(cfg), lines.append))
     assert evaluation.names == list(named_checkpoints(cfg))
-    return lines
+    return [line for line in lines if line.startswith("evaluate ")]
+
+
+def named_checkpoints(cfg: Config) -> dict[str, str]:
+    return named_policies(cfg, None, lambda text: None)
 
 
 def folder_of(cfg: Config) -> Path:
-    return Path(cfg.runs) / cfg.name / "evaluation"
+    folder = latest([Path(cfg.runs) / cfg.name])
+    assert folder is not None
+    return folder
 
 
 def evaluation_of(cfg: Config) -> Evaluation:
@@ -62,7 +70,8 @@ def output(tiny_policy: Path, other_policy: Path, tmp_path_factory: pytest.TempP
     assert sorted(lines) == sorted(
         f"evaluate {name} at temperature {float(t):g}, at most 6 tokens: {counts[t]} answers" for name, t in expected
     )
-    return folder / "run" / "evaluation"
+    [output] = (folder / "run" / "evaluations").iterdir()
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +183,10 @@ def test_a_second_evaluation_of_the_same_base_is_read_from_the_cache_without_sta
     again = config(tiny_policy, tmp_path, *settings[:1], "name=again", *settings[2:])
     lines = measured(again)
     assert len(lines) == 7 and all("read from" in line for line in lines)
-    assert evaluation_of(again).results() == evaluation_of(cfg).results()
-    first, second = (pq.read_table(tmp_path / name / "evaluation" / "answers.parquet") for name in ("first", "again"))
+    first_results, again_results = (evaluation_of(each).results() for each in (cfg, again))
+    assert first_results["about"].pop("date") <= again_results["about"].pop("date")
+    assert first_results == again_results
+    first, second = (pq.read_table(folder_of(each) / "answers.parquet") for each in (cfg, again))
     assert first.to_pylist() == second.to_pylist()
 
 
@@ -219,7 +230,7 @@ def test_one_job_measures_several_samplings_each_as_an_evaluation_with_the_base_
         f"evaluate.checkpoints=[base={tiny_policy},other={other_policy}]",
     )
     cfg = config(tiny_policy, tmp_path, *settings)
-    plain, nucleus, one = asyncio.run(evaluate(cfg, named_checkpoints(cfg), folder_of(cfg), lambda text: None))
+    plain, nucleus, one = asyncio.run(evaluate(cfg, named_checkpoints(cfg), lambda text: None))
     assert [evaluation.results() for evaluation in read_samplings(folder_of(cfg))] == [
         evaluation.results() for evaluation in (plain, nucleus, one)
     ]
@@ -262,8 +273,9 @@ def test_without_checkpoints_policy_path_is_measured_and_an_undefined_value_is_n
     tiny_policy: Path, tmp_path: Path
 ) -> None:
     settings = ("task.verifier=toy_verifiers:never", "name=own", "task.heldout_prompts=2")
-    measured(config(tiny_policy, tmp_path, *settings))
-    text = (tmp_path / "own" / "evaluation" / "results.json").read_text()
+    cfg = config(tiny_policy, tmp_path, *settings)
+    measured(cfg)
+    text = (folder_of(cfg) / "results.json").read_text()
     assert "NaN" not in text
     [(name, by_temperature)] = json.loads(text)["policies"].items()
     values = by_temperature["1.0"]
@@ -277,7 +289,7 @@ def test_a_heldout_prompt_that_is_too_long_is_refused_before_generation(tiny_pol
         ValueError,
         match=r"^sampling\.max_prompt_tokens: must be at least the longest held-out prompt \(1\d tokens\)",
     ):
-        asyncio.run(evaluate(cfg, named_checkpoints(cfg), folder_of(cfg), lambda text: None))
+        asyncio.run(evaluate(cfg, named_checkpoints(cfg), lambda text: None))
 
 
 def names(tmp_path: Path, policy: Path, *checkpoints: str) -> dict[str, str]:

@@ -51,7 +51,7 @@ def test_policies_of_equal_shapes_are_measured_with_their_own_templates_and_stop
     def measured(**policies: Path) -> dict[str, list[tuple[Any, ...]]]:
         runs = tmp_path / "-".join(policies)
         cfg = config(base, runs, *settings)
-        asyncio.run(evaluate(cfg, {name: str(path) for name, path in policies.items()}, runs, lambda line: None))
+        asyncio.run(evaluate(cfg, {name: str(path) for name, path in policies.items()}, lambda line: None, runs))
         rows = pq.read_table(runs / "answers.parquet").to_pylist()
         columns = ("prompt_id", "sample_index", "answer", "finish_reason", "log_prob")
         return {n: [tuple(row[c] for c in columns) for row in rows if row["policy"] == n] for n in policies}
