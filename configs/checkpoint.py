@@ -1,6 +1,7 @@
 """Checkpoints: how often they are written, and which are kept."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from configs.checks import require_not_negative, require_positive
 
@@ -15,6 +16,9 @@ class CheckpointConfig:
     """Number of newest checkpoints that are kept."""
     best_metric: str = "pass@1"
     """Measured value whose best checkpoint is kept as well; empty: none."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """dtype of the policy in a checkpoint. bfloat16: half the size; the float32 weights, from which a run is resumed,
+    are then stored with the optimizer state."""
 
     def __post_init__(self) -> None:
         require_not_negative(self, "every")

@@ -79,12 +79,16 @@ class GatesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OverlongConfig:
-    """DAPO's soft overlong punishment (arXiv:2503.14476, equation 13), added to the reward of every answer."""
+    """Answers at the length limit: the soft overlong punishment of DAPO (arXiv:2503.14476, equation 13), which is added
+    to the reward of every answer, and its overlong filtering."""
 
     limit: int = 0
     """Answer length in tokens at which it reaches -1 (L_max); 0: off."""
     fraction: float = 0.2
     """Fraction of `limit` below it over which it falls from 0 to -1 (L_cache / L_max)."""
+    mask: bool = False
+    """Leave out of the loss every answer that was cut off at `sampling.max_new_tokens` (overlong filtering). Its reward
+    still counts in the baseline of its group."""
 
     def __post_init__(self) -> None:
         require_not_negative(self, "limit")

@@ -1,4 +1,7 @@
-"""Describe in English the expected gradient of each divergence term and the other slots, for `show-config`."""
+"""Describe in English the expected gradient of each divergence term and the other slots, for `show-config`.
+
+Loads no torch, which takes seconds.
+"""
 
 from configs.coefficient import CoefficientConfig
 from configs.critic import CriticConfig
@@ -7,13 +10,13 @@ from configs.objective import MismatchConfig, ObjectiveConfig
 from configs.pass_k import PassKConfig
 from configs.recap import RecapConfig
 from configs.terms import TermConfig
-from objectives.divergence.wirings import wiring_of
-from objectives.policy_gradient.ratios import bounds
+from objectives.divergence.words import describe_wiring
+from objectives.policy_gradient.clip_range import bounds
 
 
 def describe(cfg: TermConfig) -> str:
     """Describe the gradient that a divergence term has, which is not always that of the value it is named after."""
-    words = wiring_of(cfg).describe(cfg, _name(cfg))
+    words = describe_wiring(cfg, _name(cfg))
     if cfg.rehearses:
         ratio = "; times rehearsed over explored answers" if cfg.weighting == "by_answer_ratio" else ""
         return f"on rehearsed answers: {words}{ratio}"

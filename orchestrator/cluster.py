@@ -243,6 +243,7 @@ def learner_arguments(cfg: Config, policy: str) -> dict[str, Any]:
         "dtype": cfg.policy.dtype,
         "temperature": cfg.sampling.temperature,
         "total_steps": cfg.steps,
+        "checkpoint_dtype": cfg.checkpoint.dtype,
         "device": _device(cfg),
     }
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from actors.contracts import Column, Reference
-from actors.learning.policy import check_policy_folder
 from configs.config import Config
 from configs.objective import ObjectiveConfig
 from configs.references import ReferenceConfig
@@ -26,17 +25,6 @@ def policies(cfg: Config) -> dict[str, dict[str, float]]:
     for name, reference in cfg.references.items():
         found[name] = dict(reference.soup) or {reference.path or cfg.policy.path: 1.0}
     return found
-
-
-def check_references(cfg: Config) -> None:
-    """Raise ValueError, naming the setting, unless each reference of the settings is a directory of a policy."""
-    if cfg.reference_path:
-        check_policy_folder(cfg.reference_path, "reference_path")
-    for name, reference in cfg.references.items():
-        if reference.path:
-            check_policy_folder(reference.path, f"references.{name}.path")
-        for path in reference.soup:
-            check_policy_folder(path, f"references.{name}.soup")
 
 
 def columns(objective: ObjectiveConfig) -> list[Column]:

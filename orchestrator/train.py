@@ -41,7 +41,7 @@ async def train(run: "Run") -> None:
     async with run.collector as collector:  # generates and grades in the background
         while run.continues():
             groups = await collector.take(run.cfg.groups_per_step)  # the only wait for generation; FIFO by prompt
-            batch = pack(groups, run.stored.at(run.step))  # explored, rehearsed and replayed trajectories
+            batch = run.pack(groups)  # explored, rehearsed and replayed trajectories
             batch = await run.anchors.score(batch)  # logp_reference and other anchors, if a term needs them
             batch = await run.old_policy.score(batch)  # logp_old and value_old, if needed before the update
             batch = credit(batch, run.cfg.objective, run.objective_state)  # advantages, token gates, term weights
@@ -145,6 +145,10 @@ class Run:
 
     async def _score(self, batch: Batch) -> Batch:
         return await self.learner.score(await self.anchors.score(batch))
+
+    def pack(self, groups: Sequence[Group]) -> Batch:
+        """Make the batch of this step: these groups, and the step's stored answers."""
+        return pack(groups, self.stored.at(self.step), self.cfg.objective.overlong.mask)
 
     def advance(self, batch: Batch, stats: Stats) -> None:
         """Count the step, and advance the coefficient controllers by its metrics."""

@@ -34,12 +34,21 @@ def build(config: TaskConfig, seed: int) -> Source:
     Raises:
         ValueError: the task or an option is unknown, or a value is not allowed; names the setting.
     """
+    options = check_options(config)
+    source = TASKS[config.name][1](options, seed)
+    return WithVerifier(source=source, verifier=config.verifier) if config.verifier else source
+
+
+def check_options(config: TaskConfig) -> Any:
+    """Return the options of a task, as its dataclass, without reading its rows.
+
+    Raises:
+        ValueError: the task or an option is unknown, or a value is not allowed; names the setting.
+    """
     if config.name not in TASKS:
         known = ", ".join(TASKS)
         raise ValueError(f"task.name: must be one of {known}{nearest(config.name, TASKS)}, got {config.name!r}")
-    schema, make = TASKS[config.name]
-    source = make(parse(schema, config.options), seed)
-    return WithVerifier(source=source, verifier=config.verifier) if config.verifier else source
+    return parse(TASKS[config.name][0], config.options)
 
 
 def map_paths(name: str, options: dict[str, Any], resolve: Callable[[str], str]) -> dict[str, Any]:

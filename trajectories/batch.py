@@ -153,10 +153,11 @@ TOKEN_TABLES = _fields_with(PER_TOKEN_TABLE)
 TRAJECTORY_FIELDS = _fields_with(PER_TRAJECTORY)
 
 
-def pack(groups: Sequence[Group], stored: Sequence[Trajectory] = ()) -> Batch:
+def pack(groups: Sequence[Group], stored: Sequence[Trajectory] = (), mask_truncated: bool = False) -> Batch:
     """Make a batch of the trajectories of `groups`, then the `stored` answers (rehearsed or replayed), end to end.
 
-    A trajectory whose grader failed (reward None) stays in the batch with its mask cleared.
+    A trajectory whose grader failed (reward None) stays in the batch with its mask cleared. With `mask_truncated` so
+    does one that was cut off at the length limit; its reward still counts in the baseline of its group.
 
     Raises:
         AssertionError: `tokens`, `mask` and `logp_sampler` of a trajectory differ in length.
@@ -165,7 +166,7 @@ def pack(groups: Sequence[Group], stored: Sequence[Trajectory] = ()) -> Batch:
     assert rows, "a batch needs at least one trajectory"
     for t, _ in rows:
         assert len(t.tokens) == len(t.mask) == len(t.logp_sampler), f"{t.key}: fields are not aligned with tokens"
-    masks = [t.mask & (t.route != "explore" or t.reward is not None) for t, _ in rows]
+    masks = [t.mask & (t.route != "explore" or _trained(t, mask_truncated)) for t, _ in rows]
     lengths = torch.tensor([len(t.tokens) for t, _ in rows])
     group_domains = [domain(group.prompt.id) for group in groups]
     domains = tuple(sorted(set(group_domains)))
@@ -185,6 +186,10 @@ def pack(groups: Sequence[Group], stored: Sequence[Trajectory] = ()) -> Batch:
         totals={},
     )
     return with_own_totals(batch)
+
+
+def _trained(explored: Trajectory, mask_truncated: bool) -> bool:
+    return explored.reward is not None and not (mask_truncated and explored.finish_reason == "length")
 
 
 def _reference_logps(trajectories: list[Trajectory]) -> Tensor | None:

@@ -1,6 +1,6 @@
 """Rehearsal set: correct answers of the reference policy and their log-probs, stored in one parquet file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +54,13 @@ class RehearsalSet:
         return [self.trajectories[orders[p // size][p % size]] for p in places]
 
 
-def write(path: Path, trajectories: Sequence[Trajectory]) -> None:
+def write(path: Path, trajectories: Sequence[Trajectory], metadata: Mapping[bytes, bytes] | None = None) -> None:
     """Write answers of the reference policy, whose `logp_sampler` is stored as `logp_reference`.
 
     The file is written under another name and renamed, so that an interrupted call leaves no partial file at `path`.
+
+    Args:
+        metadata: of the file's schema.
     """
     rows = [
         {
@@ -74,7 +77,7 @@ def write(path: Path, trajectories: Sequence[Trajectory]) -> None:
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(path) as file:
-        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), file)
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA.with_metadata(dict(metadata or {}))), file)
 
 
 def read(path: Path, batch: int, seed: int) -> RehearsalSet:
@@ -83,6 +86,15 @@ def read(path: Path, batch: int, seed: int) -> RehearsalSet:
     Args:
         batch: answers per step.
         seed: of the order in which `RehearsalSet.at` returns them.
+
+    Raises:
+        ValueError: as `read_answers`, or the file has no answers.
+    """
+    return RehearsalSet(read_answers(path), batch, seed)
+
+
+def read_answers(path: Path) -> tuple[Trajectory, ...]:
+    """Read the answers written by `write`.
 
     Raises:
         ValueError: the file is missing or not parquet, or a column or row is malformed; names file, column and row.
@@ -97,7 +109,7 @@ def read(path: Path, batch: int, seed: int) -> RehearsalSet:
     if missing:
         raise ValueError(f"rehearsal.path: {path} must have the columns {SCHEMA.names}, got no {missing}")
     rows = pa.table([_column(path, table, field) for field in SCHEMA], schema=SCHEMA).to_pylist()
-    return RehearsalSet(tuple(_trajectory(path, i, row) for i, row in enumerate(rows)), batch, seed)
+    return tuple(_trajectory(path, i, row) for i, row in enumerate(rows))
 
 
 def _column(path: Path, table: pa.Table, field: pa.Field) -> pa.ChunkedArray:

@@ -83,7 +83,7 @@ class Trajectory:
     finish_reason: FinishReason
     seed: int
     text: str
-    """The answer, decoded without special tokens."""
+    """The answer, decoded with its special tokens, but without the stop token that ends it."""
     route: Route = "explore"
     grade: Grade | None = None
     logp_reference: np.ndarray | None = None

@@ -5,7 +5,6 @@ Axes: N tokens of the batch, M trained tokens (mask True), C tokens of a chunk, 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from actors.learning.value_heads import ValueHeads
+from actors.policy_folder import check_policy_folder
 from objectives.divergence.batch_sinkhorn import answer_blocks
 from trajectories.batch import Batch
 
@@ -235,15 +235,3 @@ def load_tokenizer(path: str) -> Any:
     if tokenizer.eos_token_id is None:
         raise ValueError(f"policy.path: its tokenizer must have an EOS token, so that answers can end, got {path!r}")
     return tokenizer
-
-
-def check_policy_folder(path: str, setting: str = "policy.path") -> None:
-    """Raise ValueError, naming `setting`, unless `path` is a directory with a Hugging Face model and tokenizer."""
-    folder = Path(path)
-    if not folder.is_dir():
-        raise ValueError(f"{setting}: must be a directory of a Hugging Face policy, got {path!r}")
-    for name in ("config.json", "tokenizer_config.json"):
-        if not (folder / name).is_file():
-            raise ValueError(f"{setting}: must hold {name}, got {path!r}")
-    if not any(folder.glob("*.safetensors")):
-        raise ValueError(f"{setting}: must hold its weights as *.safetensors, got {path!r}")

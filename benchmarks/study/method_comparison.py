@@ -25,8 +25,8 @@ from method_comparison_page import DATA, write_page
 
 from configs.config import Config
 from configs.load import load
-from orchestrator.commands.evaluate import evaluate
 from orchestrator.commands.paths import absolute
+from orchestrator.evaluation.job import evaluate
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.start import run_training
 from orchestrator.stored.presample import presample

@@ -1,16 +1,21 @@
 """f-divergences D_f(policy || anchor) = E_anchor[f(u)], with u = policy / anchor.
 
 Each function takes log u [M] and the parameter alpha and returns f(u), f'(u) - f'(1) and f'(1). All estimators are made
-of these three numbers (`estimators.py`, `wiring/`).
+of these three numbers (`estimators.py`, `wiring/`). They use only operators and methods of log u, so that they also
+compute with a `Number` (`number.py`), and this file loads no torch.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from configs.divergences import DIVERGENCES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,14 @@
 """Policy-gradient losses per token: importance ratios and their clipping. M explored tokens."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from configs.objective import ClipConfig, ObjectiveConfig
+from objectives.policy_gradient.clip_range import bounds
 from objectives.reduce import answer_mean
 
 LOG_RATIO_LIMIT = 20.0
 """Bound on |log ratio|: keeps the ratio of a very stale token finite; every clip range lies far inside."""
-BISECTIONS = 200
 
 
 def ratio_of(logp: Tensor, logp_old: Tensor) -> Tensor:
@@ -25,26 +23,6 @@ def sequence_ratio(logp: Tensor, logp_old: Tensor, seq: Tensor) -> Tensor:
     arXiv:2507.18071, equation 7.
     """
     return answer_mean(logp - logp_old, seq).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
-
-
-def kl3_bounds(delta: float) -> tuple[float, float]:
-    """Return the roots l < 1 < u of rho - 1 - log rho = delta, found by bisection. Source: ATR-GRPO, arXiv:2602.05494.
-
-    l = -W_0(-exp(-1 - delta)) and u = -W_{-1}(-exp(-1 - delta)), with Lambert's W.
-    """
-
-    def root(inside: float, outside: float) -> float:
-        for _ in range(BISECTIONS):
-            middle = (inside + outside) / 2
-            inside, outside = (middle, outside) if middle - 1 - math.log(middle) <= delta else (inside, middle)
-        return inside
-
-    return root(1.0, math.exp(-2 - delta)), root(1.0, 3 + 2 * delta + 2 * math.sqrt(2 * delta))
-
-
-def bounds(clip: ClipConfig) -> tuple[float, float]:
-    """Return the range of the ratio inside which a token keeps its gradient for either sign of the advantage."""
-    return kl3_bounds(clip.delta) if clip.kind == "kl3" else (1 - clip.low, 1 + clip.high)
 
 
 def clipped(ratio: Tensor, advantage: Tensor, clip: ClipConfig) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,13 @@ EVALUATE = (
     "task, verifier, prompt form, dtype and sampling. Its starting policy is the base, and evaluate.checkpoints "
     "chooses others than its last checkpoint: last, best, a step, a directory. Results are in evaluations/NAME of RUN."
 )
+FIRST = """Breadth trains language models by reinforcement learning with verifiable rewards. To begin:
+
+  breadth demo           train five methods from a small policy on this machine, and compare them (8 minutes on 2 cores)
+  breadth show-config    print every setting and what follows from it; --explain KEY prints the meaning of one
+  breadth train policy.path=DIRECTORY task.name=dataset task.options.path=FILE.jsonl name=first
+                         train your own policy on your own problems
+  breadth --help         list all commands"""
 OVERRIDES = "Change settings; method=NAME and scale=NAME choose presets, which `breadth show-config` lists."
 
 
@@ -25,10 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 for a failure, 2 for wrong settings, 130 when interrupted."""
     options = _parse(arguments)
     console = Console(stderr=True, highlight=False)
+    if options.command is None:
+        Console(highlight=False).print(FIRST, soft_wrap=True, markup=False)
+        return 0
     # One thread per process: on small machines two busy OpenMP threads can be 20 times slower than one.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        # Most commands load torch and Ray, which takes seconds, so they are imported after the arguments are checked.
+        # The modules that start roles load torch and Ray, which takes seconds. Each command imports them after it has
+        # checked its settings.
         command = importlib.import_module(f"orchestrator.commands.{options.command.replace('-', '_')}")
         status: int | None = command.run(options, console)
     except ValueError as error:
@@ -85,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands and their options."""
     description = "Reinforcement learning with verifiable rewards that raises Pass@1 without lowering Pass@k."
     top = argparse.ArgumentParser(prog="breadth", description=description)
-    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+    commands = top.add_subparsers(dest="command", metavar="command")
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text)

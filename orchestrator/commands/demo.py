@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import importlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -13,12 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from configs.config import Config
 from configs.load import load
-from orchestrator.commands.evaluate import evaluate
 from orchestrator.commands.paths import absolute
-from orchestrator.report.terminal import print_evaluation
-from orchestrator.report.write import write_report
-from orchestrator.start import run_training
-from orchestrator.stored.presample import presample
 
 METHODS: dict[str, tuple[str, ...]] = {
     "grpo": (),
@@ -52,9 +48,15 @@ SETTINGS = (
 async def demo(output: Path, overrides: Sequence[str], console: Console) -> None:
     """Train and evaluate; write results.json and report.html to the folder `output`, and print a table."""
     output = output.absolute()
-    clear(output)
     rehearsal = output / "rehearsal.parquet"
     configs = {m: _config(m, output, rehearsal, overrides) for m in METHODS}
+    clear(output)
+    # These load torch and Ray, so only after the settings are checked.
+    presample = importlib.import_module("orchestrator.stored.presample").presample
+    run_training = importlib.import_module("orchestrator.start").run_training
+    evaluate = importlib.import_module("orchestrator.evaluation.job").evaluate
+    write_report = importlib.import_module("orchestrator.report.write").write_report
+    print_evaluation = importlib.import_module("orchestrator.report.terminal").print_evaluation
     log = console.print
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
     with Progress(*columns, TimeElapsedColumn(), console=console) as bar:

@@ -2,12 +2,13 @@
 
 import argparse
 import asyncio
+import importlib
 from pathlib import Path
 
 from rich.console import Console
 
 from orchestrator.commands.options import config
-from orchestrator.stored.presample import presample
+from orchestrator.preflight.named import check_presampling
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
@@ -15,6 +16,9 @@ def run(options: argparse.Namespace, console: Console) -> None:
     cfg = config(options)
     if not cfg.rehearsal.path:
         raise ValueError("rehearsal.path: must be the path of the parquet file to write, got ''")
+    check_presampling(cfg)
+    # It loads torch and Ray, so only after the checks.
+    presample = importlib.import_module("orchestrator.stored.presample").presample
     with console.status("presample") as status:
         tally = asyncio.run(
             presample(cfg, Path(cfg.rehearsal.path), lambda done, total: status.update(f"{done}/{total} prompts"))

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import importlib
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.console import Console
 from configs.load import load
 from orchestrator.commands.options import line_printer
 from orchestrator.commands.paths import absolute
-from orchestrator.start import run_training
+from orchestrator.preflight.named import check_training
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
@@ -22,6 +23,8 @@ def run(options: argparse.Namespace, console: Console) -> None:
         if not Path(file).is_file():
             raise ValueError(f"name: must be an existing run to resume, got {str(Path(file).parent)!r}")
     cfg = absolute(load(options.overrides, file))
+    check_training(cfg)
     log = line_printer(console)
     log(f"run directory {Path(cfg.runs) / cfg.name}")
-    asyncio.run(run_training(cfg, resume=options.resume, log=log))
+    start = importlib.import_module("orchestrator.start")  # loads torch and Ray, so only after the checks
+    asyncio.run(start.run_training(cfg, resume=options.resume, log=log))

@@ -8,7 +8,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from configs.checks import require
-from orchestrator.report.evaluation import RESULTS
+from orchestrator.report.inputs import RESULTS
 
 EVALUATIONS = "evaluations"
 

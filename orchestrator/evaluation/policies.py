@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from actors.learning.policy import check_policy_folder
+from actors.policy_folder import check_policy_folder
 from configs.checks import require
 from configs.config import Config
 from orchestrator import checkpoint
-from orchestrator.commands.paths import existing, split_name
-from orchestrator.evaluation.record import RECORD
+from orchestrator.commands.paths import split_name
+from orchestrator.evaluation.record import located
 
-BASE, LAST, BEST = "base", "last", "best"
+BASE, LAST = "base", "last"
 NAME_LIMIT = 100
 """Characters of a policy's name, which is part of file names."""
 KEY = "evaluate.checkpoints"
@@ -38,35 +38,16 @@ def named_policies(cfg: Config, run_dir: Path | None, log: Callable[[str], None]
             items = [(f"{BASE}={cfg.policy.path}", "policy.path"), *items]
     named: dict[str, str] = {}
     for item, setting in items:
-        name, place = split_name(item)
-        own_name, folder = _policy(place, run_dir, log)
-        name = name or own_name
+        given, path = split_name(item)
+        place = located(path, run_dir)
+        folder = _checkpoint(place.folder, place.which, log) if place.which else place.folder
+        name = given or place.name
         require(len(name) <= NAME_LIMIT, KEY, f"a name has at most {NAME_LIMIT} characters", name)
         if name in named:
             raise ValueError(f"{KEY}: names must differ, got {name!r} twice")
         check_policy_folder(str(folder), setting)
         named[name] = str(folder.resolve())
     return named
-
-
-def _policy(place: str, run_dir: Path | None, log: Callable[[str], None]) -> tuple[str, Path]:
-    """Return a name and the policy directory of one item.
-
-    An item is the directory of a policy, of a checkpoint, or of a run (its last checkpoint); of `run_dir` also `last`,
-    `best`, a step, or the name of a checkpoint.
-    """
-    if run_dir is not None:
-        if place in (LAST, BEST):
-            return place, _checkpoint(run_dir, place, log)
-        folder = run_dir / "checkpoints" / (checkpoint.folder_name(int(place)) if place.isdigit() else place)
-        if place.isdigit() or ("/" not in place and folder.is_dir()):
-            return folder.name, folder / "policy"
-    folder = Path(existing(place))
-    if (folder / RECORD).is_file() and (folder / "checkpoints").is_dir():
-        return folder.name, _checkpoint(folder, LAST, log)
-    if (folder / "policy").is_dir():
-        return folder.name, folder / "policy"
-    return folder.parent.name if folder.name == "policy" else folder.name, folder
 
 
 def _checkpoint(run_dir: Path, which: str, log: Callable[[str], None]) -> Path:

@@ -1,12 +1,13 @@
 """Read the record of a run, its config.yaml: the settings with which its policies are measured as they were trained."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from configs.config import Config
 from configs.load import load
+from orchestrator.commands.paths import existing
 
 RECORD = "config.yaml"
 NOT_COMPARED = (
@@ -63,6 +64,45 @@ def settings_of(run_dir: Path, words: Sequence[str]) -> Config:
         name=cfg.evaluate.name if "evaluate.name" in given else "",
     )
     return replace(cfg, runs=str(run_dir.parent), name=run_dir.name, evaluate=own)
+
+
+Which = Literal["last", "best"]
+CHECKPOINTS: tuple[Which, ...] = ("last", "best")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the policy of one item of `evaluate.checkpoints` is."""
+
+    name: str
+    """Its name unless the item has one."""
+    folder: Path
+    """Directory of the policy, or of the run whose checkpoint it is."""
+    which: Which | None = None
+    """The checkpoint of the run; None: a directory of a policy."""
+
+
+def located(path: str, run_dir: Path | None) -> Place:
+    """Return the place of a policy: a directory of a policy, of a checkpoint, or of a run, whose last checkpoint it is.
+
+    Args:
+        run_dir: the run that is evaluated, of which also `last`, `best`, a step, or the name of a checkpoint is a
+            place.
+    """
+    if run_dir is not None:
+        for which in CHECKPOINTS:
+            if path == which:
+                return Place(which, run_dir, which)
+        name = f"step-{int(path):06d}" if path.isdigit() else path
+        folder = run_dir / "checkpoints" / name
+        if path.isdigit() or ("/" not in path and folder.is_dir()):
+            return Place(name, folder / "policy")
+    folder = Path(existing(path))
+    if (folder / RECORD).is_file() and (folder / "checkpoints").is_dir():
+        return Place(folder.name, folder, "last")
+    if (folder / "policy").is_dir():
+        return Place(folder.name, folder / "policy")
+    return Place(folder.parent.name if folder.name == "policy" else folder.name, folder)
 
 
 def check_records(cfg: Config, checkpoints: Mapping[str, str], words: Sequence[str]) -> None:

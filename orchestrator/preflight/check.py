@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
+from actors.learning.saving import check_saving
 from configs.config import Config
-from orchestrator.references import check_references
+from orchestrator.preflight.named import check_training
 from rewards.registry import check as check_verifier
 from tasks.registry import build
 from tasks.source import Source
@@ -18,9 +19,10 @@ async def check_run(cfg: Config, report: Callable[[str], None]) -> Source:
     Raises:
         ValueError: a check failed; names the setting.
     """
+    check_training(cfg)
     source = build(cfg.task, cfg.seed)
     check_verifier(source.prompt(0).verifier)
     if cfg.monitor.every:
         source.heldout(cfg.task.heldout_prompts)
-    check_references(cfg)
+    check_saving(cfg.policy.path)
     return source

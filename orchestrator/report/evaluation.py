@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.heldout import Decoding
+from orchestrator.report.inputs import RESULTS, check_evaluation
 from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.frontier import BaseCurve, Placement
 from orchestrator.watch.measurement import Measurement
@@ -20,7 +21,6 @@ from orchestrator.watch.passk import summary
 from orchestrator.watch.sharpening import placement, power_curves, temperature_curve
 from trajectories.atomic_write import replace_file
 
-RESULTS = "results.json"
 SAMPLINGS = "samplings"
 """Folder of an evaluation that holds one for each further sampling, by name."""
 
@@ -146,11 +146,9 @@ def read_evaluation(folder: Path) -> Evaluation:
     Raises:
         ValueError: the directory has no results.json, or one that is not of an evaluation.
     """
-    path = folder / RESULTS
-    if not path.is_file():
-        raise ValueError(f"--evaluation: must be an output directory of `breadth evaluate`, got {str(folder)!r}")
+    check_evaluation(folder)
     try:
-        results = json.loads(path.read_text())
+        results = json.loads((folder / RESULTS).read_text())
         measurements = {
             name: {
                 float(t): Measurement.from_json((folder / "measurements" / f"{name}@{t}.json").read_text())

@@ -1,9 +1,12 @@
-"""Read the run directories of a report: their names, and method, steps and batch size of each."""
+"""Read the inputs of a report: names and facts of the run directories, and whether there is an evaluation."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+
+RESULTS = "results.json"
+"""File of an evaluation."""
 
 
 def named_runs(folders: Sequence[Path]) -> dict[str, Path]:
@@ -15,6 +18,12 @@ def named_runs(folders: Sequence[Path]) -> dict[str, Path]:
     if len(names) != len(folders):
         raise ValueError(f"RUN: directory names must differ, got {[str(folder) for folder in folders]}")
     return names
+
+
+def check_evaluation(folder: Path) -> None:
+    """Raise ValueError unless `breadth evaluate` wrote to this directory."""
+    if not (folder / RESULTS).is_file():
+        raise ValueError(f"--evaluation: must be an output directory of `breadth evaluate`, got {str(folder)!r}")
 
 
 def run_facts(name: str, run_dir: Path) -> str:

@@ -5,14 +5,15 @@ Source: arXiv:2509.07430.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from configs.config import Config
 from orchestrator import cluster
-from orchestrator.references import check_references
+from orchestrator.preflight.named import check_presampling
 from orchestrator.rollout.encoding import Encoder, encoder
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
+from orchestrator.stored.parts import Parts
 from tasks.registry import build
 from tasks.source import Source
 from trajectories.rehearsal import write
@@ -36,6 +37,11 @@ class Tally:
     kept: int = 0
     """Answers kept."""
 
+    def add(self, other: "Tally") -> None:
+        """Add the counts of other prompts."""
+        for name, count in asdict(other).items():
+            setattr(self, name, getattr(self, name) + count)
+
     def __str__(self) -> str:
         return (
             f"{self.kept} answers kept from {self.mastered} mastered of {self.prompts} prompts "
@@ -48,7 +54,7 @@ async def presample(cfg: Config, path: Path, progress: Callable[[int, int], None
 
     Args and Raises: as for `presample_with`.
     """
-    check_references(cfg)
+    check_presampling(cfg)
     roles = await cluster.start(cfg, ["generator", "grader"], policy_path=cfg.reference_path)
     try:
         async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
@@ -60,6 +66,8 @@ async def presample(cfg: Config, path: Path, progress: Callable[[int, int], None
 async def presample_with(rollouts: Rollouts, cfg: Config, path: Path, progress: Callable[[int, int], None]) -> Tally:
     """Sample the reference's answers to the first `rehearsal.prompts` prompts and write the kept ones to `path`.
 
+    What an interrupted call with the same settings has sampled is used.
+
     Args:
         rollouts: its generators serve the reference policy, as loaded from its directory.
         progress: called with (prompts done, prompts in all).
@@ -70,19 +78,27 @@ async def presample_with(rollouts: Rollouts, cfg: Config, path: Path, progress: 
     tally = Tally()
     kept: list[Trajectory] = []
     seen: set[str] = set()
-    source, encode = build(cfg.task, cfg.seed), encoder(cfg.policy)
+    source, encode, parts = build(cfg.task, cfg.seed), encoder(cfg.policy), Parts(cfg, path)
     for start in range(0, cfg.rehearsal.prompts, PROMPTS_AT_A_TIME):
         positions = range(start, min(start + PROMPTS_AT_A_TIME, cfg.rehearsal.prompts))
-        kept += await _presample_some(cfg, encode, rollouts, _unseen(source, positions, seen), tally)
+        prompts = _unseen(source, positions, seen)
+        found = parts.read(prompts)
+        if found is None:
+            own = Tally()
+            found = await _presample_some(cfg, encode, rollouts, prompts, own), asdict(own)
+            published = [t.key for t in found[0] if t.last_version >= 0]
+            assert not published, f"the generators serve published weights, not the reference: {published[:3]}"
+            parts.write(prompts, *found)
+        kept += found[0]
+        tally.add(Tally(**found[1]))
         progress(positions.stop, cfg.rehearsal.prompts)
-    published = [t.key for t in kept if t.last_version >= 0]
-    assert not published, f"the generators serve published weights, not the reference: {published[:3]}"
     if not kept:
         raise ValueError(
             f"rehearsal: the reference must master some prompts, got {tally}; lower rehearsal.threshold or raise "
             "rehearsal.prompts"
         )
     write(path, kept)
+    parts.remove()
     return tally
 
 

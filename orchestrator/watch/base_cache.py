@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from configs.config import Config
 from configs.heldout import Decoding
-from orchestrator.checkpoint import file_digest
+from orchestrator.checkpoint import folder_digest
 from orchestrator.watch.measurement import Measurement
 from rewards.registry import version_of
 from trajectories.atomic_write import replace_file
@@ -56,7 +56,7 @@ class BaseCache:
     def __init__(self, cfg: Config, prompts: Sequence[Prompt], policy: str) -> None:
         self.folder = Path(cfg.runs) / FOLDER
         self._key = {
-            "policy": _digest_of_folder(Path(policy)),
+            "policy": folder_digest(Path(policy)),
             "prompts": [[p.id, p.text, p.verifier, _text(p.problem)] for p in prompts],
             "verifiers": sorted({version_of(p.verifier) for p in prompts}),
             "seed": cfg.seed,
@@ -125,11 +125,3 @@ def _text(value: Any) -> str:
 def _versions() -> list[str]:
     """Return name and version of the ENGINES that are installed."""
     return sorted(f"{found.name} {found.version}" for found in metadata.distributions() if found.name in ENGINES)
-
-
-def _digest_of_folder(folder: Path) -> str:
-    """Return the SHA-256 of the names and contents of a folder's files."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        digest.update(f"{path.name} {file_digest(path)}\n".encode())
-    return digest.hexdigest()

@@ -54,6 +54,8 @@ class DatasetOptions(RowOptions):
             require(not self.database_dir, DATABASE_DIR, rule, self.database_dir)
         rule = "must be between 0 and 1, both excluded"
         require(0 < self.heldout_fraction < 1, "task.options.heldout_fraction", rule, self.heldout_fraction)
+        for name in ("path", "heldout_path") if self.heldout_path else ("path",):
+            data_files(getattr(self, name), f"task.options.{name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,8 @@ import pytest
 from configs.objective import ClipConfig, GatesConfig, MismatchConfig
 from configs.term_weights import TermWeightsConfig
 from configs.terms import TermConfig
+from objectives.divergence.wirings import WIRINGS
+from objectives.divergence.words import DESCRIPTIONS
 from objectives.wording import describe, describe_no_terms, describe_policy_gradient
 from tests.objectives.divergence_settings import NAMES, label, settings
 from tests.objectives.ragged_batch import divergence, objective
@@ -139,3 +141,7 @@ def test_the_anchor_and_the_weights_are_described() -> None:
 )
 def test_the_policy_gradient_is_described(choices: dict[str, object], words: str) -> None:
     assert words in describe_policy_gradient(objective(**choices))
+
+
+def test_every_wiring_has_a_description() -> None:
+    assert DESCRIPTIONS.keys() == WIRINGS.keys()

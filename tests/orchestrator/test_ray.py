@@ -19,8 +19,8 @@ from rich.console import Console
 from configs.config import Config
 from configs.load import load
 from orchestrator.commands.demo import METHODS, demo
-from orchestrator.commands.evaluate import evaluate
 from orchestrator.commands.paths import absolute
+from orchestrator.evaluation.job import evaluate
 from orchestrator.placement import Reservation, require_capacity
 from orchestrator.start import run_training
 from orchestrator.watch.logbook import read_records

@@ -32,6 +32,17 @@ def test_packing_lays_trajectories_end_to_end_with_their_totals() -> None:
     assert batch.logp_reference[batch.seq < 3].isnan().all()
 
 
+def test_overlong_filtering_masks_truncated_answers_but_keeps_their_rewards() -> None:
+    cut = replace(trajectory(1, 2, 4, reward=0.0), finish_reason="length")
+    groups = [Group(prompt=PROMPT, trajectories=(trajectory(0, 2, 3), cut))]
+    stored = [replace(trajectory(3, 2, 5, route="rehearse"), finish_reason="length")]
+    batch = pack(groups, stored, mask_truncated=True)
+    assert [int(batch.mask[batch.seq == i].sum()) for i in range(3)] == [3, 0, 5]
+    assert (batch.totals["explore"].tokens, batch.totals["explore"].trajectories) == (3, 1)
+    assert batch.reward[:2].tolist() == [1, 0], "the baseline of the group includes the truncated answer"
+    assert pack(groups, stored).totals["explore"].tokens == 7
+
+
 def test_every_tensor_field_declares_its_axis() -> None:
     types = get_type_hints(Batch)
     tensors = [name for name, type_ in types.items() if type_ in (Tensor, Tensor | None)]

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from configs.terms import TermConfig
 from objectives.divergence.estimators import at_sampled_tokens, sampled_value
-from objectives.divergence.wiring.term import FRESH, TermTokens, Wiring
+from objectives.divergence.wiring.term import TermTokens, Wiring
 from objectives.policy_gradient.ratios import ratio_of
 
 
@@ -41,22 +41,4 @@ def _values(term: TermTokens) -> Tensor:
     return sampled_value(term.cfg, term.logp, term.logp_anchor)
 
 
-def _describe(cfg: TermConfig, name: str) -> str:
-    if cfg.estimator == "k3" or (cfg.estimator == "naive" and cfg.name == "reverse_kl"):
-        return (
-            f"the value is the {name}, the gradient is that of the forward KL(anchor || policy), "
-            f"{FRESH}: a mass-covering pull towards the anchor, not the mode-seeking one of the value"
-        )
-    if cfg.estimator == "naive":
-        return (
-            f"the value is the {name}; differentiated directly, without the score, its gradient is not that of the "
-            f"divergence, {FRESH}"
-        )
-    if cfg.estimator == "ratio_weighted":
-        return (
-            f"exact gradient of the {name} with prefixes held fixed, also for stale answers (weighted by pi / pi_old)"
-        )
-    return f"exact gradient of the {name} with prefixes held fixed, {FRESH}"
-
-
-WIRING = Wiring(loss=_loss, values=_values, describe=_describe)
+WIRING = Wiring(loss=_loss, values=_values)

@@ -5,11 +5,9 @@ Reward and divergence are then weighted by one importance ratio and bounded by o
 
 from torch import Tensor
 
-from configs.terms import TermConfig
 from objectives.divergence.estimators import sampled_value, slope
 from objectives.divergence.wasserstein import sampled_transport_value
-from objectives.divergence.wiring.term import TermTokens, Wiring, tangent_words
-from objectives.divergence.wiring.vocabulary import transport_words
+from objectives.divergence.wiring.term import TermTokens, Wiring
 
 
 def _penalty(term: TermTokens) -> Tensor:
@@ -26,13 +24,4 @@ def _values(term: TermTokens) -> Tensor:
     return sampled_value(term.cfg, term.logp, term.logp_anchor)
 
 
-def _describe(cfg: TermConfig, name: str) -> str:
-    if cfg.potential:
-        return transport_words(cfg, name)
-    return (
-        f"exact gradient of the {name}, also for stale answers; {tangent_words(cfg)} under the current policy is "
-        "subtracted from each token's advantage, detached, so that one clip bounds reward and divergence"
-    )
-
-
-WIRING = Wiring(current_penalty=_penalty, values=_values, describe=_describe)
+WIRING = Wiring(current_penalty=_penalty, values=_values)

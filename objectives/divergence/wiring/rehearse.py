@@ -59,21 +59,4 @@ def _values(term: TermTokens) -> Tensor:
     return token_loss(term.cfg, term.logp.detach(), term.logp_anchor)
 
 
-def _describe(cfg: TermConfig, name: str) -> str:
-    log_u = torch.tensor(-10.0, dtype=torch.float64)
-    pull = float(log_u.exp() * F_DIVERGENCES[cfg.name](log_u, cfg.alpha).slope)
-    lost = f"weight on grad log pi is {pull:.2g} where the policy has all but lost an answer (u = e^-10)"
-    if cfg.estimator == "k3":
-        return f"exact gradient of the {name}, 0 at every token where policy and reference agree; {lost}"
-    if cfg.estimator == "supervised":
-        return f"gradient of the {name}, exact in expectation, from f minus f'(inf) (u - 1): no token is pushed down"
-    likelihood = ""
-    if cfg.name == "forward_kl":
-        likelihood = (
-            " (negative log-likelihood, weight -1 everywhere; of right answers alone it is rejection-sampling "
-            "fine-tuning and no divergence)"
-        )
-    return f"gradient of the {name}, exact in expectation, from f as it is{likelihood}; minus its mean, {lost}"
-
-
-WIRING = Wiring(loss=_loss, values=_values, describe=_describe)
+WIRING = Wiring(loss=_loss, values=_values)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from configs.terms import TermConfig
 from objectives.divergence.estimators import at_sampled_tokens, sampled_value, slope
-from objectives.divergence.wiring.term import FRESH, TermTokens, Wiring, tangent_words
+from objectives.divergence.wiring.term import TermTokens, Wiring
 
 
 def to_go(cfg: TermConfig, logp: Tensor, logp_anchor: Tensor, weights: Tensor, seq: Tensor) -> Tensor:
@@ -36,13 +36,4 @@ def _values(term: TermTokens) -> Tensor:
     return sampled_value(term.cfg, term.logp, term.logp_anchor)
 
 
-def _describe(cfg: TermConfig, name: str) -> str:
-    prefixes = "with prefixes held fixed" if cfg.horizon == "token" else "through the prefixes too"
-    later = " (and f(u) / u of all later tokens)" if cfg.horizon == "to_go" else ""
-    return (
-        f"exact gradient of the {name} {prefixes}, {FRESH}; {tangent_words(cfg)}{later} is subtracted from each "
-        "token's advantage, so a clip of the ratio applies to it too"
-    )
-
-
-WIRING = Wiring(credited_penalty=_penalty, values=_values, describe=_describe)
+WIRING = Wiring(credited_penalty=_penalty, values=_values)

@@ -1,4 +1,7 @@
-"""The interface of a wiring: what a divergence term is computed from, and the functions each wiring provides."""
+"""The interface of a wiring: what a divergence term is computed from, and the functions each wiring provides.
+
+`objectives/divergence/words.py` describes the gradient of each in English.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,8 +49,6 @@ class Wiring:
 
     values: Callable[[TermTokens], Tensor]
     """Return the logged values [M] or [B], detached."""
-    describe: Callable[[TermConfig, str], str]
-    """Describe the expected gradient in English; the second argument is the divergence's name in words."""
     loss: Callable[[TermTokens], Tensor] | None = None
     """Return this part of the term's loss: a scalar with gradient."""
     credited_penalty: Callable[[TermTokens], Tensor] | None = None
@@ -56,12 +57,3 @@ class Wiring:
     """Return what one unit of the coefficient subtracts from the advantage [M], under the current policy; detached."""
     factor: Callable[[TermTokens], float] | None = None
     """Return the factor on the loss, once per step, from the whole batch."""
-
-
-FRESH = "for answers of the current policy (stale ones bias it)"
-"""Words of a description: the gradient holds without staleness."""
-
-
-def tangent_words(cfg: TermConfig) -> str:
-    """Return the formula of the slope that is subtracted from the advantage."""
-    return "f'(u)" if cfg.normalised else "f'(u) - f'(1)"

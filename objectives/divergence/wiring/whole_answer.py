@@ -8,7 +8,7 @@ from torch import Tensor
 
 from configs.terms import TermConfig
 from objectives.divergence.f_divergences import F_DIVERGENCES, bounded
-from objectives.divergence.wiring.term import FRESH, TermTokens, Wiring, tangent_words
+from objectives.divergence.wiring.term import TermTokens, Wiring
 from objectives.reduce import sum_by_trajectory
 
 LIMIT = 10.0
@@ -80,27 +80,5 @@ def _values(term: TermTokens) -> Tensor:
     return answer_value(term.cfg, _log_u(term)[0]).detach()
 
 
-def _root_words(cfg: TermConfig) -> str:
-    return "; the root's slope is that at the batch's mean, biased by about 1 over its answers" if cfg.root else ""
-
-
-def _describe_reward(cfg: TermConfig, name: str) -> str:
-    return (
-        f"exact gradient of the {name}, {FRESH}; {tangent_words(cfg)} is subtracted from each token's advantage, so a "
-        f"clip of the ratio applies to it too{_root_words(cfg)}"
-    )
-
-
-def _describe_loss(cfg: TermConfig, name: str) -> str:
-    if cfg.name == "reverse_kl":
-        gradient = f"the value is the {name}, the gradient is that of the forward KL(anchor || policy), {FRESH}"
-        return f"{gradient}: a mass-covering pull towards the anchor, not the mode-seeking one of the value"
-    root = ", over twice the root" if cfg.root else ""
-    return (
-        f"the value is the {name}; differentiated directly, its gradient is half that of chi-squared plus that of "
-        f"the forward KL(anchor || policy){root}, {FRESH}{_root_words(cfg)}"
-    )
-
-
-REWARD = Wiring(credited_penalty=_penalty, values=_values, describe=_describe_reward)
-LOSS = Wiring(loss=_loss, factor=_factor, values=_values, describe=_describe_loss)
+REWARD = Wiring(credited_penalty=_penalty, values=_values)
+LOSS = Wiring(loss=_loss, factor=_factor, values=_values)

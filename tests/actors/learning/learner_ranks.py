@@ -175,11 +175,16 @@ def scenarios(rank: int, address: str, policy: str, folder: Path) -> dict[str, A
     found["stats"] = [step(plain, batch_of(update)) for update in range(UPDATES)]
     found["gradients"], found["weights"] = gradients_of(plain), weights_of(plain)
     plain.save(str(folder / "of_two"))
+    plain.checkpoint_dtype = "bfloat16"
+    plain.save(str(folder / "half_of_two"))
     step(plain, batch_of(UPDATES))
     found["continued"] = weights_of(plain)
 
     of_one = learner()
     of_one.load(str(folder / "of_one"))
+    found["loaded_of_one"] = weights_of(of_one)
+    of_one.load(str(folder / "half_of_one"))
+    found["loaded_of_half"] = weights_of(of_one)
     step(of_one, batch_of(UPDATES))
     found["continued_of_one"] = weights_of(of_one)
 

@@ -21,7 +21,7 @@ from configs.learner import LearnerConfig
 from configs.warm_start import WarmStartConfig
 from objectives.diagnostics import means
 from objectives.objective import Scores, loss
-from orchestrator.commands.warm_start import supervised_objective
+from orchestrator.warm_start import supervised_objective
 from tasks.characters import VOCABULARY_SIZE
 from tests.actors.learning.learner_ranks import (
     COEFFICIENTS,

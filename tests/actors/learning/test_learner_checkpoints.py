@@ -62,9 +62,12 @@ def test_a_saved_policy_loads_in_transformers_with_the_learners_weights(tmp_path
 
 @pytest.mark.parametrize("updates", [0, 2])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_loaded_learner_continues_bit_for_bit(tiny_policy: Path, tmp_path: Path, dtype: str, updates: int) -> None:
+@pytest.mark.parametrize("saved", ["float32", "bfloat16"])
+def test_a_loaded_learner_continues_bit_for_bit(
+    tiny_policy: Path, tmp_path: Path, dtype: str, updates: int, saved: str
+) -> None:
     config = config_of(schedule="cosine", warmup_steps=1, weight_decay=0.1)
-    learner = joined(str(tiny_policy), dtype=dtype, config=config)
+    learner = joined(str(tiny_policy), dtype=dtype, config=config, checkpoint_dtype=saved)
     for update in range(updates):
         step(learner, batch_of(update))
     learner.save(str(tmp_path))

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from objectives.diagnostics import means, merge
 from tests.actors.learning.learner_ranks import (
@@ -66,6 +67,8 @@ def one(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     stats = [step(learner, batch_of(update)) for update in range(UPDATES)]
     found = {"folder": folder, "stats": stats, "gradients": gradients_of(learner), "weights": weights_of(learner)}
     learner.save(str(folder / "of_one"))
+    learner.checkpoint_dtype = "bfloat16"
+    learner.save(str(folder / "half_of_one"))
     step(learner, batch_of(UPDATES))
     return found | {"continued": weights_of(learner)}
 
@@ -132,6 +135,18 @@ def test_a_checkpoint_of_two_ranks_continues_on_one_and_the_reverse(
     step(of_two, batch_of(UPDATES))
     assert_near(weights_of(of_two), two[0]["continued"], atol=WEIGHTS_ATOL)
     assert_near(two[0]["continued_of_one"], one["continued"], atol=WEIGHTS_ATOL)
+
+
+def test_a_checkpoint_with_a_bfloat16_policy_restores_the_float32_weights_on_any_number_of_ranks(
+    tiny_policy: Path, one: dict[str, Any], two: list[dict[str, Any]]
+) -> None:
+    saved = load_file(one["folder"] / "half_of_two" / "policy" / "model.safetensors")
+    assert_equal(saved, {name: weight.bfloat16() for name, weight in two[0]["weights"].items()})
+    assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}
+    of_two = joined(str(tiny_policy))
+    of_two.load(str(one["folder"] / "half_of_two"))
+    assert_equal(weights_of(of_two), two[0]["weights"])
+    assert_equal(two[0]["loaded_of_half"], two[0]["loaded_of_one"])
 
 
 def test_a_critic_is_trained_and_kept_by_two_ranks_as_by_one(

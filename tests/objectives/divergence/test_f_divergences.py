@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from objectives.divergence.f_divergences import F_DIVERGENCES, AtRatio
+from objectives.divergence.number import Number
 from tests.objectives.divergence.formulas import CASES, CURVATURE, ON_POLICY, SLOPE, U
 from tests.objectives.divergence_settings import FAMILIES, NAMES, POLICY, REFERENCE, exact_gradient
 
@@ -184,3 +185,12 @@ def test_the_slope_is_the_derivative_of_f(name: str) -> None:
     found = F_DIVERGENCES[name](u.log(), 0.2)
     (derivative,) = torch.autograd.grad(found.value.sum(), u)
     torch.testing.assert_close(found.slope + found.slope_at_one, derivative)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("log_u", [-25.0, -10.0, -0.3, 0.0, 0.7, 3.0])
+def test_a_number_in_the_place_of_a_tensor_gives_the_same_value_and_slope(name: str, log_u: float) -> None:
+    tensor = F_DIVERGENCES[name](torch.tensor(log_u, dtype=torch.float64), 0.2)
+    number = F_DIVERGENCES[name](Number(log_u), 0.2)  # type: ignore[arg-type]
+    for field in ("value", "slope", "above_tangent"):
+        assert float(getattr(number, field)) == pytest.approx(float(getattr(tensor, field)), rel=1e-12, abs=1e-15)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from configs.objective import ClipConfig, ObjectiveConfig
-from objectives.policy_gradient.ratios import clipped, kl3_bounds, policy_gradient, ratio_of, sequence_ratio
+from objectives.policy_gradient.clip_range import kl3_bounds
+from objectives.policy_gradient.ratios import clipped, policy_gradient, ratio_of, sequence_ratio
 from tests.objectives.ragged_batch import objective
 
 

@@ -217,7 +217,7 @@ def test_a_resumed_run_accepts_a_setting_that_is_valid_on_top_of_its_own_only(
     async def started_with(cfg: Config, **options: Any) -> None:
         started.append(cfg)
 
-    monkeypatch.setattr("orchestrator.commands.train.run_training", started_with)
+    monkeypatch.setattr("orchestrator.start.run_training", started_with)
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "config.yaml").write_text(to_yaml(load(["method=dph_f", "name=first", f"runs={tmp_path}"])))
     change = "objective.terms.divergence.coefficient.value=0.125"

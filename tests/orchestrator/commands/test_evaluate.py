@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.config import Config
-from orchestrator.commands.evaluate import evaluate
 from orchestrator.evaluation.folders import latest
+from orchestrator.evaluation.job import evaluate
 from orchestrator.evaluation.policies import named_policies
 from orchestrator.report.evaluation import Evaluation, read_evaluation, read_samplings
 from orchestrator.report.write import write_report

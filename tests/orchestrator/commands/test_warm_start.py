@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from configs.config import Config
-from orchestrator.commands.warm_start import warm_start
+from orchestrator.warm_start import warm_start
 from tasks.characters import VOCABULARY_SIZE
 from tasks.registry import build
 from tests.orchestrator.in_process import config

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from orchestrator.commands.evaluate import evaluate
 from orchestrator.evaluation.engines import by_engine
+from orchestrator.evaluation.job import evaluate
 from tests.conftest import make_policy
 from tests.orchestrator.in_process import config
 

@@ -150,6 +150,50 @@ def test_the_reference_answers_and_its_log_probs_are_stored(
     assert float(stored[batch.mask].mean()) < -0.1
 
 
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_presampling_goes_on_with_the_prompts_that_are_left(
+    tiny_policy: Path, tmp_path: Path, all_correct: tuple[Tally, list[Trajectory]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.stored.presample.PROMPTS_AT_A_TIME", 4)
+    cfg = config(tiny_policy, tmp_path, *SIZE, "rehearsal.keep=all_correct", "rehearsal.threshold=1")
+    path, done = tmp_path / "rehearsal.parquet", list[int]()
+
+    def interrupt(prompts: int, total: int) -> None:
+        done.append(prompts)
+        if prompts == 8:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        asyncio.run(presample(cfg, path, interrupt))
+    assert done == [4, 8] and not path.exists()
+    parts = sorted(path.with_name("rehearsal.parquet.parts").iterdir())
+    before = [part.stat().st_mtime_ns for part in parts]
+    with pytest.raises(Interrupted):
+        asyncio.run(presample(cfg, path, interrupt))
+    assert [part.stat().st_mtime_ns for part in parts] == before and len(parts) == 2, "nothing is sampled twice"
+    tally = asyncio.run(presample(cfg, path, lambda prompts, total: None))
+    assert (tally, rows(list(read(path, batch=1, seed=0).trajectories))) == (all_correct[0], rows(all_correct[1]))
+    assert not path.with_name("rehearsal.parquet.parts").exists()
+
+
+def test_parts_of_other_settings_are_not_used(
+    tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.stored.presample.PROMPTS_AT_A_TIME", 4)
+
+    def interrupt(prompts: int, total: int) -> None:
+        raise Interrupted
+
+    for extra in ((), ("seed=1",), ("sampling.temperature=0.9",), ("rehearsal.threshold=2",)):
+        cfg = config(tiny_policy, tmp_path, *SIZE, "rehearsal.keep=all_correct", "rehearsal.threshold=1", *extra)
+        with pytest.raises(Interrupted):
+            asyncio.run(presample(cfg, tmp_path / "rehearsal.parquet", interrupt))
+    assert len(list((tmp_path / "rehearsal.parquet.parts").iterdir())) == 4
+
+
 def test_if_no_answer_can_be_kept_the_error_has_the_tally_and_nothing_is_written(
     tiny_policy: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,73 @@
+"""Check that what the settings name exists: task, options, verifier, policies and files.
+
+Loads no torch, Ray or vLLM. The commands call these functions before they import the modules that start roles, which
+takes seconds, so that a wrong name is refused at once.
+"""
+
+from pathlib import Path
+
+from actors.policy_folder import check_policy_folder
+from configs.checks import require
+from configs.config import Config
+from orchestrator.commands.paths import split_name
+from orchestrator.evaluation.record import located
+from rewards.registry import check as check_verifier
+from tasks.registry import check_options
+
+
+def check_training(cfg: Config) -> None:
+    """Raise ValueError, naming the setting, for a training run that names something that does not exist."""
+    check_presampling(cfg)
+    path = cfg.rehearsal.path
+    if cfg.objective.rehearses and path and not Path(path).is_file():
+        raise ValueError(f"rehearsal.path: must be a parquet file made by `breadth presample`, got {path!r}")
+
+
+def check_presampling(cfg: Config) -> None:
+    """Raise ValueError, naming the setting, for a task, verifier, policy or reference that does not exist."""
+    check_task(cfg)
+    check_policy_folder(cfg.policy.path)
+    check_references(cfg)
+
+
+def check_evaluation(cfg: Config, run_dir: Path | None) -> None:
+    """Raise ValueError, naming the setting, for a task, verifier or policy that does not exist.
+
+    Args:
+        run_dir: the run that is evaluated; None: policies alone.
+    """
+    check_task(cfg)
+    if not cfg.evaluate.checkpoints:
+        check_policy_folder(cfg.policy.path)
+    for item in cfg.evaluate.checkpoints:
+        place = located(split_name(item)[1], run_dir)
+        rule = "must be a directory of a Hugging Face policy"
+        require(place.folder.is_dir(), "evaluate.checkpoints", rule, str(place.folder))
+
+
+def check_task(cfg: Config) -> None:
+    """Raise ValueError, naming the setting, unless the task, its options and `task.verifier` exist."""
+    check_options(cfg.task)
+    if cfg.task.verifier:
+        check_verifier(cfg.task.verifier)
+
+
+def check_new_policy(output: str) -> None:
+    """Raise ValueError unless `warm_start.output` is a new or empty directory, or a policy's, which is replaced."""
+    if not output:
+        raise ValueError("warm_start.output: must be the path of the directory to write, got ''")
+    folder = Path(output)
+    policy = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    replaceable = not folder.exists() or (folder.is_dir() and (policy or not any(folder.iterdir())))
+    require(replaceable, "warm_start.output", "must be new, empty, or a policy to replace", output)
+
+
+def check_references(cfg: Config) -> None:
+    """Raise ValueError, naming the setting, unless each reference of the settings is a directory of a policy."""
+    if cfg.reference_path:
+        check_policy_folder(cfg.reference_path, "reference_path")
+    for name, reference in cfg.references.items():
+        if reference.path:
+            check_policy_folder(reference.path, f"references.{name}.path")
+        for path in reference.soup:
+            check_policy_folder(path, f"references.{name}.soup")

@@ -1,0 +1,63 @@
+"""A policy must be writable as a checkpoint, which is checked before a run."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from actors.learning.learner import FsdpLearner
+from actors.learning.policy import load_model
+from actors.learning.saving import check_saving
+from configs.learner import LearnerConfig
+from configs.objective import ObjectiveConfig
+from tests.conftest import make_policy
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    return make_policy(tmp_path / "policy")
+
+
+def set_generation_config(policy: Path, **values: object) -> None:
+    file = policy / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def saved(policy: Path, folder: Path) -> Path:
+    """The policy as a learner writes it."""
+    learner = FsdpLearner(
+        str(policy),
+        config=LearnerConfig(),
+        objective=ObjectiveConfig(),
+        dtype="float32",
+        temperature=1.0,
+        total_steps=1,
+    )
+    learner.join()
+    learner.save_policy(str(folder))
+    return folder
+
+
+def test_contradictory_generation_settings_are_left_out_of_a_checkpoint(policy: Path, tmp_path: Path) -> None:
+    set_generation_config(policy, do_sample=False, temperature=0.6, eos_token_id=[1, 7])
+    check_saving(str(policy))
+    folder = saved(policy, tmp_path / "saved")
+    config = GenerationConfig.from_pretrained(folder)
+    assert (config.eos_token_id, config.pad_token_id, config.temperature) == ([1, 7], 0, None)
+    weights = load_model(str(folder)).state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in load_model(str(policy)).state_dict().items())
+
+
+def test_valid_generation_settings_are_in_a_checkpoint(policy: Path, tmp_path: Path) -> None:
+    set_generation_config(policy, do_sample=True, temperature=0.6, top_p=0.9)
+    check_saving(str(policy))
+    config = GenerationConfig.from_pretrained(saved(policy, tmp_path / "saved"))
+    assert (config.do_sample, config.temperature, config.top_p) == (True, 0.6, 0.9)
+
+
+def test_a_policy_whose_files_cannot_be_read_back_is_refused_before_a_run(policy: Path) -> None:
+    (policy / "generation_config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"policy\.path: checkpoints of the policy must be writable and readable, got"):
+        check_saving(str(policy))
