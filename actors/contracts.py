@@ -7,7 +7,7 @@ Axes: N tokens of the batch, B trajectories, T tokens of one prompt, D hidden.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -61,6 +61,8 @@ class GradeTask:
     verifier: str
     problem: Mapping[str, Any]
     answer: str
+    context: Mapping[str, Any] = field(default_factory=dict)
+    """What a user verifier may be told besides; `rewards.forms.Call` describes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ class PooledGrader:
         """Return exactly one grade for every task, by its key. Raises as `prove` does."""
         assert len({task.key for task in tasks}) == len(tasks), "two tasks share a key"
         verdicts = await asyncio.gather(
-            *(self._judge.judge(task.verifier, task.problem, task.answer) for task in tasks)
+            *(self._judge.judge(task.verifier, task.problem, task.answer, task.context) for task in tasks)
         )
         return {
             task.key: Grade(reward=v.reward, status=v.status, reason=v.reason, seconds=v.seconds)

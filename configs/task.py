@@ -16,7 +16,8 @@ class TaskConfig:
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the task, checked by the task itself."""
     verifier: str = ""
-    """Replaces the task's verifier: a name of `rewards/registry.py` or an import path `package.module:function`."""
+    """Replaces the task's verifier: a name of `rewards/registry.py`, or a function of your own, as an import path
+    `package.module:function` or as a file `path/to/file.py:function`."""
     heldout_prompts: int = 64
     """Number of held-out prompts on which the monitor and `breadth evaluate` measure Pass@k."""
 

@@ -67,7 +67,14 @@ def connect() -> None:
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         address = os.environ.get("RAY_ADDRESS", "local")
-        ray.init(address, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        ray.init(
+            address,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            # In a job the working directory comes first on every worker's import path.
+            runtime_env={"worker_process_setup_hook": "breadth.own_packages_first"},
+        )
 
 
 def store_once(cfg: Config, value: Any) -> Any:

@@ -12,7 +12,7 @@ from orchestrator import checkpoint, cluster
 from orchestrator.placement import needed_roles
 from orchestrator.preflight.check import check_run
 from orchestrator.rollout.collector import Stopped
-from orchestrator.rollout.grading import prove
+from orchestrator.rollout.grading import NothingGraded, prove
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.stored.answers import load_stored, presample_missing, starts_as_reference
 from orchestrator.train import Run, train
@@ -87,7 +87,11 @@ def _write_settings(cfg: Config, run_dir: Path) -> None:
 
 
 async def train_until_stopped(run: Run) -> None:
-    """Measure the start of a new run, train until the last step, a stop rule or a signal, and write a checkpoint."""
+    """Measure the start of a new run, train until the last step, a stop rule or a signal, and write a checkpoint.
+
+    Raises:
+        ValueError: no answer of a step could be judged. The checkpoint is that of the step before.
+    """
     loop = asyncio.get_running_loop()
 
     def on_signal(received: signal.Signals) -> None:
@@ -103,8 +107,23 @@ async def train_until_stopped(run: Run) -> None:
         if run.step == 0 and run.cfg.monitor.every:
             await run.measure()
         with contextlib.suppress(Stopped):
-            await train(run)
+            try:
+                await train(run)
+            except NothingGraded as error:
+                await _end_ungraded(run, error)
         await run.checkpoint()
     finally:
         for received in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(received)
+
+
+async def _end_ungraded(run: Run, error: NothingGraded) -> None:
+    """Write the step's answers, an alert and a checkpoint, and raise ValueError."""
+    text = f"task.verifier: must judge answers, {error}"
+    run.logbook.trajectories(run.step + 1, (), [*run.collector.take_dropped_ungraded(), *error.groups])
+    run.logbook.alert("no answer could be judged", text)
+    await run.checkpoint()
+    raise ValueError(
+        f"{text}; the run ended in step {run.step + 1} with a checkpoint of step {run.step}, and `breadth train "
+        f"--resume name={run.cfg.name} runs={run.cfg.runs}` continues it"
+    ) from None

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from rewards.registry import VERIFIERS, version_of
+from rewards.registry import NO_CONTEXT, VERIFIERS, version_of
 from rewards.sandbox import levels
 from rewards.verdict import STATUSES, Verdict
 from rewards.workers.pool import Pool
@@ -60,8 +60,13 @@ class Judge:
         self.levels: dict[str, int] = {}
         """Isolation level reached by each built-in verifier whose canaries have been judged."""
 
-    async def judge(self, verifier: str, problem: Mapping[str, Any], answer: str) -> Verdict:
+    async def judge(
+        self, verifier: str, problem: Mapping[str, Any], answer: str, context: Mapping[str, Any] = NO_CONTEXT
+    ) -> Verdict:
         """Return the verdict on one answer.
+
+        Args:
+            context: what a user verifier may be told besides (see `rewards.forms.Call`).
 
         Raises:
             RuntimeError: a canary got a wrong verdict.
@@ -73,10 +78,10 @@ class Judge:
         if time.monotonic() - self._proven[verifier] >= self._canary_every_s:
             self._proven[verifier] = time.monotonic()
             verdict, _ = await asyncio.gather(
-                self._cached_verdict(verifier, problem, answer), self._judge_canaries(verifier)
+                self._cached_verdict(verifier, problem, answer, context), self._judge_canaries(verifier)
             )
         else:
-            verdict = await self._cached_verdict(verifier, problem, answer)
+            verdict = await self._cached_verdict(verifier, problem, answer, context)
         self._counts[verdict.status] += 1
         return verdict
 
@@ -115,13 +120,15 @@ class Judge:
         await asyncio.gather(*in_progress, return_exceptions=True)
         await self._pool.close()
 
-    async def _cached_verdict(self, verifier: str, problem: Mapping[str, Any], answer: str) -> Verdict:
+    async def _cached_verdict(
+        self, verifier: str, problem: Mapping[str, Any], answer: str, context: Mapping[str, Any]
+    ) -> Verdict:
         """Return the verdict, from the cache or from a check in progress where problem and answer are equal.
 
         Only built-in verifiers are cached: their verdict depends on problem and answer alone.
         """
         if verifier not in VERIFIERS:
-            return await self._run(verifier, problem, answer)
+            return await self._run(verifier, problem, answer, context)
         key = _cache_key(verifier, problem, answer)
         if key is None:
             return await self._run(verifier, problem, answer)
@@ -145,8 +152,10 @@ class Judge:
             if len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)
 
-    async def _run(self, verifier: str, problem: Mapping[str, Any], answer: str) -> Verdict:
-        verdict = await self._pool.run(verifier, problem, answer)
+    async def _run(
+        self, verifier: str, problem: Mapping[str, Any], answer: str, context: Mapping[str, Any] = NO_CONTEXT
+    ) -> Verdict:
+        verdict = await self._pool.run(verifier, problem, answer, context)
         self._seconds.append(verdict.seconds)
         return verdict
 

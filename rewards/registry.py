@@ -2,24 +2,28 @@
 
 A verifier is a total function (answer, problem) -> Verdict. To add one, write its module, its row and its tests; the
 judge, the worker processes and `breadth verify` read the row. A user verifier needs no row: it is named by its import
-path and may have any signature of `rewards.signatures.adapt`. A verifier's module is imported only when it is resolved.
+path or its file (`rewards/user_functions.py`) and may have any signature of `rewards.signatures.adapt`. A verifier's
+module is imported only when it is resolved.
 """
 
 import functools
 import hashlib
 import importlib
-import os
-import sys
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs.checks import nearest
-from rewards.signatures import adapt, to_verdict
+from rewards.signatures import Reward, adapt, to_verdict
+from rewards.user_functions import FORM, load_function, source_file, split_name
 from rewards.verdict import Verdict, grader_error, wrong
 
-Verify = Callable[[str, Mapping[str, Any]], Verdict]
+Verify = Callable[..., Verdict]
+"""A function (answer, problem, context) -> Verdict; the context, of `rewards.forms.Call`, may be left out."""
+VerifyAsync = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Awaitable[Verdict]]
+NO_CONTEXT: Mapping[str, Any] = {}
 PACKAGE = Path(__file__).resolve().parent
 SETTING = "task.verifier"
 RAISED = " raised "
@@ -161,7 +165,7 @@ VERIFIERS: dict[str, Verifier] = {
 
 def names() -> str:
     """Return the names that are allowed for a verifier, as text for help and errors."""
-    return f"{', '.join(VERIFIERS)} or package.module:function"
+    return f"{', '.join(VERIFIERS)}, {FORM}"
 
 
 def check(name: str, setting: str = SETTING) -> None:
@@ -173,30 +177,76 @@ def resolve(name: str, setting: str = SETTING) -> Verify:
     """Import a verifier and return it as a function that never raises.
 
     An exception becomes a grader_error. In a built-in verifier, MemoryError and RecursionError are attributed to the
-    answer instead. Modules are also searched in the working directory.
+    answer instead.
 
     Args:
-        name: a name in VERIFIERS, or an import path `package.module:function`.
+        name: a name in VERIFIERS, an import path `package.module:function` or a file `path/to/file.py:function`.
         setting: the setting or option that holds the name, for the error message.
 
     Raises:
         ValueError: there is no such function, its import fails, or its signature is not supported.
     """
-    module_name, function_name = _split_path(name, setting)
-    call = adapt(name, _import(name, module_name, function_name, setting), setting)
-    built_in = name in VERIFIERS
+    if name not in VERIFIERS:
+        reward = _user_reward(name, setting)
 
-    def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
+        def verify_user(answer: str, problem: Mapping[str, Any], context: Mapping[str, Any] = NO_CONTEXT) -> Verdict:
+            try:
+                return to_verdict(reward.call(answer, problem, context))
+            except Exception as error:
+                return _raised(name, error, reward)
+
+        return verify_user
+    call = _import_path(VERIFIERS[name].path)
+
+    def verify(answer: str, problem: Mapping[str, Any], context: Mapping[str, Any] = NO_CONTEXT) -> Verdict:
         try:
             return to_verdict(call(answer, problem))
-        except Exception as error:  # The verifier is at fault, not the answer: the trajectory is masked.
-            if built_in and isinstance(error, MemoryError):
-                return wrong("judging the answer takes more memory than is allowed", "memory")
-            if built_in and isinstance(error, RecursionError):
-                return wrong("judging the answer takes a deeper recursion than is allowed", "rejected")
-            return grader_error(f"{name}{RAISED}{type(error).__name__}: {error}")
+        except MemoryError:
+            return wrong("judging the answer takes more memory than is allowed", "memory")
+        except RecursionError:
+            return wrong("judging the answer takes a deeper recursion than is allowed", "rejected")
+        except Exception as error:
+            return _raised(name, error)
 
     return verify
+
+
+def resolve_async(name: str, setting: str = SETTING) -> VerifyAsync | None:
+    """Return a user verifier that is a coroutine function as one that never raises, and None for any other verifier.
+
+    Raises as `resolve` does.
+    """
+    if name in VERIFIERS:
+        return None
+    reward = _user_reward(name, setting)
+    if not reward.is_async:
+        return None
+
+    async def verify(answer: str, problem: Mapping[str, Any], context: Mapping[str, Any]) -> Verdict:
+        try:
+            return to_verdict(await reward.call_async(answer, problem, context))
+        except Exception as error:
+            return _raised(name, error, reward)
+
+    return verify
+
+
+def _user_reward(name: str, setting: str) -> Reward:
+    if not all(split_name(name)):
+        raise ValueError(f"{setting}: must be one of {names()}{nearest(name, VERIFIERS)}, got {name!r}")
+    return adapt(name, load_function(name, setting), setting)
+
+
+def _raised(name: str, error: Exception, reward: Reward | None = None) -> Verdict:
+    """Return the verdict where the verifier raised: it is at fault, not the answer, and the trajectory is masked.
+
+    The reason ends with the place in the user's file, or else the one where the error was raised.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if reward is not None and frame.filename == reward.file]
+    place = (own or frames)[-1:]
+    where = "".join(f" ({frame.filename}:{frame.lineno})" for frame in place) if reward is not None else ""
+    return grader_error(f"{name}{RAISED}{type(error).__name__}: {error}{where}")
 
 
 def prepare(name: str) -> None:
@@ -205,7 +255,7 @@ def prepare(name: str) -> None:
     An exception of that function is passed on: this process cannot judge then.
     """
     if name in VERIFIERS:
-        function = getattr(importlib.import_module(_split_path(name)[0]), "prepare", None)
+        function = getattr(importlib.import_module(VERIFIERS[name].path.partition(":")[0]), "prepare", None)
         if function is not None:
             function()
 
@@ -248,32 +298,9 @@ def version_of(name: str) -> str:
     if name in VERIFIERS:
         files = sorted(PACKAGE.rglob("*.py"))
     else:
-        source = getattr(importlib.import_module(_split_path(name)[0]), "__file__", None)
-        files = [Path(source)] if source else []
+        source = source_file(name)
+        files = [source] if source else []
     digest = hashlib.blake2b(digest_size=6)
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return f"{name}@{digest.hexdigest()}"
-
-
-def _split_path(name: str, setting: str = SETTING) -> tuple[str, str]:
-    """Return the names of the verifier's module and function."""
-    path = VERIFIERS[name].path if name in VERIFIERS else name
-    module_name, colon, function_name = path.partition(":")
-    if not (colon and module_name and function_name):
-        raise ValueError(f"{setting}: must be one of {names()}{nearest(name, VERIFIERS)}, got {name!r}")
-    return module_name, function_name
-
-
-def _import(name: str, module_name: str, function_name: str, setting: str) -> Callable[..., Any]:
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        function = getattr(importlib.import_module(module_name), function_name, None)
-    except Exception as error:  # A user's module may raise anything while it is imported.
-        raise ValueError(
-            f"{setting}: must be importable, got {name!r} whose import raised {type(error).__name__}: {error}"
-        ) from error
-    if not callable(function):
-        raise ValueError(f"{setting}: must name a function of {module_name}, got {name!r}")
-    return function

@@ -17,7 +17,7 @@ from typing import Any
 
 from configs.checks import require
 from configs.task import TaskConfig
-from tasks.options import settings_named
+from tasks.options import VERIFIER, settings_named
 from tasks.source import Source, generator
 from trajectories.trajectory import Prompt
 
@@ -40,7 +40,7 @@ class MixtureDomain:
     """Number of prompts, relative to the weights of the other domains."""
     options: dict[str, Any] = field(default_factory=dict)
     """The task's own options."""
-    verifier: str = ""
+    verifier: str = field(default="", metadata=VERIFIER)
     """Overrides the task's verifier, as `task.verifier` does for all domains."""
     domain: str = ""
     """Name of the domain in ids and metrics: letters, digits, - and _, beginning with a letter. Empty: the task's

@@ -1,7 +1,7 @@
 """Options of tasks: convert them from the settings, declare paths, and name them in errors as the user wrote them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
@@ -13,6 +13,8 @@ from configs.checks import nearest
 
 PATH = {"path": True}
 """Metadata of an option that is the path of something to read."""
+VERIFIER = {"verifier": True}
+"""Metadata of an option that is the name of a verifier."""
 KINDS: dict[Any, str] = {
     int: "a whole number",
     int | None: "a whole number or null",
@@ -59,9 +61,9 @@ def parse(schema: type, given: Any, where: str = "task.options") -> Any:
         raise ValueError(f"{where}.{error.full_key}: {str(error).splitlines()[0]}") from None
 
 
-def path_options(schema: type) -> list[str]:
-    """Return the names of the options that are declared as paths."""
-    return [each.name for each in fields(schema) if each.metadata.get("path")]
+def options_with(schema: type, mark: Mapping[str, bool]) -> list[str]:
+    """Return the names of the options that are declared with the metadata `mark`: PATH or VERIFIER."""
+    return [each.name for each in fields(schema) if mark.items() <= each.metadata.items()]
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Tasks by name. A task is a frozen dataclass of options and a class that makes its Source from them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,8 +9,8 @@ from configs.task import TaskConfig
 from tasks.countdown import Countdown, CountdownOptions
 from tasks.dataset.task import Dataset, DatasetOptions
 from tasks.few_shot_sums import FewShotSums, FewShotSumsOptions
-from tasks.mixture import Mixture, MixtureOptions
-from tasks.options import parse, path_options
+from tasks.mixture import Mixture, MixtureDomain, MixtureOptions
+from tasks.options import PATH, VERIFIER, options_with, parse
 from tasks.programs import Programs, ProgramsOptions
 from tasks.scratchpad_addition import ScratchpadAddition, ScratchpadAdditionOptions
 from tasks.source import Source
@@ -51,27 +51,38 @@ def check_options(config: TaskConfig) -> Any:
     return parse(TASKS[config.name][0], config.options)
 
 
-def map_paths(name: str, options: dict[str, Any], resolve: Callable[[str], str]) -> dict[str, Any]:
-    """Return the options of the task `name` with `resolve` applied to each path in them.
+Resolve = Callable[[str], str]
+
+
+def map_paths(name: str, options: dict[str, Any], resolve: Resolve, resolve_verifier: Resolve) -> dict[str, Any]:
+    """Return the options of the task `name` with `resolve` applied to each path in them, and `resolve_verifier` to each
+    name of a verifier.
 
     In a mixture, the options of each domain are those of the domain's own task. Unknown tasks and values of wrong types
     stay as they are, because `build` refuses them.
     """
     if name not in TASKS:
         return options
-    paths = path_options(TASKS[name][0])
-    mapped = {
-        key: resolve(value) if key in paths and isinstance(value, str) else value for key, value in options.items()
-    }
+    schema = TASKS[name][0]
+    mapped = _mapped(
+        _mapped(options, options_with(schema, PATH), resolve), options_with(schema, VERIFIER), resolve_verifier
+    )
     if name == "mixture" and isinstance(options.get("domains"), list):
-        mapped["domains"] = [_map_domain(domain, resolve) for domain in options["domains"]]
+        mapped["domains"] = [_map_domain(domain, resolve, resolve_verifier) for domain in options["domains"]]
     return mapped
 
 
-def _map_domain(domain: Any, resolve: Callable[[str], str]) -> Any:
-    if not isinstance(domain, dict) or not isinstance(domain.get("options"), dict):
+def _mapped(options: dict[str, Any], keys: Sequence[str], resolve: Resolve) -> dict[str, Any]:
+    return {key: resolve(value) if key in keys and isinstance(value, str) else value for key, value in options.items()}
+
+
+def _map_domain(domain: Any, resolve: Resolve, resolve_verifier: Resolve) -> Any:
+    if not isinstance(domain, dict):
         return domain
-    return domain | {"options": map_paths(str(domain.get("name")), domain["options"], resolve)}
+    mapped = _mapped(domain, options_with(MixtureDomain, VERIFIER), resolve_verifier)
+    if isinstance(domain.get("options"), dict):
+        mapped["options"] = map_paths(str(domain.get("name")), domain["options"], resolve, resolve_verifier)
+    return mapped
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Prompt:
     """Index in its stream. Seed and position determine the prompt."""
     text: str
     verifier: str
-    """A name of `rewards/registry.py` or an import path `package.module:function`."""
+    """A name of `rewards/registry.py`, an import path `package.module:function` or a file `path/file.py:function`."""
     problem: Mapping[str, Any]
     """Data for the verifier. JSON values only, because it is sent between processes and written to disk."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from actors.learning.policy import load_tokenizer
+from actors.learning.policy import load_model, load_tokenizer
 
 
 def save_policy(folder: str, model: Any, tokenizer: Any, parameters: dict[str, Tensor]) -> None:
@@ -23,6 +23,13 @@ def save_policy(folder: str, model: Any, tokenizer: Any, parameters: dict[str, T
     model.generation_config = valid_generation_config(model.generation_config)
     model.save_pretrained(folder, state_dict=parameters)
     tokenizer.save_pretrained(folder)
+
+
+def copy_policy(source: str, folder: str, dtype: str) -> None:
+    """Write the policy of the directory `source` to `folder`, with its weights in `dtype`."""
+    model = load_model(source)
+    named = model.state_dict().items()
+    save_policy(folder, model.to(getattr(torch, dtype)), load_tokenizer(source), dict(named))
 
 
 def valid_generation_config(config: GenerationConfig) -> GenerationConfig:

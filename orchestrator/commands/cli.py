@@ -118,12 +118,8 @@ def parser() -> argparse.ArgumentParser:
     sub = configured("show-config", "Print all settings and what they mean, without starting anything.")
     explained = "Print the meaning of this setting or section instead; without KEY, of all settings."
     sub.add_argument("--explain", nargs="?", const="", metavar="KEY", help=explained)
-    _add_verify(
-        command(
-            "verify",
-            "Verify the answers of a file or of a run, or check that a task's right answers pass.",
-        )
-    )
+    text = "Verify the answers of a file or of a run, or check that a task's right answers pass."
+    _add_verify(command("verify", text))
     sub = command("report", "Write figures and one self-contained HTML page about runs and an evaluation.")
     sub.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="Directory of a run to show.")
     sub.add_argument(
@@ -132,6 +128,15 @@ def parser() -> argparse.ArgumentParser:
     default = Path("runs/report.html")
     sub.add_argument(
         "--output", type=Path, default=default, metavar="FILE", help=f"Write the page to this file (default {default})."
+    )
+    sub = command("export", "Write the policy of a checkpoint as a Hugging Face directory with a model card.")
+    sub.add_argument("run", type=Path, metavar="RUN", help="Directory of the run.")
+    sub.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="Write the policy to this new directory."
+    )
+    sub.add_argument("--step", type=int, metavar="N", help="Step of the checkpoint (default: the newest).")
+    sub.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="Of the weights (default bfloat16)."
     )
     sub = command("demo", "Train five methods from one policy here, and compare them with it sampled colder.")
     default = Path("runs/demo")

@@ -6,8 +6,10 @@ A run then uses the same folders on every node, and in a Ray job, whose working 
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from configs.config import Config
+from rewards.user_functions import with_file
 from tasks.registry import map_paths
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,9 +38,13 @@ def absolute(cfg: Config) -> Config:
             )
             for name, reference in cfg.references.items()
         },
-        task=replace(cfg.task, options=map_paths(cfg.task.name, cfg.task.options, existing)),
+        task=replace(
+            cfg.task,
+            options=_paths(cfg.task.name, cfg.task.options),
+            verifier=_existing_verifier(cfg.task.verifier),
+        ),
         rehearsal=replace(cfg.rehearsal, path=_below(Path.cwd(), cfg.rehearsal.path)),
-        replay=replace(cfg.replay, options=map_paths(cfg.replay.task, cfg.replay.options, existing)),
+        replay=replace(cfg.replay, options=_paths(cfg.replay.task, cfg.replay.options)),
         warm_start=replace(cfg.warm_start, output=_below(Path.cwd(), cfg.warm_start.output)),
     )
 
@@ -60,6 +66,15 @@ def existing(path: str) -> str:
     if not given.is_absolute() and not given.exists() and (ROOT / given).exists():
         return str(ROOT / given)
     return str(given.absolute())
+
+
+def _existing_verifier(name: str) -> str:
+    """Return the name of a verifier, with an absolute path if it is the name of a function in a file."""
+    return with_file(name, existing)
+
+
+def _paths(task: str, options: dict[str, Any]) -> dict[str, Any]:
+    return map_paths(task, options, existing, _existing_verifier)
 
 
 def _below(folder: Path, path: str) -> str:

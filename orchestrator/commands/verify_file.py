@@ -6,6 +6,7 @@ as in a run's trajectories.jsonl, has `verifier`, `problem`, `answer` and the ve
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import math
 from collections import deque
@@ -18,6 +19,7 @@ from rewards.judge import Judge
 from rewards.registry import JSON_TYPES, VERIFIERS, Field, check, names
 from rewards.verdict import STATUSES, Verdict, grader_error
 from trajectories.atomic_write import replace_file
+from trajectories.trajectory import domain
 
 LINE_LIMIT = 48 * 2**20
 """Largest number of bytes of one row."""
@@ -58,6 +60,8 @@ class Row:
     problem: dict[str, Any] | None = None
     """None: the row cannot be graded."""
     answer: str = ""
+    context: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What is recorded of the context of the answer (see `rewards.forms.Call`)."""
     refusal: str = ""
     """Why the row cannot be graded."""
     recorded: Recorded | None = None
@@ -95,7 +99,7 @@ async def grade_rows(judge: Judge, source: Path, verifier: str | None) -> AsyncG
 async def _judge(judge: Judge, row: Row) -> Verdict:
     if row.problem is None:
         return grader_error(row.refusal)
-    return await judge.judge(row.verifier, row.problem, row.answer)
+    return await judge.judge(row.verifier, row.problem, row.answer, row.context)
 
 
 def output_row(row: Row, verdict: Verdict) -> bytes:
@@ -224,9 +228,18 @@ def _recorded_row(value: dict[str, Any], number: int, size: int, verifier: str) 
         verifier=verifier,
         problem=None if refusal else value["problem"],
         answer="" if refusal else value["answer"],
+        context=_recorded_context(value),
         refusal=refusal,
         recorded=_recorded_verdict(value),
     )
+
+
+def _recorded_context(value: dict[str, Any]) -> dict[str, Any]:
+    """Return what a row of trajectories.jsonl has of the context of `rewards.forms.Call`."""
+    prompt_id = value.get("prompt_id")
+    names = {"prompt": "prompt", "last_version": "step"}
+    context = {key: value[name] for name, key in names.items() if name in value}
+    return context | ({"domain": domain(prompt_id)} if isinstance(prompt_id, str) else {})
 
 
 def _recorded_verdict(value: dict[str, Any]) -> Recorded | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Container, Sequence
 from types import TracebackType
 
 from configs.config import Config
+from orchestrator.rollout.grading import require_grades
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
 from orchestrator.rollout.window import Slot, Window
 from tasks.source import Source
@@ -71,6 +72,7 @@ class Collector:
         Raises:
             Exception: generation or grading failed in the background; raised at once.
             Stopped: `stop` was called and the groups are not complete.
+            NothingGraded: none of their answers could be judged.
         """
         while not self.window.ready(count):
             if self._failure is not None:
@@ -79,7 +81,9 @@ class Collector:
                 raise Stopped
             self._changed.clear()
             await self._changed.wait()
-        return self.window.take(count)
+        groups = self.window.take(count)
+        require_grades(groups)
+        return groups
 
     @property
     def _refills(self) -> int:

@@ -6,16 +6,35 @@ from collections.abc import Callable, Sequence
 
 from actors.contracts import Grader
 from tasks.source import Source
+from trajectories.trajectory import Group
 
 PROMPTS_SEARCHED = 64
 """Number of first prompts of a task that are searched for its verifiers. A verifier of a later prompt is tested before
 its first answer."""
 WINDOW = 1_000
-"""Smallest number of answers over which the fractions of an alert are computed."""
+"""Smallest number of answers over which the fractions of an alert are computed, once there are so many. Among fewer
+answers, the number that raises an alert is the one that does among WINDOW, so that a few raise none."""
 ERROR_FRACTION = 0.005
 """An alert is raised if the fraction of answers with a grader_error is larger."""
 TIMEOUT_INCREASE = 0.05
 """An alert is raised if the fraction of timeouts exceeds that of all earlier answers by more than this."""
+
+
+class NothingGraded(Exception):
+    """No answer of a step could be judged. Carries the groups of the step, and the reason of the first answer."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        answers = [trajectory for group in groups for trajectory in group.trajectories]
+        grade = answers[0].grade
+        assert grade is not None
+        super().__init__(f"got grader_error for all {len(answers)} answers of the step, the first: {grade.reason}")
+        self.groups = list(groups)
+
+
+def require_grades(groups: Sequence[Group]) -> None:
+    """Raise NothingGraded if all answers of a step have a grader_error: there is nothing to train on."""
+    if not any(group.rewards for group in groups):
+        raise NothingGraded(groups)
 
 
 async def prove(graders: Sequence[Grader], source: Source, report: Callable[[str], None]) -> None:
@@ -88,22 +107,21 @@ class GraderWatch:
         before = self._history[0]
         self._history.append(now)
 
-        def fraction(status: str) -> float:
-            """Return the fraction of the window's answers. The divisor is at least WINDOW: a few raise no alert."""
-            return (now[status] - before.get(status, 0.0)) / max(now["graded"] - before.get("graded", 0.0), WINDOW)
-
-        errors, timeouts = fraction("grader_error"), fraction("timeout")
+        graded = now["graded"] - before.get("graded", 0.0)
+        divisor = max(graded, WINDOW)
+        errors, timeouts = (now[status] - before.get(status, 0.0) for status in ("grader_error", "timeout"))
         earlier = before.get("timeout", 0.0) / max(before.get("graded", 0.0), 1.0)
         self._update(
-            errors > ERROR_FRACTION,
+            errors / divisor > ERROR_FRACTION,
             "the grader fails",
-            f"{errors:.2%} of the latest answers could not be judged (grader_error); they are masked, and "
-            "trajectories.jsonl has the reasons",
+            f"{errors / max(graded, 1.0):.2%} of the latest {graded:,.0f} answers could not be judged (grader_error); "
+            "they are masked, and trajectories.jsonl has the reasons",
         )
         self._update(
-            timeouts > earlier + TIMEOUT_INCREASE,
+            timeouts / divisor > earlier + TIMEOUT_INCREASE,
             "answers time out",
-            f"{timeouts:.1%} of the latest answers took too long to judge, {earlier:.1%} of those before",
+            f"{timeouts / max(graded, 1.0):.1%} of the latest {graded:,.0f} answers took too long to judge, "
+            f"{earlier:.1%} of those before",
         )
 
     def _update(self, active: bool, title: str, text: str) -> None:

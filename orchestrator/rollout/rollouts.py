@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 from actors.contracts import Finished, GenerationJob, Generator, Grader, GradeTask
-from trajectories.trajectory import Group, Prompt, Trajectory
+from rewards.registry import VERIFIERS
+from trajectories.trajectory import Group, Prompt, Trajectory, domain
 
 POLL_S = 1.0
 """Seconds that one `Generator.collect` waits for the next answer."""
@@ -146,6 +148,7 @@ class Rollouts:
             verifier=prompt.verifier,
             problem=prompt.problem,
             answer=finished.trajectory.text,
+            context=_context(prompt, finished.trajectory),
         )
 
     def _complete(self, key: str, graded: Trajectory) -> None:
@@ -165,6 +168,18 @@ class Rollouts:
                 pending.done.set_exception(error)
                 pending.done.exception()  # marks it as retrieved; asyncio warns of every error that is not
         self._pending.clear()
+
+
+def _context(prompt: Prompt, trajectory: Trajectory) -> dict[str, Any]:
+    """Return what a user verifier may be told besides answer and problem; nothing for a built-in one."""
+    if prompt.verifier in VERIFIERS:
+        return {}
+    return {
+        "prompt": prompt.text,
+        "completion_ids": trajectory.tokens[trajectory.mask].tolist(),
+        "step": trajectory.last_version,
+        "domain": domain(prompt.id),
+    }
 
 
 def jobs_for(

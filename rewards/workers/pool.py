@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rewards.registry import deadline_s
+from rewards.registry import NO_CONTEXT, deadline_s
 from rewards.verdict import Verdict, grader_error, wrong
 from rewards.workers.process import StartFailed, Worker, WorkerLost, spawn
 from rewards.workers.worker import FRAME_LIMIT, pack
@@ -72,12 +72,14 @@ class Pool:
         self._running: set[Worker] = set()
         self._closed = False
 
-    async def run(self, verifier: str, problem: Mapping[str, Any], answer: str) -> Verdict:
+    async def run(
+        self, verifier: str, problem: Mapping[str, Any], answer: str, context: Mapping[str, Any] = NO_CONTEXT
+    ) -> Verdict:
         """Return the verdict on one answer. No answer, problem or worker can make it raise."""
         async with self._capacity:
             assert not self._closed, "the pool is closed"
             try:
-                frame = pack({"problem": dict(problem), "answer": answer})
+                frame = pack({"problem": dict(problem), "answer": answer, "context": dict(context)})
                 limit = deadline_s(verifier, problem, self.timeout_s)
             except Exception as error:  # The problem may hold any value, also one that is not JSON.
                 return grader_error(f"the problem cannot be used ({type(error).__name__}: {error})")

@@ -33,6 +33,8 @@ TASKS_PER_WORKER = 20_000
 """Answers after which a worker is replaced."""
 GROWTH_LIMIT = 512 * 2**20
 """Bytes by which a worker's resident memory may grow after its first batch. A worker that grows more is replaced."""
+PROGRAM = "import breadth; breadth.own_packages_first(); from rewards.workers.worker import main; main()"
+"""What a worker process runs."""
 REPLY_LIMIT = 65_536
 """Bytes of one frame from a worker."""
 
@@ -185,7 +187,7 @@ def spawn(verifier: str, channel: socket.socket, errors: IO[bytes]) -> subproces
         errors: file that receives standard error until the verifier is loaded.
     """
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "rewards.workers.worker", str(channel.fileno()), str(os.getpid()), verifier],
+        [sys.executable, "-P", "-c", PROGRAM, str(channel.fileno()), str(os.getpid()), verifier],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,

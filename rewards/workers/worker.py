@@ -61,7 +61,7 @@ def _confine() -> int:
 
 def _judge(verify: Verify, task: dict[str, Any]) -> dict[str, Any]:
     wall, cpu = time.perf_counter(), time.process_time()
-    verdict = verify(task["answer"], task["problem"])
+    verdict = verify(task["answer"], task["problem"], task["context"])
     seconds = verdict.seconds or time.perf_counter() - wall
     cpu_seconds = verdict.cpu_seconds or time.process_time() - cpu
     return asdict(replace(verdict, seconds=seconds, cpu_seconds=cpu_seconds))
@@ -97,7 +97,3 @@ def main() -> None:
     channel.set_inheritable(False)
     stream: Any = channel.makefile("rwb")
     serve(stream, sys.argv[3])
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,7 @@ from configs.checks import nearest, require
 from tasks.dataset.files import data_files, rows
 from tasks.dataset.formats import FORMATS, NEED_DATABASES, check_template
 from tasks.dataset.rows import Malformed, Row, RowOptions
-from tasks.options import PATH
+from tasks.options import PATH, VERIFIER
 from tasks.source import digest, generator
 from trajectories.trajectory import Prompt
 
@@ -32,8 +32,8 @@ class DatasetOptions(RowOptions):
     mbpp or livecodebench."""
     prompt_template: str = ""
     """Template of a prompt, in the syntax of `str.format`, with fields of the format. Empty: the format's template."""
-    verifier: str = ""
-    """A verifier for all rows. Empty: the format's verifier."""
+    verifier: str = field(default="", metadata=VERIFIER)
+    """A verifier for all rows: its name, import path or file, as `task.verifier`. Empty: the format's verifier."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

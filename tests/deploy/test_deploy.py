@@ -217,10 +217,11 @@ def test_the_dockerfile_installs_the_project_with_its_gpu_extra_on_a_supported_p
         "pyproject.toml",
         PROJECT["readme"],
         *PROJECT["license-files"],
+        *(f"{name}.py" for name in tool["py-modules"]),
         *(name.rstrip("*") for name in tool["packages"]["find"]["include"]),
     }
     assert IMAGE in text
-    assert PROJECT["scripts"]["breadth"] == "orchestrator.commands.cli:main"
+    assert PROJECT["scripts"]["breadth"] == "breadth:main"
     assert ["RUN", "pip", "install", "--no-cache-dir", "'.[gpu]'"] in words
     [smoke] = [word[2:] for word in words if word[:2] == ["RUN", "breadth"]]
     assert checked(smoke)[0].command == "show-config"

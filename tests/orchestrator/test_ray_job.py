@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,15 +68,20 @@ def _wait_for_the_job_agent(address: str) -> None:
         time.sleep(0.5)
 
 
-def submit(address: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def submit(
+    address: str, home: Path, *words: str, command: tuple[str, ...] = (BREADTH,), folder: Path = ROOT, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Submit `command` with `words` and the working directory `folder`, and wait for its end."""
     ray_command = str(Path(sys.executable).parent / "ray")
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment |= {"RAY_AUTH_MODE": "disabled"}
-    runtime = json.dumps({"env_vars": {"HOME": str(home), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}})
+    runtime = json.dumps(
+        {"env_vars": {"HOME": str(home), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"} | variables}
+    )
     line = [ray_command, "job", "submit", "--address", address, "--working-dir", "."]
     return subprocess.run(
-        [*line, "--runtime-env-json", runtime, "--", BREADTH, *words],
-        cwd=ROOT,
+        [*line, "--runtime-env-json", runtime, "--", *command, *words],
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
@@ -96,3 +102,28 @@ def test_training_and_evaluation_run_as_submitted_ray_jobs_and_their_files_survi
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((run_dir / "evaluations" / "first" / "results.json").read_text())
     assert list(results["policies"]) == ["base", "job"]
+
+
+def test_a_job_whose_working_directory_has_files_with_the_names_of_breadths_packages_trains(
+    tmp_path: Path, head_node: str
+) -> None:
+    folder, home = tmp_path / "work", tmp_path / "home"
+    for package in ("configs", "actors"):
+        (folder / package).mkdir(parents=True)
+        (folder / package / "__init__.py").write_text("raise RuntimeError('not this one')\n")
+    (folder / "tasks.py").write_text("raise RuntimeError('not this one')\n")
+    (folder / "marking.py").write_text("def mark(text):\n    return float(sum(map(ord, text)) % 2)\n")
+    reward = "def odd(answer, problem):\n    return marking.mark(answer)\n"
+    (folder / "rewards.py").write_text("import marking\n" + reward)
+    settings = (*SMALL, "generator.engine=transformers", "name=job", "steps=1", "logbook.trajectories_every=1")
+    # The working directory comes before this path.
+    options: dict[str, Any] = {"command": (sys.executable, "-m", "breadth", "train"), "PYTHONPATH": str(ROOT)}
+    done = submit(head_node, home, *settings, "task.verifier=rewards.py:odd", folder=folder, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run_dir = home / "runs" / "job"
+    assert [record["grader/grader_error"] for record in read_records(run_dir / "metrics.jsonl")] == [0.0]
+    [verifier] = {row["verifier"] for row in read_records(run_dir / "trajectories.jsonl")}
+    assert verifier.endswith("/rewards.py:odd") and Path(verifier).is_absolute()
+    done = submit(head_node, home, *settings, "task.verifier=rewards:odd", folder=folder, **options)
+    assert done.returncode != 0
+    assert "name the file of your function instead, rewards.py:odd" in " ".join((done.stdout + done.stderr).split())

@@ -52,3 +52,26 @@ def test_every_ungraded_answer_of_a_run_is_written_once_and_can_be_judged_again(
     repaired.write_text("\n".join(map(json.dumps, json.loads(text))))
     assert main(["verify", "--input", str(repaired), "--workers", "1"]) == 0
     assert f"{len(rows)} of {len(rows)} rows get another verdict" in capsys.readouterr().err
+
+
+def test_a_run_whose_answers_all_fail_stops_with_a_checkpoint_and_goes_on_when_the_verifier_works(
+    tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = tmp_path / "away"
+    away.touch()
+    monkeypatch.setenv("JUDGE_AWAY", str(away))
+    settings = ("name=x", "steps=3", "groups_per_step=4", "sampling.group_size=2", "monitor.every=0")
+    cfg = config(tiny_policy, tmp_path, *settings, "task.verifier=toy_verifiers:away_from_step_one")
+    with pytest.raises(ValueError) as caught:
+        asyncio.run(run_training(cfg, resume=False, log=lambda text: None))
+    message = str(caught.value)
+    assert message.startswith("task.verifier: must judge answers, got grader_error for all 8 answers of the step, ")
+    assert "raised ConnectionError: the judge is away" in message
+    assert "ended in step 2 with a checkpoint of step 1, and `breadth train --resume name=x" in message
+    run_dir = tmp_path / "x"
+    assert [row["step"] for row in read_records(run_dir / "trajectories.jsonl") if row["reward"] is None] == [2] * 8
+    events = (run_dir / "events.jsonl").read_text().splitlines()
+    assert json.loads(events[-1])["title"] == "no answer could be judged"
+    away.unlink()
+    asyncio.run(run_training(cfg, resume=True, log=lambda text: None))
+    assert [record["step"] for record in read_records(run_dir / "metrics.jsonl")] == [1, 2, 3]

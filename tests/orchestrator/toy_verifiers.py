@@ -1,6 +1,8 @@
 """Verifiers that find random answers right about as often as wrong, for policies that never solve anything."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -17,3 +19,10 @@ def even_or_fails(answer: str, problem: Mapping[str, Any]) -> float:
 
 def never(answer: str, problem: Mapping[str, Any]) -> float:
     return 0.0
+
+
+def away_from_step_one(completions: list[str], trainer_state: Any, **columns: Any) -> list[float]:
+    """Fails on every answer of weights that have been trained, while the file JUDGE_AWAY exists."""
+    if trainer_state.global_step and Path(os.environ["JUDGE_AWAY"]).exists():
+        raise ConnectionError("the judge is away")
+    return [even(text, {}) for text in completions]

@@ -27,7 +27,9 @@ class FakePool:
         self.respawns = 3
         self.broken = False
 
-    async def run(self, verifier: str, problem: Mapping[str, Any], answer: str) -> Verdict:
+    async def run(
+        self, verifier: str, problem: Mapping[str, Any], answer: str, context: Mapping[str, Any] | None = None
+    ) -> Verdict:
         self.judged.append(answer)
         await asyncio.sleep(0.001)
         canaries = VERIFIERS[verifier].canaries if verifier in VERIFIERS else ()

@@ -100,10 +100,6 @@ async def patient(answer: str, problem: Mapping[str, Any]) -> float:
     return 0.25
 
 
-def lengths(completions: list[str], **columns: Any) -> list[float]:
-    return [float(len(text)) + len(columns) for text in completions]
-
-
 def named_columns(prompts: list[str], completions: list[str], level: list[int]) -> list[float]:
     return [float(len(p) + len(c) + k) for p, c, k in zip(prompts, completions, level, strict=True)]
 
@@ -126,6 +122,10 @@ def too_many(completions: list[str], **columns: Any) -> list[float]:
 
 def takes_nothing() -> float:
     return 1.0
+
+
+def runs_out_of_memory(answer: str, problem: Mapping[str, Any]) -> float:
+    raise MemoryError
 
 
 NOT_CALLABLE = 3

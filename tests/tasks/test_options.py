@@ -8,7 +8,7 @@ import pytest
 
 from configs.load import load
 from orchestrator.commands.paths import absolute
-from tasks.options import KINDS, path_options, settings_named
+from tasks.options import KINDS, PATH, VERIFIER, options_with, settings_named
 from tasks.registry import TASKS, map_paths
 
 
@@ -19,9 +19,11 @@ def test_errors_can_describe_the_type_of_every_option() -> None:
 
 
 def test_the_paths_of_a_dataset_are_declared_in_its_options() -> None:
-    declared = {name: path_options(schema) for name, (schema, _) in TASKS.items()}
+    declared = {name: options_with(schema, PATH) for name, (schema, _) in TASKS.items()}
     assert sorted(declared.pop("dataset")) == ["database_dir", "heldout_path", "path"]
     assert not any(declared.values())
+    named_verifiers = {name: options_with(schema, VERIFIER) for name, (schema, _) in TASKS.items()}
+    assert {name for name, options in named_verifiers.items() if options} == {"dataset"}
     named = [f.name for schema, _ in TASKS.values() for f in fields(schema) if "path" in f.name or "dir" in f.name]
     assert sorted(named) == ["database_dir", "heldout_path", "path"], "whatever is named as a path is declared as one"
 
@@ -31,14 +33,19 @@ def test_paths_are_mapped_by_the_task_that_declares_them() -> None:
         {"name": "dataset", "options": {"path": "a", "format": "b"}},
         {"name": "countdown", "options": {"path": "c"}},
         {"name": "dataset"},
+        {"name": "dataset", "verifier": "v", "options": {"verifier": "w"}},
     ]
-    mapped = map_paths("mixture", {"domains": domains}, str.upper)["domains"]
-    assert mapped == [domains[0] | {"options": {"path": "A", "format": "b"}}, *domains[1:]]
-    assert map_paths("countdown", {"path": "a"}, str.upper) == {"path": "a"}
-    assert map_paths("unknown", {"path": "a"}, str.upper) == {"path": "a"}
+    mapped = map_paths("mixture", {"domains": domains}, str.upper, str.title)["domains"]
+    assert mapped == [
+        domains[0] | {"options": {"path": "A", "format": "b"}},
+        *domains[1:3],
+        {"name": "dataset", "verifier": "V", "options": {"verifier": "W"}},
+    ]
+    assert map_paths("countdown", {"path": "a"}, str.upper, str.title) == {"path": "a"}
+    assert map_paths("unknown", {"path": "a"}, str.upper, str.title) == {"path": "a"}
     for odd in (3, [3], [{"name": 3, "options": {"path": "a"}}], [{"options": 3}]):
-        assert map_paths("mixture", {"domains": odd}, str.upper) == {"domains": odd}
-    assert map_paths("dataset", {"path": ["a"]}, str.upper) == {"path": ["a"]}
+        assert map_paths("mixture", {"domains": odd}, str.upper, str.title) == {"domains": odd}
+    assert map_paths("dataset", {"path": ["a"]}, str.upper, str.title) == {"path": ["a"]}
 
 
 def test_paths_of_task_and_replay_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

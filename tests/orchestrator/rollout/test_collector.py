@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from actors.contracts import GradeTask
 from configs.config import Config
 from configs.load import load
 from orchestrator.rollout.collector import Collector, Stopped
+from orchestrator.rollout.grading import NothingGraded
 from orchestrator.rollout.rollouts import Rollouts
 from tests.orchestrator.fake_roles import ScriptedGenerator, ScriptedGrader, prompt, run
-from trajectories.trajectory import Group, Prompt
+from trajectories.trajectory import Grade, Group, Prompt
 
 LIMIT = 8
 """Maximum tokens of a prompt; one token is one character here."""
@@ -240,5 +242,24 @@ def test_leaving_the_context_ends_every_task_while_groups_are_pending() -> None:
             assert asyncio.all_tasks() > before
             assert collector.window.resume_position == 0
         assert asyncio.all_tasks() == before
+
+    run(body())
+
+
+@pytest.mark.parametrize("failed", [1, 2])
+def test_a_step_of_which_no_answer_could_be_judged_is_not_trained_on(failed: int) -> None:
+    def judge(task: GradeTask) -> Grade:
+        if int(task.problem["place"]) < failed:
+            return Grade(reward=None, status="grader_error", reason="the judge is away")
+        return Grade(reward=0.0, status="wrong")
+
+    async def body() -> None:
+        async with collecting(ScriptedGenerator(at_once=True), settings(), grader=ScriptedGrader(judge)) as collector:
+            if failed < 2:
+                assert positions(await collector.take(2)) == [0, 1]
+                return
+            with pytest.raises(NothingGraded, match="all 4 answers of the step, the first: the judge is away"):
+                await collector.take(2)
+            assert collector.window.resume_position == 0
 
     run(body())

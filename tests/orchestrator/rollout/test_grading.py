@@ -49,6 +49,18 @@ def test_a_few_grader_errors_raise_no_alert_and_more_than_half_a_percent_raise_o
     assert alerts == ["the grader fails"]
 
 
+def test_an_alert_says_the_true_share_of_the_answers() -> None:
+    """A divisor of at least WINDOW would make it 0.80 % and 6.4 %."""
+    texts: list[str] = []
+    graders = GraderWatch([], lambda title, text: texts.append(text))
+    graders.check(numbers(8, grader_error=8))
+    graders.check(numbers(80, grader_error=8, timeout=64))
+    assert [text.partition(" could")[0].partition(" took")[0] for text in texts] == [
+        "100.00% of the latest 8 answers",
+        "80.0% of the latest 80 answers",
+    ]
+
+
 def test_an_alert_is_raised_again_only_after_its_condition_was_false() -> None:
     graders, alerts = watch()
     graders.check(numbers(1_000, grader_error=50))

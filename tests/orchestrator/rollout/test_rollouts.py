@@ -93,8 +93,13 @@ def test_every_answer_goes_to_a_grader_as_it_ends_with_its_own_problem() -> None
                     await asyncio.sleep(0)
                 [[task]] = grader.calls
                 assert task == GradeTask(
-                    key=f"train/7#{index}", verifier="toy", problem={"place": 7}, answer=f"train/7/{index}"
+                    key=f"train/7#{index}",
+                    verifier="toy",
+                    problem={"place": 7},
+                    answer=f"train/7/{index}",
+                    context=task.context,
                 )
+                assert sorted(task.context) == ["completion_ids", "domain", "prompt", "step"]
             await future
 
     run(body())
