@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 
 from actors.learning.policy import load_tokenizer
 from configs.config import Config
-from orchestrator.rollout.encoding import Encoder, encoder
-from orchestrator.watch.monitor import encoded
+from orchestrator.rollout.encoding import Encoder, encode_heldout, encoder
 from rewards.registry import check as check_verifier
 from tasks.registry import build
 from tasks.source import Source
@@ -45,7 +44,7 @@ def check_evaluation(cfg: Config, checkpoints: Mapping[str, str], report: Callab
     first: dict[str, str] = {}
     read_by: dict[tuple[str, int], list[str]] = {}
     for name, encode in encoders.items():
-        tokens = encoded(cfg, prompts, encode)[0]
+        tokens = encode_heldout(encode, prompts, cfg.sampling.max_prompt_tokens)[0]
         first[name] = str(load_tokenizer(checkpoints[name]).decode(tokens))
         read_by.setdefault((first[name], len(tokens)), []).append(name)
     for (text, length), names in read_by.items():

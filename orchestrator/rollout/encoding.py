@@ -1,10 +1,11 @@
 """Tokenize prompts and answers in the form that the policy was trained on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from actors.learning.policy import load_tokenizer
 from configs.checks import require
 from configs.policy import PolicyConfig
+from trajectories.trajectory import Prompt
 
 Encoder = Callable[[str], list[int]]
 
@@ -34,3 +35,16 @@ def encoder(config: PolicyConfig) -> Encoder:
         return list(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)["input_ids"])
 
     return encode
+
+
+def encode_heldout(encode: Encoder, prompts: Sequence[Prompt], max_prompt_tokens: int) -> list[list[int]]:
+    """Return the token ids of the held-out prompts.
+
+    Raises:
+        ValueError: one has more than `max_prompt_tokens` tokens; names `sampling.max_prompt_tokens`.
+    """
+    rows = [encode(prompt.text) for prompt in prompts]
+    longest = max(len(row) for row in rows)
+    rule = f"must be at least the longest held-out prompt ({longest} tokens)"
+    require(longest <= max_prompt_tokens, "sampling.max_prompt_tokens", rule, max_prompt_tokens)
+    return rows

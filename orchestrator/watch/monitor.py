@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from actors.contracts import Reference
-from configs.checks import require
 from configs.config import Config
 from configs.heldout import Decoding
-from orchestrator.rollout.encoding import Encoder
+from orchestrator.rollout.encoding import Encoder, encode_heldout
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
 from orchestrator.watch.base_cache import BaseCache, Measured
 from orchestrator.watch.bootstrap import UNDEFINED, Interval
@@ -46,28 +45,16 @@ class HeldOut:
             ValueError: a held-out prompt has more than `sampling.max_prompt_tokens` tokens.
         """
         prompts = self.prompts
+        tokens = encode_heldout(self.encode, prompts, self.cfg.sampling.max_prompt_tokens)
         jobs = jobs_for(
             prompts,
-            encoded(self.cfg, prompts, self.encode),
+            tokens,
             purpose="heldout",
             run_seed=self.cfg.seed,
             answers=answers if decoding.temperature > 0 else 1,
             **decoding.plain(),
         )
         return await self.rollouts.run(prompts, jobs)
-
-
-def encoded(cfg: Config, prompts: Sequence[Prompt], encode: Encoder) -> list[list[int]]:
-    """Return the tokens of held-out prompts.
-
-    Raises:
-        ValueError: one has more than `sampling.max_prompt_tokens` tokens.
-    """
-    tokens = [encode(prompt.text) for prompt in prompts]
-    longest, limit = max(len(row) for row in tokens), cfg.sampling.max_prompt_tokens
-    rule = f"must be at least the longest held-out prompt ({longest} tokens)"
-    require(longest <= limit, "sampling.max_prompt_tokens", rule, limit)
-    return tokens
 
 
 async def score_by_base(groups: Sequence[Group], base: Reference) -> list[Group]:
