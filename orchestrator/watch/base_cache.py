@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,9 @@ class BaseCache:
     """Measurements of one policy on the held-out prompts, in `runs`.
 
     A file is named by a digest of all that decides the answers and their grades: the files of the policy, the held-out
-    prompts, the verifiers' code and time limit, the sampling settings, seed, engine, device, dtype, and the versions of
-    torch, transformers and vLLM. A user verifier's own imports are not part of it: delete the folder after changing
-    them.
+    prompts, the verifiers' code and time limit, the sampling settings, seed, engine, device, the settings of the
+    policy, and the versions of torch, transformers and vLLM. A user verifier's own imports are not part of it: delete
+    the folder after changing them.
 
     Args:
         prompts: the held-out prompts.
@@ -64,8 +64,7 @@ class BaseCache:
             "engine": [
                 cfg.generator.engine,
                 cfg.placement.device,
-                cfg.policy.dtype,
-                cfg.policy.chat_template,
+                {**asdict(cfg.policy), "path": ""},
                 *_versions(),
             ],
         }
