@@ -23,7 +23,7 @@ TRUNCATED = (
 )
 REFUSED_KEYS = {f"sampling.{key}": TRUNCATED.format(key=key) for key in ("top_p", "top_k", "min_p")}
 """Settings of other systems that have no correct counterpart here, with the reason."""
-NAMED_SECTIONS = (("references",), ("objective", "terms"), ("evaluate", "samplings"))
+NAMED_SECTIONS = (("references",), ("objective", "terms"), ("objective", "rewards"), ("evaluate", "samplings"))
 """Sections whose keys are names of the user's own; `NAME: null` removes what an earlier layer put there."""
 OWN_NAME = re.compile("[A-Za-z0-9_-]+")
 """Names of the user's own. They are parts of setting keys, metric names and paths in a checkpoint."""

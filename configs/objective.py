@@ -7,6 +7,7 @@ from configs.checks import require, require_not_negative, require_positive
 from configs.critic import CriticConfig
 from configs.pass_k import PassKConfig
 from configs.recap import RecapConfig
+from configs.rewards import ANSWER_REWARD, Combination, RewardConfig, check_rewards, with_answer
 from configs.terms import Reduction, TermConfig
 
 Advantage = Literal[
@@ -146,6 +147,17 @@ class TargetConfig:
         require_positive(self, "beta")
 
 
+BY_REWARD = (
+    "group_zscore",
+    "mean_only",
+    "leave_one_out",
+    "global_whiten",
+    "group_mean_global_whiten",
+    "mean_normalised",
+)
+"""Advantages that can be computed for each of several rewards: those that are functions of one reward of a group."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
     """The slots of the objective; a method is one choice for each."""
@@ -160,6 +172,13 @@ class ObjectiveConfig:
     it is right, -1 if not (NSR); unlikely_zscore: group_zscore, after likely right answers have lost a part of their
     reward; target: f-DPG's pseudo-reward; critic: normalised reward minus a learned value, whitened over the batch's
     answers; none: 0, rewards are not trained on."""
+    rewards: dict[str, RewardConfig] = field(default_factory=dict)
+    """Further rewards of an answer, by names of your own; `answer` is that of the problem's own verifier.
+    `objective.rewards.NAME=null` removes a preset's reward."""
+    combine: Combination = "weighted_sum"
+    """How several rewards become one advantage. weighted_sum: `advantage` of the sum of weight x reward;
+    weighted_advantages: the sum of weight x `advantage` of each reward, so that a reward whose values differ little
+    counts as much as one whose values differ a lot (GDPO, arXiv:2601.05242, without its whitening over the batch)."""
     pass_k: PassKConfig = field(default_factory=PassKConfig)
     """Parameters of the advantages that aim at Pass@k."""
     overlong: OverlongConfig = field(default_factory=OverlongConfig)
@@ -217,6 +236,14 @@ class ObjectiveConfig:
         )
         weighs = self.mismatch.kind != "none"
         require(not weighs or self.old_policy == "learner", "old_policy", rule, self.old_policy)
+        check_rewards(self.rewards)
+        only_gates = all(r.weight == (name == ANSWER_REWARD) for name, r in with_answer(self.rewards).items())
+        rule = f"must be gates of weight 0 for advantage={self.advantage}, which counts answers of reward 1 as right"
+        counts = self.advantage in COUNT_RIGHT and not only_gates
+        require(not counts, "rewards", rule, {name: reward.weight for name, reward in self.rewards.items()})
+        by_reward = self.combine == "weighted_sum" or self.advantage in BY_REWARD
+        rule = f"must be 'weighted_sum', except for the advantages {', '.join(BY_REWARD)}"
+        require(by_reward, "combine", rule, self.combine)
         for name, term in self.terms.items():
             self._check_coefficient(f"terms.{name}.coefficient.", term)
 

@@ -9,6 +9,7 @@ from configs.divergences import DIVERGENCES
 from configs.objective import MismatchConfig, ObjectiveConfig
 from configs.pass_k import PassKConfig
 from configs.recap import RecapConfig
+from configs.rewards import with_answer
 from configs.terms import TermConfig
 from objectives.divergence.words import describe_wiring
 from objectives.policy_gradient.clip_range import bounds
@@ -87,7 +88,7 @@ def describe_policy_gradient(cfg: ObjectiveConfig) -> str:
     """Describe advantage, ratio, clipping and gates."""
     unrewarded = " (rewards are not trained on, divergence terms are)" if cfg.advantage == "none" else ""
     critic = _critic(cfg.critic) if cfg.advantage == "critic" else ""
-    words = [f"advantage {cfg.advantage}{unrewarded}{critic}{_parameters(cfg)}", _ratio(cfg)]
+    words = [f"advantage {cfg.advantage}{unrewarded}{critic}{_parameters(cfg)}{_rewards(cfg)}", _ratio(cfg)]
     if cfg.mismatch.active:
         words.append(_mismatch(cfg.mismatch))
     gates = cfg.gates
@@ -98,6 +99,18 @@ def describe_policy_gradient(cfg: ObjectiveConfig) -> str:
     words += [f"entropy bonus {cfg.entropy_bonus:g}"] if cfg.entropy_bonus else []
     words += [f"times {_recap(cfg.recap, 'its domain')}"] if cfg.recap.window else []
     return "; ".join(words)
+
+
+def _rewards(cfg: ObjectiveConfig) -> str:
+    """Describe how several rewards are combined; empty if there is one."""
+    if not cfg.rewards:
+        return ""
+    rewards = with_answer(cfg.rewards)
+    parts = " + ".join(f"{reward.weight:g} x {name}" for name, reward in rewards.items() if reward.weight)
+    gates = [name for name, reward in rewards.items() if reward.gate]
+    closed = f", 0 where {' or '.join(gates)} is below 1" if gates else ""
+    of = "each reward, summed as" if cfg.combine == "weighted_advantages" else "the reward"
+    return f" of {of} {parts}{closed}"
 
 
 def describe_replay(cfg: ObjectiveConfig) -> str:

@@ -30,7 +30,7 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
     Raises:
         ValueError: a setting or the data is wrong; mostly raised before any role is started.
     """
-    run_dir = Path(cfg.runs) / cfg.name
+    run_dir, rewards = Path(cfg.runs) / cfg.name, cfg.objective.rewards
     source = await check_run(cfg, log)
     resumed = checkpoint.find(run_dir, log) if resume else None
     if not resume and (run_dir / "metrics.jsonl").exists():
@@ -49,7 +49,7 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
     roles = await cluster.start(cfg, needed_roles(cfg))
     try:
         assert roles.learner is not None
-        await prove(roles.graders, source, log)
+        await prove(roles.graders, source, log, rewards)
         if resumed is not None:
             await roles.learner.load(str(resumed.path))
             if (resumed.path / "references").is_dir():
@@ -58,7 +58,7 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
         if resume:  # Only now: a resume that fails under changed settings leaves those of the run as they are.
             _write_settings(cfg, run_dir)
         await roles.learner.connect(roles.generators)
-        async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
+        async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s, rewards) as rollouts:
             # Before the first publish the generators serve the starting policy, which is the reference here.
             stored = await presample_missing(cfg, run_dir, stored, log, rollouts)
             run = Run(

@@ -5,6 +5,7 @@ trajectory in it is whole. Each tensor field declares the axis of its first dime
 `Batch.to` cover every field.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -19,6 +20,8 @@ PER_TOKEN = {"axis": "token"}
 """Metadata of a field whose tensor has first dimension N."""
 PER_TRAJECTORY = {"axis": "trajectory"}
 """Metadata of a field whose tensor has first dimension B."""
+PER_TRAJECTORY_TABLE = {"axis": "trajectory table"}
+"""Metadata of a field that is a dictionary of tensors, each with first dimension B."""
 PER_TOKEN_TABLE = {"axis": "token table"}
 """Metadata of a field that is a dictionary of tensors, each with first dimension N."""
 
@@ -62,6 +65,8 @@ class Batch:
     version: Tensor = field(metadata=PER_TRAJECTORY)
     """int64 [B]: weight version of the first generated token; -1 for stored answers."""
     totals: dict[Route, Totals]
+    rewards: dict[str, Tensor] = field(default_factory=dict, metadata=PER_TRAJECTORY_TABLE)
+    """float32 [B] by name of each of several rewards, before weights and gates; NaN where `reward` is."""
     logp_old: Tensor | None = field(default=None, metadata=PER_TOKEN)
     """float32 [N], nats: log-probs computed by the learner with the weights before this step's first update."""
     entropy_old: Tensor | None = field(default=None, metadata=PER_TOKEN)
@@ -128,8 +133,9 @@ class Batch:
             for name in names:
                 value = getattr(self, name)
                 changed[name] = None if value is None else value[chosen]
-        for name in TOKEN_TABLES:
-            changed[name] = {key: values[positions] for key, values in getattr(self, name).items()}
+        for names, chosen in ((TRAJECTORY_TABLES, rows), (TOKEN_TABLES, positions)):
+            for name in names:
+                changed[name] = {key: values[chosen] for key, values in getattr(self, name).items()}
         changed["seq"] = torch.repeat_interleave(torch.arange(len(rows)), self.lengths[rows])
         return replace(self, **changed)
 
@@ -139,7 +145,7 @@ class Batch:
         for name in (*TOKEN_FIELDS, *TRAJECTORY_FIELDS):
             value = getattr(self, name)
             changed[name] = None if value is None else value.to(device)
-        for name in TOKEN_TABLES:
+        for name in (*TOKEN_TABLES, *TRAJECTORY_TABLES):
             changed[name] = {key: values.to(device) for key, values in getattr(self, name).items()}
         return replace(self, **changed)
 
@@ -151,6 +157,7 @@ def _fields_with(metadata: dict[str, str]) -> tuple[str, ...]:
 TOKEN_FIELDS = _fields_with(PER_TOKEN)
 TOKEN_TABLES = _fields_with(PER_TOKEN_TABLE)
 TRAJECTORY_FIELDS = _fields_with(PER_TRAJECTORY)
+TRAJECTORY_TABLES = _fields_with(PER_TRAJECTORY_TABLE)
 
 
 def pack(groups: Sequence[Group], stored: Sequence[Trajectory] = (), mask_truncated: bool = False) -> Batch:
@@ -182,6 +189,7 @@ def pack(groups: Sequence[Group], stored: Sequence[Trajectory] = (), mask_trunca
         domain=torch.tensor([domains.index(group_domains[g]) if g >= 0 else -1 for _, g in rows]),
         domains=domains,
         reward=torch.tensor(rewards, dtype=torch.float32),
+        rewards=_reward_parts([t for t, _ in rows]),
         version=torch.tensor([t.first_version if g >= 0 else -1 for t, g in rows]),
         totals={},
     )
@@ -190,6 +198,13 @@ def pack(groups: Sequence[Group], stored: Sequence[Trajectory] = (), mask_trunca
 
 def _trained(explored: Trajectory, mask_truncated: bool) -> bool:
     return explored.reward is not None and not (mask_truncated and explored.finish_reason == "length")
+
+
+def _reward_parts(trajectories: list[Trajectory]) -> dict[str, Tensor]:
+    """Return each of several rewards, float32 [B]; empty if there is one."""
+    parts = [t.grade.parts if t.route == "explore" and t.reward is not None and t.grade else {} for t in trajectories]
+    names = dict.fromkeys(name for found in parts for name in found)
+    return {name: torch.tensor([found.get(name, math.nan) for found in parts]) for name in names}
 
 
 def _reference_logps(trajectories: list[Trajectory]) -> Tensor | None:

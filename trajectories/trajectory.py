@@ -46,7 +46,7 @@ def domain(prompt_id: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grade:
-    """Reward and verdict status of one answer.
+    """Reward of one answer, and status and reason of the verdict of its problem's verifier.
 
     Example: Grade(reward=0.0, status="wrong", reason="evaluates to 21, not 22", seconds=0.0001)
     """
@@ -57,7 +57,9 @@ class Grade:
     """A status of `rewards/verdict.py`."""
     reason: str = ""
     seconds: float = 0.0
-    """Wall time of the verifier."""
+    """Wall time of the verifiers."""
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+    """Each of several rewards by name, before weights and gates; empty if there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
 from actors.generation.answers import TrajectoryBuilder
 from actors.generation.engine_thread import EngineThread
-from actors.learning.policy import load_model
+from actors.learning.policy import LOADING, load_model
 from actors.weights.file_names import meta_in_files
 from actors.weights.host import named_views
 from configs.generator import GeneratorConfig
@@ -150,7 +150,8 @@ class TransformersEngine:
         named = dict(named_views(self._info, weights.data))
         if named.keys() != parameters.keys():  # transformers converts the files' tensors when it loads a model
             model = type(self.model)
-            loaded = model.from_pretrained(None, config=self.model.config, state_dict=named, dtype=self.model.dtype)
+            with LOADING:
+                loaded = model.from_pretrained(None, config=self.model.config, state_dict=named, dtype=self.model.dtype)
             named = dict(loaded.named_parameters())
         for name, parameter in parameters.items():
             parameter.copy_(named[name])

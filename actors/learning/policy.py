@@ -4,6 +4,7 @@ Axes: N tokens of the batch, M trained tokens (mask True), C tokens of a chunk, 
 """
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ from trajectories.batch import Batch
 disable_progress_bar()  # the progress of loading each weight file would clutter the run's console
 
 
+LOADING = threading.Lock()
+"""Held while transformers loads a model. It replaces functions of the whole process meanwhile, such as `tie_weights`,
+and two threads at once would leave them replaced."""
 LogitsFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Computes a number per token from a chunk of logits: (logits float32 [C, V], divided by the sampling temperature;
 sampled tokens int64 [C]; their positions in the batch int64 [C]) -> float32 [C]."""
@@ -211,7 +215,8 @@ def load_model(path: str, dtype: torch.dtype = torch.float32) -> Any:
             itself.
     """
     check_policy_folder(path)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+    with LOADING:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
     tokens = torch.tensor([[0, 1]])
     with torch.no_grad():
         plain = model.get_output_embeddings()(model.base_model(input_ids=tokens, use_cache=False).last_hidden_state)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from actors.learning.policy import load_model, load_tokenizer
+from actors.learning.policy import LOADING, load_model, load_tokenizer
 
 
 def save_policy(folder: str, model: Any, tokenizer: Any, parameters: dict[str, Tensor]) -> None:
@@ -56,7 +56,7 @@ def check_saving(path: str) -> None:
     tokenizer = load_tokenizer(path)
     config = AutoConfig.from_pretrained(path, local_files_only=True)
     try:
-        with torch.device("meta"):
+        with LOADING, torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
         if (Path(path) / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)

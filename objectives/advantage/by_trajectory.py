@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from configs.objective import ObjectiveConfig
+from configs.rewards import with_answer
 from objectives.advantage.critic import critic_advantage
 from objectives.advantage.estimators import PLAIN, by_group, group_zscore, shaped_reward
 from objectives.advantage.pass_k import pass_k_gain, pass_k_zscore, unlikely_reward, weighted_sign
@@ -39,10 +40,32 @@ def trajectory_advantage(
             logp = _by_trajectory(logp_old, batch)
             for members in batch.graded_groups():
                 reward[members] = unlikely_reward(reward[members], logp[members], cfg.pass_k.rank_penalty)
-        advantage = by_group(reward, batch.group, _estimator(cfg, state.pass_k))
+        estimate = _estimator(cfg, state.pass_k)
+        if cfg.combine == "weighted_advantages" and batch.rewards:
+            advantage = _of_several(batch, cfg, estimate)
+        else:
+            advantage = by_group(reward, batch.group, estimate)
     if cfg.gates.long_failures > 1:
         advantage = advantage * long_failure_scale(batch, cfg.gates.long_failures)
     return advantage, value_target
+
+
+def _of_several(batch: Batch, cfg: ObjectiveConfig, estimate: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return A = sum over rewards n of weight_n x estimate(r_n) [B], plus estimate(overlong penalty).
+
+    A closed gate sets every r_n of the answer to 0. Source: GDPO, arXiv:2601.05242, without its whitening.
+    """
+    rewards = with_answer(cfg.rewards)
+    closed = torch.zeros(len(batch.group), dtype=torch.bool)
+    for name, reward in rewards.items():
+        if reward.gate:
+            closed |= batch.rewards[name] < 1
+    penalty = shaped_reward(batch, cfg.overlong) - batch.reward
+    advantage = by_group(penalty, batch.group, estimate)
+    for name, reward in rewards.items():
+        gated = torch.where(closed, 0.0, batch.rewards[name])
+        advantage = advantage + reward.weight * by_group(gated, batch.group, estimate)
+    return advantage
 
 
 def _estimator(cfg: ObjectiveConfig, k: int) -> Callable[[Tensor], Tensor]:

@@ -25,9 +25,14 @@ def absolute(cfg: Config) -> Config:
     """
     in_ray_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     runs = (Path.home() if in_ray_job else Path.cwd()) / cfg.runs
+    rewards = {
+        name: replace(reward, verifier=_existing_verifier(reward.verifier))
+        for name, reward in cfg.objective.rewards.items()
+    }
     return replace(
         cfg,
         runs=str(runs),
+        objective=replace(cfg.objective, rewards=rewards),
         policy=replace(cfg.policy, path=existing(cfg.policy.path)),
         reference_path=existing(cfg.reference_path),
         references={

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from configs.rewards import ANSWER_REWARD
 from rewards.judge import Judge
 from rewards.registry import JSON_TYPES, VERIFIERS, Field, check, names
 from rewards.verdict import STATUSES, Verdict, grader_error
@@ -243,7 +244,12 @@ def _recorded_context(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _recorded_verdict(value: dict[str, Any]) -> Recorded | None:
-    reward, status = value.get("reward"), value.get("status")
+    """Return the recorded verdict of the row's verifier; None if there is none, or another reward's grader failed."""
+    reward, status, parts = value.get("reward"), value.get("status"), value.get("rewards")
+    if isinstance(parts, dict):  # several rewards, of which the row's `verifier` gave this one
+        reward = parts.get(ANSWER_REWARD)
+        if (reward is None) != (status == "grader_error"):
+            return None
     if "reward" not in value or status not in STATUSES or not isinstance(reward, int | float | None):
         return None
     return Recorded(reward=reward, status=status)

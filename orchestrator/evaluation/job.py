@@ -86,7 +86,8 @@ async def _measure_all(
     for paths in by_engine({name: checkpoints[name] for name in unknown}, max_length):
         roles = await cluster.start(cfg, ["generator", "grader"], policy_path=next(iter(paths.values())))
         try:
-            async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
+            rewards = cfg.objective.rewards
+            async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s, rewards) as rollouts:
                 for version, (name, path) in enumerate(paths.items()):
                     await _publish(cfg, rollouts, path, version)
                     heldout = HeldOut(cfg, posed.source, posed.encoders[name], rollouts)

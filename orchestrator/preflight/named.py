@@ -50,6 +50,9 @@ def check_task(cfg: Config) -> None:
     check_options(cfg.task)
     if cfg.task.verifier:
         check_verifier(cfg.task.verifier)
+    for name, reward in cfg.objective.rewards.items():
+        if reward.verifier:
+            check_verifier(reward.verifier, f"objective.rewards.{name}.verifier")
 
 
 def check_new_policy(output: str) -> None:

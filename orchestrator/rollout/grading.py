@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from actors.contracts import Grader
+from configs.rewards import RewardConfig
 from tasks.source import Source
 from trajectories.trajectory import Group
 
@@ -37,19 +38,26 @@ def require_grades(groups: Sequence[Group]) -> None:
         raise NothingGraded(groups)
 
 
-async def prove(graders: Sequence[Grader], source: Source, report: Callable[[str], None]) -> None:
+async def prove(
+    graders: Sequence[Grader],
+    source: Source,
+    report: Callable[[str], None],
+    rewards: Mapping[str, RewardConfig] | None = None,
+) -> None:
     """Judge the canaries of the task's verifiers on every grader, and report the isolation levels.
 
     Args:
         graders: all graders of the run.
         source: the task. Its first prompts name the verifiers.
         report: is called with one line of text per grader.
+        rewards: `objective.rewards`, which name further verifiers.
 
     Raises:
         RuntimeError: a canary got a wrong verdict.
         ValueError: the required isolation level is not reached. Names `sandbox.require`.
     """
-    verifiers = sorted({source.prompt(position).verifier for position in range(PROMPTS_SEARCHED)})
+    named = {reward.verifier for reward in (rewards or {}).values() if reward.verifier}
+    verifiers = sorted(named | {source.prompt(position).verifier for position in range(PROMPTS_SEARCHED)})
     for number, levels in enumerate(await asyncio.gather(*(grader.prove(verifiers) for grader in graders))):
         text = ", ".join(f"{verifier} at isolation level {level}" for verifier, level in sorted(levels.items()))
         if text:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from actors.contracts import Finished, GenerationJob, Generator, Grader, GradeTask
+from configs.rewards import ANSWER_REWARD, RewardConfig, with_answer
+from orchestrator.rollout.rewards import combined
 from rewards.registry import VERIFIERS
 from trajectories.trajectory import Group, Prompt, Trajectory, domain
 
@@ -43,10 +45,20 @@ class Rollouts:
 
     If a role fails, or a generator with work finishes no answer for `timeout_s`, every pending group fails. Use as an
     async context manager.
+
+    Args:
+        rewards: further rewards of every answer (`objective.rewards`).
     """
 
-    def __init__(self, generators: Sequence[Generator], graders: Sequence[Grader], timeout_s: float) -> None:
+    def __init__(
+        self,
+        generators: Sequence[Generator],
+        graders: Sequence[Grader],
+        timeout_s: float,
+        rewards: Mapping[str, RewardConfig] | None = None,
+    ) -> None:
         self.generators, self.graders, self.timeout_s = list(generators), list(graders), timeout_s
+        self._rewards = with_answer(rewards) if rewards else {}
         self._pending: dict[str, _Pending] = {}
         self._has_work = [asyncio.Event() for _ in generators]
         self._last_finish = [0.0 for _ in generators]
@@ -124,32 +136,46 @@ class Rollouts:
         """Store the answers, so that grading time does not count for the generator's timeout, and grade them."""
         for f in finished:
             self._pending[f.key].trajectories.append(f.trajectory)
-        task = asyncio.create_task(self._grade(finished, [self._task(f) for f in finished]))
+        task = asyncio.create_task(self._grade(finished, [self._tasks(f) for f in finished]))
         self._grading.add(task)
         task.add_done_callback(self._grading.discard)
 
-    async def _grade(self, finished: Sequence[Finished], tasks: Sequence[GradeTask]) -> None:
+    async def _grade(self, finished: Sequence[Finished], tasks: Sequence[Mapping[str, GradeTask]]) -> None:
         try:
             grader = self.graders[self._next_grader % len(self.graders)]
             self._next_grader += 1
-            grades = await grader.grade(tasks)
-            missing = {task.key for task in tasks} - grades.keys()
+            grades = await grader.grade([task for of_answer in tasks for task in of_answer.values()])
+            missing = {task.key for of_answer in tasks for task in of_answer.values()} - grades.keys()
             assert not missing, f"the grader returned no grade for {sorted(missing)[:3]}"
-            for f, task in zip(finished, tasks, strict=True):
+            for f, of_answer in zip(finished, tasks, strict=True):
                 if f.key in self._pending:  # otherwise its group failed during grading
-                    self._complete(f.key, replace(f.trajectory, grade=grades[task.key]))
+                    parts = {name: grades[task.key] for name, task in of_answer.items()}
+                    grade = combined(parts, self._rewards) if self._rewards else parts[ANSWER_REWARD]
+                    self._complete(f.key, replace(f.trajectory, grade=grade))
         except Exception as error:
             self._fail(error)
 
-    def _task(self, finished: Finished) -> GradeTask:
-        prompt = self._pending[finished.key].prompt
-        return GradeTask(
-            key=f"{finished.key}#{finished.trajectory.sample_index}",
+    def _tasks(self, finished: Finished) -> dict[str, GradeTask]:
+        """Return the tasks of one answer by the name of the reward."""
+        prompt, key = self._pending[finished.key].prompt, f"{finished.key}#{finished.trajectory.sample_index}"
+        first = GradeTask(
+            key=key,
             verifier=prompt.verifier,
             problem=prompt.problem,
             answer=finished.trajectory.text,
-            context=_context(prompt, finished.trajectory),
+            context=_context(prompt, prompt.verifier, finished.trajectory),
         )
+        others = {
+            name: replace(
+                first,
+                key=f"{key}/{name}",
+                verifier=reward.verifier,
+                context=_context(prompt, reward.verifier, finished.trajectory),
+            )
+            for name, reward in self._rewards.items()
+            if name != ANSWER_REWARD
+        }
+        return {ANSWER_REWARD: first, **others}
 
     def _complete(self, key: str, graded: Trajectory) -> None:
         pending = self._pending[key]
@@ -170,9 +196,9 @@ class Rollouts:
         self._pending.clear()
 
 
-def _context(prompt: Prompt, trajectory: Trajectory) -> dict[str, Any]:
+def _context(prompt: Prompt, verifier: str, trajectory: Trajectory) -> dict[str, Any]:
     """Return what a user verifier may be told besides answer and problem; nothing for a built-in one."""
-    if prompt.verifier in VERIFIERS:
+    if verifier in VERIFIERS:
         return {}
     return {
         "prompt": prompt.text,

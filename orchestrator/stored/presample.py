@@ -57,7 +57,9 @@ async def presample(cfg: Config, path: Path, progress: Callable[[int, int], None
     check_presampling(cfg)
     roles = await cluster.start(cfg, ["generator", "grader"], policy_path=cfg.reference_path)
     try:
-        async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
+        async with Rollouts(
+            roles.generators, roles.graders, cfg.generator.timeout_s, cfg.objective.rewards
+        ) as rollouts:
             return await presample_with(rollouts, cfg, path, progress)
     finally:
         await roles.close()

@@ -59,6 +59,10 @@ class BaseCache:
             "policy": folder_digest(Path(policy)),
             "prompts": [[p.id, p.text, p.verifier, _text(p.problem)] for p in prompts],
             "verifiers": sorted({version_of(p.verifier) for p in prompts}),
+            "rewards": [
+                [name, asdict(reward), version_of(reward.verifier) if reward.verifier else ""]
+                for name, reward in cfg.objective.rewards.items()
+            ],
             "seed": cfg.seed,
             "grading": cfg.grader.timeout_s,
             "engine": [

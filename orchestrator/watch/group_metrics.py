@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from configs.rewards import ANSWER_REWARD
 from trajectories.trajectory import Group, domain
 
 
@@ -27,12 +28,21 @@ def group_metrics(groups: Sequence[Group], by_domain: bool = False) -> dict[str,
         values |= {
             "reward": float(np.mean(graded)),
             "reward_std": float(np.mean([np.std(group) for group in rewards])),
-            "solved_groups": float(np.mean([max(group) >= 1.0 for group in rewards])),
+            "solved_groups": float(np.mean([_solved(group) for group in groups if group.rewards])),
             "zero_signal_groups": float(np.mean([max(group) == min(group) for group in rewards])),
         }
+    parts = [t.grade.parts for t in trajectories if t.grade and t.reward is not None]
+    for name in dict.fromkeys(name for found in parts for name in found):
+        values[f"rewards/{name}"] = float(np.mean([found[name] for found in parts]))
     if by_domain:
         domain_rewards: dict[str, list[float]] = {}
         for group in groups:
             domain_rewards.setdefault(domain(group.prompt.id), []).extend(group.rewards)
         values |= {f"reward/{name}": float(np.mean(found)) for name, found in domain_rewards.items() if found}
     return values
+
+
+def _solved(group: Group) -> bool:
+    """Return whether an answer has the full reward of the problem's own verifier."""
+    grades = [t.grade for t in group.trajectories if t.grade is not None]
+    return any((grade.parts.get(ANSWER_REWARD, grade.reward) or 0.0) >= 1.0 for grade in grades)

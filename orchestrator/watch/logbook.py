@@ -282,6 +282,7 @@ def _row(step: int, group: Group, trajectory: Trajectory) -> dict[str, Any]:
         "problem": _json_or_none(group.prompt.problem),
         "answer": trajectory.text,
         "reward": trajectory.reward,
+        **({"rewards": dict(grade.parts)} if grade and grade.parts else {}),
         "status": grade.status if grade else "",
         "reason": grade.reason if grade else "",
         "first_version": trajectory.first_version,

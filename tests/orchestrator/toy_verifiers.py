@@ -26,3 +26,7 @@ def away_from_step_one(completions: list[str], trainer_state: Any, **columns: An
     if trainer_state.global_step and Path(os.environ["JUDGE_AWAY"]).exists():
         raise ConnectionError("the judge is away")
     return [even(text, {}) for text in completions]
+
+
+def starts_low(answer: str, problem: Mapping[str, Any]) -> float:
+    return float(answer[:1] < "P")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.trajectories.given_lengths import PROMPT, batch_of, trajectory
-from trajectories.batch import TOKEN_FIELDS, TOKEN_TABLES, TRAJECTORY_FIELDS, Batch, pack
+from trajectories.batch import TOKEN_FIELDS, TOKEN_TABLES, TRAJECTORY_FIELDS, TRAJECTORY_TABLES, Batch, pack
 from trajectories.trajectory import Group, Prompt, Trajectory
 
 
@@ -47,8 +47,9 @@ def test_every_tensor_field_declares_its_axis() -> None:
     types = get_type_hints(Batch)
     tensors = [name for name, type_ in types.items() if type_ in (Tensor, Tensor | None)]
     tables = [name for name, type_ in types.items() if type_ == dict[str, Tensor]]
+    assert TRAJECTORY_TABLES == ("rewards",)
     assert sorted(TOKEN_FIELDS + TRAJECTORY_FIELDS) == sorted(tensors)
-    assert sorted(TOKEN_TABLES) == sorted(tables)
+    assert sorted(TOKEN_TABLES + TRAJECTORY_TABLES) == sorted(tables)
     assert types.keys() - {*tensors, *tables} == {"domains", "totals", "term_factors"}
 
 
@@ -62,6 +63,8 @@ def filled(*shapes: tuple[int, int]) -> Batch:
             values[name] = torch.arange(size) + 1000.0 * number
     for number, name in enumerate(TRAJECTORY_FIELDS):
         values[name] = torch.arange(count) + 1000 * number
+    for name in TRAJECTORY_TABLES:
+        values[name] = {key: torch.arange(1.0 * count) + start for key, start in (("one", 10), ("other", 20))}
     for number, name in enumerate(TOKEN_TABLES):
         values[name] = {key: torch.arange(2.0 * size).reshape(size, 2) + 1000 * number for key in ("one", "other")}
     return replace(batch, **values)
@@ -88,6 +91,9 @@ def test_selecting_any_trajectories_in_any_order_takes_their_rows_of_every_field
     for name in TOKEN_TABLES:
         table = getattr(batch, name)
         assert {k: v.tolist() for k, v in getattr(chosen, name).items()} == {k: rows(v) for k, v in table.items()}, name
+    for name in TRAJECTORY_TABLES:
+        for key, values in getattr(batch, name).items():
+            assert getattr(chosen, name)[key].tolist() == [values[i].item() for i in indices], name
     assert chosen.seq.tolist() == [n for n, i in enumerate(indices) for _ in range(sum(shapes[i]))]
     assert (chosen.totals, chosen.domains) == (batch.totals, batch.domains)
 
@@ -113,7 +119,7 @@ def test_fields_that_are_not_aligned_are_refused() -> None:
 def test_moving_to_a_device_moves_every_tensor() -> None:
     batch = filled((2, 3)).to("meta")
     tensors = [getattr(batch, name) for name in (*TOKEN_FIELDS, *TRAJECTORY_FIELDS)]
-    tensors += [values for name in TOKEN_TABLES for values in getattr(batch, name).values()]
+    tensors += [values for name in (*TOKEN_TABLES, *TRAJECTORY_TABLES) for values in getattr(batch, name).values()]
     assert all(value.device == torch.device("meta") for value in tensors)
     assert batch_of((2, 3)).to("meta").logp_old is None
 

@@ -1,0 +1,46 @@
+"""Several rewards of one answer, and how they are combined."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from configs.checks import require
+
+ANSWER_REWARD = "answer"
+"""Name of the reward that the problem's own verifier gives."""
+Combination = Literal["weighted_sum", "weighted_advantages"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """One of several rewards of an answer.
+
+    `objective.rewards.answer` is the reward of the problem's own verifier; without settings it has weight 1. Its status
+    alone decides what counts as right in Pass@k. The others have a verifier each.
+    """
+
+    verifier: str = ""
+    """Verifier of this reward, as in `task.verifier`. It gets the answer and the problem."""
+    weight: float = 1.0
+    """Weight of this reward in the sum. A gate may have weight 0."""
+    gate: bool = False
+    """An answer with less than 1 here gets 0 for every reward, such as a format that must be kept."""
+
+    def __post_init__(self) -> None:
+        require(math.isfinite(self.weight), "weight", "must be finite", self.weight)
+        require(self.weight != 0 or self.gate, "weight", "must not be 0, except for a gate", self.weight)
+
+
+def check_rewards(rewards: Mapping[str, RewardConfig]) -> None:
+    """Raise ValueError unless each reward but `answer` has a verifier, and `answer` has none."""
+    for name, reward in rewards.items():
+        if name == ANSWER_REWARD:
+            require(not reward.verifier, f"rewards.{name}.verifier", "must be set as task.verifier", reward.verifier)
+        else:
+            require(bool(reward.verifier), f"rewards.{name}.verifier", "must name a verifier", reward.verifier)
+
+
+def with_answer(rewards: Mapping[str, RewardConfig]) -> dict[str, RewardConfig]:
+    """Return all rewards by name, that of the problem's own verifier among them."""
+    return {ANSWER_REWARD: RewardConfig(), **rewards}

@@ -1,0 +1,27 @@
+"""Combine several rewards of one answer."""
+
+from collections.abc import Mapping
+
+from configs.rewards import ANSWER_REWARD, RewardConfig
+from trajectories.trajectory import Grade
+
+
+def combined(grades: Mapping[str, Grade], rewards: Mapping[str, RewardConfig]) -> Grade:
+    """Return the grade of an answer from those of its several rewards, by name.
+
+        reward = sum over rewards of weight x reward, or 0 if a gate's reward is below 1
+
+    Status and reason are those of `answer`, the reward of the problem's own verifier. If one of the rewards is missing,
+    because its grader failed, so is the sum.
+    """
+    parts = {name: grades[name].reward for name in rewards}
+    failed = [name for name, reward in parts.items() if reward is None]
+    seconds = sum(grade.seconds for grade in grades.values())
+    if failed:
+        reason = f"reward {failed[0]}: {grades[failed[0]].reason}"
+        return Grade(reward=None, status=grades[failed[0]].status, reason=reason, seconds=seconds, parts=parts)
+    known = {name: reward for name, reward in parts.items() if reward is not None}
+    open_ = all(known[name] >= 1 for name, reward in rewards.items() if reward.gate)
+    total = sum(reward.weight * known[name] for name, reward in rewards.items()) if open_ else 0.0
+    answer = grades[ANSWER_REWARD]
+    return Grade(reward=total, status=answer.status, reason=answer.reason, seconds=seconds, parts=parts)

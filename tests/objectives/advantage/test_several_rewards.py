@@ -1,0 +1,120 @@
+"""Advantages of several rewards: of their sum, or the sum of the advantages of each (GDPO, arXiv:2601.05242)."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from configs.load import load
+from configs.objective import ObjectiveConfig, OverlongConfig
+from configs.rewards import RewardConfig
+from objectives.advantage.by_trajectory import trajectory_advantage
+from objectives.coefficient.controllers import initial_state
+from objectives.wording import describe_policy_gradient
+from tests.trajectories.given_lengths import PROMPT, trajectory
+from trajectories.batch import Batch, pack
+from trajectories.trajectory import Grade, Group
+
+ROOT_HALF = 0.5**0.5
+"""The z-score of the larger of two different numbers: (1 - 1/2) / sqrt(1/2)."""
+
+
+def groups_of(*groups: list[tuple[float, float]], weights: tuple[float, float] = (1.0, 1.0)) -> list[Group]:
+    """Groups whose answers have these two rewards, `answer` and `format`."""
+    packed = []
+    for number, rewards in enumerate(groups):
+        answers = []
+        for i, (answer, form) in enumerate(rewards):
+            total = weights[0] * answer + weights[1] * form
+            grade = Grade(reward=total, status="wrong", parts={"answer": answer, "format": form})
+            answers.append(replace(trajectory(10 * number + i, 2, 3), grade=grade))
+        packed.append(Group(prompt=PROMPT, trajectories=tuple(answers)))
+    return packed
+
+
+def batch_of(*groups: list[tuple[float, float]], weights: tuple[float, float] = (1.0, 1.0)) -> Batch:
+    return pack(groups_of(*groups, weights=weights))
+
+
+def several(combine: str = "weighted_advantages", **changes: object) -> ObjectiveConfig:
+    rewards = {"format": RewardConfig(verifier="m:f")}
+    return replace(ObjectiveConfig(rewards=rewards), **{"combine": combine, **changes})
+
+
+def advantage(batch: Batch, cfg: ObjectiveConfig) -> Tensor:
+    logp = torch.zeros(int(batch.on_route("explore").sum()))
+    return trajectory_advantage(batch, cfg, initial_state(cfg, 10), logp, None)[0]
+
+
+def test_answers_of_different_rewards_keep_different_advantages() -> None:
+    # The example of the paper: of two answers one has both rewards, or one of them. The z-score of the sum is the same.
+    batch = batch_of([(0, 0), (1, 1)], [(0, 0), (1, 0)])
+    found = advantage(batch, several()).tolist()
+    assert found == pytest.approx([-2 * ROOT_HALF, 2 * ROOT_HALF, -ROOT_HALF, ROOT_HALF], abs=1e-4)
+    summed = advantage(batch, several("weighted_sum")).tolist()
+    assert summed == pytest.approx([-ROOT_HALF, ROOT_HALF, -ROOT_HALF, ROOT_HALF], abs=1e-4)
+
+
+def test_weights_multiply_the_advantages_of_each_reward() -> None:
+    rewards = {"answer": RewardConfig(weight=3.0), "format": RewardConfig(verifier="m:f", weight=0.5)}
+    found = advantage(batch_of([(0, 1), (1, 0)]), several(rewards=rewards)).tolist()
+    assert found == pytest.approx([-2.5 * ROOT_HALF, 2.5 * ROOT_HALF], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mean_only", "leave_one_out"])
+def test_for_linear_advantages_both_combinations_are_equal(name: str) -> None:
+    rewards = {"format": RewardConfig(verifier="m:f", weight=0.5)}
+    batch = batch_of([(0, 1), (1, 0), (1, 1)], [(0, 0), (1, 1), (0, 1)], weights=(1.0, 0.5))
+    one, other = (
+        advantage(batch, several(combine, rewards=rewards, advantage=name))
+        for combine in ("weighted_sum", "weighted_advantages")
+    )
+    torch.testing.assert_close(one, other)
+
+
+def test_a_closed_gate_sets_every_reward_of_the_answer_to_0() -> None:
+    rewards = {"format": RewardConfig(verifier="m:f", gate=True)}
+    gated = advantage(batch_of([(1, 0.9), (1, 1)]), several(rewards=rewards))
+    assert gated.tolist() == advantage(batch_of([(0, 0), (1, 1)]), several(rewards=rewards)).tolist()
+
+
+def test_an_answer_without_a_reward_is_left_out_and_gets_0() -> None:
+    cfg = several(overlong=OverlongConfig(limit=4))
+    rewards = [(0.0, 0.0), (1.0, 1.0), (1.0, 0.0)]
+    [group] = groups_of(rewards)
+    failed = replace(trajectory(9, 2, 3), grade=Grade(reward=None, status="grader_error", parts={"answer": 1.0}))
+    found = advantage(pack([replace(group, trajectories=(*group.trajectories, failed))]), cfg)
+    assert found[3] == 0 and found[:3].tolist() == advantage(batch_of(rewards), cfg).tolist()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error"),
+    [
+        (["objective.rewards.style.weight=1"], r"objective\.rewards\.style\.verifier: must name a verifier, got ''"),
+        (
+            ["objective.rewards.answer.verifier=math"],
+            r"objective\.rewards\.answer\.verifier: must be set as task\.verifier, got 'math'",
+        ),
+        (
+            ["objective.rewards.style={verifier: 'm:f', weight: 0}"],
+            r"objective\.rewards\.style\.weight: must not be 0, except for a gate, got 0",
+        ),
+        (
+            ["objective.combine=weighted_advantages", "objective.advantage=best_of_n"],
+            r"objective\.combine: must be 'weighted_sum', except for the advantages group_zscore, .*, got 'w",
+        ),
+        (
+            ["method=nsr", "objective.rewards.style={verifier: 'm:f'}"],
+            r"objective\.rewards: must be gates of weight 0 for advantage=weighted_sign",
+        ),
+    ],
+)
+def test_combinations_without_a_meaning_are_refused(overrides: list[str], error: str) -> None:
+    with pytest.raises(ValueError, match=f"^{error}"):
+        load(overrides)
+
+
+def test_a_gate_alone_is_allowed_for_advantages_that_count_right_answers() -> None:
+    cfg = load(["method=nsr", "objective.rewards.form={verifier: 'm:f', weight: 0, gate: true}"])
+    assert "1 x answer, 0 where form is below 1" in describe_policy_gradient(cfg.objective)

@@ -1,0 +1,78 @@
+"""Several rewards of one answer: their sum, gates, and a run with them."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from configs.rewards import RewardConfig
+from orchestrator.commands.cli import main
+from orchestrator.rollout.rewards import combined
+from orchestrator.start import run_training
+from orchestrator.watch.logbook import read_records
+from tests.orchestrator.in_process import config
+from trajectories.trajectory import Grade
+
+RIGHT, WRONG = Grade(reward=1.0, status="correct", seconds=0.1), Grade(reward=0.0, status="wrong", reason="21, not 22")
+HALF, FAILED = Grade(reward=0.5, status="wrong"), Grade(reward=None, status="grader_error", reason="no model")
+REWARDS = {
+    "answer": RewardConfig(weight=2.0),
+    "style": RewardConfig(verifier="m:f", weight=0.5),
+    "format": RewardConfig(verifier="m:g", weight=0.0, gate=True),
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "style", "form", "reward"),
+    [
+        (RIGHT, HALF, RIGHT, 2 * 1 + 0.5 * 0.5),
+        (WRONG, HALF, RIGHT, 0.5 * 0.5),
+        (RIGHT, HALF, HALF, 0.0),  # the gate is closed
+        (RIGHT, FAILED, RIGHT, None),
+        (FAILED, HALF, RIGHT, None),
+    ],
+)
+def test_the_reward_is_the_weighted_sum_unless_a_gate_is_closed_or_a_grader_failed(
+    answer: Grade, style: Grade, form: Grade, reward: float | None
+) -> None:
+    grade = combined({"answer": answer, "style": style, "format": form}, REWARDS)
+    assert grade.reward == reward
+    assert dict(grade.parts) == {"answer": answer.reward, "style": style.reward, "format": form.reward}
+    assert (grade.status == "grader_error") == (reward is None)
+    if reward is not None:
+        assert (grade.status, grade.reason) == (answer.status, answer.reason), "what is right does not change"
+
+
+@pytest.fixture
+def toy_verifiers_in_reach(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The grader's workers import them by name."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    yield
+
+
+def test_a_run_logs_every_reward_and_its_answers_can_be_judged_again(
+    tiny_policy: Path, tmp_path: Path, toy_verifiers_in_reach: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = config(
+        tiny_policy,
+        tmp_path,
+        "name=several",
+        "steps=1",
+        "groups_per_step=4",
+        "sampling.group_size=4",
+        "monitor.every=0",
+        "logbook.trajectories_every=1",
+        "task.verifier=toy_verifiers:even",
+        "objective.rewards.low={verifier: 'toy_verifiers:starts_low', weight: 0.25}",
+    )
+    run_dir = asyncio.run(run_training(cfg, resume=False, log=lambda text: None))
+    [record] = read_records(run_dir / "metrics.jsonl")
+    rows = read_records(run_dir / "trajectories.jsonl")
+    assert {row["reward"] == row["rewards"]["answer"] + 0.25 * row["rewards"]["low"] for row in rows} == {True}
+    assert len({tuple(row["rewards"].values()) for row in rows}) > 2, "the two rewards differ"
+    assert record["reward"] == pytest.approx(record["rewards/answer"] + 0.25 * record["rewards/low"])
+    assert main(["verify", "--input", str(run_dir / "trajectories.jsonl"), "--workers", "1"]) == 0
+    assert f"0 of {len(rows)} rows get another verdict" in capsys.readouterr().err
+    assert all(json.loads(line)["rewards"] for line in (run_dir / "trajectories.jsonl").read_text().splitlines())
