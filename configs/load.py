@@ -48,6 +48,9 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
         if whole and name != from_file[kind]:
             rule = f"must be {from_file[kind]!r} or left out, because {file} sets every section and is used without"
             raise ValueError(f"{kind}: {rule} presets, got {name!r}")
+        if kind == "method" and name != from_file.get(kind, name) and from_file.get("objective"):
+            rule = f"must be {from_file[kind]!r} or left out, because {file} sets an objective for that method"
+            raise ValueError(f"{kind}: {rule}, got {name!r}")
     presets_ = [] if whole else [_read(_preset(kind, name)) for kind, name in names.items()]
     layers = [*presets_, from_file, last, dict(names)]
     for layer in layers:

@@ -21,6 +21,7 @@ from actors.reference import References
 from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference
 from configs.config import Config
 from orchestrator.placement import Reservation, bundles, require_capacity, reservations
+from orchestrator.preflight.machine import check_devices
 from orchestrator.references import policies
 
 ENVIRONMENT = {
@@ -90,9 +91,10 @@ async def start(cfg: Config, roles: Sequence[str], *, policy_path: str = "") -> 
         policy_path: directory of the policy that generators and learner load; empty: `policy.path`.
 
     Raises:
-        ValueError: the cluster is too small, or the policy cannot be used.
+        ValueError: the cluster is too small, a device is missing, or the policy cannot be used.
         RuntimeError: a role is not ready within `placement.start_timeout_s`.
     """
+    check_devices(cfg)
     policy = policy_path or cfg.policy.path
     load_tokenizer(policy)
     if cfg.placement.kind == "in_process":

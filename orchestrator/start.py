@@ -9,20 +9,25 @@ from pathlib import Path
 from configs.config import Config
 from configs.load import to_yaml
 from orchestrator import checkpoint, cluster
+from orchestrator.manifest import SETTINGS
 from orchestrator.placement import needed_roles
+from orchestrator.preflight.beginning import check_beginning, new_folder
 from orchestrator.preflight.check import check_run
+from orchestrator.preflight.resume import check_resumed_settings, resume_command
 from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import NothingGraded, prove
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.stored.answers import load_stored, presample_missing, starts_as_reference
 from orchestrator.train import Run, train
+from tasks.source import Source
 from trajectories.atomic_write import replace_file
 
 
 async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None]) -> Path:
     """Train one run to its end, from the start or from its last checkpoint, and return its directory.
 
-    On SIGINT or SIGTERM the run stops between two steps, with a checkpoint; a second signal ends it at once.
+    On SIGINT or SIGTERM the run stops between two steps, with a checkpoint; a second signal ends it at once. A new run
+    that is refused leaves no directory.
 
     Args:
         log: called with each line for the user.
@@ -30,17 +35,39 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
     Raises:
         ValueError: a setting or the data is wrong; mostly raised before any role is started.
     """
-    run_dir, rewards = Path(cfg.runs) / cfg.name, cfg.objective.rewards
-    source = await check_run(cfg, log)
-    resumed = checkpoint.find(run_dir, log) if resume else None
-    if not resume and (run_dir / "metrics.jsonl").exists():
-        raise ValueError(
-            f"name: must be new (or pass --resume to continue), got {cfg.name!r}, which exists in {cfg.runs}"
-        )
-    if resumed is not None and resumed.state.step >= cfg.steps:
-        log(f"steps: all {cfg.steps} are done, the last checkpoint is of step {resumed.state.step}; nothing to train")
+    run_dir = Path(cfg.runs) / cfg.name
+    if not check_beginning(cfg, resume=resume, report=log):
         return run_dir
-    run_dir.mkdir(parents=True, exist_ok=True)
+    resumed = checkpoint.find(run_dir, log) if resume else None
+    if resumed is not None:
+        check_resumed_settings(cfg, resumed.path / SETTINGS, log)
+    source = await check_run(cfg, log)
+    if resume:
+        log(_continuation(cfg, resumed))
+    with contextlib.nullcontext() if resume else new_folder(cfg):
+        run = await _train(cfg, run_dir, source, resume=resume, resumed=resumed, log=log)
+    if run.step < cfg.steps:
+        log(f"stopped at step {run.step} of {cfg.steps}. To go on: {resume_command(cfg)}")
+    return run_dir
+
+
+def _continuation(cfg: Config, resumed: checkpoint.Checkpoint | None) -> str:
+    """Return the line that says from which step a resumed run goes on."""
+    if resumed is None:
+        return f"resume: the run has no checkpoint yet, so it starts again at step 0 of {cfg.steps}"
+    return f"resume: goes on after step {resumed.state.step} of {cfg.steps}, from {resumed.path}"
+
+
+async def _train(
+    cfg: Config,
+    run_dir: Path,
+    source: Source,
+    *,
+    resume: bool,
+    resumed: checkpoint.Checkpoint | None,
+    log: Callable[[str], None],
+) -> Run:
+    """Start the roles, train, and end every process. Return the run as it ended."""
     if not resume:
         _write_settings(cfg, run_dir)
     stored = load_stored(cfg, run_dir)
@@ -49,16 +76,18 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
     roles = await cluster.start(cfg, needed_roles(cfg))
     try:
         assert roles.learner is not None
-        await prove(roles.graders, source, log, rewards)
+        await prove(roles.graders, source, log, cfg.objective.rewards)
         if resumed is not None:
             await roles.learner.load(str(resumed.path))
             if (resumed.path / "references").is_dir():
                 assert roles.reference is not None
                 await roles.reference.load(str(resumed.path))
-        if resume:  # Only now: a resume that fails under changed settings leaves those of the run as they are.
+        if resume:  # Only now: a resume that fails leaves the settings of the run as they are.
             _write_settings(cfg, run_dir)
         await roles.learner.connect(roles.generators)
-        async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s, rewards) as rollouts:
+        async with Rollouts(
+            roles.generators, roles.graders, cfg.generator.timeout_s, cfg.objective.rewards
+        ) as rollouts:
             # Before the first publish the generators serve the starting policy, which is the reference here.
             stored = await presample_missing(cfg, run_dir, stored, log, rollouts)
             run = Run(
@@ -77,12 +106,12 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
                 run.logbook.close()
     finally:
         await roles.close()
-    return run_dir
+    return run
 
 
 def _write_settings(cfg: Config, run_dir: Path) -> None:
     """Write config.yaml, which `--resume` and `breadth evaluate RUN` read."""
-    with replace_file(run_dir / "config.yaml") as file:
+    with replace_file(run_dir / SETTINGS) as file:
         file.write(to_yaml(cfg).encode())
 
 

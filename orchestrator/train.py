@@ -8,12 +8,14 @@ import numpy as np
 
 from actors.contracts import Learner
 from configs.config import Config
+from configs.load import to_yaml
 from objectives.advantage.critic import value_metrics
 from objectives.coefficient.controllers import advance, resumed_state, term_metric, with_recap, with_rewards
 from objectives.coefficient.recap import replay_metrics
 from objectives.credit import credit
 from objectives.diagnostics import Stats, means
 from orchestrator import checkpoint, cluster
+from orchestrator.manifest import SETTINGS
 from orchestrator.references import Anchors, NoScoring, ReferenceSchedule
 from orchestrator.rollout.agreement import check_agreement
 from orchestrator.rollout.collector import Collector
@@ -243,6 +245,7 @@ class Run:
         )
 
     async def _save_roles(self, folder: str) -> None:
+        (Path(folder) / SETTINGS).write_text(to_yaml(self.cfg))
         await self.learner.save(folder)
         if self.reference_schedule.references:
             assert self.reference_role is not None

@@ -79,31 +79,15 @@ def initial_state(cfg: ObjectiveConfig, steps: int) -> ObjectiveState:
 
 
 def resumed_state(saved: ObjectiveState, cfg: ObjectiveConfig, step: int, steps: int) -> ObjectiveState:
-    """Return the state of a run that is resumed after `step` of `steps` steps, perhaps with other settings.
+    """Return the state `saved` of a run that is resumed after `step` steps, with the schedules of `steps` steps in all.
 
-    Controllers continue from `saved`. Every other coefficient is that of the settings, and terms that `saved` lacks
-    start as in a new run. With the settings of `saved`, the result equals it.
+    A resumed run may have another number of steps, but no other objective.
     """
-    state = initial_state(cfg, steps)
-    coefficients = dict(state.coefficients)
-    for name, term in cfg.terms.items():
-        kind = term.coefficient.kind
-        controlled = {"adaptive": saved.coefficients, "safe": saved.safe, "adaptive_fraction": saved.fraction}
-        if name in controlled.get(kind, {}):
-            coefficients[name] = saved.coefficients[name]
-        elif term.coefficient.scheduled:
-            coefficients[name] = scheduled(term.coefficient, step, steps)
-    if cfg.replays and cfg.recap.window:
-        coefficients[REPLAY] = cfg.replay_weight * recap.recap_weights(saved.recap, cfg.recap).get(REPLAY, 1.0)
-    state = ObjectiveState(
-        coefficients=coefficients,
-        safe={name: saved.safe.get(name, controller) for name, controller in state.safe.items()},
-        fraction={name: saved.fraction.get(name, controller) for name, controller in state.fraction.items()},
-        recap=saved.recap,
-        rewards=saved.rewards,
-        pass_k=cfg.pass_k.at(step, steps),
-    )
-    return with_complements(state, cfg)
+    rescheduled = {
+        name: scheduled(term.coefficient, step, steps) for name, term in cfg.terms.items() if term.coefficient.scheduled
+    }
+    coefficients = {**saved.coefficients, **rescheduled}
+    return with_complements(replace(saved, coefficients=coefficients, pass_k=cfg.pass_k.at(step, steps)), cfg)
 
 
 def advance(

@@ -47,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         console.print(f"[red]breadth:[/red] {escape(str(error))}", soft_wrap=True)
         return 2
-    except KeyboardInterrupt:
-        console.print("breadth: interrupted")
+    except KeyboardInterrupt as interrupt:
+        lines = ["breadth: interrupted", *getattr(interrupt, "__notes__", [])]
+        console.print("\n".join(lines), markup=False, soft_wrap=True)
         return 130
     return status or 0
 
@@ -116,6 +117,8 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.usage, sub.epilog = "breadth evaluate [-h] [RUN] [--config FILE] [key=value ...]", EVALUATE
     sub = configured("show-config", "Print all settings and what they mean, without starting anything.")
+    offline = "Check the settings alone, without reading data and policy."
+    sub.add_argument("--offline", action="store_true", help=offline)
     explained = "Print the meaning of this setting or section instead; without KEY, of all settings."
     sub.add_argument("--explain", nargs="?", const="", metavar="KEY", help=explained)
     text = "Verify the answers of a file or of a run, or check that a task's right answers pass."

@@ -6,11 +6,12 @@ import importlib
 from rich.console import Console
 
 from configs.checks import require
+from orchestrator.manifest import SETTINGS
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Export a policy of the run directory RUN to the path of `--output`."""
-    is_run = (options.run / "config.yaml").is_file() and (options.run / "checkpoints").is_dir()
+    is_run = (options.run / SETTINGS).is_file() and (options.run / "checkpoints").is_dir()
     require(is_run, "RUN", "must be a run directory with checkpoints", str(options.run))
     output = options.output
     new = not output.exists() or (output.is_dir() and not any(output.iterdir()))

@@ -1,7 +1,9 @@
 """`breadth show-config`: print the resolved settings and what they mean, without starting anything."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+import asyncio
+import importlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +22,7 @@ from objectives.wording import (
 )
 from orchestrator.commands.options import config
 from orchestrator.placement import needed_roles, reservations
+from orchestrator.preflight.machine import check_machine
 from tasks.registry import TASKS
 
 OPTIONS = "task.options."
@@ -50,6 +53,8 @@ def plan(cfg: Config) -> dict[str, str]:
     for name, term in cfg.objective.terms.items():
         lines[f"term {name}"] = describe(term)
         lines[f"coefficient of {name}"] = describe_coefficient(term.coefficient, cfg.steps)
+    if cfg.objective.rehearses:
+        lines["stored answers"] = _stored_answers(cfg)
     if cfg.objective.replays:
         lines["replay"] = describe_replay(cfg.objective)
     if not cfg.objective.terms:
@@ -71,8 +76,38 @@ def plan(cfg: Config) -> dict[str, str]:
     return lines
 
 
+def _stored_answers(cfg: Config) -> str:
+    """Return where the rehearsed answers come from, and how many answers are generated for them."""
+    if cfg.rehearsal.path:
+        return f"read from {cfg.rehearsal.path}"
+    prompts, answers = cfg.rehearsal.prompts, cfg.rehearsal.answers
+    fresh = ", and one more for each mastered prompt" if cfg.rehearsal.keep == "one_fresh" else ""
+    return (
+        f"presampled before the first step: at most {prompts:,} prompts x {answers} answers = {prompts * answers:,} "
+        f"generated{fresh}"
+    )
+
+
+def check_inputs(cfg: Config, report: Callable[[str], None]) -> None:
+    """Check the settings against data and policy, as `breadth train` does before it starts a role.
+
+    What this machine lacks is reported only: the run may be planned here for a cluster.
+    """
+    try:
+        check_machine(cfg)
+    except ValueError as error:
+        report(f"this machine: {error}")
+    # It loads torch, which takes seconds, so it is imported after the settings have been printed.
+    check = importlib.import_module("orchestrator.preflight.check")
+    asyncio.run(check.check_run(cfg, report))
+    report(f"task {cfg.task.name} and policy {cfg.policy.path} are usable")
+
+
 def run(options: argparse.Namespace, console: Console) -> None:
-    """Print the settings as YAML and the derived plan as comments, or with `--explain` what settings mean."""
+    """Print the settings as YAML and the derived plan as comments, or with `--explain` what settings mean.
+
+    Then check them against data and policy, unless `--offline` is given.
+    """
     key = options.explain
     if key and "=" in key:  # `--explain method=dph_f`: argparse gives the first override to the option
         options.overrides, key = [key, *options.overrides], ""
@@ -86,6 +121,8 @@ def run(options: argparse.Namespace, console: Console) -> None:
     for name, line in plan(cfg).items():
         out.print(f"# {name}: {escape(line)}", soft_wrap=True)
     out.print(f"# methods: {', '.join(presets('method'))}\n# scales: {', '.join(presets('scale'))}", soft_wrap=True)
+    if not options.offline:
+        check_inputs(cfg, lambda line: out.print(f"# checked: {escape(line)}", soft_wrap=True))
 
 
 def explanation(cfg: Config, key: str) -> Iterator[str]:

@@ -7,24 +7,41 @@ from pathlib import Path
 
 from rich.console import Console
 
+from configs.config import Config
 from configs.load import load
 from orchestrator.commands.options import line_printer
 from orchestrator.commands.paths import absolute
+from orchestrator.manifest import SETTINGS, saved
+from orchestrator.preflight.beginning import check_beginning
 from orchestrator.preflight.named import check_training
+from orchestrator.preflight.resume import resume_command
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Train with the settings of the command line. With `--resume` they change those of the run's config.yaml."""
+    cfg = _settings(options)
+    run_dir, log = Path(cfg.runs) / cfg.name, line_printer(console)
+    if not check_beginning(cfg, resume=options.resume, report=log):
+        return
+    check_training(cfg)
+    log(f"run directory {run_dir}")
+    # It loads torch and Ray, which takes seconds, so it is imported after what can be checked without them.
+    start = importlib.import_module("orchestrator.start")
+    try:
+        asyncio.run(start.run_training(cfg, resume=options.resume, log=log))
+    except BaseException as error:
+        if saved(run_dir / "checkpoints"):
+            error.add_note(f"To go on from the last checkpoint: {resume_command(cfg)}")
+        raise
+
+
+def _settings(options: argparse.Namespace) -> Config:
+    """Return the settings, with absolute paths."""
     file = options.config
     if options.resume and file is None:
         # Only these: other overrides may be valid on top of the run's own settings alone.
         place = absolute(load([word for word in options.overrides if word.partition("=")[0] in ("runs", "name")]))
-        file = str(Path(place.runs) / place.name / "config.yaml")
+        file = str(Path(place.runs) / place.name / SETTINGS)
         if not Path(file).is_file():
             raise ValueError(f"name: must be an existing run to resume, got {str(Path(file).parent)!r}")
-    cfg = absolute(load(options.overrides, file))
-    check_training(cfg)
-    log = line_printer(console)
-    log(f"run directory {Path(cfg.runs) / cfg.name}")
-    start = importlib.import_module("orchestrator.start")  # loads torch and Ray, so only after the checks
-    asyncio.run(start.run_training(cfg, resume=options.resume, log=log))
+    return absolute(load(options.overrides, file))

@@ -16,7 +16,7 @@ from configs.load import to_yaml
 from orchestrator import cluster
 from orchestrator.evaluation.engines import by_engine
 from orchestrator.evaluation.folders import check_name, new_folder
-from orchestrator.evaluation.record import RECORD
+from orchestrator.manifest import SETTINGS
 from orchestrator.preflight.evaluation import Posed, check_evaluation
 from orchestrator.report.evaluation import SAMPLINGS, Evaluation
 from orchestrator.rollout.rollouts import Rollouts
@@ -59,7 +59,7 @@ async def evaluate(
         _write(cfg, checkpoints, posed, found, of_name, folder / SAMPLINGS / name if number else folder)
         for number, (name, of_name) in enumerate(cfg.evaluate.decodings(cfg.sampling).items())
     ]
-    with replace_file(folder / RECORD) as file:
+    with replace_file(folder / SETTINGS) as file:
         file.write(to_yaml(cfg).encode())
     return written
 

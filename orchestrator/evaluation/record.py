@@ -8,8 +8,8 @@ from typing import Any, Literal
 from configs.config import Config
 from configs.load import load
 from orchestrator.commands.paths import existing
+from orchestrator.manifest import MANIFEST, SETTINGS, folder_name
 
-RECORD = "config.yaml"
 NOT_COMPARED = (
     "policy.path",
     "policy.dtype",
@@ -41,9 +41,9 @@ def find_run(run: str, runs: str) -> Path:
     """
     candidates = [Path(run).expanduser().absolute(), Path(runs) / run]
     for folder in candidates:
-        if (folder / RECORD).is_file():
+        if (folder / SETTINGS).is_file() and not (folder / MANIFEST).exists():  # a checkpoint has both
             return folder
-    places = " or ".join(str(folder / RECORD) for folder in candidates)
+    places = " or ".join(str(folder / SETTINGS) for folder in candidates)
     raise ValueError(f"run: must be the directory or the name of a run with a record, {places}, got {run!r}")
 
 
@@ -57,7 +57,7 @@ def settings_of(run_dir: Path, words: Sequence[str]) -> Config:
     moved = [key for key in given if key in ("runs", "name")]
     if moved:
         raise ValueError(f"{moved[0]}: must be left out for a run, whose directory holds its evaluations, got {words}")
-    cfg = load(words, str(run_dir / RECORD))
+    cfg = load(words, str(run_dir / SETTINGS))
     own = replace(
         cfg.evaluate,
         checkpoints=cfg.evaluate.checkpoints if "evaluate.checkpoints" in given else [],
@@ -93,12 +93,12 @@ def located(path: str, run_dir: Path | None) -> Place:
         for which in CHECKPOINTS:
             if path == which:
                 return Place(which, run_dir, which)
-        name = f"step-{int(path):06d}" if path.isdigit() else path
+        name = folder_name(int(path)) if path.isdigit() else path
         folder = run_dir / "checkpoints" / name
         if path.isdigit() or ("/" not in path and folder.is_dir()):
             return Place(name, folder / "policy")
     folder = Path(existing(path))
-    if (folder / RECORD).is_file() and (folder / "checkpoints").is_dir():
+    if (folder / SETTINGS).is_file() and (folder / "checkpoints").is_dir():
         return Place(folder.name, folder, "last")
     if (folder / "policy").is_dir():
         return Place(folder.name, folder / "policy")
@@ -124,20 +124,22 @@ def check_records(cfg: Config, checkpoints: Mapping[str, str], words: Sequence[s
         there = dict(_compared(load([], str(record))))
         unequal = [key for key in {**here, **there} if here.get(key) != there.get(key) and not _told(key, given)]
         if unequal:
+            run = Path(path).parent.parent.parent
             differences = ", ".join(f"{key}={there.get(key)!r} instead of {here.get(key)!r}" for key in unequal)
             raise ValueError(
                 "evaluate.checkpoints: policies must come from runs with the prompt form, task, verifier and sampling "
-                f"under which they are measured, got {name} of {record.parent}, which was trained with {differences}. "
-                f"`breadth evaluate {record.parent}` measures it as it was trained; to measure all policies otherwise, "
+                f"under which they are measured, got {name} of {run}, which was trained with {differences}. "
+                f"`breadth evaluate {run}` measures it as it was trained; to measure all policies otherwise, "
                 f"set {' and '.join(unequal)} on the command line"
             )
 
 
 def _record_of(policy: Path) -> Path | None:
-    """Return the record of the run whose checkpoint holds this policy directory; None if it is not of a run."""
+    """Return the settings of the checkpoint that holds this policy directory, else those of its run; None if it is not
+    of a run."""
     if policy.name == "policy" and policy.parent.parent.name == "checkpoints":
-        record = policy.parent.parent.parent / RECORD
-        return record if record.is_file() else None
+        records = [folder / SETTINGS for folder in (policy.parent, policy.parent.parent.parent)]
+        return next((record for record in records if record.is_file()), None)
     return None
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from actors.learning.saving import check_saving
 from configs.config import Config
 from orchestrator.preflight.named import check_training
+from orchestrator.preflight.prompts import check_prompts
 from rewards.registry import check as check_verifier
 from tasks.registry import build
 from tasks.source import Source
@@ -22,7 +23,6 @@ async def check_run(cfg: Config, report: Callable[[str], None]) -> Source:
     check_training(cfg)
     source = build(cfg.task, cfg.seed)
     check_verifier(source.prompt(0).verifier)
-    if cfg.monitor.every:
-        source.heldout(cfg.task.heldout_prompts)
+    check_prompts(cfg, source, report)
     check_saving(cfg.policy.path)
     return source

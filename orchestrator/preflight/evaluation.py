@@ -44,7 +44,7 @@ def check_evaluation(cfg: Config, checkpoints: Mapping[str, str], report: Callab
     first: dict[str, str] = {}
     read_by: dict[tuple[str, int], list[str]] = {}
     for name, encode in encoders.items():
-        tokens = encode_heldout(encode, prompts, cfg.sampling.max_prompt_tokens)[0]
+        tokens = encode_heldout(prompts, encode, cfg.sampling.max_prompt_tokens)[0]
         first[name] = str(load_tokenizer(checkpoints[name]).decode(tokens))
         read_by.setdefault((first[name], len(tokens)), []).append(name)
     for (text, length), names in read_by.items():

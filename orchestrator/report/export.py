@@ -6,6 +6,7 @@ import yaml
 
 from actors.learning.saving import copy_policy
 from orchestrator import checkpoint
+from orchestrator.manifest import SETTINGS, BrokenCheckpoint, folder_name, saved, step_of
 from orchestrator.report.model_card import SETTINGS_FILE, model_card
 from trajectories.atomic_write import replace_folder
 
@@ -27,11 +28,11 @@ def export(run_dir: Path, step: int | None, output: Path, dtype: str) -> Path:
             raise ValueError(f"RUN: must have a whole checkpoint, got none in {str(root)!r}")
     else:
         try:
-            found = checkpoint.read(root / checkpoint.folder_name(step))
-        except checkpoint.BrokenCheckpoint as error:
-            steps = sorted(int(path.name.removeprefix("step-")) for path in root.glob("step-*"))
+            found = checkpoint.read(root / folder_name(step))
+        except BrokenCheckpoint as error:
+            steps = [step_of(path) for path in saved(root)]
             raise ValueError(f"--step: must be a whole checkpoint (there are {steps}), got {step}: {error}") from None
-    text = (run_dir / "config.yaml").read_text()
+    text = (run_dir / SETTINGS).read_text()
     with replace_folder(output) as folder:
         copy_policy(str(found.policy), str(folder), dtype)
         (folder / SETTINGS_FILE).write_text(text)

@@ -7,8 +7,8 @@ from itertools import islice
 import numpy as np
 import torch
 
-from configs.checks import require
 from configs.config import Config
+from orchestrator.preflight.prompts import PROMPTS_CHECKED
 from orchestrator.rollout.encoding import Encoder
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
 from tasks.source import Source
@@ -18,8 +18,6 @@ ANSWERS = 4
 """Answers per generator."""
 MOST_TOKENS = 32
 """Longest answer, in tokens."""
-PROMPTS_SEARCHED = 256
-"""Number of first prompts of the task among which prompts that are short enough are looked for."""
 LARGEST_DIFFERENCE = {"float32": 0.02, "bfloat16": 0.3}
 """Largest mean absolute difference of a token's log-prob, in nats, by `policy.dtype`. Other kernels round differently,
 which gives about 1e-5 in float32 and a few hundredths in bfloat16; missing weights give far more than these bounds."""
@@ -39,11 +37,10 @@ async def check_agreement(
     Raises:
         ValueError: a generator's log-probs differ by more than rounding.
     """
-    candidates = ((prompt, encode(prompt.text)) for prompt in map(source.prompt, range(PROMPTS_SEARCHED)))
+    candidates = ((prompt, encode(prompt.text)) for prompt in map(source.prompt, range(PROMPTS_CHECKED)))
     short = ((p, tokens) for p, tokens in candidates if len(tokens) <= cfg.sampling.max_prompt_tokens)
     chosen = list(islice(short, len(rollouts.generators)))
-    rule = f"must hold one of the first {PROMPTS_SEARCHED} prompts"
-    require(bool(chosen), "sampling.max_prompt_tokens", rule, cfg.sampling.max_prompt_tokens)
+    assert chosen, "`preflight.prompts` refuses a run whose first prompts are all too long"
     prompts, tokens = zip(*chosen, strict=True)
     jobs = jobs_for(
         prompts,

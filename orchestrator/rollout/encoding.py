@@ -37,14 +37,15 @@ def encoder(config: PolicyConfig) -> Encoder:
     return encode
 
 
-def encode_heldout(encode: Encoder, prompts: Sequence[Prompt], max_prompt_tokens: int) -> list[list[int]]:
-    """Return the token ids of the held-out prompts.
+def encode_heldout(prompts: Sequence[Prompt], encode: Encoder, limit: int) -> list[list[int]]:
+    """Return the token ids of held-out prompts.
 
     Raises:
-        ValueError: one has more than `max_prompt_tokens` tokens; names `sampling.max_prompt_tokens`.
+        ValueError: one has more than `limit` tokens, `sampling.max_prompt_tokens`. It is not skipped, because that
+            would change what is measured.
     """
-    rows = [encode(prompt.text) for prompt in prompts]
-    longest = max(len(row) for row in rows)
+    tokens = [encode(prompt.text) for prompt in prompts]
+    longest = max(map(len, tokens))
     rule = f"must be at least the longest held-out prompt ({longest} tokens)"
-    require(longest <= max_prompt_tokens, "sampling.max_prompt_tokens", rule, max_prompt_tokens)
-    return rows
+    require(longest <= limit, "sampling.max_prompt_tokens", rule, limit)
+    return tokens

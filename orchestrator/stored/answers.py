@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.config import Config
+from orchestrator.preflight.beginning import PRESAMPLED
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.stored.presample import presample, presample_with
 from orchestrator.stored.replay import Replay, load_replay
@@ -72,4 +73,4 @@ async def presample_missing(
 
 
 def _rehearsal_path(cfg: Config, run_dir: Path) -> Path:
-    return Path(cfg.rehearsal.path) if cfg.rehearsal.path else run_dir / "rehearsal.parquet"
+    return Path(cfg.rehearsal.path) if cfg.rehearsal.path else run_dir / PRESAMPLED

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from configs.config import Config
-from orchestrator.checkpoint import folder_digest
+from orchestrator.manifest import folder_digest
 from rewards.registry import version_of
 from trajectories.rehearsal import read_answers, write
 from trajectories.trajectory import Prompt, Trajectory

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from configs.config import Config
 from configs.heldout import Decoding
-from orchestrator.checkpoint import folder_digest
+from orchestrator.manifest import folder_digest
 from orchestrator.watch.measurement import Measurement
 from rewards.registry import version_of
 from trajectories.atomic_write import replace_file

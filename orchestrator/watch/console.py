@@ -22,17 +22,31 @@ class _Terminal(Terminal):
 
 
 class Console:
-    """Show the metrics that the logbook writes. `terminal` is a rich console, by default on standard output."""
+    """Show the metrics that the logbook writes.
 
-    def __init__(self, *, run_name: str, total_steps: int, first_step: int, terminal: Terminal | None = None) -> None:
+    Args:
+        first_step: step from which this process goes on.
+        measured: held-out values of the run's last measurement before `first_step`.
+        terminal: a rich console, by default on standard output.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_name: str,
+        total_steps: int,
+        first_step: int,
+        measured: Mapping[str, float] | None = None,
+        terminal: Terminal | None = None,
+    ) -> None:
         self._terminal = terminal or _Terminal()
         self._run_name = run_name
         self._total_steps = total_steps
         self._first_step = self._step = first_step
         self._last_printed_step: int | None = None
+        self._written = False
         self._started = time.monotonic()
-        self._values: dict[str, float] = {}
-        self._first_values: dict[str, float] = {}
+        self._values: dict[str, float] = dict(measured or {})
         columns = TextColumn("[bold]{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[clock]}")
         self._progress = Progress(*columns, console=self._terminal, expand=True)
         self._task = self._progress.add_task(run_name, total=total_steps, completed=first_step, clock="")
@@ -45,8 +59,7 @@ class Console:
         """Show `values` of `step`, and the latest values of metrics that `values` does not hold."""
         self._step = step
         self._values.update(values)
-        for name, value in values.items():
-            self._first_values.setdefault(name, value)
+        self._written = True
         if self._live is not None:
             self._live.update(self._display(), refresh=True)
         elif step != self._last_printed_step:
@@ -61,10 +74,15 @@ class Console:
         self._print_line(f"{title}: {text}")
 
     def close(self) -> None:
-        """Stop the live display and print the last Pass@k values and their change since the start."""
+        """Stop the live display and print the last Pass@k values and their change since the base.
+
+        Nothing is printed for a run that was refused before its first values.
+        """
         if self._live is not None:
             self._live.stop()
             self._live = None
+        if not self._written:
+            return
         elapsed = timedelta(seconds=round(time.monotonic() - self._started))
         cells = [(label, self._with_change(name)) for label, name in self._pass_names()] + self._beyond_sharpening()
         pass_at_k = "  ".join(f"{label} {value}" for label, value in cells)
@@ -122,8 +140,9 @@ class Console:
         return [(f"Pass@{k}", f"heldout/pass@{k}") for k in dict.fromkeys(ks[:1] + ks[-1:])]
 
     def _with_change(self, name: str) -> str:
-        change = self._values[name] - self._first_values[name]
-        return f"{self._values[name]:.3f} ({change:+.3f})"
+        """Return a Pass@k and its change since the run's base, if the base was measured."""
+        change = self._values.get(name.replace("heldout/", "heldout/change/"), math.nan)
+        return f"{self._values[name]:.3f}" + (f" ({change:+.3f})" if math.isfinite(change) else "")
 
     def _time_left(self) -> str:
         done = self._step - self._first_step

@@ -121,7 +121,12 @@ class Logbook:
         warnings = self._open_files(resume_step)
         first_step = resume_step or 0
         if config.console:
-            self._sinks["console"] = Console(run_name=run_name, total_steps=total_steps, first_step=first_step)
+            records = reversed(read_records(run_dir / METRICS))
+            held_out = ({k: v for k, v in r.items() if k.startswith("heldout/") and v is not None} for r in records)
+            measured = next(filter(None, held_out), {})
+            self._sinks["console"] = Console(
+                run_name=run_name, total_steps=total_steps, first_step=first_step, measured=measured
+            )
         for warning in warnings:
             self._record_locally("warning", "resume", warning)
         if config.wandb != "disabled":

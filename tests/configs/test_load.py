@@ -207,6 +207,17 @@ def test_a_preset_that_a_file_with_every_section_would_hide_is_refused(tmp_path:
             load([override], str(saved))
 
 
+def test_a_method_is_refused_beside_a_file_that_sets_the_objective_of_another(tmp_path: Path) -> None:
+    """As a run's config.yaml from which one section was removed, so that it does not set every section."""
+    file = tmp_path / "user.yaml"
+    file.write_text(to_yaml(load(["method=grpo"])).replace("warm_start:", "evaluate_:").partition("evaluate_:")[0])
+    assert load(["method=grpo", "scale=cpu"], str(file)).method == "grpo"
+    with pytest.raises(ValueError, match=r"^method: must be 'grpo' or left out, because .* sets an objective for that"):
+        load(["method=dph_f"], str(file))
+    file.write_text("objective: {entropy_bonus: 0.01}\n")
+    assert load(["method=dph_f"], str(file)).objective.entropy_bonus == 0.01
+
+
 def test_errors_name_the_full_key_as_the_user_types_it() -> None:
     for overrides, key in (
         (["method=distillm", "objective.terms.data.coefficient.value=-1"], "objective.terms.data.coefficient.value"),

@@ -11,8 +11,9 @@ import pytest
 
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.coefficient.safe import SafeState
-from orchestrator.checkpoint import MANIFEST, BrokenCheckpoint, latest, prune, read, write
 from orchestrator.checkpoint import find as find_checkpoint
+from orchestrator.checkpoint import latest, prune, read, write
+from orchestrator.manifest import MANIFEST, BrokenCheckpoint
 from orchestrator.state import Best, RunState
 
 FILES = ("policy/model.safetensors", "policy/config.json", "optimizer/__0_0.distcp", "state.json")

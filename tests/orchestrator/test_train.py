@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -214,6 +215,7 @@ def test_an_interrupted_run_stops_between_two_steps_with_a_checkpoint(tmp_path: 
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
+    assert f"To go on: breadth train --resume name=i runs={tmp_path}" in output
     [saved] = (tmp_path / "i" / "checkpoints").glob("step-*")
     last = read_records(tmp_path / "i" / "metrics.jsonl")[-1]["step"]
     assert saved.name == f"step-{last:06d}"
@@ -224,6 +226,26 @@ def test_a_stop_rule_ends_the_run_with_a_checkpoint_and_an_alert(tmp_path: Path)
     records = train(config(tmp_path, "steps=50", "name=s", "monitor.every=2", 'monitor.stop_if=["entropy < 100"]'))
     assert records[-1]["step"] == 0, "the base itself is below the rule"
     assert "entropy < 100" in (tmp_path / "s" / "events.jsonl").read_text()
+
+
+def test_a_resumed_run_says_where_it_goes_on_and_measures_changes_since_its_base(tmp_path: Path) -> None:
+    small = ("name=goes", "monitor.every=1", "monitor.frontier=[]", "monitor.kl_to_base=false")
+    [base, *_] = train(config(tmp_path, *small, "steps=1", "learner.learning_rate=1e-3"))
+    lines: list[str] = []
+    more = config(tmp_path, *small, "steps=2", "learner.learning_rate=1e-3")
+    asyncio.run(run_training(more, resume=True, log=lines.append))
+    assert lines[0] == f"resume: goes on after step 1 of 2, from {tmp_path / 'goes' / 'checkpoints' / 'step-000001'}"
+    last = read_records(tmp_path / "goes" / "metrics.jsonl")[-1]
+    for k in (1, 4):
+        change = last[f"heldout/pass@{k}"] - base[f"heldout/pass@{k}"]
+        assert last[f"heldout/change/pass@{k}"] == pytest.approx(change, abs=1e-9)
+
+
+def test_a_run_that_ends_early_prints_the_command_that_resumes_it(tmp_path: Path) -> None:
+    lines: list[str] = []
+    rule = ("monitor.every=2", 'monitor.stop_if=["entropy < 100"]', "monitor.frontier=[]")
+    asyncio.run(run_training(config(tmp_path, "steps=50", "name=a b", *rule), resume=False, log=lines.append))
+    assert lines[-1] == f"stopped at step 0 of 50. To go on: breadth train --resume 'name=a b' runs={tmp_path}"
 
 
 def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path: Path) -> None:
@@ -239,14 +261,26 @@ def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path: P
     assert numbers(read_records(tmp_path / "c" / "metrics.jsonl")) == numbers(whole)
 
 
-def test_a_resume_that_fails_under_changed_settings_leaves_the_settings_of_the_run(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_objective_and_records_what_it_may_change(tmp_path: Path) -> None:
     train(config(tmp_path, "steps=1", "name=kept"))
     settings = (tmp_path / "kept" / "config.yaml").read_text()
-    with pytest.raises(ValueError, match="must be of a learner with the same critic"):
-        train(config(tmp_path, "steps=2", "name=kept", "objective.advantage=critic"), resume=True)
+    for change in ("objective.advantage=critic", "method=dph_f"):
+        with pytest.raises(ValueError, match=r"^(objective|method).*: must stay (group_zscore|grpo) in a resumed run"):
+            train(config(tmp_path, "steps=2", "name=kept", change), resume=True)
     assert (tmp_path / "kept" / "config.yaml").read_text() == settings
-    train(config(tmp_path, "steps=2", "name=kept", "learner.weight_decay=0.5"), resume=True)
-    assert "weight_decay: 0.5" in (tmp_path / "kept" / "config.yaml").read_text()
+    train(config(tmp_path, "steps=2", "name=kept", "learner.token_budget=512"), resume=True)
+    saved = (tmp_path / "kept" / "checkpoints" / "step-000002" / "config.yaml").read_text()
+    assert "token_budget: 512" in saved and saved == (tmp_path / "kept" / "config.yaml").read_text()
+
+
+def test_a_config_file_edited_between_two_parts_of_a_run_is_compared_with_the_checkpoint(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "steps=1", "name=edited")
+    train(cfg)
+    record = tmp_path / "edited" / "config.yaml"
+    record.write_text(record.read_text().replace("learning_rate: 0.0003", "learning_rate: 1.0e-05"))
+    edited = replace(load([], str(record)), steps=2)
+    with pytest.raises(ValueError, match=r"^learner\.learning_rate: must stay 0\.0003 in a resumed run, got 1e-05"):
+        train(edited, resume=True)
 
 
 def test_resuming_a_run_whose_steps_are_done_says_so_and_changes_nothing(tmp_path: Path) -> None:
@@ -256,7 +290,10 @@ def test_resuming_a_run_whose_steps_are_done_says_so_and_changes_nothing(tmp_pat
     for steps in (2, 1):
         lines: list[str] = []
         asyncio.run(run_training(replace(cfg, steps=steps), resume=True, log=lines.append))
-        assert lines == [f"steps: all {steps} are done, the last checkpoint is of step 2; nothing to train"]
+        assert lines == [
+            f"steps: all {steps} are done, the last checkpoint is of step 2; nothing to train. "
+            f"To go on: breadth train --resume name=done runs={tmp_path} steps=4"
+        ]
     assert read_records(tmp_path / "done" / "metrics.jsonl") == records
     assert sorted((tmp_path / "done" / "checkpoints").iterdir()) == checkpoints
 
@@ -273,3 +310,17 @@ def test_a_run_directory_in_use_is_refused_unless_resumed(tmp_path: Path) -> Non
 def test_prompts_above_the_limit_are_skipped_and_counted(tmp_path: Path) -> None:
     records = train(config(tmp_path, "steps=1", "name=long", "sampling.max_prompt_tokens=8"))
     assert records[-1]["skipped_prompts/too_long"] > 0
+
+
+def test_a_limit_that_no_prompt_fits_is_refused_and_one_that_some_exceed_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"^sampling\.max_prompt_tokens: must hold some prompts, got 3 where the first"
+    ):
+        train(config(tmp_path, "steps=1", "name=none", "sampling.max_prompt_tokens=3"))
+    lines: list[str] = []
+    cfg = config(tmp_path, "steps=1", "name=some", "sampling.max_prompt_tokens=8")
+    asyncio.run(run_training(cfg, resume=False, log=lines.append))
+    assert re.fullmatch(
+        r"prompts: \d+ of the first 256 have more than sampling.max_prompt_tokens=8 tokens \(at most 1\d\) .* skipped",
+        lines[0],
+    )

@@ -94,9 +94,8 @@ def test_a_resumed_state_equals_the_saved_one_under_the_same_settings() -> None:
         assert resumed_state(saved, cfg, 7, 100) == saved, method
 
 
-def test_a_resumed_run_has_the_coefficients_of_changed_settings_and_keeps_its_controllers() -> None:
-    fixed = divergence("forward_kl", route="rehearse", coefficient=CoefficientConfig(value=0.7))
+def test_a_run_resumed_with_more_steps_has_their_schedules_and_keeps_its_controllers() -> None:
     rising = divergence("reverse_kl", coefficient=CoefficientConfig(kind="linear", value=0.0, final=1.0))
-    saved = ObjectiveState(coefficients={"divergence": 0.2, "fixed": 0.1, "removed": 3.0})
-    cfg = objective(terms={"divergence": ADAPTIVE.terms["divergence"], "fixed": fixed, "rising": rising})
-    assert resumed_state(saved, cfg, 25, 100).coefficients == {"divergence": 0.2, "fixed": 0.7, "rising": 0.25}
+    saved = ObjectiveState(coefficients={"divergence": 0.2, "rising": 0.5})
+    cfg = objective(terms={"divergence": ADAPTIVE.terms["divergence"], "rising": rising})
+    assert resumed_state(saved, cfg, 25, 100).coefficients == {"divergence": 0.2, "rising": 0.25}

@@ -145,17 +145,21 @@ def test_show_config_prints_settings_that_load_again_and_the_plan(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = ["method=dph_f", "scale=cpu", "groups_per_step=8", "sampling.group_size=4", "lag=1", "steps=7"]
-    assert main(["show-config", *settings, "rehearsal.batch=16"]) == 0
+    assert main(["show-config", *settings, "rehearsal.batch=16", "rehearsal.prompts=1024"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     (tmp_path / "again.yaml").write_text(out)
-    assert load([], "again.yaml") == absolute(load([*settings, "rehearsal.batch=16"]))
+    assert load([], "again.yaml") == absolute(load([*settings, "rehearsal.batch=16", "rehearsal.prompts=1024"]))
     plan = dict(line[2:].split(": ", 1) for line in out.splitlines() if line.startswith("# "))
     assert plan["term divergence"].startswith(
         "on rehearsed answers: exact gradient of the forward KL, 0 at every token where policy and reference agree"
     )
     assert plan["coefficient of divergence"] == "1, constant"
     assert plan["trajectories per step"] == "8 prompts x 4 answers = 32 explored, and 16 rehearsed"
+    assert plan["stored answers"] == (
+        "presampled before the first step: at most 1,024 prompts x 8 answers = 8,192 generated"
+    )
+    assert plan["checked"].startswith("task countdown and policy ")
     assert plan["staleness"] == "at most 1 steps; window of (1 + 1) x 8 = 16 prompts"
     assert plan["policy gradient"] == (
         "advantage group_zscore; policy / sampler, per token, clipped to [0.8, 1.28], dual clip at 3"
@@ -168,7 +172,7 @@ def test_show_config_prints_settings_that_load_again_and_the_plan(
 
 @pytest.mark.parametrize("method", presets("method"))
 def test_show_config_describes_the_terms_of_every_method(method: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show-config", f"method={method}"]) == 0
+    assert main(["show-config", f"method={method}", "--offline"]) == 0
     lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if line.startswith("# "))
     terms = load([f"method={method}"]).objective.terms
     for name in terms:
@@ -203,6 +207,25 @@ def test_ctrl_c_prints_one_line_and_exits_with_its_own_status(
     assert capsys.readouterr().err == "breadth: interrupted\n"
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_run_that_was_ended_with_a_checkpoint_prints_the_command_that_resumes_it(
+    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def ended(cfg: Config, **options: Any) -> None:
+        (Path(cfg.runs) / cfg.name / "checkpoints" / "step-000002").mkdir(parents=True)
+        raise error
+
+    monkeypatch.setattr("orchestrator.start.run_training", ended)
+    line = f"To go on from the last checkpoint: breadth train --resume name=fails runs={tmp_path / 'runs'}"
+    if error is KeyboardInterrupt:
+        assert main(["train", *SMALL, "name=fails"]) == 130
+        assert capsys.readouterr().err.splitlines()[-2:] == ["breadth: interrupted", line]
+    else:
+        with pytest.raises(error) as caught:
+            main(["train", *SMALL, "name=fails"])
+        assert caught.value.__notes__ == [line], "Python prints it below the traceback"
+
+
 def test_settings_are_accepted_before_and_after_an_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert "name: must be an existing run" in error_line(capsys, "train", "steps=1", "--resume", "name=never")
     with pytest.raises(SystemExit):
@@ -219,11 +242,11 @@ def test_a_resumed_run_accepts_a_setting_that_is_valid_on_top_of_its_own_only(
 
     monkeypatch.setattr("orchestrator.start.run_training", started_with)
     (tmp_path / "first").mkdir()
-    (tmp_path / "first" / "config.yaml").write_text(to_yaml(load(["method=dph_f", "name=first", f"runs={tmp_path}"])))
-    change = "objective.terms.divergence.coefficient.value=0.125"
-    assert main(["train", "--resume", "name=first", f"runs={tmp_path}", change]) == 0
+    settings = ["method=dph_f", "name=first", f"runs={tmp_path}", "monitor.answers=64"]
+    (tmp_path / "first" / "config.yaml").write_text(to_yaml(absolute(load(settings))))
+    assert main(["train", "--resume", "name=first", f"runs={tmp_path}", "monitor.ks=[1,64]"]) == 0
     [cfg] = started
-    assert (cfg.method, cfg.objective.terms["divergence"].coefficient.value) == ("dph_f", 0.125)
+    assert (cfg.method, cfg.monitor.ks) == ("dph_f", [1, 64])
 
 
 @pytest.mark.parametrize("setting", ["name=..", "learner.learning_rate=.inf", "steps=???"])

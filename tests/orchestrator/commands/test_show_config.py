@@ -1,4 +1,6 @@
-"""`breadth show-config --explain`: the meaning of settings, with the values they have now."""
+"""`breadth show-config`: checks of data and policy, and with `--explain` the meaning of settings with their values."""
+
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +52,48 @@ def test_an_option_of_the_runs_task_is_explained(capsys: pytest.CaptureFixture[s
     )
     assert main(["show-config", "--explain", "task.options.nubmers"]) == 2
     assert "did you mean 'task.options.numbers'?" in capsys.readouterr().err
+
+
+def test_the_settings_are_checked_against_data_and_policy_after_they_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "1+1?"}\n')
+    rows = ["task.name=dataset", f"task.options.path={tmp_path / 'rows.jsonl'}"]
+    for words, reason in (
+        (rows, "rows.jsonl, line 1: has no field 'answer'"),
+        (["policy.path=gone"], "policy.path: must be a directory of a Hugging Face policy"),
+        (
+            ["sampling.max_prompt_tokens=4"],
+            "sampling.max_prompt_tokens: must be at least the longest held-out prompt (",
+        ),
+        (["task.heldout_prompts=100000"], "task.heldout_prompts: must be at most the "),
+        (
+            ["sampling.max_new_tokens=1024"],
+            "policy.path: its model must hold max_prompt_tokens + max_new_tokens = 1056",
+        ),
+    ):
+        assert main(["show-config", *words]) == 2
+        out, err = capsys.readouterr()
+        assert "\n# scales: " in out and reason in err
+        assert main(["show-config", "--offline", *words]) == 0
+        assert "# checked" not in capsys.readouterr().out
+
+
+def test_a_run_for_a_cluster_can_be_planned_on_a_machine_without_a_gpu(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.preflight.machine.has_gpu", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    text = shown(capsys, "scale=8gpu", "sampling.max_new_tokens=16", "sampling.max_prompt_tokens=32")
+    assert "# checked: this machine: placement.device: must be 'cpu' on a machine without a GPU" in text
+    assert "# checked: task countdown and policy " in text
+
+
+def test_the_plan_counts_what_is_presampled(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, "--offline", "method=dph_f", "rehearsal.prompts=100", "rehearsal.keep=one_fresh")
+    line = "presampled before the first step: at most 100 prompts x 8 answers = 800 generated, and one more for each"
+    assert f"# stored answers: {line} mastered prompt\n" in text
+    assert "# stored answers: read from /a/file.parquet" in shown(
+        capsys, "--offline", "method=dph_f", "rehearsal.path=/a/file.parquet"
+    )
+    assert "# stored answers" not in shown(capsys, "--offline", "method=grpo")

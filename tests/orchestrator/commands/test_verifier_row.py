@@ -34,7 +34,9 @@ class PoolInThisProcess:
     def __init__(self) -> None:
         self.answers: list[str] = []
 
-    async def run(self, verifier: str, problem: Mapping[str, Any], answer: str) -> Verdict:
+    async def run(
+        self, verifier: str, problem: Mapping[str, Any], answer: str, context: Mapping[str, Any] | None = None
+    ) -> Verdict:
         self.answers.append(answer)
         verdict = resolve(verifier)(answer, problem)
         return Verdict(reward=verdict.reward, status=verdict.status, reason=verdict.reason, isolation=1)

@@ -61,8 +61,3 @@ def test_published_experts_agree(tmp_path: Path) -> None:
     asyncio.run(compare(config(policies[0]), policies[1], publish=True))
     # Both engines load a model to convert the experts, each in its thread, and transformers replaces this meanwhile.
     assert PreTrainedModel.tie_weights is before
-
-
-def test_prompts_that_are_all_too_long_are_refused(tiny_policy: Path) -> None:
-    with pytest.raises(ValueError, match=r"sampling\.max_prompt_tokens: must hold one of the first 256 prompts, got 2"):
-        asyncio.run(compare(config(tiny_policy, "sampling.max_prompt_tokens=2"), tiny_policy, publish=False))

@@ -1,0 +1,54 @@
+"""Check that this machine can run what the settings ask for. Importing this loads no torch, Ray or vLLM."""
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from glob import glob
+from pathlib import Path
+
+from configs.checks import require
+from configs.config import Config
+
+GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
+"""Device files of NVIDIA, of AMD, and of both in the Windows subsystem for Linux."""
+GPU_COMMANDS = ("nvidia-smi", "rocm-smi")
+"""Commands that come with a GPU's driver. One of them is enough: a container may hide the device files."""
+
+
+def check_machine(cfg: Config) -> None:
+    """Check that the run's directory can be written, and what the roles need of this machine.
+
+    Raises:
+        ValueError: a folder cannot be written to, or a device or library is missing; names the setting.
+    """
+    check_writable(Path(cfg.runs) / cfg.name)
+    check_devices(cfg)
+
+
+def check_devices(cfg: Config) -> None:
+    """Raise ValueError if this machine lacks a GPU or vLLM, unless the roles run on a cluster at RAY_ADDRESS."""
+    if cfg.placement.kind == "ray" and os.environ.get("RAY_ADDRESS"):
+        return
+    rule = "must be 'cpu' on a machine without a GPU; to use those of a cluster, submit a Ray job or set RAY_ADDRESS"
+    gpu = cfg.placement.device != "gpu" or has_gpu()
+    require(gpu, "placement.device", f"{rule} (scale={cfg.scale})", cfg.placement.device)
+    rule = "must be 'transformers' where vLLM is not installed"
+    vllm = cfg.generator.engine != "vllm" or importlib.util.find_spec("vllm") is not None
+    require(vllm, "generator.engine", rule, cfg.generator.engine)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise ValueError, naming `runs`, unless files can be written to `folder`, which need not exist yet."""
+    existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    try:
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".breadth-"):
+            pass
+    except OSError as error:
+        rule = f"must be a folder that this user can write to ({existing}: {error.strerror})"
+        require(False, "runs", rule, str(folder.parent))
+
+
+def has_gpu() -> bool:
+    """Return whether this machine shows any sign of a GPU."""
+    return any(map(glob, GPU_DEVICES)) or any(map(shutil.which, GPU_COMMANDS))
