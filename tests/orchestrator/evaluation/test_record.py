@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from configs.config import Config
 from configs.load import to_yaml
 from orchestrator import checkpoint
 from orchestrator.commands.cli import main
 from orchestrator.evaluation.folders import latest, new_folder
+from orchestrator.manifest import SETTINGS
 from orchestrator.state import Best, RunState
 from tests.conftest import make_policy
 from tests.orchestrator.in_process import config
@@ -38,15 +38,12 @@ def make_run(run_dir: Path, *overrides: str, steps: tuple[int, ...] = (1, 2), be
 
         async def save(folder: str, trained: Path = trained) -> None:
             shutil.copytree(trained, Path(folder) / "policy")
+            (Path(folder) / SETTINGS).write_text(to_yaml(cfg))
 
         asyncio.run(checkpoint.write(run_dir / "checkpoints", state, save))
-    record(run_dir, cfg)
-    return run_dir
-
-
-def record(run_dir: Path, cfg: Config) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "config.yaml").write_text(to_yaml(cfg))
+    (run_dir / SETTINGS).write_text(to_yaml(cfg))
+    return run_dir
 
 
 def results(run_dir: Path) -> dict[str, Any]:
@@ -84,6 +81,7 @@ def test_a_run_is_measured_as_it_was_trained_against_the_policy_it_started_from(
     assert (found["prompts"], found["about"]["answers"], found["sampling"]["max_new_tokens"]) == (2, 2, 6)
 
 
+@pytest.mark.slow
 def test_every_evaluation_has_a_folder_of_its_own_and_the_report_shows_the_latest(
     first: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,6 +100,7 @@ def test_every_evaluation_has_a_folder_of_its_own_and_the_report_shows_the_lates
     assert "at most 3 tokens" in page and "&lt;q&gt;" in page, "sampling and first prompt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("items", "names"),
     [
@@ -156,6 +155,7 @@ def test_without_its_run_a_checkpoint_is_not_measured_under_other_settings_than_
     ("words", "beginning"),
     [
         (["gone"], "run: must be the directory or the name of a run with a record, "),
+        (["runs/first/checkpoints/step-000001"], "run: must be the directory or the name of a run with a record, "),
         (["first", "run=first"], "run: must be one run, "),
         (["first", "--config", "runs/first/config.yaml"], "--config: must be left out for a run"),
         (["first", "name=other"], "name: must be left out for a run"),
@@ -184,6 +184,15 @@ def test_what_cannot_be_measured_is_refused_before_any_engine_starts(
     make_run(first.parent / "empty", steps=())
     assert refusal(capsys, *words).startswith(beginning)
     assert not (first / "evaluations").exists()
+
+
+def test_a_record_that_was_edited_does_not_change_how_a_checkpoint_was_trained(
+    first: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (first / SETTINGS).read_text()
+    assert "chat_template: true" in text
+    (first / SETTINGS).write_text(text.replace("chat_template: true", "chat_template: false"))
+    assert "policy.chat_template=True instead of False" in refusal(capsys, "first")
 
 
 def test_a_broken_last_checkpoint_is_passed_over(first: Path, capsys: pytest.CaptureFixture[str]) -> None:
