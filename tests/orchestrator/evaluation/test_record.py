@@ -87,7 +87,8 @@ def test_every_evaluation_has_a_folder_of_its_own_and_the_report_shows_the_lates
 ) -> None:
     (first / "metrics.jsonl").write_text('{"step": 0}\n')
     assert main(["evaluate", "run=first", "evaluate.answers=1"]) == 0
-    assert main(["evaluate", "first", "evaluate.name=mine", "sampling.max_new_tokens=3"]) == 0
+    further = ["evaluate.samplings.one.top_k=1", "evaluate.temperatures=[1.0]"]
+    assert main(["evaluate", "first", "evaluate.name=mine", "sampling.max_new_tokens=3", *further]) == 0
     one, two = sorted((first / "evaluations").iterdir())
     assert (two.name, one.name[-2:]) == ("mine", "-1")
     assert json.loads((one / "results.json").read_text())["ks"] == [1], "ks of the record follow the answers"
@@ -97,7 +98,8 @@ def test_every_evaluation_has_a_folder_of_its_own_and_the_report_shows_the_lates
     assert main(["report", "runs/first", "--output", "page.html"]) == 0
     assert f"evaluation {two}\n" in capsys.readouterr().err.replace("runs/first", str(first))
     page = Path("page.html").read_text()
-    assert "at most 3 tokens" in page and "&lt;q&gt;" in page, "sampling and first prompt"
+    assert "&lt;q&gt;" in page, "the first prompt"
+    assert "Results: at most 3 tokens" in page and "Results: top_k 1, at most 3 tokens" in page
 
 
 @pytest.mark.slow
