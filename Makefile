@@ -26,9 +26,8 @@ SMOLLM := --config benchmarks/smollm/config.yaml
 smollm: setup runs/smollm/policy
 	$(BIN)/breadth train $(SMOLLM) method=grpo name=grpo
 	$(BIN)/breadth train $(SMOLLM) method=passk_training name=passk_training
-	$(BIN)/breadth evaluate $(SMOLLM) name=measured
-	$(BIN)/breadth report runs/smollm/grpo runs/smollm/passk_training --evaluation runs/smollm/measured/evaluation \
-	  --output runs/smollm/report.html
+	$(BIN)/breadth evaluate runs/smollm/grpo 'evaluate.checkpoints=[grpo=last,runs/smollm/passk_training]'
+	$(BIN)/breadth report runs/smollm/grpo runs/smollm/passk_training --output runs/smollm/report.html
 
 runs/smollm/policy: | setup
 	mkdir -p runs/smollm

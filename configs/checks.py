@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 def require(ok: bool, field: str, rule: str, value: object) -> None:
@@ -42,3 +43,22 @@ def require_temperatures(values: list[float], field_: str) -> None:
     usable = all(value == 0 or LOWEST_TEMPERATURE <= value <= 100 for value in values)
     rule = f"must be different numbers, each 0 (greedy) or between {LOWEST_TEMPERATURE} and 100"
     require(usable and len(set(values)) == len(values), field_, rule, list(values))
+
+
+def ks_up_to(answers: int) -> list[int]:
+    """Return the values of k that are measured by default: the powers of 4 below `answers`, and `answers`."""
+    return [4**power for power in range(answers.bit_length()) if 4**power < answers] + [answers]
+
+
+def fit_ks(section: Any) -> None:
+    """Let the default `ks` of a section follow its `answers` down, and raise ValueError for another k above it.
+
+    A list of the default's form (1, 4, 16, ... and its largest value) ends at `answers` if it is longer, so that a
+    smaller `answers` needs no other setting, also where the list comes from the record of a run.
+    """
+    ks, answers = list(section.ks), section.answers
+    if ks and ks == ks_up_to(max(ks)) and max(ks) > answers:
+        object.__setattr__(section, "ks", ks_up_to(answers))  # the dataclass is frozen
+        return
+    within = bool(ks) and all(0 < k <= answers for k in ks)
+    require(within, "ks", f"each k must be between 1 and answers ({answers})", ks)

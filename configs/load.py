@@ -18,11 +18,12 @@ from configs.config import Config
 HERE = Path(__file__).resolve().parent
 TRUNCATED = (
     "must be left out: truncated sampling biases every importance ratio (the learner's log-probs cover the whole "
-    "vocabulary), and no correction here accounts for it"
+    "vocabulary), and no correction here accounts for it. Measurements may be truncated: monitor.sampling.{key}, "
+    "evaluate.samplings.NAME.{key}"
 )
-REFUSED_KEYS = {"sampling.top_p": TRUNCATED, "sampling.top_k": TRUNCATED, "sampling.min_p": TRUNCATED}
+REFUSED_KEYS = {f"sampling.{key}": TRUNCATED.format(key=key) for key in ("top_p", "top_k", "min_p")}
 """Settings of other systems that have no correct counterpart here, with the reason."""
-NAMED_SECTIONS = (("references",), ("objective", "terms"), ("objective", "rewards"))
+NAMED_SECTIONS = (("references",), ("objective", "terms"), ("objective", "rewards"), ("evaluate", "samplings"))
 """Sections whose keys are names of the user's own; `NAME: null` removes what an earlier layer put there."""
 OWN_NAME = re.compile("[A-Za-z0-9_-]+")
 """Names of the user's own. They are parts of setting keys, metric names and paths in a checkpoint."""

@@ -110,7 +110,7 @@ async def _train(
 
 
 def _write_settings(cfg: Config, run_dir: Path) -> None:
-    """Write config.yaml, which `--resume` and `breadth evaluate --config` read."""
+    """Write config.yaml, which `--resume` and `breadth evaluate RUN` read."""
     with replace_file(run_dir / SETTINGS) as file:
         file.write(to_yaml(cfg).encode())
 

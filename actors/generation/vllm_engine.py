@@ -117,6 +117,9 @@ class VllmEngine:
         assert request not in self._inside, f"job key {job.key!r} is already in flight"
         params = SamplingParams(
             temperature=job.temperature,
+            top_p=job.top_p,
+            top_k=job.top_k,
+            min_p=job.min_p,
             max_tokens=job.max_new_tokens,
             seed=job.seeds[index],
             ignore_eos=True,  # `stop_token_ids` holds all stop tokens, the same as in the transformers engine

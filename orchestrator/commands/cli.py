@@ -10,11 +10,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from orchestrator.commands.options import config
-from orchestrator.preflight.named import check_evaluation
 from rewards.registry import VERIFIERS, names
 
 ROOT = Path(__file__).resolve().parents[2]
+EVALUATE = (
+    "RUN is the directory or the name of a run, whose policies are measured as they were trained: its config.yaml has "
+    "task, verifier, prompt form, dtype and sampling. Its starting policy is the base, and evaluate.checkpoints "
+    "chooses others than its last checkpoint: last, best, a step, a directory. Results are in evaluations/NAME of RUN."
+)
 FIRST = """Breadth trains language models by reinforcement learning with verifiable rewards. To begin:
 
   breadth demo           train five methods from a small policy on this machine, and compare them (8 minutes on 2 cores)
@@ -36,9 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         # The modules that start roles load torch and Ray, which takes seconds. Each command imports them after it has
-        # checked its settings; `evaluate` is itself such a module, so its settings are checked here.
-        if options.command == "evaluate" and all("=" in word for word in options.overrides):
-            check_evaluation(config(options))
+        # checked its settings.
         command = importlib.import_module(f"orchestrator.commands.{options.command.replace('-', '_')}")
         status: int | None = command.run(options, console)
     except ValueError as error:
@@ -111,21 +112,22 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--resume", action="store_true", help="Continue the run `name` from its last complete checkpoint.")
     configured("warm-start", "Train a small policy from scratch on a task's own solutions.")
     configured("presample", "Store correct answers of the reference policy for rehearsal (DPH-RL).")
-    configured("evaluate", "Measure Pass@k of one or more policies on the held-out prompts.")
+    sub = configured(
+        "evaluate", "Measure Pass@k of a run's last checkpoint, or of any policies, on the held-out prompts."
+    )
+    sub.usage, sub.epilog = "breadth evaluate [-h] [RUN] [--config FILE] [key=value ...]", EVALUATE
     sub = configured("show-config", "Print all settings and what they mean, without starting anything.")
     offline = "Check the settings alone, without reading data and policy."
     sub.add_argument("--offline", action="store_true", help=offline)
     explained = "Print the meaning of this setting or section instead; without KEY, of all settings."
     sub.add_argument("--explain", nargs="?", const="", metavar="KEY", help=explained)
-    _add_verify(
-        command(
-            "verify",
-            "Verify the answers of a file or of a run, or check that a task's right answers pass.",
-        )
-    )
+    text = "Verify the answers of a file or of a run, or check that a task's right answers pass."
+    _add_verify(command("verify", text))
     sub = command("report", "Write figures and one self-contained HTML page about runs and an evaluation.")
     sub.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="Directory of a run to show.")
-    sub.add_argument("--evaluation", type=Path, metavar="DIR", help="Output directory of `breadth evaluate` to show.")
+    sub.add_argument(
+        "--evaluation", type=Path, metavar="DIR", help="Evaluation to show (default: the latest of the runs)."
+    )
     default = Path("runs/report.html")
     sub.add_argument(
         "--output", type=Path, default=default, metavar="FILE", help=f"Write the page to this file (default {default})."

@@ -54,7 +54,7 @@ async def demo(output: Path, overrides: Sequence[str], console: Console) -> None
     # These load torch and Ray, so only after the settings are checked.
     presample = importlib.import_module("orchestrator.stored.presample").presample
     run_training = importlib.import_module("orchestrator.start").run_training
-    evaluate = importlib.import_module("orchestrator.commands.evaluate").evaluate
+    evaluate = importlib.import_module("orchestrator.evaluation.job").evaluate
     write_report = importlib.import_module("orchestrator.report.write").write_report
     print_evaluation = importlib.import_module("orchestrator.report.terminal").print_evaluation
     log = console.print
@@ -76,8 +76,7 @@ async def demo(output: Path, overrides: Sequence[str], console: Console) -> None
             log(f"{method} stopped before its last step, so there is no evaluation")
             return
     cfg = configs["grpo"]
-    cfg = replace(cfg, evaluate=replace(cfg.evaluate, output=str(output / "evaluation")))
-    evaluation = await evaluate(cfg, policies, log)
+    evaluation, *_ = await evaluate(cfg, policies, log, output / "evaluation")
     shutil.copy(output / "evaluation" / "results.json", output / "results.json")
     report = write_report(
         output / "report.html",

@@ -32,7 +32,7 @@ def check_prompts(cfg: Config, source: Source, report: Callable[[str], None]) ->
             are too long, or a held-out one is; the policy has too few positions.
     """
     limit = cfg.sampling.max_prompt_tokens
-    TrajectoryBuilder(cfg.policy.path, max_length=limit + cfg.sampling.max_new_tokens)  # checks the policy's positions
+    TrajectoryBuilder(cfg.policy.path, max_length=limit + cfg.longest_answer)  # checks the policy's positions
     encode = PromptEncoder(cfg.policy)
     vocabulary = _report_repairs(cfg, encode, report)
     prompts = [source.prompt(position) for position in range(FIRST)]

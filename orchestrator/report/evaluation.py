@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from configs.heldout import Decoding
 from orchestrator.report.inputs import RESULTS, check_evaluation
 from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.frontier import BaseCurve, Placement
@@ -19,6 +20,9 @@ from orchestrator.watch.measurement import Measurement
 from orchestrator.watch.passk import summary
 from orchestrator.watch.sharpening import placement, power_curves, temperature_curve
 from trajectories.atomic_write import replace_file
+
+SAMPLINGS = "samplings"
+"""Folder of an evaluation that holds one for each further sampling, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,8 @@ class Evaluation:
     ks: list[int]
     """Ascending; 1 is among them."""
     headline_k: int
+    sampling: Decoding
+    """Sampling of all answers, but for the temperature."""
     temperatures: list[float]
     """Temperatures of every policy. Changes are since the base at the first one, at which the verdicts are given."""
     measurements: dict[str, dict[float, Measurement]]
@@ -69,9 +75,10 @@ class Evaluation:
     def power(self) -> dict[int, BaseCurve]:
         """The base's power distribution over its exponents, by k, from its measurement at temperature 1.
 
-        Empty without that measurement; k without enough answers are left out.
+        Empty without that measurement, and where tokens are left out, so that the log-probs are not the policy's; k
+        without enough answers are left out.
         """
-        measured = self.measurements[self.base].get(1.0)
+        measured = None if self.sampling.truncated else self.measurements[self.base].get(1.0)
         return power_curves(measured, self.ks) if measured else {}
 
     @cached_property
@@ -112,6 +119,7 @@ class Evaluation:
             "base": self.base,
             "ks": self.ks,
             "headline_k": self.headline_k,
+            "sampling": self.sampling.plain(),
             "temperatures": self.temperatures,
             "prompts": len(self.at_base.prompts),
             "about": self.about,
@@ -154,6 +162,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             base=results["base"],
             ks=results["ks"],
             headline_k=results["headline_k"],
+            sampling=Decoding(**results["sampling"]),
             temperatures=results["temperatures"],
             measurements=measurements,
             about=dict(results["about"]),
@@ -163,6 +172,12 @@ def read_evaluation(folder: Path) -> Evaluation:
             f"--evaluation: must hold the {RESULTS} and measurements of `breadth evaluate`, got {str(folder)!r} "
             f"({type(error).__name__}: {error})"
         ) from error
+
+
+def read_samplings(folder: Path) -> list[Evaluation]:
+    """Read the evaluation in `folder`, and those of further samplings below it."""
+    further = sorted(path.parent for path in (folder / SAMPLINGS).glob(f"*/{RESULTS}"))
+    return [read_evaluation(path) for path in (folder, *further)]
 
 
 def _placement(placement: Placement) -> dict[str, Any]:

@@ -217,6 +217,9 @@ def jobs_for(
     answers: int,
     temperature: float,
     max_new_tokens: int,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
 ) -> list[GenerationJob]:
     """Return one job per prompt.
 
@@ -234,6 +237,9 @@ def jobs_for(
             seeds=tuple(answer_seed(run_seed, f"{purpose}/{prompt.position}", i) for i in range(answers)),
             temperature=temperature,
             max_new_tokens=max_new_tokens,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
         )
         for prompt, row in zip(prompts, tokens, strict=True)
     ]

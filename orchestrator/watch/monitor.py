@@ -10,6 +10,7 @@ import torch
 
 from actors.contracts import Reference
 from configs.config import Config
+from configs.heldout import Decoding
 from orchestrator.rollout.encoding import Encoder, encode_heldout
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
 from orchestrator.watch.base_cache import BaseCache, Measured
@@ -37,7 +38,7 @@ class HeldOut:
         """The held-out prompts."""
         return self.source.heldout(self.cfg.task.heldout_prompts)
 
-    async def answer(self, answers: int, temperature: float) -> list[Group]:
+    async def answer(self, answers: int, decoding: Decoding) -> list[Group]:
         """Generate and grade `answers` answers to each held-out prompt; one at temperature 0, where all are equal.
 
         Raises:
@@ -50,9 +51,8 @@ class HeldOut:
             tokens,
             purpose="heldout",
             run_seed=self.cfg.seed,
-            answers=answers if temperature > 0 else 1,
-            temperature=temperature,
-            max_new_tokens=self.cfg.sampling.max_new_tokens,
+            answers=answers if decoding.temperature > 0 else 1,
+            **decoding.plain(),
         )
         return await self.rollouts.run(prompts, jobs)
 
@@ -79,12 +79,14 @@ class Monitor:
     """Measure the weights that the generators hold now, on the held-out prompts."""
 
     def __init__(self, heldout: HeldOut, base_scorer: Reference | None, run_dir: Path) -> None:
-        self.heldout, self.base_scorer, self.run_dir = heldout, base_scorer, run_dir
+        self.heldout, self.run_dir = heldout, run_dir
+        self.base_scorer = base_scorer if heldout.cfg.measures_as_trained else None
         self.cfg = heldout.cfg.monitor
         self.ungraded: list[Group] = []
         """Groups of the last measurement with an answer that could not be graded."""
         self.alert = ""
         """What the user must know about the last measurement; empty: nothing new."""
+        self._decoding = self.cfg.sampling.resolved(heldout.cfg.sampling)
         self._told: set[str] = set()
 
     async def measure(self, step: int) -> tuple[dict[str, Interval], Measurement]:
@@ -93,12 +95,12 @@ class Monitor:
         Returns:
             The monitored values with their intervals, and the measurement they come from.
         """
-        self.alert, temperature = "", self.heldout.cfg.sampling.temperature
-        groups = await self.heldout.answer(self.cfg.answers, temperature)
+        self.alert = ""
+        groups = await self.heldout.answer(self.cfg.answers, self._decoding)
         self.ungraded = _with_ungraded(groups)
         if self.base_scorer is not None:
             groups = await score_by_base(groups, self.base_scorer)
-        measurement = measure(groups, f"step {step}", step, temperature)
+        measurement = measure(groups, f"step {step}", step, self._decoding.temperature, self.cfg.answers)
         base = measurement if step == 0 else read_measurement(measurement_path(self.run_dir, 0))
         if step == 0:
             self.ungraded += await self._measure_base()
@@ -115,18 +117,19 @@ class Monitor:
             return ungraded
         cache = BaseCache(cfg, self.heldout.prompts, cfg.policy.path)
         for temperature in self._other_temperatures:
-            measured = cache.read(self.cfg.answers, temperature, "base")
+            decoding = replace(self._decoding, temperature=temperature)
+            measured = cache.read(self.cfg.answers, decoding, "base")
             if measured is None:
-                groups = await self.heldout.answer(self.cfg.answers, temperature)
+                groups = await self.heldout.answer(self.cfg.answers, decoding)
                 measured = Measured.of(groups, measure(groups, "base", 0, temperature, self.cfg.answers))
-                cache.write(self.cfg.answers, measured)
+                cache.write(self.cfg.answers, decoding, measured)
                 ungraded += _with_ungraded(groups)
             measured.measurement.write(base_path(self.run_dir, temperature))
         return ungraded
 
     @property
     def _other_temperatures(self) -> list[float]:
-        return [t for t in self.cfg.frontier if t != self.heldout.cfg.sampling.temperature]
+        return [t for t in self.cfg.frontier if t != self._decoding.temperature]
 
     def _margins(self, measurement: Measurement, base: Measurement | None) -> dict[str, Interval]:
         """Return the margin against the frontier of the base for each k; undefined if a measurement of it is missing,

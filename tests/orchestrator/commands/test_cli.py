@@ -187,11 +187,11 @@ def test_three_commands_train_evaluate_and_report_a_policy(tmp_path: Path, capsy
     shape = ["hidden_size=32", "layers=1", "heads=1", "intermediate_size=32", "batch=4", "steps=1", "output=made"]
     assert main(["warm-start", *SMALL, *(f"warm_start.{setting}" for setting in shape)]) == 0
     assert "wrote " in capsys.readouterr().err
-    evaluation = ["policy.path=made", "evaluate.checkpoints=[random=made]", "evaluate.output=out", "runs=."]
+    evaluation = ["policy.path=made", "evaluate.checkpoints=[random=made]", "name=out", "runs=."]
     assert main(["evaluate", *SMALL, *evaluation]) == 0
     out, err = capsys.readouterr()
     assert "random" in out and "Pass@1" in out and "Pass@4" in out
-    assert "evaluate random at temperature 1: 16 answers" in err
+    assert "evaluate random at temperature 1, at most 6 tokens: 16 answers" in err
     assert main(["report", "--evaluation", "out", "--output", "page.html"]) == 0
     assert "pass@4" in (tmp_path / "page.html").read_text().lower()
 

@@ -34,6 +34,7 @@ REFUSED = (
     "evaluate evaluate.answerz=3",
     "evaluate evaluate.checkpoints=[a=gone]",
     "evaluate task.verifier=cuontdown",
+    "evaluate gone",
     "presample",
     "presample rehearsal.path=x reference_path=gone",
     "warm-start",
