@@ -14,7 +14,8 @@ class CheckpointConfig:
     keep_last: int = 2
     """Number of newest checkpoints that are kept."""
     best_metric: str = "pass@1"
-    """Measured value whose best checkpoint is kept as well; empty: none."""
+    """Measured value whose best checkpoint is kept as well, a name of `docs/metrics.md` without `heldout/`; empty:
+    none."""
 
     def __post_init__(self) -> None:
         require_not_negative(self, "every")

@@ -1,5 +1,6 @@
 """The breadth monitor: how often Pass@k is measured during training, and when to stop."""
 
+import math
 from dataclasses import dataclass, field
 
 from configs.checks import require, require_not_negative, require_positive, require_temperatures
@@ -14,7 +15,7 @@ class MonitorConfig:
     answers: int = 32
     """Answers per held-out prompt, n of the unbiased Pass@k estimator."""
     ks: list[int] = field(default_factory=lambda: [1, 4, 16, 32])
-    """Values of k for Pass@k, each at most `answers`."""
+    """Values of k for Pass@k, each at most `answers`. Pass@1 is always measured."""
     frontier: list[float] = field(default_factory=lambda: [1.3, 0.6, 0.3, 0.0])
     """Temperatures, besides that of training, at which the base is measured once before the first step, to know what
     sampling it colder or hotter gives (`heldout/beyond_sharpening`). 0: greedy decoding. Empty: not measured. Each
@@ -40,6 +41,8 @@ def parse_stop_rule(rule: str) -> tuple[str, str, float]:
     message = 'must read "metric < number" or "metric > number"'
     require(len(parts) == 3 and parts[1] in ("<", ">"), "stop_if", message, rule)
     try:
-        return parts[0], parts[1], float(parts[2])
+        limit = float(parts[2])
     except ValueError:
-        raise ValueError(f"stop_if: {message}, got {rule!r}") from None
+        limit = math.nan
+    require(math.isfinite(limit), "stop_if", message, rule)
+    return parts[0], parts[1], limit

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from configs.config import Config
+from orchestrator.preflight.names import check_names
 from orchestrator.preflight.prompts import check_prompts
 from orchestrator.references import check_references
 from rewards.registry import check as check_verifier
@@ -20,7 +21,9 @@ async def check_run(cfg: Config, report: Callable[[str], None]) -> Source:
         ValueError: a check failed; names the setting.
     """
     source = build(cfg.task, cfg.seed)
-    check_verifier(source.prompt(0).verifier)
+    heldout = source.heldout(cfg.task.heldout_prompts) if cfg.monitor.every else []
     check_references(cfg)
-    check_prompts(cfg, source, report)
+    check_names(cfg, heldout)
+    check_verifier(source.prompt(0).verifier)
+    check_prompts(cfg, source, heldout, report)
     return source

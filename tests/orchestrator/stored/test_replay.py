@@ -93,7 +93,7 @@ def test_rows_of_a_file_are_replayed_once_in_every_pass_and_long_ones_are_left_o
             ["task.name=mixture", "task.options={domains: [{name: countdown, options: {numbers: 1}}]}"],
             r"^task\.options\.domains\[0\]\.options\.numbers: must be between 2 and 8",
         ),
-        (["sampling.max_new_tokens=1", "sampling.max_prompt_tokens=3"], r"^sampling\.max_new_tokens: must leave room"),
+        (["sampling.max_new_tokens=1", "sampling.max_prompt_tokens=12"], r"^sampling\.max_new_tokens: must leave room"),
     ],
 )
 def test_a_replay_without_right_answers_is_refused_before_anything_starts(
