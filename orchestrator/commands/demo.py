@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from configs.checks import require
 from configs.config import Config
 from configs.load import load
 from orchestrator.commands.evaluate import evaluate
@@ -112,4 +113,8 @@ def _config(method: str, output: Path, rehearsal: Path, overrides: Sequence[str]
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Run the demo and print its table to standard output."""
+    for word in options.overrides:
+        key, _, value = word.partition("=")
+        rule = f"must be left out: the demo trains {', '.join(METHODS)}, each under its own name"
+        require(key not in ("method", "name", "runs"), key, rule, value)
     asyncio.run(demo(options.output, options.overrides, Console()))
