@@ -20,6 +20,8 @@ from orchestrator.watch.sharpening import placement, power_curves, temperature_c
 from trajectories.atomic_write import replace_file
 
 RESULTS = "results.json"
+DEFAULT_HEADLINE_K = 16
+"""The k of the first figure, where it is among the measured ones and no other is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,7 @@ class Evaluation:
     ks: list[int]
     """Ascending; 1 is among them."""
     headline_k: int
+    """One of `ks`; 0: DEFAULT_HEADLINE_K, or the largest of `ks`."""
     temperatures: list[float]
     """Temperatures of every policy. Changes are since the base at the first one, at which the verdicts are given."""
     measurements: dict[str, dict[float, Measurement]]
@@ -45,7 +48,8 @@ class Evaluation:
     @property
     def figure_k(self) -> int:
         """The k of the first figure."""
-        return self.headline_k if self.headline_k in self.ks else max(self.ks)
+        wanted = self.headline_k or DEFAULT_HEADLINE_K
+        return wanted if wanted in self.ks else max(self.ks)
 
     @property
     def at_base(self) -> Measurement:
