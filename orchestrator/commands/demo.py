@@ -21,11 +21,12 @@ from orchestrator.report.write import write_report
 from orchestrator.start import run_training
 from orchestrator.stored.presample import presample
 
+PRESAMPLED = ("rehearsal.prompts=2048",)
 METHODS: dict[str, tuple[str, ...]] = {
     "grpo": (),
-    "grpo_nll": (),
-    "dph_f": (),
-    "dph_js": (),
+    "grpo_nll": PRESAMPLED,
+    "dph_f": PRESAMPLED,
+    "dph_js": PRESAMPLED,
     "passk_training": ("objective.pass_k.k=8",),
 }
 """Methods and the settings that differ from their presets: GRPO alone; with right stored answers as data; with the
@@ -36,7 +37,6 @@ SETTINGS = (
     f"policy.path={BASE}",
     f"steps={STEPS}",
     "lag=1",
-    "rehearsal.prompts=2048",
     "monitor.every=20",
     "monitor.answers=16",
     "monitor.ks=[1,4,16]",

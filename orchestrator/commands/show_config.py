@@ -22,6 +22,7 @@ from objectives.wording import (
 )
 from orchestrator.commands.options import config
 from orchestrator.placement import needed_roles, reservations
+from orchestrator.preflight.ineffective import report_ineffective
 from orchestrator.preflight.machine import check_machine
 from tasks.registry import TASKS
 
@@ -121,6 +122,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     for name, line in plan(cfg).items():
         out.print(f"# {name}: {escape(line)}", soft_wrap=True)
     out.print(f"# methods: {', '.join(presets('method'))}\n# scales: {', '.join(presets('scale'))}", soft_wrap=True)
+    report_ineffective(cfg, lambda line: out.print(f"# {escape(line)}", soft_wrap=True))
     if not options.offline:
         check_inputs(cfg, lambda line: out.print(f"# checked: {escape(line)}", soft_wrap=True))
 

@@ -89,6 +89,12 @@ def test_a_run_for_a_cluster_can_be_planned_on_a_machine_without_a_gpu(
     assert "# checked: task countdown and policy " in text
 
 
+def test_settings_without_effect_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, "--offline", "method=grpo", "objective.pass_k.k=8")
+    assert "# objective.pass_k.k=8 has no effect: objective.advantage is group_zscore\n" in text
+    assert "no effect" not in shown(capsys, "--offline", "method=passk_training", "objective.pass_k.k=8")
+
+
 def test_the_plan_counts_what_is_presampled(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, "--offline", "method=dph_f", "rehearsal.prompts=100", "rehearsal.keep=one_fresh")
     line = "presampled before the first step: at most 100 prompts x 8 answers = 800 generated, and one more for each"
