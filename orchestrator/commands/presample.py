@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.commands.options import config
+from orchestrator.preflight.machine import check_writable
 from orchestrator.stored.presample import presample
 
 
@@ -15,6 +16,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     cfg = config(options)
     if not cfg.rehearsal.path:
         raise ValueError("rehearsal.path: must be the path of the parquet file to write, got ''")
+    check_writable(Path(cfg.rehearsal.path).parent, "rehearsal.path", cfg.rehearsal.path)
     with console.status("presample") as status:
         tally = asyncio.run(
             presample(cfg, Path(cfg.rehearsal.path), lambda done, total: status.update(f"{done}/{total} prompts"))

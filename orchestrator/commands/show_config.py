@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import importlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -101,6 +102,7 @@ def check_inputs(cfg: Config, report: Callable[[str], None]) -> None:
     # It loads torch, which takes seconds, so it is imported after the settings have been printed.
     check = importlib.import_module("orchestrator.preflight.check")
     asyncio.run(check.check_run(cfg, report))
+    importlib.import_module("orchestrator.stored.answers").load_stored(cfg, Path(cfg.runs) / cfg.name)
     report(f"task {cfg.task.name} and policy {cfg.policy.path} are usable")
 
 

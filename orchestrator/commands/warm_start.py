@@ -27,6 +27,7 @@ from configs.terms import TermConfig
 from configs.warm_start import WarmStartConfig
 from objectives.diagnostics import means
 from orchestrator.commands.options import config
+from orchestrator.preflight.machine import check_writable
 from orchestrator.stored.replay import right_answer
 from tasks.characters import END, PADDING, SPECIAL, VOCABULARY_SIZE, save_tokenizer
 from tasks.registry import build
@@ -126,6 +127,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     cfg = config(options)
     if not cfg.warm_start.output:
         raise ValueError("warm_start.output: must be the path of the directory to write, got ''")
+    check_writable(Path(cfg.warm_start.output).parent, "warm_start.output", cfg.warm_start.output)
     with console.status("warm start") as status:
         warm_start(
             cfg,

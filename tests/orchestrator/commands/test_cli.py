@@ -85,6 +85,14 @@ def error_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             "evaluate.checkpoints: must be a directory of a Hugging Face policy, got '",
         ),
         ("presample", "rehearsal.path: must be the path of the parquet file to write, got ''"),
+        (
+            "presample rehearsal.path=/proc/set.parquet",
+            "rehearsal.path: must be a place that this user can write to (/proc",
+        ),
+        (
+            "warm-start warm_start.output=/proc/new/policy",
+            "warm_start.output: must be a place that this user can write",
+        ),
         ("warm-start", "warm_start.output: must be the path of the directory to write, got ''"),
         ("warm-start warm_start.output=.", "warm_start.output: must be new, empty, or a policy to replace, got '"),
         ("demo method=grpo", "method: must be left out: the demo trains grpo, "),

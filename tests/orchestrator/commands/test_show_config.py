@@ -61,6 +61,7 @@ def test_the_settings_are_checked_against_data_and_policy_after_they_are_printed
     rows = ["task.name=dataset", f"task.options.path={tmp_path / 'rows.jsonl'}"]
     for words, reason in (
         (rows, "rows.jsonl, line 1: has no field 'answer'"),
+        (["method=dph_f", "rehearsal.path=gone"], "rehearsal.path: must be a parquet file made by `breadth presample`"),
         (["policy.path=gone"], "policy.path: must be a directory of a Hugging Face policy"),
         (
             ["sampling.max_prompt_tokens=4"],
