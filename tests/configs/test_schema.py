@@ -230,6 +230,7 @@ OTHER_RULES = [
     ("monitor.ks=[]", "monitor.ks", "between 1 and answers (32)", "[]"),
     ("monitor.answers=8 monitor.ks=[1,16]", "monitor.ks", "between 1 and answers (8)", "[1, 16]"),
     ("monitor.ks=[0]", "monitor.ks", "between 1 and answers (32)", "[0]"),
+    ("evaluate.headline_k=32", "evaluate.headline_k", "must be one of ks (1, 4, 16, 64, 128), or 0", "32"),
     ("evaluate.ks=[]", "evaluate.ks", "between 1 and answers (128)", "[]"),
     ("evaluate.ks=[1,129]", "evaluate.ks", "between 1 and answers (128)", "[1, 129]"),
     ("monitor.stop_if=[retention<0.8]", "monitor.stop_if", 'must read "metric < number"', "'retention<0.8'"),
