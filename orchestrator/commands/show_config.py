@@ -63,8 +63,8 @@ def plan(cfg: Config) -> dict[str, str]:
         lines["terms"] = describe_no_terms(cfg.objective)
     graders = cfg.placement.graders
     lines["grading"] = (
-        f"{graders} x {cfg.grader.workers} answers at a time, each within {cfg.grader.timeout_s:g} s; queries and "
-        f"programs run at isolation level {cfg.sandbox.require} at least"
+        f"{graders} x {cfg.grader.workers or 'as many as needed'} worker processes, each answer within "
+        f"{cfg.grader.timeout_s:g} s; queries and programs run at isolation level {cfg.sandbox.require} at least"
     )
     for role in dict.fromkeys(reservation.role for reservation in reserved):
         mine = [reservation for reservation in reserved if reservation.role == role]

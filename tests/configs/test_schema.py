@@ -31,7 +31,7 @@ POSITIVE = [
     "learner.max_skipped_in_a_row",
     "generator.max_sequences",
     "generator.timeout_s",
-    "grader.workers",
+    "grader.first_call_timeout_s",
     "grader.timeout_s",
     "placement.generators",
     "placement.tensor_parallel",
@@ -51,6 +51,7 @@ POSITIVE = [
     "warm_start.intermediate_size",
 ]
 NOT_NEGATIVE = [
+    "grader.workers",
     "lag",
     "seed",
     "objective.terms.divergence.coefficient.value",
