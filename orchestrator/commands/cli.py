@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from configs.hints import other_trainers
 from orchestrator.commands.options import config
 from orchestrator.preflight.named import check_evaluation
 from rewards.registry import VERIFIERS, names
@@ -19,6 +20,7 @@ FIRST = """Breadth trains language models by reinforcement learning with verifia
 
   breadth demo           train five methods from a small policy on this machine, and compare them (8 minutes on 2 cores)
   breadth show-config    print every setting and what follows from it; --explain KEY prints the meaning of one
+  breadth methods        list the methods; breadth methods NAME shows one with its equations
   breadth train policy.path=DIRECTORY task.name=dataset task.options.path=FILE.jsonl name=first
                          train your own policy on your own problems
   breadth --help         list all commands"""
@@ -57,10 +59,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     top = parser()
     options, unparsed = top.parse_known_args(arguments)
     if unparsed and (not hasattr(options, "overrides") or any(word.startswith("-") for word in unparsed)):
-        top.error(f"unrecognized arguments: {' '.join(unparsed)}")
+        top.error(f"unrecognized arguments: {' '.join(unparsed)}{_without_dashes(unparsed, options)}")
     if unparsed:
         options.overrides += unparsed
     return options
+
+
+def _without_dashes(words: Sequence[str], options: argparse.Namespace) -> str:
+    """Return the hint for settings that are written like options, as other trainers have them: `--lr 1e-6`."""
+    if not hasattr(options, "overrides"):
+        return ""
+    names = [word.lstrip("-").partition("=")[0].replace("-", "_") for word in words if word.startswith("--")]
+    hints = "".join(other_trainers(name) for name in names)
+    return f"; settings are written key=value{hints}" if names else ""
 
 
 def _raised_by_breadth(error: ValueError) -> bool:
@@ -114,6 +125,8 @@ def parser() -> argparse.ArgumentParser:
     sub = configured("show-config", "Print all settings and what they mean, without starting anything.")
     explained = "Print the meaning of this setting or section instead; without KEY, of all settings."
     sub.add_argument("--explain", nargs="?", const="", metavar="KEY", help=explained)
+    sub = command("methods", "List every method with its paper and settings, or show one with its equations.")
+    sub.add_argument("name", nargs="?", metavar="NAME", help="Show this method.")
     _add_verify(
         command(
             "verify",

@@ -1,5 +1,6 @@
 """Write `docs/methods/table.md`: the settings of every method preset, one table per slot of the objective."""
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from configs.explain import value_words
 from configs.load import presets
 from configs.objective import ObjectiveConfig
 from configs.references import ReferenceConfig
@@ -57,6 +59,18 @@ def _read(name: str) -> dict[str, Any]:
     text = (files("configs") / "methods" / f"{name}.yaml").read_text()
     read: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     return {"objective": {}, **read}
+
+
+def changed(name: str) -> list[str]:
+    """Return the settings that a preset changes, each as `key=value`."""
+    written = _read(name)
+    return [f"{key}={value_words(value)}" for key, value in _leaves(written) if (key, value) != ("objective", {})]
+
+
+def comment(name: str) -> list[str]:
+    """Return the lines of a preset's opening comment: paper and equations."""
+    lines = (files("configs") / "methods" / f"{name}.yaml").read_text().splitlines()
+    return [line[2:] for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
 
 
 def _table(slot: Slot, written: dict[str, dict[str, Any]]) -> str:
@@ -145,7 +159,7 @@ def _settings(section: dict[str, Any], leave_out: tuple[str, ...] = ()) -> str:
 def _leaves(section: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for key, value in section.items():
-        found += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+        found += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
     return found
 
 

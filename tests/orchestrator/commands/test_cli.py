@@ -14,7 +14,7 @@ from orchestrator.commands.demo import clear
 from orchestrator.commands.paths import absolute
 from tests.orchestrator.in_process import SMALL
 
-COMMANDS = ("train", "warm-start", "presample", "evaluate", "show-config", "verify", "report", "demo")
+COMMANDS = ("train", "warm-start", "presample", "evaluate", "show-config", "methods", "verify", "report", "demo")
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,10 @@ def error_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("arguments", "beginning"),
     [
         ("train stepz=3", "stepz: unknown key (did you mean 'steps'?), got 3"),
-        ("train learner.learning_rat=1", "learner.learning_rat: unknown key (did you mean 'learning_rate'?), got 1"),
+        (
+            "train learner.learning_rat=1",
+            "learner.learning_rat: unknown key (did you mean 'learner.learning_rate'?), got 1",
+        ),
         ("train learner.learning_rate=0", "learner.learning_rate: must be positive, got 0.0"),
         ("train steps", "override: must read key=value, got 'steps'"),
         ("train steps=[1", "override: must read key=value with a YAML value, got 'steps=[1'"),
