@@ -1,4 +1,7 @@
-"""Load the settings of a run: defaults <- method YAML <- scale YAML <- file <- key=value, later ones winning."""
+"""Load the settings of a run: defaults <- method YAML <- scale YAML <- policy <- file <- key=value, later ones winning.
+
+The layer of the policy exists only for the committed policies: `tasks/base_policies/settings.yaml`.
+"""
 
 import math
 import re
@@ -15,8 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 from configs.checks import nearest, shown
 from configs.config import Config
 from configs.hints import hint, leaf
+from configs.policy import PolicyConfig
 
 HERE = Path(__file__).resolve().parent
+COMMITTED = HERE.parent / "tasks" / "base_policies"
+"""Folder of the committed policies, and of the settings that were tuned for them."""
 TRUNCATED = (
     "must be left out: truncated sampling biases every importance ratio (the learner's log-probs cover the whole "
     "vocabulary), and no correction here accounts for it"
@@ -49,6 +55,9 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
             rule = f"must be {from_file[kind]!r} or left out, because {file} sets every section and is used without"
             raise ValueError(f"{kind}: {rule} presets, got {name!r}")
     presets_ = [] if whole else [_read(preset(kind, name)) for kind, name in names.items()]
+    if not whole:
+        path = next((layer["policy"]["path"] for layer in (last, from_file) if _has_path(layer)), PolicyConfig.path)
+        presets_.append(committed_settings(path, names["method"]))
     layers = [*presets_, from_file, last, dict(names)]
     for layer in layers:
         _refuse_unknown_keys(layer, Config, "")
@@ -62,6 +71,24 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
     config = _build(Config, plain, "")
     assert isinstance(config, Config)
     return config
+
+
+def _has_path(layer: dict[str, Any]) -> bool:
+    section = layer.get("policy")
+    return isinstance(section, dict) and isinstance(section.get("path"), str)
+
+
+def committed_settings(path: str, method: str) -> dict[str, Any]:
+    """Return the default settings of a run of `method` from the policy in `path`: none unless it is a committed one."""
+    folder = Path(path).expanduser()
+    # As `orchestrator.commands.paths` looks a relative path up: in the working directory, then in the project.
+    folder = folder if folder.is_absolute() or folder.exists() else HERE.parent / folder
+    if folder.resolve().parent != COMMITTED:
+        return {}
+    settings = _read(COMMITTED / "settings.yaml")
+    of_method = settings.pop("methods").get(method, {})
+    merged: Any = OmegaConf.to_container(OmegaConf.merge(settings, of_method))
+    return merged
 
 
 @cache

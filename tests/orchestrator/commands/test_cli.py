@@ -158,6 +158,9 @@ def test_show_config_prints_settings_that_load_again_and_the_plan(
         "on rehearsed answers: exact gradient of the forward KL, 0 at every token where policy and reference agree"
     )
     assert plan["coefficient of divergence"] == "1, constant"
+    assert plan["defaults of this committed policy"] == (
+        "learner.learning_rate=0.0003, objective.terms.divergence.coefficient.value=1.0"
+    )
     assert plan["trajectories per step"] == "8 prompts x 4 answers = 32 explored, and 16 rehearsed"
     assert plan["staleness"] == "at most 1 steps; window of (1 + 1) x 8 = 16 prompts"
     assert plan["policy gradient"] == (

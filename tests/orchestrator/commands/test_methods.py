@@ -30,8 +30,8 @@ def test_every_preset_has_a_line_with_its_paper_and_a_line_with_its_settings(
 @pytest.mark.parametrize("name", presets("method"))
 def test_the_settings_of_a_preset_given_one_by_one_make_the_same_run(name: str) -> None:
     """From the defaults, which differ from the preset grpo in the reduction alone."""
-    built = load(["objective.reduction=token_mean", *changed(name)])
-    assert replace(built, method=name) == load([f"method={name}"])
+    built = load(["policy.path=/mine", "objective.reduction=token_mean", *changed(name)])
+    assert replace(built, method=name) == load(["policy.path=/mine", f"method={name}"])
 
 
 def test_one_method_is_shown_with_its_use_its_equation_and_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
