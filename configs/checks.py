@@ -12,7 +12,7 @@ def require(ok: bool, field: str, rule: str, value: object) -> None:
     (`objective.clip.low: must be in (0, 1], got 2.0`).
     """
     if not ok:
-        raise ValueError(f"{field}: {rule}, got {value!r}")
+        raise ValueError(f"{field}: {rule}, got {shown(value)}")
 
 
 def require_positive(section: object, *fields: str) -> None:
@@ -29,8 +29,23 @@ def require_not_negative(section: object, *fields: str) -> None:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" with the known name closest to a mistyped one, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    close = nearest_name(name, known)
+    return f" (did you mean {close!r}?)" if close else ""
+
+
+def nearest_name(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
+    """Return the known name closest to a mistyped one, or an empty string. Swapped letters are the closest: `gpro`."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=cutoff)
+    return next((other for other in close if sorted(other) == sorted(name)), close[0] if close else "")
+
+
+def shown(value: object) -> str:
+    """Return a value of the settings as errors show it: mappings as YAML writes them, everything else as `repr`."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {shown(inner)}' for key, inner in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(shown(inner) for inner in value)}]"
+    return repr(value)
 
 
 LOWEST_TEMPERATURE = 0.01

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from configs.hints import other_trainers
 from rewards.registry import VERIFIERS, names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +23,7 @@ FIRST = """Breadth trains language models by reinforcement learning with verifia
 
   breadth demo           train five methods from a small policy on this machine, and compare them (8 minutes on 2 cores)
   breadth show-config    print every setting and what follows from it; --explain KEY prints the meaning of one
+  breadth methods        list the methods; breadth methods NAME shows one with its equations
   breadth train policy.path=DIRECTORY task.name=dataset task.options.path=FILE.jsonl name=first
                          train your own policy on your own problems
   breadth --help         list all commands"""
@@ -59,10 +61,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     top = parser()
     options, unparsed = top.parse_known_args(arguments)
     if unparsed and (not hasattr(options, "overrides") or any(word.startswith("-") for word in unparsed)):
-        top.error(f"unrecognized arguments: {' '.join(unparsed)}")
+        top.error(f"unrecognized arguments: {' '.join(unparsed)}{_without_dashes(unparsed, options)}")
     if unparsed:
         options.overrides += unparsed
     return options
+
+
+def _without_dashes(words: Sequence[str], options: argparse.Namespace) -> str:
+    """Return the hint for settings that are written like options, as other trainers have them: `--lr 1e-6`."""
+    if not hasattr(options, "overrides"):
+        return ""
+    names = [word.lstrip("-").partition("=")[0].replace("-", "_") for word in words if word.startswith("--")]
+    hints = "".join(other_trainers(name) for name in names)
+    return f"; settings are written key=value{hints}" if names else ""
 
 
 def _raised_by_breadth(error: ValueError) -> bool:
@@ -121,6 +132,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--offline", action="store_true", help=offline)
     explained = "Print the meaning of this setting or section instead; without KEY, of all settings."
     sub.add_argument("--explain", nargs="?", const="", metavar="KEY", help=explained)
+    sub = command("methods", "List every method with its paper and settings, or show one with its equations.")
+    sub.add_argument("name", nargs="?", metavar="NAME", help="Show this method.")
     text = "Verify the answers of a file or of a run, or check that a task's right answers pass."
     _add_verify(command("verify", text))
     sub = command("report", "Write figures and one self-contained HTML page about runs and an evaluation.")
@@ -132,15 +145,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--output", type=Path, default=default, metavar="FILE", help=f"Write the page to this file (default {default})."
     )
-    sub = command("export", "Write the policy of a checkpoint as a Hugging Face directory with a model card.")
-    sub.add_argument("run", type=Path, metavar="RUN", help="Directory of the run.")
-    sub.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="Write the policy to this new directory."
-    )
-    sub.add_argument("--step", type=int, metavar="N", help="Step of the checkpoint (default: the newest).")
-    sub.add_argument(
-        "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="Of the weights (default bfloat16)."
-    )
+    _add_export(command("export", "Write the policy of a checkpoint as a Hugging Face directory with a model card."))
     sub = command("demo", "Train five methods from one policy here, and compare them with it sampled colder.")
     default = Path("runs/demo")
     sub.add_argument(
@@ -152,6 +157,17 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="Change settings of all runs.")
     return top
+
+
+def _add_export(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("run", type=Path, metavar="RUN", help="Directory of the run.")
+    sub.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="Write the policy to this new directory."
+    )
+    sub.add_argument("--step", type=int, metavar="N", help="Step of the checkpoint (default: the newest).")
+    sub.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="Of the weights (default bfloat16)."
+    )
 
 
 def _add_verify(sub: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from configs.checks import nearest, require
 from configs.config import Config
 from configs.explain import NAME, agree, explain, settings, value_words
-from configs.load import presets, to_yaml
+from configs.load import committed_settings, presets, to_yaml
 from objectives.wording import (
     describe,
     describe_coefficient,
@@ -21,6 +21,7 @@ from objectives.wording import (
     describe_policy_gradient,
     describe_replay,
 )
+from orchestrator.commands.method_table import leaves
 from orchestrator.commands.options import config
 from orchestrator.placement import needed_roles, reservations
 from orchestrator.preflight.ineffective import report_ineffective
@@ -52,6 +53,10 @@ def plan(cfg: Config) -> dict[str, str]:
         f"{(cfg.lag + 1) * cfg.groups_per_step} prompts",
         "policy gradient": describe_policy_gradient(cfg.objective),
     }
+    committed = committed_settings(cfg.policy.path, cfg.method)
+    if committed:
+        tuned = ", ".join(f"{key}={value_words(value)}" for key, value in leaves(committed))
+        lines["defaults of this committed policy"] = tuned
     for name, term in cfg.objective.terms.items():
         lines[f"term {name}"] = describe(term)
         lines[f"coefficient of {name}"] = describe_coefficient(term.coefficient, cfg.steps)

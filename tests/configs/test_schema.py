@@ -206,7 +206,7 @@ OTHER_RULES = [
     ("objective.overlong.fraction=0", "objective.overlong.fraction", "in (0, 1]", "0.0"),
     ("objective.terms.replay.name=reverse_kl", "objective.terms", "must not name a term 'replay'", "['replay']"),
     ("objective.recap.window=5", "objective.recap.window", "without a mixture or objective.replay_weight", "5"),
-    ("replay.options.path=rows", "replay.options", "left out without task", "{'path': 'rows'}"),
+    ("replay.options.path=rows", "replay.options", "left out without task", "{path: 'rows'}"),
     (
         f"{REHEARSE} {KL}.coefficient.kind=adaptive",
         f"{KL}.coefficient.kind",

@@ -14,7 +14,7 @@ from orchestrator.commands.demo import clear
 from orchestrator.commands.paths import absolute
 from tests.orchestrator.in_process import SMALL
 
-COMMANDS = ("train", "warm-start", "presample", "evaluate", "show-config", "verify", "report", "demo")
+COMMANDS = ("train", "warm-start", "presample", "evaluate", "show-config", "methods", "verify", "report", "demo")
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,10 @@ def error_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("arguments", "beginning"),
     [
         ("train stepz=3", "stepz: unknown key (did you mean 'steps'?), got 3"),
-        ("train learner.learning_rat=1", "learner.learning_rat: unknown key (did you mean 'learning_rate'?), got 1"),
+        (
+            "train learner.learning_rat=1",
+            "learner.learning_rat: unknown key (did you mean 'learner.learning_rate'?), got 1",
+        ),
         ("train learner.learning_rate=0", "learner.learning_rate: must be positive, got 0.0"),
         ("train steps", "override: must read key=value, got 'steps'"),
         ("train steps=[1", "override: must read key=value with a YAML value, got 'steps=[1'"),
@@ -164,6 +167,9 @@ def test_show_config_prints_settings_that_load_again_and_the_plan(
         "on rehearsed answers: exact gradient of the forward KL, 0 at every token where policy and reference agree"
     )
     assert plan["coefficient of divergence"] == "1, constant"
+    assert plan["defaults of this committed policy"] == (
+        "learner.learning_rate=0.0003, objective.terms.divergence.coefficient.value=1.0"
+    )
     assert plan["trajectories per step"] == "8 prompts x 4 answers = 32 explored, and 16 rehearsed"
     assert plan["stored answers"] == (
         "presampled before the first step: at most 1,024 prompts x 8 answers = 8,192 generated"
