@@ -36,6 +36,8 @@ class GenerationJob:
     """One per answer, derived from (run seed, prompt position, sample index), never from time."""
     temperature: float
     max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer, at the first token with which its text contains one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,11 +6,18 @@ Axes here: B answers of a decoding batch, T tokens, V vocabulary.
 from collections import deque
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
 from actors.generation.answers import TrajectoryBuilder
@@ -52,11 +59,26 @@ class SeededSampling(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(-1, drawn, 0.0)
 
 
+class StopStrings(StoppingCriteria):
+    """Ends the rows of a batch whose answer has a stop string.
+
+    Args:
+        width: tokens of the padded prompts, before the answers.
+    """
+
+    def __init__(self, builder: TrajectoryBuilder, stop: Sequence[str], width: int) -> None:
+        self.builder, self.stop, self.width = builder, stop, width
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        answers = input_ids[:, self.width :].tolist()
+        return torch.tensor([self.builder.ends(answer, self.stop) for answer in answers], device=input_ids.device)
+
+
 class TransformersEngine:
     """Decodes fixed batches, one per step.
 
-    A batch holds answers of one `submit` only, in order, at most `max_sequences`, with the same temperature and length
-    limit. Batches therefore do not depend on timing, which makes runs repeatable bit for bit.
+    A batch holds answers of one `submit` only, in order, at most `max_sequences`, with the same temperature, length
+    limit and stop strings. Batches therefore do not depend on timing, which makes runs repeatable bit for bit.
     """
 
     def __init__(self, policy_path: str, *, config: GeneratorConfig, dtype: str, max_length: int, device: str) -> None:
@@ -77,7 +99,7 @@ class TransformersEngine:
         return bool(self._batches)
 
     def submit(self, jobs: Sequence[GenerationJob]) -> None:
-        for _, similar in groupby(jobs, key=lambda job: (job.temperature, job.max_new_tokens)):
+        for _, similar in groupby(jobs, key=lambda job: (job.temperature, job.max_new_tokens, job.stop)):
             answers = [(job, index) for job in similar for index in range(len(job.seeds))]
             for start in range(0, len(answers), self.max_sequences):
                 self._batches.append(answers[start : start + self.max_sequences])
@@ -98,14 +120,15 @@ class TransformersEngine:
             attention_mask=attention.to(self.device),
             max_new_tokens=job.max_new_tokens,
             logits_processor=LogitsProcessorList([sampling]),
+            stopping_criteria=StoppingCriteriaList([StopStrings(self.builder, job.stop, width)] if job.stop else []),
         )
         generated, logps = tokens[:, width:].tolist(), torch.stack(sampling.logps, dim=1).numpy()  # [B, T]
         return [self._finish(job, index, *row) for (job, index), *row in zip(batch, generated, logps, strict=True)]
 
     def _finish(self, job: GenerationJob, index: int, generated: list[int], logps: np.ndarray) -> Finished:
-        """Build the answer's trajectory without the padding that follows its stop token."""
-        ends = (position + 1 for position, token in enumerate(generated) if token in self.builder.stop_ids)
-        length = next(ends, len(generated))
+        """Build the answer's trajectory without the padding that follows its end."""
+        lengths = range(1, len(generated) + 1)
+        length = next((n for n in lengths if self.builder.ends(generated[:n], job.stop)), len(generated))
         return self.builder.build(job, index, generated[:length], logps[:length], self.version, self.version)
 
     def declare(self, info: WeightsInfo) -> None:

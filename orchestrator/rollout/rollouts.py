@@ -176,6 +176,7 @@ def jobs_for(
     answers: int,
     temperature: float,
     max_new_tokens: int,
+    stop: Sequence[str] = (),
 ) -> list[GenerationJob]:
     """Return one job per prompt.
 
@@ -184,6 +185,7 @@ def jobs_for(
         purpose: "train", "heldout", "presample", ...; part of the job's key and seeds, so that the jobs of one prompt
             for different purposes differ.
         answers: answers per prompt.
+        stop: texts that end an answer.
     """
     return [
         GenerationJob(
@@ -193,6 +195,7 @@ def jobs_for(
             seeds=tuple(answer_seed(run_seed, f"{purpose}/{prompt.position}", i) for i in range(answers)),
             temperature=temperature,
             max_new_tokens=max_new_tokens,
+            stop=tuple(stop),
         )
         for prompt, row in zip(prompts, tokens, strict=True)
     ]

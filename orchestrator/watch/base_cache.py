@@ -58,7 +58,7 @@ class BaseCache:
             "policy": _digest_of_folder(Path(policy)),
             "prompts": [[p.id, p.text, p.messages, p.verifier, _text(p.problem)] for p in prompts],
             "verifiers": sorted({version_of(p.verifier) for p in prompts}),
-            "sampling": [cfg.sampling.max_prompt_tokens, cfg.sampling.max_new_tokens, cfg.seed],
+            "sampling": [cfg.sampling.max_prompt_tokens, cfg.sampling.max_new_tokens, cfg.sampling.stop, cfg.seed],
             "grading": cfg.grader.timeout_s,
             "engine": [
                 cfg.generator.engine,

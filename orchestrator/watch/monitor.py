@@ -53,6 +53,7 @@ class HeldOut:
             answers=answers if temperature > 0 else 1,
             temperature=temperature,
             max_new_tokens=self.cfg.sampling.max_new_tokens,
+            stop=self.cfg.sampling.stop,
         )
         return await self.rollouts.run(prompts, jobs)
 
