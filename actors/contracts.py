@@ -41,6 +41,8 @@ class GenerationJob:
     min_p: float = 0.0
     """Truncations, for held-out answers only: training samples the whole vocabulary. An engine applies min_p, then
     top_k, then top_p to the distribution at the temperature."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer, at the first token with which its text contains one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,18 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
 from actors.generation.answers import TrajectoryBuilder
@@ -78,6 +85,21 @@ def truncated(logits: Tensor, job: GenerationJob) -> Tensor:
     return logits
 
 
+class StopStrings(StoppingCriteria):
+    """Ends the rows of a batch whose answer has a stop string.
+
+    Args:
+        width: tokens of the padded prompts, before the answers.
+    """
+
+    def __init__(self, builder: TrajectoryBuilder, stop: Sequence[str], width: int) -> None:
+        self.builder, self.stop, self.width = builder, stop, width
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        answers = input_ids[:, self.width :].tolist()
+        return torch.tensor([self.builder.ends(answer, self.stop) for answer in answers], device=input_ids.device)
+
+
 class TransformersEngine:
     """Decodes fixed batches, one per step.
 
@@ -124,14 +146,15 @@ class TransformersEngine:
             attention_mask=attention.to(self.device),
             max_new_tokens=job.max_new_tokens,
             logits_processor=LogitsProcessorList([sampling]),
+            stopping_criteria=StoppingCriteriaList([StopStrings(self.builder, job.stop, width)] if job.stop else []),
         )
         generated, logps = tokens[:, width:].tolist(), torch.stack(sampling.logps, dim=1).numpy()  # [B, T]
         return [self._finish(job, index, *row) for (job, index), *row in zip(batch, generated, logps, strict=True)]
 
     def _finish(self, job: GenerationJob, index: int, generated: list[int], logps: np.ndarray) -> Finished:
-        """Build the answer's trajectory without the padding that follows its stop token."""
-        ends = (position + 1 for position, token in enumerate(generated) if token in self.builder.stop_ids)
-        length = next(ends, len(generated))
+        """Build the answer's trajectory without the padding that follows its end."""
+        lengths = range(1, len(generated) + 1)
+        length = next((n for n in lengths if self.builder.ends(generated[:n], job.stop)), len(generated))
         return self.builder.build(job, index, generated[:length], logps[:length], self.version, self.version)
 
     def declare(self, info: WeightsInfo) -> None:
@@ -162,8 +185,8 @@ class TransformersEngine:
         del self.model
 
 
-def _sampling_of(job: GenerationJob) -> tuple[float, ...]:
-    return job.temperature, job.max_new_tokens, job.top_p, job.top_k, job.min_p
+def _sampling_of(job: GenerationJob) -> tuple[Any, ...]:
+    return job.temperature, job.max_new_tokens, job.top_p, job.top_k, job.min_p, job.stop
 
 
 class TransformersGenerator(EngineThread[TransformersEngine]):

@@ -109,9 +109,9 @@ def _report(about: str, checked: Checked, limit: int, report: Callable[[str], No
         )
     report(f"{about}; the longest prompt has {checked.longest} tokens")
     if checked.too_long:
-        report(f"prompts of {checked.too_long:,} rows are longer than sampling.max_prompt_tokens={limit}: skipped")
+        report(f"{checked.too_long:,} rows have prompts longer than sampling.max_prompt_tokens={limit}: skipped")
     if faults:
-        report(f"right answers of {len(faults):,} rows are faulty, so right answers of the policy may get no reward:")
+        report(f"{len(faults):,} rows have a faulty right answer, so right answers of the policy may get no reward:")
     for fault in faults[:SHOWN]:
         report(f"  {fault}")
     if len(faults) > SHOWN:

@@ -221,6 +221,7 @@ def jobs_for(
     top_p: float = 1.0,
     top_k: int = 0,
     min_p: float = 0.0,
+    stop: Sequence[str] = (),
 ) -> list[GenerationJob]:
     """Return one job per prompt.
 
@@ -229,6 +230,7 @@ def jobs_for(
         purpose: "train", "heldout", "presample", ...; part of the job's key and seeds, so that the jobs of one prompt
             for different purposes differ.
         answers: answers per prompt.
+        stop: texts that end an answer.
     """
     return [
         GenerationJob(
@@ -241,6 +243,7 @@ def jobs_for(
             top_p=top_p,
             top_k=top_k,
             min_p=min_p,
+            stop=tuple(stop),
         )
         for prompt, row in zip(prompts, tokens, strict=True)
     ]

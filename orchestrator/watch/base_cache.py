@@ -64,6 +64,7 @@ class BaseCache:
                 for name, reward in cfg.objective.rewards.items()
             ],
             "seed": cfg.seed,
+            "stop": list(cfg.sampling.stop),
             "grading": cfg.grader.timeout_s,
             "engine": [
                 cfg.generator.engine,

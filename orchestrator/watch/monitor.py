@@ -53,6 +53,7 @@ class HeldOut:
             run_seed=self.cfg.seed,
             answers=answers if decoding.temperature > 0 else 1,
             **decoding.plain(),
+            stop=self.cfg.sampling.stop,
         )
         return await self.rollouts.run(prompts, jobs)
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
+from actors.generation.answers import TrajectoryBuilder
 from actors.generation.engine_thread import EngineThread
 from actors.generation.transformers_engine import SeededSampling, TransformersGenerator
 from configs.generator import GeneratorConfig
@@ -197,6 +199,39 @@ def test_an_answer_ends_with_a_stop_token_that_belongs_to_it_or_at_the_limit(gen
         assert trajectory.text == decode(generated[: len(generated) - stopped], skip_special_tokens=False)
     assert {t.tokens[-1] for t in group if t.finish_reason == "stop"} == {END, SECOND_END}
     assert "length" in {t.finish_reason for t in group}
+
+
+def test_an_answer_ends_at_the_token_that_completes_a_stop_string(generator: Any) -> None:
+    free = gather(generator, [job("g", range(60), new=40)])["g"]
+    stopped = 0
+    for t in free:
+        answer = t.tokens[t.mask].tolist()
+        pairs = [bytes(b - 2 for b in answer[i : i + 2] if b > END) for i in range(len(answer) - 1)]
+        ends = [i + 2 for i, pair in enumerate(pairs) if len(pair) == 2 and pair.isalnum()]
+        if not ends or stopped == 8:
+            continue
+        string, stopped = pairs[ends[0] - 2].decode(), stopped + 1
+        [[found]] = gather(generator, [replace(job("h", (t.seed,), new=40), stop=("never", string))]).values()
+        assert found.tokens[found.mask].tolist() == answer[: ends[0]], "as without stop strings, up to the string"
+        np.testing.assert_allclose(found.logp_sampler, t.logp_sampler[: len(found.tokens)], atol=1e-4)
+        assert found.finish_reason == "stop"
+        assert found.text == t.text[: len(found.text)] and found.text.endswith(string)
+    assert stopped == 8
+
+
+def test_stop_strings_end_only_the_answers_of_their_job(generator: Any) -> None:
+    jobs = [replace(job("i", range(8), new=40), stop=tuple("abcdefghijklmnopqrstuvwxyz")), job("k", range(8), new=40)]
+    found = gather(generator, jobs)
+    assert sum(t.answer_length for t in found["i"]) < sum(t.answer_length for t in found["k"])
+    assert tokens(found["k"]) == tokens(gather(generator, [job("k", range(8), new=40)])["k"])
+
+
+def test_the_text_ends_with_the_stop_string_where_its_token_has_more(policy: Path) -> None:
+    builder = TrajectoryBuilder(str(policy), max_length=MAX_LENGTH)
+    answer = [2 + ord(letter) for letter in "7\n\nQ: 8"]
+    one = replace(job("m"), stop=("\n", "7\n\nQ"))
+    built = builder.build(one, 0, answer, [-1.0] * len(answer), 0, 0).trajectory
+    assert (built.text, built.answer_length, built.finish_reason) == ("7\n", len(answer), "stop")
 
 
 def test_a_group_has_each_of_its_answers_once_with_its_seed(generator: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.commands import verify_file
+from orchestrator import verify_file
 from orchestrator.commands.cli import main
 from orchestrator.verify_file import parse, read_rows
 from rewards.registry import VERIFIERS, names

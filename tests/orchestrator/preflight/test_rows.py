@@ -45,7 +45,7 @@ def test_rows_with_long_prompts_are_counted_and_the_longest_is_given(tiny_policy
     path = rows(tmp_path / "rows.jsonl", *sums(9, prompt="x" * 50))
     lines = reported(tiny_policy, tmp_path, *dataset(path))
     assert any("9 rows checked in" in line and line.endswith("the longest prompt has 50 tokens") for line in lines)
-    assert "prompts of 1 rows are longer than sampling.max_prompt_tokens=32: skipped" in lines
+    assert "1 rows have prompts longer than sampling.max_prompt_tokens=32: skipped" in lines
 
 
 def test_rows_that_are_all_too_long_are_refused_even_the_held_out_ones(tiny_policy: Path, tmp_path: Path) -> None:
