@@ -14,7 +14,6 @@ MAY_CHANGE = (
     "sandbox",
     "placement",
     "monitor.every",
-    "monitor.answers",
     "monitor.ks",
     "monitor.frontier",
     "monitor.kl_to_base",
@@ -28,8 +27,8 @@ MAY_CHANGE = (
 length, where and how fast it is computed, and what is measured and written.
 
 Not in the list are the objective, the task, the sampling, the optimizer and `lag`, because config.yaml describes every
-step of a run, and two halves trained differently are described by no settings at all. Nor is `monitor.sampling`,
-because every measurement is compared with that of the base before step 1."""
+step of a run, and two halves trained differently are described by no settings at all; nor `monitor.answers` and
+`monitor.sampling`, because every measurement is compared with that of the base before step 1."""
 
 
 def may_change(key: str) -> bool:

@@ -24,6 +24,7 @@ from objectives.wording import (
 from orchestrator.commands.method_table import leaves
 from orchestrator.commands.options import config
 from orchestrator.placement import needed_roles, reservations
+from orchestrator.preflight.given import report_changed_method
 from orchestrator.preflight.ineffective import report_ineffective
 from orchestrator.preflight.machine import check_machine
 from tasks.registry import TASKS
@@ -129,7 +130,8 @@ def run(options: argparse.Namespace, console: Console) -> None:
     for name, line in plan(cfg).items():
         out.print(f"# {name}: {escape(line)}", soft_wrap=True)
     out.print(f"# methods: {', '.join(presets('method'))}\n# scales: {', '.join(presets('scale'))}", soft_wrap=True)
-    report_ineffective(cfg, lambda line: out.print(f"# {escape(line)}", soft_wrap=True))
+    for report in (report_changed_method, report_ineffective):
+        report(cfg, lambda line: out.print(f"# {escape(line)}", soft_wrap=True))
     if not options.offline:
         check_inputs(cfg, lambda text: out.print(escape(_comment(f"checked: {text}")), soft_wrap=True))
 

@@ -1,18 +1,14 @@
 """Report settings that were given but have no effect, because another setting leaves out what they belong to."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, asdict, fields, is_dataclass
-from typing import Any
 
 from configs.coefficient import CoefficientConfig
 from configs.config import Config
 from configs.divergences import DIVERGENCES
 from configs.explain import value_words
-from configs.load import load, presets
 from configs.objective import AIM_AT_PASS_K, ObjectiveConfig
-from configs.references import ReferenceConfig
 from configs.terms import TermConfig
-from orchestrator.preflight.resume import differences
+from orchestrator.preflight.given import given_settings
 
 Rule = tuple[str, bool, str]
 """A setting or section, whether it has an effect, and the setting that decides this."""
@@ -20,32 +16,11 @@ Rule = tuple[str, bool, str]
 
 def report_ineffective(cfg: Config, report: Callable[[str], None]) -> None:
     """Call `report` with a line for each setting that differs from its presets and has no effect."""
-    given = _given(cfg)
+    given = given_settings(cfg)
     for prefix, effective, why in _rules(cfg):
         for key, value in given.items():
             if not effective and (key == prefix or key.startswith(f"{prefix}.")):
                 report(f"{key}={value_words(value)} has no effect: {why}")
-
-
-def _given(cfg: Config) -> dict[str, Any]:
-    """Return the settings that differ from those of the presets `method` and `scale`, by key."""
-    if cfg.method not in presets("method") or cfg.scale not in presets("scale"):
-        return {}
-    plain = asdict(load([f"method={cfg.method}", f"scale={cfg.scale}"]))
-    for name in cfg.objective.terms.keys() - plain["objective"]["terms"].keys():
-        plain["objective"]["terms"][name] = _defaults(TermConfig)
-    for name in cfg.references.keys() - plain["references"].keys():
-        plain["references"][name] = _defaults(ReferenceConfig)
-    return {key: value for key, _, value in differences(plain, asdict(cfg))}
-
-
-def _defaults(schema: type) -> dict[str, Any]:
-    """Return the defaults of a section."""
-    found = {}
-    for field in fields(schema):
-        value = field.default if field.default_factory is MISSING else field.default_factory()
-        found[field.name] = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-    return found
 
 
 def _rules(cfg: Config) -> Iterator[Rule]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from configs.load import load, to_yaml
 from orchestrator.commands.cli import main
 
 
@@ -88,6 +89,17 @@ def test_a_run_for_a_cluster_can_be_planned_on_a_machine_without_a_gpu(
     text = shown(capsys, "scale=8gpu", "sampling.max_new_tokens=16", "sampling.max_prompt_tokens=32")
     assert "# checked: this machine: placement.device: must be 'cpu' on a machine without a GPU" in text
     assert "# checked: task countdown and policy " in text
+
+
+def test_an_objective_that_is_not_the_methods_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where the name was edited in a file that sets everything, so that presets have no effect."""
+    text = shown(capsys, "--offline", "method=dph_f", "objective.clip.high=0.3", "objective.terms.divergence=null")
+    assert "# method: dph_f changed by objective.clip.high=0.3, objective.terms.divergence=unset\n" in text
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(to_yaml(load(["method=grpo"])).replace("method: grpo", "method: dph_f"))
+    text = shown(capsys, "--offline", "--config", str(edited))
+    assert "# method: dph_f changed by " in text and "objective.terms.divergence=unset" in text
+    assert "# method:" not in shown(capsys, "--offline", "method=dph_f")
 
 
 def test_settings_without_effect_are_named(capsys: pytest.CaptureFixture[str]) -> None:
