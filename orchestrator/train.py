@@ -19,7 +19,7 @@ from orchestrator.manifest import SETTINGS
 from orchestrator.references import Anchors, NoScoring, ReferenceSchedule
 from orchestrator.rollout.agreement import check_agreement
 from orchestrator.rollout.collector import Collector
-from orchestrator.rollout.encoding import encoder
+from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.grading import GraderWatch
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.state import Best, RunState
@@ -90,7 +90,7 @@ class Run:
         self.objective_state = resumed_state(state.objective, cfg.objective, state.step, cfg.steps)
         self.reference_schedule = ReferenceSchedule(cfg.references if cfg.objective.anchors else {}, state.drift)
         self.stop_reason = ""
-        self.source, self.rollouts, self.encode = source, rollouts, encoder(cfg.policy)
+        self.source, self.rollouts, self.encode = source, rollouts, PromptEncoder(cfg.policy)
         self.published = -1
         """Version of the weights that the generators got last."""
         self.collector = Collector(
@@ -110,6 +110,7 @@ class Run:
             settings=asdict(cfg),
             total_steps=cfg.steps,
             wandb_id=state.wandb_id,
+            render=self.encode.shown,
             resume_step=self.step if resume else None,
         )
         self.graders = GraderWatch(roles.graders, self.logbook.alert)

@@ -15,15 +15,17 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from actors.learning.learner import FsdpLearner
-from actors.learning.policy import load_model, load_tokenizer
+from actors.learning.policy import load_model
 from actors.learning.rank_parts import plan_updates
 from configs.coefficient import CoefficientConfig
 from configs.config import Config
 from configs.objective import ObjectiveConfig
+from configs.policy import PolicyConfig
 from configs.terms import TermConfig
 from configs.warm_start import WarmStartConfig
 from objectives.diagnostics import means
 from orchestrator.preflight.named import check_new_policy
+from orchestrator.rollout.encoding import PromptEncoder, answer_encoder
 from orchestrator.stored.replay import right_answer
 from tasks.characters import END, PADDING, SPECIAL, VOCABULARY_SIZE, save_tokenizer
 from tasks.registry import build
@@ -67,16 +69,12 @@ def warm_start(cfg: Config, output: Path, progress: Callable[[int, float], None]
             total_steps=cfg.warm_start.steps,
         )
         learner.join()
-        tokenizer = load_tokenizer(str(start))
+        policy = PolicyConfig(path=str(start))
+        encode, encode_answer = PromptEncoder(policy), answer_encoder(policy)
         for step in range(cfg.warm_start.steps):
             positions = range(step * cfg.warm_start.batch, (step + 1) * cfg.warm_start.batch)
             demonstrations = [source.demonstration(position) for position in positions]
-            rows = [
-                _demonstration(
-                    tokenizer(prompt.text)["input_ids"], tokenizer(answer)["input_ids"], tokenizer.eos_token_id
-                )
-                for prompt, answer in demonstrations
-            ]
+            rows = [_demonstration(encode(prompt), encode_answer(answer)) for prompt, answer in demonstrations]
             [updates] = plan_updates(pack([], rows), cfg.learner, 1)
             progress(step + 1, means(learner.update(updates, {"divergence": 1.0}))["terms/divergence/value"])
         learner.save_policy(str(Path(scratch) / "trained"))
@@ -108,6 +106,6 @@ def make_policy(folder: Path, config: WarmStartConfig, seed: int, max_length: in
     save_tokenizer(folder)
 
 
-def _demonstration(prompt: list[int], answer: list[int], end: int) -> Trajectory:
-    given = right_answer("", prompt, [*answer, end], "")
+def _demonstration(prompt: list[int], answer: list[int]) -> Trajectory:
+    given = right_answer("", prompt, answer, "")
     return replace(given, route="rehearse", logp_reference=np.zeros(len(given.tokens), dtype=np.float32))

@@ -85,6 +85,15 @@ class Judge:
         self._counts[verdict.status] += 1
         return verdict
 
+    async def faults(self, verifier: str, problem: Mapping[str, Any]) -> str:
+        """Return the faults of a problem, such as a gold that does not equal itself; empty if none is known.
+
+        They are found in a worker process, within the deadline of one answer. A user verifier has no such check.
+        """
+        if verifier not in VERIFIERS or not VERIFIERS[verifier].faults:
+            return ""
+        return (await self._pool.run(verifier, problem, None)).reason
+
     async def prove(self, verifiers: Sequence[str]) -> None:
         """Judge the canaries of these verifiers, once each. Raises as `judge` does."""
         for verifier in verifiers:

@@ -92,7 +92,7 @@ VERIFIERS: dict[str, Verifier] = {
         path="rewards.mathematics.answer:verify",
         help="the final answer of a response, compared exactly with the gold answer",
         deadline=3.0,
-        fields=(Field(name="gold", types=(str, int, float), key="answer"),),
+        fields=(Field(name="gold", types=(str, int, float, list), key="answer"),),
         faults="rewards.mathematics.answer:check_problem",
         canaries=(
             Canary(problem={"answer": r"\frac{1}{2}+x"}, right=r"\boxed{x+0.5}", wrong=r"\boxed{x+0.6}"),

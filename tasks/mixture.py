@@ -18,7 +18,7 @@ from typing import Any
 from configs.checks import require
 from configs.task import TaskConfig
 from tasks.options import VERIFIER, settings_named
-from tasks.source import Source, generator
+from tasks.source import ListedPrompt, ListedSource, Source, generator
 from trajectories.trajectory import Prompt
 
 PERIOD_LIMIT = 10_000
@@ -112,6 +112,11 @@ class Mixture:
             with _errors_name_domain(index):
                 prompts.append(iter(source.heldout(order.count(index))))
         return [self._renamed(index, position, next(prompts[index])) for position, index in enumerate(order)]
+
+    def listed(self) -> Iterator[ListedPrompt]:
+        for index, source in enumerate(self._sources):
+            for one in source.listed() if isinstance(source, ListedSource) else ():
+                yield replace(one, prompt=self._renamed(index, one.prompt.position, one.prompt))
 
     def _place(self, position: int) -> tuple[int, int]:
         """Return the domain at a position of the train stream, and the position in the domain's own stream."""

@@ -1,6 +1,6 @@
 """Tasks by name. A task is a frozen dataclass of options and a class that makes its Source from them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from tasks.mixture import Mixture, MixtureDomain, MixtureOptions
 from tasks.options import PATH, VERIFIER, options_with, parse
 from tasks.programs import Programs, ProgramsOptions
 from tasks.scratchpad_addition import ScratchpadAddition, ScratchpadAdditionOptions
-from tasks.source import Source
+from tasks.source import ListedPrompt, ListedSource, Source
 from tasks.sql_questions import SqlQuestions, SqlQuestionsOptions
 from trajectories.trajectory import Prompt
 
@@ -97,6 +97,10 @@ class WithVerifier:
 
     def heldout(self, count: int) -> list[Prompt]:
         return [replace(prompt, verifier=self.verifier) for prompt in self.source.heldout(count)]
+
+    def listed(self) -> Iterator[ListedPrompt]:
+        for one in self.source.listed() if isinstance(self.source, ListedSource) else ():
+            yield replace(one, prompt=replace(one.prompt, verifier=self.verifier))
 
     def demonstration(self, position: int) -> tuple[Prompt, str]:
         prompt, answer = self.source.demonstration(position)

@@ -2,8 +2,10 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
 
 from configs.checks import require
 from trajectories.trajectory import Prompt
@@ -36,6 +38,32 @@ class Source(Protocol):
         Raises:
             ValueError: the task has no right answers.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedPrompt:
+    """A prompt that was read from a file, and its origin."""
+
+    prompt: Prompt
+    file: Path
+    line: int
+    """Line of a jsonl file; in other files the index of the row, from 1."""
+    columns: Mapping[str, str]
+    """Column of the file by field of the problem, where the names differ."""
+
+    @property
+    def where(self) -> str:
+        """File and line, for errors."""
+        return f"{self.file}, line {self.line}"
+
+
+@runtime_checkable
+class ListedSource(Protocol):
+    """A Source that has all of its problems, or some, from files."""
+
+    def listed(self) -> Iterator[ListedPrompt]:
+        """Yield every problem of a file once, the held-out ones too."""
         ...
 
 

@@ -3,7 +3,7 @@
 Axes: T tokens of one trajectory (prompt and everything after it), G answers to one prompt.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +16,10 @@ right answers of a task, trained by the negative log-likelihood."""
 ROUTES: tuple[Route, ...] = ("explore", "rehearse", "replay")
 
 FinishReason = Literal["stop", "length"]
+
+
+Message = Mapping[str, str]
+"""One turn of a chat: `role` (system, user or assistant) and `content`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,16 @@ class Prompt:
     """A name of `rewards/registry.py`, an import path `package.module:function` or a file `path/file.py:function`."""
     problem: Mapping[str, Any]
     """Data for the verifier. JSON values only, because it is sent between processes and written to disk."""
+    messages: tuple[Message, ...] = ()
+    """The turns of a prompt that is a chat, the last one of the user; `text` is then `chat_text` of them. Empty: `text`
+    is the whole prompt."""
+
+
+def chat_text(messages: Sequence[Message]) -> str:
+    """Return the turns of a chat as one text for readers. A single user turn is its content."""
+    if len(messages) == 1 and messages[0]["role"] == "user":
+        return messages[0]["content"]
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def domain(prompt_id: str) -> str:
@@ -95,6 +109,11 @@ class Trajectory:
     def key(self) -> str:
         """Name of the trajectory in messages: `<prompt id>#<index in the group>`."""
         return f"{self.prompt_id}#{self.sample_index}"
+
+    @property
+    def prompt_tokens(self) -> np.ndarray:
+        """int32: the tokens before the first generated one."""
+        return self.tokens[: int(self.mask.argmax())]
 
     @property
     def answer_length(self) -> int:

@@ -45,7 +45,8 @@ class TrajectoryBuilder:
                 f"policy.path: its EOS tokens must be in its model's vocabulary of {vocabulary}, got {self.stop_ids}"
             )
         pad = self.tokenizer.pad_token_id
-        self.pad_id: int = self.tokenizer.eos_token_id if pad is None else pad
+        usable = pad is not None and 0 <= pad < vocabulary  # the model may not have the padding token
+        self.pad_id: int = pad if usable else self.tokenizer.eos_token_id
 
     def build(
         self,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from actors.learning.value_heads import ValueHeads
@@ -216,7 +216,7 @@ def load_model(path: str, dtype: torch.dtype = torch.float32) -> Any:
     """
     check_policy_folder(path)
     with LOADING:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(path, config=load_config(path), dtype=dtype, local_files_only=True)
     tokens = torch.tensor([[0, 1]])
     with torch.no_grad():
         plain = model.get_output_embeddings()(model.base_model(input_ids=tokens, use_cache=False).last_hidden_state)
@@ -227,6 +227,22 @@ def load_model(path: str, dtype: torch.dtype = torch.float32) -> Any:
             f"policy.path: its logits must be its head's output, not capped or scaled, got {kind} {path!r}"
         )
     return model
+
+
+def load_config(path: str) -> Any:
+    """Load the configuration of a policy's model, without a padding token that its embedding does not have."""
+    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    if not has_usable_padding(config):
+        # Loading would fail; or, with -1, the embedding of the last token would never be trained.
+        config.get_text_config().pad_token_id = None
+    return config
+
+
+def has_usable_padding(config: Any) -> bool:
+    """Return whether the padding token of a model's config is None or in its vocabulary."""
+    text = config.get_text_config()
+    pad = getattr(text, "pad_token_id", None)
+    return pad is None or 0 <= pad < text.vocab_size
 
 
 def load_tokenizer(path: str) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from actors.learning.policy import LOADING, load_model, load_tokenizer
+from actors.learning.policy import LOADING, load_config, load_model, load_tokenizer
 
 
 def save_policy(folder: str, model: Any, tokenizer: Any, parameters: dict[str, Tensor]) -> None:
@@ -54,10 +54,9 @@ def check_saving(path: str) -> None:
         ValueError: a file cannot be written or read, or the tokenizer that was read back differs.
     """
     tokenizer = load_tokenizer(path)
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
     try:
         with LOADING, torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(load_config(path))
         if (Path(path) / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
         with tempfile.TemporaryDirectory() as folder:

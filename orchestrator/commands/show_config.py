@@ -122,7 +122,12 @@ def run(options: argparse.Namespace, console: Console) -> None:
         out.print(f"# {name}: {escape(line)}", soft_wrap=True)
     out.print(f"# methods: {', '.join(presets('method'))}\n# scales: {', '.join(presets('scale'))}", soft_wrap=True)
     if not options.offline:
-        check_inputs(cfg, lambda line: out.print(f"# checked: {escape(line)}", soft_wrap=True))
+        check_inputs(cfg, lambda text: out.print(escape(_comment(f"checked: {text}")), soft_wrap=True))
+
+
+def _comment(text: str) -> str:
+    """Return the text as comments of a YAML file, so that the whole output can be one."""
+    return "\n".join(f"# {line}" for line in text.splitlines())
 
 
 def explanation(cfg: Config, key: str) -> Iterator[str]:

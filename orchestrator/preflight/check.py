@@ -4,9 +4,12 @@ from collections.abc import Callable
 
 from actors.learning.saving import check_saving
 from configs.config import Config
+from configs.task import TaskConfig
 from orchestrator.preflight.named import check_training
 from orchestrator.preflight.prompts import check_prompts
+from orchestrator.preflight.rows import check_rows
 from rewards.registry import check as check_verifier
+from tasks.options import settings_named
 from tasks.registry import build
 from tasks.source import Source
 
@@ -23,6 +26,11 @@ async def check_run(cfg: Config, report: Callable[[str], None]) -> Source:
     check_training(cfg)
     source = build(cfg.task, cfg.seed)
     check_verifier(source.prompt(0).verifier)
-    check_prompts(cfg, source, report)
+    encode = check_prompts(cfg, source, report)
+    await check_rows(cfg, cfg.task, source, encode, report)
+    if cfg.objective.replays and cfg.replay.task:
+        replayed = TaskConfig(name=cfg.replay.task, options=cfg.replay.options)
+        with settings_named("replay.task", "replay.options"):
+            await check_rows(cfg, replayed, build(replayed, cfg.seed), encode, report)
     check_saving(cfg.policy.path)
     return source

@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
-from actors.learning.policy import load_tokenizer
 from configs.config import Config
-from orchestrator.rollout.encoding import Encoder, encode_heldout, encoder
+from orchestrator.preflight.prompts import check_tokens, refuse_rendered, report_repairs, shortened
+from orchestrator.rollout.encoding import PromptEncoder, encode_heldout
 from rewards.registry import check as check_verifier
 from tasks.registry import build
 from tasks.source import Source
 from trajectories.trajectory import Prompt
-
-SHOWN = 2_000
-"""Characters shown of the first prompt."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class Posed:
 
     source: Source
     prompts: list[Prompt]
-    encoders: dict[str, Encoder]
+    encoders: dict[str, PromptEncoder]
     """By name of the policy, as the next."""
     first: dict[str, str]
     """The first prompt, rendered, tokenized and decoded again."""
@@ -40,14 +38,21 @@ def check_evaluation(cfg: Config, checkpoints: Mapping[str, str], report: Callab
     source = build(cfg.task, cfg.seed)
     prompts = source.heldout(cfg.task.heldout_prompts)
     check_verifier(prompts[0].verifier)
-    encoders = {name: encoder(replace(cfg.policy, path=path)) for name, path in checkpoints.items()}
+    encoders = {name: PromptEncoder(replace(cfg.policy, path=path)) for name, path in checkpoints.items()}
     first: dict[str, str] = {}
     read_by: dict[tuple[str, int], list[str]] = {}
     for name, encode in encoders.items():
-        tokens = encode_heldout(prompts, encode, cfg.sampling.max_prompt_tokens)[0]
-        first[name] = str(load_tokenizer(checkpoints[name]).decode(tokens))
-        read_by.setdefault((first[name], len(tokens)), []).append(name)
+        vocabulary = report_repairs(checkpoints[name], encode, partial(_report_of, name, report))
+        rows = encode_heldout(encode, prompts, cfg.sampling.max_prompt_tokens)
+        for prompt, row in zip(prompts, rows, strict=True):
+            check_tokens(prompt.id, row, vocabulary)
+            refuse_rendered(encode, prompt)
+        first[name] = encode.shown(rows[0])
+        read_by.setdefault((first[name], len(rows[0])), []).append(name)
     for (text, length), names in read_by.items():
-        shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text) - SHOWN} more characters)"
-        report(f"first prompt of {', '.join(names)}, {length} tokens:\n{shown}")
+        report(f"first prompt of {', '.join(names)}, {length} tokens:\n{shortened(text)}")
     return Posed(source, prompts, encoders, first)
+
+
+def _report_of(name: str, report: Callable[[str], None], text: str) -> None:
+    report(f"{name}: {text}")

@@ -1,40 +1,109 @@
-"""Check that the prompts of a run, and their answers, fit the limits of length and the policy's positions."""
+"""Render and tokenize the first prompts of a run: repair or refuse what a tokenizer or a template does wrong."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from transformers import AutoConfig
 
 from actors.generation.answers import TrajectoryBuilder
+from actors.learning.policy import has_usable_padding
 from configs.config import Config
-from orchestrator.rollout.encoding import encode_heldout, encoder
+from orchestrator.rollout.encoding import PromptEncoder, encode_heldout
 from tasks.source import Source
+from trajectories.trajectory import Prompt
 
-PROMPTS_CHECKED = 256
-"""Number of first prompts of the training stream whose lengths are checked."""
+FIRST = 64
+"""Prompts of the train stream that are rendered and tokenized."""
+SHOWN = 2_000
+"""Characters of the rendered prompt that are reported: its beginning and its end."""
 
 
-def check_prompts(cfg: Config, source: Source, report: Callable[[str], None]) -> None:
-    """Check the lengths of the held-out prompts and of the first training prompts.
+def check_prompts(cfg: Config, source: Source, report: Callable[[str], None]) -> PromptEncoder:
+    """Tokenize the first prompts of the train stream, and the held-out prompts if the run measures them.
+
+    Reports the first prompt as the policy sees it, what is repaired, and a chat template that is not used.
 
     Args:
-        report: is called with a line if some of the training prompts are too long, and are therefore skipped.
+        report: is called with each line of text about what was found.
+
+    Returns: the encoder of all prompts of the run.
 
     Raises:
-        ValueError: a held-out prompt is too long, all of the first training prompts are, the task has too few held-out
-            prompts, or the policy has too few positions; names the setting.
+        ValueError: a prompt is empty, has a token that the model does not have, or was rendered already; all prompts
+            are too long, or a held-out one is; the policy has too few positions.
     """
     limit = cfg.sampling.max_prompt_tokens
-    TrajectoryBuilder(cfg.policy.path, max_length=limit + cfg.longest_answer)
-    encode = encoder(cfg.policy)
-    if cfg.monitor.every:
-        encode_heldout(source.heldout(cfg.task.heldout_prompts), encode, limit)
-    lengths = [len(encode(source.prompt(position).text)) for position in range(PROMPTS_CHECKED)]
-    too_long = sum(length > limit for length in lengths)
-    if too_long == PROMPTS_CHECKED:
+    TrajectoryBuilder(cfg.policy.path, max_length=limit + cfg.longest_answer)  # checks the policy's positions
+    encode = PromptEncoder(cfg.policy)
+    vocabulary = report_repairs(cfg.policy.path, encode, report)
+    prompts = [source.prompt(position) for position in range(FIRST)]
+    rows = encode.all(prompts)
+    for prompt, row in zip(prompts, rows, strict=True):
+        check_tokens(prompt.id, row, vocabulary)
+        refuse_rendered(encode, prompt)
+    fitting = [(prompt, row) for prompt, row in zip(prompts, rows, strict=True) if len(row) <= limit]
+    if not fitting:
+        lengths = sorted(map(len, rows))
         raise ValueError(
-            f"sampling.max_prompt_tokens: must hold some prompts, got {limit} where the first {PROMPTS_CHECKED} have "
-            f"{min(lengths)} to {max(lengths)} tokens"
+            f"sampling.max_prompt_tokens: the first {FIRST} prompts must not all be longer, got {limit} and prompts of "
+            f"{lengths[0]} to {lengths[-1]} tokens"
         )
-    if too_long:
+    if len(fitting) < FIRST:
         report(
-            f"prompts: {too_long} of the first {PROMPTS_CHECKED} have more than sampling.max_prompt_tokens={limit} "
-            f"tokens (at most {max(lengths)}) and are skipped"
+            f"prompts: {FIRST - len(fitting)} of the first {FIRST} have more than sampling.max_prompt_tokens={limit} "
+            f"tokens (at most {max(map(len, rows))}) and are skipped"
         )
+    prompt, row = fitting[0]
+    report(f"first prompt, {prompt.id}, {len(row)} tokens:\n{shortened(encode.shown(row))}")
+    if cfg.monitor.every:
+        heldout = source.heldout(cfg.task.heldout_prompts)
+        for prompt, row in zip(heldout, encode_heldout(encode, heldout, limit), strict=True):
+            check_tokens(prompt.id, row, vocabulary)
+    return encode
+
+
+def check_tokens(where: str, row: Sequence[int], vocabulary: int) -> None:
+    """Raise ValueError unless the prompt has a token, and the model has all of its tokens."""
+    if not row:
+        raise ValueError(f"task: prompts must have at least one token, got an empty one ({where})")
+    if max(row) >= vocabulary:
+        raise ValueError(
+            f"policy.path: its tokenizer must use token ids below its model's {vocabulary}, got {max(row)} in {where}"
+        )
+
+
+def report_repairs(policy: str, encode: PromptEncoder, report: Callable[[str], None]) -> int:
+    """Report what is wrong with the policy's tokenizer and is repaired. Return the size of the model's vocabulary."""
+    config = AutoConfig.from_pretrained(policy, local_files_only=True)
+    vocabulary: int = config.get_text_config().vocab_size
+    pad = encode.tokenizer.pad_token_id
+    if not has_usable_padding(config) or (pad is not None and not 0 <= pad < vocabulary):
+        pads = f"{config.get_text_config().pad_token_id} in config.json, {pad} in the tokenizer"
+        report(
+            f"policy.path: its padding token must be below its model's {vocabulary} tokens, got {pads}; "
+            "the end-of-sequence token pads instead"
+        )
+    if encode.appends_eos and not encode.templated:
+        report("policy.path: its tokenizer appends an end-of-sequence token to prompts, which is removed")
+    if encode.tokenizer.chat_template is not None and not encode.templated:
+        report(
+            "policy.chat_template: is false, but the tokenizer has a chat template; set it to true if the policy was "
+            "trained on chats"
+        )
+    return vocabulary
+
+
+def refuse_rendered(encode: PromptEncoder, prompt: Prompt) -> None:
+    """Raise ValueError if the text of a prompt begins with a special token and would be rendered a second time."""
+    begun = [turn["content"].lstrip() for turn in prompt.messages] or [prompt.text.lstrip()]
+    found = [token for token in encode.special_tokens if token and any(text.startswith(token) for text in begun)]
+    if encode.templated and found:
+        raise ValueError(
+            f"policy.chat_template: must be false, because prompt {prompt.id} is already rendered (it begins with "
+            f"{found[0]!r}), got True"
+        )
+
+
+def shortened(text: str) -> str:
+    half = SHOWN // 2
+    left_out = len(text) - 2 * half
+    return text if left_out <= 0 else f"{text[:half]}\n... {left_out:,} characters ...\n{text[-half:]}"

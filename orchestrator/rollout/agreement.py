@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from configs.config import Config
-from orchestrator.preflight.prompts import PROMPTS_CHECKED
+from orchestrator.preflight.prompts import FIRST
 from orchestrator.rollout.encoding import Encoder
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
 from tasks.source import Source
@@ -37,7 +37,7 @@ async def check_agreement(
     Raises:
         ValueError: a generator's log-probs differ by more than rounding.
     """
-    candidates = ((prompt, encode(prompt.text)) for prompt in map(source.prompt, range(PROMPTS_CHECKED)))
+    candidates = ((prompt, encode(prompt)) for prompt in map(source.prompt, range(FIRST)))
     short = ((p, tokens) for p, tokens in candidates if len(tokens) <= cfg.sampling.max_prompt_tokens)
     chosen = list(islice(short, len(rollouts.generators)))
     assert chosen, "`preflight.prompts` refuses a run whose first prompts are all too long"

@@ -1,10 +1,11 @@
 """Generate and grade groups in the background, at most a window ahead of the training loop."""
 
 import asyncio
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from types import TracebackType
 
 from configs.config import Config
+from orchestrator.rollout.encoding import Encoder
 from orchestrator.rollout.grading import require_grades
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
 from orchestrator.rollout.window import Slot, Window
@@ -25,7 +26,6 @@ class Collector:
     Use as an async context manager.
 
     Args:
-        encode: function from a prompt's text to its token ids.
         position: position of the first prompt in the train stream.
         groups_left: groups to admit before the run ends; more would never be trained on.
         excluded: ids of prompts to skip, because their reference answers are rehearsed.
@@ -35,7 +35,7 @@ class Collector:
         self,
         cfg: Config,
         source: Source,
-        encode: Callable[[str], list[int]],
+        encode: Encoder,
         rollouts: Rollouts,
         *,
         position: int,
@@ -131,7 +131,7 @@ class Collector:
     def _next_prompt(self) -> tuple[Prompt, list[int]]:
         for _ in range(MAX_SKIPPED_IN_A_ROW):
             prompt = self.source.prompt(self.window.position)
-            row = self.encode(prompt.text)
+            row = self.encode(prompt)
             if len(row) > self.cfg.sampling.max_prompt_tokens:
                 self.skipped["too_long"] += 1
             elif prompt.id in self.excluded:

@@ -61,7 +61,7 @@ class Parts:
     def _file(self, prompts: Sequence[Prompt]) -> Path:
         key: dict[str, Any] = {
             **self._settings,
-            "prompts": [[p.id, p.position, p.text, p.verifier, repr(p.problem)] for p in prompts],
+            "prompts": [[p.id, p.position, p.text, p.messages, p.verifier, repr(p.problem)] for p in prompts],
             "verifiers": sorted({version_of(p.verifier) for p in prompts}),
         }
         text = json.dumps(key, sort_keys=True, default=repr)

@@ -11,7 +11,7 @@ from pathlib import Path
 from configs.config import Config
 from orchestrator import cluster
 from orchestrator.preflight.named import check_presampling
-from orchestrator.rollout.encoding import Encoder, encoder
+from orchestrator.rollout.encoding import Encoder, PromptEncoder
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
 from orchestrator.stored.parts import Parts
 from tasks.registry import build
@@ -80,7 +80,7 @@ async def presample_with(rollouts: Rollouts, cfg: Config, path: Path, progress: 
     tally = Tally()
     kept: list[Trajectory] = []
     seen: set[str] = set()
-    source, encode, parts = build(cfg.task, cfg.seed), encoder(cfg.policy), Parts(cfg, path)
+    source, encode, parts = build(cfg.task, cfg.seed), PromptEncoder(cfg.policy), Parts(cfg, path)
     for start in range(0, cfg.rehearsal.prompts, PROMPTS_AT_A_TIME):
         positions = range(start, min(start + PROMPTS_AT_A_TIME, cfg.rehearsal.prompts))
         prompts = _unseen(source, positions, seen)
@@ -115,7 +115,7 @@ async def _presample_some(
     cfg: Config, encode: Encoder, rollouts: Rollouts, prompts: Sequence[Prompt], tally: Tally
 ) -> list[Trajectory]:
     tally.prompts += len(prompts)
-    fitting = [p for p in prompts if len(encode(p.text)) <= cfg.sampling.max_prompt_tokens]
+    fitting = [p for p in prompts if len(encode(p)) <= cfg.sampling.max_prompt_tokens]
     tally.too_long += len(prompts) - len(fitting)
     groups = await _answer(cfg, fitting, encode, rollouts, "presample", cfg.rehearsal.answers)
     tally.ungraded += _ungraded(groups)
@@ -137,7 +137,7 @@ async def _answer(
 ) -> list[Group]:
     jobs = jobs_for(
         prompts,
-        [encode(prompt.text) for prompt in prompts],
+        [encode(prompt) for prompt in prompts],
         purpose=purpose,
         run_seed=cfg.seed,
         answers=answers,

@@ -1,12 +1,13 @@
 """Replay: right answers of a task, trained on by supervision in addition to the answers that the policy explores."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from configs.config import Config
 from configs.task import TaskConfig
-from orchestrator.rollout.encoding import Encoder, answer_encoder, encoder
+from orchestrator.rollout.encoding import Encoder, PromptEncoder, answer_encoder
 from tasks.options import settings_named
 from tasks.registry import build
 from tasks.source import Source, digest
@@ -19,7 +20,7 @@ class Replay:
 
     source: Source
     encode: Encoder
-    encode_answer: Encoder
+    encode_answer: Callable[[str], list[int]]
     batch: int
     """Answers per step."""
     max_tokens: int
@@ -36,7 +37,7 @@ class Replay:
         return [answer for answer in answers if len(answer.tokens) <= self.max_tokens]
 
     def _answer(self, prompt: Prompt, text: str) -> Trajectory:
-        return right_answer(prompt.id, self.encode(prompt.text), self.encode_answer(text), text)
+        return right_answer(prompt.id, self.encode(prompt), self.encode_answer(text), text)
 
 
 def right_answer(prompt_id: str, prompt: list[int], answer: list[int], text: str) -> Trajectory:
@@ -76,7 +77,7 @@ def load_replay(cfg: Config) -> Replay:
             source = build(task, digest(f"{cfg.seed}/replay"))
         replay = Replay(
             source=source,
-            encode=encoder(cfg.policy),
+            encode=PromptEncoder(cfg.policy),
             encode_answer=answer_encoder(cfg.policy),
             batch=cfg.replay.batch,
             max_tokens=cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens,

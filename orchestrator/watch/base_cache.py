@@ -57,7 +57,7 @@ class BaseCache:
         self.folder = Path(cfg.runs) / FOLDER
         self._key = {
             "policy": folder_digest(Path(policy)),
-            "prompts": [[p.id, p.text, p.verifier, _text(p.problem)] for p in prompts],
+            "prompts": [[p.id, p.text, p.messages, p.verifier, _text(p.problem)] for p in prompts],
             "verifiers": sorted({version_of(p.verifier) for p in prompts}),
             "rewards": [
                 [name, asdict(reward), version_of(reward.verifier) if reward.verifier else ""]

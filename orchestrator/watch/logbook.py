@@ -14,20 +14,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from configs.logbook import LogbookConfig
+from orchestrator.watch.answer_rows import answer_row, shown
 from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.console import Console
 from orchestrator.watch.measurement import Measurement
 from orchestrator.watch.sinks import Sink, TensorboardSink, WandbSink
 from trajectories.atomic_write import replace_file
-from trajectories.trajectory import Group, Trajectory
+from trajectories.trajectory import Group
 
 METRICS = "metrics.jsonl"
 TRAJECTORIES = "trajectories.jsonl"
 EVENTS = "events.jsonl"
 ALERT_TITLE_LIMIT = 63
 """W&B's limit on the characters of an alert's title."""
-TABLE_TEXT_LIMIT = 2_000
-"""Characters of a prompt or an answer in a sink's table. trajectories.jsonl holds the full text."""
 
 
 def measurement_path(run_dir: Path, step: int) -> Path:
@@ -93,6 +92,7 @@ class Logbook:
     Args:
         settings: the resolved settings, stored in W&B.
         wandb_id: id of the W&B run to continue; None for a new one.
+        render: returns the text of token ids with special tokens visible.
         resume_step: step of the checkpoint that the run resumes from, None for a new run. Records after that step are
             dropped, so that no step is missing or appears twice.
 
@@ -109,9 +109,10 @@ class Logbook:
         settings: Mapping[str, Any],
         total_steps: int,
         wandb_id: str | None,
+        render: Callable[[Sequence[int]], str],
         resume_step: int | None,
     ) -> None:
-        self._run_dir = run_dir
+        self._run_dir, self._render = run_dir, render
         self._config = config
         self.wandb_id = wandb_id or secrets.token_hex(4)
         """Id of the run in W&B. A resumed run passes it in again and continues the same W&B run."""
@@ -214,13 +215,13 @@ class Logbook:
             sampled = [int(i * stride) for i in range(min(wanted, len(answers)))]
         answers += [(group, t) for group in unsampled for t in group.trajectories]
         ungraded = [i for i, (_, t) in enumerate(answers) if t.grade is not None and t.grade.status == "grader_error"]
-        rows = {i: _row(step, *answers[i]) for i in sorted({*sampled, *ungraded})}
+        rows = {i: answer_row(step, *answers[i], self._render) for i in sorted({*sampled, *ungraded})}
         if not rows:
             return
         with (self._run_dir / TRAJECTORIES).open("ab") as file:
             file.writelines(encode(row) for row in rows.values())
         if sampled:
-            short = [{name: _shown(v) for name, v in rows[i].items() if name != "problem"} for i in sampled]
+            short = [{name: shown(v) for name, v in rows[i].items() if name != "problem"} for i in sampled]
             self._forward(lambda sink: sink.table(step, "trajectories", short))
 
     def measurement(self, step: int, summary: Mapping[str, Interval], measurement: Measurement) -> None:
@@ -273,39 +274,3 @@ class Logbook:
         self._sinks.pop(name, None)
         self.failed_sinks += 1
         self._record_locally("warning", name, f"turned off after {type(error).__name__}: {error}")
-
-
-def _row(step: int, group: Group, trajectory: Trajectory) -> dict[str, Any]:
-    """Return the row of one answer. It holds what `breadth verify` needs to judge the answer again."""
-    grade = trajectory.grade
-    return {
-        "step": step,
-        "prompt_id": trajectory.prompt_id,
-        "sample_index": trajectory.sample_index,
-        "prompt": group.prompt.text,
-        "verifier": group.prompt.verifier,
-        "problem": _json_or_none(group.prompt.problem),
-        "answer": trajectory.text,
-        "reward": trajectory.reward,
-        **({"rewards": dict(grade.parts)} if grade and grade.parts else {}),
-        "status": grade.status if grade else "",
-        "reason": grade.reason if grade else "",
-        "first_version": trajectory.first_version,
-        "last_version": trajectory.last_version,
-        "finish_reason": trajectory.finish_reason,
-        "route": trajectory.route,
-    }
-
-
-def _json_or_none(problem: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the problem, or None if it is not strict JSON: a broken problem must not end the run."""
-    try:
-        json.dumps(dict(problem), allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return None
-    return dict(problem)
-
-
-def _shown(value: Any) -> Any:
-    """Return a text as a sink can store it: short, and valid UTF-8 whatever the policy generated."""
-    return value[:TABLE_TEXT_LIMIT].encode("utf-8", "replace").decode() if isinstance(value, str) else value

@@ -45,7 +45,7 @@ class HeldOut:
             ValueError: a held-out prompt has more than `sampling.max_prompt_tokens` tokens.
         """
         prompts = self.prompts
-        tokens = encode_heldout(prompts, self.encode, self.cfg.sampling.max_prompt_tokens)
+        tokens = encode_heldout(self.encode, prompts, self.cfg.sampling.max_prompt_tokens)
         jobs = jobs_for(
             prompts,
             tokens,

@@ -34,15 +34,27 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
 
     Args:
         answer: the text of the response.
-        problem: `problem["answer"]` is the gold: a number, an answer (`"\\frac12"`) or a solution that ends in one.
+        problem: `problem["answer"]` is the gold: a number, an answer (`"\\frac12"`) or a solution that ends in one;
+            or a list of golds, of which the response may equal any.
     Returns: the status is correct, wrong, no_answer, rejected (the final answer exceeds a limit) or grader_error (the
         problem has no usable gold).
 
     Example: gold `"\\frac12"` and response `"so it is \\boxed{0.5}"` -> correct.
     """
-    if isinstance(problem.get("answer"), bool) or not isinstance(problem.get("answer"), str | int | float):
+    golds = problem.get("answer")
+    if not isinstance(golds, list):
+        return _verify(answer, golds)
+    if not golds:
+        return grader_error("answer: the problem must have one, got an empty list")
+    verdicts = {(verdict := _verify(answer, gold)).status: verdict for gold in golds}
+    return verdicts.get("correct") or verdicts.get("grader_error") or next(iter(verdicts.values()))
+
+
+def _verify(answer: str, given: Any) -> Verdict:
+    """Return whether the final answer of a response equals one gold."""
+    if isinstance(given, bool) or not isinstance(given, str | int | float):
         return grader_error("answer: the problem must have one, a string or a number")
-    gold = _gold_answer(str(problem["answer"]))
+    gold = _gold_answer(str(given))
     if not gold:
         return grader_error("answer: the problem's answer must not be empty")
     final = FinalAnswer(answer.strip()) if _is_small_integer(answer.strip()) else final_answer(answer)
@@ -69,7 +81,13 @@ def check_problem(problem: Mapping[str, Any]) -> list[str]:
 
     Faults are a gold answer that is missing, empty, too long, nested too deeply or not equal to itself.
     """
-    value = problem.get("answer")
+    golds = problem.get("answer")
+    if golds == []:
+        return ["answer: must not be an empty list, got []"]
+    return [fault for gold in (golds if isinstance(golds, list) else [golds]) for fault in _faults(gold)]
+
+
+def _faults(value: Any) -> list[str]:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return [f"answer: must be a string or a number, got {value!r:.100}"]
     gold = _gold_answer(str(value))
@@ -78,7 +96,7 @@ def check_problem(problem: Mapping[str, Any]) -> list[str]:
     if len(gold) > LENGTH_LIMIT or nesting_depth(gold) > DEPTH_LIMIT:
         limits = f"at most {LENGTH_LIMIT} characters and {DEPTH_LIMIT} nested brackets"
         return [f"answer: must have {limits}, got {len(gold)} and {nesting_depth(gold)}"]
-    verdict = verify(rf"\boxed{{{gold}}}", problem)
+    verdict = _verify(rf"\boxed{{{gold}}}", value)
     return (
         [] if verdict.status == "correct" else [f"answer: must equal itself, got {verdict.status} for {value!r:.100}"]
     )

@@ -24,15 +24,16 @@ import itertools
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rewards.sql import duckdb_engine, sqlite_engine
 from rewards.sql.execution import CACHE_LIMIT, ROW_LIMIT, Cache, Database, Result, Row, TimeBudget
-from rewards.sql.gold import is_ordered, literals, sort_keys
-from rewards.sql.results import row_overlap, run_lengths, same_bag, same_results
+from rewards.sql.gold import is_ordered, literals
+from rewards.sql.results import row_overlap, same_bag, same_results
 from rewards.sql.text import QueryFailed, extract, statements
+from rewards.sql.ties import cut_tie, tie_lengths
 from rewards.sql.variants import STYLES, variant
 from rewards.verdict import Verdict, correct, grader_error, wrong
 
@@ -124,8 +125,8 @@ def check_problem(problem: Mapping[str, Any]) -> list[str]:
     """Return the faults of a problem; an empty list if it has none.
 
     The gold must be one query that runs within the limits, returns the same result twice, returns a row on at least one
-    database, and does not depend on the order in which rows are read. With a LIMIT without a complete ORDER BY, for
-    example, a right answer could be graded as wrong.
+    database, and does not depend on the order in which rows are read. Where a LIMIT keeps some of several rows that are
+    equal in ORDER BY, for example, a right answer could be graded as wrong.
     """
     budget = TimeBudget(SECONDS, time.monotonic() + GOLD_WALL_S)
     try:
@@ -137,6 +138,8 @@ def check_problem(problem: Mapping[str, Any]) -> list[str]:
             again = _run_query(database, parsed.gold, budget, trusted=True, reverse_unordered=True)
             if not _equals_gold(gold, again, any_columns=False):
                 return ["gold_sql: must not depend on the order in which rows are read"]
+            if cut := cut_tie(parsed.gold, parsed.engine, _runner(database, budget)):
+                return [f"gold_sql: its LIMIT must not cut a tie, got {cut} between different rows"]
     except (ValueError, GoldFailed) as error:
         return [str(error)]
     except QueryFailed as error:
@@ -180,6 +183,11 @@ def _run_query(database: Database, query: str, budget: TimeBudget, **options: An
     return engine.run(database, query, budget, **options)
 
 
+def _runner(database: Database, budget: TimeBudget) -> Callable[[str], Result]:
+    """Return a function that runs a gold query on a database."""
+    return lambda query: _run_query(database, query, budget, trusted=True)
+
+
 def _expected(database: Database, gold: str, budget: TimeBudget) -> Expected:
     """Return the result of the gold on a database, from the cache or by running it twice.
 
@@ -196,31 +204,10 @@ def _expected(database: Database, gold: str, budget: TimeBudget) -> Expected:
     ordered = is_ordered(gold, database.engine)
     if not (result.rows == again.rows if ordered else same_bag(result.rows, again.rows)):
         raise GoldFailed("gold_sql: must return the same result when run again")
-    found = Expected(result, _tie_lengths(database, gold, result, budget) if ordered else None)
+    found = Expected(result, tie_lengths(gold, result, database.engine, _runner(database, budget)) if ordered else None)
     if not TIME_DEPENDENT.search(gold):
         _cache.put(key, found, 200 + sum(100 + 60 * len(row) for row in result.rows) + result.size)
     return found
-
-
-def _tie_lengths(database: Database, gold: str, result: Result, budget: TimeBudget) -> tuple[int, ...]:
-    """Return the numbers of successive rows that are tied on the gold's sort keys.
-
-    Every row counts as untied if the keys cannot be determined.
-    """
-    no_ties = (1,) * len(result.rows)
-    keys = sort_keys(gold, result.columns, database.engine)
-    if keys is None:
-        return no_ties
-    rows = result.rows
-    if keys.query != gold:
-        try:
-            rows = _run_query(database, keys.query, budget, trusted=True).rows
-        except QueryFailed:
-            return no_ties
-    column_count = len(result.columns)
-    if [row[:column_count] for row in rows] != result.rows or any(max(keys.indices) >= len(row) for row in rows):
-        return no_ties
-    return run_lengths([tuple(row[index] for index in keys.indices) for row in rows])
 
 
 def _run_answer(database: Database, query: str, gold: Expected, parsed: SqlProblem, budget: TimeBudget) -> Result:

@@ -73,9 +73,13 @@ class Pool:
         self._closed = False
 
     async def run(
-        self, verifier: str, problem: Mapping[str, Any], answer: str, context: Mapping[str, Any] = NO_CONTEXT
+        self, verifier: str, problem: Mapping[str, Any], answer: str | None, context: Mapping[str, Any] = NO_CONTEXT
     ) -> Verdict:
-        """Return the verdict on one answer. No answer, problem or worker can make it raise."""
+        """Return the verdict on one answer. No answer, problem or worker can make it raise.
+
+        Args:
+            answer: None: check the problem itself; a problem with faults is wrong, with the faults as the reason.
+        """
         async with self._capacity:
             assert not self._closed, "the pool is closed"
             try:

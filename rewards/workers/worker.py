@@ -16,8 +16,9 @@ import time
 from dataclasses import asdict, replace
 from typing import IO, Any
 
-from rewards.registry import RAISED, VERIFIERS, Verify, prepare, resolve, version_of
+from rewards.registry import RAISED, VERIFIERS, Verify, prepare, problem_faults, resolve, version_of
 from rewards.sandbox.confinement import confine_worker
+from rewards.verdict import correct, wrong
 from rewards.workers.keeper import fork_worker
 
 FRAME_LIMIT = 64 * 2**20
@@ -45,7 +46,7 @@ def serve(channel: IO[bytes], name: str) -> None:
         return
     _write(channel, {"ready": os.getpid(), "isolation": isolation, "version": version_of(name)})
     while (task := _read(channel)) is not None:
-        verdict = _judge(verify, task)
+        verdict = _check(name, task["problem"]) if task["answer"] is None else _judge(verify, task)
         if name in VERIFIERS and verdict["status"] == "grader_error" and not _can_go_on(name, verdict["reason"]):
             verdict["needs_new_process"] = True
         _write(channel, verdict)
@@ -65,6 +66,15 @@ def _judge(verify: Verify, task: dict[str, Any]) -> dict[str, Any]:
     seconds = verdict.seconds or time.perf_counter() - wall
     cpu_seconds = verdict.cpu_seconds or time.process_time() - cpu
     return asdict(replace(verdict, seconds=seconds, cpu_seconds=cpu_seconds))
+
+
+def _check(name: str, problem: dict[str, Any]) -> dict[str, Any]:
+    """Return a verdict on a problem itself: correct, or wrong with its faults as the reason."""
+    try:
+        faults = problem_faults(name, problem)
+    except Exception as error:  # The problem is at fault: the check is total on what a verifier can use.
+        faults = [f"the check raised {type(error).__name__}: {error}"]
+    return asdict(wrong("; ".join(faults)) if faults else correct())
 
 
 def _can_go_on(name: str, reason: str) -> bool:

@@ -1,10 +1,13 @@
 """Find and read files of rows: jsonl, json and parquet, and folders written by `save_to_disk` of `datasets`.
 
 Nothing is downloaded. Files are read row by row or batch by batch, except that a .json file is loaded whole. A folder
-written by `save_to_disk` holds Arrow streams, so the library `datasets` is not needed.
+written by `save_to_disk` holds Arrow streams, so the library `datasets` is not needed. All values are JSON: what JSON
+lacks, such as a date, becomes text.
 """
 
+import base64
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -131,13 +134,46 @@ def _numbered(file: Path, kind: str, batches: Iterator[arrow.RecordBatch]) -> It
     while True:
         try:
             batch = next(batches, None)
-            values = [] if batch is None else batch.to_pylist()
         except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{file}: is not a readable {kind} file ({error})") from None
         if batch is None:
             return
-        yield from enumerate(values, start=read + 1)
-        read += len(values)
+        columns = [_json_values(batch.column(name), f"{file}: field {name!r}") for name in batch.schema.names]
+        for values in zip(*columns, strict=True):
+            read += 1
+            yield read, dict(zip(batch.schema.names, values, strict=True))
+
+
+def _json_values(column: arrow.Array, where: str) -> list[Any]:
+    """Return the values of a column as JSON values. Raise ValueError, with `where`, if they cannot be read."""
+    try:
+        return [_as_json(value) for value in column.to_pylist()]
+    except Exception:  # A time zone, year or fraction of a second that Python does not have, or text that is not UTF-8.
+        try:
+            return list(column.cast(arrow.string()).to_pylist())
+        except (arrow.ArrowException, UnicodeDecodeError) as error:
+            raise ValueError(f"{where} cannot be read ({error})") from None
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value as JSON. A date, decimal number or any other value that JSON lacks becomes text; bytes that are
+    not UTF-8 become base64."""
+    match value:
+        case None | str() | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case dict():
+            return {str(name): _as_json(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_as_json(inner) for inner in value]
+        case bytes():
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return base64.b64encode(value).decode()
+        case _:
+            return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 READERS: dict[str, Callable[[Path], Iterator[tuple[int, Any]]]] = {

@@ -4,6 +4,7 @@ import string
 from collections.abc import Mapping
 
 from configs.checks import nearest
+from tasks.dataset.chats import read_open_instruct, read_trl, read_verl
 from tasks.dataset.contests import read_livecodebench
 from tasks.dataset.programs import read_code, read_humaneval, read_mbpp
 from tasks.dataset.rows import Format, read_gsm8k, read_math, read_plain
@@ -40,6 +41,9 @@ FORMATS: Mapping[str, Format] = {
     "livecodebench": Format(
         read=read_livecodebench, fields=("question", "starter_code", "how"), template=CODE, verifier="code"
     ),
+    "verl": Format(read=read_verl, fields=("prompt",), template="{prompt}", verifier="math"),
+    "trl": Format(read=read_trl, fields=("prompt",), template="{prompt}", verifier="math"),
+    "open_instruct": Format(read=read_open_instruct, fields=("prompt",), template="{prompt}", verifier="math"),
 }
 NEED_DATABASES = ("spider", "bird")
 """Formats whose rows name a SQLite database."""

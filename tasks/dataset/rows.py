@@ -7,9 +7,16 @@ from typing import Any
 
 from configs.checks import require
 from tasks.options import PATH
+from trajectories.trajectory import Message, chat_text
 
 BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 """Braces. Escaped characters match too, so that an escaped brace does not count as one."""
+
+
+Answer = str | int | float | list[Any]
+"""A right answer, or several: any of them is right."""
+ROLES = ("system", "user", "assistant")
+"""Roles of messages. Only the first message may have the first role."""
 
 
 class Malformed(Exception):
@@ -21,10 +28,10 @@ class RowOptions:
     """Options of the task dataset that the readers of rows need."""
 
     prompt_field: str = "prompt"
-    """Column of the prompt. Format plain only; other formats have fixed columns."""
+    """Column of the prompt, a text or a list of messages. Format plain only; other formats have fixed columns."""
     answer_field: str = "answer"
-    """Column of the right answer, a string or a number. Format plain only. The verifier gets every column, and this one
-    also under the name `answer`."""
+    """Column of the right answer, a string, a number, or a list of several right ones; `a.b` is the field `b` of the
+    column `a`. Format plain only. The verifier gets every column, and this one also under the name `answer`."""
     database_dir: str = field(default="", metadata=PATH)
     """Folder of databases `<database_dir>/<db_id>/<db_id>.sqlite`. Formats spider and bird only."""
 
@@ -49,6 +56,12 @@ class Row:
     """Data for the verifier."""
     solution: str | None
     """An answer that the verifier must find correct; None if the row holds none."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Column of the row by field of `problem`, where the names differ."""
+    messages: tuple[Message, ...] = ()
+    """The turns of a chat. The prompt template replaces the content of the last one."""
+    verifier: str = ""
+    """Overrides the format's verifier."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,20 +91,70 @@ def text_of(row: dict[str, Any], *names: str) -> str:
     return value
 
 
-def answer_of(row: dict[str, Any], name: str) -> str | int | float:
-    """Return the right answer in a column. Raise Malformed unless it is a number or a non-blank string."""
-    if name not in row:
+def prompt_of(row: dict[str, Any], name: str) -> tuple[str, tuple[Message, ...]]:
+    """Return the text of a prompt and its turns: a column holds text, or a list of messages whose last is the user's.
+
+    Returns: the text, or the content of the last message; the messages, empty for a text.
+    """
+    value = row.get(name)
+    if not isinstance(value, list):
+        return text_of(row, name), ()
+    messages: list[Message] = []
+    for number, message in enumerate(value, start=1):
+        where = f"field {name!r}, message {number}"
+        given = {key: inner for key, inner in message.items() if inner is not None} if isinstance(message, dict) else {}
+        if set(given) != {"role", "content"} or not isinstance(given["content"], str):
+            raise Malformed(f"{where} must be an object with role and a text as content, got {message!r:.100}")
+        allowed = ROLES if number == 1 else ROLES[1:]
+        if given["role"] not in allowed:
+            raise Malformed(f"{where} must have the role {' or '.join(allowed)}, got {given['role']!r:.100}")
+        messages.append({"role": given["role"], "content": given["content"]})
+    if not messages or messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
+        raise Malformed(f"field {name!r} must end in a message of the user, got {value!r:.100}")
+    return messages[-1]["content"], tuple(messages)
+
+
+def answer_of(row: dict[str, Any], name: str) -> Answer:
+    """Return the right answer in a column, or a list of right answers; `a.b` is the field `b` of the column `a`.
+
+    Raises:
+        Malformed: it is not a number, a non-blank string, or a list of these.
+    """
+    column, _, inner = name.partition(".")
+    holder, key = (row, name) if name in row else (row.get(column), inner)
+    if not isinstance(holder, dict) or key not in holder:
         raise Malformed(f"has no field {name!r}; its fields are {', '.join(map(repr, row)) or 'none'}")
-    answer = row[name]
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not str(answer).strip():
-        raise Malformed(f"field {name!r} must be a non-empty string or a number, got {answer!r:.100}")
+    answer: Answer = holder[key]
+    if not is_answer(answer):
+        raise Malformed(
+            f"field {name!r} must be a non-empty string or a number, or a list of them, got {answer!r:.100}"
+        )
     return answer
+
+
+def is_answer(value: Any) -> bool:
+    """Return whether a value can be a right answer: a number, a non-blank string, or a list of them."""
+    values = value if isinstance(value, list) else [value]
+    single = (isinstance(one, str | int | float) and not isinstance(one, bool) and str(one).strip() for one in values)
+    return bool(values) and all(single)
+
+
+def first_of(answer: Answer) -> str:
+    """Return a right answer, the first of several, as text."""
+    return str(answer[0] if isinstance(answer, list) else answer)
 
 
 def read_plain(row: dict[str, Any], options: RowOptions) -> Row:
     """Read a row of two columns, prompt and answer; the verifier gets the other columns too."""
-    prompt, answer = text_of(row, options.prompt_field), answer_of(row, options.answer_field)
-    return Row(key=prompt, shown={"prompt": prompt}, problem=row | {"answer": answer}, solution=str(answer))
+    (prompt, messages), answer = prompt_of(row, options.prompt_field), answer_of(row, options.answer_field)
+    return Row(
+        key=chat_text(messages) if messages else prompt,
+        shown={"prompt": prompt},
+        problem=row | {"answer": answer},
+        solution=first_of(answer),
+        columns={"answer": options.answer_field},
+        messages=messages,
+    )
 
 
 def read_gsm8k(row: dict[str, Any], options: RowOptions) -> Row:
@@ -113,11 +176,18 @@ def read_math(row: dict[str, Any], options: RowOptions) -> Row:
     question = text_of(row, "problem", "question")
     solution = text_of(row, "solution") if row.get("solution") is not None else ""
     box = last_box(solution)
-    answer = answer_of(row, "answer") if row.get("answer") is not None else box
+    column = "solution" if row.get("answer") is None else "answer"
+    answer = answer_of(row, "answer") if column == "answer" else box
     if answer is None or not str(answer).strip():
         raise Malformed("must have the field 'answer', or a filled \\boxed{} in the field 'solution'")
-    solved = solution if box is not None else f"{solution}\n{_boxed(str(answer))}".strip()
-    return Row(key=question, shown={"question": question}, problem={"answer": answer}, solution=solved)
+    solved = solution if box is not None else f"{solution}\n{_boxed(first_of(answer))}".strip()
+    return Row(
+        key=question,
+        shown={"question": question},
+        problem={"answer": answer},
+        solution=solved,
+        columns={"answer": column},
+    )
 
 
 def last_box(text: str) -> str | None:

@@ -29,7 +29,7 @@ def read_sql(row: dict[str, Any], options: RowOptions) -> Row:
 
 def read_spider(row: dict[str, Any], options: RowOptions) -> Row:
     """Read a row of Spider. The columns of a result may be in any order."""
-    return _read_with_database(row, options, gold=text_of(row, "query"), columns="any", evidence="")
+    return _read_with_database(row, options, gold=("query",), columns="any", evidence="")
 
 
 def read_bird(row: dict[str, Any], options: RowOptions) -> Row:
@@ -37,18 +37,19 @@ def read_bird(row: dict[str, Any], options: RowOptions) -> Row:
     evidence = row.get("evidence") or ""
     if not isinstance(evidence, str):
         raise Malformed(f"field 'evidence' must be a string, got {evidence!r:.100}")
-    return _read_with_database(
-        row, options, gold=text_of(row, "SQL", "query"), columns="strict", evidence=evidence.strip()
-    )
+    return _read_with_database(row, options, gold=("SQL", "query"), columns="strict", evidence=evidence.strip())
 
 
-def _read_with_database(row: dict[str, Any], options: RowOptions, gold: str, columns: str, evidence: str) -> Row:
-    question, name = text_of(row, "question"), text_of(row, "db_id")
+def _read_with_database(
+    row: dict[str, Any], options: RowOptions, gold: tuple[str, ...], columns: str, evidence: str
+) -> Row:
+    """Read a row whose gold query is in the first of the columns `gold` that it has."""
+    question, query, name = text_of(row, "question"), text_of(row, *gold), text_of(row, "db_id")
     if Path(name).name != name:
         raise Malformed(f"field 'db_id' must be the name of a folder, got {name!r:.100}")
     folder = Path(options.database_dir).resolve() / name
     database, *others = _databases(folder, name)
-    problem = {"database": database, "gold_sql": gold, "columns": columns}
+    problem = {"database": database, "gold_sql": query, "columns": columns}
     return Row(
         key=f"{name}\n{question}",
         shown={
@@ -58,7 +59,12 @@ def _read_with_database(row: dict[str, Any], options: RowOptions, gold: str, col
             "hint": f"\nHint: {evidence}" if evidence else "",
         },
         problem=problem | ({"extra_dbs": others} if others else {}),
-        solution=_fenced(gold),
+        solution=_fenced(query),
+        columns={
+            "gold_sql": next(column for column in gold if row.get(column) is not None),
+            "database": "db_id",
+            "extra_dbs": "db_id",
+        },
     )
 
 

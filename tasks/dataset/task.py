@@ -1,6 +1,7 @@
 """The task dataset: problems from the user's files, in one of the formats of `tasks/dataset/formats.py`."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from tasks.dataset.files import data_files, rows
 from tasks.dataset.formats import FORMATS, NEED_DATABASES, check_template
 from tasks.dataset.rows import Malformed, Row, RowOptions
 from tasks.options import PATH, VERIFIER
-from tasks.source import digest, generator
-from trajectories.trajectory import Prompt
+from tasks.source import ListedPrompt, digest, generator
+from trajectories.trajectory import Message, Prompt, chat_text
 
 DATABASE_DIR = "task.options.database_dir"
 
@@ -29,7 +30,7 @@ class DatasetOptions(RowOptions):
     """Fraction of the problems in `path` that is held out, by a hash of the problem; unused with `heldout_path`."""
     format: str = "plain"
     """Format of the rows, a name of `tasks/dataset/formats.py`: plain, gsm8k, math, sql, spider, bird, code, humaneval,
-    mbpp or livecodebench."""
+    mbpp, livecodebench, verl, trl or open_instruct."""
     prompt_template: str = ""
     """Template of a prompt, in the syntax of `str.format`, with fields of the format. Empty: the format's template."""
     verifier: str = field(default="", metadata=VERIFIER)
@@ -64,10 +65,16 @@ class Problem:
 
     row: Row
     text: str
+    messages: tuple[Message, ...]
     name: str
     """`line-7`, or `<file>/line-7` if the dataset has several files."""
-    where: str
-    """File and line, for errors."""
+    file: Path
+    line: int
+
+    @property
+    def where(self) -> str:
+        """File and line, for errors."""
+        return f"{self.file}, line {self.line}"
 
 
 class Dataset:
@@ -113,6 +120,16 @@ class Dataset:
             )
         return self._prompt("train", position, problem), problem.row.solution
 
+    def listed(self) -> Iterator[ListedPrompt]:
+        for stream, problems in (("train", self._train), ("heldout", self._heldout)):
+            for index, problem in enumerate(problems):
+                yield ListedPrompt(
+                    prompt=self._prompt(stream, index, problem),
+                    file=problem.file,
+                    line=problem.line,
+                    columns=problem.row.columns,
+                )
+
     @property
     def _heldout_source(self) -> str:
         return self.options.heldout_path or f"{self.options.path} (task.options.heldout_fraction)"
@@ -131,7 +148,8 @@ class Dataset:
             id=f"dataset/{stream}/{problem.name}",
             position=position,
             text=problem.text,
-            verifier=self.options.verifier or FORMATS[self.options.format].verifier,
+            messages=problem.messages,
+            verifier=self.options.verifier or problem.row.verifier or FORMATS[self.options.format].verifier,
             problem=problem.row.problem,
         )
 
@@ -154,21 +172,44 @@ def _read(options: DatasetOptions, path: str, field: str) -> list[Problem]:
     files = data_files(path, field)
     template = options.prompt_template or FORMATS[options.format].template
     return [
-        _problem(options, template, value, f"{file}, line {line}", f"{file.name}/" * (len(files) > 1) + f"line-{line}")
+        _problem(options, template, value, file, line, f"{file.name}/" * (len(files) > 1) + f"line-{line}")
         for file in files
         for line, value in rows(file)
     ]
 
 
-def _problem(options: DatasetOptions, template: str, value: Any, where: str, name: str) -> Problem:
-    """Convert a data row. Raise ValueError, with `where`, if it is malformed."""
+def _problem(options: DatasetOptions, template: str, value: Any, file: Path, line: int, name: str) -> Problem:
+    """Convert a data row. Raise ValueError, with file and line, if it is malformed."""
     try:
         if not isinstance(value, dict):
             raise Malformed(f"must be an object with fields, got {type(value).__name__}")
         row = FORMATS[options.format].read(value, options)
-        json.dumps(row.problem)
+        _require_unicode(row, value)
     except Malformed as error:
-        raise ValueError(f"{where}: {error}") from None
-    except (TypeError, ValueError) as error:  # Raised by json.dumps.
-        raise ValueError(f"{where}: must hold JSON values only ({error})") from None
-    return Problem(row=row, text=template.format_map(row.shown), name=name, where=where)
+        raise ValueError(f"{file}, line {line}: {error}") from None
+    text, messages = template.format_map(row.shown), row.messages
+    if messages:
+        messages = (*messages[:-1], {"role": "user", "content": text})
+        text = chat_text(messages)
+    return Problem(row=row, text=text, messages=messages, name=name, file=file, line=line)
+
+
+def _require_unicode(row: Row, value: dict[str, Any]) -> None:
+    """Raise Malformed, naming the column, if a text of the row has half of a surrogate pair, which is no character."""
+    try:
+        _unicode([row.shown, row.messages, row.problem, row.solution])
+    except UnicodeEncodeError as error:
+        columns = [name for name, inner in value.items() if not _is_unicode([name, inner])]
+        found = f"\\u{ord(error.object[error.start]):04x}"
+        raise Malformed(f"field {', '.join(map(repr, columns))} must be Unicode text, got the lone {found}") from None
+
+
+def _unicode(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        return bool(_unicode(value))
+    except UnicodeEncodeError:
+        return False

@@ -234,7 +234,7 @@ def test_a_resumed_run_says_where_it_goes_on_and_measures_changes_since_its_base
     lines: list[str] = []
     more = config(tmp_path, *small, "steps=2", "learner.learning_rate=1e-3")
     asyncio.run(run_training(more, resume=True, log=lines.append))
-    assert lines[0] == f"resume: goes on after step 1 of 2, from {tmp_path / 'goes' / 'checkpoints' / 'step-000001'}"
+    assert f"resume: goes on after step 1 of 2, from {tmp_path / 'goes' / 'checkpoints' / 'step-000001'}" in lines
     last = read_records(tmp_path / "goes" / "metrics.jsonl")[-1]
     for k in (1, 4):
         change = last[f"heldout/pass@{k}"] - base[f"heldout/pass@{k}"]
@@ -313,14 +313,12 @@ def test_prompts_above_the_limit_are_skipped_and_counted(tmp_path: Path) -> None
 
 
 def test_a_limit_that_no_prompt_fits_is_refused_and_one_that_some_exceed_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"^sampling\.max_prompt_tokens: must hold some prompts, got 3 where the first"
-    ):
+    with pytest.raises(ValueError, match=r"^sampling\.max_prompt_tokens: the first 64 prompts must not all be longer"):
         train(config(tmp_path, "steps=1", "name=none", "sampling.max_prompt_tokens=3"))
     lines: list[str] = []
     cfg = config(tmp_path, "steps=1", "name=some", "sampling.max_prompt_tokens=8")
     asyncio.run(run_training(cfg, resume=False, log=lines.append))
     assert re.fullmatch(
-        r"prompts: \d+ of the first 256 have more than sampling.max_prompt_tokens=8 tokens \(at most 1\d\) .* skipped",
+        r"prompts: \d+ of the first 64 have more than sampling.max_prompt_tokens=8 tokens \(at most 1\d\) .* skipped",
         lines[0],
     )

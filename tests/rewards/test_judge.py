@@ -211,3 +211,27 @@ def test_judge_all_raises_the_errors_of_the_judge(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(VERIFIERS, "countdown", row)
     with pytest.raises(RuntimeError, match="the grader is broken"):
         judge_all("countdown", [(PROBLEM, RIGHT)])
+
+
+def test_the_faults_of_a_problem_are_found_in_a_worker_process() -> None:
+    async def faults(*problems: tuple[str, dict[str, Any]]) -> list[str]:
+        judge = Judge(2, require=0)
+        try:
+            return list(await asyncio.gather(*(judge.faults(verifier, problem) for verifier, problem in problems)))
+        finally:
+            await judge.close()
+
+    broken = {"schema_sql": "CREATE TABLE t (a INTEGER);", "gold_sql": "SELECT b FROM t"}
+    found = asyncio.run(
+        faults(
+            ("math", {"answer": "7"}),
+            ("math", {"answer": ""}),
+            ("math", {"answer": {1, 2}}),  # cannot be sent to a worker
+            ("sql", broken),
+            ("countdown", {"numbers": []}),  # has no check
+            ("tests.rewards.unruly_verifiers:hang", {}),
+        )
+    )
+    assert [bool(text) for text in found] == [False, True, True, True, False, False]
+    assert found[1].startswith("answer: must not be empty")
+    assert "no such column: b" in found[3]

@@ -64,7 +64,7 @@ def test_the_settings_are_checked_against_data_and_policy_after_they_are_printed
         (["policy.path=gone"], "policy.path: must be a directory of a Hugging Face policy"),
         (
             ["sampling.max_prompt_tokens=4"],
-            "sampling.max_prompt_tokens: must be at least the longest held-out prompt (",
+            "sampling.max_prompt_tokens: the first 64 prompts must not all be longer, got 4",
         ),
         (["task.heldout_prompts=100000"], "task.heldout_prompts: must be at most the "),
         (

@@ -95,7 +95,7 @@ def test_a_line_that_cannot_be_graded_becomes_a_row_with_the_reason(monkeypatch:
 @pytest.mark.parametrize(
     ("verifier", "good", "bad"),
     [
-        ("math", {"gold": 5}, {"gold": [5]}),
+        ("math", {"gold": [5, "6"]}, {"gold": {"a": 5}}),
         ("math", {"gold": "5"}, {"gold": None}),
         ("sql", {"schema_sql": "x", "gold_sql": "y", "extra_dbs": []}, {"schema_sql": "x"}),
         ("code", {"kind": "assert", "tests": "assert 1"}, {"kind": "assert", "tests": {}}),

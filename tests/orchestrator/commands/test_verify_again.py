@@ -61,7 +61,8 @@ def write_run(
 ) -> Path:
     """Write the trajectories.jsonl of a run with the logbook, one list of groups per step."""
     config = LogbookConfig(console=False, trajectories_every=every, trajectories=sampled)
-    logbook = Logbook(Path("runs/x"), config, run_name="x", settings={}, total_steps=9, wandb_id=None, resume_step=None)
+    arguments: dict[str, Any] = {"settings": {}, "total_steps": 9, "wandb_id": None, "render": str, "resume_step": None}
+    logbook = Logbook(Path("runs/x"), config, run_name="x", **arguments)
     if sink is not None:
         logbook._sinks["console"] = sink
     for step, groups in enumerate(steps, start=1):

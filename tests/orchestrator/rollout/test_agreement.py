@@ -14,7 +14,7 @@ from configs.load import load
 from orchestrator import cluster
 from orchestrator.commands.paths import absolute
 from orchestrator.rollout.agreement import check_agreement
-from orchestrator.rollout.encoding import encoder
+from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.rollouts import Rollouts
 from tasks.registry import build
 from tests.conftest import make_mixture_of_experts
@@ -38,7 +38,7 @@ async def compare(cfg: Config, served: Path, *, publish: bool) -> None:
             await learner.connect(generators)
             await learner.publish(0)
         async with Rollouts(generators, roles.graders, 60) as rollouts:
-            await check_agreement(cfg, build(cfg.task, 0), encoder(cfg.policy), rollouts, learner.score)
+            await check_agreement(cfg, build(cfg.task, 0), PromptEncoder(cfg.policy), rollouts, learner.score)
     finally:
         await asyncio.gather(*(generator.close() for generator in generators), roles.close())
 

@@ -56,7 +56,7 @@ async def collecting(
         collector = Collector(
             cfg,
             Stream(long),
-            lambda text: [ord(character) for character in text],
+            lambda prompt: [ord(character) for character in prompt.text],
             rollouts,
             position=position,
             groups_left=groups_left,

@@ -31,6 +31,7 @@ def open_logbook(run_dir: Path, config: LogbookConfig = PLAIN, **changes: Any) -
         "settings": {"seed": 3},
         "total_steps": 4,
         "wandb_id": None,
+        "render": lambda tokens: f"tokens {tokens}",
         "resume_step": None,
     }
     return Logbook(run_dir, config, **{**arguments, **changes})
@@ -177,6 +178,7 @@ def test_sampled_trajectories_carry_everything_a_reader_needs(tmp_path: Path) ->
     assert rows[1]["answer"] == hostile
     assert rows[0]["reward"] == 1.0 and rows[0]["status"] == "correct" and rows[0]["route"] == "explore"
     assert (rows[0]["first_version"], rows[0]["last_version"]) == (7, 8)
+    assert (rows[0]["prompt"], rows[0]["rendered"]) == ("a", "tokens [0, 1]")
 
 
 @pytest.fixture
@@ -272,7 +274,14 @@ from orchestrator.watch.logbook import Logbook
 orchestrator.watch.sinks.INIT_TIMEOUT_S = 2.0
 config = LogbookConfig(console=False, wandb="online")
 logbook = Logbook(
-    Path(sys.argv[1]), config, run_name="r", settings={}, total_steps=1, wandb_id="abcd1234", resume_step=None
+    Path(sys.argv[1]),
+    config,
+    run_name="r",
+    settings={},
+    total_steps=1,
+    wandb_id="abcd1234",
+    render=str,
+    resume_step=None,
 )
 logbook.write(1, {"reward": 0.5})
 logbook.close()
@@ -300,7 +309,16 @@ from configs.logbook import LogbookConfig
 from orchestrator.watch.logbook import Logbook
 
 config = LogbookConfig(console=False, wandb="offline")
-logbook = Logbook(Path(sys.argv[1]), config, run_name="r", settings={}, total_steps=9, wandb_id=None, resume_step=None)
+logbook = Logbook(
+    Path(sys.argv[1]),
+    config,
+    run_name="r",
+    settings={},
+    total_steps=9,
+    wandb_id=None,
+    render=str,
+    resume_step=None,
+)
 logbook.write(1, {"reward": 0.1})
 (service,) = [child for child in psutil.Process().children() if child.name() == "wandb-core"]
 service.kill()

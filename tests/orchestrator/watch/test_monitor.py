@@ -38,7 +38,7 @@ class Stream:
 
 def heldout(rollouts: Rollouts, *overrides: str) -> HeldOut:
     small = ("task.heldout_prompts=3", "monitor.answers=2", "monitor.ks=[1,2]", "sampling.max_prompt_tokens=8")
-    return HeldOut(load([*small, *overrides]), Stream(), lambda text: list(map(ord, text)), rollouts)
+    return HeldOut(load([*small, *overrides]), Stream(), lambda prompt: list(map(ord, prompt.text)), rollouts)
 
 
 def graded(solved: bool) -> Grade:

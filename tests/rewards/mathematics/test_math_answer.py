@@ -106,12 +106,29 @@ def test_every_gold_of_the_data_passes_check_problem() -> None:
 
 
 @pytest.mark.parametrize(
-    "gold", ["", "   ", r"\boxed{}", None, True, [1], "(" * 60, "x" * 2_000, "10^{10^{10}} + ", "$$"]
+    "gold",
+    ["", "   ", r"\boxed{}", None, True, [], ["7", ""], {"a": 1}, "(" * 60, "x" * 2_000, "10^{10^{10}} + ", "$$"],
 )
 def test_check_problem_reports_a_gold_that_no_answer_can_equal(gold: object) -> None:
     problems = check_problem({"answer": gold})
     assert all(text.startswith("answer: must ") for text in problems)
     assert problems or gold == "10^{10^{10}} + "  # a text that cannot be computed still equals itself as a string
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [("1/2", "correct"), ("0.25", "correct"), (r"\frac{2}{4}", "correct"), ("3", "wrong"), ("1/2, 0.25", "wrong")],
+)
+def test_any_of_several_golds_is_right(answer: str, status: str) -> None:
+    assert verify(boxed(answer), {"answer": ["0.5", r"\frac{1}{4}"]}).status == status
+    assert check_problem({"answer": ["0.5", r"\frac{1}{4}", 7]}) == []
+
+
+def test_an_unusable_gold_among_several_never_makes_an_answer_wrong() -> None:
+    golds = {"answer": ["", "7"]}
+    assert verify(boxed("7"), golds).status == "correct"
+    assert verify(boxed("8"), golds).status == "grader_error"
+    assert verify(boxed("8"), {"answer": []}).status == "grader_error"
 
 
 def test_the_reason_of_a_wrong_answer_does_not_contain_the_gold() -> None:

@@ -73,6 +73,27 @@ METHOD = CONTEST | {
     "private_test_cases": json.dumps([{"input": "[]\n2", "output": "[2, true]", "testtype": "functional"}]),
     "metadata": json.dumps({"func_name": "pair"}),
 }
+VERL = {
+    "data_source": "openai/gsm8k",
+    "prompt": [{"role": "user", "content": 'What is 48 + 24? Give the final answer after "####".'}],
+    "ability": "math",
+    "reward_model": {"style": "rule", "ground_truth": "72"},
+    "extra_info": {"split": "train", "index": 0, "answer": "48 + 24 = 72\n#### 72"},
+}
+TRL = {
+    "prompt": [
+        {"role": "system", "content": "Answer in \\boxed{}."},
+        {"role": "user", "content": "Find x."},
+        {"role": "assistant", "content": "Given what?"},
+        {"role": "user", "content": "2x = 1"},
+    ],
+    "solution": "Halving, $x = \\boxed{\\frac{1}{2}}$.",
+}
+OPEN_INSTRUCT = {
+    "messages": [{"role": "user", "content": "What is 48 + 24?"}],
+    "ground_truth": "72",
+    "dataset": "gsm8k",
+}
 ROWS = {
     "plain": {"prompt": "6*7=", "answer": "42"},
     "gsm8k": GSM8K,
@@ -84,6 +105,9 @@ ROWS = {
     "humaneval": HUMANEVAL,
     "mbpp": MBPP,
     "livecodebench": CONTEST,
+    "verl": VERL,
+    "trl": TRL,
+    "open_instruct": OPEN_INSTRUCT,
 }
 
 

@@ -175,7 +175,7 @@ MALFORMED: list[tuple[str, dict[str, Any], str]] = [
     ("math", {"problem": "?"}, "must have the field 'answer', or a filled \\boxed{} in the field 'solution'"),
     ("math", {"problem": "?", "solution": "\\boxed{}"}, "must have the field 'answer', or a filled"),
     ("math", {"solution": "\\boxed{1}"}, "has no field 'problem' or 'question'"),
-    ("math", MATH | {"answer": True}, "field 'answer' must be a non-empty string or a number, got True"),
+    ("math", MATH | {"answer": True}, "field 'answer' must be a non-empty string or a number"),
     ("sql", SQL | {"gold_sql": " "}, "field 'gold_sql' must be a non-empty string"),
     ("sql", SQL | {"extra_dbs": "CREATE"}, "field 'extra_dbs' must be a list of schema scripts"),
     ("spider", SPIDER | {"db_id": "zoo"}, "field 'db_id' must name a database, got 'zoo', but there is no"),

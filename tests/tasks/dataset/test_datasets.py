@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,14 @@ def test_parquet_rows_give_the_same_prompts_as_jsonl_rows(rows: Path, tmp_path: 
         ({"prompt": "x"}, "has no field 'answer'"),
         ({"prompt": "", "answer": "1"}, "field 'prompt' must be a non-empty string"),
         ({"prompt": " \n", "answer": "1"}, "field 'prompt' must be a non-empty string"),
-        ({"prompt": ["x"], "answer": "1"}, "field 'prompt' must be a non-empty string"),
+        ({"prompt": 7, "answer": "1"}, "field 'prompt' must be a non-empty string"),
+        ({"prompt": [], "answer": "1"}, "field 'prompt' must end in a message of the user, got []"),
+        (
+            {"prompt": ["x"], "answer": "1"},
+            "field 'prompt', message 1 must be an object with role and a text as content",
+        ),
+        ({"prompt": "x", "answer": []}, "field 'answer' must be a non-empty string or a number, or a list of them"),
+        ({"prompt": "x", "answer": ["1", None]}, "field 'answer' must be a non-empty string or a number, or a list"),
         ({"prompt": "x", "answer": ""}, "field 'answer' must be a non-empty string or a number"),
         ({"prompt": "x", "answer": None}, "field 'answer' must be a non-empty string or a number"),
         ({"prompt": "x", "answer": True}, "field 'answer' must be a non-empty string or a number"),
@@ -140,13 +148,66 @@ def test_a_malformed_parquet_row_or_file_is_refused(tmp_path: Path) -> None:
     parquet.write_table(table, tmp_path / "rows.parquet")
     with pytest.raises(ValueError, match=r"rows.parquet, line 2: field 'answer'"):
         source(tmp_path / "rows.parquet")
-    table = arrow.table({"prompt": ["a"], "answer": ["1"], "seen": [datetime(2020, 1, 2)]})
-    parquet.write_table(table, tmp_path / "dated.parquet")
-    with pytest.raises(ValueError, match=r"dated.parquet, line 1: must hold JSON values only"):
-        source(tmp_path / "dated.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 but not really")
     with pytest.raises(ValueError, match=r"broken.parquet: is not a readable parquet file"):
         source(tmp_path / "broken.parquet")
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        ('{"prompt": "a \\ud800", "answer": 1}', "'prompt'"),
+        ('{"prompt": "a", "answer": "\\udc00"}', "'answer'"),
+        ('{"prompt": "a", "answer": 1, "seen": {"by": ["\\ud83d!"]}}', "'seen'"),
+        ('{"prompt": "a", "answer": 1, "\\ud800": 1}', r"'\ud800'"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_with_file_line_and_field(tmp_path: Path, line: str, field: str) -> None:
+    path = write(tmp_path / "rows.jsonl", [{"prompt": "whole \U0001f600", "answer": 1}, line])
+    with pytest.raises(ValueError) as caught:
+        source(path)
+    assert str(caught.value).startswith(f"{path}, line 2: field {field} must be Unicode text, got the lone \\ud")
+
+
+def test_half_of_a_surrogate_pair_in_a_column_that_is_not_used_is_no_fault(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", ['{"question": "1 + 1?", "answer": "#### 2", "seen": "\\ud800"}'] * 2)
+    assert source(path, format="gsm8k", heldout_fraction=0.001).prompt(0).problem == {"answer": "2"}
+
+
+def test_values_that_json_lacks_become_text(tmp_path: Path) -> None:
+    columns = {
+        "moment": [datetime(2020, 1, 2, 3, tzinfo=UTC)],
+        "nanoseconds": arrow.array([1_700_000_000_123_456_789], arrow.timestamp("ns")),
+        "day": [date(2020, 1, 2)],
+        "span": [timedelta(seconds=3)],
+        "price": [Decimal("1.50")],
+        "raw": [b"\xff\x00"],
+        "utf8": ["\u00e9".encode()],
+        "inside": [[{"at": datetime(2020, 1, 2)}]],
+        "measure": [float("nan")],
+    }
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(arrow.table({"prompt": ["a"], "answer": ["1"], **columns}), path)
+    problem = dict(source(path, heldout_fraction=0.001).prompt(0).problem)
+    assert problem.pop("nanoseconds").replace("T", " ") == "2023-11-14 22:13:20.123456789"
+    assert {name: problem[name] for name in problem if name in columns} == {
+        "moment": "2020-01-02T03:00:00+00:00",
+        "day": "2020-01-02",
+        "span": "0:00:03",
+        "price": "1.50",
+        "raw": "/wA=",
+        "utf8": "\u00e9",
+        "inside": [{"at": "2020-01-02T00:00:00"}],
+        "measure": "nan",
+    }
+
+
+def test_a_column_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    moments = arrow.array([1_700_000_000], arrow.timestamp("s", "Mars/Base"))
+    parquet.write_table(arrow.table({"prompt": ["a"], "answer": ["1"], "moment": moments}), path)
+    with pytest.raises(ValueError, match=r"rows.parquet: field 'moment' cannot be read \(.*Mars/Base"):
+        source(path)
 
 
 @pytest.mark.parametrize(
