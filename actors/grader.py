@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from actors.contracts import GradeTask
 from rewards.judge import Judge
@@ -9,15 +10,15 @@ from trajectories.trajectory import Grade
 
 
 class PooledGrader:
-    """Judges answers in `workers` worker processes, each answer within its deadline.
+    """Judges answers in worker processes, each answer within its deadline.
 
     An answer that exceeds its deadline gets reward 0 with a reason. An answer whose worker crashes is judged again, and
     gets reward 0 if that fails too. A fault of the grader or of a verifier gives a grade without a reward.
     The arguments are those of `rewards.judge.Judge`.
     """
 
-    def __init__(self, workers: int, timeout_s: float, canary_every_s: float = 300.0, require: int = 2) -> None:
-        self._judge = Judge(workers, timeout_s, canary_every_s=canary_every_s, require=require)
+    def __init__(self, workers: int, timeout_s: float, **settings: Any) -> None:
+        self._judge = Judge(workers, timeout_s, **settings)
 
     async def prove(self, verifiers: Sequence[str]) -> dict[str, int]:
         """Judge the canaries of these verifiers, and return the isolation level of each built-in one.

@@ -21,8 +21,9 @@ class EvaluateConfig:
     ks: list[int] = field(default_factory=lambda: [1, 4, 16, 64, 128])
     """Values of k for Pass@k, each at most `answers`. With fewer answers the default ends there: 1, 4 and 8 for 8.
     Pass@1 is always measured."""
-    headline_k: int = 16
-    """The k of the report's first figure, Pass@1 against Pass@k; the largest of `ks` if it is not among them."""
+    headline_k: int = 0
+    """The k of the report's first figure, Pass@1 against Pass@k, one of `ks`; 0: 16, or the largest of `ks` if 16 is
+    not among them."""
     temperatures: list[float] = field(default_factory=list)
     """Sampling temperatures at which every policy is measured; 0 is greedy decoding. Changes are since the base at the
     first one, and the report's two answers are about the policies at the first one. Empty: `sampling.temperature`, or
@@ -42,6 +43,8 @@ class EvaluateConfig:
         require_temperatures(self.temperatures, "temperatures")
         require_temperatures(self.frontier, "frontier")
         fit_ks(self)
+        known = self.headline_k in (0, 1, *self.ks)
+        require(known, "headline_k", f"must be one of ks ({', '.join(map(str, self.ks))}), or 0", self.headline_k)
         is_folder = "/" not in self.name and self.name not in (".", "..")
         require(is_folder, "name", "must be a folder name without '/'", self.name)
 

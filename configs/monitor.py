@@ -1,5 +1,6 @@
 """The breadth monitor: how often Pass@k is measured during training, and when to stop."""
 
+import math
 from dataclasses import dataclass, field
 
 from configs.checks import fit_ks, require, require_not_negative, require_positive, require_temperatures
@@ -15,7 +16,8 @@ class MonitorConfig:
     answers: int = 32
     """Answers per held-out prompt, n of the unbiased Pass@k estimator."""
     ks: list[int] = field(default_factory=lambda: [1, 4, 16, 32])
-    """Values of k for Pass@k, each at most `answers`. With fewer answers the default ends there: 1, 4 and 8 for 8."""
+    """Values of k for Pass@k, each at most `answers`. With fewer answers the default ends there: 1, 4 and 8 for 8.
+    Pass@1 is always measured."""
     sampling: HeldOutSampling = field(default_factory=HeldOutSampling)
     """Sampling of the held-out answers."""
     frontier: list[float] = field(default_factory=lambda: [1.3, 0.6, 0.3, 0.0])
@@ -43,6 +45,8 @@ def parse_stop_rule(rule: str) -> tuple[str, str, float]:
     message = 'must read "metric < number" or "metric > number"'
     require(len(parts) == 3 and parts[1] in ("<", ">"), "stop_if", message, rule)
     try:
-        return parts[0], parts[1], float(parts[2])
+        limit = float(parts[2])
     except ValueError:
-        raise ValueError(f"stop_if: {message}, got {rule!r}") from None
+        limit = math.nan
+    require(math.isfinite(limit), "stop_if", message, rule)
+    return parts[0], parts[1], limit

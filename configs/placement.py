@@ -23,7 +23,7 @@ class PlacementConfig:
     learners: int = 1
     """Number of FSDP2 ranks."""
     graders: int = 1
-    """Number of graders; each has `grader.workers` worker processes per verifier."""
+    """Number of graders; each has worker processes of its own (`grader.workers`)."""
     references: int = 1
     """Number of reference actors. They start only if the objective or the monitor needs a reference."""
     cpus_per_generator: float = 1.0

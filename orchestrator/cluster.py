@@ -228,7 +228,8 @@ def generator_arguments(cfg: Config, policy: str) -> dict[str, Any]:
 
 def grader_arguments(cfg: Config) -> dict[str, Any]:
     """Return the constructor arguments of a Grader."""
-    return asdict(cfg.grader) | {"require": cfg.sandbox.require}
+    reserved = int(cfg.placement.cpus_per_grader) if cfg.placement.kind == "ray" else 0
+    return asdict(cfg.grader) | {"require": cfg.sandbox.require, "cores": reserved}
 
 
 def reference_arguments(cfg: Config) -> dict[str, Any]:

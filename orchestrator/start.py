@@ -13,6 +13,7 @@ from orchestrator.manifest import SETTINGS
 from orchestrator.placement import needed_roles
 from orchestrator.preflight.beginning import check_beginning, new_folder
 from orchestrator.preflight.check import check_run
+from orchestrator.preflight.ineffective import report_ineffective
 from orchestrator.preflight.resume import check_resumed_settings, resume_command
 from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import NothingGraded, prove
@@ -42,6 +43,7 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
     if resumed is not None:
         check_resumed_settings(cfg, resumed.path / SETTINGS, log)
     source = await check_run(cfg, log)
+    report_ineffective(cfg, log)
     if resume:
         log(_continuation(cfg, resumed))
     with contextlib.nullcontext() if resume else new_folder(cfg):

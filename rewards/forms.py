@@ -25,17 +25,19 @@ class Call:
     answer: str
     problem: Mapping[str, Any]
     context: Mapping[str, Any]
-    """Where known: `prompt`, the text; `completion_ids`, the answer's token ids; `step`, the optimizer steps behind the
-    weights that wrote the answer; `domain`, the first part of the prompt's id."""
+    """Where known: `prompt`, the text; `messages`, those of a chat prompt; `completion_ids`, the answer's token ids;
+    `step`, the optimizer steps behind the weights that wrote the answer; `domain`, the first part of the prompt's id."""
     style: Style
 
     @property
     def prompt(self) -> Any:
         """The prompt, as text or as messages; None if it is not known."""
         prompt = self.context.get("prompt", self.problem.get("prompt"))
-        if self.style == "messages" and isinstance(prompt, str):
-            return [{"role": "user", "content": prompt}]
-        return prompt
+        if self.style == "text":
+            return prompt
+        return self.context.get("messages") or (
+            [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        )
 
     @property
     def completion(self) -> Any:

@@ -20,6 +20,7 @@ from rewards.registry import NO_CONTEXT, VERIFIERS, version_of
 from rewards.sandbox import levels
 from rewards.verdict import STATUSES, Verdict
 from rewards.workers.pool import Pool
+from rewards.workers.process import StartFailed
 
 ANSWER_LIMIT = 2**20
 """Characters of an answer that are passed to its verifier. The last ones are kept: the final answer is at the end."""
@@ -38,16 +39,25 @@ class Judge:
     answers arrive.
 
     Args:
-        workers: answers judged at a time.
+        workers: worker processes that judge at a time; 0: chosen (see `rewards.workers.pool.Pool`).
         timeout_s: upper bound on the wall seconds of one answer (see `rewards.registry.deadline_s`).
+        first_call_timeout_s: the same for loading a user verifier, and for the first answer in a worker of it.
+        cores: processor cores for which `workers` is chosen; 0: those of the machine.
         canary_every_s: seconds between two canary tests of a verifier.
         require: lowest isolation level, 0 to 3, at which a verifier may execute answers.
     """
 
     def __init__(
-        self, workers: int = 1, timeout_s: float = 6.0, *, canary_every_s: float = 300.0, require: int = 2
+        self,
+        workers: int = 0,
+        timeout_s: float = 6.0,
+        *,
+        first_call_timeout_s: float = 300.0,
+        canary_every_s: float = 300.0,
+        require: int = 2,
+        cores: int = 0,
     ) -> None:
-        self._pool = Pool(workers, timeout_s)
+        self._pool = Pool(workers, timeout_s, first_call_timeout_s, cores)
         self._canary_every_s = canary_every_s
         self._require = require
         self._proven: dict[str, float] = {}
@@ -102,6 +112,13 @@ class Judge:
                     await self._require_isolation(verifier)
                     await self._judge_canaries(verifier)
                     self._proven[verifier] = time.monotonic()
+
+    async def load(self, verifier: str) -> None:
+        """Load a verifier in a worker process, which is kept. Raises ValueError with the reason if it cannot be."""
+        try:
+            await self._pool.load(verifier)
+        except StartFailed as failure:
+            raise ValueError(str(failure)) from None
 
     def stats(self) -> dict[str, float]:
         """Return counts since the start, percentiles of latencies, and isolation levels.
@@ -214,8 +231,9 @@ def judge_all(
     verifier: str,
     pairs: Sequence[tuple[Mapping[str, Any], str]],
     *,
-    workers: int = 1,
+    workers: int = 0,
     timeout_s: float = 6.0,
+    first_call_timeout_s: float = 300.0,
     require: int = 2,
 ) -> list[Verdict]:
     """Judge pairs (problem, answer) and return their verdicts in order. Blocks, and leaves no process behind.
@@ -224,7 +242,7 @@ def judge_all(
     """
 
     async def run() -> list[Verdict]:
-        judge = Judge(workers, timeout_s, require=require)
+        judge = Judge(workers, timeout_s, first_call_timeout_s=first_call_timeout_s, require=require)
         try:
             return await asyncio.gather(*(judge.judge(verifier, problem, answer) for problem, answer in pairs))
         finally:

@@ -174,7 +174,7 @@ def _add_verify(sub: argparse.ArgumentParser) -> None:
         help="Number of the task's right answers to verify (default 200).",
     )
     sub.add_argument(
-        "--workers", type=int, metavar="N", help="Verify this many answers at a time (default: number of cores)."
+        "--workers", type=int, metavar="N", help="Use this many worker processes (default: as many as are needed)."
     )
     sub.add_argument(
         "--timeout-s", type=float, metavar="S", help="Time limit for one answer in seconds (default grader.timeout_s)."

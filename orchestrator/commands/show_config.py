@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import importlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -22,6 +23,7 @@ from objectives.wording import (
 )
 from orchestrator.commands.options import config
 from orchestrator.placement import needed_roles, reservations
+from orchestrator.preflight.ineffective import report_ineffective
 from orchestrator.preflight.machine import check_machine
 from tasks.registry import TASKS
 
@@ -61,8 +63,8 @@ def plan(cfg: Config) -> dict[str, str]:
         lines["terms"] = describe_no_terms(cfg.objective)
     graders = cfg.placement.graders
     lines["grading"] = (
-        f"{graders} x {cfg.grader.workers} answers at a time, each within {cfg.grader.timeout_s:g} s; queries and "
-        f"programs run at isolation level {cfg.sandbox.require} at least"
+        f"{graders} x {cfg.grader.workers or 'as many as needed'} worker processes, each answer within "
+        f"{cfg.grader.timeout_s:g} s; queries and programs run at isolation level {cfg.sandbox.require} at least"
     )
     for role in dict.fromkeys(reservation.role for reservation in reserved):
         mine = [reservation for reservation in reserved if reservation.role == role]
@@ -100,6 +102,7 @@ def check_inputs(cfg: Config, report: Callable[[str], None]) -> None:
     # It loads torch, which takes seconds, so it is imported after the settings have been printed.
     check = importlib.import_module("orchestrator.preflight.check")
     asyncio.run(check.check_run(cfg, report))
+    importlib.import_module("orchestrator.stored.answers").load_stored(cfg, Path(cfg.runs) / cfg.name)
     report(f"task {cfg.task.name} and policy {cfg.policy.path} are usable")
 
 
@@ -121,6 +124,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     for name, line in plan(cfg).items():
         out.print(f"# {name}: {escape(line)}", soft_wrap=True)
     out.print(f"# methods: {', '.join(presets('method'))}\n# scales: {', '.join(presets('scale'))}", soft_wrap=True)
+    report_ineffective(cfg, lambda line: out.print(f"# {escape(line)}", soft_wrap=True))
     if not options.offline:
         check_inputs(cfg, lambda text: out.print(escape(_comment(f"checked: {text}")), soft_wrap=True))
 

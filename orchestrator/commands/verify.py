@@ -6,7 +6,6 @@ Loads neither torch nor Ray.
 import argparse
 import asyncio
 import contextlib
-import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -178,14 +177,20 @@ async def _with_judge(
 
     Raises ValueError on bad options.
     """
-    workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
+    workers = 0 if options.workers is None else options.workers
     timeout_s = cfg.grader.timeout_s if options.timeout_s is None else options.timeout_s
     require = cfg.sandbox.require if options.require is None else options.require
-    if workers < 1:
+    if workers < 0 or options.workers == 0:
         raise ValueError(f"--workers: must be positive, got {workers}")
     if not 0 < timeout_s < float("inf"):
         raise ValueError(f"--timeout-s: must be positive, got {timeout_s}")
-    judge = Judge(workers, timeout_s, canary_every_s=cfg.grader.canary_every_s, require=require)
+    judge = Judge(
+        workers,
+        timeout_s,
+        first_call_timeout_s=cfg.grader.first_call_timeout_s,
+        canary_every_s=cfg.grader.canary_every_s,
+        require=require,
+    )
     try:
         await judge.prove(verifiers)
         await work(judge)

@@ -17,12 +17,15 @@ SHOWN = 2_000
 """Characters of the rendered prompt that are reported: its beginning and its end."""
 
 
-def check_prompts(cfg: Config, source: Source, report: Callable[[str], None]) -> PromptEncoder:
-    """Tokenize the first prompts of the train stream, and the held-out prompts if the run measures them.
+def check_prompts(
+    cfg: Config, source: Source, heldout: Sequence[Prompt], report: Callable[[str], None]
+) -> PromptEncoder:
+    """Tokenize the first prompts of the train stream, and the held-out prompts.
 
     Reports the first prompt as the policy sees it, what is repaired, and a chat template that is not used.
 
     Args:
+        heldout: the held-out prompts; empty if nothing is measured.
         report: is called with each line of text about what was found.
 
     Returns: the encoder of all prompts of the run.
@@ -54,8 +57,7 @@ def check_prompts(cfg: Config, source: Source, report: Callable[[str], None]) ->
         )
     prompt, row = fitting[0]
     report(f"first prompt, {prompt.id}, {len(row)} tokens:\n{shortened(encode.shown(row))}")
-    if cfg.monitor.every:
-        heldout = source.heldout(cfg.task.heldout_prompts)
+    if heldout:
         for prompt, row in zip(heldout, encode_heldout(encode, heldout, limit), strict=True):
             check_tokens(prompt.id, row, vocabulary)
     return encode

@@ -23,6 +23,8 @@ from trajectories.atomic_write import replace_file
 
 SAMPLINGS = "samplings"
 """Folder of an evaluation that holds one for each further sampling, by name."""
+DEFAULT_HEADLINE_K = 16
+"""The k of the first figure, where it is among the measured ones and no other is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class Evaluation:
     ks: list[int]
     """Ascending; 1 is among them."""
     headline_k: int
+    """One of `ks`; 0: DEFAULT_HEADLINE_K, or the largest of `ks`."""
     sampling: Decoding
     """Sampling of all answers, but for the temperature."""
     temperatures: list[float]
@@ -57,7 +60,8 @@ class Evaluation:
     @property
     def figure_k(self) -> int:
         """The k of the first figure."""
-        return self.headline_k if self.headline_k in self.ks else max(self.ks)
+        wanted = self.headline_k or DEFAULT_HEADLINE_K
+        return wanted if wanted in self.ks else max(self.ks)
 
     @property
     def at_base(self) -> Measurement:

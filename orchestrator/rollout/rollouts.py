@@ -202,6 +202,7 @@ def _context(prompt: Prompt, verifier: str, trajectory: Trajectory) -> dict[str,
         return {}
     return {
         "prompt": prompt.text,
+        "messages": list(prompt.messages),
         "completion_ids": trajectory.tokens[trajectory.mask].tolist(),
         "step": trajectory.last_version,
         "domain": domain(prompt.id),

@@ -16,7 +16,7 @@ from orchestrator.rollout.rollouts import Rollouts, jobs_for
 from orchestrator.watch.base_cache import BaseCache, Measured
 from orchestrator.watch.bootstrap import UNDEFINED, Interval
 from orchestrator.watch.logbook import measurement_path
-from orchestrator.watch.measurement import Measurement, measure
+from orchestrator.watch.measurement import Measurement, PromptResult, measure
 from orchestrator.watch.passk import summary
 from orchestrator.watch.sharpening import placement, temperature_curve
 from tasks.source import Source
@@ -82,6 +82,7 @@ class Monitor:
         self.heldout, self.run_dir = heldout, run_dir
         self.base_scorer = base_scorer if heldout.cfg.measures_as_trained else None
         self.cfg = heldout.cfg.monitor
+        self.ks = measured_ks(heldout.cfg)
         self.ungraded: list[Group] = []
         """Groups of the last measurement with an answer that could not be graded."""
         self.alert = ""
@@ -104,7 +105,7 @@ class Monitor:
         base = measurement if step == 0 else read_measurement(measurement_path(self.run_dir, 0))
         if step == 0:
             self.ungraded += await self._measure_base()
-        return summary(measurement, self.cfg.ks, base) | self._margins(measurement, base), measurement
+        return summary(measurement, self.ks, base) | self._margins(measurement, base), measurement
 
     async def _measure_base(self) -> list[Group]:
         """Measure the base, which the generators hold now, at the other temperatures, unless that is cached.
@@ -113,10 +114,11 @@ class Monitor:
             The groups with an answer that could not be graded.
         """
         cfg, ungraded = self.heldout.cfg, list[Group]()
-        if not self._other_temperatures:
+        temperatures = other_temperatures(cfg)
+        if not temperatures:
             return ungraded
         cache = BaseCache(cfg, self.heldout.prompts, cfg.policy.path)
-        for temperature in self._other_temperatures:
+        for temperature in temperatures:
             decoding = replace(self._decoding, temperature=temperature)
             measured = cache.read(self.cfg.answers, decoding, "base")
             if measured is None:
@@ -127,22 +129,19 @@ class Monitor:
             measured.measurement.write(base_path(self.run_dir, temperature))
         return ungraded
 
-    @property
-    def _other_temperatures(self) -> list[float]:
-        return [t for t in self.cfg.frontier if t != self._decoding.temperature]
-
     def _margins(self, measurement: Measurement, base: Measurement | None) -> dict[str, Interval]:
         """Return the margin against the frontier of the base for each k; undefined if a measurement of it is missing,
         and nothing without `monitor.frontier`."""
-        if not self._other_temperatures:
+        temperatures = other_temperatures(self.heldout.cfg)
+        if not temperatures:
             return {}
-        found = [base, *(read_measurement(base_path(self.run_dir, t)) for t in self._other_temperatures)]
+        found = [base, *(read_measurement(base_path(self.run_dir, t)) for t in temperatures)]
         measured = [m for m in found if m is not None]
         if base is None or len(measured) < len(found):
             self._tell("missing", "a measurement of the base at monitor.frontier is missing: no beyond_sharpening")
-            return {f"beyond_sharpening/pass@{k}": UNDEFINED for k in self.cfg.ks}
-        curve = temperature_curve(measured, self.cfg.ks)
-        placed = {k: placement(measurement, curve, base, k) for k in self.cfg.ks}
+            return {f"beyond_sharpening/pass@{k}": UNDEFINED for k in self.ks}
+        curve = temperature_curve(measured, self.ks)
+        placed = {k: placement(measurement, curve, base, k) for k in self.ks}
         below = [str(k) for k, place in placed.items() if k > 1 and place.word == "below"]
         if below and measurement.step:
             self._tell(
@@ -157,6 +156,45 @@ class Monitor:
         if kind not in self._told:
             self._told.add(kind)
             self.alert = text
+
+
+def measured_ks(cfg: Config) -> list[int]:
+    """Return the values of k for Pass@k: those of `monitor.ks`, and 1."""
+    return sorted({1, *cfg.monitor.ks})
+
+
+def other_temperatures(cfg: Config) -> list[float]:
+    """Return the temperatures of `monitor.frontier` without that at which every measurement is made."""
+    return [t for t in cfg.monitor.frontier if t != cfg.monitor.sampling.resolved(cfg.sampling).temperature]
+
+
+def measured_names(cfg: Config, prompt_ids: Sequence[str], *, scored: bool) -> list[str]:
+    """Return the names of all values that the monitor measures, which best_metric and stop_if may use.
+
+    Args:
+        prompt_ids: ids of the held-out prompts.
+        scored: whether the base scores the answers.
+    """
+    ks, kl = measured_ks(cfg), 0.0 if scored else None
+    result = PromptResult(
+        prompt_id="",
+        prompt_text="",
+        total=max(ks),
+        correct=0,
+        ungraded=0,
+        distinct_correct=0,
+        majority_correct=False,
+        tokens=1,
+        negative_logp=0.0,
+        log_probs=(),
+        kl_to_base=kl,
+        correct_answers=(),
+        wrong_answers=(),
+    )
+    prompts = tuple(replace(result, prompt_id=prompt_id) for prompt_id in prompt_ids)
+    stand_in = Measurement(name="", step=0, temperature=1.0, answers=max(ks), prompts=prompts)
+    margins = [f"beyond_sharpening/pass@{k}" for k in ks] if other_temperatures(cfg) else []
+    return [*summary(stand_in, ks, stand_in, resamples=1), *margins]
 
 
 def base_path(run_dir: Path, temperature: float) -> Path:

@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,6 +73,8 @@ class Worker:
     """Process id of the worker itself."""
     isolation: int = 0
     version: str = ""
+    calls: int = 1
+    """Answers that the worker judges at a time."""
     judged: int = 0
     first_rss: int = 0
     """Resident memory after the first batch, in bytes."""
@@ -86,17 +89,21 @@ class Worker:
         except ChildProcessError:
             return False
 
-    async def ready(self) -> None:
+    async def ready(self, timeout_s: float) -> None:
         """Wait until the verifier is loaded. Raises WorkerLost or StartFailed."""
-        message = await self.reply(START_TIMEOUT_S)
+        message = await self.reply(timeout_s)
         if "error" in message:
             raise StartFailed(str(message["error"]))
         self.pid, self.isolation, self.version = message["ready"], message["isolation"], message["version"]
+        self.calls = message["calls"]
 
     async def verdict(self, timeout_s: float) -> Verdict:
         """Return the next verdict. Raises WorkerLost if none arrives within `timeout_s`, if it is invalid, or if the
         worker reports that it needs to be replaced."""
-        message = await self.reply(timeout_s)
+        return self.to_verdict(await self.reply(timeout_s))
+
+    def to_verdict(self, message: dict[str, Any]) -> Verdict:
+        """Convert a frame to a verdict. Raises WorkerLost if it is invalid, or if the worker needs to be replaced."""
         needs_new_process = message.pop("needs_new_process", False)
         try:
             verdict = Verdict(**message)
@@ -151,12 +158,15 @@ class Worker:
 
     def needs_replacement(self) -> bool:
         """Return whether the process has judged TASKS_PER_WORKER answers, or its memory has grown too much."""
+        rss = self.rss()
+        self.first_rss = self.first_rss or rss
+        return rss > self.first_rss + GROWTH_LIMIT or self.judged >= TASKS_PER_WORKER
+
+    def rss(self) -> int:
+        """Return the resident memory of the worker in bytes; 0 if it has ended."""
         with contextlib.suppress(OSError):
-            rss = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-            self.first_rss = self.first_rss or rss
-            if rss > self.first_rss + GROWTH_LIMIT:
-                return True
-        return self.judged >= TASKS_PER_WORKER
+            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return 0
 
     async def end(self, grace_s: float = 0.0) -> None:
         """Make the keeper end the worker and everything the worker started, and reap the keeper.
@@ -177,6 +187,34 @@ class Worker:
         until = time.monotonic() + wait_s
         while self.alive and time.monotonic() < until:
             await asyncio.sleep(0.002)
+
+
+async def start(verifier: str, timeout_s: float) -> Worker:
+    """Start a worker and wait until it has loaded the verifier.
+
+    Raises StartFailed with the last characters of the worker's standard error.
+    """
+    own_end, worker_end = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=own_end)
+    with worker_end, tempfile.TemporaryFile() as errors:
+        try:
+            process = spawn(verifier, worker_end, errors)
+        except OSError as error:
+            writer.close()
+            raise StartFailed(f"a worker could not start: {error}") from None
+        worker_end.close()
+        worker = Worker(verifier, process, reader, writer)
+        try:
+            await worker.ready(timeout_s)
+        except BaseException as failure:
+            await worker.end()
+            if not isinstance(failure, WorkerLost):
+                raise
+            errors.seek(0)
+            output = errors.read()[-400:].decode(errors="replace").strip()
+            text = f"a worker could not start: {failure.reason}; {output}"
+            raise StartFailed(text, killed=failure.killed) from None
+    return worker
 
 
 def spawn(verifier: str, channel: socket.socket, errors: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -1,11 +1,16 @@
 """One worker process of the pool: loads one verifier, then reads tasks and writes their verdicts in a loop.
 
+Tasks of an async verifier run at the same time, in one event loop. A frame before each of them has the number of the
+call, which its verdict has too, and its time limit.
+
 A frame is a length (4 bytes, big-endian) and that many bytes of JSON. Frames use a socket of their own, and standard
 input and output are /dev/null, so that no library can print into the frames. The parent process measures the deadlines
 and kills the worker. A worker of a built-in verifier drops the rights it does not need after loading (see
 `rewards/sandbox/confinement.py`). A user verifier keeps its rights, network and GPU.
 """
 
+import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -16,11 +21,23 @@ import time
 from dataclasses import asdict, replace
 from typing import IO, Any
 
-from rewards.registry import RAISED, VERIFIERS, Verify, prepare, problem_faults, resolve, version_of
+from rewards.registry import (
+    RAISED,
+    VERIFIERS,
+    Verify,
+    VerifyAsync,
+    prepare,
+    problem_faults,
+    resolve,
+    resolve_async,
+    version_of,
+)
 from rewards.sandbox.confinement import confine_worker
 from rewards.verdict import correct, wrong
 from rewards.workers.keeper import fork_worker
 
+CALLS = 64
+"""Answers that a worker of an async verifier judges at a time."""
 FRAME_LIMIT = 64 * 2**20
 """Bytes of one frame."""
 MEMORY_LIMIT = 2 * 2**30
@@ -33,10 +50,11 @@ def pack(message: dict[str, Any]) -> bytes:
     return struct.pack(">I", len(data)) + data
 
 
-def serve(channel: IO[bytes], name: str) -> None:
-    """Load the verifier, report that it is ready, then judge the tasks of `channel` until the parent closes it."""
+def serve(connection: socket.socket, name: str) -> None:
+    """Load the verifier, report that it is ready, then judge the tasks of `connection` until the parent closes it."""
+    channel: Any = connection.makefile("rwb")
     try:
-        verify = resolve(name)
+        verify, verify_async = resolve(name), resolve_async(name)
         prepare(name)
         # The parent reads standard error up to here, to report why a worker could not start.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -44,12 +62,45 @@ def serve(channel: IO[bytes], name: str) -> None:
     except Exception as error:  # Reported to the parent: whatever it is, the answers are not at fault.
         _write(channel, {"error": str(error) or type(error).__name__})
         return
-    _write(channel, {"ready": os.getpid(), "isolation": isolation, "version": version_of(name)})
+    ready = {"ready": os.getpid(), "isolation": isolation, "version": version_of(name)}
+    _write(channel, ready | {"calls": CALLS if verify_async else 1})
+    if verify_async:
+        asyncio.run(_judge_many(connection, verify_async))
+        return
     while (task := _read(channel)) is not None:
         verdict = _check(name, task["problem"]) if task["answer"] is None else _judge(verify, task)
         if name in VERIFIERS and verdict["status"] == "grader_error" and not _can_go_on(name, verdict["reason"]):
             verdict["needs_new_process"] = True
         _write(channel, verdict)
+
+
+async def _judge_many(connection: socket.socket, verify: VerifyAsync) -> None:
+    """Judge the tasks of an async verifier as they arrive."""
+    reader, writer = await asyncio.open_connection(sock=connection)
+    running: set[asyncio.Task[None]] = set()
+
+    async def frame() -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(
+            await reader.readexactly(struct.unpack(">I", await reader.readexactly(4))[0])
+        )
+        return message
+
+    async def judge(call: dict[str, Any], task: dict[str, Any]) -> None:
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(call["limit_s"]):
+                verdict = await verify(task["answer"], task["problem"], task["context"])
+        except TimeoutError:
+            verdict = wrong(f"no verdict within {call['limit_s']:g} s", "timeout")
+        seconds = verdict.seconds or time.perf_counter() - started
+        writer.write(pack(asdict(replace(verdict, seconds=seconds)) | {"call": call["call"]}))
+
+    with contextlib.suppress(asyncio.IncompleteReadError):
+        while True:
+            call = await frame()
+            judging = asyncio.create_task(judge(call, await frame()))
+            running.add(judging)
+            judging.add_done_callback(running.discard)
 
 
 def _confine() -> int:
@@ -103,7 +154,6 @@ def main() -> None:
     descriptor, parent = map(int, sys.argv[1:3])
     fork_worker(parent, descriptor)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    channel = socket.socket(fileno=descriptor)
-    channel.set_inheritable(False)
-    stream: Any = channel.makefile("rwb")
-    serve(stream, sys.argv[3])
+    connection = socket.socket(fileno=descriptor)
+    connection.set_inheritable(False)
+    serve(connection, sys.argv[3])

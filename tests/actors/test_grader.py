@@ -12,7 +12,7 @@ from actors.contracts import GradeTask
 from actors.grader import PooledGrader
 from rewards.judge import ANSWER_LIMIT
 from rewards.registry import VERIFIERS
-from rewards.workers import pool as pool_module
+from rewards.workers import process
 
 PROBLEM = {"numbers": [3, 7, 12], "target": 22}
 SLOW_VERIFIER = """
@@ -34,7 +34,7 @@ def slow_verifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def graded(work: Callable[[PooledGrader], Awaitable[Any]], workers: int = 1, timeout_s: float = 20.0) -> Any:
     async def main() -> Any:
-        grader = PooledGrader(workers, timeout_s)
+        grader = PooledGrader(workers, timeout_s, first_call_timeout_s=timeout_s)
         try:
             return await asyncio.wait_for(work(grader), 60)
         finally:
@@ -134,7 +134,7 @@ def test_a_grader_without_workers_raises_instead_of_grading(monkeypatch: pytest.
     def refuse(*_: object) -> None:
         raise OSError("no processes left")
 
-    monkeypatch.setattr(pool_module, "spawn", refuse)
+    monkeypatch.setattr(process, "spawn", refuse)
     with pytest.raises(RuntimeError, match="no processes left"):
         graded(lambda grader: grader.grade([countdown("a", "3+7+12")]))
 

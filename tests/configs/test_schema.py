@@ -31,7 +31,7 @@ POSITIVE = [
     "learner.max_skipped_in_a_row",
     "generator.max_sequences",
     "generator.timeout_s",
-    "grader.workers",
+    "grader.first_call_timeout_s",
     "grader.timeout_s",
     "placement.generators",
     "placement.tensor_parallel",
@@ -51,6 +51,7 @@ POSITIVE = [
     "warm_start.intermediate_size",
 ]
 NOT_NEGATIVE = [
+    "grader.workers",
     "lag",
     "seed",
     "objective.terms.divergence.coefficient.value",
@@ -230,6 +231,7 @@ OTHER_RULES = [
     ("monitor.ks=[]", "monitor.ks", "between 1 and answers (32)", "[]"),
     ("monitor.answers=8 monitor.ks=[1,16]", "monitor.ks", "between 1 and answers (8)", "[1, 16]"),
     ("monitor.ks=[0]", "monitor.ks", "between 1 and answers (32)", "[0]"),
+    ("evaluate.headline_k=32", "evaluate.headline_k", "must be one of ks (1, 4, 16, 64, 128), or 0", "32"),
     ("evaluate.ks=[]", "evaluate.ks", "between 1 and answers (128)", "[]"),
     ("evaluate.ks=[1,129]", "evaluate.ks", "between 1 and answers (128)", "[1, 129]"),
     ("monitor.stop_if=[retention<0.8]", "monitor.stop_if", 'must read "metric < number"', "'retention<0.8'"),

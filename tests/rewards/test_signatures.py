@@ -88,6 +88,15 @@ def test_a_function_of_trl_for_chat_messages_gets_messages_and_one_for_strings_g
     assert call(plain, "five") == 4.0
 
 
+def test_a_chat_prompt_is_passed_with_all_its_messages() -> None:
+    def last_turn(prompts: Any, completions: Any, **kwargs: Any) -> list[float]:
+        return [float(prompt[-1]["content"] == "2+2=" and len(prompt) == 2) for prompt in prompts]
+
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2="}]
+    context = CONTEXT | {"prompt": "system: Be brief.\n\nuser: 2+2=", "messages": messages}
+    assert call(last_turn, context=context) == 1.0
+
+
 def test_an_empty_first_answer_does_not_decide_between_strings_and_messages() -> None:
     def first_word(completions: list[str], **kwargs: Any) -> list[float]:
         return [float(completion[0] == "4") for completion in completions]

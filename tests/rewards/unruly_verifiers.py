@@ -73,6 +73,43 @@ def _start_daemon(mark: str) -> None:
     os._exit(0)
 
 
+async def obeys_at_once(answer: str, problem: Mapping[str, Any]) -> float:
+    """Do what the answer says: await for long, block the event loop, exit, raise, or return the process id."""
+    await asyncio.sleep(3600 if answer == "wait" else 0.05)
+    if answer == "block":
+        time.sleep(3600)
+    if answer == "exit":
+        os._exit(7)
+    if answer == "raise":
+        raise RuntimeError("no reward for you")
+    return float(os.getpid())
+
+
+def waits(answer: str, problem: Mapping[str, Any]) -> float:
+    time.sleep(0.05)
+    return float(os.getpid())
+
+
+def computes(answer: str, problem: Mapping[str, Any]) -> float:
+    started = time.process_time()
+    while time.process_time() < started + 0.02:
+        pass
+    return float(os.getpid())
+
+
+LOADED: list[bool] = []
+
+
+def loads_first(answer: str, problem: Mapping[str, Any]) -> float:
+    """Take long in the first call of a process."""
+    if not LOADED:
+        time.sleep(0.6)
+        LOADED.append(True)
+    if answer == "sleep":
+        time.sleep(3600)
+    return 1.0
+
+
 def number(answer: str, problem: Mapping[str, Any]) -> float:
     """Return the id of the worker process."""
     return float(os.getpid())

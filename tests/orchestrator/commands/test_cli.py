@@ -85,8 +85,17 @@ def error_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             "evaluate.checkpoints: must be a directory of a Hugging Face policy, got '",
         ),
         ("presample", "rehearsal.path: must be the path of the parquet file to write, got ''"),
+        (
+            "presample rehearsal.path=/proc/set.parquet",
+            "rehearsal.path: must be a place that this user can write to (/proc",
+        ),
+        (
+            "warm-start warm_start.output=/proc/new/policy",
+            "warm_start.output: must be a place that this user can write",
+        ),
         ("warm-start", "warm_start.output: must be the path of the directory to write, got ''"),
         ("warm-start warm_start.output=.", "warm_start.output: must be new, empty, or a policy to replace, got '"),
+        ("demo method=grpo", "method: must be left out: the demo trains grpo, "),
         ("report empty", "RUN: must be a run directory with a metrics.jsonl, got 'empty'"),
         ("report gone", "RUN: must be a run directory with a metrics.jsonl, got 'gone'"),
         ("report --evaluation empty", "--evaluation: must be an output directory of `breadth evaluate`, got 'empty'"),
@@ -97,7 +106,7 @@ def test_a_wrong_setting_gives_one_error_line_that_names_the_field(
 ) -> None:
     (tmp_path / "empty").mkdir()
     command, *words = arguments.split()
-    settings = [] if command == "report" else [*SMALL, "steps=1", "monitor.every=0"]
+    settings = [] if command in ("report", "demo") else [*SMALL, "steps=1", "monitor.every=0"]
     assert error_line(capsys, command, *words, *settings).startswith(beginning)
     assert not list(tmp_path.rglob("metrics.jsonl"))
 

@@ -61,6 +61,7 @@ def test_the_settings_are_checked_against_data_and_policy_after_they_are_printed
     rows = ["task.name=dataset", f"task.options.path={tmp_path / 'rows.jsonl'}"]
     for words, reason in (
         (rows, "rows.jsonl, line 1: has no field 'answer'"),
+        (["method=dph_f", "rehearsal.path=gone"], "rehearsal.path: must be a parquet file made by `breadth presample`"),
         (["policy.path=gone"], "policy.path: must be a directory of a Hugging Face policy"),
         (
             ["sampling.max_prompt_tokens=4"],
@@ -87,6 +88,12 @@ def test_a_run_for_a_cluster_can_be_planned_on_a_machine_without_a_gpu(
     text = shown(capsys, "scale=8gpu", "sampling.max_new_tokens=16", "sampling.max_prompt_tokens=32")
     assert "# checked: this machine: placement.device: must be 'cpu' on a machine without a GPU" in text
     assert "# checked: task countdown and policy " in text
+
+
+def test_settings_without_effect_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, "--offline", "method=grpo", "objective.pass_k.k=8")
+    assert "# objective.pass_k.k=8 has no effect: objective.advantage is group_zscore\n" in text
+    assert "no effect" not in shown(capsys, "--offline", "method=passk_training", "objective.pass_k.k=8")
 
 
 def test_the_plan_counts_what_is_presampled(capsys: pytest.CaptureFixture[str]) -> None:

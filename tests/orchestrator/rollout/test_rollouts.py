@@ -99,7 +99,7 @@ def test_every_answer_goes_to_a_grader_as_it_ends_with_its_own_problem() -> None
                     answer=f"train/7/{index}",
                     context=task.context,
                 )
-                assert sorted(task.context) == ["completion_ids", "domain", "prompt", "step"]
+                assert sorted(task.context) == ["completion_ids", "domain", "messages", "prompt", "step"]
             await future
 
     run(body())

@@ -34,7 +34,7 @@ def with_pool(
 
     async def main() -> tuple[Any, Pool, list[int]]:
         before = children()
-        pool = Pool(workers, timeout_s)
+        pool = Pool(workers, timeout_s, timeout_s)
         try:
             result = await asyncio.wait_for(work(pool), 60)
         finally:
@@ -240,8 +240,8 @@ def test_verifiers_that_alternate_keep_one_worker_each() -> None:
     assert left == []
 
 
-def test_a_slot_keeps_workers_of_the_most_recently_used_verifiers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "WORKERS_PER_SLOT", 1)
+def test_a_pool_keeps_workers_of_the_most_recently_used_verifiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "IDLE_WORKERS", 1)
 
     async def work(pool: Pool) -> list[set[int]]:
         seen = []
@@ -266,7 +266,7 @@ def test_callers_beyond_the_limit_wait_before_their_task_is_held_in_memory(monke
         async def one() -> Verdict:
             nonlocal most
             verdict = await judge(pool, "fine")
-            most = max(most, len(pool._waiting))
+            most = max(most, sum(map(len, pool._waiting.values())))
             return verdict
 
         return await asyncio.gather(*(one() for _ in range(50))), most
@@ -282,7 +282,7 @@ def test_a_worker_that_lost_its_fork_server_is_replaced_and_its_answer_judged_ag
     async def work(pool: Pool) -> list[Verdict]:
         right = "def twice(x):\n    return x + x\n"
         first = await judge(pool, right, "code", **problem)
-        [worker] = pool._running
+        [worker] = pool._workers.running
         for pid, fields in processes().items():
             if int(fields[1]) == worker.pid:
                 os.kill(pid, signal.SIGKILL)
@@ -341,7 +341,7 @@ def test_a_worker_that_cannot_start_is_a_grader_error_with_its_standard_error(
 
 
 def test_a_worker_killed_while_it_starts_is_replaced_and_no_answer_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    spawn, started = pool_module.spawn, []
+    spawn, started = process.spawn, []
 
     def spawn_and_kill_the_first(*arguments: Any) -> "subprocess.Popen[bytes]":
         started.append(spawn(*arguments))
@@ -349,7 +349,7 @@ def test_a_worker_killed_while_it_starts_is_replaced_and_no_answer_is_lost(monke
             started[0].kill()
         return started[-1]
 
-    monkeypatch.setattr(pool_module, "spawn", spawn_and_kill_the_first)
+    monkeypatch.setattr(process, "spawn", spawn_and_kill_the_first)
     verdict, _, left = with_pool(lambda pool: judge(pool, "fine"))
     assert (verdict.status, len(started)) == ("correct", 2)
     assert left == []
@@ -383,7 +383,7 @@ def test_a_busy_parent_does_not_turn_verdicts_into_timeouts() -> None:
 def test_closing_a_busy_pool_cancels_its_callers_and_leaves_no_process() -> None:
     async def main() -> tuple[list[Any], list[int]]:
         before = children()
-        pool = Pool(2, 60.0)
+        pool = Pool(2, 60.0, 60.0)
         running = [asyncio.ensure_future(judge(pool, "sleep")) for _ in range(8)]
         while len(children() - before) < 2:
             await asyncio.sleep(0.01)
@@ -410,7 +410,7 @@ def test_workers_and_their_daemons_die_with_a_parent_that_is_killed_in_the_middl
         "import asyncio, sys\n"
         "from rewards.workers.pool import Pool\n"
         "async def main():\n"
-        "    pool = Pool(1, 600.0)\n"
+        "    pool = Pool(1, 600.0, 600.0)\n"
         "    judge = lambda answer: pool.run('unruly_verifiers:obeys', {'mark': sys.argv[1]}, answer)\n"
         "    print(int((await judge('pid')).reward), flush=True)\n"
         "    await judge('daemon, spin')\n"
