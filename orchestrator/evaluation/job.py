@@ -56,8 +56,8 @@ async def evaluate(
     folder = folder or new_folder(run_dir, cfg.evaluate.name)
     log(f"evaluation {folder}")
     written = [
-        _write(cfg, checkpoints, posed, found, of_name, folder / SAMPLINGS / name if number else folder)
-        for number, (name, of_name) in enumerate(cfg.evaluate.decodings(cfg.sampling).items())
+        _write(cfg, checkpoints, posed, found, name, folder / SAMPLINGS / name if number else folder)
+        for number, name in enumerate(cfg.evaluate.decodings(cfg.sampling))
     ]
     with replace_file(folder / SETTINGS) as file:
         file.write(to_yaml(cfg).encode())
@@ -130,11 +130,11 @@ def _write(
     checkpoints: Mapping[str, str],
     posed: Posed,
     found: Mapping[str, Found],
-    decodings: Sequence[Decoding],
+    sampling: str,
     folder: Path,
 ) -> Evaluation:
-    """Write the evaluation of decodings that differ in temperature only, and of the base at further temperatures."""
-    base = next(iter(checkpoints))
+    """Write the evaluation under the sampling of this name."""
+    base, decodings = next(iter(checkpoints)), cfg.evaluate.decodings(cfg.sampling)[sampling]
     chosen = {
         name: {
             decoding.temperature: measured
@@ -153,6 +153,7 @@ def _write(
         about={
             "task": cfg.task.name,
             "answers": cfg.evaluate.answers,
+            "sampling": sampling,
             "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
             "paths": dict(checkpoints),
             "first_prompt": posed.first,

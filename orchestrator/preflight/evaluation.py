@@ -2,16 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from configs.config import Config
+from orchestrator.preflight.prompts import check_tokens, refuse_rendered, report_repairs, shortened
 from orchestrator.rollout.encoding import PromptEncoder, encode_heldout
 from rewards.registry import check as check_verifier
 from tasks.registry import build
 from tasks.source import Source
 from trajectories.trajectory import Prompt
-
-SHOWN = 2_000
-"""Characters shown of the first prompt."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,17 @@ def check_evaluation(cfg: Config, checkpoints: Mapping[str, str], report: Callab
     first: dict[str, str] = {}
     read_by: dict[tuple[str, int], list[str]] = {}
     for name, encode in encoders.items():
-        tokens = encode_heldout(encode, prompts, cfg.sampling.max_prompt_tokens)[0]
-        first[name] = encode.shown(tokens)
-        read_by.setdefault((first[name], len(tokens)), []).append(name)
+        vocabulary = report_repairs(checkpoints[name], encode, partial(_report_of, name, report))
+        rows = encode_heldout(encode, prompts, cfg.sampling.max_prompt_tokens)
+        for prompt, row in zip(prompts, rows, strict=True):
+            check_tokens(prompt.id, row, vocabulary)
+            refuse_rendered(encode, prompt)
+        first[name] = encode.shown(rows[0])
+        read_by.setdefault((first[name], len(rows[0])), []).append(name)
     for (text, length), names in read_by.items():
-        shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text) - SHOWN} more characters)"
-        report(f"first prompt of {', '.join(names)}, {length} tokens:\n{shown}")
+        report(f"first prompt of {', '.join(names)}, {length} tokens:\n{shortened(text)}")
     return Posed(source, prompts, encoders, first)
+
+
+def _report_of(name: str, report: Callable[[str], None], text: str) -> None:
+    report(f"{name}: {text}")

@@ -42,7 +42,8 @@ def _check_measured_values(cfg: Config, heldout: Sequence[Prompt]) -> None:
         require(best in ("", type(cfg.checkpoint).best_metric), "checkpoint.best_metric", rule, best)
         require(not rules, "monitor.stop_if", rule, list(rules))
         return
-    known = measured_names(cfg, [prompt.id for prompt in heldout], scored="reference" in needed_roles(cfg))
+    scored = "reference" in needed_roles(cfg) and cfg.measures_as_trained
+    known = measured_names(cfg, [prompt.id for prompt in heldout], scored=scored)
     named = [("checkpoint.best_metric", best)] if best else []
     for setting, name in [*named, *(("monitor.stop_if", parse_stop_rule(rule)[0]) for rule in rules)]:
         rule = f"must name a measured value, one of {', '.join(known)}{nearest(name, known)}"

@@ -37,12 +37,12 @@ def check_prompts(
     limit = cfg.sampling.max_prompt_tokens
     TrajectoryBuilder(cfg.policy.path, max_length=limit + cfg.longest_answer)  # checks the policy's positions
     encode = PromptEncoder(cfg.policy)
-    vocabulary = _report_repairs(cfg, encode, report)
+    vocabulary = report_repairs(cfg.policy.path, encode, report)
     prompts = [source.prompt(position) for position in range(FIRST)]
     rows = encode.all(prompts)
     for prompt, row in zip(prompts, rows, strict=True):
         check_tokens(prompt.id, row, vocabulary)
-        _refuse_rendered(encode, prompt)
+        refuse_rendered(encode, prompt)
     fitting = [(prompt, row) for prompt, row in zip(prompts, rows, strict=True) if len(row) <= limit]
     if not fitting:
         lengths = sorted(map(len, rows))
@@ -56,7 +56,7 @@ def check_prompts(
             f"tokens (at most {max(map(len, rows))}) and are skipped"
         )
     prompt, row = fitting[0]
-    report(f"first prompt, {prompt.id}, {len(row)} tokens:\n{_shortened(encode.shown(row))}")
+    report(f"first prompt, {prompt.id}, {len(row)} tokens:\n{shortened(encode.shown(row))}")
     if heldout:
         for prompt, row in zip(heldout, encode_heldout(encode, heldout, limit), strict=True):
             check_tokens(prompt.id, row, vocabulary)
@@ -73,9 +73,9 @@ def check_tokens(where: str, row: Sequence[int], vocabulary: int) -> None:
         )
 
 
-def _report_repairs(cfg: Config, encode: PromptEncoder, report: Callable[[str], None]) -> int:
+def report_repairs(policy: str, encode: PromptEncoder, report: Callable[[str], None]) -> int:
     """Report what is wrong with the policy's tokenizer and is repaired. Return the size of the model's vocabulary."""
-    config = AutoConfig.from_pretrained(cfg.policy.path, local_files_only=True)
+    config = AutoConfig.from_pretrained(policy, local_files_only=True)
     vocabulary: int = config.get_text_config().vocab_size
     pad = encode.tokenizer.pad_token_id
     if not has_usable_padding(config) or (pad is not None and not 0 <= pad < vocabulary):
@@ -94,7 +94,7 @@ def _report_repairs(cfg: Config, encode: PromptEncoder, report: Callable[[str], 
     return vocabulary
 
 
-def _refuse_rendered(encode: PromptEncoder, prompt: Prompt) -> None:
+def refuse_rendered(encode: PromptEncoder, prompt: Prompt) -> None:
     """Raise ValueError if the text of a prompt begins with a special token and would be rendered a second time."""
     begun = [turn["content"].lstrip() for turn in prompt.messages] or [prompt.text.lstrip()]
     found = [token for token in encode.special_tokens if token and any(text.startswith(token) for text in begun)]
@@ -105,7 +105,7 @@ def _refuse_rendered(encode: PromptEncoder, prompt: Prompt) -> None:
         )
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
     half = SHOWN // 2
     left_out = len(text) - 2 * half
     return text if left_out <= 0 else f"{text[:half]}\n... {left_out:,} characters ...\n{text[-half:]}"

@@ -43,12 +43,19 @@ class Evaluation:
     measurements: dict[str, dict[float, Measurement]]
     """Name of the policy -> temperature -> measurement; the base first."""
     about: dict[str, Any]
-    """Task, number of answers, date, and the directories of the policies (`paths`), for the report."""
+    """Task, number of answers, name of the sampling, date, and the directories (`paths`) and rendered first prompts of
+    the policies, for the report."""
 
     @property
     def names(self) -> list[str]:
         """Names of the policies, the base first."""
         return list(self.measurements)
+
+    @property
+    def sampling_words(self) -> str:
+        """The sampling in words, after its name if the user gave it one."""
+        name = self.about.get("sampling")
+        return f"{name}: {self.sampling.limits()}" if name else self.sampling.limits()
 
     @property
     def figure_k(self) -> int:

@@ -99,7 +99,7 @@ def test_every_evaluation_has_a_folder_of_its_own_and_the_report_shows_the_lates
     assert f"evaluation {two}\n" in capsys.readouterr().err.replace("runs/first", str(first))
     page = Path("page.html").read_text()
     assert "&lt;q&gt;" in page, "the first prompt"
-    assert "Results: at most 3 tokens" in page and "Results: top_k 1, at most 3 tokens" in page
+    assert "Results: at most 3 tokens" in page and "Results: one: top_k 1, at most 3 tokens" in page
 
 
 @pytest.mark.slow
