@@ -19,11 +19,14 @@ from orchestrator.evaluation.folders import check_name, new_folder
 from orchestrator.manifest import SETTINGS
 from orchestrator.preflight.evaluation import Posed, check_evaluation
 from orchestrator.report.evaluation import SAMPLINGS, Evaluation
+from orchestrator.rollout.agreement import check_same_policy, first_tokens
+from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.watch.base_cache import BaseCache, Measured
 from orchestrator.watch.measurement import measure
 from orchestrator.watch.monitor import HeldOut
 from trajectories.atomic_write import replace_file
+from trajectories.trajectory import Prompt
 
 Found = dict[Decoding, Measured | None]
 """Measurements of one policy; None where one is missing."""
@@ -89,7 +92,7 @@ async def _measure_all(
             rewards = cfg.objective.rewards
             async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s, rewards) as rollouts:
                 for version, (name, path) in enumerate(paths.items()):
-                    await _publish(cfg, rollouts, path, version)
+                    await _publish_checked(cfg, rollouts, path, version, (posed.prompts[0], posed.encoders[name]))
                     heldout = HeldOut(cfg, posed.source, posed.encoders[name], rollouts)
                     for decoding in [decoding for decoding, known in found[name].items() if known is None]:
                         measured = await _measure(heldout, name, decoding)
@@ -167,6 +170,18 @@ def _parameters(cfg: Config, path: str) -> list[tuple[str, Any]]:
     model = load_model(path)
     dtype = {"float32": model.float, "bfloat16": model.bfloat16}[cfg.policy.dtype]
     return list(as_in_files(model, ((name, p.detach()) for name, p in dtype().named_parameters())))
+
+
+async def _publish_checked(
+    cfg: Config, rollouts: Rollouts, path: str, version: int, first: tuple[Prompt, PromptEncoder]
+) -> None:
+    """Publish a policy. The first one is that with which the engine was started, so it must answer as before."""
+    if version:
+        await _publish(cfg, rollouts, path, version)
+        return
+    before = await first_tokens(cfg, *first, rollouts)
+    await _publish(cfg, rollouts, path, version)
+    check_same_policy(cfg, before, await first_tokens(cfg, *first, rollouts), path)
 
 
 async def _publish(cfg: Config, rollouts: Rollouts, path: str, version: int) -> None:

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from actors.weights.file_names import as_in_files
 from orchestrator.evaluation.engines import by_engine
 from orchestrator.evaluation.job import evaluate
 from tests.conftest import make_policy
@@ -92,3 +95,18 @@ def test_policies_that_differ_in_more_than_weights_have_engines_of_their_own(
         (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     paths = {"base": str(tiny_policy), "other": str(other), "same": str(tiny_policy)}
     assert by_engine(paths, 64) == [{"base": paths["base"], "same": paths["same"]}, {"other": paths["other"]}]
+
+
+def test_a_publication_that_changes_the_policy_is_refused(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(model: Any, named: Any) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, tensor in as_in_files(model, named):
+            yield name, torch.zeros_like(tensor) if name.endswith("layers.0.mlp.down_proj.weight") else tensor
+
+    monkeypatch.setattr("orchestrator.evaluation.job.as_in_files", damaged)
+    cfg = config(base, tmp_path, "sampling.max_prompt_tokens=64", "evaluate.frontier=[]")
+    with pytest.raises(
+        ValueError, match=r"^evaluate\.checkpoints: publishing .* must not change it, got .*base'.*16 first"
+    ):
+        asyncio.run(evaluate(cfg, {"base": str(base)}, lambda line: None, tmp_path))
