@@ -35,6 +35,13 @@ def test_a_fault_names_the_column_of_the_file(tiny_policy: Path, tmp_path: Path)
     assert fault.strip() == f"{path}, line 6: field 'solution': must not be empty, got '\\\\,'"
 
 
+def test_tests_that_are_no_python_are_named(tiny_policy: Path, tmp_path: Path) -> None:
+    row = {"kind": "assert", "question": "Double it.", "entry_point": "double", "tests": "assert double(4) == 8"}
+    path = rows(tmp_path / "rows.jsonl", row, row, row | {"tests": "assert double(4) = 8"})
+    lines = reported(tiny_policy, tmp_path, *dataset(path, format="code"), "sampling.max_prompt_tokens=300")
+    assert any(f"{path}, line 3: field 'tests': must be Python" in line for line in lines)
+
+
 def test_rows_are_refused_if_most_right_answers_cannot_be_used(tiny_policy: Path, tmp_path: Path) -> None:
     path = rows(tmp_path / "rows.jsonl", *[{"prompt": f"{i}?", "answer": "\\,"} for i in range(6)], *sums(3))
     with pytest.raises(ValueError, match=r"rows.jsonl, line 1: field 'answer': .* 6 of 9 rows are faulty"):
