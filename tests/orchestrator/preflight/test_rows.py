@@ -71,6 +71,14 @@ def test_a_row_that_the_chat_template_refuses_is_named(tiny_policy: Path, tmp_pa
         reported(policy, tmp_path, *given, "policy.chat_template=true")
 
 
+def test_a_row_that_is_rendered_already_is_named(tiny_policy: Path, tmp_path: Path) -> None:
+    policy = with_template(tiny_policy, tmp_path / "policy")
+    path = rows(tmp_path / "rows.jsonl", *sums(9))
+    held = rows(tmp_path / "held.jsonl", {"prompt": "<pad>user: 1 + 1?", "answer": "2"})
+    with pytest.raises(ValueError, match=r"^policy.chat_template: must be false, .*held.jsonl, line 1 is already rend"):
+        reported(policy, tmp_path, *dataset(path, heldout_path=str(held)), "policy.chat_template=true")
+
+
 def test_a_result_is_kept_until_rows_settings_or_tokenizer_change(tiny_policy: Path, tmp_path: Path) -> None:
     path = rows(tmp_path / "rows.jsonl", *sums(9))
     policy = with_template(tiny_policy, tmp_path / "policy")
