@@ -153,8 +153,8 @@ class TransformersEngine:
 
     def _finish(self, job: GenerationJob, index: int, generated: list[int], logps: np.ndarray) -> Finished:
         """Build the answer's trajectory without the padding that follows its end."""
-        lengths = range(1, len(generated) + 1)
-        length = next((n for n in lengths if self.builder.ends(generated[:n], job.stop)), len(generated))
+        possible = (n for n, token in enumerate(generated, start=1) if job.stop or token in self.builder.stop_ids)
+        length = next((n for n in possible if self.builder.ends(generated[:n], job.stop)), len(generated))
         return self.builder.build(job, index, generated[:length], logps[:length], self.version, self.version)
 
     def declare(self, info: WeightsInfo) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from configs.config import Config
-from orchestrator.preflight.prompts import check_tokens, refuse_rendered, report_repairs, shortened
+from orchestrator.preflight.prompts import check_prompt, report_repairs, shortened
 from orchestrator.rollout.encoding import PromptEncoder, encode_heldout
 from rewards.registry import check as check_verifier
 from tasks.registry import build
@@ -45,8 +45,7 @@ def check_evaluation(cfg: Config, checkpoints: Mapping[str, str], report: Callab
         vocabulary = report_repairs(checkpoints[name], encode, partial(_report_of, name, report))
         rows = encode_heldout(encode, prompts, cfg.sampling.max_prompt_tokens)
         for prompt, row in zip(prompts, rows, strict=True):
-            check_tokens(prompt.id, row, vocabulary)
-            refuse_rendered(encode, prompt)
+            check_prompt(encode, prompt, row, vocabulary, prompt.id)
         first[name] = encode.shown(rows[0])
         read_by.setdefault((first[name], len(rows[0])), []).append(name)
     for (text, length), names in read_by.items():

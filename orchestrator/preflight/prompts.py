@@ -41,8 +41,7 @@ def check_prompts(
     prompts = [source.prompt(position) for position in range(FIRST)]
     rows = encode.all(prompts)
     for prompt, row in zip(prompts, rows, strict=True):
-        check_tokens(prompt.id, row, vocabulary)
-        refuse_rendered(encode, prompt)
+        check_prompt(encode, prompt, row, vocabulary, prompt.id)
     fitting = [(prompt, row) for prompt, row in zip(prompts, rows, strict=True) if len(row) <= limit]
     if not fitting:
         lengths = sorted(map(len, rows))
@@ -59,17 +58,34 @@ def check_prompts(
     report(f"first prompt, {prompt.id}, {len(row)} tokens:\n{shortened(encode.shown(row))}")
     if heldout:
         for prompt, row in zip(heldout, encode_heldout(encode, heldout, limit), strict=True):
-            check_tokens(prompt.id, row, vocabulary)
+            check_prompt(encode, prompt, row, vocabulary, prompt.id)
     return encode
 
 
-def check_tokens(where: str, row: Sequence[int], vocabulary: int) -> None:
-    """Raise ValueError unless the prompt has a token, and the model has all of its tokens."""
+def check_prompt(encode: PromptEncoder, prompt: Prompt, row: Sequence[int], vocabulary: int, where: str) -> None:
+    """Refuse a prompt that the policy cannot read.
+
+    Args:
+        row: the token ids of the prompt.
+        vocabulary: number of tokens that the model has.
+        where: names the prompt in errors.
+
+    Raises:
+        ValueError: the prompt has no token, or one that the model does not have; or its text begins with a special
+            token, so that it would be rendered a second time.
+    """
     if not row:
         raise ValueError(f"task: prompts must have at least one token, got an empty one ({where})")
     if max(row) >= vocabulary:
         raise ValueError(
             f"policy.path: its tokenizer must use token ids below its model's {vocabulary}, got {max(row)} in {where}"
+        )
+    begun = [turn["content"].lstrip() for turn in prompt.messages] or [prompt.text.lstrip()]
+    if encode.templated and any(text.startswith(encode.special_tokens) for text in begun):
+        found = [token for token in encode.special_tokens if any(text.startswith(token) for text in begun)]
+        raise ValueError(
+            f"policy.chat_template: must be false, because the prompt of {where} is already rendered (it begins with "
+            f"{found[0]!r}), got True"
         )
 
 
@@ -92,17 +108,6 @@ def report_repairs(policy: str, encode: PromptEncoder, report: Callable[[str], N
             "trained on chats"
         )
     return vocabulary
-
-
-def refuse_rendered(encode: PromptEncoder, prompt: Prompt) -> None:
-    """Raise ValueError if the text of a prompt begins with a special token and would be rendered a second time."""
-    begun = [turn["content"].lstrip() for turn in prompt.messages] or [prompt.text.lstrip()]
-    found = [token for token in encode.special_tokens if token and any(text.startswith(token) for text in begun)]
-    if encode.templated and found:
-        raise ValueError(
-            f"policy.chat_template: must be false, because prompt {prompt.id} is already rendered (it begins with "
-            f"{found[0]!r}), got True"
-        )
 
 
 def shortened(text: str) -> str:

@@ -35,6 +35,13 @@ def test_a_fault_names_the_column_of_the_file(tiny_policy: Path, tmp_path: Path)
     assert fault.strip() == f"{path}, line 6: field 'solution': must not be empty, got '\\\\,'"
 
 
+def test_tests_that_are_no_python_are_named(tiny_policy: Path, tmp_path: Path) -> None:
+    row = {"kind": "assert", "question": "Double it.", "entry_point": "double", "tests": "assert double(4) == 8"}
+    path = rows(tmp_path / "rows.jsonl", row, row, row | {"tests": "assert double(4) = 8"})
+    lines = reported(tiny_policy, tmp_path, *dataset(path, format="code"), "sampling.max_prompt_tokens=300")
+    assert any(f"{path}, line 3: field 'tests': must be Python" in line for line in lines)
+
+
 def test_rows_are_refused_if_most_right_answers_cannot_be_used(tiny_policy: Path, tmp_path: Path) -> None:
     path = rows(tmp_path / "rows.jsonl", *[{"prompt": f"{i}?", "answer": "\\,"} for i in range(6)], *sums(3))
     with pytest.raises(ValueError, match=r"rows.jsonl, line 1: field 'answer': .* 6 of 9 rows are faulty"):
@@ -62,6 +69,14 @@ def test_a_row_that_the_chat_template_refuses_is_named(tiny_policy: Path, tmp_pa
     given = dataset(path, heldout_path=str(held))
     with pytest.raises(ValueError, match=r"held.jsonl, line 1: policy.chat_template: must render .*no Q"):
         reported(policy, tmp_path, *given, "policy.chat_template=true")
+
+
+def test_a_row_that_is_rendered_already_is_named(tiny_policy: Path, tmp_path: Path) -> None:
+    policy = with_template(tiny_policy, tmp_path / "policy")
+    path = rows(tmp_path / "rows.jsonl", *sums(9))
+    held = rows(tmp_path / "held.jsonl", {"prompt": "<pad>user: 1 + 1?", "answer": "2"})
+    with pytest.raises(ValueError, match=r"^policy.chat_template: must be false, .*held.jsonl, line 1 is already rend"):
+        reported(policy, tmp_path, *dataset(path, heldout_path=str(held)), "policy.chat_template=true")
 
 
 def test_a_result_is_kept_until_rows_settings_or_tokenizer_change(tiny_policy: Path, tmp_path: Path) -> None:
