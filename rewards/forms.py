@@ -26,7 +26,7 @@ class Call:
     problem: Mapping[str, Any]
     context: Mapping[str, Any]
     """Where known: `prompt`, the text; `messages`, those of a chat prompt; `completion_ids`, the answer's token ids;
-    `step`, the optimizer steps behind the weights that wrote the answer; `domain`, the first part of its id."""
+    `step`, the optimizer steps behind the weights that wrote the answer; `domain`, the first part of the prompt id."""
     style: Style
 
     @property

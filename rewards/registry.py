@@ -241,12 +241,11 @@ def _user_reward(name: str, setting: str) -> Reward:
 def _raised(name: str, error: Exception, reward: Reward | None = None) -> Verdict:
     """Return the verdict where the verifier raised: it is at fault, not the answer, and the trajectory is masked.
 
-    The reason ends with the place in the user's file, or else the one where the error was raised.
+    The reason ends with the line of the user's file from which the error came.
     """
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if reward is not None and frame.filename == reward.file]
-    place = (own or frames)[-1:]
-    where = "".join(f" ({frame.filename}:{frame.lineno})" for frame in place) if reward is not None else ""
+    where = "".join(f" ({frame.filename}:{frame.lineno})" for frame in own[-1:])
     return grader_error(f"{name}{RAISED}{type(error).__name__}: {error}{where}")
 
 

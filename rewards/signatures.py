@@ -15,6 +15,8 @@ from typing import Any
 from rewards.forms import FORMS, Call, Form, Style
 from rewards.verdict import Verdict, grader_error
 
+NO_REWARD = "the verifier returned None, no reward"
+"""Reason of the verdict where a function gives an answer no reward."""
 WRONG_STYLE = (TypeError, AttributeError, KeyError, IndexError)
 """Exceptions of a function that gets the other style than it is written for."""
 
@@ -152,6 +154,8 @@ def to_verdict(value: Any) -> Verdict:
     if isinstance(value, Verdict):
         assert value.reward is None or math.isfinite(value.reward), f"reward must be finite, got {value.reward}"
         return value
+    if value is None:
+        return grader_error(NO_REWARD)
     try:
         reward = float(value)
     except (TypeError, ValueError):

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -42,22 +43,31 @@ def load_function(name: str, setting: str) -> Callable[..., Any]:
     Raises:
         ValueError: there is no such file, module or function, or its import fails.
     """
+    check_place(name, setting)
     place, function_name = split_name(name)
-    file = Path(place).expanduser()
-    if in_file(name):
-        require(file.is_file(), setting, "must name an existing file", name)
-    else:
-        _refuse_own_package(name, setting)
     try:
-        module = _load_file(file.absolute()) if in_file(name) else _load_module(place)
+        module = _load_file(Path(place).expanduser().absolute()) if in_file(name) else _load_module(place)
     except Exception as error:  # A user's module may raise anything while it is imported.
+        frame = traceback.extract_tb(error.__traceback__)[-1]
         raise ValueError(
-            f"{setting}: must be importable, got {name!r} whose import raised {type(error).__name__}: {error}"
+            f"{setting}: must be importable, got {name!r} whose import raised {type(error).__name__}: {error} "
+            f"({frame.filename}:{frame.lineno})"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ValueError(f"{setting}: must name a function of {place}, got {name!r}")
     return function
+
+
+def check_place(name: str, setting: str) -> None:
+    """Raise ValueError if the file of a user verifier's name does not exist, or the module is one of Breadth's own.
+
+    Imports nothing.
+    """
+    if in_file(name):
+        require(Path(split_name(name)[0]).expanduser().is_file(), setting, "must name an existing file", name)
+    else:
+        _refuse_own_package(name, setting)
 
 
 def source_file(name: str) -> Path | None:

@@ -8,8 +8,8 @@ from configs.task import TaskConfig
 from orchestrator.preflight.named import check_training
 from orchestrator.preflight.names import check_names
 from orchestrator.preflight.prompts import check_prompts
+from orchestrator.preflight.rewards import check_reward_names, check_rewards
 from orchestrator.preflight.rows import check_rows
-from rewards.registry import check as check_verifier
 from tasks.options import settings_named
 from tasks.registry import build
 from tasks.source import Source
@@ -28,8 +28,9 @@ async def check_run(cfg: Config, report: Callable[[str], None]) -> Source:
     source = build(cfg.task, cfg.seed)
     heldout = source.heldout(cfg.task.heldout_prompts) if cfg.monitor.every else []
     check_names(cfg, heldout)
-    check_verifier(source.prompt(0).verifier)
+    check_reward_names(cfg, source)
     encode = check_prompts(cfg, source, heldout, report)
+    await check_rewards(cfg, source, encode, report)
     await check_rows(cfg, cfg.task, source, encode, report)
     if cfg.objective.replays and cfg.replay.task:
         replayed = TaskConfig(name=cfg.replay.task, options=cfg.replay.options)

@@ -124,6 +124,6 @@ def test_a_job_whose_working_directory_has_files_with_the_names_of_breadths_pack
     assert [record["grader/grader_error"] for record in read_records(run_dir / "metrics.jsonl")] == [0.0]
     [verifier] = {row["verifier"] for row in read_records(run_dir / "trajectories.jsonl")}
     assert verifier.endswith("/rewards.py:odd") and Path(verifier).is_absolute()
-    done = submit(head_node, home, *settings, "task.verifier=rewards:odd", folder=folder, **options)
+    done = submit(head_node, home, *settings, "name=refused", "task.verifier=rewards:odd", folder=folder, **options)
     assert done.returncode != 0
     assert "name the file of your function instead, rewards.py:odd" in " ".join((done.stdout + done.stderr).split())

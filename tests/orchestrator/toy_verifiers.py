@@ -11,8 +11,8 @@ def even(answer: str, problem: Mapping[str, Any]) -> float:
 
 
 def even_or_fails(answer: str, problem: Mapping[str, Any]) -> float:
-    """Fails on every third answer: a fault of the grader, not of the answer."""
-    if sum(map(ord, answer)) % 3 == 0:
+    """Fails on every third answer with other than ASCII letters, which only random policies write."""
+    if sum(map(ord, answer)) % 3 == 0 and not (answer.isascii() and answer.isprintable()):
         raise RuntimeError("no verdict on this one")
     return even(answer, problem)
 
