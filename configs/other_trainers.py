@@ -1,4 +1,4 @@
-"""Settings of TRL, verl and OpenRLHF, and the setting here that does the same: for hints in errors, and for a page.
+"""Settings of TRL, verl and OpenRLHF, and the setting here that does the same: for hints, and for docs/coming_from.md.
 
 The names are those of TRL's `GRPOConfig`, of verl's `ppo_trainer` and of OpenRLHF's `train_ppo_ray`.
 """
