@@ -28,7 +28,8 @@ def hint(key: str, prefix: str, siblings: Sequence[str], own: Sequence[str]) -> 
         own: all full keys of the settings here.
     """
     return (
-        other_trainers(key)
+        (_spelled(key, prefix, siblings, 0.9) if prefix else "")
+        or other_trainers(key)
         or _spelled(key, prefix, siblings, 0.75)
         or _by_its_end(key, own)
         or other_trainers(key.rpartition(".")[2])

@@ -183,6 +183,7 @@ COUNTERPARTS = (
     Counterpart(
         "monitor.answers", "num_generations_eval", f"{ROLLOUT}.val_kwargs.n", "eval_n_samples_per_prompt", "n of Pass@k"
     ),
+    Counterpart("monitor.sampling.temperature", "", f"{ROLLOUT}.val_kwargs.temperature", "eval_temperature"),
     Counterpart("checkpoint.every", "save_steps", "trainer.save_freq", "save_steps"),
     Counterpart("checkpoint.keep_last", "save_total_limit", "trainer.max_actor_ckpt_to_keep", "max_ckpt_num"),
     Counterpart("name", "run_name", "trainer.experiment_name", "wandb_run_name"),

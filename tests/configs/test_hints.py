@@ -92,6 +92,10 @@ def test_truncated_sampling_is_refused_with_the_reason_under_every_name() -> Non
         assert error(f"{key}=0.9").startswith(f"{key}: must be left out: truncated sampling biases every")
 
 
+def test_a_name_that_is_almost_one_of_its_section_here_is_corrected_first() -> None:
+    assert "(did you mean 'evaluate.temperatures'?)" in error("evaluate.temperature=0")
+
+
 def test_every_counterpart_is_a_setting_that_exists() -> None:
     for row in COUNTERPARTS:
         assert not row.ours or row.ours.startswith("task.options.") or explain(row.ours), row
