@@ -189,9 +189,12 @@ class Pool:
         """Send the batch and read its verdicts one by one. A task with a verdict is removed from the batch."""
         worker.writer.write(b"".join(job.frame for job in batch))
         while batch:
-            starved = starved_seconds(worker.pid)
-            verdict = await worker.verdict(max(batch[0].timeout_s, self._first_limit_s(worker)))
-            self._measure(worker, verdict, starved_seconds(worker.pid) - starved)
+            if worker.verifier in VERIFIERS:
+                verdict = await worker.verdict(batch[0].timeout_s)
+            else:
+                starved = starved_seconds(worker.pid)
+                verdict = await worker.verdict(max(batch[0].timeout_s, self._first_limit_s(worker)))
+                self._measure(worker, verdict, starved_seconds(worker.pid) - starved)
             batch.popleft().resolve(verdict)
 
     async def _judge_many(self, worker: Worker, batch: deque[Job]) -> None:
@@ -214,15 +217,13 @@ class Pool:
             batch.extend(calls.jobs.values())
 
     def _first_limit_s(self, worker: Worker) -> float:
-        """Return the wall seconds of the first answer in a worker of a user verifier; 0 for any other answer."""
-        if worker.verifier in VERIFIERS or worker.judged:
+        """Return the wall seconds of the first answer in a worker of a user verifier; 0 for a later answer."""
+        if worker.judged:
             return 0.0
         return self._demand[worker.verifier].first_limit_s(self.first_call_timeout_s)
 
     def _measure(self, worker: Worker, verdict: Verdict, starved: float = 0.0) -> None:
         """Note the time that a user verifier took. More of its workers may be busy then."""
-        if worker.verifier in VERIFIERS:
-            return
         demand = self._demand[worker.verifier]
         if worker.judged == 1:
             demand.add_first(verdict.seconds)
