@@ -80,7 +80,9 @@ def check_prompt(encode: PromptEncoder, prompt: Prompt, row: Sequence[int], voca
         raise ValueError(
             f"policy.path: its tokenizer must use token ids below its model's {vocabulary}, got {max(row)} in {where}"
         )
-    begun = [turn["content"].lstrip() for turn in prompt.messages] or [prompt.text.lstrip()]
+    # An earlier answer of the assistant may begin with a special token, such as one before its reasoning.
+    given = [turn["content"] for turn in prompt.messages if turn["role"] != "assistant"]
+    begun = [text.lstrip() for text in given or [prompt.text]]
     if encode.templated and any(text.startswith(encode.special_tokens) for text in begun):
         found = [token for token in encode.special_tokens if any(text.startswith(token) for text in begun)]
         raise ValueError(
