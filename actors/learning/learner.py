@@ -140,7 +140,7 @@ class FsdpLearner:
             if scored.values is not None:
                 columns["value_old"] = soft_min(scored.values, self.objective.critic.softness)
             outputs.append({name: values.cpu() for name, values in columns.items()})
-        # Without a backward pass the root's parameters stay gathered after a forward pass; a checkpoint needs the shards.
+        # Without a backward pass the root's parameters stay gathered, and a checkpoint needs the shards.
         for module in self.policy.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
