@@ -3,21 +3,17 @@
 `objectives` defines the loss; nothing here depends on the method. Axes: n tokens and b trajectories of a microbatch.
 """
 
-import contextlib
 import math
-import shutil
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
+    get_model_state_dict,
     get_optimizer_state_dict,
     set_model_state_dict,
     set_optimizer_state_dict,
@@ -26,10 +22,13 @@ from torch.distributed.fsdp import FSDPModule
 
 from actors.contracts import HostWeights, WeightsInfo
 from actors.learning.anchor_heads import AnchorHeads
-from actors.learning.policy import Policy, load_model, load_tokenizer
+from actors.learning.policy import Policy, check_policy_folder, load_model, load_tokenizer
+from actors.learning.saving import save_policy
 from actors.learning.schedule import learning_rate
 from actors.learning.sharding import clip_gradient, decoder_layers, full_parameters, join_process_group, shard
+from actors.learning.shards import holds, read_shards, write_shards
 from actors.learning.value_heads import ValueHeads
+from actors.weights.file_names import as_in_files, meta_in_files
 from actors.weights.host import pack, weights_info
 from configs.learner import LearnerConfig
 from configs.objective import ObjectiveConfig
@@ -53,6 +52,7 @@ class FsdpLearner:
         total_steps: training steps of the run, for the learning-rate schedule.
         references: for each reference, the directories of the models that are averaged, and their weights in the
             average. Only the LM heads of references whose full distributions the objective needs are loaded.
+        checkpoint_dtype: "float32" or "bfloat16", of the policy in checkpoints.
         rank, ranks: number of this rank, and of all ranks.
     """
 
@@ -66,10 +66,12 @@ class FsdpLearner:
         temperature: float,
         total_steps: int,
         references: Mapping[str, Mapping[str, float]] | None = None,
+        checkpoint_dtype: str = "float32",
         device: str = "cpu",
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
+        self.checkpoint_dtype = checkpoint_dtype
         self.config, self.objective, self.dtype, self.device, self.rank, self.ranks = (
             config, objective, dtype, device, rank, ranks,
         )  # fmt: skip
@@ -224,36 +226,42 @@ class FsdpLearner:
             values |= {"grad_norm/critic": norms["critic"]} if "critic" in norms else {}
         return {name: torch.tensor([value, 1.0], dtype=torch.float64) for name, value in values.items()}
 
-    def weights_info(self, dtype: str = "") -> WeightsInfo:
-        """Return the names and shapes of `weights`, and its dtype (default: that of the forward pass)."""
-        named = [(name, torch.empty(p.shape, device="meta")) for name, p in self.policy.model.named_parameters()]
-        return weights_info([(name, p.to(getattr(torch, dtype or self.dtype))) for name, p in named])
+    def weights_info(self) -> WeightsInfo:
+        """Return the names, shapes and dtype of `weights`."""
+        return weights_info(meta_in_files(self.policy.model, getattr(torch, self.dtype)))
 
-    def weights(self, version: int, checksum: bool = False, dtype: str = "") -> HostWeights | None:
-        """Return all weights in `dtype` (default: that of the forward pass) on rank 0, None on the other ranks."""
-        to = getattr(torch, dtype or self.dtype)
+    def weights(self, version: int, checksum: bool = False) -> HostWeights | None:
+        """Return all weights for the generators, as the policy's files hold them and in the dtype of the forward pass,
+        on rank 0; None on the other ranks."""
+        return self._pack(self.dtype, version, checksum, files=True)
+
+    def master_info(self) -> WeightsInfo:
+        """Return the names, shapes and dtype of `master_weights`."""
+        return weights_info((name, p.detach().to("meta")) for name, p in self.policy.model.named_parameters())
+
+    def master_weights(self) -> HostWeights | None:
+        """Return the float32 parameters under transformers' names, on rank 0; None on the other ranks."""
+        return self._pack("float32", 0, False, files=False)
+
+    def _pack(self, dtype: str, version: int, checksum: bool, *, files: bool) -> HostWeights | None:
+        model, to = self.policy.model, getattr(torch, dtype)
         # Every rank iterates, as gathering a parameter is a collective; only rank 0 keeps the result.
-        named = [(name, p.to("cpu", to)) for name, p in full_parameters(self.policy.model) if self.rank == 0]
-        return pack(named, version, checksum) if self.rank == 0 else None
+        named = [(name, p.to("cpu", to)) for name, p in full_parameters(model) if self.rank == 0]
+        return None if self.rank else pack(as_in_files(model, named) if files else named, version, checksum)
 
     def save(self, folder: str) -> None:
-        """Write `policy/` (float32, loads in transformers and vLLM) and `optimizer/` (one shard per rank; also critic
-        and counters)."""
+        """Write `policy/` (loads in transformers and vLLM) and `optimizer/` (one shard per rank; also critic, counters,
+        and the float32 weights if `policy/` has others)."""
         path = Path(folder)
-        self.save_policy(str(path / "policy"))
-        state = self._state()
-        with _single_process_allowed(self.sharded):
-            dcp.save(state, checkpoint_id=path / "optimizer", no_dist=not self.sharded)
+        self.save_policy(str(path / "policy"), self.checkpoint_dtype)
+        write_shards(path / "optimizer", self._state(self.checkpoint_dtype != "float32"), sharded=self.sharded)
 
-    def save_policy(self, folder: str) -> None:
-        """Write model (float32) and tokenizer as a Hugging Face directory, from rank 0."""
-        parameters = {name: p.cpu() for name, p in full_parameters(self.policy.model) if self.rank == 0}
-        if self.rank:
-            return
-        if Path(folder).exists():
-            shutil.rmtree(folder)
-        self.policy.model.save_pretrained(folder, state_dict=parameters)
-        self.tokenizer.save_pretrained(folder)
+    def save_policy(self, folder: str, dtype: str = "float32") -> None:
+        """Write model and tokenizer as a Hugging Face directory, from rank 0."""
+        to = getattr(torch, dtype)
+        parameters = {name: p.to("cpu", to) for name, p in full_parameters(self.policy.model) if self.rank == 0}
+        if self.rank == 0:
+            save_policy(folder, self.policy.model, self.tokenizer, parameters)
 
     def load(self, folder: str) -> None:
         """Restore what `save` wrote, possibly on another number of ranks.
@@ -262,35 +270,27 @@ class FsdpLearner:
             ValueError: the checkpoint lacks a part of this learner, such as its critic, or has it in another shape.
         """
         path = Path(folder)
-        model = load_model(str(path / "policy"))
-        options = StateDictOptions(full_state_dict=True) if self.sharded else StateDictOptions()
-        set_model_state_dict(self.policy.model, model.state_dict(), options=options)
-        state = self._state()
-        with _single_process_allowed(self.sharded):
-            try:
-                dcp.load(state, checkpoint_id=path / "optimizer", no_dist=not self.sharded)
-            except CheckpointException as error:  # a BaseException, so nothing above would catch it
-                reasons = "; ".join(dict.fromkeys(str(failure) for failure, _ in error.failures.values()))
-                rule = "must be of a learner with the same critic (objective.advantage, objective.critic.heads)"
-                raise ValueError(f"checkpoint {path}: {rule}, got: {reasons}") from None
+        check_policy_folder(str(path / "policy"))
+        with_weights = holds(path / "optimizer", "weights")
+        if not with_weights:
+            model = load_model(str(path / "policy"))
+            options = StateDictOptions(full_state_dict=True) if self.sharded else StateDictOptions()
+            set_model_state_dict(self.policy.model, model.state_dict(), options=options)
+        state = self._state(with_weights)
+        read_shards(path / "optimizer", state, sharded=self.sharded)
+        if with_weights:
+            set_model_state_dict(self.policy.model, state["weights"])
         set_optimizer_state_dict(self.policy, self.optimizer, state["optimizer"])
         self.updates, self.skipped_in_a_row = (int(n) for n in state["counters"])
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self, with_weights: bool) -> dict[str, Any]:
         """Return the content of `optimizer/`. Loading writes into the critic's own tensors."""
         counters = torch.tensor([self.updates, self.skipped_in_a_row])
         state = {"optimizer": get_optimizer_state_dict(self.policy, self.optimizer), "counters": counters}
+        if with_weights:
+            state["weights"] = get_model_state_dict(self.policy.model)
         return state if self.policy.critic is None else state | {"critic": self.policy.critic.state_dict()}
 
     def close(self) -> None:
         if self.sharded and dist.is_initialized():
             dist.destroy_process_group()
-
-
-@contextlib.contextmanager
-def _single_process_allowed(sharded: bool) -> Iterator[None]:
-    """Suppress torch's warning that a checkpoint is written without a process group, which is intended here."""
-    with warnings.catch_warnings():
-        if not sharded:
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield

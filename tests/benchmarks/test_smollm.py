@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from actors.learning.policy_folder import check_saving
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from actors.generation.answers import TrajectoryBuilder
 from actors.learning.learner import FsdpLearner
+from actors.learning.saving import check_saving
 from actors.local import LocalLearner
 from configs.learner import LearnerConfig
 from configs.load import load
 from configs.objective import ObjectiveConfig
 from configs.policy import PolicyConfig
 from objectives.diagnostics import means
-from orchestrator.rollout.encoding import answer_encoder, encoder
+from orchestrator.rollout.encoding import PromptEncoder, answer_encoder
 from tasks.registry import build
 from tasks.word_problems import WordProblems, WordProblemsOptions
 from tests.actors.learning.learner_ranks import assert_equal, parameters_of, weights_of
@@ -44,9 +44,9 @@ END = 2
 
 def demonstrations(count: int) -> list[tuple[list[int], list[int]]]:
     """Tokens of word problems in the chat template, and of right answers to them."""
-    source, encode, encode_answer = WordProblems(WordProblemsOptions(), 0), encoder(CHAT), answer_encoder(CHAT)
+    source, encode, encode_answer = WordProblems(WordProblemsOptions(), 0), PromptEncoder(CHAT), answer_encoder(CHAT)
     found = (source.demonstration(position) for position in range(count))
-    return [(encode(prompt.text), encode_answer(answer)) for prompt, answer in found]
+    return [(encode(prompt), encode_answer(answer)) for prompt, answer in found]
 
 
 def batch_of_demonstrations(count: int = 4) -> Batch:
@@ -120,10 +120,10 @@ def test_a_prompt_is_one_user_turn_and_an_answer_ends_in_the_token_that_stops_ge
 
 def test_the_settings_of_make_smollm_hold_every_prompt_and_right_answer() -> None:
     cfg = load(file=str(ROOT / "benchmarks" / "smollm" / "config.yaml"))
-    source, encode, encode_answer = build(cfg.task, cfg.seed), encoder(CHAT), answer_encoder(CHAT)
+    source, encode, encode_answer = build(cfg.task, cfg.seed), PromptEncoder(CHAT), answer_encoder(CHAT)
     for position in range(cfg.steps * cfg.groups_per_step):
         prompt, answer = source.demonstration(position)
-        assert len(encode(prompt.text)) <= cfg.sampling.max_prompt_tokens
+        assert len(encode(prompt)) <= cfg.sampling.max_prompt_tokens
         assert len(encode_answer(answer)) <= cfg.sampling.max_new_tokens
 
 
