@@ -40,12 +40,13 @@ COUNTERPARTS = (
     Counterpart("policy.path", "model_name_or_path", f"{MODEL}.path", "pretrain", "a directory, not a name of the Hub"),
     Counterpart("policy.dtype", "bf16", "", "bf16", "policy.dtype=bfloat16"),
     Counterpart("policy.chat_template", "", "", "apply_chat_template", "policy.chat_template=true"),
+    Counterpart("policy.template_arguments", "chat_template_kwargs", "data.apply_chat_template_kwargs", ""),
     Counterpart("task.options.path", "dataset_name", "data.train_files", "prompt_data", "with task.name=dataset"),
     Counterpart("task.options.heldout_path", "", "data.val_files", "eval_dataset", "with task.name=dataset"),
     Counterpart("task.options.prompt_field", "", "data.prompt_key", "input_key", "with task.name=dataset"),
     Counterpart("task.options.answer_field", "", "", "label_key", "with task.name=dataset"),
     Counterpart("task.options.prompt_template", "", "", "input_template", "with task.name=dataset"),
-    Counterpart("task.verifier", "reward_funcs", CUSTOM_REWARD, "remote_rm_url", "a name, or module:function"),
+    Counterpart("task.verifier", "reward_funcs", CUSTOM_REWARD, "remote_rm_url", "a name, or file.py:function"),
     Counterpart(
         "groups_per_step",
         "generation_batch_size",
@@ -136,6 +137,9 @@ COUNTERPARTS = (
         "algorithm.rollout_correction.rollout_is",
         "enable_vllm_is_correction",
     ),
+    Counterpart("objective.rewards", "reward_weights", "", "", "objective.rewards.NAME={verifier: ..., weight: ...}"),
+    Counterpart("objective.combine", "multi_objective_aggregation", "", "", "before or after normalisation"),
+    Counterpart("objective.overlong.mask", "mask_truncated_completions", "", ""),
     Counterpart("objective.overlong.limit", "", "reward_model.overlong_buffer.len", "overlong_buffer_len"),
     Counterpart(
         f"{TERM}.coefficient.value", "beta", f"{ACTOR}.kl_loss_coef algorithm.kl_ctrl.kl_coef", "init_kl_coef", KL
