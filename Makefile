@@ -21,14 +21,12 @@ $(VENV)/.ready: pyproject.toml
 demo: setup
 	$(BIN)/breadth demo
 
-# A pretrained language model of 135M parameters (a wheel of 93 MB) on few-shot sums.
+# A pretrained language model of 135M parameters (a wheel of 93 MB) on arithmetic word problems.
 SMOLLM := --config benchmarks/smollm/config.yaml
 smollm: setup runs/smollm/policy
 	$(BIN)/breadth train $(SMOLLM) method=grpo name=grpo
-	$(BIN)/breadth train $(SMOLLM) method=passk_training name=passk_training
-	$(BIN)/breadth evaluate $(SMOLLM) name=measured
-	$(BIN)/breadth report runs/smollm/grpo runs/smollm/passk_training --evaluation runs/smollm/measured/evaluation \
-	  --output runs/smollm/report.html
+	$(BIN)/breadth evaluate runs/smollm/grpo
+	$(BIN)/breadth report runs/smollm/grpo --output runs/smollm/report.html
 
 runs/smollm/policy: | setup
 	mkdir -p runs/smollm

@@ -36,6 +36,13 @@ class GenerationJob:
     """One per answer, derived from (run seed, prompt position, sample index), never from time."""
     temperature: float
     max_new_tokens: int
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    """Truncations, for held-out answers only: training samples the whole vocabulary. An engine applies min_p, then
+    top_k, then top_p to the distribution at the temperature."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer, at the first token with which its text contains one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

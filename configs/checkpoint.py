@@ -15,7 +15,8 @@ class CheckpointConfig:
     keep_last: int = 2
     """Number of newest checkpoints that are kept."""
     best_metric: str = "pass@1"
-    """Measured value whose best checkpoint is kept as well; empty: none."""
+    """Measured value whose best checkpoint is kept as well, a name of `docs/metrics.md` without `heldout/`; empty:
+    none."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of the policy in a checkpoint. bfloat16: half the size; the float32 weights, from which a run is resumed,
     are then stored with the optimizer state."""

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 def require(ok: bool, field: str, rule: str, value: object) -> None:
@@ -11,7 +12,7 @@ def require(ok: bool, field: str, rule: str, value: object) -> None:
     (`objective.clip.low: must be in (0, 1], got 2.0`).
     """
     if not ok:
-        raise ValueError(f"{field}: {rule}, got {value!r}")
+        raise ValueError(f"{field}: {rule}, got {shown(value)}")
 
 
 def require_positive(section: object, *fields: str) -> None:
@@ -28,8 +29,23 @@ def require_not_negative(section: object, *fields: str) -> None:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" with the known name closest to a mistyped one, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    close = nearest_name(name, known)
+    return f" (did you mean {close!r}?)" if close else ""
+
+
+def nearest_name(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
+    """Return the known name closest to a mistyped one, or an empty string. Swapped letters are the closest: `gpro`."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=cutoff)
+    return next((other for other in close if sorted(other) == sorted(name)), close[0] if close else "")
+
+
+def shown(value: object) -> str:
+    """Return a value of the settings as errors show it: mappings as YAML writes them, everything else as `repr`."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {shown(inner)}' for key, inner in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(shown(inner) for inner in value)}]"
+    return repr(value)
 
 
 LOWEST_TEMPERATURE = 0.01
@@ -42,3 +58,22 @@ def require_temperatures(values: list[float], field_: str) -> None:
     usable = all(value == 0 or LOWEST_TEMPERATURE <= value <= 100 for value in values)
     rule = f"must be different numbers, each 0 (greedy) or between {LOWEST_TEMPERATURE} and 100"
     require(usable and len(set(values)) == len(values), field_, rule, list(values))
+
+
+def ks_up_to(answers: int) -> list[int]:
+    """Return the values of k that are measured by default: the powers of 4 below `answers`, and `answers`."""
+    return [4**power for power in range(answers.bit_length()) if 4**power < answers] + [answers]
+
+
+def fit_ks(section: Any) -> None:
+    """Let the default `ks` of a section follow its `answers` down, and raise ValueError for another k above it.
+
+    A list of the default's form (1, 4, 16, ... and its largest value) ends at `answers` if it is longer, so that a
+    smaller `answers` needs no other setting, also where the list comes from the record of a run.
+    """
+    ks, answers = list(section.ks), section.answers
+    if ks and ks == ks_up_to(max(ks)) and max(ks) > answers:
+        object.__setattr__(section, "ks", ks_up_to(answers))  # the dataclass is frozen
+        return
+    within = bool(ks) and all(0 < k <= answers for k in ks)
+    require(within, "ks", f"each k must be between 1 and answers ({answers})", ks)

@@ -96,6 +96,7 @@ class Config:
             self._check_term(name)
         self._check_objective()
         self._check_placement()
+        self._check_monitor()
 
     def _check_term(self, name: str) -> None:
         """Check a divergence term against the other sections."""
@@ -153,6 +154,24 @@ class Config:
         require(fits, "generator.transfer", rule, self.generator.transfer)
         rule = "must be 1 when placement.kind is 'in_process'"
         require(remote or self.placement.learners == 1, "placement.learners", rule, self.placement.learners)
+
+    def _check_monitor(self) -> None:
+        """Check that the monitor's KL is that of the distribution of training."""
+        rule = "must be false when monitor.sampling has another temperature than training, or truncates"
+        fits = self.measures_as_trained or not (self.monitor.every and self.monitor.kl_to_base)
+        require(fits, "monitor.kl_to_base", rule, self.monitor.kl_to_base)
+
+    @property
+    def measures_as_trained(self) -> bool:
+        """Whether the monitor samples from the distribution of training; its answers may be longer or shorter."""
+        decoding = self.monitor.sampling.resolved(self.sampling)
+        return decoding.temperature == self.sampling.temperature and not decoding.truncated
+
+    @property
+    def longest_answer(self) -> int:
+        """Most tokens of an answer that a training run samples, measurements included."""
+        measured = self.monitor.sampling.resolved(self.sampling).max_new_tokens if self.monitor.every else 0
+        return max(self.sampling.max_new_tokens, measured)
 
     @property
     def scores_first(self) -> bool:

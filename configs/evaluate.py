@@ -1,8 +1,10 @@
 """`breadth evaluate`: checkpoints, answers per prompt and sampling temperatures."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from configs.checks import require, require_positive, require_temperatures
+from configs.checks import fit_ks, require, require_positive, require_temperatures
+from configs.heldout import Decoding, HeldOutSampling
+from configs.sampling import SamplingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,26 +12,48 @@ class EvaluateConfig:
     """A Pass@k measurement of one or more policies on the held-out prompts."""
 
     checkpoints: list[str] = field(default_factory=list)
-    """`name=directory` or `directory` of Hugging Face policies; empty: `policy.path`. The first one is the base."""
+    """Policies to measure, each as `name=directory` or `directory`: of a Hugging Face policy, of a checkpoint, or of a
+    run, whose last checkpoint it is. Without a run on the command line the first one is the base, and the default is
+    `policy.path`. With one its starting policy is the base, unless an item is named `base`; `last`, `best`, a step or
+    `step-000100` is a checkpoint of it, and the default is its last one."""
     answers: int = 128
     """Answers per held-out prompt, n of the unbiased Pass@k estimator."""
     ks: list[int] = field(default_factory=lambda: [1, 4, 16, 64, 128])
-    """Values of k for Pass@k, each at most `answers`. Pass@1 is always measured."""
-    headline_k: int = 16
-    """The k of the report's first figure, Pass@1 against Pass@k; the largest of `ks` if it is not among them."""
-    temperatures: list[float] = field(default_factory=lambda: [1.0])
+    """Values of k for Pass@k, each at most `answers`. With fewer answers the default ends there: 1, 4 and 8 for 8.
+    Pass@1 is always measured."""
+    headline_k: int = 0
+    """The k of the report's first figure, Pass@1 against Pass@k, one of `ks`; 0: 16, or the largest of `ks` if 16 is
+    not among them."""
+    temperatures: list[float] = field(default_factory=list)
     """Sampling temperatures at which every policy is measured; 0 is greedy decoding. Changes are since the base at the
-    first one, and the report's two answers are about the policies at the first one."""
+    first one, and the report's two answers are about the policies at the first one. Empty: `sampling.temperature`, or
+    none if there are `samplings`."""
+    samplings: dict[str, HeldOutSampling] = field(default_factory=dict)
+    """Further ways of sampling by names of your own, such as `samplings.nucleus.top_p=0.95`. Each is an evaluation of
+    its own, with the base at `frontier` under the same truncation and length limit, in a folder of its name."""
     frontier: list[float] = field(default_factory=lambda: [1.3, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
     """Further temperatures at which the base alone is measured: with `temperatures` they are its sharpening frontier.
     Those above 1 show what sampling it hotter gives."""
-    output: str = ""
-    """Directory of the results; empty: `<run directory>/evaluation`."""
+    name: str = ""
+    """Name of the evaluation, which must be new: its results are in `<run directory>/evaluations/<name>`. Empty: the
+    date and a number, as in `2026-01-31-1`."""
 
     def __post_init__(self) -> None:
         require_positive(self, "answers")
-        require(bool(self.temperatures), "temperatures", "must not be empty", list(self.temperatures))
         require_temperatures(self.temperatures, "temperatures")
         require_temperatures(self.frontier, "frontier")
-        within = bool(self.ks) and all(0 < k <= self.answers for k in self.ks)
-        require(within, "ks", f"each k must be between 1 and answers ({self.answers})", list(self.ks))
+        fit_ks(self)
+        known = self.headline_k in (0, 1, *self.ks)
+        require(known, "headline_k", f"must be one of ks ({', '.join(map(str, self.ks))}), or 0", self.headline_k)
+        is_folder = "/" not in self.name and self.name not in (".", "..")
+        require(is_folder, "name", "must be a folder name without '/'", self.name)
+
+    def decodings(self, training: SamplingConfig) -> dict[str, list[Decoding]]:
+        """Return the samplings at which every policy is measured, by name, "" for that of training.
+
+        The decodings of one name differ in temperature only.
+        """
+        plain = HeldOutSampling().resolved(training)
+        temperatures = list(self.temperatures) or ([] if self.samplings else [training.temperature])
+        found = {"": [replace(plain, temperature=t) for t in temperatures]} if temperatures else {}
+        return found | {name: [sampling.resolved(training)] for name, sampling in self.samplings.items()}

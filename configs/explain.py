@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from configs.checks import nearest
 from configs.config import Config
+from configs.hints import other_trainers
 from configs.load import REFUSED_KEYS, section_of
 
 NAME = "NAME"
@@ -79,7 +80,8 @@ def explain(key: str) -> list[Setting]:
     everything = list(settings())
     found = [s for s in everything if agree(s.key, key) and key.count(".") <= s.key.count(".")]
     if not found:
-        hint = nearest(key, [*(name for name, _ in sections()), *(setting.key for setting in everything)])
+        own = [*(name for name, _ in sections()), *(setting.key for setting in everything)]
+        hint = other_trainers(key) or nearest(key, own)
         raise ValueError(f"{key}: must be a setting or a section of settings{hint}, got {key!r}")
     return found
 

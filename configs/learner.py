@@ -10,8 +10,9 @@ from configs.checks import require, require_not_negative, require_positive
 class LearnerConfig:
     """Settings of every learner rank."""
 
-    learning_rate: float = 3e-4
-    """Peak learning rate of AdamW. TRL: learning_rate; verl: actor.optim.lr."""
+    learning_rate: float = 1e-6
+    """Peak learning rate of AdamW. 1e-6 suits language models of 1B parameters or more, 1e-5 smaller ones; runs from a
+    committed policy have 3e-4 by default (`tasks/base_policies/settings.yaml`)."""
     weight_decay: float = 0.0
     """Decoupled weight decay of AdamW."""
     beta1: float = 0.9

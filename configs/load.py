@@ -1,28 +1,36 @@
-"""Load the settings of a run: defaults <- method YAML <- scale YAML <- file <- key=value, later ones winning."""
+"""Load the settings of a run: defaults <- method YAML <- scale YAML <- policy <- file <- key=value, later ones winning.
+
+The layer of the policy exists only for the committed policies: `tasks/base_policies/settings.yaml`.
+"""
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.checks import nearest
+from configs.checks import nearest, shown
 from configs.config import Config
+from configs.hints import hint, leaf
+from configs.policy import PolicyConfig
 
 HERE = Path(__file__).resolve().parent
+COMMITTED = HERE.parent / "tasks" / "base_policies"
+"""Folder of the committed policies, and of the settings that were tuned for them."""
 TRUNCATED = (
     "must be left out: truncated sampling biases every importance ratio (the learner's log-probs cover the whole "
-    "vocabulary), and no correction here accounts for it"
+    "vocabulary), and no correction here accounts for it. Measurements may be truncated: monitor.sampling.{key}, "
+    "evaluate.samplings.NAME.{key}"
 )
-REFUSED_KEYS = {"sampling.top_p": TRUNCATED, "sampling.top_k": TRUNCATED, "sampling.min_p": TRUNCATED}
+REFUSED_KEYS = {f"sampling.{key}": TRUNCATED.format(key=key) for key in ("top_p", "top_k", "min_p")}
 """Settings of other systems that have no correct counterpart here, with the reason."""
-NAMED_SECTIONS = (("references",), ("objective", "terms"), ("objective", "rewards"))
+NAMED_SECTIONS = (("references",), ("objective", "terms"), ("objective", "rewards"), ("evaluate", "samplings"))
 """Sections whose keys are names of the user's own; `NAME: null` removes what an earlier layer put there."""
 OWN_NAME = re.compile("[A-Za-z0-9_-]+")
 """Names of the user's own. They are parts of setting keys, metric names and paths in a checkpoint."""
@@ -50,7 +58,10 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
         if kind == "method" and name != from_file.get(kind, name) and from_file.get("objective"):
             rule = f"must be {from_file[kind]!r} or left out, because {file} sets an objective for that method"
             raise ValueError(f"{kind}: {rule}, got {name!r}")
-    presets_ = [] if whole else [_read(_preset(kind, name)) for kind, name in names.items()]
+    presets_ = [] if whole else [_read(preset(kind, name)) for kind, name in names.items()]
+    if not whole:
+        path = next((layer["policy"]["path"] for layer in (last, from_file) if _has_path(layer)), PolicyConfig.path)
+        presets_.append(committed_settings(path, names["method"]))
     layers = [*presets_, from_file, last, dict(names)]
     for layer in layers:
         _refuse_unknown_keys(layer, Config, "")
@@ -64,6 +75,24 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
     config = _build(Config, plain, "")
     assert isinstance(config, Config)
     return config
+
+
+def _has_path(layer: dict[str, Any]) -> bool:
+    section = layer.get("policy")
+    return isinstance(section, dict) and isinstance(section.get("path"), str)
+
+
+def committed_settings(path: str, method: str) -> dict[str, Any]:
+    """Return the default settings of a run of `method` from the policy in `path`: none unless it is a committed one."""
+    folder = Path(path).expanduser()
+    # As `orchestrator.commands.paths` looks a relative path up: in the working directory, then in the project.
+    folder = folder if folder.is_absolute() or folder.exists() else HERE.parent / folder
+    if folder.resolve().parent != COMMITTED:
+        return {}
+    settings = _read(COMMITTED / "settings.yaml")
+    of_method = settings.pop("methods").get(method, {})
+    merged: Any = OmegaConf.to_container(OmegaConf.merge(settings, of_method))
+    return merged
 
 
 @cache
@@ -108,10 +137,12 @@ def _build(schema: type, values: dict[str, Any], path: str) -> Any:
         raise ValueError(f"{path}{error}") from None
 
 
-def _preset(kind: str, name: str) -> Path:
+def preset(kind: str, name: str) -> Path:
+    """Return the file of a preset. Raises ValueError if there is none."""
     known = presets(kind)
     if name not in known:
-        raise ValueError(f"{kind}: must be one of {', '.join(known)}{nearest(name, known)}, got {name!r}")
+        described = ", which `breadth methods` describes" if kind == "method" else ""
+        raise ValueError(f"{kind}: must be one of {', '.join(known)}{nearest(name, known)}{described}, got {name!r}")
     return HERE / f"{kind}s" / f"{name}.yaml"
 
 
@@ -121,7 +152,8 @@ def _read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         if not item.partition("=")[0].strip() or "=" not in item:
             raise ValueError(f"override: must read key=value, got {item!r}")
         try:
-            read.merge_with_dotlist([item])
+            # `method=?` asks for the allowed values; YAML would read `?` as the mark of a mapping's key.
+            read.merge_with_dotlist([f"{item[:-1]}'?'" if item.endswith("=?") else item])
         except yaml.YAMLError as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"override: must read key=value with a YAML value, got {item!r} ({reason})") from None
@@ -155,26 +187,57 @@ def _remove_nulls(layers: Sequence[dict[str, Any]], path: tuple[str, ...]) -> No
                 earlier.pop(name, None)
 
 
+def keys(schema: type = Config, prefix: str = "") -> Iterator[str]:
+    """Yield the full key of every setting, with NAME for a name of the user's own."""
+    for name, hint_ in get_type_hints(schema).items():
+        section = section_of(hint_)
+        if section is None:
+            yield f"{prefix}{name}"
+        else:
+            yield from keys(section, f"{prefix}{name}.NAME." if get_origin(hint_) is dict else f"{prefix}{name}.")
+
+
+def _refuse(name: str, value: Any, prefix: str, siblings: Sequence[str]) -> NoReturn:
+    """Raise ValueError for an unknown key, with what to write instead."""
+    key, got = leaf(name, value)
+    last = key.rpartition(".")[2]
+    for refused, reason in REFUSED_KEYS.items():
+        if last == refused.rpartition(".")[2]:
+            raise ValueError(f"{key}: {reason}, got {shown(got)}")
+    raise ValueError(f"{key}: unknown key{hint(key, prefix, siblings, list(keys()))}, got {shown(got)}")
+
+
+def _not_a_section(name: str, schema: type, node: Any) -> str:
+    """Return the error of a value in the place of a section: which of its settings the value may be meant for."""
+    if not name:
+        return "config: must be a mapping"
+    names = [field.name for field in fields(schema)]
+    main = next((each for each in ("name", "path", "kind", "engine") if each in names), "")
+    if main and isinstance(node, str):
+        return f"{name}: must be a section of settings (did you mean {name}.{main}={node}?)"
+    return f"{name}: must be a section of the settings {', '.join(names)}"
+
+
 def _refuse_unknown_keys(node: Any, schema: type, prefix: str) -> None:
     """Raise ValueError for a key that the schema lacks, with the nearest known one."""
     if not isinstance(node, dict):
-        raise ValueError(f"{prefix.rstrip('.') or 'config'}: must be a mapping, got {node!r}")
+        raise ValueError(f"{_not_a_section(prefix.rstrip('.'), schema, node)}, got {shown(node)}")
     hints = get_type_hints(schema)
     known = [f.name for f in fields(schema)]
     for key, value in node.items():
         name = f"{prefix}{key}"
-        if name in REFUSED_KEYS:
-            raise ValueError(f"{name}: {REFUSED_KEYS[name]}, got {value!r}")
         if key not in known:
-            raise ValueError(f"{name}: unknown key{nearest(str(key), known)}, got {value!r}")
+            _refuse(name, value, prefix, known)
         if value == "???" or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(f"{name}: must be a value, and a finite one, got {value!r}")
         section, kind = section_of(hints[key]), get_origin(hints[key])
         # OmegaConf raises TypeError for a list in the place of a mapping, and for the reverse.
         if kind is dict and not isinstance(value, dict):
-            raise ValueError(f"{name}: must be a mapping, got {value!r}")
+            raise ValueError(f"{name}: must be a mapping, got {shown(value)}")
         if kind is list and not isinstance(value, list):
-            raise ValueError(f"{name}: must be a list, got {value!r}")
+            raise ValueError(f"{name}: must be a list, got {shown(value)}")
+        if section is None and kind not in (dict, list) and isinstance(value, dict | list):
+            raise ValueError(f"{name}: must be a single value, got {shown(value)}")
         if section is None:
             continue
         if kind is not dict:

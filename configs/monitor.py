@@ -1,8 +1,10 @@
 """The breadth monitor: how often Pass@k is measured during training, and when to stop."""
 
+import math
 from dataclasses import dataclass, field
 
-from configs.checks import require, require_not_negative, require_positive, require_temperatures
+from configs.checks import fit_ks, require, require_not_negative, require_positive, require_temperatures
+from configs.heldout import HeldOutSampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,13 +16,17 @@ class MonitorConfig:
     answers: int = 32
     """Answers per held-out prompt, n of the unbiased Pass@k estimator."""
     ks: list[int] = field(default_factory=lambda: [1, 4, 16, 32])
-    """Values of k for Pass@k, each at most `answers`."""
+    """Values of k for Pass@k, each at most `answers`. With fewer answers the default ends there: 1, 4 and 8 for 8.
+    Pass@1 is always measured."""
+    sampling: HeldOutSampling = field(default_factory=HeldOutSampling)
+    """Sampling of the held-out answers."""
     frontier: list[float] = field(default_factory=lambda: [1.3, 0.6, 0.3, 0.0])
-    """Temperatures, besides that of training, at which the base is measured once before the first step, to know what
-    sampling it colder or hotter gives (`heldout/beyond_sharpening`). 0: greedy decoding. Empty: not measured. Each
-    costs one measurement, and none if the base was measured before with the same settings."""
+    """Further temperatures at which the base is measured once before the first step, to know what sampling it colder or
+    hotter gives (`heldout/beyond_sharpening`). 0: greedy decoding. Empty: not measured. Each costs one measurement, and
+    none if the base was measured before with the same settings."""
     kl_to_base: bool = True
-    """Measure the KL to the base policy on the held-out answers. This starts a reference actor."""
+    """Measure the KL to the base policy on the held-out answers. This starts a reference actor. It needs answers that
+    are sampled as in training (`monitor.sampling`), up to their length."""
     stop_if: list[str] = field(default_factory=list)
     """Rules `metric < number` or `metric > number` on measured values that stop the run, e.g. "retention < 0.8"."""
 
@@ -28,8 +34,7 @@ class MonitorConfig:
         require_not_negative(self, "every")
         require_positive(self, "answers")
         require_temperatures(self.frontier, "frontier")
-        within = bool(self.ks) and all(0 < k <= self.answers for k in self.ks)
-        require(within, "ks", f"each k must be between 1 and answers ({self.answers})", list(self.ks))
+        fit_ks(self)
         for rule in self.stop_if:
             parse_stop_rule(rule)
 
@@ -40,6 +45,8 @@ def parse_stop_rule(rule: str) -> tuple[str, str, float]:
     message = 'must read "metric < number" or "metric > number"'
     require(len(parts) == 3 and parts[1] in ("<", ">"), "stop_if", message, rule)
     try:
-        return parts[0], parts[1], float(parts[2])
+        limit = float(parts[2])
     except ValueError:
-        raise ValueError(f"stop_if: {message}, got {rule!r}") from None
+        limit = math.nan
+    require(math.isfinite(limit), "stop_if", message, rule)
+    return parts[0], parts[1], limit

@@ -13,7 +13,11 @@ MAY_CHANGE = (
     "grader",
     "sandbox",
     "placement",
-    "monitor",
+    "monitor.every",
+    "monitor.ks",
+    "monitor.frontier",
+    "monitor.kl_to_base",
+    "monitor.stop_if",
     "checkpoint",
     "logbook",
     "evaluate",
@@ -23,7 +27,8 @@ MAY_CHANGE = (
 length, where and how fast it is computed, and what is measured and written.
 
 Not in the list are the objective, the task, the sampling, the optimizer and `lag`, because config.yaml describes every
-step of a run, and two halves trained differently are described by no settings at all."""
+step of a run, and two halves trained differently are described by no settings at all; nor `monitor.answers` and
+`monitor.sampling`, because every measurement is compared with that of the base before step 1."""
 
 
 def may_change(key: str) -> bool:

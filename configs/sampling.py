@@ -1,6 +1,6 @@
 """Sampling: answers per prompt, temperature and length limits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from configs.checks import LOWEST_TEMPERATURE, require, require_not_negative, require_positive
 
@@ -17,6 +17,9 @@ class SamplingConfig:
     """Longest prompt in tokens. A longer prompt is skipped and counted. verl: data.max_prompt_length."""
     max_new_tokens: int = 32
     """Longest answer in tokens. TRL: max_completion_length; verl: data.max_response_length."""
+    stop: list[str] = field(default_factory=list)
+    """Texts that end an answer. The verifier gets the text up to the end of the first one, which is included; every
+    sampled token is trained on. TRL: generation_kwargs.stop."""
     max_refills: int = 0
     """Dynamic sampling of DAPO (arXiv:2503.14476): groups whose rewards are all equal are dropped and replaced by fresh
     prompts, at most this many times `groups_per_step` in one step. After that the remaining groups are used as they
@@ -27,3 +30,4 @@ class SamplingConfig:
         sampled = self.temperature >= LOWEST_TEMPERATURE
         require(sampled, "temperature", f"must be at least {LOWEST_TEMPERATURE}", self.temperature)
         require_not_negative(self, "max_refills")
+        require(all(self.stop), "stop", "must hold texts that are not empty", list(self.stop))

@@ -11,8 +11,8 @@ class TaskConfig:
     """A stream of prompts and its verifier."""
 
     name: str = "countdown"
-    """A task of `tasks/registry.py`: countdown, few_shot_sums, scratchpad_addition, sql_questions, programs,
-    dataset (rows of files) or mixture."""
+    """A task of `tasks/registry.py`: countdown, few_shot_sums, word_problems, scratchpad_addition, sql_questions,
+    programs, dataset (rows of files) or mixture."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the task, checked by the task itself."""
     verifier: str = ""

@@ -82,9 +82,6 @@ else
     objective.terms.divergence.coefficient.value=0.02 logbook.wandb=offline
 fi
 
-# The last step's checkpoint is always kept. Generators only, so the weights come from host memory.
-last=$(printf '%s/runs/%s/checkpoints/step-%06d' "$SHARED" "$NAME" "$STEPS")
-run breadth evaluate scale=multinode placement.generators=8 "${settings[@]}" \
-  "evaluate.checkpoints=[base=$SHARED/models/policy,$NAME=$last]"
-run breadth report "$SHARED/runs/$NAME" --evaluation "$SHARED/runs/$NAME/evaluation" \
-  --output "$SHARED/runs/$NAME/report.html"
+# The last checkpoint against the starting policy. Generators only, so the weights come from host memory.
+run breadth evaluate "$SHARED/runs/$NAME" placement.generators=8
+run breadth report "$SHARED/runs/$NAME" --output "$SHARED/runs/$NAME/report.html"

@@ -220,7 +220,7 @@ def generator_arguments(cfg: Config, policy: str) -> dict[str, Any]:
         "policy_path": policy,
         "config": cfg.generator,
         "dtype": cfg.policy.dtype,
-        "max_length": cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens,
+        "max_length": cfg.sampling.max_prompt_tokens + cfg.longest_answer,
         "device": _device(cfg),
         "tensor_parallel": cfg.placement.tensor_parallel,
     }

@@ -13,6 +13,8 @@ from orchestrator.manifest import SETTINGS
 from orchestrator.placement import needed_roles
 from orchestrator.preflight.beginning import check_beginning, new_folder
 from orchestrator.preflight.check import check_run
+from orchestrator.preflight.given import report_changed_method
+from orchestrator.preflight.ineffective import report_ineffective
 from orchestrator.preflight.resume import check_resumed_settings, resume_command
 from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import NothingGraded, prove
@@ -42,6 +44,8 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
     if resumed is not None:
         check_resumed_settings(cfg, resumed.path / SETTINGS, log)
     source = await check_run(cfg, log)
+    report_changed_method(cfg, log)
+    report_ineffective(cfg, log)
     if resume:
         log(_continuation(cfg, resumed))
     with contextlib.nullcontext() if resume else new_folder(cfg):
@@ -110,7 +114,7 @@ async def _train(
 
 
 def _write_settings(cfg: Config, run_dir: Path) -> None:
-    """Write config.yaml, which `--resume` and `breadth evaluate --config` read."""
+    """Write config.yaml, which `--resume` and `breadth evaluate RUN` read."""
     with replace_file(run_dir / SETTINGS) as file:
         file.write(to_yaml(cfg).encode())
 

@@ -24,6 +24,7 @@ from orchestrator.rollout.grading import GraderWatch
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.state import Best, RunState
 from orchestrator.stored.answers import StoredAnswers
+from orchestrator.watch.drift import Drift
 from orchestrator.watch.group_metrics import group_metrics
 from orchestrator.watch.logbook import Logbook
 from orchestrator.watch.monitor import HeldOut, Monitor
@@ -114,15 +115,22 @@ class Run:
             resume_step=self.step if resume else None,
         )
         self.graders = GraderWatch(roles.graders, self.logbook.alert)
+        self.drift = Drift(cfg, self.learner, self.logbook.alert)
         self.saved_step = self.step if resumed else -1
         self._metrics: dict[str, float] = {}
-        self.clock = Clock()
-        self.clock.watch(self.collector, "take", "wait_generation")
-        self.clock.watch(self.learner, "update", "update")
-        self.clock.watch(self.anchors, "score", "reference")
-        self.clock.watch(self.old_policy, "score", "score")
-        self.clock.watch(self, "publish", "publish")
-        self.clock.watch(self, "due", "due")
+        self.clock = self._watched()
+
+    def _watched(self) -> Clock:
+        """Return the clock of the calls whose seconds are recorded."""
+        clock = Clock()
+        clock.watch(self.collector, "take", "wait_generation")
+        clock.watch(self.learner, "update", "update")
+        clock.watch(self.anchors, "score", "reference")
+        clock.watch(self.old_policy, "score", "score")
+        clock.watch(self.drift, "measure", "kl_update")
+        clock.watch(self, "publish", "publish")
+        clock.watch(self, "due", "due")
+        return clock
 
     def continues(self) -> bool:
         """Return whether there is another step to do."""
@@ -175,6 +183,7 @@ class Run:
             }
         )
         self.step += 1
+        self.drift.keep(batch)
         self.objective_state = advance(
             with_rewards(self.objective_state, self.cfg.objective, batch),
             self.cfg.objective,
@@ -188,9 +197,10 @@ class Run:
     async def record(self, groups: Sequence[Group], collected: dict[str, float]) -> None:
         """Write the step's metrics, and a few trajectories every `logbook.trajectories_every` steps."""
         graded = await self.graders.collect()
+        moved = await self.drift.measure()
         seconds = self.clock.lap()
         rewarded = group_metrics(groups, by_domain=self.cfg.task.name == "mixture")
-        values = self._metrics | rewarded | collected | graded | seconds
+        values = self._metrics | moved | rewarded | collected | graded | seconds
         # This lap includes the previous step's `due` (measurements, checkpoints), which is not work of this step.
         values["tokens_per_second"] = values["tokens"] / (seconds["seconds/step"] - seconds.get("seconds/due", 0.0))
         self.logbook.write(self.step, values)

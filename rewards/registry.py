@@ -124,6 +124,7 @@ VERIFIERS: dict[str, Verifier] = {
         deadline="rewards.programs.problem:budget_s",
         isolation=3,
         fields=(Field(name="kind", types=(str,)), Field(name="tests", types=(str, list))),
+        faults="rewards.programs.problem:check_problem",
         canaries=(
             Canary(
                 problem={

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.checks import nearest
+from configs.checks import nearest, shown
 
 PATH = {"path": True}
 """Metadata of an option that is the path of something to read."""
@@ -39,22 +39,24 @@ def parse(schema: type, given: Any, where: str = "task.options") -> Any:
         ValueError: an option is unknown or its value is not allowed; names the option, with `where` before it.
     """
     if not isinstance(given, dict):
-        raise ValueError(f"{where}: must be a mapping of {', '.join(f.name for f in fields(schema))}, got {given!r}")
+        raise ValueError(
+            f"{where}: must be a mapping of {', '.join(f.name for f in fields(schema))}, got {shown(given)}"
+        )
     known, hints = [each.name for each in fields(schema)], get_type_hints(schema)
     options = OmegaConf.structured(schema)
     for key, value in given.items():
         if key not in known:
             hint = nearest(str(key), known) or f" (the options are {', '.join(known)})"
-            raise ValueError(f"{where}.{key}: unknown option{hint}, got {value!r}")
+            raise ValueError(f"{where}.{key}: unknown option{hint}, got {shown(value)}")
         if get_origin(hints[key]) is list and is_dataclass(get_args(hints[key])[0]):
             if not isinstance(value, list):
-                raise ValueError(f"{where}.{key}: must be a list, got {value!r}")
+                raise ValueError(f"{where}.{key}: must be a list, got {shown(value)}")
             for index, item in enumerate(value):
                 parse(get_args(hints[key])[0], item, f"{where}.{key}[{index}]")
         try:
             options = OmegaConf.merge(options, {key: value})
         except (OmegaConfBaseException, TypeError):
-            raise ValueError(f"{where}.{key}: must be {KINDS[hints[key]]}, got {value!r}") from None
+            raise ValueError(f"{where}.{key}: must be {KINDS[hints[key]]}, got {shown(value)}") from None
     try:
         return OmegaConf.to_object(options)
     except OmegaConfBaseException as error:

@@ -15,6 +15,7 @@ from tasks.programs import Programs, ProgramsOptions
 from tasks.scratchpad_addition import ScratchpadAddition, ScratchpadAdditionOptions
 from tasks.source import ListedPrompt, ListedSource, Source
 from tasks.sql_questions import SqlQuestions, SqlQuestionsOptions
+from tasks.word_problems import WordProblems, WordProblemsOptions
 from trajectories.trajectory import Prompt
 
 TASKS: dict[str, tuple[type, Callable[[Any, int], Source]]] = {
@@ -23,6 +24,7 @@ TASKS: dict[str, tuple[type, Callable[[Any, int], Source]]] = {
     "programs": (ProgramsOptions, Programs),
     "scratchpad_addition": (ScratchpadAdditionOptions, ScratchpadAddition),
     "few_shot_sums": (FewShotSumsOptions, FewShotSums),
+    "word_problems": (WordProblemsOptions, WordProblems),
     "dataset": (DatasetOptions, Dataset),
     "mixture": (MixtureOptions, lambda options, seed: Mixture(options, seed, build)),
 }

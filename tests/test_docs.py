@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from configs.load import load
+from configs.other_trainers import table
 from objectives.divergence.f_divergences import AtRatio
 from orchestrator.commands.cli import parser
 from orchestrator.rollout.window import Window
@@ -85,6 +86,17 @@ def test_the_commands_of_the_recipes_are_accepted_and_their_settings_exist() -> 
         assert all("=" in word for word in overrides), words
         if "le_cam" not in " ".join(words) and "method=magistral" not in words:
             load(overrides)
+
+
+def test_the_page_for_users_of_other_trainers_has_the_table_of_settings_and_a_run_that_is_accepted() -> None:
+    page = ROOT / "docs" / "coming_from.md"
+    assert table() in page.read_text(), f"the table of {page.name} must be:\n{table()}"
+    [command] = [block for block in blocks(page, "bash") if block.startswith("breadth train")]
+    overrides = shlex.split(command.replace("\\\n", " "))[2:]
+    cfg = load(overrides)
+    assert (cfg.groups_per_step, cfg.sampling.group_size, cfg.learner.learning_rate) == (8, 8, 1e-5)
+    paths = [path for path in re.findall(r"\]\(([^)#]+)", page.read_text()) if not path.startswith("http")]
+    assert len(paths) > 5 and [path for path in paths if not (page.parent / path).exists()] == []
 
 
 def test_the_divergence_of_the_recipe_has_the_slope_of_its_f() -> None:

@@ -48,6 +48,15 @@ class TrajectoryBuilder:
         usable = pad is not None and 0 <= pad < vocabulary  # the model may not have the padding token
         self.pad_id: int = pad if usable else self.tokenizer.eos_token_id
 
+    def ends(self, generated: Sequence[int], stop: Sequence[str]) -> bool:
+        """Return whether the last token of an answer is a stop token, or the last tokens have a stop string."""
+        if generated[-1] in self.stop_ids or not stop:
+            return generated[-1] in self.stop_ids
+        # A token may be one byte, or part of the text before the stop string.
+        longest = max(len(text.encode()) for text in stop) + 8
+        text = self.tokenizer.decode(list(generated[-longest:]), skip_special_tokens=False)
+        return any(string in text for string in stop)
+
     def build(
         self,
         job: GenerationJob,
@@ -68,6 +77,7 @@ class TrajectoryBuilder:
             first_version, last_version: weight versions that sampled the first and the last token.
         """
         start, stopped = len(job.prompt_tokens), generated[-1] in self.stop_ids
+        finished = self.ends(generated, job.stop)
         tokens = np.concatenate([job.prompt_tokens, np.asarray(generated)]).astype(np.int32)
         logp_sampler = np.zeros(len(tokens), dtype=np.float32)
         if job.temperature > 0:
@@ -80,8 +90,17 @@ class TrajectoryBuilder:
             logp_sampler=logp_sampler,
             first_version=first_version,
             last_version=last_version,
-            finish_reason="stop" if stopped else "length",
+            finish_reason="stop" if finished else "length",
             seed=job.seeds[index],
-            text=self.tokenizer.decode(list(generated[:-1] if stopped else generated), skip_special_tokens=False),
+            text=_up_to_stop(
+                self.tokenizer.decode(list(generated[:-1] if stopped else generated), skip_special_tokens=False),
+                job.stop,
+            ),
         )
         return Finished(key=job.key, trajectory=trajectory)
+
+
+def _up_to_stop(text: str, stop: Sequence[str]) -> str:
+    """Return the text up to the end of the first stop string in it."""
+    ends = [text.find(string) + len(string) for string in stop if string in text]
+    return text[: min(ends, default=len(text))]

@@ -93,6 +93,7 @@ class VllmEngine:
                 f"got {size}"
             )
         self.vllm = LLMEngine.from_vllm_config(settings, disable_log_stats=True)
+        self.vllm.output_processor.tokenizer = self.builder.tokenizer  # decodes only answers with stop strings
         self.max_sequences = config.max_sequences
         self.version = -1
         self.updating = False
@@ -118,13 +119,20 @@ class VllmEngine:
         assert request not in self._inside, f"job key {job.key!r} is already in flight"
         params = SamplingParams(
             temperature=job.temperature,
+            top_p=job.top_p,
+            top_k=job.top_k,
+            min_p=job.min_p,
             max_tokens=job.max_new_tokens,
             seed=job.seeds[index],
             ignore_eos=True,  # `stop_token_ids` holds all stop tokens, the same as in the transformers engine
             stop_token_ids=self.builder.stop_ids,
             logprobs=0,
             flat_logprobs=True,
-            detokenize=False,
+            # vLLM finds stop strings in the text that it decodes. Special tokens are part of it.
+            stop=list(job.stop),
+            detokenize=bool(job.stop),
+            skip_special_tokens=False,
+            spaces_between_special_tokens=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
             skip_clone=True,
         )

@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.fsdp import FSDPModule
 
 from actors.contracts import HostWeights, WeightsInfo
 from actors.learning.anchor_heads import AnchorHeads
@@ -141,6 +142,10 @@ class FsdpLearner:
             if scored.values is not None:
                 columns["value_old"] = soft_min(scored.values, self.objective.critic.softness)
             outputs.append({name: values.cpu() for name, values in columns.items()})
+        # Without a backward pass the root's parameters stay gathered, and a checkpoint needs the shards.
+        for module in self.policy.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
         return outputs
 
     def update(self, updates: Sequence[Sequence[Batch]], coefficients: Mapping[str, float]) -> Stats:

@@ -27,6 +27,7 @@ COMMANDS = (
     "show-config",
     "show-config method=gkd scale=8gpu",
     "show-config --explain learner",
+    "methods",
     "train stepz=3",
     "train task.name=countdwon",
     "train policy.path=gone",

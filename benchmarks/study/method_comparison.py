@@ -25,8 +25,8 @@ from method_comparison_page import DATA, write_page
 
 from configs.config import Config
 from configs.load import load
-from orchestrator.commands.evaluate import evaluate
 from orchestrator.commands.paths import absolute
+from orchestrator.evaluation.job import evaluate
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.start import run_training
 from orchestrator.stored.presample import presample
@@ -106,7 +106,8 @@ def train_and_measure(task: str, method: str, seed: int, runs: Path) -> dict[str
 
 def measure(cfg: Config, policies: dict[str, str]) -> Evaluation:
     """Evaluate policies; the base is read from the cache after its first evaluation."""
-    return asyncio.run(evaluate(cfg, policies, lambda line: None))
+    [measured] = asyncio.run(evaluate(cfg, policies, lambda line: None))
+    return measured
 
 
 def correct(measured: Evaluation, policy: str, temperature: float) -> list[int]:

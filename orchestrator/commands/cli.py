@@ -10,15 +10,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from orchestrator.commands.options import config
-from orchestrator.preflight.named import check_evaluation
+from configs.hints import other_trainers
 from rewards.registry import VERIFIERS, names
 
 ROOT = Path(__file__).resolve().parents[2]
+EVALUATE = (
+    "RUN is the directory or the name of a run, whose policies are measured as they were trained: its config.yaml has "
+    "task, verifier, prompt form, dtype and sampling. Its starting policy is the base, and evaluate.checkpoints "
+    "chooses others than its last checkpoint: last, best, a step, a directory. Results are in evaluations/NAME of RUN."
+)
 FIRST = """Breadth trains language models by reinforcement learning with verifiable rewards. To begin:
 
   breadth demo           train five methods from a small policy on this machine, and compare them (8 minutes on 2 cores)
   breadth show-config    print every setting and what follows from it; --explain KEY prints the meaning of one
+  breadth methods        list the methods; breadth methods NAME shows one with its equations
   breadth train policy.path=DIRECTORY task.name=dataset task.options.path=FILE.jsonl name=first
                          train your own policy on your own problems
   breadth --help         list all commands"""
@@ -36,9 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         # The modules that start roles load torch and Ray, which takes seconds. Each command imports them after it has
-        # checked its settings; `evaluate` is itself such a module, so its settings are checked here.
-        if options.command == "evaluate" and all("=" in word for word in options.overrides):
-            check_evaluation(config(options))
+        # checked its settings.
         command = importlib.import_module(f"orchestrator.commands.{options.command.replace('-', '_')}")
         status: int | None = command.run(options, console)
     except ValueError as error:
@@ -58,10 +61,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     top = parser()
     options, unparsed = top.parse_known_args(arguments)
     if unparsed and (not hasattr(options, "overrides") or any(word.startswith("-") for word in unparsed)):
-        top.error(f"unrecognized arguments: {' '.join(unparsed)}")
+        top.error(f"unrecognized arguments: {' '.join(unparsed)}{_without_dashes(unparsed, options)}")
     if unparsed:
         options.overrides += unparsed
     return options
+
+
+def _without_dashes(words: Sequence[str], options: argparse.Namespace) -> str:
+    """Return the hint for settings that are written like options, as other trainers have them: `--lr 1e-6`."""
+    if not hasattr(options, "overrides"):
+        return ""
+    names = [word.lstrip("-").partition("=")[0].replace("-", "_") for word in words if word.startswith("--")]
+    hints = "".join(other_trainers(name) for name in names)
+    return f"; settings are written key=value{hints}" if names else ""
 
 
 def _raised_by_breadth(error: ValueError) -> bool:
@@ -111,34 +123,29 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--resume", action="store_true", help="Continue the run `name` from its last complete checkpoint.")
     configured("warm-start", "Train a small policy from scratch on a task's own solutions.")
     configured("presample", "Store correct answers of the reference policy for rehearsal (DPH-RL).")
-    configured("evaluate", "Measure Pass@k of one or more policies on the held-out prompts.")
+    sub = configured(
+        "evaluate", "Measure Pass@k of a run's last checkpoint, or of any policies, on the held-out prompts."
+    )
+    sub.usage, sub.epilog = "breadth evaluate [-h] [RUN] [--config FILE] [key=value ...]", EVALUATE
     sub = configured("show-config", "Print all settings and what they mean, without starting anything.")
     offline = "Check the settings alone, without reading data and policy."
     sub.add_argument("--offline", action="store_true", help=offline)
     explained = "Print the meaning of this setting or section instead; without KEY, of all settings."
     sub.add_argument("--explain", nargs="?", const="", metavar="KEY", help=explained)
-    _add_verify(
-        command(
-            "verify",
-            "Verify the answers of a file or of a run, or check that a task's right answers pass.",
-        )
-    )
+    sub = command("methods", "List every method with its paper and settings, or show one with its equations.")
+    sub.add_argument("name", nargs="?", metavar="NAME", help="Show this method.")
+    text = "Verify the answers of a file or of a run, or check that a task's right answers pass."
+    _add_verify(command("verify", text))
     sub = command("report", "Write figures and one self-contained HTML page about runs and an evaluation.")
     sub.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="Directory of a run to show.")
-    sub.add_argument("--evaluation", type=Path, metavar="DIR", help="Output directory of `breadth evaluate` to show.")
+    sub.add_argument(
+        "--evaluation", type=Path, metavar="DIR", help="Evaluation to show (default: the latest of the runs)."
+    )
     default = Path("runs/report.html")
     sub.add_argument(
         "--output", type=Path, default=default, metavar="FILE", help=f"Write the page to this file (default {default})."
     )
-    sub = command("export", "Write the policy of a checkpoint as a Hugging Face directory with a model card.")
-    sub.add_argument("run", type=Path, metavar="RUN", help="Directory of the run.")
-    sub.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="Write the policy to this new directory."
-    )
-    sub.add_argument("--step", type=int, metavar="N", help="Step of the checkpoint (default: the newest).")
-    sub.add_argument(
-        "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="Of the weights (default bfloat16)."
-    )
+    _add_export(command("export", "Write the policy of a checkpoint as a Hugging Face directory with a model card."))
     sub = command("demo", "Train five methods from one policy here, and compare them with it sampled colder.")
     default = Path("runs/demo")
     sub.add_argument(
@@ -150,6 +157,17 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="Change settings of all runs.")
     return top
+
+
+def _add_export(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("run", type=Path, metavar="RUN", help="Directory of the run.")
+    sub.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="Write the policy to this new directory."
+    )
+    sub.add_argument("--step", type=int, metavar="N", help="Step of the checkpoint (default: the newest).")
+    sub.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="Of the weights (default bfloat16)."
+    )
 
 
 def _add_verify(sub: argparse.ArgumentParser) -> None:

@@ -12,15 +12,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from configs.checks import require
 from configs.config import Config
 from configs.load import load
 from orchestrator.commands.paths import absolute
 
+PRESAMPLED = ("rehearsal.prompts=2048",)
 METHODS: dict[str, tuple[str, ...]] = {
     "grpo": (),
-    "grpo_nll": (),
-    "dph_f": (),
-    "dph_js": (),
+    "grpo_nll": PRESAMPLED,
+    "dph_f": PRESAMPLED,
+    "dph_js": PRESAMPLED,
     "passk_training": ("objective.pass_k.k=8",),
 }
 """Methods and the settings that differ from their presets: GRPO alone; with right stored answers as data; with the
@@ -31,7 +33,6 @@ SETTINGS = (
     f"policy.path={BASE}",
     f"steps={STEPS}",
     "lag=1",
-    "rehearsal.prompts=2048",
     "monitor.every=20",
     "monitor.answers=16",
     "monitor.ks=[1,4,16]",
@@ -54,7 +55,7 @@ async def demo(output: Path, overrides: Sequence[str], console: Console) -> None
     # These load torch and Ray, so only after the settings are checked.
     presample = importlib.import_module("orchestrator.stored.presample").presample
     run_training = importlib.import_module("orchestrator.start").run_training
-    evaluate = importlib.import_module("orchestrator.commands.evaluate").evaluate
+    evaluate = importlib.import_module("orchestrator.evaluation.job").evaluate
     write_report = importlib.import_module("orchestrator.report.write").write_report
     print_evaluation = importlib.import_module("orchestrator.report.terminal").print_evaluation
     log = console.print
@@ -76,8 +77,7 @@ async def demo(output: Path, overrides: Sequence[str], console: Console) -> None
             log(f"{method} stopped before its last step, so there is no evaluation")
             return
     cfg = configs["grpo"]
-    cfg = replace(cfg, evaluate=replace(cfg.evaluate, output=str(output / "evaluation")))
-    evaluation = await evaluate(cfg, policies, log)
+    evaluation, *_ = await evaluate(cfg, policies, log, output / "evaluation")
     shutil.copy(output / "evaluation" / "results.json", output / "results.json")
     report = write_report(
         output / "report.html",
@@ -114,4 +114,8 @@ def _config(method: str, output: Path, rehearsal: Path, overrides: Sequence[str]
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Run the demo and print its table to standard output."""
+    for word in options.overrides:
+        key, _, value = word.partition("=")
+        rule = f"must be left out: the demo trains {', '.join(METHODS)}, each under its own name"
+        require(key not in ("method", "name", "runs"), key, rule, value)
     asyncio.run(demo(options.output, options.overrides, Console()))

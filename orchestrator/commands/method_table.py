@@ -1,5 +1,6 @@
 """Write `docs/methods/table.md`: the settings of every method preset, one table per slot of the objective."""
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from configs.explain import value_words
 from configs.load import presets
 from configs.objective import ObjectiveConfig
 from configs.references import ReferenceConfig
@@ -57,6 +59,18 @@ def _read(name: str) -> dict[str, Any]:
     text = (files("configs") / "methods" / f"{name}.yaml").read_text()
     read: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     return {"objective": {}, **read}
+
+
+def changed(name: str) -> list[str]:
+    """Return the settings that a preset changes, each as `key=value`."""
+    written = _read(name)
+    return [f"{key}={value_words(value)}" for key, value in leaves(written) if (key, value) != ("objective", {})]
+
+
+def comment(name: str) -> list[str]:
+    """Return the lines of a preset's opening comment: paper and equations."""
+    lines = (files("configs") / "methods" / f"{name}.yaml").read_text().splitlines()
+    return [line[2:] for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
 
 
 def _table(slot: Slot, written: dict[str, dict[str, Any]]) -> str:
@@ -132,20 +146,21 @@ def _reduction(preset: dict[str, Any]) -> list[list[str]]:
 
 
 def _other(preset: dict[str, Any]) -> list[list[str]]:
-    leaves = [(key, value) for key, value in _leaves(preset) if not key.startswith(SHOWN)]
-    return [[", ".join(f"`{key}={_plain(value)}`" for key, value in leaves)]] if leaves else []
+    found = [(key, value) for key, value in leaves(preset) if not key.startswith(SHOWN)]
+    return [[", ".join(f"`{key}={_plain(value)}`" for key, value in found)]] if found else []
 
 
 def _settings(section: dict[str, Any], leave_out: tuple[str, ...] = ()) -> str:
     """Return the settings of a section as `key=value`, separated by commas."""
-    leaves = [(key, value) for key, value in _leaves(section) if key not in leave_out]
-    return ", ".join(f"`{key}={_plain(value)}`" for key, value in leaves)
+    found = [(key, value) for key, value in leaves(section) if key not in leave_out]
+    return ", ".join(f"`{key}={_plain(value)}`" for key, value in found)
 
 
-def _leaves(section: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def leaves(section: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return the full key and the value of every plain setting of a section."""
     found: list[tuple[str, Any]] = []
     for key, value in section.items():
-        found += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+        found += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
     return found
 
 

@@ -20,15 +20,11 @@ def absolute(cfg: Config) -> Config:
 
     A relative path of something to read is looked up in the working directory, then in the project's own folder, which
     holds the committed policies. `runs` is relative to the working directory; in a Ray job, whose working directory is
-    removed at its end, to the home directory. Other outputs are relative to the working directory,
-    `evaluate.output` to `runs`.
+    removed at its end, to the home directory. Other outputs are relative to the working directory. The policies of
+    `evaluate.checkpoints` are found by `orchestrator/evaluation/policies.py`, as they may be checkpoints of a run.
     """
     in_ray_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     runs = (Path.home() if in_ray_job else Path.cwd()) / cfg.runs
-    checkpoints = []
-    for item in cfg.evaluate.checkpoints:
-        name, path = split_name(item)
-        checkpoints.append(f"{name}={_existing(path)}" if name else _existing(path))
     rewards = {
         name: replace(reward, verifier=_existing_verifier(reward.verifier))
         for name, reward in cfg.objective.rewards.items()
@@ -37,13 +33,13 @@ def absolute(cfg: Config) -> Config:
         cfg,
         runs=str(runs),
         objective=replace(cfg.objective, rewards=rewards),
-        policy=replace(cfg.policy, path=_existing(cfg.policy.path)),
-        reference_path=_existing(cfg.reference_path),
+        policy=replace(cfg.policy, path=existing(cfg.policy.path)),
+        reference_path=existing(cfg.reference_path),
         references={
             name: replace(
                 reference,
-                path=_existing(reference.path),
-                soup={_existing(path): weight for path, weight in reference.soup.items()},
+                path=existing(reference.path),
+                soup={existing(path): weight for path, weight in reference.soup.items()},
             )
             for name, reference in cfg.references.items()
         },
@@ -54,7 +50,6 @@ def absolute(cfg: Config) -> Config:
         ),
         rehearsal=replace(cfg.rehearsal, path=_below(Path.cwd(), cfg.rehearsal.path)),
         replay=replace(cfg.replay, options=_paths(cfg.replay.task, cfg.replay.options)),
-        evaluate=replace(cfg.evaluate, checkpoints=checkpoints, output=_below(runs, cfg.evaluate.output)),
         warm_start=replace(cfg.warm_start, output=_below(Path.cwd(), cfg.warm_start.output)),
     )
 
@@ -68,7 +63,7 @@ def split_name(item: str) -> tuple[str, str]:
     return (name, path) if equals and "/" not in name else ("", item)
 
 
-def _existing(path: str) -> str:
+def existing(path: str) -> str:
     """Return the absolute path of something to read."""
     if not path:
         return ""
@@ -80,11 +75,11 @@ def _existing(path: str) -> str:
 
 def _existing_verifier(name: str) -> str:
     """Return the name of a verifier, with an absolute path if it is the name of a function in a file."""
-    return with_file(name, _existing)
+    return with_file(name, existing)
 
 
 def _paths(task: str, options: dict[str, Any]) -> dict[str, Any]:
-    return map_paths(task, options, _existing, _existing_verifier)
+    return map_paths(task, options, existing, _existing_verifier)
 
 
 def _below(folder: Path, path: str) -> str:

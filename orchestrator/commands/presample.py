@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.commands.options import config
+from orchestrator.preflight.machine import check_writable
 from orchestrator.preflight.named import check_presampling
 
 
@@ -17,6 +18,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     if not cfg.rehearsal.path:
         raise ValueError("rehearsal.path: must be the path of the parquet file to write, got ''")
     check_presampling(cfg)
+    check_writable(Path(cfg.rehearsal.path).parent, "rehearsal.path", cfg.rehearsal.path)
     # It loads torch and Ray, so only after the checks.
     presample = importlib.import_module("orchestrator.stored.presample").presample
     with console.status("presample") as status:

@@ -5,16 +5,22 @@ import importlib
 
 from rich.console import Console
 
-from orchestrator.report.inputs import check_evaluation, named_runs
+from orchestrator.evaluation.folders import latest
+from orchestrator.report.inputs import RESULTS, check_evaluation, named_runs
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
-    """Write the page to the path of `--output`."""
+    """Write the page to the path of `--output`, with the latest evaluation of the runs unless another one is given."""
     runs = named_runs(options.runs)
-    if options.evaluation:
-        check_evaluation(options.evaluation)
+    folder = options.evaluation or latest(runs.values())
+    if options.evaluation and not (options.evaluation / RESULTS).is_file():
+        folder = latest([options.evaluation]) or folder
+    if folder:
+        check_evaluation(folder)
     # They load scipy and matplotlib, so only after the checks.
     measured, writing = (importlib.import_module(f"orchestrator.report.{name}") for name in ("evaluation", "write"))
-    evaluation = measured.read_evaluation(options.evaluation) if options.evaluation else None
-    page = writing.write_report(options.output, runs=runs, evaluation=evaluation, title="Breadth report")
-    console.print(f"wrote {page}", soft_wrap=True)
+    evaluation, *samplings = measured.read_samplings(folder) if folder else (None,)
+    page = writing.write_report(
+        options.output, runs=runs, evaluation=evaluation, title="Breadth report", samplings=samplings
+    )
+    console.print(f"evaluation {folder or 'none'}\nwrote {page}", soft_wrap=True)

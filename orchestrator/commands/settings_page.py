@@ -10,10 +10,11 @@ HEADER = """# All settings
 Generated from `configs/` by `python -m orchestrator.commands.settings_page`; a test holds this page to the code.
 
 A setting is given as `key=value` on the command line, or in a YAML file (`--config FILE`). Later layers win: defaults,
-then the method preset, the scale preset, the file, the command line. `breadth show-config` prints the resolved values,
-and `breadth show-config --explain KEY` prints the meaning of one setting or section. NAME is a name of your own: a
-preset with one divergence term calls it `divergence`, so its coefficient is
-`objective.terms.divergence.coefficient.value`.
+then the method preset, the scale preset, the settings of a committed policy, the file, the command line. `breadth
+show-config` prints the resolved values, and `breadth show-config --explain KEY` prints the meaning of one setting or
+section. NAME is a name of your own: a preset with one divergence term calls it `divergence`, so its coefficient is
+`objective.terms.divergence.coefficient.value`. The names of TRL, verl and OpenRLHF are on [a page of their
+own](coming_from.md#settings).
 """
 TABLE = """
 | setting | type or values | default | meaning |

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import importlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.markup import escape
 from configs.checks import nearest, require
 from configs.config import Config
 from configs.explain import NAME, agree, explain, settings, value_words
-from configs.load import presets, to_yaml
+from configs.load import committed_settings, presets, to_yaml
 from objectives.wording import (
     describe,
     describe_coefficient,
@@ -20,8 +21,11 @@ from objectives.wording import (
     describe_policy_gradient,
     describe_replay,
 )
+from orchestrator.commands.method_table import leaves
 from orchestrator.commands.options import config
 from orchestrator.placement import needed_roles, reservations
+from orchestrator.preflight.given import report_changed_method
+from orchestrator.preflight.ineffective import report_ineffective
 from orchestrator.preflight.machine import check_machine
 from tasks.registry import TASKS
 
@@ -50,6 +54,10 @@ def plan(cfg: Config) -> dict[str, str]:
         f"{(cfg.lag + 1) * cfg.groups_per_step} prompts",
         "policy gradient": describe_policy_gradient(cfg.objective),
     }
+    committed = committed_settings(cfg.policy.path, cfg.method)
+    if committed:
+        tuned = ", ".join(f"{key}={value_words(value)}" for key, value in leaves(committed))
+        lines["defaults of this committed policy"] = tuned
     for name, term in cfg.objective.terms.items():
         lines[f"term {name}"] = describe(term)
         lines[f"coefficient of {name}"] = describe_coefficient(term.coefficient, cfg.steps)
@@ -100,6 +108,7 @@ def check_inputs(cfg: Config, report: Callable[[str], None]) -> None:
     # It loads torch, which takes seconds, so it is imported after the settings have been printed.
     check = importlib.import_module("orchestrator.preflight.check")
     asyncio.run(check.check_run(cfg, report))
+    importlib.import_module("orchestrator.stored.answers").load_stored(cfg, Path(cfg.runs) / cfg.name)
     report(f"task {cfg.task.name} and policy {cfg.policy.path} are usable")
 
 
@@ -121,6 +130,8 @@ def run(options: argparse.Namespace, console: Console) -> None:
     for name, line in plan(cfg).items():
         out.print(f"# {name}: {escape(line)}", soft_wrap=True)
     out.print(f"# methods: {', '.join(presets('method'))}\n# scales: {', '.join(presets('scale'))}", soft_wrap=True)
+    for report in (report_changed_method, report_ineffective):
+        report(cfg, lambda line: out.print(f"# {escape(line)}", soft_wrap=True))
     if not options.offline:
         check_inputs(cfg, lambda text: out.print(escape(_comment(f"checked: {text}")), soft_wrap=True))
 

@@ -25,9 +25,9 @@ def run(options: argparse.Namespace, console: Console) -> None:
         return
     check_training(cfg)
     log(f"run directory {run_dir}")
-    # It loads torch and Ray, which takes seconds, so it is imported after what can be checked without them.
-    start = importlib.import_module("orchestrator.start")
     try:
+        # It loads torch and Ray, which takes seconds, so it is imported after what can be checked without them.
+        start = importlib.import_module("orchestrator.start")
         asyncio.run(start.run_training(cfg, resume=options.resume, log=log))
     except BaseException as error:
         if saved(run_dir / "checkpoints"):

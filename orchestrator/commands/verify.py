@@ -20,7 +20,7 @@ from rich.table import Table
 from configs.config import Config
 from configs.load import load
 from orchestrator.commands.paths import absolute
-from orchestrator.commands.verify_file import Row, grade_rows, named_verifiers, output_row, whole_file
+from orchestrator.verify_file import Row, grade_rows, named_verifiers, output_row, whole_file
 from rewards.judge import Judge
 from rewards.registry import check, problem_faults
 from rewards.verdict import STATUSES, Verdict

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.commands.options import config
+from orchestrator.preflight.machine import check_writable
 from orchestrator.preflight.named import check_new_policy, check_task
 
 
@@ -15,6 +16,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     cfg = config(options)
     check_new_policy(cfg.warm_start.output)
     check_task(cfg)
+    check_writable(Path(cfg.warm_start.output).parent, "warm_start.output", cfg.warm_start.output)
     training = importlib.import_module("orchestrator.warm_start")  # loads torch, so only after the checks
     with console.status("warm start") as status:
         training.warm_start(

@@ -6,6 +6,7 @@ from actors.learning.saving import check_saving
 from configs.config import Config
 from configs.task import TaskConfig
 from orchestrator.preflight.named import check_training
+from orchestrator.preflight.names import check_names
 from orchestrator.preflight.prompts import check_prompts
 from orchestrator.preflight.rewards import check_reward_names, check_rewards
 from orchestrator.preflight.rows import check_rows
@@ -25,8 +26,10 @@ async def check_run(cfg: Config, report: Callable[[str], None]) -> Source:
     """
     check_training(cfg)
     source = build(cfg.task, cfg.seed)
+    heldout = source.heldout(cfg.task.heldout_prompts) if cfg.monitor.every else []
+    check_names(cfg, heldout)
     check_reward_names(cfg, source)
-    encode = check_prompts(cfg, source, report)
+    encode = check_prompts(cfg, source, heldout, report)
     await check_rewards(cfg, source, encode, report)
     await check_rows(cfg, cfg.task, source, encode, report)
     if cfg.objective.replays and cfg.replay.task:

@@ -22,7 +22,7 @@ def check_machine(cfg: Config) -> None:
     Raises:
         ValueError: a folder cannot be written to, or a device or library is missing; names the setting.
     """
-    check_writable(Path(cfg.runs) / cfg.name)
+    check_writable(Path(cfg.runs) / cfg.name, "runs", cfg.runs)
     check_devices(cfg)
 
 
@@ -38,15 +38,15 @@ def check_devices(cfg: Config) -> None:
     require(vllm, "generator.engine", rule, cfg.generator.engine)
 
 
-def check_writable(folder: Path) -> None:
-    """Raise ValueError, naming `runs`, unless files can be written to `folder`, which need not exist yet."""
+def check_writable(folder: Path, setting: str, value: str) -> None:
+    """Raise ValueError, naming the setting and its value, unless `folder` can be written to. It need not exist yet."""
     existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     try:
         with tempfile.TemporaryDirectory(dir=existing, prefix=".breadth-"):
             pass
     except OSError as error:
-        rule = f"must be a folder that this user can write to ({existing}: {error.strerror})"
-        require(False, "runs", rule, str(folder.parent))
+        rule = f"must be a place that this user can write to ({existing}: {error.strerror})"
+        require(False, setting, rule, value)
 
 
 def has_gpu() -> bool:

@@ -10,6 +10,7 @@ from actors.policy_folder import check_policy_folder
 from configs.checks import require
 from configs.config import Config
 from orchestrator.commands.paths import split_name
+from orchestrator.evaluation.record import located
 from rewards.registry import check as check_verifier
 from tasks.registry import check_options
 
@@ -29,15 +30,19 @@ def check_presampling(cfg: Config) -> None:
     check_references(cfg)
 
 
-def check_evaluation(cfg: Config) -> None:
-    """Raise ValueError, naming the setting, for a task, verifier or policy that does not exist."""
+def check_evaluation(cfg: Config, run_dir: Path | None) -> None:
+    """Raise ValueError, naming the setting, for a task, verifier or policy that does not exist.
+
+    Args:
+        run_dir: the run that is evaluated; None: policies alone.
+    """
     check_task(cfg)
     if not cfg.evaluate.checkpoints:
         check_policy_folder(cfg.policy.path)
     for item in cfg.evaluate.checkpoints:
-        path = split_name(item)[1]
+        place = located(split_name(item)[1], run_dir)
         rule = "must be a directory of a Hugging Face policy"
-        require(Path(path).is_dir(), "evaluate.checkpoints", rule, path)
+        require(place.folder.is_dir(), "evaluate.checkpoints", rule, str(place.folder))
 
 
 def check_task(cfg: Config) -> None:

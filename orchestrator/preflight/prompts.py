@@ -17,12 +17,15 @@ SHOWN = 2_000
 """Characters of the rendered prompt that are reported: its beginning and its end."""
 
 
-def check_prompts(cfg: Config, source: Source, report: Callable[[str], None]) -> PromptEncoder:
-    """Tokenize the first prompts of the train stream, and the held-out prompts if the run measures them.
+def check_prompts(
+    cfg: Config, source: Source, heldout: Sequence[Prompt], report: Callable[[str], None]
+) -> PromptEncoder:
+    """Tokenize the first prompts of the train stream, and the held-out prompts.
 
     Reports the first prompt as the policy sees it, what is repaired, and a chat template that is not used.
 
     Args:
+        heldout: the held-out prompts; empty if nothing is measured.
         report: is called with each line of text about what was found.
 
     Returns: the encoder of all prompts of the run.
@@ -32,14 +35,13 @@ def check_prompts(cfg: Config, source: Source, report: Callable[[str], None]) ->
             are too long, or a held-out one is; the policy has too few positions.
     """
     limit = cfg.sampling.max_prompt_tokens
-    TrajectoryBuilder(cfg.policy.path, max_length=limit + cfg.sampling.max_new_tokens)  # checks the policy's positions
+    TrajectoryBuilder(cfg.policy.path, max_length=limit + cfg.longest_answer)  # checks the policy's positions
     encode = PromptEncoder(cfg.policy)
-    vocabulary = _report_repairs(cfg, encode, report)
+    vocabulary = report_repairs(cfg.policy.path, encode, report)
     prompts = [source.prompt(position) for position in range(FIRST)]
     rows = encode.all(prompts)
     for prompt, row in zip(prompts, rows, strict=True):
-        check_tokens(prompt.id, row, vocabulary)
-        _refuse_rendered(encode, prompt)
+        check_prompt(encode, prompt, row, vocabulary, prompt.id)
     fitting = [(prompt, row) for prompt, row in zip(prompts, rows, strict=True) if len(row) <= limit]
     if not fitting:
         lengths = sorted(map(len, rows))
@@ -53,27 +55,45 @@ def check_prompts(cfg: Config, source: Source, report: Callable[[str], None]) ->
             f"tokens (at most {max(map(len, rows))}) and are skipped"
         )
     prompt, row = fitting[0]
-    report(f"first prompt, {prompt.id}, {len(row)} tokens:\n{_shortened(encode.shown(row))}")
-    if cfg.monitor.every:
-        heldout = source.heldout(cfg.task.heldout_prompts)
+    report(f"first prompt, {prompt.id}, {len(row)} tokens:\n{shortened(encode.shown(row))}")
+    if heldout:
         for prompt, row in zip(heldout, encode_heldout(encode, heldout, limit), strict=True):
-            check_tokens(prompt.id, row, vocabulary)
+            check_prompt(encode, prompt, row, vocabulary, prompt.id)
     return encode
 
 
-def check_tokens(where: str, row: Sequence[int], vocabulary: int) -> None:
-    """Raise ValueError unless the prompt has a token, and the model has all of its tokens."""
+def check_prompt(encode: PromptEncoder, prompt: Prompt, row: Sequence[int], vocabulary: int, where: str) -> None:
+    """Refuse a prompt that the policy cannot read.
+
+    Args:
+        row: the token ids of the prompt.
+        vocabulary: number of tokens that the model has.
+        where: names the prompt in errors.
+
+    Raises:
+        ValueError: the prompt has no token, or one that the model does not have; or its text begins with a special
+            token, so that it would be rendered a second time.
+    """
     if not row:
         raise ValueError(f"task: prompts must have at least one token, got an empty one ({where})")
     if max(row) >= vocabulary:
         raise ValueError(
             f"policy.path: its tokenizer must use token ids below its model's {vocabulary}, got {max(row)} in {where}"
         )
+    # An earlier answer of the assistant may begin with a special token, such as one before its reasoning.
+    given = [turn["content"] for turn in prompt.messages if turn["role"] != "assistant"]
+    begun = [text.lstrip() for text in given or [prompt.text]]
+    if encode.templated and any(text.startswith(encode.special_tokens) for text in begun):
+        found = [token for token in encode.special_tokens if any(text.startswith(token) for text in begun)]
+        raise ValueError(
+            f"policy.chat_template: must be false, because the prompt of {where} is already rendered (it begins with "
+            f"{found[0]!r}), got True"
+        )
 
 
-def _report_repairs(cfg: Config, encode: PromptEncoder, report: Callable[[str], None]) -> int:
+def report_repairs(policy: str, encode: PromptEncoder, report: Callable[[str], None]) -> int:
     """Report what is wrong with the policy's tokenizer and is repaired. Return the size of the model's vocabulary."""
-    config = AutoConfig.from_pretrained(cfg.policy.path, local_files_only=True)
+    config = AutoConfig.from_pretrained(policy, local_files_only=True)
     vocabulary: int = config.get_text_config().vocab_size
     pad = encode.tokenizer.pad_token_id
     if not has_usable_padding(config) or (pad is not None and not 0 <= pad < vocabulary):
@@ -92,18 +112,7 @@ def _report_repairs(cfg: Config, encode: PromptEncoder, report: Callable[[str], 
     return vocabulary
 
 
-def _refuse_rendered(encode: PromptEncoder, prompt: Prompt) -> None:
-    """Raise ValueError if the text of a prompt begins with a special token and would be rendered a second time."""
-    begun = [turn["content"].lstrip() for turn in prompt.messages] or [prompt.text.lstrip()]
-    found = [token for token in encode.special_tokens if token and any(text.startswith(token) for text in begun)]
-    if encode.templated and found:
-        raise ValueError(
-            f"policy.chat_template: must be false, because prompt {prompt.id} is already rendered (it begins with "
-            f"{found[0]!r}), got True"
-        )
-
-
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
     half = SHOWN // 2
     left_out = len(text) - 2 * half
     return text if left_out <= 0 else f"{text[:half]}\n... {left_out:,} characters ...\n{text[-half:]}"

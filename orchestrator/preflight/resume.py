@@ -62,7 +62,7 @@ def check_resumed_settings(cfg: Config, record: Path, report: Callable[[str], No
     refused = []
     for key, old, new in differences(asdict(before), asdict(cfg)):
         if not may_change(key) and not (_is_path(key) and _moved(key, old, new, report)):
-            refused.append(f"{key}: must stay {_words(old)} in a resumed run, got {_words(new)}")
+            refused.append(f"{key}: must stay {words(old)} in a resumed run, got {words(new)}")
     if refused:
         more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
         raise ValueError(
@@ -105,11 +105,11 @@ def _contents(path: str) -> list[tuple[str, str]]:
     return [(Path(p).name, file_digest(Path(p))) for p in sorted(glob(path))]
 
 
-def _words(value: Any) -> str:
+def words(value: Any) -> str:
     """Return a value as YAML shows it; of a mapping, its first entry."""
     if value is ABSENT:
         return "unset"
     if isinstance(value, dict):
-        [first, *more] = [f"{key}: {_words(inner)}" for key, inner in value.items()] or [""]
+        [first, *more] = [f"{key}: {words(inner)}" for key, inner in value.items()] or [""]
         return "{" + first + ", ..." * bool(more) + "}"
     return value_words(value)

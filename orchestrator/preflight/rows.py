@@ -21,7 +21,7 @@ from transformers import AutoConfig
 from configs.config import Config
 from configs.task import TaskConfig
 from orchestrator.manifest import file_digest
-from orchestrator.preflight.prompts import check_tokens
+from orchestrator.preflight.prompts import check_prompt
 from orchestrator.rollout.encoding import PromptEncoder
 from rewards.judge import Judge
 from rewards.registry import check as check_verifier
@@ -109,9 +109,9 @@ def _report(about: str, checked: Checked, limit: int, report: Callable[[str], No
         )
     report(f"{about}; the longest prompt has {checked.longest} tokens")
     if checked.too_long:
-        report(f"prompts of {checked.too_long:,} rows are longer than sampling.max_prompt_tokens={limit}: skipped")
+        report(f"{checked.too_long:,} rows have prompts longer than sampling.max_prompt_tokens={limit}: skipped")
     if faults:
-        report(f"right answers of {len(faults):,} rows are faulty, so right answers of the policy may get no reward:")
+        report(f"{len(faults):,} rows have a faulty right answer, so right answers of the policy may get no reward:")
     for fault in faults[:SHOWN]:
         report(f"  {fault}")
     if len(faults) > SHOWN:
@@ -131,7 +131,7 @@ async def _check_all(cfg: Config, rows: Sequence[ListedPrompt], encode: PromptEn
                 encoding = asyncio.to_thread(_encode, encode, some)
                 tokens, found = await asyncio.gather(encoding, asyncio.gather(*checks))
                 for row, ids in zip(some, tokens, strict=True):
-                    check_tokens(row.where, ids, vocabulary)
+                    check_prompt(encode, row.prompt, ids, vocabulary, row.where)
                 lengths = list(map(len, tokens))
                 checked.too_long += sum(length > cfg.sampling.max_prompt_tokens for length in lengths)
                 checked.longest = max(checked.longest, *lengths)

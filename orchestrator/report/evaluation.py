@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from configs.heldout import Decoding
 from orchestrator.report.inputs import RESULTS, check_evaluation
 from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.frontier import BaseCurve, Placement
@@ -19,6 +20,11 @@ from orchestrator.watch.measurement import Measurement
 from orchestrator.watch.passk import summary
 from orchestrator.watch.sharpening import placement, power_curves, temperature_curve
 from trajectories.atomic_write import replace_file
+
+SAMPLINGS = "samplings"
+"""Folder of an evaluation that holds one for each further sampling, by name."""
+DEFAULT_HEADLINE_K = 16
+"""The k of the first figure, where it is among the measured ones and no other is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +35,16 @@ class Evaluation:
     ks: list[int]
     """Ascending; 1 is among them."""
     headline_k: int
+    """One of `ks`; 0: DEFAULT_HEADLINE_K, or the largest of `ks`."""
+    sampling: Decoding
+    """Sampling of all answers, but for the temperature."""
     temperatures: list[float]
     """Temperatures of every policy. Changes are since the base at the first one, at which the verdicts are given."""
     measurements: dict[str, dict[float, Measurement]]
     """Name of the policy -> temperature -> measurement; the base first."""
     about: dict[str, Any]
-    """Task, number of answers, date, and the directories of the policies (`paths`), for the report."""
+    """Task, number of answers, name of the sampling, date, and the directories (`paths`) and rendered first prompts of
+    the policies, for the report."""
 
     @property
     def names(self) -> list[str]:
@@ -42,9 +52,16 @@ class Evaluation:
         return list(self.measurements)
 
     @property
+    def sampling_words(self) -> str:
+        """The sampling in words, after its name if the user gave it one."""
+        name = self.about.get("sampling")
+        return f"{name}: {self.sampling.limits()}" if name else self.sampling.limits()
+
+    @property
     def figure_k(self) -> int:
         """The k of the first figure."""
-        return self.headline_k if self.headline_k in self.ks else max(self.ks)
+        wanted = self.headline_k or DEFAULT_HEADLINE_K
+        return wanted if wanted in self.ks else max(self.ks)
 
     @property
     def at_base(self) -> Measurement:
@@ -69,9 +86,10 @@ class Evaluation:
     def power(self) -> dict[int, BaseCurve]:
         """The base's power distribution over its exponents, by k, from its measurement at temperature 1.
 
-        Empty without that measurement; k without enough answers are left out.
+        Empty without that measurement, and where tokens are left out, so that the log-probs are not the policy's; k
+        without enough answers are left out.
         """
-        measured = self.measurements[self.base].get(1.0)
+        measured = None if self.sampling.truncated else self.measurements[self.base].get(1.0)
         return power_curves(measured, self.ks) if measured else {}
 
     @cached_property
@@ -112,6 +130,7 @@ class Evaluation:
             "base": self.base,
             "ks": self.ks,
             "headline_k": self.headline_k,
+            "sampling": self.sampling.plain(),
             "temperatures": self.temperatures,
             "prompts": len(self.at_base.prompts),
             "about": self.about,
@@ -154,6 +173,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             base=results["base"],
             ks=results["ks"],
             headline_k=results["headline_k"],
+            sampling=Decoding(**results["sampling"]),
             temperatures=results["temperatures"],
             measurements=measurements,
             about=dict(results["about"]),
@@ -163,6 +183,12 @@ def read_evaluation(folder: Path) -> Evaluation:
             f"--evaluation: must hold the {RESULTS} and measurements of `breadth evaluate`, got {str(folder)!r} "
             f"({type(error).__name__}: {error})"
         ) from error
+
+
+def read_samplings(folder: Path) -> list[Evaluation]:
+    """Read the evaluation in `folder`, and those of further samplings below it."""
+    further = sorted(path.parent for path in (folder / SAMPLINGS).glob(f"*/{RESULTS}"))
+    return [read_evaluation(path) for path in (folder, *further)]
 
 
 def _placement(placement: Placement) -> dict[str, Any]:

@@ -16,6 +16,8 @@ PROBLEMS_SHOWN = 15
 """Limit on the lost, and on the gained, problems listed per run."""
 ANSWER_SHOWN = 400
 """Limit on the characters shown of an answer or a prompt."""
+PROMPT_SHOWN = 2_000
+"""Limit on the characters shown of the first prompt."""
 
 FRONTIER = (
     "Pass@1 against Pass@k: higher and further right is better. Grey: the base at all measured temperatures (0: greedy "
@@ -118,7 +120,7 @@ def results(evaluation: Evaluation | None) -> str:
             rows.append(f"<tr><td><b>{escaped(name)}</b><small>temperature {temperature:g}</small></td>{cells}</tr>\n")
     base = escaped(evaluation.base)
     return (
-        "<h2>Results</h2>\n"
+        f"<h2>Results: {escaped(evaluation.sampling_words)}</h2>\n"
         f'<div class="scroll"><table><thead><tr><th></th>{header}</tr></thead>\n'
         f"<tbody>{''.join(rows)}</tbody></table></div>\n"
         f'<p class="soft">Below Pass@k: its change since {base} at temperature {evaluation.temperatures[0]:g} (of '
@@ -129,6 +131,18 @@ def results(evaluation: Evaluation | None) -> str:
         "number of answers. "
         "Entropy: nats per token. KL: nats per answer.</p>\n"
     )
+
+
+def first_prompts(evaluation: Evaluation | None) -> str:
+    """Return a section with the first held-out prompt as each policy read it; equal texts are shown once."""
+    rendered: dict[str, list[str]] = {}
+    for name, text in (evaluation.about.get("first_prompt", {}) if evaluation else {}).items():
+        rendered.setdefault(text, []).append(name)
+    shown = "".join(
+        f"<p><b>{escaped(', '.join(names))}</b></p><pre>{escaped(text[:PROMPT_SHOWN])}</pre>\n"
+        for text, names in rendered.items()
+    )
+    return f"<h2>The first prompt, as it was read</h2>\n{shown}" if shown else ""
 
 
 LABELS = {

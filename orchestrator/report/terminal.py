@@ -26,7 +26,10 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 def results_table(evaluation: Evaluation) -> Table:
     """Return the table of Pass@k, its change since the base, and its place against the base sampled colder."""
     base = evaluation.base
-    title = f"{len(evaluation.at_base.prompts)} held-out prompts, {evaluation.at_base.answers} answers each"
+    title = (
+        f"{len(evaluation.at_base.prompts)} held-out prompts, {evaluation.at_base.answers} answers each, "
+        f"{evaluation.sampling_words}"
+    )
     caption = (
         f"Below a value: its change since {base} at temperature {evaluation.temperatures[0]:g}, with its paired 95 % "
         f"bootstrap interval over prompts (of {base}: the interval of the value), and its place against {base} at all "

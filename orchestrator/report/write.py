@@ -34,13 +34,21 @@ class _Sources:
         return 0 if name == base else 1 + names.index(name)
 
 
-def write_report(output: Path, *, runs: Mapping[str, Path], evaluation: Evaluation | None, title: str) -> Path:
+def write_report(
+    output: Path,
+    *,
+    runs: Mapping[str, Path],
+    evaluation: Evaluation | None,
+    title: str,
+    samplings: Sequence[Evaluation] = (),
+) -> Path:
     """Write the HTML file `output`, with its figures embedded, and the same figures as PNG files beside it.
 
     The page has a note for every part of a run or evaluation that is missing.
 
     Args:
         runs: run directories by name.
+        samplings: evaluations of the same policies under further samplings, shown as tables.
 
     Returns:
         `output`.
@@ -54,8 +62,9 @@ def write_report(output: Path, *, runs: Mapping[str, Path], evaluation: Evaluati
     sections = [
         _first_screen(sources),
         headline,
-        report_page.results(evaluation),
+        *(report_page.results(shown) for shown in (evaluation, *samplings)),
         *others,
+        report_page.first_prompts(evaluation),
         *_lost_and_gained_problems(sources),
         *(report_page.settings(name, run_dir / "config.yaml") for name, run_dir in runs.items()),
     ]
@@ -88,7 +97,8 @@ def _first_screen(sources: _Sources) -> str:
     if evaluation:
         at_base = evaluation.at_base
         facts = [
-            f"{len(at_base.prompts)} held-out prompts of {evaluation.about['task']}, {at_base.answers} answers each",
+            f"{len(at_base.prompts)} held-out prompts of {evaluation.about['task']}, {at_base.answers} answers each, "
+            f"{evaluation.sampling_words}",
             f"base: {evaluation.about['paths'][evaluation.base]}",
         ]
     facts += [run_facts(name, folder) for name, folder in sources.runs.items()]

@@ -1,6 +1,7 @@
-"""Compare the log-probs of the generators with those of the learner, after the first publication of a run."""
+"""Check the first publication: compare the log-probs of the generators with those of the learner, or with their own."""
 
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -13,9 +14,12 @@ from orchestrator.rollout.encoding import Encoder
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
 from tasks.source import Source
 from trajectories.batch import Batch, pack
+from trajectories.trajectory import Prompt
 
 ANSWERS = 4
 """Answers per generator."""
+FIRST_TOKENS = 16
+"""Answers of which `check_same_policy` compares the first token."""
 MOST_TOKENS = 32
 """Longest answer, in tokens."""
 LARGEST_DIFFERENCE = {"float32": 0.02, "bfloat16": 0.3}
@@ -67,3 +71,38 @@ async def check_agreement(
                 f"generator and {float(learner.mean()):.3f} by the learner, over {len(sampler)} tokens. "
                 f"generator.engine={cfg.generator.engine} does not compute what the learner computes for this model"
             )
+
+
+async def first_tokens(cfg: Config, prompt: Prompt, encode: Encoder, rollouts: Rollouts) -> list[tuple[int, float]]:
+    """Return token and log-prob of the first token of answers to one prompt, with the same seeds at every call."""
+    [job] = jobs_for(
+        [prompt],
+        [encode(prompt)],
+        purpose="agreement",
+        run_seed=cfg.seed,
+        answers=FIRST_TOKENS,
+        temperature=cfg.sampling.temperature,
+        max_new_tokens=1,
+    )
+    [group] = await rollouts.run([prompt], [job])
+    return [(int(t.tokens[-1]), float(t.logp_sampler[-1])) for t in group.trajectories]
+
+
+def check_same_policy(
+    cfg: Config, before: Sequence[tuple[int, float]], after: Sequence[tuple[int, float]], path: str
+) -> None:
+    """Check that an engine samples the same first tokens from weights it was started with and from the same weights,
+    published.
+
+    Raises:
+        ValueError: most tokens differ, or a log-prob differs by more than rounding.
+    """
+    bound = LARGEST_DIFFERENCE[cfg.policy.dtype]
+    same = [(one, other) for (t, one), (u, other) in zip(before, after, strict=True) if t == u]
+    difference = max((abs(one - other) for one, other in same), default=math.inf)
+    if len(same) < len(before) / 2 or not difference <= bound:
+        raise ValueError(
+            f"evaluate.checkpoints: publishing the weights of a policy must not change it, got {path!r}, of whose "
+            f"{len(before)} first tokens {len(same)} are the same before and after, with log-probs up to "
+            f"{difference:.3g} nats apart (allowed are {bound})"
+        )

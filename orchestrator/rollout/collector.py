@@ -155,6 +155,7 @@ class Collector:
             answers=sampling.group_size,
             temperature=sampling.temperature,
             max_new_tokens=sampling.max_new_tokens,
+            stop=sampling.stop,
         )
         try:
             futures = await self.rollouts.submit(prompts, jobs)

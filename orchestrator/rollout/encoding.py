@@ -41,11 +41,9 @@ class PromptEncoder:
         bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
         self.appends_eos: bool = self.tokenizer("a")["input_ids"][-1] == self.tokenizer.eos_token_id != bare[-1]
         """Whether the tokenizer appends an end-of-sequence token to every text."""
-
-    @property
-    def special_tokens(self) -> list[str]:
+        added = self.tokenizer.added_tokens_decoder.values()
+        self.special_tokens = tuple(token.content for token in added if token.special and token.content)
         """Texts of the tokenizer's special tokens."""
-        return [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
 
     def text(self, prompt: Prompt) -> str:
         """Return the text of a prompt as the policy sees it, without what the tokenizer adds.

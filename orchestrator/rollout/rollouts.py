@@ -218,6 +218,10 @@ def jobs_for(
     answers: int,
     temperature: float,
     max_new_tokens: int,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+    stop: Sequence[str] = (),
 ) -> list[GenerationJob]:
     """Return one job per prompt.
 
@@ -226,6 +230,7 @@ def jobs_for(
         purpose: "train", "heldout", "presample", ...; part of the job's key and seeds, so that the jobs of one prompt
             for different purposes differ.
         answers: answers per prompt.
+        stop: texts that end an answer.
     """
     return [
         GenerationJob(
@@ -235,6 +240,10 @@ def jobs_for(
             seeds=tuple(answer_seed(run_seed, f"{purpose}/{prompt.position}", i) for i in range(answers)),
             temperature=temperature,
             max_new_tokens=max_new_tokens,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            stop=tuple(stop),
         )
         for prompt, row in zip(prompts, tokens, strict=True)
     ]

@@ -143,6 +143,7 @@ async def _answer(
         answers=answers,
         temperature=cfg.sampling.temperature,
         max_new_tokens=cfg.sampling.max_new_tokens,
+        stop=cfg.sampling.stop,
     )
     return await rollouts.run(prompts, jobs)
 

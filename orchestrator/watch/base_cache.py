@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.config import Config
+from configs.heldout import Decoding
 from orchestrator.manifest import folder_digest
 from orchestrator.watch.measurement import Measurement
 from rewards.registry import version_of
@@ -43,9 +44,9 @@ class BaseCache:
     """Measurements of one policy on the held-out prompts, in `runs`.
 
     A file is named by a digest of all that decides the answers and their grades: the files of the policy, the held-out
-    prompts, the verifiers' code and time limit, the sampling settings, seed, engine, device, dtype, and the versions of
-    torch, transformers and vLLM. A user verifier's own imports are not part of it: delete the folder after changing
-    them.
+    prompts, the verifiers' code and time limit, the sampling settings, seed, engine, device, the settings of the
+    policy, and the versions of torch, transformers and vLLM. A user verifier's own imports are not part of it: delete
+    the folder after changing them.
 
     Args:
         prompts: the held-out prompts.
@@ -58,27 +59,29 @@ class BaseCache:
             "policy": folder_digest(Path(policy)),
             "prompts": [[p.id, p.text, p.messages, p.verifier, _text(p.problem)] for p in prompts],
             "verifiers": sorted({version_of(p.verifier) for p in prompts}),
-            "sampling": [cfg.sampling.max_prompt_tokens, cfg.sampling.max_new_tokens, cfg.seed],
+            "rewards": [
+                [name, asdict(reward), version_of(reward.verifier) if reward.verifier else ""]
+                for name, reward in cfg.objective.rewards.items()
+            ],
+            "seed": cfg.seed,
+            "stop": list(cfg.sampling.stop),
             "grading": cfg.grader.timeout_s,
             "engine": [
                 cfg.generator.engine,
                 cfg.placement.device,
-                cfg.policy.dtype,
-                cfg.policy.chat_template,
-                cfg.policy.system_prompt,
-                cfg.policy.template_arguments,
+                {**asdict(cfg.policy), "path": ""},
                 *_versions(),
             ],
         }
 
-    def path(self, answers: int, temperature: float) -> Path:
-        """Return the file of the measurement with this number of answers at this temperature."""
-        key = _text({**self._key, "answers": answers, "temperature": float(temperature)})
+    def path(self, answers: int, decoding: Decoding) -> Path:
+        """Return the file of the measurement with this number of answers, sampled in this way."""
+        key = _text({**self._key, "answers": answers, "sampling": decoding.plain()})
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.parquet"
 
-    def read(self, answers: int, temperature: float, name: str) -> Measured | None:
+    def read(self, answers: int, decoding: Decoding, name: str) -> Measured | None:
         """Return a measurement under the name `name`; None if it is not there or cannot be read."""
-        path = self.path(answers, temperature)
+        path = self.path(answers, decoding)
         if not path.is_file():
             return None
         try:
@@ -88,11 +91,11 @@ class BaseCache:
             return None  # a file that another program cut short; it is measured anew and replaced
         return Measured(replace(measurement, name=name), [{**row, "policy": name} for row in table.to_pylist()])
 
-    def write(self, answers: int, measured: Measured) -> None:
+    def write(self, answers: int, decoding: Decoding, measured: Measured) -> None:
         """Store a measurement, unless some of its answers could not be graded."""
         if measured.measurement.ungraded:
             return
-        path = self.path(answers, measured.measurement.temperature)
+        path = self.path(answers, decoding)
         path.parent.mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pylist(measured.rows)
         own = path.with_suffix(f".{os.getpid()}")  # two runs may measure the same base at the same time

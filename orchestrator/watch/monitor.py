@@ -10,12 +10,13 @@ import torch
 
 from actors.contracts import Reference
 from configs.config import Config
+from configs.heldout import Decoding
 from orchestrator.rollout.encoding import Encoder, encode_heldout
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
 from orchestrator.watch.base_cache import BaseCache, Measured
 from orchestrator.watch.bootstrap import UNDEFINED, Interval
 from orchestrator.watch.logbook import measurement_path
-from orchestrator.watch.measurement import Measurement, measure
+from orchestrator.watch.measurement import Measurement, PromptResult, measure
 from orchestrator.watch.passk import summary
 from orchestrator.watch.sharpening import placement, temperature_curve
 from tasks.source import Source
@@ -37,7 +38,7 @@ class HeldOut:
         """The held-out prompts."""
         return self.source.heldout(self.cfg.task.heldout_prompts)
 
-    async def answer(self, answers: int, temperature: float) -> list[Group]:
+    async def answer(self, answers: int, decoding: Decoding) -> list[Group]:
         """Generate and grade `answers` answers to each held-out prompt; one at temperature 0, where all are equal.
 
         Raises:
@@ -50,9 +51,9 @@ class HeldOut:
             tokens,
             purpose="heldout",
             run_seed=self.cfg.seed,
-            answers=answers if temperature > 0 else 1,
-            temperature=temperature,
-            max_new_tokens=self.cfg.sampling.max_new_tokens,
+            answers=answers if decoding.temperature > 0 else 1,
+            **decoding.plain(),
+            stop=self.cfg.sampling.stop,
         )
         return await self.rollouts.run(prompts, jobs)
 
@@ -79,12 +80,15 @@ class Monitor:
     """Measure the weights that the generators hold now, on the held-out prompts."""
 
     def __init__(self, heldout: HeldOut, base_scorer: Reference | None, run_dir: Path) -> None:
-        self.heldout, self.base_scorer, self.run_dir = heldout, base_scorer, run_dir
+        self.heldout, self.run_dir = heldout, run_dir
+        self.base_scorer = base_scorer if heldout.cfg.measures_as_trained else None
         self.cfg = heldout.cfg.monitor
+        self.ks = measured_ks(heldout.cfg)
         self.ungraded: list[Group] = []
         """Groups of the last measurement with an answer that could not be graded."""
         self.alert = ""
         """What the user must know about the last measurement; empty: nothing new."""
+        self._decoding = self.cfg.sampling.resolved(heldout.cfg.sampling)
         self._told: set[str] = set()
 
     async def measure(self, step: int) -> tuple[dict[str, Interval], Measurement]:
@@ -93,16 +97,16 @@ class Monitor:
         Returns:
             The monitored values with their intervals, and the measurement they come from.
         """
-        self.alert, temperature = "", self.heldout.cfg.sampling.temperature
-        groups = await self.heldout.answer(self.cfg.answers, temperature)
+        self.alert = ""
+        groups = await self.heldout.answer(self.cfg.answers, self._decoding)
         self.ungraded = _with_ungraded(groups)
         if self.base_scorer is not None:
             groups = await score_by_base(groups, self.base_scorer)
-        measurement = measure(groups, f"step {step}", step, temperature)
+        measurement = measure(groups, f"step {step}", step, self._decoding.temperature, self.cfg.answers)
         base = measurement if step == 0 else read_measurement(measurement_path(self.run_dir, 0))
         if step == 0:
             self.ungraded += await self._measure_base()
-        return summary(measurement, self.cfg.ks, base) | self._margins(measurement, base), measurement
+        return summary(measurement, self.ks, base) | self._margins(measurement, base), measurement
 
     async def _measure_base(self) -> list[Group]:
         """Measure the base, which the generators hold now, at the other temperatures, unless that is cached.
@@ -111,35 +115,34 @@ class Monitor:
             The groups with an answer that could not be graded.
         """
         cfg, ungraded = self.heldout.cfg, list[Group]()
-        if not self._other_temperatures:
+        temperatures = other_temperatures(cfg)
+        if not temperatures:
             return ungraded
         cache = BaseCache(cfg, self.heldout.prompts, cfg.policy.path)
-        for temperature in self._other_temperatures:
-            measured = cache.read(self.cfg.answers, temperature, "base")
+        for temperature in temperatures:
+            decoding = replace(self._decoding, temperature=temperature)
+            measured = cache.read(self.cfg.answers, decoding, "base")
             if measured is None:
-                groups = await self.heldout.answer(self.cfg.answers, temperature)
+                groups = await self.heldout.answer(self.cfg.answers, decoding)
                 measured = Measured.of(groups, measure(groups, "base", 0, temperature, self.cfg.answers))
-                cache.write(self.cfg.answers, measured)
+                cache.write(self.cfg.answers, decoding, measured)
                 ungraded += _with_ungraded(groups)
             measured.measurement.write(base_path(self.run_dir, temperature))
         return ungraded
 
-    @property
-    def _other_temperatures(self) -> list[float]:
-        return [t for t in self.cfg.frontier if t != self.heldout.cfg.sampling.temperature]
-
     def _margins(self, measurement: Measurement, base: Measurement | None) -> dict[str, Interval]:
         """Return the margin against the frontier of the base for each k; undefined if a measurement of it is missing,
         and nothing without `monitor.frontier`."""
-        if not self._other_temperatures:
+        temperatures = other_temperatures(self.heldout.cfg)
+        if not temperatures:
             return {}
-        found = [base, *(read_measurement(base_path(self.run_dir, t)) for t in self._other_temperatures)]
+        found = [base, *(read_measurement(base_path(self.run_dir, t)) for t in temperatures)]
         measured = [m for m in found if m is not None]
         if base is None or len(measured) < len(found):
             self._tell("missing", "a measurement of the base at monitor.frontier is missing: no beyond_sharpening")
-            return {f"beyond_sharpening/pass@{k}": UNDEFINED for k in self.cfg.ks}
-        curve = temperature_curve(measured, self.cfg.ks)
-        placed = {k: placement(measurement, curve, base, k) for k in self.cfg.ks}
+            return {f"beyond_sharpening/pass@{k}": UNDEFINED for k in self.ks}
+        curve = temperature_curve(measured, self.ks)
+        placed = {k: placement(measurement, curve, base, k) for k in self.ks}
         below = [str(k) for k, place in placed.items() if k > 1 and place.word == "below"]
         if below and measurement.step:
             self._tell(
@@ -154,6 +157,45 @@ class Monitor:
         if kind not in self._told:
             self._told.add(kind)
             self.alert = text
+
+
+def measured_ks(cfg: Config) -> list[int]:
+    """Return the values of k for Pass@k: those of `monitor.ks`, and 1."""
+    return sorted({1, *cfg.monitor.ks})
+
+
+def other_temperatures(cfg: Config) -> list[float]:
+    """Return the temperatures of `monitor.frontier` without that at which every measurement is made."""
+    return [t for t in cfg.monitor.frontier if t != cfg.monitor.sampling.resolved(cfg.sampling).temperature]
+
+
+def measured_names(cfg: Config, prompt_ids: Sequence[str], *, scored: bool) -> list[str]:
+    """Return the names of all values that the monitor measures, which best_metric and stop_if may use.
+
+    Args:
+        prompt_ids: ids of the held-out prompts.
+        scored: whether the base scores the answers.
+    """
+    ks, kl = measured_ks(cfg), 0.0 if scored else None
+    result = PromptResult(
+        prompt_id="",
+        prompt_text="",
+        total=max(ks),
+        correct=0,
+        ungraded=0,
+        distinct_correct=0,
+        majority_correct=False,
+        tokens=1,
+        negative_logp=0.0,
+        log_probs=(),
+        kl_to_base=kl,
+        correct_answers=(),
+        wrong_answers=(),
+    )
+    prompts = tuple(replace(result, prompt_id=prompt_id) for prompt_id in prompt_ids)
+    stand_in = Measurement(name="", step=0, temperature=1.0, answers=max(ks), prompts=prompts)
+    margins = [f"beyond_sharpening/pass@{k}" for k in ks] if other_temperatures(cfg) else []
+    return [*summary(stand_in, ks, stand_in, resamples=1), *margins]
 
 
 def base_path(run_dir: Path, temperature: float) -> Path:

@@ -79,6 +79,19 @@ def parse(problem: Mapping[str, Any]) -> Problem:
     return _parse_assert(problem, float(timeout_s), reward == "fraction")
 
 
+def check_problem(problem: Mapping[str, Any]) -> list[str]:
+    """Return the faults of a problem: a field is missing or wrong, or the tests are not Python. Runs no test."""
+    try:
+        parsed = parse(problem)
+        if isinstance(parsed, AssertProblem):
+            compile(parsed.tests, "tests", "exec")
+    except SyntaxError as error:
+        return [f"tests: must be Python, got {error.msg} in line {error.lineno} of them"]
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
 def _parse_assert(problem: Mapping[str, Any], timeout_s: float, fraction: bool) -> AssertProblem:
     """Return the problem of a row with `kind: assert`. Raises ValueError as `parse` does."""
     prompt, entry_point = problem.get("prompt") or "", problem.get("entry_point") or ""

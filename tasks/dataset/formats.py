@@ -1,7 +1,7 @@
 """The formats of dataset rows by name, their prompt templates, and the check of a template."""
 
 import string
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from configs.checks import nearest
 from tasks.dataset.chats import read_open_instruct, read_trl, read_verl
@@ -45,8 +45,27 @@ FORMATS: Mapping[str, Format] = {
     "trl": Format(read=read_trl, fields=("prompt",), template="{prompt}", verifier="math"),
     "open_instruct": Format(read=read_open_instruct, fields=("prompt",), template="{prompt}", verifier="math"),
 }
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "verl": ("data_source", "reward_model"),
+    "open_instruct": ("messages", "ground_truth"),
+    "trl": ("prompt", "solution"),
+    "gsm8k": ("question", "answer"),
+    "math": ("problem", "solution"),
+    "sql": ("question", "gold_sql"),
+    "spider": ("db_id", "query"),
+    "bird": ("db_id", "SQL"),
+    "humaneval": ("prompt", "canonical_solution"),
+    "mbpp": ("test_list",),
+    "livecodebench": ("question_content",),
+}
+"""Columns by which the rows of a format are recognised."""
 NEED_DATABASES = ("spider", "bird")
 """Formats whose rows name a SQLite database."""
+
+
+def likely_format(columns: Collection[str]) -> str:
+    """Return the format of rows with these columns; empty if none is likely."""
+    return next((name for name, needed in COLUMNS.items() if all(column in columns for column in needed)), "")
 
 
 def check_template(template: str, format_name: str, option: str) -> None:

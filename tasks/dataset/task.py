@@ -8,7 +8,7 @@ from typing import Any
 
 from configs.checks import nearest, require
 from tasks.dataset.files import data_files, rows
-from tasks.dataset.formats import FORMATS, NEED_DATABASES, check_template
+from tasks.dataset.formats import FORMATS, NEED_DATABASES, check_template, likely_format
 from tasks.dataset.rows import Malformed, Row, RowOptions
 from tasks.options import PATH, VERIFIER
 from tasks.source import ListedPrompt, digest, generator
@@ -186,7 +186,9 @@ def _problem(options: DatasetOptions, template: str, value: Any, file: Path, lin
         row = FORMATS[options.format].read(value, options)
         _require_unicode(row, value)
     except Malformed as error:
-        raise ValueError(f"{file}, line {line}: {error}") from None
+        likely = likely_format(value) if options.format == "plain" and isinstance(value, dict) else ""
+        hint = f" (did you mean task.options.format={likely}?)" if likely else ""
+        raise ValueError(f"{file}, line {line}: {error}{hint}") from None
     text, messages = template.format_map(row.shown), row.messages
     if messages:
         messages = (*messages[:-1], {"role": "user", "content": text})

@@ -14,6 +14,7 @@ from configs.explain import NAME, explain, sections
 from configs.explain import settings as all_settings
 from configs.load import load, section_of
 from orchestrator.commands.cli import parser
+from orchestrator.evaluation.record import split_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -81,7 +82,9 @@ def settings(text: str) -> list[str]:
 def test_every_command_of_the_docs_is_accepted(words: list[str]) -> None:
     options = parser().parse_args(words)
     if hasattr(options, "overrides"):
-        load(options.overrides)  # without the file of `--config`, which is on the reader's machine
+        run, overrides = split_run(options.overrides)
+        assert not run or options.command == "evaluate"
+        load(overrides)  # without the file of `--config`, which is on the reader's machine
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -63,24 +63,29 @@ def test_every_preset_equals_the_config_loaded_from_its_yaml(method: str, scale:
     ("override", "message"),
     [
         ("stepz=3", "stepz: unknown key (did you mean 'steps'?), got 3"),
-        ("polcy.path=x", "polcy: unknown key (did you mean 'policy'?), got {'path': 'x'}"),
-        ("sampling.group_sise=3", "sampling.group_sise: unknown key (did you mean 'group_size'?), got 3"),
+        ("polcy.path=x", "polcy.path: unknown key (did you mean 'policy.path'?), got 'x'"),
+        ("sampling.group_sise=3", "sampling.group_sise: unknown key (did you mean 'sampling.group_size'?), got 3"),
         (
             "objective.terms.divergence.coeficient.value=1",
-            "objective.terms.divergence.coeficient: unknown key (did you mean 'coefficient'?), got {'value': 1}",
+            "objective.terms.divergence.coeficient.value: unknown key (did you mean "
+            "'objective.terms.divergence.coefficient.value'?), got 1",
         ),
         (
             "objective.terms.mine.nam=reverse_kl",
-            "objective.terms.mine.nam: unknown key (did you mean 'name'?), got 'reverse_kl'",
+            "objective.terms.mine.nam: unknown key (did you mean 'objective.terms.mine.name'?), got 'reverse_kl'",
         ),
-        ("references.mine.pth=x", "references.mine.pth: unknown key (did you mean 'path'?), got 'x'"),
-        ("references.mine=3", "references.mine: must be a mapping, got 3"),
+        ("references.mine.pth=x", "references.mine.pth: unknown key (did you mean 'references.mine.path'?), got 'x'"),
+        (
+            "references.mine=3",
+            "references.mine: must be a section of the settings path, soup, update, every, mixing_weight, threshold, "
+            "got 3",
+        ),
         ("references=[1]", "references: must be a mapping, got [1]"),
         ("objective.terms=[1]", "objective.terms: must be a mapping, got [1]"),
         ("objective.terms=null", "objective.terms: must be a mapping, got None"),
         ("task.options=[1]", "task.options: must be a mapping, got [1]"),
         ("references.mine.soup=[1]", "references.mine.soup: must be a mapping, got [1]"),
-        ("evaluate.checkpoints={a: b}", "evaluate.checkpoints: must be a list, got {'a': 'b'}"),
+        ("evaluate.checkpoints={a: b}", "evaluate.checkpoints: must be a list, got {a: 'b'}"),
         (
             "objective.terms..name=reverse_kl",
             "objective.terms: must have names of letters, digits, '_' and '-', got ''",
@@ -158,10 +163,12 @@ def test_the_error_of_a_file_without_a_mapping_names_the_file(text: str, tmp_pat
 def test_a_typo_in_a_file_has_the_same_error_as_one_in_an_override(tmp_path: Path) -> None:
     file = tmp_path / "user.yaml"
     file.write_text("learner: {learning_rat: 1}\n")
-    with pytest.raises(ValueError, match=r"^learner\.learning_rat: unknown key \(did you mean 'learning_rate'\?\)"):
+    with pytest.raises(
+        ValueError, match=r"^learner\.learning_rat: unknown key \(did you mean 'learner.learning_rate'\?\)"
+    ):
         load([], str(file))
     file.write_text("learner:\n")
-    with pytest.raises(ValueError, match=r"^learner: must be a mapping, got None"):
+    with pytest.raises(ValueError, match=r"^learner: must be a section of the settings learning_rate, .*, got None"):
         load([], str(file))
 
 

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import tomllib
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from configs.config import Config
 from configs.load import load, presets
 from orchestrator.commands.cli import parser
+from orchestrator.evaluation.record import split_run
 from orchestrator.placement import Reservation, needed_roles, require_capacity, reservations
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,10 +54,26 @@ def fenced(path: Path) -> str:
     return "\n".join(re.findall(r"^```\w*\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL))
 
 
-def checked(arguments: list[str]) -> tuple[Namespace, Config | None]:
-    """Parse a command line and load its settings; raise ValueError for a wrong setting."""
+def checked(arguments: list[str], trained: Sequence[str] = ()) -> tuple[Namespace, Config | None]:
+    """Parse a command line and load its settings; raise ValueError for a wrong setting.
+
+    Args:
+        trained: the train command of the run that `evaluate` reads.
+    """
     options = parser().parse_args(arguments)
-    return options, load(options.overrides, options.config) if hasattr(options, "overrides") else None
+    if not hasattr(options, "overrides"):
+        return options, None
+    run, words = split_run(options.overrides)
+    if run:
+        record = load([*trained[1:], *words])
+        assert run == f"{record.runs}/{record.name}"
+        return options, record
+    return options, load(words, options.config)
+
+
+def train_of(lines: Sequence[list[str]]) -> list[str]:
+    """Return the train command of a file, which is not a resume."""
+    return next(line for line in lines if line[0] == "train" and "--resume" not in line)
 
 
 def kuberay() -> dict[str, Any]:
@@ -91,8 +109,8 @@ def assert_fits(wanted: list[Reservation], nodes: list[tuple[int, int]]) -> None
         node[1] -= reservation.gpus
 
 
-def assert_command_fits(arguments: list[str], nodes: list[tuple[int, int]]) -> None:
-    options, cfg = checked(arguments)
+def assert_command_fits(arguments: list[str], trained: list[str], nodes: list[tuple[int, int]]) -> None:
+    options, cfg = checked(arguments, trained)
     if options.command in ("train", "evaluate") and not getattr(options, "resume", False):
         assert cfg is not None
         for wanted in phases(options, cfg):
@@ -120,7 +138,11 @@ def test_a_gpu_scale_sets_sizes_and_placement_and_nothing_of_a_method(scale: str
 
 def test_the_cli_accepts_every_command_line_in_deploy_and_docs() -> None:
     found = sources()
-    commands = {checked(arguments)[0].command for lines in found.values() for arguments in lines}
+    commands = {
+        checked(arguments, train_of(lines) if arguments[0] == "evaluate" else ())[0].command
+        for lines in found.values()
+        for arguments in lines
+    }
     assert commands >= {"train", "evaluate", "report", "show-config"}
     for name in ("deployment.md", "kuberay.yaml", "ray-cluster.yaml"):
         assert {"train", "evaluate"} <= {arguments[0] for arguments in found[name]}, name
@@ -140,8 +162,9 @@ def test_kuberay_requests_the_pods_that_its_entrypoint_and_its_evaluation_need()
     limits = container["resources"]["limits"]
     assert limits["nvidia.com/gpu"] == container["resources"]["requests"]["nvidia.com/gpu"]
     nodes = [(int(limits["cpu"]), int(limits["nvidia.com/gpu"]))] * workers["replicas"]
-    for arguments in sources()["kuberay.yaml"]:
-        assert_command_fits(arguments, nodes)
+    lines = sources()["kuberay.yaml"]
+    for arguments in lines:
+        assert_command_fits(arguments, train_of(lines), nodes)
 
 
 def test_kuberay_runs_one_image_with_the_pinned_ray_and_one_shared_volume_for_runs() -> None:
@@ -154,8 +177,9 @@ def test_kuberay_runs_one_image_with_the_pinned_ray_and_one_shared_volume_for_ru
         assert container["image"] == IMAGE
         [mount], [volume] = container["volumeMounts"], pod["volumes"]
         assert mount["name"] == volume["name"] and volume["persistentVolumeClaim"]["claimName"] == "breadth-shared"
-        for arguments in sources()["kuberay.yaml"]:
-            _, cfg = checked(arguments)
+        lines = sources()["kuberay.yaml"]
+        for arguments in lines:
+            _, cfg = checked(arguments, train_of(lines))
             assert cfg is not None and Path(cfg.runs).is_relative_to(mount["mountPath"])
     stop = yaml.safe_load(kuberay()["spec"]["runtimeEnvYAML"])
     assert int(stop["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) > 60
@@ -171,9 +195,10 @@ def test_the_ray_cluster_file_is_valid_for_ray_and_has_room_for_its_commands() -
     starts = [cluster["head_start_ray_commands"][-1], *cluster["worker_start_ray_commands"][-1:]]
     given = [tuple(int(n) for n in re.findall(r"--num-(?:cpus|gpus)=(\d+)", start)) for start in starts]
     nodes = [given[0], *given[1:] * cluster["min_workers"]]
-    for arguments in sources()["ray-cluster.yaml"]:
-        assert_command_fits(arguments, nodes)
-        _, cfg = checked(arguments)
+    lines = sources()["ray-cluster.yaml"]
+    for arguments in lines:
+        assert_command_fits(arguments, train_of(lines), nodes)
+        _, cfg = checked(arguments, train_of(lines))
         assert cfg is not None and f"--volume=/{Path(cfg.runs).parts[1]}:" in " ".join(cluster["docker"]["run_options"])
 
 
@@ -262,15 +287,12 @@ def test_the_slurm_script_starts_ray_on_all_nodes_then_trains_evaluates_and_repo
     train, evaluate, report = calls(tmp_path, "breadth")
     nodes = [(int(directives()["SLURM_CPUS_PER_TASK"]), int(directives()["SLURM_GPUS_ON_NODE"]))] * 2
     for arguments in (train, evaluate):
-        assert_command_fits(arguments, nodes)
+        assert_command_fits(arguments, train, nodes)
     _, trained = checked(train)
-    _, evaluated = checked(evaluate)
-    assert trained is not None and evaluated is not None
-    assert trained.runs == evaluated.runs == "/lustre/me/runs"
-    last = f"{trained.runs}/{trained.name}/checkpoints/step-{trained.steps:06d}"
-    assert evaluated.evaluate.checkpoints == [f"base={trained.policy.path}", f"{trained.name}={last}"]
+    assert trained is not None and trained.runs == "/lustre/me/runs"
+    assert split_run(evaluate[1:])[0] == f"{trained.runs}/{trained.name}"
     options, _ = checked(report)
-    assert options.evaluation == Path(trained.runs) / trained.name / "evaluation"
+    assert options.runs == [Path(trained.runs) / trained.name] and options.evaluation is None
 
 
 def test_the_slurm_script_resumes_a_run_when_asked(tmp_path: Path) -> None:

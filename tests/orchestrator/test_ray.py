@@ -19,8 +19,8 @@ from rich.console import Console
 from configs.config import Config
 from configs.load import load
 from orchestrator.commands.demo import METHODS, demo
-from orchestrator.commands.evaluate import evaluate
 from orchestrator.commands.paths import absolute
+from orchestrator.evaluation.job import evaluate
 from orchestrator.placement import Reservation, require_capacity
 from orchestrator.start import run_training
 from orchestrator.watch.logbook import read_records
@@ -120,9 +120,11 @@ def test_vllm_trains_ahead_of_the_learner_and_evaluation_answers_with_its_checkp
     assert on_policy["mismatch_abs_log_ratio"] < 1e-4, "vLLM's log-probs are those of the published weights"
     trained = str(tmp_path / "v" / "checkpoints" / "step-000004" / "policy")
     # vLLM starts from the checkpoint's own directory, then receives the base's weights as in training.
-    measured = asyncio.run(evaluate(cfg, {"trained": trained, "base": cfg.policy.path}, lambda text: None))
+    policies = {"trained": trained, "base": cfg.policy.path}
+    [measured] = asyncio.run(evaluate(cfg, policies, lambda text: None))
     assert measured.names == ["trained", "base"]
-    results = json.loads((tmp_path / "v" / "evaluation" / "results.json").read_text())
+    [output] = (tmp_path / "v" / "evaluations").iterdir()
+    results = json.loads((output / "results.json").read_text())
     assert set(results["policies"]["base"]["1.0"]) >= {"pass@1", "pass@4", "retention", "intervals", "sharpening"}
     assert list(results["policies"]["trained"]) == ["1.3", "1.0", "0.8", "0.6", "0.4", "0.2", "0.0"]
 

@@ -97,14 +97,11 @@ def test_training_and_evaluation_run_as_submitted_ray_jobs_and_their_files_survi
     run_dir = tmp_path / "runs" / "job"
     assert str(run_dir) in done.stdout, "a relative runs directory counts from the home directory in a job"
     assert [record["step"] for record in read_records(run_dir / "metrics.jsonl")] == [1, 2]
-    trained = f"trained={run_dir / 'checkpoints' / 'step-000002'}"
-    base = "base=tasks/base_policies/countdown"
-    checkpoints = f"evaluate.checkpoints=[{base},{trained}]"
     # The training job has shown that vLLM starts in a job.
-    done = submit(head_node, tmp_path, "evaluate", *SMALL, "generator.engine=transformers", "name=job", checkpoints)
+    done = submit(head_node, tmp_path, "evaluate", "job", "generator.engine=transformers", "evaluate.name=first")
     assert done.returncode == 0, done.stdout + done.stderr
-    results = json.loads((run_dir / "evaluation" / "results.json").read_text())
-    assert list(results["policies"]) == ["base", "trained"]
+    results = json.loads((run_dir / "evaluations" / "first" / "results.json").read_text())
+    assert list(results["policies"]) == ["base", "job"]
 
 
 def test_a_job_whose_working_directory_has_files_with_the_names_of_breadths_packages_trains(

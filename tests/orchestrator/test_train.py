@@ -307,6 +307,17 @@ def test_a_run_directory_in_use_is_refused_unless_resumed(tmp_path: Path) -> Non
         train(config(tmp_path, "steps=1", "name=never"), resume=True)
 
 
+def test_stop_strings_end_the_answers_of_training_and_of_measurements(tmp_path: Path) -> None:
+    settings = ["steps=1", "name=stop", "sampling.stop=['*','/','+','-']", "logbook.trajectories_every=1"]
+    measured = ["monitor.every=1", "monitor.frontier=[]", "logbook.trajectories=100"]
+    train(config(tmp_path, *settings, *measured))
+    answers = [row["answer"] for row in read_records(tmp_path / "stop" / "trajectories.jsonl")]
+    assert len(answers) == 16
+    assert all(answer[-1:] in "*/+-" and not set("*/+-") & set(answer[:-1]) for answer in answers)
+    record = read_records(tmp_path / "stop" / "metrics.jsonl")[-1]
+    assert record["heldout/pass@4"] == 0.0, "half an expression is never right"
+
+
 def test_prompts_above_the_limit_are_skipped_and_counted(tmp_path: Path) -> None:
     records = train(config(tmp_path, "steps=1", "name=long", "sampling.max_prompt_tokens=8"))
     assert records[-1]["skipped_prompts/too_long"] > 0

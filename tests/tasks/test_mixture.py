@@ -204,7 +204,7 @@ def test_a_malformed_row_of_a_domain_is_refused_with_domain_file_and_line(tmp_pa
     assert str(caught.value).startswith(f"task.options.domains[1]: {path}, line 1: ")
 
 
-@pytest.mark.parametrize(("options", "got"), [({"domains": 5}, "5"), ({"domains": {"small": SMALL}}, "{'small'")])
+@pytest.mark.parametrize(("options", "got"), [({"domains": 5}, "5"), ({"domains": {"small": SMALL}}, "{small: ")])
 def test_domains_must_be_a_list(options: dict[str, Any], got: str) -> None:
     with pytest.raises(ValueError, match=rf"^task.options.domains: must be a list, got {got}"):
         build(TaskConfig(name="mixture", options=options), 0)

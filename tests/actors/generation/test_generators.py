@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
+from actors.generation.answers import TrajectoryBuilder
 from actors.generation.engine_thread import EngineThread
 from actors.generation.transformers_engine import SeededSampling, TransformersGenerator
 from configs.generator import GeneratorConfig
@@ -50,7 +52,15 @@ def hf(policy: Path, max_sequences: int = 16) -> TransformersGenerator:
     return TransformersGenerator(str(policy), config=config, dtype="float32", max_length=MAX_LENGTH)
 
 
-def job(key: str, seeds: Sequence[int] = (1,), *, prompt: int = 7, new: int = 24, temperature: float = 1.0) -> Any:
+def job(
+    key: str,
+    seeds: Sequence[int] = (1,),
+    *,
+    prompt: int = 7,
+    new: int = 24,
+    temperature: float = 1.0,
+    **truncation: float,
+) -> Any:
     tokens = np.random.default_rng(prompt).integers(2, 250, size=prompt).astype(np.int32)
     return GenerationJob(
         key=key,
@@ -59,6 +69,7 @@ def job(key: str, seeds: Sequence[int] = (1,), *, prompt: int = 7, new: int = 24
         seeds=tuple(seeds),
         temperature=temperature,
         max_new_tokens=new,
+        **truncation,  # type: ignore[arg-type]
     )
 
 
@@ -135,6 +146,44 @@ def test_at_temperature_0_every_token_is_the_most_likely_one_and_has_probability
     assert logits[19:-1].argmax(-1).tolist() == first.tokens[20:].tolist()
 
 
+def kept(probabilities: np.ndarray, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0) -> np.ndarray:
+    """Probabilities of one position after min_p, then top_k, then top_p, by their definitions."""
+    left = np.where(probabilities >= min_p * probabilities.max(), probabilities, 0.0)
+    if top_k:
+        left[np.argsort(-left)[top_k:]] = 0.0
+    left = left / left.sum()
+    falling = np.argsort(-left)
+    before = np.cumsum(left[falling]) - left[falling]
+    left[falling[before >= top_p]] = 0.0
+    return left / left.sum()
+
+
+@pytest.mark.parametrize(
+    "truncation",
+    [{"top_p": 0.8}, {"top_k": 3}, {"min_p": 0.1}, {"top_p": 0.9, "top_k": 20, "min_p": 0.02}],
+    ids=lambda truncation: "-".join(truncation),
+)
+def test_truncated_sampling_draws_from_the_tokens_that_are_kept_and_returns_their_log_probs(
+    generator: Any, policy: Path, truncation: dict[str, Any]
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    jobs = [job("cut", range(8), prompt=20, temperature=0.7, **truncation), job("whole", range(8), prompt=20)]
+    found = gather(generator, jobs)
+    for trajectory in found["cut"]:
+        ids = torch.as_tensor(trajectory.tokens, dtype=torch.long)
+        with torch.no_grad():
+            distributions = torch.softmax(model(ids[None]).logits[0].double() / 0.7, -1).numpy()
+        expected = [np.log(kept(row, **truncation)[token]) for row, token in zip(distributions, ids[1:], strict=False)]
+        np.testing.assert_allclose(trajectory.logp_sampler[20:], expected[19:], atol=1e-3)
+    assert tokens(found["cut"]) != tokens(found["whole"])
+
+
+def test_the_single_most_likely_token_is_that_of_greedy_decoding(generator: Any) -> None:
+    found = gather(generator, [job("one", (1, 2), top_k=1), job("greedy", (3,), temperature=0.0)])
+    assert tokens(found["one"]) == tokens(found["greedy"]) * 2
+    assert not found["one"][0].logp_sampler.any()
+
+
 def test_an_answer_ends_with_a_stop_token_that_belongs_to_it_or_at_the_limit(generator: Any, policy: Path) -> None:
     long, decode = job("f", range(150), new=40), AutoTokenizer.from_pretrained(policy).decode
     group, start = gather(generator, [long])["f"], len(long.prompt_tokens)
@@ -150,6 +199,39 @@ def test_an_answer_ends_with_a_stop_token_that_belongs_to_it_or_at_the_limit(gen
         assert trajectory.text == decode(generated[: len(generated) - stopped], skip_special_tokens=False)
     assert {t.tokens[-1] for t in group if t.finish_reason == "stop"} == {END, SECOND_END}
     assert "length" in {t.finish_reason for t in group}
+
+
+def test_an_answer_ends_at_the_token_that_completes_a_stop_string(generator: Any) -> None:
+    free = gather(generator, [job("g", range(60), new=40)])["g"]
+    stopped = 0
+    for t in free:
+        answer = t.tokens[t.mask].tolist()
+        pairs = [bytes(b - 2 for b in answer[i : i + 2] if b > END) for i in range(len(answer) - 1)]
+        ends = [i + 2 for i, pair in enumerate(pairs) if len(pair) == 2 and pair.isalnum()]
+        if not ends or stopped == 8:
+            continue
+        string, stopped = pairs[ends[0] - 2].decode(), stopped + 1
+        [[found]] = gather(generator, [replace(job("h", (t.seed,), new=40), stop=("never", string))]).values()
+        assert found.tokens[found.mask].tolist() == answer[: ends[0]], "as without stop strings, up to the string"
+        np.testing.assert_allclose(found.logp_sampler, t.logp_sampler[: len(found.tokens)], atol=1e-4)
+        assert found.finish_reason == "stop"
+        assert found.text == t.text[: len(found.text)] and found.text.endswith(string)
+    assert stopped == 8
+
+
+def test_stop_strings_end_only_the_answers_of_their_job(generator: Any) -> None:
+    jobs = [replace(job("i", range(8), new=40), stop=tuple("abcdefghijklmnopqrstuvwxyz")), job("k", range(8), new=40)]
+    found = gather(generator, jobs)
+    assert sum(t.answer_length for t in found["i"]) < sum(t.answer_length for t in found["k"])
+    assert tokens(found["k"]) == tokens(gather(generator, [job("k", range(8), new=40)])["k"])
+
+
+def test_the_text_ends_with_the_stop_string_where_its_token_has_more(policy: Path) -> None:
+    builder = TrajectoryBuilder(str(policy), max_length=MAX_LENGTH)
+    answer = [2 + ord(letter) for letter in "7\n\nQ: 8"]
+    one = replace(job("m"), stop=("\n", "7\n\nQ"))
+    built = builder.build(one, 0, answer, [-1.0] * len(answer), 0, 0).trajectory
+    assert (built.text, built.answer_length, built.finish_reason) == ("7\n", len(answer), "stop")
 
 
 def test_a_group_has_each_of_its_answers_once_with_its_seed(generator: Any) -> None:
@@ -214,7 +296,7 @@ def test_transformers_answers_are_the_same_to_the_bit_however_submissions_are_ti
 
 def test_seeded_sampling_draws_each_token_as_often_as_it_is_probable() -> None:
     logits, temperature, count = torch.tensor([[2.0, -torch.inf, 0.0, 1.0, -3.0]]), 0.8, 20_000
-    sampling = SeededSampling(range(count), 1, temperature)
+    sampling = SeededSampling(range(count), job("a", new=1, temperature=temperature))
     drawn = sampling(torch.zeros(count, 1), logits.expand(count, -1)).argmax(-1)
     probabilities = torch.softmax(logits[0] / temperature, -1)
     frequencies = torch.bincount(drawn, minlength=5) / count

@@ -56,6 +56,17 @@ def test_a_bfloat16_policy_keeps_float32_weights_and_finite_numbers(tiny_policy:
     assert not torch.distributed.is_initialized()
 
 
+def test_a_sharded_learner_is_saved_after_a_score_that_no_update_follows(tiny_policy: Path, tmp_path: Path) -> None:
+    learner = joined(str(tiny_policy), dtype="bfloat16")
+    try:
+        step(learner, batch_of(0))
+        learner.score([batch_of(0)])
+        learner.save(str(tmp_path))
+    finally:
+        learner.close()
+    assert (tmp_path / "policy" / "model.safetensors").is_file()
+
+
 # Two ranks, each a process.
 
 

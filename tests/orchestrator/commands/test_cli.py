@@ -14,7 +14,7 @@ from orchestrator.commands.demo import clear
 from orchestrator.commands.paths import absolute
 from tests.orchestrator.in_process import SMALL
 
-COMMANDS = ("train", "warm-start", "presample", "evaluate", "show-config", "verify", "report", "demo")
+COMMANDS = ("train", "warm-start", "presample", "evaluate", "show-config", "methods", "verify", "report", "demo")
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,10 @@ def error_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("arguments", "beginning"),
     [
         ("train stepz=3", "stepz: unknown key (did you mean 'steps'?), got 3"),
-        ("train learner.learning_rat=1", "learner.learning_rat: unknown key (did you mean 'learning_rate'?), got 1"),
+        (
+            "train learner.learning_rat=1",
+            "learner.learning_rat: unknown key (did you mean 'learner.learning_rate'?), got 1",
+        ),
         ("train learner.learning_rate=0", "learner.learning_rate: must be positive, got 0.0"),
         ("train steps", "override: must read key=value, got 'steps'"),
         ("train steps=[1", "override: must read key=value with a YAML value, got 'steps=[1'"),
@@ -85,8 +88,17 @@ def error_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             "evaluate.checkpoints: must be a directory of a Hugging Face policy, got '",
         ),
         ("presample", "rehearsal.path: must be the path of the parquet file to write, got ''"),
+        (
+            "presample rehearsal.path=/proc/set.parquet",
+            "rehearsal.path: must be a place that this user can write to (/proc",
+        ),
+        (
+            "warm-start warm_start.output=/proc/new/policy",
+            "warm_start.output: must be a place that this user can write",
+        ),
         ("warm-start", "warm_start.output: must be the path of the directory to write, got ''"),
         ("warm-start warm_start.output=.", "warm_start.output: must be new, empty, or a policy to replace, got '"),
+        ("demo method=grpo", "method: must be left out: the demo trains grpo, "),
         ("report empty", "RUN: must be a run directory with a metrics.jsonl, got 'empty'"),
         ("report gone", "RUN: must be a run directory with a metrics.jsonl, got 'gone'"),
         ("report --evaluation empty", "--evaluation: must be an output directory of `breadth evaluate`, got 'empty'"),
@@ -97,7 +109,7 @@ def test_a_wrong_setting_gives_one_error_line_that_names_the_field(
 ) -> None:
     (tmp_path / "empty").mkdir()
     command, *words = arguments.split()
-    settings = [] if command == "report" else [*SMALL, "steps=1", "monitor.every=0"]
+    settings = [] if command in ("report", "demo") else [*SMALL, "steps=1", "monitor.every=0"]
     assert error_line(capsys, command, *words, *settings).startswith(beginning)
     assert not list(tmp_path.rglob("metrics.jsonl"))
 
@@ -155,6 +167,9 @@ def test_show_config_prints_settings_that_load_again_and_the_plan(
         "on rehearsed answers: exact gradient of the forward KL, 0 at every token where policy and reference agree"
     )
     assert plan["coefficient of divergence"] == "1, constant"
+    assert plan["defaults of this committed policy"] == (
+        "learner.learning_rate=0.0003, objective.terms.divergence.coefficient.value=1.0"
+    )
     assert plan["trajectories per step"] == "8 prompts x 4 answers = 32 explored, and 16 rehearsed"
     assert plan["stored answers"] == (
         "presampled before the first step: at most 1,024 prompts x 8 answers = 8,192 generated"
@@ -187,11 +202,11 @@ def test_three_commands_train_evaluate_and_report_a_policy(tmp_path: Path, capsy
     shape = ["hidden_size=32", "layers=1", "heads=1", "intermediate_size=32", "batch=4", "steps=1", "output=made"]
     assert main(["warm-start", *SMALL, *(f"warm_start.{setting}" for setting in shape)]) == 0
     assert "wrote " in capsys.readouterr().err
-    evaluation = ["policy.path=made", "evaluate.checkpoints=[random=made]", "evaluate.output=out", "runs=."]
+    evaluation = ["policy.path=made", "evaluate.checkpoints=[random=made]", "name=out", "runs=."]
     assert main(["evaluate", *SMALL, *evaluation]) == 0
     out, err = capsys.readouterr()
     assert "random" in out and "Pass@1" in out and "Pass@4" in out
-    assert "evaluate random at temperature 1: 16 answers" in err
+    assert "evaluate random at temperature 1, at most 6 tokens: 16 answers" in err
     assert main(["report", "--evaluation", "out", "--output", "page.html"]) == 0
     assert "pass@4" in (tmp_path / "page.html").read_text().lower()
 

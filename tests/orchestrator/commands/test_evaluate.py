@@ -10,8 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.config import Config
-from orchestrator.commands.evaluate import evaluate, named_checkpoints
-from orchestrator.report.evaluation import Evaluation, read_evaluation
+from orchestrator.evaluation.folders import latest
+from orchestrator.evaluation.job import evaluate
+from orchestrator.evaluation.policies import named_policies
+from orchestrator.report.evaluation import Evaluation, read_evaluation, read_samplings
+from orchestrator.report.write import write_report
 from tests.conftest import make_policy
 from tests.orchestrator.in_process import config
 
@@ -23,15 +26,25 @@ TEMPERATURES, FRONTIER = ("1.0", "0.5"), ("1.0", "0.5", "0.0")
 
 
 def measured(cfg: Config) -> list[str]:
-    """Evaluate, and return the lines that were logged."""
+    """Evaluate, and return the lines about measurements."""
     lines: list[str] = []
-    evaluation = asyncio.run(evaluate(cfg, named_checkpoints(cfg), lines.append))
+    [evaluation] = asyncio.run(evaluate(cfg, named_checkpoints(cfg), lines.append))
     assert evaluation.names == list(named_checkpoints(cfg))
-    return lines
+    return [line for line in lines if line.startswith("evaluate ")]
+
+
+def named_checkpoints(cfg: Config) -> dict[str, str]:
+    return named_policies(cfg, None, lambda text: None)
+
+
+def folder_of(cfg: Config) -> Path:
+    folder = latest([Path(cfg.runs) / cfg.name])
+    assert folder is not None
+    return folder
 
 
 def evaluation_of(cfg: Config) -> Evaluation:
-    return read_evaluation(Path(cfg.runs) / cfg.name / "evaluation")
+    return read_evaluation(folder_of(cfg))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,15 +62,16 @@ def output(tiny_policy: Path, other_policy: Path, tmp_path_factory: pytest.TempP
     wide = make_policy(folder / "wide", hidden=128)
     paths = (tiny_policy, other_policy, wide, tiny_policy)
     checkpoints = ",".join(f"{name}={path}" for name, path in zip(NAMES, paths, strict=True))
-    settings = ("task.verifier=toy_verifiers:even", f"evaluate.checkpoints=[{checkpoints}]", "evaluate.output=out")
+    settings = ("task.verifier=toy_verifiers:even", f"evaluate.checkpoints=[{checkpoints}]")
     heat = ("evaluate.temperatures=[1.0,0.5]", "evaluate.frontier=[0.5,0]")
     lines = measured(config(Path("nowhere"), folder, *settings, *heat))
     counts = {"1.0": PROMPTS * ANSWERS, "0.5": PROMPTS * ANSWERS, "0.0": PROMPTS}
     expected = [(name, t) for name in NAMES for t in (FRONTIER if name == "base" else TEMPERATURES)]
     assert sorted(lines) == sorted(
-        f"evaluate {name} at temperature {float(t):g}: {counts[t]} answers" for name, t in expected
+        f"evaluate {name} at temperature {float(t):g}, at most 6 tokens: {counts[t]} answers" for name, t in expected
     )
-    return folder / "out"
+    [output] = (folder / "run" / "evaluations").iterdir()
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +183,10 @@ def test_a_second_evaluation_of_the_same_base_is_read_from_the_cache_without_sta
     again = config(tiny_policy, tmp_path, *settings[:1], "name=again", *settings[2:])
     lines = measured(again)
     assert len(lines) == 7 and all("read from" in line for line in lines)
-    assert evaluation_of(again).results() == evaluation_of(cfg).results()
-    first, second = (pq.read_table(tmp_path / name / "evaluation" / "answers.parquet") for name in ("first", "again"))
+    first_results, again_results = (evaluation_of(each).results() for each in (cfg, again))
+    assert first_results["about"].pop("date") <= again_results["about"].pop("date")
+    assert first_results == again_results
+    first, second = (pq.read_table(folder_of(each) / "answers.parquet") for each in (cfg, again))
     assert first.to_pylist() == second.to_pylist()
 
 
@@ -181,6 +197,7 @@ def test_a_second_evaluation_of_the_same_base_is_read_from_the_cache_without_sta
         "evaluate.answers=8",
         "task.verifier=toy_verifiers:never",
         "sampling.max_new_tokens=5",
+        "sampling.temperature=0.9",
         "grader.timeout_s=7",
         "cut",
     ],
@@ -201,6 +218,48 @@ def test_a_base_is_measured_anew_if_anything_that_decides_its_answers_or_grades_
     assert "read from" in line
 
 
+def test_one_job_measures_several_samplings_each_as_an_evaluation_with_the_base_under_it(
+    tiny_policy: Path, other_policy: Path, tmp_path: Path
+) -> None:
+    settings = (
+        "task.verifier=toy_verifiers:even",
+        "evaluate.temperatures=[1.0,0]",
+        "evaluate.frontier=[0.5]",
+        "evaluate.samplings.nucleus={top_p: 0.8, temperature: 0.7}",
+        "evaluate.samplings.one={top_k: 1, max_new_tokens: 9}",
+        f"evaluate.checkpoints=[base={tiny_policy},other={other_policy}]",
+    )
+    cfg = config(tiny_policy, tmp_path, *settings)
+    plain, nucleus, one = asyncio.run(evaluate(cfg, named_checkpoints(cfg), lambda text: None))
+    assert [evaluation.results() for evaluation in read_samplings(folder_of(cfg))] == [
+        evaluation.results() for evaluation in (plain, nucleus, one)
+    ]
+    for found, temperatures in ((plain, [1.0, 0.0]), (nucleus, [0.7]), (one, [1.0])):
+        assert found.temperatures == list(found.measurements["other"]) == temperatures
+        assert list(found.measurements["base"]) == sorted({*temperatures, 0.5}, reverse=True)
+        assert found.placements["other"][temperatures[0]][1].word in ("beyond", "on", "below")
+    rows = {
+        name: pq.read_table(folder / "answers.parquet").to_pylist()
+        for name, folder in {"greedy": folder_of(cfg), "one": folder_of(cfg) / "samplings" / "one"}.items()
+    }
+    greedy = of(rows["greedy"], "other", "prompt_id", "answer", temperature=0.0)
+    longer = sorted({row["prompt_id"]: row["answer"] for row in rows["one"] if row["policy"] == "other"}.items())
+    assert len(greedy) == len(longer) == PROMPTS
+    assert all(text.startswith(start) for (_, start), (_, text) in zip(greedy, longer, strict=True))
+    assert greedy != longer, "answers of `one` may have 9 tokens"
+    assert (nucleus.sampling.top_p, one.sampling.top_k, one.sampling.max_new_tokens) == (0.8, 1, 9)
+
+
+def test_one_greedy_answer_per_prompt_needs_no_other_setting(tiny_policy: Path, tmp_path: Path) -> None:
+    settings = ("task.verifier=toy_verifiers:even", "evaluate.ks=[1,4,16]")
+    cfg = config(tiny_policy, tmp_path, *settings, "evaluate.answers=1", "evaluate.temperatures=[0]")
+    measured(cfg)
+    found = evaluation_of(cfg)
+    assert (found.ks, found.figure_k, found.at_base.answers) == ([1], 1, 1)
+    page = write_report(tmp_path / "report.html", runs={}, evaluation=found, title="One answer")
+    assert "Pass@1" in page.read_text()
+
+
 def test_a_folder_whose_results_are_not_of_an_evaluation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^--evaluation: must be an output directory"):
         read_evaluation(tmp_path)
@@ -214,8 +273,9 @@ def test_without_checkpoints_policy_path_is_measured_and_an_undefined_value_is_n
     tiny_policy: Path, tmp_path: Path
 ) -> None:
     settings = ("task.verifier=toy_verifiers:never", "name=own", "task.heldout_prompts=2")
-    measured(config(tiny_policy, tmp_path, *settings))
-    text = (tmp_path / "own" / "evaluation" / "results.json").read_text()
+    cfg = config(tiny_policy, tmp_path, *settings)
+    measured(cfg)
+    text = (folder_of(cfg) / "results.json").read_text()
     assert "NaN" not in text
     [(name, by_temperature)] = json.loads(text)["policies"].items()
     values = by_temperature["1.0"]

@@ -15,6 +15,8 @@ NOTHING_STARTED = (
     "--help",
     "train --help",
     "verify --help",
+    "methods",
+    "methods dph_f",
     "show-config --explain learner",
     "show-config --explain method=gkd steps=3",
 )
@@ -34,6 +36,7 @@ REFUSED = (
     "evaluate evaluate.answerz=3",
     "evaluate evaluate.checkpoints=[a=gone]",
     "evaluate task.verifier=cuontdown",
+    "evaluate gone",
     "presample",
     "presample rehearsal.path=x reference_path=gone",
     "warm-start",
@@ -42,6 +45,7 @@ REFUSED = (
     "report gone",
     "report --evaluation gone",
     "show-config stepz=3",
+    "methods dhp_f",
     "verify --verifier cuontdown",
 )
 CODE = f"""
@@ -91,5 +95,11 @@ def test_a_wrong_setting_is_refused_before_anything_heavy_is_loaded(arguments: s
 def test_breadth_alone_says_what_to_do_first(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     lines = capsys.readouterr().out
-    for words in ("breadth demo", "breadth show-config", "breadth train policy.path=", "breadth --help"):
+    for words in (
+        "breadth demo",
+        "breadth show-config",
+        "breadth methods",
+        "breadth train policy.path=",
+        "breadth --help",
+    ):
         assert f"\n  {words}" in lines

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from configs.load import load, to_yaml
 from orchestrator.commands.cli import main
 
 
@@ -61,6 +62,7 @@ def test_the_settings_are_checked_against_data_and_policy_after_they_are_printed
     rows = ["task.name=dataset", f"task.options.path={tmp_path / 'rows.jsonl'}"]
     for words, reason in (
         (rows, "rows.jsonl, line 1: has no field 'answer'"),
+        (["method=dph_f", "rehearsal.path=gone"], "rehearsal.path: must be a parquet file made by `breadth presample`"),
         (["policy.path=gone"], "policy.path: must be a directory of a Hugging Face policy"),
         (
             ["sampling.max_prompt_tokens=4"],
@@ -87,6 +89,23 @@ def test_a_run_for_a_cluster_can_be_planned_on_a_machine_without_a_gpu(
     text = shown(capsys, "scale=8gpu", "sampling.max_new_tokens=16", "sampling.max_prompt_tokens=32")
     assert "# checked: this machine: placement.device: must be 'cpu' on a machine without a GPU" in text
     assert "# checked: task countdown and policy " in text
+
+
+def test_an_objective_that_is_not_the_methods_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where the name was edited in a file that sets everything, so that presets have no effect."""
+    text = shown(capsys, "--offline", "method=dph_f", "objective.clip.high=0.3", "objective.terms.divergence=null")
+    assert "# method: dph_f changed by objective.clip.high=0.3, objective.terms.divergence=unset\n" in text
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(to_yaml(load(["method=grpo"])).replace("method: grpo", "method: dph_f"))
+    text = shown(capsys, "--offline", "--config", str(edited))
+    assert "# method: dph_f changed by " in text and "objective.terms.divergence=unset" in text
+    assert "# method:" not in shown(capsys, "--offline", "method=dph_f")
+
+
+def test_settings_without_effect_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, "--offline", "method=grpo", "objective.pass_k.k=8")
+    assert "# objective.pass_k.k=8 has no effect: objective.advantage is group_zscore\n" in text
+    assert "no effect" not in shown(capsys, "--offline", "method=passk_training", "objective.pass_k.k=8")
 
 
 def test_the_plan_counts_what_is_presampled(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.commands.cli import main
-from orchestrator.commands.verify_file import parse
+from orchestrator.verify_file import parse
 from rewards.judge import Judge
 from rewards.registry import BUDGET_MARGIN_S, VERIFIERS, Canary, Field, Verifier, check, deadline_s, resolve
 from rewards.verdict import Verdict, correct, wrong

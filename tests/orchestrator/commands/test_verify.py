@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.commands import verify_file
+from orchestrator import verify_file
 from orchestrator.commands.cli import main
-from orchestrator.commands.verify_file import parse, read_rows
+from orchestrator.verify_file import parse, read_rows
 from rewards.registry import VERIFIERS, names
 
 PROBLEM = {"numbers": [3, 7, 12], "target": 22}

@@ -69,9 +69,9 @@ def test_runs_that_cannot_be_written_are_one_line_before_anything_else(
     for runs, reason in ((tmp_path / "file", "Not a directory"), (Path("/proc/none"), "")):
         assert main(["train", *SMALL, f"runs={runs}", "policy.path=gone"]) == 2
         [line] = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"breadth: runs: must be a folder that this user can write to ({runs.parent}")
+        assert line.startswith(f"breadth: runs: must be a place that this user can write to ({runs.parent}")
         assert reason in line
-    check_writable(tmp_path / "new" / "run")
+    check_writable(tmp_path / "new" / "run", "runs", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing is left by the check"
 
 

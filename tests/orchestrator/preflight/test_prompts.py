@@ -163,6 +163,14 @@ def test_messages_are_rendered_by_the_chat_template(tiny_policy: Path, tmp_path:
     assert shown(policy, tmp_path) == rendered
 
 
+def test_an_earlier_answer_may_begin_with_a_special_token(tiny_policy: Path, tmp_path: Path) -> None:
+    policy = with_template(tiny_policy, tmp_path / "policy")
+    chat = [USER, {"role": "assistant", "content": "<pad>42"}, USER]
+    path = rows(tmp_path / "rows.jsonl", {"prompt": chat, "answer": 42})
+    settings = ["policy.chat_template=true", "sampling.max_prompt_tokens=200"]
+    assert reported(policy, tmp_path, *dataset(path, heldout_fraction=0.001), *settings)
+
+
 def test_messages_without_a_chat_template_are_refused(tiny_policy: Path, tmp_path: Path) -> None:
     message = (
         r"^policy.chat_template: must be true, because prompt dataset/train/line-1 is a list of messages, got False"

@@ -57,9 +57,11 @@ def test_a_resumed_run_may_change_what_the_list_names(change: str, tmp_path: Pat
     [
         ("objective.clip.high=0.3", "0.28", "0.3"),
         ("objective.entropy_bonus=0.1", "0.0", "0.1"),
+        ("monitor.sampling.max_new_tokens=99", "0", "99"),
         ("learner.learning_rate=1e-5", "0.0003", "1e-05"),
         ("learner.updates_per_batch=2", "1", "2"),
         ("lag=1", "0", "1"),
+        ("monitor.answers=64", "32", "64"),
         ("seed=3", "0", "3"),
         ("groups_per_step=4", "32", "4"),
         ("sampling.temperature=0.7", "1.0", "0.7"),

@@ -35,6 +35,13 @@ def test_a_fault_names_the_column_of_the_file(tiny_policy: Path, tmp_path: Path)
     assert fault.strip() == f"{path}, line 6: field 'solution': must not be empty, got '\\\\,'"
 
 
+def test_tests_that_are_no_python_are_named(tiny_policy: Path, tmp_path: Path) -> None:
+    row = {"kind": "assert", "question": "Double it.", "entry_point": "double", "tests": "assert double(4) == 8"}
+    path = rows(tmp_path / "rows.jsonl", row, row, row | {"tests": "assert double(4) = 8"})
+    lines = reported(tiny_policy, tmp_path, *dataset(path, format="code"), "sampling.max_prompt_tokens=300")
+    assert any(f"{path}, line 3: field 'tests': must be Python" in line for line in lines)
+
+
 def test_rows_are_refused_if_most_right_answers_cannot_be_used(tiny_policy: Path, tmp_path: Path) -> None:
     path = rows(tmp_path / "rows.jsonl", *[{"prompt": f"{i}?", "answer": "\\,"} for i in range(6)], *sums(3))
     with pytest.raises(ValueError, match=r"rows.jsonl, line 1: field 'answer': .* 6 of 9 rows are faulty"):
@@ -45,7 +52,7 @@ def test_rows_with_long_prompts_are_counted_and_the_longest_is_given(tiny_policy
     path = rows(tmp_path / "rows.jsonl", *sums(9, prompt="x" * 50))
     lines = reported(tiny_policy, tmp_path, *dataset(path))
     assert any("9 rows checked in" in line and line.endswith("the longest prompt has 50 tokens") for line in lines)
-    assert "prompts of 1 rows are longer than sampling.max_prompt_tokens=32: skipped" in lines
+    assert "1 rows have prompts longer than sampling.max_prompt_tokens=32: skipped" in lines
 
 
 def test_rows_that_are_all_too_long_are_refused_even_the_held_out_ones(tiny_policy: Path, tmp_path: Path) -> None:
@@ -62,6 +69,14 @@ def test_a_row_that_the_chat_template_refuses_is_named(tiny_policy: Path, tmp_pa
     given = dataset(path, heldout_path=str(held))
     with pytest.raises(ValueError, match=r"held.jsonl, line 1: policy.chat_template: must render .*no Q"):
         reported(policy, tmp_path, *given, "policy.chat_template=true")
+
+
+def test_a_row_that_is_rendered_already_is_named(tiny_policy: Path, tmp_path: Path) -> None:
+    policy = with_template(tiny_policy, tmp_path / "policy")
+    path = rows(tmp_path / "rows.jsonl", *sums(9))
+    held = rows(tmp_path / "held.jsonl", {"prompt": "<pad>user: 1 + 1?", "answer": "2"})
+    with pytest.raises(ValueError, match=r"^policy.chat_template: must be false, .*held.jsonl, line 1 is already rend"):
+        reported(policy, tmp_path, *dataset(path, heldout_path=str(held)), "policy.chat_template=true")
 
 
 def test_a_result_is_kept_until_rows_settings_or_tokenizer_change(tiny_policy: Path, tmp_path: Path) -> None:
@@ -105,12 +120,12 @@ def test_the_rows_of_a_mixture_and_of_a_replayed_task_are_checked(tiny_policy: P
     assert any(f"{replayed}: 9 rows checked" in line for line in lines)
 
 
-def test_a_row_whose_verifier_does_not_exist_is_refused(tiny_policy: Path, tmp_path: Path) -> None:
+def test_a_domain_whose_verifier_does_not_exist_is_refused(tiny_policy: Path, tmp_path: Path) -> None:
     path = rows(tmp_path / "rows.jsonl", *sums(9))
     domains = [{"name": "countdown", "weight": 500}, {"name": "dataset", "options": {"path": str(path)}}]
     domains[1]["options"] = {"path": str(path), "verifier": "mth"}
     with pytest.raises(
-        ValueError, match=r"^task.verifier: must be one of .*'math'.* got 'mth' \(.*rows.jsonl, line 1\)"
+        ValueError, match=r"^task\.options\.domains\[1\]\.options\.verifier: must be one of .*'math'.* got 'mth'"
     ):
         reported(
             tiny_policy,

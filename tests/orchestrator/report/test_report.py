@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
+from configs.heldout import Decoding
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.inputs import run_facts
 from orchestrator.report.plots import running_mean
@@ -74,6 +75,7 @@ def evaluation(ks: list[int], *policies: Measurement) -> Evaluation:
         base=base.name,
         ks=ks,
         headline_k=16,
+        sampling=Decoding(temperature=1.0, max_new_tokens=32),
         temperatures=[1.0],
         measurements=measurements,
         about={"task": "toy", "answers": 8, "date": "2026-01-31", "paths": {name: f"/{name}" for name in measurements}},

@@ -13,6 +13,7 @@ import pytest
 from actors.contracts import GradeTask
 from actors.local import LocalReference
 from actors.reference import References
+from configs.heldout import Decoding
 from configs.learner import LearnerConfig
 from configs.load import load
 from orchestrator.rollout.rollouts import Rollouts
@@ -56,7 +57,7 @@ def test_every_measurement_uses_the_same_prompts_and_seeds() -> None:
         generator = ScriptedGenerator(at_once=True)
         async with Rollouts([generator], [solves(0)], 20.0) as rollouts:
             for _ in range(2):
-                groups = await heldout(rollouts).answer(2, 1.0)
+                groups = await heldout(rollouts).answer(2, Decoding(temperature=1.0, max_new_tokens=4))
                 assert [len(group.trajectories) for group in groups] == [2, 2, 2]
         first, second = generator.submissions
         assert [(job.key, job.seeds) for job in first] == [(job.key, job.seeds) for job in second]
@@ -69,7 +70,9 @@ def test_a_heldout_prompt_that_is_too_long_is_refused_before_generation() -> Non
         generator = ScriptedGenerator(at_once=True)
         async with Rollouts([generator], [solves()], 20.0) as rollouts:
             with pytest.raises(ValueError, match=r"^sampling\.max_prompt_tokens: .* \(5 tokens\), got 4"):
-                await heldout(rollouts, "sampling.max_prompt_tokens=4").answer(2, 1.0)
+                await heldout(rollouts, "sampling.max_prompt_tokens=4").answer(
+                    2, Decoding(temperature=1.0, max_new_tokens=4)
+                )
         assert generator.submissions == []
 
     run(body())
@@ -124,6 +127,26 @@ def test_the_base_is_measured_colder_once_and_every_measurement_is_placed_agains
         again = await measured(0, lambda index: index < 2, name="b")
         assert len(generator.submissions) == 5, "another run with the same base reads the cache"
         assert again["beyond_sharpening/pass@4"].value == base["beyond_sharpening/pass@4"].value
+
+    run(body())
+
+
+def test_the_monitor_samples_held_out_answers_in_a_way_of_its_own(tmp_path: Path) -> None:
+    async def body() -> None:
+        generator, scored = ScriptedGenerator(at_once=True), LocalReference(None)  # type: ignore[arg-type]
+        own = (
+            "monitor.sampling={temperature: 0, top_k: 7, min_p: 0.1, max_new_tokens: 99}",
+            "monitor.kl_to_base=false",
+        )
+        settings = (*own, f"runs={tmp_path}", "monitor.frontier=[0.5]", "sampling.max_new_tokens=5")
+        async with Rollouts([generator], [solves(0)], 20.0) as rollouts:
+            summary, measurement = await Monitor(heldout(rollouts, *settings), scored, tmp_path).measure(0)
+        jobs = [jobs[0] for jobs in generator.submissions]
+        assert [(job.temperature, len(job.seeds)) for job in jobs] == [(0.0, 1), (0.5, 2)]
+        assert {(job.top_p, job.top_k, job.min_p, job.max_new_tokens) for job in jobs} == {(1.0, 7, 0.1, 99)}
+        assert (measurement.temperature, measurement.answers) == (0.0, 2), "the greedy answer counts for both"
+        assert summary["pass@2"].value == pytest.approx(1 / 3)
+        assert "kl_to_base" not in summary, "greedy answers are not samples of the policy"
 
     run(body())
 

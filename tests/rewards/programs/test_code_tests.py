@@ -11,7 +11,7 @@ import pytest
 
 from rewards.programs import boxes
 from rewards.programs.extraction import extract_programs
-from rewards.programs.problem import budget_s, parse
+from rewards.programs.problem import budget_s, check_problem, parse
 from rewards.programs.stdio_tests import same_output
 from rewards.programs.testing import prepare, verify
 from rewards.sandbox.box import Zygote
@@ -117,6 +117,15 @@ def test_a_malformed_row_is_refused_and_the_field_is_named(problem: Mapping[str,
     with pytest.raises(ValueError, match=f"^{field}: must "):
         parse(problem)
     assert verify(RIGHT, problem).status == "grader_error"
+    assert check_problem(problem)[0].startswith(f"{field}: must ")
+
+
+def test_problems_are_checked_without_an_answer() -> None:
+    usable = [case["problem"] for case in CASES if case["status"] != "grader_error"]
+    assert usable and [check_problem(problem) for problem in usable] == [[]] * len(usable)
+    broken = ADD | {"tests": "assert add(1, 2) == 3\nassert add(0, 5) = 5"}
+    [fault] = check_problem(broken)
+    assert fault.startswith("tests: must be Python, got ") and fault.endswith(" in line 2 of them")
 
 
 def test_the_budget_covers_every_test_on_a_busy_machine_and_is_bounded() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from configs.task import TaskConfig
 from tasks.registry import build
-from tests.tasks.dataset.format_rows import OPEN_INSTRUCT, TRL, VERL, shown, source
+from tests.tasks.dataset.format_rows import OPEN_INSTRUCT, ROWS, TRL, VERL, shown, source
 
 USER = {"role": "user", "content": "What is 48 + 24?"}
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -144,3 +144,9 @@ def test_a_chat_row_without_prompt_or_answer_is_refused(
     with pytest.raises(ValueError) as caught:
         shown(tmp_path, name, row)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(ROWS.keys() - {"plain", "code"}))
+def test_rows_of_another_format_that_are_read_as_plain_name_their_format(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"line 1: .* \(did you mean task.options.format={name}\?\)$"):
+        shown(tmp_path, "plain", ROWS[name])

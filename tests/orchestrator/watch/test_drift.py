@@ -1,0 +1,89 @@
+"""The KL of a step's update: its value by hand, its alert, and a run whose learning rate is far too high."""
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from actors.learning.learner import FsdpLearner
+from actors.local import LocalLearner
+from configs.config import Config
+from orchestrator.watch.drift import ANSWERS, Drift
+from tests.actors.random_batch import random_batch, untrained
+from tests.orchestrator.in_process import config
+from tests.orchestrator.test_critic_run import train
+from trajectories.batch import Batch
+
+
+@pytest.fixture(scope="module")
+def learner(tiny_policy: Path) -> LocalLearner:
+    cfg = Config()
+    made = FsdpLearner(
+        str(tiny_policy), config=cfg.learner, objective=cfg.objective, dtype="float32", temperature=1.0, total_steps=1
+    )
+    made.join()
+    return LocalLearner(made, checksum=False)
+
+
+def moved_by(learner: LocalLearner, batch: Batch, log_ratio: float) -> Batch:
+    """The batch as if a policy had sampled it whose log-probs are lower by `log_ratio` than the learner's."""
+    scored = asyncio.run(learner.score(batch))
+    assert scored.logp_old is not None
+    return replace(batch, logp_sampler=torch.where(batch.mask, scored.logp_old - log_ratio, 0.0))
+
+
+def drift(learner: LocalLearner, alerts: list[tuple[str, str]], *overrides: str) -> Drift:
+    cfg = config(Path("nowhere"), Path("nowhere"), *overrides)
+    return Drift(cfg, learner, lambda title, text: alerts.append((title, text)))
+
+
+def measured(of: Drift, batch: Batch) -> dict[str, float]:
+    of.keep(batch)
+    return asyncio.run(of.measure())
+
+
+def test_the_kl_is_the_mean_of_k3_over_tokens_and_its_sum_over_an_answer(learner: LocalLearner) -> None:
+    batch = random_batch()
+    values = measured(drift(learner, []), moved_by(learner, batch, 0.5))
+    k3 = 1.648721 - 1 - 0.5  # r - 1 - log r at r = e^0.5
+    assert values["kl_update"] == pytest.approx(k3, abs=1e-5)
+    assert values["kl_update_per_trajectory"] == pytest.approx(k3 * int(batch.mask.sum()) / len(batch.route), rel=1e-4)
+    assert measured(drift(learner, []), moved_by(learner, batch, 0.0))["kl_update"] == pytest.approx(0, abs=1e-9)
+
+
+def test_only_explored_and_graded_answers_count_and_at_most_a_few_are_scored(learner: LocalLearner) -> None:
+    of = drift(learner, [])
+    of.keep(random_batch([(3, 4)] * 200, rehearsed=40))
+    assert of._answers is not None and len(of._answers.route) == ANSWERS and set(of._answers.route.tolist()) == {0}
+    assert measured(of, untrained(random_batch())) == {}
+
+
+def test_an_alert_has_the_number_and_what_to_lower_and_is_repeated_only_when_the_kl_doubles(
+    learner: LocalLearner,
+) -> None:
+    alerts: list[tuple[str, str]] = []
+    of = drift(learner, alerts, "method=dph_f", "learner.learning_rate=3e-3")
+    found = []
+    for log_ratio in (0.5, 1.0, 1.1, 2.0):  # k3 of 0.149, 0.718, 0.904 and 4.389, at 10 tokens per answer
+        measured(of, moved_by(learner, random_batch([(3, 10)] * 4), log_ratio))
+        found.append(len(alerts))
+    assert found == [0, 1, 1, 2]
+    title, text = alerts[0]
+    assert title == "kl_update" and text.startswith("the policy moved 7.2 nats per answer (0.72 per token) ")
+    assert text.endswith("lower learner.learning_rate (0.003) or the coefficients of the divergence terms")
+
+
+def test_a_run_with_far_too_high_a_learning_rate_is_told_so_in_its_first_step(
+    tiny_policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # the grader's workers import toy_verifiers
+    chosen = ("task.verifier=toy_verifiers:even", "steps=1", "logbook.console=true")
+    [low] = train(tiny_policy, tmp_path, "name=low", "learner.learning_rate=1e-6", *chosen)
+    assert low["kl_update_per_trajectory"] < 1e-3 and "kl_update" not in capsys.readouterr().out
+    [high] = train(tiny_policy, tmp_path, "name=high", "learner.learning_rate=0.1", *chosen)
+    assert high["kl_update_per_trajectory"] > 5 and "kl_update: the policy moved " in capsys.readouterr().out
+    events = [json.loads(line) for line in (tmp_path / "high" / "events.jsonl").read_text().splitlines()]
+    assert [event["title"] for event in events if event["level"] == "alert"] == ["kl_update"]
