@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from actors.contracts import Finished, GenerationJob
 from actors.generation.answers import TrajectoryBuilder
 from actors.learning.learner import FsdpLearner
 from actors.learning.saving import check_saving
@@ -25,6 +26,7 @@ from objectives.diagnostics import means
 from orchestrator.rollout.encoding import PromptEncoder, answer_encoder
 from tasks.registry import build
 from tasks.word_problems import WordProblems, WordProblemsOptions
+from tests.actors.generation.generator_process import GeneratorServer
 from tests.actors.learning.learner_ranks import assert_equal, parameters_of, weights_of
 from tests.actors.random_batch import credited
 from trajectories.batch import Batch, pack
@@ -148,3 +150,42 @@ def test_a_checkpoint_loads_in_transformers_with_the_learners_weights(updated: L
     before = AutoTokenizer.from_pretrained(POLICY)
     assert (tokenizer.chat_template, tokenizer.eos_token_id) == (before.chat_template, END)
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
+
+
+@pytest.mark.ray
+def test_log_probs_of_vllm_are_those_of_the_updated_learner_and_answers_end_in_the_stop_token(
+    updated: LocalLearner, vllm: GeneratorServer
+) -> None:
+    generator = vllm.fork().build(POLICY, max_sequences=16)
+    encode = encoder(CHAT)
+    texts = ("What is the capital of France?", "Say hello.")
+    jobs = [
+        GenerationJob(
+            key=text, prompt_id=text, prompt_tokens=np.array(encode(text), dtype=np.int32), seeds=(1, 2, 3, 4),
+            temperature=TEMPERATURE, max_new_tokens=48,
+        )
+        for text in texts
+    ]  # fmt: skip
+
+    async def answers() -> list[Finished]:
+        await updated.connect([generator])
+        await updated.publish(1)
+        await generator.submit(jobs)
+        done: list[Finished] = []
+        while len(done) < 8:
+            found = await generator.collect(30.0)
+            assert found, "no answer came within 30 s"
+            done += found
+        return done
+
+    try:
+        trajectories = [done.trajectory for done in asyncio.run(answers())]
+    finally:
+        asyncio.run(generator.close())
+    stopped = [one for one in trajectories if one.finish_reason == "stop"]
+    assert stopped and all(one.tokens[-1] == END and "<|im_end|>" not in one.text for one in stopped)
+    assert all(END not in one.tokens[one.mask][:-1] for one in trajectories)
+    model = updated.learner.policy.model
+    for one in trajectories:
+        expected = logp_of_transformers(model, torch.from_numpy(one.tokens))[one.mask[1:]]
+        torch.testing.assert_close(torch.from_numpy(one.logp_sampler[one.mask]), expected, rtol=0, atol=2e-3)
