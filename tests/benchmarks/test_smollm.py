@@ -30,7 +30,7 @@ from tests.actors.generation.generator_process import GeneratorServer
 from tests.actors.learning.learner_ranks import assert_equal, parameters_of, weights_of
 from tests.actors.random_batch import credited
 from trajectories.batch import Batch, pack
-from trajectories.trajectory import Grade, Group, Trajectory
+from trajectories.trajectory import Grade, Group, Prompt, Trajectory
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICY = ROOT / "runs" / "smollm" / "policy"
@@ -152,16 +152,20 @@ def test_a_checkpoint_loads_in_transformers_with_the_learners_weights(updated: L
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
 
 
+def asked(text: str) -> Prompt:
+    return Prompt(id=text, position=0, text=text, verifier="math", problem={})
+
+
 @pytest.mark.ray
 def test_log_probs_of_vllm_are_those_of_the_updated_learner_and_answers_end_in_the_stop_token(
     updated: LocalLearner, vllm: GeneratorServer
 ) -> None:
     generator = vllm.fork().build(POLICY, max_sequences=16)
-    encode = encoder(CHAT)
+    encode = PromptEncoder(CHAT)
     texts = ("What is the capital of France?", "Say hello.")
     jobs = [
         GenerationJob(
-            key=text, prompt_id=text, prompt_tokens=np.array(encode(text), dtype=np.int32), seeds=(1, 2, 3, 4),
+            key=text, prompt_id=text, prompt_tokens=np.array(encode(asked(text)), dtype=np.int32), seeds=(1, 2, 3, 4),
             temperature=TEMPERATURE, max_new_tokens=48,
         )
         for text in texts
