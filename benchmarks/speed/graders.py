@@ -78,7 +78,7 @@ async def measure_verifier(
     Returns: checks per second with IN_FLIGHT answers at a time, and the seconds of each check with one answer per
         worker at a time. Each measurement takes `seconds`.
     """
-    pool = Pool(workers, 6.0)
+    pool = Pool(workers, 6.0, 6.0)
     case_numbers = itertools.count(1)
 
     async def caller(until: float, latencies: list[float]) -> None:

@@ -57,7 +57,7 @@ async def try_all(on_file: dict[str, Any], path: str) -> dict[str, Any]:
     """Grade every case on one worker, each followed by a right answer."""
     verdicts: dict[str, list[tuple[Verdict, float]]] = {}
     following: dict[str, Verdict] = {}
-    pool = Pool(1, POOL_TIMEOUT_S)
+    pool = Pool(1, POOL_TIMEOUT_S, POOL_TIMEOUT_S)
     try:
         await pool.run("sql", on_file, GOLD)
         before = resident_bytes()
@@ -118,7 +118,7 @@ def test_an_endless_query_is_interrupted_and_one_long_step_in_c_is_ended_by_the_
     long_gold = "SELECT name FROM users WHERE printf('%.*c', 900000000, 'x') IS NOT NULL"  # golds are trusted
 
     async def main() -> list[Verdict]:
-        pools = default_pool, short_pool = Pool(1, POOL_TIMEOUT_S), Pool(1, 1.0)
+        pools = default_pool, short_pool = Pool(1, POOL_TIMEOUT_S, POOL_TIMEOUT_S), Pool(1, 1.0, POOL_TIMEOUT_S)
         try:
             return [
                 await default_pool.run("sql", {"schema_sql": SCRIPT, "gold_sql": GOLD}, endless),

@@ -442,7 +442,7 @@ def test_duckdb_problems_are_graded_in_a_locked_database() -> None:
     ]
 
     async def main() -> tuple[list[Verdict], list[Verdict]]:
-        pool = Pool(1, 5.0)
+        pool = Pool(1, 5.0, 5.0)
         try:
             verdicts = [await pool.run("sql", common | {"gold_sql": gold}, answer) for answer, gold, _ in DUCK_CASES]
             return verdicts, [
