@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,9 @@ def test_an_interrupted_command_leaves_no_output_and_no_process(tmp_path: Path) 
     words = ["--verifier", "own_reward:verify", "--input", "in.jsonl", "--output", "out.jsonl", "--workers", "2"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(tmp_path)])}
     program = [sys.executable, "-m", "orchestrator.commands.cli", "verify", *words, "--timeout-s", "600"]
-    with subprocess.Popen(program, env=environment, stderr=subprocess.PIPE) as command:
+    # A shell without job control starts this suite with SIGINT ignored if it is in the background.
+    unignored = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(program, env=environment, stderr=subprocess.PIPE, preexec_fn=unignored) as command:
         until = time.monotonic() + 30
         while len(marks := list(tmp_path.glob("mark*"))) < 2:
             assert time.monotonic() < until
