@@ -27,9 +27,8 @@ def save_policy(folder: str, model: Any, tokenizer: Any, parameters: dict[str, T
 
 def copy_policy(source: str, folder: str, dtype: str) -> None:
     """Write the policy of the directory `source` to `folder`, with its weights in `dtype`."""
-    model = load_model(source)
-    named = model.state_dict().items()
-    save_policy(folder, model.to(getattr(torch, dtype)), load_tokenizer(source), dict(named))
+    model = load_model(source, getattr(torch, dtype))
+    save_policy(folder, model, load_tokenizer(source), model.state_dict())
 
 
 def valid_generation_config(config: GenerationConfig) -> GenerationConfig:

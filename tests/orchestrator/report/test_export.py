@@ -38,6 +38,7 @@ def test_an_exported_policy_is_the_checkpoints_in_bfloat16_and_loads(run_dir: Pa
     output = tmp_path / "exported"
     assert main(["export", str(run_dir), "--output", str(output)]) == 0
     trained = load_file(run_dir / "checkpoints" / "step-000002" / "policy" / "model.safetensors")
+    assert {weight.dtype for weight in load_file(output / "model.safetensors").values()} == {torch.bfloat16}
     model = AutoModelForCausalLM.from_pretrained(output, dtype="auto")
     assert model.dtype == torch.bfloat16
     found = model.state_dict()
