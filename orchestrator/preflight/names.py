@@ -15,7 +15,7 @@ from trajectories.trajectory import Prompt
 def check_names(cfg: Config, heldout: Sequence[Prompt]) -> None:
     """Check the names in `checkpoint`, `monitor`, `references`, `replay` and `task`.
 
-    Names inside the objective are checked by the settings themselves.
+    Names inside the objective are checked by the settings themselves, `task.verifier` by `named.check_task`.
 
     Args:
         heldout: the held-out prompts; empty if nothing is measured.
@@ -30,7 +30,7 @@ def check_names(cfg: Config, heldout: Sequence[Prompt]) -> None:
         require(name in used, f"references.{name}", rule + (", ".join(sorted(used)) or "none"), name)
     rule = "must be left out while objective.replay_weight is 0: nothing is replayed"
     require(not cfg.replay.task or cfg.objective.replays, "replay.task", rule, cfg.replay.task)
-    for setting, verifier in _verifiers(cfg):
+    for setting, verifier in _verifiers_in(cfg.task.options, "task.options"):
         check_verifier(verifier, setting)
 
 
@@ -50,14 +50,8 @@ def _check_measured_values(cfg: Config, heldout: Sequence[Prompt]) -> None:
         require(name in known, setting, rule, name)
 
 
-def _verifiers(cfg: Config) -> Iterator[tuple[str, str]]:
-    """Yield every setting of the task that names a verifier, and the name."""
-    if cfg.task.verifier:
-        yield "task.verifier", cfg.task.verifier
-    yield from _verifiers_in(cfg.task.options, "task.options")
-
-
 def _verifiers_in(options: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Yield every setting of a task's options that names a verifier, and the name."""
     if isinstance(options, dict):
         if isinstance(options.get("verifier"), str) and options["verifier"]:
             yield f"{path}.verifier", options["verifier"]
