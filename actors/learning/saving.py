@@ -22,6 +22,9 @@ def save_policy(folder: str, model: Any, tokenizer: Any, parameters: dict[str, T
         shutil.rmtree(folder)
     model.generation_config = valid_generation_config(model.generation_config)
     model.save_pretrained(folder, state_dict=parameters)
+    if parameters:  # transformers writes the dtype of the model, not that of the parameters
+        model.config.dtype = next(iter(parameters.values())).dtype
+        model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

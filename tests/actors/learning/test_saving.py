@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GenerationConfig
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from actors.learning.learner import FsdpLearner
 from actors.learning.policy import load_model
@@ -25,7 +26,7 @@ def set_generation_config(policy: Path, **values: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
-def saved(policy: Path, folder: Path) -> Path:
+def saved(policy: Path, folder: Path, dtype: str = "float32") -> Path:
     """The policy as a learner writes it."""
     learner = FsdpLearner(
         str(policy),
@@ -36,7 +37,7 @@ def saved(policy: Path, folder: Path) -> Path:
         total_steps=1,
     )
     learner.join()
-    learner.save_policy(str(folder))
+    learner.save_policy(str(folder), dtype)
     return folder
 
 
@@ -55,6 +56,14 @@ def test_valid_generation_settings_are_in_a_checkpoint(policy: Path, tmp_path: P
     check_saving(str(policy))
     config = GenerationConfig.from_pretrained(saved(policy, tmp_path / "saved"))
     assert (config.do_sample, config.temperature, config.top_p) == (True, 0.6, 0.9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_checkpoint_says_in_which_dtype_its_weights_are(policy: Path, tmp_path: Path, dtype: str) -> None:
+    folder = saved(policy, tmp_path / "saved", dtype)
+    expected = getattr(torch, dtype)
+    assert {weight.dtype for weight in load_file(folder / "model.safetensors").values()} == {expected}
+    assert AutoModelForCausalLM.from_pretrained(folder, dtype="auto").dtype == expected
 
 
 def test_a_policy_whose_files_cannot_be_read_back_is_refused_before_a_run(policy: Path) -> None:
