@@ -4,7 +4,6 @@ The solutions are rehearsed answers of a reference that gives them probability 1
 rehearsed answers alone; the forward KL to this reference is the cross entropy.
 """
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,6 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from actors.learning.learner import FsdpLearner
-from actors.learning.policy import load_model
 from actors.learning.rank_parts import plan_updates
 from configs.coefficient import CoefficientConfig
 from configs.config import Config
@@ -77,11 +75,7 @@ def warm_start(cfg: Config, output: Path, progress: Callable[[int, float], None]
             rows = [_demonstration(encode(prompt), encode_answer(answer)) for prompt, answer in demonstrations]
             [updates] = plan_updates(pack([], rows), cfg.learner, 1)
             progress(step + 1, means(learner.update(updates, {"divergence": 1.0}))["terms/divergence/value"])
-        learner.save_policy(str(Path(scratch) / "trained"))
-        model = load_model(str(Path(scratch) / "trained"))
-        if output.exists():
-            shutil.rmtree(output)
-        model.to(torch.bfloat16).save_pretrained(output)
+        learner.save_policy(str(output), "bfloat16")
         save_tokenizer(output)
 
 
