@@ -47,7 +47,7 @@ class References:
         for name, directories in policies.items():
             model = soup(directories, self.dtype).to(device).requires_grad_(False)
             self.policies[name] = Policy(
-                model, layout=config.layout, logits_chunk=config.logits_chunk, temperature=temperature
+                model, layout=config.layout, logits_megabytes=config.logits_megabytes, temperature=temperature
             )
         self._masters: dict[str, dict[str, Tensor]] = {}
 
