@@ -78,12 +78,24 @@ class WeightsInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedMemory:
+    """Where a process holds memory that others of its node can map (`actors/weights/shared_memory.py`)."""
+
+    process: int
+    descriptor: int
+    name: str
+    """Unique, so that no other memory is taken for it."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostWeights:
     """All weights of one version in host memory: the tensors' bytes, concatenated."""
 
     version: int
-    data: np.ndarray
-    """uint8 [bytes]"""
+    data: np.ndarray | None = None
+    """uint8 [bytes]; None if they are in the learner's memory, which the generator has attached."""
     checksum: int | None = None
     """crc32 of `data`, or None to skip the check. A receiver raises ValueError if it does not match."""
 

@@ -169,6 +169,9 @@ class RemoteLearner:
         self.ranks, self.config, self.transfer = list(ranks), config, transfer
         self.tensor_parallel, self.checksum = tensor_parallel, checksum
         self.generators: list[Generator] = []
+        self.shared = False
+        """Whether all generators read the weights from the memory of rank 0, as they run on its node."""
+        self.version_in_transfer: int | None = None
 
     async def _all(self, method: str, *arguments: Any) -> list[Any]:
         return list(await asyncio.gather(*(rank.call(method, *arguments) for rank in self.ranks)))
@@ -194,6 +197,7 @@ class RemoteLearner:
         self.generators = list(generators)
         if self.transfer == "host":
             await init_host_weights(self.generators, await self.ranks[0].call("weights_info"))
+            await self._share()
             return
         address = await self.ranks[0].wait(self.ranks[0].actor.address.remote(), "address")
         actors = [generator.actor for generator in self.generators if isinstance(generator, Handle)]
@@ -203,13 +207,31 @@ class RemoteLearner:
         ]
         await asyncio.gather(*(r.wait(s, "init_transfer") for r, s in zip(self.ranks, starts, strict=True)))
 
+    async def _share(self) -> None:
+        """Have all generators map the memory of rank 0's weights, if they can."""
+        memory = await self.ranks[0].call("share_weights")
+        handles = [generator for generator in self.generators if isinstance(generator, RemoteGenerator)]
+        if memory is not None and len(handles) == len(self.generators):
+            self.shared = all(await asyncio.gather(*(handle.call("attach_weights", memory) for handle in handles)))
+
     async def publish(self, version: int) -> None:
         if self.transfer == "host":
-            weights = await self._gathered("weights", version, self.checksum)
-            await publish_host_weights(self.generators, weights, version)
+            await self._publish_from_host(version)
             return
         sends = [rank.actor.send_weights.remote(version) for rank in self.ranks]
         await asyncio.gather(*(r.wait(s, "publish") for r, s in zip(self.ranks, sends, strict=True)))
+
+    async def _publish_from_host(self, version: int) -> None:
+        """Publish from the memory of rank 0, or through Ray's object store if a generator runs on another node."""
+        before = self.version_in_transfer
+        assert before is None, f"version {before} is being loaded, and the next one would overwrite it"
+        self.version_in_transfer = version
+        if self.shared:
+            weights, *_ = await self._all("weights", version, self.checksum, False)
+        else:
+            weights = await self._gathered("weights", version, self.checksum)
+        await publish_host_weights(self.generators, weights, version)
+        self.version_in_transfer = None  # not after a failure: a generator may still be reading
 
     async def update_reference(self, reference: Reference, name: str, mixing_weight: float) -> None:
         info = await self.ranks[0].call("master_info")

@@ -11,11 +11,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
-from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
+import numpy as np
+
+from actors.contracts import Finished, GenerationJob, HostWeights, SharedMemory, WeightsInfo
 from actors.weights.host import check_payload
+from actors.weights.shared_memory import attached
 from configs.checks import LOWEST_TEMPERATURE
 
 EXIT_WAIT_S = 10.0
@@ -75,6 +79,7 @@ class EngineThread(Generic[E]):
         self._outstanding = 0
         self._progress = 0.0
         self._info: WeightsInfo | None = None
+        self._attached: np.ndarray | None = None
         built: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(build, built), name="generator", daemon=True)
         self._thread.start()
@@ -116,9 +121,17 @@ class EngineThread(Generic[E]):
         await self._call(lambda engine: engine.declare(info))
         self._info = info
 
+    async def attach_weights(self, memory: SharedMemory) -> bool:
+        """Map the learner's memory, from which updates without bytes are loaded. Return False if it cannot be mapped
+        here, as on another node."""
+        self._attached = attached(memory)
+        return self._attached is not None
+
     async def update_weights(self, weights: HostWeights) -> int:
         info = self._info
         assert info is not None, "init_weights comes before update_weights"
+        if weights.data is None:
+            weights = replace(weights, data=self._attached)
 
         def update(engine: E) -> int:
             if weights.version < engine.version:

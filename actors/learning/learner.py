@@ -4,7 +4,9 @@
 """
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.fsdp import FSDPModule
 
-from actors.contracts import HostWeights, WeightsInfo
+from actors.contracts import HostWeights, SharedMemory, WeightsInfo
 from actors.learning.anchor_heads import AnchorHeads
 from actors.learning.policy import Policy, check_policy_folder, load_model, load_tokenizer
 from actors.learning.saving import save_policy
@@ -30,6 +32,7 @@ from actors.learning.shards import holds, read_shards, write_shards
 from actors.learning.value_heads import ValueHeads
 from actors.weights.file_names import as_in_files, meta_in_files
 from actors.weights.host import pack, weights_info
+from actors.weights.shared_memory import WeightsBuffer
 from configs.learner import LearnerConfig
 from configs.objective import ObjectiveConfig
 from objectives.advantage.critic import soft_min
@@ -95,6 +98,7 @@ class FsdpLearner:
             self.policy.critic = ValueHeads(self.policy.width, objective.critic)
         self.heads = AnchorHeads(objective, references or {}, dtype=dtype, device=device, temperature=temperature)
         self.sharded = ranks > 1 or dtype == "bfloat16"
+        self.buffer = WeightsBuffer(self.weights_info())
         self.updates = 0
         self.skipped_in_a_row = 0
 
@@ -231,10 +235,19 @@ class FsdpLearner:
         """Return the names, shapes and dtype of `weights`."""
         return weights_info(meta_in_files(self.policy.model, getattr(torch, self.dtype)))
 
-    def weights(self, version: int, checksum: bool = False) -> HostWeights | None:
-        """Return all weights for the generators, as the policy's files hold them and in the dtype of the forward pass,
-        on rank 0; None on the other ranks."""
-        return self._pack(self.dtype, version, checksum, files=True)
+    def share_weights(self) -> SharedMemory | None:
+        """Hold `weights` in memory that other processes of this node can map. Return None if there is none."""
+        return self.buffer.share()
+
+    def weights(self, version: int, checksum: bool = False, with_bytes: bool = True) -> HostWeights | None:
+        """Write all weights for the generators into one buffer, over those of the version before: as the policy's files
+        hold them, in the dtype of the forward pass. Return them on rank 0; None on the other ranks."""
+        named = full_parameters(self.policy.model)
+        if self.rank:
+            deque(named, maxlen=0)  # every rank iterates, as gathering a parameter is a collective
+            return None
+        written = self.buffer.write(as_in_files(self.policy.model, named), version, checksum)
+        return written if with_bytes else replace(written, data=None)
 
     def master_info(self) -> WeightsInfo:
         """Return the names, shapes and dtype of `master_weights`."""
@@ -242,13 +255,9 @@ class FsdpLearner:
 
     def master_weights(self) -> HostWeights | None:
         """Return the float32 parameters under transformers' names, on rank 0; None on the other ranks."""
-        return self._pack("float32", 0, False, files=False)
-
-    def _pack(self, dtype: str, version: int, checksum: bool, *, files: bool) -> HostWeights | None:
-        model, to = self.policy.model, getattr(torch, dtype)
         # Every rank iterates, as gathering a parameter is a collective; only rank 0 keeps the result.
-        named = [(name, p.to("cpu", to)) for name, p in full_parameters(model) if self.rank == 0]
-        return None if self.rank else pack(as_in_files(model, named) if files else named, version, checksum)
+        named = [(name, p.cpu()) for name, p in full_parameters(self.policy.model) if self.rank == 0]
+        return None if self.rank else pack(named, 0)
 
     def save(self, folder: str) -> None:
         """Write `policy/` (loads in transformers and vLLM) and `optimizer/` (one shard per rank; also critic, counters,

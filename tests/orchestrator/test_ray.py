@@ -18,6 +18,7 @@ from rich.console import Console
 
 from configs.config import Config
 from configs.load import load
+from orchestrator.cluster import start
 from orchestrator.commands.demo import METHODS, demo
 from orchestrator.commands.paths import absolute
 from orchestrator.evaluation.job import evaluate
@@ -127,6 +128,26 @@ def test_vllm_trains_ahead_of_the_learner_and_evaluation_answers_with_its_checkp
     results = json.loads((output / "results.json").read_text())
     assert set(results["policies"]["base"]["1.0"]) >= {"pass@1", "pass@4", "retention", "intervals", "sharpening"}
     assert list(results["policies"]["trained"]) == ["1.3", "1.0", "0.8", "0.6", "0.4", "0.2", "0.0"]
+
+
+def test_two_generators_of_a_node_load_every_version_from_the_learners_memory(tmp_path: Path, cluster: None) -> None:
+    cfg = config(tmp_path, "name=shared", "generator.engine=transformers", "placement.generators=2")
+
+    async def run() -> None:
+        roles = await start(cfg, ["generator", "learner"])
+        try:
+            await roles.learner.connect(roles.generators)
+            for version in range(3):
+                await roles.learner.publish(version)
+            assert roles.learner.shared
+            ray.kill(roles.generators[0].actor)
+            with pytest.raises(ray.exceptions.RayActorError):
+                await roles.learner.publish(3)
+        finally:
+            await roles.close()
+
+    asyncio.run(run())
+    assert not [name for name in os.listdir("/dev/shm") if "breadth" in name]
 
 
 def test_the_demo_ends_with_results_a_report_and_a_table(tmp_path: Path, cluster: None) -> None:
