@@ -169,6 +169,13 @@ class RemoteLearner:
         self.ranks, self.config, self.transfer = list(ranks), config, transfer
         self.tensor_parallel, self.checksum = tensor_parallel, checksum
         self.generators: list[Generator] = []
+        self._width: float | None = None
+
+    async def _linear_width(self) -> float:
+        """Return the policy's `linear_width`, asked of rank 0 once."""
+        if self._width is None:
+            self._width = await self.ranks[0].call("linear_width")
+        return self._width
 
     async def _all(self, method: str, *arguments: Any) -> list[Any]:
         return list(await asyncio.gather(*(rank.call(method, *arguments) for rank in self.ranks)))
@@ -181,12 +188,12 @@ class RemoteLearner:
         return first
 
     async def score(self, batch: Batch) -> Batch:
-        divided, rank_parts = plan_scores(batch, self.config, len(self.ranks))
+        divided, rank_parts = plan_scores(batch, self.config, len(self.ranks), await self._linear_width())
         calls = [rank.call("score", part) for rank, part in zip(self.ranks, rank_parts, strict=True)]
         return merge_scores(batch, divided, await asyncio.gather(*calls))
 
     async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
-        rank_parts = plan_updates(batch, self.config, len(self.ranks))
+        rank_parts = plan_updates(batch, self.config, len(self.ranks), await self._linear_width())
         calls = [rank.call("update", part, coefficients) for rank, part in zip(self.ranks, rank_parts, strict=True)]
         return merge(*await asyncio.gather(*calls))
 
