@@ -50,7 +50,7 @@ class References:
             self.policies[name] = Policy(
                 model,
                 layout=config.layout,
-                logits_chunk=config.logits_chunk,
+                logits_megabytes=config.logits_megabytes,
                 temperature=temperature,
                 share_prefixes=config.share_prefixes,
             )

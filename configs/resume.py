@@ -5,7 +5,7 @@ MAY_CHANGE = (
     "runs",
     "steps",
     "learner.token_budget",
-    "learner.logits_chunk",
+    "learner.logits_megabytes",
     "learner.layout",
     "learner.share_prefixes",
     "learner.gradient_checkpointing",

@@ -88,7 +88,7 @@ class FsdpLearner:
         self.policy = Policy(
             model,
             layout=config.layout,
-            logits_chunk=config.logits_chunk,
+            logits_megabytes=config.logits_megabytes,
             temperature=temperature,
             share_prefixes=config.share_prefixes,
             entropy_gradient=objective.entropy_bonus > 0,

@@ -9,6 +9,7 @@ import torch
 from configs.objective import ObjectiveConfig
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.credit import credit
+from tasks.characters import VOCABULARY_SIZE
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Grade, Group, Prompt, Route, Trajectory
 
@@ -64,6 +65,11 @@ def with_common_prompts(batch: Batch) -> Batch:
 def credited(batch: Batch, objective: ObjectiveConfig, coefficient: float = 0.0) -> Batch:
     coefficients = dict.fromkeys(objective.terms, coefficient)
     return credit(batch, objective, ObjectiveState(coefficients=coefficients, pass_k=objective.pass_k.k))
+
+
+def logits_megabytes(tokens: int) -> float:
+    """The setting at which a chunk of a tiny policy's logits has this many tokens."""
+    return (tokens + 0.5) * 4 * VOCABULARY_SIZE / 1e6
 
 
 def untrained(batch: Batch) -> Batch:

@@ -193,5 +193,5 @@ def test_a_driver_killed_with_sigkill_resumes_without_a_gap_and_leaves_no_proces
 
 def test_vllm_serves_the_published_experts_of_a_mixture(tmp_path: Path, cluster: None) -> None:
     policy = make_mixture_of_experts(tmp_path / "policy")
-    for record in train(config(tmp_path, "name=m", "steps=2", f"policy.path={policy}")):
+    for record in train(config(tmp_path, "name=m", "steps=2", f"policy.path={policy}", "objective.entropy_bonus=0.01")):
         assert record["mismatch_abs_log_ratio"] < 1e-4

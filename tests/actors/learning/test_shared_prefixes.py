@@ -50,7 +50,9 @@ def llama() -> Any:
 
 
 def policy_of(model: Any, *, share: bool) -> Policy:
-    return Policy(model, layout="pad", logits_chunk=32, temperature=0.7, share_prefixes=share, entropy_gradient=True)
+    return Policy(
+        model, layout="pad", logits_megabytes=0.04, temperature=0.7, share_prefixes=share, entropy_gradient=True
+    )
 
 
 def columns_seen(model: Any) -> list[int]:
@@ -142,9 +144,9 @@ def test_a_model_that_cannot_share_prefixes_is_scored_in_rows_of_their_own(kind:
         model = BloomForCausalLM(BloomConfig(**shape, n_layer=1, n_head=2, initializer_range=0.2)).eval()
     else:
         model = llama()
-    policy = Policy(model, layout=layout, logits_chunk=32, temperature=0.7, share_prefixes=kind != "off")
+    policy = Policy(model, layout=layout, logits_megabytes=0.04, temperature=0.7, share_prefixes=kind != "off")
     assert policy.linear_width == 0
-    expected = Policy(model, layout="pad", logits_chunk=32, temperature=0.7)(BATCH).logp
+    expected = Policy(model, layout="pad", logits_megabytes=0.04, temperature=0.7)(BATCH).logp
     torch.testing.assert_close(policy(BATCH).logp, expected, rtol=0, atol=1e-5)
 
 
