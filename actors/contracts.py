@@ -8,14 +8,16 @@ Axes: N tokens of the batch, B trajectories, T tokens of one prompt, D hidden.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from configs.term_weights import Certainty
-from objectives.diagnostics import Stats
-from trajectories.batch import Batch
 from trajectories.trajectory import Grade, Trajectory
+
+if TYPE_CHECKING:  # A grader's process imports this module, and needs no torch.
+    from objectives.diagnostics import Stats
+    from trajectories.batch import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,11 +186,11 @@ class Reference(Protocol):
 
     async def score(
         self,
-        batch: Batch,
+        batch: "Batch",
         names: Sequence[str] = ("reference",),
         hidden: Sequence[str] = (),
         columns: Sequence[Column] = (),
-    ) -> Batch:
+    ) -> "Batch":
         """Return the batch with the references' outputs.
 
         Args:
@@ -222,7 +224,7 @@ class Reference(Protocol):
 class Learner(Protocol):
     """The policy that is trained, its optimizer, and its critic if there is one."""
 
-    async def score(self, batch: Batch) -> Batch:
+    async def score(self, batch: "Batch") -> "Batch":
         """Score the batch under the weights before this step's first update, without gradient.
 
         Returns:
@@ -231,7 +233,7 @@ class Learner(Protocol):
         """
         ...
 
-    async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
+    async def update(self, batch: "Batch", coefficients: Mapping[str, float]) -> "Stats":
         """Run one training step on the batch: one optimizer update, or `learner.updates_per_batch` of them.
 
         Args:

@@ -51,6 +51,13 @@ def test_importing_a_light_room_loads_nothing_heavy(room: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_importing_the_grader_and_its_ray_actor_loads_no_torch() -> None:
+    code = "import sys, actors.ray_shells, actors.grader; print([m for m in ('torch', 'vllm') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
 def test_objectives_import_torch_and_nothing_else_from_outside() -> None:
     outside = set.union(*(imports(path) for path in (ROOT / "objectives").rglob("*.py")))
     assert outside - set(sys.stdlib_module_names) <= {"torch", "configs", "trajectories", "objectives"}

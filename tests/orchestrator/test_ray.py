@@ -16,8 +16,10 @@ import pytest
 import ray
 from rich.console import Console
 
+from actors.contracts import GradeTask
 from configs.config import Config
 from configs.load import load
+from orchestrator.cluster import start
 from orchestrator.commands.demo import METHODS, demo
 from orchestrator.commands.paths import absolute
 from orchestrator.evaluation.job import evaluate
@@ -127,6 +129,25 @@ def test_vllm_trains_ahead_of_the_learner_and_evaluation_answers_with_its_checkp
     results = json.loads((output / "results.json").read_text())
     assert set(results["policies"]["base"]["1.0"]) >= {"pass@1", "pass@4", "retention", "intervals", "sharpening"}
     assert list(results["policies"]["trained"]) == ["1.3", "1.0", "0.8", "0.6", "0.4", "0.2", "0.0"]
+
+
+def test_the_process_of_a_grader_loads_no_torch(tmp_path: Path, cluster: None) -> None:
+    async def work() -> tuple[float | None, list[str]]:
+        started = await start(config(tmp_path, "name=g"), ["grader"])
+        try:
+            [grader] = started.graders
+            problem = {"numbers": [3, 7, 12], "target": 22}
+            task = GradeTask(key="a", verifier="countdown", problem=problem, answer="3+7+12")
+            grades = await grader.grade([task])
+            loaded = grader.actor.__ray_call__.remote(lambda shell: list(sys.modules))  # type: ignore[attr-defined]
+            return grades["a"].reward, await loaded
+        finally:
+            await started.close()
+
+    reward, loaded = asyncio.run(work())
+    assert reward == 1.0
+    assert "actors.grader" in loaded
+    assert [name for name in ("torch", "vllm", "transformers") if name in loaded] == []
 
 
 def test_the_demo_ends_with_results_a_report_and_a_table(tmp_path: Path, cluster: None) -> None:
