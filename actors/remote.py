@@ -27,6 +27,8 @@ class Handle:
 
     def __init__(self, actor: Any, name: str, timeout_s: float) -> None:
         self.actor, self.name, self.timeout_s = actor, name, timeout_s
+        self._starting: Any = None
+        self._built = False
 
     def send(self, method: str, *arguments: Any) -> Any:
         """Start a call of the role and return Ray's object reference to its result."""
@@ -55,18 +57,25 @@ class Handle:
                 raise ValueError(str(error.cause)) from error
             raise RuntimeError(f"{self.name}: {method} failed: {error.cause!r}") from error
 
-    async def start(self, timeout_s: float) -> None:
-        """Build the role in its actor."""
-        await self.wait(self.actor.start.remote(), "start", timeout_s)
+    def begin(self) -> None:
+        """Begin to build the role in its actor."""
+        self._starting = self.actor.start.remote()
+
+    async def started(self, timeout_s: float) -> float:
+        """Wait until the role is built, and return the seconds that this took in its actor. Raises as `wait`."""
+        seconds: float = await self.wait(self._starting, "start", timeout_s)
+        self._built = True
+        return seconds
 
     async def call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
         """Run a method of the role and return its result. Raises as `wait`."""
         return await self.wait(self.send(method, *arguments), method, timeout_s)
 
     async def close(self) -> None:
-        """Close the role, then end its process, also if closing failed."""
-        with contextlib.suppress(Exception):  # the next line ends the process whatever happened
-            await self.call("close", timeout_s=10.0)
+        """Close the role if it was built, then end its process, also if closing failed."""
+        if self._built:
+            with contextlib.suppress(Exception):  # the next line ends the process whatever happened
+                await self.call("close", timeout_s=10.0)
         ray.kill(self.actor)
 
 
