@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from actors.finished import Finished
 from configs.term_weights import Certainty
-from trajectories.trajectory import Grade, Trajectory
+from trajectories.trajectory import Grade
 
 if TYPE_CHECKING:  # A grader's process imports this module, and needs no torch.
     from objectives.diagnostics import Stats
@@ -45,15 +46,6 @@ class GenerationJob:
     top_k, then top_p to the distribution at the temperature."""
     stop: tuple[str, ...] = ()
     """Texts that end an answer, at the first token with which its text contains one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """One finished answer. Its trajectory has no grade yet."""
-
-    key: str
-    """Key of the `GenerationJob` of the answer."""
-    trajectory: Trajectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,11 +112,11 @@ class Generator(Protocol):
         """
         ...
 
-    async def collect(self, wait_s: float) -> list[Finished]:
-        """Return the answers that finished since the last call, in any order.
+    async def collect(self, wait_s: float) -> Finished:
+        """Return the answers that finished since the last call, in any order, as one block.
 
         Args:
-            wait_s: longest wait for the first answer, in seconds. The list is empty if none finished by then.
+            wait_s: longest wait for the first answer, in seconds. The block is empty if none finished by then.
 
         Raises:
             RuntimeError: the engine ended with an exception, which is the cause.

@@ -13,7 +13,8 @@ import ray
 import torch
 from torch import Tensor
 
-from actors.contracts import Column, Finished, GenerationJob, Generator, GradeTask, HostWeights, Reference, WeightsInfo
+from actors.contracts import Column, GenerationJob, Generator, GradeTask, HostWeights, Reference, WeightsInfo
+from actors.finished import Finished
 from actors.learning.rank_parts import merge_scores, plan_scores, plan_updates
 from actors.local import init_host_weights, publish_host_weights
 from configs.learner import LearnerConfig
@@ -89,7 +90,7 @@ class RemoteGenerator(Handle):
     async def submit(self, jobs: Sequence[GenerationJob]) -> None:
         await self.call("submit", list(jobs))
 
-    async def collect(self, wait_s: float) -> list[Finished]:
+    async def collect(self, wait_s: float) -> Finished:
         return await self.call("collect", wait_s)  # type: ignore[no-any-return]
 
     async def init_weights(self, info: WeightsInfo) -> None:
