@@ -142,14 +142,30 @@ def breadth(plan: Plan, name: str, *settings: str, **options: Any) -> Contestant
     return Contestant(f"breadth {name}", command, runs / name / "metrics.jsonl", log, **options)
 
 
-def trl(plan: Plan, name: str, settings: Mapping[str, Any], *, threads: int = 1, **options: Any) -> Contestant:
-    """Return TRL's GRPOTrainer with `peers.trl_trainer.Settings`."""
+def trl(
+    plan: Plan,
+    name: str,
+    *,
+    threads: int = 1,
+    start_limit_s: float = 240.0,
+    environment: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Contestant:
+    """Return TRL's GRPOTrainer with these settings of `peers.trl_trainer.Settings`."""
     assert plan.trl, "TRL is not installed"
     progress = plan.folder / "trl" / f"{name}.jsonl"
     progress.parent.mkdir(parents=True, exist_ok=True)
-    command = [plan.trl, "-m", "benchmarks.speed.peers.trl_trainer", str(progress), json.dumps(settings)]
-    log = plan.folder / "logs" / f"trl-{name}.log"
-    return Contestant(f"TRL {name}", command, progress, log, {"OMP_NUM_THREADS": str(threads)}, **options)
+    values = ({"prompts": 4, "answers": 4} if plan.quick else {}) | settings
+    command = [plan.trl, "-m", "benchmarks.speed.peers.trl_trainer", str(progress), json.dumps(values)]
+    variables = {"OMP_NUM_THREADS": str(threads)} | dict(environment or {})
+    log = plan.folder / "logs" / f"trl_{name}.log"
+    return Contestant(f"TRL {name}", command, progress, log, variables, start_limit_s)
+
+
+def peers(plan: Plan, name: str, **settings: Any) -> list[Contestant]:
+    """Return TRL with one thread and with two; none if it is not installed."""
+    counts = () if not plan.trl else (1,) if plan.quick else (1, 2)
+    return [trl(plan, f"{name}_{count}_threads", threads=count, **settings) for count in counts]
 
 
 def in_turns(

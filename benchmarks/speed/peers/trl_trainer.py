@@ -33,23 +33,21 @@ PROMPTS = 8_192
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of one training run."""
+    """Settings of one training run. The defaults are those of `breadth train scale=cpu`."""
 
-    policy: str
-    task: str
-    prompts: int
+    policy: str = "tasks/base_policies/countdown"
+    task: str = "countdown"
+    prompts: int = 32
     """Prompts per step."""
-    answers: int
+    answers: int = 16
     """Answers per prompt."""
-    new_tokens: int
+    new_tokens: int = 16
     """Longest answer, in tokens."""
-    learning_rate: float
+    learning_rate: float = 3e-4
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the task."""
     reward: str = ""
     """`path/to/file.py:function` of a TRL reward function; empty: the task's verifier."""
-    dtype: str = "float32"
-    """float32, or bfloat16: float32 weights and autocast."""
 
 
 def rewards_of(task: Any, name: str) -> Callable[..., list[float]]:
@@ -86,7 +84,7 @@ def main(progress: str, values: Mapping[str, Any]) -> None:
     config = GRPOConfig(
         output_dir=str(Path(progress).parent / "trl"),
         use_cpu=True,
-        bf16=settings.dtype == "bfloat16",
+        bf16=False,
         gradient_checkpointing=False,  # on by default; off is faster, and the memory suffices
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=1,

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
-from benchmarks.speed.contestant import Turn, breadth, in_turns, trl
-from benchmarks.speed.plan import COUNTDOWN, Plan
+from benchmarks.speed.contestant import Turn, breadth, in_turns, peers
+from benchmarks.speed.plan import Plan
 from benchmarks.speed.policies import random_policy
 from benchmarks.speed.result import Row
 
@@ -35,16 +35,7 @@ def countdown(plan: Plan) -> list[Row]:
         places = {"transformers_lag0": ("lag=0",), "transformers_lag1": ("lag=1",)}
     contestants = [breadth(plan, name, *settings) for name, settings in places.items()]
     prompts, answers = (4, 4) if plan.quick else (32, 16)
-    peer = {
-        "policy": str(COUNTDOWN),
-        "task": "countdown",
-        "prompts": prompts,
-        "answers": answers,
-        "new_tokens": 16,
-        "learning_rate": 3e-4,
-    }
-    if plan.trl:
-        contestants += [trl(plan, f"{n} threads", peer, threads=n) for n in ((1,) if plan.quick else (1, 2))]
+    contestants += peers(plan, "countdown")
     turns = in_turns(contestants, plan.rounds, 0.5 if plan.quick else 8.0, least_steps=2)
     other = rates(fastest_peer(turns), prompts * answers)
     ours = {name: turns[f"breadth {name}"] for name in places}
@@ -108,17 +99,8 @@ def ten_million(plan: Plan) -> list[Row]:
         *("lag=1", f"policy.path={policy}", "learner.learning_rate=1e-6"),
         *(f"groups_per_step={prompts}", f"sampling.group_size={answers}", f"sampling.max_new_tokens={tokens}"),
     )
-    contestants = [breadth(plan, "10M", *settings)]
-    peer = {
-        "policy": str(policy),
-        "task": "countdown",
-        "prompts": prompts,
-        "answers": answers,
-        "new_tokens": tokens,
-        "learning_rate": 1e-6,
-    }
-    if plan.trl:
-        contestants += [trl(plan, f"10M {n} threads", peer, threads=n) for n in ((1,) if plan.quick else (1, 2))]
+    sizes = {"prompts": prompts, "answers": answers, "new_tokens": tokens, "learning_rate": 1e-6}
+    contestants = [breadth(plan, "10M", *settings), *peers(plan, "10M", policy=str(policy), **sizes)]
     turns = in_turns(contestants, plan.rounds, 0.5 if plan.quick else 12.0)
     other = rates(fastest_peer(turns), prompts * answers)
     return [
@@ -151,17 +133,9 @@ def smollm(plan: Plan) -> list[Row]:
     if missing or plan.quick:
         return [row]
     settings = ("--config", "benchmarks/smollm/sums.yaml", f"policy.path={plan.smollm}", "policy.dtype=float32")
-    contestants = [breadth(plan, "smollm", *settings)]
-    peer = {
-        "policy": plan.smollm,
-        "task": "few_shot_sums",
-        "prompts": 8,
-        "answers": 8,
-        "new_tokens": 5,
-        "learning_rate": 1e-5,
-    }
-    if plan.trl:
-        contestants += [trl(plan, f"smollm {n} threads", peer, threads=n) for n in (1, 2)]
+    sizes = {"prompts": 8, "answers": 8, "new_tokens": 5, "learning_rate": 1e-5}
+    peer = peers(plan, "smollm", policy=plan.smollm, task="few_shot_sums", **sizes)
+    contestants = [breadth(plan, "smollm", *settings), *peer]
     turns = in_turns(contestants, plan.rounds, 5.0, warm_up=1)
     other = tuple(turn.step_s for turn in fastest_peer(turns))
     ours = tuple(turn.step_s for turn in turns["breadth smollm"])

@@ -3,7 +3,7 @@
 import time
 
 from benchmarks.speed.contestant import Contestant, breadth, trl
-from benchmarks.speed.plan import COUNTDOWN, Plan
+from benchmarks.speed.plan import Plan
 from benchmarks.speed.result import Row
 from benchmarks.speed.rows.rollouts import NO_TRL
 
@@ -17,30 +17,26 @@ def _seconds(contestant: Contestant) -> float:
 
 def measure(plan: Plan) -> list[Row]:
     """Start each once per round; every process has ended before the next starts."""
-    engines = ("transformers",) if plan.quick else ("vllm", "transformers")
-    prompts, answers = (4, 4) if plan.quick else (32, 16)
-    peer = {
-        "policy": str(COUNTDOWN),
-        "task": "countdown",
-        "prompts": prompts,
-        "answers": answers,
-        "new_tokens": 16,
-        "learning_rate": 3e-4,
+    places: dict[str, tuple[str, tuple[str, ...]]] = {
+        "ray": ("over Ray and vLLM", ()),
+        "in_process": ("in one process", ("placement.kind=in_process", "generator.engine=transformers")),
     }
-    ours: dict[str, list[float]] = {engine: [] for engine in engines}
+    if plan.quick:
+        del places["ray"]
+    ours: dict[str, list[float]] = {name: [] for name in places}
     other: list[float] = []
     for number in range(plan.rounds):
-        for engine in engines:
-            ours[engine].append(_seconds(breadth(plan, f"start_{engine}_{number}", f"generator.engine={engine}")))
+        for name, (_, settings) in places.items():
+            ours[name].append(_seconds(breadth(plan, f"start_{name}_{number}", *settings)))
             time.sleep(1.0)  # what is left of Ray's processes ends
         if plan.trl:
-            other.append(_seconds(trl(plan, f"start_{number}", peer)))
+            other.append(_seconds(trl(plan, f"start_{number}")))
     return [
         Row(
-            name=f"start/{engine}",
-            title=f"from the command to the first optimizer step, {engine} engine",
+            name=f"start/{name}",
+            title=f"from the command to the first optimizer step, {words}",
             unit="s",
-            ours=tuple(ours[engine]),
+            ours=tuple(ours[name]),
             other_name="TRL",
             other=tuple(other),
             higher_is_better=False,
@@ -48,5 +44,5 @@ def measure(plan: Plan) -> list[Row]:
             compares_ours=True,
             reason="" if other else NO_TRL,
         )
-        for engine in engines
+        for name, (words, _) in places.items()
     ]

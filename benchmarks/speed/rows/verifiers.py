@@ -3,28 +3,15 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.speed.contestant import Contestant, Failed, breadth, in_turns, trl
+from benchmarks.speed.contestant import Failed, breadth, in_turns, trl
 from benchmarks.speed.peers.waiting import CALL_S, STUCK
-from benchmarks.speed.plan import COUNTDOWN, ROOT, Plan
+from benchmarks.speed.plan import ROOT, Plan
 from benchmarks.speed.result import Row
 from benchmarks.speed.rows.rollouts import NO_TRL, fastest_peer
 
 FUNCTIONS = ROOT / "benchmarks" / "speed" / "peers" / "waiting.py"
 STUCK_WAIT_S = 90.0
 """Seconds after which a step of the peer counts as one that never ends."""
-
-
-def _peer(plan: Plan, function: str) -> dict[str, object]:
-    prompts, answers = (4, 4) if plan.quick else (32, 16)
-    return {
-        "policy": str(COUNTDOWN),
-        "task": "countdown",
-        "prompts": prompts,
-        "answers": answers,
-        "new_tokens": 16,
-        "learning_rate": 3e-4,
-        "reward": f"{FUNCTIONS}:{function}",
-    }
 
 
 def slow(plan: Plan) -> list[Row]:
@@ -35,7 +22,7 @@ def slow(plan: Plan) -> list[Row]:
         del places["16"]
     contestants = [breadth(plan, f"waiting_{name}", verifier, *words) for name, words in places.items()]
     if plan.trl:
-        contestants.append(trl(plan, "waiting", _peer(plan, "waits")))
+        contestants.append(trl(plan, "waiting", reward=f"{FUNCTIONS}:waits"))
     turns = in_turns(contestants, plan.rounds, 0.0, warm_up=1)
     other = tuple(turn.step_s for turn in fastest_peer(turns))
     return [
@@ -91,8 +78,8 @@ def _peer_wait(plan: Plan, folder: Path) -> float:
     """
     folder.mkdir(parents=True, exist_ok=True)
     limit = 20.0 if plan.quick else STUCK_WAIT_S
-    peer: Contestant = trl(plan, "stuck", _peer(plan, "never_returns"), start_limit_s=limit)
-    peer.environment = {**peer.environment, STUCK: str(folder)}
+    reward, environment = f"{FUNCTIONS}:never_returns", {STUCK: str(folder)}
+    peer = trl(plan, "stuck", start_limit_s=limit, environment=environment, reward=reward)
     with ExitStack() as stack:
         try:
             stack.enter_context(peer).start(1)
