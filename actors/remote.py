@@ -13,7 +13,8 @@ import ray
 import torch
 from torch import Tensor
 
-from actors.contracts import Column, Finished, GenerationJob, Generator, GradeTask, HostWeights, Reference, WeightsInfo
+from actors.contracts import Column, GenerationJob, Generator, GradeTask, HostWeights, Reference, WeightsInfo
+from actors.finished import Finished
 from actors.learning.rank_parts import merge_scores, plan_scores, plan_updates
 from actors.local import init_host_weights, publish_host_weights
 from configs.learner import LearnerConfig
@@ -27,6 +28,8 @@ class Handle:
 
     def __init__(self, actor: Any, name: str, timeout_s: float) -> None:
         self.actor, self.name, self.timeout_s = actor, name, timeout_s
+        self._starting: Any = None
+        self._built = False
 
     def send(self, method: str, *arguments: Any) -> Any:
         """Start a call of the role and return Ray's object reference to its result."""
@@ -55,18 +58,25 @@ class Handle:
                 raise ValueError(str(error.cause)) from error
             raise RuntimeError(f"{self.name}: {method} failed: {error.cause!r}") from error
 
-    async def start(self, timeout_s: float) -> None:
-        """Build the role in its actor."""
-        await self.wait(self.actor.start.remote(), "start", timeout_s)
+    def begin(self) -> None:
+        """Begin to build the role in its actor."""
+        self._starting = self.actor.start.remote()
+
+    async def started(self, timeout_s: float) -> float:
+        """Wait until the role is built, and return the seconds that this took in its actor. Raises as `wait`."""
+        seconds: float = await self.wait(self._starting, "start", timeout_s)
+        self._built = True
+        return seconds
 
     async def call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
         """Run a method of the role and return its result. Raises as `wait`."""
         return await self.wait(self.send(method, *arguments), method, timeout_s)
 
     async def close(self) -> None:
-        """Close the role, then end its process, also if closing failed."""
-        with contextlib.suppress(Exception):  # the next line ends the process whatever happened
-            await self.call("close", timeout_s=10.0)
+        """Close the role if it was built, then end its process, also if closing failed."""
+        if self._built:
+            with contextlib.suppress(Exception):  # the next line ends the process whatever happened
+                await self.call("close", timeout_s=10.0)
         ray.kill(self.actor)
 
 
@@ -80,7 +90,7 @@ class RemoteGenerator(Handle):
     async def submit(self, jobs: Sequence[GenerationJob]) -> None:
         await self.call("submit", list(jobs))
 
-    async def collect(self, wait_s: float) -> list[Finished]:
+    async def collect(self, wait_s: float) -> Finished:
         return await self.call("collect", wait_s)  # type: ignore[no-any-return]
 
     async def init_weights(self, info: WeightsInfo) -> None:
@@ -172,6 +182,13 @@ class RemoteLearner:
         self.shared = False
         """Whether all generators read the weights from the memory of rank 0, as they run on its node."""
         self.version_in_transfer: int | None = None
+        self._width: float | None = None
+
+    async def _linear_width(self) -> float:
+        """Return the policy's `linear_width`, asked of rank 0 once."""
+        if self._width is None:
+            self._width = await self.ranks[0].call("linear_width")
+        return self._width
 
     async def _all(self, method: str, *arguments: Any) -> list[Any]:
         return list(await asyncio.gather(*(rank.call(method, *arguments) for rank in self.ranks)))
@@ -184,12 +201,12 @@ class RemoteLearner:
         return first
 
     async def score(self, batch: Batch) -> Batch:
-        divided, rank_parts = plan_scores(batch, self.config, len(self.ranks))
+        divided, rank_parts = plan_scores(batch, self.config, len(self.ranks), await self._linear_width())
         calls = [rank.call("score", part) for rank, part in zip(self.ranks, rank_parts, strict=True)]
         return merge_scores(batch, divided, await asyncio.gather(*calls))
 
     async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
-        rank_parts = plan_updates(batch, self.config, len(self.ranks))
+        rank_parts = plan_updates(batch, self.config, len(self.ranks), await self._linear_width())
         calls = [rank.call("update", part, coefficients) for rank, part in zip(self.ranks, rank_parts, strict=True)]
         return merge(*await asyncio.gather(*calls))
 

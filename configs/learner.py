@@ -38,6 +38,10 @@ class LearnerConfig:
     layout: Literal["pad", "pack"] = "pad"
     """Input layout of a microbatch. pad: right-padded rows; pack: one row of concatenated sequences with position ids
     that restart at each sequence (GPU)."""
+    share_prefixes: bool = True
+    """Compute the tokens that trajectories have in common at their start once: the prompt of a group, the examples of
+    few-shot prompts, equal answers. Trajectories share a row where that costs less than rows of their own. The loss and
+    its gradient are the same up to rounding. Without effect with layout pack and in models with sliding windows."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of storing them."""
     max_skipped_in_a_row: int = 3

@@ -7,6 +7,7 @@ MAY_CHANGE = (
     "learner.token_budget",
     "learner.logits_megabytes",
     "learner.layout",
+    "learner.share_prefixes",
     "learner.gradient_checkpointing",
     "learner.max_skipped_in_a_row",
     "generator",

@@ -90,6 +90,8 @@ class Batch:
     with the weights of `logp_old`."""
     advantage: Tensor | None = field(default=None, metadata=PER_TOKEN)
     """float32 [N]. This field and those below are set by `objectives.credit.credit`."""
+    in_loss: Tensor | None = field(default=None, metadata=PER_TRAJECTORY)
+    """bool [B]: False where no part of the loss has a gradient, so that the learner need not score the trajectory."""
     value_target: Tensor | None = field(default=None, metadata=PER_TRAJECTORY)
     """float32 [B]: value target (return) of the critic; NaN where there is no reward."""
     gate: Tensor | None = field(default=None, metadata=PER_TOKEN)
@@ -98,6 +100,11 @@ class Batch:
     """float32 [N] by divergence term: factor on the term's loss of each token."""
     term_factors: dict[str, float] = field(default_factory=dict)
     """Factor on the loss of some divergence terms, by term, that only the whole batch determines."""
+
+    @property
+    def sequences(self) -> list[np.ndarray]:
+        """The tokens of each trajectory."""
+        return np.split(self.tokens.cpu().numpy(), self.lengths.cumsum(0)[:-1].tolist())
 
     @property
     def lengths(self) -> Tensor:

@@ -17,7 +17,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from actors.contracts import Finished, GenerationJob, HostWeights, SharedMemory, WeightsInfo
+from actors.contracts import GenerationJob, HostWeights, SharedMemory, WeightsInfo
+from actors.finished import Finished
 from actors.weights.host import check_payload
 from actors.weights.shared_memory import attached
 from configs.checks import LOWEST_TEMPERATURE
@@ -39,8 +40,8 @@ class Engine(Protocol):
 
     def submit(self, jobs: Sequence[GenerationJob]) -> None: ...
 
-    def step(self) -> list[Finished]:
-        """Decode one step and return the answers that finished in it."""
+    def step(self) -> Finished | None:
+        """Decode one step and return the answers that finished in it; None if there are none."""
         ...
 
     def declare(self, info: WeightsInfo) -> None:
@@ -92,7 +93,7 @@ class EngineThread(Generic[E]):
             self._check_job(job)
         self._enqueue(lambda engine: engine.submit(jobs), None, answers=sum(len(job.seeds) for job in jobs))
 
-    async def collect(self, wait_s: float) -> list[Finished]:
+    async def collect(self, wait_s: float) -> Finished:
         waiter: Future[None] = Future()
         # In state "running" the future cannot be cancelled, so the thread can always set its result.
         waiter.set_running_or_notify_cancel()
@@ -115,7 +116,7 @@ class EngineThread(Generic[E]):
                     f"generator.timeout_s: {self._outstanding} answers are in flight and none finished for "
                     f"{idle_s:.0f} s, allowed are {self.timeout_s} s"
                 )
-        return taken
+        return Finished.joined(taken)
 
     async def init_weights(self, info: WeightsInfo) -> None:
         await self._call(lambda engine: engine.declare(info))
@@ -233,11 +234,11 @@ class EngineThread(Generic[E]):
                     raise
         return True
 
-    def _deliver(self, done: list[Finished]) -> None:
+    def _deliver(self, done: Finished | None) -> None:
         if not done:
             return
         with self._lock:
-            self._finished += done
+            self._finished.append(done)
             self._outstanding -= len(done)
             self._progress = time.monotonic()
             self._wake()

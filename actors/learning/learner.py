@@ -27,6 +27,7 @@ from actors.learning.anchor_heads import AnchorHeads
 from actors.learning.policy import Policy, check_policy_folder, load_model, load_tokenizer
 from actors.learning.saving import save_policy
 from actors.learning.schedule import learning_rate
+from actors.learning.scores_in_loss import scores_in_loss
 from actors.learning.sharding import clip_gradient, decoder_layers, full_parameters, join_process_group, shard
 from actors.learning.shards import holds, read_shards, write_shards
 from actors.learning.value_heads import ValueHeads
@@ -37,7 +38,7 @@ from configs.learner import LearnerConfig
 from configs.objective import ObjectiveConfig
 from objectives.advantage.critic import soft_min
 from objectives.diagnostics import Stats, TensorStats, added, to_stats
-from objectives.objective import Scores, loss
+from objectives.objective import loss
 from trajectories.batch import Batch
 
 
@@ -92,6 +93,7 @@ class FsdpLearner:
             layout=config.layout,
             logits_megabytes=config.logits_megabytes,
             temperature=temperature,
+            share_prefixes=config.share_prefixes,
             entropy_gradient=objective.entropy_bonus > 0,
         )
         if objective.advantage == "critic":
@@ -129,6 +131,10 @@ class FsdpLearner:
         get_optimizer_state_dict(self.policy, self.optimizer)
         for state in self.optimizer.state.values():
             state["step"].zero_()
+
+    def linear_width(self) -> float:
+        """Return the policy's `linear_width`, with which batches are split."""
+        return self.policy.linear_width
 
     @torch.no_grad()
     def score(self, microbatches: Sequence[Batch]) -> list[dict[str, Tensor]]:
@@ -177,19 +183,12 @@ class FsdpLearner:
         self.optimizer.zero_grad(set_to_none=True)
         for micro in microbatches:
             on_device = micro.to(self.device)
-            scored = self.policy(on_device, self.heads.term_functions(on_device))
-            scores = Scores(
-                logp=scored.logp,
-                entropy=scored.entropy,
-                log_vocabulary=self.policy.log_vocabulary,
-                exact=scored.extra,
-                values=scored.values,
-            )
+            scores = scores_in_loss(self.policy, on_device, self.heads.term_functions)
             value, stats = loss(scores, on_device, self.objective, coefficients)
             # Each microbatch's loss is already normalised by the whole batch's totals, so the losses sum to the
             # batch's. FSDP averages gradients over the ranks; the factor makes it a sum.
             (value * self.ranks).backward()
-            explored = scored.entropy.detach()[on_device.on_route("explore")]
+            explored = scores.entropy.detach()[on_device.on_route("explore")]
             stats = {**stats, "entropy": torch.tensor([float(explored.sum()), float(len(explored))])}
             totals = added(totals, stats)
             loss_sum += value.detach().double().cpu()

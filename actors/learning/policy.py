@@ -14,12 +14,14 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
+from actors.learning.attention import linear_width, packs
 from actors.learning.token_scores import logit_scores, token_scores
 from actors.learning.value_heads import ValueHeads
 from actors.policy_folder import check_policy_folder
 from configs.transport import BLOCK
 from objectives.divergence.batch_sinkhorn import answer_blocks
 from trajectories.batch import Batch
+from trajectories.shared_prefixes import lay_out, shared_rows
 
 disable_progress_bar()  # the progress of loading each weight file would clutter the run's console
 
@@ -59,6 +61,7 @@ class Policy(nn.Module):
 
     Args:
         layout: "pad" or "pack", see `configs.learner`.
+        share_prefixes: whether a prefix that trajectories share is computed once, see `configs.learner`.
         logits_megabytes: float32 size of the logits of one chunk, in 10^6 bytes.
         temperature: the sampling temperature, by which logits are divided.
         entropy_gradient: whether `Scored.entropy` has a gradient, which an entropy bonus needs.
@@ -69,10 +72,17 @@ class Policy(nn.Module):
     """
 
     def __init__(
-        self, model: Any, *, layout: str, logits_megabytes: float, temperature: float, entropy_gradient: bool = False
+        self,
+        model: Any,
+        *,
+        layout: str,
+        logits_megabytes: float,
+        temperature: float,
+        share_prefixes: bool = False,
+        entropy_gradient: bool = False,
     ) -> None:
         super().__init__()
-        if layout == "pack" and not _packs(model):
+        if layout == "pack" and not packs(model):
             kind = type(model).__name__
             raise ValueError(
                 f"learner.layout: must be 'pad' for {kind}, which ignores where packed positions restart, got 'pack'"
@@ -82,6 +92,8 @@ class Policy(nn.Module):
             raise ValueError(f"policy.path: its LM head must be a torch.nn.Linear, got {type(head).__name__}")
         self.model: Any = model
         self.layout = layout
+        self.linear_width = linear_width(model) if share_prefixes and layout == "pad" else 0.0
+        """Of `shared_rows`; 0 where prefixes are not shared."""
         self.logits_chunk = max(1, int(logits_megabytes * 1e6) // (4 * head.out_features))
         self.temperature = temperature
         self.entropy_gradient = entropy_gradient
@@ -142,6 +154,14 @@ class Policy(nn.Module):
             # restarts and lets none attend to another.
             states = body(input_ids=batch.tokens[None], position_ids=position[None], use_cache=False)
             return [states.last_hidden_state[0, at] for at in (rows - 1, *positions)]
+        sequences = batch.sequences
+        shared = shared_rows(sequences, self.linear_width)
+        if len(shared) < len(sequences):
+            laid = lay_out(sequences, shared)
+            tokens, place, attends, cell = (torch.from_numpy(array).to(batch.tokens.device) for array in laid)
+            states = body(input_ids=tokens, position_ids=place, attention_mask=attends[:, None], use_cache=False)
+            flat = states.last_hidden_state.flatten(0, 1)
+            return [flat[cell[at]] for at in (rows - 1, *positions)]
         # Right-padded rows. Causal attention never reaches the padding behind a token, so no mask is needed.
         padded = batch.tokens.new_zeros(len(lengths), int(lengths.max()))
         padded[batch.seq, position] = batch.tokens
@@ -206,15 +226,6 @@ def chunk_sizes(blocks: Sequence[int], limit: int) -> list[int]:
             else:
                 sizes.append(piece)
     return sizes
-
-
-@torch.no_grad()
-def _packs(model: Any) -> bool:
-    """Return whether a trajectory's hidden states stay the same when another trajectory precedes it in the row."""
-    tokens = torch.tensor([[0, 1, 2, 3]], device=model.device)
-    packed = model.base_model(input_ids=tokens, position_ids=tokens % 2, use_cache=False).last_hidden_state[0, 2:]
-    alone = model.base_model(input_ids=tokens[:, 2:], use_cache=False).last_hidden_state[0]
-    return bool((packed - alone).norm() < torch.finfo(alone.dtype).eps ** 0.5 * alone.norm())
 
 
 def load_model(path: str, dtype: torch.dtype = torch.float32) -> Any:

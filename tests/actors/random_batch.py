@@ -51,6 +51,17 @@ def random_batch(shapes: Sequence[tuple[int, int]] = SHAPES, *, seed: int = 0, r
     return pack(groups, rows[explored:])
 
 
+def with_common_prompts(batch: Batch) -> Batch:
+    """The batch whose prompts begin with the same tokens, as few-shot prompts do, and whose answers 0 and 1 do too."""
+    lengths = batch.lengths
+    position = torch.arange(len(batch.tokens)) - (lengths.cumsum(0) - lengths)[batch.seq]
+    tokens = torch.where(batch.mask, batch.tokens, 2 + position)
+    first, second = ((batch.seq == i) & batch.mask for i in (0, 1))
+    common = min(int(first.sum()), int(second.sum()))
+    tokens[second.nonzero().flatten()[:common]] = tokens[first.nonzero().flatten()[:common]]
+    return replace(batch, tokens=tokens)
+
+
 def credited(batch: Batch, objective: ObjectiveConfig, coefficient: float = 0.0) -> Batch:
     coefficients = dict.fromkeys(objective.terms, coefficient)
     return credit(batch, objective, ObjectiveState(coefficients=coefficients, pass_k=objective.pass_k.k))

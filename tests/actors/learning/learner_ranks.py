@@ -121,7 +121,8 @@ def joined(policy: str, rank: int = 0, ranks: int = 1, address: str = "", **choi
 
 def step(learner: FsdpLearner, batch: Batch) -> Stats:
     coefficients = dict.fromkeys([*learner.objective.terms, "replay"], COEFFICIENTS["divergence"])
-    return learner.update(plan_updates(batch, learner.config, learner.ranks)[learner.rank], coefficients)
+    planned = plan_updates(batch, learner.config, learner.ranks, learner.linear_width())
+    return learner.update(planned[learner.rank], coefficients)
 
 
 def weights_of(learner: FsdpLearner) -> Weights:

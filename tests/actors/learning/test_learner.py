@@ -54,7 +54,7 @@ def test_updates_equal_those_of_a_hand_written_loop_bit_for_bit(tiny_policy: Pat
     policy = Policy(model, layout="pad", logits_megabytes=logits_megabytes(8), temperature=0.7)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     for update, rate in enumerate([5e-4, 1e-3, 1e-3]):
-        batch = batch_of(update)
+        batch = replace(batch_of(update), in_loss=None)  # every answer is scored
         stats = means(step(learner, batch))
         optimizer.zero_grad()
         total = 0.0
@@ -104,7 +104,7 @@ def test_the_gradient_of_the_entropy_bonus_is_that_of_the_mean_entropy(tiny_poli
     silent = replace(OBJECTIVE, terms={})
     bonus = replace(silent, entropy_bonus=0.3)
     batch = batch_of(0)
-    batch = replace(batch, advantage=torch.zeros(len(batch.tokens)))
+    batch = replace(batch, advantage=torch.zeros(len(batch.tokens)), in_loss=None)
     learner = joined(str(tiny_policy), objective=bonus, config=config_of(max_grad_norm=1e6))
     step(learner, batch)
     model = load_model(str(tiny_policy))
@@ -131,7 +131,7 @@ def test_gradient_checkpointing_recomputes_the_layers_and_keeps_dropout_off(tiny
 
 
 def test_entropy_is_the_mean_over_explored_tokens(tiny_policy: Path) -> None:
-    learner, batch = joined(str(tiny_policy)), batch_of(0)
+    learner, batch = joined(str(tiny_policy)), replace(batch_of(0), in_loss=None)
     with torch.no_grad():
         entropy = learner.policy(batch)[1][batch.on_route("explore")].mean()
     assert means(step(learner, batch))["entropy"] == pytest.approx(float(entropy), rel=1e-6)

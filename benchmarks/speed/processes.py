@@ -1,0 +1,156 @@
+"""The processes of a command and all that they start: pause, continue, end, CPU seconds and memory, read from /proc."""
+
+import contextlib
+import os
+import secrets
+import signal
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+MARK = "BREADTH_BENCHMARK"
+"""Environment variable by which the processes of a command are found."""
+TICKS = os.sysconf("SC_CLK_TCK")
+END_S = 60.0
+"""Seconds that a command has to end by itself after SIGTERM."""
+
+
+def new_mark() -> str:
+    """Return a value of MARK for a command. It begins with that of this process, whose tree contains the command's."""
+    return f"{os.environ.get(MARK, '')}/{secrets.token_hex(8)}"
+
+
+class Tree:
+    """A process and its descendants.
+
+    A descendant whose parent ended is still found: by the variable MARK of its environment, or because it was seen
+    before.
+
+    Args:
+        root: process id of the command.
+        mark: value of MARK with which the command was started.
+    """
+
+    def __init__(self, root: int, mark: str) -> None:
+        self.root = root
+        self._mark = f"{MARK}={mark}".encode()
+        self._seen: dict[int, int] = {}
+        """Process id -> start time, which tells a process from a later one with the same id."""
+
+    def pids(self) -> list[int]:
+        """Return the ids of all living processes of the tree, the root first."""
+        stats = {pid: stat for pid in _all_pids() if (stat := _stat(pid)) is not None}
+        found = {pid for pid, started in self._seen.items() if pid in stats and stats[pid].started == started}
+        found |= {pid for pid in stats if pid not in found and self._is_marked(pid)}
+        while True:
+            more = {pid for pid, stat in stats.items() if stat.parent in found and pid not in found}
+            if not more:
+                break
+            found |= more
+        self._seen |= {pid: stats[pid].started for pid in found}
+        return sorted(found, key=lambda pid: (pid != self.root, pid))
+
+    def _is_marked(self, pid: int) -> bool:
+        with contextlib.suppress(OSError):
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            return any(variable.startswith(self._mark) for variable in variables)
+        return False
+
+    def pause(self) -> None:
+        """Stop every process of the tree, also those that start meanwhile."""
+        stopped: set[int] = set()
+        while new := [pid for pid in self.pids() if pid not in stopped]:
+            _send(new, signal.SIGSTOP)
+            stopped |= set(new)
+
+    def proceed(self) -> None:
+        """Let every process go on."""
+        _send(reversed(self.pids()), signal.SIGCONT)
+
+    def end(self) -> None:
+        """End every process: SIGTERM to the root, and SIGKILL to what is left after a while."""
+        self.proceed()
+        pids = self.pids()
+        _send([self.root], signal.SIGTERM)
+        until = time.monotonic() + END_S
+        while _stat(self.root) is not None and time.monotonic() < until:
+            pids = self.pids()
+            time.sleep(0.1)
+        until = time.monotonic() + 5
+        while (pids := self.pids()) and time.monotonic() < until:
+            _send(pids, signal.SIGKILL)
+            time.sleep(0.1)
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """Return the CPU seconds of each role of a Breadth run so far, by the role's name; see `role_of`."""
+        pids, found = self.pids(), dict[str, float]()
+        stats = {pid: stat for pid in pids if (stat := _stat(pid)) is not None}
+        commands = {pid: _command(pid) for pid in stats}
+        parents = {pid: stat.parent for pid, stat in stats.items()}
+        for pid, stat in stats.items():
+            role = role_of(pid, self.root, parents, commands)
+            found[role] = found.get(role, 0.0) + stat.cpu_s
+        return found
+
+    def memory_mb(self) -> float:
+        """Return the proportional set size of all processes, in MB: shared pages count once."""
+        return sum(_proportional_mb(pid) for pid in self.pids())
+
+
+def role_of(pid: int, root: int, parents: Mapping[int, int], commands: Mapping[int, str]) -> str:
+    """Return the role of a process in a run over Ray: driver, learner, generator, grader, or others (those of Ray).
+
+    Generators and graders are actors of one class. The grader is the one with worker processes; these belong to it.
+    """
+    if pid == root:
+        return "driver"
+    actor: int | None = pid
+    while actor is not None and not commands.get(actor, "").startswith("ray::"):
+        actor = parents.get(actor)
+    if actor is None or "Shell" not in commands[actor]:
+        return "others"
+    if "LearnerShell" in commands[actor]:
+        return "learner"
+    has_workers = any(parent == actor and "rewards" in commands[child] for child, parent in parents.items())
+    return "grader" if has_workers else "generator"
+
+
+class _Stat:
+    """Parent, start time and CPU seconds of a process."""
+
+    def __init__(self, text: str) -> None:
+        fields = text.rpartition(")")[2].split()
+        self.state, self.parent, self.started = fields[0], int(fields[1]), int(fields[19])
+        self.cpu_s = (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def _all_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _stat(pid: int) -> _Stat | None:
+    """Return what /proc says of a process; None if there is none, or only its exit status is left."""
+    with contextlib.suppress(OSError, IndexError):
+        stat = _Stat(Path(f"/proc/{pid}/stat").read_text())
+        return None if stat.state in "ZX" else stat
+    return None
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
+def _proportional_mb(pid: int) -> float:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def _send(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)

@@ -1,0 +1,94 @@
+"""Cost of a divergence term: scores of the reference, credit and update, relative to a step without a term."""
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from actors.contracts import Learner
+from benchmarks.speed.batches import credited, task_batch
+from benchmarks.speed.plan import Plan
+from benchmarks.speed.result import Row
+from benchmarks.speed.rows.learner import IN_PROCESS, seconds, settings, small
+from configs.config import Config
+from configs.divergences import DIVERGENCES
+from orchestrator import cluster
+from orchestrator.references import Anchors
+from trajectories.batch import Batch
+
+TERM = "objective.terms.divergence"
+SAMPLED = ("wiring=loss", "estimator=straight_through")
+JOINT = ("wiring=joint", "estimator=k1")
+EXACT = ("wiring=vocabulary", "estimator=exact")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step does with a batch of explored answers under one objective."""
+
+    cfg: Config
+    learner: Learner
+    anchors: Anchors | None
+
+    async def run(self, batch: Batch) -> None:
+        if self.anchors:
+            batch = await self.anchors.score(batch)
+        await self.learner.update(credited(self.cfg, batch), dict.fromkeys(self.cfg.objective.terms, 0.01))
+
+
+def forms(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Return the settings of every divergence from sampled tokens and of every exact one, by the row's name."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, divergence in DIVERGENCES.items():
+        sampled = SAMPLED if "loss" in divergence.wirings else JOINT if "joint" in divergence.wirings else ()
+        for form, words in (("sampled", sampled), ("exact", EXACT)):
+            if words:
+                found[f"{name}/{form}"] = tuple(f"{TERM}.{word}" for word in (f"name={name}", *words))
+    names = list(found)[:2] if plan.quick else list(found)
+    return {name: found[name] for name in names}
+
+
+async def prepared(cfg: Config) -> Step:
+    """Start the roles of a step."""
+    scores = bool(cfg.objective.anchors or cfg.objective.hidden_anchors)
+    roles = await cluster.start(cfg, ["learner", *(["reference"] if scores else [])])
+    assert roles.learner is not None
+    return Step(cfg, roles.learner, Anchors(roles.reference, cfg.objective) if roles.reference else None)
+
+
+def measure(plan: Plan) -> list[Row]:
+    """Measure every form in turns with a step without a term, one thread each."""
+    torch.set_num_threads(1)
+    return asyncio.run(_measure(plan))
+
+
+async def _measure(plan: Plan) -> list[Row]:
+    size = small(plan) or ("groups_per_step=16", "sampling.group_size=8")
+    plain = await prepared(settings(*IN_PROCESS, *size))
+    batch = task_batch(plain.cfg)
+    rows = []
+    for name, words in forms(plan).items():
+        step = await prepared(settings(*IN_PROCESS, *size, *words))
+        ours, other = [], []
+        for number in range(plan.rounds + 1):
+            with_term = await seconds(partial(step.run, batch))
+            without = await seconds(partial(plain.run, batch))
+            if number:
+                ours.append(with_term)
+                other.append(without)
+        await step.learner.close()
+        divergence, form = name.split("/")
+        rows.append(
+            Row(
+                name=f"divergence/{divergence}_{form}",
+                title=f"{divergence}, {'exact over the vocabulary' if form == 'exact' else 'from sampled tokens'}",
+                unit="s a step",
+                ours=tuple(ours),
+                other_name="no divergence term",
+                other=tuple(other),
+                higher_is_better=False,
+                note=f"{plain.cfg.groups_per_step} prompts x {plain.cfg.sampling.group_size} answers, 358k policy",
+            )
+        )
+    return rows
