@@ -206,6 +206,7 @@ class RemoteLearner:
         return merge_scores(batch, divided, await asyncio.gather(*calls))
 
     async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
+        self._require_no_transfer()
         rank_parts = plan_updates(batch, self.config, len(self.ranks), await self._linear_width())
         calls = [rank.call("update", part, coefficients) for rank, part in zip(self.ranks, rank_parts, strict=True)]
         return merge(*await asyncio.gather(*calls))
@@ -238,10 +239,13 @@ class RemoteLearner:
         sends = [rank.actor.send_weights.remote(version) for rank in self.ranks]
         await asyncio.gather(*(r.wait(s, "publish") for r, s in zip(self.ranks, sends, strict=True)))
 
+    def _require_no_transfer(self) -> None:
+        version = self.version_in_transfer
+        assert version is None, f"version {version} is being loaded, and must not change meanwhile"
+
     async def _publish_from_host(self, version: int) -> None:
         """Publish from the memory of rank 0, or through Ray's object store if a generator runs on another node."""
-        before = self.version_in_transfer
-        assert before is None, f"version {before} is being loaded, and the next one would overwrite it"
+        self._require_no_transfer()
         self.version_in_transfer = version
         if self.shared:
             weights, *_ = await self._all("weights", version, self.checksum, False)

@@ -10,12 +10,14 @@ import os
 import uuid
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from actors.contracts import HostWeights, SharedMemory, WeightsInfo
+from actors.weights.file_names import as_in_files
 from actors.weights.host import named_views
 
 
@@ -26,6 +28,8 @@ class WeightsBuffer:
         self.info = info
         self.data = np.empty(0, dtype=np.uint8)
         """uint8 [bytes]; allocated at the first use."""
+        self.holds_parameters = False
+        """Whether the model's parameters themselves lie in the buffer."""
 
     @property
     def size(self) -> int:
@@ -46,8 +50,23 @@ class WeightsBuffer:
         self.data = np.frombuffer(mmap.mmap(descriptor, self.size), dtype=np.uint8)
         return SharedMemory(process=os.getpid(), descriptor=descriptor, name=name, size=self.size)
 
+    def hold_parameters(self, model: Any) -> None:
+        """Move the parameters of a transformers model into the buffer, if its files hold them as they are.
+
+        Training then writes the next version itself, and only readers copy it. The dtypes must agree.
+        """
+        own = {(p.data_ptr(), p.shape): p for p in model.parameters()}
+        in_files = as_in_files(model, ((name, p.detach()) for name, p in model.named_parameters()))
+        parameters = [own.get((tensor.data_ptr(), tensor.shape)) for _, tensor in in_files]
+        if None in parameters or len(set(parameters)) != len(own):
+            return
+        for (_, view), parameter in zip(named_views(self.info, self.data), parameters, strict=True):
+            assert parameter is not None and view.dtype == parameter.dtype
+            parameter.data = view.copy_(parameter.detach())
+        self.holds_parameters = True
+
     def write(self, named: Iterable[tuple[str, Tensor]], version: int, checksum: bool) -> HostWeights:
-        """Copy the tensors into the buffer one by one, cast to its dtype.
+        """Copy the tensors into the buffer one by one, cast to its dtype. Nothing is copied if they lie in it.
 
         No reader may be using it: the caller waits until every generator has loaded the version before.
 
@@ -56,7 +75,8 @@ class WeightsBuffer:
         """
         if not len(self.data):
             self.data = np.empty(self.size, dtype=np.uint8)
-        for (name, view), (own_name, tensor) in zip(named_views(self.info, self.data), named, strict=True):
+        pairs = zip(named_views(self.info, self.data), named, strict=True)
+        for (name, view), (own_name, tensor) in () if self.holds_parameters else pairs:
             assert name == own_name and view.shape == tensor.shape, f"expected {name} {view.shape}, got {own_name}"
             view.copy_(tensor.detach())
         return HostWeights(version=version, data=self.data, checksum=zlib.crc32(self.data.data) if checksum else None)

@@ -24,7 +24,8 @@ from actors.remote import Handle, RemoteGenerator, RemoteLearner
 from actors.weights.host import check_payload, named_views, weights_info
 from actors.weights.shared_memory import WeightsBuffer, attached
 from configs.generator import GeneratorConfig
-from tests.actors.learning.learner_ranks import batch_of, joined, step
+from tests.actors.learning.learner_ranks import COEFFICIENTS, batch_of, joined, step
+from tests.conftest import make_mixture_of_experts, make_policy
 
 FORK = multiprocessing.get_context("fork")
 REPLY_S = 20.0
@@ -245,6 +246,30 @@ def test_generators_on_the_learners_node_get_no_bytes_and_others_get_them_throug
     assert learner.shared == all(same_node)
 
 
+@pytest.mark.parametrize("kind", ["plain", "untied", "mixture of experts", "bfloat16"])
+def test_shared_weights_follow_training_and_checkpoints(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "policy"
+    policy = make_mixture_of_experts(folder) if "mixture" in kind else make_policy(folder, tie=kind != "untied")
+    dtype = "bfloat16" if kind == "bfloat16" else "float32"
+    shared, plain = joined(str(policy), dtype=dtype), joined(str(policy), dtype=dtype)
+    memory = shared.share_weights()
+    assert memory is not None
+    data = attached(memory)
+    # Only parameters that the files hold as they are can lie in the buffer.
+    assert shared.buffer.holds_parameters == (kind in ("plain", "untied"))
+    for version in range(3):
+        assert step(shared, batch_of(version)) == step(plain, batch_of(version))
+        if version == 1:
+            shared.save(str(tmp_path / "saved"))
+        sent, expected = shared.weights(version, True, False), plain.weights(version, True)
+        assert sent is not None and expected is not None and data is not None and sent.data is None
+        assert np.array_equal(data, expected.data) and sent.checksum == expected.checksum
+    shared.load(str(tmp_path / "saved"))
+    step(shared, batch_of(2))
+    shared.weights(3)
+    assert np.array_equal(data, expected.data)
+
+
 def test_no_version_is_written_while_a_generator_may_still_read_the_one_before(tiny_policy: Path) -> None:
     core = joined(str(tiny_policy))
     receiver = Receiver(generator_of(tiny_policy), same_node=True)
@@ -257,6 +282,8 @@ def test_no_version_is_written_while_a_generator_may_still_read_the_one_before(t
         await asyncio.sleep(0)
         with pytest.raises(AssertionError, match="version 1 is being loaded"):
             await learner.publish(2)
+        with pytest.raises(AssertionError, match="version 1 is being loaded"):
+            await learner.update(batch_of(0), COEFFICIENTS)
         await first
         await learner.publish(2)
         await receiver.role.close()
