@@ -1,17 +1,33 @@
-"""Job: one answer that waits for its verdict."""
+"""Task: one answer to be judged. Job: a task that waits for its verdict."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+from rewards.registry import NO_CONTEXT
 from rewards.verdict import Verdict
 
 
-@dataclass(eq=False)
-class Job:
-    """One task, the future that its caller awaits, and the number of workers it has lost."""
+class Task(NamedTuple):
+    """One answer, its problem and its verifier.
+
+    Example: Task("countdown", {"numbers": [3, 7, 12], "target": 22}, "3+7+12")
+    """
 
     verifier: str
-    frame: bytes
+    problem: Mapping[str, Any]
+    answer: str | None
+    """None: check the problem itself. A problem with faults is wrong, with the faults as the reason."""
+    context: Mapping[str, Any] = NO_CONTEXT
+    """What a user verifier may be told besides (see `rewards.forms.Call`)."""
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One task, its deadline, the future that its caller awaits, and the number of workers it has lost."""
+
+    task: Task
     timeout_s: float
     future: asyncio.Future[Verdict]
     crashes: int = 0

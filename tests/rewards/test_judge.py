@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from rewards.judge import Judge, judge_all
 from rewards.registry import VERIFIERS
 from rewards.sandbox import levels
 from rewards.verdict import Status, Verdict
+from rewards.workers.job import Task
 
 PROBLEM = {"numbers": [3, 7, 12], "target": 22}
 RIGHT, WRONG = "3+7+12", "3*7+12"
@@ -40,6 +41,9 @@ class FakePool:
         reward = {"correct": 1.0, "grader_error": None}.get(status, 0.0)
         took = float(seconds) if word == "took" else 0.001
         return Verdict(reward=reward, status=status, seconds=took, isolation=self.isolation)
+
+    def submit(self, tasks: Sequence[Task]) -> list[asyncio.Future[Verdict]]:
+        return [asyncio.ensure_future(self.run(*task)) for task in tasks]
 
     async def close(self) -> None:
         pass
