@@ -5,7 +5,7 @@ from typing import Any
 
 from actors.contracts import GradeTask
 from rewards.judge import Judge
-from rewards.workers.job import Task
+from rewards.workers.task import Task
 from trajectories.trajectory import Grade
 
 

@@ -8,6 +8,7 @@ Works without Ray and torch:
 """
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import marshal
@@ -20,9 +21,9 @@ from typing import Any
 from rewards.registry import NO_CONTEXT, VERIFIERS, version_of
 from rewards.sandbox import levels
 from rewards.verdict import STATUSES, Verdict
-from rewards.workers.job import Task
 from rewards.workers.pool import Pool
 from rewards.workers.process import StartFailed
+from rewards.workers.task import Task
 
 ANSWER_LIMIT = 2**20
 """Characters of an answer that are passed to its verifier. The last ones are kept: the final answer is at the end."""
@@ -110,12 +111,18 @@ class Judge:
         return (await self._pool.run(verifier, problem, None)).reason
 
     async def prove(self, verifiers: Sequence[str]) -> None:
-        """Judge the canaries of these verifiers, once each. Raises as `judge` does."""
+        """Judge the canaries of these verifiers, once each; start a worker of a user verifier, which has none.
+
+        Raises as `judge` does. A user verifier that cannot be loaded is a grader_error of its answers.
+        """
         for verifier in verifiers:
             async with self._proving:
                 if verifier not in self._proven:
                     await self._require_isolation(verifier)
                     await self._judge_canaries(verifier)
+                    if verifier not in VERIFIERS:
+                        with contextlib.suppress(StartFailed):
+                            await self._pool.load(verifier)
                     self._proven[verifier] = time.monotonic()
 
     async def load(self, verifier: str) -> None:

@@ -7,6 +7,9 @@ MOST = 16
 LARGE = 2**30
 """Bytes of resident memory from which a worker is not multiplied: it probably holds a model."""
 
+QUICK_S = 0.005
+"""Seconds that a batch of calls may take, by their mean so far."""
+
 
 def machine_cores() -> int:
     """Return the number of processor cores that this process may use."""
@@ -22,6 +25,7 @@ class Demand:
     """
 
     def __init__(self) -> None:
+        self._calls = 0
         self._cpu_s = 0.0
         self._waiting_s = 0.0
         self._rss = 0
@@ -44,6 +48,7 @@ class Demand:
             starved_seconds: time in which the process waited for a core, which more workers would not shorten.
             rss: resident memory of the worker, in bytes.
         """
+        self._calls += 1
         self._cpu_s += cpu_seconds
         self._waiting_s += max(seconds - cpu_seconds - starved_seconds, 0.0)
         self._rss = max(self._rss, rss)
@@ -54,3 +59,8 @@ class Demand:
         if not total or self._rss > LARGE:
             return 1
         return min(max(round(cores * total / max(self._cpu_s, 1e-3 * total)), 1), max(cores, MOST))
+
+    def batch(self) -> int:
+        """Return the number of calls that take QUICK_S, at least 1; 1 before the first call."""
+        seconds = self._cpu_s + self._waiting_s
+        return max(int(QUICK_S * self._calls / seconds), 1) if seconds else 1

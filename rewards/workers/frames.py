@@ -8,7 +8,7 @@ from typing import Any
 
 from rewards.registry import VERIFIERS
 from rewards.verdict import Verdict
-from rewards.workers.job import Task
+from rewards.workers.task import Task
 
 FRAME_LIMIT = 64 * 2**20
 """Bytes of one frame to a worker."""

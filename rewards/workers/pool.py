@@ -21,15 +21,17 @@ from rewards.verdict import Verdict, grader_error
 from rewards.workers.concurrent_calls import ConcurrentCalls
 from rewards.workers.demand import MOST, Demand, machine_cores
 from rewards.workers.frames import Unsendable, pack_batch
-from rewards.workers.job import Job, Task
+from rewards.workers.job import Job
 from rewards.workers.process import StartFailed, Worker, WorkerLost
 from rewards.workers.serial_calls import SerialCalls
+from rewards.workers.task import Task
 from rewards.workers.worker_set import TRIES_IF_KILLED, WorkerSet
 
 BATCH = 32
-"""Tasks sent to one worker of a built-in verifier at a time."""
+"""Tasks sent to one worker at a time."""
 LONG_S = 5.0
-"""Tasks with a longer deadline are sent one by one: in a batch they would wait while another worker idles."""
+"""Tasks of built-in verifiers with a longer deadline are sent one by one: in a batch they would wait while another
+worker idles."""
 IDLE_WORKERS = 4
 """Workers that are kept idle for each one that may be busy."""
 BATCH_CHARACTERS = 2**20
@@ -157,16 +159,18 @@ class Pool:
         """Return the first waiting tasks of the verifier as a batch.
 
         A batch has at most BATCH tasks, and at most the waiting tasks divided by the workers, so that no worker idles.
-        Tasks of a user verifier are taken one by one: they may take long, or run at the same time.
+        Tasks of a user verifier are taken one by one unless its calls are quick.
         """
         jobs = self._waiting[verifier]
         size = min(-(-len(jobs) // self._limit(verifier)), BATCH)
+        if verifier not in VERIFIERS:
+            size = min(size, self._demand[verifier].batch())
         batch, characters = deque([jobs.popleft()]), 0
-        if verifier not in VERIFIERS or batch[0].timeout_s > LONG_S:
+        if verifier in VERIFIERS and batch[0].timeout_s > LONG_S:
             return batch
         while len(batch) < size:
             characters += len(batch[-1].task.answer or "")
-            if characters > BATCH_CHARACTERS or jobs[0].timeout_s > LONG_S:
+            if characters > BATCH_CHARACTERS or (verifier in VERIFIERS and jobs[0].timeout_s > LONG_S):
                 break
             batch.append(jobs.popleft())
         return batch
@@ -245,7 +249,7 @@ class Pool:
             self._dispatch()
 
         calls.send(batch.popleft())
-        assert not batch, "tasks of a user verifier are taken one by one"
+        assert not batch, "tasks of an async verifier are taken one by one"
         self._calls.append(calls)
         try:
             await calls.run(done)
@@ -262,9 +266,10 @@ class Pool:
     def _measure(self, worker: Worker, verdicts: Sequence[Verdict], starved: float = 0.0) -> None:
         """Note the time that calls of a user verifier took. More of its workers may be busy then."""
         demand = self._demand[worker.verifier]
-        if worker.judged == len(verdicts) == 1:
+        if verdicts and worker.judged == len(verdicts):
             demand.add_first(verdicts[0].seconds)
-        elif worker.calls == 1:
+            verdicts = verdicts[1:]
+        if verdicts and worker.calls == 1:
             for verdict in verdicts:
                 demand.add(verdict.seconds, verdict.cpu_seconds, starved / len(verdicts), worker.rss)
             self._dispatch()

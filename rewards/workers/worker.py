@@ -9,8 +9,7 @@ frames. The parent process measures the deadlines and kills the worker. A worker
 it does not need after loading (see `rewards/sandbox/confinement.py`). A user verifier keeps its rights.
 """
 
-import asyncio
-import contextlib
+import importlib
 import json
 import os
 import resource
@@ -25,7 +24,6 @@ from rewards.registry import (
     RAISED,
     VERIFIERS,
     Verify,
-    VerifyAsync,
     prepare,
     problem_faults,
     resolve,
@@ -39,8 +37,6 @@ from rewards.workers.frames import pack, values
 from rewards.workers.keeper import fork_worker
 from rewards.workers.progress import Progress
 
-CALLS = 64
-"""Answers that a worker of an async verifier judges at a time."""
 SEND_S = 0.01
 """Seconds after which the verdicts on hand are sent, while the rest of their batch is still to be judged."""
 WAITED_S = 0.001
@@ -62,10 +58,13 @@ def serve(connection: socket.socket, name: str, progress: Progress) -> None:
         _write(channel, {"error": str(error) or type(error).__name__})
         return
     ready = {"ready": os.getpid(), "isolation": isolation, "version": version_of(name)}
-    _write(channel, ready | {"calls": CALLS if verify_async else 1})
     if verify_async:
-        asyncio.run(_judge_many(connection, verify_async))
+        # Imported here, as asyncio takes a third of the time in which a worker starts.
+        module = importlib.import_module("rewards.workers.async_worker")
+        _write(channel, ready | {"calls": module.CALLS})
+        module.serve(connection, verify_async)
         return
+    _write(channel, ready | {"calls": 1})
     batch = 0
     while (message := _read(channel)) is not None:
         batch += 1
@@ -132,33 +131,6 @@ class Starvation:
 
 
 STARVATION = Starvation()
-
-
-async def _judge_many(connection: socket.socket, verify: VerifyAsync) -> None:
-    """Judge the tasks of an async verifier as they arrive."""
-    reader, writer = await asyncio.open_connection(sock=connection)
-    running: set[asyncio.Task[None]] = set()
-
-    async def frame() -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(
-            await reader.readexactly(struct.unpack(">I", await reader.readexactly(4))[0])
-        )
-        return message
-
-    async def judge(task: dict[str, Any]) -> None:
-        started = time.perf_counter()
-        try:
-            async with asyncio.timeout(task["limit_s"]):
-                verdict = await verify(task["answer"], task["problem"], task["context"])
-        except TimeoutError:
-            verdict = wrong(f"no verdict within {task['limit_s']:g} s", "timeout")
-        writer.write(pack({"call": task["call"], "verdict": values(verdict, time.perf_counter() - started, 0.0)}))
-
-    with contextlib.suppress(asyncio.IncompleteReadError):
-        while True:
-            judging = asyncio.create_task(judge(await frame()))
-            running.add(judging)
-            judging.add_done_callback(running.discard)
 
 
 def _confine() -> int:

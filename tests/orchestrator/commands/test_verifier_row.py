@@ -13,7 +13,7 @@ from orchestrator.verify_file import parse
 from rewards.judge import Judge
 from rewards.registry import BUDGET_MARGIN_S, VERIFIERS, Canary, Field, Verifier, check, deadline_s, resolve
 from rewards.verdict import Verdict, correct, wrong
-from rewards.workers.job import Task
+from rewards.workers.task import Task
 
 NAME = "palindrome"
 CANARY = Canary(problem={"word": "level"}, right="level", wrong="lever")

@@ -14,11 +14,12 @@ from rewards.verdict import Verdict, correct, wrong
 from rewards.workers import pool as pool_module
 from rewards.workers import process, worker
 from rewards.workers.frames import FIELDS, pack_batch
-from rewards.workers.job import Job, Task
+from rewards.workers.job import Job
 from rewards.workers.pool import Pool
 from rewards.workers.process import WorkerLost, start
 from rewards.workers.progress import Progress, create
 from rewards.workers.serial_calls import SerialCalls
+from rewards.workers.task import Task
 
 OBEYS = "unruly_verifiers:obeys"
 PROBLEM = {"numbers": [3, 7, 12], "target": 22}
