@@ -1,4 +1,5 @@
-"""Choose the number of workers of a user verifier, and the limit of their first calls, by measuring its calls."""
+"""Measure calls of a verifier, and choose by them the number of workers, the limit of first calls, and the size of a
+batch."""
 
 import os
 
@@ -17,7 +18,7 @@ def machine_cores() -> int:
 
 
 class Demand:
-    """Measured calls of one user verifier.
+    """Measured calls of one verifier.
 
     A call that uses a fraction f of a core while it lasts keeps a core busy with 1 / f workers. A function that only
     waits, such as for an answer over the network, therefore gets MOST workers, and one that computes gets one for each

@@ -158,13 +158,14 @@ class Pool:
     def _take(self, verifier: str) -> deque[Job]:
         """Return the first waiting tasks of the verifier as a batch.
 
-        A batch has at most BATCH tasks, and at most the waiting tasks divided by the workers, so that no worker idles.
-        Tasks of a user verifier are taken one by one unless its calls are quick.
+        A batch has at most BATCH tasks, and as many as take a few milliseconds, by the calls so far. Longer tasks of a
+        built-in verifier are divided among the workers, those of a user verifier are taken one by one.
         """
         jobs = self._waiting[verifier]
-        size = min(-(-len(jobs) // self._limit(verifier)), BATCH)
-        if verifier not in VERIFIERS:
-            size = min(size, self._demand[verifier].batch())
+        size = self._demand[verifier].batch()
+        if verifier in VERIFIERS:
+            size = max(size, -(-len(jobs) // self._limit(verifier)))
+        size = min(size, len(jobs), BATCH)
         batch, characters = deque([jobs.popleft()]), 0
         if verifier in VERIFIERS and batch[0].timeout_s > LONG_S:
             return batch
@@ -213,8 +214,7 @@ class Pool:
             self._dispatch()
 
         def measure(verdicts: Sequence[Verdict], starved: float) -> None:
-            if worker.verifier not in VERIFIERS:
-                self._measure(worker, verdicts, starved)
+            self._measure(worker, verdicts, starved)
 
         first_limit_s = 0.0 if worker.verifier in VERIFIERS else self._first_limit_s(worker)
         await SerialCalls(worker, batch, put_back).run(frame, first_limit_s, measure)
@@ -264,7 +264,7 @@ class Pool:
         return self._demand[worker.verifier].first_limit_s(self.first_call_timeout_s)
 
     def _measure(self, worker: Worker, verdicts: Sequence[Verdict], starved: float = 0.0) -> None:
-        """Note the time that calls of a user verifier took. More of its workers may be busy then."""
+        """Note the time that calls took. More workers of a user verifier may be busy then."""
         demand = self._demand[worker.verifier]
         if verdicts and worker.judged == len(verdicts):
             demand.add_first(verdicts[0].seconds)
@@ -272,7 +272,8 @@ class Pool:
         if verdicts and worker.calls == 1:
             for verdict in verdicts:
                 demand.add(verdict.seconds, verdict.cpu_seconds, starved / len(verdicts), worker.rss)
-            self._dispatch()
+            if worker.verifier not in VERIFIERS:
+                self._dispatch()
 
     def _requeue(self, batch: deque[Job], worker: Worker, lost: WorkerLost) -> None:
         """Put the tasks without a verdict back into the queue, except the cause if it has no attempts left.
