@@ -15,19 +15,20 @@ from actors.learning.policy import load_tokenizer
 from actors.ray_shells import LearnerShell, RoleShell
 from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference
 from configs.config import Config
-from orchestrator.connection import connect
-from orchestrator.placement import Reservation, bundles, require_capacity, reservations
+from orchestrator.connection import connect, own_cores
+from orchestrator.placement import Reservation, bundles, require_capacity, reservations, threads
 from orchestrator.preflight.machine import check_devices
 from orchestrator.references import policies
 
 ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
+    # Threads that wait actively take the cores from the other roles, and make them and themselves several times slower.
+    "OMP_WAIT_POLICY": "passive",
+    "KMP_BLOCKTIME": "0",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TORCH_COMPILE_DISABLE": "1",
 }
-"""Environment of every role on a CPU. One OpenMP thread per process, because two busy threads on one core are many
-times slower."""
+"""Environment of every role on a CPU, besides the number of threads."""
 VLLM_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -146,7 +147,7 @@ def _create_actors(roles: Roles, wanted: Sequence[Reservation], group: Placement
     # vLLM takes longest to load.
     for reservation in sorted(wanted, key=lambda one: one.role != "generator"):
         number = sum(handle.name.startswith(f"{reservation.role} ") for handle in roles.handles)
-        actor = _create_actor(cfg, reservation, group, _constructor(cfg, reservation.role, roles.policy, number))
+        actor = _create_actor(roles, reservation, group, _constructor(cfg, reservation.role, roles.policy, number))
         name = f"{reservation.role} {number}"
         if reservation.role == "generator":
             generator = RemoteGenerator(actor, name, timeout_s)
@@ -188,9 +189,11 @@ def _constructor(cfg: Config, role: str, policy: str, number: int) -> tuple[str,
 
 
 def _create_actor(
-    cfg: Config, reservation: Reservation, group: PlacementGroup, constructor: tuple[str, str, dict[str, Any]]
+    roles: Roles, reservation: Reservation, group: PlacementGroup, constructor: tuple[str, str, dict[str, Any]]
 ) -> Any:
-    environment = {} if reservation.gpus else dict(ENVIRONMENT)
+    cfg, environment = roles.cfg, dict[str, str]()
+    if not reservation.gpus:
+        environment = ENVIRONMENT | {"OMP_NUM_THREADS": str(threads(cfg, reservation.role, roles.names, own_cores()))}
     if reservation.role == "generator" and cfg.generator.engine == "vllm":
         environment |= VLLM_ENVIRONMENT
     options = ray.remote(LearnerShell if reservation.role == "learner" else RoleShell).options(

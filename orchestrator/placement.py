@@ -57,6 +57,30 @@ def reservations(cfg: Config, roles: Sequence[str]) -> list[Reservation]:
     return found
 
 
+def threads(cfg: Config, role: str, names: Sequence[str], cores: int) -> int:
+    """Return the number of threads with which an actor of `role` computes on a CPU.
+
+    More threads than cores are many times slower: the threads of one process wait for each other in every operation.
+
+    Args:
+        names: the roles that are started.
+        cores: of this machine, if the cluster is its own; 0: those that the actor reserves.
+    """
+    place = cfg.placement
+    if role == "grader":  # It computes nothing itself.
+        return 1
+    given: int = getattr(place, f"threads_per_{role}")
+    if given:
+        return given
+    if not cores:
+        return max(1, int(getattr(place, f"cpus_per_{role}")))
+    all_counts = {"generator": place.generators, "learner": place.learners, "reference": place.references}
+    counts = {name: count for name, count in all_counts.items() if name in names}
+    # Learner and reference take turns also with lag >= 1.
+    trained = max(counts.get("learner", 0), counts.get("reference", 0))
+    return max(1, cores // (counts[role] if cfg.lag == 0 else counts.get("generator", 0) + trained))
+
+
 def require_capacity(wanted: Sequence[Reservation], available: dict[str, float]) -> None:
     """Raise ValueError, with the arithmetic, if the reservations exceed the cluster's resources.
 

@@ -21,8 +21,9 @@ from orchestrator import cluster
 from orchestrator.commands.options import load_modules
 from orchestrator.commands.paths import absolute
 from orchestrator.connection import OWN_CLUSTER
-from orchestrator.placement import needed_roles
+from orchestrator.placement import bundles, needed_roles, reservations
 from orchestrator.start import run_training
+from orchestrator.watch.logbook import read_records
 from tasks.characters import VOCABULARY_SIZE, save_tokenizer
 from tests.orchestrator.in_process import config
 
@@ -145,6 +146,49 @@ def test_roles_start_beside_the_driver_and_have_its_priority(tmp_path: Path, own
     assert names == {"generator 0", "learner 0", "reference 0", "grader 0"}
     assert priorities == {os.getpriority(os.PRIO_PROCESS, 0)}
     wait_until_nothing_lives()
+
+
+@pytest.mark.ray
+def test_the_chosen_number_of_threads_reaches_the_process_of_a_role(tmp_path: Path, own_cluster: None) -> None:
+    cfg = over_ray(tmp_path, "placement.threads_per_learner=2")
+    [reservation] = reservations(cfg, ["learner"])
+    roles = cluster.Roles(cfg, ["learner"], cfg.policy.path)
+
+    async def counted() -> int:
+        group = ray.util.placement_group(bundles([reservation]))
+        # The "role" is the module torch, whose functions are then called in the actor.
+        actor = cluster._create_actor(roles, reservation, group, ("importlib", "import_module", {"name": "torch"}))
+        try:
+            await actor.start.remote()
+            return int(await actor.call.remote("get_num_threads"))
+        finally:
+            ray.util.remove_placement_group(group)
+
+    assert asyncio.run(counted()) == 2, "this process has one"
+
+
+def same(record: dict[str, Any]) -> dict[str, Any]:
+    """A step's record without its times, and without the counts of a grader since its start."""
+    return {
+        name: value
+        for name, value in record.items()
+        if name not in ("time", "tokens_per_second") and "seconds" not in name and not name.startswith("grader/")
+    }
+
+
+@pytest.mark.ray
+def test_a_run_with_two_threads_per_role_continues_bit_for_bit_over_ray(tmp_path: Path, own_cluster: None) -> None:
+    two = [f"placement.threads_per_{role}=2" for role in ("generator", "learner", "reference")]
+    settings = (*two, "method=grpo_adaptive_kl", "groups_per_step=8", "sampling.group_size=8", "monitor.every=0")
+
+    def records(name: str, steps: int, resume: bool = False) -> list[dict[str, Any]]:
+        cfg = over_ray(tmp_path, *settings, f"steps={steps}", f"name={name}")
+        run_dir = asyncio.run(run_training(cfg, resume=resume, log=lambda line: None))
+        return list(map(same, read_records(run_dir / "metrics.jsonl")))
+
+    whole = records("whole", 3)
+    records("parts", 1)
+    assert records("parts", 3, resume=True) == whole
 
 
 @pytest.mark.ray
