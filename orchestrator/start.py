@@ -141,7 +141,10 @@ async def train_until_stopped(run: Run) -> None:
         with timed("published the first weights", lambda text: run.logbook.note("start", text)):
             await run.publish()
         await run.graders.start()
-        if run.step == 0 and run.cfg.monitor.every:
+        measures = run.step == 0 and run.cfg.monitor.every
+        if not measures or run.monitor.base_scorer is None:
+            await run.roles.complete()  # else the measurement waits for the reference when it has the answers
+        if measures:
             with timed("measured the held-out prompts", lambda text: run.logbook.note("start", text)):
                 await run.measure()
         with contextlib.suppress(Stopped):

@@ -78,7 +78,7 @@ class Run:
         resumed: checkpoint.Checkpoint | None,
     ) -> None:
         assert roles.learner is not None
-        self.cfg, self.run_dir, self.stored = cfg, run_dir, stored
+        self.cfg, self.run_dir, self.roles, self.stored = cfg, run_dir, roles, stored
         self.learner: Learner = roles.learner
         self.anchors: Anchors | NoScoring = NoScoring()
         self.old_policy: Learner | NoScoring = roles.learner if cfg.scores_first else NoScoring()

@@ -1,10 +1,10 @@
-"""Threads of a role on a CPU: no more than there are cores for the actors that work at the same time."""
+"""How roles share the cores of a machine: when they load, and with how many threads they compute."""
 
 import pytest
 
 from configs.config import Config
 from configs.load import load
-from orchestrator.placement import threads
+from orchestrator.placement import load_order, reservations, threads
 
 ALL = ("learner", "generator", "grader", "reference")
 
@@ -37,6 +37,18 @@ def test_the_cores_are_divided_among_the_actors_that_work_at_the_same_time(
 
 def test_generators_without_a_learner_have_all_cores_whatever_the_lag() -> None:
     assert threads(config("lag=2"), "generator", ["generator", "grader"], 8) == 8
+
+
+def test_on_few_cores_the_other_roles_load_one_after_another_beside_the_generators() -> None:
+    cfg = config("placement.references=2")
+
+    def order(cores: int) -> list[tuple[str, int | None]]:
+        return [(one.role, after) for one, after in load_order(reservations(cfg, ALL), cores)]
+
+    names = ["generator", "learner", "grader", "reference", "reference"]
+    assert order(2) == order(1) == list(zip(names, [None, None, 1, 2, 3], strict=True))
+    assert order(3) == list(zip(names, [None, None, None, 1, 2], strict=True))
+    assert order(5) == order(0) == list(zip(names, [None] * 5, strict=True))
 
 
 def test_a_grader_has_one_thread() -> None:

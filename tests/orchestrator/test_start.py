@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from orchestrator.watch.logbook import read_records
 from tasks.characters import VOCABULARY_SIZE, save_tokenizer
 from tests.orchestrator.in_process import config
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("steps=1", "groups_per_step=2", "sampling.group_size=2", "monitor.answers=4", "monitor.ks=[1,4]")
 SECONDS = re.compile(r" in \d+\.\d s")
 
@@ -137,15 +139,32 @@ def test_roles_start_beside_the_driver_and_have_its_priority(tmp_path: Path, own
         roles = cluster.create(cfg, needed_roles(cfg))
         try:
             seconds = await roles.ready()
+            await roles.complete()
             pids = {actor["Pid"] for actor in ray._private.state.actors().values() if actor["State"] == "ALIVE"}
             return set(seconds), {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids}
         finally:
             await roles.close()
 
     names, priorities = asyncio.run(niceness())
-    assert names == {"generator 0", "learner 0", "reference 0", "grader 0"}
+    assert names == {"generator 0", "learner 0", "grader 0"}, "references are awaited when they are needed"
     assert priorities == {os.getpriority(os.PRIO_PROCESS, 0)}
     wait_until_nothing_lives()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("settings", ["method=grpo monitor.every=1", "method=grpo_adaptive_kl monitor.every=0"])
+def test_a_reference_that_cannot_be_loaded_ends_the_run_before_its_first_record(
+    settings: str, tmp_path: Path, own_cluster: None
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(ROOT / "tasks" / "base_policies" / "countdown", broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    cfg = over_ray(tmp_path, f"reference_path={broken}", *settings.split())
+    with pytest.raises(RuntimeError, match=r"^reference 0: start failed"):
+        asyncio.run(run_training(cfg, resume=False, log=lambda line: None))
+    wait_until_nothing_lives()
+    assert not (tmp_path / "run" / "metrics.jsonl").read_bytes()
 
 
 @pytest.mark.ray
