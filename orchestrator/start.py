@@ -15,6 +15,7 @@ from orchestrator.preflight.beginning import check_beginning, new_folder
 from orchestrator.preflight.check import check_run
 from orchestrator.preflight.given import report_changed_method
 from orchestrator.preflight.ineffective import report_ineffective
+from orchestrator.preflight.named import check_training
 from orchestrator.preflight.resume import check_resumed_settings, resume_command
 from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import NothingGraded, prove
@@ -27,8 +28,17 @@ from trajectories.atomic_write import replace_file
 
 
 async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None]) -> Path:
+    """Check the settings alone, and train as `train_run` does."""
+    if not check_beginning(cfg, resume=resume, report=log):
+        return Path(cfg.runs) / cfg.name
+    check_training(cfg)
+    return await train_run(cfg, resume=resume, log=log)
+
+
+async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) -> Path:
     """Train one run to its end, from the start or from its last checkpoint, and return its directory.
 
+    `check_beginning` and `check_training` come before: `breadth train` makes these checks before it loads this module.
     Ray's actors start while this process checks the run, and end if it is refused. A new run that is refused leaves no
     directory. On SIGINT or SIGTERM the run stops between two steps, with a checkpoint; a second signal ends it at once.
 
@@ -39,8 +49,6 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
         ValueError: a setting or the data is wrong; mostly raised before any role is started.
     """
     run_dir = Path(cfg.runs) / cfg.name
-    if not check_beginning(cfg, resume=resume, report=log):
-        return run_dir
     resumed = checkpoint.find(run_dir, log) if resume else None
     if resumed is not None:
         check_resumed_settings(cfg, resumed.path / SETTINGS, log)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from actors.learning.saving import check_saving
 from configs.config import Config
 from configs.task import TaskConfig
-from orchestrator.preflight.named import check_training
 from orchestrator.preflight.names import check_names
 from orchestrator.preflight.prompts import check_prompts
 from orchestrator.preflight.rewards import check_reward_names, check_rewards
@@ -16,7 +15,9 @@ from tasks.source import Source
 
 
 async def check_run(cfg: Config, report: Callable[[str], None]) -> Source:
-    """Check the settings of a training run against its task, policy and machine, and return the task's source.
+    """Check the settings of a training run against its task, policy and data, and return the task's source.
+
+    `named.check_training` comes before, which loads no torch.
 
     Args:
         report: is called with each line of text about what was found.
@@ -24,7 +25,6 @@ async def check_run(cfg: Config, report: Callable[[str], None]) -> Source:
     Raises:
         ValueError: a check failed; names the setting.
     """
-    check_training(cfg)
     source = build(cfg.task, cfg.seed)
     heldout = source.heldout(cfg.task.heldout_prompts) if cfg.monitor.every else []
     check_names(cfg, heldout)
