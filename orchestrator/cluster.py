@@ -12,6 +12,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.contracts import Generator, Grader, Learner, Reference
 from actors.learning.policy import load_tokenizer
+from actors.loading import collector_paused
 from actors.ray_shells import LearnerShell, RoleShell
 from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference
 from configs.config import Config
@@ -65,8 +66,9 @@ class Roles:
             RuntimeError: a role is not ready within `placement.start_timeout_s`.
         """
         if self.cfg.placement.kind == "in_process":
-            # It loads all engines, which a driver with Ray does not need.
-            importlib.import_module("orchestrator.in_process").build(self)
+            with collector_paused():  # It loads all engines, which a driver with Ray does not need.
+                building = importlib.import_module("orchestrator.in_process")
+            building.build(self)
             return {}
         assert self.group is not None
         timeout_s = self.cfg.placement.start_timeout_s

@@ -12,7 +12,7 @@ from orchestrator import checkpoint, cluster
 from orchestrator.manifest import SETTINGS
 from orchestrator.placement import needed_roles
 from orchestrator.preflight.beginning import check_beginning, new_folder
-from orchestrator.preflight.check import check_run
+from orchestrator.preflight.check import Checked, check_run
 from orchestrator.preflight.given import report_changed_method
 from orchestrator.preflight.ineffective import report_ineffective
 from orchestrator.preflight.named import check_training
@@ -23,7 +23,6 @@ from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.stored.answers import StoredAnswers, first_policy, load_stored, presample_missing
 from orchestrator.train import Run, train
 from orchestrator.watch.timing import timed
-from tasks.source import Source
 from trajectories.atomic_write import replace_file
 
 
@@ -56,7 +55,7 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
         begun = first_policy(cfg, resume=resume)
         roles = await _create(cfg, ending, begun) if begun else None
         with timed("checked settings, data and policy", log):
-            source = await check_run(cfg, log)
+            checked = await check_run(cfg, log)
         report_changed_method(cfg, log)
         report_ineffective(cfg, log)
         if resume:
@@ -68,7 +67,7 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
             if roles is None:
                 stored = await presample_missing(cfg, run_dir, stored, log)
                 roles = await _create(cfg, ending, cfg.policy.path)
-            run = await _train(cfg, run_dir, source, roles, stored, resume=resume, resumed=resumed, log=log)
+            run = await _train(cfg, run_dir, checked, roles, stored, resume=resume, resumed=resumed, log=log)
     if run.step < cfg.steps:
         log(f"stopped at step {run.step} of {cfg.steps}. To go on: {resume_command(cfg)}")
     return run_dir
@@ -91,7 +90,7 @@ async def _create(cfg: Config, ending: contextlib.AsyncExitStack, policy: str) -
 async def _train(
     cfg: Config,
     run_dir: Path,
-    source: Source,
+    checked: Checked,
     roles: cluster.Roles,
     stored: StoredAnswers,
     *,
@@ -104,7 +103,7 @@ async def _train(
         seconds = await roles.ready()
         more += [f"{name} {taken:.1f}" for name, taken in seconds.items()]
     assert roles.learner is not None
-    await prove(roles.graders, source, log, cfg.objective.rewards)
+    await prove(roles.graders, checked.source, log, cfg.objective.rewards)
     if resumed is not None:
         await roles.learner.load(str(resumed.path))
         if (resumed.path / "references").is_dir():
@@ -115,8 +114,8 @@ async def _train(
     await roles.learner.connect(roles.generators)
     async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s, cfg.objective.rewards) as rollouts:
         # Before the first publication the generators serve the reference, if it is still to be presampled.
-        stored = await presample_missing(cfg, run_dir, stored, log, rollouts)
-        run = Run(cfg, run_dir, source, roles=roles, rollouts=rollouts, stored=stored, resume=resume, resumed=resumed)
+        stored = await presample_missing(cfg, run_dir, stored, log, (rollouts, *checked))
+        run = Run(cfg, run_dir, *checked, roles=roles, rollouts=rollouts, stored=stored, resume=resume, resumed=resumed)
         try:
             await train_until_stopped(run)
         finally:

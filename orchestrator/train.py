@@ -70,6 +70,7 @@ class Run:
         cfg: Config,
         run_dir: Path,
         source: Source,
+        encode: PromptEncoder,
         *,
         roles: cluster.Roles,
         rollouts: Rollouts,
@@ -91,7 +92,7 @@ class Run:
         self.objective_state = resumed_state(state.objective, cfg.objective, state.step, cfg.steps)
         self.reference_schedule = ReferenceSchedule(cfg.references if cfg.objective.anchors else {}, state.drift)
         self.stop_reason = ""
-        self.source, self.rollouts, self.encode = source, rollouts, PromptEncoder(cfg.policy)
+        self.source, self.rollouts, self.encode = source, rollouts, encode
         self.published = -1
         """Version of the weights that the generators got last."""
         self.collector = Collector(
