@@ -23,8 +23,12 @@ class RoleShell:
     def __init__(self, module: str, name: str, arguments: dict[str, Any]) -> None:
         self.module, self.name, self.arguments = module, name, arguments
 
-    async def start(self) -> float:
-        """Import the module, build the role with `arguments` as keywords, and return the seconds that this took."""
+    async def start(self, *after: float) -> float:
+        """Import the module, build the role with `arguments` as keywords, and return the seconds that this took.
+
+        Args:
+            after: not used. Ray waits for the value of an object reference that is passed here before it calls.
+        """
         began = time.monotonic()
         self.role = await asyncio.to_thread(self._build)
         return time.monotonic() - began

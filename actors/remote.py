@@ -58,9 +58,9 @@ class Handle:
                 raise ValueError(str(error.cause)) from error
             raise RuntimeError(f"{self.name}: {method} failed: {error.cause!r}") from error
 
-    def begin(self) -> None:
-        """Begin to build the role in its actor."""
-        self._starting = self.actor.start.remote()
+    def begin(self, after: "Handle | None" = None) -> None:
+        """Begin to build the role in its actor, once the role of `after` is built."""
+        self._starting = self.actor.start.remote(*([after._starting] if after else []))
 
     async def started(self, timeout_s: float) -> float:
         """Wait until the role is built, and return the seconds that this took in its actor. Raises as `wait`."""
@@ -124,10 +124,17 @@ def _logp_reference(batch: Batch) -> Tensor:
 
 
 class RemoteReference:
-    """Any number of Ray actors that all hold the same policies. Each scores a part of the batch's trajectories."""
+    """Any number of Ray actors that all hold the same policies. Each scores a part of the batch's trajectories.
 
-    def __init__(self, handles: Sequence[Handle]) -> None:
-        self.handles = list(handles)
+    Every call waits until the actors have loaded the policies.
+    """
+
+    def __init__(self, handles: Sequence[Handle], start_timeout_s: float) -> None:
+        self.handles, self.start_timeout_s = list(handles), start_timeout_s
+
+    async def started(self) -> None:
+        """Wait until all actors have loaded the policies. Raises as `Handle.wait`."""
+        await asyncio.gather(*(handle.started(self.start_timeout_s) for handle in self.handles))
 
     async def score(
         self,
@@ -136,6 +143,7 @@ class RemoteReference:
         hidden: Sequence[str] = (),
         columns: Sequence[Column] = (),
     ) -> Batch:
+        await self.started()
         count = len(self.handles)
         parts = [list(range(i, len(batch.route), count)) for i in range(min(count, len(batch.route)))]
         calls = [
@@ -157,12 +165,15 @@ class RemoteReference:
         return replace(batch, logp_reference=main, **tables)
 
     async def move(self, name: str, info: WeightsInfo, weights: Any, mixing_weight: float) -> None:
+        await self.started()
         await asyncio.gather(*(handle.call("move", name, info, weights, mixing_weight) for handle in self.handles))
 
     async def save(self, folder: str) -> None:
+        await self.started()
         await self.handles[0].call("save", folder)
 
     async def load(self, folder: str) -> None:
+        await self.started()
         await asyncio.gather(*(handle.call("load", folder) for handle in self.handles))
 
     async def close(self) -> None:

@@ -12,22 +12,24 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.contracts import Generator, Grader, Learner, Reference
 from actors.learning.policy import load_tokenizer
+from actors.loading import collector_paused
 from actors.ray_shells import LearnerShell, RoleShell
 from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference
 from configs.config import Config
-from orchestrator.connection import connect
-from orchestrator.placement import Reservation, bundles, require_capacity, reservations
+from orchestrator.connection import connect, own_cores
+from orchestrator.placement import Reservation, bundles, load_order, require_capacity, reservations, threads
 from orchestrator.preflight.machine import check_devices
 from orchestrator.references import policies
 
 ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
+    # Threads that wait actively take the cores from the other roles, and make them and themselves several times slower.
+    "OMP_WAIT_POLICY": "passive",
+    "KMP_BLOCKTIME": "0",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TORCH_COMPILE_DISABLE": "1",
 }
-"""Environment of every role on a CPU. One OpenMP thread per process, because two busy threads on one core are many
-times slower."""
+"""Environment of every role on a CPU, besides the number of threads."""
 VLLM_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -55,15 +57,18 @@ class Roles:
     group: PlacementGroup | None = None
 
     async def ready(self) -> dict[str, float]:
-        """Wait until all roles can be used. Returns the seconds that each Ray actor took to build its role, by name.
+        """Wait until all roles can be called. Returns the seconds that each Ray actor took to build its role, by name.
+
+        References may still be loading: their first call waits for them. `complete` does too.
 
         Raises:
             ValueError: the policy cannot be used.
             RuntimeError: a role is not ready within `placement.start_timeout_s`.
         """
         if self.cfg.placement.kind == "in_process":
-            # It loads all engines, which a driver with Ray does not need.
-            importlib.import_module("orchestrator.in_process").build(self)
+            with collector_paused():  # It loads all engines, which a driver with Ray does not need.
+                building = importlib.import_module("orchestrator.in_process")
+            building.build(self)
             return {}
         assert self.group is not None
         timeout_s = self.cfg.placement.start_timeout_s
@@ -75,13 +80,19 @@ class Roles:
                 f"placement: Ray did not reserve {self.group.bundle_specs} within {timeout_s:.0f} s; free now: "
                 f"{ray.available_resources()}"
             ) from None
-        seconds = await asyncio.gather(*(handle.started(timeout_s) for handle in self.handles))
+        awaited = [handle for handle in self.handles if not handle.name.startswith("reference")]
+        seconds = await asyncio.gather(*(handle.started(timeout_s) for handle in awaited))
         if self.ranks:  # They form a process group at an address of the first rank's node.
             first = self.ranks[0]
             host, port = await first.wait(first.actor.address.remote(), "address", timeout_s)
             joins = (rank.call("join", f"tcp://{host}:{port}", timeout_s=timeout_s) for rank in self.ranks)
             await asyncio.gather(*joins)
-        return {handle.name: taken for handle, taken in zip(self.handles, seconds, strict=True)}
+        return {handle.name: taken for handle, taken in zip(awaited, seconds, strict=True)}
+
+    async def complete(self) -> None:
+        """Wait until the references are loaded too. Raises as `ready`."""
+        if isinstance(self.reference, RemoteReference):
+            await self.reference.started()
 
     async def close(self) -> None:
         """End the process of every role, and give back what they reserved."""
@@ -133,6 +144,7 @@ async def start(cfg: Config, names: Sequence[str], *, policy_path: str = "") -> 
     roles = create(cfg, names, policy_path=policy_path)
     try:
         await roles.ready()
+        await roles.complete()
     except BaseException:
         await roles.close()
         raise
@@ -140,13 +152,12 @@ async def start(cfg: Config, names: Sequence[str], *, policy_path: str = "") -> 
 
 
 def _create_actors(roles: Roles, wanted: Sequence[Reservation], group: PlacementGroup) -> None:
-    """Create all actors, so that they start at the same time."""
+    """Create all actors. They load at the same time, as far as there are cores."""
     cfg, timeout_s = roles.cfg, roles.cfg.placement.call_timeout_s
     references: list[Handle] = []
-    # vLLM takes longest to load.
-    for reservation in sorted(wanted, key=lambda one: one.role != "generator"):
+    for reservation, after in load_order(wanted, own_cores()):
         number = sum(handle.name.startswith(f"{reservation.role} ") for handle in roles.handles)
-        actor = _create_actor(cfg, reservation, group, _constructor(cfg, reservation.role, roles.policy, number))
+        actor = _create_actor(roles, reservation, group, _constructor(cfg, reservation.role, roles.policy, number))
         name = f"{reservation.role} {number}"
         if reservation.role == "generator":
             generator = RemoteGenerator(actor, name, timeout_s)
@@ -159,10 +170,10 @@ def _create_actors(roles: Roles, wanted: Sequence[Reservation], group: Placement
         else:
             handle = Handle(actor, name, timeout_s)
             (roles.ranks if reservation.role == "learner" else references).append(handle)
-        handle.begin()
+        handle.begin(None if after is None else roles.handles[after])
         roles.handles.append(handle)
     if references:
-        roles.reference = RemoteReference(references)
+        roles.reference = RemoteReference(references, cfg.placement.start_timeout_s)
     if roles.ranks:
         roles.learner = RemoteLearner(
             roles.ranks,
@@ -188,9 +199,11 @@ def _constructor(cfg: Config, role: str, policy: str, number: int) -> tuple[str,
 
 
 def _create_actor(
-    cfg: Config, reservation: Reservation, group: PlacementGroup, constructor: tuple[str, str, dict[str, Any]]
+    roles: Roles, reservation: Reservation, group: PlacementGroup, constructor: tuple[str, str, dict[str, Any]]
 ) -> Any:
-    environment = {} if reservation.gpus else dict(ENVIRONMENT)
+    cfg, environment = roles.cfg, dict[str, str]()
+    if not reservation.gpus:
+        environment = ENVIRONMENT | {"OMP_NUM_THREADS": str(threads(cfg, reservation.role, roles.names, own_cores()))}
     if reservation.role == "generator" and cfg.generator.engine == "vllm":
         environment |= VLLM_ENVIRONMENT
     options = ray.remote(LearnerShell if reservation.role == "learner" else RoleShell).options(

@@ -34,3 +34,11 @@ def connect() -> None:
         # In a job the working directory comes first on every worker's import path.
         runtime_env={"worker_process_setup_hook": "breadth.own_packages_first"},
     )
+
+
+def own_cores() -> int:
+    """Return the cores of this machine that Ray may use, if it is a cluster of its own; else 0."""
+    if "RAY_ADDRESS" in os.environ:
+        return 0
+    # Ray's number respects the limits of a container.
+    return min(int(ray.cluster_resources().get("CPU", 1)), len(os.sched_getaffinity(0)))

@@ -12,9 +12,10 @@ from orchestrator import checkpoint, cluster
 from orchestrator.manifest import SETTINGS
 from orchestrator.placement import needed_roles
 from orchestrator.preflight.beginning import check_beginning, new_folder
-from orchestrator.preflight.check import check_run
+from orchestrator.preflight.check import Checked, check_run
 from orchestrator.preflight.given import report_changed_method
 from orchestrator.preflight.ineffective import report_ineffective
+from orchestrator.preflight.named import check_training
 from orchestrator.preflight.resume import check_resumed_settings, resume_command
 from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import NothingGraded, prove
@@ -22,13 +23,21 @@ from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.stored.answers import StoredAnswers, first_policy, load_stored, presample_missing
 from orchestrator.train import Run, train
 from orchestrator.watch.timing import timed
-from tasks.source import Source
 from trajectories.atomic_write import replace_file
 
 
 async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None]) -> Path:
+    """Check the settings alone, and train as `train_run` does."""
+    if not check_beginning(cfg, resume=resume, report=log):
+        return Path(cfg.runs) / cfg.name
+    check_training(cfg)
+    return await train_run(cfg, resume=resume, log=log)
+
+
+async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) -> Path:
     """Train one run to its end, from the start or from its last checkpoint, and return its directory.
 
+    `check_beginning` and `check_training` come before: `breadth train` makes these checks before it loads this module.
     Ray's actors start while this process checks the run, and end if it is refused. A new run that is refused leaves no
     directory. On SIGINT or SIGTERM the run stops between two steps, with a checkpoint; a second signal ends it at once.
 
@@ -39,8 +48,6 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
         ValueError: a setting or the data is wrong; mostly raised before any role is started.
     """
     run_dir = Path(cfg.runs) / cfg.name
-    if not check_beginning(cfg, resume=resume, report=log):
-        return run_dir
     resumed = checkpoint.find(run_dir, log) if resume else None
     if resumed is not None:
         check_resumed_settings(cfg, resumed.path / SETTINGS, log)
@@ -48,7 +55,7 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
         begun = first_policy(cfg, resume=resume)
         roles = await _create(cfg, ending, begun) if begun else None
         with timed("checked settings, data and policy", log):
-            source = await check_run(cfg, log)
+            checked = await check_run(cfg, log)
         report_changed_method(cfg, log)
         report_ineffective(cfg, log)
         if resume:
@@ -60,7 +67,7 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
             if roles is None:
                 stored = await presample_missing(cfg, run_dir, stored, log)
                 roles = await _create(cfg, ending, cfg.policy.path)
-            run = await _train(cfg, run_dir, source, roles, stored, resume=resume, resumed=resumed, log=log)
+            run = await _train(cfg, run_dir, checked, roles, stored, resume=resume, resumed=resumed, log=log)
     if run.step < cfg.steps:
         log(f"stopped at step {run.step} of {cfg.steps}. To go on: {resume_command(cfg)}")
     return run_dir
@@ -83,7 +90,7 @@ async def _create(cfg: Config, ending: contextlib.AsyncExitStack, policy: str) -
 async def _train(
     cfg: Config,
     run_dir: Path,
-    source: Source,
+    checked: Checked,
     roles: cluster.Roles,
     stored: StoredAnswers,
     *,
@@ -96,7 +103,7 @@ async def _train(
         seconds = await roles.ready()
         more += [f"{name} {taken:.1f}" for name, taken in seconds.items()]
     assert roles.learner is not None
-    await prove(roles.graders, source, log, cfg.objective.rewards)
+    await prove(roles.graders, checked.source, log, cfg.objective.rewards)
     if resumed is not None:
         await roles.learner.load(str(resumed.path))
         if (resumed.path / "references").is_dir():
@@ -107,8 +114,8 @@ async def _train(
     await roles.learner.connect(roles.generators)
     async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s, cfg.objective.rewards) as rollouts:
         # Before the first publication the generators serve the reference, if it is still to be presampled.
-        stored = await presample_missing(cfg, run_dir, stored, log, rollouts)
-        run = Run(cfg, run_dir, source, roles=roles, rollouts=rollouts, stored=stored, resume=resume, resumed=resumed)
+        stored = await presample_missing(cfg, run_dir, stored, log, (rollouts, *checked))
+        run = Run(cfg, run_dir, *checked, roles=roles, rollouts=rollouts, stored=stored, resume=resume, resumed=resumed)
         try:
             await train_until_stopped(run)
         finally:
@@ -141,7 +148,10 @@ async def train_until_stopped(run: Run) -> None:
         with timed("published the first weights", lambda text: run.logbook.note("start", text)):
             await run.publish()
         await run.graders.start()
-        if run.step == 0 and run.cfg.monitor.every:
+        measures = run.step == 0 and run.cfg.monitor.every
+        if not measures or run.monitor.base_scorer is None:
+            await run.roles.complete()  # else the measurement waits for the reference when it has the answers
+        if measures:
             with timed("measured the held-out prompts", lambda text: run.logbook.note("start", text)):
                 await run.measure()
         with contextlib.suppress(Stopped):

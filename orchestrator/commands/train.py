@@ -26,7 +26,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     log(f"run directory {run_dir}")
     try:
         [start] = load_modules(cfg, "orchestrator.start", report=log)  # after what can be checked without them
-        asyncio.run(start.run_training(cfg, resume=options.resume, log=log))
+        asyncio.run(start.train_run(cfg, resume=options.resume, log=log))
     except BaseException as error:
         if saved(run_dir / "checkpoints"):
             error.add_note(f"To go on from the last checkpoint: {resume_command(cfg)}")

@@ -7,9 +7,11 @@ from pathlib import Path
 from configs.config import Config
 from orchestrator.evaluation.engines import by_engine
 from orchestrator.preflight.beginning import PRESAMPLED, keeps_presampled
+from orchestrator.rollout.encoding import Encoder
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.stored.presample import presample, presample_with
 from orchestrator.stored.replay import Replay, load_replay
+from tasks.source import Source
 from trajectories.rehearsal import RehearsalSet, read
 from trajectories.trajectory import Trajectory
 
@@ -64,13 +66,17 @@ def first_policy(cfg: Config, *, resume: bool) -> str | None:
 
 
 async def presample_missing(
-    cfg: Config, run_dir: Path, stored: StoredAnswers, log: Callable[[str], None], rollouts: Rollouts | None = None
+    cfg: Config,
+    run_dir: Path,
+    stored: StoredAnswers,
+    log: Callable[[str], None],
+    run: tuple[Rollouts, Source, Encoder] | None = None,
 ) -> StoredAnswers:
     """Presample the reference into the run directory if the objective rehearses and there are no answers yet.
 
     Args:
-        rollouts: the run's rollouts, while its generators serve the reference policy; None starts generators and
-            graders for presampling alone.
+        run: rollouts, task and tokenizer of the run, while its generators serve the reference policy; None starts
+            generators and graders for presampling alone.
     """
     if not cfg.objective.rehearses or stored.rehearsal is not None:
         return stored
@@ -79,10 +85,10 @@ async def presample_missing(
     def progress(done: int, total: int) -> None:
         log(f"presample: {done} of {total} prompts")
 
-    if rollouts is None:
+    if run is None:
         tally = await presample(cfg, path, progress)
     else:
-        tally = await presample_with(rollouts, cfg, path, progress)
+        tally = await presample_with(*run, cfg, path, progress)
     log(f"presample: {tally}")
     return replace(stored, rehearsal=read(path, cfg.rehearsal.batch, cfg.seed))
 

@@ -136,8 +136,15 @@ class InProcessHandle:
     def __init__(self, role: References) -> None:
         self.role = role
         self.batches: list[Batch] = []
+        self.loaded = False
+
+    async def started(self, timeout_s: float) -> float:
+        await asyncio.sleep(0.01)
+        self.loaded = True
+        return 0.01
 
     async def call(self, method: str, *arguments: Any) -> Any:
+        assert self.loaded, f"{method} before the policies are loaded"
         self.batches.append(arguments[0])
         return getattr(self.role, method)(*arguments)
 
@@ -162,7 +169,7 @@ def test_remote_and_local_references_return_what_the_plain_class_returns(tiny_po
     request = (["reference"], ["reference"], [CERTAIN, REWEIGHTED])
     expected = role.score(batch, *request)
     assert_same(asyncio.run(LocalReference(role).score(batch, *request)), expected)
-    remote = RemoteReference([InProcessHandle(role) for _ in range(actors)])  # type: ignore[misc]
+    remote = RemoteReference([InProcessHandle(role) for _ in range(actors)], 5.0)  # type: ignore[misc]
     assert_same(asyncio.run(remote.score(batch, *request)), expected)
 
 
@@ -201,7 +208,7 @@ def test_columns_are_requested_for_the_terms_that_need_them_and_no_others() -> N
 def test_pass_rates_are_computed_before_the_batch_is_split_over_actors(tiny_policy: Path) -> None:
     batch, role = rewarded(random_batch(rehearsed=1)), references(tiny_policy)
     handles = [InProcessHandle(role) for _ in range(2)]
-    found = asyncio.run(Anchors(RemoteReference(handles), BOTH).score(batch))  # type: ignore[arg-type]
+    found = asyncio.run(Anchors(RemoteReference(handles, 5.0), BOTH).score(batch))  # type: ignore[arg-type]
     # The first actor scores the first answer of every pair, and all of these are correct.
     assert {float(r) for r in handles[0].batches[0].reward if not r.isnan()} == {1.0}
     assert_same(found, asyncio.run(Anchors(LocalReference(role), BOTH).score(batch)))

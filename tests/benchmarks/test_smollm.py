@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from actors.contracts import GenerationJob
 from actors.generation.answers import AnswerBuilder
 from actors.learning.learner import FsdpLearner
+from actors.learning.policy import load_tokenizer
 from actors.learning.saving import check_saving
 from actors.local import LocalLearner
 from configs.learner import LearnerConfig
@@ -109,7 +110,7 @@ def test_text_survives_the_tokenizer_and_the_saved_tokenizer_is_the_same() -> No
         "Café 日本 🙂 <b>&amp;",
     ):
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-    check_saving(str(POLICY))
+    check_saving(str(POLICY), load_tokenizer(str(POLICY)))
 
 
 def test_a_prompt_is_one_user_turn_and_an_answer_ends_in_the_token_that_stops_generation() -> None:

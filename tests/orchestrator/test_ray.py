@@ -41,6 +41,7 @@ SMALL = (
     "logbook.console=false",
     "groups_per_step=4",
     "sampling.group_size=4",
+    *(f"placement.threads_per_{role}=1" for role in ("generator", "learner", "reference")),
 )
 BREADTH = str(Path(sys.executable).parent / "breadth")
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,11 +22,13 @@ from orchestrator import cluster
 from orchestrator.commands.options import load_modules
 from orchestrator.commands.paths import absolute
 from orchestrator.connection import OWN_CLUSTER
-from orchestrator.placement import needed_roles
+from orchestrator.placement import bundles, needed_roles, reservations
 from orchestrator.start import run_training
+from orchestrator.watch.logbook import read_records
 from tasks.characters import VOCABULARY_SIZE, save_tokenizer
 from tests.orchestrator.in_process import config
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("steps=1", "groups_per_step=2", "sampling.group_size=2", "monitor.answers=4", "monitor.ks=[1,4]")
 SECONDS = re.compile(r" in \d+\.\d s")
 
@@ -136,15 +139,75 @@ def test_roles_start_beside_the_driver_and_have_its_priority(tmp_path: Path, own
         roles = cluster.create(cfg, needed_roles(cfg))
         try:
             seconds = await roles.ready()
+            await roles.complete()
             pids = {actor["Pid"] for actor in ray._private.state.actors().values() if actor["State"] == "ALIVE"}
             return set(seconds), {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids}
         finally:
             await roles.close()
 
     names, priorities = asyncio.run(niceness())
-    assert names == {"generator 0", "learner 0", "reference 0", "grader 0"}
+    assert names == {"generator 0", "learner 0", "grader 0"}, "references are awaited when they are needed"
     assert priorities == {os.getpriority(os.PRIO_PROCESS, 0)}
     wait_until_nothing_lives()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("settings", ["method=grpo monitor.every=1", "method=grpo_adaptive_kl monitor.every=0"])
+def test_a_reference_that_cannot_be_loaded_ends_the_run_before_its_first_record(
+    settings: str, tmp_path: Path, own_cluster: None
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(ROOT / "tasks" / "base_policies" / "countdown", broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    cfg = over_ray(tmp_path, f"reference_path={broken}", *settings.split())
+    with pytest.raises(RuntimeError, match=r"^reference 0: start failed"):
+        asyncio.run(run_training(cfg, resume=False, log=lambda line: None))
+    wait_until_nothing_lives()
+    assert not (tmp_path / "run" / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.ray
+def test_the_chosen_number_of_threads_reaches_the_process_of_a_role(tmp_path: Path, own_cluster: None) -> None:
+    cfg = over_ray(tmp_path, "placement.threads_per_learner=2")
+    [reservation] = reservations(cfg, ["learner"])
+    roles = cluster.Roles(cfg, ["learner"], cfg.policy.path)
+
+    async def counted() -> int:
+        group = ray.util.placement_group(bundles([reservation]))
+        # The "role" is the module torch, whose functions are then called in the actor.
+        actor = cluster._create_actor(roles, reservation, group, ("importlib", "import_module", {"name": "torch"}))
+        try:
+            await actor.start.remote()
+            return int(await actor.call.remote("get_num_threads"))
+        finally:
+            ray.util.remove_placement_group(group)
+
+    assert asyncio.run(counted()) == 2, "this process has one"
+
+
+def same(record: dict[str, Any]) -> dict[str, Any]:
+    """A step's record without its times, and without the counts of a grader since its start."""
+    return {
+        name: value
+        for name, value in record.items()
+        if name not in ("time", "tokens_per_second") and "seconds" not in name and not name.startswith("grader/")
+    }
+
+
+@pytest.mark.ray
+def test_a_run_with_two_threads_per_role_continues_bit_for_bit_over_ray(tmp_path: Path, own_cluster: None) -> None:
+    two = [f"placement.threads_per_{role}=2" for role in ("generator", "learner", "reference")]
+    settings = (*two, "method=grpo_adaptive_kl", "groups_per_step=8", "sampling.group_size=8", "monitor.every=0")
+
+    def records(name: str, steps: int, resume: bool = False) -> list[dict[str, Any]]:
+        cfg = over_ray(tmp_path, *settings, f"steps={steps}", f"name={name}")
+        run_dir = asyncio.run(run_training(cfg, resume=resume, log=lambda line: None))
+        return list(map(same, read_records(run_dir / "metrics.jsonl")))
+
+    whole = records("whole", 3)
+    records("parts", 1)
+    assert records("parts", 3, resume=True) == whole
 
 
 @pytest.mark.ray

@@ -1,6 +1,7 @@
 """Presampling: which answers of the reference are kept, which policy is sampled, and that every prompt is counted."""
 
 import asyncio
+import importlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from actors.reference import References
 from configs.learner import LearnerConfig
 from configs.load import to_yaml
 from orchestrator import cluster
+from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.rollouts import Rollouts, answer_seed
 from orchestrator.start import run_training
 from orchestrator.stored.answers import first_policy
@@ -243,6 +245,27 @@ def test_a_run_starts_its_generators_once_and_presamples_with_them_what_presampl
     assert record["grader/graded"] == 2 * 2, "presampled answers are in no metric"
 
 
+def test_a_run_reads_its_task_and_its_tokenizer_once(
+    tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(module: str, name: str) -> None:
+        function = getattr(importlib.import_module(module), name)
+
+        def call(*arguments: Any) -> Any:
+            read.append(name)
+            return function(*arguments)
+
+        monkeypatch.setattr(f"{module}.{name}", call)
+
+    counted("orchestrator.preflight.check", "build")
+    counted("orchestrator.stored.presample", "build")
+    counted("orchestrator.rollout.encoding", "load_tokenizer")
+    run_with(tiny_policy, tmp_path, "monitor.every=1", "monitor.answers=4", "monitor.ks=[1]")
+    assert read == ["build", "load_tokenizer"], "presampling, training and measuring use what the checks read"
+
+
 @pytest.mark.parametrize("written", ["", "as another path"])
 def test_a_reference_path_that_is_the_starting_policy_needs_no_generators_of_its_own(
     written: str, tiny_policy: Path, tmp_path: Path, loaded: list[str]
@@ -318,7 +341,10 @@ def test_presampling_with_generators_that_serve_published_weights_is_refused(tin
             await roles.learner.connect(roles.generators)
             await roles.learner.publish(0)
             async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
-                await presample_with(rollouts, cfg, tmp_path / "rehearsal.parquet", lambda done, total: None)
+                source, encode = build(cfg.task, cfg.seed), PromptEncoder(cfg.policy)
+                await presample_with(
+                    rollouts, source, encode, cfg, tmp_path / "rehearsal.parquet", lambda done, total: None
+                )
         finally:
             await roles.close()
 
