@@ -56,6 +56,7 @@ def test_a_refused_check_ends_before_any_role_is_built_in_process(
 
 
 def test_loading_modules_for_a_run_in_one_process_starts_no_ray(tmp_path: Path, tiny_policy: Path) -> None:
+    ray.shutdown()  # of a test before, in this process
     lines: list[str] = []
     [module] = load_modules(config(tiny_policy, tmp_path), "orchestrator.start", report=lines.append)
     assert module.run_training is run_training
