@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.speed.__main__ import joined
 from benchmarks.speed.check import fallen
 from benchmarks.speed.contestant import Contestant, Failed, in_turns
 from benchmarks.speed.page import BEGIN, END, generated, goal, number, values, write_page
@@ -182,6 +183,23 @@ def test_the_tree_of_a_command_started_by_a_marked_one_is_part_of_it(monkeypatch
     monkeypatch.setenv("BREADTH_BENCHMARK", "/one")
     assert new_mark().startswith("/one/") and new_mark() != new_mark()
     assert Tree(2**30, "/no-such-mark").pids() == []
+
+
+def test_sections_of_many_alike_rows_are_one_grid() -> None:
+    names = ("divergence/reverse_kl/sampled", "divergence/reverse_kl/exact", "divergence/mixed_kl/exact")
+    rows = [row((float(i), float(i)), name=name, title=name) for i, name in enumerate(names, start=1)]
+    text = generated(rows, ABOUT)
+    assert "| | sampled | exact |" in text
+    assert "| reverse_kl | 1.00 (1.00 to 1.00) | 2.00 (2.00 to 2.00) |\n| mixed_kl |  | 3.00 (3.00 to 3.00) |" in text
+
+
+def test_a_run_of_some_subjects_is_told_apart_from_the_run_whose_rows_it_joins() -> None:
+    soak = ABOUT | {"command": "python -m benchmarks.speed --rows soak", "minutes": 100.0}
+    both = joined(joined(ABOUT, soak), soak)
+    assert both == ABOUT | {"later": [{name: soak[name] for name in ("command", "date", "commit")}]}
+    assert f"Then `{soak['command']}`, 2026-01-01, commit abc." in generated([row()], both)
+    assert joined(ABOUT, soak | {"machine": "another"}) == soak | {"machine": "another"}
+    assert joined({}, soak) == soak
 
 
 @pytest.mark.slow

@@ -81,14 +81,13 @@ async def _measure(plan: Plan) -> list[Row]:
         divergence, form = name.split("/")
         rows.append(
             Row(
-                name=f"divergence/{divergence}_{form}",
+                name=f"divergence/{divergence}/{form}",
                 title=f"{divergence}, {'exact over the vocabulary' if form == 'exact' else 'from sampled tokens'}",
                 unit="s a step",
                 ours=tuple(ours),
                 other_name="no divergence term",
                 other=tuple(other),
                 higher_is_better=False,
-                note=f"{plain.cfg.groups_per_step} prompts x {plain.cfg.sampling.group_size} answers, 358k policy",
             )
         )
     return rows

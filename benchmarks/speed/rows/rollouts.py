@@ -42,13 +42,12 @@ def countdown(plan: Plan) -> list[Row]:
     rows = [
         Row(
             name=f"rollouts/{name}",
-            title=f"rollouts, 358k policy, answers of at most 16 tokens, {name.replace('_lag', ' engine, lag ')}",
+            title=f"358k policy, {prompts} x {answers} answers of at most 16 tokens, {name.replace('_lag', ', lag ')}",
             unit="answers/s",
             ours=rates(of_one, prompts * answers),
             other_name="TRL",
             other=other,
             goal=2.0,
-            note=f"{prompts} prompts x {answers} answers a step",
             reason="" if other else NO_TRL,
         )
         for name, of_one in ours.items()
@@ -106,13 +105,12 @@ def ten_million(plan: Plan) -> list[Row]:
     return [
         Row(
             name="rollouts/10M",
-            title=f"rollouts, 10M policy, answers of {tokens} tokens, vLLM engine, lag 1",
+            title=f"10M policy, {prompts} x {answers} answers of {tokens} tokens, vllm, lag 1",
             unit="answers/s",
             ours=rates(turns["breadth 10M"], prompts * answers),
             other_name="TRL",
             other=other,
             goal=2.0,
-            note=f"{prompts} prompts x {answers} answers a step",
             reason="" if other else NO_TRL,
         )
     ]
@@ -123,7 +121,7 @@ def smollm(plan: Plan) -> list[Row]:
     missing = "runs/smollm/policy is not there (make runs/smollm/policy makes it)" if not plan.smollm else ""
     row = Row(
         name="rollouts/smollm",
-        title="SmolLM2-135M, four-shot sums, 8 prompts x 8 answers, 53 + 5 tokens, float32, lag 0",
+        title="SmolLM2-135M, four-shot sums, 8 x 8 answers, 53 + 5 tokens, vllm, lag 0",
         unit="s a step",
         other_name="TRL",
         inverse=True,
