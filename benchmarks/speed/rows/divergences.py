@@ -21,6 +21,8 @@ TERM = "objective.terms.divergence"
 SAMPLED = ("wiring=loss", "estimator=straight_through")
 JOINT = ("wiring=joint", "estimator=k1")
 EXACT = ("wiring=vocabulary", "estimator=exact")
+NEEDED = {"wasserstein": ("top=128",)}
+"""Further settings that a divergence needs: those of its preset."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ def forms(plan: Plan) -> dict[str, tuple[str, ...]]:
         sampled = SAMPLED if "loss" in divergence.wirings else JOINT if "joint" in divergence.wirings else ()
         for form, words in (("sampled", sampled), ("exact", EXACT)):
             if words:
-                found[f"{name}/{form}"] = tuple(f"{TERM}.{word}" for word in (f"name={name}", *words))
+                found[f"{name}/{form}"] = tuple(
+                    f"{TERM}.{word}" for word in (f"name={name}", *words, *NEEDED.get(name, ()))
+                )
     names = list(found)[:2] if plan.quick else list(found)
     return {name: found[name] for name in names}
 
