@@ -49,6 +49,14 @@ def about(minutes: float, load: float) -> dict[str, Any]:
     }
 
 
+def joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file says about itself after a run of some subjects: the run before, and this one under `later`."""
+    if not before or before["machine"] != now["machine"]:
+        return now
+    run = {name: now[name] for name in ("command", "date", "commit")}
+    return before | {"later": [*(other for other in before.get("later", ()) if other != run), run]}
+
+
 def machine() -> str:
     """Return processor, cores and memory."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -79,8 +87,9 @@ def measure(plan: Plan, subjects: list[str], results: Path) -> tuple[list[Row], 
         The rows, and whether every subject ended by itself.
     """
     rows: list[Row] = []
+    before: dict[str, Any] = {}
     if results.exists() and len(subjects) < len(SUBJECTS):
-        rows = read_rows(results)[0]
+        rows, before = read_rows(results)
     start, load, complete = time.monotonic(), os.getloadavg()[0], True
     for name in subjects:
         print(f"{name} ...", flush=True)
@@ -89,7 +98,7 @@ def measure(plan: Plan, subjects: list[str], results: Path) -> tuple[list[Row], 
         new = {row.name for row in measured} | {f"{name}/failed"}
         rows = [row for row in rows if row.name not in new] + measured
         minutes = (time.monotonic() - start) / 60
-        write_rows(results, rows, about(minutes, load))
+        write_rows(results, rows, joined(before, about(minutes, load)))
         print("\n".join([*map(shown, measured), f"{name}: {seconds:.0f} s, {minutes:.1f} minutes in all"]), flush=True)
     return rows, complete
 

@@ -24,6 +24,12 @@ HEADINGS = {
     "A long run": ("soak",),
 }
 """Sections of the page, and the first parts of the names of their rows."""
+GRIDS = {
+    "Divergence terms": "Seconds of a step with the term (scores of the reference, credit, update) over those without "
+    "one. 358k policy, one thread. `sampled`: estimated from sampled tokens; `exact`: over the vocabulary.",
+    "CPU seconds of each role": "CPU seconds a step of the 358k policy, 32 x 16 answers. `others`: processes of Ray.",
+}
+"""Sections that are one grid, and what its values are."""
 
 
 def number(value: float) -> str:
@@ -60,13 +66,23 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def grid(rows: Sequence[Row]) -> str:
+    """Return a table with a line per second part of the rows' names and a column per third part."""
+    places = {tuple(row.name.split("/")[1:]): row for row in rows}
+    lines, columns = (list(dict.fromkeys(place[axis] for place in places)) for axis in (0, 1))
+    text = [f"| | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
+    for line in lines:
+        cells = [values(places[line, column].compared) if (line, column) in places else "" for column in columns]
+        text.append(f"| {line} | {' | '.join(cells)} |")
+    return "\n".join(text)
+
+
 def section(heading: str, rows: Sequence[Row]) -> str:
-    """Return one section: its table, what the rows are about, and what was not measured."""
-    parts = [f"### {heading}", table(rows)]
-    remarks = dict.fromkeys(f"- {row.title}: {text}." for row in rows for text in (row.note, row.reason) if text)
-    if heading == "Divergence terms":  # all rows have one remark
-        remarks = dict.fromkeys(f"- {row.note}." for row in rows if row.note)
-    return "\n\n".join([*parts, *(["\n".join(remarks)] if remarks else [])])
+    """Return one section: its table, notes on its rows, and what was not measured."""
+    if heading in GRIDS:
+        return "\n\n".join([f"### {heading}", GRIDS[heading], grid(rows)])
+    remarks = [f"- {row.title}: {text}." for row in rows for text in (row.note, row.reason) if text]
+    return "\n\n".join([f"### {heading}", table(rows), *(["\n".join(remarks)] if remarks else [])])
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -81,11 +97,12 @@ def generated(rows: Sequence[Row], about: dict[str, Any]) -> str:
     """Return what stands between the markers."""
     known = [prefix for prefixes in HEADINGS.values() for prefix in prefixes]
     assert all(row.name.split("/")[0] in known or row.reason for row in rows), [row.name for row in rows]
-    machine = ", ".join(f"{name} {value}" for name, value in about["versions"].items())
+    versions = ", ".join(f"{name} {value}" for name, value in about["versions"].items())
+    later = [f"Then `{run['command']}`, {run['date']}, commit {run['commit']}." for run in about.get("later", ())]
     parts = [
-        f"`{about['command']}` on {about['machine']}, {about['date']} UTC, commit {about['commit']}, in "
-        f"{about['minutes']:.0f} minutes. Load of the machine when it began: {about['load']:.2f}. {machine}. "
-        f"Values are medians over rounds in turns; in brackets the smallest and the largest.",
+        f"`{about['command']}` on {about['machine']}, {about['date']}, commit {about['commit']}, in "
+        f"{about['minutes']:.0f} minutes; load before: {about['load']:.2f}. {' '.join([*later, versions])}. "
+        "Values are medians over rounds in turns; in brackets the smallest and the largest.",
         summary(rows),
         "![Each row with a goal, as a multiple of its goal](figures/performance.png)",
     ]

@@ -31,8 +31,8 @@ class Subject:
 
 SUBJECTS: dict[str, Subject] = {
     "rollouts": Subject("rollouts:countdown", 700),
-    "rollouts_10M": Subject("rollouts:ten_million", 500),
-    "rollouts_smollm": Subject("rollouts:smollm", 600),
+    "rollouts_10M": Subject("random_rollouts:measure", 500),
+    "rollouts_smollm": Subject("rollouts:smollm", 900),
     "slow_verifier": Subject("verifiers:slow", 500),
     "stuck_verifier": Subject("verifiers:stuck", 400),
     "start": Subject("start:measure", 500),

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
+from benchmarks.speed.__main__ import joined
 from benchmarks.speed.check import fallen
 from benchmarks.speed.contestant import Contestant, Failed, in_turns
-from benchmarks.speed.page import BEGIN, END, generated, goal, number, values, write_page
+from benchmarks.speed.page import BEGIN, END, HEADINGS, generated, goal, number, values, write_page
 from benchmarks.speed.plan import Plan
 from benchmarks.speed.processes import Tree, new_mark, role_of
 from benchmarks.speed.result import Row, read_rows, write_rows
-from benchmarks.speed.subjects import SUBJECTS
+from benchmarks.speed.rows.divergences import forms
+from benchmarks.speed.rows.learner import settings
+from configs.divergences import DIVERGENCES
 
 ROOT = Path(__file__).resolve().parents[2]
 ABOUT = {
@@ -184,6 +187,31 @@ def test_the_tree_of_a_command_started_by_a_marked_one_is_part_of_it(monkeypatch
     assert Tree(2**30, "/no-such-mark").pids() == []
 
 
+def test_sections_of_many_alike_rows_are_one_grid() -> None:
+    names = ("divergence/reverse_kl/sampled", "divergence/reverse_kl/exact", "divergence/mixed_kl/exact")
+    rows = [row((float(i), float(i)), name=name, title=name) for i, name in enumerate(names, start=1)]
+    text = generated(rows, ABOUT)
+    assert "| | sampled | exact |" in text
+    assert "| reverse_kl | 1.00 (1.00 to 1.00) | 2.00 (2.00 to 2.00) |\n| mixed_kl |  | 3.00 (3.00 to 3.00) |" in text
+
+
+def test_a_run_of_some_subjects_is_told_apart_from_the_run_whose_rows_it_joins() -> None:
+    soak = ABOUT | {"command": "python -m benchmarks.speed --rows soak", "minutes": 100.0}
+    both = joined(joined(ABOUT, soak), soak)
+    assert both == ABOUT | {"later": [{name: soak[name] for name in ("command", "date", "commit")}]}
+    assert f"Then `{soak['command']}`, 2026-01-01, commit abc." in generated([row()], both)
+    assert joined(ABOUT, soak | {"machine": "another"}) == soak | {"machine": "another"}
+    assert joined({}, soak) == soak
+
+
+def test_every_divergence_is_measured_in_every_form_it_has(tmp_path: Path) -> None:
+    names = forms(Plan(rounds=1, quick=False, folder=tmp_path))
+    assert {name.split("/")[0] for name in names} == set(DIVERGENCES)
+    assert {"reverse_kl/sampled", "reverse_kl/exact", "wasserstein/sampled", "batch_sinkhorn/exact"} < set(names)
+    for words in names.values():
+        assert settings(*words).objective.terms
+
+
 @pytest.mark.slow
 def test_a_quick_benchmark_measures_every_subject(tmp_path: Path) -> None:
     done = subprocess.run(
@@ -198,6 +226,6 @@ def test_a_quick_benchmark_measures_every_subject(tmp_path: Path) -> None:
         "packing", "divergence", "soak",
     }  # fmt: skip
     assert [row.name for row in rows if not row.ours] == ["rollouts/smollm", "scaling/learners"]
-    assert generated(rows, about).count("\n### ") == 6 and len(SUBJECTS) == 13
+    assert generated(rows, about).count("\n### ") == len(HEADINGS)
     assert json.loads((tmp_path / "quick.json").read_text())["about"]["machine"]
     assert Plan.from_json(Plan(rounds=1, quick=True, folder=tmp_path).to_json()).folder == tmp_path

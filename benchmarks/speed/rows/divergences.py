@@ -21,6 +21,8 @@ TERM = "objective.terms.divergence"
 SAMPLED = ("wiring=loss", "estimator=straight_through")
 JOINT = ("wiring=joint", "estimator=k1")
 EXACT = ("wiring=vocabulary", "estimator=exact")
+NEEDED = {"wasserstein": ("top=128",)}
+"""Further settings that a divergence needs: those of its preset."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ def forms(plan: Plan) -> dict[str, tuple[str, ...]]:
         sampled = SAMPLED if "loss" in divergence.wirings else JOINT if "joint" in divergence.wirings else ()
         for form, words in (("sampled", sampled), ("exact", EXACT)):
             if words:
-                found[f"{name}/{form}"] = tuple(f"{TERM}.{word}" for word in (f"name={name}", *words))
+                found[f"{name}/{form}"] = tuple(
+                    f"{TERM}.{word}" for word in (f"name={name}", *words, *NEEDED.get(name, ()))
+                )
     names = list(found)[:2] if plan.quick else list(found)
     return {name: found[name] for name in names}
 
@@ -81,14 +85,13 @@ async def _measure(plan: Plan) -> list[Row]:
         divergence, form = name.split("/")
         rows.append(
             Row(
-                name=f"divergence/{divergence}_{form}",
+                name=f"divergence/{divergence}/{form}",
                 title=f"{divergence}, {'exact over the vocabulary' if form == 'exact' else 'from sampled tokens'}",
                 unit="s a step",
                 ours=tuple(ours),
                 other_name="no divergence term",
                 other=tuple(other),
                 higher_is_better=False,
-                note=f"{plain.cfg.groups_per_step} prompts x {plain.cfg.sampling.group_size} answers, 358k policy",
             )
         )
     return rows

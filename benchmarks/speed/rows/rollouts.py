@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from benchmarks.speed.contestant import Turn, breadth, in_turns, peers
 from benchmarks.speed.plan import Plan
-from benchmarks.speed.policies import random_policy
 from benchmarks.speed.result import Row
 
 NO_TRL = "TRL is not installed (make bench installs it)"
@@ -42,13 +41,12 @@ def countdown(plan: Plan) -> list[Row]:
     rows = [
         Row(
             name=f"rollouts/{name}",
-            title=f"rollouts, 358k policy, answers of at most 16 tokens, {name.replace('_lag', ' engine, lag ')}",
+            title=f"358k policy, {prompts} x {answers} answers of at most 16 tokens, {name.replace('_lag', ', lag ')}",
             unit="answers/s",
             ours=rates(of_one, prompts * answers),
             other_name="TRL",
             other=other,
             goal=2.0,
-            note=f"{prompts} prompts x {answers} answers a step",
             reason="" if other else NO_TRL,
         )
         for name, of_one in ours.items()
@@ -91,39 +89,13 @@ def cpu_rows(name: str, turns: Sequence[Turn]) -> list[Row]:
     ]
 
 
-def ten_million(plan: Plan) -> list[Row]:
-    """Rollouts per second of a random policy of 10M parameters whose answers have 128 tokens."""
-    policy = random_policy("tiny" if plan.quick else "10M", plan.policies)
-    prompts, answers, tokens = (2, 4, 16) if plan.quick else (4, 16, 128)
-    settings = (
-        *("lag=1", f"policy.path={policy}", "learner.learning_rate=1e-6"),
-        *(f"groups_per_step={prompts}", f"sampling.group_size={answers}", f"sampling.max_new_tokens={tokens}"),
-    )
-    sizes = {"prompts": prompts, "answers": answers, "new_tokens": tokens, "learning_rate": 1e-6}
-    contestants = [breadth(plan, "10M", *settings), *peers(plan, "10M", policy=str(policy), **sizes)]
-    turns = in_turns(contestants, plan.rounds, 0.5 if plan.quick else 12.0)
-    other = rates(fastest_peer(turns), prompts * answers)
-    return [
-        Row(
-            name="rollouts/10M",
-            title=f"rollouts, 10M policy, answers of {tokens} tokens, vLLM engine, lag 1",
-            unit="answers/s",
-            ours=rates(turns["breadth 10M"], prompts * answers),
-            other_name="TRL",
-            other=other,
-            goal=2.0,
-            note=f"{prompts} prompts x {answers} answers a step",
-            reason="" if other else NO_TRL,
-        )
-    ]
-
-
 def smollm(plan: Plan) -> list[Row]:
     """Seconds a step of SmolLM2-135M on sums after four examples: long prompts, short answers."""
     missing = "runs/smollm/policy is not there (make runs/smollm/policy makes it)" if not plan.smollm else ""
+    title = "SmolLM2-135M, four-shot sums, 8 x 8 answers, 53 + 5 tokens, vllm, lag 0"
     row = Row(
         name="rollouts/smollm",
-        title="SmolLM2-135M, four-shot sums, 8 prompts x 8 answers, 53 + 5 tokens, float32, lag 0",
+        title=title,
         unit="s a step",
         other_name="TRL",
         inverse=True,
@@ -132,11 +104,22 @@ def smollm(plan: Plan) -> list[Row]:
     )
     if missing or plan.quick:
         return [row]
-    settings = ("--config", "benchmarks/smollm/sums.yaml", f"policy.path={plan.smollm}", "policy.dtype=float32")
+    settings = ("--config", "benchmarks/smollm/sums.yaml", f"policy.path={plan.smollm}")
     sizes = {"prompts": 8, "answers": 8, "new_tokens": 5, "learning_rate": 1e-5}
-    peer = peers(plan, "smollm", policy=plan.smollm, task="few_shot_sums", **sizes)
-    contestants = [breadth(plan, "smollm", *settings), *peer]
+    contestants = [
+        breadth(plan, "smollm", *settings, "policy.dtype=float32"),
+        breadth(plan, "smollm_bfloat16", *settings),
+        *peers(plan, "smollm", policy=plan.smollm, task="few_shot_sums", **sizes),
+    ]
     turns = in_turns(contestants, plan.rounds, 5.0, warm_up=1)
     other = tuple(turn.step_s for turn in fastest_peer(turns))
     ours = tuple(turn.step_s for turn in turns["breadth smollm"])
-    return [replace(row, ours=ours, other=other, reason="" if other else NO_TRL)]
+    own_dtype = Row(
+        name="rollouts/smollm_bfloat16",
+        title=f"{title}, bfloat16 as in benchmarks/smollm/sums.yaml",
+        unit="s a step",
+        ours=tuple(turn.step_s for turn in turns["breadth smollm_bfloat16"]),
+        higher_is_better=False,
+        goal=6.0,
+    )
+    return [replace(row, ours=ours, other=other, reason="" if other else NO_TRL), own_dtype]
