@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -54,8 +55,8 @@ class BaseCache:
     """
 
     def __init__(self, cfg: Config, prompts: Sequence[Prompt], policy: str) -> None:
-        self.folder = Path(cfg.runs) / FOLDER
-        self._key = {
+        self.folder, self._policy = Path(cfg.runs) / FOLDER, Path(policy).resolve()
+        self._key: dict[str, Any] = {
             "policy": folder_digest(Path(policy)),
             "prompts": [[p.id, p.text, p.messages, p.verifier, _text(p.problem)] for p in prompts],
             "verifiers": sorted({version_of(p.verifier) for p in prompts}),
@@ -73,6 +74,13 @@ class BaseCache:
                 *_versions(),
             ],
         }
+
+    def scored_by(self, reference: str) -> "BaseCache":
+        """Return the cache of measurements that include the KL to the policy of the directory `reference`."""
+        same = Path(reference).resolve() == self._policy
+        scored = copy(self)
+        scored._key = self._key | {"reference": self._key["policy"] if same else folder_digest(Path(reference))}
+        return scored
 
     def path(self, answers: int, decoding: Decoding) -> Path:
         """Return the file of the measurement with this number of answers, sampled in this way."""

@@ -97,16 +97,43 @@ class Monitor:
         Returns:
             The monitored values with their intervals, and the measurement they come from.
         """
-        self.alert = ""
+        self.alert, self.ungraded = "", []
+        measurement = self._known_base() if step == 0 else None
+        if measurement is None:
+            measurement = await self._measure(step)
+        base = measurement if step == 0 else read_measurement(measurement_path(self.run_dir, 0))
+        if step == 0:
+            self.ungraded += await self._measure_base()
+        return summary(measurement, self.ks, base) | self._margins(measurement, base), measurement
+
+    async def _measure(self, step: int) -> Measurement:
         groups = await self.heldout.answer(self.cfg.answers, self._decoding)
         self.ungraded = _with_ungraded(groups)
         if self.base_scorer is not None:
             groups = await score_by_base(groups, self.base_scorer)
         measurement = measure(groups, f"step {step}", step, self._decoding.temperature, self.cfg.answers)
-        base = measurement if step == 0 else read_measurement(measurement_path(self.run_dir, 0))
-        if step == 0:
-            self.ungraded += await self._measure_base()
-        return summary(measurement, self.ks, base) | self._margins(measurement, base), measurement
+        if step == 0 and self._own_cache is not None:
+            self._own_cache.write(self.cfg.answers, self._decoding, Measured.of(groups, measurement))
+        return measurement
+
+    @cached_property
+    def _cache(self) -> BaseCache | None:
+        """The measurements of the base; None if it is measured at no other temperature. Reads all files of the base."""
+        cfg = self.heldout.cfg
+        return BaseCache(cfg, self.heldout.prompts, cfg.policy.path) if other_temperatures(cfg) else None
+
+    @cached_property
+    def _own_cache(self) -> BaseCache | None:
+        """The same with the KL to the reference, if this monitor measures it."""
+        cfg = self.heldout.cfg
+        if self._cache is None or self.base_scorer is None:
+            return self._cache
+        return self._cache.scored_by(cfg.reference_path or cfg.policy.path)
+
+    def _known_base(self) -> Measurement | None:
+        """Return the measurement of the base that an earlier run has made; None if there is none."""
+        found = self._own_cache and self._own_cache.read(self.cfg.answers, self._decoding, "step 0")
+        return found.measurement if found else None
 
     async def _measure_base(self) -> list[Group]:
         """Measure the base, which the generators hold now, at the other temperatures, unless that is cached.
@@ -114,12 +141,10 @@ class Monitor:
         Returns:
             The groups with an answer that could not be graded.
         """
-        cfg, ungraded = self.heldout.cfg, list[Group]()
-        temperatures = other_temperatures(cfg)
-        if not temperatures:
+        ungraded, cache = list[Group](), self._cache
+        if cache is None:
             return ungraded
-        cache = BaseCache(cfg, self.heldout.prompts, cfg.policy.path)
-        for temperature in temperatures:
+        for temperature in other_temperatures(self.heldout.cfg):
             decoding = replace(self._decoding, temperature=temperature)
             measured = cache.read(self.cfg.answers, decoding, "base")
             if measured is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from actors.contracts import GradeTask
 from actors.local import LocalReference
@@ -22,6 +23,7 @@ from orchestrator.watch.logbook import measurement_path
 from orchestrator.watch.monitor import HeldOut, Monitor, base_path, score_by_base
 from orchestrator.watch.passk import fired_rule
 from tests.orchestrator.fake_roles import ScriptedGenerator, ScriptedGrader, prompt, run
+from trajectories.batch import Batch
 from trajectories.trajectory import Grade, Group, Prompt, Trajectory
 
 
@@ -125,8 +127,41 @@ def test_the_base_is_measured_colder_once_and_every_measurement_is_placed_agains
         told = "step 20: some temperature of the base has both a higher Pass@1 and a higher Pass@k, k = 4"
         assert alerts == ["", told]
         again = await measured(0, lambda index: index < 2, name="b")
-        assert len(generator.submissions) == 5, "another run with the same base reads the cache"
-        assert again["beyond_sharpening/pass@4"].value == base["beyond_sharpening/pass@4"].value
+        assert len(generator.submissions) == 4, "another run with the same base measures nothing before its first step"
+        assert again == base
+
+    run(body())
+
+
+class Scorer:
+    """A reference with log-prob -2 for every token."""
+
+    async def score(self, batch: Batch) -> Batch:
+        return replace(batch, logp_reference=torch.full((len(batch.tokens),), -2.0))
+
+
+def test_a_known_base_is_measured_again_for_the_kl_to_a_reference_and_once_for_each(
+    tmp_path: Path, other_policy: Path
+) -> None:
+    generator = ScriptedGenerator(at_once=True)
+
+    async def measured(scorer: Scorer | None, *overrides: str) -> tuple[int, float | None]:
+        before = len(generator.submissions)
+        async with Rollouts([generator], [solves(0)], 20.0) as rollouts:
+            held = heldout(rollouts, "monitor.frontier=[0]", f"runs={tmp_path}", *overrides)
+            summary, _ = await Monitor(held, scorer, tmp_path / "run").measure(0)  # type: ignore[arg-type]
+        kl = summary["kl_to_base"].value if "kl_to_base" in summary else None
+        return len(generator.submissions) - before, kl
+
+    async def body() -> None:
+        assert await measured(None) == (2, None), "at temperatures 1 and 0"
+        assert await measured(None) == (0, None)
+        count, kl = await measured(Scorer())
+        assert count == 1 and kl is not None and kl > 0
+        assert await measured(Scorer()) == (0, kl), "to the last bit"
+        assert await measured(Scorer(), f"reference_path={load([]).policy.path}") == (0, kl), "the same reference"
+        assert (await measured(Scorer(), f"reference_path={other_policy}"))[0] == 1
+        assert await measured(None) == (0, None)
 
     run(body())
 
