@@ -8,14 +8,17 @@ Axes: N tokens of the batch, B trajectories, T tokens of one prompt, D hidden.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from actors.finished import Finished
 from configs.term_weights import Certainty
-from objectives.diagnostics import Stats
-from trajectories.batch import Batch
-from trajectories.trajectory import Grade, Trajectory
+from trajectories.trajectory import Grade
+
+if TYPE_CHECKING:  # A grader's process imports this module, and needs no torch.
+    from objectives.diagnostics import Stats
+    from trajectories.batch import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +49,6 @@ class GenerationJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """One finished answer. Its trajectory has no grade yet."""
-
-    key: str
-    """Key of the `GenerationJob` of the answer."""
-    trajectory: Trajectory
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GradeTask:
     """One answer to grade."""
 
@@ -65,6 +59,16 @@ class GradeTask:
     answer: str
     context: Mapping[str, Any] = field(default_factory=dict)
     """What a user verifier may be told besides; `rewards.forms.Call` describes it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as a call: setting the fields of a frozen dataclass with slots one by one takes ten times as long."""
+        return _grade_task, (self.key, self.verifier, self.problem, self.answer, self.context)
+
+
+def _grade_task(
+    key: str, verifier: str, problem: Mapping[str, Any], answer: str, context: Mapping[str, Any]
+) -> GradeTask:
+    return GradeTask(key=key, verifier=verifier, problem=problem, answer=answer, context=context)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +82,24 @@ class WeightsInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedMemory:
+    """Where a process holds memory that others of its node can map (`actors/weights/shared_memory.py`)."""
+
+    process: int
+    descriptor: int
+    name: str
+    """Unique, so that no other memory is taken for it."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostWeights:
     """All weights of one version in host memory: the tensors' bytes, concatenated."""
 
     version: int
-    data: np.ndarray
-    """uint8 [bytes]"""
+    data: np.ndarray | None = None
+    """uint8 [bytes]; None if they are in the learner's memory, which the generator has attached."""
     checksum: int | None = None
     """crc32 of `data`, or None to skip the check. A receiver raises ValueError if it does not match."""
 
@@ -118,11 +134,11 @@ class Generator(Protocol):
         """
         ...
 
-    async def collect(self, wait_s: float) -> list[Finished]:
-        """Return the answers that finished since the last call, in any order.
+    async def collect(self, wait_s: float) -> Finished:
+        """Return the answers that finished since the last call, in any order, as one block.
 
         Args:
-            wait_s: longest wait for the first answer, in seconds. The list is empty if none finished by then.
+            wait_s: longest wait for the first answer, in seconds. The block is empty if none finished by then.
 
         Raises:
             RuntimeError: the engine ended with an exception, which is the cause.
@@ -184,11 +200,11 @@ class Reference(Protocol):
 
     async def score(
         self,
-        batch: Batch,
+        batch: "Batch",
         names: Sequence[str] = ("reference",),
         hidden: Sequence[str] = (),
         columns: Sequence[Column] = (),
-    ) -> Batch:
+    ) -> "Batch":
         """Return the batch with the references' outputs.
 
         Args:
@@ -222,7 +238,7 @@ class Reference(Protocol):
 class Learner(Protocol):
     """The policy that is trained, its optimizer, and its critic if there is one."""
 
-    async def score(self, batch: Batch) -> Batch:
+    async def score(self, batch: "Batch") -> "Batch":
         """Score the batch under the weights before this step's first update, without gradient.
 
         Returns:
@@ -231,7 +247,7 @@ class Learner(Protocol):
         """
         ...
 
-    async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
+    async def update(self, batch: "Batch", coefficients: Mapping[str, float]) -> "Stats":
         """Run one training step on the batch: one optimizer update, or `learner.updates_per_batch` of them.
 
         Args:

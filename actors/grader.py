@@ -1,11 +1,11 @@
 """PooledGrader: the Grader role over a judge with its pool of worker processes."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 from actors.contracts import GradeTask
 from rewards.judge import Judge
+from rewards.workers.task import Task
 from trajectories.trajectory import Grade
 
 
@@ -33,8 +33,8 @@ class PooledGrader:
     async def grade(self, tasks: Sequence[GradeTask]) -> dict[str, Grade]:
         """Return exactly one grade for every task, by its key. Raises as `prove` does."""
         assert len({task.key for task in tasks}) == len(tasks), "two tasks share a key"
-        verdicts = await asyncio.gather(
-            *(self._judge.judge(task.verifier, task.problem, task.answer, task.context) for task in tasks)
+        verdicts = await self._judge.judge_many(
+            [Task(task.verifier, task.problem, task.answer, task.context) for task in tasks]
         )
         return {
             task.key: Grade(reward=v.reward, status=v.status, reason=v.reason, seconds=v.seconds)

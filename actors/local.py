@@ -39,11 +39,11 @@ class LocalLearner:
         self.generators: list[Generator] = []
 
     async def score(self, batch: Batch) -> Batch:
-        divided, [rank_part] = plan_scores(batch, self.learner.config, 1)
+        divided, [rank_part] = plan_scores(batch, self.learner.config, 1, self.learner.linear_width())
         return merge_scores(batch, divided, [await asyncio.to_thread(self.learner.score, rank_part)])
 
     async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
-        [rank_part] = plan_updates(batch, self.learner.config, 1)
+        [rank_part] = plan_updates(batch, self.learner.config, 1, self.learner.linear_width())
         return await asyncio.to_thread(self.learner.update, rank_part, coefficients)
 
     async def connect(self, generators: Sequence[Generator]) -> None:

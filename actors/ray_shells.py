@@ -4,10 +4,12 @@ import asyncio
 import importlib
 import inspect
 import socket
+import time
 from typing import Any
 
 import ray
 
+from actors.loading import collector_paused
 from actors.weights.transfer import TransferClient
 
 
@@ -21,12 +23,22 @@ class RoleShell:
     def __init__(self, module: str, name: str, arguments: dict[str, Any]) -> None:
         self.module, self.name, self.arguments = module, name, arguments
 
-    async def start(self) -> None:
-        """Import the module and build the role, with `arguments` as keywords."""
+    async def start(self, *after: float) -> float:
+        """Import the module, build the role with `arguments` as keywords, and return the seconds that this took.
+
+        Args:
+            after: not used. Ray waits for the value of an object reference that is passed here before it calls.
+        """
+        began = time.monotonic()
         self.role = await asyncio.to_thread(self._build)
+        return time.monotonic() - began
 
     def _build(self) -> Any:
-        return getattr(importlib.import_module(self.module), self.name)(**self.arguments)
+        with collector_paused():
+            role = getattr(importlib.import_module(self.module), self.name)
+        # vLLM collects garbage several times while it is built, now without the libraries.
+        with collector_paused():
+            return role(**self.arguments)
 
     async def call(self, method: str, *arguments: Any) -> Any:
         """Run a method of the role. A blocking one runs in a thread, so that the actor can serve other calls."""

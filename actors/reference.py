@@ -17,6 +17,7 @@ from actors.weights.host import check_payload, named_views
 from configs.learner import LearnerConfig
 from objectives.divergence.distributions import certainty, powered_logps
 from trajectories.batch import Batch
+from trajectories.shared_prefixes import shared_rows
 from trajectories.split import plan
 from trajectories.trajectory import ROUTES, Route
 
@@ -47,7 +48,11 @@ class References:
         for name, directories in policies.items():
             model = soup(directories, self.dtype).to(device).requires_grad_(False)
             self.policies[name] = Policy(
-                model, layout=config.layout, logits_chunk=config.logits_chunk, temperature=temperature
+                model,
+                layout=config.layout,
+                logits_megabytes=config.logits_megabytes,
+                temperature=temperature,
+                share_prefixes=config.share_prefixes,
             )
         self._masters: dict[str, dict[str, Tensor]] = {}
 
@@ -86,13 +91,14 @@ class References:
         """Score the explored trajectories, and the rehearsed ones too if hidden states are needed; NaN elsewhere."""
         routes: tuple[Route, ...] = ("explore", "rehearse") if keep_hidden else ("explore",)
         scored_indices = [i for i, route in enumerate(batch.route.tolist()) if ROUTES[route] in routes]
-        lengths = batch.lengths.tolist()
+        sequences = batch.sequences
+        shared = shared_rows([sequences[i] for i in scored_indices], policy.linear_width, self.token_budget)
         outputs = {
             name: torch.full((len(batch.tokens),), torch.nan) for name in ("logp", "entropy", *map(_label, columns))
         }
         states = torch.zeros(len(batch.tokens), policy.width, dtype=self.dtype) if keep_hidden else None
-        for microbatch in plan([lengths[i] for i in scored_indices], self.token_budget):
-            indices = [scored_indices[i] for i in microbatch]
+        for microbatch in plan([row.width for row in shared], self.token_budget):
+            indices = [scored_indices[i] for row in microbatch for i in shared[row].members]
             selected = batch.select(indices).to(self.device)
             scored = policy(selected, _column_functions(selected, columns, policy.temperature), keep_hidden=keep_hidden)
             rows = batch.token_rows(indices)

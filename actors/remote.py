@@ -13,7 +13,8 @@ import ray
 import torch
 from torch import Tensor
 
-from actors.contracts import Column, Finished, GenerationJob, Generator, GradeTask, HostWeights, Reference, WeightsInfo
+from actors.contracts import Column, GenerationJob, Generator, GradeTask, HostWeights, Reference, WeightsInfo
+from actors.finished import Finished
 from actors.learning.rank_parts import merge_scores, plan_scores, plan_updates
 from actors.local import init_host_weights, publish_host_weights
 from configs.learner import LearnerConfig
@@ -27,6 +28,8 @@ class Handle:
 
     def __init__(self, actor: Any, name: str, timeout_s: float) -> None:
         self.actor, self.name, self.timeout_s = actor, name, timeout_s
+        self._starting: Any = None
+        self._built = False
 
     def send(self, method: str, *arguments: Any) -> Any:
         """Start a call of the role and return Ray's object reference to its result."""
@@ -55,18 +58,25 @@ class Handle:
                 raise ValueError(str(error.cause)) from error
             raise RuntimeError(f"{self.name}: {method} failed: {error.cause!r}") from error
 
-    async def start(self, timeout_s: float) -> None:
-        """Build the role in its actor."""
-        await self.wait(self.actor.start.remote(), "start", timeout_s)
+    def begin(self, after: "Handle | None" = None) -> None:
+        """Begin to build the role in its actor, once the role of `after` is built."""
+        self._starting = self.actor.start.remote(*([after._starting] if after else []))
+
+    async def started(self, timeout_s: float) -> float:
+        """Wait until the role is built, and return the seconds that this took in its actor. Raises as `wait`."""
+        seconds: float = await self.wait(self._starting, "start", timeout_s)
+        self._built = True
+        return seconds
 
     async def call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
         """Run a method of the role and return its result. Raises as `wait`."""
         return await self.wait(self.send(method, *arguments), method, timeout_s)
 
     async def close(self) -> None:
-        """Close the role, then end its process, also if closing failed."""
-        with contextlib.suppress(Exception):  # the next line ends the process whatever happened
-            await self.call("close", timeout_s=10.0)
+        """Close the role if it was built, then end its process, also if closing failed."""
+        if self._built:
+            with contextlib.suppress(Exception):  # the next line ends the process whatever happened
+                await self.call("close", timeout_s=10.0)
         ray.kill(self.actor)
 
 
@@ -80,7 +90,7 @@ class RemoteGenerator(Handle):
     async def submit(self, jobs: Sequence[GenerationJob]) -> None:
         await self.call("submit", list(jobs))
 
-    async def collect(self, wait_s: float) -> list[Finished]:
+    async def collect(self, wait_s: float) -> Finished:
         return await self.call("collect", wait_s)  # type: ignore[no-any-return]
 
     async def init_weights(self, info: WeightsInfo) -> None:
@@ -114,10 +124,17 @@ def _logp_reference(batch: Batch) -> Tensor:
 
 
 class RemoteReference:
-    """Any number of Ray actors that all hold the same policies. Each scores a part of the batch's trajectories."""
+    """Any number of Ray actors that all hold the same policies. Each scores a part of the batch's trajectories.
 
-    def __init__(self, handles: Sequence[Handle]) -> None:
-        self.handles = list(handles)
+    Every call waits until the actors have loaded the policies.
+    """
+
+    def __init__(self, handles: Sequence[Handle], start_timeout_s: float) -> None:
+        self.handles, self.start_timeout_s = list(handles), start_timeout_s
+
+    async def started(self) -> None:
+        """Wait until all actors have loaded the policies. Raises as `Handle.wait`."""
+        await asyncio.gather(*(handle.started(self.start_timeout_s) for handle in self.handles))
 
     async def score(
         self,
@@ -126,6 +143,7 @@ class RemoteReference:
         hidden: Sequence[str] = (),
         columns: Sequence[Column] = (),
     ) -> Batch:
+        await self.started()
         count = len(self.handles)
         parts = [list(range(i, len(batch.route), count)) for i in range(min(count, len(batch.route)))]
         calls = [
@@ -147,12 +165,15 @@ class RemoteReference:
         return replace(batch, logp_reference=main, **tables)
 
     async def move(self, name: str, info: WeightsInfo, weights: Any, mixing_weight: float) -> None:
+        await self.started()
         await asyncio.gather(*(handle.call("move", name, info, weights, mixing_weight) for handle in self.handles))
 
     async def save(self, folder: str) -> None:
+        await self.started()
         await self.handles[0].call("save", folder)
 
     async def load(self, folder: str) -> None:
+        await self.started()
         await asyncio.gather(*(handle.call("load", folder) for handle in self.handles))
 
     async def close(self) -> None:
@@ -169,6 +190,16 @@ class RemoteLearner:
         self.ranks, self.config, self.transfer = list(ranks), config, transfer
         self.tensor_parallel, self.checksum = tensor_parallel, checksum
         self.generators: list[Generator] = []
+        self.shared = False
+        """Whether all generators read the weights from the memory of rank 0, as they run on its node."""
+        self.version_in_transfer: int | None = None
+        self._width: float | None = None
+
+    async def _linear_width(self) -> float:
+        """Return the policy's `linear_width`, asked of rank 0 once."""
+        if self._width is None:
+            self._width = await self.ranks[0].call("linear_width")
+        return self._width
 
     async def _all(self, method: str, *arguments: Any) -> list[Any]:
         return list(await asyncio.gather(*(rank.call(method, *arguments) for rank in self.ranks)))
@@ -181,12 +212,13 @@ class RemoteLearner:
         return first
 
     async def score(self, batch: Batch) -> Batch:
-        divided, rank_parts = plan_scores(batch, self.config, len(self.ranks))
+        divided, rank_parts = plan_scores(batch, self.config, len(self.ranks), await self._linear_width())
         calls = [rank.call("score", part) for rank, part in zip(self.ranks, rank_parts, strict=True)]
         return merge_scores(batch, divided, await asyncio.gather(*calls))
 
     async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
-        rank_parts = plan_updates(batch, self.config, len(self.ranks))
+        self._require_no_transfer()
+        rank_parts = plan_updates(batch, self.config, len(self.ranks), await self._linear_width())
         calls = [rank.call("update", part, coefficients) for rank, part in zip(self.ranks, rank_parts, strict=True)]
         return merge(*await asyncio.gather(*calls))
 
@@ -194,6 +226,7 @@ class RemoteLearner:
         self.generators = list(generators)
         if self.transfer == "host":
             await init_host_weights(self.generators, await self.ranks[0].call("weights_info"))
+            await self._share()
             return
         address = await self.ranks[0].wait(self.ranks[0].actor.address.remote(), "address")
         actors = [generator.actor for generator in self.generators if isinstance(generator, Handle)]
@@ -203,13 +236,34 @@ class RemoteLearner:
         ]
         await asyncio.gather(*(r.wait(s, "init_transfer") for r, s in zip(self.ranks, starts, strict=True)))
 
+    async def _share(self) -> None:
+        """Have all generators map the memory of rank 0's weights, if they can."""
+        memory = await self.ranks[0].call("share_weights")
+        handles = [generator for generator in self.generators if isinstance(generator, RemoteGenerator)]
+        if memory is not None and len(handles) == len(self.generators):
+            self.shared = all(await asyncio.gather(*(handle.call("attach_weights", memory) for handle in handles)))
+
     async def publish(self, version: int) -> None:
         if self.transfer == "host":
-            weights = await self._gathered("weights", version, self.checksum)
-            await publish_host_weights(self.generators, weights, version)
+            await self._publish_from_host(version)
             return
         sends = [rank.actor.send_weights.remote(version) for rank in self.ranks]
         await asyncio.gather(*(r.wait(s, "publish") for r, s in zip(self.ranks, sends, strict=True)))
+
+    def _require_no_transfer(self) -> None:
+        version = self.version_in_transfer
+        assert version is None, f"version {version} is being loaded, and must not change meanwhile"
+
+    async def _publish_from_host(self, version: int) -> None:
+        """Publish from the memory of rank 0, or through Ray's object store if a generator runs on another node."""
+        self._require_no_transfer()
+        self.version_in_transfer = version
+        if self.shared:
+            weights, *_ = await self._all("weights", version, self.checksum, False)
+        else:
+            weights = await self._gathered("weights", version, self.checksum)
+        await publish_host_weights(self.generators, weights, version)
+        self.version_in_transfer = None  # not after a failure: a generator may still be reading
 
     async def update_reference(self, reference: Reference, name: str, mixing_weight: float) -> None:
         info = await self.ranks[0].call("master_info")

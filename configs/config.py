@@ -24,7 +24,6 @@ from configs.replay import ReplayConfig
 from configs.sampling import SamplingConfig
 from configs.sandbox import SandboxConfig
 from configs.task import TaskConfig
-from configs.transport import BLOCK
 from configs.warm_start import WarmStartConfig
 
 
@@ -107,9 +106,6 @@ class Config:
         moves = term.anchor in self.references and self.references[term.anchor].moves
         rule = "must be a reference that is never updated: the learner keeps a frozen copy of its LM head"
         require(not (hidden and moves), f"{path}.anchor", rule, term.anchor)
-        rule = f"must be at least {BLOCK} for batch_sinkhorn, whose blocks of {BLOCK} tokens must fit into one chunk"
-        fits = term.name != "batch_sinkhorn" or self.learner.logits_chunk >= BLOCK
-        require(fits, "learner.logits_chunk", rule, self.learner.logits_chunk)
         most = LARGEST_KL_ERROR * self.groups_per_step * self.sampling.group_size
         rule = (
             f"must be above {LARGEST_KL_ERROR} x trajectories per step ({most:g}), or the coefficient changes its sign"

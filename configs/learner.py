@@ -32,19 +32,24 @@ class LearnerConfig:
     """Optimizer updates per batch. Above 1 the groups are split into that many mini-batches, one per update."""
     token_budget: int = 16_384
     """Largest number of padded tokens in one microbatch. It changes memory and speed, never the loss."""
-    logits_chunk: int = 1_024
-    """Tokens whose logits exist at the same time. Logits take logits_chunk x V floats, whatever the batch."""
+    logits_megabytes: float = 256
+    """Memory of the logits that exist at the same time, in 10^6 bytes: 4 bytes per token and entry of the vocabulary,
+    whatever the batch. Terms that compare whole distributions hold several such tensors, of 32 tokens or more."""
     layout: Literal["pad", "pack"] = "pad"
     """Input layout of a microbatch. pad: right-padded rows; pack: one row of concatenated sequences with position ids
     that restart at each sequence (GPU)."""
+    share_prefixes: bool = True
+    """Compute the tokens that trajectories have in common at their start once: the prompt of a group, the examples of
+    few-shot prompts, equal answers. Trajectories share a row where that costs less than rows of their own. The loss and
+    its gradient are the same up to rounding. Without effect with layout pack and in models with sliding windows."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of storing them."""
     max_skipped_in_a_row: int = 3
     """Number of successive skipped updates (non-finite loss or gradient) after which the run stops."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "learning_rate", "max_grad_norm")
+        require_positive(self, "learning_rate", "max_grad_norm", "logits_megabytes")
         require_not_negative(self, "weight_decay", "frozen_updates", "warmup_steps")
         require(0 <= self.beta1 < 1, "beta1", "must be in [0, 1)", self.beta1)
         require(0 <= self.beta2 < 1, "beta2", "must be in [0, 1)", self.beta2)
-        require_positive(self, "updates_per_batch", "token_budget", "logits_chunk", "max_skipped_in_a_row")
+        require_positive(self, "updates_per_batch", "token_budget", "max_skipped_in_a_row")

@@ -280,6 +280,13 @@ class ObjectiveConfig:
         return self.advantage == "critic" or any(term.weights.importance != "none" for term in self.terms.values())
 
     @property
+    def only_advantages(self) -> bool:
+        """Whether an explored answer has a gradient only through its advantage, so none where the advantage is 0."""
+        explores = any(not term.rehearses for term in self.terms.values())
+        by_entropy = self.entropy_bonus or self.gates.entropy_penalty or self.gates.entropy_limit
+        return not (explores or by_entropy or self.advantage == "critic")
+
+    @property
     def hidden_anchors(self) -> list[str]:
         """Names of the references whose hidden states are needed."""
         terms = self.terms.values()

@@ -34,6 +34,14 @@ class PlacementConfig:
     """CPU cores reserved for one grader."""
     cpus_per_reference: float = 0.25
     """CPU cores reserved for one reference actor."""
+    threads_per_generator: int = 0
+    """Threads with which one generator computes on a CPU; 0: chosen. With lag=0, where the roles take turns, all cores
+    are divided among the actors of a role; with lag >= 1 among those that work at the same time. On a cluster at
+    RAY_ADDRESS it is the number of cores that the actor reserves. At least 1."""
+    threads_per_learner: int = 0
+    """Threads of one learner rank; 0: chosen as for a generator."""
+    threads_per_reference: int = 0
+    """Threads of one reference actor; 0: chosen as for a generator."""
     start_timeout_s: float = 300.0
     """Longest start of a role, in seconds."""
     call_timeout_s: float = 1800.0
@@ -42,6 +50,7 @@ class PlacementConfig:
     def __post_init__(self) -> None:
         require_positive(self, "generators", "tensor_parallel", "learners", "graders", "references")
         require_not_negative(self, *(f"cpus_per_{role}" for role in ("generator", "learner", "grader", "reference")))
+        require_not_negative(self, *(f"threads_per_{role}" for role in ("generator", "learner", "reference")))
         require_positive(self, "start_timeout_s", "call_timeout_s")
         rule = "must be 1 on cpu, and where generators and learners are colocated"
         allowed = self.tensor_parallel == 1 or (self.device == "gpu" and self.mode == "split")

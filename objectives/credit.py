@@ -54,8 +54,23 @@ def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
         advantage = advantage * domain_weights(batch, state.recap, cfg.recap)
     gate = conflict_weights(batch, by_trajectory) if cfg.gates.conflict_tokens else None
     return replace(
-        batch, advantage=advantage, value_target=value_target, gate=gate, term_weights=weights, term_factors=factors
+        batch,
+        advantage=advantage,
+        in_loss=_in_loss(batch, cfg, advantage),
+        value_target=value_target,
+        gate=gate,
+        term_weights=weights,
+        term_factors=factors,
     )
+
+
+def _in_loss(batch: Batch, cfg: ObjectiveConfig, advantage: Tensor) -> Tensor:
+    """Return which trajectories have a gradient, bool [B]: those with a trained token, and where an explored answer has
+    none but through its advantage, those of advantage other than 0."""
+    tokens = batch.mask
+    if cfg.only_advantages:
+        tokens = tokens & ((advantage != 0) | ~batch.on_route("explore"))
+    return torch.bincount(batch.seq[tokens], minlength=len(batch.route)) > 0
 
 
 def _explored_tokens(

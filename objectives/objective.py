@@ -91,6 +91,8 @@ def _policy_loss(
     token_loss, clipped = policy_gradient(logp, denominator, advantage, seq, cfg)
     gate, gate_stats = _gate(scores, batch, cfg, logp_old, advantage)
     reduction = reduction_weights(batch, "explore", cfg.reduction, cfg.constant_length)[explored]
+    # Unscored answers have the sampler's log-probs in place of the learner's, so they tell nothing of the ratio.
+    scored = slice(None) if batch.in_loss is None or batch.logp_old is not None else batch.in_loss[seq]
     policy_loss = value = (reduction * gate * token_loss).sum()
     if cfg.entropy_bonus:
         value = value - cfg.entropy_bonus * (reduction * scores.entropy[explored]).sum()
@@ -100,11 +102,11 @@ def _policy_loss(
     return value, {
         "policy_loss": total(policy_loss, weight=weight),
         "clip_fraction": total(clipped.float()),
-        "ratio": total(ratio_of(logp, denominator)),
+        "ratio": total(ratio_of(logp, denominator)[scored]),
         "advantage_magnitude": total(advantage.abs()),
         **gate_stats,
         **trajectory_stats(batch, explored, denominator),
-        **sampler_mismatch(logp_old, sampler),
+        **sampler_mismatch(logp_old[scored], sampler[scored]),
     }
 
 

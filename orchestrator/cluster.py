@@ -1,7 +1,7 @@
 """Check that a run fits the cluster, and start its roles over Ray or in this process."""
 
 import asyncio
-import os
+import importlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,27 +11,25 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.contracts import Generator, Grader, Learner, Reference
-from actors.generation.transformers_engine import TransformersGenerator
-from actors.grader import PooledGrader
-from actors.learning.learner import FsdpLearner
 from actors.learning.policy import load_tokenizer
-from actors.local import LocalLearner, LocalReference
+from actors.loading import collector_paused
 from actors.ray_shells import LearnerShell, RoleShell
-from actors.reference import References
 from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference
 from configs.config import Config
-from orchestrator.placement import Reservation, bundles, require_capacity, reservations
+from orchestrator.connection import connect, own_cores
+from orchestrator.placement import Reservation, bundles, load_order, require_capacity, reservations, threads
 from orchestrator.preflight.machine import check_devices
 from orchestrator.references import policies
 
 ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
+    # Threads that wait actively take the cores from the other roles, and make them and themselves several times slower.
+    "OMP_WAIT_POLICY": "passive",
+    "KMP_BLOCKTIME": "0",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TORCH_COMPILE_DISABLE": "1",
 }
-"""Environment of every role on a CPU. One OpenMP thread per process, because two busy threads on one core are many
-times slower."""
+"""Environment of every role on a CPU, besides the number of threads."""
 VLLM_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -43,39 +41,71 @@ VLLM_ENVIRONMENT = {
 
 @dataclass
 class Roles:
-    """The roles that were started; they run until `close`."""
+    """Roles that were created. They can be used after `ready`, and run until `close`."""
 
+    cfg: Config
+    names: Sequence[str]
+    policy: str
+    """Directory of the policy that the generators load first."""
     generators: list[Generator] = field(default_factory=list)
     graders: list[Grader] = field(default_factory=list)
     learner: Learner | None = None
     reference: Reference | None = None
+    handles: list[Handle] = field(default_factory=list)
+    """All Ray actors, also those that are still starting."""
+    ranks: list[Handle] = field(default_factory=list)
     group: PlacementGroup | None = None
+
+    async def ready(self) -> dict[str, float]:
+        """Wait until all roles can be called. Returns the seconds that each Ray actor took to build its role, by name.
+
+        References may still be loading: their first call waits for them. `complete` does too.
+
+        Raises:
+            ValueError: the policy cannot be used.
+            RuntimeError: a role is not ready within `placement.start_timeout_s`.
+        """
+        if self.cfg.placement.kind == "in_process":
+            with collector_paused():  # It loads all engines, which a driver with Ray does not need.
+                building = importlib.import_module("orchestrator.in_process")
+            building.build(self)
+            return {}
+        assert self.group is not None
+        timeout_s = self.cfg.placement.start_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                await _ready(self.group)
+        except TimeoutError:
+            raise RuntimeError(
+                f"placement: Ray did not reserve {self.group.bundle_specs} within {timeout_s:.0f} s; free now: "
+                f"{ray.available_resources()}"
+            ) from None
+        awaited = [handle for handle in self.handles if not handle.name.startswith("reference")]
+        seconds = await asyncio.gather(*(handle.started(timeout_s) for handle in awaited))
+        if self.ranks:  # They form a process group at an address of the first rank's node.
+            first = self.ranks[0]
+            host, port = await first.wait(first.actor.address.remote(), "address", timeout_s)
+            joins = (rank.call("join", f"tcp://{host}:{port}", timeout_s=timeout_s) for rank in self.ranks)
+            await asyncio.gather(*joins)
+        return {handle.name: taken for handle, taken in zip(awaited, seconds, strict=True)}
+
+    async def complete(self) -> None:
+        """Wait until the references are loaded too. Raises as `ready`."""
+        if isinstance(self.reference, RemoteReference):
+            await self.reference.started()
 
     async def close(self) -> None:
         """End the process of every role, and give back what they reserved."""
-        roles = [*self.generators, *self.graders, self.learner, self.reference]
-        await asyncio.gather(*(role.close() for role in roles if role is not None))
+        if self.cfg.placement.kind == "in_process":
+            roles = [*self.generators, *self.graders, self.learner, self.reference]
+            await asyncio.gather(*(role.close() for role in roles if role is not None))
+        await asyncio.gather(*(handle.close() for handle in self.handles))
         if self.group is not None:
             remove_placement_group(self.group)
 
 
-def connect() -> None:
-    """Join the Ray cluster at RAY_ADDRESS, which Ray sets in a job, or start one on this machine.
-
-    Without the variable no running cluster is searched for: Ray would find the address of the machine's last cluster
-    and wait for it, even if it has ended.
-    """
-    if not ray.is_initialized():
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        address = os.environ.get("RAY_ADDRESS", "local")
-        ray.init(
-            address,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            # In a job the working directory comes first on every worker's import path.
-            runtime_env={"worker_process_setup_hook": "breadth.own_packages_first"},
-        )
+async def _ready(group: PlacementGroup) -> None:
+    await group.ready()
 
 
 def store_once(cfg: Config, value: Any) -> Any:
@@ -83,87 +113,82 @@ def store_once(cfg: Config, value: Any) -> Any:
     return ray.put(value) if cfg.placement.kind == "ray" else value
 
 
-async def start(cfg: Config, roles: Sequence[str], *, policy_path: str = "") -> Roles:
-    """Start roles, and wait until all are ready.
+def create(cfg: Config, names: Sequence[str], *, policy_path: str = "") -> Roles:
+    """Create the actors of roles, which start while the caller goes on; in process nothing starts before `ready`.
 
     Args:
-        roles: any of "generator", "grader", "learner", "reference".
-        policy_path: directory of the policy that generators and learner load; empty: `policy.path`.
+        names: any of "generator", "grader", "learner", "reference".
+        policy_path: directory of the policy that the generators load first; empty: `policy.path`.
 
     Raises:
-        ValueError: the cluster is too small, a device is missing, or the policy cannot be used.
-        RuntimeError: a role is not ready within `placement.start_timeout_s`.
+        ValueError: the cluster is too small, or a device is missing.
     """
     check_devices(cfg)
-    policy = policy_path or cfg.policy.path
-    load_tokenizer(policy)
-    if cfg.placement.kind == "in_process":
-        return await _start_in_process(cfg, roles, policy)
-    connect()
-    wanted = reservations(cfg, roles)
-    require_capacity(wanted, ray.cluster_resources())
-    group = placement_group(bundles(wanted), strategy="PACK")
-    started = Roles(group=group)
-    try:
+    roles = Roles(cfg, names, policy_path or cfg.policy.path)
+    if cfg.placement.kind == "ray":
+        connect()
+        wanted = reservations(cfg, names)
+        require_capacity(wanted, ray.cluster_resources())
+        roles.group = placement_group(bundles(wanted), strategy="PACK")
         try:
-            async with asyncio.timeout(cfg.placement.start_timeout_s):
-                await _ready(group)
-        except TimeoutError:
-            raise RuntimeError(
-                f"placement: Ray did not reserve {bundles(wanted)} within "
-                f"{cfg.placement.start_timeout_s:.0f} s; free now: {ray.available_resources()}"
-            ) from None
-        await _start_actors(cfg, wanted, group, started, policy)
+            _create_actors(roles, wanted, roles.group)
+        except BaseException:
+            remove_placement_group(roles.group)  # which ends the actors in it
+            raise
+    return roles
+
+
+async def start(cfg: Config, names: Sequence[str], *, policy_path: str = "") -> Roles:
+    """Start roles, and wait until all are ready. Args and Raises: as for `create` and `Roles.ready`."""
+    load_tokenizer(policy_path or cfg.policy.path)
+    roles = create(cfg, names, policy_path=policy_path)
+    try:
+        await roles.ready()
+        await roles.complete()
     except BaseException:
-        await started.close()
+        await roles.close()
         raise
-    return started
+    return roles
 
 
-async def _ready(group: PlacementGroup) -> None:
-    await group.ready()
-
-
-async def _start_actors(
-    cfg: Config, wanted: Sequence[Reservation], group: PlacementGroup, started: Roles, policy: str
-) -> None:
-    """Start all actors at the same time; the learner ranks then form a process group at an address of rank 0's node."""
-    timeout_s = cfg.placement.start_timeout_s
-    ranks: list[Handle] = []
+def _create_actors(roles: Roles, wanted: Sequence[Reservation], group: PlacementGroup) -> None:
+    """Create all actors. They load at the same time, as far as there are cores."""
+    cfg, timeout_s = roles.cfg, roles.cfg.placement.call_timeout_s
     references: list[Handle] = []
-    for i, reservation in enumerate(wanted):
-        number = sum(other.role == reservation.role for other in wanted[:i])
-        actor = _create_actor(cfg, reservation, group, _constructor(cfg, reservation.role, policy, number))
+    for reservation, after in load_order(wanted, own_cores()):
+        number = sum(handle.name.startswith(f"{reservation.role} ") for handle in roles.handles)
+        actor = _create_actor(roles, reservation, group, _constructor(cfg, reservation.role, roles.policy, number))
         name = f"{reservation.role} {number}"
         if reservation.role == "generator":
-            started.generators.append(RemoteGenerator(actor, name, cfg.placement.call_timeout_s))
+            generator = RemoteGenerator(actor, name, timeout_s)
+            roles.generators.append(generator)
+            handle: Handle = generator
         elif reservation.role == "grader":
-            started.graders.append(RemoteGrader(actor, name, cfg.placement.call_timeout_s))
+            grader = RemoteGrader(actor, name, timeout_s)
+            roles.graders.append(grader)
+            handle = grader
         else:
-            handle = Handle(actor, name, cfg.placement.call_timeout_s)
-            (ranks if reservation.role == "learner" else references).append(handle)
+            handle = Handle(actor, name, timeout_s)
+            (roles.ranks if reservation.role == "learner" else references).append(handle)
+        handle.begin(None if after is None else roles.handles[after])
+        roles.handles.append(handle)
     if references:
-        started.reference = RemoteReference(references)
-    if ranks:
-        started.learner = RemoteLearner(
-            ranks,
+        roles.reference = RemoteReference(references, cfg.placement.start_timeout_s)
+    if roles.ranks:
+        roles.learner = RemoteLearner(
+            roles.ranks,
             cfg.learner,
             transfer=cfg.generator.transfer,
             tensor_parallel=cfg.placement.tensor_parallel,
             checksum=cfg.generator.checksum,
         )
-    others = [h for h in (*started.generators, *started.graders, *references) if isinstance(h, Handle)]
-    await asyncio.gather(*(handle.start(timeout_s) for handle in (*ranks, *others)))
-    if ranks:
-        host, port = await ranks[0].wait(ranks[0].actor.address.remote(), "address", timeout_s)
-        await asyncio.gather(*(rank.call("join", f"tcp://{host}:{port}", timeout_s=timeout_s) for rank in ranks))
 
 
 def _constructor(cfg: Config, role: str, policy: str, number: int) -> tuple[str, str, dict[str, Any]]:
     """Return the module, class and constructor arguments of the actor `number` of a role."""
     if role == "learner":
         ranks = {"rank": number, "ranks": cfg.placement.learners}
-        return "actors.learning.learner", "FsdpLearner", learner_arguments(cfg, policy) | ranks
+        return "actors.learning.learner", "FsdpLearner", learner_arguments(cfg) | ranks
     if role == "generator" and cfg.generator.engine == "vllm":
         return "actors.generation.vllm_engine", "VllmGenerator", generator_arguments(cfg, policy)
     if role == "generator":
@@ -174,9 +199,11 @@ def _constructor(cfg: Config, role: str, policy: str, number: int) -> tuple[str,
 
 
 def _create_actor(
-    cfg: Config, reservation: Reservation, group: PlacementGroup, constructor: tuple[str, str, dict[str, Any]]
+    roles: Roles, reservation: Reservation, group: PlacementGroup, constructor: tuple[str, str, dict[str, Any]]
 ) -> Any:
-    environment = {} if reservation.gpus else dict(ENVIRONMENT)
+    cfg, environment = roles.cfg, dict[str, str]()
+    if not reservation.gpus:
+        environment = ENVIRONMENT | {"OMP_NUM_THREADS": str(threads(cfg, reservation.role, roles.names, own_cores()))}
     if reservation.role == "generator" and cfg.generator.engine == "vllm":
         environment |= VLLM_ENVIRONMENT
     options = ray.remote(LearnerShell if reservation.role == "learner" else RoleShell).options(
@@ -187,31 +214,6 @@ def _create_actor(
         scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=reservation.bundle),
     )
     return options.remote(*constructor)
-
-
-async def _start_in_process(cfg: Config, roles: Sequence[str], policy: str) -> Roles:
-    started = Roles()
-    try:
-        _build_in_process(cfg, roles, policy, started)
-    except BaseException:
-        await started.close()
-        raise
-    return started
-
-
-def _build_in_process(cfg: Config, roles: Sequence[str], policy: str, started: Roles) -> None:
-    if "generator" in roles:
-        started.generators = [
-            TransformersGenerator(**generator_arguments(cfg, policy)) for _ in range(cfg.placement.generators)
-        ]
-    if "grader" in roles:
-        started.graders = [PooledGrader(**grader_arguments(cfg)) for _ in range(cfg.placement.graders)]
-    if "reference" in roles:
-        started.reference = LocalReference(References(**reference_arguments(cfg)))
-    if "learner" in roles:
-        learner = FsdpLearner(**learner_arguments(cfg, policy))
-        learner.join()
-        started.learner = LocalLearner(learner, checksum=cfg.generator.checksum)
 
 
 def generator_arguments(cfg: Config, policy: str) -> dict[str, Any]:
@@ -243,10 +245,10 @@ def reference_arguments(cfg: Config) -> dict[str, Any]:
     }
 
 
-def learner_arguments(cfg: Config, policy: str) -> dict[str, Any]:
-    """Return the constructor arguments of a Learner that loads the directory `policy`, without its rank."""
+def learner_arguments(cfg: Config) -> dict[str, Any]:
+    """Return the constructor arguments of a Learner, without its rank."""
     return {
-        "policy_path": policy,
+        "policy_path": cfg.policy.path,
         "config": cfg.learner,
         "objective": cfg.objective,
         "references": policies(cfg),

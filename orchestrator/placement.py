@@ -57,6 +57,49 @@ def reservations(cfg: Config, roles: Sequence[str]) -> list[Reservation]:
     return found
 
 
+LOAD_ORDER = ("generator", "learner", "grader", "reference")
+"""vLLM takes longest to load, and references are needed last."""
+
+
+def load_order(wanted: Sequence[Reservation], cores: int) -> list[tuple[Reservation, int | None]]:
+    """Return the actors in the order in which they load, each with the index of the actor that must have loaded before.
+
+    Loading libraries keeps a core busy. So on a small machine the other roles load one after another, on the cores that
+    the generators leave.
+
+    Args:
+        cores: of this machine, if the cluster is its own; 0: enough for all.
+    """
+    ordered = sorted(wanted, key=lambda one: LOAD_ORDER.index(one.role))
+    generators = sum(one.role == "generator" for one in ordered)
+    at_a_time = max(1, cores - generators) if cores else len(ordered)
+    return [(one, i - at_a_time if i - at_a_time >= generators else None) for i, one in enumerate(ordered)]
+
+
+def threads(cfg: Config, role: str, names: Sequence[str], cores: int) -> int:
+    """Return the number of threads with which an actor of `role` computes on a CPU.
+
+    More threads than cores are many times slower: the threads of one process wait for each other in every operation.
+
+    Args:
+        names: the roles that are started.
+        cores: of this machine, if the cluster is its own; 0: those that the actor reserves.
+    """
+    place = cfg.placement
+    if role == "grader":  # It computes nothing itself.
+        return 1
+    given: int = getattr(place, f"threads_per_{role}")
+    if given:
+        return given
+    if not cores:
+        return max(1, int(getattr(place, f"cpus_per_{role}")))
+    all_counts = {"generator": place.generators, "learner": place.learners, "reference": place.references}
+    counts = {name: count for name, count in all_counts.items() if name in names}
+    # Learner and reference take turns also with lag >= 1.
+    trained = max(counts.get("learner", 0), counts.get("reference", 0))
+    return max(1, cores // (counts[role] if cfg.lag == 0 else counts.get("generator", 0) + trained))
+
+
 def require_capacity(wanted: Sequence[Reservation], available: dict[str, float]) -> None:
     """Raise ValueError, with the arithmetic, if the reservations exceed the cluster's resources.
 

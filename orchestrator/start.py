@@ -12,24 +12,34 @@ from orchestrator import checkpoint, cluster
 from orchestrator.manifest import SETTINGS
 from orchestrator.placement import needed_roles
 from orchestrator.preflight.beginning import check_beginning, new_folder
-from orchestrator.preflight.check import check_run
+from orchestrator.preflight.check import Checked, check_run
 from orchestrator.preflight.given import report_changed_method
 from orchestrator.preflight.ineffective import report_ineffective
+from orchestrator.preflight.named import check_training
 from orchestrator.preflight.resume import check_resumed_settings, resume_command
 from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import NothingGraded, prove
 from orchestrator.rollout.rollouts import Rollouts
-from orchestrator.stored.answers import load_stored, presample_missing, starts_as_reference
+from orchestrator.stored.answers import StoredAnswers, first_policy, load_stored, presample_missing
 from orchestrator.train import Run, train
-from tasks.source import Source
+from orchestrator.watch.timing import timed
 from trajectories.atomic_write import replace_file
 
 
 async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None]) -> Path:
+    """Check the settings alone, and train as `train_run` does."""
+    if not check_beginning(cfg, resume=resume, report=log):
+        return Path(cfg.runs) / cfg.name
+    check_training(cfg)
+    return await train_run(cfg, resume=resume, log=log)
+
+
+async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) -> Path:
     """Train one run to its end, from the start or from its last checkpoint, and return its directory.
 
-    On SIGINT or SIGTERM the run stops between two steps, with a checkpoint; a second signal ends it at once. A new run
-    that is refused leaves no directory.
+    `check_beginning` and `check_training` come before: `breadth train` makes these checks before it loads this module.
+    Ray's actors start while this process checks the run, and end if it is refused. A new run that is refused leaves no
+    directory. On SIGINT or SIGTERM the run stops between two steps, with a checkpoint; a second signal ends it at once.
 
     Args:
         log: called with each line for the user.
@@ -38,18 +48,26 @@ async def run_training(cfg: Config, *, resume: bool, log: Callable[[str], None])
         ValueError: a setting or the data is wrong; mostly raised before any role is started.
     """
     run_dir = Path(cfg.runs) / cfg.name
-    if not check_beginning(cfg, resume=resume, report=log):
-        return run_dir
     resumed = checkpoint.find(run_dir, log) if resume else None
     if resumed is not None:
         check_resumed_settings(cfg, resumed.path / SETTINGS, log)
-    source = await check_run(cfg, log)
-    report_changed_method(cfg, log)
-    report_ineffective(cfg, log)
-    if resume:
-        log(_continuation(cfg, resumed))
-    with contextlib.nullcontext() if resume else new_folder(cfg):
-        run = await _train(cfg, run_dir, source, resume=resume, resumed=resumed, log=log)
+    async with contextlib.AsyncExitStack() as ending:
+        begun = first_policy(cfg, resume=resume)
+        roles = await _create(cfg, ending, begun) if begun else None
+        with timed("checked settings, data and policy", log):
+            checked = await check_run(cfg, log)
+        report_changed_method(cfg, log)
+        report_ineffective(cfg, log)
+        if resume:
+            log(_continuation(cfg, resumed))
+        with contextlib.nullcontext() if resume else new_folder(cfg):
+            if not resume:
+                _write_settings(cfg, run_dir)
+            stored = load_stored(cfg, run_dir)
+            if roles is None:
+                stored = await presample_missing(cfg, run_dir, stored, log)
+                roles = await _create(cfg, ending, cfg.policy.path)
+            run = await _train(cfg, run_dir, checked, roles, stored, resume=resume, resumed=resumed, log=log)
     if run.step < cfg.steps:
         log(f"stopped at step {run.step} of {cfg.steps}. To go on: {resume_command(cfg)}")
     return run_dir
@@ -62,54 +80,46 @@ def _continuation(cfg: Config, resumed: checkpoint.Checkpoint | None) -> str:
     return f"resume: goes on after step {resumed.state.step} of {cfg.steps}, from {resumed.path}"
 
 
+async def _create(cfg: Config, ending: contextlib.AsyncExitStack, policy: str) -> cluster.Roles:
+    """Create the roles of a run, which end with `ending`."""
+    roles = cluster.create(cfg, needed_roles(cfg), policy_path=policy)
+    ending.push_async_callback(roles.close)
+    return roles
+
+
 async def _train(
     cfg: Config,
     run_dir: Path,
-    source: Source,
+    checked: Checked,
+    roles: cluster.Roles,
+    stored: StoredAnswers,
     *,
     resume: bool,
     resumed: checkpoint.Checkpoint | None,
     log: Callable[[str], None],
 ) -> Run:
-    """Start the roles, train, and end every process. Return the run as it ended."""
-    if not resume:
+    """Wait for the roles, and train. Return the run as it ended."""
+    with timed("started the roles", log) as more:
+        seconds = await roles.ready()
+        more += [f"{name} {taken:.1f}" for name, taken in seconds.items()]
+    assert roles.learner is not None
+    await prove(roles.graders, checked.source, log, cfg.objective.rewards)
+    if resumed is not None:
+        await roles.learner.load(str(resumed.path))
+        if (resumed.path / "references").is_dir():
+            assert roles.reference is not None
+            await roles.reference.load(str(resumed.path))
+    if resume:  # Only now: a resume that fails leaves the settings of the run as they are.
         _write_settings(cfg, run_dir)
-    stored = load_stored(cfg, run_dir)
-    if not starts_as_reference(cfg):
-        stored = await presample_missing(cfg, run_dir, stored, log)
-    roles = await cluster.start(cfg, needed_roles(cfg))
-    try:
-        assert roles.learner is not None
-        await prove(roles.graders, source, log, cfg.objective.rewards)
-        if resumed is not None:
-            await roles.learner.load(str(resumed.path))
-            if (resumed.path / "references").is_dir():
-                assert roles.reference is not None
-                await roles.reference.load(str(resumed.path))
-        if resume:  # Only now: a resume that fails leaves the settings of the run as they are.
-            _write_settings(cfg, run_dir)
-        await roles.learner.connect(roles.generators)
-        async with Rollouts(
-            roles.generators, roles.graders, cfg.generator.timeout_s, cfg.objective.rewards
-        ) as rollouts:
-            # Before the first publish the generators serve the starting policy, which is the reference here.
-            stored = await presample_missing(cfg, run_dir, stored, log, rollouts)
-            run = Run(
-                cfg,
-                run_dir,
-                source,
-                roles=roles,
-                rollouts=rollouts,
-                stored=stored,
-                resume=resume,
-                resumed=resumed,
-            )
-            try:
-                await train_until_stopped(run)
-            finally:
-                run.logbook.close()
-    finally:
-        await roles.close()
+    await roles.learner.connect(roles.generators)
+    async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s, cfg.objective.rewards) as rollouts:
+        # Before the first publication the generators serve the reference, if it is still to be presampled.
+        stored = await presample_missing(cfg, run_dir, stored, log, (rollouts, *checked))
+        run = Run(cfg, run_dir, *checked, roles=roles, rollouts=rollouts, stored=stored, resume=resume, resumed=resumed)
+        try:
+            await train_until_stopped(run)
+        finally:
+            run.logbook.close()
     return run
 
 
@@ -135,10 +145,15 @@ async def train_until_stopped(run: Run) -> None:
     for received in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(received, on_signal, received)
     try:
-        await run.publish()
+        with timed("published the first weights", lambda text: run.logbook.note("start", text)):
+            await run.publish()
         await run.graders.start()
-        if run.step == 0 and run.cfg.monitor.every:
-            await run.measure()
+        measures = run.step == 0 and run.cfg.monitor.every
+        if not measures or run.monitor.base_scorer is None:
+            await run.roles.complete()  # else the measurement waits for the reference when it has the answers
+        if measures:
+            with timed("measured the held-out prompts", lambda text: run.logbook.note("start", text)):
+                await run.measure()
         with contextlib.suppress(Stopped):
             try:
                 await train(run)

@@ -70,6 +70,7 @@ class Run:
         cfg: Config,
         run_dir: Path,
         source: Source,
+        encode: PromptEncoder,
         *,
         roles: cluster.Roles,
         rollouts: Rollouts,
@@ -78,7 +79,7 @@ class Run:
         resumed: checkpoint.Checkpoint | None,
     ) -> None:
         assert roles.learner is not None
-        self.cfg, self.run_dir, self.stored = cfg, run_dir, stored
+        self.cfg, self.run_dir, self.roles, self.stored = cfg, run_dir, roles, stored
         self.learner: Learner = roles.learner
         self.anchors: Anchors | NoScoring = NoScoring()
         self.old_policy: Learner | NoScoring = roles.learner if cfg.scores_first else NoScoring()
@@ -91,7 +92,7 @@ class Run:
         self.objective_state = resumed_state(state.objective, cfg.objective, state.step, cfg.steps)
         self.reference_schedule = ReferenceSchedule(cfg.references if cfg.objective.anchors else {}, state.drift)
         self.stop_reason = ""
-        self.source, self.rollouts, self.encode = source, rollouts, PromptEncoder(cfg.policy)
+        self.source, self.rollouts, self.encode = source, rollouts, encode
         self.published = -1
         """Version of the weights that the generators got last."""
         self.collector = Collector(

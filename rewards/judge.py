@@ -8,8 +8,10 @@ Works without Ray and torch:
 """
 
 import asyncio
+import contextlib
+import functools
 import hashlib
-import json
+import marshal
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping, Sequence
@@ -21,6 +23,7 @@ from rewards.sandbox import levels
 from rewards.verdict import STATUSES, Verdict
 from rewards.workers.pool import Pool
 from rewards.workers.process import StartFailed
+from rewards.workers.task import Task
 
 ANSWER_LIMIT = 2**20
 """Characters of an answer that are passed to its verifier. The last ones are kept: the final answer is at the end."""
@@ -28,6 +31,8 @@ CACHE_SIZE = 32_768
 """Verdicts of built-in verifiers that are cached."""
 CACHED_STATUSES = {"correct", "wrong", "no_answer", "rejected"}
 """Any other status may depend on the state of the machine."""
+Key = tuple[str, bytes, bytes]
+"""Everything that a verdict depends on: version of the verifier, digest of the problem, digest of the answer."""
 WINDOW = 2_048
 """Latest answers over which latencies are reported."""
 
@@ -63,8 +68,8 @@ class Judge:
         self._proven: dict[str, float] = {}
         """Time of the last canary test by verifier."""
         self._proving = asyncio.Lock()
-        self._cache: OrderedDict[bytes, Verdict] = OrderedDict()
-        self._in_progress: dict[bytes, asyncio.Task[Verdict]] = {}
+        self._cache: OrderedDict[Key, Verdict] = OrderedDict()
+        self._in_progress: dict[Key, asyncio.Future[Verdict]] = {}
         self._counts: Counter[str] = Counter()
         self._seconds: deque[float] = deque(maxlen=WINDOW)
         self.levels: dict[str, int] = {}
@@ -82,18 +87,19 @@ class Judge:
             RuntimeError: a canary got a wrong verdict.
             ValueError: the isolation level of `require` is not reached on this machine. Names `sandbox.require`.
         """
-        if verifier not in self._proven:
-            await self.prove([verifier])
-        answer = answer[-ANSWER_LIMIT:]
-        if time.monotonic() - self._proven[verifier] >= self._canary_every_s:
-            self._proven[verifier] = time.monotonic()
-            verdict, _ = await asyncio.gather(
-                self._cached_verdict(verifier, problem, answer, context), self._judge_canaries(verifier)
-            )
-        else:
-            verdict = await self._cached_verdict(verifier, problem, answer, context)
-        self._counts[verdict.status] += 1
+        [verdict] = await self.judge_many([Task(verifier, problem, answer, context)])
         return verdict
+
+    async def judge_many(self, tasks: Sequence[Task]) -> list[Verdict]:
+        """Return the verdicts on answers, in order. Raises as `judge` does."""
+        verifiers = {task.verifier for task in tasks}
+        await self.prove([verifier for verifier in verifiers if verifier not in self._proven])
+        now = time.monotonic()
+        due = [verifier for verifier in verifiers if now - self._proven[verifier] >= self._canary_every_s]
+        self._proven |= dict.fromkeys(due, now)
+        verdicts, _ = await asyncio.gather(self._verdicts(tasks), asyncio.gather(*map(self._judge_canaries, due)))
+        self._counts.update(verdict.status for verdict in verdicts)
+        return verdicts
 
     async def faults(self, verifier: str, problem: Mapping[str, Any]) -> str:
         """Return the faults of a problem, such as a gold that does not equal itself; empty if none is known.
@@ -105,12 +111,18 @@ class Judge:
         return (await self._pool.run(verifier, problem, None)).reason
 
     async def prove(self, verifiers: Sequence[str]) -> None:
-        """Judge the canaries of these verifiers, once each. Raises as `judge` does."""
+        """Judge the canaries of these verifiers, once each; start a worker of a user verifier, which has none.
+
+        Raises as `judge` does. A user verifier that cannot be loaded is a grader_error of its answers.
+        """
         for verifier in verifiers:
             async with self._proving:
                 if verifier not in self._proven:
                     await self._require_isolation(verifier)
                     await self._judge_canaries(verifier)
+                    if verifier not in VERIFIERS:
+                        with contextlib.suppress(StartFailed):
+                            await self._pool.load(verifier)
                     self._proven[verifier] = time.monotonic()
 
     async def load(self, verifier: str) -> None:
@@ -140,50 +152,59 @@ class Judge:
 
     async def close(self) -> None:
         """End every worker process, and cancel the answers that are being judged."""
-        in_progress = list(self._in_progress.values())
-        for task in in_progress:
-            task.cancel()
-        await asyncio.gather(*in_progress, return_exceptions=True)
         await self._pool.close()
 
-    async def _cached_verdict(
-        self, verifier: str, problem: Mapping[str, Any], answer: str, context: Mapping[str, Any]
-    ) -> Verdict:
-        """Return the verdict, from the cache or from a check in progress where problem and answer are equal.
+    async def _verdicts(self, tasks: Sequence[Task]) -> list[Verdict]:
+        """Return the verdicts, from the cache or from a check in progress where verifier, problem and answer are equal.
 
         Only built-in verifiers are cached: their verdict depends on problem and answer alone.
         """
-        if verifier not in VERIFIERS:
-            return await self._run(verifier, problem, answer, context)
-        key = _cache_key(verifier, problem, answer)
-        if key is None:
-            return await self._run(verifier, problem, answer)
-        cached = self._cache.get(key)
-        if cached is not None:
-            self._cache.move_to_end(key)
+        found: list[Verdict | asyncio.Future[Verdict] | int] = []
+        """Of each task its verdict, the check in progress, or the index of its check among the new ones."""
+        new: list[Task] = []
+        keys: list[Key | None] = []
+        of_key: dict[Key, int] = {}
+        digests: dict[int, bytes] = {}
+        for task in tasks:
+            assert task.answer is not None, "an answer is judged"
+            if len(task.answer) > ANSWER_LIMIT:
+                task = task._replace(answer=task.answer[-ANSWER_LIMIT:])
+            key = _key(task, digests) if task.verifier in VERIFIERS else None
+            known = None if key is None else self._cache.get(key, self._in_progress.get(key, of_key.get(key)))
+            if known is None:
+                if key is not None:
+                    of_key[key] = len(new)
+                found.append(len(new))
+                new.append(task)
+                keys.append(key)
+                continue
             self._counts["cache_hits"] += 1
-            return cached
-        task = self._in_progress.get(key)
-        if task is not None:
-            self._counts["cache_hits"] += 1
-        else:
-            task = self._in_progress[key] = asyncio.create_task(self._run(verifier, problem, answer))
-            task.add_done_callback(lambda done: self._add_to_cache(key, done))
-        return await asyncio.shield(task)  # A caller that is cancelled must not cancel the check for the others.
+            found.append(known)
+            if key is not None and key in self._cache:
+                self._cache.move_to_end(key)
+        checks = self._pool.submit(new)
+        for key, check in zip(keys, checks, strict=True):
+            if key is not None:
+                self._in_progress[key] = check
+            check.add_done_callback(functools.partial(self._finished, key))
+        pending = {*checks, *(one for one in found if isinstance(one, asyncio.Future))}
+        if pending:
+            await asyncio.wait(pending)  # It cancels none of them with its caller: others may wait for the same check.
+        ended = (checks[one] if isinstance(one, int) else one for one in found)
+        return [one.result() if isinstance(one, asyncio.Future) else one for one in ended]
 
-    def _add_to_cache(self, key: bytes, done: asyncio.Task[Verdict]) -> None:
-        del self._in_progress[key]
-        if not done.cancelled() and done.exception() is None and done.result().status in CACHED_STATUSES:
-            self._cache[key] = done.result()
+    def _finished(self, key: Key | None, check: asyncio.Future[Verdict]) -> None:
+        """Note the time of a check that has ended, and cache its verdict if it may be."""
+        if key is not None:
+            del self._in_progress[key]
+        if check.cancelled() or check.exception() is not None:
+            return
+        verdict = check.result()
+        self._seconds.append(verdict.seconds)
+        if key is not None and verdict.status in CACHED_STATUSES:
+            self._cache[key] = verdict
             if len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)
-
-    async def _run(
-        self, verifier: str, problem: Mapping[str, Any], answer: str, context: Mapping[str, Any] = NO_CONTEXT
-    ) -> Verdict:
-        verdict = await self._pool.run(verifier, problem, answer, context)
-        self._seconds.append(verdict.seconds)
-        return verdict
 
     def _required_level(self, verifier: str) -> int:
         """Return the isolation level that the verifier must reach: `require`, at most the verifier's highest."""
@@ -218,13 +239,26 @@ class Judge:
             )
 
 
-def _cache_key(verifier: str, problem: Mapping[str, Any], answer: str) -> bytes | None:
-    """Return a digest of everything the verdict depends on; None if the problem is not JSON."""
-    try:
-        text = json.dumps([version_of(verifier), problem, answer], sort_keys=True)
-    except (TypeError, ValueError, RecursionError):
-        return None
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+def _key(task: Task, digests: dict[int, bytes]) -> Key | None:
+    """Return the key of a task in the cache; None if its problem has values of other types than JSON has.
+
+    Args:
+        digests: digests of problems by `id`, of objects that live on. Answers to one problem share it.
+    """
+    assert task.answer is not None
+    digest = digests.get(id(task.problem))
+    if digest is None:
+        try:
+            # Version 2 does not mark which strings are the same object, so equal problems give equal bytes.
+            digest = _digest(marshal.dumps(dict(task.problem), 2))
+        except (TypeError, ValueError):
+            return None
+        digests[id(task.problem)] = digest
+    return version_of(task.verifier), digest, _digest(task.answer.encode("utf-8", "surrogatepass"))
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def judge_all(
@@ -244,7 +278,7 @@ def judge_all(
     async def run() -> list[Verdict]:
         judge = Judge(workers, timeout_s, first_call_timeout_s=first_call_timeout_s, require=require)
         try:
-            return await asyncio.gather(*(judge.judge(verifier, problem, answer) for problem, answer in pairs))
+            return await judge.judge_many([Task(verifier, problem, answer) for problem, answer in pairs])
         finally:
             await judge.close()
 

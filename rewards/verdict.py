@@ -39,8 +39,10 @@ class Verdict:
     def __post_init__(self) -> None:
         assert self.status in STATUSES, f"status: must be one of {STATUSES}, got {self.status!r}"
         assert (self.reward is None) == (self.status == "grader_error"), "reward must be None exactly for grader_error"
-        printable = "".join(c if c.isprintable() else "?" for c in self.reason[:REASON_LIMIT])
-        object.__setattr__(self, "reason", printable)
+        reason = self.reason[:REASON_LIMIT]
+        if not reason.isprintable():
+            reason = "".join(c if c.isprintable() else "?" for c in reason)
+        object.__setattr__(self, "reason", reason)
 
 
 def correct(reason: str = "") -> Verdict:

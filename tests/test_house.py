@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("configs", "trajectories", "objectives", "rewards", "tasks", "actors", "orchestrator")
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 MAY_USE = {
-    "ray": {"actors/ray_shells.py", "actors/remote.py", "orchestrator/cluster.py"},
+    "ray": {"actors/ray_shells.py", "actors/remote.py", "orchestrator/cluster.py", "orchestrator/connection.py"},
     "vllm": {"actors/generation/vllm_engine.py", "actors/weights/publication.py"},
     "wandb": {"orchestrator/watch/sinks.py"},
     "matplotlib": {"orchestrator/report/plots.py"},
@@ -46,6 +46,13 @@ def test_importing_a_light_room_loads_nothing_heavy(room: str) -> None:
     files = [path for path in folder.rglob("*.py") if path.stem != "__init__"]
     modules = [room] if "." in room else [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
     code = f"import sys, {', '.join(modules)}; print([m for m in ('torch', 'ray', 'vllm') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_grader_and_its_ray_actor_loads_no_torch() -> None:
+    code = "import sys, actors.ray_shells, actors.grader; print([m for m in ('torch', 'vllm') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"

@@ -90,6 +90,8 @@ class Batch:
     with the weights of `logp_old`."""
     advantage: Tensor | None = field(default=None, metadata=PER_TOKEN)
     """float32 [N]. This field and those below are set by `objectives.credit.credit`."""
+    in_loss: Tensor | None = field(default=None, metadata=PER_TRAJECTORY)
+    """bool [B]: False where no part of the loss has a gradient, so that the learner need not score the trajectory."""
     value_target: Tensor | None = field(default=None, metadata=PER_TRAJECTORY)
     """float32 [B]: value target (return) of the critic; NaN where there is no reward."""
     gate: Tensor | None = field(default=None, metadata=PER_TOKEN)
@@ -98,6 +100,11 @@ class Batch:
     """float32 [N] by divergence term: factor on the term's loss of each token."""
     term_factors: dict[str, float] = field(default_factory=dict)
     """Factor on the loss of some divergence terms, by term, that only the whole batch determines."""
+
+    @property
+    def sequences(self) -> list[np.ndarray]:
+        """The tokens of each trajectory."""
+        return np.split(self.tokens.cpu().numpy(), self.lengths.cumsum(0)[:-1].tolist())
 
     @property
     def lengths(self) -> Tensor:
@@ -119,10 +126,10 @@ class Batch:
 
     def token_rows(self, indices: Sequence[int]) -> Tensor:
         """Return int64 positions in [N] of all tokens of the trajectories at `indices`, in that order."""
-        lengths = self.lengths
-        starts = torch.cumsum(lengths, 0) - lengths
-        spans = [torch.arange(int(starts[i]), int(starts[i] + lengths[i])) for i in indices]
-        return torch.cat(spans) if spans else torch.zeros(0, dtype=torch.long)
+        lengths, rows = self.lengths, torch.tensor(list(indices), dtype=torch.long)
+        chosen, starts = lengths[rows], (lengths.cumsum(0) - lengths)[rows]
+        # Position in the result, plus what the start of its trajectory differs by here and there.
+        return torch.arange(int(chosen.sum())) + (starts - chosen.cumsum(0) + chosen).repeat_interleave(chosen)
 
     def select(self, indices: Sequence[int]) -> "Batch":
         """Return the trajectories at `indices`, in that order, with the totals of this batch."""
@@ -173,7 +180,7 @@ def pack(groups: Sequence[Group], stored: Sequence[Trajectory] = (), mask_trunca
     assert rows, "a batch needs at least one trajectory"
     for t, _ in rows:
         assert len(t.tokens) == len(t.mask) == len(t.logp_sampler), f"{t.key}: fields are not aligned with tokens"
-    masks = [t.mask & (t.route != "explore" or _trained(t, mask_truncated)) for t, _ in rows]
+    trained = torch.tensor([t.route != "explore" or _trained(t, mask_truncated) for t, _ in rows])
     lengths = torch.tensor([len(t.tokens) for t, _ in rows])
     group_domains = [domain(group.prompt.id) for group in groups]
     domains = tuple(sorted(set(group_domains)))
@@ -181,7 +188,7 @@ def pack(groups: Sequence[Group], stored: Sequence[Trajectory] = (), mask_trunca
     batch = Batch(
         tokens=_cat([t.tokens for t, _ in rows], torch.int64),
         seq=torch.repeat_interleave(torch.arange(len(rows)), lengths),
-        mask=_cat(masks, torch.bool),
+        mask=_cat([t.mask for t, _ in rows], torch.bool) & trained.repeat_interleave(lengths),
         logp_sampler=_cat([t.logp_sampler for t, _ in rows], torch.float32),
         logp_reference=_reference_logps([t for t, _ in rows]),
         route=torch.tensor([ROUTES.index(t.route) for t, _ in rows]),

@@ -4,79 +4,130 @@ Every trajectory stays whole. Microbatches carry the totals of the batch that `d
 losses sum to the loss of that batch. `deal` makes a batch with its own totals for each update.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from trajectories.batch import Batch, with_own_totals
+from trajectories.shared_prefixes import Row, shared_rows
 from trajectories.trajectory import ROUTES
 
+MICROBATCH_COST = 512
+"""Tokens whose forward and backward pass takes as long as what a further microbatch costs besides its tokens."""
 
-def plan(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Group trajectories of similar length into microbatches.
+
+def plan(widths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Group rows of similar width into microbatches so that they cost least.
+
+    A microbatch costs its padded tokens and MICROBATCH_COST. Rows of one width stay together as far as the budget
+    allows.
 
     Args:
-        lengths: tokens of each trajectory.
-        token_budget: the largest number of padded tokens (trajectories times the longest length) of a microbatch. A
-            trajectory longer than the budget is a microbatch of its own.
+        widths: columns of each row.
+        token_budget: the largest number of padded tokens (rows times the width of the widest) of a microbatch. A row
+            wider than the budget is a microbatch of its own.
 
     Returns:
-        The trajectory indices of each microbatch, by ascending length.
+        The row indices of each microbatch, by ascending width.
     """
-    planned: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if not planned or lengths[i] * (len(planned[-1]) + 1) > token_budget:
-            planned.append([])
-        planned[-1].append(i)
-    return planned
+    order = sorted(range(len(widths)), key=lambda i: (widths[i], i))
+    ends = [n + 1 for n, i in enumerate(order) if n + 1 == len(order) or widths[order[n + 1]] != widths[i]]
+    columns = np.cumsum([0, *(widths[i] for i in order)]).tolist()
+    # best[end] = (cost of the first `end` rows, start of their last part), over all cuts where the width changes.
+    best = {0: (0.0, 0)}
+    for last, end in enumerate(ends):
+        width = widths[order[end - 1]]
+        for start in [*ends[:last][::-1], 0]:
+            count = end - start
+            padding = count * width - (columns[end] - columns[start])
+            cost = best[start][0] + count * width + MICROBATCH_COST * math.ceil(count / max(token_budget // width, 1))
+            if end not in best or cost < best[end][0]:
+                best[end] = (cost, start)
+            if padding > MICROBATCH_COST:  # so a cut costs less than the padding, and would with more rows
+                break
+    parts: list[list[int]] = []
+    while order:
+        start = best[len(order)][1]
+        parts.append(order[start:])
+        order = order[:start]
+    return [micro for part in reversed(parts) for micro in _filled(part, widths, token_budget)]
 
 
-def divide(batch: Batch, ranks: int, token_budget: int) -> list[list[list[int]]]:
+def _filled(order: Sequence[int], widths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Divide rows of ascending width into microbatches, each as full as the budget allows."""
+    filled: list[list[int]] = []
+    for i in order:
+        if not filled or widths[i] * (len(filled[-1]) + 1) > token_budget:
+            filled.append([])
+        filled[-1].append(i)
+    return filled
+
+
+def divide(batch: Batch, ranks: int, token_budget: int, linear_width: float = 0.0) -> list[list[list[int]]]:
     """Assign every trajectory to a microbatch of one of `ranks` learner ranks.
 
-    All ranks get the same number of microbatches: the largest are halved until their number is a multiple of `ranks`,
-    and where every microbatch is a single trajectory, empty ones are added. The numbers of stored answers of two ranks
-    differ by at most the number in one microbatch.
+    Trajectories that share a row stay together. All ranks get the same number of microbatches: the largest are halved
+    until their number is a multiple of `ranks`, and where every microbatch is a single row, empty ones are added. The
+    numbers of stored answers of two ranks differ by at most the number in one microbatch. Trajectories that need no
+    scores (`Batch.in_loss`) are in the first microbatch.
+
+    Args:
+        linear_width: of the policy, see `shared_rows`.
 
     Returns:
         Trajectory indices, [rank][microbatch].
     """
-    lengths, order = batch.lengths.tolist(), _interleaved(batch)
+    scored, unscored = _by_need(batch)
+    sequences = batch.sequences
+    found = shared_rows([sequences[i] for i in scored], linear_width, token_budget)
+    rows = _interleaved([Row([scored[i] for i in row.members], row.width) for row in found], batch)
     stored = set((batch.route != ROUTES.index("explore")).nonzero().flatten().tolist())
 
-    def padded_tokens(microbatch: list[int]) -> int:
-        return len(microbatch) * lengths[microbatch[-1]]
+    def padded_tokens(microbatch: list[Row]) -> int:
+        return len(microbatch) * microbatch[-1].width
 
-    def stored_answers(microbatch: list[int]) -> int:
-        return len(stored.intersection(microbatch))
+    def stored_answers(microbatch: list[Row]) -> int:
+        return sum(len(stored.intersection(row.members)) for row in microbatch)
 
-    planned = [[order[i] for i in microbatch] for microbatch in plan([lengths[i] for i in order], token_budget)]
+    planned = [[rows[i] for i in microbatch] for microbatch in plan([row.width for row in rows], token_budget)]
     while len(planned) % ranks and max(len(microbatch) for microbatch in planned) > 1:
         largest = max((microbatch for microbatch in planned if len(microbatch) > 1), key=padded_tokens)
         planned.remove(largest)
         planned += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
     planned.sort(key=padded_tokens, reverse=True)
-    planned += [[] for _ in range(-len(planned) % ranks)]
-    rank_parts: list[list[list[int]]] = [[] for _ in range(ranks)]
+    planned += [[] for _ in range(-len(planned) % ranks if planned else ranks)]
+    rank_parts: list[list[list[Row]]] = [[] for _ in range(ranks)]
     # Of every `ranks` microbatches of similar size, the rank with the fewest stored answers gets the one with the most.
     for start in range(0, len(planned), ranks):
         fewest_first = sorted(rank_parts, key=lambda rank_part: sum(map(stored_answers, rank_part)))
         most_first = sorted(planned[start : start + ranks], key=stored_answers, reverse=True)
         for rank_part, microbatch in zip(fewest_first, most_first, strict=True):
             rank_part.append(microbatch)
-    return rank_parts
+    divided = [[[i for row in micro for i in row.members] for micro in rank_part] for rank_part in rank_parts]
+    divided[0][0] += unscored
+    return divided
 
 
-def _interleaved(batch: Batch) -> list[int]:
-    """Order all trajectories so that each route is spread evenly among the trajectories of one length."""
-    kinds = list(zip(batch.lengths.tolist(), batch.route.tolist(), strict=True))
+def _by_need(batch: Batch) -> tuple[list[int], list[int]]:
+    """Return the trajectories that the learner must score, and the others."""
+    if batch.in_loss is None:
+        return list(range(len(batch.route))), []
+    return batch.in_loss.nonzero().flatten().tolist(), (~batch.in_loss).nonzero().flatten().tolist()
+
+
+def _interleaved(rows: Sequence[Row], batch: Batch) -> list[Row]:
+    """Order all rows so that those with equally many stored answers are spread evenly among the rows of one width."""
+    explored = (batch.route == ROUTES.index("explore")).tolist()
+    kinds = [(row.width, sum(not explored[i] for i in row.members)) for row in rows]
     sizes, seen, places = Counter(kinds), Counter[tuple[int, int]](), []
     for kind in kinds:
         places.append((seen[kind] + 0.5) / sizes[kind])
         seen[kind] += 1
-    return sorted(range(len(kinds)), key=places.__getitem__)
+    return [rows[i] for i in sorted(range(len(kinds)), key=places.__getitem__)]
 
 
 def microbatches(batch: Batch, divided: Sequence[Sequence[Sequence[int]]]) -> list[list[Batch]]:
@@ -90,9 +141,9 @@ def microbatches(batch: Batch, divided: Sequence[Sequence[Sequence[int]]]) -> li
     return [[batch.select(part) if part else idle for part in rank_part] for rank_part in divided]
 
 
-def partition(batch: Batch, ranks: int, token_budget: int) -> list[list[Batch]]:
+def partition(batch: Batch, ranks: int, token_budget: int, linear_width: float = 0.0) -> list[list[Batch]]:
     """Return the microbatches of each rank, [rank][microbatch]: `divide`, then `microbatches`."""
-    return microbatches(batch, divide(batch, ranks, token_budget))
+    return microbatches(batch, divide(batch, ranks, token_budget, linear_width))
 
 
 def deal(batch: Batch, updates: int) -> list[Batch]:

@@ -1,4 +1,4 @@
-"""Shared by both engines: stop tokens, and conversion of a finished completion to a Trajectory."""
+"""Shared by both engines: stop tokens and stop strings, and the block of finished answers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 from transformers import AutoConfig, GenerationConfig
 
-from actors.contracts import Finished, GenerationJob
+from actors.contracts import GenerationJob
+from actors.finished import Finished
 from actors.learning.policy import load_tokenizer
-from trajectories.trajectory import Trajectory
+
+Answer = tuple[GenerationJob, int]
+"""A job, and the sample index of one of its answers."""
 
 
-class TrajectoryBuilder:
-    """Builds trajectories from generated tokens. `stop_ids` are the tokens that end an answer.
+class AnswerBuilder:
+    """Decodes generated tokens and decides where answers end. `stop_ids` are the tokens that end an answer.
 
     Args:
         max_length: most tokens of a prompt and its answer together.
@@ -48,7 +51,7 @@ class TrajectoryBuilder:
         usable = pad is not None and 0 <= pad < vocabulary  # the model may not have the padding token
         self.pad_id: int = pad if usable else self.tokenizer.eos_token_id
 
-    def ends(self, generated: Sequence[int], stop: Sequence[str]) -> bool:
+    def ends(self, generated: Sequence[int] | np.ndarray, stop: Sequence[str]) -> bool:
         """Return whether the last token of an answer is a stop token, or the last tokens have a stop string."""
         if generated[-1] in self.stop_ids or not stop:
             return generated[-1] in self.stop_ids
@@ -57,47 +60,46 @@ class TrajectoryBuilder:
         text = self.tokenizer.decode(list(generated[-longest:]), skip_special_tokens=False)
         return any(string in text for string in stop)
 
-    def build(
+    def finished(
         self,
-        job: GenerationJob,
-        index: int,
-        generated: Sequence[int],
-        logps: Sequence[float] | np.ndarray,
-        first_version: int,
+        answers: Sequence[Answer],
+        tokens: Sequence[np.ndarray],
+        logps: Sequence[np.ndarray],
+        first_versions: Sequence[int] | np.ndarray,
         last_version: int,
     ) -> Finished:
-        """Build the trajectory of one answer. Its text has all special tokens but the stop token that ends it: a policy
-        may write tags such as `<think>` as special tokens, and the verifier must see them.
+        """Return a block of answers. Texts have all special tokens but the stop token that ends them: a policy may
+        write tags such as `<think>` as special tokens, and the verifier must see them.
 
         Args:
-            index: sample index of the answer in its group.
-            generated: sampled tokens, including the stop token if one was sampled.
-            logps: log-prob of each sampled token, at the sampling temperature. Not used at temperature 0, where every
+            answers: the job and the sample index of each answer.
+            tokens: sampled tokens of each answer, including the stop token if one was sampled.
+            logps: log-prob of each sampled token at the sampling temperature. Not used at temperature 0, where every
                 log-prob is 0: greedy decoding gives its token probability 1.
-            first_version, last_version: weight versions that sampled the first and the last token.
+            first_versions: weight version that sampled the first token of each answer.
+            last_version: weight version that sampled the last token of all.
         """
-        start, stopped = len(job.prompt_tokens), generated[-1] in self.stop_ids
-        finished = self.ends(generated, job.stop)
-        tokens = np.concatenate([job.prompt_tokens, np.asarray(generated)]).astype(np.int32)
-        logp_sampler = np.zeros(len(tokens), dtype=np.float32)
-        if job.temperature > 0:
-            logp_sampler[start:] = logps
-        trajectory = Trajectory(
-            prompt_id=job.prompt_id,
-            sample_index=index,
-            tokens=tokens,
-            mask=np.arange(len(tokens)) >= start,
-            logp_sampler=logp_sampler,
-            first_version=first_version,
-            last_version=last_version,
-            finish_reason="stop" if finished else "length",
-            seed=job.seeds[index],
-            text=_up_to_stop(
-                self.tokenizer.decode(list(generated[:-1] if stopped else generated), skip_special_tokens=False),
-                job.stop,
-            ),
+        lengths = np.fromiter(map(len, tokens), np.int64, len(answers))
+        ends, flat = lengths.cumsum(), np.concatenate(tokens).astype(np.int32, copy=False)
+        greedy = np.array([job.temperature == 0 for job, _ in answers])
+        stopped = np.isin(flat[ends - 1], self.stop_ids)
+        shown = [row[:-1] if cut else row for row, cut in zip(tokens, stopped.tolist(), strict=True)]
+        texts = self.tokenizer.batch_decode(shown, skip_special_tokens=False)
+        for i, (job, _) in enumerate(answers):
+            if job.stop:
+                stopped[i] = self.ends(tokens[i], job.stop)
+                texts[i] = _up_to_stop(texts[i], job.stop)
+        return Finished(
+            keys=[job.key for job, _ in answers],
+            sample_index=np.array([index for _, index in answers], np.int32),
+            tokens=flat,
+            logps=np.where(greedy.repeat(lengths), 0, np.concatenate(logps)).astype(np.float32, copy=False),
+            ends=ends,
+            first_version=np.array(first_versions, np.int32),
+            last_version=np.full(len(answers), last_version, np.int32),
+            stopped=stopped,
+            texts=texts,
         )
-        return Finished(key=job.key, trajectory=trajectory)
 
 
 def _up_to_stop(text: str, stop: Sequence[str]) -> str:

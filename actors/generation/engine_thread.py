@@ -11,11 +11,16 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
-from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
+import numpy as np
+
+from actors.contracts import GenerationJob, HostWeights, SharedMemory, WeightsInfo
+from actors.finished import Finished
 from actors.weights.host import check_payload
+from actors.weights.shared_memory import attached
 from configs.checks import LOWEST_TEMPERATURE
 
 EXIT_WAIT_S = 10.0
@@ -35,8 +40,8 @@ class Engine(Protocol):
 
     def submit(self, jobs: Sequence[GenerationJob]) -> None: ...
 
-    def step(self) -> list[Finished]:
-        """Decode one step and return the answers that finished in it."""
+    def step(self) -> Finished | None:
+        """Decode one step and return the answers that finished in it; None if there are none."""
         ...
 
     def declare(self, info: WeightsInfo) -> None:
@@ -75,6 +80,7 @@ class EngineThread(Generic[E]):
         self._outstanding = 0
         self._progress = 0.0
         self._info: WeightsInfo | None = None
+        self._attached: np.ndarray | None = None
         built: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(build, built), name="generator", daemon=True)
         self._thread.start()
@@ -87,7 +93,7 @@ class EngineThread(Generic[E]):
             self._check_job(job)
         self._enqueue(lambda engine: engine.submit(jobs), None, answers=sum(len(job.seeds) for job in jobs))
 
-    async def collect(self, wait_s: float) -> list[Finished]:
+    async def collect(self, wait_s: float) -> Finished:
         waiter: Future[None] = Future()
         # In state "running" the future cannot be cancelled, so the thread can always set its result.
         waiter.set_running_or_notify_cancel()
@@ -110,15 +116,23 @@ class EngineThread(Generic[E]):
                     f"generator.timeout_s: {self._outstanding} answers are in flight and none finished for "
                     f"{idle_s:.0f} s, allowed are {self.timeout_s} s"
                 )
-        return taken
+        return Finished.joined(taken)
 
     async def init_weights(self, info: WeightsInfo) -> None:
         await self._call(lambda engine: engine.declare(info))
         self._info = info
 
+    async def attach_weights(self, memory: SharedMemory) -> bool:
+        """Map the learner's memory, from which updates without bytes are loaded. Return False if it cannot be mapped
+        here, as on another node."""
+        self._attached = attached(memory)
+        return self._attached is not None
+
     async def update_weights(self, weights: HostWeights) -> int:
         info = self._info
         assert info is not None, "init_weights comes before update_weights"
+        if weights.data is None:
+            weights = replace(weights, data=self._attached)
 
         def update(engine: E) -> int:
             if weights.version < engine.version:
@@ -220,11 +234,11 @@ class EngineThread(Generic[E]):
                     raise
         return True
 
-    def _deliver(self, done: list[Finished]) -> None:
+    def _deliver(self, done: Finished | None) -> None:
         if not done:
             return
         with self._lock:
-            self._finished += done
+            self._finished.append(done)
             self._outstanding -= len(done)
             self._progress = time.monotonic()
             self._wake()

@@ -1,9 +1,8 @@
-"""Generator on transformers' `generate`: used in fast tests, and where vLLM cannot be installed.
+"""Generator on a model of transformers: used in tests, for small policies, and where vLLM cannot be installed.
 
-Axes here: B answers of a decoding batch, T tokens, V vocabulary.
+Axes here: R rows of the decoding batch, P prompts, T tokens, V vocabulary.
 """
 
-import math
 from collections import deque
 from collections.abc import Sequence
 from itertools import groupby
@@ -12,150 +11,190 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import DynamicCache
 
-from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
-from actors.generation.answers import TrajectoryBuilder
+from actors.contracts import GenerationJob, HostWeights, WeightsInfo
+from actors.finished import Finished
+from actors.generation.answers import Answer, AnswerBuilder
 from actors.generation.engine_thread import EngineThread
+from actors.generation.key_values import SlotCache, WholeCache, cache_for
+from actors.generation.sampling import draw, uniform
 from actors.learning.policy import LOADING, load_model
 from actors.weights.file_names import meta_in_files
 from actors.weights.host import named_views
 from configs.generator import GeneratorConfig
 
-Answer = tuple[GenerationJob, int]
-"""A job, and the sample index of one of its answers."""
+PROMPT_TOKENS = 16_384
+"""Most tokens of the prompts, with padding, that are computed in one step."""
+REFILL = 4
+"""New answers start when one row in REFILL is free, so that few steps compute prompts."""
 
 
-class SeededSampling(LogitsProcessor):
-    """Makes greedy decoding sample: draws each row's token by inverting its cumulative distribution at a random number
-    of the row's own generator, and sets all other logits to -inf. Temperature 0 takes the most likely token.
-
-    Args:
-        job: its temperature, truncations and length limit.
-
-    `generate`'s own sampling has one random generator per batch, so an answer would depend on the rows beside it.
-    """
-
-    def __init__(self, seeds: Sequence[int], job: GenerationJob) -> None:
-        rows = [
-            torch.rand(job.max_new_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-            for seed in seeds
-        ]
-        self.uniform = torch.stack(rows)  # [B, max_new_tokens]
-        self.job = job
-        self.logps: list[Tensor] = []
-        """float32 [B] for each step so far: log-probs of the sampled tokens."""
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
-        logits = scores.float() / (self.job.temperature or 1.0)  # [B, V]
-        logps = torch.log_softmax(truncated(logits, self.job), dim=-1)
-        if self.job.temperature == 0:
-            drawn = scores.argmax(-1, keepdim=True)  # [B, 1]
-        else:
-            cumulative = logps.double().exp().cumsum(-1)
-            point = self.uniform[:, len(self.logps)].to(scores.device) * cumulative[:, -1]
-            drawn = torch.searchsorted(cumulative, point[:, None], right=True).clamp(max=scores.shape[-1] - 1)
-        self.logps.append(logps.gather(-1, drawn).squeeze(-1).cpu())
-        return torch.full_like(scores, -torch.inf).scatter_(-1, drawn, 0.0)
+PER_ROW = ("seeds", "starts", "versions", "lengths", "tokens", "logps")
+"""Arrays of `Rows` whose first axis is the row."""
 
 
-def truncated(logits: Tensor, job: GenerationJob) -> Tensor:
-    """Return the logits [B, V] with -inf for the tokens that min_p, top_k and top_p leave out, in vLLM's order.
-
-    The most likely token is always kept. Of equally likely tokens at the limit of top_k all are kept.
-    """
-    if job.min_p > 0:
-        logps = torch.log_softmax(logits, dim=-1)
-        logits = logits.masked_fill(logps < logps.amax(-1, keepdim=True) + math.log(job.min_p), -torch.inf)
-    if 0 < job.top_k < logits.shape[-1]:
-        least = logits.topk(job.top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    if job.top_p < 1:
-        rising, order = logits.sort(dim=-1)
-        # A token is left out if it and all less likely ones together have at most 1 - top_p.
-        outside = torch.softmax(rising, dim=-1).cumsum(-1) <= 1 - job.top_p
-        outside[:, -1] = False
-        logits = logits.masked_fill(outside.scatter(-1, order, outside), -torch.inf)
-    return logits
-
-
-class StopStrings(StoppingCriteria):
-    """Ends the rows of a batch whose answer has a stop string.
+class Rows:
+    """The answers that are being decoded, one per row, all with the same sampling settings.
 
     Args:
-        width: tokens of the padded prompts, before the answers.
+        answers: a job and a sample index for each row.
+        starts: int64 [R], column of the key-value cache with the first token of each row's prompt.
+        version: weight version that samples the first tokens.
     """
 
-    def __init__(self, builder: TrajectoryBuilder, stop: Sequence[str], width: int) -> None:
-        self.builder, self.stop, self.width = builder, stop, width
+    def __init__(self, answers: Sequence[Answer], starts: np.ndarray, version: int) -> None:
+        count, width = len(answers), answers[0][0].max_new_tokens
+        self.answers, self.starts = list(answers), starts
+        self.seeds = np.array([job.seeds[index] for job, index in answers], np.int64)
+        self.versions = np.full(count, version, np.int32)
+        self.lengths = np.zeros(count, np.int64)
+        """int64 [R]: tokens sampled so far."""
+        self.tokens = np.zeros((count, width), np.int32)
+        self.logps = np.zeros((count, width), np.float32)
 
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:  # type: ignore[override]
-        answers = input_ids[:, self.width :].tolist()
-        return torch.tensor([self.builder.ends(answer, self.stop) for answer in answers], device=input_ids.device)
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def add(self, other: "Rows") -> None:
+        """Append the rows of `other`."""
+        self.answers += other.answers
+        for name in PER_ROW:
+            setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
+
+    def keep(self, order: np.ndarray) -> None:
+        """Make row `order[i]` the i-th row, and drop the others."""
+        self.answers = [self.answers[i] for i in order.tolist()]
+        for name in PER_ROW:
+            setattr(self, name, getattr(self, name)[order])
 
 
 class TransformersEngine:
-    """Decodes fixed batches, one per step.
+    """Continuous batching: finished answers leave the batch at every step, and waiting ones take their places.
 
-    A batch holds answers of one `submit` only, in order, at most `max_sequences`, with the same sampling settings.
-    Batches therefore do not depend on timing, which makes runs repeatable bit for bit.
+    The prompt of a group is computed once. A batch holds answers of one `submit` only, in order, at most
+    `max_sequences`, with the same sampling settings. Batches therefore do not depend on timing, which makes runs
+    repeatable bit for bit.
     """
 
     def __init__(self, policy_path: str, *, config: GeneratorConfig, dtype: str, max_length: int, device: str) -> None:
-        self.builder = TrajectoryBuilder(policy_path, max_length=max_length)
+        self.builder = AnswerBuilder(policy_path, max_length=max_length)
         self.model = load_model(policy_path, getattr(torch, dtype)).to(device).eval()
-        # Replace the directory's sampling settings: `generate` would apply them, such as a repetition penalty, and the
-        # log-probs would not be the policy's.
-        self.model.generation_config = GenerationConfig(
-            do_sample=False, eos_token_id=self.builder.stop_ids, pad_token_id=self.builder.pad_id
-        )
         self.device, self.max_sequences = device, config.max_sequences
         self.version = -1
-        self._batches: deque[list[Answer]] = deque()
+        self._queue: deque[deque[Answer]] = deque()
+        """Answers that have not started. Those of the first element may join the rows."""
+        self._rows: Rows | None = None
+        self._cache: SlotCache | WholeCache | None = None
         self._info: WeightsInfo | None = None
 
     @property
     def busy(self) -> bool:
-        return bool(self._batches)
+        return self._rows is not None or bool(self._queue)
 
     def submit(self, jobs: Sequence[GenerationJob]) -> None:
         for _, similar in groupby(jobs, key=_sampling_of):
-            answers = [(job, index) for job in similar for index in range(len(job.seeds))]
-            for start in range(0, len(answers), self.max_sequences):
-                self._batches.append(answers[start : start + self.max_sequences])
+            self._queue.append(deque((job, index) for job in similar for index in range(len(job.seeds))))
 
-    def step(self) -> list[Finished]:
-        batch = self._batches.popleft()
-        job = batch[0][0]
-        width = max(len(job.prompt_tokens) for job, _ in batch)
-        prompts = torch.full((len(batch), width), self.builder.pad_id)
-        attention = torch.zeros_like(prompts)
-        for row, (answer, _) in enumerate(batch):
-            start = width - len(answer.prompt_tokens)
-            prompts[row, start:] = torch.as_tensor(answer.prompt_tokens)
-            attention[row, start:] = 1
-        sampling = SeededSampling([job.seeds[i] for job, i in batch], job)
-        tokens = self.model.generate(
-            prompts.to(self.device),
-            attention_mask=attention.to(self.device),
-            max_new_tokens=job.max_new_tokens,
-            logits_processor=LogitsProcessorList([sampling]),
-            stopping_criteria=StoppingCriteriaList([StopStrings(self.builder, job.stop, width)] if job.stop else []),
+    @torch.inference_mode()
+    def step(self) -> Finished | None:
+        rows = self._rows
+        if rows is None:
+            return self._start(self.max_sequences)
+        assert self._cache is not None
+        free, waiting = self.max_sequences - len(rows), len(self._queue[0])
+        if waiting and self._cache.joins and free >= min(waiting, self.max_sequences / REFILL):
+            return self._start(free)
+        rows.starts -= self._cache.make_room(rows.starts)
+        last = torch.from_numpy(rows.tokens[np.arange(len(rows)), rows.lengths - 1]).long()
+        positions = self._cache.past.get_seq_length() - torch.from_numpy(rows.starts)[:, None]
+        return self._sample(0, self._forward(last[:, None], positions, self._cache.past))
+
+    def _start(self, free: int) -> Finished | None:
+        """Compute the prompts of at most `free` waiting answers, and sample the first token of each."""
+        waiting, answers, jobs, width = self._queue[0], list[Answer](), dict[str, GenerationJob](), 0
+        while waiting and len(answers) < free:
+            job = waiting[0][0]
+            width = max(width, len(job.prompt_tokens))
+            if answers and len(jobs.keys() | {job.key}) * width > PROMPT_TOKENS:
+                break
+            jobs[job.key] = job
+            answers.append(waiting.popleft())
+        lengths = np.array([len(job.prompt_tokens) for job in jobs.values()])
+        tokens = torch.full((len(jobs), lengths.max()), self.builder.pad_id)
+        for row, job in zip(tokens, jobs.values(), strict=True):
+            row[len(row) - len(job.prompt_tokens) :] = torch.as_tensor(job.prompt_tokens)
+        past = DynamicCache(config=self.model.config)
+        positions = torch.arange(lengths.max()) - torch.from_numpy(lengths.max() - lengths)[:, None]
+        logits = self._forward(tokens, positions, past)
+
+        place = {key: i for i, key in enumerate(jobs)}
+        source = np.array([place[job.key] for job, _ in answers])  # index of each answer's prompt
+        at = torch.from_numpy(source).to(self.device)
+        if self._cache is None:
+            self._cache = cache_for(past)
+        before = np.zeros(0, np.int64) if self._rows is None else self._rows.starts
+        most = min(len(before) + len(answers) + len(waiting), self.max_sequences)
+        moved = self._cache.join(past, at, most, before)
+        new = Rows(answers, self._cache.past.get_seq_length() - lengths[source], self.version)
+        if self._rows is None:
+            self._rows = new
+        else:
+            self._rows.starts -= moved
+            self._rows.add(new)
+        return self._sample(len(self._rows) - len(new), logits[at])
+
+    def _forward(self, tokens: Tensor, positions: Tensor, past: Any) -> Tensor:
+        """Return the logits float32 [R, V] that follow the last of these tokens.
+
+        Args:
+            tokens: int64 [R, T].
+            positions: int64 [R, T], position of each token in its row; negative for padding.
+            past: the key-value cache, to which the tokens are added.
+        """
+        end = past.get_seq_length() + tokens.shape[1]
+        seen = torch.arange(end) >= end - 1 - positions[:, -1:]  # bool [R, columns]: False in the padding
+        output = self.model(
+            input_ids=tokens.to(self.device),
+            attention_mask=seen.to(self.device),
+            position_ids=positions.clamp(min=0).to(self.device),
+            past_key_values=past,
+            use_cache=True,
+            logits_to_keep=1,
         )
-        generated, logps = tokens[:, width:].tolist(), torch.stack(sampling.logps, dim=1).numpy()  # [B, T]
-        return [self._finish(job, index, *row) for (job, index), *row in zip(batch, generated, logps, strict=True)]
+        return output.logits[:, -1].float()  # type: ignore[no-any-return]
 
-    def _finish(self, job: GenerationJob, index: int, generated: list[int], logps: np.ndarray) -> Finished:
-        """Build the answer's trajectory without the padding that follows its end."""
-        possible = (n for n, token in enumerate(generated, start=1) if job.stop or token in self.builder.stop_ids)
-        length = next((n for n in possible if self.builder.ends(generated[:n], job.stop)), len(generated))
-        return self.builder.build(job, index, generated[:length], logps[:length], self.version, self.version)
+    def _sample(self, first: int, logits: Tensor) -> Finished | None:
+        """Sample a token for each row from `first` on, and remove the rows that end with it."""
+        rows = self._rows
+        assert rows is not None and self._cache is not None
+        at = rows.lengths[first:]
+        job = rows.answers[0][0]
+        drawn, logps = (t.cpu().numpy() for t in draw(logits, uniform(rows.seeds[first:], at), job))
+        places = np.arange(first, len(rows)), at
+        rows.tokens[places], rows.logps[places] = drawn, logps
+        rows.lengths[first:] += 1
+        ended = np.zeros(len(rows), np.bool_)
+        ended[first:] = np.isin(drawn, self.builder.stop_ids) | (rows.lengths[first:] == job.max_new_tokens)
+        if job.stop:
+            for i in range(first, len(rows)):
+                ended[i] |= self.builder.ends(rows.tokens[i, : rows.lengths[i]], job.stop)
+        if not ended.any():
+            return None
+        done = [(i, rows.lengths[i]) for i in ended.nonzero()[0].tolist()]
+        finished = self.builder.finished(
+            [rows.answers[i] for i, _ in done],
+            [rows.tokens[i, :length] for i, length in done],
+            [rows.logps[i, :length] for i, length in done],
+            rows.versions[ended],
+            self.version,
+        )
+        rows.keep(self._cache.drop(~ended))
+        if not len(rows):
+            self._rows = None
+            if not self._queue[0]:
+                self._queue.popleft()
+        return finished
 
     def declare(self, info: WeightsInfo) -> None:
         """Set what later `load`s contain. Raise ValueError if they are not the weights of this model's files."""
@@ -181,7 +220,8 @@ class TransformersEngine:
         self.version = weights.version
 
     def close(self) -> None:
-        self._batches.clear()
+        self._queue.clear()
+        self._rows = self._cache = None
         del self.model
 
 

@@ -8,21 +8,21 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import vllm.envs as envs
 from transformers import AutoConfig
 from vllm import ModelRegistry, SamplingParams
 from vllm.config import WeightTransferConfig
 from vllm.engine.arg_utils import EngineArgs
 from vllm.inputs.engine import tokens_input
-from vllm.logprobs import FlatLogprobs
-from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 from vllm.v1.engine.llm_engine import LLMEngine
 
 import breadth
-from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
-from actors.generation.answers import TrajectoryBuilder
+from actors.contracts import GenerationJob, HostWeights, WeightsInfo
+from actors.finished import Finished
+from actors.generation.answers import AnswerBuilder
 from actors.generation.engine_thread import EngineThread
 from actors.weights.publication import WorkerExtension, disable_cpu_weight_packing
 from configs.generator import GeneratorConfig
@@ -52,7 +52,7 @@ class VllmEngine:
         tensor_parallel: int,
     ) -> None:
         assert not envs.VLLM_ENABLE_V1_MULTIPROCESSING, "set VLLM_ENABLE_V1_MULTIPROCESSING=0 before importing vllm"
-        self.builder = TrajectoryBuilder(policy_path, max_length=max_length)
+        self.builder = AnswerBuilder(policy_path, max_length=max_length)
         device_settings: dict[str, Any]
         if device == "cpu":
             disable_cpu_weight_packing()
@@ -109,10 +109,11 @@ class VllmEngine:
     def submit(self, jobs: Sequence[GenerationJob]) -> None:
         self._waiting.extend((job, index) for job in jobs for index in range(len(job.seeds)))
 
-    def step(self) -> list[Finished]:
+    def step(self) -> Finished | None:
         while self._waiting and len(self._inside) < self.max_sequences:
             self._admit(*self._waiting.popleft())
-        return [self._finish(output) for output in self.vllm.step() if output.finished]
+        done = [output for output in self.vllm.step() if output.finished]
+        return self._finish(done) if done else None
 
     def _admit(self, job: GenerationJob, index: int) -> None:
         request = f"{job.key}#{index}"
@@ -140,13 +141,16 @@ class VllmEngine:
         self.vllm.add_request(request, prompt, params)
         self._inside[request] = (job, index, self.version)
 
-    def _finish(self, output: Any) -> Finished:
-        assert isinstance(output, RequestOutput)
-        job, index, first_version = self._inside.pop(output.request_id)
-        answer = output.outputs[0]
-        assert answer.finish_reason in ("stop", "length"), answer.finish_reason
-        assert isinstance(answer.logprobs, FlatLogprobs)  # one log-prob per token
-        return self.builder.build(job, index, answer.token_ids, answer.logprobs.logprobs, first_version, self.version)
+    def _finish(self, outputs: Sequence[Any]) -> Finished:
+        inside = [self._inside.pop(output.request_id) for output in outputs]
+        answers = [output.outputs[0] for output in outputs]
+        return self.builder.finished(
+            [(job, index) for job, index, _ in inside],
+            [np.array(answer.token_ids, np.int32) for answer in answers],
+            [np.array(answer.logprobs.logprobs, np.float32) for answer in answers],
+            [version for *_, version in inside],
+            self.version,
+        )
 
     def declare(self, info: WeightsInfo) -> None:
         self.init_transfer({"names": info.names, "shapes": info.shapes, "dtype": info.dtype})
@@ -196,7 +200,7 @@ class VllmGenerator(EngineThread[VllmEngine]):
         max_length: most tokens of a prompt and its answer together.
 
     Raises:
-        ValueError: the policy cannot be used (see `TrajectoryBuilder`), or vLLM has no attention kernel for its heads.
+        ValueError: the policy cannot be used (see `AnswerBuilder`), or vLLM has no attention kernel for its heads.
     """
 
     def __init__(

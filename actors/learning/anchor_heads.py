@@ -87,7 +87,9 @@ class AnchorHeads:
     def _logits(self, batch: Batch, name: str, term: TermConfig, rows: Tensor) -> Tensor:
         """Return the anchor's logits [C, V] at the sampling temperature, times `power` if the anchor is reweighted."""
         states = batch.hidden[term.anchor][rows]
-        logits = torch.nn.functional.linear(states, self.heads[term.anchor]).float() / self.temperature
+        logits = torch.nn.functional.linear(states, self.heads[term.anchor]).float()
+        if self.temperature != 1:
+            logits /= self.temperature
         return logits * batch.power[name][rows, None] if term.reweights else logits
 
 

@@ -14,10 +14,14 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
+from actors.learning.attention import linear_width, packs
+from actors.learning.token_scores import logit_scores, token_scores
 from actors.learning.value_heads import ValueHeads
 from actors.policy_folder import check_policy_folder
+from configs.transport import BLOCK
 from objectives.divergence.batch_sinkhorn import answer_blocks
 from trajectories.batch import Batch
+from trajectories.shared_prefixes import lay_out, shared_rows
 
 disable_progress_bar()  # the progress of loading each weight file would clutter the run's console
 
@@ -50,32 +54,47 @@ class Policy(nn.Module):
     """A causal language model that scores the tokens of a batch, a chunk at a time.
 
     A batch of 16,384 tokens and a vocabulary of 150,000 would need 10 GB of float32 logits, and as much again for their
-    gradient. So logits exist for `logits_chunk` tokens at a time, and are recomputed in the backward pass.
+    gradient. So logits exist for `logits_chunk` tokens at a time, and are recomputed in the backward pass if there are
+    several chunks.
 
-    The LM head is called inside `forward`, and not by the loss: FSDP gathers the head's weights only during `forward`.
+    The LM head is applied inside `forward`, and not by the loss: FSDP gathers the head's weights only during `forward`.
 
     Args:
         layout: "pad" or "pack", see `configs.learner`.
-        logits_chunk: tokens per chunk.
+        share_prefixes: whether a prefix that trajectories share is computed once, see `configs.learner`.
+        logits_megabytes: float32 size of the logits of one chunk, in 10^6 bytes.
         temperature: the sampling temperature, by which logits are divided.
         entropy_gradient: whether `Scored.entropy` has a gradient, which an entropy bonus needs.
 
     Raises:
-        ValueError: the layout is "pack" and the model lets packed trajectories attend to each other.
+        ValueError: the layout is "pack" and the model lets packed trajectories attend to each other; or the model's LM
+            head is no linear layer.
     """
 
     def __init__(
-        self, model: Any, *, layout: str, logits_chunk: int, temperature: float, entropy_gradient: bool = False
+        self,
+        model: Any,
+        *,
+        layout: str,
+        logits_megabytes: float,
+        temperature: float,
+        share_prefixes: bool = False,
+        entropy_gradient: bool = False,
     ) -> None:
         super().__init__()
-        if layout == "pack" and not _packs(model):
+        if layout == "pack" and not packs(model):
             kind = type(model).__name__
             raise ValueError(
                 f"learner.layout: must be 'pad' for {kind}, which ignores where packed positions restart, got 'pack'"
             )
+        head = model.get_output_embeddings()
+        if not isinstance(head, nn.Linear):
+            raise ValueError(f"policy.path: its LM head must be a torch.nn.Linear, got {type(head).__name__}")
         self.model: Any = model
         self.layout = layout
-        self.logits_chunk = logits_chunk
+        self.linear_width = linear_width(model) if share_prefixes and layout == "pad" else 0.0
+        """Of `shared_rows`; 0 where prefixes are not shared."""
+        self.logits_chunk = max(1, int(logits_megabytes * 1e6) // (4 * head.out_features))
         self.temperature = temperature
         self.entropy_gradient = entropy_gradient
         self.critic: ValueHeads | None = None
@@ -108,14 +127,9 @@ class Policy(nn.Module):
         value_positions = [] if self.critic is None else [self.critic.positions(batch)]
         hidden, *value_states = self._hidden(batch, rows, *value_positions)
         values = None if self.critic is None else self.critic(value_states[0])
-        chunks: dict[str, list[Tensor]] = {}
-        place, size = answer_blocks(batch.seq[rows])
-        sizes = chunk_sizes(size[place == 0].tolist(), self.logits_chunk)
-        for states, at in zip(hidden.split(sizes), rows.split(sizes), strict=True):
-            for name, column in self._score_chunk(states, batch.tokens[at], at, functions or {}).items():
-                chunks.setdefault(name, []).append(column)
+        columns = self._score(hidden, batch.tokens[rows], batch.seq[rows], rows, functions or {})
         zeros = torch.zeros(len(batch.tokens), device=hidden.device)
-        columns = {name: zeros.index_put((rows,), torch.cat(parts)) for name, parts in chunks.items()}
+        columns = {name: zeros.index_put((rows,), values) for name, values in columns.items()}
         kept = None
         if keep_hidden:
             kept = hidden.new_zeros(len(batch.tokens), hidden.shape[-1]).index_put((rows,), hidden)
@@ -140,38 +154,55 @@ class Policy(nn.Module):
             # restarts and lets none attend to another.
             states = body(input_ids=batch.tokens[None], position_ids=position[None], use_cache=False)
             return [states.last_hidden_state[0, at] for at in (rows - 1, *positions)]
+        sequences = batch.sequences
+        shared = shared_rows(sequences, self.linear_width)
+        if len(shared) < len(sequences):
+            laid = lay_out(sequences, shared)
+            tokens, place, attends, cell = (torch.from_numpy(array).to(batch.tokens.device) for array in laid)
+            states = body(input_ids=tokens, position_ids=place, attention_mask=attends[:, None], use_cache=False)
+            flat = states.last_hidden_state.flatten(0, 1)
+            return [flat[cell[at]] for at in (rows - 1, *positions)]
         # Right-padded rows. Causal attention never reaches the padding behind a token, so no mask is needed.
         padded = batch.tokens.new_zeros(len(lengths), int(lengths.max()))
         padded[batch.seq, position] = batch.tokens
         states = body(input_ids=padded, use_cache=False)
         return [states.last_hidden_state[batch.seq[at], position[at]] for at in (rows - 1, *positions)]
 
-    def _score_chunk(
-        self, hidden: Tensor, targets: Tensor, rows: Tensor, functions: Mapping[str, LogitsFunction]
+    def _score(
+        self, hidden: Tensor, targets: Tensor, seq: Tensor, rows: Tensor, functions: Mapping[str, LogitsFunction]
     ) -> dict[str, Tensor]:
-        """Return log-probs, entropies and the values of `functions` by name, each float32 [C].
-
-        The chunk's logits are recomputed in the backward pass instead of stored.
-        """
-        if torch.is_grad_enabled():
-            arguments = (hidden, targets, rows, functions)
-            return checkpoint(self._score_logits, *arguments, use_reentrant=False)  # type: ignore[no-any-return]
-        return self._score_logits(hidden, targets, rows, functions)
+        """Return log-probs, entropies and the values of `functions` by name, each float32 [M]."""
+        if not functions:
+            head = self.model.get_output_embeddings()
+            logp, entropy = token_scores(
+                hidden, head.weight, head.bias, targets, temperature=self.temperature, chunk=self.logits_chunk
+            )
+            return {"logp": logp, "entropy": entropy if self.entropy_gradient else entropy.detach()}
+        chunks: dict[str, list[Tensor]] = {}
+        place, size = answer_blocks(seq)
+        sizes = chunk_sizes(size[place == 0].tolist(), max(self.logits_chunk, BLOCK))
+        for states, tokens, at in zip(hidden.split(sizes), targets.split(sizes), rows.split(sizes), strict=True):
+            if len(sizes) > 1 and torch.is_grad_enabled():
+                # The backward pass computes the chunk's logits, and the functions, again instead of storing them.
+                scored = checkpoint(self._score_logits, states, tokens, at, functions, use_reentrant=False)
+            else:
+                scored = self._score_logits(states, tokens, at, functions)
+            for name, column in scored.items():
+                chunks.setdefault(name, []).append(column)
+        return {name: torch.cat(parts) for name, parts in chunks.items()}
 
     def _score_logits(
         self, hidden: Tensor, targets: Tensor, rows: Tensor, functions: Mapping[str, LogitsFunction]
     ) -> dict[str, Tensor]:
-        head = self.model.get_output_embeddings()
-        # float32, as bfloat16 keeps only 3 significant digits, and importance ratios are exponentials of differences.
-        logits = head(hidden).float() / self.temperature  # [C, V]
-        logps = torch.log_softmax(logits, dim=-1)
-        logp = logps.gather(-1, targets[:, None]).squeeze(-1)
-        # Recomputation ends with the last tensor that the backward pass needs. What has no gradient is computed after
-        # it, so that it is computed only once.
+        """Return the columns of one chunk, whose functions need whole logits: each float32 [C]."""
+        logits = self.model.get_output_embeddings()(hidden).float()  # [C, V]
+        if self.temperature != 1:
+            logits /= self.temperature
+        logp, entropy = logit_scores(logits, targets)
+        # Recomputation ends with the last tensor that the backward pass needs. Functions without gradient come after
+        # it, so that they are computed only once.
         extra = {name: function(logits, targets, rows) for name, function in functions.items()}
-        with torch.set_grad_enabled(self.entropy_gradient and torch.is_grad_enabled()):
-            entropy = -(logps.exp() * logps).sum(-1)
-        return {**extra, "logp": logp, "entropy": entropy}
+        return {**extra, "logp": logp, "entropy": entropy if self.entropy_gradient else entropy.detach()}
 
 
 def chunk_sizes(blocks: Sequence[int], limit: int) -> list[int]:
@@ -195,15 +226,6 @@ def chunk_sizes(blocks: Sequence[int], limit: int) -> list[int]:
             else:
                 sizes.append(piece)
     return sizes
-
-
-@torch.no_grad()
-def _packs(model: Any) -> bool:
-    """Return whether a trajectory's hidden states stay the same when another trajectory precedes it in the row."""
-    tokens = torch.tensor([[0, 1, 2, 3]], device=model.device)
-    packed = model.base_model(input_ids=tokens, position_ids=tokens % 2, use_cache=False).last_hidden_state[0, 2:]
-    alone = model.base_model(input_ids=tokens[:, 2:], use_cache=False).last_hidden_state[0]
-    return bool((packed - alone).norm() < torch.finfo(alone.dtype).eps ** 0.5 * alone.norm())
 
 
 def load_model(path: str, dtype: torch.dtype = torch.float32) -> Any:

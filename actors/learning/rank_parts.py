@@ -19,23 +19,32 @@ Division = list[list[list[int]]]
 """[rank][microbatch]: indices of its trajectories in the batch."""
 
 
-def plan_updates(batch: Batch, config: LearnerConfig, ranks: int) -> list[list[list[Batch]]]:
+def plan_updates(batch: Batch, config: LearnerConfig, ranks: int, linear_width: float = 0.0) -> list[list[list[Batch]]]:
     """Split a batch into optimizer updates, and each update into microbatches per rank.
+
+    Args:
+        linear_width: of the policy; 0: no prefixes are shared.
 
     Returns:
         Rank parts [rank][update][microbatch], as many updates and microbatches on every rank.
     """
-    updates = [partition(part, ranks, config.token_budget) for part in deal(batch, config.updates_per_batch)]
+    dealt = deal(batch, config.updates_per_batch)
+    updates = [partition(part, ranks, config.token_budget, linear_width) for part in dealt]
     return [[update[rank] for update in updates] for rank in range(ranks)]
 
 
-def plan_scores(batch: Batch, config: LearnerConfig, ranks: int) -> tuple[Division, list[list[Batch]]]:
+def plan_scores(
+    batch: Batch, config: LearnerConfig, ranks: int, linear_width: float = 0.0
+) -> tuple[Division, list[list[Batch]]]:
     """Split a batch into microbatches per rank, to be scored.
+
+    Args:
+        linear_width: of the policy; 0: no prefixes are shared.
 
     Returns:
         The division, for `merge_scores`, and the rank parts [rank][microbatch], as many microbatches on every rank.
     """
-    divided = divide(batch, ranks, config.token_budget)
+    divided = divide(batch, ranks, config.token_budget, linear_width)
     return divided, microbatches(batch, divided)
 
 

@@ -49,13 +49,15 @@ def valid_generation_config(config: GenerationConfig) -> GenerationConfig:
     return config
 
 
-def check_saving(path: str) -> None:
+def check_saving(path: str, tokenizer: Any) -> None:
     """Write all files of a policy but its weights to a temporary directory, read them back, and compare.
+
+    Args:
+        tokenizer: of the policy, as `load_tokenizer` returns it.
 
     Raises:
         ValueError: a file cannot be written or read, or the tokenizer that was read back differs.
     """
-    tokenizer = load_tokenizer(path)
     try:
         with LOADING, torch.device("meta"):
             model = AutoModelForCausalLM.from_config(load_config(path))

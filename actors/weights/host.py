@@ -31,7 +31,7 @@ def weights_info(named_tensors: Named) -> WeightsInfo:
 
 
 def pack(named_tensors: Named, version: int, checksum: bool = False) -> HostWeights:
-    """Copy the tensors, concatenated, into one new buffer, with its crc32 if `checksum`."""
+    """Copy the tensors, concatenated, into one new array, with its crc32 if `checksum`."""
     parts = [tensor.detach().contiguous().reshape(-1).view(torch.uint8) for _, tensor in named_tensors]
     data = np.empty(sum(part.numel() for part in parts), dtype=np.uint8)
     torch.cat(parts, out=torch.from_numpy(data))
@@ -40,6 +40,7 @@ def pack(named_tensors: Named, version: int, checksum: bool = False) -> HostWeig
 
 def check_payload(info: WeightsInfo, weights: HostWeights) -> None:
     """Raise ValueError if the bytes have another size than `info` implies, or another checksum than declared."""
+    assert weights.data is not None, "weights without bytes need attached memory"
     size = sum(math.prod(shape) for shape in info.shapes) * getattr(torch, info.dtype).itemsize
     if weights.data.dtype != np.uint8 or weights.data.shape != (size,):
         got = f"{weights.data.dtype} {weights.data.shape}"
@@ -50,8 +51,9 @@ def check_payload(info: WeightsInfo, weights: HostWeights) -> None:
         raise ValueError(f"weights.checksum: {rule}, got {found}")
 
 
-def named_views(info: WeightsInfo, data: np.ndarray) -> Iterator[tuple[str, Tensor]]:
+def named_views(info: WeightsInfo, data: np.ndarray | None) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of a payload, in order, as views of its bytes. Nothing is copied."""
+    assert data is not None, "the payload has no bytes"
     with warnings.catch_warnings():  # memory from Ray's object store is read-only, and the views are only read
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
         flat = torch.frombuffer(data, dtype=getattr(torch, info.dtype))

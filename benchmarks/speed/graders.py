@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -164,14 +165,23 @@ def measure_sqlite(make_case: Callable[[int], Case], seconds: float) -> float:
     return checked / (time.perf_counter() - start)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each measurement")
-    seconds = parser.parse_args().seconds
-    table = Table(title="Graders")
-    for column in ("answers", "workers", "checks/s", "p50 ms", "p95 ms", "p99 ms", "baseline", "its checks/s", "ratio"):
-        table.add_column(column, justify="left" if column in ("answers", "baseline") else "right")
-    rows: list[tuple[str, str, Callable[[int], Case], str, Callable[[int], float]]] = [
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Speed of a verifier on some answers, and of a baseline on the same answers in the same run."""
+
+    name: str
+    workers: int
+    speed: float
+    """Checks per second with IN_FLIGHT answers at a time."""
+    latencies: list[float]
+    """Seconds of each check, with one answer for each worker at a time."""
+    baseline: str
+    baseline_speed: float
+
+
+def measure(seconds: float) -> list[Row]:
+    """Return all rows; each of their measurements takes `seconds`."""
+    cases: list[tuple[str, str, Callable[[int], Case], str, Callable[[int], float]]] = [
         ("math, integers", "math", integer_case, MATH_VERIFY, lambda n: measure_math_verify(integer_case, n, seconds)),
         (
             "math, symbolic",
@@ -196,15 +206,31 @@ def main() -> None:
             lambda n: measure_programs(program_case, n, seconds),
         ),
     ]
-    for label, verifier, make_case, baseline, measure_baseline in rows:
+    rows = []
+    for name, verifier, make_case, baseline, measure_baseline in cases:
         for workers in (1, 2):
             speed, latencies = asyncio.run(measure_verifier(verifier, make_case, workers, seconds))
-            baseline_speed = measure_baseline(workers)
-            percentiles = [1000 * latency for latency in statistics.quantiles(latencies, n=100)]
-            table.add_row(
-                label, str(workers), f"{speed:,.0f}", *(f"{percentiles[k - 1]:.1f}" for k in (50, 95, 99)),
-                baseline, f"{baseline_speed:,.0f}", f"{speed / baseline_speed:.2f}",
+            rows.append(
+                Row(
+                    name=name, workers=workers, speed=speed, latencies=latencies, baseline=baseline,
+                    baseline_speed=measure_baseline(workers),
+                )
             )  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each measurement")
+    table = Table(title="Graders")
+    for column in ("answers", "workers", "checks/s", "p50 ms", "p95 ms", "p99 ms", "baseline", "its checks/s", "ratio"):
+        table.add_column(column, justify="left" if column in ("answers", "baseline") else "right")
+    for row in measure(parser.parse_args().seconds):
+        percentiles = [1000 * latency for latency in statistics.quantiles(row.latencies, n=100)]
+        table.add_row(
+            row.name, str(row.workers), f"{row.speed:,.0f}", *(f"{percentiles[k - 1]:.1f}" for k in (50, 95, 99)),
+            row.baseline, f"{row.baseline_speed:,.0f}", f"{row.speed / row.baseline_speed:.2f}",
+        )  # fmt: skip
     Console(width=130).print(table)
 
 

@@ -127,7 +127,7 @@ def certainty(logits: Tensor, kind: str) -> Tensor:
 
 @torch.no_grad()
 def powered_logps(logits: Tensor, targets: Tensor, power: Tensor) -> Tensor:
-    """Return the log-prob of `targets` [C] under pi^power / Z [C], with `power` [C]: 0 is uniform, 1 is pi exactly.
+    """Return the log-prob of `targets` [C] under pi^power / Z [C], with `power` [C]: 0 is uniform, 1 is pi.
 
     Source: RAPO, arXiv:2510.03865. Its Z normalises over whole answers; here each token has its own Z.
     """

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import importlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from configs.checks import require
 from configs.config import Config
 from configs.load import load
+from orchestrator.commands.options import load_modules
 from orchestrator.commands.paths import absolute
 
 PRESAMPLED = ("rehearsal.prompts=2048",)
@@ -53,16 +53,13 @@ async def demo(output: Path, overrides: Sequence[str], console: Console) -> None
     configs = {m: _config(m, output, rehearsal, overrides) for m in METHODS}
     clear(output)
     # These load torch and Ray, so only after the settings are checked.
-    presample = importlib.import_module("orchestrator.stored.presample").presample
-    run_training = importlib.import_module("orchestrator.start").run_training
-    evaluate = importlib.import_module("orchestrator.evaluation.job").evaluate
-    write_report = importlib.import_module("orchestrator.report.write").write_report
-    print_evaluation = importlib.import_module("orchestrator.report.terminal").print_evaluation
+    names = ("stored.presample", "start", "evaluation.job", "report.write", "report.terminal")
+    presampling, start, job, writing, terminal = load_modules(configs["grpo"], *(f"orchestrator.{n}" for n in names))
     log = console.print
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
     with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
         task = bar.add_task("presample: reference answers for DPH")
-        tally = await presample(
+        tally = await presampling.presample(
             configs["dph_f"], rehearsal, lambda done, total: bar.update(task, completed=done, total=total)
         )
     log(f"presample: {tally}", soft_wrap=True)
@@ -72,20 +69,20 @@ async def demo(output: Path, overrides: Sequence[str], console: Console) -> None
     }
     for method, cfg in configs.items():
         log(f"\n[bold]{method}[/bold]: {cfg.steps} steps")
-        await run_training(cfg, resume=False, log=log)
+        await start.run_training(cfg, resume=False, log=log)
         if not Path(policies[method]).is_dir():
             log(f"{method} stopped before its last step, so there is no evaluation")
             return
     cfg = configs["grpo"]
-    evaluation, *_ = await evaluate(cfg, policies, log, output / "evaluation")
+    evaluation, *_ = await job.evaluate(cfg, policies, log, output / "evaluation")
     shutil.copy(output / "evaluation" / "results.json", output / "results.json")
-    report = write_report(
+    report = writing.write_report(
         output / "report.html",
         runs={method: output / method for method in METHODS},
         evaluation=evaluation,
         title="Breadth demo: Countdown on a CPU",
     )
-    print_evaluation(evaluation, console)
+    terminal.print_evaluation(evaluation, console)
     log(f"report  {report}\nresults {output / 'results.json'}", soft_wrap=True)
 
 

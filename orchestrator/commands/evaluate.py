@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from actors.loading import collector_paused
 from configs.config import Config
 from configs.load import load
 from orchestrator.commands.options import config, line_printer
@@ -24,9 +25,10 @@ def run(options: argparse.Namespace, console: Console) -> None:
     check_evaluation(cfg, run_dir)
     check_name(Path(cfg.runs) / cfg.name, cfg.evaluate.name)
     # They load torch and Ray, which takes seconds, so they are imported after what can be checked without them.
-    policies = importlib.import_module("orchestrator.evaluation.policies")
-    job = importlib.import_module("orchestrator.evaluation.job")
-    terminal = importlib.import_module("orchestrator.report.terminal")
+    with collector_paused():
+        policies = importlib.import_module("orchestrator.evaluation.policies")
+        job = importlib.import_module("orchestrator.evaluation.job")
+        terminal = importlib.import_module("orchestrator.report.terminal")
     checkpoints = policies.named_policies(cfg, run_dir, log)
     check_records(cfg, checkpoints, words)
     for evaluation in asyncio.run(job.evaluate(cfg, checkpoints, log)):

@@ -1,14 +1,19 @@
-"""Functions that several commands use: load the settings of a command line, and print lines of plain text."""
+"""Functions that several commands use: load the settings of a command line, print lines, and load what starts roles."""
 
 import argparse
+import importlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 
 from rich.console import Console
 from rich.markup import escape
 
+from actors.loading import collector_paused
 from configs.config import Config
 from configs.load import load
 from orchestrator.commands.paths import absolute
+from orchestrator.watch.timing import timed
 
 
 def config(options: argparse.Namespace) -> Config:
@@ -19,3 +24,18 @@ def config(options: argparse.Namespace) -> Config:
 def line_printer(console: Console) -> Callable[[str], None]:
     """Return a function that prints one line of text, without rich markup and without wrapping."""
     return lambda text: console.print(escape(text), soft_wrap=True)
+
+
+def load_modules(cfg: Config, *names: str, report: Callable[[str], None] | None = None) -> list[ModuleType]:
+    """Import modules that load torch and start roles, which takes seconds. Ray, if it is needed, starts meanwhile.
+
+    Args:
+        report: called with a line about the seconds that Ray took.
+    """
+    with ThreadPoolExecutor(1) as beside, collector_paused():
+        loading = beside.submit(lambda: [importlib.import_module(name) for name in names])
+        if cfg.placement.kind == "ray":
+            # In this thread, because Ray handles signals.
+            with timed("started Ray", report or (lambda text: None)):
+                importlib.import_module("orchestrator.connection").connect()
+        return loading.result()

@@ -2,12 +2,11 @@
 
 import argparse
 import asyncio
-import importlib
 from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.commands.options import config
+from orchestrator.commands.options import config, load_modules
 from orchestrator.preflight.machine import check_writable
 from orchestrator.preflight.named import check_presampling
 
@@ -19,10 +18,11 @@ def run(options: argparse.Namespace, console: Console) -> None:
         raise ValueError("rehearsal.path: must be the path of the parquet file to write, got ''")
     check_presampling(cfg)
     check_writable(Path(cfg.rehearsal.path).parent, "rehearsal.path", cfg.rehearsal.path)
-    # It loads torch and Ray, so only after the checks.
-    presample = importlib.import_module("orchestrator.stored.presample").presample
     with console.status("presample") as status:
+        [presampling] = load_modules(cfg, "orchestrator.stored.presample")  # loads torch, so only after the checks
         tally = asyncio.run(
-            presample(cfg, Path(cfg.rehearsal.path), lambda done, total: status.update(f"{done}/{total} prompts"))
+            presampling.presample(
+                cfg, Path(cfg.rehearsal.path), lambda done, total: status.update(f"{done}/{total} prompts")
+            )
         )
     console.print(f"{tally}\nwrote {cfg.rehearsal.path}", soft_wrap=True)

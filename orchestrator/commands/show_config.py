@@ -27,6 +27,7 @@ from orchestrator.placement import needed_roles, reservations
 from orchestrator.preflight.given import report_changed_method
 from orchestrator.preflight.ineffective import report_ineffective
 from orchestrator.preflight.machine import check_machine
+from orchestrator.preflight.named import check_training
 from tasks.registry import TASKS
 
 OPTIONS = "task.options."
@@ -105,6 +106,7 @@ def check_inputs(cfg: Config, report: Callable[[str], None]) -> None:
         check_machine(cfg)
     except ValueError as error:
         report(f"this machine: {error}")
+    check_training(cfg)
     # It loads torch, which takes seconds, so it is imported after the settings have been printed.
     check = importlib.import_module("orchestrator.preflight.check")
     asyncio.run(check.check_run(cfg, report))

@@ -2,14 +2,13 @@
 
 import argparse
 import asyncio
-import importlib
 from pathlib import Path
 
 from rich.console import Console
 
 from configs.config import Config
 from configs.load import load
-from orchestrator.commands.options import line_printer
+from orchestrator.commands.options import line_printer, load_modules
 from orchestrator.commands.paths import absolute
 from orchestrator.manifest import SETTINGS, saved
 from orchestrator.preflight.beginning import check_beginning
@@ -26,9 +25,8 @@ def run(options: argparse.Namespace, console: Console) -> None:
     check_training(cfg)
     log(f"run directory {run_dir}")
     try:
-        # It loads torch and Ray, which takes seconds, so it is imported after what can be checked without them.
-        start = importlib.import_module("orchestrator.start")
-        asyncio.run(start.run_training(cfg, resume=options.resume, log=log))
+        [start] = load_modules(cfg, "orchestrator.start", report=log)  # after what can be checked without them
+        asyncio.run(start.train_run(cfg, resume=options.resume, log=log))
     except BaseException as error:
         if saved(run_dir / "checkpoints"):
             error.add_note(f"To go on from the last checkpoint: {resume_command(cfg)}")

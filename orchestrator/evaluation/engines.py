@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from actors.generation.answers import TrajectoryBuilder
+from actors.generation.answers import AnswerBuilder
 
 NOT_COMPARED = (
     "_name_or_path",
@@ -31,7 +31,7 @@ def by_engine(checkpoints: Mapping[str, str], max_length: int) -> list[dict[str,
         max_length: most tokens of a prompt and its answer together.
 
     Raises:
-        ValueError: an engine cannot use one of the policies (see `TrajectoryBuilder`).
+        ValueError: an engine cannot use one of the policies (see `AnswerBuilder`).
     """
     groups: dict[str, dict[str, str]] = {}
     for name, path in checkpoints.items():
@@ -41,7 +41,7 @@ def by_engine(checkpoints: Mapping[str, str], max_length: int) -> list[dict[str,
 
 def _besides_weights(path: str, max_length: int) -> str:
     """Return all that an engine reads from the directory of a policy except its weights, as JSON."""
-    builder = TrajectoryBuilder(path, max_length=max_length)
+    builder = AnswerBuilder(path, max_length=max_length)
     config = AutoConfig.from_pretrained(path, local_files_only=True).to_dict()
     parts = [_compared(config), builder.stop_ids, builder.pad_id, _tokenizer(builder.tokenizer)]
     return json.dumps(parts, sort_keys=True, default=str)

@@ -55,6 +55,12 @@ def _as_recorded(cfg: Config, record: Path) -> bool:
     return True
 
 
+def keeps_presampled(cfg: Config) -> bool:
+    """Return whether a new run uses what an earlier run of this name has presampled, if it has."""
+    record = Path(cfg.runs) / cfg.name / SETTINGS
+    return not record.is_file() or _as_recorded(cfg, record)
+
+
 @contextmanager
 def new_folder(cfg: Config) -> Iterator[None]:
     """Make the directory of a run. Remove it again if the run is refused, by a ValueError, before its first record.
@@ -65,7 +71,7 @@ def new_folder(cfg: Config) -> Iterator[None]:
     run_dir = Path(cfg.runs) / cfg.name
     made = not run_dir.exists()
     run_dir.mkdir(parents=True, exist_ok=True)
-    if (run_dir / SETTINGS).is_file() and not _as_recorded(cfg, run_dir / SETTINGS):
+    if not keeps_presampled(cfg):
         (run_dir / PRESAMPLED).unlink(missing_ok=True)
     try:
         yield

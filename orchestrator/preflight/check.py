@@ -1,22 +1,32 @@
 """Check what can be checked of a run before any role is started."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from actors.learning.saving import check_saving
 from configs.config import Config
 from configs.task import TaskConfig
-from orchestrator.preflight.named import check_training
 from orchestrator.preflight.names import check_names
 from orchestrator.preflight.prompts import check_prompts
 from orchestrator.preflight.rewards import check_reward_names, check_rewards
 from orchestrator.preflight.rows import check_rows
+from orchestrator.rollout.encoding import PromptEncoder
 from tasks.options import settings_named
 from tasks.registry import build
 from tasks.source import Source
 
 
-async def check_run(cfg: Config, report: Callable[[str], None]) -> Source:
-    """Check the settings of a training run against its task, policy and machine, and return the task's source.
+class Checked(NamedTuple):
+    """What the checks of a run have read, for the run to use."""
+
+    source: Source
+    encode: PromptEncoder
+
+
+async def check_run(cfg: Config, report: Callable[[str], None]) -> Checked:
+    """Check the settings of a training run against its task, policy and data, and return the task and the tokenizer.
+
+    `named.check_training` comes before, which loads no torch.
 
     Args:
         report: is called with each line of text about what was found.
@@ -24,7 +34,6 @@ async def check_run(cfg: Config, report: Callable[[str], None]) -> Source:
     Raises:
         ValueError: a check failed; names the setting.
     """
-    check_training(cfg)
     source = build(cfg.task, cfg.seed)
     heldout = source.heldout(cfg.task.heldout_prompts) if cfg.monitor.every else []
     check_names(cfg, heldout)
@@ -36,5 +45,5 @@ async def check_run(cfg: Config, report: Callable[[str], None]) -> Source:
         replayed = TaskConfig(name=cfg.replay.task, options=cfg.replay.options)
         with settings_named("replay.task", "replay.options"):
             await check_rows(cfg, replayed, build(replayed, cfg.seed), encode, report)
-    check_saving(cfg.policy.path)
-    return source
+    check_saving(cfg.policy.path, encode.tokenizer)
+    return Checked(source, encode)

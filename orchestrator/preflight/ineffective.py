@@ -38,6 +38,9 @@ def _rules(cfg: Config) -> Iterator[Rule]:
     yield "placement.mode", on_gpu, "placement.device is cpu"
     for role in ("generator", "learner", "grader", "reference"):
         yield f"placement.cpus_per_{role}", place.kind == "ray", "placement.kind is in_process"
+    for role in ("generator", "learner", "reference"):
+        yield f"placement.threads_per_{role}", not on_gpu, "placement.device is gpu"
+        yield f"placement.threads_per_{role}", place.kind == "ray", "placement.kind is in_process"
     for name, reference in cfg.references.items():
         path, why = f"references.{name}", f"references.{name}.update is {reference.update}"
         yield f"{path}.every", reference.update == "periodic", why

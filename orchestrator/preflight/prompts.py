@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from transformers import AutoConfig
 
-from actors.generation.answers import TrajectoryBuilder
+from actors.generation.answers import AnswerBuilder
 from actors.learning.policy import has_usable_padding
 from configs.config import Config
 from orchestrator.rollout.encoding import PromptEncoder, encode_heldout
@@ -35,7 +35,7 @@ def check_prompts(
             are too long, or a held-out one is; the policy has too few positions.
     """
     limit = cfg.sampling.max_prompt_tokens
-    TrajectoryBuilder(cfg.policy.path, max_length=limit + cfg.longest_answer)  # checks the policy's positions
+    AnswerBuilder(cfg.policy.path, max_length=limit + cfg.longest_answer)  # checks the policy's positions
     encode = PromptEncoder(cfg.policy)
     vocabulary = report_repairs(cfg.policy.path, encode, report)
     prompts = [source.prompt(position) for position in range(FIRST)]

@@ -1,13 +1,16 @@
 """Generate and grade groups in the background, at most a window ahead of the training loop."""
 
 import asyncio
-from collections.abc import Container, Sequence
+from collections.abc import Container, Coroutine, Sequence
 from types import TracebackType
+from typing import Any
 
+from actors.contracts import GenerationJob
 from configs.config import Config
 from orchestrator.rollout.encoding import Encoder
 from orchestrator.rollout.grading import require_grades
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
+from orchestrator.rollout.upcoming import Upcoming
 from orchestrator.rollout.window import Slot, Window
 from tasks.source import Source
 from trajectories.trajectory import Group, Prompt
@@ -42,7 +45,8 @@ class Collector:
         groups_left: int,
         excluded: Container[str],
     ) -> None:
-        self.cfg, self.source, self.encode, self.rollouts, self.excluded = cfg, source, encode, rollouts, excluded
+        self.cfg, self.encode, self.rollouts, self.excluded = cfg, encode, rollouts, excluded
+        self.upcoming = Upcoming(source, self._job)
         self.window = Window((cfg.lag + 1) * cfg.groups_per_step, position)
         self.groups_left = groups_left
         self.skipped = {"too_long": 0, "rehearsed": 0}
@@ -113,43 +117,30 @@ class Collector:
 
     def _fill_window(self) -> None:
         """Admit prompts to all free slots and submit them together, so that engine batches do not depend on timing."""
-        prompts, tokens, slots = [], [], []
+        prompts, jobs, slots = [], [], []
         try:
             while self.window.free and self.groups_left and self._failure is None:
-                prompt, row = self._next_prompt()
+                prompt, job = self._next_prompt()
                 slots.append(self.window.admit(prompt.position))
                 prompts.append(prompt)
-                tokens.append(row)
+                jobs.append(job)
                 self.groups_left -= 1
         except ValueError as error:
             self._fail(error)
         if prompts:
-            task = asyncio.create_task(self._collect(prompts, tokens, slots))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._collect(prompts, jobs, slots))
+            self._start(self.upcoming.prepare(self.window.position, min(self.cfg.groups_per_step, self.groups_left)))
 
-    def _next_prompt(self) -> tuple[Prompt, list[int]]:
-        for _ in range(MAX_SKIPPED_IN_A_ROW):
-            prompt = self.source.prompt(self.window.position)
-            row = self.encode(prompt)
-            if len(row) > self.cfg.sampling.max_prompt_tokens:
-                self.skipped["too_long"] += 1
-            elif prompt.id in self.excluded:
-                self.skipped["rehearsed"] += 1
-            else:
-                return prompt, row
-            self.window.skip(self.window.position)
-        raise ValueError(
-            f"task: {MAX_SKIPPED_IN_A_ROW} successive prompts could not be used "
-            f"(too long for sampling.max_prompt_tokens={self.cfg.sampling.max_prompt_tokens}, or rehearsed), "
-            f"got {self.skipped}"
-        )
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _collect(self, prompts: Sequence[Prompt], tokens: Sequence[list[int]], slots: Sequence[Slot]) -> None:
+    def _job(self, prompt: Prompt) -> GenerationJob:
         sampling = self.cfg.sampling
-        jobs = jobs_for(
-            prompts,
-            tokens,
+        [job] = jobs_for(
+            [prompt],
+            [self.encode(prompt)],
             purpose="train",
             run_seed=self.cfg.seed,
             answers=sampling.group_size,
@@ -157,6 +148,25 @@ class Collector:
             max_new_tokens=sampling.max_new_tokens,
             stop=sampling.stop,
         )
+        return job
+
+    def _next_prompt(self) -> tuple[Prompt, GenerationJob]:
+        for _ in range(MAX_SKIPPED_IN_A_ROW):
+            prompt, job = self.upcoming.at(self.window.position)
+            if len(job.prompt_tokens) > self.cfg.sampling.max_prompt_tokens:
+                self.skipped["too_long"] += 1
+            elif prompt.id in self.excluded:
+                self.skipped["rehearsed"] += 1
+            else:
+                return prompt, job
+            self.window.skip(self.window.position)
+        raise ValueError(
+            f"task: {MAX_SKIPPED_IN_A_ROW} successive prompts could not be used "
+            f"(too long for sampling.max_prompt_tokens={self.cfg.sampling.max_prompt_tokens}, or rehearsed), "
+            f"got {self.skipped}"
+        )
+
+    async def _collect(self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob], slots: Sequence[Slot]) -> None:
         try:
             futures = await self.rollouts.submit(prompts, jobs)
             for slot, future in zip(slots, futures, strict=True):

@@ -4,14 +4,16 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from actors.contracts import Finished, GenerationJob, Generator, Grader, GradeTask
+from actors.contracts import GenerationJob, Generator, Grader, GradeTask
+from actors.finished import Finished
 from configs.rewards import ANSWER_REWARD, RewardConfig, with_answer
+from orchestrator.rollout.answers import trajectories
 from orchestrator.rollout.rewards import combined
 from rewards.registry import VERIFIERS
 from trajectories.trajectory import Group, Prompt, Trajectory, domain
@@ -22,8 +24,18 @@ POLL_S = 1.0
 
 def answer_seed(run_seed: int, prompt_key: str, sample_index: int) -> int:
     """Return the seed of one answer, 31 bits (the range of every engine), a function of the arguments alone."""
-    digest = hashlib.blake2b(f"{run_seed}/{prompt_key}/{sample_index}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % 2**31
+    return answer_seeds(run_seed, prompt_key, [sample_index])[0]
+
+
+def answer_seeds(run_seed: int, prompt_key: str, sample_indices: Iterable[int]) -> tuple[int, ...]:
+    """Return `answer_seed` of several answers to one prompt."""
+    of_prompt = hashlib.blake2b(f"{run_seed}/{prompt_key}/".encode(), digest_size=8)
+    seeds = []
+    for index in sample_indices:
+        digest = of_prompt.copy()
+        digest.update(b"%d" % index)
+        seeds.append(int.from_bytes(digest.digest()[:4], "little") % 2**31)
+    return tuple(seeds)
 
 
 @dataclass(slots=True)
@@ -31,13 +43,14 @@ class _Pending:
     """A group that is being generated or graded."""
 
     prompt: Prompt
-    size: int
-    """Answers of the whole group."""
+    job: GenerationJob
     generator: int
     """Index of the generator."""
     done: asyncio.Future[Group]
-    trajectories: list[Trajectory] = field(default_factory=list)
-    """Answers that were generated, graded or not."""
+    graded: list[Trajectory | None]
+    """The graded answers by sample index; None for the others."""
+    ungraded: int
+    """Number of answers without a grade."""
 
 
 class Rollouts:
@@ -60,7 +73,13 @@ class Rollouts:
         self.generators, self.graders, self.timeout_s = list(generators), list(graders), timeout_s
         self._rewards = with_answer(rewards) if rewards else {}
         self._pending: dict[str, _Pending] = {}
+        self._jobs: dict[str, GenerationJob] = {}
+        """The job of each pending group."""
         self._has_work = [asyncio.Event() for _ in generators]
+        self._load = [0 for _ in generators]
+        """Answers of the pending groups of each generator."""
+        self._decoding = [0 for _ in generators]
+        """Answers that each generator has not finished."""
         self._last_finish = [0.0 for _ in generators]
         self._pollers: list[asyncio.Task[None]] = []
         self._grading: set[asyncio.Task[None]] = set()
@@ -90,16 +109,17 @@ class Rollouts:
         if self._failure is not None:
             raise self._failure
         assigned: list[list[GenerationJob]] = [[] for _ in self.generators]
-        load = [sum(p.size for p in self._pending.values() if p.generator == i) for i in range(len(self.generators))]
         futures = []
         for prompt, job in zip(prompts, jobs, strict=True):
             assert job.key not in self._pending, f"{job.key} is already in flight"
-            target = load.index(min(load))
-            load[target] += len(job.seeds)
+            target, size = self._load.index(min(self._load)), len(job.seeds)
+            self._load[target] += size
+            self._decoding[target] += size
             assigned[target].append(job)
-            pending = _Pending(prompt, len(job.seeds), target, asyncio.get_running_loop().create_future())
-            self._pending[job.key] = pending
-            futures.append(pending.done)
+            done = asyncio.get_running_loop().create_future()
+            self._pending[job.key] = _Pending(prompt, job, target, done, [None] * size, size)
+            self._jobs[job.key] = job
+            futures.append(done)
         for i, own_jobs in enumerate(assigned):
             if own_jobs:
                 if not self._has_work[i].is_set():
@@ -122,70 +142,72 @@ class Rollouts:
                 await self._has_work[i].wait()
                 finished = await self.generators[i].collect(POLL_S)
                 now = time.monotonic()
-                if finished:
+                if len(finished):
                     self._last_finish[i] = now
-                    self._start_grading([f for f in finished if f.key in self._pending])
+                    self._decoding[i] -= len(finished)
+                    self._start_grading(finished)
                 elif now - self._last_finish[i] > self.timeout_s:
                     raise RuntimeError(f"generator {i} finished no answer for {self.timeout_s:.0f} s with work to do")
-                if not any(p.generator == i and len(p.trajectories) < p.size for p in self._pending.values()):
+                if not self._decoding[i]:
                     self._has_work[i].clear()
         except Exception as error:  # whatever a role raises fails the groups
             self._fail(error)
 
-    def _start_grading(self, finished: Sequence[Finished]) -> None:
-        """Store the answers, so that grading time does not count for the generator's timeout, and grade them."""
-        for f in finished:
-            self._pending[f.key].trajectories.append(f.trajectory)
-        task = asyncio.create_task(self._grade(finished, [self._tasks(f) for f in finished]))
+    def _start_grading(self, finished: Finished) -> None:
+        """Grade the answers in a task of its own, so that grading time does not count for the generator's timeout."""
+        task = asyncio.create_task(self._grade(finished.keys, trajectories(finished, self._jobs)))
         self._grading.add(task)
         task.add_done_callback(self._grading.discard)
 
-    async def _grade(self, finished: Sequence[Finished], tasks: Sequence[Mapping[str, GradeTask]]) -> None:
+    async def _grade(self, keys: Sequence[str], answers: Sequence[Trajectory]) -> None:
+        """Grade answers, and store their grades.
+
+        Args:
+            keys: key of the job of each answer.
+        """
         try:
             grader = self.graders[self._next_grader % len(self.graders)]
             self._next_grader += 1
+            tasks = [self._tasks(self._pending[key].prompt, key, t) for key, t in zip(keys, answers, strict=True)]
             grades = await grader.grade([task for of_answer in tasks for task in of_answer.values()])
-            missing = {task.key for of_answer in tasks for task in of_answer.values()} - grades.keys()
-            assert not missing, f"the grader returned no grade for {sorted(missing)[:3]}"
-            for f, of_answer in zip(finished, tasks, strict=True):
-                if f.key in self._pending:  # otherwise its group failed during grading
+            for key, answer, of_answer in zip(keys, answers, tasks, strict=True):
+                missing = [task.key for task in of_answer.values() if task.key not in grades]
+                assert not missing, f"the grader returned no grade for {missing}"
+                if key in self._pending:  # otherwise its group failed during grading
                     parts = {name: grades[task.key] for name, task in of_answer.items()}
                     grade = combined(parts, self._rewards) if self._rewards else parts[ANSWER_REWARD]
-                    self._complete(f.key, replace(f.trajectory, grade=grade))
+                    self._complete(key, replace(answer, grade=grade))
         except Exception as error:
             self._fail(error)
 
-    def _tasks(self, finished: Finished) -> dict[str, GradeTask]:
+    def _tasks(self, prompt: Prompt, job_key: str, answer: Trajectory) -> dict[str, GradeTask]:
         """Return the tasks of one answer by the name of the reward."""
-        prompt, key = self._pending[finished.key].prompt, f"{finished.key}#{finished.trajectory.sample_index}"
-        first = GradeTask(
-            key=key,
-            verifier=prompt.verifier,
-            problem=prompt.problem,
-            answer=finished.trajectory.text,
-            context=_context(prompt, prompt.verifier, finished.trajectory),
-        )
-        others = {
-            name: replace(
-                first,
-                key=f"{key}/{name}",
-                verifier=reward.verifier,
-                context=_context(prompt, reward.verifier, finished.trajectory),
-            )
-            for name, reward in self._rewards.items()
-            if name != ANSWER_REWARD
+        key = f"{job_key}#{answer.sample_index}"
+        verifiers = {ANSWER_REWARD: (key, prompt.verifier)} | {
+            name: (f"{key}/{name}", reward.verifier) for name, reward in self._rewards.items() if name != ANSWER_REWARD
         }
-        return {ANSWER_REWARD: first, **others}
+        return {
+            name: GradeTask(
+                key=own_key,
+                verifier=verifier,
+                problem=prompt.problem,
+                answer=answer.text,
+                context=_context(prompt, verifier, answer),
+            )
+            for name, (own_key, verifier) in verifiers.items()
+        }
 
     def _complete(self, key: str, graded: Trajectory) -> None:
         pending = self._pending[key]
-        index = next(i for i, t in enumerate(pending.trajectories) if t.sample_index == graded.sample_index)
-        pending.trajectories[index] = graded
-        if len(pending.trajectories) == pending.size and all(t.grade is not None for t in pending.trajectories):
-            ordered = tuple(sorted(pending.trajectories, key=lambda t: t.sample_index))
-            del self._pending[key]
+        assert pending.graded[graded.sample_index] is None, f"{key}: answer {graded.sample_index} came twice"
+        pending.graded[graded.sample_index] = graded
+        pending.ungraded -= 1
+        if not pending.ungraded:
+            del self._pending[key], self._jobs[key]
+            self._load[pending.generator] -= len(pending.graded)
             if not pending.done.done():
-                pending.done.set_result(Group(prompt=pending.prompt, trajectories=ordered))
+                answers = tuple(answer for answer in pending.graded if answer is not None)
+                pending.done.set_result(Group(prompt=pending.prompt, trajectories=answers))
 
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error
@@ -237,7 +259,7 @@ def jobs_for(
             key=f"{purpose}/{prompt.position}",
             prompt_id=prompt.id,
             prompt_tokens=np.asarray(row, dtype=np.int32),
-            seeds=tuple(answer_seed(run_seed, f"{purpose}/{prompt.position}", i) for i in range(answers)),
+            seeds=answer_seeds(run_seed, f"{purpose}/{prompt.position}", range(answers)),
             temperature=temperature,
             max_new_tokens=max_new_tokens,
             top_p=top_p,

@@ -5,10 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.config import Config
-from orchestrator.preflight.beginning import PRESAMPLED
+from orchestrator.evaluation.engines import by_engine
+from orchestrator.preflight.beginning import PRESAMPLED, keeps_presampled
+from orchestrator.rollout.encoding import Encoder
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.stored.presample import presample, presample_with
 from orchestrator.stored.replay import Replay, load_replay
+from tasks.source import Source
 from trajectories.rehearsal import RehearsalSet, read
 from trajectories.trajectory import Trajectory
 
@@ -43,19 +46,37 @@ def load_stored(cfg: Config, run_dir: Path) -> StoredAnswers:
     return StoredAnswers(rehearsal=read(path, cfg.rehearsal.batch, cfg.seed), replay=replay)
 
 
-def starts_as_reference(cfg: Config) -> bool:
-    """Return whether the policy that a run's generators load at the start is the reference policy."""
-    return not cfg.reference_path or Path(cfg.reference_path).resolve() == Path(cfg.policy.path).resolve()
+def first_policy(cfg: Config, *, resume: bool) -> str | None:
+    """Return the policy that a run's generators load first: the reference while it is still to be presampled.
+
+    The first publication then loads the weights of the starting policy.
+
+    Returns:
+        A directory; None if presampling needs generators of its own, because the starting policy differs from the
+        reference in more than its weights.
+    """
+    found = (resume or keeps_presampled(cfg)) and _rehearsal_path(cfg, Path(cfg.runs) / cfg.name).exists()
+    if not cfg.objective.rehearses or cfg.rehearsal.path or found or not cfg.reference_path:
+        return cfg.policy.path
+    if Path(cfg.reference_path).resolve() == Path(cfg.policy.path).resolve():
+        return cfg.policy.path
+    policies = {"policy": cfg.policy.path, "reference": cfg.reference_path}
+    engines = by_engine(policies, cfg.sampling.max_prompt_tokens + cfg.longest_answer)
+    return cfg.reference_path if len(engines) == 1 else None
 
 
 async def presample_missing(
-    cfg: Config, run_dir: Path, stored: StoredAnswers, log: Callable[[str], None], rollouts: Rollouts | None = None
+    cfg: Config,
+    run_dir: Path,
+    stored: StoredAnswers,
+    log: Callable[[str], None],
+    run: tuple[Rollouts, Source, Encoder] | None = None,
 ) -> StoredAnswers:
     """Presample the reference into the run directory if the objective rehearses and there are no answers yet.
 
     Args:
-        rollouts: the run's rollouts, while its generators serve the reference policy; None starts generators and
-            graders for presampling alone.
+        run: rollouts, task and tokenizer of the run, while its generators serve the reference policy; None starts
+            generators and graders for presampling alone.
     """
     if not cfg.objective.rehearses or stored.rehearsal is not None:
         return stored
@@ -64,10 +85,10 @@ async def presample_missing(
     def progress(done: int, total: int) -> None:
         log(f"presample: {done} of {total} prompts")
 
-    if rollouts is None:
+    if run is None:
         tally = await presample(cfg, path, progress)
     else:
-        tally = await presample_with(rollouts, cfg, path, progress)
+        tally = await presample_with(*run, cfg, path, progress)
     log(f"presample: {tally}")
     return replace(stored, rehearsal=read(path, cfg.rehearsal.batch, cfg.seed))
 

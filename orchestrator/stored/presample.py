@@ -60,18 +60,27 @@ async def presample(cfg: Config, path: Path, progress: Callable[[int, int], None
         async with Rollouts(
             roles.generators, roles.graders, cfg.generator.timeout_s, cfg.objective.rewards
         ) as rollouts:
-            return await presample_with(rollouts, cfg, path, progress)
+            source, encode = build(cfg.task, cfg.seed), PromptEncoder(cfg.policy)
+            return await presample_with(rollouts, source, encode, cfg, path, progress)
     finally:
         await roles.close()
 
 
-async def presample_with(rollouts: Rollouts, cfg: Config, path: Path, progress: Callable[[int, int], None]) -> Tally:
+async def presample_with(
+    rollouts: Rollouts,
+    source: Source,
+    encode: Encoder,
+    cfg: Config,
+    path: Path,
+    progress: Callable[[int, int], None],
+) -> Tally:
     """Sample the reference's answers to the first `rehearsal.prompts` prompts and write the kept ones to `path`.
 
     What an interrupted call with the same settings has sampled is used.
 
     Args:
         rollouts: its generators serve the reference policy, as loaded from its directory.
+        source, encode: of the task of `cfg` and its policy.
         progress: called with (prompts done, prompts in all).
 
     Raises:
@@ -80,7 +89,7 @@ async def presample_with(rollouts: Rollouts, cfg: Config, path: Path, progress: 
     tally = Tally()
     kept: list[Trajectory] = []
     seen: set[str] = set()
-    source, encode, parts = build(cfg.task, cfg.seed), PromptEncoder(cfg.policy), Parts(cfg, path)
+    parts = Parts(cfg, path)
     for start in range(0, cfg.rehearsal.prompts, PROMPTS_AT_A_TIME):
         positions = range(start, min(start + PROMPTS_AT_A_TIME, cfg.rehearsal.prompts))
         prompts = _unseen(source, positions, seen)

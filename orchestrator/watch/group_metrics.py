@@ -15,12 +15,12 @@ def group_metrics(groups: Sequence[Group], by_domain: bool = False) -> dict[str,
         by_domain: add `reward/DOMAIN`, the mean reward of each domain of a mixture.
     """
     trajectories = [t for group in groups for t in group.trajectories]
-    lengths = [t.answer_length for t in trajectories]
+    tokens = float(np.concatenate([t.mask for t in trajectories]).sum())
     rewards = [group.rewards for group in groups if group.rewards]
     graded = [reward for group in rewards for reward in group]
     values = {
-        "tokens": float(sum(lengths)),
-        "answer_length": float(np.mean(lengths)),
+        "tokens": tokens,
+        "answer_length": tokens / len(trajectories),
         "truncated": float(np.mean([t.finish_reason == "length" for t in trajectories])),
         "masked": float(sum(t.reward is None for t in trajectories)),
     }

@@ -239,6 +239,10 @@ class Logbook:
         self._record_event("alert", title, text)
         self._forward(lambda sink: sink.alert(title[:ALERT_TITLE_LIMIT], text))
 
+    def note(self, title: str, text: str) -> None:
+        """Report an event that needs no attention, in events.jsonl and on the console."""
+        self._record_locally("info", title, text)
+
     def close(self) -> None:
         """Close metrics.jsonl and all sinks."""
         self._forward(lambda sink: sink.close())

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable
 
-from rewards.verdict import Verdict
+from rewards.verdict import Verdict, grader_error
+from rewards.workers.frames import Unsendable, pack_task
 from rewards.workers.job import Job
 from rewards.workers.process import Worker, WorkerLost
-from rewards.workers.worker import pack
 
 LATE_S = 2.0
 """Seconds after its deadline in which a call may still end. The worker cancels a call at its deadline; if a call blocks
@@ -38,7 +38,11 @@ class ConcurrentCalls:
     def send(self, job: Job) -> None:
         """Start a call."""
         limit = job.timeout_s if self.worker.judged else max(job.timeout_s, self._first_limit_s)
-        self.worker.writer.write(pack({"call": self._next, "limit_s": limit}) + job.frame)
+        try:
+            self.worker.writer.write(pack_task(job.task, {"call": self._next, "limit_s": limit}))
+        except Unsendable as error:
+            job.resolve(grader_error(str(error)))
+            return
         self.jobs[self._next] = job
         self._deadlines[self._next] = time.monotonic() + limit
         self._next += 1
@@ -51,9 +55,9 @@ class ConcurrentCalls:
         """
         while self.jobs:
             earliest = min(self._deadlines.values()) + LATE_S
-            message = await self.worker.reply(max(earliest - time.monotonic(), 0.0))
-            number = message.pop("call", None)
-            verdict = self.worker.to_verdict(message)
+            message = await self.worker.reply([max(earliest - time.monotonic(), 0.0)])
+            number, verdict = message.get("call"), self.worker.to_verdict(message.get("verdict"))
+            self.worker.judged += 1
             if number not in self.jobs:
                 raise WorkerLost("crash", "the worker sent a frame of no call")
             del self._deadlines[number]

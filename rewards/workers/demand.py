@@ -1,4 +1,5 @@
-"""Choose the number of workers of a user verifier, and the limit of their first calls, by measuring its calls."""
+"""Measure calls of a verifier, and choose by them the number of workers, the limit of first calls, and the size of a
+batch."""
 
 import os
 
@@ -7,6 +8,9 @@ MOST = 16
 LARGE = 2**30
 """Bytes of resident memory from which a worker is not multiplied: it probably holds a model."""
 
+QUICK_S = 0.005
+"""Seconds that a batch of calls may take, by their mean so far."""
+
 
 def machine_cores() -> int:
     """Return the number of processor cores that this process may use."""
@@ -14,7 +18,7 @@ def machine_cores() -> int:
 
 
 class Demand:
-    """Measured calls of one user verifier.
+    """Measured calls of one verifier.
 
     A call that uses a fraction f of a core while it lasts keeps a core busy with 1 / f workers. A function that only
     waits, such as for an answer over the network, therefore gets MOST workers, and one that computes gets one for each
@@ -22,6 +26,7 @@ class Demand:
     """
 
     def __init__(self) -> None:
+        self._calls = 0
         self._cpu_s = 0.0
         self._waiting_s = 0.0
         self._rss = 0
@@ -44,6 +49,7 @@ class Demand:
             starved_seconds: time in which the process waited for a core, which more workers would not shorten.
             rss: resident memory of the worker, in bytes.
         """
+        self._calls += 1
         self._cpu_s += cpu_seconds
         self._waiting_s += max(seconds - cpu_seconds - starved_seconds, 0.0)
         self._rss = max(self._rss, rss)
@@ -54,3 +60,8 @@ class Demand:
         if not total or self._rss > LARGE:
             return 1
         return min(max(round(cores * total / max(self._cpu_s, 1e-3 * total)), 1), max(cores, MOST))
+
+    def batch(self) -> int:
+        """Return the number of calls that take QUICK_S, at least 1; 1 before the first call."""
+        seconds = self._cpu_s + self._waiting_s
+        return max(int(QUICK_S * self._calls / seconds), 1) if seconds else 1

@@ -1,17 +1,17 @@
-"""Job: one answer that waits for its verdict."""
+"""Job: a task that waits for its verdict."""
 
 import asyncio
 from dataclasses import dataclass
 
 from rewards.verdict import Verdict
+from rewards.workers.task import Task
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Job:
-    """One task, the future that its caller awaits, and the number of workers it has lost."""
+    """One task, its deadline, the future that its caller awaits, and the number of workers it has lost."""
 
-    verifier: str
-    frame: bytes
+    task: Task
     timeout_s: float
     future: asyncio.Future[Verdict]
     crashes: int = 0

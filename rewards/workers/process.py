@@ -11,13 +11,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from rewards.sandbox.process_tree import starved_seconds
 from rewards.verdict import Status, Verdict
+from rewards.workers import progress
+from rewards.workers.frames import FIELDS
+from rewards.workers.job import Job
 from rewards.workers.keeper import SIGNALLED
+from rewards.workers.progress import Progress
 
 START_TIMEOUT_S = 60.0
 """Seconds within which a worker must start and load its verifier."""
@@ -26,6 +31,9 @@ REAP_TIMEOUT_S = 5.0
 STARVED_LIMIT_S = 5.5
 """A deadline is extended by the time its worker waited for a processor core: up to twice its length, and not beyond
 these seconds."""
+SLOW_S = 0.05
+"""Seconds without a frame after which an answer is slow: from then on the time without a core is measured, and the
+answers behind it in its batch need not wait for it."""
 GRACE_S = 0.05
 """Seconds after the deadline in which a reply is still read: it may be in the socket already if the parent was busy."""
 EXIT_GRACE_S = 1.0
@@ -33,10 +41,11 @@ EXIT_GRACE_S = 1.0
 TASKS_PER_WORKER = 20_000
 """Answers after which a worker is replaced."""
 GROWTH_LIMIT = 512 * 2**20
-"""Bytes by which a worker's resident memory may grow after its first batch. A worker that grows more is replaced."""
+"""Bytes by which the largest resident memory of a worker may grow after its first batch. A worker that grows more is
+replaced."""
 PROGRAM = "import breadth; breadth.own_packages_first(); from rewards.workers.worker import main; main()"
 """What a worker process runs."""
-REPLY_LIMIT = 65_536
+REPLY_LIMIT = 2**19
 """Bytes of one frame from a worker."""
 
 
@@ -50,6 +59,8 @@ class WorkerLost(Exception):
         self.seconds = seconds
         self.killed = killed
         """SIGKILL ended the worker, which is seldom caused by the answer."""
+        self.cause: Job | None = None
+        """The task that was being judged, where it is known and has no verdict."""
 
 
 class StartFailed(Exception):
@@ -69,6 +80,7 @@ class Worker:
     """The keeper. The worker process is its child."""
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    progress: Progress
     pid: int = 0
     """Process id of the worker itself."""
     isolation: int = 0
@@ -76,8 +88,16 @@ class Worker:
     calls: int = 1
     """Answers that the worker judges at a time."""
     judged: int = 0
+    rss: int = 0
+    """Largest resident memory so far, in bytes."""
     first_rss: int = 0
-    """Resident memory after the first batch, in bytes."""
+    """The same after the first batch."""
+    batches: int = 0
+    """Batches sent."""
+    sent: int = 0
+    """Tasks of the last batch."""
+    received: int = 0
+    """Verdicts of the last batch that have arrived."""
 
     @property
     def alive(self) -> bool:
@@ -91,61 +111,86 @@ class Worker:
 
     async def ready(self, timeout_s: float) -> None:
         """Wait until the verifier is loaded. Raises WorkerLost or StartFailed."""
-        message = await self.reply(timeout_s)
+        message = await self.reply([timeout_s])
         if "error" in message:
             raise StartFailed(str(message["error"]))
         self.pid, self.isolation, self.version = message["ready"], message["isolation"], message["version"]
         self.calls = message["calls"]
 
-    async def verdict(self, timeout_s: float) -> Verdict:
-        """Return the next verdict. Raises WorkerLost if none arrives within `timeout_s`, if it is invalid, or if the
-        worker reports that it needs to be replaced."""
-        return self.to_verdict(await self.reply(timeout_s))
+    def send(self, frame: bytes, tasks: int) -> None:
+        """Start a batch of so many tasks."""
+        self.batches += 1
+        self.sent, self.received = tasks, 0
+        self.writer.write(frame)
 
-    def to_verdict(self, message: dict[str, Any]) -> Verdict:
-        """Convert a frame to a verdict. Raises WorkerLost if it is invalid, or if the worker needs to be replaced."""
-        needs_new_process = message.pop("needs_new_process", False)
+    def to_verdict(self, row: Any) -> Verdict:
+        """Return the verdict with these values, in the order of FIELDS, with the worker's isolation level and verifier
+        version. Raises WorkerLost if they are not valid."""
         try:
-            verdict = Verdict(**message)
-        except (TypeError, AssertionError):
+            values = dict(zip(FIELDS, row, strict=True))
+            return Verdict(**values | self.origin(values["isolation"]))
+        except (TypeError, ValueError, AssertionError):
             raise WorkerLost("crash", "the worker sent a frame that is not a verdict") from None
-        if needs_new_process:
-            raise WorkerLost(verdict.status, verdict.reason, verdict.seconds)
-        self.judged += 1
-        return self.add_origin(verdict)
 
-    def add_origin(self, verdict: Verdict) -> Verdict:
-        """Return the verdict with the worker's isolation level and verifier version."""
-        return replace(verdict, isolation=verdict.isolation or self.isolation, version=self.version)
+    def origin(self, isolation: int = 0) -> dict[str, Any]:
+        """Return the fields of a verdict that say where it comes from."""
+        return {"isolation": isolation or self.isolation, "version": self.version}
 
-    async def reply(self, timeout_s: float) -> dict[str, Any]:
-        """Return the next frame. Raises WorkerLost if none arrives in time, or if it is invalid.
+    def judging(self, begun: float = 0.0) -> tuple[int, float]:
+        """Return the index of the answer that is being judged, and when its judgement began.
 
-        Time in which the worker was runnable but had no processor core does not count, up to `timeout_s` again.
+        Args:
+            begun: `time.monotonic()` that is returned where the worker has not noted a time.
         """
+        batch, index, started = self.progress.judging()
+        if not self.batches or batch != self.batches:
+            return 0, begun
+        return min(max(index, self.received), self.sent - 1), min(started, time.monotonic())
+
+    async def reply(self, limits: Sequence[float], slow: Callable[[int], None] = lambda index: None) -> dict[str, Any]:
+        """Return the next frame. Raises WorkerLost if it is invalid, or if an answer exceeds its limit.
+
+        Args:
+            limits: time limit of each answer of the batch in seconds, from the beginning of its judgement; one limit is
+                that of the frame itself.
+            slow: is called once with the index of an answer, if it takes more than SLOW_S.
+        """
+        begun, last, index = time.monotonic(), -1, 0
         reading = asyncio.ensure_future(self._frame())
-        started, starved = time.monotonic(), starved_seconds(self.pid)
-        limit, longest = timeout_s, max(timeout_s, min(2 * timeout_s, STARVED_LIMIT_S))
         try:
-            while limit > (spent := time.monotonic() - started):
-                await asyncio.wait([reading], timeout=limit - spent)
-                if reading.done():
-                    return reading.result()
-                limit = min(timeout_s + starved_seconds(self.pid) - starved, longest)
-            await asyncio.wait([reading], timeout=GRACE_S)
-            if reading.done():
-                return reading.result()
-            spent = time.monotonic() - started
-            raise WorkerLost("timeout", f"no verdict within {timeout_s:g} s", spent)
+            await asyncio.wait([reading], timeout=min(SLOW_S, limits[0]))
+            while not reading.done():
+                index, started = self.judging(begun)
+                if index <= last:
+                    spent = time.monotonic() - started
+                    raise WorkerLost("timeout", f"no verdict within {limits[index]:g} s", spent)
+                slow(index)
+                last = index
+                await self._wait(reading, started, limits[index])
+            return reading.result()
         except (asyncio.IncompleteReadError, ConnectionError):
             await self.end(grace_s=EXIT_GRACE_S)
-            code, spent = self.process.returncode, time.monotonic() - started
+            code, spent = self.process.returncode, time.monotonic() - begun
             killed = code in (SIGNALLED + signal.SIGKILL, -signal.SIGKILL)
             raise WorkerLost("crash", f"the worker died ({_describe_exit(code)})", spent, killed=killed) from None
         except (ValueError, RecursionError) as error:
             raise WorkerLost("crash", f"the worker sent a broken frame ({error})") from None
         finally:
             reading.cancel()
+
+    async def _wait(self, reading: "asyncio.Future[dict[str, Any]]", started: float, limit_s: float) -> None:
+        """Wait for the frame until the limit of an answer.
+
+        Time in which the worker was runnable but had no processor core does not count, up to `limit_s` again.
+        """
+        starved, longest = starved_seconds(self.pid), max(limit_s, min(2 * limit_s, STARVED_LIMIT_S))
+        limit = limit_s
+        while limit > (spent := time.monotonic() - started):
+            await asyncio.wait([reading], timeout=limit - spent)
+            if reading.done():
+                return
+            limit = min(limit_s + starved_seconds(self.pid) - starved, longest)
+        await asyncio.wait([reading], timeout=GRACE_S)
 
     async def _frame(self) -> dict[str, Any]:
         size = struct.unpack(">I", await self.reader.readexactly(4))[0]
@@ -158,15 +203,8 @@ class Worker:
 
     def needs_replacement(self) -> bool:
         """Return whether the process has judged TASKS_PER_WORKER answers, or its memory has grown too much."""
-        rss = self.rss()
-        self.first_rss = self.first_rss or rss
-        return rss > self.first_rss + GROWTH_LIMIT or self.judged >= TASKS_PER_WORKER
-
-    def rss(self) -> int:
-        """Return the resident memory of the worker in bytes; 0 if it has ended."""
-        with contextlib.suppress(OSError):
-            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        return 0
+        self.first_rss = self.first_rss or self.rss
+        return self.rss > self.first_rss + GROWTH_LIMIT or self.judged >= TASKS_PER_WORKER
 
     async def end(self, grace_s: float = 0.0) -> None:
         """Make the keeper end the worker and everything the worker started, and reap the keeper.
@@ -198,12 +236,16 @@ async def start(verifier: str, timeout_s: float) -> Worker:
     reader, writer = await asyncio.open_connection(sock=own_end)
     with worker_end, tempfile.TemporaryFile() as errors:
         try:
-            process = spawn(verifier, worker_end, errors)
+            memory = progress.create()
+            try:
+                process = spawn(verifier, worker_end, memory, errors)
+            finally:
+                shared = Progress(memory)
         except OSError as error:
             writer.close()
             raise StartFailed(f"a worker could not start: {error}") from None
         worker_end.close()
-        worker = Worker(verifier, process, reader, writer)
+        worker = Worker(verifier, process, reader, writer, shared)
         try:
             await worker.ready(timeout_s)
         except BaseException as failure:
@@ -217,19 +259,20 @@ async def start(verifier: str, timeout_s: float) -> Worker:
     return worker
 
 
-def spawn(verifier: str, channel: socket.socket, errors: IO[bytes]) -> subprocess.Popen[bytes]:
+def spawn(verifier: str, channel: socket.socket, memory: int, errors: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start a worker with its keeper.
 
     Args:
         channel: the worker's end of the socket.
+        memory: file descriptor of the shared memory of `progress.py`.
         errors: file that receives standard error until the verifier is loaded.
     """
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", PROGRAM, str(channel.fileno()), str(os.getpid()), verifier],
+        [sys.executable, "-P", "-c", PROGRAM, str(channel.fileno()), str(memory), str(os.getpid()), verifier],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,
-        pass_fds=[channel.fileno()],
+        pass_fds=[channel.fileno(), memory],
         env=_environment(),
         start_new_session=True,  # Ctrl-C must reach the driver only, and the whole session can be killed at once.
     )

@@ -1,16 +1,15 @@
-"""One worker process of the pool: loads one verifier, then reads tasks and writes their verdicts in a loop.
+"""One worker process of the pool: loads one verifier, then reads batches of tasks and writes their verdicts in a loop.
 
-Tasks of an async verifier run at the same time, in one event loop. A frame before each of them has the number of the
-call, which its verdict has too, and its time limit.
+A batch is one frame, and so are its verdicts if the batch is quick (see `rewards/workers/frames.py`). Tasks of an async
+verifier have a frame each, with the number of the call, which its verdict has too, and its time limit; they run at the
+same time, in one event loop.
 
-A frame is a length (4 bytes, big-endian) and that many bytes of JSON. Frames use a socket of their own, and standard
-input and output are /dev/null, so that no library can print into the frames. The parent process measures the deadlines
-and kills the worker. A worker of a built-in verifier drops the rights it does not need after loading (see
-`rewards/sandbox/confinement.py`). A user verifier keeps its rights, network and GPU.
+Frames use a socket of their own, and standard input and output are /dev/null, so that no library can print into the
+frames. The parent process measures the deadlines and kills the worker. A worker of a built-in verifier drops the rights
+it does not need after loading (see `rewards/sandbox/confinement.py`). A user verifier keeps its rights.
 """
 
-import asyncio
-import contextlib
+import importlib
 import json
 import os
 import resource
@@ -18,14 +17,13 @@ import socket
 import struct
 import sys
 import time
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from rewards.registry import (
     RAISED,
     VERIFIERS,
     Verify,
-    VerifyAsync,
     prepare,
     problem_faults,
     resolve,
@@ -33,24 +31,21 @@ from rewards.registry import (
     version_of,
 )
 from rewards.sandbox.confinement import confine_worker
-from rewards.verdict import correct, wrong
+from rewards.sandbox.process_tree import starved_seconds
+from rewards.verdict import Verdict, correct, wrong
+from rewards.workers.frames import pack, values
 from rewards.workers.keeper import fork_worker
+from rewards.workers.progress import Progress
 
-CALLS = 64
-"""Answers that a worker of an async verifier judges at a time."""
-FRAME_LIMIT = 64 * 2**20
-"""Bytes of one frame."""
+SEND_S = 0.01
+"""Seconds after which the verdicts on hand are sent, while the rest of their batch is still to be judged."""
+WAITED_S = 0.001
+"""Seconds that an answer must have waited for the time without a core to be measured."""
 MEMORY_LIMIT = 2 * 2**30
 """Bytes of address space of a worker of a built-in verifier. A user verifier has no limit."""
 
 
-def pack(message: dict[str, Any]) -> bytes:
-    """Encode a message as one frame. The JSON is ASCII, so that even a lone surrogate is transmitted unchanged."""
-    data = json.dumps(message).encode()
-    return struct.pack(">I", len(data)) + data
-
-
-def serve(connection: socket.socket, name: str) -> None:
+def serve(connection: socket.socket, name: str, progress: Progress) -> None:
     """Load the verifier, report that it is ready, then judge the tasks of `connection` until the parent closes it."""
     channel: Any = connection.makefile("rwb")
     try:
@@ -63,44 +58,79 @@ def serve(connection: socket.socket, name: str) -> None:
         _write(channel, {"error": str(error) or type(error).__name__})
         return
     ready = {"ready": os.getpid(), "isolation": isolation, "version": version_of(name)}
-    _write(channel, ready | {"calls": CALLS if verify_async else 1})
     if verify_async:
-        asyncio.run(_judge_many(connection, verify_async))
+        # Imported here, as asyncio takes a third of the time in which a worker starts.
+        module = importlib.import_module("rewards.workers.async_worker")
+        _write(channel, ready | {"calls": module.CALLS})
+        module.serve(connection, verify_async)
         return
-    while (task := _read(channel)) is not None:
-        verdict = _check(name, task["problem"]) if task["answer"] is None else _judge(verify, task)
-        if name in VERIFIERS and verdict["status"] == "grader_error" and not _can_go_on(name, verdict["reason"]):
-            verdict["needs_new_process"] = True
-        _write(channel, verdict)
+    _write(channel, ready | {"calls": 1})
+    batch = 0
+    while (message := _read(channel)) is not None:
+        batch += 1
+        judge_batch(name, verify, message, lambda reply: _write(channel, reply), progress, batch)
 
 
-async def _judge_many(connection: socket.socket, verify: VerifyAsync) -> None:
-    """Judge the tasks of an async verifier as they arrive."""
-    reader, writer = await asyncio.open_connection(sock=connection)
-    running: set[asyncio.Task[None]] = set()
+def judge_batch(
+    name: str,
+    verify: Verify,
+    message: Mapping[str, Any],
+    write: Callable[[Mapping[str, Any]], None],
+    progress: Progress,
+    batch: int,
+) -> None:
+    """Judge the tasks of one frame in order, and write their verdicts in one frame, or in several if they take long.
 
-    async def frame() -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(
-            await reader.readexactly(struct.unpack(">I", await reader.readexactly(4))[0])
-        )
-        return message
+    The last frame may lack verdicts: the pool ended the batch early, or this process cannot judge further answers
+    (`broken`). The last verdict is then that of the answer after which it cannot.
 
-    async def judge(call: dict[str, Any], task: dict[str, Any]) -> None:
-        started = time.perf_counter()
-        try:
-            async with asyncio.timeout(call["limit_s"]):
-                verdict = await verify(task["answer"], task["problem"], task["context"])
-        except TimeoutError:
-            verdict = wrong(f"no verdict within {call['limit_s']:g} s", "timeout")
-        seconds = verdict.seconds or time.perf_counter() - started
-        writer.write(pack(asdict(replace(verdict, seconds=seconds)) | {"call": call["call"]}))
+    Args:
+        batch: number of the frame since the start of this process, from 1.
+    """
+    rows: list[list[Any]] = []
+    starved, sent, broken = 0.0, time.perf_counter(), False
+    for index, (place, answer, context) in enumerate(message["tasks"]):
+        wall, cpu = time.perf_counter(), time.process_time()
+        if index and progress.ends_early(batch):
+            break
+        if rows and wall - sent > SEND_S:
+            write(_reply(rows, starved))
+            rows, starved, sent = [], 0.0, wall
+        progress.begin(batch, index)
+        problem = message["problems"][place]
+        verdict = _check(name, problem) if answer is None else verify(answer, problem, context)
+        seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+        rows.append(values(verdict, seconds, cpu_seconds))
+        if name not in VERIFIERS and seconds - cpu_seconds > WAITED_S:
+            starved += STARVATION.since_last()
+        elif name in VERIFIERS and verdict.status == "grader_error" and not _can_go_on(name, verdict.reason):
+            broken = True
+            break
+    write(_reply(rows, starved) | {"last": True, "broken": broken})
 
-    with contextlib.suppress(asyncio.IncompleteReadError):
-        while True:
-            call = await frame()
-            judging = asyncio.create_task(judge(call, await frame()))
-            running.add(judging)
-            judging.add_done_callback(running.discard)
+
+def _reply(rows: list[list[Any]], starved: float) -> dict[str, Any]:
+    """Return a frame of verdicts.
+
+    Args:
+        starved: seconds in which this process waited for a core while it judged them.
+    """
+    return {"verdicts": rows, "starved": starved, "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+class Starvation:
+    """Measures the time in which this process was ready to run but had no core."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def since_last(self) -> float:
+        """Return the seconds since the last call."""
+        before, self._seconds = self._seconds, starved_seconds(os.getpid())
+        return self._seconds - before
+
+
+STARVATION = Starvation()
 
 
 def _confine() -> int:
@@ -111,21 +141,13 @@ def _confine() -> int:
     return confine_worker()
 
 
-def _judge(verify: Verify, task: dict[str, Any]) -> dict[str, Any]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    verdict = verify(task["answer"], task["problem"], task["context"])
-    seconds = verdict.seconds or time.perf_counter() - wall
-    cpu_seconds = verdict.cpu_seconds or time.process_time() - cpu
-    return asdict(replace(verdict, seconds=seconds, cpu_seconds=cpu_seconds))
-
-
-def _check(name: str, problem: dict[str, Any]) -> dict[str, Any]:
+def _check(name: str, problem: Mapping[str, Any]) -> Verdict:
     """Return a verdict on a problem itself: correct, or wrong with its faults as the reason."""
     try:
         faults = problem_faults(name, problem)
     except Exception as error:  # The problem is at fault: the check is total on what a verifier can use.
         faults = [f"the check raised {type(error).__name__}: {error}"]
-    return asdict(wrong("; ".join(faults)) if faults else correct())
+    return wrong("; ".join(faults)) if faults else correct()
 
 
 def _can_go_on(name: str, reason: str) -> bool:
@@ -145,15 +167,15 @@ def _read(channel: IO[bytes]) -> dict[str, Any] | None:
     return message
 
 
-def _write(channel: IO[bytes], message: dict[str, Any]) -> None:
+def _write(channel: IO[bytes], message: Mapping[str, Any]) -> None:
     channel.write(pack(message))
     channel.flush()
 
 
 def main() -> None:
-    descriptor, parent = map(int, sys.argv[1:3])
+    descriptor, shared, parent = map(int, sys.argv[1:4])
     fork_worker(parent, descriptor)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     connection = socket.socket(fileno=descriptor)
     connection.set_inheritable(False)
-    serve(connection, sys.argv[3])
+    serve(connection, sys.argv[4], Progress(shared))

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+from collections import defaultdict
 
 from rewards.registry import VERIFIERS
+from rewards.workers.demand import machine_cores
 from rewards.workers.process import START_TIMEOUT_S, StartFailed, Worker, start
 
 TRIES_IF_KILLED = 4
@@ -26,6 +28,8 @@ class WorkerSet:
         self._idle: dict[Worker, None] = {}
         """Least recently used first."""
         self._spares: dict[str, asyncio.Task[Worker]] = {}
+        self._starting: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(machine_cores()))
+        """By verifier. Workers that start at the same time on fewer cores would all be ready late."""
         self._need_spare: set[str] = set()
         """Verifiers that have lost a worker: a spare worker is started for them."""
 
@@ -88,6 +92,7 @@ class WorkerSet:
         self.running.discard(worker)
 
     async def _start(self, verifier: str) -> Worker:
-        worker = await start(verifier, START_TIMEOUT_S if verifier in VERIFIERS else self.load_timeout_s)
+        async with self._starting[verifier]:
+            worker = await start(verifier, START_TIMEOUT_S if verifier in VERIFIERS else self.load_timeout_s)
         self.running.add(worker)
         return worker

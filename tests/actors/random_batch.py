@@ -9,6 +9,7 @@ import torch
 from configs.objective import ObjectiveConfig
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.credit import credit
+from tasks.characters import VOCABULARY_SIZE
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Grade, Group, Prompt, Route, Trajectory
 
@@ -50,9 +51,25 @@ def random_batch(shapes: Sequence[tuple[int, int]] = SHAPES, *, seed: int = 0, r
     return pack(groups, rows[explored:])
 
 
+def with_common_prompts(batch: Batch) -> Batch:
+    """The batch whose prompts begin with the same tokens, as few-shot prompts do, and whose answers 0 and 1 do too."""
+    lengths = batch.lengths
+    position = torch.arange(len(batch.tokens)) - (lengths.cumsum(0) - lengths)[batch.seq]
+    tokens = torch.where(batch.mask, batch.tokens, 2 + position)
+    first, second = ((batch.seq == i) & batch.mask for i in (0, 1))
+    common = min(int(first.sum()), int(second.sum()))
+    tokens[second.nonzero().flatten()[:common]] = tokens[first.nonzero().flatten()[:common]]
+    return replace(batch, tokens=tokens)
+
+
 def credited(batch: Batch, objective: ObjectiveConfig, coefficient: float = 0.0) -> Batch:
     coefficients = dict.fromkeys(objective.terms, coefficient)
     return credit(batch, objective, ObjectiveState(coefficients=coefficients, pass_k=objective.pass_k.k))
+
+
+def logits_megabytes(tokens: int) -> float:
+    """The setting at which a chunk of a tiny policy's logits has this many tokens."""
+    return (tokens + 0.5) * 4 * VOCABULARY_SIZE / 1e6
 
 
 def untrained(batch: Batch) -> Batch:

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import pickle
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from actors.grader import PooledGrader
 from rewards.judge import ANSWER_LIMIT
 from rewards.registry import VERIFIERS
 from rewards.workers import process
+from trajectories.trajectory import Grade
 
 PROBLEM = {"numbers": [3, 7, 12], "target": 22}
 SLOW_VERIFIER = """
@@ -137,6 +139,14 @@ def test_a_grader_without_workers_raises_instead_of_grading(monkeypatch: pytest.
     monkeypatch.setattr(process, "spawn", refuse)
     with pytest.raises(RuntimeError, match="no processes left"):
         graded(lambda grader: grader.grade([countdown("a", "3+7+12")]))
+
+
+def test_tasks_and_grades_are_the_same_after_a_message_between_processes() -> None:
+    task = GradeTask(key="a", verifier="countdown", problem=PROBLEM, answer="1", context={"step": 3})
+    grade = Grade(reward=None, status="grader_error", reason="no", seconds=0.5, parts={"answer": None, "form": 1.0})
+    tasks, grades = pickle.loads(pickle.dumps(([task, task], [grade])))
+    assert (tasks, grades) == ([task, task], [grade])
+    assert tasks[0].problem is tasks[1].problem, "answers to one problem share it"
 
 
 def test_two_tasks_under_one_key_are_refused() -> None:

@@ -1,11 +1,15 @@
 """The classes that Ray turns into actors, called in this process."""
 
 import asyncio
+import gc
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
 
+from actors.loading import collector_paused
 from actors.ray_shells import LearnerShell, RoleShell
 
 
@@ -59,3 +63,32 @@ def test_a_learner_shell_returns_an_address_that_a_process_group_can_listen_on()
     host, port = asyncio.run(run())
     with socket.socket() as listener:
         listener.bind((host, port))
+
+
+def test_garbage_is_not_collected_while_a_role_loads_and_is_afterwards() -> None:
+    frozen = gc.get_freeze_count()
+    kept = [[] for _ in range(10_000)]
+    with collector_paused():
+        assert not gc.isenabled()
+        kept += [[] for _ in range(10_000)]
+    assert gc.isenabled() and gc.get_freeze_count() >= frozen + len(kept), "what lives now is never visited again"
+    gc.unfreeze()
+
+
+def test_a_collector_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with collector_paused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+@pytest.mark.slow
+def test_the_driver_and_the_roles_without_vllm_load_no_vllm() -> None:
+    modules = "actors.learning.learner, actors.reference, actors.grader, orchestrator.start, orchestrator.in_process"
+    code = f"import sys, {modules}; print([name for name in sys.modules if name.partition('.')[0] == 'vllm'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -13,9 +13,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from actors.contracts import Finished, GenerationJob
-from actors.generation.answers import TrajectoryBuilder
+from actors.contracts import GenerationJob
+from actors.generation.answers import AnswerBuilder
 from actors.learning.learner import FsdpLearner
+from actors.learning.policy import load_tokenizer
 from actors.learning.saving import check_saving
 from actors.local import LocalLearner
 from configs.learner import LearnerConfig
@@ -26,6 +27,7 @@ from objectives.diagnostics import means
 from orchestrator.rollout.encoding import PromptEncoder, answer_encoder
 from tasks.registry import build
 from tasks.word_problems import WordProblems, WordProblemsOptions
+from tests.actors.generation.collected import Keyed, collect
 from tests.actors.generation.generator_process import GeneratorServer
 from tests.actors.learning.learner_ranks import assert_equal, parameters_of, weights_of
 from tests.actors.random_batch import credited
@@ -108,7 +110,7 @@ def test_text_survives_the_tokenizer_and_the_saved_tokenizer_is_the_same() -> No
         "Café 日本 🙂 <b>&amp;",
     ):
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-    check_saving(str(POLICY))
+    check_saving(str(POLICY), load_tokenizer(str(POLICY)))
 
 
 def test_a_prompt_is_one_user_turn_and_an_answer_ends_in_the_token_that_stops_generation() -> None:
@@ -117,7 +119,7 @@ def test_a_prompt_is_one_user_turn_and_an_answer_ends_in_the_token_that_stops_ge
     assert text.startswith("<|im_start|>system\n") and text.count("<|im_start|>user\nSolve the last problem") == 1
     assert text.endswith("A:<|im_end|>\n<|im_start|>assistant\n")
     assert tokenizer.decode(answer) == "6 + 44 = 50. The answer is 50.<|im_end|>"
-    assert answer[-1] == END and TrajectoryBuilder(str(POLICY), max_length=256).stop_ids == [END]
+    assert answer[-1] == END and AnswerBuilder(str(POLICY), max_length=256).stop_ids == [END]
 
 
 def test_the_settings_of_make_smollm_hold_every_prompt_and_right_answer() -> None:
@@ -171,19 +173,14 @@ def test_log_probs_of_vllm_are_those_of_the_updated_learner_and_answers_end_in_t
         for text in texts
     ]  # fmt: skip
 
-    async def answers() -> list[Finished]:
+    async def answers() -> Keyed:
         await updated.connect([generator])
         await updated.publish(1)
         await generator.submit(jobs)
-        done: list[Finished] = []
-        while len(done) < 8:
-            found = await generator.collect(30.0)
-            assert found, "no answer came within 30 s"
-            done += found
-        return done
+        return await collect(generator, jobs, 8)
 
     try:
-        trajectories = [done.trajectory for done in asyncio.run(answers())]
+        trajectories = [one for _, one in asyncio.run(answers())]
     finally:
         asyncio.run(generator.close())
     stopped = [one for one in trajectories if one.finish_reason == "stop"]

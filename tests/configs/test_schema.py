@@ -27,7 +27,7 @@ POSITIVE = [
     "learner.max_grad_norm",
     "learner.updates_per_batch",
     "learner.token_budget",
-    "learner.logits_chunk",
+    "learner.logits_megabytes",
     "learner.max_skipped_in_a_row",
     "generator.max_sequences",
     "generator.timeout_s",

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from actors.contracts import Finished, GenerationJob, GradeTask, WeightsInfo
-from trajectories.trajectory import Grade, Prompt, Trajectory
+from actors.contracts import GenerationJob, GradeTask, WeightsInfo
+from actors.finished import Finished
+from trajectories.trajectory import Grade, Prompt
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -35,7 +36,7 @@ class ScriptedGenerator:
         self.submissions: list[list[GenerationJob]] = []
         self.collecting = 0
         self._jobs: dict[str, tuple[GenerationJob, int]] = {}
-        self._finished: list[Finished] = []
+        self._finished: list[tuple[GenerationJob, int, int]] = []
         self._ready = asyncio.Event()
 
     @property
@@ -53,10 +54,10 @@ class ScriptedGenerator:
 
     def finish(self, key: str, *indices: int) -> None:
         job, version = self._jobs[key]
-        self._finished += [Finished(key=key, trajectory=_answer(job, index, version)) for index in indices]
+        self._finished += [(job, index, version) for index in indices]
         self._ready.set()
 
-    async def collect(self, wait_s: float) -> list[Finished]:
+    async def collect(self, wait_s: float) -> Finished:
         self.collecting += 1
         with suppress(TimeoutError):
             async with asyncio.timeout(min(wait_s, 0.01)):
@@ -65,7 +66,7 @@ class ScriptedGenerator:
             raise self.error
         finished, self._finished = self._finished, []
         self._ready.clear()
-        return finished
+        return _block(finished)
 
     async def init_weights(self, info: WeightsInfo) -> None:
         raise NotImplementedError
@@ -77,19 +78,20 @@ class ScriptedGenerator:
         pass
 
 
-def _answer(job: GenerationJob, index: int, version: int) -> Trajectory:
-    tokens = np.append(job.prompt_tokens, 1).astype(np.int32)
-    return Trajectory(
-        prompt_id=job.prompt_id,
-        sample_index=index,
-        tokens=tokens,
-        mask=np.arange(len(tokens)) == len(tokens) - 1,
-        logp_sampler=np.zeros(len(tokens), dtype=np.float32),
-        first_version=version,
-        last_version=version,
-        finish_reason="stop",
-        seed=job.seeds[index],
-        text=f"{job.key}/{index}",
+def _block(answers: Sequence[tuple[GenerationJob, int, int]]) -> Finished:
+    """Answers of one token; each is a job, a sample index and a weight version."""
+    count = len(answers)
+    versions = np.array([version for *_, version in answers], np.int32)
+    return Finished(
+        keys=[job.key for job, *_ in answers],
+        sample_index=np.array([index for _, index, _ in answers], np.int32),
+        tokens=np.ones(count, np.int32),
+        logps=np.zeros(count, np.float32),
+        ends=np.arange(1, count + 1),
+        first_version=versions,
+        last_version=versions,
+        stopped=np.ones(count, np.bool_),
+        texts=[f"{job.key}/{index}" for job, index, _ in answers],
     )
 
 

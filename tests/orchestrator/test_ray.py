@@ -16,8 +16,10 @@ import pytest
 import ray
 from rich.console import Console
 
+from actors.contracts import GradeTask
 from configs.config import Config
 from configs.load import load
+from orchestrator.cluster import start
 from orchestrator.commands.demo import METHODS, demo
 from orchestrator.commands.paths import absolute
 from orchestrator.evaluation.job import evaluate
@@ -39,6 +41,7 @@ SMALL = (
     "logbook.console=false",
     "groups_per_step=4",
     "sampling.group_size=4",
+    *(f"placement.threads_per_{role}=1" for role in ("generator", "learner", "reference")),
 )
 BREADTH = str(Path(sys.executable).parent / "breadth")
 
@@ -129,6 +132,45 @@ def test_vllm_trains_ahead_of_the_learner_and_evaluation_answers_with_its_checkp
     assert list(results["policies"]["trained"]) == ["1.3", "1.0", "0.8", "0.6", "0.4", "0.2", "0.0"]
 
 
+def test_two_generators_of_a_node_load_every_version_from_the_learners_memory(tmp_path: Path, cluster: None) -> None:
+    cfg = config(tmp_path, "name=shared", "generator.engine=transformers", "placement.generators=2")
+
+    async def run() -> None:
+        roles = await start(cfg, ["generator", "learner"])
+        try:
+            await roles.learner.connect(roles.generators)
+            for version in range(3):
+                await roles.learner.publish(version)
+            assert roles.learner.shared
+            ray.kill(roles.generators[0].actor)
+            with pytest.raises(ray.exceptions.RayActorError):
+                await roles.learner.publish(3)
+        finally:
+            await roles.close()
+
+    asyncio.run(run())
+    assert not [name for name in os.listdir("/dev/shm") if "breadth" in name]
+
+
+def test_the_process_of_a_grader_loads_no_torch(tmp_path: Path, cluster: None) -> None:
+    async def work() -> tuple[float | None, list[str]]:
+        started = await start(config(tmp_path, "name=g"), ["grader"])
+        try:
+            [grader] = started.graders
+            problem = {"numbers": [3, 7, 12], "target": 22}
+            task = GradeTask(key="a", verifier="countdown", problem=problem, answer="3+7+12")
+            grades = await grader.grade([task])
+            loaded = grader.actor.__ray_call__.remote(lambda shell: list(sys.modules))  # type: ignore[attr-defined]
+            return grades["a"].reward, await loaded
+        finally:
+            await started.close()
+
+    reward, loaded = asyncio.run(work())
+    assert reward == 1.0
+    assert "actors.grader" in loaded
+    assert [name for name in ("torch", "vllm", "transformers") if name in loaded] == []
+
+
 def test_the_demo_ends_with_results_a_report_and_a_table(tmp_path: Path, cluster: None) -> None:
     small = (
         "generator.engine=transformers",
@@ -193,5 +235,5 @@ def test_a_driver_killed_with_sigkill_resumes_without_a_gap_and_leaves_no_proces
 
 def test_vllm_serves_the_published_experts_of_a_mixture(tmp_path: Path, cluster: None) -> None:
     policy = make_mixture_of_experts(tmp_path / "policy")
-    for record in train(config(tmp_path, "name=m", "steps=2", f"policy.path={policy}")):
+    for record in train(config(tmp_path, "name=m", "steps=2", f"policy.path={policy}", "objective.entropy_bonus=0.01")):
         assert record["mismatch_abs_log_ratio"] < 1e-4

@@ -28,6 +28,7 @@ from orchestrator.start import run_training
 from orchestrator.watch.logbook import read_records
 from rewards.arithmetic.countdown import verify
 from tasks.registry import build
+from tests.actors.generation.collected import answers
 from trajectories.trajectory import Trajectory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,15 +94,8 @@ def answers_by_hand(generator: TransformersGenerator, cfg: Config, step: int) ->
         max_new_tokens=cfg.sampling.max_new_tokens,
     )
 
-    async def everything() -> list[list[Trajectory]]:
-        await generator.submit(jobs)
-        found: dict[tuple[str, int], Trajectory] = {}
-        while len(found) < len(jobs) * cfg.sampling.group_size:
-            for f in await generator.collect(1.0):
-                found[f.key, f.trajectory.sample_index] = f.trajectory
-        return [[found[job.key, i] for i in range(cfg.sampling.group_size)] for job in jobs]
-
-    return asyncio.run(everything())
+    found = {(key, t.sample_index): t for key, t in answers(generator, jobs)}
+    return [[found[job.key, i] for i in range(cfg.sampling.group_size)] for job in jobs]
 
 
 def test_lag_zero_equals_a_hand_written_loop_number_for_number(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,8 @@ from rewards.judge import Judge, judge_all
 from rewards.registry import VERIFIERS
 from rewards.sandbox import levels
 from rewards.verdict import Status, Verdict
+from rewards.workers.process import StartFailed
+from rewards.workers.task import Task
 
 PROBLEM = {"numbers": [3, 7, 12], "target": 22}
 RIGHT, WRONG = "3+7+12", "3*7+12"
@@ -23,6 +25,7 @@ class FakePool:
 
     def __init__(self, isolation: int = 2) -> None:
         self.judged: list[str] = []
+        self.loaded: list[str] = []
         self.isolation = isolation
         self.respawns = 3
         self.broken = False
@@ -40,6 +43,14 @@ class FakePool:
         reward = {"correct": 1.0, "grader_error": None}.get(status, 0.0)
         took = float(seconds) if word == "took" else 0.001
         return Verdict(reward=reward, status=status, seconds=took, isolation=self.isolation)
+
+    def submit(self, tasks: Sequence[Task]) -> list[asyncio.Future[Verdict]]:
+        return [asyncio.ensure_future(self.run(*task)) for task in tasks]
+
+    async def load(self, verifier: str) -> None:
+        self.loaded.append(verifier)
+        if verifier == "broken:function":
+            raise StartFailed("it cannot be imported")
 
     async def close(self) -> None:
         pass
@@ -96,6 +107,14 @@ def test_verdicts_of_a_user_verifier_are_never_reused() -> None:
         await asyncio.gather(*(judge.judge("package.module:function", PROBLEM, "a") for _ in range(5)))
 
     assert judge_with(work)[1].judged == ["a"] * 5
+
+
+def test_a_user_verifier_is_loaded_before_its_first_answer_and_one_that_cannot_be_is_no_error_yet() -> None:
+    async def work(judge: Judge, pool: FakePool) -> None:
+        await judge.prove(["package.module:function", "broken:function", "countdown"])
+        await judge.judge("package.module:function", PROBLEM, "a")
+
+    assert judge_with(work)[1].loaded == ["package.module:function", "broken:function"]
 
 
 def test_the_cache_has_a_limit_and_the_least_recently_used_verdict_is_removed_first(

@@ -1,14 +1,18 @@
 """Split of a batch into updates, ranks and microbatches."""
 
+import itertools
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trajectories.given_lengths import PROMPT, batch_of, trajectory
 from trajectories.batch import Batch, pack
-from trajectories.split import deal, partition, plan
+from trajectories.split import MICROBATCH_COST, deal, partition, plan
 from trajectories.trajectory import Group
 
 
@@ -70,6 +74,61 @@ def test_no_rank_has_more_rehearsed_answers_than_another_by_more_than_a_microbat
     counts = [sum(map(rehearsed, rank_part)) for rank_part in rank_parts]
     assert sum(counts) == sum(stored for _, stored in lengths)
     assert max(counts) - min(counts) <= max(rehearsed(micro) for rank_part in rank_parts for micro in rank_part)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    widths=st.lists(st.integers(1, 4_000), min_size=1, max_size=10),
+    budget=st.sampled_from([100, 2_000, 5_000, 100_000]),
+)
+def test_microbatches_cost_least_of_all_divisions_of_the_sorted_rows(widths: list[int], budget: int) -> None:
+    def cost(micro: list[int]) -> float:
+        return len(micro) * max(widths[i] for i in micro) + MICROBATCH_COST
+
+    found = plan(widths, budget)
+    order = [i for micro in found for i in micro]
+    assert sorted(order) == list(range(len(widths))) and [widths[i] for i in order] == sorted(widths)
+    for micro in found:
+        assert len(micro) == 1 or len(micro) * max(widths[i] for i in micro) <= budget
+    if len(set(widths)) == len(widths):  # rows of one width may only be cut by the budget
+        divisions = [
+            [order[a:b] for a, b in itertools.pairwise([0, *cuts, len(order)])]
+            for count in range(len(order))
+            for cuts in itertools.combinations(range(1, len(order)), count)
+        ]
+        allowed = [d for d in divisions if all(len(m) == 1 or cost(m) - MICROBATCH_COST <= budget for m in d)]
+        assert sum(map(cost, found)) == min(sum(map(cost, d)) for d in allowed)
+
+
+def test_rows_are_cut_where_widths_change_if_the_padding_costs_more_than_a_microbatch() -> None:
+    assert plan([10, 1000, 10, 1000], token_budget=100_000) == [[0, 2], [1, 3]]
+    assert plan([10, 100, 10, 100], token_budget=100_000) == [[0, 2, 1, 3]]
+
+
+def test_a_group_shares_a_microbatch_whose_budget_counts_its_prompt_once() -> None:
+    prompts = [trajectory(0, 20, 5), trajectory(1, 20, 5)]
+    groups = []
+    for prompt in prompts:
+        own = [replace(prompt, tokens=np.r_[prompt.tokens[:20], 1000 + np.arange(5) + 10 * i]) for i in range(4)]
+        groups.append(Group(prompt=PROMPT, trajectories=tuple(own)))
+    batch = pack(groups)
+    apart = partition(batch, 1, token_budget=50)[0]
+    together = partition(batch, 1, token_budget=50, linear_width=1e6)[0]
+    assert [len(micro.route) for micro in apart] == [2, 2, 2, 2]
+    assert [micro.group.tolist() for micro in together] == [[0, 0, 0, 0], [1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("kept", [[], [1], [0, 2], [0, 1, 2]])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_trajectories_that_need_no_scores_take_no_part_of_the_budget(kept: list[int], ranks: int) -> None:
+    batch = batch_of((1, 3), (1, 3), (1, 3))
+    batch = replace(batch, in_loss=torch.tensor([i in kept for i in range(3)]))
+    rank_parts = partition(batch, ranks, token_budget=4)
+    micro = [m for rank_part in rank_parts for m in rank_part]
+    trained = sorted(int(token) for m in micro for token in m.tokens[m.mask])
+    assert trained == sorted(batch.tokens[batch.mask].tolist())
+    assert len({len(rank_part) for rank_part in rank_parts}) == 1
+    assert len(rank_parts[0]) == max(1, -(-len(kept) // ranks))
 
 
 def test_a_trajectory_above_the_budget_is_a_microbatch_of_its_own() -> None:

@@ -1,4 +1,4 @@
-"""Conversion of generated tokens to a Trajectory."""
+"""The block of finished answers: texts, stop tokens and arrays."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from actors.contracts import GenerationJob
-from actors.generation.answers import TrajectoryBuilder
+from actors.generation.answers import AnswerBuilder
 from rewards.mathematics.answer import verify
 from tests.conftest import make_policy
 
@@ -29,7 +29,7 @@ def thinking_policy(tmp_path: Path) -> Path:
 def test_the_verifier_sees_special_tokens_but_not_the_stop_token(
     thinking_policy: Path, answer: str, reward: float
 ) -> None:
-    builder = TrajectoryBuilder(str(thinking_policy), max_length=128)
+    builder = AnswerBuilder(str(thinking_policy), max_length=128)
     tokens = builder.tokenizer(answer)["input_ids"]
     assert set(tokens) & set(builder.tokenizer.all_special_ids)
     job = GenerationJob(
@@ -41,6 +41,7 @@ def test_the_verifier_sees_special_tokens_but_not_the_stop_token(
         max_new_tokens=64,
     )
     for generated, finish in ((tokens, "length"), ([*tokens, builder.stop_ids[0]], "stop")):
-        trajectory = builder.build(job, 0, generated, np.zeros(len(generated)), 0, 0).trajectory
-        assert (trajectory.text, trajectory.finish_reason) == (answer, finish)
-        assert verify(trajectory.text, {"answer": "24"}).reward == reward
+        row = np.array(generated)
+        block = builder.finished([(job, 0)], [row], [np.zeros(len(row))], [0], 0)
+        assert (block.texts, block.stopped.tolist()) == ([answer], [finish == "stop"])
+        assert verify(block.texts[0], {"answer": "24"}).reward == reward

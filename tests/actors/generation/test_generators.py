@@ -13,11 +13,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
-from actors.generation.answers import TrajectoryBuilder
+from actors.contracts import GenerationJob, HostWeights, WeightsInfo
+from actors.finished import Finished
+from actors.generation.answers import AnswerBuilder
 from actors.generation.engine_thread import EngineThread
-from actors.generation.transformers_engine import SeededSampling, TransformersGenerator
+from actors.generation.transformers_engine import TransformersGenerator
 from configs.generator import GeneratorConfig
+from tests.actors.generation.collected import Keyed, answers, collect
 from tests.actors.generation.generator_process import GeneratorServer
 from tests.conftest import make_policy
 from trajectories.trajectory import Trajectory
@@ -76,23 +78,10 @@ def job(
 def gather(generator: Any, jobs: Sequence[GenerationJob]) -> dict[str, list[Trajectory]]:
     """The answers of each job, by key, in the order of their sample index."""
 
-    async def run() -> list[Finished]:
-        await generator.submit(jobs)
-        return await collect_all(generator, sum(len(one.seeds) for one in jobs))
-
     found: dict[str, list[Trajectory]] = {one.key: [] for one in jobs}
-    for done in asyncio.run(run()):
-        found[done.key].append(done.trajectory)
+    for key, trajectory in answers(generator, jobs):
+        found[key].append(trajectory)
     return {key: sorted(group, key=lambda t: t.sample_index) for key, group in found.items()}
-
-
-async def collect_all(generator: Any, count: int) -> list[Finished]:
-    done: list[Finished] = []
-    end = time.monotonic() + 100
-    while len(done) < count:
-        assert time.monotonic() < end, f"only {len(done)} of {count} answers came"
-        done += await generator.collect(1.0)
-    return done
 
 
 def tokens(group: Sequence[Trajectory]) -> list[list[int]]:
@@ -227,11 +216,12 @@ def test_stop_strings_end_only_the_answers_of_their_job(generator: Any) -> None:
 
 
 def test_the_text_ends_with_the_stop_string_where_its_token_has_more(policy: Path) -> None:
-    builder = TrajectoryBuilder(str(policy), max_length=MAX_LENGTH)
+    builder = AnswerBuilder(str(policy), max_length=MAX_LENGTH)
     answer = [2 + ord(letter) for letter in "7\n\nQ: 8"]
     one = replace(job("m"), stop=("\n", "7\n\nQ"))
-    built = builder.build(one, 0, answer, [-1.0] * len(answer), 0, 0).trajectory
-    assert (built.text, built.answer_length, built.finish_reason) == ("7\n", len(answer), "stop")
+    row = np.array(answer)
+    block = builder.finished([(one, 0)], [row], [-np.ones(len(row))], [0], 0)
+    assert (block.texts, block.ends.tolist(), block.stopped.tolist()) == (["7\n"], [len(answer)], [True])
 
 
 def test_a_group_has_each_of_its_answers_once_with_its_seed(generator: Any) -> None:
@@ -244,10 +234,11 @@ def test_a_group_has_each_of_its_answers_once_with_its_seed(generator: Any) -> N
 
 def test_answers_leave_while_others_are_still_decoded(generator: Any) -> None:
     async def run() -> list[str]:
-        await generator.submit([job("short", range(4), new=2), job("long", range(4), new=200)])
+        jobs = [job("short", range(4), new=2), job("long", range(4), new=200)]
+        await generator.submit(jobs)
         first = await generator.collect(100.0)
-        await collect_all(generator, 8 - len(first))
-        return [done.key for done in first]
+        await collect(generator, jobs, 8 - len(first))
+        return list(first.keys)
 
     assert set(asyncio.run(run())) == {"short"}
 
@@ -275,34 +266,23 @@ def test_answers_of_the_policys_directory_have_weight_version_minus_1(generator:
 def test_transformers_answers_are_the_same_to_the_bit_however_submissions_are_timed(policy: Path) -> None:
     first, second = job("m", range(6), new=30), job("n", range(9), prompt=12)
 
-    async def at_once(generator: TransformersGenerator) -> list[Finished]:
+    async def at_once(generator: TransformersGenerator) -> Keyed:
         await generator.submit([first])
         await generator.submit([second])
-        return await collect_all(generator, 15)
+        return await collect(generator, [first, second], 15)
 
-    async def one_after_the_other(generator: TransformersGenerator) -> list[Finished]:
+    async def one_after_the_other(generator: TransformersGenerator) -> Keyed:
         await generator.submit([first])
-        done = await collect_all(generator, 6)
+        done = await collect(generator, [first], 6)
         await generator.submit([second])
-        return done + await collect_all(generator, 9)
+        return done + await collect(generator, [second], 9)
 
     generator = hf(policy, max_sequences=4)
     one, two = asyncio.run(at_once(generator)), asyncio.run(one_after_the_other(generator))
     asyncio.run(generator.close())
-    assert [done.trajectory.key for done in one] == [done.trajectory.key for done in two]
-    for a, b in zip(one, two, strict=True):
-        assert a.trajectory.logp_sampler.tobytes() == b.trajectory.logp_sampler.tobytes()
-
-
-def test_seeded_sampling_draws_each_token_as_often_as_it_is_probable() -> None:
-    logits, temperature, count = torch.tensor([[2.0, -torch.inf, 0.0, 1.0, -3.0]]), 0.8, 20_000
-    sampling = SeededSampling(range(count), job("a", new=1, temperature=temperature))
-    drawn = sampling(torch.zeros(count, 1), logits.expand(count, -1)).argmax(-1)
-    probabilities = torch.softmax(logits[0] / temperature, -1)
-    frequencies = torch.bincount(drawn, minlength=5) / count
-    assert frequencies[1] == 0
-    assert torch.all((frequencies - probabilities).abs() <= 4 * (probabilities * (1 - probabilities) / count).sqrt())
-    torch.testing.assert_close(sampling.logps[0], probabilities.log()[drawn])
+    assert [t.key for _, t in one] == [t.key for _, t in two]
+    for (_, a), (_, b) in zip(one, two, strict=True):
+        assert a.logp_sampler.tobytes() == b.logp_sampler.tobytes()
 
 
 @pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.ray)])
@@ -351,7 +331,7 @@ class OneStepEngine:
 
     version = -1
 
-    def __init__(self, step: Callable[[], list[Finished]]) -> None:
+    def __init__(self, step: Callable[[], Finished | None]) -> None:
         self.step = step
         self.busy = False
         self.closed = False
@@ -369,11 +349,11 @@ class OneStepEngine:
         self.closed = True
 
 
-def raise_memory_error() -> list[Finished]:
+def raise_memory_error() -> Finished | None:
     raise MemoryError("no room")
 
 
-def threaded(step: Callable[[], list[Finished]], timeout_s: float = 10.0) -> tuple[EngineThread, OneStepEngine]:
+def threaded(step: Callable[[], Finished | None], timeout_s: float = 10.0) -> tuple[EngineThread, OneStepEngine]:
     engine = OneStepEngine(step)
     return EngineThread(lambda: engine, max_length=MAX_LENGTH, timeout_s=timeout_s), engine
 
@@ -398,7 +378,7 @@ def test_what_a_step_raised_is_raised_by_every_later_call_and_closes_the_engine(
 
 
 def test_an_error_wakes_a_collect_that_is_waiting() -> None:
-    def fail_later() -> list[Finished]:
+    def fail_later() -> Finished | None:
         time.sleep(0.2)
         raise MemoryError("no room")
 
@@ -414,7 +394,7 @@ def test_an_error_wakes_a_collect_that_is_waiting() -> None:
 
 
 def test_a_collect_that_is_cancelled_just_as_its_answer_comes_stays_cancelled() -> None:
-    generator, _ = threaded(list)
+    generator, _ = threaded(lambda: None)
 
     async def run() -> None:
         collecting = asyncio.create_task(generator.collect(60.0))
@@ -437,7 +417,7 @@ def test_a_refused_command_leaves_the_engine_alive_and_a_half_loaded_policy_does
     async def run() -> None:
         with pytest.raises(ValueError, match="refused"):
             await generator.init_weights(info)
-        assert await generator.collect(0.0) == []
+        assert not len(await generator.collect(0.0))
         generator._info = info
         with pytest.raises(RuntimeError, match="version 1 failed: half"):
             await generator.update_weights(HostWeights(version=1, data=np.zeros(4, np.uint8)))
@@ -449,10 +429,10 @@ def test_a_refused_command_leaves_the_engine_alive_and_a_half_loaded_policy_does
 
 
 def test_an_engine_that_finishes_nothing_for_too_long_is_an_error() -> None:
-    generator, _ = threaded(lambda: [], timeout_s=0.2)
+    generator, _ = threaded(lambda: None, timeout_s=0.2)
 
     async def run() -> None:
-        assert await generator.collect(0.3) == [], "an idle engine has no timeout"
+        assert not len(await generator.collect(0.3)), "an idle engine has no timeout"
         await generator.submit([job("a")])
         with pytest.raises(TimeoutError, match=r"generator\.timeout_s"):
             await generator.collect(0.5)
@@ -470,7 +450,7 @@ def test_what_building_the_engine_raised_is_raised_by_the_constructor() -> None:
 
 
 def test_closing_twice_is_harmless_and_nothing_is_accepted_afterwards() -> None:
-    generator, engine = threaded(lambda: [])
+    generator, engine = threaded(lambda: None)
 
     async def run() -> None:
         await generator.close()

@@ -28,7 +28,7 @@ from configs.objective import ClipConfig, GatesConfig, MismatchConfig, Objective
 from configs.term_weights import TermWeightsConfig
 from configs.terms import TermConfig
 from objectives.diagnostics import Stats
-from tests.actors.random_batch import SHAPES, credited, random_batch
+from tests.actors.random_batch import SHAPES, credited, logits_megabytes, random_batch
 from trajectories.batch import Batch
 
 TOKEN_BUDGET = 45
@@ -107,7 +107,9 @@ def critic_batch(seed: int = 0, shapes: tuple[tuple[int, int], ...] = SHAPES) ->
 
 
 def config_of(**choices: Any) -> LearnerConfig:
-    return LearnerConfig(**({"learning_rate": RATE, "token_budget": TOKEN_BUDGET, "logits_chunk": 8} | choices))
+    return LearnerConfig(
+        **({"learning_rate": RATE, "token_budget": TOKEN_BUDGET, "logits_megabytes": logits_megabytes(8)} | choices)
+    )
 
 
 def joined(policy: str, rank: int = 0, ranks: int = 1, address: str = "", **choices: Any) -> FsdpLearner:
@@ -119,7 +121,8 @@ def joined(policy: str, rank: int = 0, ranks: int = 1, address: str = "", **choi
 
 def step(learner: FsdpLearner, batch: Batch) -> Stats:
     coefficients = dict.fromkeys([*learner.objective.terms, "replay"], COEFFICIENTS["divergence"])
-    return learner.update(plan_updates(batch, learner.config, learner.ranks)[learner.rank], coefficients)
+    planned = plan_updates(batch, learner.config, learner.ranks, learner.linear_width())
+    return learner.update(planned[learner.rank], coefficients)
 
 
 def weights_of(learner: FsdpLearner) -> Weights:

@@ -17,6 +17,7 @@ from configs.config import Config
 from configs.load import load
 from orchestrator.references import policies
 from tests.actors.learning.learner_ranks import config_of, fork_two, gradients_of, joined, step
+from tests.actors.random_batch import logits_megabytes
 
 RANKS_S = 180.0
 """Timeout of each rank's process."""
@@ -32,7 +33,7 @@ def learner_of(method: str, policy: str, other: str, rank: int = 0, ranks: int =
     """A learner of `policy`. All its references are the `other` policy, so that no divergence is 0."""
     cfg = config_for(method)
     references = {name: {other: 1.0} for name in policies(cfg)}
-    config = config_of(logits_chunk=32)  # holds a whole block of an answer, which batch_sinkhorn needs
+    config = config_of(logits_megabytes=logits_megabytes(32))
     return joined(policy, rank, ranks, address, objective=cfg.objective, references=references, config=config)
 
 

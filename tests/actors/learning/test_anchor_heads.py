@@ -19,7 +19,7 @@ from objectives.diagnostics import means
 from objectives.divergence.wasserstein import token_space, wasserstein
 from orchestrator.references import Anchors
 from tests.actors.learning.learner_ranks import config_of, joined
-from tests.actors.random_batch import credited, random_batch
+from tests.actors.random_batch import credited, logits_megabytes, random_batch
 from trajectories.batch import Batch
 
 SHAPES = ((3, 40), (2, 9), (1, 33))
@@ -66,8 +66,10 @@ def test_an_update_does_not_depend_on_microbatches_chunks_or_layout(
 ) -> None:
     objective = objective_of(preset)
     batch = scored(other_policy, objective)
-    whole = update(tiny_policy, other_policy, batch, objective, token_budget=10_000, logits_chunk=1000)
-    choices = {"token_budget": 80, "logits_chunk": 33, "layout": "pack"}
+    whole = update(
+        tiny_policy, other_policy, batch, objective, token_budget=10_000, logits_megabytes=logits_megabytes(1000)
+    )
+    choices = {"token_budget": 80, "logits_megabytes": logits_megabytes(33), "layout": "pack"}
     stats, gradients = update(tiny_policy, other_policy, batch, objective, **choices)
     assert stats == pytest.approx(whole[0], rel=1e-3, abs=1e-4)
     for name, gradient in whole[1].items():
@@ -79,7 +81,7 @@ def test_an_update_does_not_depend_on_microbatches_chunks_or_layout(
 def test_wasserstein_uses_the_anchors_embeddings_and_is_0_at_the_anchor(tiny_policy: Path, other_policy: Path) -> None:
     objective = objective_of("wpr over the vocabulary")
     batch = scored(other_policy, objective)
-    found, _ = update(tiny_policy, other_policy, batch, objective, logits_chunk=64)
+    found, _ = update(tiny_policy, other_policy, batch, objective, logits_megabytes=logits_megabytes(64))
     policy, anchor = load_model(str(tiny_policy)), load_model(str(other_policy))
     space = token_space(anchor.get_input_embeddings().weight.detach(), 512)
     values = []
@@ -90,5 +92,5 @@ def test_wasserstein_uses_the_anchors_embeddings_and_is_0_at_the_anchor(tiny_pol
             rows = [m(input_ids=tokens[None]).logits[0, :-1][mask[1:]] / TEMPERATURE for m in (policy, anchor)]
             values.append(wasserstein(objective.terms["divergence"], *rows, tokens[1:][mask[1:]], space))
     assert found["terms/divergence/value"] == pytest.approx(float(torch.cat(values).mean()), rel=1e-4)
-    at_anchor, _ = update(other_policy, other_policy, batch, objective, logits_chunk=64)
+    at_anchor, _ = update(other_policy, other_policy, batch, objective, logits_megabytes=logits_megabytes(64))
     assert at_anchor["terms/divergence/value"] == pytest.approx(0, abs=1e-4) and found["terms/divergence/value"] > 1

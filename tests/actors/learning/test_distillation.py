@@ -2,13 +2,10 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from actors.learning.learner import FsdpLearner
 from actors.learning.policy import load_model
@@ -20,7 +17,8 @@ from configs.objective import ObjectiveConfig
 from objectives.diagnostics import means
 from orchestrator.references import Anchors
 from tests.actors.learning.learner_ranks import config_of, joined
-from tests.actors.random_batch import credited, random_batch
+from tests.actors.logits_records import LogitsRecords
+from tests.actors.random_batch import credited, logits_megabytes, random_batch
 from trajectories.batch import Batch
 
 TEMPERATURE = 0.7
@@ -121,7 +119,11 @@ def test_tip_trains_on_the_tokens_it_selected_and_selects_the_same_ones_however_
 
     batch = credited(batch, objective, 1.0)
     kept = batch.term_weights["divergence"] > 0
-    for choices in ({"token_budget": 1}, {"token_budget": 10_000, "logits_chunk": 3}, {"layout": "pack"}):
+    for choices in (
+        {"token_budget": 1},
+        {"token_budget": 10_000, "logits_megabytes": logits_megabytes(3)},
+        {"layout": "pack"},
+    ):
         otherwise = learner_of(tiny_policy, other_policy, objective, **choices)
         for ranks in (1, 2):
             found = credited(scored(from_teacher, otherwise, ranks), objective, 1.0)
@@ -135,34 +137,18 @@ def test_tip_trains_on_the_tokens_it_selected_and_selects_the_same_ones_however_
     assert_gradient(learner, model, distance[kept].mean())
 
 
-class LargestLogits(TorchDispatchMode):
-    """Records the most rows of any tensor [rows, V] that an operation creates, backward passes included."""
-
-    def __init__(self, vocabulary: int) -> None:
-        super().__init__()
-        self.vocabulary, self.rows = vocabulary, 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and tensor.dim() > 1 and tensor.shape[-1] == self.vocabulary:
-                self.rows = max(self.rows, tensor.numel() // self.vocabulary)
-        return result
-
-
 @pytest.mark.parametrize("preset", ["gkd", "tip", "bd_kd", "pld"])
 def test_logits_of_student_and_teacher_exist_for_a_chunk_at_a_time(
     tiny_policy: Path, other_policy: Path, preset: str
 ) -> None:
     objective = objective_of(preset)
-    chunk, config = 32, {"token_budget": 10_000, "logits_chunk": 32}
+    chunk, config = 32, {"token_budget": 10_000, "logits_megabytes": logits_megabytes(32)}
     learner = learner_of(tiny_policy, other_policy, objective, **config)
     longer = random_batch(((5, 60), (5, 60), (5, 60), (5, 60)), rehearsed=2)
     vocabulary = learner.policy.model.config.vocab_size
-    with LargestLogits(vocabulary) as logits:
+    with LogitsRecords(vocabulary, learner.policy.width) as logits:
         batch = scored_by_teacher(other_policy, objective, longer, **config)
         batch = credited(scored(batch, learner, 1), objective, 0.5)
         learner.update(plan_updates(batch, learner.config, 1)[0], dict.fromkeys(objective.terms, 0.5))
-    # The transposed LM head has D rows; the logits of all trained tokens would have 240.
-    assert chunk <= logits.rows <= max(chunk, learner.policy.width)
+    assert logits.largest == chunk
     assert int(batch.mask.sum()) == 240

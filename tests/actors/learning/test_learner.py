@@ -40,7 +40,7 @@ from tests.actors.learning.learner_ranks import (
     weights_of,
     with_nan_advantage,
 )
-from tests.actors.random_batch import SHAPES, random_trajectory, untrained
+from tests.actors.random_batch import SHAPES, logits_megabytes, random_trajectory, untrained
 from trajectories.batch import pack
 from trajectories.split import deal, partition
 
@@ -51,10 +51,10 @@ def test_updates_equal_those_of_a_hand_written_loop_bit_for_bit(tiny_policy: Pat
     )
     learner = joined(str(tiny_policy), config=config)
     model = AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32)
-    policy = Policy(model, layout="pad", logits_chunk=8, temperature=0.7)
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
+    policy = Policy(model, layout="pad", logits_megabytes=logits_megabytes(8), temperature=0.7)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     for update, rate in enumerate([5e-4, 1e-3, 1e-3]):
-        batch = batch_of(update)
+        batch = replace(batch_of(update), in_loss=None)  # every answer is scored
         stats = means(step(learner, batch))
         optimizer.zero_grad()
         total = 0.0
@@ -104,11 +104,11 @@ def test_the_gradient_of_the_entropy_bonus_is_that_of_the_mean_entropy(tiny_poli
     silent = replace(OBJECTIVE, terms={})
     bonus = replace(silent, entropy_bonus=0.3)
     batch = batch_of(0)
-    batch = replace(batch, advantage=torch.zeros(len(batch.tokens)))
+    batch = replace(batch, advantage=torch.zeros(len(batch.tokens)), in_loss=None)
     learner = joined(str(tiny_policy), objective=bonus, config=config_of(max_grad_norm=1e6))
     step(learner, batch)
     model = load_model(str(tiny_policy))
-    policy = Policy(model, layout="pad", logits_chunk=8, temperature=0.7, entropy_gradient=True)
+    policy = Policy(model, layout="pad", logits_megabytes=logits_megabytes(8), temperature=0.7, entropy_gradient=True)
     (-0.3 * policy(batch).entropy[batch.on_route("explore")].mean()).backward()
     expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert_near(gradients_of(learner), expected, atol=1e-6)
@@ -131,7 +131,7 @@ def test_gradient_checkpointing_recomputes_the_layers_and_keeps_dropout_off(tiny
 
 
 def test_entropy_is_the_mean_over_explored_tokens(tiny_policy: Path) -> None:
-    learner, batch = joined(str(tiny_policy)), batch_of(0)
+    learner, batch = joined(str(tiny_policy)), replace(batch_of(0), in_loss=None)
     with torch.no_grad():
         entropy = learner.policy(batch)[1][batch.on_route("explore")].mean()
     assert means(step(learner, batch))["entropy"] == pytest.approx(float(entropy), rel=1e-6)

@@ -14,7 +14,8 @@ from transformers import GraniteConfig, GraniteForCausalLM, OPTConfig, OPTForCau
 
 from actors.learning.policy import Policy, chunk_sizes, load_model, load_tokenizer
 from tasks.characters import VOCABULARY_SIZE, save_tokenizer
-from tests.actors.random_batch import SHAPES, random_batch, untrained
+from tests.actors.logits_records import LogitsRecords
+from tests.actors.random_batch import SHAPES, logits_megabytes, random_batch, untrained
 from tests.conftest import make_policy
 from trajectories.batch import Batch
 from trajectories.split import partition
@@ -34,7 +35,8 @@ def model(request: pytest.FixtureRequest, tiny_policy: Path, untied_policy: Path
 
 
 def policy_of(model: Any, layout: str = "pad", logits_chunk: int = 7, temperature: float = TEMPERATURE) -> Policy:
-    return Policy(model, layout=layout, logits_chunk=logits_chunk, temperature=temperature)
+    megabytes = logits_megabytes(logits_chunk)
+    return Policy(model, layout=layout, logits_megabytes=megabytes, temperature=temperature)
 
 
 def plain(model: Any, batch: Batch, temperature: float = TEMPERATURE) -> tuple[Tensor, Tensor]:
@@ -51,13 +53,6 @@ def plain(model: Any, batch: Batch, temperature: float = TEMPERATURE) -> tuple[T
 def gradients(model: Any, value: Tensor) -> dict[str, Tensor]:
     names, parameters = zip(*model.named_parameters(), strict=True)
     return dict(zip(names, torch.autograd.grad(value, parameters), strict=True))
-
-
-def head_rows(model: Any) -> list[int]:
-    """Rows of each call of the LM head from now on, forward and recomputed."""
-    seen: list[int] = []
-    model.get_output_embeddings().register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[0]))
-    return seen
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -119,6 +114,13 @@ def test_a_model_that_ignores_restarting_positions_is_refused_with_pack_and_acce
     torch.testing.assert_close(policy_of(model, "pad")(batch)[0], plain(model, batch)[0], rtol=0, atol=1e-5)
 
 
+def test_a_model_whose_head_is_not_a_linear_layer_is_refused(tiny_policy: Path) -> None:
+    model = load_model(str(tiny_policy))
+    model.set_output_embeddings(torch.nn.Sequential(model.get_output_embeddings()))
+    with pytest.raises(ValueError, match=r"policy\.path: its LM head must be a torch\.nn\.Linear, got Sequential"):
+        policy_of(model)
+
+
 def test_the_loss_of_one_packed_trajectory_has_no_gradient_at_tokens_of_another(tiny_policy: Path) -> None:
     model = load_model(str(tiny_policy))
     inputs: list[Tensor] = []
@@ -136,18 +138,33 @@ def test_the_loss_of_one_packed_trajectory_has_no_gradient_at_tokens_of_another(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_only_trained_positions_reach_the_head_and_at_most_a_chunk_of_them_at_a_time(model: Any, layout: str) -> None:
-    batch = random_batch()
-    trained, chunk = int(batch.mask.sum()), 7
-    rows, kept = head_rows(model), []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
-        logp, _ = policy_of(model, layout, chunk)(batch)[:2]
-    assert sum(rows) == trained and max(rows) == chunk
+@pytest.mark.parametrize("functions", [None, {"any": lambda logits, targets, rows: logits[:, 0]}])
+def test_only_trained_positions_reach_the_head_and_at_most_a_chunk_of_them_at_a_time(
+    model: Any, layout: str, functions: Any
+) -> None:
+    batch = random_batch(((3, 40), (2, 9), (4, 70)))
+    trained, chunk, kept = int(batch.mask.sum()), 33, []
+    policy = policy_of(model, layout, chunk)
+    with (
+        LogitsRecords(VOCABULARY_SIZE, model.config.hidden_size) as forward,
+        torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t),
+    ):
+        logp = policy(batch, functions).logp
+    assert sum(forward.products) == trained and max(forward.products) <= chunk and forward.largest <= chunk
     assert kept and not [shape for shape in kept if shape[-1] == VOCABULARY_SIZE], (
         "no logits are stored for the backward pass"
     )
-    logp.sum().backward()
-    assert sum(rows) == 2 * trained and max(rows) == chunk, "the backward pass recomputes chunk by chunk"
+    with LogitsRecords(VOCABULARY_SIZE, model.config.hidden_size) as backward:
+        logp.sum().backward()
+    assert sum(backward.products) == trained and max(backward.products) <= chunk, "recomputed chunk by chunk"
+
+
+@pytest.mark.parametrize("functions", [None, {"any": lambda logits, targets, rows: logits[:, 0]}])
+def test_the_logits_of_a_single_chunk_are_not_recomputed(model: Any, functions: Any) -> None:
+    batch = random_batch()
+    with LogitsRecords(VOCABULARY_SIZE, model.config.hidden_size) as logits:
+        policy_of(model, logits_chunk=4096)(batch, functions).logp.sum().backward()
+    assert logits.products == [int(batch.mask.sum())]
 
 
 @pytest.mark.parametrize(
@@ -191,15 +208,14 @@ def test_a_function_without_gradient_is_not_recomputed_in_the_backward_pass(tiny
 
     batch = random_batch()
     policy_of(load_model(str(tiny_policy)))(batch, {"any": function}).logp.sum().backward()
-    assert sum(calls) == int(batch.mask.sum())
+    assert sum(calls) == int(batch.mask.sum()) and len(calls) > 1
 
 
 def test_scoring_without_gradient_computes_every_logit_once(tiny_policy: Path) -> None:
     model, batch = load_model(str(tiny_policy)), random_batch()
-    rows = head_rows(model)
-    with torch.no_grad():
+    with torch.no_grad(), LogitsRecords(VOCABULARY_SIZE, model.config.hidden_size) as logits:
         logp, entropy = policy_of(model)(batch)[:2]
-    assert sum(rows) == int(batch.mask.sum())
+    assert sum(logits.products) == int(batch.mask.sum())
     assert not logp.requires_grad and not entropy.requires_grad
 
 

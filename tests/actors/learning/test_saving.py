@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from actors.learning.learner import FsdpLearner
-from actors.learning.policy import load_model
+from actors.learning.policy import load_model, load_tokenizer
 from actors.learning.saving import check_saving
 from configs.learner import LearnerConfig
 from configs.objective import ObjectiveConfig
@@ -43,7 +43,7 @@ def saved(policy: Path, folder: Path, dtype: str = "float32") -> Path:
 
 def test_contradictory_generation_settings_are_left_out_of_a_checkpoint(policy: Path, tmp_path: Path) -> None:
     set_generation_config(policy, do_sample=False, temperature=0.6, eos_token_id=[1, 7])
-    check_saving(str(policy))
+    check_saving(str(policy), load_tokenizer(str(policy)))
     folder = saved(policy, tmp_path / "saved")
     config = GenerationConfig.from_pretrained(folder)
     assert (config.eos_token_id, config.pad_token_id, config.temperature) == ([1, 7], 0, None)
@@ -53,7 +53,7 @@ def test_contradictory_generation_settings_are_left_out_of_a_checkpoint(policy: 
 
 def test_valid_generation_settings_are_in_a_checkpoint(policy: Path, tmp_path: Path) -> None:
     set_generation_config(policy, do_sample=True, temperature=0.6, top_p=0.9)
-    check_saving(str(policy))
+    check_saving(str(policy), load_tokenizer(str(policy)))
     config = GenerationConfig.from_pretrained(saved(policy, tmp_path / "saved"))
     assert (config.do_sample, config.temperature, config.top_p) == (True, 0.6, 0.9)
 
@@ -69,4 +69,4 @@ def test_a_checkpoint_says_in_which_dtype_its_weights_are(policy: Path, tmp_path
 def test_a_policy_whose_files_cannot_be_read_back_is_refused_before_a_run(policy: Path) -> None:
     (policy / "generation_config.json").write_text("{")
     with pytest.raises(ValueError, match=r"policy\.path: checkpoints of the policy must be writable and readable, got"):
-        check_saving(str(policy))
+        check_saving(str(policy), load_tokenizer(str(policy)))

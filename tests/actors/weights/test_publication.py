@@ -11,13 +11,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.contracts import Finished, GenerationJob, HostWeights, WeightsInfo
+from actors.contracts import GenerationJob, HostWeights, WeightsInfo
 from actors.generation.transformers_engine import TransformersGenerator
 from actors.weights.file_names import as_in_files
 from actors.weights.host import check_payload, named_views, pack, weights_info
 from actors.weights.transfer import TransferClient
 from configs.generator import GeneratorConfig
-from tests.actors.generation.generator_process import GeneratorProcess, GeneratorServer
+from tests.actors.generation.collected import Keyed, answers, collect, keyed
+from tests.actors.generation.generator_process import GeneratorServer
 from tests.conftest import make_mixture_of_experts, make_policy
 
 COLD = 0.01
@@ -102,20 +103,8 @@ class Published:
         served: int = asyncio.run(self.generator.update_weights(self.payload(policy)))
         return served
 
-    def answers(self, jobs: Sequence[GenerationJob]) -> list[Finished]:
-        async def run() -> list[Finished]:
-            await self.generator.submit(jobs)
-            return await self.collect(sum(len(job.seeds) for job in jobs))
-
-        return asyncio.run(run())
-
-    async def collect(self, count: int) -> list[Finished]:
-        done: list[Finished] = []
-        for _ in range(100):
-            done += await self.generator.collect(1.0)
-            if len(done) == count:
-                return done
-        raise AssertionError(f"only {len(done)} of {count} answers came")
+    def answers(self, jobs: Sequence[GenerationJob]) -> Keyed:
+        return answers(self.generator, jobs)
 
 
 @pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.ray)])
@@ -143,9 +132,9 @@ def job(key: str, count: int, *, temperature: float = 1.0, new: int = 20, prompt
     )
 
 
-def assert_answers_of(model: Any, done: Sequence[Finished], temperature: float) -> None:
+def assert_answers_of(model: Any, done: Keyed, temperature: float) -> None:
     """Log-probs within 1e-4 of the model's own; with a cold temperature, its greedy tokens."""
-    for trajectory in (one.trajectory for one in done):
+    for _, trajectory in done:
         ids = torch.as_tensor(trajectory.tokens, dtype=torch.long)
         with torch.no_grad():
             logits = model(ids[None]).logits[0, :-1]
@@ -165,9 +154,7 @@ def test_after_an_update_tokens_and_log_probs_are_those_of_the_new_weights(publi
         for temperature in (1.0, COLD):
             done = published.answers([job("a", 4, temperature=temperature)])
             assert_answers_of(model, done, temperature)
-            assert {(d.trajectory.first_version, d.trajectory.last_version) for d in done} == {
-                (published.version, published.version)
-            }
+            assert {(t.first_version, t.last_version) for _, t in done} == {(published.version, published.version)}
 
 
 def test_a_version_can_be_repeated_but_not_taken_back(published: Published) -> None:
@@ -190,7 +177,7 @@ def test_a_damaged_payload_is_refused_before_anything_is_loaded(published: Publi
         with pytest.raises(ValueError, match=rf"weights\.{field}"):
             asyncio.run(published.generator.update_weights(weights))
     done = published.answers([job("c", 2)])
-    assert {d.trajectory.last_version for d in done} == {published.version}
+    assert {t.last_version for _, t in done} == {published.version}
     assert_answers_of(load(published.policies[0]), done, 1.0)
 
 
@@ -198,26 +185,26 @@ def test_the_versions_of_an_answer_show_an_update_during_its_decoding(published:
     published.publish(0)
     old = published.version
 
-    async def run() -> list[Finished]:
-        jobs = [job("short", 4, new=2), job("long", 8, new=150), job("waiting", 16, new=20)]
+    jobs = [job("short", 4, new=2), job("long", 8, new=150), job("waiting", 16, new=20)]
+
+    async def run() -> Keyed:
         await published.generator.submit(jobs)
-        done = await published.generator.collect(100.0)
+        done = keyed(await published.generator.collect(100.0), {one.key: one for one in jobs})
         published.version += 1
         assert await published.generator.update_weights(published.payload(1)) == published.version
-        return done + await published.collect(28 - len(done))
+        return done + await collect(published.generator, jobs, 28 - len(done))
 
     done = asyncio.run(run())
     versions = {
-        key: [(d.trajectory.first_version, d.trajectory.last_version) for d in done if d.key == key]
+        key: [(t.first_version, t.last_version) for own, t in done if own == key]
         for key in ("short", "long", "waiting")
     }
     assert set(versions["short"]) == {(old, old)}
     assert set(versions["waiting"][-8:]) == {(old + 1, old + 1)}
     assert all(first <= last for pairs in versions.values() for first, last in pairs)
-    assert all(one.trajectory.finish_reason in ("stop", "length") for one in done)
-    if isinstance(published.generator, GeneratorProcess):  # the other engine finishes a batch with what it began
-        assert (old, old + 1) in versions["long"]
-    fresh = [d for d in done if d.trajectory.first_version == old + 1]
+    assert all(t.finish_reason in ("stop", "length") for _, t in done)
+    assert (old, old + 1) in versions["long"]
+    fresh = [(key, t) for key, t in done if t.first_version == old + 1]
     assert_answers_of(load(published.policies[1]), fresh, 1.0)
 
 
@@ -231,14 +218,14 @@ def test_the_four_transfer_calls_one_by_one_do_what_an_update_does(published: Pu
     client.init_weight_transfer_engine({"names": info.names, "shapes": info.shapes, "dtype": info.dtype})
     client.start_weight_update()
 
-    async def decode_nothing() -> list[Finished]:
+    async def decode_nothing() -> int:
         await child.submit([job("paused", 2)])
-        return list(await child.collect(0.5))
+        return len(await child.collect(0.5))
 
-    assert asyncio.run(decode_nothing()) == []
+    assert asyncio.run(decode_nothing()) == 0
     client.update_weights({"data": published.payload(2).data})
     client.finish_weight_update()
-    assert_answers_of(load(published.policies[2]), asyncio.run(published.collect(2)), 1.0)
+    assert_answers_of(load(published.policies[2]), asyncio.run(collect(child, [job("paused", 2)], 2)), 1.0)
 
 
 @pytest.mark.ray

@@ -126,7 +126,6 @@ def test_the_cost_of_an_answer_does_not_depend_on_other_answers() -> None:
 @pytest.mark.parametrize(
     ("setting", "rule"),
     [
-        ("learner.logits_chunk=31", "learner.logits_chunk: must be at least 32 for batch_sinkhorn"),
         ("objective.terms.rows.wiring=joint", "wiring: must be one of vocabulary for batch_sinkhorn"),
         ("objective.terms.rows.top=8", "top: must be 0 for batch_sinkhorn, which needs all tokens"),
     ],

@@ -230,7 +230,7 @@ def test_a_run_that_was_ended_with_a_checkpoint_prints_the_command_that_resumes_
         (Path(cfg.runs) / cfg.name / "checkpoints" / "step-000002").mkdir(parents=True)
         raise error
 
-    monkeypatch.setattr("orchestrator.start.run_training", ended)
+    monkeypatch.setattr("orchestrator.start.train_run", ended)
     line = f"To go on from the last checkpoint: breadth train --resume name=fails runs={tmp_path / 'runs'}"
     if error is KeyboardInterrupt:
         assert main(["train", *SMALL, "name=fails"]) == 130
@@ -255,9 +255,10 @@ def test_a_resumed_run_accepts_a_setting_that_is_valid_on_top_of_its_own_only(
     async def started_with(cfg: Config, **options: Any) -> None:
         started.append(cfg)
 
-    monkeypatch.setattr("orchestrator.start.run_training", started_with)
+    monkeypatch.setattr("orchestrator.start.train_run", started_with)
     (tmp_path / "first").mkdir()
-    settings = ["method=dph_f", "name=first", f"runs={tmp_path}", "monitor.answers=64"]
+    alone = ["placement.kind=in_process", "generator.engine=transformers"]
+    settings = ["method=dph_f", "name=first", f"runs={tmp_path}", "monitor.answers=64", *alone]
     (tmp_path / "first" / "config.yaml").write_text(to_yaml(absolute(load(settings))))
     assert main(["train", "--resume", "name=first", f"runs={tmp_path}", "monitor.ks=[1,64]"]) == 0
     [cfg] = started

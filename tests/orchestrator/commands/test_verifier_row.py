@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from orchestrator.verify_file import parse
 from rewards.judge import Judge
 from rewards.registry import BUDGET_MARGIN_S, VERIFIERS, Canary, Field, Verifier, check, deadline_s, resolve
 from rewards.verdict import Verdict, correct, wrong
+from rewards.workers.task import Task
 
 NAME = "palindrome"
 CANARY = Canary(problem={"word": "level"}, right="level", wrong="lever")
@@ -40,6 +41,9 @@ class PoolInThisProcess:
         self.answers.append(answer)
         verdict = resolve(verifier)(answer, problem)
         return Verdict(reward=verdict.reward, status=verdict.status, reason=verdict.reason, isolation=1)
+
+    def submit(self, tasks: Sequence[Task]) -> list[asyncio.Future[Verdict]]:
+        return [asyncio.ensure_future(self.run(*task)) for task in tasks]
 
     async def close(self) -> None:
         pass

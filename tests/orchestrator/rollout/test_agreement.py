@@ -30,7 +30,7 @@ async def compare(cfg: Config, served: Path, *, publish: bool) -> None:
     roles = await cluster.start(cfg, ["grader"])
     arguments = [cluster.generator_arguments(cfg, path) for path in (cfg.policy.path, str(served))]
     generators = [TransformersGenerator(**one) for one in arguments]
-    core = FsdpLearner(**cluster.learner_arguments(cfg, cfg.policy.path))
+    core = FsdpLearner(**cluster.learner_arguments(cfg))
     core.join()
     learner = LocalLearner(core, checksum=False)
     try:

@@ -25,8 +25,11 @@ class Stream:
 
     def __init__(self, long: Container[int] = ()) -> None:
         self.long = long
+        self.drawn: list[int] = []
+        """Positions of the prompts that were drawn, in order."""
 
     def prompt(self, position: int) -> Prompt:
+        self.drawn.append(position)
         return prompt(position, "x" * (LIMIT + (position in self.long)))
 
     def heldout(self, count: int) -> list[Prompt]:
@@ -98,6 +101,36 @@ def test_prompts_too_long_or_rehearsed_are_skipped_and_counted() -> None:
             assert collector.stats() == {"skipped_prompts/too_long": 3.0, "skipped_prompts/rehearsed": 2.0}
             collector.release(groups)
             assert positions(await collector.take(2)) == [7, 8]
+
+    run(body())
+
+
+def test_the_next_prompts_are_drawn_before_the_slots_open_and_each_once() -> None:
+    async def body() -> None:
+        generator = ScriptedGenerator(at_once=True)
+        async with collecting(generator, settings(), long={3}, groups_left=6) as collector:
+            stream = collector.upcoming.source
+            groups = await collector.take(2)
+            while len(stream.drawn) < 4:
+                await asyncio.sleep(0)
+            assert generator.keys == ["train/0", "train/1"], "no prompt starts before its slot is open"
+            assert (collector.window.position, collector.window.resume_position) == (2, 0)
+            collector.release(groups)
+            assert positions(await collector.take(2)) == [2, 4]
+            await asyncio.sleep(0.05)
+            assert sorted(stream.drawn) == list(range(7)), "2 steps, 1 skipped prompt, and 2 prompts ahead"
+
+    run(body())
+
+
+def test_a_prompt_that_cannot_be_drawn_is_an_error_only_when_it_is_due() -> None:
+    async def body() -> None:
+        async with collecting(ScriptedGenerator(at_once=True), settings()) as collector:
+            collector.upcoming.source.long = None  # the prompts of the first step are drawn already
+            groups = await collector.take(2)
+            await asyncio.sleep(0.05)
+            with pytest.raises(TypeError):
+                collector.release(groups)
 
     run(body())
 

@@ -64,6 +64,8 @@ def test_a_run_logs_every_reward_and_its_answers_can_be_judged_again(
         "sampling.group_size=4",
         "monitor.every=0",
         "logbook.trajectories_every=1",
+        "logbook.trajectories=16",
+        "seed=3",
         "task.verifier=toy_verifiers:even",
         "objective.rewards.low={verifier: 'toy_verifiers:starts_low', weight: 0.25}",
     )

@@ -1,6 +1,7 @@
 """Presampling: which answers of the reference are kept, which policy is sampled, and that every prompt is counted."""
 
 import asyncio
+import importlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,16 @@ import torch
 from actors.generation.transformers_engine import TransformersGenerator
 from actors.reference import References
 from configs.learner import LearnerConfig
+from configs.load import to_yaml
 from orchestrator import cluster
+from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.rollouts import Rollouts, answer_seed
 from orchestrator.start import run_training
+from orchestrator.stored.answers import first_policy
 from orchestrator.stored.presample import Tally, presample, presample_with
 from orchestrator.watch.logbook import read_records
 from tasks.registry import build
+from tests.conftest import make_policy
 from tests.orchestrator.in_process import config
 from tests.orchestrator.toy_verifiers import even
 from trajectories.batch import pack
@@ -214,7 +219,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             paths.append(policy_path)
             super().__init__(policy_path, **arguments)
 
-    monkeypatch.setattr("orchestrator.cluster.TransformersGenerator", RecordedGenerator)
+    monkeypatch.setattr("orchestrator.in_process.TransformersGenerator", RecordedGenerator)
     return paths
 
 
@@ -240,6 +245,27 @@ def test_a_run_starts_its_generators_once_and_presamples_with_them_what_presampl
     assert record["grader/graded"] == 2 * 2, "presampled answers are in no metric"
 
 
+def test_a_run_reads_its_task_and_its_tokenizer_once(
+    tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(module: str, name: str) -> None:
+        function = getattr(importlib.import_module(module), name)
+
+        def call(*arguments: Any) -> Any:
+            read.append(name)
+            return function(*arguments)
+
+        monkeypatch.setattr(f"{module}.{name}", call)
+
+    counted("orchestrator.preflight.check", "build")
+    counted("orchestrator.stored.presample", "build")
+    counted("orchestrator.rollout.encoding", "load_tokenizer")
+    run_with(tiny_policy, tmp_path, "monitor.every=1", "monitor.answers=4", "monitor.ks=[1]")
+    assert read == ["build", "load_tokenizer"], "presampling, training and measuring use what the checks read"
+
+
 @pytest.mark.parametrize("written", ["", "as another path"])
 def test_a_reference_path_that_is_the_starting_policy_needs_no_generators_of_its_own(
     written: str, tiny_policy: Path, tmp_path: Path, loaded: list[str]
@@ -252,17 +278,46 @@ def test_a_reference_path_that_is_the_starting_policy_needs_no_generators_of_its
     assert loaded == [str(tiny_policy)]
 
 
-def test_a_reference_that_differs_from_the_policy_is_sampled_with_generators_of_its_own(
+def test_a_reference_with_other_weights_is_sampled_by_the_runs_generators_which_then_load_the_policy(
     tiny_policy: Path, other_policy: Path, tmp_path: Path, loaded: list[str]
 ) -> None:
     reference = f"reference_path={other_policy}"
-    run_dir, _ = run_with(tiny_policy, tmp_path, reference)
-    assert loaded == [str(other_policy), str(tiny_policy)]
+    run_dir, record = run_with(tiny_policy, tmp_path, reference)
+    assert loaded == [str(other_policy)], "the engines are started once"
+    assert record["mismatch_abs_log_ratio"] < 1e-4, "step 1 is sampled from the published policy"
     sample(tiny_policy, tmp_path, *STORED, reference)
     of_reference = pq.read_table(tmp_path / "rehearsal.parquet")
     sample(tiny_policy, tmp_path, *STORED)
     assert pq.read_table(run_dir / "rehearsal.parquet").equals(of_reference)
     assert not of_reference.equals(pq.read_table(tmp_path / "rehearsal.parquet"))
+
+
+def test_a_reference_of_another_architecture_is_sampled_with_generators_of_its_own(
+    tiny_policy: Path, tmp_path: Path, loaded: list[str]
+) -> None:
+    wider = make_policy(tmp_path / "wider", hidden=96)
+    run_dir, record = run_with(tiny_policy, tmp_path, f"reference_path={wider}")
+    assert loaded == [str(wider), str(tiny_policy)]
+    assert record["mismatch_abs_log_ratio"] < 1e-4
+    assert (run_dir / "rehearsal.parquet").is_file()
+
+
+def test_generators_load_the_reference_first_exactly_while_it_is_still_to_be_presampled(
+    tiny_policy: Path, other_policy: Path, tmp_path: Path
+) -> None:
+    def first(*overrides: str, resume: bool = False) -> str | None:
+        reference = f"reference_path={other_policy}"
+        return first_policy(config(tiny_policy, tmp_path, *SIZE, *RUN, reference, *overrides), resume=resume)
+
+    assert first("method=grpo") == str(tiny_policy), "nothing is rehearsed"
+    assert first() == first(resume=True) == str(other_policy)
+    assert first("rehearsal.path=elsewhere.parquet") == str(tiny_policy)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "rehearsal.parquet").touch()
+    assert first() == first(resume=True) == str(tiny_policy), "it has been presampled"
+    (tmp_path / "run" / "config.yaml").write_text(to_yaml(config(tiny_policy, tmp_path, *SIZE, *RUN, "seed=5")))
+    assert first() == str(other_policy), "a new run with other settings presamples again"
+    assert first(resume=True) == str(tiny_policy)
 
 
 def test_a_resumed_run_with_a_rehearsal_file_does_not_presample_again(
@@ -286,7 +341,10 @@ def test_presampling_with_generators_that_serve_published_weights_is_refused(tin
             await roles.learner.connect(roles.generators)
             await roles.learner.publish(0)
             async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s) as rollouts:
-                await presample_with(rollouts, cfg, tmp_path / "rehearsal.parquet", lambda done, total: None)
+                source, encode = build(cfg.task, cfg.seed), PromptEncoder(cfg.policy)
+                await presample_with(
+                    rollouts, source, encode, cfg, tmp_path / "rehearsal.parquet", lambda done, total: None
+                )
         finally:
             await roles.close()
 

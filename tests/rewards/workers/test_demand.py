@@ -32,6 +32,14 @@ def test_many_cores_are_all_used_and_a_large_worker_is_not_multiplied() -> None:
     assert demand.workers(cores=64) == 1
 
 
+@pytest.mark.parametrize(("seconds", "calls"), [(0.0005, 10), (0.004, 1), (0.05, 1)])
+def test_a_batch_has_as_many_calls_as_take_five_milliseconds(seconds: float, calls: int) -> None:
+    demand = Demand()
+    assert demand.batch() == 1, "nothing is known before the first call"
+    demand.add(seconds, seconds / 2, 0.0, rss=2**26)
+    assert demand.batch() == calls
+
+
 def test_a_first_call_may_take_twice_as_long_as_the_longest_one_so_far() -> None:
     demand = Demand()
     assert demand.first_limit_s(300.0) == 300.0

@@ -257,23 +257,16 @@ def test_a_pool_keeps_workers_of_the_most_recently_used_verifiers(monkeypatch: p
     assert left == []
 
 
-def test_callers_beyond_the_limit_wait_before_their_task_is_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "WAITING_LIMIT", 4)
+def test_a_task_that_cannot_be_sent_is_a_grader_error_and_the_others_of_its_batch_are_judged() -> None:
+    problem = {"numbers": [3, 7, 12], "target": 22}
 
-    async def work(pool: Pool) -> tuple[list[Verdict], int]:
-        most = 0
+    async def work(pool: Pool) -> list[Verdict]:
+        problems = [problem, {"x": object()}, problem, {"numbers": {1, 2}}, problem]
+        return await asyncio.gather(*(judge(pool, "3+7+12", "countdown", **one) for one in problems))
 
-        async def one() -> Verdict:
-            nonlocal most
-            verdict = await judge(pool, "fine")
-            most = max(most, sum(map(len, pool._waiting.values())))
-            return verdict
-
-        return await asyncio.gather(*(one() for _ in range(50))), most
-
-    (verdicts, most), _, _ = with_pool(work)
-    assert {v.status for v in verdicts} == {"correct"}
-    assert most <= 4
+    verdicts, pool, _ = with_pool(work)
+    assert [v.status for v in verdicts] == ["correct", "grader_error", "correct", "grader_error", "correct"]
+    assert pool.respawns == 0
 
 
 def test_a_worker_that_lost_its_fork_server_is_replaced_and_its_answer_judged_again() -> None:

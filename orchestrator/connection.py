@@ -1,0 +1,44 @@
+"""Join a Ray cluster, or start one on this machine. Importing this loads Ray, but not torch."""
+
+import os
+
+import ray
+
+OWN_CLUSTER = {
+    # Ray gives its workers the lowest priority, so that a busy machine leaves them no time beside other programs.
+    "RAY_worker_niceness": "0",
+    # Ray would start one worker per core at once. Every role needs an environment of its own, so none would be used.
+    "RAY_prestart_worker_first_driver": "false",
+}
+"""Settings of Ray, as environment variables, of a cluster that is started here. Those of the user win."""
+
+
+def connect() -> None:
+    """Join the Ray cluster at RAY_ADDRESS, which Ray sets in a job, or start one on this machine.
+
+    Without the variable no running cluster is searched for: Ray would find the address of the machine's last cluster
+    and wait for it, even if it has ended.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = os.environ.get("RAY_ADDRESS", "local")
+    if address == "local":
+        for name, value in OWN_CLUSTER.items():
+            os.environ.setdefault(name, value)
+    ray.init(
+        address,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        # In a job the working directory comes first on every worker's import path.
+        runtime_env={"worker_process_setup_hook": "breadth.own_packages_first"},
+    )
+
+
+def own_cores() -> int:
+    """Return the cores of this machine that Ray may use, if it is a cluster of its own; else 0."""
+    if "RAY_ADDRESS" in os.environ:
+        return 0
+    # Ray's number respects the limits of a container.
+    return min(int(ray.cluster_resources().get("CPU", 1)), len(os.sched_getaffinity(0)))

@@ -1,0 +1,24 @@
+"""Build the roles of a run in this process."""
+
+from actors.generation.transformers_engine import TransformersGenerator
+from actors.grader import PooledGrader
+from actors.learning.learner import FsdpLearner
+from actors.local import LocalLearner, LocalReference
+from actors.reference import References
+from orchestrator.cluster import Roles, generator_arguments, grader_arguments, learner_arguments, reference_arguments
+
+
+def build(roles: Roles) -> None:
+    """Build every role of `roles.names`. If one fails, the others are in `roles`, to be closed."""
+    cfg, names = roles.cfg, roles.names
+    if "generator" in names:
+        for _ in range(cfg.placement.generators):
+            roles.generators.append(TransformersGenerator(**generator_arguments(cfg, roles.policy)))
+    if "grader" in names:
+        roles.graders = [PooledGrader(**grader_arguments(cfg)) for _ in range(cfg.placement.graders)]
+    if "reference" in names:
+        roles.reference = LocalReference(References(**reference_arguments(cfg)))
+    if "learner" in names:
+        learner = FsdpLearner(**learner_arguments(cfg))
+        learner.join()
+        roles.learner = LocalLearner(learner, checksum=cfg.generator.checksum)

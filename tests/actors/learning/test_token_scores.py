@@ -1,0 +1,163 @@
+"""Log-probs and entropies from hidden states: values and gradients against float64, and the memory of the logits."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from actors.learning.token_scores import logit_scores, token_scores
+from tests.actors.logits_records import LogitsRecords
+
+M, D, V = 21, 16, 400
+GRADIENTS = ("hidden", "weight", "bias")
+
+
+def inputs(seed: int = 0, tokens: int = M, vocabulary: int = V) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    return {
+        "hidden": torch.randn(tokens, D, generator=draw),
+        "weight": torch.randn(vocabulary, D, generator=draw),
+        "bias": torch.randn(vocabulary, generator=draw),
+        "targets": torch.randint(vocabulary, (tokens,), generator=draw),
+        "logp_slopes": torch.randn(tokens, generator=draw),
+        "entropy_slopes": torch.randn(tokens, generator=draw),
+    }
+
+
+def leaves(given: dict[str, Tensor], dtype: torch.dtype) -> list[Tensor]:
+    return [given[name].to(dtype, copy=True).requires_grad_() for name in GRADIENTS]
+
+
+def plain(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    logps = torch.log_softmax(logits, dim=-1)
+    return logps.gather(-1, targets[:, None]).squeeze(-1), -(logps.exp() * logps).sum(-1)
+
+
+def outcome(given: dict[str, Tensor], scores: tuple[Tensor, Tensor], tensors: list[Tensor], of: str) -> list[Tensor]:
+    """Log-probs, entropies, and gradients of a loss of one of them, or of both."""
+    loss = sum(
+        (value * given[f"{name}_slopes"]).sum()
+        for name, value in zip(("logp", "entropy"), scores, strict=True)
+        if of in (name, "both")
+    )
+    assert isinstance(loss, Tensor)
+    return [value.detach() for value in scores] + list(torch.autograd.grad(loss, tensors))
+
+
+def assert_near(found: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+    for name, value, wanted in zip(("logp", "entropy", *GRADIENTS), found, expected, strict=True):
+        bound = tolerance * float(wanted.abs().max())
+        assert (value.double() - wanted.double()).abs().max() <= bound, name
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 7, M, 1000])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("of", ["logp", "entropy", "both"])
+def test_values_and_gradients_are_those_of_the_whole_logits_in_float64(chunk: int, temperature: float, of: str) -> None:
+    given = inputs()
+    exact = leaves(given, torch.float64)
+    expected = outcome(given, plain(linear(*exact) / temperature, given["targets"]), exact, of)
+    own = leaves(given, torch.float32)
+    scores = token_scores(*own, given["targets"], temperature=temperature, chunk=chunk)
+    found = outcome(given, scores, own, of)
+    assert {value.dtype for value in found} == {torch.float32}
+    assert_near(found, expected, 2e-6)
+
+
+@pytest.mark.parametrize("of", ["logp", "entropy", "both"])
+def test_scores_of_logits_that_others_need_too_are_the_same(of: str) -> None:
+    given = inputs()
+    exact, own = leaves(given, torch.float64), leaves(given, torch.float32)
+    expected = outcome(given, plain(linear(*exact), given["targets"]), exact, of)
+    logits = linear(*own)
+    before = logits.detach().clone()
+    assert_near(outcome(given, logit_scores(logits, given["targets"]), own, of), expected, 2e-6)
+    assert torch.equal(logits.detach(), before)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 30.0])
+def test_nearly_uniform_and_nearly_certain_distributions_keep_their_precision(scale: float) -> None:
+    given = inputs()
+    given["weight"] *= scale
+    given["bias"] *= scale
+    exact, own = leaves(given, torch.float64), leaves(given, torch.float32)
+    expected = outcome(given, plain(linear(*exact), given["targets"]), exact, "both")
+    scores = token_scores(*own, given["targets"], temperature=1.0, chunk=7)
+    single = outcome(given, plain(linear(*own), given["targets"]), own, "both")
+    found = outcome(given, scores, own, "both")
+    for value, other, wanted in zip(found, single, expected, strict=True):
+        # As near to the exact value as plain float32.
+        assert (value - wanted).abs().max() <= 2 * (other - wanted).abs().max() + 1e-6 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("chunk", [5, 1000])
+def test_bfloat16_differs_from_plain_bfloat16_logits_only_by_rounding(chunk: int) -> None:
+    given = inputs()
+    expected_from, own = leaves(given, torch.bfloat16), leaves(given, torch.bfloat16)
+    expected = outcome(given, plain(linear(*expected_from).float(), given["targets"]), expected_from, "both")
+    scores = token_scores(*own, given["targets"], temperature=1.0, chunk=chunk)
+    found = outcome(given, scores, own, "both")
+    assert [value.dtype for value in found] == [torch.float32] * 2 + [torch.bfloat16] * 3
+    assert_near(found[:2] + [torch.zeros(())] * 3, expected[:2] + [torch.zeros(())] * 3, 2e-6)
+    assert_near(found, expected, 2**-7)
+
+
+def test_the_heads_gradient_over_many_bfloat16_chunks_is_summed_in_float32() -> None:
+    # Every token has the same hidden state and target: 2,000 equal addends, which a sum in bfloat16 stops to take in
+    # when it is 256 times as large as they are.
+    hidden = torch.ones(2000, D, dtype=torch.bfloat16)
+    weight = torch.zeros(4, D, dtype=torch.bfloat16, requires_grad=True)
+    logp, _ = token_scores(hidden, weight, None, torch.zeros(2000, dtype=torch.long), temperature=1.0, chunk=1)
+    (gradient,) = torch.autograd.grad(logp.sum(), weight)
+    # 1 - 1/4 at the target and -1/4 elsewhere, 2,000 times.
+    torch.testing.assert_close(gradient[:, 0].float(), torch.tensor([1500.0, -500, -500, -500]), rtol=2**-8, atol=0)
+
+
+@pytest.mark.parametrize("chunk", [3, 1000])
+def test_no_tokens_have_zero_gradients_of_every_tensor(chunk: int) -> None:
+    given = inputs(tokens=0)
+    own = leaves(given, torch.float32)
+    scores = token_scores(*own, given["targets"], temperature=0.7, chunk=chunk)
+    found = outcome(given, scores, own, "both")
+    assert [tuple(value.shape) for value in found] == [(0,), (0,), (0, D), (V, D), (V,)]
+    assert not any(value.any() for value in found)
+
+
+@pytest.mark.parametrize("trained", GRADIENTS)
+def test_a_gradient_is_computed_only_where_one_is_needed(trained: str) -> None:
+    given = inputs()
+    own = dict(zip(GRADIENTS, leaves(given, torch.float32), strict=True))
+    whole = token_scores(*own.values(), given["targets"], temperature=1.0, chunk=7)[0].sum()
+    expected = dict(zip(GRADIENTS, torch.autograd.grad(whole, list(own.values())), strict=True))
+    for name, tensor in own.items():
+        tensor.requires_grad_(name == trained)
+    value = token_scores(*own.values(), given["targets"], temperature=1.0, chunk=7)[0].sum()
+    with LogitsRecords(D, V) as products:
+        value.backward()
+    for name, tensor in own.items():
+        assert tensor.grad is None if name != trained else torch.equal(tensor.grad, expected[name])
+    assert bool(products.products) == (trained == "hidden")
+
+
+def test_kept_logits_serve_one_backward_pass_and_a_second_one_raises() -> None:
+    given = inputs()
+    logp, _ = token_scores(*leaves(given, torch.float32), given["targets"], temperature=1.0, chunk=1000)
+    logp.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        logp.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("of", ["logp", "both"])
+def test_one_chunk_of_logits_exists_at_a_time(dtype: torch.dtype, of: str) -> None:
+    # One row of this vocabulary fills a slice, whose float32 tensors are the only other ones of width V.
+    chunk, vocabulary = 32, 2**18
+    given: dict[str, Any] = inputs(tokens=3 * chunk + 5, vocabulary=vocabulary)
+    own = leaves(given, dtype)
+    with LogitsRecords(vocabulary, D) as logits:
+        outcome(given, token_scores(*own, given["targets"], temperature=0.7, chunk=chunk), own, of)
+    of_chunk, of_slice = chunk * vocabulary * dtype.itemsize, vocabulary * 4
+    assert of_chunk <= logits.peak <= of_chunk + 4 * of_slice
+    assert logits.products == 2 * [chunk, chunk, chunk, 5]
