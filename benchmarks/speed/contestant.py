@@ -63,7 +63,9 @@ class Contestant:
 
     def __enter__(self) -> "Contestant":
         mark = new_mark()
-        environment = os.environ | {"PYTHONPATH": str(ROOT), MARK: mark} | self.environment
+        # Without the number of threads that `make` sets, as for a user who types the command.
+        inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+        environment = inherited | {"PYTHONPATH": str(ROOT), MARK: mark} | self.environment
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.started = time.monotonic()
         with self.log.open("wb") as log:

@@ -109,7 +109,7 @@ def measure(plan: Plan) -> list[Row]:
 
 
 async def _measure(plan: Plan) -> list[Row]:
-    place = IN_PROCESS if plan.quick else ("placement.cpus_per_generator=0.5",)
+    place = IN_PROCESS if plan.quick else ("placement.cpus_per_generator=0.5", "placement.threads_per_generator=1")
     cfgs = [settings(*place, f"placement.generators={n}") for n in (1, 2)]
     engines = [await started(cfg) for cfg in cfgs]
     bare = None if plan.quick else BareVllm(cfgs[0], plan.folder / "logs" / "bare_vllm.log")

@@ -198,7 +198,7 @@ def ranks(plan: Plan) -> list[Row]:
 
 
 async def _ranks(plan: Plan, title: str) -> Row:
-    cfgs = [settings(f"placement.learners={n}") for n in (1, 2)]
+    cfgs = [settings(f"placement.learners={n}", "placement.threads_per_learner=1") for n in (1, 2)]
     batch = credited(cfgs[0], task_batch(cfgs[0]))
     learners = [await started(cfg) for cfg in cfgs]
     measured: Sequence[list[float]] = ([], [])

@@ -13,6 +13,7 @@ def measure(plan: Plan) -> list[Row]:
     prompts, answers, tokens = (2, 4, 16) if plan.quick else (4, 16, 128)
     settings = (
         *("lag=1", f"policy.path={policy}", "learner.learning_rate=1e-6"),
+        *(() if plan.quick else ("generator.engine=vllm",)),
         *(f"groups_per_step={prompts}", f"sampling.group_size={answers}", f"sampling.max_new_tokens={tokens}"),
     )
     sizes = {"prompts": prompts, "answers": answers, "new_tokens": tokens, "learning_rate": 1e-6}

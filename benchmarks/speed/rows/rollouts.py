@@ -92,7 +92,7 @@ def cpu_rows(name: str, turns: Sequence[Turn]) -> list[Row]:
 def smollm(plan: Plan) -> list[Row]:
     """Seconds a step of SmolLM2-135M on sums after four examples: long prompts, short answers."""
     missing = "runs/smollm/policy is not there (make runs/smollm/policy makes it)" if not plan.smollm else ""
-    title = "SmolLM2-135M, four-shot sums, 8 x 8 answers, 53 + 5 tokens, vllm, lag 0"
+    title = "SmolLM2-135M, four-shot sums, 8 x 8 answers, 53 + 5 tokens, lag 0"
     row = Row(
         name="rollouts/smollm",
         title=title,
