@@ -19,9 +19,12 @@ class Upcoming:
     def __init__(self, source: Source, job: Callable[[Prompt], GenerationJob]) -> None:
         self.source, self.job = source, job
         self._ready: dict[int, tuple[Prompt, GenerationJob]] = {}
+        self._next = 0
+        """Position after the last that was taken."""
 
     def at(self, position: int) -> tuple[Prompt, GenerationJob]:
-        """Return the prompt at `position` and its job, and forget them."""
+        """Return the prompt at `position` and its job, and forget them. Positions only grow."""
+        self._next = position + 1
         return self._ready.pop(position, None) or self._drawn(position)
 
     async def prepare(self, position: int, count: int) -> None:
@@ -32,7 +35,7 @@ class Upcoming:
         with suppress(Exception):
             for place in range(position, position + count):
                 await asyncio.sleep(0)
-                if place not in self._ready:
+                if place >= self._next and place not in self._ready:
                     self._ready[place] = self._drawn(place)
 
     def _drawn(self, position: int) -> tuple[Prompt, GenerationJob]:
