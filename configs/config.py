@@ -143,7 +143,7 @@ class Config:
         """Check engines and transfer against the placement."""
         remote = self.placement.kind == "ray"
         rule = "must be 'transformers' when placement.kind is 'in_process' (vLLM alters the process it runs in)"
-        fits = remote or self.generator.engine == "transformers"
+        fits = remote or self.generator.engine != "vllm"
         require(fits, "generator.engine", rule, self.generator.engine)
         fits = self.generator.transfer == "host" or self.placement.device == "gpu"
         rule = "must be 'host' when placement.device is 'cpu'"

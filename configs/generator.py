@@ -10,8 +10,9 @@ from configs.checks import require, require_positive
 class GeneratorConfig:
     """The engine inside each generator."""
 
-    engine: Literal["vllm", "transformers"] = "vllm"
-    """Inference engine. transformers needs no vLLM, and is the only engine of `placement.kind=in_process`."""
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    """Inference engine. auto: vllm on a GPU; on a CPU the faster one for the longest answer, which the run prints.
+    transformers needs no vLLM, and is the only engine of `placement.kind=in_process`."""
     transfer: Literal["host", "nccl", "ipc"] = "host"
     """Backend that carries new weights from learner to generators through vLLM's weight-transfer interface. host: host
     memory (CPU); nccl: NCCL between different GPUs; ipc: CUDA IPC on a shared GPU."""

@@ -17,6 +17,7 @@ from actors.ray_shells import LearnerShell, RoleShell
 from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference
 from configs.config import Config
 from orchestrator.connection import connect, own_cores
+from orchestrator.engine import with_engine
 from orchestrator.placement import Reservation, bundles, load_order, require_capacity, reservations, threads
 from orchestrator.preflight.machine import check_devices
 from orchestrator.references import policies
@@ -123,6 +124,7 @@ def create(cfg: Config, names: Sequence[str], *, policy_path: str = "") -> Roles
     Raises:
         ValueError: the cluster is too small, or a device is missing.
     """
+    cfg = with_engine(cfg)
     check_devices(cfg)
     roles = Roles(cfg, names, policy_path or cfg.policy.path)
     if cfg.placement.kind == "ray":

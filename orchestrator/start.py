@@ -9,6 +9,7 @@ from pathlib import Path
 from configs.config import Config
 from configs.load import to_yaml
 from orchestrator import checkpoint, cluster
+from orchestrator.engine import with_engine
 from orchestrator.manifest import SETTINGS
 from orchestrator.placement import needed_roles
 from orchestrator.preflight.beginning import check_beginning, new_folder
@@ -47,6 +48,7 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
     Raises:
         ValueError: a setting or the data is wrong; mostly raised before any role is started.
     """
+    cfg = with_engine(cfg, log)
     run_dir = Path(cfg.runs) / cfg.name
     resumed = checkpoint.find(run_dir, log) if resume else None
     if resumed is not None:

@@ -33,6 +33,7 @@ SETTINGS = (
     f"policy.path={BASE}",
     f"steps={STEPS}",
     "lag=1",
+    "generator.engine=vllm",
     "monitor.every=20",
     "monitor.answers=16",
     "monitor.ks=[1,4,16]",

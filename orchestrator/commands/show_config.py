@@ -23,6 +23,7 @@ from objectives.wording import (
 )
 from orchestrator.commands.method_table import leaves
 from orchestrator.commands.options import config
+from orchestrator.engine import chosen_engine
 from orchestrator.placement import needed_roles, reservations
 from orchestrator.preflight.given import report_changed_method
 from orchestrator.preflight.ineffective import report_ineffective
@@ -73,6 +74,7 @@ def plan(cfg: Config) -> dict[str, str]:
         f"{graders} x {cfg.grader.workers or 'as many as needed'} worker processes, each answer within "
         f"{cfg.grader.timeout_s:g} s; queries and programs run at isolation level {cfg.sandbox.require} at least"
     )
+    lines["generation"] = "{} engine: {}".format(*chosen_engine(cfg))
     for role in dict.fromkeys(reservation.role for reservation in reserved):
         mine = [reservation for reservation in reserved if reservation.role == role]
         lines[f"placement: {role}"] = f"{len(mine)} x ({mine[0].cpus:g} CPU, {mine[0].gpus:g} GPU)"

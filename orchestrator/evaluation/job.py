@@ -14,6 +14,7 @@ from configs.config import Config
 from configs.heldout import Decoding
 from configs.load import to_yaml
 from orchestrator import cluster
+from orchestrator.engine import with_engine
 from orchestrator.evaluation.engines import by_engine
 from orchestrator.evaluation.folders import check_name, new_folder
 from orchestrator.manifest import SETTINGS
@@ -51,6 +52,7 @@ async def evaluate(
     Returns:
         One evaluation for each of `EvaluateConfig.decodings`, in this order.
     """
+    cfg = with_engine(cfg, log)
     run_dir = Path(cfg.runs) / cfg.name
     if folder is None:
         check_name(run_dir, cfg.evaluate.name)

@@ -25,7 +25,7 @@ def report_ineffective(cfg: Config, report: Callable[[str], None]) -> None:
 
 def _rules(cfg: Config) -> Iterator[Rule]:
     """Yield what has an effect under these settings, and what has none."""
-    place, on_gpu, vllm = cfg.placement, cfg.placement.device == "gpu", cfg.generator.engine == "vllm"
+    place, on_gpu, vllm = cfg.placement, cfg.placement.device == "gpu", cfg.generator.engine != "transformers"
     yield "replay", cfg.objective.replays, "objective.replay_weight is 0"
     for name in ("batch", "prompts", "answers", "threshold", "explore", "keep"):
         yield f"rehearsal.{name}", cfg.objective.rehearses, "no term has route=rehearse"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from configs.checks import require
 from configs.config import Config
+from orchestrator.engine import chosen_engine
 
 GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
 """Device files of NVIDIA, of AMD, and of both in the Windows subsystem for Linux."""
@@ -34,8 +35,8 @@ def check_devices(cfg: Config) -> None:
     gpu = cfg.placement.device != "gpu" or has_gpu()
     require(gpu, "placement.device", f"{rule} (scale={cfg.scale})", cfg.placement.device)
     rule = "must be 'transformers' where vLLM is not installed"
-    vllm = cfg.generator.engine != "vllm" or importlib.util.find_spec("vllm") is not None
-    require(vllm, "generator.engine", rule, cfg.generator.engine)
+    engine, _ = chosen_engine(cfg)
+    require(engine != "vllm" or importlib.util.find_spec("vllm") is not None, "generator.engine", rule, engine)
 
 
 def check_writable(folder: Path, setting: str, value: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from configs.config import Config
 from orchestrator import cluster
+from orchestrator.engine import with_engine
 from orchestrator.preflight.named import check_presampling
 from orchestrator.rollout.encoding import Encoder, PromptEncoder
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
@@ -54,6 +55,7 @@ async def presample(cfg: Config, path: Path, progress: Callable[[int, int], None
 
     Args and Raises: as for `presample_with`.
     """
+    cfg = with_engine(cfg)
     check_presampling(cfg)
     roles = await cluster.start(cfg, ["generator", "grader"], policy_path=cfg.reference_path)
     try:

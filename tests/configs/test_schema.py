@@ -227,7 +227,12 @@ OTHER_RULES = [
     ("generator.kv_cache_bytes=1000", "generator.kv_cache_bytes", "at least 2**24", "1000"),
     ("generator.memory_fraction=1", "generator.memory_fraction", "in (0, 1)", "1.0"),
     ("generator.transfer=nccl", "generator.transfer", "'host' when placement.device is 'cpu'", "'nccl'"),
-    ("placement.kind=in_process", "generator.engine", "'transformers' when placement.kind is 'in_process'", "'vllm'"),
+    (
+        "placement.kind=in_process generator.engine=vllm",
+        "generator.engine",
+        "'transformers' when placement.kind is 'in_process'",
+        "'vllm'",
+    ),
     (f"{IN_PROCESS} placement.learners=2", "placement.learners", "1 when placement.kind is 'in_process'", "2"),
     ("placement.tensor_parallel=2", "placement.tensor_parallel", "must be 1 on cpu", "2"),
     ("monitor.ks=[]", "monitor.ks", "between 1 and answers (32)", "[]"),

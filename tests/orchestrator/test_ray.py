@@ -116,7 +116,9 @@ def test_everything_passed_between_roles_is_the_same_over_ray_as_in_one_process(
 def test_vllm_trains_ahead_of_the_learner_and_evaluation_answers_with_its_checkpoint(
     tmp_path: Path, cluster: None
 ) -> None:
-    cfg = config(tmp_path, "name=v", "steps=4", "lag=1", "generator.checksum=true", "monitor.every=4")
+    cfg = config(
+        tmp_path, "name=v", "steps=4", "lag=1", "generator.engine=vllm", "generator.checksum=true", "monitor.every=4"
+    )
     records = train(cfg)
     assert max(record["staleness_max"] for record in records[1:]) == 1
     on_policy = records[1]
@@ -235,5 +237,6 @@ def test_a_driver_killed_with_sigkill_resumes_without_a_gap_and_leaves_no_proces
 
 def test_vllm_serves_the_published_experts_of_a_mixture(tmp_path: Path, cluster: None) -> None:
     policy = make_mixture_of_experts(tmp_path / "policy")
-    for record in train(config(tmp_path, "name=m", "steps=2", f"policy.path={policy}", "objective.entropy_bonus=0.01")):
+    chosen = ("generator.engine=vllm", "objective.entropy_bonus=0.01")  # the bonus has every answer scored
+    for record in train(config(tmp_path, "name=m", "steps=2", f"policy.path={policy}", *chosen)):
         assert record["mismatch_abs_log_ratio"] < 1e-4

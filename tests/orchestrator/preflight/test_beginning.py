@@ -59,7 +59,7 @@ def test_a_missing_gpu_is_reported_before_torch_or_ray_is_imported(tmp_path: Pat
 def test_vllm_that_is_not_installed_is_reported(no_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"^generator\.engine: must be 'transformers' where vLLM is not installed"):
-        check_devices(load(["scale=cpu"]))
+        check_devices(load(["scale=cpu", "generator.engine=vllm"]))
 
 
 def test_runs_that_cannot_be_written_are_one_line_before_anything_else(

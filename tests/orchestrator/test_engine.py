@@ -1,0 +1,64 @@
+"""generator.engine=auto: which engine it stands for, and that the run says so."""
+
+import importlib.util
+from typing import Any
+
+import pytest
+
+from configs.load import load
+from orchestrator.commands.demo import SETTINGS
+from orchestrator.commands.show_config import plan
+from orchestrator.engine import LONGEST_FOR_TRANSFORMERS, chosen_engine, with_engine
+
+SHORT = f"sampling.max_new_tokens={LONGEST_FOR_TRANSFORMERS}"
+LONG = f"sampling.max_new_tokens={LONGEST_FOR_TRANSFORMERS + 1}"
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cluster elsewhere, and vLLM is installed."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: object())
+
+
+def test_on_a_cpu_the_length_of_the_answers_decides_and_the_run_says_why() -> None:
+    lines: list[str] = []
+    assert with_engine(load([SHORT]), lines.append).generator.engine == "transformers"
+    assert with_engine(load([LONG]), lines.append).generator.engine == "vllm"
+    assert [line.split(", because")[0] for line in lines] == [
+        "generator.engine=auto: transformers",
+        "generator.engine=auto: vllm",
+    ]
+    assert all(line.endswith(f"sampling.max_new_tokens is {n}") for line, n in zip(lines, (48, 49), strict=True))
+    assert plan(load([SHORT]))["generation"].startswith("transformers engine: on a CPU it is the faster one")
+
+
+def test_an_engine_that_was_set_stays_and_nothing_is_said() -> None:
+    lines: list[str] = []
+    cfg = load([SHORT, "generator.engine=vllm"])
+    assert with_engine(cfg, lines.append) == cfg
+    assert lines == []
+
+
+def test_a_gpu_always_has_vllm_and_one_process_never() -> None:
+    assert chosen_engine(load(["scale=1gpu", SHORT]))[0] == "vllm"
+    assert chosen_engine(load(["placement.kind=in_process", LONG])) == (
+        "transformers",
+        "placement.kind is in_process",
+    )
+
+
+def test_without_vllm_the_transformers_engine_is_chosen_unless_the_roles_run_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(name: str, *_: Any) -> None:
+        return None
+
+    monkeypatch.setattr(importlib.util, "find_spec", missing)
+    assert chosen_engine(load([LONG])) == ("transformers", "vLLM is not installed")
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert chosen_engine(load([LONG]))[0] == "vllm"
+
+
+def test_the_demo_runs_vllm() -> None:
+    assert chosen_engine(load(["scale=cpu", *SETTINGS]))[0] == "vllm"
