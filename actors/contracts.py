@@ -91,6 +91,8 @@ class SharedMemory:
     """Unique, so that no other memory is taken for it."""
     size: int
     """Bytes."""
+    holds_parameters: bool = False
+    """Whether the learner's parameters lie in it, so that training writes each version and nothing is left to copy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

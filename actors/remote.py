@@ -192,6 +192,8 @@ class RemoteLearner:
         self.generators: list[Generator] = []
         self.shared = False
         """Whether all generators read the weights from the memory of rank 0, as they run on its node."""
+        self.written = False
+        """Whether training itself writes each version into that memory, so that rank 0 has nothing to do."""
         self.version_in_transfer: int | None = None
         self._width: float | None = None
 
@@ -242,6 +244,7 @@ class RemoteLearner:
         handles = [generator for generator in self.generators if isinstance(generator, RemoteGenerator)]
         if memory is not None and len(handles) == len(self.generators):
             self.shared = all(await asyncio.gather(*(handle.call("attach_weights", memory) for handle in handles)))
+            self.written = memory.holds_parameters and not self.checksum
 
     async def publish(self, version: int) -> None:
         if self.transfer == "host":
@@ -258,7 +261,9 @@ class RemoteLearner:
         """Publish from the memory of rank 0, or through Ray's object store if a generator runs on another node."""
         self._require_no_transfer()
         self.version_in_transfer = version
-        if self.shared:
+        if self.shared and self.written:
+            weights: Any = HostWeights(version=version)
+        elif self.shared:
             weights, *_ = await self._all("weights", version, self.checksum, False)
         else:
             weights = await self._gathered("weights", version, self.checksum)

@@ -237,9 +237,9 @@ class FsdpLearner:
     def share_weights(self) -> SharedMemory | None:
         """Hold `weights` in memory that other processes of this node can map. Return None if there is none."""
         memory = self.buffer.share()
-        if memory is not None and not self.sharded and self.device == "cpu":
-            self.buffer.hold_parameters(self.policy.model)
-        return memory
+        if memory is None or self.sharded or self.device != "cpu":
+            return memory
+        return replace(memory, holds_parameters=self.buffer.hold_parameters(self.policy.model))
 
     def weights(self, version: int, checksum: bool = False, with_bytes: bool = True) -> HostWeights | None:
         """Write all weights for the generators into one buffer, over those of the version before: as the policy's files

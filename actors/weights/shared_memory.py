@@ -50,20 +50,24 @@ class WeightsBuffer:
         self.data = np.frombuffer(mmap.mmap(descriptor, self.size), dtype=np.uint8)
         return SharedMemory(process=os.getpid(), descriptor=descriptor, name=name, size=self.size)
 
-    def hold_parameters(self, model: Any) -> None:
+    def hold_parameters(self, model: Any) -> bool:
         """Move the parameters of a transformers model into the buffer, if its files hold them as they are.
 
         Training then writes the next version itself, and only readers copy it. The dtypes must agree.
+
+        Returns:
+            Whether the parameters were moved.
         """
         own = {(p.data_ptr(), p.shape): p for p in model.parameters()}
         in_files = as_in_files(model, ((name, p.detach()) for name, p in model.named_parameters()))
         parameters = [own.get((tensor.data_ptr(), tensor.shape)) for _, tensor in in_files]
         if None in parameters or len(set(parameters)) != len(own):
-            return
+            return False
         for (_, view), parameter in zip(named_views(self.info, self.data), parameters, strict=True):
             assert parameter is not None and view.dtype == parameter.dtype
             parameter.data = view.copy_(parameter.detach())
         self.holds_parameters = True
+        return True
 
     def write(self, named: Iterable[tuple[str, Tensor]], version: int, checksum: bool) -> HostWeights:
         """Copy the tensors into the buffer one by one, cast to its dtype. Nothing is copied if they lie in it.

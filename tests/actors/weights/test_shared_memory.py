@@ -185,8 +185,10 @@ class Rank(Handle):
 
     def __init__(self, role: FsdpLearner) -> None:
         self.role = role
+        self.methods: list[str] = []
 
     def send(self, method: str, *arguments: Any) -> Any:
+        self.methods.append(method)
         return getattr(self.role, method)(*arguments)
 
     async def call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
@@ -268,6 +270,28 @@ def test_shared_weights_follow_training_and_checkpoints(tmp_path: Path, kind: st
     step(shared, batch_of(2))
     shared.weights(3)
     assert np.array_equal(data, expected.data)
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_publication_is_one_message_per_generator_where_training_writes_the_version(
+    tiny_policy: Path, other_policy: Path, checksum: bool
+) -> None:
+    core = joined(str(tiny_policy))
+    rank, receiver = Rank(core), Receiver(generator_of(other_policy), same_node=True)
+    learner = RemoteLearner([rank], core.config, transfer="host", tensor_parallel=1, checksum=checksum)
+
+    async def run() -> None:
+        await learner.connect([receiver])
+        for version in range(2):
+            step(core, batch_of(version))
+            await learner.publish(version)
+        found = await parameters_of(receiver.role)
+        assert all(torch.equal(found[name], p) for name, p in core.policy.model.named_parameters())
+        await receiver.role.close()
+
+    asyncio.run(run())
+    assert [weights.version for weights in receiver.received] == [0, 1]
+    assert rank.methods.count("weights") == (2 if checksum else 0)  # a checksum is computed by the rank
 
 
 def test_no_version_is_written_while_a_generator_may_still_read_the_one_before(tiny_policy: Path) -> None:
