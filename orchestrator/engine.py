@@ -7,16 +7,19 @@ from dataclasses import replace
 
 from configs.config import Config
 
-LONGEST_FOR_TRANSFORMERS = 48
+LONGEST_FOR_TRANSFORMERS = 96
 """Longest answer, in tokens, for which the transformers engine is chosen on a CPU.
 
-CPU seconds of vLLM divided by those of the transformers engine, for the same answers in float32 on one core:
+CPU seconds per token of vLLM divided by those of the transformers engine, in float32 on one core, 64 to 512 answers:
 
 | most new tokens | 0.36M parameters | 1.2M | 10.7M | 30M | 135M |
 | --- | --- | --- | --- | --- | --- |
-| 16 | 1.7 | 1.2 | 1.2 | 1.1 | 1.1 |
-| 64 | | 0.9 | 1.0 | | |
-| 128 | | 0.95 | 0.85 | | |
+| 16 | 3.5 | | 1.5 | 1.3 | 1.3 |
+| 64 | | 1.2 | 1.1 | 1.1 | |
+| 128 | | | 0.95 | | |
+| 200 | | 1.15 | | | |
+
+vLLM's Python takes as long for a token of a small model as for one of a large model.
 """
 
 

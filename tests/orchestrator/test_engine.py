@@ -8,10 +8,11 @@ import pytest
 from configs.load import load
 from orchestrator.commands.demo import SETTINGS
 from orchestrator.commands.show_config import plan
-from orchestrator.engine import LONGEST_FOR_TRANSFORMERS, chosen_engine, with_engine
+from orchestrator.engine import LONGEST_FOR_TRANSFORMERS as LIMIT
+from orchestrator.engine import chosen_engine, with_engine
 
-SHORT = f"sampling.max_new_tokens={LONGEST_FOR_TRANSFORMERS}"
-LONG = f"sampling.max_new_tokens={LONGEST_FOR_TRANSFORMERS + 1}"
+SHORT = f"sampling.max_new_tokens={LIMIT}"
+LONG = f"sampling.max_new_tokens={LIMIT + 1}"
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,9 @@ def test_on_a_cpu_the_length_of_the_answers_decides_and_the_run_says_why() -> No
         "generator.engine=auto: transformers",
         "generator.engine=auto: vllm",
     ]
-    assert all(line.endswith(f"sampling.max_new_tokens is {n}") for line, n in zip(lines, (48, 49), strict=True))
+    assert all(
+        line.endswith(f"sampling.max_new_tokens is {n}") for line, n in zip(lines, (LIMIT, LIMIT + 1), strict=True)
+    )
     assert plan(load([SHORT]))["generation"].startswith("transformers engine: on a CPU it is the faster one")
 
 

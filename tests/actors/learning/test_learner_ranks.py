@@ -31,7 +31,7 @@ from tests.actors.learning.learner_ranks import (
 )
 
 pytestmark = pytest.mark.slow
-WEIGHTS_ATOL = 0.02 * RATE
+WEIGHTS_ATOL = 0.05 * RATE
 """AdamW divides a gradient by its own size, rounding and all: a weight whose gradient is next to nothing moves by a
 part of the rate that depends on the order of additions."""
 
