@@ -17,6 +17,7 @@ from actors.contracts import GenerationJob, HostWeights, WeightsInfo
 from actors.finished import Finished
 from actors.generation.answers import Answer, AnswerBuilder
 from actors.generation.engine_thread import EngineThread
+from actors.generation.grouped_attention import use_grouped_attention
 from actors.generation.key_values import SlotCache, WholeCache, cache_for
 from actors.generation.sampling import draw, uniform
 from actors.learning.policy import LOADING, load_model
@@ -80,6 +81,7 @@ class TransformersEngine:
     def __init__(self, policy_path: str, *, config: GeneratorConfig, dtype: str, max_length: int, device: str) -> None:
         self.builder = AnswerBuilder(policy_path, max_length=max_length)
         self.model = load_model(policy_path, getattr(torch, dtype)).to(device).eval()
+        use_grouped_attention(self.model)
         self.device, self.max_sequences = device, config.max_sequences
         self.version = -1
         self._queue: deque[deque[Answer]] = deque()
