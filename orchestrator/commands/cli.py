@@ -21,7 +21,7 @@ EVALUATE = (
 )
 FIRST = """Breadth trains language models by reinforcement learning with verifiable rewards. To begin:
 
-  breadth demo           train five methods from a small policy on this machine, and compare them (8 minutes on 2 cores)
+  breadth demo           train five methods from a small policy on this machine, and compare them (6 minutes on 2 cores)
   breadth show-config    print every setting and what follows from it; --explain KEY prints the meaning of one
   breadth methods        list the methods; breadth methods NAME shows one with its equations
   breadth train policy.path=DIRECTORY task.name=dataset task.options.path=FILE.jsonl name=first
