@@ -56,7 +56,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Return whether the median meets the goal; None without a goal or without the values it concerns."""
+        """Return whether the median of the compared values reaches the goal; None if either was not given."""
         if self.goal is None or not self.compared or (self.other_name and not self.other and not self.compares_ours):
             return None
         median = statistics.median(self.compared)

@@ -73,8 +73,6 @@ class Rollouts:
         self.generators, self.graders, self.timeout_s = list(generators), list(graders), timeout_s
         self._rewards = with_answer(rewards) if rewards else {}
         self._pending: dict[str, _Pending] = {}
-        self._jobs: dict[str, GenerationJob] = {}
-        """The job of each pending group."""
         self._has_work = [asyncio.Event() for _ in generators]
         self._load = [0 for _ in generators]
         """Answers of the pending groups of each generator."""
@@ -118,7 +116,6 @@ class Rollouts:
             assigned[target].append(job)
             done = asyncio.get_running_loop().create_future()
             self._pending[job.key] = _Pending(prompt, job, target, done, [None] * size, size)
-            self._jobs[job.key] = job
             futures.append(done)
         for i, own_jobs in enumerate(assigned):
             if own_jobs:
@@ -155,7 +152,8 @@ class Rollouts:
 
     def _start_grading(self, finished: Finished) -> None:
         """Grade the answers in a task of its own, so that grading time does not count for the generator's timeout."""
-        task = asyncio.create_task(self._grade(finished.keys, trajectories(finished, self._jobs)))
+        jobs = {key: self._pending[key].job for key in finished.keys}
+        task = asyncio.create_task(self._grade(finished.keys, trajectories(finished, jobs)))
         self._grading.add(task)
         task.add_done_callback(self._grading.discard)
 
@@ -203,7 +201,7 @@ class Rollouts:
         pending.graded[graded.sample_index] = graded
         pending.ungraded -= 1
         if not pending.ungraded:
-            del self._pending[key], self._jobs[key]
+            del self._pending[key]
             self._load[pending.generator] -= len(pending.graded)
             if not pending.done.done():
                 answers = tuple(answer for answer in pending.graded if answer is not None)
