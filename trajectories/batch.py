@@ -126,15 +126,18 @@ class Batch:
 
     def token_rows(self, indices: Sequence[int]) -> Tensor:
         """Return int64 positions in [N] of all tokens of the trajectories at `indices`, in that order."""
-        lengths, rows = self.lengths, torch.tensor(list(indices), dtype=torch.long)
+        lengths, device = self.lengths, self.seq.device
+        rows = torch.tensor(list(indices), dtype=torch.long, device=device)
         chosen, starts = lengths[rows], (lengths.cumsum(0) - lengths)[rows]
         # Position in the result, plus what the start of its trajectory differs by here and there.
-        return torch.arange(int(chosen.sum())) + (starts - chosen.cumsum(0) + chosen).repeat_interleave(chosen)
+        return torch.arange(int(chosen.sum()), device=device) + (starts - chosen.cumsum(0) + chosen).repeat_interleave(
+            chosen
+        )
 
     def select(self, indices: Sequence[int]) -> "Batch":
         """Return the trajectories at `indices`, in that order, with the totals of this batch."""
         positions = self.token_rows(indices)
-        rows = torch.tensor(list(indices), dtype=torch.long)
+        rows = torch.tensor(list(indices), dtype=torch.long, device=self.seq.device)
         changed: dict[str, Any] = {}
         for names, chosen in ((TRAJECTORY_FIELDS, rows), (TOKEN_FIELDS, positions)):
             for name in names:
@@ -143,7 +146,7 @@ class Batch:
         for names, chosen in ((TRAJECTORY_TABLES, rows), (TOKEN_TABLES, positions)):
             for name in names:
                 changed[name] = {key: values[chosen] for key, values in getattr(self, name).items()}
-        changed["seq"] = torch.repeat_interleave(torch.arange(len(rows)), self.lengths[rows])
+        changed["seq"] = torch.arange(len(rows), device=rows.device).repeat_interleave(self.lengths[rows])
         return replace(self, **changed)
 
     def to(self, device: torch.device | str) -> "Batch":
