@@ -1,12 +1,21 @@
-"""The processes of a command and all that they start: pause, continue, end, CPU seconds and memory, read from /proc."""
+"""The processes of a command and all that they start: pause, continue, end, CPU seconds and memory, read from /proc.
+
+    python -m benchmarks.speed.processes PID MARK
+
+waits until its standard input ends, and then ends these processes; see `guarded`.
+"""
 
 import contextlib
 import os
 import secrets
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+
+from benchmarks.speed.plan import ROOT
 
 MARK = "BREADTH_BENCHMARK"
 """Environment variable by which the processes of a command are found."""
@@ -33,7 +42,7 @@ class Tree:
 
     def __init__(self, root: int, mark: str) -> None:
         self.root = root
-        self._mark = f"{MARK}={mark}".encode()
+        self.mark = mark
         self._seen: dict[int, int] = {}
         """Process id -> start time, which tells a process from a later one with the same id."""
 
@@ -53,7 +62,7 @@ class Tree:
     def _is_marked(self, pid: int) -> bool:
         with contextlib.suppress(OSError):
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            return any(variable.startswith(self._mark) for variable in variables)
+            return any(variable.startswith(f"{MARK}={self.mark}".encode()) for variable in variables)
         return False
 
     def pause(self) -> None:
@@ -70,12 +79,16 @@ class Tree:
     def end(self) -> None:
         """End every process: SIGTERM to the root, and SIGKILL to what is left after a while."""
         self.proceed()
-        pids = self.pids()
+        self.pids()
         _send([self.root], signal.SIGTERM)
         until = time.monotonic() + END_S
         while _stat(self.root) is not None and time.monotonic() < until:
-            pids = self.pids()
+            self.pids()  # remembers them, also those whose parent ends
             time.sleep(0.1)
+        self.kill()
+
+    def kill(self) -> None:
+        """Send SIGKILL to every process until none is left, also to paused ones and those that start meanwhile."""
         until = time.monotonic() + 5
         while (pids := self.pids()) and time.monotonic() < until:
             _send(pids, signal.SIGKILL)
@@ -95,6 +108,21 @@ class Tree:
     def memory_mb(self) -> float:
         """Return the proportional set size of all processes, in MB: shared pages count once."""
         return sum(_proportional_mb(pid) for pid in self.pids())
+
+
+@contextlib.contextmanager
+def guarded(tree: Tree) -> Iterator[Tree]:
+    """End a tree at the end of the block, and also if this process is killed: a process of its own then ends the tree.
+
+    A paused process would otherwise stay for ever.
+    """
+    command = [sys.executable, "-m", __name__, str(tree.root), tree.mark]
+    unmarked = {name: value for name, value in os.environ.items() if name != MARK} | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=unmarked, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True):
+        try:
+            yield tree
+        finally:
+            tree.end()
 
 
 def role_of(pid: int, root: int, parents: Mapping[int, int], commands: Mapping[int, str]) -> str:
@@ -154,3 +182,10 @@ def _send(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGINT):  # which somebody may send to all processes of the benchmark
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdin.read()
+    Tree(int(sys.argv[1]), sys.argv[2]).kill()

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.speed.plan import ROOT, Plan
-from benchmarks.speed.processes import MARK, Tree, new_mark
+from benchmarks.speed.processes import MARK, Tree, guarded, new_mark
 from benchmarks.speed.result import Row, read_rows, write_rows
 
 
@@ -62,14 +62,13 @@ def run(name: str, plan: Plan) -> tuple[list[Row], float]:
     command = [sys.executable, "-m", "benchmarks.speed.subjects", name, plan.to_json(), str(output)]
     with log.open("wb") as errors:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=errors, start_new_session=True)
-    try:
-        status = process.wait(limit_s)
-        reason = f"it ended with status {status}: {last_line(log)}"
-    except subprocess.TimeoutExpired:
-        reason = f"it did not end within {limit_s:.0f} s"
-    finally:
-        Tree(process.pid, mark).end()
-        process.wait(10)
+    with guarded(Tree(process.pid, mark)):
+        try:
+            status = process.wait(limit_s)
+            reason = f"it ended with status {status}: {last_line(log)}"
+        except subprocess.TimeoutExpired:
+            reason = f"it did not end within {limit_s:.0f} s"
+    process.wait(10)
     seconds = time.monotonic() - start
     if output.exists():
         return read_rows(output)[0], seconds

@@ -25,6 +25,15 @@ ABOUT = {
     "machine": "2 cores of a processor, 24 GiB", "versions": {"python": "3.11"}, "command": "make bench",
     "date": "2026-01-01", "commit": "abc", "minutes": 31.0, "load": 0.1,
 }  # fmt: skip
+GUARDED = """
+import os, signal, subprocess, sys, time
+from benchmarks.speed.processes import MARK, Tree, guarded
+paused = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=os.environ | {MARK: sys.argv[1]})
+with guarded(Tree(paused.pid, sys.argv[1])) as tree:
+    tree.pause()
+    print("paused", flush=True)
+    time.sleep(600)
+"""
 STEPS = """
 import json, sys, time
 for step in range(1, 10_000):
@@ -149,6 +158,19 @@ def test_every_process_of_a_contestant_is_ended_also_one_whose_parent_is_gone(tm
         contestant.process.wait(30)
         assert len(contestant.tree.pids()) == 1
     assert contestant.tree.pids() == []
+
+
+def test_a_paused_process_is_ended_also_if_the_benchmark_is_killed() -> None:
+    mark = new_mark()
+    command = [sys.executable, "-c", GUARDED, mark]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as benchmark:
+        assert benchmark.stdout is not None and benchmark.stdout.readline() == "paused\n"
+        assert len(Tree(0, mark).pids()) == 1
+        benchmark.kill()
+    until = time.monotonic() + 30
+    while Tree(0, mark).pids() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert Tree(0, mark).pids() == []
 
 
 def test_a_contestant_that_ends_or_takes_no_step_is_an_error_with_its_last_line(tmp_path: Path) -> None:
