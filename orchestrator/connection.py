@@ -1,5 +1,6 @@
 """Join a Ray cluster, or start one on this machine. Importing this loads Ray, but not torch."""
 
+import logging
 import os
 
 import ray
@@ -26,6 +27,8 @@ def connect() -> None:
     if address == "local":
         for name, value in OWN_CLUSTER.items():
             os.environ.setdefault(name, value)
+        # At every start it says that the cluster is protected by a token.
+        logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     ray.init(
         address,
         include_dashboard=False,

@@ -21,7 +21,7 @@ EVALUATE = (
 )
 FIRST = """Breadth trains language models by reinforcement learning with verifiable rewards. To begin:
 
-  breadth demo           train five methods from a small policy on this machine, and compare them (6 minutes on 2 cores)
+  breadth compare        train five methods from a small policy on this machine, and compare them (6 minutes on 2 cores)
   breadth show-config    print every setting and what follows from it; --explain KEY prints the meaning of one
   breadth methods        list the methods; breadth methods NAME shows one with its equations
   breadth train policy.path=DIRECTORY task.name=dataset task.options.path=FILE.jsonl name=first
@@ -146,8 +146,8 @@ def parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=default, metavar="FILE", help=f"Write the page to this file (default {default})."
     )
     _add_export(command("export", "Write the policy of a checkpoint as a Hugging Face directory with a model card."))
-    sub = command("demo", "Train five methods from one policy here, and compare them with it sampled colder.")
-    default = Path("runs/demo")
+    sub = command("compare", "Train five methods from one policy here, and compare them with it sampled colder.")
+    default = Path("runs/compare")
     sub.add_argument(
         "--output",
         type=Path,

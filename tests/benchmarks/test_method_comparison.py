@@ -91,7 +91,7 @@ def test_the_page_and_its_figures_are_made_from_the_data(data: dict[str, Any]) -
         assert FIGURE.with_name(FIGURE.name.format(task=task)).is_file()
 
 
-def test_the_data_hold_every_method_with_every_seed_on_the_demos_task(data: dict[str, Any]) -> None:
+def test_the_data_hold_every_method_with_every_seed_on_the_readmes_task(data: dict[str, Any]) -> None:
     found = {(record["method"], record["seed"]) for record in data["countdown"]["runs"]}
     assert found == {(method, seed) for method in METHODS for seed in SEEDS}
     for task in data.values():

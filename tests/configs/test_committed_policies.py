@@ -7,10 +7,10 @@ import pytest
 
 from configs.config import Config
 from configs.load import COMMITTED, load, presets
-from orchestrator.commands.demo import METHODS, SETTINGS
+from orchestrator.commands.compare import METHODS, SETTINGS
 
 TUNED = {"grpo_nll": 1.0, "dph_f": 1.0, "dph_alpha": 1.0, "dph_js": 2.0, "dph_js_definition": 1.0}
-"""Coefficients with which the README, the demo and the comparison of methods were measured."""
+"""Coefficients with which the README and the comparisons of methods were measured."""
 POLICIES = sorted(folder.name for folder in COMMITTED.iterdir() if folder.is_dir())
 
 
@@ -39,14 +39,14 @@ def test_a_committed_policy_has_the_settings_it_was_measured_with(policy: str, m
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_demo_differs_from_a_brought_policy_in_learning_rate_and_coefficient_alone(method: str) -> None:
+def test_the_comparison_differs_from_a_brought_policy_in_learning_rate_and_coefficient_alone(method: str) -> None:
     settings = [f"method={method}", "scale=cpu", *SETTINGS, *METHODS[method]]
-    demo = load(settings)
+    compared = load(settings)
     tuned = ["learner.learning_rate=3e-4"]
     if method in TUNED:
         tuned.append(f"objective.terms.divergence.coefficient.value={TUNED[method]}")
     brought = load([*settings, "policy.path=/models/mine", *tuned])
-    assert replace(brought, policy=demo.policy) == demo
+    assert replace(brought, policy=compared.policy) == compared
 
 
 def test_file_and_command_line_come_after_the_settings_of_a_committed_policy(tmp_path: Path) -> None:

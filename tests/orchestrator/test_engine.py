@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from configs.load import load
-from orchestrator.commands.demo import SETTINGS
+from orchestrator.commands.compare import SETTINGS
 from orchestrator.commands.show_config import plan
 from orchestrator.engine import LONGEST_FOR_TRANSFORMERS as LIMIT
 from orchestrator.engine import chosen_engine, with_engine
@@ -63,5 +63,5 @@ def test_without_vllm_the_transformers_engine_is_chosen_unless_the_roles_run_els
     assert chosen_engine(load([LONG]))[0] == "vllm"
 
 
-def test_the_demo_runs_vllm() -> None:
+def test_the_comparison_of_methods_runs_vllm() -> None:
     assert chosen_engine(load(["scale=cpu", *SETTINGS]))[0] == "vllm"

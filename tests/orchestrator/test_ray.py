@@ -1,4 +1,4 @@
-"""Training, evaluation and the demo over a real Ray cluster and real vLLM engines."""
+"""Training, evaluation and the comparison of methods over a real Ray cluster and real vLLM engines."""
 
 import asyncio
 import io
@@ -20,7 +20,7 @@ from actors.contracts import GradeTask
 from configs.config import Config
 from configs.load import load
 from orchestrator.cluster import start
-from orchestrator.commands.demo import METHODS, demo
+from orchestrator.commands.compare import METHODS, compare
 from orchestrator.commands.paths import absolute
 from orchestrator.evaluation.job import evaluate
 from orchestrator.placement import Reservation, require_capacity
@@ -173,7 +173,7 @@ def test_the_process_of_a_grader_loads_no_torch(tmp_path: Path, cluster: None) -
     assert [name for name in ("torch", "vllm", "transformers") if name in loaded] == []
 
 
-def test_the_demo_ends_with_results_a_report_and_a_table(tmp_path: Path, cluster: None) -> None:
+def test_the_comparison_of_methods_ends_with_results_a_report_and_a_table(tmp_path: Path, cluster: None) -> None:
     small = (
         "generator.engine=transformers",
         "steps=2",
@@ -183,7 +183,7 @@ def test_the_demo_ends_with_results_a_report_and_a_table(tmp_path: Path, cluster
     )
     small += ("objective.pass_k.k=2",)
     screen = io.StringIO()
-    asyncio.run(demo(tmp_path, [*SMALL, *small], Console(file=screen, width=100)))
+    asyncio.run(compare(tmp_path, [*SMALL, *small], Console(file=screen, width=100)))
     results = json.loads((tmp_path / "results.json").read_text())
     policies = results["policies"]
     assert list(policies) == ["base", *METHODS]

@@ -10,11 +10,11 @@ import pytest
 from configs.config import Config
 from configs.load import load, presets, to_yaml
 from orchestrator.commands.cli import main
-from orchestrator.commands.demo import clear
+from orchestrator.commands.compare import clear
 from orchestrator.commands.paths import absolute
 from tests.orchestrator.in_process import SMALL
 
-COMMANDS = ("train", "warm-start", "presample", "evaluate", "show-config", "methods", "verify", "report", "demo")
+COMMANDS = ("train", "warm-start", "presample", "evaluate", "show-config", "methods", "verify", "report", "compare")
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,7 @@ def error_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ),
         ("warm-start", "warm_start.output: must be the path of the directory to write, got ''"),
         ("warm-start warm_start.output=.", "warm_start.output: must be new, empty, or a policy to replace, got '"),
-        ("demo method=grpo", "method: must be left out: the demo trains grpo, "),
+        ("compare method=grpo", "method: must be left out: the comparison trains grpo, "),
         ("report empty", "RUN: must be a run directory with a metrics.jsonl, got 'empty'"),
         ("report gone", "RUN: must be a run directory with a metrics.jsonl, got 'gone'"),
         ("report --evaluation empty", "--evaluation: must be an output directory of `breadth evaluate`, got 'empty'"),
@@ -109,7 +109,7 @@ def test_a_wrong_setting_gives_one_error_line_that_names_the_field(
 ) -> None:
     (tmp_path / "empty").mkdir()
     command, *words = arguments.split()
-    settings = [] if command in ("report", "demo") else [*SMALL, "steps=1", "monitor.every=0"]
+    settings = [] if command in ("report", "compare") else [*SMALL, "steps=1", "monitor.every=0"]
     assert error_line(capsys, command, *words, *settings).startswith(beginning)
     assert not list(tmp_path.rglob("metrics.jsonl"))
 
@@ -270,7 +270,7 @@ def test_meaningless_values_are_refused(capsys: pytest.CaptureFixture[str], sett
     assert error_line(capsys, "train", setting).startswith(setting.partition("=")[0] + ": ")
 
 
-def test_clearing_an_earlier_demo_removes_no_other_files(tmp_path: Path) -> None:
+def test_clearing_an_earlier_comparison_removes_no_other_files(tmp_path: Path) -> None:
     (tmp_path / "grpo").mkdir()
     for name in ("results.json", "report-training.png", "mine.txt"):
         (tmp_path / name).write_text("")

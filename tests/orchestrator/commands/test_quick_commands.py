@@ -41,7 +41,7 @@ REFUSED = (
     "presample rehearsal.path=x reference_path=gone",
     "warm-start",
     "warm-start warm_start.output=new task.name=countdwon",
-    "demo stepz=3",
+    "compare stepz=3",
     "report gone",
     "report --evaluation gone",
     "show-config stepz=3",
@@ -96,7 +96,7 @@ def test_breadth_alone_says_what_to_do_first(capsys: pytest.CaptureFixture[str])
     assert main([]) == 0
     lines = capsys.readouterr().out
     for words in (
-        "breadth demo",
+        "breadth compare",
         "breadth show-config",
         "breadth methods",
         "breadth train policy.path=",

@@ -1,4 +1,4 @@
-"""`breadth demo`: train five methods from the same policy, then evaluate all policies in the same way."""
+"""`breadth compare`: train five methods from the same policy, then evaluate all policies in the same way."""
 
 import argparse
 import asyncio
@@ -47,7 +47,7 @@ SETTINGS = (
 )
 
 
-async def demo(output: Path, overrides: Sequence[str], console: Console) -> None:
+async def compare(output: Path, overrides: Sequence[str], console: Console) -> None:
     """Train and evaluate; write results.json and report.html to the folder `output`, and print a table."""
     output = output.absolute()
     rehearsal = output / "rehearsal.parquet"
@@ -81,14 +81,14 @@ async def demo(output: Path, overrides: Sequence[str], console: Console) -> None
         output / "report.html",
         runs={method: output / method for method in METHODS},
         evaluation=evaluation,
-        title="Breadth demo: Countdown on a CPU",
+        title="Five methods on Countdown, on a CPU",
     )
     terminal.print_evaluation(evaluation, console)
     log(f"report  {report}\nresults {output / 'results.json'}", soft_wrap=True)
 
 
 def clear(output: Path) -> None:
-    """Remove the files of an earlier demo from `output`, and no others."""
+    """Remove the files of an earlier comparison from `output`, and no others."""
     for name in (*METHODS, "evaluation"):
         if (output / name).is_dir():
             shutil.rmtree(output / name)
@@ -111,9 +111,9 @@ def _config(method: str, output: Path, rehearsal: Path, overrides: Sequence[str]
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
-    """Run the demo and print its table to standard output."""
+    """Run the comparison and print its table to standard output."""
     for word in options.overrides:
         key, _, value = word.partition("=")
-        rule = f"must be left out: the demo trains {', '.join(METHODS)}, each under its own name"
+        rule = f"must be left out: the comparison trains {', '.join(METHODS)}, each under its own name"
         require(key not in ("method", "name", "runs"), key, rule, value)
-    asyncio.run(demo(options.output, options.overrides, Console()))
+    asyncio.run(compare(options.output, options.overrides, Console()))
