@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.speed.plan import ROOT, Plan
 from benchmarks.speed.result import Row
-from benchmarks.speed.rows.learner import IN_PROCESS, settings
+from benchmarks.speed.rows.learner import IN_PROCESS, VLLM, settings
 from configs.config import Config
 from orchestrator import cluster
 from orchestrator.rollout.encoding import PromptEncoder
@@ -109,7 +109,8 @@ def measure(plan: Plan) -> list[Row]:
 
 
 async def _measure(plan: Plan) -> list[Row]:
-    place = IN_PROCESS if plan.quick else ("placement.cpus_per_generator=0.5", "placement.threads_per_generator=1")
+    share = (*VLLM, "placement.cpus_per_generator=0.5", "placement.threads_per_generator=1")
+    place = IN_PROCESS if plan.quick else share
     cfgs = [settings(*place, f"placement.generators={n}") for n in (1, 2)]
     engines = [await started(cfg) for cfg in cfgs]
     bare = None if plan.quick else BareVllm(cfgs[0], plan.folder / "logs" / "bare_vllm.log")
@@ -147,7 +148,7 @@ def _rows(rates: dict[str, tuple[float, ...]], cfg: Config) -> list[Row]:
             other_name="bare vLLM, not graded",
             other=rates["bare"],
             goal=0.95,
-            note=f"{BURST} prompts x {cfg.sampling.group_size} answers; the same settings of the engine, one thread",
+            note=f"{BURST} prompts x {cfg.sampling.group_size} answers; vLLM, one thread, the same settings in both",
             reason="" if rates["bare"] else "left out of a quick benchmark",
         ),
         Row(

@@ -22,6 +22,7 @@ from orchestrator.commands.paths import absolute
 from trajectories.batch import Batch
 
 IN_PROCESS = ("placement.kind=in_process", "generator.engine=transformers")
+VLLM = ("generator.engine=vllm",)
 
 
 def settings(*words: str) -> Config:

@@ -1,4 +1,4 @@
-"""Publication: time until the generator serves new weights of the learner, beside a memory copy of the same bytes."""
+"""Publication: time until vLLM serves new weights of the learner, beside a memory copy of the same bytes."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.speed.plan import COUNTDOWN, Plan
 from benchmarks.speed.policies import parameter_bytes, random_policy
 from benchmarks.speed.result import Row
-from benchmarks.speed.rows.learner import IN_PROCESS, seconds, settings
+from benchmarks.speed.rows.learner import IN_PROCESS, VLLM, seconds, settings
 from orchestrator import cluster
 
 COPIES = 1.5
@@ -25,7 +25,7 @@ def measure(plan: Plan) -> list[Row]:
 
 async def _measure(plan: Plan, size: str) -> Row:
     policy = COUNTDOWN if size == "0.36M" else random_policy(size, plan.policies)
-    cfg = settings(*(IN_PROCESS if plan.quick else ()), f"policy.path={policy}")
+    cfg = settings(*(IN_PROCESS if plan.quick else VLLM), f"policy.path={policy}")
     source = np.ones(parameter_bytes(policy), np.uint8)
     target = np.zeros_like(source)
     roles = await cluster.start(cfg, ["learner", "generator"])

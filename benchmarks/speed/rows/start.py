@@ -5,6 +5,7 @@ import time
 from benchmarks.speed.contestant import Contestant, breadth, trl
 from benchmarks.speed.plan import Plan
 from benchmarks.speed.result import Row
+from benchmarks.speed.rows.learner import IN_PROCESS, VLLM
 from benchmarks.speed.rows.rollouts import NO_TRL
 
 
@@ -18,11 +19,12 @@ def _seconds(contestant: Contestant) -> float:
 def measure(plan: Plan) -> list[Row]:
     """Start each once per round; every process has ended before the next starts."""
     places: dict[str, tuple[str, tuple[str, ...]]] = {
-        "ray": ("over Ray and vLLM", ()),
-        "in_process": ("in one process", ("placement.kind=in_process", "generator.engine=transformers")),
+        "ray": ("over Ray, default settings", ()),
+        "vllm": ("over Ray and vLLM", VLLM),
+        "in_process": ("in one process", IN_PROCESS),
     }
     if plan.quick:
-        del places["ray"]
+        places = {"in_process": places["in_process"]}
     ours: dict[str, list[float]] = {name: [] for name in places}
     other: list[float] = []
     for number in range(plan.rounds):
