@@ -23,6 +23,9 @@ from actors.weights.host import check_payload
 from actors.weights.shared_memory import attached
 from configs.checks import LOWEST_TEMPERATURE
 
+GATHER_S = 0.03
+"""Answers that finish within so many seconds are delivered together, unless nothing is left to decode: every delivery
+costs a call of the generator and one of the grader."""
 EXIT_WAIT_S = 10.0
 """Longest wait for a decoding step when the process exits without `close`."""
 
@@ -75,6 +78,10 @@ class EngineThread(Generic[E]):
         self._commands: SimpleQueue[tuple[Callable[[E], Any], Future[Any] | None] | None] = SimpleQueue()
         self._lock = threading.Lock()  # guards all of the following
         self._finished: list[Finished] = []
+        self._first_finish = 0.0
+        """When the first of them finished."""
+        self._ready = False
+        """Whether they are delivered now."""
         self._waiters: list[Future[None]] = []
         self._error: BaseException | None = None
         self._outstanding = 0
@@ -99,7 +106,7 @@ class EngineThread(Generic[E]):
         waiter.set_running_or_notify_cancel()
         with self._lock:
             self._raise_if_ended()
-            if not self._finished:
+            if not self._ready:
                 self._waiters.append(waiter)
         if waiter in self._waiters:
             with suppress(TimeoutError):
@@ -109,7 +116,7 @@ class EngineThread(Generic[E]):
         with self._lock:
             self._waiters = [other for other in self._waiters if other is not waiter]
             self._raise_if_ended()
-            taken, self._finished = self._finished, []
+            taken, self._finished, self._ready = self._finished, [], False
             idle_s = time.monotonic() - self._progress
             if not taken and self._outstanding and idle_s > self.timeout_s:
                 raise TimeoutError(
@@ -205,7 +212,7 @@ class EngineThread(Generic[E]):
         try:
             while self._run_commands(engine):
                 if engine.busy:
-                    self._deliver(engine.step())
+                    self._deliver(engine.step(), last=not engine.busy)
         except BaseException as failure:
             reason = failure
         finally:
@@ -234,14 +241,18 @@ class EngineThread(Generic[E]):
                     raise
         return True
 
-    def _deliver(self, done: Finished | None) -> None:
-        if not done:
-            return
+    def _deliver(self, done: Finished | None, *, last: bool) -> None:
+        """Add the answers of a step; wake `collect` after the last step, or if the first has waited for GATHER_S."""
+        now = time.monotonic()
         with self._lock:
-            self._finished.append(done)
-            self._outstanding -= len(done)
-            self._progress = time.monotonic()
-            self._wake()
+            if done:
+                self._first_finish = self._first_finish if self._finished else now
+                self._finished.append(done)
+                self._outstanding -= len(done)
+                self._progress = now
+            if self._finished and (last or now - self._first_finish >= GATHER_S):
+                self._ready = True
+                self._wake()
 
     def _end(self, error: BaseException) -> None:
         with self._lock:

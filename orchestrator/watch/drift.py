@@ -7,6 +7,8 @@ update, and in the first step the KL to the start.
 
 from collections.abc import Callable
 
+import torch
+
 from actors.contracts import Learner
 from configs.config import Config
 from trajectories.batch import Batch
@@ -16,6 +18,8 @@ ANSWERS = 32
 """Most answers of a step on which the KL is estimated."""
 ONE_OF = 8
 """The KL is estimated on one answer of so many, which costs about a twentieth of the update."""
+PROMPTS = 4
+"""They answer so many prompts, unless the groups are too small: each prompt is computed, however long it is."""
 LIMIT = 5.0
 """KL in nats per answer above which an alert is raised: an answer is then e^5 = 150 times less likely, in the geometric
 mean, than when it was sampled."""
@@ -38,10 +42,16 @@ class Drift:
         self._answers: Batch | None = None
 
     def keep(self, batch: Batch) -> None:
-        """Keep a few explored trajectories of the step's batch, evenly spread over it."""
-        explored = (batch.route == ROUTES.index("explore")).nonzero()[:, 0].tolist()
-        stride = max(ONE_OF, -(-len(explored) // ANSWERS))
-        self._answers = batch.select(explored[::stride]) if explored else None
+        """Keep a few explored trajectories of the step's batch, evenly spread over a few prompts."""
+        explored = (batch.route == ROUTES.index("explore")).nonzero()[:, 0]
+        if not len(explored):
+            self._answers = None
+            return
+        group, answers = batch.group[explored], min(ANSWERS, -(-len(explored) // ONE_OF))
+        numbers = group.unique()
+        prompts = max(PROMPTS, -(-answers * len(numbers) // len(explored)))
+        chosen = explored[torch.isin(group, numbers[:: -(-len(numbers) // prompts)])]
+        self._answers = batch.select(chosen[:: -(-len(chosen) // answers)].tolist())
 
     async def measure(self) -> dict[str, float]:
         """Return the KL per token and per answer, in nats, after the update; empty if no answer was kept.

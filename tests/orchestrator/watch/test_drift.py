@@ -63,6 +63,20 @@ def test_only_explored_and_graded_answers_count_and_at_most_a_few_are_scored(lea
     assert measured(of, untrained(random_batch())) == {}
 
 
+@pytest.mark.parametrize(
+    ("prompts", "size", "answers", "of_prompts"), [(8, 8, 8, 4), (32, 16, 32, 4), (2, 16, 4, 2), (64, 2, 16, 8)]
+)
+def test_the_answers_that_count_are_spread_over_a_few_prompts(
+    learner: LocalLearner, prompts: int, size: int, answers: int, of_prompts: int
+) -> None:
+    of, batch = drift(learner, []), random_batch([(3, 4)] * (prompts * size))
+    of.keep(replace(batch, group=torch.arange(prompts).repeat_interleave(size)))
+    assert of._answers is not None
+    counts = of._answers.group.bincount(minlength=prompts)
+    assert (len(of._answers.route), int((counts > 0).sum())) == (answers, of_prompts)
+    assert set(counts.tolist()) == {0, answers // of_prompts} or of_prompts == prompts
+
+
 def test_an_alert_has_the_number_and_what_to_lower_and_is_repeated_only_when_the_kl_doubles(
     learner: LocalLearner,
 ) -> None:
