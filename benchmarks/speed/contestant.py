@@ -164,10 +164,13 @@ def trl(
     return Contestant(f"TRL {name}", command, progress, log, variables, start_limit_s)
 
 
-def peers(plan: Plan, name: str, **settings: Any) -> list[Contestant]:
-    """Return TRL with one thread and with two; none if it is not installed."""
-    counts = () if not plan.trl else (1,) if plan.quick else (1, 2)
-    return [trl(plan, f"{name}_{count}_threads", threads=count, **settings) for count in counts]
+def peers(plan: Plan, name: str, counts: Sequence[int] = (1, 2), **settings: Any) -> list[Contestant]:
+    """Return TRL with each of these numbers of threads; none if it is not installed."""
+    if not plan.trl:
+        return []
+    return [
+        trl(plan, f"{name}_{count}_threads", threads=count, **settings) for count in counts[: 1 if plan.quick else 2]
+    ]
 
 
 def in_turns(

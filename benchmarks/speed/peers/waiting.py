@@ -1,4 +1,4 @@
-"""Reward functions with the signature of TRL, which Breadth accepts too: slow ones, and one that does not return."""
+"""Reward functions with the signature of TRL, which Breadth accepts too: slow, stuck, and indifferent to the policy."""
 
 import itertools
 import os
@@ -37,3 +37,8 @@ def _is_first(step: int) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def odd(completions: list[str], **columns: Any) -> list[float]:
+    """Reward half of all answers, whatever policy wrote them: those whose characters have an odd sum."""
+    return [float(sum(map(ord, text)) % 2) for text in completions]

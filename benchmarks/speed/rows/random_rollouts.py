@@ -1,6 +1,7 @@
 """Training steps of a random policy of 10M parameters, beside TRL's GRPOTrainer with the same policy files."""
 
 from benchmarks.speed.contestant import breadth, in_turns, peers
+from benchmarks.speed.peers import waiting
 from benchmarks.speed.plan import Plan
 from benchmarks.speed.policies import random_policy
 from benchmarks.speed.result import Row
@@ -8,15 +9,19 @@ from benchmarks.speed.rows.rollouts import NO_TRL, fastest_peer, rates
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Rollouts per second of a random policy of 10M parameters whose answers have 128 tokens."""
+    """Rollouts per second of a random policy of 10M parameters whose answers have 128 tokens.
+
+    Half of the answers are right, whatever the policy writes: without a signal Breadth would have nothing to update.
+    """
     policy = random_policy("tiny" if plan.quick else "10M", plan.policies)
     prompts, answers, tokens = (2, 4, 16) if plan.quick else (4, 16, 128)
+    reward = f"{waiting.__file__}:{waiting.odd.__name__}"
     settings = (
-        *("lag=1", f"policy.path={policy}", "learner.learning_rate=1e-6"),
+        *("lag=1", f"task.verifier={reward}", f"policy.path={policy}", "learner.learning_rate=1e-6"),
         *(() if plan.quick else ("generator.engine=vllm",)),
         *(f"groups_per_step={prompts}", f"sampling.group_size={answers}", f"sampling.max_new_tokens={tokens}"),
     )
-    sizes = {"prompts": prompts, "answers": answers, "new_tokens": tokens, "learning_rate": 1e-6}
+    sizes = {"prompts": prompts, "answers": answers, "new_tokens": tokens, "learning_rate": 1e-6, "reward": reward}
     contestants = [breadth(plan, "10M", *settings), *peers(plan, "10M", policy=str(policy), **sizes)]
     turns = in_turns(contestants, plan.rounds, 0.5 if plan.quick else 12.0)
     other = rates(fastest_peer(turns), prompts * answers)
