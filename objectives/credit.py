@@ -50,7 +50,7 @@ def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
             factors[name] = wiring.factor(tokens)
     if cfg.advantage in WHITENED:
         advantage = whiten(advantage, explored)
-    if cfg.recap.window:
+    if cfg.recap.window and not cfg.weighs_rewards:
         advantage = advantage * domain_weights(batch, state.recap, cfg.recap)
     gate = conflict_weights(batch, by_trajectory) if cfg.gates.conflict_tokens else None
     return replace(

@@ -129,7 +129,7 @@ FORMS: Mapping[str, Form] = {
     "solution_str": Form(
         text="verl (data_source, solution_str, ground_truth, extra_info), or some of them",
         values=_verl,
-        reward=lambda value: value["score"] if isinstance(value, Mapping) else value,
+        reward=_number,
     ),
     "completion": Form(
         text="verifiers (completion, answer, prompt, state, task, info), or some of them",

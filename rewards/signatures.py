@@ -7,7 +7,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -152,10 +152,12 @@ def _constants(code: CodeType) -> Iterator[str]:
 
 def to_verdict(value: Any) -> Verdict:
     """Convert a return value to a Verdict. A number is correct from 1 up; a value that is not a finite number is a
-    grader_error."""
+    grader_error. The other finite numbers of a dict with `reward` or `score` are its parts."""
     if isinstance(value, Verdict):
         assert value.reward is None or math.isfinite(value.reward), f"reward must be finite, got {value.reward}"
         return value
+    if isinstance(value, Mapping):
+        return _of_parts(value)
     if value is None:
         return grader_error(NO_REWARD)
     try:
@@ -165,6 +167,17 @@ def to_verdict(value: Any) -> Verdict:
     if not math.isfinite(reward):
         return grader_error(f"the verifier returned {reward}")
     return Verdict(reward=reward, status="correct" if reward >= 1 else "wrong")
+
+
+def _of_parts(value: Mapping[Any, Any]) -> Verdict:
+    """Return the verdict of a dict with the reward and, by other names, its parts."""
+    named = next((name for name in ("reward", "score") if name in value), "")
+    if not named:
+        return grader_error(f"the verifier returned a dict without 'reward' or 'score': {value!r:.100}")
+    verdict = to_verdict(value[named])
+    numbers = {str(k): float(v) for k, v in value.items() if k not in (named, "answer") and isinstance(v, int | float)}
+    parts = {name: number for name, number in numbers.items() if math.isfinite(number)}
+    return verdict if verdict.reward is None else replace(verdict, parts=parts)
 
 
 async def _await(value: Any) -> Any:

@@ -1,6 +1,8 @@
 """Verdict: the result of a verifier for one answer. Holds plain values only, and is sent as JSON between processes."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 Status = Literal[
@@ -35,10 +37,14 @@ class Verdict:
     """Isolation level at which the answer was judged (see `rewards/sandbox/levels.py`)."""
     version: str = ""
     """Name and fingerprint of the verifier. Another version may give the same answer another verdict."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Further rewards of the answer by name, such as one for its format, which `objective.rewards` can weigh."""
 
     def __post_init__(self) -> None:
         assert self.status in STATUSES, f"status: must be one of {STATUSES}, got {self.status!r}"
         assert (self.reward is None) == (self.status == "grader_error"), "reward must be None exactly for grader_error"
+        finite = all(isinstance(name, str) and math.isfinite(part) for name, part in self.parts.items())
+        assert finite and "answer" not in self.parts, f"parts must be finite and not named 'answer', got {self.parts}"
         reason = self.reason[:REASON_LIMIT]
         if not reason.isprintable():
             reason = "".join(c if c.isprintable() else "?" for c in reason)

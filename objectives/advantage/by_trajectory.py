@@ -1,6 +1,6 @@
 """Compute the advantage of each trajectory [B] from group rewards, by the estimator named in `objective.advantage`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -9,10 +9,11 @@ from torch import Tensor
 from configs.objective import ObjectiveConfig
 from configs.rewards import with_answer
 from objectives.advantage.critic import critic_advantage
-from objectives.advantage.estimators import PLAIN, by_group, group_zscore, shaped_reward
+from objectives.advantage.estimators import PLAIN, best_answers, by_group, group_zscore, shaped_reward
 from objectives.advantage.pass_k import pass_k_gain, pass_k_zscore, unlikely_reward, weighted_sign
 from objectives.advantage.target import pseudo_rewards
 from objectives.coefficient.controllers import ObjectiveState
+from objectives.coefficient.recap import recap_weights
 from objectives.policy_gradient.gates import long_failure_scale
 from objectives.reduce import sum_by_trajectory
 from trajectories.batch import Batch
@@ -41,8 +42,10 @@ def trajectory_advantage(
             for members in batch.graded_groups():
                 reward[members] = unlikely_reward(reward[members], logp[members], cfg.pass_k.rank_penalty)
         estimate = _estimator(cfg, state.pass_k)
-        if cfg.combine == "weighted_advantages" and batch.rewards:
-            advantage = _of_several(batch, cfg, estimate)
+        if cfg.advantage == "best_of_n":
+            advantage = best_answers(reward, batch.group)
+        elif cfg.combine == "weighted_advantages" and batch.rewards:
+            advantage = _of_several(batch, cfg, estimate, recap_weights(state.recap, cfg.recap))
         else:
             advantage = by_group(reward, batch.group, estimate)
     if cfg.gates.long_failures > 1:
@@ -50,10 +53,15 @@ def trajectory_advantage(
     return advantage, value_target
 
 
-def _of_several(batch: Batch, cfg: ObjectiveConfig, estimate: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return A = sum over rewards n of weight_n x estimate(r_n) [B], plus estimate(overlong penalty).
+def _of_several(
+    batch: Batch, cfg: ObjectiveConfig, estimate: Callable[[Tensor], Tensor], recap: Mapping[str, float]
+) -> Tensor:
+    """Return A = sum over rewards n of recap_n x weight_n x estimate(r_n) [B], plus estimate(overlong penalty).
 
     A closed gate sets every r_n of the answer to 0. Source: GDPO, arXiv:2601.05242, without its whitening.
+
+    Args:
+        recap: RECAP's weights of the rewards; one that is missing is 1.
     """
     rewards = with_answer(cfg.rewards)
     closed = torch.zeros(len(batch.group), dtype=torch.bool)
@@ -64,7 +72,7 @@ def _of_several(batch: Batch, cfg: ObjectiveConfig, estimate: Callable[[Tensor],
     advantage = by_group(penalty, batch.group, estimate)
     for name, reward in rewards.items():
         gated = torch.where(closed, 0.0, batch.rewards[name])
-        advantage = advantage + reward.weight * by_group(gated, batch.group, estimate)
+        advantage = advantage + recap.get(name, 1.0) * reward.weight * by_group(gated, batch.group, estimate)
     return advantage
 
 

@@ -2,7 +2,8 @@
 
 m and s are mean and standard deviation of an objective's W recent values, b is the mean of the W values before. Its
 convergence is c = m / b (b / m for a loss), its instability i = s / (m + b), its weight K softmax((c + i) / T). The
-objectives are the mean rewards of the domains, by name, and the replay loss.
+objectives are the mean rewards of the domains, by name, and the replay loss; with several rewards of an answer whose
+advantages are weighed, their means instead of those of the domains.
 """
 
 import math
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from configs.objective import ObjectiveConfig
 from configs.recap import RecapConfig
+from configs.rewards import with_answer
 from objectives.reduce import reduction_weights
 from trajectories.batch import Batch
 
@@ -70,9 +72,12 @@ def softmax(scores: Mapping[str, float], temperature: float) -> dict[str, float]
     return {name: len(powers) * power / sum(powers.values()) for name, power in powers.items()}
 
 
-def domain_rewards(batch: Batch) -> dict[str, float]:
-    """Return the mean reward of the graded answers of each domain that has any."""
+def mean_rewards(batch: Batch, cfg: ObjectiveConfig) -> dict[str, float]:
+    """Return the mean over graded answers of each reward that has a weight, or of the reward of each domain."""
     graded = ~batch.reward.isnan()
+    if cfg.weighs_rewards:
+        weighed = {name: batch.rewards.get(name) for name, reward in with_answer(cfg.rewards).items() if reward.weight}
+        return {n: float(values[graded].double().mean()) for n, values in weighed.items() if values is not None}
     means = {name: batch.reward[graded & (batch.domain == i)].double().mean() for i, name in enumerate(batch.domains)}
     return {name: float(mean) for name, mean in means.items() if not mean.isnan()}
 

@@ -182,7 +182,7 @@ class Rollouts:
         """Return the tasks of one answer by the name of the reward."""
         key = f"{job_key}#{answer.sample_index}"
         verifiers = {ANSWER_REWARD: (key, prompt.verifier)} | {
-            name: (f"{key}/{name}", reward.verifier) for name, reward in self._rewards.items() if name != ANSWER_REWARD
+            name: (f"{key}/{name}", reward.verifier) for name, reward in self._rewards.items() if reward.verifier
         }
         return {
             name: GradeTask(

@@ -28,5 +28,9 @@ def away_from_step_one(completions: list[str], trainer_state: Any, **columns: An
     return [even(text, {}) for text in completions]
 
 
+def both(answer: str, problem: Mapping[str, Any]) -> dict[str, float]:
+    return {"reward": even(answer, problem), "low": starts_low(answer, problem)}
+
+
 def starts_low(answer: str, problem: Mapping[str, Any]) -> float:
     return float(answer[:1] < "P")

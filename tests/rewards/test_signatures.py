@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from rewards.forms import FORMS
-from rewards.signatures import adapt
+from rewards.signatures import adapt, to_verdict
 
 CONTEXT = {"prompt": "2+2=", "completion_ids": [19, 1], "step": 7, "domain": "sums"}
 PROBLEM = {"answer": "4", "level": 2}
@@ -118,7 +119,7 @@ def test_functions_of_verl_with_two_and_with_four_arguments_and_defaults_get_the
 
     for problem in (VERL_PROBLEM, PROBLEM, {"ground_truth": "4", "answer": "because 2+2 is 4"}):
         assert [call(two, answer, problem) for answer in ("4", "5")] == [1.0, 0.0]
-    assert [call(four, answer, VERL_PROBLEM) for answer in ("4", "5")] == [1.0, 0.0]
+    assert [to_verdict(call(four, answer, VERL_PROBLEM)).reward for answer in ("4", "5")] == [1.0, 0.0]
     assert call(four_of_any_row) == 1.0
 
 
@@ -155,6 +156,19 @@ def test_breadths_own_form_is_bound_by_name_too() -> None:
     partial = functools.partial(lambda answer, problem, factor: factor, factor=3.0)
     assert [call(function) for function in (turned, Object(), partial)] == [1.0, 2.0, 3.0]
     assert [adapt("own:f", function, "s").is_async for function in (turned, Object(), partial)] == [False, True, False]
+
+
+@pytest.mark.parametrize("reward", ["reward", "score"])
+def test_the_other_numbers_of_a_dict_are_parts_of_the_verdict(reward: str) -> None:
+    parts = {"format": 0.5, "short": True, "answer": 3.0, "text": "4", "ratio": math.inf}
+    verdict = to_verdict({reward: 1, **parts})
+    assert (verdict.reward, verdict.status, dict(verdict.parts)) == (1.0, "correct", {"format": 0.5, "short": 1.0})
+
+
+@pytest.mark.parametrize("value", [{"format": 1.0}, {"reward": "four", "format": 1.0}, {"score": None}])
+def test_a_dict_without_a_number_as_reward_is_a_grader_error(value: dict[str, Any]) -> None:
+    verdict = to_verdict(value)
+    assert (verdict.reward, verdict.status, dict(verdict.parts)) == (None, "grader_error", {})
 
 
 def test_async_functions_wait_in_the_running_event_loop() -> None:

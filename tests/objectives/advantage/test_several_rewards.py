@@ -8,9 +8,12 @@ from torch import Tensor
 
 from configs.load import load
 from configs.objective import ObjectiveConfig, OverlongConfig
+from configs.recap import RecapConfig
 from configs.rewards import RewardConfig
 from objectives.advantage.by_trajectory import trajectory_advantage
-from objectives.coefficient.controllers import initial_state
+from objectives.coefficient.controllers import initial_state, with_recap
+from objectives.coefficient.recap import recap_weights
+from objectives.credit import credit
 from objectives.wording import describe_policy_gradient
 from tests.trajectories.given_lengths import PROMPT, trajectory
 from trajectories.batch import Batch, pack
@@ -91,7 +94,7 @@ def test_an_answer_without_a_reward_is_left_out_and_gets_0() -> None:
 @pytest.mark.parametrize(
     ("overrides", "error"),
     [
-        (["objective.rewards.style.weight=1"], r"objective\.rewards\.style\.verifier: must name a verifier, got ''"),
+        (["objective.rewards.style.weight=1"], r"objective\.rewards\.style\.verifier: must name a verifier, .* got ''"),
         (
             ["objective.rewards.answer.verifier=math"],
             r"objective\.rewards\.answer\.verifier: must be set as task\.verifier, got 'math'",
@@ -118,3 +121,37 @@ def test_combinations_without_a_meaning_are_refused(overrides: list[str], error:
 def test_a_gate_alone_is_allowed_for_advantages_that_count_right_answers() -> None:
     cfg = load(["method=nsr", "objective.rewards.form={verifier: 'm:f', weight: 0, gate: true}"])
     assert "1 x answer, 0 where form is below 1" in describe_policy_gradient(cfg.objective)
+
+
+def test_recap_weighs_each_of_several_rewards_by_its_name() -> None:
+    cfg = several(recap=RecapConfig(window=2))
+    batch = batch_of([(0, 0), (1, 1)], [(0, 0), (1, 0)])
+    state = initial_state(cfg, 10)
+    for step in range(4):  # the mean of `answer` rises, that of `format` does not
+        rewards = [(0.0, 0.5), (step / 3, 0.5)]
+        state = with_recap(state, cfg, batch_of(rewards, weights=(1.0, 1.0)), {})
+    weights = recap_weights(state.recap, cfg.recap)
+    assert set(weights) == {"answer", "format"}
+    assert weights["answer"] > 1.1 > 0.9 > weights["format"]
+    logp = torch.zeros(int(batch.on_route("explore").sum()))
+    found = trajectory_advantage(batch, cfg, state, logp, None)[0].tolist()
+    answer, form = weights["answer"] * ROOT_HALF, weights["format"] * ROOT_HALF
+    assert found == pytest.approx([-answer - form, answer + form, -answer, answer], abs=1e-4)
+    whole = credit(batch, cfg, state)
+    assert whole.advantage is not None
+    of_answers = [float(whole.advantage[(batch.seq == i) & batch.mask][0]) for i in range(4)]
+    assert of_answers == pytest.approx(found), "no weight of a domain comes on top"
+
+
+def test_a_gate_without_weight_is_no_objective_of_recap() -> None:
+    rewards = {"format": RewardConfig(verifier="m:f", weight=0.0, gate=True)}
+    cfg = several(rewards=rewards, recap=RecapConfig(window=2))
+    state = with_recap(initial_state(cfg, 10), cfg, batch_of([(0, 1), (1, 1)]), {})
+    assert dict(state.recap.values) == {"answer": (0.5,)}
+
+
+def test_recap_with_several_rewards_needs_neither_a_mixture_nor_replay() -> None:
+    words = ["scale=cpu", "objective.rewards.format={verifier: a.py:f}", "objective.recap.window=5"]
+    assert load([*words, "objective.combine=weighted_advantages"]).objective.weighs_rewards
+    with pytest.raises(ValueError, match=r"^objective\.recap\.window: must be 0 without a mixture"):
+        load(words)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from configs.load import load
 from configs.rewards import RewardConfig
 from orchestrator.commands.cli import main
 from orchestrator.rollout.rewards import combined
@@ -45,6 +46,40 @@ def test_the_reward_is_the_weighted_sum_unless_a_gate_is_closed_or_a_grader_fail
         assert (grade.status, grade.reason) == (answer.status, answer.reason), "what is right does not change"
 
 
+@pytest.mark.parametrize(
+    ("answer", "reward"),
+    [
+        (Grade(reward=1.0, status="correct", parts={"low": 0.5, "other": 9.0}), 1 + 0.2 * 0.5),
+        (Grade(reward=0.0, status="wrong", parts={"low": 1.0}), 0.2),
+        (Grade(reward=0.0, status="timeout"), 0.0),
+        (Grade(reward=0.0, status="no_answer"), 0.0),
+        (Grade(reward=1.0, status="correct", parts={"other": 9.0}), None),
+        (FAILED, None),
+    ],
+)
+def test_a_part_of_the_verdict_is_a_reward_and_a_verdict_that_lacks_it_is_a_failure_of_the_grader(
+    answer: Grade, reward: float | None
+) -> None:
+    grade = combined({"answer": answer}, {"answer": RewardConfig(), "style": RewardConfig(part="low", weight=0.2)})
+    assert grade.reward == reward
+    assert set(grade.parts) == {"answer", "style"}
+    if reward is None and answer is not FAILED:
+        assert "reward style: the verdict has no part 'low', only other" in grade.reason
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        ("style={weight: 0.2}", r"^objective\.rewards\.style\.verifier: must name a verifier, unless `part` names"),
+        ("style={part: low, verifier: 'm:f'}", r"^objective\.rewards\.style\.part: must be empty beside a verifier"),
+        ("answer={part: low}", r"^objective\.rewards\.answer\.part: must be empty: it is the reward of the verdict"),
+    ],
+)
+def test_a_reward_is_a_verifiers_or_a_part_of_the_verdict(reward: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(["scale=cpu", f"objective.rewards.{reward}"])
+
+
 @pytest.fixture
 def toy_verifiers_in_reach(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The grader's workers import them by name."""
@@ -52,8 +87,14 @@ def toy_verifiers_in_reach(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
+@pytest.mark.parametrize(("verifier", "low"), [("even", "verifier: 'toy_verifiers:starts_low'"), ("both", "part: low")])
 def test_a_run_logs_every_reward_and_its_answers_can_be_judged_again(
-    tiny_policy: Path, tmp_path: Path, toy_verifiers_in_reach: None, capsys: pytest.CaptureFixture[str]
+    verifier: str,
+    low: str,
+    tiny_policy: Path,
+    tmp_path: Path,
+    toy_verifiers_in_reach: None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     cfg = config(
         tiny_policy,
@@ -66,8 +107,8 @@ def test_a_run_logs_every_reward_and_its_answers_can_be_judged_again(
         "logbook.trajectories_every=1",
         "logbook.trajectories=16",
         "seed=3",
-        "task.verifier=toy_verifiers:even",
-        "objective.rewards.low={verifier: 'toy_verifiers:starts_low', weight: 0.25}",
+        f"task.verifier=toy_verifiers:{verifier}",
+        f"objective.rewards.low={{{low}, weight: 0.25}}",
     )
     run_dir = asyncio.run(run_training(cfg, resume=False, log=lambda text: None))
     [record] = read_records(run_dir / "metrics.jsonl")
