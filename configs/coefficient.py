@@ -34,13 +34,23 @@ class CoefficientConfig:
     """adaptive: target of the KL to the reference, in nats per trajectory."""
     horizon: int = 10_000
     """adaptive: number of trajectories over which an error is corrected."""
+    smoothing: float = 0.9
+    """safe: weight of the earlier steps in the smoothed KL; 0: the KL of the last step alone."""
 
     def __post_init__(self) -> None:
         require_not_negative(self, "value", "final", "over")
         require_positive(self, "target", "horizon")
+        require(0 <= self.smoothing < 1, "smoothing", "must be at least 0 and below 1", self.smoothing)
         fraction = self.kind == "adaptive_fraction"
         require(not fraction or self.over > 0, "over", "must be positive for kind adaptive_fraction", self.over)
         require(not fraction or self.value <= 1, "value", "must be at most 1 for kind adaptive_fraction", self.value)
+
+    @property
+    def always_zero(self) -> bool:
+        """Whether it is 0 in every step."""
+        return self.value == 0 and (
+            self.kind in ("constant", "adaptive", "safe") or (self.scheduled and self.final == 0)
+        )
 
     @property
     def scheduled(self) -> bool:

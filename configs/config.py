@@ -106,6 +106,9 @@ class Config:
         moves = term.anchor in self.references and self.references[term.anchor].moves
         rule = "must be a reference that is never updated: the learner keeps a frozen copy of its LM head"
         require(not (hidden and moves), f"{path}.anchor", rule, term.anchor)
+        rule = "must not be 'all' for plackett_luce on rehearsed answers, whose tokens are taken as the true ones"
+        labelled = term.name == "plackett_luce" and term.rehearses
+        require(not labelled or self.rehearsal.right_only, "rehearsal.keep", rule, self.rehearsal.keep)
         most = LARGEST_KL_ERROR * self.groups_per_step * self.sampling.group_size
         rule = (
             f"must be above {LARGEST_KL_ERROR} x trajectories per step ({most:g}), or the coefficient changes its sign"
@@ -123,8 +126,11 @@ class Config:
         rule = "must be 'sampler' when lag is above 0 (the learner's log-probs ignore staleness)"
         current = self.lag == 0 or objective.old_policy == "sampler"
         require(current, "objective.old_policy", rule, objective.old_policy)
-        several = objective.replays or self.task.name == "mixture"
-        rule = "must be 0 without a mixture or objective.replay_weight: there are no two objectives to weigh"
+        several = objective.replays or objective.weighs_rewards or self.task.name == "mixture"
+        rule = (
+            "must be 0 without a mixture, objective.replay_weight, or objective.rewards with "
+            "combine=weighted_advantages: there are no two objectives to weigh"
+        )
         require(several or not objective.recap.window, "objective.recap.window", rule, objective.recap.window)
 
     def _check_pass_k(self) -> None:

@@ -84,15 +84,18 @@ class OverlongConfig:
     to the reward of every answer, and its overlong filtering."""
 
     limit: int = 0
-    """Answer length in tokens at which it reaches -1 (L_max); 0: off."""
+    """Answer length in tokens at which it is greatest (L_max); 0: off."""
     fraction: float = 0.2
-    """Fraction of `limit` below it over which it falls from 0 to -1 (L_cache / L_max)."""
+    """Fraction of `limit` below it over which it grows from 0 (L_cache / L_max)."""
+    penalty: float = 0.5
+    """Greatest punishment. The paper's is 1, for rewards of -1 and 1; 0.5 is as much for rewards of 0 and 1."""
     mask: bool = False
     """Leave out of the loss every answer that was cut off at `sampling.max_new_tokens` (overlong filtering). Its reward
     still counts in the baseline of its group."""
 
     def __post_init__(self) -> None:
         require_not_negative(self, "limit")
+        require_positive(self, "penalty")
         require(0 < self.fraction <= 1, "fraction", "must be in (0, 1]", self.fraction)
 
 
@@ -273,6 +276,11 @@ class ObjectiveConfig:
     def replays(self) -> bool:
         """Whether right answers of a task are replayed."""
         return self.replay_weight > 0
+
+    @property
+    def weighs_rewards(self) -> bool:
+        """Whether each of several rewards of an answer has an advantage and a weight of its own."""
+        return bool(self.rewards) and self.combine == "weighted_advantages"
 
     @property
     def scores_first(self) -> bool:

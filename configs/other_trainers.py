@@ -142,6 +142,9 @@ COUNTERPARTS = (
     Counterpart("objective.overlong.mask", "mask_truncated_completions", "", ""),
     Counterpart("objective.overlong.limit", "", "reward_model.overlong_buffer.len", "overlong_buffer_len"),
     Counterpart(
+        "objective.overlong.penalty", "", "reward_model.overlong_buffer.penalty_factor", "overlong_penalty_factor"
+    ),
+    Counterpart(
         f"{TERM}.coefficient.value", "beta", f"{ACTOR}.kl_loss_coef algorithm.kl_ctrl.kl_coef", "init_kl_coef", KL
     ),
     Counterpart(f"{TERM}.estimator", "", f"{ACTOR}.kl_loss_type algorithm.kl_penalty", "kl_estimator", KL),

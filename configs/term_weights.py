@@ -9,18 +9,25 @@ Certainty = Literal["negentropy", "negentropy_max", "max_prob"]
 """Of a distribution p over V tokens: 1 - H / log V, 1 + log max p / log V, or max p."""
 
 
+FAILURES = ("failed_answers", "failed_groups")
+"""The masks that keep failures."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TermWeightsConfig:
     """Weights on the tokens of a divergence term; the chosen ones multiply. They never touch the policy gradient.
 
-    `only` and `importance` are masks. The kept tokens are scaled up, so that the term is a mean over the kept tokens.
+    `only` and `importance` are masks. The kept tokens are scaled up, so that the term is a mean over the kept tokens;
+    with only=best_answers it is a mean over prompts.
     """
 
     difficulty: bool = False
     """Difficulty-adaptive weight (DADS of APO, arXiv:2506.21655): 1 - exp(-e (1 - d)) on answers of positive advantage,
     where d is the fraction of wrong answers in the group; 1 where d is 0 or 1."""
-    only: Literal["all", "failed_answers", "failed_groups"] = "all"
-    """Reward-guided mask (KDRL, arXiv:2506.02208): answers of reward 0, or groups without a correct answer."""
+    only: Literal["all", "failed_answers", "failed_groups", "best_answers"] = "all"
+    """Mask by reward. failed_answers: answers of reward 0; failed_groups: groups without a correct answer (KDRL,
+    arXiv:2506.02208); best_answers: the answers that have the greatest reward of their group, if it is positive, and
+    share the weight of the group (SuperHF, arXiv:2310.16763)."""
     length_debias: bool = False
     """Length debiasing (SamPO, arXiv:2406.10957): every answer counts as many tokens as the shortest of its group."""
     importance: Literal["none", "soft_or", "entropy", "confidently_wrong"] = "none"
@@ -55,8 +62,8 @@ class TermWeightsConfig:
 
     @property
     def masks(self) -> bool:
-        """Whether some tokens of the term are left out."""
-        return self.only != "all" or self.importance != "none"
+        """Whether the kept tokens are scaled up to the weight of all."""
+        return self.only in FAILURES or self.importance != "none"
 
     @property
     def needs_distance(self) -> bool:

@@ -135,6 +135,12 @@ class TermConfig:
         return self.route == "rehearse"
 
     @property
+    def vanishes_at_anchor(self) -> bool:
+        """Whether it has no gradient where policy and anchor are equal."""
+        pulls = self.name == "plackett_luce" or self.estimator in ("k1", "naive", "supervised")
+        return not (pulls or self.reweights or self.normalised)
+
+    @property
     def reweights(self) -> bool:
         """Whether the anchor is reweighted by the reward."""
         return self.reweight != "none"

@@ -10,14 +10,19 @@ from configs.objective import MismatchConfig, ObjectiveConfig
 from configs.pass_k import PassKConfig
 from configs.recap import RecapConfig
 from configs.rewards import with_answer
+from configs.term_weights import FAILURES
 from configs.terms import TermConfig
 from objectives.divergence.words import describe_wiring
 from objectives.policy_gradient.clip_range import bounds
 
 
-def describe(cfg: TermConfig) -> str:
-    """Describe the gradient that a divergence term has, which is not always that of the value it is named after."""
-    words = describe_wiring(cfg, _name(cfg))
+def describe(cfg: TermConfig, *, right_only: bool = False) -> str:
+    """Describe the gradient that a divergence term has, which is not always that of the value it is named after.
+
+    Args:
+        right_only: whether the stored answers are right ones alone, and not all samples of the reference.
+    """
+    words = describe_wiring(cfg, _name(cfg), right_only=right_only)
     if cfg.rehearses:
         ratio = "; times rehearsed over explored answers" if cfg.weighting == "by_answer_ratio" else ""
         return f"on rehearsed answers: {words}{ratio}"
@@ -57,7 +62,8 @@ def _describe_weights(cfg: TermConfig) -> str:
     steps = f"turns, or {weights.step_length} tokens of a single turn" if weights.step_length else "turns"
     chosen = {
         "by difficulty of the prompt (DADS)": weights.difficulty,
-        f"only on {weights.only.replace('_', ' ')}": weights.only != "all",
+        f"only on {weights.only.replace('_', ' ')}": weights.only in FAILURES,
+        "only on the best answers of each prompt, which share its weight": weights.only == "best_answers",
         "every answer as long as the shortest of its group (SamPO)": weights.length_debias,
         f"only on the {weights.keep:g} of an answer's tokens with the highest {weights.importance} score (TIP)": (
             weights.importance != "none"

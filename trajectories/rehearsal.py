@@ -1,4 +1,4 @@
-"""Rehearsal set: correct answers of the reference policy and their log-probs, stored in one parquet file."""
+"""Rehearsal set: answers of the reference policy and their log-probs, stored in one parquet file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +21,11 @@ SCHEMA = pa.schema(
         ("seed", pa.int64()),
         ("text", pa.string()),
         ("reward", pa.float64()),
+        ("status", pa.string()),
     ]
 )
+KEEP = b"keep"
+"""Metadata of the file: the value of `rehearsal.keep` with which it was made."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class RehearsalSet:
     batch: int
     """Answers per step."""
     seed: int
+    keep: str = ""
+    """Value of `rehearsal.keep` with which the file was made; empty: it does not say."""
 
     def __post_init__(self) -> None:
         if not self.trajectories:
@@ -40,7 +45,7 @@ class RehearsalSet:
 
     @property
     def prompt_ids(self) -> frozenset[str]:
-        """Ids of the mastered prompts. DPH-RL explores only the others (arXiv:2509.07430, D_pef and D_exp)."""
+        """Ids of the prompts with stored answers. DPH-RL explores only the others (arXiv:2509.07430, D_pef, D_exp)."""
         return frozenset(t.prompt_id for t in self.trajectories)
 
     def at(self, step: int) -> list[Trajectory]:
@@ -72,6 +77,7 @@ def write(path: Path, trajectories: Sequence[Trajectory], metadata: Mapping[byte
             "seed": t.seed,
             "text": t.text,
             "reward": t.reward,
+            "status": t.grade.status if t.grade else "",
         }
         for t in trajectories
     ]
@@ -90,7 +96,9 @@ def read(path: Path, batch: int, seed: int) -> RehearsalSet:
     Raises:
         ValueError: as `read_answers`, or the file has no answers.
     """
-    return RehearsalSet(read_answers(path), batch, seed)
+    answers = read_answers(path)
+    metadata = pq.read_schema(path).metadata or {}
+    return RehearsalSet(answers, batch, seed, metadata.get(KEEP, b"").decode())
 
 
 def read_answers(path: Path) -> tuple[Trajectory, ...]:
@@ -146,5 +154,5 @@ def _trajectory(path: Path, number: int, row: dict) -> Trajectory:
         seed=row["seed"],
         text=row["text"],
         route="rehearse",
-        grade=Grade(reward=row["reward"], status="correct"),
+        grade=Grade(reward=row["reward"], status=row["status"]),
     )

@@ -73,7 +73,7 @@ class Grade:
     seconds: float = 0.0
     """Wall time of the verifiers."""
     parts: Mapping[str, float | None] = field(default_factory=dict)
-    """Each of several rewards by name, before weights and gates; empty if there is one."""
+    """Each of several rewards by name, before weights and gates, or the parts of the verdict; empty if there is one."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as a call: setting the fields of a frozen dataclass with slots one by one takes ten times as long."""
@@ -134,6 +134,10 @@ class Trajectory:
         return None if self.grade is None else self.grade.reward
 
 
+EQUAL_REWARDS = 1e-6
+"""Rewards of a group that differ by at most this are equal: they may be sums, and sums are rounded."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """The G answers to one prompt, in the order of their sample index."""
@@ -145,3 +149,9 @@ class Group:
     def rewards(self) -> list[float]:
         """Rewards of the graded answers."""
         return [t.reward for t in self.trajectories if t.reward is not None]
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether the rewards differ by more than rounding."""
+        rewards = self.rewards
+        return bool(rewards) and max(rewards) - min(rewards) > EQUAL_REWARDS

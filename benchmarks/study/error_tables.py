@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from exact_gradients import (
     ALPHA,
     NAMES,
@@ -13,11 +14,13 @@ from exact_gradients import (
     accepted,
     differentiated_k1,
     exact_gradient,
+    gradients,
     label,
     measure,
     mixed_kl,
     term_of,
 )
+from torch import Tensor
 from torch.autograd import grad
 from world import DISTANCES, World, world
 
@@ -258,3 +261,37 @@ def moving_weight_error(where: World) -> float:
         for held in (False, True)
     )
     return float((whole - held).norm() / whole.norm())
+
+
+RIGHT = (0,)
+"""The right answers of `right_answers`."""
+
+
+def right_answers() -> tuple[World, dict[str, tuple[Tensor, Tensor]], Tensor]:
+    """Return a policy, its forward KL terms on stored answers, and the exact gradient of the forward KL [V].
+
+    The policy has probabilities .7, .2 and .1, the reference .5, .3 and .2, and the first of three answers is right. Of
+    each term: its expected gradient [V] on all answers of the reference, and on right answers alone.
+    """
+    policy, reference = (torch.tensor([row], dtype=torch.float64).log() for row in ((0.7, 0.2, 0.1), (0.5, 0.3, 0.2)))
+    where = World(policy, reference, reference)
+    everything = where.probabilities(reference)
+    right = torch.zeros_like(everything)
+    right[list(RIGHT)] = everything[list(RIGHT)]
+    found = {}
+    for estimator in ("k1", "supervised", "k3"):
+        term = term_of("forward_kl", route="rehearse", estimator=estimator)
+        each = gradients(term, where, reference)
+        found[label(term)] = everything @ each, right @ each / right.sum()
+    return where, found, exact_gradient(where, "forward_kl")[1]
+
+
+def right_answers_table() -> str:
+    """Return the table of gradients on all answers of the reference, and on right answers alone."""
+    _, found, exact = right_answers()
+
+    def vector(gradient: Tensor) -> str:
+        return ", ".join(number(float(x)) for x in gradient)
+
+    body = [[name, vector(all_answers), vector(right)] for name, (all_answers, right) in found.items()]
+    return table(["", "all answers", "right answers alone"], [*body, ["exact", vector(exact), ""]])

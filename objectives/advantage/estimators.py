@@ -7,17 +7,17 @@ from torch import Tensor
 
 from configs.objective import OverlongConfig
 from trajectories.batch import Batch
+from trajectories.trajectory import EQUAL_REWARDS
 
 EPSILON = 1e-6
 """Added to the standard deviation, as in the official code of GRPO."""
 
 
 def group_zscore(reward: Tensor) -> Tensor:
-    """Return (r - mean) / (std + 1e-6) over one group [G], std with G - 1; 0 if all are equal. GRPO,
+    """Return (r - mean) / (std + 1e-6) over one group [G], std with G - 1; 0 if all are equal up to rounding. GRPO,
     arXiv:2402.03300."""
-    # Equal rewards are compared exactly: their rounded mean can differ from them, and dividing by a tiny standard
-    # deviation would turn that rounding error into an advantage.
-    if len(reward) < 2 or bool((reward == reward[0]).all()):
+    # Division by a tiny standard deviation would turn a rounding error into an advantage.
+    if len(reward) < 2 or reward.max() - reward.min() <= EQUAL_REWARDS:
         return torch.zeros_like(reward)
     return (reward - reward.mean()) / (reward.std() + EPSILON)
 
@@ -47,13 +47,12 @@ def group_mean_global_whiten(reward: Tensor) -> Tensor:
 
 
 def best_of_n(reward: Tensor) -> Tensor:
-    """Return G / (number of best answers) on the best answers of one group [G], 0 on the others.
+    """Return 1 / (number of best answers) on the best answers of one group [G], 0 on the others.
 
-    It is 0 for all if none has a positive reward. With ratio=none this is the cross entropy of the best answer, or its
-    mean over equally good ones. Source: SuperHF, arXiv:2310.16763.
+    It is 0 for all if none has a positive reward. Source: SuperHF, arXiv:2310.16763.
     """
     best = (reward == reward.max()) & (reward > 0)
-    return best * (len(reward) / best.sum().clamp(min=1))
+    return best / best.sum().clamp(min=1)
 
 
 def mean_normalised(reward: Tensor) -> Tensor:
@@ -95,11 +94,11 @@ def whiten(advantage: Tensor, tokens: Tensor) -> Tensor:
 
 
 def overlong_penalty(lengths: Tensor, cfg: OverlongConfig) -> Tensor:
-    """Return a penalty [B] that falls from 0 to -1 over the last tokens before the limit. DAPO, equation 13."""
+    """Return a penalty [B] that falls from 0 to -`penalty` over the last tokens before the limit. DAPO, equation 13."""
     if not cfg.limit:
         return torch.zeros(lengths.shape)
     cache = cfg.fraction * cfg.limit
-    return ((cfg.limit - cache - lengths) / cache).clamp(-1, 0)
+    return cfg.penalty * ((cfg.limit - cache - lengths) / cache).clamp(-1, 0)
 
 
 def shaped_reward(batch: Batch, cfg: OverlongConfig) -> Tensor:
@@ -122,3 +121,13 @@ def by_group(reward: Tensor, group: Tensor, estimate: Callable[[Tensor], Tensor]
         if members.any():
             result[members] = estimate(reward[members])
     return result
+
+
+def best_answers(reward: Tensor, group: Tensor) -> Tensor:
+    """Return (answers / groups) / (number of best answers of the group) on the best answers, 0 on the others [B].
+
+    A mean over answers with these weights is the mean over groups, of any size, of the mean over the group's best
+    answers: with ratio=none, of their cross entropy. Args: as for `by_group`.
+    """
+    graded = (group >= 0) & ~reward.isnan()
+    return by_group(reward, group, best_of_n) * (graded.sum() / max(1, len(group[graded].unique())))

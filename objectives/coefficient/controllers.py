@@ -132,10 +132,10 @@ def with_rewards(state: ObjectiveState, cfg: ObjectiveConfig, batch: Batch) -> O
 
 
 def with_recap(state: ObjectiveState, cfg: ObjectiveConfig, batch: Batch, stats: Mapping[str, float]) -> ObjectiveState:
-    """Return the state after a step's rewards by domain and its replay loss, if RECAP weighs them."""
+    """Return the state after a step's mean rewards and its replay loss, if RECAP weighs them."""
     if not cfg.recap.window:
         return state
-    measured = recap.domain_rewards(batch)
+    measured = recap.mean_rewards(batch, cfg)
     if "replay_loss" in stats:
         measured[REPLAY] = stats["replay_loss"]
     values = recap.observed(state.recap, measured, cfg.recap.window)
@@ -196,7 +196,7 @@ def _advance_safe(
     known = {key: value for key, value in found.items() if value is not None and math.isfinite(value)}
     if len(known) < len(found):
         return state
-    controller = safe.observed(state.safe[name], **known)
+    controller = safe.observed(state.safe[name], **known, smoothing=coefficient.smoothing)
     value = coefficient.value * safe.coefficient(controller)
     return replace(state, coefficients={**state.coefficients, name: value}, safe={**state.safe, name: controller})
 

@@ -1,13 +1,13 @@
 """SAFE's controller of a KL coefficient, from the KL, the entropy and the reward (arXiv:2602.04651).
 
-The paper's penalty is 0.1 g (KL_s - tau)^2, of which the official code takes no gradient. Here the coefficient gives
-the loss the gradient of that penalty, 0.2 g (KL_s - tau)+ grad KL, with the gate g and the threshold tau held fixed.
+The paper's penalty is 0.1 g (KL_s - tau)^2, of which the official code takes no gradient. Here the coefficient is the
+derivative of that penalty by the smoothed KL, 0.2 g (KL_s - tau)+, with the gate g and the threshold tau held fixed. It
+is computed after a step, and weighs the KL of the next one.
 """
 
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-SMOOTHING = 0.9
 SLOPE = 0.2
 """Twice the paper's 0.1."""
 BASE_THRESHOLD, LOWEST_THRESHOLD, HIGHEST_THRESHOLD = 0.3, 0.1, 0.6
@@ -37,8 +37,12 @@ class SafeState:
     entropy: float = ENTROPY_FLOOR
 
 
-def observed(state: SafeState, *, kl: float, reward: float, entropy: float) -> SafeState:
-    """Return the state after a step with this mean KL to the reference (nats per token), reward and entropy (nats)."""
+def observed(state: SafeState, *, kl: float, reward: float, entropy: float, smoothing: float) -> SafeState:
+    """Return the state after a step with this mean KL to the reference (nats per token), reward and entropy (nats).
+
+    Args:
+        smoothing: weight of the earlier steps in the smoothed KL; the paper's is 0.9.
+    """
     rewards = (*state.rewards, reward)[-2 * WINDOW :]
     if state.reward is None:
         pid = {"reward": reward}
@@ -48,7 +52,7 @@ def observed(state: SafeState, *, kl: float, reward: float, entropy: float) -> S
         integral = min(max(state.integral + error, -1.0), 1.0)
         output = PROPORTIONAL * error + INTEGRAL * integral + DERIVATIVE * (error - state.error)
         pid = {"reward": smoothed, "error": error, "integral": integral, "output": output}
-    smoothed_kl = SMOOTHING * state.kl + (1 - SMOOTHING) * kl
+    smoothed_kl = smoothing * state.kl + (1 - smoothing) * kl
     before = {"integral": state.integral, "error": state.error, "output": state.output}
     return SafeState(kl=smoothed_kl, rewards=rewards, entropy=entropy, **{**before, **pid})
 

@@ -41,7 +41,7 @@ def vocabulary_values(
         return batch_sinkhorn(cfg, logits, anchor_logits, *blocks)
     logp, anchor = logits.log_softmax(-1), anchor_logits.detach().log_softmax(-1)
     if cfg.name == "plackett_luce":
-        return plackett_luce(logits, anchor_logits.detach())
+        return plackett_luce(logits, anchor_logits.detach(), targets if cfg.rehearses else None)
     if 0 < cfg.top < logits.shape[-1]:
         logp, anchor = with_rest(logp, anchor, cfg.top)
     if cfg.name == "mixed_kl":
@@ -82,14 +82,19 @@ def mixed_kl(logp: Tensor, teacher: Tensor, sharpness: float) -> Tensor:
     return (1 - g) * forward + g * backward
 
 
-def plackett_luce(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+def plackett_luce(logits: Tensor, teacher_logits: Tensor, labels: Tensor | None = None) -> Tensor:
     """Return sum_k alpha_k (logsumexp_{l >= k} s_l - s_k) [C], tokens in descending order of the teacher's logits.
 
     s are the policy's logits, alpha the teacher's probabilities. It is convex in s, invariant to a constant added to s,
-    and its minimum is not 0. Source: PLD, arXiv:2506.12542; there is no true label here, so the teacher's most likely
-    token comes first.
+    and its minimum is not 0. Source: PLD, arXiv:2506.12542.
+
+    Args:
+        labels: int64 [C], the true tokens, which come before all others; None: the teacher's most likely one is first.
     """
-    order = teacher_logits.argsort(-1, descending=True)
+    ranks = teacher_logits
+    if labels is not None:
+        ranks = ranks.scatter(-1, labels[:, None], torch.inf)
+    order = ranks.argsort(-1, descending=True)
     ranked = logits.gather(-1, order)
     rest = ranked.flip(-1).logcumsumexp(-1).flip(-1)
     alpha = teacher_logits.gather(-1, order).softmax(-1)

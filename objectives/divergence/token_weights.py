@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from configs.term_weights import TermWeightsConfig
+from configs.term_weights import FAILURES, TermWeightsConfig
+from objectives.advantage.estimators import best_answers
 from objectives.divergence.steps import step_weights
 from objectives.divergence.token_importance import important
 from trajectories.batch import Batch
@@ -34,6 +35,8 @@ def token_weights(
         weights = weights * difficulty_weights(batch, advantage)
     if cfg.length_debias:
         weights = weights * length_debias(batch)
+    if cfg.only == "best_answers":
+        weights = weights * best_answers(batch.reward, batch.group)
     by_token = weights[batch.seq]
     if cfg.certainty_power:
         assert term in batch.certainty, "a divergence needs the certainty of its anchor and the batch has none"
@@ -52,7 +55,7 @@ def token_weights(
 def _kept(batch: Batch, cfg: TermWeightsConfig, term: str) -> Tensor:
     """Return the tokens that all chosen masks keep, bool [N]."""
     kept = batch.on_route("explore")
-    if cfg.only != "all":
+    if cfg.only in FAILURES:
         kept = kept & (failures(batch, whole_groups=cfg.only == "failed_groups") > 0)[batch.seq]
     if cfg.importance != "none":
         kept = kept & important(batch, cfg, batch.distance.get(term))

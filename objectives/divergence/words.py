@@ -17,8 +17,14 @@ FRESH = "for answers of the current policy (stale ones bias it)"
 """Words of a description: the gradient holds without staleness."""
 
 
-def describe_wiring(cfg: TermConfig, name: str) -> str:
-    """Describe the expected gradient of a term; `name` is its divergence in words."""
+def describe_wiring(cfg: TermConfig, name: str, *, right_only: bool = False) -> str:
+    """Describe the expected gradient of a term; `name` is its divergence in words.
+
+    Args:
+        right_only: whether right answers alone are stored.
+    """
+    if right_only and cfg.rehearses and cfg.wiring == "loss":
+        return _right_answers(cfg, name)
     return DESCRIPTIONS[cfg.route, cfg.level, cfg.wiring](cfg, name)
 
 
@@ -85,6 +91,8 @@ def _vocabulary(cfg: TermConfig, name: str) -> str:
         summed = f"through the transport plan between the rows of every {BLOCK} successive tokens of an answer"
     if cfg.name == "mixed_kl":
         summed += ", its weight held fixed"
+    if cfg.name == "plackett_luce" and cfg.rehearses:
+        return f"gradient of the {name} of a ranking that begins with the answer's own token, prefixes held fixed"
     if cfg.top:
         summed = f"with the anchor's {cfg.top} most likely tokens kept apart and all others summed into one"
     return f"exact gradient of the {name}, {summed}, prefixes held fixed"
@@ -112,21 +120,38 @@ def _whole_answer_loss(cfg: TermConfig, name: str) -> str:
     )
 
 
-def _rehearse(cfg: TermConfig, name: str) -> str:
+def _lost(cfg: TermConfig) -> str:
+    """Describe the weight of a stored token that the policy has all but lost."""
     log_u: Any = Number(-10.0)  # in the place of a tensor
     pull = float(log_u.exp() * F_DIVERGENCES[cfg.name](log_u, cfg.alpha).slope)
-    lost = f"weight on grad log pi is {pull:.2g} where the policy has all but lost an answer (u = e^-10)"
+    return f"weight on grad log pi is {pull:.2g} where the policy has all but lost an answer (u = e^-10)"
+
+
+def _rehearse(cfg: TermConfig, name: str) -> str:
     if cfg.estimator == "k3":
-        return f"exact gradient of the {name}, 0 at every token where policy and reference agree; {lost}"
+        return f"exact gradient of the {name}, 0 at every token where policy and reference agree; {_lost(cfg)}"
     if cfg.estimator == "supervised":
         return f"gradient of the {name}, exact in expectation, from f minus f'(inf) (u - 1): no token is pushed down"
-    likelihood = ""
-    if cfg.name == "forward_kl":
-        likelihood = (
-            " (negative log-likelihood, weight -1 everywhere; of right answers alone it is rejection-sampling "
-            "fine-tuning and no divergence)"
+    likelihood = " (negative log-likelihood, weight -1 everywhere)" if cfg.name == "forward_kl" else ""
+    return f"gradient of the {name}, exact in expectation, from f as it is{likelihood}; minus its mean, {_lost(cfg)}"
+
+
+def _right_answers(cfg: TermConfig, name: str) -> str:
+    if cfg.name == "forward_kl" and cfg.estimator in ("k1", "supervised"):
+        return (
+            "gradient of the negative log-likelihood of right answers (weight -1 everywhere): rejection-sampling "
+            "fine-tuning, and no divergence"
         )
-    return f"gradient of the {name}, exact in expectation, from f as it is{likelihood}; minus its mean, {lost}"
+    filtered = f"not the gradient of the {name}, which needs wrong answers too (rehearsal.keep=all)"
+    of = f"mean over right answers of the reference alone, so {filtered}"
+    if cfg.estimator == "k3":
+        return (
+            f"{of}: 0 at every token where policy and reference agree, and a right answer that has become more likely "
+            f"than under the reference is pushed down to it; {_lost(cfg)}"
+        )
+    if cfg.estimator == "supervised":
+        return f"{of}, from f minus f'(inf) (u - 1): no token is pushed down"
+    return f"{of}, from f as it is; {_lost(cfg)}"
 
 
 DESCRIPTIONS: dict[tuple[Route, Level, WiringName], Callable[[TermConfig, str], str]] = {

@@ -61,7 +61,7 @@ def plan(cfg: Config) -> dict[str, str]:
         tuned = ", ".join(f"{key}={value_words(value)}" for key, value in leaves(committed))
         lines["defaults of this committed policy"] = tuned
     for name, term in cfg.objective.terms.items():
-        lines[f"term {name}"] = describe(term)
+        lines[f"term {name}"] = describe(term, right_only=cfg.rehearsal.right_only)
         lines[f"coefficient of {name}"] = describe_coefficient(term.coefficient, cfg.steps)
     if cfg.objective.rehearses:
         lines["stored answers"] = _stored_answers(cfg)
@@ -92,10 +92,14 @@ def _stored_answers(cfg: Config) -> str:
     if cfg.rehearsal.path:
         return f"read from {cfg.rehearsal.path}"
     prompts, answers = cfg.rehearsal.prompts, cfg.rehearsal.answers
-    fresh = ", and one more for each mastered prompt" if cfg.rehearsal.keep == "one_fresh" else ""
+    stored = {
+        "one_fresh": ", and one more for each mastered prompt, which is stored if it is right",
+        "all_correct": "; the right ones of each mastered prompt are stored",
+        "all": "; all are stored",
+    }
     return (
         f"presampled before the first step: at most {prompts:,} prompts x {answers} answers = {prompts * answers:,} "
-        f"generated{fresh}"
+        f"generated{stored[cfg.rehearsal.keep]}"
     )
 
 

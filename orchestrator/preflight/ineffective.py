@@ -29,6 +29,7 @@ def _rules(cfg: Config) -> Iterator[Rule]:
     yield "replay", cfg.objective.replays, "objective.replay_weight is 0"
     for name in ("batch", "prompts", "answers", "threshold", "explore", "keep"):
         yield f"rehearsal.{name}", cfg.objective.rehearses, "no term has route=rehearse"
+    yield "rehearsal.threshold", cfg.rehearsal.right_only, "rehearsal.keep is all"
     for name in ("answers", "ks", "frontier", "kl_to_base"):
         yield f"monitor.{name}", cfg.monitor.every > 0, "monitor.every is 0"
     yield "logbook.wandb_project", cfg.logbook.wandb != "disabled", "logbook.wandb is disabled"
@@ -60,7 +61,8 @@ def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
         yield f"objective.pass_k.{name}", advantage in AIM_AT_PASS_K, why
     yield "objective.pass_k.right_weight", advantage == "weighted_sign", why
     yield "objective.pass_k.rank_penalty", advantage == "unlikely_zscore", why
-    yield "objective.overlong.fraction", objective.overlong.limit > 0, "objective.overlong.limit is 0"
+    for name in ("fraction", "penalty"):
+        yield f"objective.overlong.{name}", objective.overlong.limit > 0, "objective.overlong.limit is 0"
     clips, why = objective.ratio != "none", f"objective.clip.kind is {kind}"
     yield "objective.clip", clips, "objective.ratio is none"
     for name in ("low", "high"):
@@ -94,3 +96,4 @@ def _coefficient_rules(path: str, coefficient: CoefficientConfig) -> Iterator[Ru
     yield f"{path}.over", coefficient.scheduled or kind == "adaptive_fraction", why
     for name in ("target", "horizon"):
         yield f"{path}.{name}", kind == "adaptive", why
+    yield f"{path}.smoothing", kind == "safe", why

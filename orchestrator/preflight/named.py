@@ -11,13 +11,15 @@ from configs.checks import require
 from configs.config import Config
 from orchestrator.commands.paths import split_name
 from orchestrator.evaluation.record import located
+from orchestrator.preflight.gradient import check_gradient
 from rewards.registry import check as check_verifier
 from tasks.registry import check_options
 
 
 def check_training(cfg: Config) -> None:
-    """Raise ValueError, naming the setting, for a training run that names something that does not exist."""
+    """Raise ValueError, naming the setting, for a run that names what does not exist, or that nothing would train."""
     check_presampling(cfg)
+    check_gradient(cfg)
     path = cfg.rehearsal.path
     if cfg.objective.rehearses and path and not Path(path).is_file():
         raise ValueError(f"rehearsal.path: must be a parquet file made by `breadth presample`, got {path!r}")

@@ -185,7 +185,7 @@ class Collector:
         Source: DAPO's dynamic sampling, arXiv:2503.14476.
         """
         assert slot.group is not None
-        if self._refills_left and len(set(slot.group.rewards)) < 2:
+        if self._refills_left and not slot.group.has_signal:
             self._refills_left -= 1
             self.dropped += 1
             self.groups_left += 1

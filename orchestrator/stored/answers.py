@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from configs.checks import require
 from configs.config import Config
 from orchestrator.evaluation.engines import by_engine
 from orchestrator.preflight.beginning import PRESAMPLED, keeps_presampled
@@ -38,13 +39,18 @@ def load_stored(cfg: Config, run_dir: Path) -> StoredAnswers:
     """Load the stored answers of the objective. `rehearsal` stays None if the reference is still to be presampled.
 
     Raises:
-        ValueError: `rehearsal.path` is no rehearsal file, or the task to replay has no right answers.
+        ValueError: `rehearsal.path` is no rehearsal file or one of another `rehearsal.keep`, or the task to replay
+            has no right answers.
     """
     replay = load_replay(cfg) if cfg.objective.replays else None
     path = _rehearsal_path(cfg, run_dir)
     if not cfg.objective.rehearses or (not cfg.rehearsal.path and not path.exists()):
         return StoredAnswers(replay=replay)
-    return StoredAnswers(rehearsal=read(path, cfg.rehearsal.batch, cfg.seed), replay=replay)
+    rehearsal = read(path, cfg.rehearsal.batch, cfg.seed)
+    rule = f"must be {rehearsal.keep!r}, with which {path} was made"
+    fits = rehearsal.keep in ("", cfg.rehearsal.keep)
+    require(fits, "rehearsal.keep", rule, cfg.rehearsal.keep)
+    return StoredAnswers(rehearsal=rehearsal, replay=replay)
 
 
 def first_policy(cfg: Config, *, resume: bool) -> str | None:

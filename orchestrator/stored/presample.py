@@ -1,7 +1,7 @@
-"""Presampling, DPH-RL's offline stage: sample answers of the reference policy and keep those of mastered prompts.
+"""Presampling, DPH-RL's offline stage: sample answers of the reference policy and keep right ones of mastered prompts.
 
 A prompt is mastered if at least `rehearsal.threshold` of its `rehearsal.answers` answers are correct.
-Source: arXiv:2509.07430.
+With `rehearsal.keep=all` every answer is kept. Source: arXiv:2509.07430.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from orchestrator.rollout.rollouts import Rollouts, jobs_for
 from orchestrator.stored.parts import Parts
 from tasks.registry import build
 from tasks.source import Source
-from trajectories.rehearsal import write
+from trajectories.rehearsal import KEEP, write
 from trajectories.trajectory import Group, Prompt, Trajectory
 
 PROMPTS_AT_A_TIME = 256
@@ -45,7 +45,7 @@ class Tally:
 
     def __str__(self) -> str:
         return (
-            f"{self.kept} answers kept from {self.mastered} mastered of {self.prompts} prompts "
+            f"{self.kept} answers kept, {self.mastered} of {self.prompts} prompts mastered "
             f"({self.too_long} too long, {self.fresh_wrong} fresh answers wrong, {self.ungraded} answers not graded)"
         )
 
@@ -110,7 +110,7 @@ async def presample_with(
             f"rehearsal: the reference must master some prompts, got {tally}; lower rehearsal.threshold or raise "
             "rehearsal.prompts"
         )
-    write(path, kept)
+    write(path, kept, {KEEP: cfg.rehearsal.keep.encode()})
     parts.remove()
     return tally
 
@@ -132,6 +132,10 @@ async def _presample_some(
     tally.ungraded += _ungraded(groups)
     mastered = [group for group in groups if len(_correct(group)) >= cfg.rehearsal.threshold]
     tally.mastered += len(mastered)
+    if cfg.rehearsal.keep == "all":
+        kept = [replace(t, route="rehearse") for group in groups for t in group.trajectories if t.reward is not None]
+        tally.kept += len(kept)
+        return kept
     if cfg.rehearsal.keep == "one_fresh":
         # Among the k, both the group and the answer are selected for being correct, so keeping one of them would be
         # biased. A newly drawn answer is not selected.

@@ -29,11 +29,11 @@ def group_metrics(groups: Sequence[Group], by_domain: bool = False) -> dict[str,
             "reward": float(np.mean(graded)),
             "reward_std": float(np.mean([np.std(group) for group in rewards])),
             "solved_groups": float(np.mean([_solved(group) for group in groups if group.rewards])),
-            "zero_signal_groups": float(np.mean([max(group) == min(group) for group in rewards])),
+            "zero_signal_groups": float(np.mean([not group.has_signal for group in groups if group.rewards])),
         }
     parts = [t.grade.parts for t in trajectories if t.grade and t.reward is not None]
     for name in dict.fromkeys(name for found in parts for name in found):
-        values[f"rewards/{name}"] = float(np.mean([found[name] for found in parts]))
+        values[f"rewards/{name}"] = float(np.mean([found[name] for found in parts if name in found]))
     if by_domain:
         domain_rewards: dict[str, list[float]] = {}
         for group in groups:

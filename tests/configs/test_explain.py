@@ -43,7 +43,7 @@ def test_a_name_of_the_users_own_stands_for_every_name() -> None:
 
 def test_a_section_is_explained_setting_by_setting() -> None:
     keys = [setting.key for setting in explain("objective.terms.divergence.coefficient")]
-    assert keys[0] == "objective.terms.NAME.coefficient.kind" and len(keys) == 7
+    assert keys[0] == "objective.terms.NAME.coefficient.kind" and len(keys) == 8
     assert len(explain("objective")) > 60
 
 

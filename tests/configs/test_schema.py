@@ -207,7 +207,12 @@ OTHER_RULES = [
     ("objective.gates.long_failures=0.9", "objective.gates.long_failures", "must be at least 1", "0.9"),
     ("objective.overlong.fraction=0", "objective.overlong.fraction", "in (0, 1]", "0.0"),
     ("objective.terms.replay.name=reverse_kl", "objective.terms", "must not name a term 'replay'", "['replay']"),
-    ("objective.recap.window=5", "objective.recap.window", "without a mixture or objective.replay_weight", "5"),
+    (
+        "objective.recap.window=5",
+        "objective.recap.window",
+        "without a mixture, objective.replay_weight, or objective.rewards",
+        "5",
+    ),
     ("replay.options.path=rows", "replay.options", "left out without task", "{path: 'rows'}"),
     (
         f"{REHEARSE} {KL}.coefficient.kind=adaptive",

@@ -28,12 +28,24 @@ def test_the_description_distinguishes_the_gradient_from_the_value() -> None:
     assert "gradient is that of the forward KL" in k3
     assert "exact gradient of the reverse KL" in describe(divergence("reverse_kl", estimator="k2"))
     assert "also for stale answers" in describe(divergence("jensen_shannon", estimator="ratio_weighted"))
-    likelihood = describe(divergence("forward_kl", route="rehearse", estimator="k1"))
-    assert "negative log-likelihood" in likelihood and "rejection-sampling fine-tuning and no divergence" in likelihood
-    assert "rejection-sampling" not in describe(divergence("forward_kl", route="rehearse"))
     assert "exact gradient of the Jensen-Shannon divergence" in describe(divergence("jensen_shannon", route="rehearse"))
     assert "alpha = 0.2" in describe(divergence("alpha", route="rehearse"))
     assert "no divergence" in describe_no_terms(objective())
+
+
+def test_terms_on_right_answers_alone_are_not_described_with_the_gradient_of_the_divergence() -> None:
+    likelihood = divergence("forward_kl", route="rehearse", estimator="k1")
+    assert "exact" in describe(likelihood) and "rejection-sampling" not in describe(likelihood)
+    words = describe(likelihood, right_only=True)
+    assert "negative log-likelihood of right answers" in words and "fine-tuning, and no divergence" in words
+    for cfg in settings():
+        words = describe(cfg, right_only=True)
+        if not cfg.rehearses:
+            assert words == describe(cfg)
+        elif words != describe(likelihood, right_only=True):
+            assert "exact" not in words and "so not the gradient of the" in words and "rehearsal.keep=all" in words
+    exact = divergence("forward_kl", route="rehearse", wiring="vocabulary", estimator="exact")
+    assert describe(exact, right_only=True) == describe(exact), "exact at every prefix, whatever the prefixes are"
 
 
 def test_the_description_states_the_weight_on_a_very_unlikely_rehearsed_answer() -> None:
@@ -61,6 +73,9 @@ def test_the_naive_estimator_is_not_described_with_the_gradient_of_the_divergenc
 @pytest.mark.parametrize("name", [*NAMES, "mixed_kl", "plackett_luce"])
 def test_the_vocabulary_wiring_is_described_as_exact_for_every_divergence_and_route(name: str, route: str) -> None:
     words = describe(divergence(name, route=route, wiring="vocabulary", estimator="exact"))
+    if (name, route) == ("plackett_luce", "rehearse"):
+        assert "exact" not in words and "a ranking that begins with the answer's own token" in words
+        return
     assert "exact gradient of the" in words and "over the whole vocabulary" in words
 
 

@@ -186,7 +186,7 @@ def test_the_losses_of_the_microbatches_sum_to_that_of_the_batch_in_any_order(ra
 
 
 def test_the_moments_advance_once_per_step_with_the_overlong_penalty_and_survive_json() -> None:
-    cfg = load(["method=safe_critic", "objective.overlong={limit: 3, fraction: 0.5}"]).objective
+    cfg = load(["method=safe_critic", "objective.overlong={limit: 3, fraction: 0.5, penalty: 1.0}"]).objective
     # limit 3, cache 1.5: answers of 2, 1 and 3 tokens lose 1/3, 0 and 1
     state = with_rewards(initial_state(cfg, 10), cfg, batch_of())
     assert asdict(state.rewards) == pytest.approx(asdict(RewardMoments().seen(torch.tensor([2 / 3, 0.0, 0.0]))))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from configs.objective import ObjectiveConfig, OverlongConfig
 from objectives.advantage.estimators import (
+    best_answers,
     best_of_n,
     by_group,
     global_whiten,
@@ -102,22 +103,48 @@ def test_group_mean_global_whiten_subtracts_the_group_mean_and_global_whiten_doe
 @pytest.mark.parametrize(
     ("reward", "expected"),
     [
-        ([0.2, 0.9, 0.5, 0.1], [0, 4, 0, 0]),
-        ([1.0, 0.0, 1.0, 0.0], [2, 0, 2, 0]),
+        ([0.2, 0.9, 0.5, 0.1], [0, 1, 0, 0]),
+        ([1.0, 0.0, 1.0, 0.0], [0.5, 0, 0.5, 0]),
         ([0.0, 0.0, 0.0, 0.0], [0, 0, 0, 0]),
         ([-1.0, -2.0], [0, 0]),
         ([1.0], [1]),
     ],
 )
-def test_best_of_n_has_the_group_size_as_weight_of_the_best_answer_divided_among_equals(
+def test_best_of_n_gives_one_weight_to_the_best_answer_divided_among_equals(
     reward: list[float], expected: list[float]
 ) -> None:
     assert best_of_n(torch.tensor(reward)).tolist() == expected
 
 
-def test_the_overlong_penalty_falls_linearly_to_minus_1_at_the_limit() -> None:
-    # DAPO's own numbers: L_max = 20480, L_cache = 4096
-    cfg = OverlongConfig(limit=20_480, fraction=0.2)
+def test_the_weights_of_best_answers_make_a_mean_over_answers_one_over_groups() -> None:
+    reward = torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0, math.nan, 0.0, 1.0])
+    group = torch.tensor([0, 0, 0, 1, 1, 1, 2, -1])
+    # 6 graded answers of 3 groups: 2 to each group with a right answer, and none to the stored answer
+    assert best_answers(reward, group).tolist() == [2, 0, 0, 1, 1, 0, 0, 0]
+
+
+def test_the_overlong_penalty_falls_linearly_to_the_greatest_penalty_at_the_limit() -> None:
+    # DAPO's own numbers: L_max = 20480, L_cache = 4096, rewards of -1 and 1
+    cfg = OverlongConfig(limit=20_480, fraction=0.2, penalty=1.0)
     lengths = torch.tensor([1, 16_384, 17_408, 18_432, 20_480, 99_999])
     assert overlong_penalty(lengths, cfg).tolist() == [0, 0, -0.25, -0.5, -1, -1]
+    assert overlong_penalty(lengths, OverlongConfig(limit=20_480)).tolist() == [0, 0, -0.125, -0.25, -0.5, -0.5]
     assert overlong_penalty(lengths, OverlongConfig()).tolist() == [0.0] * 6
+
+
+@pytest.mark.parametrize(("rewards", "penalty"), [([1.0, 0, 0], 0.5), ([1.0, -1, -1], 1.0)])
+def test_a_right_answer_at_the_length_limit_keeps_its_advantage_whatever_the_range_of_rewards(
+    rewards: list[float], penalty: float
+) -> None:
+    # By hand: (1 - 0.5, 0, 0) has mean 1/6 and deviation 0.2887, so 1.1547, -0.5774, -0.5774.
+    cfg = OverlongConfig(limit=16, penalty=penalty)
+    shaped = torch.tensor(rewards) + overlong_penalty(torch.tensor([16, 8, 8]), cfg)
+    assert group_zscore(shaped).tolist() == pytest.approx([1.1547, -0.5774, -0.5774], abs=1e-4)
+
+
+def test_rewards_that_differ_by_rounding_alone_have_zscores_of_exactly_0() -> None:
+    shaped = torch.tensor([1.0, 0, 0]) + overlong_penalty(
+        torch.tensor([16, 8, 8]), OverlongConfig(limit=16, penalty=1.0)
+    )
+    assert shaped[0] != shaped[1], "a sum that is rounded"
+    assert group_zscore(shaped).tolist() == [0.0] * 3

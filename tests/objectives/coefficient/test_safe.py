@@ -17,12 +17,13 @@ from objectives.credit import credit
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective
 
 
-def after(rewards: list[float], kl: float = 0.0, entropy: float = 1.0) -> list[SafeState]:
+def after(rewards: list[float], kl: float = 0.0, entropy: float = 1.0, smoothing: float = 0.9) -> list[SafeState]:
     """Return the states after each of the rewards."""
-    seen = itertools.accumulate(
-        rewards, lambda state, r: observed(state, kl=kl, reward=r, entropy=entropy), initial=SafeState()
-    )
-    return list(seen)[1:]
+
+    def step(state: SafeState, reward: float) -> SafeState:
+        return observed(state, kl=kl, reward=reward, entropy=entropy, smoothing=smoothing)
+
+    return list(itertools.accumulate(rewards, step, initial=SafeState()))[1:]
 
 
 def test_the_pid_follows_the_velocity_of_the_smoothed_reward() -> None:
@@ -66,6 +67,23 @@ def test_below_the_threshold_penalty_and_coefficient_are_0(kl: float) -> None:
 def test_the_kl_is_smoothed_with_factor_0_9() -> None:
     states = after([0.5, 0.5, 0.5], kl=1.0)
     assert [state.kl for state in states] == pytest.approx([0.1, 0.19, 0.271])
+
+
+def test_without_smoothing_the_coefficient_is_the_slope_of_the_penalty_by_the_kl_of_the_step() -> None:
+    assert [state.kl for state in after([0.5, 0.5], kl=1.0, smoothing=0.0)] == [1.0, 1.0]
+    found = advance_safe(CoefficientConfig(kind="safe", value=1.0, smoothing=0.0))
+    # Warm-up: tau = .45; gate 2 / (1 + .1): .2 x 1.818182 x (1 - .45)
+    assert found == pytest.approx(0.2)
+    smoothed = advance_safe(CoefficientConfig(kind="safe", value=1.0))
+    assert smoothed == 0, "a tenth of the KL is below the threshold"
+
+
+def advance_safe(cfg: CoefficientConfig) -> float:
+    """Return the coefficient after one step with a KL of 1 nat per token, reward .5 and entropy 1."""
+    whole = objective(terms={"divergence": divergence("reverse_kl", estimator="k2", coefficient=cfg)})
+    stats = {KL_PER_TOKEN: 1.0, "reward": 0.5, "entropy": 1.0}
+    state = advance(initial_state(whole, 100), whole, stats, trajectories=8, step=1, steps=100)
+    return state.coefficients["divergence"]
 
 
 def test_the_phase_depends_on_the_last_fifty_rewards_and_the_fifty_before() -> None:

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
+from configs.load import load
 from configs.objective import ClipConfig
 from objectives.coefficient.controllers import initial_state
 from objectives.credit import credit
@@ -230,5 +232,42 @@ def test_pld_sums_the_log_losses_of_successive_choices_weighted_by_the_teacher()
     # In the teacher's order the student's logits are 0, 1, 0: log(2 + e) - 0 = 1.551445, log(e + 1) - 1 = .313262
     # and 0, weighted by softmax(2, 1, 0) = .665241, .244728, .090031: 1.032085 + .076664 = 1.108749.
     assert plackett_luce(STUDENT, TEACHER).item() == pytest.approx(1.108749, abs=1e-6)
-    cfg = of("pld").terms["divergence"]
+    cfg = of("pld", "objective.terms.divergence.route=explore").terms["divergence"]
     assert vocabulary_values(cfg, STUDENT, TEACHER, TOKEN).item() == pytest.approx(1.108749, abs=1e-6)
+
+
+def test_pld_begins_with_the_token_of_a_right_stored_answer() -> None:
+    # In the teacher's order the student's logits are 0, 1, 0. The last of it is the true token: 0, 0, 1 with the
+    # weights .090031, .665241, .244728: .090031 * 1.551445 + .665241 * (log(1 + e) - 0) = .139678 + .873636.
+    order = TEACHER.argsort(-1, descending=True)
+    label = order[:, 2]
+    cfg = of("pld").terms["divergence"]
+    assert cfg.rehearses
+    assert vocabulary_values(cfg, STUDENT, TEACHER, label).item() == pytest.approx(1.013313, abs=1e-6)
+    first = order[:, 0]
+    assert vocabulary_values(cfg, STUDENT, TEACHER, first).item() == pytest.approx(1.108749, abs=1e-6)
+
+
+@pytest.mark.parametrize(("labelled", "expected"), [(False, [1.0, 0.0, 0.0]), (True, [0.8097, 0.1841, 0.0061])])
+def test_pld_ends_sharper_than_the_teacher_and_at_one_token_without_true_ones(
+    labelled: bool, expected: list[float]
+) -> None:
+    teacher = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+    student = teacher.log().requires_grad_()
+    optimizer = torch.optim.LBFGS([student], max_iter=500, line_search_fn="strong_wolfe")
+
+    def expectation() -> Tensor:
+        optimizer.zero_grad()
+        labels = torch.arange(3) if labelled else None
+        losses = plackett_luce(student.expand(3, -1), teacher.log().expand(3, -1), labels)
+        value = (teacher * losses).sum()
+        value.backward()
+        return value
+
+    optimizer.step(expectation)
+    assert student.softmax(-1).tolist() == pytest.approx(expected, abs=2e-3)
+
+
+def test_pld_takes_right_answers_alone_as_true() -> None:
+    with pytest.raises(ValueError, match=r"^rehearsal\.keep: must not be 'all' for plackett_luce on rehearsed answers"):
+        load(["method=pld", "rehearsal.keep=all", "rehearsal.explore=fresh"])

@@ -1,6 +1,10 @@
 """RLOO, REINFORCE++, SuperHF and f-DPG: policy gradients without an importance ratio or without the group z-score."""
 
+from dataclasses import replace
+
 import pytest
+import torch
+from torch import Tensor
 
 from configs.load import load
 from objectives.coefficient.controllers import initial_state
@@ -15,8 +19,9 @@ from tests.objectives.presets.golden_batch import (
     golden_advantage,
     golden_loss,
 )
-from tests.objectives.ragged_batch import make_batch, objective, scores
-from tests.objectives.random_answers import of
+from tests.objectives.ragged_batch import Answer, make_batch, objective, scores
+from tests.objectives.random_answers import credited, of, random_batch
+from trajectories.trajectory import ROUTES
 
 PAPERS = {
     "rloo": "2402.14740",
@@ -71,30 +76,58 @@ def test_reinforce_pp_baseline_subtracts_the_group_mean_before_whitening_and_add
     assert golden_loss(cfg, 0.3) == pytest.approx(1.484643 / 6 + 0.3 * 0.211667, abs=2e-6)
 
 
-def test_superhf_is_the_cross_entropy_of_the_best_answer_plus_a_kl() -> None:
-    # -(-.5 - 1.594535) / 2 = 1.047267
-    assert golden_loss(of("superhf"), 0.1) == pytest.approx(1.047267 + 0.1 * 0.266111, abs=2e-6)
+def superhf(answers: list[Answer], logp: Tensor = LOGP, kl: Tensor | None = None) -> float:
+    """Return the loss of SuperHF with its own coefficient, where the KL of each token is `kl` [N]; None: 0."""
+    cfg = of("superhf")
+    state = initial_state(cfg, 100)
+    zeros = torch.zeros_like(logp)
+    whole = credit(make_batch(answers, logp_sampler=zeros, logp_reference=zeros), cfg, state)
+    read = replace(scores(logp), exact={"divergence": torch.zeros_like(logp) if kl is None else kl})
+    return loss(read, whole, cfg, state.coefficients)[0].item()
 
 
-def test_superhf_averages_over_the_best_answers_of_all_groups() -> None:
-    # The best answers of two groups of two: mean over prompts of -mean log pi
-    whole = make_batch(
-        [("explore", 0, 1.0, [1, 2]), ("explore", 0, 0.0, [3]), ("explore", 1, 0.0, [4]), ("explore", 1, 1.0, [5, 6])],
-        logp_sampler=SAMPLER,
-        logp_reference=LOGP,
-    )
-    expected = ((0.5 + 1.594535) / 2 + (3.105361 + 2.613706) / 2) / 2
-    assert golden_loss(of("superhf"), 0.1, whole) == pytest.approx(expected, abs=2e-6)
+def test_superhf_is_the_cross_entropy_of_the_best_answer_plus_a_kl_on_its_tokens() -> None:
+    # -(-.5 - 1.594535) / 2 = 1.047267; the KL of the best answer's tokens is .2 and .4
+    answers: list[Answer] = [("explore", 0, 1.0, [1, 2]), ("explore", 0, 0.0, [3]), ("explore", 0, 0.0, [4, 5, 6])]
+    kl = torch.tensor([0.2, 0.4, 9.0, 9.0, 9.0, 9.0])
+    assert superhf(answers, kl=kl) == pytest.approx(1.047267 + 0.35 * 0.3, abs=2e-6)
 
 
-def test_superhf_averages_the_cross_entropy_of_equally_good_best_answers() -> None:
-    whole = make_batch(
-        [("explore", 0, 1.0, [1, 2]), ("explore", 0, 1.0, [3]), ("explore", 0, 0.0, [4, 5, 6])],
-        logp_sampler=SAMPLER,
-        logp_reference=LOGP,
-    )
+def test_superhf_is_a_mean_over_prompts_also_where_their_groups_are_unequal() -> None:
+    # By hand: best answers of 3 and 2 answers with cross entropies 1.4682 and .9822, and KLs .1 and .5. The mean over
+    # answers of G x cross entropy would be (3 x 1.4682 + 2 x .9822) / 5 = 1.2738.
+    answers: list[Answer] = [
+        ("explore", 0, 0.0, [1]), ("explore", 0, 1.0, [2]), ("explore", 0, 0.0, [3]), ("explore", 1, 1.0, [4]),
+        ("explore", 1, 0.0, [5]),
+    ]  # fmt: skip
+    logp = torch.tensor([-3.0, -1.4682, -2.0, -0.9822, -5.0])
+    assert superhf(answers, logp) == pytest.approx(1.2252, abs=1e-6)
+    kl = torch.tensor([7.0, 0.1, 7.0, 0.5, 7.0])
+    assert superhf(answers, logp, kl) == pytest.approx(1.2252 + 0.35 * 0.3, abs=1e-6)
+    ungraded: list[Answer] = [*answers[:4], ("explore", 1, None, [5])]
+    assert superhf(ungraded, logp) == pytest.approx(1.2252, abs=1e-6)
+
+
+def test_superhf_averages_over_equally_good_best_answers_and_a_prompt_without_a_right_one_counts_as_0() -> None:
+    answers: list[Answer] = [("explore", 0, 1.0, [1, 2]), ("explore", 0, 1.0, [3]), ("explore", 0, 0.0, [4, 5, 6])]
     # -(-.5 - 1.594535) / 2 and 1.693147, averaged
-    assert golden_loss(of("superhf"), 0.1, whole) == pytest.approx((1.047267 + 1.693147) / 2, abs=2e-6)
+    kl = torch.tensor([0.2, 0.4, 0.5, 9.0, 9.0, 9.0])
+    assert superhf(answers, kl=kl) == pytest.approx((1.047267 + 1.693147) / 2 + 0.35 * (0.3 + 0.5) / 2, abs=2e-6)
+    wrong: list[Answer] = [*answers[:2], ("explore", 1, 0.0, [4, 5, 6])]
+    assert superhf(wrong) == pytest.approx((1.047267 + 1.693147) / 2 / 2, abs=2e-6)
+
+
+def test_superhf_has_the_kl_from_the_reference_exact_over_the_vocabulary_on_best_answers() -> None:
+    (term,) = of("superhf").terms.values()
+    assert (term.name, term.wiring, term.anchor, term.weights.only) == (
+        "forward_kl", "vocabulary", "reference", "best_answers"
+    )  # fmt: skip
+    assert term.coefficient.value == 0.35
+    batch = random_batch()
+    kept = credited(batch, of("superhf")).term_weights["divergence"] > 0
+    best = (batch.reward >= 1) & (batch.route == ROUTES.index("explore"))
+    assert kept[batch.mask].tolist() == best[batch.seq][batch.mask].tolist()
+    assert 0 < best.sum() < len(best)
 
 
 def test_f_dpg_has_a_positive_advantage_on_answers_less_likely_than_under_the_target() -> None:

@@ -164,7 +164,7 @@ def test_show_config_prints_settings_that_load_again_and_the_plan(
     assert load([], "again.yaml") == absolute(load([*settings, "rehearsal.batch=16", "rehearsal.prompts=1024"]))
     plan = dict(line[2:].split(": ", 1) for line in out.splitlines() if line.startswith("# ") and ": " in line)
     assert plan["term divergence"].startswith(
-        "on rehearsed answers: exact gradient of the forward KL, 0 at every token where policy and reference agree"
+        "on rehearsed answers: mean over right answers of the reference alone, so not the gradient of the forward KL"
     )
     assert plan["coefficient of divergence"] == "1, constant"
     assert plan["defaults of this committed policy"] == (
@@ -172,7 +172,8 @@ def test_show_config_prints_settings_that_load_again_and_the_plan(
     )
     assert plan["trajectories per step"] == "8 prompts x 4 answers = 32 explored, and 16 rehearsed"
     assert plan["stored answers"] == (
-        "presampled before the first step: at most 1,024 prompts x 8 answers = 8,192 generated"
+        "presampled before the first step: at most 1,024 prompts x 8 answers = 8,192 generated; the right ones of each "
+        "mastered prompt are stored"
     )
     assert plan["checked"].startswith("task countdown and policy ")
     assert plan["staleness"] == "at most 1 steps; window of (1 + 1) x 8 = 16 prompts"

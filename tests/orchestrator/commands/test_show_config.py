@@ -111,7 +111,11 @@ def test_settings_without_effect_are_named(capsys: pytest.CaptureFixture[str]) -
 def test_the_plan_counts_what_is_presampled(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, "--offline", "method=dph_f", "rehearsal.prompts=100", "rehearsal.keep=one_fresh")
     line = "presampled before the first step: at most 100 prompts x 8 answers = 800 generated, and one more for each"
-    assert f"# stored answers: {line} mastered prompt\n" in text
+    assert f"# stored answers: {line} mastered prompt, which is stored if it is right\n" in text
+    assert "exact" not in text.split("# term divergence: ")[1].splitlines()[0]
+    text = shown(capsys, "--offline", "method=dph_f", "rehearsal.keep=all", "rehearsal.explore=fresh")
+    assert "generated; all are stored\n" in text
+    assert "exact gradient of the forward KL" in text.split("# term divergence: ")[1].splitlines()[0]
     assert "# stored answers: read from /a/file.parquet" in shown(
         capsys, "--offline", "method=dph_f", "rehearsal.path=/a/file.parquet"
     )

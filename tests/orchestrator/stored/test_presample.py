@@ -20,7 +20,7 @@ from orchestrator import cluster
 from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.rollouts import Rollouts, answer_seed
 from orchestrator.start import run_training
-from orchestrator.stored.answers import first_policy
+from orchestrator.stored.answers import first_policy, load_stored
 from orchestrator.stored.presample import Tally, presample, presample_with
 from orchestrator.watch.logbook import read_records
 from tasks.registry import build
@@ -72,6 +72,28 @@ def test_all_correct_keeps_the_correct_ones_among_the_k(all_correct: tuple[Tally
     for t in kept:
         position = t.prompt_id.rpartition("/")[2]
         assert t.seed == answer_seed(0, f"presample/{position}", t.sample_index)
+
+
+def test_all_keeps_right_and_wrong_answers_of_every_prompt_with_their_verdicts(
+    all_correct: tuple[Tally, list[Trajectory]], tiny_policy: Path, tmp_path: Path
+) -> None:
+    overrides = ("rehearsal.keep=all", "rehearsal.explore=fresh", "rehearsal.threshold=4")
+    tally, kept = sample(tiny_policy, tmp_path, *overrides)
+    assert tally.kept == len(kept) == 4 * PROMPTS, "whatever the threshold is"
+    right = [t for t in kept if t.grade is not None and t.grade.status == "correct"]
+    assert rows(right) == rows(all_correct[1])
+    assert all(t.reward == even(t.text, {}) for t in kept)
+    assert {t.grade.status for t in kept if t.grade is not None} == {"correct", "wrong"}
+
+
+def test_a_file_of_other_answers_than_the_settings_say_is_refused(tiny_policy: Path, tmp_path: Path) -> None:
+    sample(tiny_policy, tmp_path, "rehearsal.keep=all_correct", "rehearsal.threshold=1")
+    path = f"rehearsal.path={tmp_path / 'rehearsal.parquet'}"
+    words = (*SIZE, "method=dph_f", path, "rehearsal.explore=fresh")
+    right = config(tiny_policy, tmp_path, *words, "rehearsal.keep=all_correct")
+    assert load_stored(right, tmp_path).rehearsal is not None
+    with pytest.raises(ValueError, match=r"^rehearsal\.keep: must be 'all_correct', with which .* got 'all'"):
+        load_stored(config(tiny_policy, tmp_path, *words, "rehearsal.keep=all"), tmp_path)
 
 
 @pytest.mark.parametrize("threshold", [3, 4])
