@@ -128,8 +128,8 @@ class Config:
         require(current, "objective.old_policy", rule, objective.old_policy)
         several = objective.replays or objective.weighs_rewards or self.task.name == "mixture"
         rule = (
-            "must be 0 without a mixture, objective.replay_weight, or objective.rewards with "
-            "combine=weighted_advantages: there are no two objectives to weigh"
+            "must be 0 without a mixture, objective.replay_weight, or objective.rewards that are not combined by "
+            "weighted_sum: there are no two objectives to weigh"
         )
         require(several or not objective.recap.window, "objective.recap.window", rule, objective.recap.window)
 

@@ -159,6 +159,8 @@ BY_REWARD = (
     "mean_normalised",
 )
 """Advantages that can be computed for each of several rewards: those that are functions of one reward of a group."""
+MEAN_ZERO = ("group_zscore", "mean_only", "leave_one_out")
+"""Advantages whose mean over every group is 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +183,8 @@ class ObjectiveConfig:
     combine: Combination = "weighted_sum"
     """How several rewards become one advantage. weighted_sum: `advantage` of the sum of weight x reward;
     weighted_advantages: the sum of weight x `advantage` of each reward, so that a reward whose values differ little
-    counts as much as one whose values differ a lot (GDPO, arXiv:2601.05242, without its whitening over the batch)."""
+    counts as much as one whose values differ a lot; whitened_advantages: that sum over its standard deviation over all
+    answers of the step (GDPO, arXiv:2601.05242)."""
     pass_k: PassKConfig = field(default_factory=PassKConfig)
     """Parameters of the advantages that aim at Pass@k."""
     overlong: OverlongConfig = field(default_factory=OverlongConfig)
@@ -247,6 +250,9 @@ class ObjectiveConfig:
         by_reward = self.combine == "weighted_sum" or self.advantage in BY_REWARD
         rule = f"must be 'weighted_sum', except for the advantages {', '.join(BY_REWARD)}"
         require(by_reward, "combine", rule, self.combine)
+        rule = f"must not be 'whitened_advantages', except for the advantages {', '.join(MEAN_ZERO)}"
+        whitens = self.combine == "whitened_advantages"
+        require(not whitens or self.advantage in MEAN_ZERO, "combine", rule, self.combine)
         for name, term in self.terms.items():
             self._check_coefficient(f"terms.{name}.coefficient.", term)
 
@@ -280,7 +286,7 @@ class ObjectiveConfig:
     @property
     def weighs_rewards(self) -> bool:
         """Whether each of several rewards of an answer has an advantage and a weight of its own."""
-        return bool(self.rewards) and self.combine == "weighted_advantages"
+        return bool(self.rewards) and self.combine != "weighted_sum"
 
     @property
     def scores_first(self) -> bool:

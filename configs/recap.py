@@ -9,7 +9,7 @@ from configs.checks import require_not_negative, require_positive
 @dataclass(frozen=True, kw_only=True)
 class RecapConfig:
     """Dynamic weights (RECAP, arXiv:2510.21978) of each domain's reward and of the replay loss; of each of several
-    rewards of an answer, instead of each domain's, where `objective.combine` is weighted_advantages."""
+    rewards of an answer, instead of each domain's, where `objective.combine` is not weighted_sum."""
 
     window: int = 0
     """Steps of each of the two windows that are compared. All weights are 1 until both are full. 0: off."""

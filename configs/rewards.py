@@ -9,7 +9,7 @@ from configs.checks import require
 
 ANSWER_REWARD = "answer"
 """Name of the reward that the problem's own verifier gives."""
-Combination = Literal["weighted_sum", "weighted_advantages"]
+Combination = Literal["weighted_sum", "weighted_advantages", "whitened_advantages"]
 
 
 @dataclass(frozen=True, kw_only=True)

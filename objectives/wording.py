@@ -115,8 +115,9 @@ def _rewards(cfg: ObjectiveConfig) -> str:
     parts = " + ".join(f"{reward.weight:g} x {name}" for name, reward in rewards.items() if reward.weight)
     gates = [name for name, reward in rewards.items() if reward.gate]
     closed = f", 0 where {' or '.join(gates)} is below 1" if gates else ""
-    of = "each reward, summed as" if cfg.combine == "weighted_advantages" else "the reward"
-    return f" of {of} {parts}{closed}"
+    of = "each reward, summed as" if cfg.weighs_rewards else "the reward"
+    over = ", over their standard deviation in the batch" if cfg.combine == "whitened_advantages" else ""
+    return f" of {of} {parts}{closed}{over}"
 
 
 def describe_replay(cfg: ObjectiveConfig) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 from configs.objective import ObjectiveConfig
 from configs.rewards import with_answer
 from objectives.advantage.critic import critic_advantage
-from objectives.advantage.estimators import PLAIN, best_answers, by_group, group_zscore, shaped_reward
+from objectives.advantage.estimators import PLAIN, best_answers, by_group, group_zscore, over_deviation, shaped_reward
 from objectives.advantage.pass_k import pass_k_gain, pass_k_zscore, unlikely_reward, weighted_sign
 from objectives.advantage.target import pseudo_rewards
 from objectives.coefficient.controllers import ObjectiveState
@@ -44,10 +44,12 @@ def trajectory_advantage(
         estimate = _estimator(cfg, state.pass_k)
         if cfg.advantage == "best_of_n":
             advantage = best_answers(reward, batch.group)
-        elif cfg.combine == "weighted_advantages" and batch.rewards:
+        elif cfg.weighs_rewards and batch.rewards:
             advantage = _of_several(batch, cfg, estimate, recap_weights(state.recap, cfg.recap))
         else:
             advantage = by_group(reward, batch.group, estimate)
+        if cfg.combine == "whitened_advantages":
+            advantage = over_deviation(advantage, (batch.group >= 0) & ~reward.isnan())
     if cfg.gates.long_failures > 1:
         advantage = advantage * long_failure_scale(batch, cfg.gates.long_failures)
     return advantage, value_target
@@ -58,7 +60,7 @@ def _of_several(
 ) -> Tensor:
     """Return A = sum over rewards n of recap_n x weight_n x estimate(r_n) [B], plus estimate(overlong penalty).
 
-    A closed gate sets every r_n of the answer to 0. Source: GDPO, arXiv:2601.05242, without its whitening.
+    A closed gate sets every r_n of the answer to 0. Source: GDPO, arXiv:2601.05242.
 
     Args:
         recap: RECAP's weights of the rewards; one that is missing is 1.

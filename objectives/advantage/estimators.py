@@ -81,6 +81,7 @@ PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """The estimators that need the rewards of a group and nothing else."""
 WHITEN_EPSILON = 1e-8
+DEVIATION_EPSILON = 1e-4
 
 
 def whiten(advantage: Tensor, tokens: Tensor) -> Tensor:
@@ -91,6 +92,14 @@ def whiten(advantage: Tensor, tokens: Tensor) -> Tensor:
     if len(chosen) > 1:
         result[tokens] = (chosen - chosen.mean()) / (chosen.var() + WHITEN_EPSILON).sqrt()
     return result
+
+
+def over_deviation(advantage: Tensor, graded: Tensor) -> Tensor:
+    """Return A / (std + 1e-4) [B], std over the `graded` answers, bool [B], of the whole batch, with M - 1.
+
+    The mean is 0, as that of every group is. Source: GDPO, arXiv:2601.05242, whose epsilon is that of its code.
+    """
+    return advantage / (advantage[graded].std() + DEVIATION_EPSILON) if graded.sum() > 1 else advantage
 
 
 def overlong_penalty(lengths: Tensor, cfg: OverlongConfig) -> Tensor:

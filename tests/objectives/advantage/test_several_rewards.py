@@ -155,3 +155,31 @@ def test_recap_with_several_rewards_needs_neither_a_mixture_nor_replay() -> None
     assert load([*words, "objective.combine=weighted_advantages"]).objective.weighs_rewards
     with pytest.raises(ValueError, match=r"^objective\.recap\.window: must be 0 without a mixture"):
         load(words)
+
+
+def test_the_whitened_sum_of_advantages_has_standard_deviation_1_in_the_batch() -> None:
+    # z-scores of both rewards: (-2, 2, -1, 1) / sqrt(2), whose standard deviation is sqrt(10 / 2 / 3) = 1.290994
+    batch = batch_of([(0, 0), (1, 1)], [(0, 0), (1, 0)])
+    found = advantage(batch, several("whitened_advantages")).tolist()
+    expected = [x * ROOT_HALF / (1.290994 + 1e-4) for x in (-2, 2, -1, 1)]
+    assert found == pytest.approx(expected, abs=1e-4)
+    equal = batch_of([(1, 0), (1, 0)])
+    assert advantage(equal, several("whitened_advantages")).tolist() == [0, 0]
+
+
+def test_answers_without_a_grade_and_stored_ones_do_not_count_in_the_whitening() -> None:
+    groups = groups_of([(0, 0), (1, 1), (1, 1)], [(0, 0), (1, 0)])
+    lost = replace(groups[0].trajectories[2], grade=Grade(reward=None, status="grader_error"))
+    groups[0] = replace(groups[0], trajectories=(*groups[0].trajectories[:2], lost))
+    whole, stored = pack(groups), pack(groups, [replace(trajectory(99, 2, 3), route="rehearse")])
+    found = advantage(whole, several("whitened_advantages"))
+    expected = [x * ROOT_HALF / (1.290994 + 1e-4) for x in (-2, 2, 0, -1, 1)]
+    assert found.tolist() == pytest.approx(expected, abs=1e-4)
+    assert advantage(stored, several("whitened_advantages"))[:5].tolist() == found.tolist()
+
+
+def test_only_advantages_of_mean_0_are_whitened() -> None:
+    with pytest.raises(
+        ValueError, match=r"^objective\.combine: must not be 'whitened_advantages', except for .*group_z"
+    ):
+        load(["objective.combine=whitened_advantages", "objective.advantage=mean_normalised"])

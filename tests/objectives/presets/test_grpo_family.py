@@ -20,6 +20,7 @@ PAPERS = {
     "cispo": "2506.13585",
     "atr_grpo": "2602.05494",
     "gtpo": "2508.03772",
+    "gdpo": "2601.05242",
 }
 
 
@@ -68,6 +69,13 @@ def test_dapo_without_overlong_answers_is_grpo_with_clip_higher_and_the_token_me
     assert_equal_objectives(of("dapo"), objective(clip=ClipConfig(high=0.28)))
     penalised = objective(clip=ClipConfig(high=0.28), overlong=OverlongConfig(limit=6, fraction=0.5))
     assert (loss_gradient(penalised, random_batch()) - loss_gradient(of("dapo"), random_batch())).abs().max() > 1e-3
+
+
+def test_gdpo_divides_the_advantages_by_their_standard_deviation_in_the_batch() -> None:
+    # Of one group of three answers the z-scores have standard deviation 1: GRPO's loss, over 1.0001.
+    assert golden_loss(of("gdpo")) == pytest.approx(golden_loss(of("grpo")) / 1.0001, abs=2e-6)
+    cfg = of("gdpo")
+    assert (cfg.advantage, cfg.combine, cfg.reduction) == ("group_zscore", "whitened_advantages", of("grpo").reduction)
 
 
 def test_gspo_clips_the_sequence_ratio() -> None:
