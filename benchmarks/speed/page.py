@@ -3,9 +3,11 @@
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from benchmarks.speed.plan import ROOT
 from benchmarks.speed.result import Row
@@ -136,9 +138,13 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         colour = "#009E73" if row.met else "#D55E00"
         axes.plot((multiples[0], multiples[-1]), (place, place), color=colour, linewidth=3, alpha=0.4)
         axes.plot(statistics.median(multiples), place, "o" if row.met else "s", color=colour)
-    axes.set_yticks(range(len(with_goal)), [row.title.replace("$", r"\$") for row in reversed(with_goal)], fontsize=8)
+    titles = ["\n".join(wrap(row.title.replace("$", r"\$"), 64)) for row in reversed(with_goal)]
+    axes.set_yticks(range(len(with_goal)), titles, fontsize=8)
     axes.axvline(1.0, color="#4d4d4d", linewidth=1)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("multiple of the goal; right of 1: met")
     axes.grid(axis="x", color="#e3e3e3")
     axes.set_axisbelow(True)

@@ -117,7 +117,7 @@ def smollm(plan: Plan) -> list[Row]:
     ours = tuple(turn.step_s for turn in turns["breadth smollm"])
     own_dtype = Row(
         name="rollouts/smollm_bfloat16",
-        title=f"{title}, bfloat16 as in benchmarks/smollm/sums.yaml",
+        title=f"{title}, bfloat16",
         unit="s a step",
         ours=tuple(turn.step_s for turn in turns["breadth smollm_bfloat16"]),
         higher_is_better=False,
