@@ -7,7 +7,15 @@ from configs.checks import require, require_not_negative, require_positive
 from configs.critic import CriticConfig
 from configs.pass_k import PassKConfig
 from configs.recap import RecapConfig
-from configs.rewards import ANSWER_REWARD, Combination, RewardConfig, check_rewards, with_answer
+from configs.rewards import (
+    ANSWER_REWARD,
+    BY_REWARD,
+    MEAN_ZERO,
+    Combination,
+    RewardConfig,
+    check_rewards,
+    with_answer,
+)
 from configs.terms import Reduction, TermConfig
 
 Advantage = Literal[
@@ -148,19 +156,6 @@ class TargetConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "beta")
-
-
-BY_REWARD = (
-    "group_zscore",
-    "mean_only",
-    "leave_one_out",
-    "global_whiten",
-    "group_mean_global_whiten",
-    "mean_normalised",
-)
-"""Advantages that can be computed for each of several rewards: those that are functions of one reward of a group."""
-MEAN_ZERO = ("group_zscore", "mean_only", "leave_one_out")
-"""Advantages whose mean over every group is 0."""
 
 
 @dataclass(frozen=True, kw_only=True)

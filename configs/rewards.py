@@ -10,6 +10,17 @@ from configs.checks import require
 ANSWER_REWARD = "answer"
 """Name of the reward that the problem's own verifier gives."""
 Combination = Literal["weighted_sum", "weighted_advantages", "whitened_advantages"]
+BY_REWARD = (
+    "group_zscore",
+    "mean_only",
+    "leave_one_out",
+    "global_whiten",
+    "group_mean_global_whiten",
+    "mean_normalised",
+)
+"""Advantages that can be computed for each of several rewards: those that are functions of one reward of a group."""
+MEAN_ZERO = ("group_zscore", "mean_only", "leave_one_out")
+"""Advantages whose mean over every group is 0."""
 
 
 @dataclass(frozen=True, kw_only=True)

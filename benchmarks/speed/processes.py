@@ -43,7 +43,8 @@ class Tree:
     def __init__(self, root: int, mark: str) -> None:
         self.root = root
         self.mark = mark
-        self._seen: dict[int, int] = {}
+        stat = _stat(root)  # Directly after its start a command does not show its environment yet.
+        self._seen: dict[int, int] = {root: stat.started} if stat else {}
         """Process id -> start time, which tells a process from a later one with the same id."""
 
     def pids(self) -> list[int]:
