@@ -10,6 +10,8 @@ OWN_CLUSTER = {
     "RAY_worker_niceness": "0",
     # Ray would start one worker per core at once. Every role needs an environment of its own, so none would be used.
     "RAY_prestart_worker_first_driver": "false",
+    # Ray would keep a record of each of its calls, 20 a step, and grow by 20 kB a step.
+    "RAY_task_events_report_interval_ms": "0",
 }
 """Settings of Ray, as environment variables, of a cluster that is started here. Those of the user win."""
 
