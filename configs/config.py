@@ -5,6 +5,7 @@ Importing this loads no torch, ray or vllm.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from configs.checkpoint import CheckpointConfig
 from configs.checks import require, require_not_negative, require_positive
@@ -162,6 +163,10 @@ class Config:
         rule = "must be false when monitor.sampling has another temperature than training, or truncates"
         fits = self.measures_as_trained or not (self.monitor.every and self.monitor.kl_to_base)
         require(fits, "monitor.kl_to_base", rule, self.monitor.kl_to_base)
+
+    def starts_from(self, path: str) -> bool:
+        """Return whether a directory is that of the policy the run starts from. An empty path stands for it."""
+        return not path or Path(path).resolve() == Path(self.policy.path).resolve()
 
     @property
     def measures_as_trained(self) -> bool:

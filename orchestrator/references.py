@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from actors.contracts import Column, Reference
 from configs.config import Config
@@ -26,11 +25,6 @@ def policies(cfg: Config) -> dict[str, dict[str, float]]:
     for name, reference in cfg.references.items():
         found[name] = dict(reference.soup) or {reference.path or cfg.policy.path: 1.0}
     return found
-
-
-def starts_as_reference(cfg: Config) -> bool:
-    """Return whether the policy that a run starts from is the reference policy."""
-    return not cfg.reference_path or Path(cfg.reference_path).resolve() == Path(cfg.policy.path).resolve()
 
 
 def columns(objective: ObjectiveConfig) -> list[Column]:

@@ -166,11 +166,8 @@ def trl(
 
 def peers(plan: Plan, name: str, counts: Sequence[int] = (1, 2), **settings: Any) -> list[Contestant]:
     """Return TRL with each of these numbers of threads; none if it is not installed."""
-    if not plan.trl:
-        return []
-    return [
-        trl(plan, f"{name}_{count}_threads", threads=count, **settings) for count in counts[: 1 if plan.quick else 2]
-    ]
+    counts = () if not plan.trl else counts[:1] if plan.quick else counts
+    return [trl(plan, f"{name}_{count}_threads", threads=count, **settings) for count in counts]
 
 
 def in_turns(

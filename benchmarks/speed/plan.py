@@ -10,6 +10,8 @@ TRL = ROOT / ".venv-trl" / "bin" / "python"
 SMOLLM = ROOT / "runs" / "smollm" / "policy"
 """What `make runs/smollm/policy` makes."""
 COUNTDOWN = ROOT / "tasks" / "base_policies" / "countdown"
+IN_PROCESS = ("placement.kind=in_process", "generator.engine=transformers")
+VLLM = ("generator.engine=vllm",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class Plan:
     def small(self) -> tuple[str, ...]:
         """Settings of a run of `breadth train` in a quick benchmark."""
         return (
-            *("placement.kind=in_process", "generator.engine=transformers"),
+            *IN_PROCESS,
             *("groups_per_step=4", "sampling.group_size=4"),
         )
 

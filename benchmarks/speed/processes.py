@@ -43,8 +43,8 @@ class Tree:
     def __init__(self, root: int, mark: str) -> None:
         self.root = root
         self.mark = mark
-        stat = _stat(root)  # Directly after its start a command does not show its environment yet.
-        self._seen: dict[int, int] = {root: stat.started} if stat else {}
+        # The root from the start: directly after it, a command does not show its environment yet.
+        self._seen: dict[int, int] = {root: stat.started} if (stat := _stat(root)) else {}
         """Process id -> start time, which tells a process from a later one with the same id."""
 
     def pids(self) -> list[int]:
@@ -62,8 +62,8 @@ class Tree:
 
     def _is_marked(self, pid: int) -> bool:
         with contextlib.suppress(OSError):
-            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            return any(variable.startswith(f"{MARK}={self.mark}".encode()) for variable in variables)
+            mark, variables = f"{MARK}={self.mark}".encode(), Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            return any(variable.startswith(mark) for variable in variables)
         return False
 
     def pause(self) -> None:

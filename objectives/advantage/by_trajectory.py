@@ -9,7 +9,15 @@ from torch import Tensor
 from configs.objective import ObjectiveConfig
 from configs.rewards import with_answer
 from objectives.advantage.critic import critic_advantage
-from objectives.advantage.estimators import PLAIN, best_answers, by_group, group_zscore, over_deviation, shaped_reward
+from objectives.advantage.estimators import (
+    PLAIN,
+    best_answers,
+    by_group,
+    explored_and_graded,
+    group_zscore,
+    over_deviation,
+    shaped_reward,
+)
 from objectives.advantage.pass_k import pass_k_gain, pass_k_zscore, unlikely_reward, weighted_sign
 from objectives.advantage.target import pseudo_rewards
 from objectives.coefficient.controllers import ObjectiveState
@@ -49,7 +57,7 @@ def trajectory_advantage(
         else:
             advantage = by_group(reward, batch.group, estimate)
         if cfg.combine == "whitened_advantages":
-            advantage = over_deviation(advantage, (batch.group >= 0) & ~reward.isnan())
+            advantage = over_deviation(advantage, explored_and_graded(reward, batch.group))
     if cfg.gates.long_failures > 1:
         advantage = advantage * long_failure_scale(batch, cfg.gates.long_failures)
     return advantage, value_target

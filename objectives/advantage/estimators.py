@@ -94,6 +94,11 @@ def whiten(advantage: Tensor, tokens: Tensor) -> Tensor:
     return result
 
 
+def explored_and_graded(reward: Tensor, group: Tensor) -> Tensor:
+    """Return which answers have a reward and a group, bool [B]. Args: as for `by_group`."""
+    return (group >= 0) & ~reward.isnan()
+
+
 def over_deviation(advantage: Tensor, graded: Tensor) -> Tensor:
     """Return A / (std + 1e-4) [B], std over the `graded` answers, bool [B], of the whole batch, with M - 1.
 
@@ -138,5 +143,5 @@ def best_answers(reward: Tensor, group: Tensor) -> Tensor:
     A mean over answers with these weights is the mean over groups, of any size, of the mean over the group's best
     answers: with ratio=none, of their cross entropy. Args: as for `by_group`.
     """
-    graded = (group >= 0) & ~reward.isnan()
+    graded = explored_and_graded(reward, group)
     return by_group(reward, group, best_of_n) * (graded.sum() / max(1, len(group[graded].unique())))

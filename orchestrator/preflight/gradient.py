@@ -1,7 +1,5 @@
 """Refuse a run whose every term compares the starting policy with itself: nothing would ever have a gradient."""
 
-from pathlib import Path
-
 from configs.checks import require
 from configs.config import Config
 
@@ -37,5 +35,4 @@ def _is_start(cfg: Config, anchor: str) -> bool:
     """Return whether the anchor is the policy at the first step, from which then neither departs."""
     if anchor in cfg.references and cfg.references[anchor].soup:
         return False
-    path = "" if anchor == "old" else _setting(cfg, "", anchor)[1]
-    return not path or Path(path).resolve() == Path(cfg.policy.path).resolve()
+    return anchor == "old" or cfg.starts_from(_setting(cfg, "", anchor)[1])

@@ -8,7 +8,6 @@ from configs.checks import require
 from configs.config import Config
 from orchestrator.evaluation.engines import by_engine
 from orchestrator.preflight.beginning import PRESAMPLED, keeps_presampled
-from orchestrator.references import starts_as_reference
 from orchestrator.rollout.encoding import Encoder
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.stored.presample import presample, presample_with
@@ -63,7 +62,7 @@ def first_policy(cfg: Config, *, resume: bool) -> str | None:
         reference in more than its weights.
     """
     found = (resume or keeps_presampled(cfg)) and _rehearsal_path(cfg, Path(cfg.runs) / cfg.name).exists()
-    if not cfg.objective.rehearses or cfg.rehearsal.path or found or starts_as_reference(cfg):
+    if not cfg.objective.rehearses or cfg.rehearsal.path or found or cfg.starts_from(cfg.reference_path):
         return cfg.policy.path
     policies = {"policy": cfg.policy.path, "reference": cfg.reference_path}
     engines = by_engine(policies, cfg.sampling.max_prompt_tokens + cfg.longest_answer)

@@ -8,9 +8,9 @@ import torch
 
 from actors.contracts import Learner
 from benchmarks.speed.batches import credited, task_batch
-from benchmarks.speed.plan import Plan
+from benchmarks.speed.plan import IN_PROCESS, Plan
 from benchmarks.speed.result import Row
-from benchmarks.speed.rows.learner import IN_PROCESS, seconds, settings, small
+from benchmarks.speed.rows.learner import seconds, settings, small
 from configs.config import Config
 from configs.divergences import DIVERGENCES
 from orchestrator import cluster

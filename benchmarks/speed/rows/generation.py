@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.plan import ROOT, Plan
+from benchmarks.speed.plan import IN_PROCESS, ROOT, VLLM, Plan
 from benchmarks.speed.result import Row
-from benchmarks.speed.rows.learner import IN_PROCESS, VLLM, settings
+from benchmarks.speed.rows.learner import settings
 from configs.config import Config
 from orchestrator import cluster
 from orchestrator.rollout.encoding import PromptEncoder

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from actors.contracts import Learner
 from benchmarks.speed.batches import credited, long_batch, make_batch, task_batch
-from benchmarks.speed.plan import Plan
+from benchmarks.speed.plan import IN_PROCESS, Plan
 from benchmarks.speed.policies import SIZES, random_policy
 from benchmarks.speed.result import Row
 from configs.config import Config
@@ -20,9 +20,6 @@ from configs.load import load
 from orchestrator import cluster
 from orchestrator.commands.paths import absolute
 from trajectories.batch import Batch
-
-IN_PROCESS = ("placement.kind=in_process", "generator.engine=transformers")
-VLLM = ("generator.engine=vllm",)
 
 
 def settings(*words: str) -> Config:

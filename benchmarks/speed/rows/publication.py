@@ -6,10 +6,10 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.speed.plan import COUNTDOWN, Plan
+from benchmarks.speed.plan import COUNTDOWN, IN_PROCESS, VLLM, Plan
 from benchmarks.speed.policies import parameter_bytes, random_policy
 from benchmarks.speed.result import Row
-from benchmarks.speed.rows.learner import IN_PROCESS, VLLM, seconds, settings
+from benchmarks.speed.rows.learner import seconds, settings
 from orchestrator import cluster
 
 COPIES = 1.5

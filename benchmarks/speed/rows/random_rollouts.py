@@ -2,7 +2,7 @@
 
 from benchmarks.speed.contestant import breadth, in_turns, peers
 from benchmarks.speed.peers import waiting
-from benchmarks.speed.plan import Plan
+from benchmarks.speed.plan import VLLM, Plan
 from benchmarks.speed.policies import random_policy
 from benchmarks.speed.result import Row
 from benchmarks.speed.rows.rollouts import NO_TRL, fastest_peer, rates
@@ -18,7 +18,7 @@ def measure(plan: Plan) -> list[Row]:
     reward = f"{waiting.__file__}:{waiting.odd.__name__}"
     settings = (
         *("lag=1", f"task.verifier={reward}", f"policy.path={policy}", "learner.learning_rate=1e-6"),
-        *(() if plan.quick else ("generator.engine=vllm",)),
+        *(() if plan.quick else VLLM),
         *(f"groups_per_step={prompts}", f"sampling.group_size={answers}", f"sampling.max_new_tokens={tokens}"),
     )
     sizes = {"prompts": prompts, "answers": answers, "new_tokens": tokens, "learning_rate": 1e-6, "reward": reward}

@@ -3,9 +3,8 @@
 import time
 
 from benchmarks.speed.contestant import Contestant, breadth, trl
-from benchmarks.speed.plan import Plan
+from benchmarks.speed.plan import IN_PROCESS, VLLM, Plan
 from benchmarks.speed.result import Row
-from benchmarks.speed.rows.learner import IN_PROCESS, VLLM
 from benchmarks.speed.rows.rollouts import NO_TRL
 
 
