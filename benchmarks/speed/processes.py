@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.speed.plan import ROOT
@@ -20,6 +20,8 @@ from benchmarks.speed.plan import ROOT
 MARK = "BREADTH_BENCHMARK"
 """Environment variable by which the processes of a command are found."""
 TICKS = os.sysconf("SC_CLK_TCK")
+ROLES = ("learner", "generator", "grader", "driver", "others")
+"""Roles of the processes of a Breadth run; see `role_of`."""
 END_S = 60.0
 """Seconds that a command has to end by itself after SIGTERM."""
 
@@ -97,18 +99,24 @@ class Tree:
 
     def cpu_seconds(self) -> dict[str, float]:
         """Return the CPU seconds of each role of a Breadth run so far, by the role's name; see `role_of`."""
-        pids, found = self.pids(), dict[str, float]()
-        stats = {pid: stat for pid in pids if (stat := _stat(pid)) is not None}
-        commands = {pid: _command(pid) for pid in stats}
-        parents = {pid: stat.parent for pid, stat in stats.items()}
-        for pid, stat in stats.items():
-            role = role_of(pid, self.root, parents, commands)
-            found[role] = found.get(role, 0.0) + stat.cpu_s
-        return found
+        return self._by_role(lambda pid: stat.cpu_s if (stat := _stat(pid)) else 0.0)
 
-    def memory_mb(self) -> float:
-        """Return the proportional set size of all processes, in MB: shared pages count once."""
-        return sum(_proportional_mb(pid) for pid in self.pids())
+    def memory_mb(self) -> dict[str, float]:
+        """Return the memory of each role of a Breadth run, in MB, by the role's name.
+
+        Shared pages count once. Pages of files, such as those of libraries, do not count: other programs use them too.
+        """
+        return self._by_role(_own_mb)
+
+    def _by_role(self, value: Callable[[int], float]) -> dict[str, float]:
+        """Return the sum of a value over the processes of each role."""
+        pids, found = self.pids(), dict[str, float]()
+        parents = {pid: stat.parent for pid in pids if (stat := _stat(pid)) is not None}
+        commands = {pid: _command(pid) for pid in parents}
+        for pid in parents:
+            role = role_of(pid, self.root, parents, commands)
+            found[role] = found.get(role, 0.0) + value(pid)
+        return found
 
 
 @contextlib.contextmanager
@@ -171,11 +179,12 @@ def _command(pid: int) -> str:
     return ""
 
 
-def _proportional_mb(pid: int) -> float:
+def _own_mb(pid: int) -> float:
+    """Return the anonymous and shared memory of a process, its share of pages that several use, swap included."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1024
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        sizes = {name: value.split()[0] for name, _, value in (line.partition(":") for line in lines[1:])}
+        return sum(int(sizes[name]) for name in ("Pss_Anon", "Pss_Shmem", "SwapPss")) / 1024
     return 0.0
 
 

@@ -183,14 +183,14 @@ def test_a_contestant_that_ends_or_takes_no_step_is_an_error_with_its_last_line(
         slow.start(1)
 
 
-def test_the_cpu_seconds_of_a_tree_are_those_its_processes_spent(tmp_path: Path) -> None:
-    busy = "import time\nwhile time.process_time() < 0.5: pass\ntime.sleep(600)"
+def test_the_cpu_seconds_and_memory_of_a_tree_are_those_of_its_processes(tmp_path: Path) -> None:
+    busy = "import time\nheld = b'1' * 50_000_000\nwhile time.process_time() < 0.5: pass\ntime.sleep(600)"
     with Contestant("a", [sys.executable, "-c", busy], tmp_path / "p", tmp_path / "log") as contestant:
         until = time.monotonic() + 30
         while contestant.tree.cpu_seconds()["driver"] < 0.4 and time.monotonic() < until:
             time.sleep(0.05)
         assert 0.4 <= contestant.tree.cpu_seconds()["driver"] < 1.0
-        assert contestant.tree.memory_mb() > 1
+        assert 48 < contestant.tree.memory_mb()["driver"] < 70
 
 
 def test_the_roles_of_a_run_over_ray_are_told_apart() -> None:

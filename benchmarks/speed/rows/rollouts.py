@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from benchmarks.speed.contestant import Turn, breadth, in_turns, peers
 from benchmarks.speed.plan import Plan
+from benchmarks.speed.processes import ROLES
 from benchmarks.speed.result import Row
 
 NO_TRL = "TRL is not installed (make bench installs it)"
-ROLES = ("learner", "generator", "grader", "driver", "others")
 
 
 def fastest_peer(turns: dict[str, list[Turn]]) -> list[Turn]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from benchmarks.speed.contestant import breadth
 from benchmarks.speed.plan import Plan
+from benchmarks.speed.processes import ROLES
 from benchmarks.speed.result import Row
 
 SAMPLE_S = 5.0
@@ -19,7 +20,7 @@ def measure(plan: Plan) -> list[Row]:
     minutes = 0.1 if plan.quick else plan.soak_minutes
     if not minutes:
         return [_row(reason="make bench runs none; python -m benchmarks.speed --rows soak --soak-minutes 100 does")]
-    samples: list[tuple[float, float]] = []
+    samples: list[tuple[float, dict[str, float]]] = []
     contestant = breadth(plan, "soak", "lag=1")
     with contestant:
         contestant.start(2)
@@ -31,17 +32,18 @@ def measure(plan: Plan) -> list[Row]:
             time.sleep(1.0 if plan.quick else SAMPLE_S)
         steps = len(contestant.records())
     later = [(at, memory) for at, memory in samples if at >= WARM_UP * 60 * minutes]
-    first, last = _half(later, 0), _half(later, 1)
-    at, memory = np.array(later).T
-    slope = np.polyfit(at / 3600, memory, 1)[0]
-    note = f"{minutes:g} minutes, {steps} steps, {slope:+.0f} MB an hour by a straight line through all samples"
+    halves = later[: len(later) // 2], later[len(later) // 2 :]
+    first, last = (float(np.median([sum(memory.values()) for _, memory in half])) for half in halves)
+    slopes = {role: _slope([(at, memory.get(role, 0.0)) for at, memory in later]) for role in ROLES}
+    roles = ", ".join(f"{role} {slope:+.1f}" for role, slope in slopes.items())
+    note = f"{minutes:g} minutes, {steps} steps; MB an hour by straight lines: {roles}"
     return [_row(ours=(last,), other=(first,), note=note)]
 
 
-def _half(samples: list[tuple[float, float]], half: int) -> float:
-    """Return the median memory of the first or the second half of the samples, in MB."""
-    cut = len(samples) // 2
-    return float(np.median([memory for _, memory in (samples[cut:] if half else samples[:cut])]))
+def _slope(samples: list[tuple[float, float]]) -> float:
+    """Return the slope of a straight line through (seconds, MB), in MB an hour."""
+    at, memory = np.array(samples).T
+    return float(np.polyfit(at / 3600, memory, 1)[0])
 
 
 def _row(**values: object) -> Row:
