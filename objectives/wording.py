@@ -6,8 +6,9 @@ Loads no torch, which takes seconds.
 from configs.coefficient import CoefficientConfig
 from configs.critic import CriticConfig
 from configs.divergences import DIVERGENCES
-from configs.objective import MismatchConfig, ObjectiveConfig
+from configs.objective import ObjectiveConfig
 from configs.pass_k import PassKConfig
+from configs.policy_gradient import MismatchConfig
 from configs.recap import RecapConfig
 from configs.rewards import with_answer
 from configs.term_weights import FAILURES

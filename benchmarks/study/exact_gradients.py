@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configs.divergences import DIVERGENCES
 from configs.forms import Estimator, Route, Wiring
-from configs.objective import ClipConfig, ObjectiveConfig
+from configs.objective import ObjectiveConfig
+from configs.policy_gradient import ClipConfig
 from configs.terms import TermConfig
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.credit import credit

@@ -2,7 +2,7 @@
 
 import math
 
-from configs.objective import ClipConfig
+from configs.policy_gradient import ClipConfig
 
 BISECTIONS = 200
 

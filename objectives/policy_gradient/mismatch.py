@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from configs.objective import MismatchConfig
+from configs.policy_gradient import MismatchConfig
 from objectives.policy_gradient.ratios import LOG_RATIO_LIMIT
 from objectives.reduce import answer_mean, answer_sum
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from configs.objective import ClipConfig, ObjectiveConfig
+from configs.objective import ObjectiveConfig
+from configs.policy_gradient import ClipConfig
 from objectives.policy_gradient.clip_range import bounds
 from objectives.reduce import answer_mean
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from configs.divergences import DIVERGENCES
-from configs.objective import ClipConfig
+from configs.policy_gradient import ClipConfig
 from configs.terms import TermConfig
 from objectives.credit import credit
 from objectives.divergence.f_divergences import F_DIVERGENCES

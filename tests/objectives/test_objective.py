@@ -9,7 +9,7 @@ from torch import Tensor
 
 from configs.coefficient import CoefficientConfig
 from configs.load import presets
-from configs.objective import ClipConfig
+from configs.policy_gradient import ClipConfig
 from objectives.credit import credit
 from tests.objectives.equal_objectives import K2, loss_gradient, on_policy
 from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, state_of

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from configs.objective import ClipConfig, GatesConfig, MismatchConfig
+from configs.policy_gradient import ClipConfig, GatesConfig, MismatchConfig
 from configs.term_weights import TermWeightsConfig
 from configs.terms import TermConfig
 from objectives.divergence.wirings import WIRINGS

@@ -24,7 +24,8 @@ from actors.learning.rank_parts import plan_updates
 from actors.learning.sharding import full_parameters
 from actors.weights.host import named_views
 from configs.learner import LearnerConfig
-from configs.objective import ClipConfig, GatesConfig, MismatchConfig, ObjectiveConfig
+from configs.objective import ObjectiveConfig
+from configs.policy_gradient import ClipConfig, GatesConfig, MismatchConfig
 from configs.term_weights import TermWeightsConfig
 from configs.terms import TermConfig
 from objectives.diagnostics import Stats

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.objective import ClipConfig, ObjectiveConfig
+from configs.objective import ObjectiveConfig
+from configs.policy_gradient import ClipConfig
 from configs.terms import TermConfig
 from objectives.credit import credit
 from objectives.diagnostics import means

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.objective import ClipConfig
+from configs.policy_gradient import ClipConfig
 from configs.terms import TermConfig
 from configs.transport import TransportConfig
 from objectives.credit import credit

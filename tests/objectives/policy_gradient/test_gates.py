@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.objective import ClipConfig, GatesConfig, ObjectiveConfig
+from configs.objective import ObjectiveConfig
+from configs.policy_gradient import ClipConfig, GatesConfig
 from objectives.credit import credit
 from objectives.diagnostics import means, to_stats
 from objectives.objective import loss

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.objective import MismatchConfig, ObjectiveConfig
+from configs.objective import ObjectiveConfig
+from configs.policy_gradient import MismatchConfig
 from objectives.credit import credit
 from objectives.diagnostics import means, to_stats
 from objectives.policy_gradient.mismatch import mismatch_weights

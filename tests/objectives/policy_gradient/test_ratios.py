@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.objective import ClipConfig, ObjectiveConfig
+from configs.objective import ObjectiveConfig
+from configs.policy_gradient import ClipConfig
 from objectives.policy_gradient.clip_range import kl3_bounds
 from objectives.policy_gradient.ratios import clipped, policy_gradient, ratio_of, sequence_ratio
 from tests.objectives.ragged_batch import objective

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from configs.load import load
-from configs.objective import ClipConfig
+from configs.policy_gradient import ClipConfig
 from objectives.coefficient.controllers import initial_state
 from objectives.credit import credit
 from objectives.diagnostics import means

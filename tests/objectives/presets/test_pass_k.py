@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from configs.objective import ClipConfig, ObjectiveConfig
+from configs.objective import ObjectiveConfig
+from configs.policy_gradient import ClipConfig
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.credit import credit
 from objectives.objective import loss

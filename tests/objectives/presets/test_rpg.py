@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.objective import ClipConfig, ObjectiveConfig
+from configs.objective import ObjectiveConfig
+from configs.policy_gradient import ClipConfig
 from objectives.credit import credit
 from tests.objectives.divergence_settings import OLD, POLICY, REFERENCE, exact_gradient
 from tests.objectives.equal_objectives import assert_equal_objectives

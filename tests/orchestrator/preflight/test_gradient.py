@@ -7,7 +7,7 @@ import torch
 
 from configs.config import Config
 from configs.load import load
-from configs.objective import ClipConfig
+from configs.policy_gradient import ClipConfig
 from configs.terms import TermConfig
 from objectives.credit import credit
 from orchestrator.preflight.gradient import check_gradient
