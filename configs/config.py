@@ -53,7 +53,7 @@ class Config:
     reference_path: str = ""
     """Directory of the reference policy; empty: the starting policy."""
     references: dict[str, ReferenceConfig] = field(default_factory=dict)
-    """Further references by names of your own, for `objective.terms.NAME.anchor`."""
+    """Further references by names of your own, for `objective.terms.NAME.anchor` and `objective.pairs`."""
     task: TaskConfig = field(default_factory=TaskConfig)
     """The task and its verifier."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -123,6 +123,8 @@ class Config:
         if objective.advantage not in ("mean_only", "global_whiten", "weighted_sign", "critic", "none"):
             rule = f"must be above 1 for objective.advantage={objective.advantage}"
             require(self.sampling.group_size > 1, "sampling.group_size", rule, self.sampling.group_size)
+        if objective.advantage == "pairs":
+            self._check_pairs()
         self._check_pass_k()
         rule = "must be 'sampler' when lag is above 0 (the learner's log-probs ignore staleness)"
         current = self.lag == 0 or objective.old_policy == "sampler"
@@ -133,6 +135,13 @@ class Config:
             "weighted_sum: there are no two objectives to weigh"
         )
         require(several or not objective.recap.window, "objective.recap.window", rule, objective.recap.window)
+
+    def _check_pairs(self) -> None:
+        """Check that the references of the pairs exist."""
+        pairs, known = self.objective.pairs, ["reference", *self.references]
+        rule = f"must be 'reference' or one of references ({', '.join(self.references) or 'none'})"
+        require(pairs.anchor in known, "objective.pairs.anchor", rule, pairs.anchor)
+        require(pairs.mixed_with in ("", *known), "objective.pairs.mixed_with", rule, pairs.mixed_with)
 
     def _check_pass_k(self) -> None:
         """Check k against the size of a group."""

@@ -22,6 +22,9 @@ class Divergence:
     slope_at_infinity: Callable[[float], float] = lambda alpha: inf
     """f'(inf) = lim f(u) / u for u to infinity, as a function of alpha. Where it is finite, the divergence from data
     that gives one token probability 1 is finite too (estimator `supervised`, `breadth warm-start`)."""
+    keeps_support: Callable[[float], bool] = lambda alpha: False
+    """Whether f'(u) falls without bound as u falls to 0, as a function of alpha. Elsewhere a preference loss of f'
+    (f-DPO) could take an answer's whole probability."""
     wirings: tuple[str, ...] = ("loss", "reward", "joint", "vocabulary")
     """The wirings it can have: all of them for an f-divergence, whose value at a token needs only the two log-probs of
     that token."""
@@ -32,29 +35,40 @@ class Divergence:
         return "loss" in self.wirings
 
 
+def _always(alpha: float) -> bool:
+    return True
+
+
 DIVERGENCES: dict[str, Divergence] = {
-    "reverse_kl": Divergence(),
-    "forward_kl": Divergence(slope_at_infinity=lambda alpha: 0.0),
-    "jensen_shannon": Divergence(slope_at_infinity=lambda alpha: log(2) / 2),
+    "reverse_kl": Divergence(keeps_support=_always),
+    "forward_kl": Divergence(slope_at_infinity=lambda alpha: 0.0, keeps_support=_always),
+    "jensen_shannon": Divergence(slope_at_infinity=lambda alpha: log(2) / 2, keeps_support=_always),
     "generalised_jensen_shannon": Divergence(
-        alpha="weight of the anchor in the mixture", slope_at_infinity=lambda alpha: -(1 - alpha) * log(1 - alpha)
+        alpha="weight of the anchor in the mixture",
+        slope_at_infinity=lambda alpha: -(1 - alpha) * log(1 - alpha),
+        keeps_support=_always,
     ),
     "alpha": Divergence(
-        alpha="towards 1 the forward KL, towards 0 the reverse KL", slope_at_infinity=lambda alpha: 1 / alpha
+        alpha="towards 1 the forward KL, towards 0 the reverse KL",
+        slope_at_infinity=lambda alpha: 1 / alpha,
+        keeps_support=_always,
     ),
     "total_variation": Divergence(slope_at_infinity=lambda alpha: 0.5),
     "chi_squared": Divergence(),
-    "neyman": Divergence(slope_at_infinity=lambda alpha: 1.0),
-    "hellinger": Divergence(slope_at_infinity=lambda alpha: 1.0),
-    "jeffreys": Divergence(),
+    "neyman": Divergence(slope_at_infinity=lambda alpha: 1.0, keeps_support=_always),
+    "hellinger": Divergence(slope_at_infinity=lambda alpha: 1.0, keeps_support=_always),
+    "jeffreys": Divergence(keeps_support=_always),
     "tsallis": Divergence(
         alpha="the index q: 1 is the reverse KL, 2 is chi-squared",
         highest_alpha=2.0,
         slope_at_infinity=lambda alpha: 1 / (1 - alpha) if alpha < 1 else inf,
+        keeps_support=lambda alpha: alpha <= 1,
     ),
     "skew_kl": Divergence(alpha="weight of the anchor in the mixture", slope_at_infinity=lambda alpha: 0.0),
     "skew_reverse_kl": Divergence(
-        alpha="weight of the policy in the mixture", slope_at_infinity=lambda alpha: -log(alpha)
+        alpha="weight of the policy in the mixture",
+        slope_at_infinity=lambda alpha: -log(alpha),
+        keeps_support=_always,
     ),
     "mixed_kl": Divergence(alpha="sharpness of the switch between forward and reverse KL", wirings=("vocabulary",)),
     "plackett_luce": Divergence(wirings=("vocabulary",)),
@@ -91,3 +105,12 @@ def check_supervised(name: str, alpha: float, field: str) -> None:
     require(name in finite, field, rule, name)
     rule = f"must be below 1 for {name}, from where f'(inf) is infinite; it must be finite {why}"
     require(DIVERGENCES[name].slope_at_infinity(alpha) < inf, "alpha", rule, alpha)
+
+
+def check_preference(name: str, alpha: float, field: str) -> None:
+    """Raise ValueError unless f' of the divergence `name` falls without bound as the ratio falls to 0."""
+    usable = [known for known, row in DIVERGENCES.items() if row.keeps_support(0.5)]
+    why = "so that no answer can lose its whole probability"
+    rule = f"must be an f-divergence whose slope f' falls without bound at 0 ({', '.join(usable)}), {why}"
+    require(name in usable, field, rule, name)
+    require(DIVERGENCES[name].keeps_support(alpha), "alpha", f"must be at most 1 for {name}, {why}", alpha)

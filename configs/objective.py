@@ -5,6 +5,7 @@ from typing import Literal
 
 from configs.checks import require, require_not_negative, require_positive
 from configs.critic import CriticConfig
+from configs.pairs import PairsConfig
 from configs.pass_k import PassKConfig
 from configs.policy_gradient import ClipConfig, GatesConfig, MismatchConfig
 from configs.recap import RecapConfig
@@ -32,6 +33,7 @@ Advantage = Literal[
     "weighted_sign",
     "unlikely_zscore",
     "target",
+    "pairs",
     "critic",
     "none",
 ]
@@ -90,11 +92,11 @@ class ObjectiveConfig:
     leave_one_out: r minus the mean of the others (RLOO); global_whiten: r, whitened over the batch's tokens
     (REINFORCE++); group_mean_global_whiten: r - mean, whitened likewise; best_of_n: the best answer of each group
     alone; mean_normalised: (r - mean) / mean (MaxRL); pass_k_zscore: (mean of the sets of k answers that contain it -
-    mean of all sets) / std of all sets, where a set is 1 if one of its answers is right (Pass@k training);
-    pass_k_gain: k times the mean of what it adds to the best reward of k - 1 others (PKPO); weighted_sign: lambda if
-    it is right, -1 if not (NSR); unlikely_zscore: group_zscore, after likely right answers have lost a part of their
-    reward; target: f-DPG's pseudo-reward; critic: normalised reward minus a learned value, whitened over the batch's
-    answers; none: 0, rewards are not trained on."""
+    mean of all sets) / std of all sets, where a set is 1 if one of its answers is right (Pass@k training); pass_k_gain:
+    k times the mean of what it adds to the best reward of k - 1 others (PKPO); weighted_sign: lambda if it is right, -1
+    if not (NSR); unlikely_zscore: group_zscore, after likely right answers have lost a part of their reward; target:
+    f-DPG's pseudo-reward; pairs: minus the slope of a preference loss (DPO); critic: normalised reward minus a learned
+    value, whitened over the batch's answers; none: 0, rewards are not trained on."""
     rewards: dict[str, RewardConfig] = field(default_factory=dict)
     """Further rewards of an answer, by names of your own; `answer` is that of the problem's own verifier.
     `objective.rewards.NAME=null` removes a preset's reward."""
@@ -109,6 +111,8 @@ class ObjectiveConfig:
     """Penalty on long answers."""
     target: TargetConfig = field(default_factory=TargetConfig)
     """Target distribution of advantage=target."""
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    """Preference loss of advantage=pairs."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     """Critic of advantage=critic."""
     ratio: Literal["token", "sequence", "none"] = "token"
@@ -151,6 +155,9 @@ class ObjectiveConfig:
         rule = f"must be 0 for advantage={self.advantage}: below reward 1 it would count a long right answer as wrong"
         counts = self.advantage in COUNT_RIGHT and self.overlong.limit > 0
         require(not counts, "overlong.limit", rule, self.overlong.limit)
+        rule = "must be 'sequence_mean_token_sum' for advantage=pairs, whose loss is one of whole answers"
+        summed = self.advantage != "pairs" or self.reduction == "sequence_mean_token_sum"
+        require(summed, "reduction", rule, self.reduction)
         joint = any(term.wiring == "joint" for term in self.terms.values())
         rule = "must be 'token' for a term in the joint wiring, whose slope is weighted by the ratio of its token"
         require(not joint or self.ratio == "token", "ratio", rule, self.ratio)
@@ -208,8 +215,11 @@ class ObjectiveConfig:
 
     @property
     def scores_first(self) -> bool:
-        """Whether the learner must score a batch before its first update: for a critic, or for token importance."""
-        return self.advantage == "critic" or any(term.weights.importance != "none" for term in self.terms.values())
+        """Whether the learner must score a batch before its first update: for a critic, for pairs, or for token
+        importance."""
+        return self.advantage in ("critic", "pairs") or any(
+            term.weights.importance != "none" for term in self.terms.values()
+        )
 
     @property
     def only_advantages(self) -> bool:
@@ -229,4 +239,5 @@ class ObjectiveConfig:
     def anchors(self) -> list[str]:
         """Names of the references that must score the explored answers."""
         wanted = ["reference"] if self.advantage == "target" else []
+        wanted += self.pairs.anchors if self.advantage == "pairs" else []
         return list(dict.fromkeys([*wanted, *(term.scored_by for term in self.terms.values() if term.scored_by)]))

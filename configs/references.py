@@ -8,7 +8,7 @@ from configs.checks import require, require_positive
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceConfig:
-    """A reference policy for `objective.terms.NAME.anchor`: a teacher, a soup of checkpoints, or a slow copy."""
+    """A reference policy, the anchor of a term or of pairs: a teacher, a soup of checkpoints, or a slow copy."""
 
     path: str = ""
     """Directory of a Hugging Face policy with the same vocabulary; empty: the starting policy."""

@@ -11,7 +11,7 @@ from objectives.advantage.by_trajectory import trajectory_advantage
 from objectives.advantage.estimators import whiten
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.coefficient.recap import domain_weights
-from objectives.divergence.anchors import anchor_logps, known, reference_logps
+from objectives.divergence.anchors import advantage_anchor, anchor_logps, known, reference_logps
 from objectives.divergence.token_weights import token_weights
 from objectives.divergence.wiring.term import TermTokens
 from objectives.divergence.wirings import wiring_of
@@ -32,8 +32,8 @@ def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
     """
     explored = batch.on_route("explore")
     logp_old = (batch.logp_sampler if batch.logp_old is None else batch.logp_old)[explored]
-    reference = reference_logps(batch, explored) if cfg.advantage == "target" else None
-    by_trajectory, value_target = trajectory_advantage(batch, cfg, state, logp_old, reference)
+    anchor = advantage_anchor(batch, explored, cfg)
+    by_trajectory, value_target = trajectory_advantage(batch, cfg, state, logp_old, anchor)
     advantage = torch.where(explored, by_trajectory[batch.seq], 0.0)
     weights: dict[str, Tensor] = {}
     factors: dict[str, float] = {}

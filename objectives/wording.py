@@ -7,6 +7,7 @@ from configs.coefficient import CoefficientConfig
 from configs.critic import CriticConfig
 from configs.divergences import DIVERGENCES
 from configs.objective import ObjectiveConfig
+from configs.pairs import PairsConfig
 from configs.pass_k import PassKConfig
 from configs.policy_gradient import MismatchConfig
 from configs.recap import RecapConfig
@@ -84,6 +85,8 @@ def _describe_weights(cfg: TermConfig) -> str:
 
 def describe_no_terms(cfg: ObjectiveConfig) -> str:
     """Describe what keeps the policy near the reference without a divergence term."""
+    if cfg.advantage == "pairs":
+        return f"no term of its own: the loss of pairs has the {_name_of_pairs(cfg.pairs)} in its margin"
     if cfg.advantage != "target":
         return "no divergence: nothing keeps the policy near the reference"
     target = "tilted by the reward" if cfg.target.kind == "tilt" else "restricted to answers of full reward"
@@ -91,10 +94,32 @@ def describe_no_terms(cfg: ObjectiveConfig) -> str:
     return f"no term of its own: the advantage has the gradient of the {name} to the reference {target}"
 
 
+def _name_of_pairs(cfg: PairsConfig) -> str:
+    alpha = cfg.alpha if DIVERGENCES[cfg.divergence].alpha else TermConfig.alpha
+    name = _name(TermConfig(name=cfg.divergence, alpha=alpha, estimator="straight_through"))
+    anchor = " x ".join(f"{name}^{weight:g}" if weight < 1 else name for name, weight in cfg.anchors.items())
+    return f"{name} to {anchor}"
+
+
+def _pairs(cfg: PairsConfig) -> str:
+    """Describe the loss of which advantage=pairs is minus the slope."""
+    loss = f"-log sigmoid({cfg.beta:g} m)" if cfg.loss == "sigmoid" else f"(m - {1 / (2 * cfg.beta):g})^2"
+    margins = {
+        "each": "f'(u) of an answer - f'(u) of one of its group with a lower reward",
+        "together": "mean f'(u) of all answers of a group with a higher reward than an answer - its own f'(u)",
+    }
+    lengths = ", log u over as many tokens as the shorter of both has" if cfg.lengths == "shorter" else ""
+    return (
+        f" (in the first update of a batch, the exact gradient of {loss}, m = {margins[cfg.winners]}, f' "
+        f"of the {_name_of_pairs(cfg)}{lengths})"
+    )
+
+
 def describe_policy_gradient(cfg: ObjectiveConfig) -> str:
     """Describe advantage, ratio, clipping and gates."""
     unrewarded = " (rewards are not trained on, divergence terms are)" if cfg.advantage == "none" else ""
     critic = _critic(cfg.critic) if cfg.advantage == "critic" else ""
+    critic = _pairs(cfg.pairs) if cfg.advantage == "pairs" else critic
     words = [f"advantage {cfg.advantage}{unrewarded}{critic}{_parameters(cfg)}{_rewards(cfg)}", _ratio(cfg)]
     if cfg.mismatch.active:
         words.append(_mismatch(cfg.mismatch))

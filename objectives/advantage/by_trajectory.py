@@ -18,6 +18,7 @@ from objectives.advantage.estimators import (
     over_deviation,
     shaped_reward,
 )
+from objectives.advantage.pairs import pair_advantages
 from objectives.advantage.pass_k import pass_k_gain, pass_k_zscore, unlikely_reward, weighted_sign
 from objectives.advantage.target import pseudo_rewards
 from objectives.coefficient.controllers import ObjectiveState
@@ -28,22 +29,24 @@ from trajectories.batch import Batch
 
 
 def trajectory_advantage(
-    batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState, logp_old: Tensor, logp_reference: Tensor | None
+    batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState, logp_old: Tensor, logp_anchor: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return the advantage of each trajectory [B] and the critic's value target (return) [B], None without a critic.
 
     Args:
         logp_old: float32 [M], log-probs of the explored tokens under the policy that sampled them.
-        logp_reference: float32 [M], those under the reference; needed by advantage=target.
+        logp_anchor: float32 [M], those under the reference; needed by the advantages target and pairs.
     """
     reward, value_target = shaped_reward(batch, cfg.overlong), None
     if cfg.advantage == "critic":
         advantage, value_target = critic_advantage(batch, reward, state.rewards)
-    elif cfg.advantage == "target":
-        known = logp_reference is not None and not torch.isnan(logp_reference).any()
-        assert known and logp_reference is not None, "advantage=target needs logp_reference"
-        log_u = _by_trajectory(logp_old - logp_reference, batch)
-        advantage = pseudo_rewards(log_u, reward, batch.group, cfg.target)
+    elif logp_anchor is not None:
+        log_u = _by_trajectory(logp_old - logp_anchor, batch)
+        if cfg.advantage == "target":
+            advantage = pseudo_rewards(log_u, reward, batch.group, cfg.target)
+        else:
+            lengths = batch.trained_lengths("explore")
+            advantage = pair_advantages(log_u, reward, lengths, batch.group, cfg.pairs)
     else:
         if cfg.advantage == "unlikely_zscore":
             logp = _by_trajectory(logp_old, batch)

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from configs.objective import ObjectiveConfig
 from configs.terms import TermConfig
 from trajectories.batch import Batch
 
@@ -24,7 +25,7 @@ def anchor_logps(name: str, term: TermConfig, batch: Batch, logp_old: Tensor, to
         return logp_old
     if term.reweights:
         return batch.reweighted[name][tokens]
-    return reference_logps(batch, tokens) if term.anchor == "reference" else batch.anchors[term.anchor][tokens]
+    return _named(batch, term.anchor, tokens)
 
 
 def reference_logps(batch: Batch, tokens: Tensor) -> Tensor:
@@ -33,3 +34,20 @@ def reference_logps(batch: Batch, tokens: Tensor) -> Tensor:
         return batch.logp_reference[tokens]
     assert not tokens.any(), "a divergence term needs logp_reference and the batch has none"
     return batch.logp_sampler.new_zeros(0)
+
+
+def advantage_anchor(batch: Batch, tokens: Tensor, cfg: ObjectiveConfig) -> Tensor | None:
+    """Return the log-probs [M] of what the advantage compares the policy with on the chosen tokens; None: nothing.
+
+    For advantage=pairs it is a weighted sum of the log-probs of one or two references.
+    """
+    if cfg.advantage == "target":
+        return known(reference_logps(batch, tokens))
+    if cfg.advantage != "pairs":
+        return None
+    logps = [weight * known(_named(batch, name, tokens)) for name, weight in cfg.pairs.anchors.items()]
+    return sum(logps[1:], logps[0])
+
+
+def _named(batch: Batch, name: str, tokens: Tensor) -> Tensor:
+    return reference_logps(batch, tokens) if name == "reference" else batch.anchors[name][tokens]

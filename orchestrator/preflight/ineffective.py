@@ -57,6 +57,7 @@ def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
     why = f"objective.advantage is {advantage}"
     yield "objective.critic", advantage == "critic", why
     yield "objective.target", advantage == "target", why
+    yield "objective.pairs", advantage == "pairs", why
     for name in ("k", "schedule", "final_k", "over"):
         yield f"objective.pass_k.{name}", advantage in AIM_AT_PASS_K, why
     yield "objective.pass_k.right_weight", advantage == "weighted_sign", why

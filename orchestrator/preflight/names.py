@@ -24,9 +24,11 @@ def check_names(cfg: Config, heldout: Sequence[Prompt]) -> None:
         ValueError: a setting names something that does not exist or that the run never uses.
     """
     _check_measured_values(cfg, heldout)
-    used = {term.anchor for term in cfg.objective.terms.values()}
+    used = {*(term.anchor for term in cfg.objective.terms.values()), *cfg.objective.anchors}
     for name in cfg.references:
-        rule = "must be the anchor of a term, objective.terms.NAME.anchor, or be left out; the anchors are "
+        rule = (
+            "must be the anchor of a term, objective.terms.NAME.anchor, or of pairs, or be left out; the anchors are "
+        )
         require(name in used, f"references.{name}", rule + (", ".join(sorted(used)) or "none"), name)
     rule = "must be left out while objective.replay_weight is 0: nothing is replayed"
     require(not cfg.replay.task or cfg.objective.replays, "replay.task", rule, cfg.replay.task)

@@ -160,3 +160,16 @@ def test_the_policy_gradient_is_described(choices: dict[str, object], words: str
 
 def test_every_wiring_has_a_description() -> None:
     assert DESCRIPTIONS.keys() == WIRINGS.keys()
+
+
+def test_the_loss_of_pairs_is_described_with_its_margin_and_its_anchor() -> None:
+    words = describe_policy_gradient(of("dpo"))
+    assert "the exact gradient of -log sigmoid(0.1 m), m = f'(u) of an answer - " in words
+    assert "one of its group with a lower reward, f' of the reverse KL to reference)" in words
+    assert "(m - 5)^2" in describe_policy_gradient(of("ipo"))
+    assert "Jensen-Shannon divergence to reference" in describe_policy_gradient(of("f_dpo"))
+    assert "as many tokens as the shorter of both" in describe_policy_gradient(of("sampo"))
+    assert "m = mean f'(u) of all answers of a group with a higher reward" in describe_policy_gradient(of("d2o"))
+    mixed = of("tr_dpo", "objective.pairs.mixed_with=reference", "objective.pairs.mixture=0.25")
+    assert "reverse KL to moving^0.75 x reference^0.25" in describe_policy_gradient(mixed)
+    assert describe_no_terms(of("dpo")).endswith("the loss of pairs has the reverse KL to reference in its margin")

@@ -20,7 +20,7 @@ PAPERS = {
     "grpo_adaptive_kl": "1909.08593",
     "grpo_d": "2503.16081",
     "apo": "2506.21655",
-    "sampo": "2406.10957",
+    "length_debiased_kl": "2406.10957",
     "sparse_kl": "2410.05102",
     "prioritised_kl": "2502.06533",
 }
@@ -97,13 +97,13 @@ def test_apo_without_difficulty_and_long_failures_is_grpo_with_the_token_mean_an
     assert_equal_objectives(apo, off, batch=all_wrong)
 
 
-def test_sampo_multiplies_the_mean_kl_of_an_answer_by_the_shortest_length_of_the_group() -> None:
+def test_length_debiased_kl_multiplies_the_mean_kl_of_an_answer_by_the_shortest_length_of_the_group() -> None:
     # GRPO's .109055; the shortest has 1 token: (.125 + .5 + .173333) / 3 = .266111
-    assert golden_loss(of("sampo"), 0.3) == pytest.approx(0.109055 + 0.3 * 0.266111, abs=2e-6)
+    assert golden_loss(of("length_debiased_kl"), 0.3) == pytest.approx(0.109055 + 0.3 * 0.266111, abs=2e-6)
 
 
-def test_sampo_with_answers_of_one_length_is_a_plain_sum() -> None:
-    cfg = of("sampo")
+def test_length_debiased_kl_with_answers_of_one_length_is_a_plain_sum() -> None:
+    cfg = of("length_debiased_kl")
     batch = make_batch([("explore", 0, float(i == 0), [i, 1, 2]) for i in range(4)], prompt_length=1)
     logp = scores_of(weights(), batch, cfg).logp.detach()
     batch = replace(batch, logp_sampler=logp, logp_reference=logp - 0.3)
@@ -144,7 +144,7 @@ def test_missing_certainties_of_rehearsed_tokens_do_not_reach_the_loss_or_gradie
     ("preset", "plain"),
     [
         ("sparse_kl", {}),
-        ("sampo", MEANS),
+        ("length_debiased_kl", MEANS),
     ],
 )
 def test_without_its_divergence_a_preset_is_its_policy_gradient(preset: str, plain: dict[str, str]) -> None:

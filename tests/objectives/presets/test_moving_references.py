@@ -14,9 +14,9 @@ from tests.objectives.random_answers import credited, of
 
 PAPERS = {
     "salsa": "2411.01798",
-    "tr_dpo": "2404.09656",
+    "moving_kl": "2404.09656",
     "nash_mp": "2505.19731",
-    "alpha_spin": "2404.04291",
+    "mixture_kl": "2404.04291",
 }
 
 
@@ -51,9 +51,9 @@ def test_kl_terms_to_two_anchors_equal_one_kl_to_their_geometric_mixture() -> No
     ("preset", "plain"),
     [
         ("salsa", {}),
-        ("tr_dpo", {}),
+        ("moving_kl", {}),
         ("nash_mp", {}),
-        ("alpha_spin", {}),
+        ("mixture_kl", {}),
     ],
 )
 def test_without_its_divergence_a_preset_is_its_policy_gradient(preset: str, plain: dict[str, str]) -> None:

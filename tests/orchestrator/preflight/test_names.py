@@ -85,6 +85,7 @@ def test_names_that_exist_are_accepted() -> None:
     rules = "monitor.stop_if=['pass@4/other < 0', 'change/pass@1 < -0.5', 'retention < 0.5', 'kl_to_base > 99']"
     check(*MIXED, rules, "checkpoint.best_metric=beyond_sharpening/pass@4")
     check("monitor.every=0")
+    check("method=moving_kl", "checkpoint.best_metric=''")
     check("method=tr_dpo", "checkpoint.best_metric=''")
 
 

@@ -1,0 +1,59 @@
+"""Preference losses over pairs of answers of one group: DPO and its family."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs.checks import require, require_positive
+from configs.divergences import DIVERGENCES, check_alpha, check_name, check_preference
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsConfig:
+    """Parameters of advantage=pairs: a loss of every two answers w and l of a group where w has the higher reward.
+
+    With u = policy / anchor of a whole answer, the margin of a pair is m = f'(u_w) - f'(u_l). The loss is the mean over
+    the groups that have a pair of the mean over their pairs, weighted by the difference of the two rewards. A group
+    whose rewards are all equal has no pair, and no gradient.
+    """
+
+    loss: Literal["sigmoid", "squared"] = "sigmoid"
+    """Loss of a margin. sigmoid: -log sigmoid(beta m) (DPO, arXiv:2305.18290); squared: (m - 1 / (2 beta))^2 (IPO,
+    arXiv:2310.12036)."""
+    beta: float = 0.1
+    """Strength of the divergence to the anchor."""
+    divergence: str = field(default="reverse_kl", metadata={"values": DIVERGENCES})
+    """The divergence whose slope f' is the score of an answer (f-DPO, arXiv:2309.16240); that of the reverse KL is
+    DPO's log u. f' must fall without bound as u falls to 0, so that no answer loses its support."""
+    alpha: float = 0.5
+    """Parameter of a divergence that is a family, as `objective.terms.NAME.alpha`."""
+    lengths: Literal["own", "shorter"] = "own"
+    """own: log u is the sum over the answer's tokens. shorter: it is their mean times the number of tokens of the
+    shorter answer of the pair, so that length is not preferred (SamPO, arXiv:2406.10957)."""
+    winners: Literal["each", "together"] = "each"
+    """each: every two answers are a pair. together: an answer is compared with the mean score of all answers that have
+    a higher reward (D2O, arXiv:2403.03419)."""
+    anchor: str = "reference"
+    """The reference of u: `reference`, or a name of `references`. One that moves with the policy is TR-DPO's
+    (arXiv:2404.09656)."""
+    mixed_with: str = ""
+    """Second reference: the anchor is then the geometric mixture of both, over whole answers (alpha-SPIN,
+    arXiv:2404.04291). Its normaliser is that of the prompt, and leaves a pair's margin as it is."""
+    mixture: float = 0.5
+    """mixed_with: exponent of the second reference; that of `anchor` is 1 minus this."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "beta")
+        check_name(self.divergence, "divergence")
+        check_alpha(self.divergence, self.alpha, "alpha")
+        check_preference(self.divergence, self.alpha, "divergence")
+        rule = "must be 'own' for winners=together: several answers have no shorter one"
+        require(self.lengths == "own" or self.winners == "each", "lengths", rule, self.lengths)
+        require(self.anchor != self.mixed_with, "mixed_with", "must be another reference than anchor", self.mixed_with)
+        require(0 < self.mixture < 1, "mixture", "must be between 0 and 1", self.mixture)
+
+    @property
+    def anchors(self) -> dict[str, float]:
+        """The references and their exponents in the anchor."""
+        if not self.mixed_with:
+            return {self.anchor: 1.0}
+        return {self.anchor: 1 - self.mixture, self.mixed_with: self.mixture}
