@@ -32,6 +32,7 @@ Advantage = Literal[
     "pass_k_gain",
     "weighted_sign",
     "unlikely_zscore",
+    "uniform_zscore",
     "target",
     "pairs",
     "critic",
@@ -41,7 +42,7 @@ WHITENED = ("global_whiten", "group_mean_global_whiten")
 """Advantages that are whitened over the tokens of the batch after terms have been subtracted."""
 AIM_AT_PASS_K = ("pass_k_zscore", "pass_k_gain")
 """Advantages with a k."""
-COUNT_RIGHT = ("pass_k_zscore", "weighted_sign", "unlikely_zscore")
+COUNT_RIGHT = ("pass_k_zscore", "weighted_sign", "unlikely_zscore", "uniform_zscore")
 """Advantages that treat an answer of reward 1 or more as right."""
 
 
@@ -94,9 +95,10 @@ class ObjectiveConfig:
     alone; mean_normalised: (r - mean) / mean (MaxRL); pass_k_zscore: (mean of the sets of k answers that contain it -
     mean of all sets) / std of all sets, where a set is 1 if one of its answers is right (Pass@k training); pass_k_gain:
     k times the mean of what it adds to the best reward of k - 1 others (PKPO); weighted_sign: lambda if it is right, -1
-    if not (NSR); unlikely_zscore: group_zscore, after likely right answers have lost a part of their reward; target:
-    f-DPG's pseudo-reward; pairs: minus the slope of a preference loss (DPO); critic: normalised reward minus a learned
-    value, whitened over the batch's answers; none: 0, rewards are not trained on."""
+    if not (NSR); unlikely_zscore: group_zscore, after likely right answers have lost a part of their reward;
+    uniform_zscore: group_zscore, of which unlikely right answers get more and likely ones less; target: f-DPG's
+    pseudo-reward; pairs: minus the slope of a preference loss (DPO); critic: normalised reward minus a learned value,
+    whitened over the batch's answers; none: 0, rewards are not trained on."""
     rewards: dict[str, RewardConfig] = field(default_factory=dict)
     """Further rewards of an answer, by names of your own; `answer` is that of the problem's own verifier.
     `objective.rewards.NAME=null` removes a preset's reward."""

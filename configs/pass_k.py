@@ -8,7 +8,8 @@ from configs.checks import require, require_not_negative, require_positive
 
 @dataclass(frozen=True, kw_only=True)
 class PassKConfig:
-    """Parameters of the advantages pass_k_zscore, pass_k_gain, weighted_sign and unlikely_zscore."""
+    """Parameters of the advantages pass_k_zscore, pass_k_gain, weighted_sign, unlikely_zscore and
+    uniform_zscore."""
 
     k: int = 4
     """pass_k_zscore, pass_k_gain: the k of Pass@k, or its first value. In a group with fewer graded answers it is their
@@ -26,6 +27,9 @@ class PassKConfig:
     rank_penalty: float = 0.25
     """unlikely_zscore: beta. A right answer keeps the fraction 1 - beta m / G of its reward, where m of the G answers
     of its group are less likely."""
+    uniformity: float = 0.2
+    """uniform_zscore: tau. The fraction of the advantages of the right answers of a group that is shared out by 1 / q
+    instead of equally, where q is an answer's mean probability per token."""
 
     def __post_init__(self) -> None:
         require_positive(self, "k", "final_k")
@@ -33,6 +37,7 @@ class PassKConfig:
         rule = "must be positive for schedule step, which changes k once"
         require(self.schedule != "step" or self.over > 0, "over", rule, self.over)
         require(0 <= self.rank_penalty < 1, "rank_penalty", "must be at least 0 and below 1", self.rank_penalty)
+        require(0 <= self.uniformity <= 1, "uniformity", "must be between 0 and 1", self.uniformity)
 
     @property
     def largest_k(self) -> int:

@@ -174,6 +174,8 @@ def _parameters(cfg: ObjectiveConfig) -> str:
         "weighted_sign": f"{weight:g} on right answers, -1 on wrong ones",
         "unlikely_zscore": f"a right answer loses {penalty:g} m / G of its reward, where m of the G answers of its "
         "group are less likely",
+        "uniform_zscore": f"{cfg.pass_k.uniformity:g} of the right answers' advantages shared out by 1 / q, q their "
+        "mean probability per token",
     }
     gradients = {
         "mean_normalised": "that of the sum of Pass@k / k for k < group size, which is log Pass@1, truncated",

@@ -19,7 +19,7 @@ from objectives.advantage.estimators import (
     shaped_reward,
 )
 from objectives.advantage.pairs import pair_advantages
-from objectives.advantage.pass_k import pass_k_gain, pass_k_zscore, unlikely_reward, weighted_sign
+from objectives.advantage.pass_k import pass_k_gain, pass_k_zscore, uniform_factor, unlikely_reward, weighted_sign
 from objectives.advantage.target import pseudo_rewards
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.coefficient.recap import recap_weights
@@ -59,6 +59,10 @@ def trajectory_advantage(
             advantage = _of_several(batch, cfg, estimate, recap_weights(state.recap, cfg.recap))
         else:
             advantage = by_group(reward, batch.group, estimate)
+        if cfg.advantage == "uniform_zscore":
+            mean_logp = _by_trajectory(logp_old, batch) / batch.trained_lengths("explore").clamp(min=1)
+            for members in batch.graded_groups():
+                advantage[members] *= uniform_factor(reward[members], mean_logp[members], cfg.pass_k.uniformity)
         if cfg.combine == "whitened_advantages":
             advantage = over_deviation(advantage, explored_and_graded(reward, batch.group))
     if cfg.gates.long_failures > 1:
@@ -97,6 +101,7 @@ def _estimator(cfg: ObjectiveConfig, k: int) -> Callable[[Tensor], Tensor]:
         "pass_k_gain": partial(pass_k_gain, k=k),
         "weighted_sign": partial(weighted_sign, right_weight=cfg.pass_k.right_weight),
         "unlikely_zscore": group_zscore,
+        "uniform_zscore": group_zscore,
     }
     return estimators[cfg.advantage]
 

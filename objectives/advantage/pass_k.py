@@ -65,3 +65,17 @@ def unlikely_reward(reward: Tensor, logp: Tensor, rank_penalty: float) -> Tensor
     equally_likely = (logp == logp[:, None]).to(reward).sum(1) - 1
     factor = 1 - rank_penalty * (less_likely + equally_likely / 2) / len(reward)
     return torch.where(reward >= 1, reward * factor, reward)
+
+
+def uniform_factor(reward: Tensor, mean_logp: Tensor, uniformity: float) -> Tensor:
+    """Return 1 - tau + tau c w_i on the c right answers and 1 on wrong ones [G], w_i = (1 / q_i) / sum over the right
+    ones of 1 / q. Its mean over the right answers is 1.
+
+    Source: UCPO, arXiv:2605.00365, as its code computes it ("iq").
+
+    Args: mean_logp: float32 [G], log q, the mean log-prob per token of each answer, in nats.
+    """
+    right, factor = reward >= 1, torch.ones_like(reward)
+    shares = (-mean_logp[right]).softmax(0)
+    factor[right] = 1 - uniformity + uniformity * len(shares) * shares
+    return factor

@@ -62,6 +62,7 @@ def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
         yield f"objective.pass_k.{name}", advantage in AIM_AT_PASS_K, why
     yield "objective.pass_k.right_weight", advantage == "weighted_sign", why
     yield "objective.pass_k.rank_penalty", advantage == "unlikely_zscore", why
+    yield "objective.pass_k.uniformity", advantage == "uniform_zscore", why
     for name in ("fraction", "penalty"):
         yield f"objective.overlong.{name}", objective.overlong.limit > 0, "objective.overlong.limit is 0"
     clips, why = objective.ratio != "none", f"objective.clip.kind is {kind}"

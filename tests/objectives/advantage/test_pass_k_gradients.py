@@ -203,7 +203,7 @@ def test_the_expected_gradient_of_nsr_is_that_of_pass_at_1_whatever_lambda_is(ri
     assert_close(expected_gradient(advantage, 3), (1 + right_weight) * gradient(pass_at(1)))
 
 
-def test_with_rewards_0_or_1_only_unlikeliness_prefers_the_rarer_of_two_right_answers() -> None:
+def test_with_rewards_0_or_1_only_unlikeliness_and_ucpo_prefer_the_rarer_of_two_right_answers() -> None:
     def preference(advantage: Advantage) -> float:
         """Return the gradient per probability of the rare right answer over that of the likely one."""
         rise = expected_gradient(advantage, 4) / PROBABILITIES
@@ -213,3 +213,5 @@ def test_with_rewards_0_or_1_only_unlikeliness_prefers_the_rarer_of_two_right_an
         assert preference(preset(name, k=2)) == pytest.approx(1.0, abs=1e-5), name
     assert preference(preset("unlikeliness")) > 1.05
     assert preference(preset("unlikeliness", "objective.pass_k.rank_penalty=0")) == pytest.approx(1.0, abs=1e-5)
+    assert preference(preset("ucpo")) > 1.05
+    assert preference(preset("ucpo", "objective.pass_k.uniformity=1")) > preference(preset("ucpo"))

@@ -21,6 +21,7 @@ PAPERS = {
     "maxrl": "2602.02710",
     "nsr": "2506.01347",
     "unlikeliness": "2506.02355",
+    "ucpo": "2605.00365",
 }
 EXTRA = "objective.terms.extra."
 TERMS = {
@@ -69,6 +70,18 @@ def test_unlikeliness_takes_reward_from_likely_right_answers_before_the_zscore()
     assert value.item() == pytest.approx(1.293272 / 3, abs=3e-6)
 
 
+def test_ucpo_shares_the_advantage_of_right_answers_by_their_rarity() -> None:
+    # Rewards 1, 1, 0: z-scores .577350, .577350, -1.154699. Mean log-probs -1.25, -1: 1 / q = e^1.25, e^1, shares
+    # .562177, .437823; factors .8 + .4 x share = 1.0248708, .9751292. (1 + 1.2) .577350 x 1.0248708
+    # + .5 x .577350 x .9751292 - (1 + .9 + 4) 1.154699 = -5.229469, over 6 tokens
+    cfg = of("ucpo")
+    answers = [("explore", 0, r, row) for r, row in zip((1.0, 1.0, 0.0), ([1, 2], [3], [4, 5, 6]), strict=True)]
+    whole = make_batch(answers, logp_sampler=SAMPLER)  # type: ignore[arg-type]
+    value, _ = loss(scores(LOGP), credit(whole, cfg, ObjectiveState(coefficients={})), cfg, {})
+    assert value.item() == pytest.approx(5.229469 / 6, abs=3e-6)
+    assert_equal_objectives(of("ucpo", "objective.pass_k.uniformity=0"), objective())
+
+
 def test_with_k_1_pkpo_is_rloo_with_a_clipped_ratio_and_without_its_kl() -> None:
     cfg, rloo = of("pkpo"), of("rloo", "objective.terms.divergence=null", "objective.ratio=token")
     batch = batch_for(cfg)
@@ -87,6 +100,7 @@ def test_with_k_1_pkpo_is_rloo_with_a_clipped_ratio_and_without_its_kl() -> None
         ("maxrl", {"advantage": "mean_normalised", "reduction": "sequence_mean_token_sum"}),
         ("nsr", {"advantage": "weighted_sign"}),
         ("unlikeliness", {"advantage": "unlikely_zscore", **MEANS}),
+        ("ucpo", {"advantage": "uniform_zscore"}),
     ],
 )
 def test_a_preset_is_an_advantage_with_ppos_clip_and_no_divergence(preset: str, plain: dict[str, str]) -> None:
