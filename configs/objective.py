@@ -42,7 +42,17 @@ WHITENED = ("global_whiten", "group_mean_global_whiten")
 """Advantages that are whitened over the tokens of the batch after terms have been subtracted."""
 AIM_AT_PASS_K = ("pass_k_zscore", "pass_k_gain")
 """Advantages with a k."""
+<<<<<<< HEAD
 COUNT_RIGHT = ("pass_k_zscore", "weighted_sign", "unlikely_zscore", "uniform_zscore")
+=======
+RATIO_OF_CLIP = {
+    "sapo": ("token", "a function of a token's own ratio"),
+    "dppo": ("token", "decided by a token's own probability"),
+    "gmpo": ("sequence", "made on the log-ratios whose mean over the answer is the ratio"),
+}
+"""The ratio that a kind of clip needs, and what the clip is."""
+COUNT_RIGHT = ("pass_k_zscore", "weighted_sign", "unlikely_zscore")
+>>>>>>> ratio-forms
 """Advantages that treat an answer of reward 1 or more as right."""
 
 
@@ -163,6 +173,11 @@ class ObjectiveConfig:
         joint = any(term.wiring == "joint" for term in self.terms.values())
         rule = "must be 'token' for a term in the joint wiring, whose slope is weighted by the ratio of its token"
         require(not joint or self.ratio == "token", "ratio", rule, self.ratio)
+        rule = "must not be 'sapo' for a term in the joint wiring, whose slope is weighted by the ratio of its token"
+        require(not joint or self.clip.kind != "sapo", "clip.kind", rule, self.clip.kind)
+        ratio, what = RATIO_OF_CLIP.get(self.clip.kind, (self.ratio, ""))
+        rule = f"must be '{ratio}' for clip.kind={self.clip.kind}: the clip is {what}"
+        require(self.ratio in (ratio, "none"), "ratio", rule, self.ratio)
         rule = (
             "must be 'learner' for a mismatch correction: with the sampler's log-probs as denominator the ratio "
             "corrects the mismatch already, and a weight would count it twice"

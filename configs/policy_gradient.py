@@ -10,21 +10,29 @@ from configs.checks import require, require_not_negative, require_positive
 class ClipConfig:
     """Clipping of the importance ratio."""
 
-    kind: Literal["ratio", "kl3", "cispo", "none"] = "ratio"
+    kind: Literal["ratio", "kl3", "cispo", "dppo", "sapo", "gmpo", "none"] = "ratio"
     """ratio: PPO's clipped surrogate; kl3: its bounds are the two roots of rho - 1 - log rho = delta (ATR-GRPO); cispo:
-    the clipped ratio is detached and weighs log pi, so that no token loses its gradient; none: not clipped."""
+    the clipped ratio is detached and weighs log pi, so that no token loses its gradient; dppo: likewise, but a token
+    whose probability has moved by more than delta in the direction of its advantage loses its gradient; sapo: a sigmoid
+    of the ratio, with slope 1 at ratio 1, in place of a clip; gmpo: the log-ratios of tokens are clipped before their
+    mean over the answer, with ratio=sequence; none: not clipped."""
     low: float = 0.2
-    """The ratio is clipped to [1 - low, 1 + high]; 1: no lower bound."""
+    """The ratio is clipped to [1 - low, 1 + high]; 1: no lower bound. gmpo: the log-ratio to [-low, high]."""
     high: float = 0.2
-    """Upper clip range; above `low` it is DAPO's clip-higher."""
+    """Upper clip range; above `low` it is DAPO's clip-higher. dppo: the ratio is at most 1 + high."""
     dual: float | None = None
     """Dual clip: with a negative advantage A the surrogate is at least dual * A; above 1. null: off."""
     delta: float = 0.03
-    """kl3: bound on rho - 1 - log rho."""
+    """kl3: bound on rho - 1 - log rho. dppo: bound on |pi - pi_old|, the total variation between the policies when each
+    distribution is reduced to the sampled token and all others."""
+    temperature_positive: float = 1.0
+    """sapo: temperature tau of tokens of positive advantage; the larger, the faster the gradient falls off."""
+    temperature_negative: float = 1.05
+    """sapo: temperature tau of the other tokens."""
 
     def __post_init__(self) -> None:
         require(0 < self.low <= 1, "low", "must be in (0, 1]", self.low)
-        require_positive(self, "high", "delta")
+        require_positive(self, "high", "delta", "temperature_positive", "temperature_negative")
         require(self.dual is None or self.dual > 1, "dual", "must be above 1 or null", self.dual)
         clips = self.dual is None or self.kind in ("ratio", "kl3")
         require(clips, "dual", f"must be null for kind={self.kind}", self.dual)
@@ -32,7 +40,7 @@ class ClipConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GatesConfig:
-    """Per-token and per-answer weights on the policy-gradient loss."""
+    """Per-token and per-answer weights on the policy-gradient loss, and tokens whose update lowers the entropy most."""
 
     conflict_tokens: bool = False
     """GTPO (arXiv:2508.03772): tokens that correct and wrong answers of a group share at their start or end weigh 2
@@ -44,9 +52,26 @@ class GatesConfig:
     long_failures: float = 1.0
     """Base b of APO's STCR (arXiv:2506.21655): the advantage of a wrong answer that is n tokens longer than the mean of
     its group's correct answers is multiplied by 2 - b^-n; 1: off."""
+    covariance: Literal["none", "clip", "kl"] = "none"
+    """Tokens chosen by their covariance (log pi - mean)(A - mean), with means over the tokens of the step
+    (arXiv:2505.22617); the higher it is, the more an update lowers the entropy. clip: tokens chosen at random between
+    `covariance_low` and `covariance_high` have no policy gradient (Clip-Cov); kl: the tokens with the highest
+    covariance get the penalty |log ratio| (KL-Cov); none: off."""
+    covariance_fraction: float = 0.0002
+    """Fraction of the tokens of a step that are chosen, but at least one token; 0: none."""
+    covariance_low: float = 1.0
+    """covariance=clip: only tokens above this covariance are chosen."""
+    covariance_high: float = 5.0
+    """covariance=clip: only tokens below this covariance are chosen."""
+    covariance_penalty: float = 1.0
+    """covariance=kl: coefficient of |log ratio| on the chosen tokens."""
 
     def __post_init__(self) -> None:
         require_not_negative(self, "entropy_penalty", "entropy_limit")
+        require_positive(self, "covariance_penalty")
+        fraction, above = self.covariance_fraction, f"must be above covariance_low ({self.covariance_low})"
+        require(0 <= fraction <= 1, "covariance_fraction", "must be in [0, 1]", fraction)
+        require(self.covariance_high > self.covariance_low, "covariance_high", above, self.covariance_high)
         require(self.long_failures >= 1, "long_failures", "must be at least 1", self.long_failures)
 
 

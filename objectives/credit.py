@@ -15,6 +15,7 @@ from objectives.divergence.anchors import advantage_anchor, anchor_logps, known,
 from objectives.divergence.token_weights import token_weights
 from objectives.divergence.wiring.term import TermTokens
 from objectives.divergence.wirings import wiring_of
+from objectives.policy_gradient.covariance import high_covariance
 from objectives.policy_gradient.gates import conflict_weights
 from objectives.reduce import reduction_weights
 from trajectories.batch import Batch
@@ -25,7 +26,8 @@ def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
     """Return the batch with everything that is computed from whole groups, before it is split into microbatches.
 
     It gains the advantage [N] of every explored token (its trajectory's advantage, minus the penalties of terms in the
-    reward wiring; 0 elsewhere), value targets, policy-gradient gates, and the weights and factors of divergence terms.
+    reward wiring; 0 elsewhere), value targets, policy-gradient gates, the tokens chosen by covariance, and the weights
+    and factors of divergence terms.
 
     Raises:
         AssertionError: a term needs a reference log-prob that is missing.
@@ -53,23 +55,28 @@ def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
     if cfg.recap.window and not cfg.weighs_rewards:
         advantage = advantage * domain_weights(batch, state.recap, cfg.recap)
     gate = conflict_weights(batch, by_trajectory) if cfg.gates.conflict_tokens else None
+    chosen = high_covariance(batch, logp_old, advantage, cfg.gates) if cfg.gates.covariance != "none" else None
     return replace(
         batch,
         advantage=advantage,
-        in_loss=_in_loss(batch, cfg, advantage),
+        in_loss=_in_loss(batch, cfg, advantage, chosen),
         value_target=value_target,
         gate=gate,
+        high_covariance=chosen,
         term_weights=weights,
         term_factors=factors,
     )
 
 
-def _in_loss(batch: Batch, cfg: ObjectiveConfig, advantage: Tensor) -> Tensor:
+def _in_loss(batch: Batch, cfg: ObjectiveConfig, advantage: Tensor, chosen: Tensor | None) -> Tensor:
     """Return which trajectories have a gradient, bool [B]: those with a trained token, and where an explored answer has
-    none but through its advantage, those of advantage other than 0."""
+    none but through its advantage and KL-Cov, those of advantage other than 0 or with a penalised token."""
     tokens = batch.mask
     if cfg.only_advantages:
-        tokens = tokens & ((advantage != 0) | ~batch.on_route("explore"))
+        trained = (advantage != 0) | ~batch.on_route("explore")
+        if chosen is not None and cfg.gates.covariance == "kl":
+            trained = trained | chosen
+        tokens = tokens & trained
     return torch.bincount(batch.seq[tokens], minlength=len(batch.route)) > 0
 
 

@@ -89,6 +89,10 @@ def _policy_loss(
     explored = batch.on_route("explore")
     logp, sampler, seq = scores.logp[explored], batch.logp_sampler[explored], batch.seq[explored]
     token_loss, clipped = policy_gradient(logp, denominator, advantage, seq, cfg)
+    if batch.high_covariance is not None and cfg.gates.covariance == "kl":
+        # |log rho| and not an estimator of the KL, as in the authors' code; its slope at ratio 1 is 0.
+        penalty = cfg.gates.covariance_penalty * (logp - denominator).abs()
+        token_loss = token_loss + batch.high_covariance[explored] * penalty
     gate, gate_stats = _gate(scores, batch, cfg, logp_old, advantage)
     reduction = reduction_weights(batch, "explore", cfg.reduction, cfg.constant_length)[explored]
     # Unscored answers have the sampler's log-probs in place of the learner's, so they tell nothing of the ratio.
@@ -149,6 +153,10 @@ def _gate(
         stats |= {"mismatch_weight": total(weight), "mismatch_rejected": total((weight == 0).float())}
     if batch.gate is not None:
         stats["conflict_tokens"] = total((batch.gate[explored] != 1).float())
+    if batch.high_covariance is not None:
+        chosen = batch.high_covariance[explored]
+        gate = gate * ~chosen if cfg.gates.covariance == "clip" else gate
+        stats["covariance_tokens"] = total(chosen.float())
     return gate, stats
 
 

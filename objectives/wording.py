@@ -9,7 +9,7 @@ from configs.divergences import DIVERGENCES
 from configs.objective import ObjectiveConfig
 from configs.pairs import PairsConfig
 from configs.pass_k import PassKConfig
-from configs.policy_gradient import MismatchConfig
+from configs.policy_gradient import GatesConfig, MismatchConfig
 from configs.recap import RecapConfig
 from configs.rewards import with_answer
 from configs.term_weights import FAILURES
@@ -128,6 +128,7 @@ def describe_policy_gradient(cfg: ObjectiveConfig) -> str:
     words += [f"{gates.entropy_penalty:g} x entropy subtracted from the advantage"] if gates.entropy_penalty else []
     words += [f"answers above {gates.entropy_limit:g} nats left out"] if gates.entropy_limit else []
     words += ["long failures weigh more"] if gates.long_failures > 1 else []
+    words += [_covariance(gates)] if gates.covariance != "none" else []
     words += [f"entropy bonus {cfg.entropy_bonus:g}"] if cfg.entropy_bonus else []
     words += [f"times {_recap(cfg.recap, 'its domain')}"] if cfg.recap.window else []
     return "; ".join(words)
@@ -197,6 +198,16 @@ def _k(cfg: PassKConfig) -> str:
     return f"k from {cfg.k} to {cfg.final_k} {over}, {cfg.schedule}"
 
 
+def _covariance(gates: GatesConfig) -> str:
+    if gates.covariance_fraction == 0:
+        return "no tokens chosen by covariance"
+    share = f"{gates.covariance_fraction:g} of the tokens (at least one)"
+    if gates.covariance == "clip":
+        between = f"{gates.covariance_low:g} and {gates.covariance_high:g}"
+        return f"{share}, at random among those of covariance between {between}, have no gradient"
+    return f"{gates.covariance_penalty:g} x |log ratio| as a penalty on {share}, those of the highest covariance"
+
+
 def _mismatch(cfg: MismatchConfig) -> str:
     chosen = {
         cfg.kind: cfg.kind != "none",
@@ -209,13 +220,24 @@ def _mismatch(cfg: MismatchConfig) -> str:
 def _ratio(cfg: ObjectiveConfig) -> str:
     if cfg.ratio == "none":
         return "no ratio: plain policy gradient"
-    ratio = f"policy / {cfg.old_policy}, per {cfg.ratio}"
-    if cfg.clip.kind == "none":
+    ratio, clip = f"policy / {cfg.old_policy}, per {cfg.ratio}", cfg.clip
+    if clip.kind == "none":
         return f"{ratio}, not clipped"
-    low, high = bounds(cfg.clip)
-    if cfg.clip.kind == "cispo":
+    if clip.kind == "sapo":
+        taus = f"{clip.temperature_positive:g}, and {clip.temperature_negative:g} unless the advantage is positive"
+        gradient = "the gradient falls off smoothly away from ratio 1, and no token loses it"
+        return f"{ratio}, through a sigmoid of temperature {taus}: {gradient}"
+    low, high = bounds(clip)
+    if clip.kind == "gmpo":
+        clipped = f"clipped to [{low:.6g}, {high:.6g}]"
+        return f"{ratio}, from token ratios {clipped}: a clipped token has no gradient of its own"
+    if clip.kind == "dppo":
+        weight = f"at most {high:g}, detached, as a weight of log pi"
+        moved = f"its probability has moved by more than {clip.delta:g} in the direction of its advantage"
+        return f"{ratio}, {weight}: a token loses its gradient where {moved}"
+    if clip.kind == "cispo":
         return f"{ratio}, clipped to [{low:g}, {high:g}], detached, as a weight of log pi: no token loses its gradient"
-    dual = f", dual clip at {cfg.clip.dual:g}" if cfg.clip.dual else ""
+    dual = f", dual clip at {clip.dual:g}" if clip.dual else ""
     return f"{ratio}, clipped to [{low:.6g}, {high:.6g}]{dual}"
 
 

@@ -24,4 +24,9 @@ def kl3_bounds(delta: float) -> tuple[float, float]:
 
 def bounds(clip: ClipConfig) -> tuple[float, float]:
     """Return the range of the ratio inside which a token keeps its gradient for either sign of the advantage."""
-    return kl3_bounds(clip.delta) if clip.kind == "kl3" else (1 - clip.low, 1 + clip.high)
+    assert clip.kind not in ("sapo", "none"), f"clip.kind={clip.kind} has no range"
+    if clip.kind == "kl3":
+        return kl3_bounds(clip.delta)
+    if clip.kind == "gmpo":
+        return math.exp(-clip.low), math.exp(clip.high)
+    return (0.0 if clip.kind == "dppo" else 1 - clip.low), 1 + clip.high

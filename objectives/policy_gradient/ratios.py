@@ -43,23 +43,64 @@ def clipped(ratio: Tensor, advantage: Tensor, clip: ClipConfig) -> tuple[Tensor,
     return -surrogate, removed
 
 
+def soft_gate(ratio: Tensor, advantage: Tensor, clip: ClipConfig) -> Tensor:
+    """Return f(rho) = 4 / tau sigmoid(tau (rho - 1)) [M], with a tau for each sign of the advantage.
+
+    f'(1) = 1, and f'(rho) = 4 p (1 - p) with p = sigmoid(tau (rho - 1)) falls to 0 on both sides. Source: SAPO,
+    arXiv:2511.20347, equations 5 and 6.
+    """
+    tau = torch.where(advantage > 0, clip.temperature_positive, clip.temperature_negative)
+    return (tau * (ratio - 1)).sigmoid() * 4 / tau
+
+
+def clipped_geometric_mean(
+    log_ratio: Tensor, advantage: Tensor, seq: Tensor, clip: ClipConfig
+) -> tuple[Tensor, Tensor]:
+    """Return the token losses of GMPO [M], and the tokens whose gradient is clipped, bool [M].
+
+    The ratio of an answer is exp(mean of l_t), with l_t = min(log rho_t, high) where the advantage is positive, and
+    max(log rho_t, -low) where it is negative. Source: GMPO, arXiv:2507.20673.
+    """
+    removed = ((advantage > 0) & (log_ratio > clip.high)) | ((advantage < 0) & (log_ratio < -clip.low))
+    kept = torch.where(removed, log_ratio.detach().clamp(-clip.low, clip.high), log_ratio)
+    return -answer_mean(kept, seq).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp() * advantage, removed
+
+
+def outside_trust_region(logp: Tensor, logp_old: Tensor, advantage: Tensor, delta: float) -> Tensor:
+    """Return the tokens whose probability has moved by more than `delta` in the direction of the advantage, bool [M].
+
+    |pi - pi_old| is the total variation between the distributions over the sampled token and all others. Source: DPPO,
+    arXiv:2602.04879, binary total variation.
+    """
+    moved = logp.detach().exp() - logp_old.exp()
+    return ((advantage > 0) & (moved > delta)) | ((advantage < 0) & (moved < -delta))
+
+
 def policy_gradient(
     logp: Tensor, logp_old: Tensor, advantage: Tensor, seq: Tensor, cfg: ObjectiveConfig
 ) -> tuple[Tensor, Tensor]:
     """Return the token losses of the chosen ratio and clip [M], and where the clip acted, bool [M].
 
-    ratio=none is REINFORCE, -A log pi; clip.kind=cispo is -sg(clip(rho)) A log pi, where sg stops the gradient. Source:
-    CISPO of MiniMax-M1, arXiv:2506.13585, equation 4.
+    ratio=none is REINFORCE, -A log pi; clip.kind=cispo is -sg(clip(rho)) A log pi, where sg stops the gradient; dppo is
+    the same inside its trust region, and 0 outside. Source: CISPO of MiniMax-M1, arXiv:2506.13585, equation 4.
 
     Args: logp: float32 [M], with gradient; logp_old: float32 [M], the denominator; advantage: float32 [M]; seq:
     int64 [M].
     """
+    clip, nowhere = cfg.clip, torch.zeros_like(advantage, dtype=torch.bool)
     if cfg.ratio == "none":
-        return -advantage * logp, torch.zeros_like(advantage, dtype=torch.bool)
+        return -advantage * logp, nowhere
+    if clip.kind == "gmpo":
+        return clipped_geometric_mean(logp - logp_old, advantage, seq, clip)
     ratio = sequence_ratio(logp, logp_old, seq) if cfg.ratio == "sequence" else ratio_of(logp, logp_old)
-    if cfg.clip.kind == "none":
-        return -ratio * advantage, torch.zeros_like(advantage, dtype=torch.bool)
-    if cfg.clip.kind == "cispo":
-        weight = ratio.detach().clamp(*bounds(cfg.clip))
-        return -weight * advantage * logp, weight != ratio.detach()
-    return clipped(ratio, advantage, cfg.clip)
+    if clip.kind == "none":
+        return -ratio * advantage, nowhere
+    if clip.kind == "sapo":
+        return -soft_gate(ratio, advantage, clip) * advantage, nowhere
+    if clip.kind in ("cispo", "dppo"):
+        weight = ratio.detach().clamp(*bounds(clip))
+        if clip.kind == "cispo":
+            return -weight * advantage * logp, weight != ratio.detach()
+        outside = outside_trust_region(logp, logp_old, advantage, clip.delta)
+        return -(weight * ~outside) * advantage * logp, outside
+    return clipped(ratio, advantage, clip)

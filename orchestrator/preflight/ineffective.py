@@ -67,9 +67,17 @@ def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
         yield f"objective.overlong.{name}", objective.overlong.limit > 0, "objective.overlong.limit is 0"
     clips, why = objective.ratio != "none", f"objective.clip.kind is {kind}"
     yield "objective.clip", clips, "objective.ratio is none"
-    for name in ("low", "high"):
-        yield f"objective.clip.{name}", not clips or kind in ("ratio", "cispo"), why
-    yield "objective.clip.delta", not clips or kind == "kl3", why
+    yield "objective.clip.low", not clips or kind in ("ratio", "cispo", "gmpo"), why
+    yield "objective.clip.high", not clips or kind in ("ratio", "cispo", "dppo", "gmpo"), why
+    yield "objective.clip.delta", not clips or kind in ("kl3", "dppo"), why
+    for name in ("temperature_positive", "temperature_negative"):
+        yield f"objective.clip.{name}", not clips or kind == "sapo", why
+    covariance = objective.gates.covariance
+    why = f"objective.gates.covariance is {covariance}"
+    yield "objective.gates.covariance_fraction", covariance != "none", why
+    for name in ("covariance_low", "covariance_high"):
+        yield f"objective.gates.{name}", covariance == "clip", why
+    yield "objective.gates.covariance_penalty", covariance == "kl", why
     for name in ("low", "high"):
         yield f"objective.mismatch.{name}", objective.mismatch.kind != "none", "objective.mismatch.kind is none"
     for name in ("temperature", "orientation"):

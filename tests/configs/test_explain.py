@@ -28,7 +28,10 @@ def test_every_field_of_the_settings_has_a_docstring(schema: Any) -> None:
 def test_a_setting_is_explained_with_type_default_and_meaning() -> None:
     [low] = explain("objective.clip.low")
     assert (low.key, low.type, low.default) == ("objective.clip.low", "float", "0.2")
-    assert low.meaning == "The ratio is clipped to [1 - low, 1 + high]; 1: no lower bound."
+    assert (
+        low.meaning
+        == "The ratio is clipped to [1 - low, 1 + high]; 1: no lower bound. gmpo: the log-ratio to [-low, high]."
+    )
     [dtype] = explain("policy.dtype")
     assert dtype.type == "float32 | bfloat16"
     assert explain("objective.clip.dual")[0].default == "null"

@@ -97,11 +97,13 @@ def test_a_divergence_in_the_loss_adds_to_the_policy_gradient_of_the_explored_to
 def test_on_policy_every_kind_of_ratio_and_clip_has_the_gradient_of_the_plain_policy_gradient(reduction: str) -> None:
     batch = on_policy(random_batch())
     plain = loss_gradient(objective(ratio="none", reduction=reduction), batch)
-    for clip in ("ratio", "kl3", "cispo", "none"):
+    for clip in ("ratio", "kl3", "cispo", "dppo", "sapo", "none"):
         cfg = objective(clip=ClipConfig(kind=clip), reduction=reduction)
         torch.testing.assert_close(loss_gradient(cfg, batch), plain, rtol=1e-5, atol=1e-6)
     # The sequence ratio averages the gradient over the answer, whose advantages are equal.
-    torch.testing.assert_close(loss_gradient(objective(ratio="sequence", reduction=reduction), batch), plain)
+    for clip in ("ratio", "gmpo"):
+        sequence = objective(ratio="sequence", clip=ClipConfig(kind=clip), reduction=reduction)
+        torch.testing.assert_close(loss_gradient(sequence, batch), plain)
 
 
 def test_two_equal_terms_have_the_loss_of_one_term_with_the_sum_of_their_coefficients() -> None:

@@ -140,7 +140,29 @@ def test_the_anchor_and_the_weights_are_described() -> None:
         ({"ratio": "sequence", "clip": ClipConfig(low=3e-4, high=4e-4)}, "per sequence, clipped to [0.9997, 1.0004]"),
         ({"clip": ClipConfig(kind="kl3", delta=0.03)}, "clipped to [0.774629, 1.26534]"),
         ({"clip": ClipConfig(kind="cispo", low=1.0)}, "clipped to [0, 1.2], detached, as a weight of log pi"),
+        (
+            {"clip": ClipConfig(kind="dppo", delta=0.15, high=19.0)},
+            "per token, at most 20, detached, as a weight of log pi: a token loses its gradient where its probability "
+            "has moved by more than 0.15 in the direction of its advantage",
+        ),
+        (
+            {"clip": ClipConfig(kind="sapo")},
+            "per token, through a sigmoid of temperature 1, and 1.05 unless the advantage is positive: the gradient",
+        ),
+        (
+            {"ratio": "sequence", "clip": ClipConfig(kind="gmpo", low=0.4, high=0.4)},
+            "per sequence, from token ratios clipped to [0.67032, 1.49182]: a clipped token has no gradient of its own",
+        ),
         ({"clip": ClipConfig(kind="none")}, "per token, not clipped"),
+        (
+            {"gates": GatesConfig(covariance="clip")},
+            "0.0002 of the tokens (at least one), at random among those of covariance between 1 and 5, have no gradi",
+        ),
+        (
+            {"gates": GatesConfig(covariance="kl", covariance_penalty=0.5)},
+            "0.5 x |log ratio| as a penalty on 0.0002 of the tokens (at least one), those of the highest covariance",
+        ),
+        ({"gates": GatesConfig(covariance="kl", covariance_fraction=0.0)}, "no tokens chosen by covariance"),
         ({"clip": ClipConfig(dual=3.0)}, "dual clip at 3"),
         ({"gates": GatesConfig(conflict_tokens=True)}, "conflict tokens weigh 2 or 4 in winners, 0 in losers"),
         ({"gates": GatesConfig(entropy_penalty=0.1)}, "0.1 x entropy subtracted from the advantage"),

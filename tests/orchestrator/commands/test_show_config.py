@@ -17,7 +17,7 @@ def test_one_setting_is_explained_with_its_value_in_this_run(capsys: pytest.Capt
     text = shown(capsys, "method=dapo", "--explain", "objective.clip.high")
     assert text == (
         "objective.clip.high = 0.28  (float, default 0.2)\n"
-        "    Upper clip range; above `low` it is DAPO's clip-higher.\n"
+        "    Upper clip range; above `low` it is DAPO's clip-higher. dppo: the ratio is at most 1 + high.\n"
     )
 
 
