@@ -7,7 +7,7 @@ from configs.checks import require, require_not_negative, require_positive
 from configs.critic import CriticConfig
 from configs.pairs import PairsConfig
 from configs.pass_k import PassKConfig
-from configs.policy_gradient import ClipConfig, GatesConfig, MismatchConfig
+from configs.policy_gradient import ClipConfig, CovarianceConfig, GatesConfig, MismatchConfig
 from configs.recap import RecapConfig
 from configs.rewards import (
     ANSWER_REWARD,
@@ -42,17 +42,13 @@ WHITENED = ("global_whiten", "group_mean_global_whiten")
 """Advantages that are whitened over the tokens of the batch after terms have been subtracted."""
 AIM_AT_PASS_K = ("pass_k_zscore", "pass_k_gain")
 """Advantages with a k."""
-<<<<<<< HEAD
-COUNT_RIGHT = ("pass_k_zscore", "weighted_sign", "unlikely_zscore", "uniform_zscore")
-=======
 RATIO_OF_CLIP = {
     "sapo": ("token", "a function of a token's own ratio"),
     "dppo": ("token", "decided by a token's own probability"),
     "gmpo": ("sequence", "made on the log-ratios whose mean over the answer is the ratio"),
 }
 """The ratio that a kind of clip needs, and what the clip is."""
-COUNT_RIGHT = ("pass_k_zscore", "weighted_sign", "unlikely_zscore")
->>>>>>> ratio-forms
+COUNT_RIGHT = ("pass_k_zscore", "weighted_sign", "unlikely_zscore", "uniform_zscore")
 """Advantages that treat an answer of reward 1 or more as right."""
 
 
@@ -139,6 +135,8 @@ class ObjectiveConfig:
     """Correction of the difference between engine and learner."""
     gates: GatesConfig = field(default_factory=GatesConfig)
     """Weights on tokens and answers of the policy gradient."""
+    covariance: CovarianceConfig = field(default_factory=CovarianceConfig)
+    """Tokens whose update lowers the entropy most."""
     terms: dict[str, TermConfig] = field(default_factory=dict)
     """Divergence terms by names of your own; a preset with one term calls it `divergence`. `objective.terms.NAME=null`
     removes a preset's term."""

@@ -139,13 +139,13 @@ COUNTERPARTS = (
     Counterpart("objective.clip.temperature_positive", "sapo_temperature_pos", f"{ACTOR}.tau_pos"),
     Counterpart("objective.clip.temperature_negative", "sapo_temperature_neg", f"{ACTOR}.tau_neg"),
     Counterpart(
-        "objective.gates.covariance_fraction",
+        "objective.covariance.fraction",
         "",
         f"{ACTOR}.policy_loss.clip_cov_ratio {ACTOR}.policy_loss.kl_cov_ratio",
     ),
-    Counterpart("objective.gates.covariance_low", "", f"{ACTOR}.policy_loss.clip_cov_lb"),
-    Counterpart("objective.gates.covariance_high", "", f"{ACTOR}.policy_loss.clip_cov_ub"),
-    Counterpart("objective.gates.covariance_penalty", "", f"{ACTOR}.policy_loss.ppo_kl_coef"),
+    Counterpart("objective.covariance.low", "", f"{ACTOR}.policy_loss.clip_cov_lb"),
+    Counterpart("objective.covariance.high", "", f"{ACTOR}.policy_loss.clip_cov_ub"),
+    Counterpart("objective.covariance.penalty", "", f"{ACTOR}.policy_loss.ppo_kl_coef"),
     Counterpart("objective.reduction", "loss_type", f"{ACTOR}.loss_agg_mode"),
     Counterpart("objective.entropy_bonus", "", f"{ACTOR}.entropy_coeff", "entropy_loss_coef"),
     Counterpart(

@@ -40,7 +40,7 @@ class ClipConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GatesConfig:
-    """Per-token and per-answer weights on the policy-gradient loss, and tokens whose update lowers the entropy most."""
+    """Per-token and per-answer weights on the policy-gradient loss."""
 
     conflict_tokens: bool = False
     """GTPO (arXiv:2508.03772): tokens that correct and wrong answers of a group share at their start or end weigh 2
@@ -52,27 +52,33 @@ class GatesConfig:
     long_failures: float = 1.0
     """Base b of APO's STCR (arXiv:2506.21655): the advantage of a wrong answer that is n tokens longer than the mean of
     its group's correct answers is multiplied by 2 - b^-n; 1: off."""
-    covariance: Literal["none", "clip", "kl"] = "none"
-    """Tokens chosen by their covariance (log pi - mean)(A - mean), with means over the tokens of the step
-    (arXiv:2505.22617); the higher it is, the more an update lowers the entropy. clip: tokens chosen at random between
-    `covariance_low` and `covariance_high` have no policy gradient (Clip-Cov); kl: the tokens with the highest
-    covariance get the penalty |log ratio| (KL-Cov); none: off."""
-    covariance_fraction: float = 0.0002
-    """Fraction of the tokens of a step that are chosen, but at least one token; 0: none."""
-    covariance_low: float = 1.0
-    """covariance=clip: only tokens above this covariance are chosen."""
-    covariance_high: float = 5.0
-    """covariance=clip: only tokens below this covariance are chosen."""
-    covariance_penalty: float = 1.0
-    """covariance=kl: coefficient of |log ratio| on the chosen tokens."""
 
     def __post_init__(self) -> None:
         require_not_negative(self, "entropy_penalty", "entropy_limit")
-        require_positive(self, "covariance_penalty")
-        fraction, above = self.covariance_fraction, f"must be above covariance_low ({self.covariance_low})"
-        require(0 <= fraction <= 1, "covariance_fraction", "must be in [0, 1]", fraction)
-        require(self.covariance_high > self.covariance_low, "covariance_high", above, self.covariance_high)
         require(self.long_failures >= 1, "long_failures", "must be at least 1", self.long_failures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CovarianceConfig:
+    """Tokens chosen by their covariance (log pi - mean)(A - mean), with means over the tokens of the step
+    (arXiv:2505.22617); the higher it is, the more an update lowers the entropy."""
+
+    kind: Literal["none", "clip", "kl"] = "none"
+    """clip: tokens chosen at random between `low` and `high` have no policy gradient (Clip-Cov); kl: the tokens with
+    the highest covariance get the penalty |log ratio| (KL-Cov); none: off."""
+    fraction: float = 0.0002
+    """Fraction of the tokens of a step that are chosen, but at least one token; 0: none."""
+    low: float = 1.0
+    """clip: only tokens above this covariance are chosen."""
+    high: float = 5.0
+    """clip: only tokens below this covariance are chosen."""
+    penalty: float = 1.0
+    """kl: coefficient of |log ratio| on the chosen tokens."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "penalty")
+        require(0 <= self.fraction <= 1, "fraction", "must be in [0, 1]", self.fraction)
+        require(self.high > self.low, "high", f"must be above low ({self.low})", self.high)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
     if cfg.recap.window and not cfg.weighs_rewards:
         advantage = advantage * domain_weights(batch, state.recap, cfg.recap)
     gate = conflict_weights(batch, by_trajectory) if cfg.gates.conflict_tokens else None
-    chosen = high_covariance(batch, logp_old, advantage, cfg.gates) if cfg.gates.covariance != "none" else None
+    chosen = high_covariance(batch, logp_old, advantage, cfg.covariance) if cfg.covariance.kind != "none" else None
     return replace(
         batch,
         advantage=advantage,
@@ -74,7 +74,7 @@ def _in_loss(batch: Batch, cfg: ObjectiveConfig, advantage: Tensor, chosen: Tens
     tokens = batch.mask
     if cfg.only_advantages:
         trained = (advantage != 0) | ~batch.on_route("explore")
-        if chosen is not None and cfg.gates.covariance == "kl":
+        if chosen is not None and cfg.covariance.kind == "kl":
             trained = trained | chosen
         tokens = tokens & trained
     return torch.bincount(batch.seq[tokens], minlength=len(batch.route)) > 0

@@ -89,9 +89,9 @@ def _policy_loss(
     explored = batch.on_route("explore")
     logp, sampler, seq = scores.logp[explored], batch.logp_sampler[explored], batch.seq[explored]
     token_loss, clipped = policy_gradient(logp, denominator, advantage, seq, cfg)
-    if batch.high_covariance is not None and cfg.gates.covariance == "kl":
+    if batch.high_covariance is not None and cfg.covariance.kind == "kl":
         # |log rho| and not an estimator of the KL, as in the authors' code; its slope at ratio 1 is 0.
-        penalty = cfg.gates.covariance_penalty * (logp - denominator).abs()
+        penalty = cfg.covariance.penalty * (logp - denominator).abs()
         token_loss = token_loss + batch.high_covariance[explored] * penalty
     gate, gate_stats = _gate(scores, batch, cfg, logp_old, advantage)
     reduction = reduction_weights(batch, "explore", cfg.reduction, cfg.constant_length)[explored]
@@ -155,7 +155,7 @@ def _gate(
         stats["conflict_tokens"] = total((batch.gate[explored] != 1).float())
     if batch.high_covariance is not None:
         chosen = batch.high_covariance[explored]
-        gate = gate * ~chosen if cfg.gates.covariance == "clip" else gate
+        gate = gate * ~chosen if cfg.covariance.kind == "clip" else gate
         stats["covariance_tokens"] = total(chosen.float())
     return gate, stats
 

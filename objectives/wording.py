@@ -9,7 +9,7 @@ from configs.divergences import DIVERGENCES
 from configs.objective import ObjectiveConfig
 from configs.pairs import PairsConfig
 from configs.pass_k import PassKConfig
-from configs.policy_gradient import GatesConfig, MismatchConfig
+from configs.policy_gradient import CovarianceConfig, MismatchConfig
 from configs.recap import RecapConfig
 from configs.rewards import with_answer
 from configs.term_weights import FAILURES
@@ -128,7 +128,7 @@ def describe_policy_gradient(cfg: ObjectiveConfig) -> str:
     words += [f"{gates.entropy_penalty:g} x entropy subtracted from the advantage"] if gates.entropy_penalty else []
     words += [f"answers above {gates.entropy_limit:g} nats left out"] if gates.entropy_limit else []
     words += ["long failures weigh more"] if gates.long_failures > 1 else []
-    words += [_covariance(gates)] if gates.covariance != "none" else []
+    words += [_covariance(cfg.covariance)] if cfg.covariance.kind != "none" else []
     words += [f"entropy bonus {cfg.entropy_bonus:g}"] if cfg.entropy_bonus else []
     words += [f"times {_recap(cfg.recap, 'its domain')}"] if cfg.recap.window else []
     return "; ".join(words)
@@ -198,14 +198,14 @@ def _k(cfg: PassKConfig) -> str:
     return f"k from {cfg.k} to {cfg.final_k} {over}, {cfg.schedule}"
 
 
-def _covariance(gates: GatesConfig) -> str:
-    if gates.covariance_fraction == 0:
+def _covariance(cfg: CovarianceConfig) -> str:
+    if cfg.fraction == 0:
         return "no tokens chosen by covariance"
-    share = f"{gates.covariance_fraction:g} of the tokens (at least one)"
-    if gates.covariance == "clip":
-        between = f"{gates.covariance_low:g} and {gates.covariance_high:g}"
+    share = f"{cfg.fraction:g} of the tokens (at least one)"
+    if cfg.kind == "clip":
+        between = f"{cfg.low:g} and {cfg.high:g}"
         return f"{share}, at random among those of covariance between {between}, have no gradient"
-    return f"{gates.covariance_penalty:g} x |log ratio| as a penalty on {share}, those of the highest covariance"
+    return f"{cfg.penalty:g} x |log ratio| as a penalty on {share}, those of the highest covariance"
 
 
 def _mismatch(cfg: MismatchConfig) -> str:

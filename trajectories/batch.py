@@ -97,7 +97,7 @@ class Batch:
     gate: Tensor | None = field(default=None, metadata=PER_TOKEN)
     """float32 [N]: factor on the policy-gradient loss of each token."""
     high_covariance: Tensor | None = field(default=None, metadata=PER_TOKEN)
-    """bool [N]: True where `objective.gates.covariance` has chosen the token."""
+    """bool [N]: True where `objective.covariance` has chosen the token."""
     term_weights: dict[str, Tensor] = field(default_factory=dict, metadata=PER_TOKEN_TABLE)
     """float32 [N] by divergence term: factor on the term's loss of each token."""
     term_factors: dict[str, float] = field(default_factory=dict)

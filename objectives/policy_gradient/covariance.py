@@ -8,7 +8,7 @@ tokens. Source: The Entropy Mechanism, arXiv:2505.22617.
 import torch
 from torch import Tensor
 
-from configs.policy_gradient import GatesConfig
+from configs.policy_gradient import CovarianceConfig
 from trajectories.batch import Batch
 
 MULTIPLIERS = (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)
@@ -25,22 +25,22 @@ def token_covariance(logp: Tensor, advantage: Tensor) -> Tensor:
     return (logp - logp.mean()) * (advantage - advantage.mean())
 
 
-def high_covariance(batch: Batch, logp_old: Tensor, advantage: Tensor, gates: GatesConfig) -> Tensor:
-    """Return the tokens that `gates.covariance` chooses, bool [N].
+def high_covariance(batch: Batch, logp_old: Tensor, advantage: Tensor, cfg: CovarianceConfig) -> Tensor:
+    """Return the tokens that `objective.covariance` chooses, bool [N].
 
-    clip: `covariance_fraction` of the explored tokens, rounded down but at least one, drawn by `hashes` from those with
+    clip: `fraction` of the explored tokens, rounded down but at least one, drawn by `hashes` from those with
     a covariance between the two bounds; kl: as many with the highest covariance.
 
     Args: logp_old: float32 [M], log-probs before the step's first update; advantage: float32 [N].
     """
     explored = batch.on_route("explore").nonzero().squeeze(1)
     chosen = torch.zeros(len(batch.tokens), dtype=torch.bool)
-    count = max(int(gates.covariance_fraction * len(explored)), 1) if gates.covariance_fraction else 0
+    count = max(int(cfg.fraction * len(explored)), 1) if cfg.fraction else 0
     covariance = token_covariance(logp_old, advantage[explored])
     # Tokens of equal covariance are ordered by their hash too, so that the order of the batch does not decide.
     order = hashes(batch)[explored].argsort(stable=True)
-    if gates.covariance == "clip":
-        inside = (covariance > gates.covariance_low) & (covariance < gates.covariance_high)
+    if cfg.kind == "clip":
+        inside = (covariance > cfg.low) & (covariance < cfg.high)
         order = order[inside[order]]
     else:
         order = order[covariance[order].argsort(descending=True, stable=True)]

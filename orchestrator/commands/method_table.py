@@ -26,9 +26,10 @@ The tables are made from `configs/methods/*.yaml` by `python -m orchestrator.com
 they differ. `${KEY}` stands for the value of another setting.
 """
 DEFAULT = ObjectiveConfig()
-GATES = ("gates", "entropy_bonus", "mismatch")
+GATES = ("gates", "covariance", "entropy_bonus", "mismatch")
 TERM_COLUMNS = ("name", "anchor", "route", "wiring", "estimator")
-SHOWN = ("objective.advantage", "objective.pass_k", "objective.overlong", "objective.target", "objective.critic",
+SHOWN = ("objective.advantage", "objective.pass_k", "objective.overlong", "objective.target", "objective.pairs",
+         "objective.critic",
          "objective.ratio", "objective.clip", "objective.terms", "objective.reduction", "objective.constant_length",
          "references",
          *(f"objective.{key}" for key in GATES))  # fmt: skip
@@ -96,7 +97,9 @@ def _link(preset: str) -> str:
 
 def _advantage(preset: dict[str, Any]) -> list[list[str]]:
     objective = preset["objective"]
-    further = _settings({key: objective[key] for key in ("pass_k", "overlong", "target", "critic") if key in objective})
+    further = _settings(
+        {key: objective[key] for key in ("pass_k", "overlong", "target", "pairs", "critic") if key in objective}
+    )
     return (
         [[f"`{objective.get('advantage', DEFAULT.advantage)}`", further]] if "advantage" in objective or further else []
     )

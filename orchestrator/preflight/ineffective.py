@@ -72,12 +72,12 @@ def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
     yield "objective.clip.delta", not clips or kind in ("kl3", "dppo"), why
     for name in ("temperature_positive", "temperature_negative"):
         yield f"objective.clip.{name}", not clips or kind == "sapo", why
-    covariance = objective.gates.covariance
-    why = f"objective.gates.covariance is {covariance}"
-    yield "objective.gates.covariance_fraction", covariance != "none", why
-    for name in ("covariance_low", "covariance_high"):
-        yield f"objective.gates.{name}", covariance == "clip", why
-    yield "objective.gates.covariance_penalty", covariance == "kl", why
+    covariance = objective.covariance.kind
+    why = f"objective.covariance.kind is {covariance}"
+    yield "objective.covariance.fraction", covariance != "none", why
+    for name in ("low", "high"):
+        yield f"objective.covariance.{name}", covariance == "clip", why
+    yield "objective.covariance.penalty", covariance == "kl", why
     for name in ("low", "high"):
         yield f"objective.mismatch.{name}", objective.mismatch.kind != "none", "objective.mismatch.kind is none"
     for name in ("temperature", "orientation"):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from configs.policy_gradient import ClipConfig, GatesConfig, MismatchConfig
+from configs.policy_gradient import ClipConfig, CovarianceConfig, GatesConfig, MismatchConfig
 from configs.term_weights import TermWeightsConfig
 from configs.terms import TermConfig
 from objectives.divergence.wirings import WIRINGS
@@ -155,14 +155,14 @@ def test_the_anchor_and_the_weights_are_described() -> None:
         ),
         ({"clip": ClipConfig(kind="none")}, "per token, not clipped"),
         (
-            {"gates": GatesConfig(covariance="clip")},
+            {"covariance": CovarianceConfig(kind="clip")},
             "0.0002 of the tokens (at least one), at random among those of covariance between 1 and 5, have no gradi",
         ),
         (
-            {"gates": GatesConfig(covariance="kl", covariance_penalty=0.5)},
+            {"covariance": CovarianceConfig(kind="kl", penalty=0.5)},
             "0.5 x |log ratio| as a penalty on 0.0002 of the tokens (at least one), those of the highest covariance",
         ),
-        ({"gates": GatesConfig(covariance="kl", covariance_fraction=0.0)}, "no tokens chosen by covariance"),
+        ({"covariance": CovarianceConfig(kind="kl", fraction=0.0)}, "no tokens chosen by covariance"),
         ({"clip": ClipConfig(dual=3.0)}, "dual clip at 3"),
         ({"gates": GatesConfig(conflict_tokens=True)}, "conflict tokens weigh 2 or 4 in winners, 0 in losers"),
         ({"gates": GatesConfig(entropy_penalty=0.1)}, "0.1 x entropy subtracted from the advantage"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from configs.objective import ObjectiveConfig
-from configs.policy_gradient import ClipConfig, GatesConfig
+from configs.policy_gradient import ClipConfig, CovarianceConfig
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.credit import credit
 from objectives.diagnostics import means, to_stats
@@ -25,8 +25,8 @@ ADVANTAGE = torch.tensor([1.0, 1.0, -1.0, -1.0])
 
 def cov(kind: str, fraction: float = 0.3, **choices: Any) -> ObjectiveConfig:
     """Return an objective that chooses this fraction of the tokens."""
-    gates = GatesConfig(covariance=kind, covariance_fraction=fraction, **choices)  # type: ignore[arg-type]
-    return objective(clip=ClipConfig(kind="none"), gates=gates)
+    covariance = CovarianceConfig(kind=kind, fraction=fraction, **choices)  # type: ignore[arg-type]
+    return objective(clip=ClipConfig(kind="none"), covariance=covariance)
 
 
 def chosen(batch: Batch, cfg: ObjectiveConfig) -> Tensor:
@@ -53,14 +53,14 @@ def four_tokens() -> Batch:
 def test_kl_chooses_the_tokens_of_highest_covariance_rounded_down_but_at_least_one(
     fraction: float, expected: list[int]
 ) -> None:
-    found = high_covariance(four_tokens(), LOGP, ADVANTAGE, cov("kl", fraction).gates)
+    found = high_covariance(four_tokens(), LOGP, ADVANTAGE, cov("kl", fraction).covariance)
     assert found.nonzero().flatten().tolist() == expected
 
 
 def test_clip_chooses_only_tokens_of_a_covariance_between_the_bounds() -> None:
     def found(low: float, high: float) -> list[int]:
-        gates = cov("clip", 1.0, covariance_low=low, covariance_high=high).gates
-        return high_covariance(four_tokens(), LOGP, ADVANTAGE, gates).nonzero().flatten().tolist()
+        between = cov("clip", 1.0, low=low, high=high).covariance
+        return high_covariance(four_tokens(), LOGP, ADVANTAGE, between).nonzero().flatten().tolist()
 
     assert found(-0.1, 5.0) == [0, 3]
     assert found(-1.2, 0.4) == [2, 3]
@@ -72,7 +72,7 @@ def test_the_choice_covers_explored_tokens_alone_and_uses_the_learners_log_probs
     batch = make_batch(answers, logp_sampler=torch.tensor([-2.0, -1.0, -9.0]), prompt_length=0)
     # A = (1, -1) / sqrt 2, so the covariance is that of the deviation -.5, +.5: negative on both tokens.
     assert chosen(batch, cov("kl", 1.0)).tolist() == [True, True, False]
-    inside = cov("clip", 1.0, covariance_low=0.0)
+    inside = cov("clip", 1.0, low=0.0)
     assert chosen(batch, inside).tolist() == [False, False, False]
     swapped = replace(batch, logp_old=torch.tensor([-1.0, -2.0, -9.0]))
     assert chosen(swapped, inside).tolist() == [True, True, False]
@@ -136,7 +136,7 @@ RATIOS = torch.tensor([2.0, 0.5, 1.0, 0.25])
 
 
 def test_a_token_that_clip_has_chosen_has_no_gradient_and_still_counts() -> None:
-    cfg = cov("clip", 0.5, covariance_low=-0.1)
+    cfg = cov("clip", 0.5, low=-0.1)
     found, stats = gradient(cfg, four_tokens(), LOGP + RATIOS.log())
     # -rho A / 4 with A = sqrt(1/2), -sqrt(1/2)
     assert found.tolist() == pytest.approx([0.0, -0.5 * 0.5**0.5 / 4, 0.5**0.5 / 4, 0.0], abs=1e-6)
@@ -145,7 +145,7 @@ def test_a_token_that_clip_has_chosen_has_no_gradient_and_still_counts() -> None
 
 def test_a_token_that_kl_has_chosen_is_pulled_back_to_ratio_1() -> None:
     plain, _ = gradient(objective(clip=ClipConfig(kind="none")), four_tokens(), LOGP + RATIOS.log())
-    found, stats = gradient(cov("kl", 0.5, covariance_penalty=0.2), four_tokens(), LOGP + RATIOS.log())
+    found, stats = gradient(cov("kl", 0.5, penalty=0.2), four_tokens(), LOGP + RATIOS.log())
     # 0.2 sign(log rho) / 4 on the first and last token: ratios 2 and 1/4
     assert (found - plain).tolist() == pytest.approx([0.05, 0.0, 0.0, -0.05], abs=1e-6)
     assert stats["covariance_tokens"] == 0.5
@@ -168,4 +168,4 @@ def test_a_penalised_token_of_advantage_0_keeps_its_answer_in_the_loss() -> None
         return found.tolist()
 
     assert in_loss(cov("kl", 0.5)) == [True] * 4
-    assert in_loss(cov("clip", 0.5, covariance_low=-1.0)) == in_loss(objective()) == [True, True, False, False]
+    assert in_loss(cov("clip", 0.5, low=-1.0)) == in_loss(objective()) == [True, True, False, False]

@@ -41,7 +41,7 @@ def test_dppo_masks_the_token_whose_probability_has_fallen_by_more_than_delta() 
     assert preset_loss("dppo") == pytest.approx(-4.454854 / 6, abs=2e-6)
 
 
-COVARIANCE = "objective.gates.covariance_fraction=0.34"
+COVARIANCE = "objective.covariance.fraction=0.34"
 """2 of 6 tokens. log pi_old minus its mean, -1.791667: 1.291667, -.208333; .791667; 1.541667, -1.208333, -2.208333.
 
 Mean A is 0. Covariances 1.491489, -.240563; -.457069; -.890082, .697632, 1.274982: the first and the last are the
@@ -73,16 +73,16 @@ def test_on_policy_the_gradient_is_grpos(preset: str) -> None:
 
 
 def test_without_chosen_tokens_kl_cov_and_clip_cov_are_grpo_with_their_clips() -> None:
-    none = "objective.gates.covariance_fraction=0"
+    none = "objective.covariance.fraction=0"
     assert_equal_objectives(of("kl_cov", none), objective(clip=ClipConfig(kind="none")))
     assert_equal_objectives(of("clip_cov", none), objective(clip=ClipConfig(low=1.0, high=1.0)))
 
 
 def test_clip_cov_has_the_gradient_of_grpo_without_the_chosen_tokens() -> None:
-    cfg, batch = of("clip_cov", "objective.gates.covariance_fraction=0.1"), random_batch()
+    cfg, batch = of("clip_cov", "objective.covariance.fraction=0.1"), random_batch()
     chosen = credited(batch, cfg).high_covariance
     assert chosen is not None and 0 < int(chosen.sum()) < int(batch.on_route("explore").sum())
-    plain = replace(cfg, gates=objective().gates)
+    plain = replace(cfg, covariance=objective().covariance)
     credits = credited(batch, plain)
     assert credits.advantage is not None
     without = replace(credits, advantage=torch.where(chosen, 0.0, credits.advantage))

@@ -36,9 +36,9 @@ def test_nothing_is_reported_of_the_presets_alone(method: str, scale: str) -> No
         ("objective.clip.delta=0.1", ["objective.clip.kind=kl3"], "objective.clip.kind is ratio"),
         ("objective.clip.delta=0.2", ["method=dppo"], "objective.clip.kind is ratio"),
         ("objective.clip.temperature_positive=2.0", ["method=sapo"], "objective.clip.kind is ratio"),
-        ("objective.gates.covariance_fraction=0.1", ["method=kl_cov"], "objective.gates.covariance is none"),
-        ("objective.gates.covariance_high=9.0", ["method=clip_cov"], "objective.gates.covariance is none"),
-        ("objective.gates.covariance_penalty=0.1", ["method=kl_cov"], "objective.gates.covariance is none"),
+        ("objective.covariance.fraction=0.1", ["method=kl_cov"], "objective.covariance.kind is none"),
+        ("objective.covariance.high=9.0", ["method=clip_cov"], "objective.covariance.kind is none"),
+        ("objective.covariance.penalty=0.1", ["method=kl_cov"], "objective.covariance.kind is none"),
         (
             "objective.mismatch.high=3.0",
             ["objective.mismatch.kind=k3", "objective.old_policy=learner"],

@@ -25,6 +25,7 @@ RUNS = {
         "sampling.max_refills=1",
         "objective.old_policy=learner",
         "objective.mismatch.kind=token_truncate",
+        "objective.covariance.kind=clip",
     ),
     "domains": (
         "method=recap",
