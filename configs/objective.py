@@ -168,6 +168,12 @@ class ObjectiveConfig:
         rule = "must be 'sequence_mean_token_sum' for advantage=pairs, whose loss is one of whole answers"
         summed = self.advantage != "pairs" or self.reduction == "sequence_mean_token_sum"
         require(summed, "reduction", rule, self.reduction)
+        if self.pair_term:
+            term, rule = self.terms.get(self.pair_term), "must name a term on explored answers in the vocabulary wiring"
+            require(term is not None and term.exact and not term.rehearses, "pairs.term", rule, self.pair_term)
+            rule = "must be 'same' for the term of the pairs, whose loss is one of whole answers"
+            reduction = self.terms[self.pair_term].reduction
+            require(reduction == "same", f"terms.{self.pair_term}.reduction", rule, reduction)
         joint = any(term.wiring == "joint" for term in self.terms.values())
         rule = "must be 'token' for a term in the joint wiring, whose slope is weighted by the ratio of its token"
         require(not joint or self.ratio == "token", "ratio", rule, self.ratio)
@@ -227,6 +233,11 @@ class ObjectiveConfig:
     def weighs_rewards(self) -> bool:
         """Whether each of several rewards of an answer has an advantage and a weight of its own."""
         return bool(self.rewards) and self.combine != "weighted_sum"
+
+    @property
+    def pair_term(self) -> str:
+        """Name of the term that is part of the loss of the pairs; empty: none."""
+        return self.pairs.term if self.advantage == "pairs" else ""
 
     @property
     def scores_first(self) -> bool:

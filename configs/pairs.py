@@ -40,6 +40,12 @@ class PairsConfig:
     arXiv:2404.04291). Its normaliser is that of the prompt, and leaves a pair's margin as it is."""
     mixture: float = 0.5
     """mixed_with: exponent of the second reference; that of `anchor` is 1 minus this."""
+    term: str = ""
+    """Name of a term in the vocabulary wiring. Its sum over an answer's tokens, times its coefficient, is added to the
+    answer's score, and it is trained on by its part in the loss of the pairs (TDPO, arXiv:2404.11999); empty: none."""
+    term_on: Literal["losers", "both"] = "losers"
+    """term: the answers on which it is trained. losers: those with the lower reward of a pair (TDPO 2); both: also
+    those with the higher one, on which it then grows (TDPO 1)."""
 
     def __post_init__(self) -> None:
         require_positive(self, "beta")
@@ -48,6 +54,8 @@ class PairsConfig:
         check_preference(self.divergence, self.alpha, "divergence")
         rule = "must be 'own' for winners=together: several answers have no shorter one"
         require(self.lengths == "own" or self.winners == "each", "lengths", rule, self.lengths)
+        rule = "must be 'own' with a term, whose sum over an answer is that of all its tokens"
+        require(self.lengths == "own" or not self.term, "lengths", rule, self.lengths)
         require(self.anchor != self.mixed_with, "mixed_with", "must be another reference than anchor", self.mixed_with)
         require(0 < self.mixture < 1, "mixture", "must be between 0 and 1", self.mixture)
 

@@ -35,7 +35,7 @@ def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
     explored = batch.on_route("explore")
     logp_old = (batch.logp_sampler if batch.logp_old is None else batch.logp_old)[explored]
     anchor = advantage_anchor(batch, explored, cfg)
-    by_trajectory, value_target = trajectory_advantage(batch, cfg, state, logp_old, anchor)
+    by_trajectory, value_target, of_term = trajectory_advantage(batch, cfg, state, logp_old, anchor)
     advantage = torch.where(explored, by_trajectory[batch.seq], 0.0)
     weights: dict[str, Tensor] = {}
     factors: dict[str, float] = {}
@@ -45,6 +45,8 @@ def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
                 known(reference_logps(batch, batch.on_route("rehearse")))
             continue
         tokens, weights[name] = _explored_tokens(name, term, batch, cfg, by_trajectory, logp_old)
+        if name == cfg.pair_term and of_term is not None:
+            weights[name] = weights[name] * of_term[batch.seq]
         wiring = wiring_of(term)
         if wiring.credited_penalty:
             advantage[explored] -= state.coefficients[name] * wiring.credited_penalty(tokens)

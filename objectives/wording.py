@@ -18,17 +18,23 @@ from objectives.divergence.words import describe_wiring
 from objectives.policy_gradient.clip_range import bounds
 
 
-def describe(cfg: TermConfig, *, right_only: bool = False) -> str:
+def describe(cfg: TermConfig, *, right_only: bool = False, in_pairs: str = "") -> str:
     """Describe the gradient that a divergence term has, which is not always that of the value it is named after.
 
     Args:
         right_only: whether the stored answers are right ones alone, and not all samples of the reference.
+        in_pairs: `objective.pairs.term_on` for the term of the pairs; empty for every other term.
     """
     words = describe_wiring(cfg, _name(cfg), right_only=right_only)
     if cfg.rehearses:
         ratio = "; times rehearsed over explored answers" if cfg.weighting == "by_answer_ratio" else ""
         return f"on rehearsed answers: {words}{ratio}"
-    return f"on explored answers: {words}{_describe_reweighting(cfg)}{_describe_weights(cfg)}"
+    pairs = {
+        "": "",
+        "losers": "; only on answers that lose a pair, by the slope of that pair's loss",
+        "both": "; on answers by the slope of their pairs' loss, which is positive where they lose and else negative",
+    }[in_pairs]
+    return f"on explored answers: {words}{_describe_reweighting(cfg)}{_describe_weights(cfg)}{pairs}"
 
 
 def _name(cfg: TermConfig) -> str:
@@ -109,6 +115,7 @@ def _pairs(cfg: PairsConfig) -> str:
         "together": "mean f'(u) of all answers of a group with a higher reward than an answer - its own f'(u)",
     }
     lengths = ", log u over as many tokens as the shorter of both has" if cfg.lengths == "shorter" else ""
+    lengths += f", plus its sum of term {cfg.term} times the term's coefficient" if cfg.term else ""
     return (
         f" (in the first update of a batch, the exact gradient of {loss}, m = {margins[cfg.winners]}, f' "
         f"of the {_name_of_pairs(cfg)}{lengths})"

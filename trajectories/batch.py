@@ -87,7 +87,7 @@ class Batch:
     """float32 [N] in [0, 1] by divergence term weighted by it: certainty of the anchor's next-token distribution."""
     distance: dict[str, Tensor] = field(default_factory=dict, metadata=PER_TOKEN_TABLE)
     """float32 [N], nats, by divergence term weighted by it: exact KL(policy || anchor) of the next-token distribution,
-    with the weights of `logp_old`."""
+    with the weights of `logp_old`; for the term of the pairs its own value."""
     advantage: Tensor | None = field(default=None, metadata=PER_TOKEN)
     """float32 [N]. This field and those below are set by `objectives.credit.credit`."""
     in_loss: Tensor | None = field(default=None, metadata=PER_TRAJECTORY)

@@ -73,7 +73,7 @@ class AnchorHeads:
 
     def distance_functions(self, batch: Batch) -> dict[str, LogitsFunction]:
         """Return, for scoring before the first update, KL(policy || anchor) at each token, for each divergence term
-        whose token weights depend on it."""
+        whose token weights depend on it, and for the term of the pairs its own value."""
 
         def function(name: str, term: TermConfig) -> LogitsFunction:
             def distance(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
@@ -82,7 +82,9 @@ class AnchorHeads:
             return distance
 
         terms = {name: term for name, term in self.objective.terms.items() if term.weights.needs_distance}
-        return {name: function(name, term) for name, term in terms.items()}
+        functions = {name: function(name, term) for name, term in terms.items()}
+        in_pairs = self.objective.pair_term
+        return functions | ({in_pairs: self.term_functions(batch)[in_pairs]} if in_pairs else {})
 
     def _logits(self, batch: Batch, name: str, term: TermConfig, rows: Tensor) -> Tensor:
         """Return the anchor's logits [C, V] at the sampling temperature, times `power` if the anchor is reweighted."""

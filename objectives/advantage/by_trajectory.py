@@ -30,14 +30,15 @@ from trajectories.batch import Batch
 
 def trajectory_advantage(
     batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState, logp_old: Tensor, logp_anchor: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return the advantage of each trajectory [B] and the critic's value target (return) [B], None without a critic.
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the advantage of each trajectory [B], the critic's value target (return) [B], None without a critic, and
+    the weight of the term of the pairs [B], None without one.
 
     Args:
         logp_old: float32 [M], log-probs of the explored tokens under the policy that sampled them.
         logp_anchor: float32 [M], those under the reference; needed by the advantages target and pairs.
     """
-    reward, value_target = shaped_reward(batch, cfg.overlong), None
+    reward, value_target, of_term = shaped_reward(batch, cfg.overlong), None, None
     if cfg.advantage == "critic":
         advantage, value_target = critic_advantage(batch, reward, state.rewards)
     elif logp_anchor is not None:
@@ -45,8 +46,7 @@ def trajectory_advantage(
         if cfg.advantage == "target":
             advantage = pseudo_rewards(log_u, reward, batch.group, cfg.target)
         else:
-            lengths = batch.trained_lengths("explore")
-            advantage = pair_advantages(log_u, reward, lengths, batch.group, cfg.pairs)
+            advantage, of_term = _of_pairs(batch, cfg, state, log_u, reward)
     else:
         if cfg.advantage == "unlikely_zscore":
             logp = _by_trajectory(logp_old, batch)
@@ -67,7 +67,18 @@ def trajectory_advantage(
             advantage = over_deviation(advantage, explored_and_graded(reward, batch.group))
     if cfg.gates.long_failures > 1:
         advantage = advantage * long_failure_scale(batch, cfg.gates.long_failures)
-    return advantage, value_target
+    return advantage, value_target, of_term
+
+
+def _of_pairs(
+    batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState, log_u: Tensor, reward: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return `pair_advantages`, with the values of the term of the pairs before the step's first update."""
+    values, lengths = None, batch.trained_lengths("explore")
+    if cfg.pair_term:
+        by_token = batch.distance[cfg.pair_term][batch.on_route("explore")]
+        values = state.coefficients[cfg.pair_term] * _by_trajectory(by_token, batch)
+    return pair_advantages(log_u, reward, lengths, batch.group, cfg.pairs, values)
 
 
 def _of_several(

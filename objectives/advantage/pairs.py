@@ -19,8 +19,12 @@ LIMIT = 10.0
 """Bound on |log u| in the slope of every divergence but the reverse KL: others grow with a power of u or 1 / u."""
 
 
-def pair_advantages(log_u: Tensor, reward: Tensor, lengths: Tensor, group: Tensor, cfg: PairsConfig) -> Tensor:
-    """Return -B dL / dlog u of each answer [B], so that the mean over all B answers has the gradient of L.
+def pair_advantages(
+    log_u: Tensor, reward: Tensor, lengths: Tensor, group: Tensor, cfg: PairsConfig, values: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return -B dL / dlog u of each answer [B], the advantage, and B dL / dv [B], the weight of the term of the pairs.
+
+    The factor B is that of the loss, a mean over all B answers.
 
     A NaN reward and group -1 are left out, and get 0.
 
@@ -29,26 +33,37 @@ def pair_advantages(log_u: Tensor, reward: Tensor, lengths: Tensor, group: Tenso
         reward: float32 [B].
         lengths: [B], trained tokens of each answer.
         group: int64 [B].
+        values: float32 [B], v, the sum of the term of the pairs over each answer, times its coefficient; None: 0.
     """
     graded = (group >= 0) & ~reward.isnan() & (lengths > 0)
-    slopes, groups = torch.zeros_like(log_u), 0
+    values = torch.zeros_like(log_u) if values is None else values
+    slopes, groups = log_u.new_zeros(2, len(log_u)), 0
     for number in group[graded].unique().tolist():
         members = graded & (group == number)
         gaps = reward[members][:, None] - reward[members][None]  # [winner, loser]
         weights = torch.where(gaps > EQUAL_REWARDS, gaps, 0.0)
         if weights.any():
             groups += 1
-            slopes[members] = _slope(log_u[members], weights, lengths[members], cfg)
-    return -slopes * (int(graded.sum()) / max(groups, 1))
+            slopes[:, members] = _slopes(log_u[members], values[members], weights, lengths[members], cfg)
+    by_log_u, by_value = slopes * (int(graded.sum()) / max(groups, 1))
+    return -by_log_u, by_value
 
 
-def pair_loss(log_u: Tensor, weights: Tensor, lengths: Tensor, cfg: PairsConfig) -> Tensor:
+def pair_loss(
+    log_u: Tensor,
+    weights: Tensor,
+    lengths: Tensor,
+    cfg: PairsConfig,
+    won: Tensor | float = 0.0,
+    lost: Tensor | float = 0.0,
+) -> Tensor:
     """Return the loss of one group of G answers, a scalar with gradient.
 
     Args:
         log_u: float32 [G].
         weights: float32 [G, G]: by how much the reward of answer i exceeds that of answer j; 0 where it does not.
         lengths: [G].
+        won, lost: float32 [G], added to the score of an answer in the pairs that it wins, and in those that it loses.
     """
     score = _score(cfg)
     if cfg.lengths == "shorter":
@@ -56,21 +71,24 @@ def pair_loss(log_u: Tensor, weights: Tensor, lengths: Tensor, cfg: PairsConfig)
         mean = log_u / lengths
         margins = score(shorter * mean[:, None]) - score(shorter * mean[None])
     elif cfg.winners == "together":
-        scores, beaten = score(log_u), weights.sum(0)
-        margins = (weights.T @ scores) / beaten.clamp(min=torch.finfo(beaten.dtype).tiny) - scores
-        weights = beaten
+        beaten = weights.sum(0)
+        winners = weights.T @ (score(log_u) + won) / beaten.clamp(min=torch.finfo(beaten.dtype).tiny)
+        margins, weights = winners - score(log_u) - lost, beaten
     else:
-        scores = score(log_u)
-        margins = scores[:, None] - scores[None]
+        margins = (score(log_u) + won)[:, None] - (score(log_u) + lost)[None]
     chosen = weights > 0
     return (weights[chosen] * _loss(margins[chosen], cfg)).sum() / weights.sum()
 
 
-def _slope(log_u: Tensor, weights: Tensor, lengths: Tensor, cfg: PairsConfig) -> Tensor:
-    """Return the gradient of the loss of one group by log u [G]."""
+def _slopes(log_u: Tensor, values: Tensor, weights: Tensor, lengths: Tensor, cfg: PairsConfig) -> Tensor:
+    """Return the gradients of the loss of one group by log u and by the values that are trained on, [2, G]."""
     with torch.enable_grad():
-        leaf = log_u.detach().requires_grad_()
-        return torch.autograd.grad(pair_loss(leaf, weights, lengths, cfg), leaf)[0]
+        leaf, won, lost = (column.detach().clone().requires_grad_() for column in (log_u, values, values))
+        loss = pair_loss(leaf, weights, lengths, cfg, won, lost)
+        by_log_u, by_won, by_lost = torch.autograd.grad(loss, (leaf, won, lost), allow_unused=True)
+    if not cfg.term:
+        return torch.stack([by_log_u, torch.zeros_like(by_log_u)])
+    return torch.stack([by_log_u, by_lost + by_won if cfg.term_on == "both" else by_lost])
 
 
 def _score(cfg: PairsConfig) -> Callable[[Tensor], Tensor]:

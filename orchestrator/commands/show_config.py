@@ -61,7 +61,8 @@ def plan(cfg: Config) -> dict[str, str]:
         tuned = ", ".join(f"{key}={value_words(value)}" for key, value in leaves(committed))
         lines["defaults of this committed policy"] = tuned
     for name, term in cfg.objective.terms.items():
-        lines[f"term {name}"] = describe(term, right_only=cfg.rehearsal.right_only)
+        in_pairs = cfg.objective.pairs.term_on if name == cfg.objective.pair_term else ""
+        lines[f"term {name}"] = describe(term, right_only=cfg.rehearsal.right_only, in_pairs=in_pairs)
         lines[f"coefficient of {name}"] = describe_coefficient(term.coefficient, cfg.steps)
     if cfg.objective.rehearses:
         lines["stored answers"] = _stored_answers(cfg)

@@ -7,6 +7,7 @@ from configs.config import Config
 from configs.divergences import DIVERGENCES
 from configs.explain import value_words
 from configs.objective import AIM_AT_PASS_K, ObjectiveConfig
+from configs.pairs import PairsConfig
 from configs.terms import TermConfig
 from orchestrator.preflight.given import given_settings
 
@@ -58,6 +59,8 @@ def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
     yield "objective.critic", advantage == "critic", why
     yield "objective.target", advantage == "target", why
     yield "objective.pairs", advantage == "pairs", why
+    if advantage == "pairs":
+        yield from _pair_rules(objective.pairs)
     for name in ("k", "schedule", "final_k", "over"):
         yield f"objective.pass_k.{name}", advantage in AIM_AT_PASS_K, why
     yield "objective.pass_k.right_weight", advantage == "weighted_sign", why
@@ -84,6 +87,13 @@ def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
         yield f"objective.recap.{name}", objective.recap.window > 0, "objective.recap.window is 0"
     constant = objective.reduction == "constant"
     yield "objective.constant_length", constant, f"objective.reduction is {objective.reduction}"
+
+
+def _pair_rules(pairs: PairsConfig) -> Iterator[Rule]:
+    yield "objective.pairs.term_on", bool(pairs.term), "objective.pairs.term is empty"
+    yield "objective.pairs.mixture", bool(pairs.mixed_with), "objective.pairs.mixed_with is empty"
+    family = bool(DIVERGENCES[pairs.divergence].alpha)
+    yield "objective.pairs.alpha", family, f"{pairs.divergence} has no parameter"
 
 
 def _term_rules(path: str, term: TermConfig) -> Iterator[Rule]:

@@ -93,7 +93,9 @@ def batch_for(cfg: ObjectiveConfig, seed: int = 0) -> Batch:
         certainty={name: certainty for name, term in cfg.terms.items() if term.weights.certainty_power},
         entropy_old=2 * entropy if cfg.scores_first else None,
         value_old=torch.linspace(-1, 1, len(batch.route)) if cfg.advantage == "critic" else None,
-        distance={name: distance for name, term in cfg.terms.items() if term.weights.needs_distance},
+        distance={
+            name: distance for name, term in cfg.terms.items() if term.weights.needs_distance or name == cfg.pair_term
+        },
     )
 
 

@@ -194,4 +194,10 @@ def test_the_loss_of_pairs_is_described_with_its_margin_and_its_anchor() -> None
     assert "m = mean f'(u) of all answers of a group with a higher reward" in describe_policy_gradient(of("d2o"))
     mixed = of("tr_dpo", "objective.pairs.mixed_with=reference", "objective.pairs.mixture=0.25")
     assert "reverse KL to moving^0.75 x reference^0.25" in describe_policy_gradient(mixed)
+    assert "plus its sum of term divergence times the term's coefficient" in describe_policy_gradient(of("tdpo"))
+    term = of("tdpo").terms["divergence"]
+    assert describe(term, in_pairs="losers").endswith(
+        "; only on answers that lose a pair, by the slope of that pair's loss"
+    )
+    assert describe(term, in_pairs="both").endswith("positive where they lose and else negative")
     assert describe_no_terms(of("dpo")).endswith("the loss of pairs has the reverse KL to reference in its margin")

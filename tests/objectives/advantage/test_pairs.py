@@ -25,7 +25,7 @@ def advantages(
 ) -> list[float]:
     numbers = torch.tensor(group or [0] * len(reward))
     cfg = PairsConfig(**choices)  # type: ignore[arg-type]
-    return pair_advantages(log_u, torch.tensor(reward), tokens, numbers, cfg).tolist()
+    return pair_advantages(log_u, torch.tensor(reward), tokens, numbers, cfg)[0].tolist()
 
 
 def test_two_right_answers_are_each_paired_with_the_wrong_one() -> None:

@@ -180,7 +180,7 @@ def test_the_reported_policy_loss_is_the_loss_without_divergence_and_entropy_bon
         return
     # Terms in the joint wiring are part of the advantage and stay.
     joint = {name: term for name, term in cfg.terms.items() if term.wiring == "joint"}
-    alone = replace(cfg, terms=joint, entropy_bonus=0.0)
+    alone = replace(cfg, terms=joint, entropy_bonus=0.0, pairs=replace(cfg.pairs, term=""))
     value, _, _ = run(weights(), [batch], alone)
     value -= cfg.critic.coefficient * measured.get("value_loss", 0.0)
     assert measured["policy_loss"] == pytest.approx(value, abs=1e-6)

@@ -26,6 +26,7 @@ PAPERS = {
     "sampo": "2406.10957",
     "d2o": "2403.03419",
     "tr_dpo": "2404.09656",
+    "tdpo": "2404.11999",
 }
 
 # The golden batch has rewards 1, 0, 0, lengths 2, 1, 3, and log u of whole answers 1, -1, 2 under the sampling policy:
@@ -83,6 +84,20 @@ def test_tr_dpo_compares_with_the_moving_reference_and_not_with_the_fixed_one() 
     assert advantage[[0, 2, 3]].tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_tdpo_adds_the_forward_kl_to_the_scores_and_trains_it_on_losers() -> None:
+    # K of whole answers: .3, .2, .6; alpha = .5: scores 1.15, -.9, 2.3; margins 2.05, -1.15;
+    # .1 sigmoid(-.1 m) = .0448928, .0528718, each of two pairs; the term weighs 3 times these on losers, else 0
+    cfg = of("tdpo")
+    batch = replace(
+        explored_batch(SAMPLER - OLD_LOG_U), distance={"divergence": torch.tensor([0.1, 0.2, 0.2, 0.3, 0.0, 0.3])}
+    )
+    got = credit(batch, cfg, ObjectiveState(coefficients={"divergence": 0.5}))
+    assert got.advantage is not None
+    first, second = 1.5 * 0.0448928, 1.5 * 0.0528718
+    assert got.advantage[[0, 2, 3]].tolist() == pytest.approx([first + second, -first, -second], abs=1e-6)
+    assert got.term_weights["divergence"][[0, 2, 3]].tolist() == pytest.approx([0.0, first, second], abs=1e-6)
+
+
 # The losses once more, pair by pair, from the papers' equations.
 SIGMOID = torch.nn.functional.logsigmoid
 
@@ -116,7 +131,7 @@ def against_all(
     return [-SIGMOID(cfg.beta * (torch.stack(right).mean() - x)) for x in wrong] if right else []
 
 
-@pytest.mark.parametrize("preset", PAPERS)
+@pytest.mark.parametrize("preset", [preset for preset in PAPERS if preset != "tdpo"])
 def test_the_gradient_is_that_of_the_papers_loss(preset: str) -> None:
     cfg = of(preset)
     batch = on_policy(batch_for(cfg))
@@ -141,6 +156,44 @@ def whole_loss(policy: Tensor, batch: Batch, cfg: ObjectiveConfig, losses: Calla
         if found:
             groups.append(torch.stack(found).mean())
     return torch.stack(groups).mean()
+
+
+@pytest.mark.parametrize("trained_on", ["losers", "both"])
+def test_the_gradient_of_tdpo_is_that_of_its_loss_whose_kl_is_detached_on_winners_or_not(trained_on: str) -> None:
+    cfg = of("tdpo", f"objective.pairs.term_on={trained_on}")
+    policy, alpha, beta = weights(), 0.8, cfg.pairs.beta
+    batch = on_policy(batch_for(cfg))
+    explored = batch.on_route("explore")
+
+    def by_answer(column: Tensor) -> Tensor:
+        return sum_by_trajectory(column[explored], batch.seq[explored], len(batch.route))
+
+    scored = scores_of(policy, batch, cfg)
+    batch = replace(batch, distance={"divergence": scored.exact["divergence"].detach()})
+    assert batch.logp_reference is not None
+    log_u, kl = by_answer(scored.logp - batch.logp_reference), by_answer(scored.exact["divergence"])
+    groups = []
+    for members in batch.graded_groups():
+        rows = members.nonzero().squeeze(1).tolist()
+        found = [
+            -SIGMOID(
+                beta * (log_u[w] - log_u[i] - alpha * (kl[i] - (kl[w] if trained_on == "both" else kl[w].detach())))
+            )
+            for w, i in permutations(rows, 2)
+            if batch.reward[w] > batch.reward[i]
+        ]
+        groups += [torch.stack(found).mean()] if found else []
+    (expected,) = torch.autograd.grad(torch.stack(groups).mean(), policy)
+    got = run(policy, [credited(batch, cfg, alpha)], cfg, alpha)[1]
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+    assert expected.abs().max() > 1e-3
+
+
+def test_tdpo_without_its_term_is_dpo() -> None:
+    cfg = of("tdpo", "objective.pairs.term=''", "objective.terms.divergence=null")
+    assert_equal_objectives(cfg, of("dpo"), batch=batch_for(of("dpo")))
+    # With coefficient 0 the term has neither a part in the margin nor a gradient.
+    assert_equal_objectives(of("tdpo"), of("dpo"), coefficient=0.0, batch=batch_for(of("tdpo")))
 
 
 @pytest.mark.parametrize(
@@ -197,9 +250,16 @@ def test_the_slopes_are_those_of_the_learners_policy_and_not_of_the_sampler() ->
         (("objective.reduction=token_mean",), "objective.reduction: must be 'sequence_mean_token_sum'"),
         (("objective.pairs.anchor=slow",), "objective.pairs.anchor: must be 'reference' or one of"),
         (("objective.pairs.mixed_with=slow",), "objective.pairs.mixed_with: must be 'reference' or one of"),
+        (("objective.pairs.term=kl",), "objective.pairs.term: must name a term on explored answers in the vocabulary"),
+        (("method=tdpo", "objective.pairs.lengths=shorter"), "objective.pairs.lengths: must be 'own' with a term"),
+        (
+            ("method=tdpo", "objective.terms.divergence.reduction=sequence_mean_token_sum"),
+            "objective.terms.divergence.reduction: must be 'same' for the term of the pairs",
+        ),
         (("sampling.group_size=1",), "sampling.group_size: must be above 1 for objective.advantage=pairs"),
     ],
 )
 def test_settings_under_which_there_are_no_pairs_are_refused(settings: tuple[str, ...], message: str) -> None:
+    method = "tdpo" if settings[0] == "method=tdpo" else "dpo"
     with pytest.raises(ValueError, match=message):
-        of("dpo", *settings)
+        of(method, *settings[method == "tdpo" :])

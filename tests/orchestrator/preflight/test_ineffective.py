@@ -31,6 +31,7 @@ def test_nothing_is_reported_of_the_presets_alone(method: str, scale: str) -> No
             "objective.advantage is group_z",
         ),
         ("objective.critic.heads=4", ["objective.advantage=critic"], "objective.advantage is group_zscore"),
+        ("objective.pairs.beta=0.2", ["method=dpo"], "objective.advantage is group_zscore"),
         ("objective.target.beta=2.0", ["objective.advantage=target"], "objective.advantage is group_zscore"),
         ("objective.overlong.fraction=0.5", ["objective.overlong.limit=9"], "objective.overlong.limit is 0"),
         ("objective.clip.delta=0.1", ["objective.clip.kind=kl3"], "objective.clip.kind is ratio"),
@@ -75,6 +76,23 @@ def test_a_setting_of_a_term_of_ones_own_is_reported(setting: str, used: str | N
     assert line == f"{path}{setting} has no effect: {path}{why}"
     if used is not None:
         assert reported("method=grpo", *KL, path + setting, path + used) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "used", "why"),
+    [
+        ("term_on=both", ["method=tdpo"], "objective.pairs.term is empty"),
+        (
+            "mixture=0.25",
+            ["method=tr_dpo", "objective.pairs.mixed_with=reference"],
+            "objective.pairs.mixed_with is empty",
+        ),
+        ("alpha=0.25", ["method=f_dpo", "objective.pairs.divergence=alpha"], "reverse_kl has no parameter"),
+    ],
+)
+def test_a_setting_of_pairs_without_what_it_belongs_to_is_reported(setting: str, used: list[str], why: str) -> None:
+    assert reported("method=dpo", f"objective.pairs.{setting}") == [f"objective.pairs.{setting} has no effect: {why}"]
+    assert reported(*used, f"objective.pairs.{setting}") == []
 
 
 def test_settings_without_monitor_update_or_clip_are_reported() -> None:
