@@ -77,7 +77,8 @@ test-rest: setup
 	$(BIN)/python -m pytest -m "not ray and not timed"
 
 test-fast: setup
-	$(BIN)/python -m pytest -m "not ray and not slow"
+	$(BIN)/python -m pytest -m "not ray and not slow and not timed" -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "timed and not ray and not slow"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -22,7 +22,8 @@ class CoefficientConfig:
     `value` scales it. adaptive_fraction: raised by 0.1, up to 1, whenever the term's mean over `over` steps has
     risen by 0.1 nats (DistiLLM, arXiv:2402.03898). complement: 1 minus the coefficient of the term `of`."""
     value: float = 0.0
-    """The coefficient, or its first value."""
+    """The coefficient, or its first value. A constant one may be negative, which drives the policy away from the
+    anchor, if all terms together stay bounded: reverse KLs whose coefficients have a positive sum (ExOPD)."""
     final: float = 0.0
     """linear, cosine, step: the last value."""
     over: int = 0
@@ -38,7 +39,9 @@ class CoefficientConfig:
     """safe: weight of the earlier steps in the smoothed KL; 0: the KL of the last step alone."""
 
     def __post_init__(self) -> None:
-        require_not_negative(self, "value", "final", "over")
+        require_not_negative(self, "final", "over")
+        rule = "must not be negative, except for kind=constant"
+        require(self.value >= 0 or self.kind == "constant", "value", rule, self.value)
         require_positive(self, "target", "horizon")
         require(0 <= self.smoothing < 1, "smoothing", "must be at least 0 and below 1", self.smoothing)
         fraction = self.kind == "adaptive_fraction"

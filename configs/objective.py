@@ -201,6 +201,7 @@ class ObjectiveConfig:
         require(not whitens or self.advantage in MEAN_ZERO, "combine", rule, self.combine)
         for name, term in self.terms.items():
             self._check_coefficient(f"terms.{name}.coefficient.", term)
+        self._check_negative_coefficients()
 
     def _check_coefficient(self, path: str, term: TermConfig) -> None:
         kind, of = term.coefficient.kind, term.coefficient.of
@@ -214,6 +215,22 @@ class ObjectiveConfig:
         others = [name for name, other in self.terms.items() if other.coefficient.kind != "complement"]
         rule = f"must be another term ({', '.join(others) or 'none'}) for kind=complement, and empty otherwise"
         require(of in others if kind == "complement" else not of, f"{path}of", rule, of)
+
+    def _check_negative_coefficients(self) -> None:
+        """Refuse a negative coefficient where the sum of the terms would have no minimum.
+
+        a KL(policy || p) - b KL(policy || q) with a > b is (a - b) KL(policy || (p^a / q^b)^(1 / (a - b)) / Z) plus a
+        constant, as log policy has the coefficient a - b. With a < b it falls without bound as the policy leaves q.
+        """
+        rule = (
+            "must not be negative, except for an unweighted reverse KL on explored answers (estimator other than k3 and"
+            " naive) whose constant coefficient has a positive sum with those of its like"
+        )
+        for name, term in self.terms.items():
+            if term.coefficient.value < 0:
+                alike = [other for other in self.terms.values() if _form(other) == _form(term)]
+                bounded = _sums(term) and sum(other.coefficient.value for other in alike) > 0
+                require(bounded, f"terms.{name}.coefficient.value", rule, term.coefficient.value)
 
     def reduction_of(self, term: TermConfig) -> Reduction:
         """Return the loss aggregation of a term."""
@@ -267,3 +284,15 @@ class ObjectiveConfig:
         wanted = ["reference"] if self.advantage == "target" else []
         wanted += self.pairs.anchors if self.advantage == "pairs" else []
         return list(dict.fromkeys([*wanted, *(term.scored_by for term in self.terms.values() if term.scored_by)]))
+
+
+def _form(term: TermConfig) -> tuple[object, ...]:
+    """Return what the losses of two reverse KLs must share to be one loss."""
+    return term.wiring, term.level, term.estimator, term.horizon, term.reduction, _sums(term)
+
+
+def _sums(term: TermConfig) -> bool:
+    """Return whether a sum of such terms, each with a constant coefficient, is a reverse KL again."""
+    weighted = term.weights.chosen or term.reweights or term.root or term.top
+    gradient = term.name == "reverse_kl" and not term.rehearses and term.estimator not in ("k3", "naive")
+    return gradient and not weighted and term.coefficient.kind == "constant"

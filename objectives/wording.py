@@ -251,7 +251,7 @@ def _ratio(cfg: ObjectiveConfig) -> str:
 def describe_coefficient(cfg: CoefficientConfig, steps: int) -> str:
     """Describe how the coefficient of a term changes over a run of `steps` steps."""
     if cfg.kind == "constant":
-        return f"{cfg.value:g}, constant"
+        return f"{cfg.value:g}, constant{': away from the anchor' if cfg.value < 0 else ''}"
     if cfg.kind == "adaptive":
         return (
             f"{cfg.value:g} at first, then towards {cfg.target:g} nats per trajectory over {cfg.horizon:,} trajectories"

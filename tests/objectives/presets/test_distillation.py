@@ -15,10 +15,10 @@ from objectives.diagnostics import means
 from objectives.divergence.distributions import plackett_luce, vocabulary_values
 from objectives.objective import loss
 from tests.objectives.coefficient.coefficient_path import coefficient_path, scheduled
-from tests.objectives.divergence_settings import POLICY, REFERENCE, kl
+from tests.objectives.divergence_settings import OLD, POLICY, REFERENCE, in_tenths, kl
 from tests.objectives.equal_objectives import K2, K3, assert_equal_objectives, loss_gradient, on_policy
 from tests.objectives.presets.golden_batch import LOG_U, golden_loss, with_anchors
-from tests.objectives.ragged_batch import divergence, objective, state_of, three_turns
+from tests.objectives.ragged_batch import divergence, make_batch, objective, scores, state_of, three_turns
 from tests.objectives.random_answers import (
     VOCABULARY,
     batch_for,
@@ -34,6 +34,7 @@ from trajectories.split import deal, partition
 
 PAPERS = {
     "kdrl": "2506.02208",
+    "exopd": "2602.12125",
     "gkd": "2306.13649",
     "distillm": "2402.03898",
     "tip": "2604.14084",
@@ -54,6 +55,55 @@ def test_kdrl_adds_k2_to_the_teacher_to_an_unclipped_policy_gradient() -> None:
     # 2.5 * 1.154701 - 6.4 * .577350 = -.808287
     expected = 0.808287 / 6 + 0.005 * 0.211667
     assert golden_loss(of("kdrl"), 0.005, with_anchors(teacher=LOG_U)) == pytest.approx(expected, abs=2e-6)
+
+
+def test_exopd_follows_the_direction_from_the_base_to_the_teacher_beyond_the_teacher() -> None:
+    # lambda = 1.25: the log-ratio of the sampler is (.3, -.2) to the teacher and (.5, .1) to the base:
+    # A = -1.25 x .3 + .25 x .5 = -.25, and 1.25 x .2 + .25 x .1 = .275
+    cfg, sampler = of("exopd"), torch.tensor([-1.0, -2.0])
+    batch = make_batch(
+        [("explore", 0, 1.0, [1, 2])], logp_sampler=sampler, logp_reference=sampler - torch.tensor([0.5, 0.1])
+    )
+    batch = replace(batch, anchors={"teacher": sampler - torch.tensor([0.3, -0.2])})
+    advantage = credit(batch, cfg, initial_state(cfg, 10)).advantage
+    assert advantage is not None and advantage.tolist() == pytest.approx([-0.25, 0.275], abs=1e-6)
+
+
+def test_the_gradient_of_exopd_is_that_of_one_kl_to_a_sharpened_teacher() -> None:
+    # 1.25 KL(pi || p) - .25 KL(pi || q) = KL(pi || p^1.25 q^-.25 / Z) + constant
+    tokens = in_tenths(POLICY)
+    batch = make_batch(
+        [("explore", 0, 1.0, [token]) for token in tokens],
+        logp_sampler=POLICY.log()[tokens],
+        logp_reference=REFERENCE.log()[tokens],
+    )
+    cfg = of("exopd")
+    batch = credit(replace(batch, anchors={"teacher": OLD.log()[tokens]}), cfg, initial_state(cfg, 10))
+    logits = POLICY.log().requires_grad_()
+    value, _ = loss(scores(logits.log_softmax(0)[tokens]), batch, cfg, initial_state(cfg, 10).coefficients)
+    sharpened = OLD**1.25 / REFERENCE**0.25
+    whole = POLICY.log().requires_grad_()
+    (expected,) = torch.autograd.grad(kl(whole.softmax(0), sharpened / sharpened.sum()), whole)
+    torch.testing.assert_close(torch.autograd.grad(value, logits)[0], expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("base.coefficient.value=-1.25",),  # the sum is 0: nothing holds the policy
+        ("base.coefficient.value=-2",),
+        ("base.wiring=loss", "base.estimator=k2"),  # the clip acts on one of both
+        ("base.name=forward_kl",),
+        ("divergence.coefficient.kind=linear", "divergence.coefficient.final=1"),
+        ("base.wiring=loss", "base.estimator=k3", "divergence.wiring=loss", "divergence.estimator=k3"),
+        ("base.weights.length_debias=true",),
+    ],
+)
+def test_a_negative_coefficient_without_a_bound_is_refused(settings: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=r"objective\.terms\.base\.coefficient\.value: must not be negative, except"):
+        of("exopd", *(f"objective.terms.{setting}" for setting in settings))
+    loss_form = ("base.wiring=loss", "base.estimator=k2", "divergence.wiring=loss", "divergence.estimator=k2")
+    assert of("exopd", *(f"objective.terms.{setting}" for setting in loss_form)).terms["base"].coefficient.value < 0
 
 
 def test_kdrls_coefficient_falls_to_its_floor_and_stays_there() -> None:

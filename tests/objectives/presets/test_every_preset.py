@@ -175,12 +175,12 @@ def test_the_reported_policy_loss_is_the_loss_without_divergence_and_entropy_bon
     cfg = of(preset)
     batch = credited(batch_for(cfg), cfg)
     measured = means(run(weights(), [batch], cfg)[2])
-    if cfg.advantage == "none":  # The policy loss is 0, and an objective without advantage and terms is refused.
+    # Terms in these wirings are part of the advantage and stay.
+    kept = {name: term for name, term in cfg.terms.items() if term.wiring in ("joint", "reward")}
+    if cfg.advantage == "none" and not kept:  # An objective without advantage and terms is refused.
         assert measured["policy_loss"] == 0
         return
-    # Terms in the joint wiring are part of the advantage and stay.
-    joint = {name: term for name, term in cfg.terms.items() if term.wiring == "joint"}
-    alone = replace(cfg, terms=joint, entropy_bonus=0.0, pairs=replace(cfg.pairs, term=""))
+    alone = replace(cfg, terms=kept, entropy_bonus=0.0, pairs=replace(cfg.pairs, term=""))
     value, _, _ = run(weights(), [batch], alone)
     value -= cfg.critic.coefficient * measured.get("value_loss", 0.0)
     assert measured["policy_loss"] == pytest.approx(value, abs=1e-6)
