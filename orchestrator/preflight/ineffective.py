@@ -44,9 +44,10 @@ def _rules(cfg: Config) -> Iterator[Rule]:
         yield f"placement.threads_per_{role}", place.kind == "ray", "placement.kind is in_process"
     for name, reference in cfg.references.items():
         path, why = f"references.{name}", f"references.{name}.update is {reference.update}"
-        yield f"{path}.every", reference.update == "periodic", why
+        yield f"{path}.every", reference.update in ("periodic", "average"), why
+        yield f"{path}.iterates", reference.update == "average", why
         yield f"{path}.threshold", reference.update == "kl", why
-        yield f"{path}.mixing_weight", reference.moves, why
+        yield f"{path}.mixing_weight", reference.update in ("periodic", "kl"), why
     yield from _objective_rules(cfg.objective)
     for name, term in cfg.objective.terms.items():
         yield from _term_rules(f"objective.terms.{name}", term)

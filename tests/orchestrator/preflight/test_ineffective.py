@@ -84,6 +84,13 @@ def test_settings_without_monitor_update_or_clip_are_reported() -> None:
     assert reported("method=grpo", "references.slow.every=5") == [
         "references.slow.every=5 has no effect: references.slow.update is fixed"
     ]
+    assert reported("method=moving_kl", "references.moving.iterates=4") == [
+        "references.moving.iterates=4 has no effect: references.moving.update is periodic"
+    ]
+    assert reported("method=average_kl", "references.average.iterates=4", "references.average.every=2") == []
+    assert reported("method=average_kl", "references.average.mixing_weight=0.5") == [
+        "references.average.mixing_weight=0.5 has no effect: references.average.update is average"
+    ]
     assert reported("method=reinforce_pp", "objective.ratio=none", "objective.clip.high=0.4") == [
         "objective.clip.high=0.4 has no effect: objective.ratio is none"
     ]
