@@ -1,11 +1,17 @@
-"""When references are updated, and with which mixing weights."""
+"""When references are updated, with which mixing weights, and in a resumed run."""
 
+import asyncio
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
+import torch
 
 from configs.references import ReferenceConfig
 from orchestrator.references import ReferenceSchedule
+from orchestrator.start import run_training
+from orchestrator.watch.logbook import read_records
+from tests.orchestrator.in_process import config
 
 
 def weights_after(reference: ReferenceConfig, *steps: int) -> dict[int, float]:
@@ -53,3 +59,28 @@ def test_a_resumed_schedule_goes_on_with_the_weights_of_one_that_was_not_ended(r
     whole = ReferenceSchedule({"slow": average}, {})
     assert updates == [whole.after(step, {"kl_slow": 0.1}) for step in range(1, 13)]
     assert second.drift == whole.drift
+
+
+@pytest.mark.slow
+def test_a_resumed_run_averages_the_iterates_of_one_that_was_not_stopped(
+    tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    average = ("method=average_kl", "references.average.every=1", "references.average.iterates=4")
+    small = ("groups_per_step=3", "sampling.group_size=3", "monitor.every=0", "task.verifier=toy_verifiers:even")
+
+    def train(runs: Path, steps: int, resume: bool = False) -> tuple[list[float], dict[str, torch.Tensor]]:
+        """Return the KL to the average at each step, and the weights of the average after the last step."""
+        cfg = config(tiny_policy, runs, *small, *average, "name=r", f"steps={steps}", "checkpoint.every=2")
+        run_dir = asyncio.run(run_training(cfg, resume=resume, log=lambda text: None))
+        saved = torch.load(run_dir / "checkpoints" / f"step-{steps:06d}" / "references" / "moved.pt")
+        records = read_records(run_dir / "metrics.jsonl")
+        return [record["kl_average"] for record in records if "kl_average" in record], saved["average"]
+
+    kls, whole = train(tmp_path / "whole", 4)
+    _, halfway = train(tmp_path / "parts", 2)
+    resumed_kls, resumed = train(tmp_path / "parts", 4, resume=True)
+    assert resumed_kls == kls and len(kls) == 4
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    assert any(not torch.equal(halfway[name], whole[name]) for name in whole), "the average moved after step 2"
