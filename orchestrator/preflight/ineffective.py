@@ -54,10 +54,13 @@ def _rules(cfg: Config) -> Iterator[Rule]:
 
 
 def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
-    advantage, kind = objective.advantage, objective.clip.kind
+    advantage = objective.advantage
     why = f"objective.advantage is {advantage}"
     yield "objective.critic", advantage == "critic", why
     yield "objective.target", advantage == "target", why
+    for name, kind in (("beta", "tilt"), ("moment", "moment")):
+        effective = advantage != "target" or objective.target.kind == kind
+        yield f"objective.target.{name}", effective, f"objective.target.kind is {objective.target.kind}"
     yield "objective.pairs", advantage == "pairs", why
     for name in ("k", "schedule", "final_k", "over"):
         yield f"objective.pass_k.{name}", advantage in AIM_AT_PASS_K, why
@@ -66,6 +69,7 @@ def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
     yield "objective.pass_k.uniformity", advantage == "uniform_zscore", why
     for name in ("fraction", "penalty"):
         yield f"objective.overlong.{name}", objective.overlong.limit > 0, "objective.overlong.limit is 0"
+    kind = objective.clip.kind
     clips, why = objective.ratio != "none", f"objective.clip.kind is {kind}"
     yield "objective.clip", clips, "objective.ratio is none"
     yield "objective.clip.low", not clips or kind in ("ratio", "cispo", "gmpo"), why

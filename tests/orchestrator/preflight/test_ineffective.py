@@ -84,6 +84,13 @@ def test_settings_without_monitor_update_or_clip_are_reported() -> None:
     assert reported("method=grpo", "references.slow.every=5") == [
         "references.slow.every=5 has no effect: references.slow.update is fixed"
     ]
+    assert reported("method=f_dpg", "objective.target.moment=0.5") == [
+        "objective.target.moment=0.5 has no effect: objective.target.kind is tilt"
+    ]
+    assert reported("method=gdc", "objective.target.moment=0.5") == []
+    assert reported("method=gdc", "objective.target.beta=2") == [
+        "objective.target.beta=2.0 has no effect: objective.target.kind is moment"
+    ]
     assert reported("method=moving_kl", "references.moving.iterates=4") == [
         "references.moving.iterates=4 has no effect: references.moving.update is periodic"
     ]
