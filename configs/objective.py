@@ -83,7 +83,7 @@ class TargetConfig:
     arXiv:2012.11635)."""
     beta: float = 0.5
     """tilt: temperature of the reward."""
-    moment: float = 0.8
+    moment: float = 0.5
     """moment: mean reward of the target, over the prompts of the step."""
     divergence: Literal["reverse_kl", "forward_kl", "jensen_shannon", "total_variation", "chi_squared", "neyman"] = (
         "jensen_shannon"

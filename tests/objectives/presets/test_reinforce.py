@@ -138,10 +138,10 @@ def test_f_dpg_has_a_positive_advantage_on_answers_less_likely_than_under_the_ta
 
 
 def test_gdc_weighs_answers_by_target_over_policy_at_the_tilt_with_the_mean_reward() -> None:
-    # 1 / u = e^-1, e, e^-2 and x = e^(lambda - 1): x / (x + e + e^-2) = .8, so x = 4 (2.853617) = 11.414468
-    # Z = 14.268085 / 3 = 4.756028; p / pi - 1 = 2.4 - 1, 2.718282 / Z - 1 = -.428456, .135335 / Z - 1 = -.971545
+    # 1 / u = e^-1, e, e^-2 and x = e^(lambda - 1): x / (x + e + e^-2) = .5, so x = e + e^-2 = 2.853617
+    # Z = 5.707234 / 3 = 1.902411; p / pi - 1 = 1.5 - 1, 2.718282 / Z - 1 = .428861, .135335 / Z - 1 = -.928861
     got = golden_advantage(of("gdc"))
-    assert got == pytest.approx([1.4] * 2 + [-0.428456] + [-0.971545] * 3, abs=3e-6)
+    assert got == pytest.approx([0.5] * 2 + [0.428861] + [-0.928861] * 3, abs=3e-6)
 
 
 @pytest.mark.parametrize(

@@ -84,10 +84,10 @@ def test_settings_without_monitor_update_or_clip_are_reported() -> None:
     assert reported("method=grpo", "references.slow.every=5") == [
         "references.slow.every=5 has no effect: references.slow.update is fixed"
     ]
-    assert reported("method=f_dpg", "objective.target.moment=0.5") == [
-        "objective.target.moment=0.5 has no effect: objective.target.kind is tilt"
+    assert reported("method=f_dpg", "objective.target.moment=0.7") == [
+        "objective.target.moment=0.7 has no effect: objective.target.kind is tilt"
     ]
-    assert reported("method=gdc", "objective.target.moment=0.5") == []
+    assert reported("method=gdc", "objective.target.moment=0.7") == []
     assert reported("method=gdc", "objective.target.beta=2") == [
         "objective.target.beta=2.0 has no effect: objective.target.kind is moment"
     ]
