@@ -15,13 +15,18 @@ class ReferenceConfig:
     soup: dict[str, float] = field(default_factory=dict)
     """Directories and weights that sum to 1: the reference is the weighted average of their parameters (SALSA,
     arXiv:2411.01798). Replaces `path`."""
-    update: Literal["fixed", "periodic", "kl"] = "fixed"
-    """fixed: never updated; periodic: every `every` steps (TR-DPO, arXiv:2404.09656); kl: when the policy has drifted
-    further than `threshold` (RPG, arXiv:2505.17508)."""
+    update: Literal["fixed", "periodic", "average", "kl"] = "fixed"
+    """fixed: never updated; periodic: every `every` steps (TR-DPO, arXiv:2404.09656); average: every `every` steps, to
+    the average of the policy's iterates (`iterates`); kl: when the policy has drifted further than `threshold` (RPG,
+    arXiv:2505.17508)."""
     every: int = 1
-    """periodic: steps between two updates."""
+    """periodic, average: steps between two updates."""
     mixing_weight: float = 1.0
-    """Size of an update: reference <- mixing_weight * policy + (1 - mixing_weight) * reference. 1 copies the policy."""
+    """periodic, kl: size of an update, reference <- mixing_weight * policy + (1 - mixing_weight) * reference. 1 copies
+    the policy."""
+    iterates: int = 16
+    """average: number of iterates over which the average is uniform, the start included. Later updates have the mixing
+    weight 1 / iterates: an exponential average over about that many iterates."""
     threshold: float = 0.1
     """kl: mean KL to the reference in nats per token, smoothed over about 10 steps, that triggers an update."""
 
@@ -30,7 +35,7 @@ class ReferenceConfig:
             require(not self.path, "path", "must be empty beside a soup", self.path)
             good = all(weight > 0 for weight in self.soup.values()) and abs(sum(self.soup.values()) - 1) < 1e-6
             require(good, "soup", "must have positive weights that sum to 1", dict(self.soup))
-        require_positive(self, "every", "threshold")
+        require_positive(self, "every", "iterates", "threshold")
         require(0 < self.mixing_weight <= 1, "mixing_weight", "must be in (0, 1]", self.mixing_weight)
 
     @property

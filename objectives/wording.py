@@ -95,7 +95,11 @@ def describe_no_terms(cfg: ObjectiveConfig) -> str:
         return f"no term of its own: the loss of pairs has the {_name_of_pairs(cfg.pairs)} in its margin"
     if cfg.advantage != "target":
         return "no divergence: nothing keeps the policy near the reference"
-    target = "tilted by the reward" if cfg.target.kind == "tilt" else "restricted to answers of full reward"
+    target = {
+        "tilt": "tilted by the reward",
+        "filter": "restricted to answers of full reward",
+        "moment": f"tilted to a mean reward of {cfg.target.moment:g}",
+    }[cfg.target.kind]
     name = _name(TermConfig(name=cfg.target.divergence, estimator="straight_through"))
     return f"no term of its own: the advantage has the gradient of the {name} to the reference {target}"
 

@@ -70,7 +70,8 @@ class NoScoring:
 
 
 class ReferenceSchedule:
-    """Decides after each step which references are updated towards the policy. Its state is `drift`."""
+    """Decides after each step which references are updated towards the policy. Its state is `drift`; all else is a
+    function of the step."""
 
     def __init__(self, references: Mapping[str, ReferenceConfig], drift: Mapping[str, float]) -> None:
         self.references = {name: reference for name, reference in references.items() if reference.moves}
@@ -89,7 +90,19 @@ class ReferenceSchedule:
         for name, reference in self.references.items():
             self.drift[name] += (1 - SMOOTHING) * (metrics.get(f"kl_{name}", self.drift[name]) - self.drift[name])
             drifted = reference.update == "kl" and self.drift[name] > reference.threshold
-            if drifted or (reference.update == "periodic" and step % reference.every == 0):
-                mixing_weights[name] = reference.mixing_weight
+            if drifted or (reference.update in ("periodic", "average") and step % reference.every == 0):
+                mixing_weights[name] = mixing_weight_after(reference, step)
                 self.drift[name] = 0.0
         return mixing_weights
+
+
+def mixing_weight_after(reference: ReferenceConfig, step: int) -> float:
+    """Return the mixing weight of the update of a reference after `step`.
+
+    For update=average the n-th update has the weight 1 / min(n + 1, iterates). The reference after it is the mean of
+    the start and the n iterates since, and from n + 1 = iterates on an exponential average. A uniform mean of the last
+    iterates alone would need a stored model for each.
+    """
+    if reference.update != "average":
+        return reference.mixing_weight
+    return 1 / min(step // reference.every + 1, reference.iterates)

@@ -45,19 +45,23 @@ def _rules(cfg: Config) -> Iterator[Rule]:
         yield f"placement.threads_per_{role}", place.kind == "ray", "placement.kind is in_process"
     for name, reference in cfg.references.items():
         path, why = f"references.{name}", f"references.{name}.update is {reference.update}"
-        yield f"{path}.every", reference.update == "periodic", why
+        yield f"{path}.every", reference.update in ("periodic", "average"), why
+        yield f"{path}.iterates", reference.update == "average", why
         yield f"{path}.threshold", reference.update == "kl", why
-        yield f"{path}.mixing_weight", reference.moves, why
+        yield f"{path}.mixing_weight", reference.update in ("periodic", "kl"), why
     yield from _objective_rules(cfg.objective)
     for name, term in cfg.objective.terms.items():
         yield from _term_rules(f"objective.terms.{name}", term)
 
 
 def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
-    advantage, kind = objective.advantage, objective.clip.kind
+    advantage = objective.advantage
     why = f"objective.advantage is {advantage}"
     yield "objective.critic", advantage == "critic", why
     yield "objective.target", advantage == "target", why
+    for name, kind in (("beta", "tilt"), ("moment", "moment")):
+        effective = advantage != "target" or objective.target.kind == kind
+        yield f"objective.target.{name}", effective, f"objective.target.kind is {objective.target.kind}"
     yield "objective.pairs", advantage == "pairs", why
     if advantage == "pairs":
         yield from _pair_rules(objective.pairs)
@@ -68,6 +72,7 @@ def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
     yield "objective.pass_k.uniformity", advantage == "uniform_zscore", why
     for name in ("fraction", "penalty"):
         yield f"objective.overlong.{name}", objective.overlong.limit > 0, "objective.overlong.limit is 0"
+    kind = objective.clip.kind
     clips, why = objective.ratio != "none", f"objective.clip.kind is {kind}"
     yield "objective.clip", clips, "objective.ratio is none"
     yield "objective.clip.low", not clips or kind in ("ratio", "cispo", "gmpo"), why

@@ -11,6 +11,8 @@ from actors.learning.policy import load_model
 from actors.local import LocalReference
 from actors.reference import References, soup
 from actors.weights.host import pack, weights_info
+from configs.references import ReferenceConfig
+from orchestrator.references import ReferenceSchedule
 from tests.actors.learning.learner_ranks import config_of
 from tests.actors.random_batch import random_batch
 from tests.conftest import make_policy
@@ -58,6 +60,19 @@ def test_n_soft_updates_multiply_the_distance_by_1_minus_the_mixing_weight_to_th
         move(moving, "slow", two, 0.6)
     # reference = policy - (1 - 0.6)^3 (policy - reference_0)
     assert torch.allclose(parameters(moving.policies["slow"].model), goal - 0.4**3 * (goal - start), atol=1e-6)
+
+
+def test_updates_to_the_average_give_the_mean_of_the_start_and_every_iterate(pair: tuple[Path, Path]) -> None:
+    one, two = pair
+    moving = references(average={str(one): 1.0})
+    start, goal = (parameters(load_model(str(path))) for path in pair)
+    average = ReferenceConfig(update="average", every=2, iterates=8)
+    schedule = ReferenceSchedule({"average": average}, {})
+    for step in range(1, 11):
+        for name, mixing_weight in schedule.after(step, {}).items():
+            move(moving, name, two, mixing_weight)
+    # 5 updates, after steps 2, 4, ..., 10, from a policy that stays at `goal`: (start + 5 goal) / 6
+    assert torch.allclose(parameters(moving.policies["average"].model), (start + 5 * goal) / 6, atol=1e-6)
 
 
 def test_a_mixing_weight_of_1_copies_the_policy_and_does_not_change_other_references(pair: tuple[Path, Path]) -> None:

@@ -77,8 +77,8 @@ def test_every_preset_equals_the_config_loaded_from_its_yaml(method: str, scale:
         ("references.mine.pth=x", "references.mine.pth: unknown key (did you mean 'references.mine.path'?), got 'x'"),
         (
             "references.mine=3",
-            "references.mine: must be a section of the settings path, soup, update, every, mixing_weight, threshold, "
-            "got 3",
+            "references.mine: must be a section of the settings path, soup, update, every, mixing_weight, iterates, "
+            "threshold, got 3",
         ),
         ("references=[1]", "references: must be a mapping, got [1]"),
         ("objective.terms=[1]", "objective.terms: must be a mapping, got [1]"),
@@ -230,6 +230,7 @@ def test_errors_name_the_full_key_as_the_user_types_it() -> None:
         (["method=distillm", "objective.terms.data.coefficient.value=-1"], "objective.terms.data.coefficient.value"),
         (["method=tip", "objective.terms.divergence.weights.keep=2"], "objective.terms.divergence.weights.keep"),
         (["references.slow.mixing_weight=0"], "references.slow.mixing_weight"),
+        (["references.slow.iterates=0"], "references.slow.iterates"),
         (["objective.terms.x.coefficient.value=1"], "objective.terms.x.name"),
         (["warm_start.layers=0"], "warm_start.layers"),
     ):

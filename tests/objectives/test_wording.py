@@ -106,6 +106,9 @@ def test_the_divergence_to_a_target_is_described() -> None:
     words = describe_no_terms(of("f_dpg"))
     assert "gradient of the Jensen-Shannon divergence to the reference tilted by the reward" in words
     assert "restricted to answers of full reward" in describe_no_terms(of("f_dpg", "objective.target.kind=filter"))
+    assert "forward KL to the reference tilted to a mean reward of 0.7" in describe_no_terms(
+        of("gdc", "objective.target.moment=0.7")
+    )
     assert describe_no_terms(of("dapo")) == describe_no_terms(objective())
 
 

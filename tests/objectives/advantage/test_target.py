@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from configs.objective import TargetConfig
-from objectives.advantage.target import pseudo_rewards
+from objectives.advantage.target import LARGEST_TILT, moment_tilt, pseudo_rewards
 from objectives.credit import credit
 from tests.objectives.divergence_settings import EXACT
 from tests.objectives.ragged_batch import loss_of, make_batch, objective, state_of
@@ -134,3 +134,44 @@ def test_the_log_ratio_of_an_answer_is_the_sum_over_its_tokens() -> None:
     expected = pseudo_rewards(torch.tensor([-0.5, 0.5]), torch.tensor([1.0, 0.0]), torch.zeros(2).long(), cfg.target)
     assert got is not None
     assert got.tolist() == [expected[0], expected[0], expected[1]]
+
+
+@pytest.mark.parametrize("moment", [0.3, 0.55, 0.65, 0.9])
+def test_the_tilt_of_a_moment_gives_the_target_that_mean_reward(moment: float) -> None:
+    log_u, group = (POLICY / REFERENCE).log()[TOKENS], torch.zeros(len(TOKENS), dtype=torch.long)
+    tilt = moment_tilt(log_u, REWARD[TOKENS], group, moment)
+    # The answers have the policy's frequencies, so the importance sampling estimate is the exact expectation.
+    score = REFERENCE * (tilt * REWARD).exp()
+    assert (score * REWARD).sum() / score.sum() == pytest.approx(moment, abs=1e-9)
+
+
+def test_at_the_reference_s_own_mean_reward_the_target_is_the_reference() -> None:
+    own = (REFERENCE * REWARD).sum().item()  # .1 + .15 + .4 = .65
+    group = torch.zeros(len(TOKENS), dtype=torch.long)
+    log_u = (POLICY / REFERENCE).log()[TOKENS]
+    assert moment_tilt(log_u, REWARD[TOKENS], group, own) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_forward_kl_to_a_moment_is_that_to_the_tilt_with_its_lambda() -> None:
+    group = torch.zeros(len(TOKENS), dtype=torch.long)
+    tilt = moment_tilt((POLICY / REFERENCE).log()[TOKENS], REWARD[TOKENS], group, 0.8)
+    expected = rewards(target(divergence="forward_kl", beta=1 / tilt))
+    torch.testing.assert_close(rewards(target(kind="moment", moment=0.8, divergence="forward_kl")), expected)
+    assert tilt > 0
+
+
+def test_one_tilt_serves_all_prompts_and_their_means_are_averaged() -> None:
+    # u = 1: prompt 0 has 1 right of 2 answers, prompt 1 has 1 of 4. With x = e^lambda the means are x / (x + 1) and
+    # x / (x + 3); their mean .6 at .8 x^2 - .8 x - 3.6 = 0, x = (.8 + sqrt(.64 + 11.52)) / 1.6 = 2.679450.
+    reward = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0, 0.0, math.nan, 1.0])
+    group = torch.tensor([0, 0, 1, 1, 1, 1, 1, -1])
+    got = moment_tilt(torch.zeros(8), reward, group, 0.6)
+    assert got == pytest.approx(math.log(2.679450), abs=1e-5)
+
+
+def test_a_moment_out_of_reach_gives_the_largest_tilt_and_extreme_ratios_no_infinity() -> None:
+    reward, group = torch.tensor([1.0, 0.0, 0.0, 0.0]), torch.tensor([0, 0, 1, 1])
+    assert moment_tilt(torch.zeros(4), reward, group, 0.8) == pytest.approx(LARGEST_TILT)
+    assert moment_tilt(torch.zeros(4), reward, group, -0.1) == pytest.approx(-LARGEST_TILT)
+    far = torch.tensor([900.0, -900.0, 900.0, -900.0])
+    assert pseudo_rewards(far, reward, group, target(kind="moment", divergence="forward_kl")).isfinite().all()

@@ -15,6 +15,7 @@ from tests.objectives.random_answers import credited, of
 PAPERS = {
     "salsa": "2411.01798",
     "moving_kl": "2404.09656",
+    "average_kl": "2003.14089",
     "nash_mp": "2505.19731",
     "mixture_kl": "2404.04291",
 }
@@ -25,6 +26,14 @@ def test_nash_mp_adds_the_kl_to_the_reference_and_to_the_slow_copy() -> None:
     slow = torch.tensor([1.0, -1.0, 2.0, 0.0, 0.0, 0.0])
     expected = 0.221317 + 0.04 * 0.211667 + 0.04 * 0.5
     assert golden_loss(of("nash_mp"), 0.04, with_anchors(slow=slow)) == pytest.approx(expected, abs=2e-6)
+
+
+@pytest.mark.parametrize(("preset", "anchor"), [("moving_kl", "moving"), ("average_kl", "average")])
+def test_a_kl_to_a_moved_reference_adds_k2_to_it_and_nothing_to_the_base(preset: str, anchor: str) -> None:
+    # k2 to the moved reference: (.5 + .5 + 2 + 0 + 0 + 0) / 6 = .5; the base, at another distance, adds nothing
+    moved = torch.tensor([1.0, -1.0, 2.0, 0.0, 0.0, 0.0])
+    expected = 0.221317 + 0.05 * 0.5
+    assert golden_loss(of(preset), 0.05, with_anchors(**{anchor: moved})) == pytest.approx(expected, abs=2e-6)
 
 
 def test_kl_terms_to_two_anchors_equal_one_kl_to_their_geometric_mixture() -> None:
@@ -52,6 +61,7 @@ def test_kl_terms_to_two_anchors_equal_one_kl_to_their_geometric_mixture() -> No
     [
         ("salsa", {}),
         ("moving_kl", {}),
+        ("average_kl", {}),
         ("nash_mp", {}),
         ("mixture_kl", {}),
     ],

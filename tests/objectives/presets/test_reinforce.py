@@ -29,6 +29,7 @@ PAPERS = {
     "reinforce_pp_baseline": "2501.03262",
     "superhf": "2310.16763",
     "f_dpg": "2302.08215",
+    "gdc": "2012.11635",
 }
 
 
@@ -134,6 +135,13 @@ def test_f_dpg_has_a_positive_advantage_on_answers_less_likely_than_under_the_ta
     # log P / pi = 2 r - log u = 1, 1, -2; log Z = ln((2e + e^-2) / 3) = .619122; log t = -.380878, -.380878, 2.619122
     # -log(2t / (t + 1)) / 2 = .104232, .104232, -.311407; mean -.034314
     assert golden_advantage(of("f_dpg")) == pytest.approx([0.138546] * 3 + [-0.277093] * 3, abs=3e-6)
+
+
+def test_gdc_weighs_answers_by_target_over_policy_at_the_tilt_with_the_mean_reward() -> None:
+    # 1 / u = e^-1, e, e^-2 and x = e^(lambda - 1): x / (x + e + e^-2) = .5, so x = e + e^-2 = 2.853617
+    # Z = 5.707234 / 3 = 1.902411; p / pi - 1 = 1.5 - 1, 2.718282 / Z - 1 = .428861, .135335 / Z - 1 = -.928861
+    got = golden_advantage(of("gdc"))
+    assert got == pytest.approx([0.5] * 2 + [0.428861] + [-0.928861] * 3, abs=3e-6)
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,20 @@ def test_settings_without_monitor_update_or_clip_are_reported() -> None:
     assert reported("method=grpo", "references.slow.every=5") == [
         "references.slow.every=5 has no effect: references.slow.update is fixed"
     ]
+    assert reported("method=f_dpg", "objective.target.moment=0.7") == [
+        "objective.target.moment=0.7 has no effect: objective.target.kind is tilt"
+    ]
+    assert reported("method=gdc", "objective.target.moment=0.7") == []
+    assert reported("method=gdc", "objective.target.beta=2") == [
+        "objective.target.beta=2.0 has no effect: objective.target.kind is moment"
+    ]
+    assert reported("method=moving_kl", "references.moving.iterates=4") == [
+        "references.moving.iterates=4 has no effect: references.moving.update is periodic"
+    ]
+    assert reported("method=average_kl", "references.average.iterates=4", "references.average.every=2") == []
+    assert reported("method=average_kl", "references.average.mixing_weight=0.5") == [
+        "references.average.mixing_weight=0.5 has no effect: references.average.update is average"
+    ]
     assert reported("method=reinforce_pp", "objective.ratio=none", "objective.clip.high=0.4") == [
         "objective.clip.high=0.4 has no effect: objective.ratio is none"
     ]
