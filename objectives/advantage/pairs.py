@@ -24,9 +24,7 @@ def pair_advantages(
 ) -> tuple[Tensor, Tensor]:
     """Return -B dL / dlog u of each answer [B], the advantage, and B dL / dv [B], the weight of the term of the pairs.
 
-    The factor B is that of the loss, a mean over all B answers.
-
-    A NaN reward and group -1 are left out, and get 0.
+    The factor B is that of the loss, a mean over all B answers. A NaN reward and group -1 are left out, and get 0.
 
     Args:
         log_u: float32 [B], log policy - log anchor of whole answers.
