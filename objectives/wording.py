@@ -129,9 +129,9 @@ def _pairs(cfg: PairsConfig) -> str:
 def describe_policy_gradient(cfg: ObjectiveConfig) -> str:
     """Describe advantage, ratio, clipping and gates."""
     unrewarded = " (rewards are not trained on, divergence terms are)" if cfg.advantage == "none" else ""
-    critic = _critic(cfg.critic) if cfg.advantage == "critic" else ""
-    critic = _pairs(cfg.pairs) if cfg.advantage == "pairs" else critic
-    words = [f"advantage {cfg.advantage}{unrewarded}{critic}{_parameters(cfg)}{_rewards(cfg)}", _ratio(cfg)]
+    learned = _critic(cfg.critic) if cfg.advantage == "critic" else ""
+    preferred = _pairs(cfg.pairs) if cfg.advantage == "pairs" else ""
+    words = [f"advantage {cfg.advantage}{unrewarded}{learned}{preferred}{_parameters(cfg)}{_rewards(cfg)}", _ratio(cfg)]
     if cfg.mismatch.active:
         words.append(_mismatch(cfg.mismatch))
     gates = cfg.gates
