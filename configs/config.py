@@ -101,8 +101,7 @@ class Config:
     def _check_term(self, name: str) -> None:
         """Check a divergence term against the other sections."""
         term, path = self.objective.terms[name], f"objective.terms.{name}"
-        rule = f"must be 'reference', 'old' or one of references ({', '.join(self.references) or 'none'})"
-        require(term.anchor in ("reference", "old", *self.references), f"{path}.anchor", rule, term.anchor)
+        self._check_reference(f"{path}.anchor", term.anchor, "'reference', 'old'", "old")
         hidden = term.reads_distributions or term.weights.needs_distance
         moves = term.anchor in self.references and self.references[term.anchor].moves
         rule = "must be a reference that is never updated: the learner keeps a frozen copy of its LM head"
@@ -138,10 +137,14 @@ class Config:
 
     def _check_pairs(self) -> None:
         """Check that the references of the pairs exist."""
-        pairs, known = self.objective.pairs, ["reference", *self.references]
-        rule = f"must be 'reference' or one of references ({', '.join(self.references) or 'none'})"
-        require(pairs.anchor in known, "objective.pairs.anchor", rule, pairs.anchor)
-        require(pairs.mixed_with in ("", *known), "objective.pairs.mixed_with", rule, pairs.mixed_with)
+        pairs = self.objective.pairs
+        self._check_reference("objective.pairs.anchor", pairs.anchor, "'reference'")
+        self._check_reference("objective.pairs.mixed_with", pairs.mixed_with, "empty, 'reference'", "")
+
+    def _check_reference(self, path: str, name: str, words: str, *also: str) -> None:
+        """Check that a reference exists; `words` are the names that always do, `also` those beside `reference`."""
+        rule = f"must be {words} or one of references ({', '.join(self.references) or 'none'})"
+        require(name in ("reference", *also, *self.references), path, rule, name)
 
     def _check_pass_k(self) -> None:
         """Check k against the size of a group."""

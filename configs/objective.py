@@ -178,6 +178,9 @@ class ObjectiveConfig:
             rule = "must be 'same' for the term of the pairs, whose loss is one of whole answers"
             reduction = self.terms[self.pair_term].reduction
             require(reduction == "same", f"terms.{self.pair_term}.reduction", rule, reduction)
+            rule = "must be left out for the term of the pairs, whose sum over an answer has no weights"
+            weights = self.terms[self.pair_term].weights
+            require(not weights.chosen, f"terms.{self.pair_term}.weights", rule, weights.changed)
         joint = any(term.wiring == "joint" for term in self.terms.values())
         rule = "must be 'token' for a term in the joint wiring, whose slope is weighted by the ratio of its token"
         require(not joint or self.ratio == "token", "ratio", rule, self.ratio)
