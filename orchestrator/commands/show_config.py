@@ -21,8 +21,8 @@ from objectives.wording import (
     describe_policy_gradient,
     describe_replay,
 )
-from orchestrator.commands.method_table import leaves
 from orchestrator.commands.options import config
+from orchestrator.documentation.method_table import leaves
 from orchestrator.engine import chosen_engine
 from orchestrator.placement import needed_roles, reservations
 from orchestrator.preflight.given import report_changed_method

@@ -22,8 +22,8 @@ Use this page to compare presets. There is one table for each slot of the object
 change the default of that slot. [The index](index.md) describes the methods, and `breadth show-config --explain KEY`
 describes a setting.
 
-The tables are made from `configs/methods/*.yaml` by `python -m orchestrator.commands.method_table`; a test fails when
-they differ. `${KEY}` stands for the value of another setting.
+The tables are made from `configs/methods/*.yaml` by `python -m orchestrator.documentation.method_table`; a test fails
+when they differ. `${KEY}` stands for the value of another setting.
 """
 DEFAULT = ObjectiveConfig()
 GATES = ("gates", "covariance", "entropy_bonus", "mismatch")
