@@ -78,6 +78,11 @@ class TermConfig:
         require(self.top >= 0, "top", "must not be negative", self.top)
         self._check_form()
         self._check_distributions()
+        rule = (
+            "must not be 'confidence' on rehearsed answers, whose only stored log-probs are those of anchor 'reference'"
+        )
+        known = not (self.coefficient.kind == "confidence" and self.rehearses) or self.anchor == "reference"
+        require(known, "coefficient.kind", rule, self.coefficient.kind)
         if self.estimator == "supervised":
             check_supervised(self.name, self.alpha, "name")
 
@@ -133,6 +138,11 @@ class TermConfig:
     def rehearses(self) -> bool:
         """Whether the term is estimated on stored answers of the reference."""
         return self.route == "rehearse"
+
+    @property
+    def reads_stored_logps(self) -> bool:
+        """Whether it reads the log-probs that stored answers have under the reference."""
+        return self.rehearses and (not self.exact or self.coefficient.kind == "confidence")
 
     @property
     def vanishes_at_anchor(self) -> bool:

@@ -41,7 +41,7 @@ def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
     factors: dict[str, float] = {}
     for name, term in cfg.terms.items():
         if term.rehearses:
-            if not term.exact:
+            if term.reads_stored_logps:
                 known(reference_logps(batch, batch.on_route("rehearse")))
             continue
         tokens, weights[name] = _explored_tokens(name, term, batch, cfg, by_trajectory, logp_old)

@@ -73,6 +73,8 @@ def loss(
         if wiring.loss:
             value = value + coefficients[name] * wiring.loss(tokens)
         stats[term_metric(name, "value")] = total(wiring.values(tokens))
+        if tokens.cfg.coefficient.kind == "confidence":
+            stats[term_metric(name, "confidence")] = total(tokens.logp_anchor.exp())
         if tokens.cfg.weights.chosen:
             stats[term_metric(name, "weight")] = total(tokens.weights)
             stats[term_metric(name, "kept")] = total((tokens.weights > 0).float())
@@ -168,7 +170,7 @@ def _term_tokens(
     logp = scores.logp[tokens]
     if term.rehearses:
         # The vocabulary wiring compares distributions, so it needs no log-probs of the rehearsed tokens.
-        anchor = logp.detach() if term.exact else reference_logps(batch, tokens)
+        anchor = reference_logps(batch, tokens) if term.reads_stored_logps else logp.detach()
         denominator = anchor  # the reference sampled the rehearsed answers
     else:
         anchor = anchor_logps(name, term, batch, denominator, tokens)

@@ -265,6 +265,11 @@ def describe_coefficient(cfg: CoefficientConfig, steps: int) -> str:
             f"{cfg.value:g} at first, 0.1 more whenever the term's mean over {cfg.over} steps has risen by 0.1 nats, "
             "to at most 1"
         )
+    if cfg.kind == "confidence":
+        return (
+            f"{cfg.value:g} in the first step, then the mean probability that the anchor gave to the term's tokens in "
+            "the step before"
+        )
     if cfg.kind == "complement":
         return f"1 minus the coefficient of {cfg.of}"
     if cfg.kind == "safe":
