@@ -119,7 +119,8 @@ class Config:
     def _check_objective(self) -> None:
         """Check the objective's other slots against the other sections."""
         objective = self.objective
-        if objective.advantage not in ("mean_only", "global_whiten", "weighted_sign", "critic", "none"):
+        single = objective.advantage == "pairs" and not objective.pairs.compares
+        if not single and objective.advantage not in ("mean_only", "global_whiten", "weighted_sign", "critic", "none"):
             rule = f"must be above 1 for objective.advantage={objective.advantage}"
             require(self.sampling.group_size > 1, "sampling.group_size", rule, self.sampling.group_size)
         if objective.advantage == "pairs":

@@ -18,6 +18,7 @@ from configs.rewards import (
     check_rewards,
     with_answer,
 )
+from configs.target import TargetConfig
 from configs.terms import Reduction, TermConfig
 
 Advantage = Literal[
@@ -71,27 +72,6 @@ class OverlongConfig:
         require_not_negative(self, "limit")
         require_positive(self, "penalty")
         require(0 < self.fraction <= 1, "fraction", "must be in (0, 1]", self.fraction)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetConfig:
-    """f-DPG (arXiv:2302.08215): the target distribution p that the policy approaches, by D_f(policy || p)."""
-
-    kind: Literal["tilt", "filter", "moment"] = "tilt"
-    """tilt: p = reference * exp(reward / beta); filter: p = reference restricted to answers of reward 1 or more;
-    moment: p = reference * exp(lambda * reward), with the lambda at which the mean reward is `moment` (GDC,
-    arXiv:2012.11635)."""
-    beta: float = 0.5
-    """tilt: temperature of the reward."""
-    moment: float = 0.5
-    """moment: mean reward of the target, over the prompts of the step."""
-    divergence: Literal["reverse_kl", "forward_kl", "jensen_shannon", "total_variation", "chi_squared", "neyman"] = (
-        "jensen_shannon"
-    )
-    """The f-divergence to p."""
-
-    def __post_init__(self) -> None:
-        require_positive(self, "beta")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +146,13 @@ class ObjectiveConfig:
         rule = "must be other than 'none' without a term, an entropy bonus or replay: nothing would be trained on"
         learns = bool(self.terms) or self.entropy_bonus > 0 or self.replays
         require(self.advantage != "none" or learns, "advantage", rule, self.advantage)
-        rule = f"must be 0 for advantage={self.advantage}: below reward 1 it would count a long right answer as wrong"
-        counts = self.advantage in COUNT_RIGHT and self.overlong.limit > 0
+        single = "" if self.advantage != "pairs" or self.pairs.compares else " with pairs.loss=kto"
+        counts_right = self.advantage in COUNT_RIGHT or bool(single)
+        rule = (
+            f"must be 0 for advantage={self.advantage}{single}: below reward 1 it would count a long right answer as "
+            "wrong"
+        )
+        counts = counts_right and self.overlong.limit > 0
         require(not counts, "overlong.limit", rule, self.overlong.limit)
         rule = "must be 'sequence_mean_token_sum' for advantage=pairs, whose loss is one of whole answers"
         summed = self.advantage != "pairs" or self.reduction == "sequence_mean_token_sum"
@@ -197,8 +182,11 @@ class ObjectiveConfig:
         require(not weighs or self.old_policy == "learner", "old_policy", rule, self.old_policy)
         check_rewards(self.rewards)
         only_gates = all(r.weight == (name == ANSWER_REWARD) for name, r in with_answer(self.rewards).items())
-        rule = f"must be gates of weight 0 for advantage={self.advantage}, which counts answers of reward 1 as right"
-        counts = self.advantage in COUNT_RIGHT and not only_gates
+        rule = (
+            f"must be gates of weight 0 for advantage={self.advantage}{single}, which counts answers of reward 1 as "
+            "right"
+        )
+        counts = counts_right and not only_gates
         require(not counts, "rewards", rule, {name: reward.weight for name, reward in self.rewards.items()})
         by_reward = self.combine == "weighted_sum" or self.advantage in BY_REWARD
         rule = f"must be 'weighted_sum', except for the advantages {', '.join(BY_REWARD)}"

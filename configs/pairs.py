@@ -13,12 +13,16 @@ class PairsConfig:
 
     With u = policy / anchor of a whole answer, the margin of a pair is m = f'(u_w) - f'(u_l). The loss is the mean over
     the groups that have a pair of the mean over their pairs, weighted by the difference of the two rewards. A group
-    whose rewards are all equal has no pair, and no gradient.
+    whose rewards are all equal has no pair, and no gradient. loss=kto is the exception: a loss of single answers.
     """
 
-    loss: Literal["sigmoid", "squared"] = "sigmoid"
+    loss: Literal["sigmoid", "squared", "kto"] = "sigmoid"
     """Loss of a margin. sigmoid: -log sigmoid(beta m) (DPO, arXiv:2305.18290); squared: (m - 1 / (2 beta))^2 (IPO,
-    arXiv:2310.12036)."""
+    arXiv:2310.12036). kto: no margin and no pairs, but the mean over all answers of 1 - sigmoid(beta (log u - z0)) if
+    the reward is 1 or more and of 1 - sigmoid(beta (z0 - log u)) if it is below, with z0 = max(0, mean log u of the
+    batch), which has no gradient (KTO, arXiv:2402.01306)."""
+    right_weight: float = 1.0
+    """loss=kto: weight of answers with a reward of 1 or more; the others weigh 1 (lambda_D / lambda_U)."""
     beta: float = 0.1
     """Strength of the divergence to the anchor."""
     divergence: str = field(default="reverse_kl", metadata={"values": DIVERGENCES})
@@ -48,7 +52,7 @@ class PairsConfig:
     those with the higher one, on which it then grows (TDPO 1)."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "beta")
+        require_positive(self, "beta", "right_weight")
         check_name(self.divergence, "divergence")
         check_alpha(self.divergence, self.alpha, "alpha")
         check_preference(self.divergence, self.alpha, "divergence")
@@ -58,6 +62,23 @@ class PairsConfig:
         require(self.lengths == "own" or not self.term, "lengths", rule, self.lengths)
         require(self.anchor != self.mixed_with, "mixed_with", "must be another reference than anchor", self.mixed_with)
         require(0 < self.mixture < 1, "mixture", "must be between 0 and 1", self.mixture)
+        if not self.compares:
+            self._check_single_answers()
+
+    def _check_single_answers(self) -> None:
+        """Refuse what only a comparison of answers has."""
+        rule = "must be 'reverse_kl' for loss=kto, whose z0 is that KL"
+        require(self.divergence == "reverse_kl", "divergence", rule, self.divergence)
+        for name, only in (("lengths", "own"), ("winners", "each"), ("term", "")):
+            rule = f"must be {only!r} for loss=kto, which is a loss of single answers"
+            require(getattr(self, name) == only, name, rule, getattr(self, name))
+        rule = "must be '' for loss=kto: the normaliser of the mixture would not cancel, as it does in a pair"
+        require(not self.mixed_with, "mixed_with", rule, self.mixed_with)
+
+    @property
+    def compares(self) -> bool:
+        """Whether the loss compares two answers of a group."""
+        return self.loss != "kto"
 
     @property
     def anchors(self) -> dict[str, float]:

@@ -18,6 +18,7 @@ from objectives.advantage.estimators import (
     over_deviation,
     shaped_reward,
 )
+from objectives.advantage.kto import kto_advantages
 from objectives.advantage.pairs import pair_advantages
 from objectives.advantage.pass_k import pass_k_gain, pass_k_zscore, uniform_factor, unlikely_reward, weighted_sign
 from objectives.advantage.target import pseudo_rewards
@@ -72,9 +73,12 @@ def trajectory_advantage(
 
 def _of_pairs(
     batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState, log_u: Tensor, reward: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return `pair_advantages`, with the values of the term of the pairs before the step's first update."""
+) -> tuple[Tensor, Tensor | None]:
+    """Return the advantage and the weight of the term of the pairs, None without pairs; both by the values of that term
+    before the step's first update."""
     values, lengths = None, batch.trained_lengths("explore")
+    if not cfg.pairs.compares:
+        return kto_advantages(log_u, reward, lengths, batch.group, cfg.pairs), None
     if cfg.pair_term:
         by_token = batch.distance[cfg.pair_term][batch.on_route("explore")]
         values = state.coefficients[cfg.pair_term] * _by_trajectory(by_token, batch)

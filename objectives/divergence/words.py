@@ -6,6 +6,7 @@ Loads no torch, which takes seconds.
 from collections.abc import Callable
 from typing import Any
 
+from configs.divergences import DIVERGENCES
 from configs.forms import Level, Route
 from configs.forms import Wiring as WiringName
 from configs.terms import TermConfig
@@ -26,6 +27,23 @@ def describe_wiring(cfg: TermConfig, name: str, *, right_only: bool = False) -> 
     if right_only and cfg.rehearses and cfg.wiring == "loss":
         return _right_answers(cfg, name)
     return DESCRIPTIONS[cfg.route, cfg.level, cfg.wiring](cfg, name)
+
+
+def divergence_name(cfg: TermConfig) -> str:
+    """Return the name of a term's divergence, with what it compares."""
+    kl = cfg.name.endswith("_kl")
+    name = (
+        cfg.name.replace("_kl", " KL").replace("_", " ") if kl else f"{cfg.name.replace('_', '-').title()} divergence"
+    )
+    if DIVERGENCES[cfg.name].alpha:
+        name += f" (alpha = {cfg.alpha:g})"
+    if cfg.level == "sequence":
+        name = f"{'square root of the ' if cfg.root else ''}{name} between whole answers"
+    if cfg.reweights:
+        return f"{name} to {cfg.anchor}^phi / Z"
+    if cfg.anchor == "reference":
+        return name
+    return f"{name} to {'the policy that sampled the answers' if cfg.anchor == 'old' else cfg.anchor}"
 
 
 def _tangent(cfg: TermConfig) -> str:

@@ -14,10 +14,10 @@ from configs.checks import nearest, require
 from configs.config import Config
 from configs.explain import NAME, agree, explain, settings, value_words
 from configs.load import committed_settings, presets, to_yaml
+from objectives.advantage.words import describe_no_terms
 from objectives.wording import (
     describe,
     describe_coefficient,
-    describe_no_terms,
     describe_policy_gradient,
     describe_replay,
 )

@@ -7,9 +7,10 @@ import pytest
 from configs.policy_gradient import ClipConfig, CovarianceConfig, GatesConfig, MismatchConfig
 from configs.term_weights import TermWeightsConfig
 from configs.terms import TermConfig
+from objectives.advantage.words import describe_no_terms
 from objectives.divergence.wirings import WIRINGS
 from objectives.divergence.words import DESCRIPTIONS
-from objectives.wording import describe, describe_no_terms, describe_policy_gradient
+from objectives.wording import describe, describe_policy_gradient
 from tests.objectives.divergence_settings import NAMES, label, settings
 from tests.objectives.ragged_batch import divergence, objective
 from tests.objectives.random_answers import of

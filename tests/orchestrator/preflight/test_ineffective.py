@@ -81,6 +81,7 @@ def test_a_setting_of_a_term_of_ones_own_is_reported(setting: str, used: str | N
 @pytest.mark.parametrize(
     ("setting", "used", "why"),
     [
+        ("right_weight=0.5", ["method=kto"], "objective.pairs.loss is sigmoid"),
         ("term_on=both", ["method=tdpo"], "objective.pairs.term is empty"),
         (
             "mixture=0.25",
