@@ -34,6 +34,7 @@ Advantage = Literal[
     "weighted_sign",
     "unlikely_zscore",
     "uniform_zscore",
+    "distinct_mean_only",
     "target",
     "pairs",
     "critic",
@@ -86,9 +87,11 @@ class ObjectiveConfig:
     mean of all sets) / std of all sets, where a set is 1 if one of its answers is right (Pass@k training); pass_k_gain:
     k times the mean of what it adds to the best reward of k - 1 others (PKPO); weighted_sign: lambda if it is right, -1
     if not (NSR); unlikely_zscore: group_zscore, after likely right answers have lost a part of their reward;
-    uniform_zscore: group_zscore, of which unlikely right answers get more and likely ones less; target: f-DPG's
-    pseudo-reward; pairs: minus the slope of a preference loss (DPO); critic: normalised reward minus a learned value,
-    whitened over the batch's answers; none: 0, rewards are not trained on."""
+    uniform_zscore: group_zscore, of which unlikely right answers get more and likely ones less; distinct_mean_only:
+    mean_only, after each reward was multiplied by the fraction of the other answers of its group that are another
+    solution (DARLING); target: f-DPG's pseudo-reward; pairs: minus the slope of a preference loss (DPO); critic:
+    normalised reward minus a learned value, whitened over the batch's answers; none: 0, rewards are not trained
+    on."""
     rewards: dict[str, RewardConfig] = field(default_factory=dict)
     """Further rewards of an answer, by names of your own; `answer` is that of the problem's own verifier.
     `objective.rewards.NAME=null` removes a preset's reward."""
@@ -250,6 +253,11 @@ class ObjectiveConfig:
     def pair_term(self) -> str:
         """Name of the term that is part of the loss of the pairs; empty: none."""
         return self.pairs.term if self.advantage == "pairs" else ""
+
+    @property
+    def counts_solutions(self) -> bool:
+        """Whether the different solutions of a group must be counted."""
+        return self.advantage == "distinct_mean_only"
 
     @property
     def scores_first(self) -> bool:

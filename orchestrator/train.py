@@ -160,7 +160,8 @@ class Run:
 
     def pack(self, groups: Sequence[Group]) -> Batch:
         """Make the batch of this step: these groups, and the step's stored answers."""
-        return pack(groups, self.stored.at(self.step), self.cfg.objective.overlong.mask)
+        objective = self.cfg.objective
+        return pack(groups, self.stored.at(self.step), objective.overlong.mask, objective.counts_solutions)
 
     def advance(self, batch: Batch, stats: Stats) -> None:
         """Count the step, and advance the coefficient controllers by its metrics."""

@@ -67,6 +67,9 @@ class Batch:
     totals: dict[Route, Totals]
     rewards: dict[str, Tensor] = field(default_factory=dict, metadata=PER_TRAJECTORY_TABLE)
     """float32 [B] by name of each of several rewards, before weights and gates; NaN where `reward` is."""
+    solution: Tensor | None = field(default=None, metadata=PER_TRAJECTORY)
+    """int64 [B]: number of the answer's solution within its group, in order of appearance: equal for answers that are
+    the same solution (`Trajectory.solution`); -1 for stored answers. None: the objective does not read it."""
     logp_old: Tensor | None = field(default=None, metadata=PER_TOKEN)
     """float32 [N], nats: log-probs computed by the learner with the weights before this step's first update."""
     entropy_old: Tensor | None = field(default=None, metadata=PER_TOKEN)
@@ -172,11 +175,17 @@ TRAJECTORY_FIELDS = _fields_with(PER_TRAJECTORY)
 TRAJECTORY_TABLES = _fields_with(PER_TRAJECTORY_TABLE)
 
 
-def pack(groups: Sequence[Group], stored: Sequence[Trajectory] = (), mask_truncated: bool = False) -> Batch:
+def pack(
+    groups: Sequence[Group],
+    stored: Sequence[Trajectory] = (),
+    mask_truncated: bool = False,
+    count_solutions: bool = False,
+) -> Batch:
     """Make a batch of the trajectories of `groups`, then the `stored` answers (rehearsed or replayed), end to end.
 
     A trajectory whose grader failed (reward None) stays in the batch with its mask cleared. With `mask_truncated` so
     does one that was cut off at the length limit; its reward still counts in the baseline of its group.
+    `count_solutions` numbers the different solutions of each group.
 
     Raises:
         AssertionError: `tokens`, `mask` and `logp_sampler` of a trajectory differ in length.
@@ -203,9 +212,19 @@ def pack(groups: Sequence[Group], stored: Sequence[Trajectory] = (), mask_trunca
         reward=torch.tensor(rewards, dtype=torch.float32),
         rewards=_reward_parts([t for t, _ in rows]),
         version=torch.tensor([t.first_version if g >= 0 else -1 for t, g in rows]),
+        solution=_solutions(groups, len(stored)) if count_solutions else None,
         totals={},
     )
     return with_own_totals(batch)
+
+
+def _solutions(groups: Sequence[Group], stored: int) -> Tensor:
+    """Return the number of each answer's solution within its group, int64 [B], and -1 for the stored answers."""
+    numbers: list[int] = []
+    for group in groups:
+        seen: dict[tuple[str, str], int] = {}
+        numbers += [seen.setdefault(t.solution, len(seen)) for t in group.trajectories]
+    return torch.tensor(numbers + [-1] * stored)
 
 
 def _trained(explored: Trajectory, mask_truncated: bool) -> bool:

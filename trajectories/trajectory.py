@@ -74,14 +74,23 @@ class Grade:
     """Wall time of the verifiers."""
     parts: Mapping[str, float | None] = field(default_factory=dict)
     """Each of several rewards by name, before weights and gates, or the parts of the verdict; empty if there is one."""
+    semantic_key: str = ""
+    """That of the verdict: answers to one prompt with the same key are the same solution. Empty: not known."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as a call: setting the fields of a frozen dataclass with slots one by one takes ten times as long."""
-        return _grade, (self.reward, self.status, self.reason, self.seconds, self.parts)
+        return _grade, (self.reward, self.status, self.reason, self.seconds, self.parts, self.semantic_key)
 
 
-def _grade(reward: float | None, status: str, reason: str, seconds: float, parts: Mapping[str, float | None]) -> Grade:
-    return Grade(reward=reward, status=status, reason=reason, seconds=seconds, parts=parts)
+def _grade(
+    reward: float | None,
+    status: str,
+    reason: str,
+    seconds: float,
+    parts: Mapping[str, float | None],
+    semantic_key: str,
+) -> Grade:
+    return Grade(reward=reward, status=status, reason=reason, seconds=seconds, parts=parts, semantic_key=semantic_key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +136,13 @@ class Trajectory:
     def answer_length(self) -> int:
         """Number of generated tokens."""
         return int(self.mask.sum())
+
+    @property
+    def solution(self) -> tuple[str, str]:
+        """What the answer is compared by with others to its prompt: the grade's semantic key; without one, its whole
+        text, up to white space."""
+        key = self.grade.semantic_key if self.grade else ""
+        return (key, "") if key else ("", " ".join(self.text.split()))
 
     @property
     def reward(self) -> float | None:

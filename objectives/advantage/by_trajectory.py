@@ -15,12 +15,20 @@ from objectives.advantage.estimators import (
     by_group,
     explored_and_graded,
     group_zscore,
+    mean_only,
     over_deviation,
     shaped_reward,
 )
 from objectives.advantage.kto import kto_advantages
 from objectives.advantage.pairs import pair_advantages
-from objectives.advantage.pass_k import pass_k_gain, pass_k_zscore, uniform_factor, unlikely_reward, weighted_sign
+from objectives.advantage.pass_k import (
+    distinctness,
+    pass_k_gain,
+    pass_k_zscore,
+    uniform_factor,
+    unlikely_reward,
+    weighted_sign,
+)
 from objectives.advantage.target import pseudo_rewards
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.coefficient.recap import recap_weights
@@ -53,6 +61,12 @@ def trajectory_advantage(
             logp = _by_trajectory(logp_old, batch)
             for members in batch.graded_groups():
                 reward[members] = unlikely_reward(reward[members], logp[members], cfg.pass_k.rank_penalty)
+        if cfg.counts_solutions:
+            assert batch.solution is not None, "the batch was packed without the solutions of its answers"
+            for members in batch.graded_groups():
+                # A penalty on length is not multiplied: its share would shrink for answers that are not distinct.
+                lost = 1 - distinctness(batch.solution[members])
+                reward[members] -= lost * batch.reward[members]
         estimate = _estimator(cfg, state.pass_k)
         if cfg.advantage == "best_of_n":
             advantage = best_answers(reward, batch.group)
@@ -117,6 +131,7 @@ def _estimator(cfg: ObjectiveConfig, k: int) -> Callable[[Tensor], Tensor]:
         "weighted_sign": partial(weighted_sign, right_weight=cfg.pass_k.right_weight),
         "unlikely_zscore": group_zscore,
         "uniform_zscore": group_zscore,
+        "distinct_mean_only": mean_only,
     }
     return estimators[cfg.advantage]
 

@@ -43,6 +43,24 @@ def test_overlong_filtering_masks_truncated_answers_but_keeps_their_rewards() ->
     assert pack(groups, stored).totals["explore"].tokens == 7
 
 
+def test_solutions_are_numbered_within_a_group_by_semantic_key_or_else_by_text() -> None:
+    def answer(text: str, key: str = "", reward: float | None = 1.0) -> Trajectory:
+        made = trajectory(0, 1, 1, reward)
+        assert made.grade is not None
+        return replace(made, text=text, grade=replace(made.grade, semantic_key=key))
+
+    by_key = (answer("1+2", "(+1+2)"), answer("2-1", reward=0.0), answer("2+1", "(+1+2)"), answer("(+1+2)"))
+    by_text = (answer("a  b\n"), answer(" a b"), answer("ab"), answer("a b", reward=None))
+    groups = [Group(prompt=PROMPT, trajectories=answers) for answers in (by_key, by_text)]
+    batch = pack(groups, [trajectory(9, 1, 1, route="rehearse")], count_solutions=True)
+    assert batch.solution is not None
+    assert batch.solution.tolist() == [0, 1, 0, 2, 0, 0, 1, 0, -1]
+    assert pack(groups).solution is None
+    assert replace(by_text[0], grade=None).solution == by_text[1].solution, (
+        "an answer without a grade has a solution too"
+    )
+
+
 def test_every_tensor_field_declares_its_axis() -> None:
     types = get_type_hints(Batch)
     tensors = [name for name, type_ in types.items() if type_ in (Tensor, Tensor | None)]
