@@ -95,6 +95,7 @@ class Config:
         for name in self.objective.terms:
             self._check_term(name)
         self._check_objective()
+        self._check_extragradient()
         self._check_placement()
         self._check_monitor()
 
@@ -158,6 +159,22 @@ class Config:
             fits = settings.largest_k < size
             rule = f"must be below sampling.group_size ({size}) for pass_k_zscore: a single set of answers has std 0"
         require(fits, f"objective.pass_k.{key}", rule, settings.largest_k)
+
+    def _check_extragradient(self) -> None:
+        """Check that nothing is measured, saved or copied between the two steps of a pair, and nothing is stale."""
+        if not self.learner.extragradient:
+            return
+        rule = "must be 0 with learner.extragradient: each step of a pair needs answers of its own policy"
+        require(self.lag == 0, "lag", rule, self.lag)
+        every = {"steps": self.steps, "monitor.every": self.monitor.every, "checkpoint.every": self.checkpoint.every}
+        for name, reference in self.references.items():
+            rule = "must not be 'kl' with learner.extragradient, whose odd steps look ahead"
+            require(reference.update != "kl", f"references.{name}.update", rule, reference.update)
+            if reference.moves:
+                every[f"references.{name}.every"] = reference.every
+        rule = "must be even with learner.extragradient: the weights of an odd step are those of a look-ahead"
+        for key, value in every.items():
+            require(value % 2 == 0, key, rule, value)
 
     def _check_placement(self) -> None:
         """Check engines and transfer against the placement."""

@@ -50,8 +50,7 @@ def plan(cfg: Config) -> dict[str, str]:
         "tokens per step": f"at most {explored} x {cfg.sampling.max_new_tokens} = "
         f"{explored * cfg.sampling.max_new_tokens:,} generated; "
         f"{(explored + rehearsed + replayed) * longest:,} trained on",
-        "optimizer updates": f"{cfg.steps} steps x {cfg.learner.updates_per_batch} = "
-        f"{cfg.steps * cfg.learner.updates_per_batch}",
+        "optimizer updates": _updates(cfg),
         "staleness": f"at most {cfg.lag} steps; window of ({cfg.lag} + 1) x {cfg.groups_per_step} = "
         f"{(cfg.lag + 1) * cfg.groups_per_step} prompts",
         "policy gradient": describe_policy_gradient(cfg.objective),
@@ -86,6 +85,15 @@ def plan(cfg: Config) -> dict[str, str]:
     else:
         lines["placement"] = "every role in this process"
     return lines
+
+
+def _updates(cfg: Config) -> str:
+    if cfg.learner.extragradient:
+        return (
+            f"{cfg.steps} steps in pairs = {cfg.steps // 2}: one looks ahead; the next, from the weights before it, "
+            "goes by the gradient at the look-ahead"
+        )
+    return f"{cfg.steps} steps x {cfg.learner.updates_per_batch} = {cfg.steps * cfg.learner.updates_per_batch}"
 
 
 def _stored_answers(cfg: Config) -> str:

@@ -33,7 +33,7 @@ from tests.actors.learning.learner_ranks import (
     step,
     weights_of,
 )
-from tests.actors.random_batch import random_batch, untrained
+from tests.actors.random_batch import credited, random_batch, untrained
 from trajectories.batch import Batch
 
 
@@ -133,6 +133,21 @@ def test_the_critics_update_does_not_depend_on_the_microbatches(tiny_policy: Pat
         found.append((means(step(learner, critic_batch())), heads_of(learner)))
     assert found[0][0] == pytest.approx(found[1][0], rel=2e-5, abs=1e-6)
     assert_near(found[0][1], found[1][1], atol=1e-5)
+
+
+@pytest.mark.parametrize("kept", [range(7), [0, 2, 3, 4, 5, 6], []])
+def test_an_answer_that_is_not_in_the_loss_has_no_value_and_changes_no_other(
+    tiny_policy: Path, kept: Sequence[int]
+) -> None:
+    batch = credited(replace(random_batch(), value_old=torch.linspace(-1, 1, 7)), CRITIC)
+    failed = torch.ones(7, dtype=torch.bool).index_fill(0, torch.tensor(list(kept), dtype=torch.long), False)
+    batch = replace(batch, mask=batch.mask & ~failed[batch.seq], in_loss=~failed)
+    found = []
+    for one in (batch, replace(batch, in_loss=torch.ones(7, dtype=torch.bool))):
+        learner = joined(str(tiny_policy), objective=CRITIC)
+        found.append((means(step(learner, one)), heads_of(learner)))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5, abs=1e-6)
+    assert_near(found[0][1], found[1][1], atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
