@@ -24,7 +24,7 @@ class InspectTaskConfig:
     """Largest number of prompts of the train stream, and of each of `others`. Held-out prompts are
     `task.heldout_prompts`."""
     others: dict[str, OtherTaskConfig] = field(default_factory=dict)
-    """Further sets by names of your own, such as `others.gsm8k.options.path=gsm8k.jsonl`."""
+    """Further sets by names of your own, such as `inspect_task.others.gsm8k.options.path=gsm8k.jsonl`."""
     similarity: float = 0.8
     """Jaccard similarity of the token trigrams of two prompts from which they are near-duplicates."""
     dimensions: int = 4

@@ -53,7 +53,7 @@ def answers(findings: Findings) -> dict[str, str]:
     return {
         "Are held-out prompts also trained on?": _copied(findings),
         "Do held-out prompts differ in kind from train prompts?": _novel(findings.novelty[HELDOUT, TRAIN]),
-        "Has the policy seen the held-out prompts before?": _seen(findings.separation[HELDOUT, TRAIN]),
+        "Has the policy seen the held-out prompts before?": _seen(findings),
     }
 
 
@@ -79,18 +79,18 @@ def _novel(new: Novelty | None) -> str:
     )
 
 
-def _seen(apart: Separation | None) -> str:
-    if apart is None:
+def _seen(findings: Findings) -> str:
+    others = [name for name in findings.sets if name != HELDOUT]
+    apart = {name: found for name in others if (found := findings.separation[HELDOUT, name])}
+    if not apart:
         return f"Not measured: {TOO_SMALL}."
-    verdict = "Not shown: it knows them as well as train prompts"
-    if apart.low > 0.5:
-        verdict = "Perhaps: it knows them better than train prompts"
-    elif apart.high < 0.5:
-        verdict = "Not shown: it knows them less well than train prompts"
+    better = [name for name, found in apart.items() if found.low > 0.5]
+    verdict = f"Perhaps: it knows them better than {' and '.join(better)}" if better else "Not shown"
+    compared = ", ".join(f"of {name} {_separation(found)}" for name, found in apart.items())
     return (
-        f"{verdict}. A held-out prompt has a higher contamination score than a train prompt with probability "
-        f"{_separation(apart)}; 0.5 is no difference. If the policy was trained on both, this shows nothing: compare "
-        "with prompts that are newer than the policy (inspect_task.others)."
+        f"{verdict}. The contamination score of a held-out prompt is higher than that of a prompt {compared}, as a "
+        "probability; 0.5 is no difference. A set that was seen too shows nothing: compare with prompts that are newer "
+        "than the policy (inspect_task.others)."
     )
 
 

@@ -1,6 +1,7 @@
 """`breadth inspect-task`: the tables, the report and its numbers, and wrong settings."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def test_a_synthetic_task_has_no_copies_across_and_is_like_itself(
     assert found["sets"]["train"]["diversity"]["prompts"] == found["sets"]["heldout"]["diversity"]["prompts"] == 6
     page = Path("out/task.html").read_text()
     out = capsys.readouterr().out
-    for words in ("0 of 12 held-out prompts are equal to one of 40 train prompts", "Not shown: their KL divergence"):
+    copies = "0 of 12 held-out prompts are equal to one of 40 train prompts, 0 more are nearly equal to one."
+    for words in (copies, "Not shown: their KL divergence", "Not shown. The contamination score of a held-out prompt"):
         assert words in page and words in out
     assert "data:image/png;base64," in page and Path("out/task.png").is_file()
     assert inspected(tiny_policy) == found
@@ -80,7 +82,9 @@ def test_copies_other_sets_and_the_template_are_reported(tiny_policy: Path) -> N
     [near] = [copy for copy in pair(found, "heldout", "train")["duplicates"]["pairs"] if copy["copy_of"].endswith("-8")]
     assert near["prompt"].endswith("/line-4") and near["similarity"] > 0.8
     assert any(fact.startswith("all prompts begin with the same 3 ") for fact in found["about"])
-    assert "Duplicates of heldout in train" in Path("out/task.html").read_text()
+    page = Path("out/task.html").read_text()
+    assert "Duplicates of heldout in train: 1 of 1" in page and "Duplicates within train: 2 of 2" in page
+    assert re.search(r"higher than that of a prompt of train 0\.\d\d \(.*\), of exam 0\.\d\d \(", page)
 
 
 def test_sets_that_are_too_small_or_all_equal_are_reported_without_numbers(tiny_policy: Path) -> None:
