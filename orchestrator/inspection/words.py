@@ -10,7 +10,7 @@ from orchestrator.inspection.prompt_sets import HELDOUT, TRAIN
 TOO_SMALL = "too few prompts"
 SETS = ("set", "prompts", "distinct", "tokens", "equal", "nearly equal", "diversity", "contamination", "clipped")
 """Columns of the table of sets."""
-PAIRS = ("set", "against", "equal", "nearly equal", "novelty", "zero", "verdict", "scores higher")
+PAIRS = ("set", "against", "equal", "nearly equal", "novelty", "zero", "word", "scores higher")
 """Columns of the table of pairs of sets."""
 
 
@@ -68,13 +68,13 @@ def _copied(findings: Findings) -> str:
 def _novel(new: Novelty | None) -> str:
     if new is None:
         return f"Not measured: {TOO_SMALL}, or all are equal."
-    verdict = {
+    answer = {
         "new": "Yes",
         "alike": "Not shown",
         "repeats": "No, they are closer to train prompts than train prompts are to each other",
     }[new.word]
     return (
-        f"{verdict}: their KL divergence from train prompts is {new.divergence.value:.2f} nats, and that between parts "
+        f"{answer}: their KL divergence from train prompts is {new.divergence.value:.2f} nats, and that between parts "
         f"of the train prompts is {_interval(new.zero)}."
     )
 
@@ -85,10 +85,10 @@ def _seen(findings: Findings) -> str:
     if not apart:
         return f"Not measured: {TOO_SMALL}."
     better = [name for name, found in apart.items() if found.low > 0.5]
-    verdict = f"Perhaps: it knows them better than {' and '.join(better)}" if better else "Not shown"
+    answer = f"Perhaps: it knows them better than {' and '.join(better)}" if better else "Not shown"
     compared = ", ".join(f"of {name} {_separation(found)}" for name, found in apart.items())
     return (
-        f"{verdict}. The contamination score of a held-out prompt is higher than that of a prompt {compared}, as a "
+        f"{answer}. The contamination score of a held-out prompt is higher than that of a prompt {compared}, as a "
         "probability; 0.5 is no difference. A set that was seen too shows nothing: compare with prompts that are newer "
         "than the policy (inspect_task.others)."
     )
