@@ -13,6 +13,7 @@ from configs.coefficient import LARGEST_KL_ERROR
 from configs.evaluate import EvaluateConfig
 from configs.generator import GeneratorConfig
 from configs.grader import GraderConfig
+from configs.inspect_task import InspectTaskConfig
 from configs.learner import LearnerConfig
 from configs.logbook import LogbookConfig
 from configs.monitor import MonitorConfig
@@ -82,6 +83,8 @@ class Config:
     """Logging."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """`breadth evaluate`."""
+    inspect_task: InspectTaskConfig = field(default_factory=InspectTaskConfig)
+    """`breadth inspect-task`."""
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     """`breadth warm-start`."""
 

@@ -14,7 +14,18 @@ from orchestrator.commands.compare import clear
 from orchestrator.commands.paths import absolute
 from tests.orchestrator.in_process import SMALL
 
-COMMANDS = ("train", "warm-start", "presample", "evaluate", "show-config", "methods", "verify", "report", "compare")
+COMMANDS = (
+    "train",
+    "warm-start",
+    "presample",
+    "evaluate",
+    "inspect-task",
+    "show-config",
+    "methods",
+    "verify",
+    "report",
+    "compare",
+)
 
 
 @pytest.fixture(autouse=True)
