@@ -116,7 +116,8 @@ async def _score(
     """Score the answers under the first sampling with every policy, and add the KL to the base to the measurements.
 
     Returns:
-        None if there is no KL, or nothing to compare.
+        None if there is no KL, or nothing to compare. Also if scoring failed, as where no GPU holds a whole policy: the
+        answers are worth more than their KL.
     """
     decoding = cfg.evaluate.scored(cfg.sampling)
     if decoding is None or len(checkpoints) == 1:
@@ -126,7 +127,11 @@ async def _score(
     if not measured:
         return None
     answers = {name: m.rows for name, m in measured.items()}
-    likelihoods = await score_all(cfg, {name: checkpoints[name] for name in names}, answers, posed, decoding, log)
+    try:
+        likelihoods = await score_all(cfg, {name: checkpoints[name] for name in names}, answers, posed, decoding, log)
+    except (ValueError, RuntimeError, OSError) as error:
+        log(f"no KL to {names[0]}, as the answers could not be scored (evaluate.kl_to_base=false omits it): {error}")
+        return None
     for name, m in measured.items():
         found[name][decoding] = replace(m, measurement=with_kl(m.measurement, likelihoods))
     return likelihoods

@@ -95,7 +95,7 @@ class Map:
 
     names: tuple[str, ...]
     places: np.ndarray
-    """float64 [M, 2], or [M, 1] for a single policy, square roots of nats. The base is at 0."""
+    """float64 [M, 2], square roots of nats. The base is at 0."""
     squared_distances: np.ndarray
     """float64 [M, M], nats, before the projection on the plane."""
     shown: float

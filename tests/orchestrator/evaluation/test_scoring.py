@@ -14,6 +14,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from configs.config import Config
+from orchestrator import cluster
 from orchestrator.evaluation import scoring
 from orchestrator.evaluation.job import evaluate
 from orchestrator.evaluation.likelihoods import FILE
@@ -144,6 +145,24 @@ def test_a_policy_that_reads_other_tokens_has_no_kl(policies: dict[str, Path], t
     assert found.map is not None and found.map.names == ("base", "near")
     assert "kl_to_base" in found.summaries["near"][TEMPERATURE]
     assert "kl_to_base" not in found.summaries["stops"][TEMPERATURE]
+
+
+def test_an_evaluation_is_written_although_its_answers_cannot_be_scored(
+    policies: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = cluster.start
+
+    async def without_reference(cfg: Config, names: list[str], **arguments: Any) -> cluster.Roles:
+        if "reference" in names:
+            raise RuntimeError("reference 0: out of memory")
+        return await start(cfg, names, **arguments)
+
+    monkeypatch.setattr(cluster, "start", without_reference)
+    cfg = config(Path("nowhere"), tmp_path, *COLD)
+    found, [line] = run(cfg, tmp_path / "out", base=policies["base"], near=policies["near"])
+    assert line.startswith("no KL to base, as the answers could not be scored") and line.endswith("out of memory")
+    assert found.likelihoods is None and "pass@1" in found.summaries["near"][TEMPERATURE]
+    assert read_evaluation(tmp_path / "out").names == ["base", "near"]
 
 
 @pytest.mark.parametrize(
