@@ -1,6 +1,7 @@
 """Report settings that were given but have no effect, because another setting leaves out what they belong to."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from configs.coefficient import CoefficientConfig
 from configs.config import Config
@@ -33,6 +34,8 @@ def _rules(cfg: Config) -> Iterator[Rule]:
     yield "rehearsal.threshold", cfg.rehearsal.right_only, "rehearsal.keep is all"
     for name in ("answers", "ks", "frontier", "kl_to_base"):
         yield f"monitor.{name}", cfg.monitor.every > 0, "monitor.every is 0"
+    sampled = replace(cfg.evaluate, kl_to_base=True).scored(cfg.sampling) is not None
+    yield "evaluate.kl_to_base", sampled, "the first sampling of breadth evaluate is greedy or truncated"
     yield "logbook.wandb_project", cfg.logbook.wandb != "disabled", "logbook.wandb is disabled"
     yield "logbook.trajectories", cfg.logbook.trajectories_every > 0, "logbook.trajectories_every is 0"
     yield "generator.kv_cache_bytes", vllm and not on_gpu, "it is for generator.engine=vllm on a CPU"

@@ -122,3 +122,10 @@ def test_settings_without_monitor_update_or_clip_are_reported() -> None:
     ]
     kl = ("objective.terms.kl={name: reverse_kl, estimator: k2}", "objective.terms.kl.alpha=0.5")
     assert reported("method=grpo", *kl) == ["objective.terms.kl.alpha=0.5 has no effect: reverse_kl has no parameter"]
+
+
+def test_switching_off_the_kl_of_an_evaluation_that_has_none_is_reported() -> None:
+    setting = "evaluate.kl_to_base=false"
+    [line] = reported("method=grpo", setting, "evaluate.temperatures=[0,1]")
+    assert line == f"{setting} has no effect: the first sampling of breadth evaluate is greedy or truncated"
+    assert reported("method=grpo", setting) == []
