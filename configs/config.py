@@ -95,6 +95,8 @@ class Config:
         for name in self.objective.terms:
             self._check_term(name)
         self._check_objective()
+        if self.sampling.mixed_with:
+            self._check_mixture()
         self._check_placement()
         self._check_monitor()
 
@@ -142,6 +144,24 @@ class Config:
         rule = f"must be 'reference' or one of references ({', '.join(self.references) or 'none'})"
         require(pairs.anchor in known, "objective.pairs.anchor", rule, pairs.anchor)
         require(pairs.mixed_with in ("", *known), "objective.pairs.mixed_with", rule, pairs.mixed_with)
+
+    def _check_mixture(self) -> None:
+        """Check that the generators can hold the policy that is mixed in, and that the ratio corrects the mixture."""
+        name = self.sampling.mixed_with
+        rule = f"must be 'reference' or one of references ({', '.join(self.references) or 'none'})"
+        require(name in ("reference", *self.references), "sampling.mixed_with", rule, name)
+        reference = self.references.get(name)
+        rule = "must be a reference with a directory of its own that is never updated: the generators load it once"
+        fixed = reference is None or not (reference.moves or reference.soup)
+        require(fixed, "sampling.mixed_with", rule, name)
+        rule = "must not be 'vllm' with sampling.mixed_with: vLLM reads one policy, and a mixed token needs two"
+        require(self.generator.engine != "vllm", "generator.engine", rule, self.generator.engine)
+        rule = "must be 'host' with sampling.mixed_with: the transformers engine loads weights from host memory"
+        require(self.generator.transfer == "host", "generator.transfer", rule, self.generator.transfer)
+        why = "with sampling.mixed_with: the ratio policy / sampler is the importance weight of a mixed token"
+        ratio, old_policy = self.objective.ratio, self.objective.old_policy
+        require(ratio == "token", "objective.ratio", f"must be 'token' {why}", ratio)
+        require(old_policy == "sampler", "objective.old_policy", f"must be 'sampler' {why}", old_policy)
 
     def _check_pass_k(self) -> None:
         """Check k against the size of a group."""
@@ -193,4 +213,5 @@ class Config:
     def scores_first(self) -> bool:
         """Whether the learner must score a batch before its first update."""
         several = self.learner.updates_per_batch > 1 and self.objective.old_policy == "learner"
-        return several or self.objective.scores_first
+        mixed = bool(self.sampling.mixed_with)  # The sampler's log-probs are not the policy's.
+        return several or mixed or self.objective.scores_first

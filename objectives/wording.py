@@ -12,6 +12,7 @@ from configs.pass_k import PassKConfig
 from configs.policy_gradient import CovarianceConfig, MismatchConfig
 from configs.recap import RecapConfig
 from configs.rewards import with_answer
+from configs.sampling import SamplingConfig
 from configs.term_weights import FAILURES
 from configs.terms import TermConfig
 from objectives.divergence.words import describe_wiring
@@ -156,6 +157,15 @@ def _rewards(cfg: ObjectiveConfig) -> str:
     of = "each reward, summed as" if cfg.weighs_rewards else "the reward"
     over = ", over their standard deviation in the batch" if cfg.combine == "whitened_advantages" else ""
     return f" of {of} {parts}{closed}{over}"
+
+
+def describe_mixture(cfg: SamplingConfig) -> str:
+    """Describe teacher-mixed sampling, and which tokens the importance ratio corrects."""
+    return (
+        f"each token of the answers that are trained on is drawn from {1 - cfg.mixture:g} policy + {cfg.mixture:g} "
+        f"{cfg.mixed_with}; the ratio policy / sampler is its importance weight, but the tokens before and after it "
+        "are those of the mixture; measurements are not mixed"
+    )
 
 
 def describe_replay(cfg: ObjectiveConfig) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from configs.forms import Level, Route
 from configs.forms import Wiring as WiringName
-from configs.terms import TermConfig
+from configs.terms import LATER, TermConfig
 from configs.transport import BLOCK
 from objectives.divergence.f_divergences import F_DIVERGENCES
 from objectives.divergence.number import Number
@@ -52,11 +52,25 @@ def _explore_loss(cfg: TermConfig, name: str) -> str:
 
 
 def _reward(cfg: TermConfig, name: str) -> str:
+    if cfg.horizon in LATER:
+        return _later(cfg, name)
     prefixes = "with prefixes held fixed" if cfg.horizon == "token" else "through the prefixes too"
     later = " (and f(u) / u of all later tokens)" if cfg.horizon == "to_go" else ""
     return (
         f"exact gradient of the {name} {prefixes}, {FRESH}; {_tangent(cfg)}{later} is subtracted from each "
         "token's advantage, so a clip of the ratio applies to it too"
+    )
+
+
+def _later(cfg: TermConfig, name: str) -> str:
+    """Describe a penalty of later tokens alone."""
+    clipped = "is subtracted from each token's advantage, so a clip of the ratio applies to it too"
+    part = f"the part of the gradient of the {name} that goes through the prefixes"
+    if cfg.horizon == "later":
+        return f"{part}, exact {FRESH}; f(u) / u of all later tokens {clipped}"
+    return (
+        f"{part}, of which each token's share is divided by the number of later tokens, {FRESH}: it is the gradient of "
+        f"no divergence; the mean of f(u) / u over the later tokens {clipped}"
     )
 
 

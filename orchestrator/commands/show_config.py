@@ -17,6 +17,7 @@ from configs.load import committed_settings, presets, to_yaml
 from objectives.wording import (
     describe,
     describe_coefficient,
+    describe_mixture,
     describe_no_terms,
     describe_policy_gradient,
     describe_replay,
@@ -54,6 +55,7 @@ def plan(cfg: Config) -> dict[str, str]:
         f"{cfg.steps * cfg.learner.updates_per_batch}",
         "staleness": f"at most {cfg.lag} steps; window of ({cfg.lag} + 1) x {cfg.groups_per_step} = "
         f"{(cfg.lag + 1) * cfg.groups_per_step} prompts",
+        **({"sampling": describe_mixture(cfg.sampling)} if cfg.sampling.mixed_with else {}),
         "policy gradient": describe_policy_gradient(cfg.objective),
     }
     committed = committed_settings(cfg.policy.path, cfg.method)

@@ -84,6 +84,11 @@ def test_the_horizon_and_the_level_of_a_penalty_are_described() -> None:
     assert "with prefixes held fixed" in describe(divergence("reverse_kl", **reward))
     to_go = describe(divergence("reverse_kl", **reward, horizon="to_go"))
     assert "through the prefixes too" in to_go and "(and f(u) / u of all later tokens)" in to_go
+    later, mean = (describe(divergence("reverse_kl", **reward, horizon=h)) for h in ("later", "later_mean"))
+    part = "the part of the gradient of the reverse KL that goes through the prefixes"
+    assert f"{part}, exact" in later and "f(u) / u of all later tokens is subtracted" in later
+    assert f"{part}, of which each token's share is divided by the number of later tokens" in mean
+    assert "it is the gradient of no divergence" in mean and "exact" not in mean
     whole = describe(divergence("reverse_kl", **reward, level="sequence"))
     assert "between whole answers" in whole and "prefixes" not in whole
 
