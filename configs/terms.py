@@ -46,9 +46,10 @@ class TermConfig:
     vocabulary and needs the anchor's hidden states."""
     estimator: Estimator = "k3"
     """Estimator of the term from sampled tokens. `breadth show-config` prints the gradient that the choice has. k1:
-    f, or its slope; k2: (log u)^2 / 2; k3: f minus its tangent; straight_through: value of k3, exact gradient;
-    ratio_weighted: weighted by pi / pi_old, exact for stale answers too; naive: differentiated directly;
-    supervised: rehearsed answers as data of probability 1; exact: no sampling (vocabulary wiring)."""
+    f, or its slope; k2: (log u)^2 / 2, on rehearsed answers a regression of their log-probs; k3: f minus its tangent;
+    straight_through: value of k3, exact gradient; ratio_weighted: weighted by pi / pi_old, exact for stale answers too;
+    naive: differentiated directly; supervised: rehearsed answers as data of probability 1; exact: no sampling
+    (vocabulary wiring)."""
     normalised: bool = False
     """Use f itself (RPG's normalised KL) instead of f minus its tangent at u = 1."""
     level: Level = "token"

@@ -141,7 +141,19 @@ def _lost(cfg: TermConfig) -> str:
     return f"weight on grad log pi is {pull:.2g} where the policy has all but lost an answer (u = e^-10)"
 
 
+def _regression(answers: str) -> str:
+    """Describe k2 on stored answers, which `answers` names."""
+    return (
+        f"regression of log-probs: the value is (log u)^2 / 2 and the gradient its own, the mean of log u grad log pi "
+        f"over {answers}, 0 at every token where policy and reference agree; near the reference about that of the "
+        "reverse KL, far away that of no divergence; weight on grad log pi is -10 where the policy has all but lost an "
+        "answer (u = e^-10)"
+    )
+
+
 def _rehearse(cfg: TermConfig, name: str) -> str:
+    if cfg.estimator == "k2":
+        return _regression("the reference's answers")
     if cfg.estimator == "k3":
         return f"exact gradient of the {name}, 0 at every token where policy and reference agree; {_lost(cfg)}"
     if cfg.estimator == "supervised":
@@ -151,6 +163,8 @@ def _rehearse(cfg: TermConfig, name: str) -> str:
 
 
 def _right_answers(cfg: TermConfig, name: str) -> str:
+    if cfg.estimator == "k2":
+        return _regression("right answers of the reference alone")
     if cfg.name == "forward_kl" and cfg.estimator in ("k1", "supervised"):
         return (
             "gradient of the negative log-likelihood of right answers (weight -1 everywhere): rejection-sampling "

@@ -42,6 +42,8 @@ def test_terms_on_right_answers_alone_are_not_described_with_the_gradient_of_the
         words = describe(cfg, right_only=True)
         if not cfg.rehearses:
             assert words == describe(cfg)
+        elif cfg.estimator == "k2":
+            assert "over right answers of the reference alone" in words and "exact" not in words
         elif words != describe(likelihood, right_only=True):
             assert "exact" not in words and "so not the gradient of the" in words and "rehearsal.keep=all" in words
     exact = divergence("forward_kl", route="rehearse", wiring="vocabulary", estimator="exact")
@@ -52,6 +54,12 @@ def test_the_description_states_the_weight_on_a_very_unlikely_rehearsed_answer()
     weight = math.exp(-10) - 1
     assert f"grad log pi is {weight:.2g}" in describe(divergence("forward_kl", route="rehearse"))
     assert "grad log pi is -0.00021" in describe(divergence("jensen_shannon", route="rehearse"))
+
+
+def test_k2_on_stored_answers_is_described_as_a_regression_and_as_no_divergence() -> None:
+    words = describe(divergence("reverse_kl", route="rehearse", estimator="k2"))
+    assert "regression of log-probs" in words and "that of no divergence" in words and "exact" not in words
+    assert "weight on grad log pi is -10 where the policy has all but lost an answer" in words
 
 
 def test_the_naive_estimator_is_not_described_with_the_gradient_of_the_divergence() -> None:
