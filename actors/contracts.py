@@ -46,6 +46,8 @@ class GenerationJob:
     top_k, then top_p to the distribution at the temperature."""
     stop: tuple[str, ...] = ()
     """Texts that end an answer, at the first token with which its text contains one."""
+    mixture: float = 0.0
+    """Share of the engine's second policy in the distribution of every token; 0: the policy's own distribution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

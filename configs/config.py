@@ -99,6 +99,8 @@ class Config:
             self._check_term(name)
         self._check_objective()
         self._check_extragradient()
+        if self.sampling.mixed_with:
+            self._check_mixture()
         self._check_placement()
         self._check_monitor()
 
@@ -150,6 +152,23 @@ class Config:
         """Check that a reference exists; `words` are the names that always do, `also` those beside `reference`."""
         rule = f"must be {words} or one of references ({', '.join(self.references) or 'none'})"
         require(name in ("reference", *also, *self.references), path, rule, name)
+
+    def _check_mixture(self) -> None:
+        """Check that the generators can hold the policy that is mixed in, and that the ratio corrects the mixture."""
+        name = self.sampling.mixed_with
+        self._check_reference("sampling.mixed_with", name, "'reference'")
+        reference = self.references.get(name)
+        rule = "must be a reference with a directory of its own that is never updated: the generators load it once"
+        fixed = reference is None or not (reference.moves or reference.soup)
+        require(fixed, "sampling.mixed_with", rule, name)
+        rule = "must not be 'vllm' with sampling.mixed_with: vLLM reads one policy, and a mixed token needs two"
+        require(self.generator.engine != "vllm", "generator.engine", rule, self.generator.engine)
+        rule = "must be 'host' with sampling.mixed_with: the transformers engine loads weights from host memory"
+        require(self.generator.transfer == "host", "generator.transfer", rule, self.generator.transfer)
+        why = "with sampling.mixed_with: the ratio policy / sampler is the importance weight of a mixed token"
+        ratio, old_policy = self.objective.ratio, self.objective.old_policy
+        require(ratio == "token", "objective.ratio", f"must be 'token' {why}", ratio)
+        require(old_policy == "sampler", "objective.old_policy", f"must be 'sampler' {why}", old_policy)
 
     def _check_pass_k(self) -> None:
         """Check k against the size of a group."""
@@ -217,4 +236,5 @@ class Config:
     def scores_first(self) -> bool:
         """Whether the learner must score a batch before its first update."""
         several = self.learner.updates_per_batch > 1 and self.objective.old_policy == "learner"
-        return several or self.objective.scores_first
+        mixed = bool(self.sampling.mixed_with)  # The sampler's log-probs are not the policy's.
+        return several or mixed or self.objective.scores_first

@@ -19,7 +19,7 @@ from configs.rewards import (
     with_answer,
 )
 from configs.target import TargetConfig
-from configs.terms import Reduction, TermConfig
+from configs.terms import LATER, Reduction, TermConfig
 
 Advantage = Literal[
     "group_zscore",
@@ -296,6 +296,6 @@ def _form(term: TermConfig) -> tuple[object, ...]:
 
 def _sums(term: TermConfig) -> bool:
     """Return whether a sum of such terms, each with a constant coefficient, is a reverse KL again."""
-    weighted = term.weights.chosen or term.reweights or term.root or term.top
+    weighted = term.weights.chosen or term.reweights or term.root or term.top or term.horizon in LATER
     gradient = term.name == "reverse_kl" and not term.rehearses and term.estimator not in ("k3", "naive")
     return gradient and not weighted and term.coefficient.kind == "constant"

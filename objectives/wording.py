@@ -7,6 +7,7 @@ from configs.coefficient import CoefficientConfig
 from configs.objective import ObjectiveConfig
 from configs.policy_gradient import CovarianceConfig, MismatchConfig
 from configs.recap import RecapConfig
+from configs.sampling import SamplingConfig
 from configs.term_weights import FAILURES
 from configs.terms import TermConfig
 from objectives.advantage.words import describe_advantage
@@ -83,6 +84,15 @@ def describe_policy_gradient(cfg: ObjectiveConfig) -> str:
     words += [f"entropy bonus {cfg.entropy_bonus:g}"] if cfg.entropy_bonus else []
     words += [f"times {_recap(cfg.recap, 'its domain')}"] if cfg.recap.window else []
     return "; ".join(words)
+
+
+def describe_mixture(cfg: SamplingConfig) -> str:
+    """Describe teacher-mixed sampling, and which tokens the importance ratio corrects."""
+    return (
+        f"each token of the answers that are trained on is drawn from {1 - cfg.mixture:g} policy + {cfg.mixture:g} "
+        f"{cfg.mixed_with}; the ratio policy / sampler is its importance weight, but the tokens before and after it "
+        "are those of the mixture; measurements are not mixed"
+    )
 
 
 def describe_replay(cfg: ObjectiveConfig) -> str:

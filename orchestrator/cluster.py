@@ -3,7 +3,7 @@
 import asyncio
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import ray
@@ -133,6 +133,8 @@ def create(
     Raises:
         ValueError: the cluster is too small, or a device is missing.
     """
+    if "learner" not in names:  # Only the answers that are trained on come from a mixture.
+        cfg = replace(cfg, sampling=replace(cfg.sampling, mixed_with=""))
     cfg = with_engine(cfg)
     check_devices(cfg)
     roles = Roles(cfg, names, policy_path or cfg.policy.path, policies(cfg) if references is None else references)
@@ -236,7 +238,7 @@ def _create_actor(
 
 def generator_arguments(cfg: Config, policy: str) -> dict[str, Any]:
     """Return the constructor arguments of a Generator that loads the directory `policy`."""
-    return {
+    arguments = {
         "policy_path": policy,
         "config": cfg.generator,
         "dtype": cfg.policy.dtype,
@@ -244,6 +246,9 @@ def generator_arguments(cfg: Config, policy: str) -> dict[str, Any]:
         "device": _device(cfg),
         "tensor_parallel": cfg.placement.tensor_parallel,
     }
+    if cfg.sampling.mixed_with:
+        [arguments["mixed_with"]] = policies(cfg)[cfg.sampling.mixed_with]
+    return arguments
 
 
 def grader_arguments(cfg: Config) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from objectives.advantage.words import describe_no_terms
 from objectives.wording import (
     describe,
     describe_coefficient,
+    describe_mixture,
     describe_policy_gradient,
     describe_replay,
 )
@@ -53,6 +54,7 @@ def plan(cfg: Config) -> dict[str, str]:
         "optimizer updates": _updates(cfg),
         "staleness": f"at most {cfg.lag} steps; window of ({cfg.lag} + 1) x {cfg.groups_per_step} = "
         f"{(cfg.lag + 1) * cfg.groups_per_step} prompts",
+        **({"sampling": describe_mixture(cfg.sampling)} if cfg.sampling.mixed_with else {}),
         "policy gradient": describe_policy_gradient(cfg.objective),
     }
     committed = committed_settings(cfg.policy.path, cfg.method)

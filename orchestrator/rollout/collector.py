@@ -147,6 +147,7 @@ class Collector:
             temperature=sampling.temperature,
             max_new_tokens=sampling.max_new_tokens,
             stop=sampling.stop,
+            mixture=sampling.mixture if sampling.mixed_with else 0.0,
         )
         return job
 

@@ -46,6 +46,11 @@ def test_nothing_is_reported_of_the_presets_alone(method: str, scale: str) -> No
             "objective.mismatch.kind is none",
         ),
         ("objective.constant_length=9", ["objective.reduction=constant"], "objective.reduction is sequence_mean_token"),
+        (
+            "sampling.mixture=0.5",
+            ["sampling.mixed_with=reference"],
+            "sampling.mixed_with is empty",
+        ),
         ("rehearsal.prompts=9", ["method=dph_f"], "no term has route=rehearse"),
         ("replay.batch=9", ["objective.replay_weight=0.1"], "objective.replay_weight is 0"),
         ("logbook.wandb_project=mine", ["logbook.wandb=offline"], "logbook.wandb is disabled"),
