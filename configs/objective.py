@@ -163,6 +163,8 @@ class ObjectiveConfig:
             rule = "must be 'same' for the term of the pairs, whose loss is one of whole answers"
             reduction = self.terms[self.pair_term].reduction
             require(reduction == "same", f"terms.{self.pair_term}.reduction", rule, reduction)
+        rule = "must be 'none' for pairs.winners=solution: an answer of the task has no log-probs of the sampler"
+        require(not self.imitates or self.ratio == "none", "ratio", rule, self.ratio)
         joint = any(term.wiring == "joint" for term in self.terms.values())
         rule = "must be 'token' for a term in the joint wiring, whose slope is weighted by the ratio of its token"
         require(not joint or self.ratio == "token", "ratio", rule, self.ratio)
@@ -237,6 +239,11 @@ class ObjectiveConfig:
     def replays(self) -> bool:
         """Whether right answers of a task are replayed."""
         return self.replay_weight > 0
+
+    @property
+    def imitates(self) -> bool:
+        """Whether right answers of the task to the explored prompts are the winners of pairs."""
+        return self.advantage == "pairs" and self.pairs.winners == "solution"
 
     @property
     def weighs_rewards(self) -> bool:

@@ -30,20 +30,19 @@ from trajectories.batch import Batch
 
 
 def trajectory_advantage(
-    batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState, logp_old: Tensor, logp_anchor: Tensor | None
+    batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState, logp_old: Tensor, log_u: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return the advantage of each trajectory [B], the critic's value target (return) [B], None without a critic, and
     the weight of the term of the pairs [B], None without one.
 
     Args:
         logp_old: float32 [M], log-probs of the explored tokens under the policy that sampled them.
-        logp_anchor: float32 [M], those under the reference; needed by the advantages target and pairs.
+        log_u: float32 [B], of whole answers, from `answer_log_u`; needed by the advantages target and pairs.
     """
     reward, value_target, of_term = shaped_reward(batch, cfg.overlong), None, None
     if cfg.advantage == "critic":
         advantage, value_target = critic_advantage(batch, reward, state.rewards)
-    elif logp_anchor is not None:
-        log_u = _by_trajectory(logp_old - logp_anchor, batch)
+    elif log_u is not None:
         if cfg.advantage == "target":
             advantage = pseudo_rewards(log_u, reward, batch.group, cfg.target)
         else:
@@ -82,6 +81,9 @@ def _of_pairs(
     if cfg.pair_term:
         by_token = batch.distance[cfg.pair_term][batch.on_route("explore")]
         values = state.coefficients[cfg.pair_term] * _by_trajectory(by_token, batch)
+    if cfg.imitates:
+        solution = batch.trained_lengths("imitate")
+        return pair_advantages(log_u, reward, lengths + solution, batch.group, cfg.pairs, solution=solution > 0)
     return pair_advantages(log_u, reward, lengths, batch.group, cfg.pairs, values)
 
 

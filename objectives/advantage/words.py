@@ -57,6 +57,7 @@ def _pairs(cfg: PairsConfig) -> str:
     loss = f"-log sigmoid({cfg.beta:g} m)" if cfg.loss == "sigmoid" else f"(m - {1 / (2 * cfg.beta):g})^2"
     margins = {
         "each": "f'(u) of an answer - f'(u) of one of its group with a lower reward",
+        "solution": "f'(u) of a right answer of the task - f'(u) of one that the policy sampled, whatever its reward",
         "together": "mean f'(u) of all answers of a group with a higher reward than an answer - its own f'(u)",
     }
     lengths = ", log u over as many tokens as the shorter of both has" if cfg.lengths == "shorter" else ""
