@@ -271,11 +271,21 @@ class ObjectiveConfig:
         return not (explores or by_entropy or self.advantage == "critic")
 
     @property
-    def hidden_anchors(self) -> list[str]:
-        """Names of the references whose hidden states are needed."""
+    def head_anchors(self) -> list[str]:
+        """Names of the references whose next-token distributions are needed: hidden states and LM head."""
         terms = self.terms.values()
         wanted = (term.anchor for term in terms if term.reads_distributions or term.weights.needs_distance)
         return list(dict.fromkeys(wanted))
+
+    @property
+    def masks_pairs(self) -> bool:
+        """Whether the tokens of pairs have weights."""
+        return self.advantage == "pairs" and self.pairs.mask != "none"
+
+    @property
+    def hidden_anchors(self) -> list[str]:
+        """Names of the references whose hidden states are needed."""
+        return list(dict.fromkeys([*self.head_anchors, *([self.pairs.anchor] if self.masks_pairs else [])]))
 
     @property
     def anchors(self) -> list[str]:

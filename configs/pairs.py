@@ -52,6 +52,11 @@ class PairsConfig:
     """term: the answers on which it is trained. losers: those with the lower reward of a pair (TDPO 2); both: also
     those with the higher one, on which it then grows (TDPO 1)."""
 
+    mask: Literal["none", "activations"] = "none"
+    """Weight of each token in the answer's log u and in the sum of `term`. activations: the mean of the final hidden
+    state of `anchor` that predicts the token, mapped to 0 at the answer's lowest and to 1 at its highest (MaPO of
+    SparsePO, arXiv:2410.05102, with the last layer alone)."""
+
     def __post_init__(self) -> None:
         require_positive(self, "beta", "right_weight")
         check_name(self.divergence, "divergence")
@@ -63,6 +68,10 @@ class PairsConfig:
         require(not self.term or self.winners != "solution", "term", rule, self.term)
         rule = "must be 'own' with a term, whose sum over an answer is that of all its tokens"
         require(self.lengths == "own" or not self.term, "lengths", rule, self.lengths)
+        if self.mask != "none":
+            for name, only in (("lengths", "own"), ("divergence", "reverse_kl")):
+                rule = f"must be {only!r} with a mask, under which log u is a weighted sum over the tokens"
+                require(getattr(self, name) == only, name, rule, getattr(self, name))
         require(self.anchor != self.mixed_with, "mixed_with", "must be another reference than anchor", self.mixed_with)
         require(0 < self.mixture < 1, "mixture", "must be between 0 and 1", self.mixture)
         if not self.compares:
@@ -72,7 +81,7 @@ class PairsConfig:
         """Refuse what only a comparison of answers has."""
         rule = "must be 'reverse_kl' for loss=kto, whose z0 is that KL"
         require(self.divergence == "reverse_kl", "divergence", rule, self.divergence)
-        for name, only in (("lengths", "own"), ("winners", "each"), ("term", "")):
+        for name, only in (("lengths", "own"), ("winners", "each"), ("term", ""), ("mask", "none")):
             rule = f"must be {only!r} for loss=kto, which is a loss of single answers"
             require(getattr(self, name) == only, name, rule, getattr(self, name))
         rule = "must be '' for loss=kto: the normaliser of the mixture would not cancel, as it does in a pair"

@@ -9,6 +9,7 @@ from configs.objective import WHITENED, ObjectiveConfig
 from configs.terms import TermConfig
 from objectives.advantage.by_trajectory import trajectory_advantage
 from objectives.advantage.estimators import whiten
+from objectives.advantage.token_mask import activation_mask
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.coefficient.recap import domain_weights
 from objectives.divergence.anchors import anchor_logps, answer_log_u, known, logp_before, reference_logps
@@ -34,9 +35,12 @@ def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
     """
     explored = batch.on_route("explore")
     logp_old = logp_before(batch)[explored]
-    log_u = answer_log_u(batch, cfg)
-    by_trajectory, value_target, of_term = trajectory_advantage(batch, cfg, state, logp_old, log_u)
+    mask = activation_mask(batch, cfg.pairs.anchor) if cfg.masks_pairs else None
+    log_u = answer_log_u(batch, cfg, mask)
+    by_trajectory, value_target, of_term = trajectory_advantage(batch, cfg, state, logp_old, log_u, mask)
     advantage = torch.where(explored | batch.on_route("imitate"), by_trajectory[batch.seq], 0.0)
+    if mask is not None:
+        advantage = advantage * mask
     weights: dict[str, Tensor] = {}
     factors: dict[str, float] = {}
     for name, term in cfg.terms.items():
@@ -46,7 +50,7 @@ def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
             continue
         tokens, weights[name] = _explored_tokens(name, term, batch, cfg, by_trajectory, logp_old)
         if name == cfg.pair_term and of_term is not None:
-            weights[name] = weights[name] * of_term[batch.seq]
+            weights[name] = weights[name] * of_term[batch.seq] * (1.0 if mask is None else mask)
         wiring = wiring_of(term)
         if wiring.credited_penalty:
             advantage[explored] -= state.coefficients[name] * wiring.credited_penalty(tokens)

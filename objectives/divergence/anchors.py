@@ -37,12 +37,15 @@ def reference_logps(batch: Batch, tokens: Tensor) -> Tensor:
     return batch.logp_sampler.new_zeros(0)
 
 
-def answer_log_u(batch: Batch, cfg: ObjectiveConfig) -> Tensor | None:
+def answer_log_u(batch: Batch, cfg: ObjectiveConfig, mask: Tensor | None = None) -> Tensor | None:
     """Return the log policy / anchor of explored and imitated answers [B], nats, of which the advantage is a function;
     None for an advantage that compares the policy with nothing.
 
     The policy is that before the step's first update. For advantage=pairs, log anchor is a weighted sum of the
     log-probs of one or two references.
+
+    Args:
+        mask: float32 [N], weights of the tokens in log u; None: 1.
     """
     if cfg.advantage not in ("target", "pairs"):
         return None
@@ -51,6 +54,8 @@ def answer_log_u(batch: Batch, cfg: ObjectiveConfig) -> Tensor | None:
     log_u = logp_before(batch)[tokens]
     for name, weight in weights.items():
         log_u = log_u - weight * known(_named(batch, name, tokens))
+    if mask is not None:
+        log_u = log_u * mask[tokens]
     return sum_by_trajectory(log_u, batch.seq[tokens], len(batch.route))
 
 

@@ -92,8 +92,10 @@ def batch_for(cfg: ObjectiveConfig, seed: int = 0) -> Batch:
     near = batch.logp_sampler + 0.3 * torch.randn(size, generator=generator)
     certainty = 1 - 0.02 * torch.rand(size, generator=generator)
     entropy, distance = torch.rand(2, size, generator=generator)
+    activations = torch.randn(size, 5, generator=generator)
     return replace(
         batch,
+        hidden={cfg.pairs.anchor: activations} if cfg.masks_pairs else {},
         reweighted={name: near for name, term in cfg.terms.items() if term.reweights},
         certainty={name: certainty for name, term in cfg.terms.items() if term.weights.certainty_power},
         entropy_old=2 * entropy if cfg.scores_first else None,
