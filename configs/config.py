@@ -125,7 +125,7 @@ class Config:
     def _check_objective(self) -> None:
         """Check the objective's other slots against the other sections."""
         objective = self.objective
-        single = objective.advantage == "pairs" and not objective.pairs.compares
+        single = objective.advantage == "pairs" and not objective.pairs.needs_two_answers
         if not single and objective.advantage not in ("mean_only", "global_whiten", "weighted_sign", "critic", "none"):
             rule = f"must be above 1 for objective.advantage={objective.advantage}"
             require(self.sampling.group_size > 1, "sampling.group_size", rule, self.sampling.group_size)

@@ -169,6 +169,8 @@ class ObjectiveConfig:
             rule = "must be left out for the term of the pairs, whose sum over an answer has no weights"
             weights = self.terms[self.pair_term].weights
             require(not weights.chosen, f"terms.{self.pair_term}.weights", rule, weights.changed)
+        rule = "must be 'none' for pairs.winners=solution: an answer of the task has no log-probs of the sampler"
+        require(not self.imitates or self.ratio == "none", "ratio", rule, self.ratio)
         joint = any(term.wiring == "joint" for term in self.terms.values())
         rule = "must be 'token' for a term in the joint wiring, whose slope is weighted by the ratio of its token"
         require(not joint or self.ratio == "token", "ratio", rule, self.ratio)
@@ -245,6 +247,11 @@ class ObjectiveConfig:
         return self.replay_weight > 0
 
     @property
+    def imitates(self) -> bool:
+        """Whether right answers of the task to the explored prompts are the winners of pairs."""
+        return self.advantage == "pairs" and self.pairs.winners == "solution"
+
+    @property
     def weighs_rewards(self) -> bool:
         """Whether each of several rewards of an answer has an advantage and a weight of its own."""
         return bool(self.rewards) and self.combine != "weighted_sum"
@@ -275,11 +282,21 @@ class ObjectiveConfig:
         return not (explores or by_entropy or self.advantage == "critic")
 
     @property
-    def hidden_anchors(self) -> list[str]:
-        """Names of the references whose hidden states are needed."""
+    def head_anchors(self) -> list[str]:
+        """Names of the references whose next-token distributions are needed: hidden states and LM head."""
         terms = self.terms.values()
         wanted = (term.anchor for term in terms if term.reads_distributions or term.weights.needs_distance)
         return list(dict.fromkeys(wanted))
+
+    @property
+    def masks_pairs(self) -> bool:
+        """Whether the tokens of pairs have weights."""
+        return self.advantage == "pairs" and self.pairs.mask != "none"
+
+    @property
+    def hidden_anchors(self) -> list[str]:
+        """Names of the references whose hidden states are needed."""
+        return list(dict.fromkeys([*self.head_anchors, *([self.pairs.anchor] if self.masks_pairs else [])]))
 
     @property
     def anchors(self) -> list[str]:

@@ -1,7 +1,8 @@
 """The loss of a batch, or of one microbatch of it, after `credit`: a pure function.
 
 Explored tokens get the policy gradient and the terms with route explore, rehearsed tokens the terms with route
-rehearse, replayed tokens the negative log-likelihood. N tokens, B trajectories, M trained tokens of one route.
+rehearse, replayed tokens the negative log-likelihood, imitated tokens the policy gradient alone. N tokens, B
+trajectories, M trained tokens of one route.
 """
 
 from collections.abc import Mapping
@@ -81,6 +82,8 @@ def loss(
     if cfg.replays:
         replayed, negative_logp = replay_loss(scores.logp, batch)
         value, stats["replay_loss"] = value + coefficients[REPLAY] * replayed, total(negative_logp)
+    if cfg.imitates:
+        stats["solution_nll"] = total(-scores.logp[batch.on_route("imitate")])
     return value, stats
 
 
@@ -99,7 +102,7 @@ def _policy_loss(
     reduction = reduction_weights(batch, "explore", cfg.reduction, cfg.constant_length)[explored]
     # Unscored answers have the sampler's log-probs in place of the learner's, so they tell nothing of the ratio.
     scored = slice(None) if batch.in_loss is None or batch.logp_old is not None else batch.in_loss[seq]
-    policy_loss = value = (reduction * gate * token_loss).sum()
+    policy_loss = value = (reduction * gate * token_loss).sum() + _imitation_loss(scores, batch)
     if cfg.entropy_bonus:
         value = value - cfg.entropy_bonus * (reduction * scores.entropy[explored]).sum()
     # policy_loss is already normalised by the whole batch. With these weights, which sum to 1 over all microbatches,
@@ -114,6 +117,17 @@ def _policy_loss(
         **trajectory_stats(batch, explored, denominator),
         **sampler_mismatch(logp_old[scored], sampler[scored]),
     }
+
+
+def _imitation_loss(scores: Scores, batch: Batch) -> Tensor:
+    """Return the policy-gradient loss of imitated answers, without ratio and gates.
+
+    The sum over their tokens is divided by the number of explored answers, for which their advantage was computed.
+    """
+    imitated = batch.on_route("imitate")
+    if batch.advantage is None or not imitated.any():
+        return scores.logp.new_zeros(())
+    return -(batch.advantage[imitated] * scores.logp[imitated]).sum() / max(batch.totals["explore"].trajectories, 1)
 
 
 def _advantage(

@@ -24,6 +24,7 @@ from orchestrator.rollout.grading import GraderWatch
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.state import Best, RunState
 from orchestrator.stored.answers import StoredAnswers
+from orchestrator.stored.solutions import solutions_of
 from orchestrator.watch.drift import Drift
 from orchestrator.watch.group_metrics import group_metrics
 from orchestrator.watch.logbook import Logbook
@@ -93,6 +94,7 @@ class Run:
         self.reference_schedule = ReferenceSchedule(cfg.references if cfg.objective.anchors else {}, state.drift)
         self.stop_reason = ""
         self.source, self.rollouts, self.encode = source, rollouts, encode
+        self.solutions = solutions_of(cfg, source, encode) if cfg.objective.imitates else None
         self.published = -1
         """Version of the weights that the generators got last."""
         self.collector = Collector(
@@ -159,7 +161,10 @@ class Run:
         return await self.learner.score(await self.anchors.score(batch))
 
     def pack(self, groups: Sequence[Group]) -> Batch:
-        """Make the batch of this step: these groups, and the step's stored answers."""
+        """Make the batch of this step: these groups, with their solutions if they are imitated, and the step's stored
+        answers."""
+        if self.solutions is not None:
+            groups = self.solutions.added(groups)
         objective = self.cfg.objective
         return pack(groups, self.stored.at(self.step), objective.overlong.mask, objective.counts_solutions)
 

@@ -55,15 +55,15 @@ class Batch:
     route: Tensor = field(metadata=PER_TRAJECTORY)
     """int64 [B]: index into `ROUTES`."""
     group: Tensor = field(metadata=PER_TRAJECTORY)
-    """int64 [B]: index of the group; -1 for stored answers."""
+    """int64 [B]: index of the group, for its solution too; -1 for stored answers."""
     domain: Tensor = field(metadata=PER_TRAJECTORY)
     """int64 [B]: index into `domains`; -1 for stored answers."""
     domains: tuple[str, ...]
     """Domains of the prompts of all groups, sorted; the task's name is the only one unless the task is a mixture."""
     reward: Tensor = field(metadata=PER_TRAJECTORY)
-    """float32 [B]; NaN for stored answers and where the grader failed."""
+    """float32 [B]; NaN for stored answers, for solutions and where the grader failed."""
     version: Tensor = field(metadata=PER_TRAJECTORY)
-    """int64 [B]: weight version of the first generated token; -1 for stored answers."""
+    """int64 [B]: weight version of the first generated token; -1 for stored answers and solutions."""
     totals: dict[Route, Totals]
     rewards: dict[str, Tensor] = field(default_factory=dict, metadata=PER_TRAJECTORY_TABLE)
     """float32 [B] by name of each of several rewards, before weights and gates; NaN where `reward` is."""
@@ -181,7 +181,8 @@ def pack(
     mask_truncated: bool = False,
     count_solutions: bool = False,
 ) -> Batch:
-    """Make a batch of the trajectories of `groups`, then the `stored` answers (rehearsed or replayed), end to end.
+    """Make a batch of the trajectories of `groups`, then their solutions, then the `stored` answers (rehearsed or
+    replayed), end to end.
 
     A trajectory whose grader failed (reward None) stays in the batch with its mask cleared. With `mask_truncated` so
     does one that was cut off at the length limit; its reward still counts in the baseline of its group.
@@ -190,7 +191,9 @@ def pack(
     Raises:
         AssertionError: `tokens`, `mask` and `logp_sampler` of a trajectory differ in length.
     """
-    rows = [(t, g) for g, group in enumerate(groups) for t in group.trajectories] + [(t, -1) for t in stored]
+    rows = [(t, g) for g, group in enumerate(groups) for t in group.trajectories]
+    rows += [(group.solution, g) for g, group in enumerate(groups) if group.solution is not None]
+    rows += [(t, -1) for t in stored]
     assert rows, "a batch needs at least one trajectory"
     for t, _ in rows:
         assert len(t.tokens) == len(t.mask) == len(t.logp_sampler), f"{t.key}: fields are not aligned with tokens"
@@ -211,20 +214,20 @@ def pack(
         domains=domains,
         reward=torch.tensor(rewards, dtype=torch.float32),
         rewards=_reward_parts([t for t, _ in rows]),
-        version=torch.tensor([t.first_version if g >= 0 else -1 for t, g in rows]),
-        solution=_solutions(groups, len(stored)) if count_solutions else None,
+        solution=_solutions(groups, len(rows)) if count_solutions else None,
+        version=torch.tensor([t.first_version if t.route == "explore" else -1 for t, _ in rows]),
         totals={},
     )
     return with_own_totals(batch)
 
 
-def _solutions(groups: Sequence[Group], stored: int) -> Tensor:
-    """Return the number of each answer's solution within its group, int64 [B], and -1 for the stored answers."""
+def _solutions(groups: Sequence[Group], trajectories: int) -> Tensor:
+    """Return the number of each answer's solution within its group, int64 [B], and -1 for the answers after these."""
     numbers: list[int] = []
     for group in groups:
         seen: dict[tuple[str, str], int] = {}
         numbers += [seen.setdefault(t.solution, len(seen)) for t in group.trajectories]
-    return torch.tensor(numbers + [-1] * stored)
+    return torch.tensor(numbers + [-1] * (trajectories - len(numbers)))
 
 
 def _trained(explored: Trajectory, mask_truncated: bool) -> bool:

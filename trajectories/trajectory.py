@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-Route = Literal["explore", "rehearse", "replay"]
+Route = Literal["explore", "rehearse", "replay", "imitate"]
 """Decides the terms of the objective that apply to a trajectory. `explore`: the policy's own answers, trained by the
 policy gradient and divergence terms. `rehearse`: stored reference answers, trained by a divergence term. `replay`:
-right answers of a task, trained by the negative log-likelihood."""
-ROUTES: tuple[Route, ...] = ("explore", "rehearse", "replay")
+right answers of a task, trained by the negative log-likelihood. `imitate`: right answers of the task to the prompts of
+the step, trained by the loss of the pairs in which they are the winners."""
+ROUTES: tuple[Route, ...] = ("explore", "rehearse", "replay", "imitate")
 
 FinishReason = Literal["stop", "length"]
 
@@ -160,6 +161,8 @@ class Group:
 
     prompt: Prompt
     trajectories: tuple[Trajectory, ...] = field(default=())
+    solution: Trajectory | None = None
+    """A right answer of the task, on the route `imitate`; None where the objective imitates none."""
 
     @property
     def rewards(self) -> list[float]:

@@ -43,7 +43,7 @@ class AnchorHeads:
         self.objective, self.terms, self.temperature = objective, objective.terms, temperature
         self.heads: dict[str, Tensor] = {}
         self.spaces: dict[str, TokenSpace] = {}
-        for anchor in objective.hidden_anchors:
+        for anchor in objective.head_anchors:
             model = soup(references[anchor], getattr(torch, dtype))
             self.heads[anchor] = _head(model).to(device)
             for name, term in self.terms.items():

@@ -38,24 +38,29 @@ from trajectories.batch import Batch
 
 
 def trajectory_advantage(
-    batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState, logp_old: Tensor, logp_anchor: Tensor | None
+    batch: Batch,
+    cfg: ObjectiveConfig,
+    state: ObjectiveState,
+    logp_old: Tensor,
+    log_u: Tensor | None,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return the advantage of each trajectory [B], the critic's value target (return) [B], None without a critic, and
     the weight of the term of the pairs [B], None without one.
 
     Args:
         logp_old: float32 [M], log-probs of the explored tokens under the policy that sampled them.
-        logp_anchor: float32 [M], those under the reference; needed by the advantages target and pairs.
+        log_u: float32 [B], of whole answers, from `answer_log_u`; needed by the advantages target and pairs.
+        mask: float32 [N], weights of the tokens in the sum of the term of the pairs; None: 1.
     """
     reward, value_target, of_term = shaped_reward(batch, cfg.overlong), None, None
     if cfg.advantage == "critic":
         advantage, value_target = critic_advantage(batch, reward, state.rewards)
-    elif logp_anchor is not None:
-        log_u = _by_trajectory(logp_old - logp_anchor, batch)
+    elif log_u is not None:
         if cfg.advantage == "target":
             advantage = pseudo_rewards(log_u, reward, batch.group, cfg.target)
         else:
-            advantage, of_term = _of_pairs(batch, cfg, state, log_u, reward)
+            advantage, of_term = _of_pairs(batch, cfg, state, log_u, reward, mask)
     else:
         if cfg.advantage == "unlikely_zscore":
             logp = _by_trajectory(logp_old, batch)
@@ -86,7 +91,7 @@ def trajectory_advantage(
 
 
 def _of_pairs(
-    batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState, log_u: Tensor, reward: Tensor
+    batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState, log_u: Tensor, reward: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return the advantage and the weight of the term of the pairs, None without pairs; both by the values of that term
     before the step's first update."""
@@ -94,8 +99,12 @@ def _of_pairs(
     if not cfg.pairs.compares:
         return kto_advantages(log_u, reward, lengths, batch.group, cfg.pairs), None
     if cfg.pair_term:
-        by_token = batch.distance[cfg.pair_term][batch.on_route("explore")]
+        by_token = batch.distance[cfg.pair_term] * (1.0 if mask is None else mask)
+        by_token = by_token[batch.on_route("explore")]
         values = state.coefficients[cfg.pair_term] * _by_trajectory(by_token, batch)
+    if cfg.imitates:
+        solution = batch.trained_lengths("imitate")
+        return pair_advantages(log_u, reward, lengths + solution, batch.group, cfg.pairs, solution=solution > 0)
     return pair_advantages(log_u, reward, lengths, batch.group, cfg.pairs, values)
 
 

@@ -57,10 +57,13 @@ def _pairs(cfg: PairsConfig) -> str:
     loss = f"-log sigmoid({cfg.beta:g} m)" if cfg.loss == "sigmoid" else f"(m - {1 / (2 * cfg.beta):g})^2"
     margins = {
         "each": "f'(u) of an answer - f'(u) of one of its group with a lower reward",
+        "solution": "f'(u) of a right answer of the task - f'(u) of one that the policy sampled, whatever its reward",
         "together": "mean f'(u) of all answers of a group with a higher reward than an answer - its own f'(u)",
     }
     lengths = ", log u over as many tokens as the shorter of both has" if cfg.lengths == "shorter" else ""
     lengths += f", plus its sum of term {cfg.term} times the term's coefficient" if cfg.term else ""
+    if cfg.mask != "none":
+        lengths += f", each token weighted from 0 to 1 by the mean final activation of {cfg.anchor} within its answer"
     return (
         f" (in the first update of a batch, the exact gradient of {loss}, m = {margins[cfg.winners]}, f' "
         f"of the {_name_of_pairs(cfg)}{lengths})"

@@ -41,16 +41,18 @@ def plan(cfg: Config) -> dict[str, str]:
     explored = cfg.groups_per_step * cfg.sampling.group_size
     rehearsed = cfg.rehearsal.batch if cfg.objective.rehearses else 0
     replayed = cfg.replay.batch if cfg.objective.replays else 0
+    imitated = cfg.groups_per_step if cfg.objective.imitates else 0
     longest = cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens
     reserved = reservations(cfg, needed_roles(cfg)) if cfg.placement.kind == "ray" else []
     lines = {
         "trajectories per step": f"{cfg.groups_per_step} prompts x {cfg.sampling.group_size} answers = "
         f"{explored} explored"
         + (f", and {rehearsed} rehearsed" if rehearsed else "")
-        + (f", and {replayed} replayed" if replayed else ""),
+        + (f", and {replayed} replayed" if replayed else "")
+        + (f", and {imitated} imitated" if imitated else ""),
         "tokens per step": f"at most {explored} x {cfg.sampling.max_new_tokens} = "
         f"{explored * cfg.sampling.max_new_tokens:,} generated; "
-        f"{(explored + rehearsed + replayed) * longest:,} trained on",
+        f"{(explored + rehearsed + replayed + imitated) * longest:,} trained on",
         "optimizer updates": _updates(cfg),
         "staleness": f"at most {cfg.lag} steps; window of ({cfg.lag} + 1) x {cfg.groups_per_step} = "
         f"{(cfg.lag + 1) * cfg.groups_per_step} prompts",

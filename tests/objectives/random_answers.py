@@ -52,11 +52,14 @@ def random_trajectory(generator: np.random.Generator, route: Route, reward: floa
 
 
 @cache
-def random_batch(seed: int = 0, reference_everywhere: bool = True, anchors: tuple[str, ...] = ()) -> Batch:
+def random_batch(
+    seed: int = 0, reference_everywhere: bool = True, anchors: tuple[str, ...] = (), solutions: bool = False
+) -> Batch:
     """Return four groups of four answers, one of which has no reward, and six rehearsed answers.
 
-    The log-probs of sampler, reference and `anchors` are those of the policy `weights()` plus noise. Without
-    `reference_everywhere` those of the reference are missing (NaN) on all routes but rehearse.
+    With `solutions`, three of the groups have one. The log-probs of sampler, reference and `anchors` are those of the
+    policy `weights()` plus noise. Without `reference_everywhere` those of the reference are missing (NaN) on all routes
+    but rehearse.
     """
     generator = np.random.default_rng(seed)
     groups = []
@@ -66,7 +69,8 @@ def random_batch(seed: int = 0, reference_everywhere: bool = True, anchors: tupl
         if number == 2:
             answers[1] = replace(answers[1], grade=Grade(reward=None, status="grader_error"))
         prompt = Prompt(id=f"p{number}", position=number, text="", verifier="", problem={})
-        groups.append(Group(prompt=prompt, trajectories=tuple(answers)))
+        solution = random_trajectory(generator, "imitate", None) if solutions and number else None
+        groups.append(Group(prompt=prompt, trajectories=tuple(answers), solution=solution))
     batch = pack(groups, [random_trajectory(generator, "rehearse", 1.0) for _ in range(6)])
     logp = scores_of(weights(), batch, ObjectiveConfig()).logp.detach()
 
@@ -82,13 +86,16 @@ def random_batch(seed: int = 0, reference_everywhere: bool = True, anchors: tupl
 
 def batch_for(cfg: ObjectiveConfig, seed: int = 0) -> Batch:
     """Return a random batch with all fields that the objective reads from references and the first forward pass."""
-    batch = random_batch(seed, anchors=tuple(name for name in cfg.anchors if name != "reference"))
+    anchors = tuple(name for name in cfg.anchors if name != "reference")
+    batch = random_batch(seed, anchors=anchors, solutions=cfg.imitates)
     generator, size = torch.Generator().manual_seed(seed), len(batch.tokens)
     near = batch.logp_sampler + 0.3 * torch.randn(size, generator=generator)
     certainty = 1 - 0.02 * torch.rand(size, generator=generator)
     entropy, distance = torch.rand(2, size, generator=generator)
+    activations = torch.randn(size, 5, generator=generator)
     return replace(
         batch,
+        hidden={cfg.pairs.anchor: activations} if cfg.masks_pairs else {},
         reweighted={name: near for name, term in cfg.terms.items() if term.reweights},
         certainty={name: certainty for name, term in cfg.terms.items() if term.weights.certainty_power},
         entropy_old=2 * entropy if cfg.scores_first else None,

@@ -32,6 +32,25 @@ def test_packing_lays_trajectories_end_to_end_with_their_totals() -> None:
     assert batch.logp_reference[batch.seq < 3].isnan().all()
 
 
+def test_solutions_belong_to_their_group_but_are_not_counted_as_explored() -> None:
+    solution = trajectory(3, 2, 5, reward=None, route="imitate")
+    groups = [
+        Group(prompt=PROMPT, trajectories=(trajectory(0, 2, 3),)),
+        Group(prompt=PROMPT, trajectories=(trajectory(1, 2, 1), trajectory(2, 1, 2, reward=0.0)), solution=solution),
+    ]
+    batch = pack(groups, [trajectory(4, 2, 4, route="replay")])
+    assert batch.lengths.tolist() == [5, 3, 3, 7, 6]
+    assert batch.group.tolist() == [0, 1, 1, 1, -1]
+    assert batch.version.tolist() == [3, 3, 3, -1, -1]
+    assert batch.reward.nan_to_num(-1).tolist() == [1, 1, 0, -1, -1]
+    assert (batch.totals["explore"].tokens, batch.totals["explore"].trajectories) == (6, 3)
+    assert (batch.totals["imitate"].tokens, batch.totals["imitate"].trajectories) == (5, 1)
+    assert [members.tolist() for members in batch.graded_groups()] == [
+        [True] + 4 * [False],
+        [False, True, True] + 2 * [False],
+    ]
+
+
 def test_overlong_filtering_masks_truncated_answers_but_keeps_their_rewards() -> None:
     cut = replace(trajectory(1, 2, 4, reward=0.0), finish_reason="length")
     groups = [Group(prompt=PROMPT, trajectories=(trajectory(0, 2, 3), cut))]

@@ -101,6 +101,13 @@ def test_a_setting_of_pairs_without_what_it_belongs_to_is_reported(setting: str,
     assert reported(*used, f"objective.pairs.{setting}") == []
 
 
+def test_a_penalty_on_rewards_that_are_not_trained_on_is_reported() -> None:
+    assert reported("method=spin", "objective.overlong.limit=9") == [
+        "objective.overlong.limit=9 has no effect: objective.pairs.winners is solution"
+    ]
+    assert reported("method=dpo", "objective.overlong.limit=9") == []
+
+
 def test_settings_without_monitor_update_or_clip_are_reported() -> None:
     assert reported("method=grpo", "monitor.every=0", "monitor.answers=64") == [
         "monitor.answers=64 has no effect: monitor.every is 0"

@@ -46,6 +46,7 @@ RUNS = {
         "objective.terms.divergence.coefficient={kind: confidence, value: 0.5}",
     ),
     "several": (EVEN, "objective.rewards.low.verifier=toy_verifiers:starts_low"),
+    "solutions": ("method=spin",),
     "rehearsal": ("method=dph_f", EVEN, "rehearsal.prompts=4", "rehearsal.batch=2", "rehearsal.threshold=1"),
 }
 """Overrides of runs that together record every metric."""
