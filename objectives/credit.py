@@ -25,9 +25,9 @@ from trajectories.batch import Batch
 def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
     """Return the batch with everything that is computed from whole groups, before it is split into microbatches.
 
-    It gains the advantage [N] of every explored token (its trajectory's advantage, minus the penalties of terms in the
-    reward wiring; 0 elsewhere), value targets, policy-gradient gates, the tokens chosen by covariance, and the weights
-    and factors of divergence terms.
+    It gains the advantage [N] of every token of the policy's own answers (its trajectory's advantage, minus the
+    penalties of terms in the reward wiring on explored ones; 0 elsewhere), value targets, policy-gradient gates, the
+    tokens chosen by covariance, and the weights and factors of divergence terms.
 
     Raises:
         AssertionError: a term needs a reference log-prob that is missing.
@@ -36,7 +36,7 @@ def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
     logp_old = (batch.logp_sampler if batch.logp_old is None else batch.logp_old)[explored]
     anchor = advantage_anchor(batch, explored, cfg)
     by_trajectory, value_target, of_term = trajectory_advantage(batch, cfg, state, logp_old, anchor)
-    advantage = torch.where(explored, by_trajectory[batch.seq], 0.0)
+    advantage = torch.where(explored | batch.on_route("experience"), by_trajectory[batch.seq], 0.0)
     weights: dict[str, Tensor] = {}
     factors: dict[str, float] = {}
     for name, term in cfg.terms.items():

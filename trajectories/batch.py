@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trajectories.trajectory import ROUTES, Group, Route, Trajectory, domain
+from trajectories.trajectory import OWN_ROUTES, ROUTES, Group, Route, Trajectory, domain
 
 PER_TOKEN = {"axis": "token"}
 """Metadata of a field whose tensor has first dimension N."""
@@ -63,7 +63,7 @@ class Batch:
     reward: Tensor = field(metadata=PER_TRAJECTORY)
     """float32 [B]; NaN for stored answers and where the grader failed."""
     version: Tensor = field(metadata=PER_TRAJECTORY)
-    """int64 [B]: weight version of the first generated token; -1 for stored answers."""
+    """int64 [B]: weight version of the first generated token; -1 for stored answers and experience."""
     totals: dict[Route, Totals]
     rewards: dict[str, Tensor] = field(default_factory=dict, metadata=PER_TRAJECTORY_TABLE)
     """float32 [B] by name of each of several rewards, before weights and gates; NaN where `reward` is."""
@@ -183,6 +183,8 @@ def pack(
 ) -> Batch:
     """Make a batch of the trajectories of `groups`, then the `stored` answers (rehearsed or replayed), end to end.
 
+    The experience of a group follows its new answers, and counts in its baseline.
+
     A trajectory whose grader failed (reward None) stays in the batch with its mask cleared. With `mask_truncated` so
     does one that was cut off at the length limit; its reward still counts in the baseline of its group.
     `count_solutions` numbers the different solutions of each group.
@@ -190,15 +192,16 @@ def pack(
     Raises:
         AssertionError: `tokens`, `mask` and `logp_sampler` of a trajectory differ in length.
     """
-    rows = [(t, g) for g, group in enumerate(groups) for t in group.trajectories] + [(t, -1) for t in stored]
+    rows = [(t, g) for g, group in enumerate(groups) for t in (*group.trajectories, *group.experience)]
+    rows += [(t, -1) for t in stored]
     assert rows, "a batch needs at least one trajectory"
     for t, _ in rows:
         assert len(t.tokens) == len(t.mask) == len(t.logp_sampler), f"{t.key}: fields are not aligned with tokens"
-    trained = torch.tensor([t.route != "explore" or _trained(t, mask_truncated) for t, _ in rows])
+    trained = torch.tensor([t.route not in OWN_ROUTES or _trained(t, mask_truncated) for t, _ in rows])
     lengths = torch.tensor([len(t.tokens) for t, _ in rows])
     group_domains = [domain(group.prompt.id) for group in groups]
     domains = tuple(sorted(set(group_domains)))
-    rewards = [np.nan if t.reward is None or t.route != "explore" else t.reward for t, _ in rows]
+    rewards = [np.nan if t.reward is None or t.route not in OWN_ROUTES else t.reward for t, _ in rows]
     batch = Batch(
         tokens=_cat([t.tokens for t, _ in rows], torch.int64),
         seq=torch.repeat_interleave(torch.arange(len(rows)), lengths),
@@ -211,7 +214,7 @@ def pack(
         domains=domains,
         reward=torch.tensor(rewards, dtype=torch.float32),
         rewards=_reward_parts([t for t, _ in rows]),
-        version=torch.tensor([t.first_version if g >= 0 else -1 for t, g in rows]),
+        version=torch.tensor([t.first_version if g >= 0 and t.route == "explore" else -1 for t, g in rows]),
         solution=_solutions(groups, len(stored)) if count_solutions else None,
         totals={},
     )
@@ -223,17 +226,17 @@ def _solutions(groups: Sequence[Group], stored: int) -> Tensor:
     numbers: list[int] = []
     for group in groups:
         seen: dict[tuple[str, str], int] = {}
-        numbers += [seen.setdefault(t.solution, len(seen)) for t in group.trajectories]
+        numbers += [seen.setdefault(t.solution, len(seen)) for t in (*group.trajectories, *group.experience)]
     return torch.tensor(numbers + [-1] * stored)
 
 
-def _trained(explored: Trajectory, mask_truncated: bool) -> bool:
-    return explored.reward is not None and not (mask_truncated and explored.finish_reason == "length")
+def _trained(own: Trajectory, mask_truncated: bool) -> bool:
+    return own.reward is not None and not (mask_truncated and own.finish_reason == "length")
 
 
 def _reward_parts(trajectories: list[Trajectory]) -> dict[str, Tensor]:
     """Return each of several rewards, float32 [B]; empty if there is one."""
-    parts = [t.grade.parts if t.route == "explore" and t.reward is not None and t.grade else {} for t in trajectories]
+    parts = [t.grade.parts if t.route in OWN_ROUTES and t.reward is not None and t.grade else {} for t in trajectories]
     names = dict.fromkeys(name for found in parts for name in found)
     return {name: torch.tensor([found.get(name, math.nan) for found in parts]) for name in names}
 

@@ -9,11 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-Route = Literal["explore", "rehearse", "replay"]
-"""Decides the terms of the objective that apply to a trajectory. `explore`: the policy's own answers, trained by the
-policy gradient and divergence terms. `rehearse`: stored reference answers, trained by a divergence term. `replay`:
-right answers of a task, trained by the negative log-likelihood."""
-ROUTES: tuple[Route, ...] = ("explore", "rehearse", "replay")
+Route = Literal["explore", "rehearse", "replay", "experience"]
+"""Decides the terms of the objective that apply to a trajectory. `explore`: the policy's own new answers, trained by
+the policy gradient and divergence terms. `rehearse`: stored reference answers, trained by a divergence term. `replay`:
+right answers of a task, trained by the negative log-likelihood. `experience`: the policy's own right answers of earlier
+steps, trained by the policy gradient with a weight."""
+ROUTES: tuple[Route, ...] = ("explore", "rehearse", "replay", "experience")
+OWN_ROUTES: tuple[Route, ...] = ("explore", "experience")
+"""Routes of the policy's own answers, whose rewards make advantages."""
 
 FinishReason = Literal["stop", "length"]
 
@@ -160,6 +163,9 @@ class Group:
 
     prompt: Prompt
     trajectories: tuple[Trajectory, ...] = field(default=())
+    experience: tuple[Trajectory, ...] = field(default=())
+    """Right answers of earlier steps to the prompt, of which one is trained with the group. They are no samples of the
+    policy, so no metric of its answers counts them."""
 
     @property
     def rewards(self) -> list[float]:
@@ -168,6 +174,6 @@ class Group:
 
     @property
     def has_signal(self) -> bool:
-        """Whether the rewards differ by more than rounding."""
-        rewards = self.rewards
+        """Whether the rewards, those of the experience included, differ by more than rounding."""
+        rewards = self.rewards + [t.reward for t in self.experience if t.reward is not None]
         return bool(rewards) and max(rewards) - min(rewards) > EQUAL_REWARDS

@@ -17,6 +17,7 @@ from configs.load import committed_settings, presets, to_yaml
 from objectives.wording import (
     describe,
     describe_coefficient,
+    describe_experience,
     describe_no_terms,
     describe_policy_gradient,
     describe_replay,
@@ -68,6 +69,8 @@ def plan(cfg: Config) -> dict[str, str]:
         lines["stored answers"] = _stored_answers(cfg)
     if cfg.objective.replays:
         lines["replay"] = describe_replay(cfg.objective)
+    if cfg.objective.has_experience:
+        lines["experience"] = describe_experience(cfg.objective)
     if not cfg.objective.terms:
         lines["terms"] = describe_no_terms(cfg.objective)
     graders = cfg.placement.graders

@@ -61,6 +61,23 @@ def test_solutions_are_numbered_within_a_group_by_semantic_key_or_else_by_text()
     )
 
 
+def test_experience_counts_in_its_groups_rewards_and_follows_its_new_answers() -> None:
+    old = trajectory(7, 2, 4, route="experience")
+    groups = [
+        Group(prompt=PROMPT, trajectories=(trajectory(0, 2, 3, reward=0.0),), experience=(old,)),
+        Group(prompt=PROMPT, trajectories=(trajectory(1, 1, 2, reward=0.0),)),
+    ]
+    batch = pack(groups, [trajectory(3, 2, 4, route="rehearse")], count_solutions=True)
+    assert batch.lengths.tolist() == [5, 6, 3, 6]
+    assert batch.group.tolist() == [0, 0, 1, -1]
+    assert batch.reward.nan_to_num(-1).tolist() == [0, 1, 0, -1]
+    assert batch.version.tolist() == [3, -1, 3, -1], "staleness is that of new answers"
+    assert (batch.totals["explore"].tokens, batch.totals["experience"].tokens) == (5, 4)
+    assert batch.solution is not None and len(batch.solution) == 4
+    assert [group.has_signal for group in groups] == [True, False]
+    assert groups[0].rewards == [0.0], "metrics count new answers"
+
+
 def test_every_tensor_field_declares_its_axis() -> None:
     types = get_type_hints(Batch)
     tensors = [name for name, type_ in types.items() if type_ in (Tensor, Tensor | None)]
