@@ -131,6 +131,12 @@ class Config:
             require(self.sampling.group_size > 1, "sampling.group_size", rule, self.sampling.group_size)
         if objective.advantage == "pairs":
             self._check_pairs()
+        if objective.has_experience:
+            rule = f"must be at least 1 / groups_per_step ({1 / self.groups_per_step:g}): a fraction of the groups"
+            whole = int(objective.experience.fraction * self.groups_per_step) >= 1
+            require(whole, "objective.experience.fraction", rule, objective.experience.fraction)
+            rule = "must be above 1 with objective.experience: one answer of a group is an old one"
+            require(self.sampling.group_size > 1, "sampling.group_size", rule, self.sampling.group_size)
         self._check_pass_k()
         rule = "must be 'sampler' when lag is above 0 (the learner's log-probs ignore staleness)"
         current = self.lag == 0 or objective.old_policy == "sampler"

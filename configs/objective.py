@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.checks import require, require_not_negative, require_positive
+from configs.checks import require, require_not_negative
 from configs.critic import CriticConfig
+from configs.experience import ExperienceConfig
+from configs.overlong import OverlongConfig
 from configs.pairs import PairsConfig
 from configs.pass_k import PassKConfig
 from configs.policy_gradient import ClipConfig, CovarianceConfig, GatesConfig, MismatchConfig
@@ -52,27 +54,6 @@ RATIO_OF_CLIP = {
 """The ratio that a kind of clip needs, and what the clip is."""
 COUNT_RIGHT = ("pass_k_zscore", "weighted_sign", "unlikely_zscore", "uniform_zscore")
 """Advantages that treat an answer of reward 1 or more as right."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OverlongConfig:
-    """Answers at the length limit: the soft overlong punishment of DAPO (arXiv:2503.14476, equation 13), which is added
-    to the reward of every answer, and its overlong filtering."""
-
-    limit: int = 0
-    """Answer length in tokens at which it is greatest (L_max); 0: off."""
-    fraction: float = 0.2
-    """Fraction of `limit` below it over which it grows from 0 (L_cache / L_max)."""
-    penalty: float = 0.5
-    """Greatest punishment. The paper's is 1, for rewards of -1 and 1; 0.5 is as much for rewards of 0 and 1."""
-    mask: bool = False
-    """Leave out of the loss every answer that was cut off at `sampling.max_new_tokens` (overlong filtering). Its reward
-    still counts in the baseline of its group."""
-
-    def __post_init__(self) -> None:
-        require_not_negative(self, "limit")
-        require_positive(self, "penalty")
-        require(0 < self.fraction <= 1, "fraction", "must be in (0, 1]", self.fraction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +112,8 @@ class ObjectiveConfig:
     """Weight of the mean entropy of the next-token distributions; its gradient is exact over the vocabulary."""
     replay_weight: float = 0.0
     """Weight of the mean negative log-likelihood per token of replayed right answers (`replay`); 0: off."""
+    experience: ExperienceConfig = field(default_factory=ExperienceConfig)
+    """Right answers of earlier steps."""
     recap: RecapConfig = field(default_factory=RecapConfig)
     """Dynamic weights of domains and replay loss."""
     reduction: Reduction = "token_mean"
@@ -185,6 +168,9 @@ class ObjectiveConfig:
         )
         weighs = self.mismatch.kind != "none"
         require(not weighs or self.old_policy == "learner", "old_policy", rule, self.old_policy)
+        rule = f"must be 0, except for the advantages {', '.join(MEAN_ZERO)}: others read log-probs of new answers"
+        baseline = self.advantage in MEAN_ZERO or not self.has_experience
+        require(baseline, "experience.fraction", rule, self.experience.fraction)
         check_rewards(self.rewards)
         only_gates = all(r.weight == (name == ANSWER_REWARD) for name, r in with_answer(self.rewards).items())
         rule = (
@@ -252,6 +238,11 @@ class ObjectiveConfig:
         return self.advantage == "pairs" and self.pairs.winners == "solution"
 
     @property
+    def has_experience(self) -> bool:
+        """Whether right answers of earlier steps join new groups."""
+        return self.experience.fraction > 0
+
+    @property
     def weighs_rewards(self) -> bool:
         """Whether each of several rewards of an answer has an advantage and a weight of its own."""
         return bool(self.rewards) and self.combine != "weighted_sum"
@@ -262,8 +253,8 @@ class ObjectiveConfig:
         return self.pairs.term if self.advantage == "pairs" else ""
 
     @property
-    def counts_solutions(self) -> bool:
-        """Whether the different solutions of a group must be counted."""
+    def reads_meanings(self) -> bool:
+        """Whether answers of a group that mean the same must be known."""
         return self.advantage == "distinct_mean_only"
 
     @property

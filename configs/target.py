@@ -1,4 +1,4 @@
-"""The target distribution of f-DPG."""
+"""The target distribution of f-DPG and GDC."""
 
 from dataclasses import dataclass
 from typing import Literal

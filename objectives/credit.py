@@ -26,9 +26,9 @@ from trajectories.batch import Batch
 def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
     """Return the batch with everything that is computed from whole groups, before it is split into microbatches.
 
-    It gains the advantage [N] of every explored and imitated token (its trajectory's advantage, on explored ones minus
-    the penalties of terms in the reward wiring; 0 elsewhere), value targets, policy-gradient gates, the tokens chosen
-    by covariance, and the weights and factors of divergence terms.
+    It gains the advantage [N] of every token of the policy's own answers and of imitated ones (its trajectory's
+    advantage, on explored tokens minus the penalties of terms in the reward wiring; 0 elsewhere), value targets,
+    policy-gradient gates, the tokens chosen by covariance, and the weights and factors of divergence terms.
 
     Raises:
         AssertionError: a term needs a reference log-prob that is missing.
@@ -38,7 +38,8 @@ def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
     mask = activation_mask(batch, cfg.pairs.anchor) if cfg.masks_pairs else None
     log_u = answer_log_u(batch, cfg, mask)
     by_trajectory, value_target, of_term = trajectory_advantage(batch, cfg, state, logp_old, log_u, mask)
-    advantage = torch.where(explored | batch.on_route("imitate"), by_trajectory[batch.seq], 0.0)
+    credited = explored | batch.on_route("imitate") | batch.on_route("experience")
+    advantage = torch.where(credited, by_trajectory[batch.seq], 0.0)
     if mask is not None:
         advantage = advantage * mask
     weights: dict[str, Tensor] = {}

@@ -1,8 +1,8 @@
 """The loss of a batch, or of one microbatch of it, after `credit`: a pure function.
 
 Explored tokens get the policy gradient and the terms with route explore, rehearsed tokens the terms with route
-rehearse, replayed tokens the negative log-likelihood, imitated tokens the policy gradient alone. N tokens, B
-trajectories, M trained tokens of one route.
+rehearse, replayed tokens the negative log-likelihood, imitated tokens the policy gradient alone, and tokens of
+experience a weighted policy gradient. N tokens, B trajectories, M trained tokens of one route.
 """
 
 from collections.abc import Mapping
@@ -22,10 +22,12 @@ from objectives.divergence.token_weights import entropy_weights
 from objectives.divergence.wiring.rehearse import rehearsal_factor
 from objectives.divergence.wiring.term import TermTokens
 from objectives.divergence.wirings import wiring_of
+from objectives.policy_gradient.experience import experience_loss
 from objectives.policy_gradient.mismatch import mismatch_weights
 from objectives.policy_gradient.ratios import policy_gradient, ratio_of
 from objectives.reduce import answer_mean, reduction_weights
 from trajectories.batch import Batch
+from trajectories.trajectory import OWN_ROUTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,9 @@ def loss(
     terms = {name: _term_tokens(name, term, scores, batch, cfg, denominator) for name, term in cfg.terms.items()}
     advantage = _advantage(scores, batch, cfg, coefficients, terms)
     value, stats = _policy_loss(scores, batch, cfg, advantage, denominator, logp_old)
+    if cfg.has_experience:
+        of_experience, measured = experience_loss(scores.logp, batch, cfg)
+        value, stats = value + of_experience, stats | measured
     if cfg.advantage == "critic":
         critic_loss, values, errors = value_loss(scores.values, batch, cfg.critic)
         value = value + critic_loss
@@ -99,7 +104,7 @@ def _policy_loss(
         penalty = cfg.covariance.penalty * (logp - denominator).abs()
         token_loss = token_loss + batch.high_covariance[explored] * penalty
     gate, gate_stats = _gate(scores, batch, cfg, logp_old, advantage)
-    reduction = reduction_weights(batch, "explore", cfg.reduction, cfg.constant_length)[explored]
+    reduction = reduction_weights(batch, OWN_ROUTES, cfg.reduction, cfg.constant_length)[explored]
     # Unscored answers have the sampler's log-probs in place of the learner's, so they tell nothing of the ratio.
     scored = slice(None) if batch.in_loss is None or batch.logp_old is not None else batch.in_loss[seq]
     policy_loss = value = (reduction * gate * token_loss).sum() + _imitation_loss(scores, batch)

@@ -101,6 +101,17 @@ def describe_replay(cfg: ObjectiveConfig) -> str:
     return f"negative log-likelihood of right answers, mean over their own tokens, times {cfg.replay_weight:g}{recap}"
 
 
+def describe_experience(cfg: ObjectiveConfig) -> str:
+    """Describe the loss of right answers of earlier steps."""
+    experience = cfg.experience
+    return (
+        f"{experience.fraction:g} of the groups answer a prompt again and hold one of its right answers in place of a "
+        f"new one, with the weight w / (w + {experience.beta:g}), w = policy / the policy that sampled it, whose "
+        f"gradient is greatest at w = {experience.beta:g}; stored from the first step on with more than "
+        f"{experience.start:g} right answers"
+    )
+
+
 def _recap(cfg: RecapConfig, of: str) -> str:
     return f"RECAP's weight of {of} (windows of {cfg.window} steps, T = {cfg.temperature:g}, {cfg.orientation})"
 

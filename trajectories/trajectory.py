@@ -9,12 +9,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-Route = Literal["explore", "rehearse", "replay", "imitate"]
-"""Decides the terms of the objective that apply to a trajectory. `explore`: the policy's own answers, trained by the
-policy gradient and divergence terms. `rehearse`: stored reference answers, trained by a divergence term. `replay`:
+Route = Literal["explore", "rehearse", "replay", "imitate", "experience"]
+"""Decides the terms of the objective that apply to a trajectory. `explore`: the policy's own new answers, trained by
+the policy gradient and divergence terms. `rehearse`: stored reference answers, trained by a divergence term. `replay`:
 right answers of a task, trained by the negative log-likelihood. `imitate`: right answers of the task to the prompts of
-the step, trained by the loss of the pairs in which they are the winners."""
-ROUTES: tuple[Route, ...] = ("explore", "rehearse", "replay", "imitate")
+the step, trained by the loss of the pairs in which they are the winners. `experience`: the policy's own right answers
+of earlier steps, trained by the policy gradient with a weight."""
+ROUTES: tuple[Route, ...] = ("explore", "rehearse", "replay", "imitate", "experience")
+OWN_ROUTES: tuple[Route, ...] = ("explore", "experience")
+"""Routes of the policy's own answers, whose rewards make advantages."""
 
 FinishReason = Literal["stop", "length"]
 
@@ -139,7 +142,7 @@ class Trajectory:
         return int(self.mask.sum())
 
     @property
-    def solution(self) -> tuple[str, str]:
+    def meaning(self) -> tuple[str, str]:
         """What the answer is compared by with others to its prompt: the grade's semantic key; without one, its whole
         text, up to white space."""
         key = self.grade.semantic_key if self.grade else ""
@@ -163,6 +166,9 @@ class Group:
     trajectories: tuple[Trajectory, ...] = field(default=())
     solution: Trajectory | None = None
     """A right answer of the task, on the route `imitate`; None where the objective imitates none."""
+    experience: tuple[Trajectory, ...] = field(default=())
+    """Right answers of earlier steps to the prompt, of which one is trained with the group. They are no samples of the
+    policy, so no metric of its answers counts them."""
 
     @property
     def rewards(self) -> list[float]:
@@ -171,6 +177,6 @@ class Group:
 
     @property
     def has_signal(self) -> bool:
-        """Whether the rewards differ by more than rounding."""
-        rewards = self.rewards
+        """Whether the rewards, those of the experience included, differ by more than rounding."""
+        rewards = self.rewards + [t.reward for t in self.experience if t.reward is not None]
         return bool(rewards) and max(rewards) - min(rewards) > EQUAL_REWARDS

@@ -66,11 +66,11 @@ def trajectory_advantage(
             logp = _by_trajectory(logp_old, batch)
             for members in batch.graded_groups():
                 reward[members] = unlikely_reward(reward[members], logp[members], cfg.pass_k.rank_penalty)
-        if cfg.counts_solutions:
-            assert batch.solution is not None, "the batch was packed without the solutions of its answers"
+        if cfg.reads_meanings:
+            assert batch.meaning is not None, "the batch was packed without the meanings of its answers"
             for members in batch.graded_groups():
                 # A penalty on length is not multiplied: its share would shrink for answers that are not distinct.
-                lost = 1 - distinctness(batch.solution[members])
+                lost = 1 - distinctness(batch.meaning[members])
                 reward[members] -= lost * batch.reward[members]
         estimate = _estimator(cfg, state.pass_k)
         if cfg.advantage == "best_of_n":

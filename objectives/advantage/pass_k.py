@@ -81,13 +81,13 @@ def uniform_factor(reward: Tensor, mean_logp: Tensor, uniformity: float) -> Tens
     return factor
 
 
-def distinctness(solution: Tensor) -> Tensor:
+def distinctness(meaning: Tensor) -> Tensor:
     """Return the fraction of the other answers of one group that are another solution, float32 [G]; 0 for a group of
     one.
 
     Source: DARLING, arXiv:2509.02534, whose code divides the number of answers outside an answer's class by G - 1.
 
-    Args: solution: int64 [G], equal for answers that are the same solution.
+    Args: meaning: int64 [G], equal for answers that are the same solution.
     """
-    others = (solution != solution[:, None]).sum(1)
-    return others / max(1, len(solution) - 1)
+    others = (meaning != meaning[:, None]).sum(1)
+    return others / max(1, len(meaning) - 1)

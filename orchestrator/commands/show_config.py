@@ -18,6 +18,7 @@ from objectives.advantage.words import describe_no_terms
 from objectives.wording import (
     describe,
     describe_coefficient,
+    describe_experience,
     describe_mixture,
     describe_policy_gradient,
     describe_replay,
@@ -71,6 +72,8 @@ def plan(cfg: Config) -> dict[str, str]:
         lines["stored answers"] = _stored_answers(cfg)
     if cfg.objective.replays:
         lines["replay"] = describe_replay(cfg.objective)
+    if cfg.objective.has_experience:
+        lines["experience"] = describe_experience(cfg.objective)
     if not cfg.objective.terms:
         lines["terms"] = describe_no_terms(cfg.objective)
     graders = cfg.placement.graders

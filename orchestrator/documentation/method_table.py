@@ -219,7 +219,7 @@ SLOTS = (
     ),
     Slot(
         "Settings outside these slots",
-        "Default: replay, RECAP and dynamic sampling are off; one update per batch.",
+        "Default: replay, experience, RECAP and dynamic sampling are off; one update per batch.",
         ("settings",),
         _other,
     ),

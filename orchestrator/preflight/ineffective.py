@@ -92,6 +92,9 @@ def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
     yield "objective.covariance.penalty", covariance == "kl", why
     for name in ("low", "high"):
         yield f"objective.mismatch.{name}", objective.mismatch.kind != "none", "objective.mismatch.kind is none"
+    for name in ("beta", "start", "questions", "answers"):
+        why = "objective.experience.fraction is 0"
+        yield f"objective.experience.{name}", objective.has_experience, why
     for name in ("temperature", "orientation"):
         yield f"objective.recap.{name}", objective.recap.window > 0, "objective.recap.window is 0"
     constant = objective.reduction == "constant"

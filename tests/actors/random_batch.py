@@ -48,7 +48,7 @@ def random_batch(shapes: Sequence[tuple[int, int]] = SHAPES, *, seed: int = 0, r
     ]
     prompt = Prompt(id="p", position=0, text="", verifier="", problem={})
     groups = [Group(prompt=prompt, trajectories=tuple(rows[i : min(i + 2, explored)])) for i in range(0, explored, 2)]
-    return pack(groups, rows[explored:], count_solutions=True)
+    return pack(groups, rows[explored:], count_meanings=True)
 
 
 def with_common_prompts(batch: Batch) -> Batch:

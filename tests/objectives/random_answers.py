@@ -99,7 +99,7 @@ def batch_for(cfg: ObjectiveConfig, seed: int = 0) -> Batch:
         reweighted={name: near for name, term in cfg.terms.items() if term.reweights},
         certainty={name: certainty for name, term in cfg.terms.items() if term.weights.certainty_power},
         entropy_old=2 * entropy if cfg.scores_first else None,
-        solution=torch.arange(len(batch.route)) % 3 if cfg.counts_solutions else None,
+        meaning=torch.arange(len(batch.route)) % 3 if cfg.reads_meanings else None,
         value_old=torch.linspace(-1, 1, len(batch.route)) if cfg.advantage == "critic" else None,
         distance={
             name: distance for name, term in cfg.terms.items() if term.weights.needs_distance or name == cfg.pair_term

@@ -71,13 +71,28 @@ def test_solutions_are_numbered_within_a_group_by_semantic_key_or_else_by_text()
     by_key = (answer("1+2", "(+1+2)"), answer("2-1", reward=0.0), answer("2+1", "(+1+2)"), answer("(+1+2)"))
     by_text = (answer("a  b\n"), answer(" a b"), answer("ab"), answer("a b", reward=None))
     groups = [Group(prompt=PROMPT, trajectories=answers) for answers in (by_key, by_text)]
-    batch = pack(groups, [trajectory(9, 1, 1, route="rehearse")], count_solutions=True)
-    assert batch.solution is not None
-    assert batch.solution.tolist() == [0, 1, 0, 2, 0, 0, 1, 0, -1]
-    assert pack(groups).solution is None
-    assert replace(by_text[0], grade=None).solution == by_text[1].solution, (
-        "an answer without a grade has a solution too"
-    )
+    batch = pack(groups, [trajectory(9, 1, 1, route="rehearse")], count_meanings=True)
+    assert batch.meaning is not None
+    assert batch.meaning.tolist() == [0, 1, 0, 2, 0, 0, 1, 0, -1]
+    assert pack(groups).meaning is None
+    assert replace(by_text[0], grade=None).meaning == by_text[1].meaning, "an answer without a grade has a solution too"
+
+
+def test_experience_counts_in_its_groups_rewards_and_follows_its_new_answers() -> None:
+    old = trajectory(7, 2, 4, route="experience")
+    groups = [
+        Group(prompt=PROMPT, trajectories=(trajectory(0, 2, 3, reward=0.0),), experience=(old,)),
+        Group(prompt=PROMPT, trajectories=(trajectory(1, 1, 2, reward=0.0),)),
+    ]
+    batch = pack(groups, [trajectory(3, 2, 4, route="rehearse")], count_meanings=True)
+    assert batch.lengths.tolist() == [5, 6, 3, 6]
+    assert batch.group.tolist() == [0, 0, 1, -1]
+    assert batch.reward.nan_to_num(-1).tolist() == [0, 1, 0, -1]
+    assert batch.version.tolist() == [3, -1, 3, -1], "staleness is that of new answers"
+    assert (batch.totals["explore"].tokens, batch.totals["experience"].tokens) == (5, 4)
+    assert batch.meaning is not None and len(batch.meaning) == 4
+    assert [group.has_signal for group in groups] == [True, False]
+    assert groups[0].rewards == [0.0], "metrics count new answers"
 
 
 def test_every_tensor_field_declares_its_axis() -> None:

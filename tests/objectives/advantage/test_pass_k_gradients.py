@@ -43,7 +43,7 @@ def preset(name: str, *overrides: str, k: int = 1) -> Advantage:
         batch = make_batch(
             answers,  # type: ignore[arg-type]
             logp_sampler=PROBABILITIES.log()[groups.flatten()].float(),
-            solution=[SOLUTIONS[token] for token in groups.flatten().tolist()],
+            meaning=[SOLUTIONS[token] for token in groups.flatten().tolist()],
         )
         credited = credit(batch, of(name, *overrides), ObjectiveState(coefficients={}, pass_k=k))
         assert credited.advantage is not None

@@ -88,9 +88,9 @@ def test_darling_multiplies_a_reward_by_the_fraction_of_the_others_that_are_anot
     # (1 + 1.2) / 6 + .5 / 6 - (1 + .9 + 4) / 3 = -1.516667, over 6 tokens
     answers = [("explore", 0, r, row) for r, row in zip((1.0, 1.0, 0.0), ([1, 2], [3], [4, 5, 6]), strict=True)]
 
-    def darling_loss(solution: list[int], rewards: tuple[float, ...] = (1.0, 1.0, 0.0)) -> tuple[float, list[float]]:
+    def darling_loss(meaning: list[int], rewards: tuple[float, ...] = (1.0, 1.0, 0.0)) -> tuple[float, list[float]]:
         rows = [(*answer[:2], reward, answer[3]) for answer, reward in zip(answers, rewards, strict=True)]
-        whole = make_batch(rows, logp_sampler=SAMPLER, solution=solution)  # type: ignore[arg-type]
+        whole = make_batch(rows, logp_sampler=SAMPLER, meaning=meaning)  # type: ignore[arg-type]
         cfg = of("darling")
         batch = credit(whole, cfg, ObjectiveState(coefficients={}))
         assert batch.advantage is not None
@@ -110,16 +110,16 @@ def test_darling_multiplies_the_reward_but_not_a_penalty_on_length_and_leaves_un
     # solutions a, a, b: d = 1, -, 1 over the two graded ones: 1, -, .5; advantages .25, 0, -.25
     cfg = of("darling", "objective.overlong.limit=4", "objective.overlong.fraction=0.5")
     rows = [("explore", 0, 1.0, [1, 2]), ("explore", 0, None, [3]), ("explore", 0, 1.0, [4, 5, 6, 7])]
-    batch = credit(make_batch(rows, solution=[0, 0, 1]), cfg, ObjectiveState(coefficients={}))  # type: ignore[arg-type]
+    batch = credit(make_batch(rows, meaning=[0, 0, 1]), cfg, ObjectiveState(coefficients={}))  # type: ignore[arg-type]
     assert batch.advantage is not None and batch.advantage[[0, 2, 3]].tolist() == pytest.approx([0.25, 0, -0.25])
     # With equal solutions d = 0, 0: rewards 0, -.5
-    batch = credit(make_batch(rows, solution=[0, 0, 0]), cfg, ObjectiveState(coefficients={}))  # type: ignore[arg-type]
+    batch = credit(make_batch(rows, meaning=[0, 0, 0]), cfg, ObjectiveState(coefficients={}))  # type: ignore[arg-type]
     assert batch.advantage is not None and batch.advantage[[0, 2, 3]].tolist() == pytest.approx([0.25, 0, -0.25])
 
 
 def test_where_every_answer_is_another_solution_darling_is_dr_grpo_with_a_token_mean() -> None:
     cfg = of("darling")
-    distinct = replace(batch_for(cfg), solution=torch.arange(22))
+    distinct = replace(batch_for(cfg), meaning=torch.arange(22))
     assert_equal_objectives(cfg, objective(advantage="mean_only"), batch=distinct)
 
 
