@@ -1,10 +1,11 @@
 """The objective: a method is one choice for each of its slots."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from configs.checks import require, require_not_negative, require_positive
 from configs.critic import CriticConfig
+from configs.flow import FlowConfig
 from configs.pairs import PairsConfig
 from configs.pass_k import PassKConfig
 from configs.policy_gradient import ClipConfig, CovarianceConfig, GatesConfig, MismatchConfig
@@ -18,6 +19,7 @@ from configs.rewards import (
     check_rewards,
     with_answer,
 )
+from configs.target import TargetConfig
 from configs.terms import Reduction, TermConfig
 
 Advantage = Literal[
@@ -35,6 +37,7 @@ Advantage = Literal[
     "uniform_zscore",
     "target",
     "pairs",
+    "flow",
     "critic",
     "none",
 ]
@@ -74,27 +77,6 @@ class OverlongConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetConfig:
-    """f-DPG (arXiv:2302.08215): the target distribution p that the policy approaches, by D_f(policy || p)."""
-
-    kind: Literal["tilt", "filter", "moment"] = "tilt"
-    """tilt: p = reference * exp(reward / beta); filter: p = reference restricted to answers of reward 1 or more;
-    moment: p = reference * exp(lambda * reward), with the lambda at which the mean reward is `moment` (GDC,
-    arXiv:2012.11635)."""
-    beta: float = 0.5
-    """tilt: temperature of the reward."""
-    moment: float = 0.5
-    """moment: mean reward of the target, over the prompts of the step."""
-    divergence: Literal["reverse_kl", "forward_kl", "jensen_shannon", "total_variation", "chi_squared", "neyman"] = (
-        "jensen_shannon"
-    )
-    """The f-divergence to p."""
-
-    def __post_init__(self) -> None:
-        require_positive(self, "beta")
-
-
-@dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
     """The slots of the objective; a method is one choice for each."""
 
@@ -107,8 +89,9 @@ class ObjectiveConfig:
     k times the mean of what it adds to the best reward of k - 1 others (PKPO); weighted_sign: lambda if it is right, -1
     if not (NSR); unlikely_zscore: group_zscore, after likely right answers have lost a part of their reward;
     uniform_zscore: group_zscore, of which unlikely right answers get more and likely ones less; target: f-DPG's
-    pseudo-reward; pairs: minus the slope of a preference loss (DPO); critic: normalised reward minus a learned value,
-    whitened over the batch's answers; none: 0, rewards are not trained on."""
+    pseudo-reward; pairs: minus the slope of a preference loss (DPO); flow: minus the slope of flow balance (FlowRL);
+    critic: normalised reward minus a learned value, whitened over the batch's answers; none: 0, rewards are not trained
+    on."""
     rewards: dict[str, RewardConfig] = field(default_factory=dict)
     """Further rewards of an answer, by names of your own; `answer` is that of the problem's own verifier.
     `objective.rewards.NAME=null` removes a preset's reward."""
@@ -125,6 +108,8 @@ class ObjectiveConfig:
     """Target distribution of advantage=target."""
     pairs: PairsConfig = field(default_factory=PairsConfig)
     """Preference loss of advantage=pairs."""
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    """Flow balance of advantage=flow."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     """Critic of advantage=critic."""
     ratio: Literal["token", "sequence", "none"] = "token"
@@ -172,6 +157,11 @@ class ObjectiveConfig:
         rule = "must be 'sequence_mean_token_sum' for advantage=pairs, whose loss is one of whole answers"
         summed = self.advantage != "pairs" or self.reduction == "sequence_mean_token_sum"
         require(summed, "reduction", rule, self.reduction)
+        flows = self.advantage == "flow"
+        rule = "must be 'sequence_mean_token_mean' for advantage=flow, whose residual has an answer's mean log-probs"
+        require(not flows or self.reduction == "sequence_mean_token_mean", "reduction", rule, self.reduction)
+        rule = "must be 'none' for advantage=flow, whose weight is the ratio of the whole answer (flow.clip)"
+        require(not flows or self.ratio == "none", "ratio", rule, self.ratio)
         if self.pair_term:
             term, rule = self.terms.get(self.pair_term), "must name a term on explored answers in the vocabulary wiring"
             require(term is not None and term.exact and not term.rehearses, "pairs.term", rule, self.pair_term)
@@ -273,7 +263,14 @@ class ObjectiveConfig:
         """Whether an explored answer has a gradient only through its advantage, so none where the advantage is 0."""
         explores = any(not term.rehearses for term in self.terms.values())
         by_entropy = self.entropy_bonus or self.gates.entropy_penalty or self.gates.entropy_limit
-        return not (explores or by_entropy or self.advantage == "critic")
+        return not (explores or by_entropy or self.value_heads)
+
+    @property
+    def value_heads(self) -> CriticConfig | None:
+        """The value heads on the policy: those of a critic, or one for the log Z of a prompt; None: it has none."""
+        if self.advantage == "flow":
+            return replace(self.critic, reads="prompt", heads=1)
+        return self.critic if self.advantage == "critic" else None
 
     @property
     def hidden_anchors(self) -> list[str]:
@@ -285,7 +282,7 @@ class ObjectiveConfig:
     @property
     def anchors(self) -> list[str]:
         """Names of the references that must score the explored answers."""
-        wanted = ["reference"] if self.advantage == "target" else []
+        wanted = ["reference"] if self.advantage in ("target", "flow") else []
         wanted += self.pairs.anchors if self.advantage == "pairs" else []
         return list(dict.fromkeys([*wanted, *(term.scored_by for term in self.terms.values() if term.scored_by)]))
 

@@ -18,6 +18,7 @@ from objectives.advantage.estimators import (
     over_deviation,
     shaped_reward,
 )
+from objectives.advantage.flow import flow_targets
 from objectives.advantage.pairs import pair_advantages
 from objectives.advantage.pass_k import pass_k_gain, pass_k_zscore, uniform_factor, unlikely_reward, weighted_sign
 from objectives.advantage.target import pseudo_rewards
@@ -31,16 +32,21 @@ from trajectories.batch import Batch
 def trajectory_advantage(
     batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState, logp_old: Tensor, logp_anchor: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the advantage of each trajectory [B], the critic's value target (return) [B], None without a critic, and
-    the weight of the term of the pairs [B], None without one.
+    """Return the advantage of each trajectory [B]; the critic's value target (return), or the target of flow balance,
+    [B], else None; and the weight of the term of the pairs [B], None without one.
 
     Args:
         logp_old: float32 [M], log-probs of the explored tokens under the policy that sampled them.
-        logp_anchor: float32 [M], those under the reference; needed by the advantages target and pairs.
+        logp_anchor: float32 [M], those under the reference; needed by the advantages target, pairs and flow.
     """
     reward, value_target, of_term = shaped_reward(batch, cfg.overlong), None, None
     if cfg.advantage == "critic":
         advantage, value_target = critic_advantage(batch, reward, state.rewards)
+    elif cfg.advantage == "flow":
+        assert logp_anchor is not None
+        # The residual, and with it the advantage, is that of the current policy, so the loss computes it.
+        advantage = torch.zeros_like(reward)
+        value_target = flow_targets(reward, _by_trajectory(logp_anchor, batch), batch, cfg.flow)
     elif logp_anchor is not None:
         log_u = _by_trajectory(logp_old - logp_anchor, batch)
         if cfg.advantage == "target":

@@ -41,7 +41,7 @@ def advantage_anchor(batch: Batch, tokens: Tensor, cfg: ObjectiveConfig) -> Tens
 
     For advantage=pairs it is a weighted sum of the log-probs of one or two references.
     """
-    if cfg.advantage == "target":
+    if cfg.advantage in ("target", "flow"):
         return known(reference_logps(batch, tokens))
     if cfg.advantage != "pairs":
         return None

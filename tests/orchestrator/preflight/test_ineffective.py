@@ -31,6 +31,8 @@ def test_nothing_is_reported_of_the_presets_alone(method: str, scale: str) -> No
             "objective.advantage is group_z",
         ),
         ("objective.critic.heads=4", ["objective.advantage=critic"], "objective.advantage is group_zscore"),
+        ("objective.flow.beta=2.0", ["method=flow_rl"], "objective.advantage is group_zscore"),
+        ("objective.critic.max_grad_norm=2.0", ["method=flow_rl"], "objective.advantage is group_zscore"),
         ("objective.pairs.beta=0.2", ["method=dpo"], "objective.advantage is group_zscore"),
         ("objective.target.beta=2.0", ["objective.advantage=target"], "objective.advantage is group_zscore"),
         ("objective.overlong.fraction=0.5", ["objective.overlong.limit=9"], "objective.overlong.limit is 0"),
@@ -121,3 +123,18 @@ def test_settings_without_monitor_update_or_clip_are_reported() -> None:
     ]
     kl = ("objective.terms.kl={name: reverse_kl, estimator: k2}", "objective.terms.kl.alpha=0.5")
     assert reported("method=grpo", *kl) == ["objective.terms.kl.alpha=0.5 has no effect: reverse_kl has no parameter"]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "objective.critic.heads=4",
+        "objective.critic.coefficient=1.0",
+        "objective.gates.conflict_tokens=true",
+        "objective.gates.long_failures=2.0",
+        "objective.covariance.kind=kl",
+    ],
+)
+def test_what_does_not_reach_the_residual_of_flow_balance_is_reported(setting: str) -> None:
+    [line] = reported("method=flow_rl", setting)
+    assert line.startswith(f"{setting} has no effect: objective.advantage is flow")
