@@ -14,6 +14,7 @@ from torch import Tensor
 from configs.objective import ObjectiveConfig
 from configs.terms import TermConfig
 from objectives.advantage.critic import value_loss
+from objectives.advantage.flow import flow_balance
 from objectives.coefficient.controllers import term_metric
 from objectives.coefficient.recap import REPLAY, replay_loss
 from objectives.diagnostics import TensorStats, sampler_mismatch, total, trajectory_stats
@@ -43,7 +44,7 @@ class Scores:
     exact: Mapping[str, Tensor] = field(default_factory=dict)
     """float32 [N] per term that reads whole distributions: its value, with gradient, or its potential at the token."""
     values: Tensor | None = None
-    """float32 [B, heads], with gradient, of a critic."""
+    """float32 [B, heads], with gradient, of a critic or of log Z."""
 
 
 def loss(
@@ -66,7 +67,14 @@ def loss(
     denominator = batch.logp_sampler[explored] if cfg.old_policy == "sampler" else logp_old
     terms = {name: _term_tokens(name, term, scores, batch, cfg, denominator) for name, term in cfg.terms.items()}
     advantage = _advantage(scores, batch, cfg, coefficients, terms)
+    flow = None
+    if cfg.advantage == "flow":
+        flow = flow_balance(scores.values, scores.logp[explored], denominator, batch, cfg.flow)
+        advantage = advantage + flow.advantage
     value, stats = _policy_loss(scores, batch, cfg, advantage, denominator, logp_old)
+    if flow:
+        value = value + flow.loss
+        stats |= {"log_z": total(flow.log_z), "flow_loss": total(flow.errors)}
     if cfg.has_experience:
         of_experience, measured = experience_loss(scores.logp, batch, cfg)
         value, stats = value + of_experience, stats | measured

@@ -96,7 +96,8 @@ class Batch:
     in_loss: Tensor | None = field(default=None, metadata=PER_TRAJECTORY)
     """bool [B]: False where no part of the loss has a gradient, so that the learner need not score the trajectory."""
     value_target: Tensor | None = field(default=None, metadata=PER_TRAJECTORY)
-    """float32 [B]: value target (return) of the critic; NaN where there is no reward."""
+    """float32 [B]: value target (return) of the critic, or beta r + mean_t log reference of flow balance; NaN where
+    there is no reward."""
     gate: Tensor | None = field(default=None, metadata=PER_TOKEN)
     """float32 [N]: factor on the policy-gradient loss of each token."""
     high_covariance: Tensor | None = field(default=None, metadata=PER_TOKEN)

@@ -97,8 +97,8 @@ class FsdpLearner:
             share_prefixes=config.share_prefixes,
             entropy_gradient=objective.entropy_bonus > 0,
         )
-        if objective.advantage == "critic":
-            self.policy.critic = ValueHeads(self.policy.width, objective.critic)
+        if objective.value_heads is not None:
+            self.policy.critic = ValueHeads(self.policy.width, objective.value_heads)
         self.heads = AnchorHeads(objective, references or {}, dtype=dtype, device=device, temperature=temperature)
         self.sharded = ranks > 1 or dtype == "bfloat16"
         self.buffer = WeightsBuffer(self.weights_info())

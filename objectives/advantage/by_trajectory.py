@@ -19,6 +19,7 @@ from objectives.advantage.estimators import (
     over_deviation,
     shaped_reward,
 )
+from objectives.advantage.flow import flow_targets
 from objectives.advantage.kto import kto_advantages
 from objectives.advantage.pairs import pair_advantages
 from objectives.advantage.pass_k import (
@@ -32,6 +33,7 @@ from objectives.advantage.pass_k import (
 from objectives.advantage.target import pseudo_rewards
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.coefficient.recap import recap_weights
+from objectives.divergence.anchors import known, reference_logps
 from objectives.policy_gradient.gates import long_failure_scale
 from objectives.reduce import sum_by_trajectory
 from trajectories.batch import Batch
@@ -45,8 +47,8 @@ def trajectory_advantage(
     log_u: Tensor | None,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the advantage of each trajectory [B], the critic's value target (return) [B], None without a critic, and
-    the weight of the term of the pairs [B], None without one.
+    """Return the advantage of each trajectory [B]; the critic's value target (return), or the target of flow balance,
+    [B], else None; and the weight of the term of the pairs [B], None without one.
 
     Args:
         logp_old: float32 [M], log-probs of the explored tokens under the policy that sampled them.
@@ -56,6 +58,11 @@ def trajectory_advantage(
     reward, value_target, of_term = shaped_reward(batch, cfg.overlong), None, None
     if cfg.advantage == "critic":
         advantage, value_target = critic_advantage(batch, reward, state.rewards)
+    elif cfg.advantage == "flow":
+        # The residual, and with it the advantage, is that of the current policy, so the loss computes it.
+        advantage = torch.zeros_like(reward)
+        logp_reference = known(reference_logps(batch, batch.on_route("explore")))
+        value_target = flow_targets(reward, _by_trajectory(logp_reference, batch), batch, cfg.flow)
     elif log_u is not None:
         if cfg.advantage == "target":
             advantage = pseudo_rewards(log_u, reward, batch.group, cfg.target)

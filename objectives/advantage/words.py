@@ -5,6 +5,7 @@ Loads no torch, which takes seconds.
 
 from configs.critic import CriticConfig
 from configs.divergences import DIVERGENCES
+from configs.flow import FlowConfig
 from configs.objective import ObjectiveConfig
 from configs.pairs import PairsConfig
 from configs.pass_k import PassKConfig
@@ -17,7 +18,7 @@ def describe_advantage(cfg: ObjectiveConfig) -> str:
     """Describe `objective.advantage`, with its parameters and what its gradient is."""
     unrewarded = " (rewards are not trained on, divergence terms are)" if cfg.advantage == "none" else ""
     learned = _critic(cfg.critic) if cfg.advantage == "critic" else ""
-    preferred = _pairs(cfg.pairs) if cfg.advantage == "pairs" else ""
+    preferred = _pairs(cfg.pairs) if cfg.advantage == "pairs" else _flow(cfg.flow) if cfg.advantage == "flow" else ""
     return f"advantage {cfg.advantage}{unrewarded}{learned}{preferred}{_parameters(cfg)}{_rewards(cfg)}"
 
 
@@ -27,6 +28,8 @@ def describe_no_terms(cfg: ObjectiveConfig) -> str:
         if not cfg.pairs.compares:
             return f"no term of its own: the loss of an answer has its log-ratio to {cfg.pairs.anchor}"
         return f"no term of its own: the loss of pairs has the {_name_of_pairs(cfg.pairs)} in its margin"
+    if cfg.advantage == "flow":
+        return "no term of its own: the residual of flow balance has the log-ratio to the reference in it"
     if cfg.advantage != "target":
         return "no divergence: nothing keeps the policy near the reference"
     target = {
@@ -67,6 +70,17 @@ def _pairs(cfg: PairsConfig) -> str:
     return (
         f" (in the first update of a batch, the exact gradient of {loss}, m = {margins[cfg.winners]}, f' "
         f"of the {_name_of_pairs(cfg)}{lengths})"
+    )
+
+
+def _flow(cfg: FlowConfig) -> str:
+    """Describe the loss of which advantage=flow is minus the slope."""
+    low, high = 1 - cfg.clip, 1 + cfg.clip
+    return (
+        f" (the exact gradient of w (log Z + mean_t log pi - {cfg.beta:g} z - mean_t log reference)^2, z the reward's "
+        f"z-score in its group, w the answer's ratio, clipped to [{low:g}, {high:g}], detached; log Z is a value head "
+        "at the prompt's end; in expectation, for answers of T tokens and on-policy, 2 / T^2 of that of the reverse KL "
+        f"to reference x exp({cfg.beta:g} T z) / Z)"
     )
 
 

@@ -29,7 +29,7 @@ DEFAULT = ObjectiveConfig()
 GATES = ("gates", "covariance", "entropy_bonus", "mismatch")
 TERM_COLUMNS = ("name", "anchor", "route", "wiring", "estimator")
 SHOWN = ("objective.advantage", "objective.pass_k", "objective.overlong", "objective.target", "objective.pairs",
-         "objective.critic",
+         "objective.flow", "objective.critic",
          "objective.ratio", "objective.clip", "objective.terms", "objective.reduction", "objective.constant_length",
          "references",
          *(f"objective.{key}" for key in GATES))  # fmt: skip
@@ -98,7 +98,7 @@ def _link(preset: str) -> str:
 def _advantage(preset: dict[str, Any]) -> list[list[str]]:
     objective = preset["objective"]
     further = _settings(
-        {key: objective[key] for key in ("pass_k", "overlong", "target", "pairs", "critic") if key in objective}
+        {key: objective[key] for key in ("pass_k", "overlong", "target", "pairs", "flow", "critic") if key in objective}
     )
     return (
         [[f"`{objective.get('advantage', DEFAULT.advantage)}`", further]] if "advantage" in objective or further else []

@@ -61,7 +61,14 @@ def _rules(cfg: Config) -> Iterator[Rule]:
 def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
     advantage = objective.advantage
     why = f"objective.advantage is {advantage}"
-    yield "objective.critic", advantage == "critic", why
+    yield "objective.critic", advantage in ("critic", "flow"), why
+    for name in ("reads", "heads", "softness", "huber", "clip", "coefficient"):
+        yield f"objective.critic.{name}", advantage != "flow", why
+    yield "objective.flow", advantage == "flow", why
+    # These read the advantage before the learner's loss, which computes that of flow balance.
+    for name in ("gates.conflict_tokens", "gates.long_failures", "covariance"):
+        yield f"objective.{name}", advantage != "flow", why
+    yield "objective.recap", advantage != "flow" or objective.replays, why
     yield "objective.target", advantage == "target", why
     for name, kind in (("beta", "tilt"), ("moment", "moment")):
         effective = advantage != "target" or objective.target.kind == kind

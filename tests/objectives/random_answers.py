@@ -137,7 +137,7 @@ def scores_of(policy: Tensor, batch: Batch, cfg: ObjectiveConfig) -> Scores:
         entropy=masked["entropy"] if cfg.entropy_bonus else masked["entropy"].detach(),
         log_vocabulary=float(np.log(VOCABULARY)),
         exact={name.removeprefix("exact/"): column for name, column in masked.items() if "/" in name},
-        values=policy[batch.tokens[batch.lengths.cumsum(0) - 1], : cfg.critic.heads],
+        values=policy[batch.tokens[batch.lengths.cumsum(0) - 1], : (cfg.value_heads or cfg.critic).heads],
     )
 
 

@@ -17,6 +17,7 @@ from actors.learning.value_heads import ValueHeads
 from actors.local import LocalLearner
 from configs.critic import CriticConfig
 from configs.learner import LearnerConfig
+from configs.load import load
 from objectives.advantage.critic import soft_min
 from objectives.diagnostics import means
 from tests.actors.learning.learner_ranks import (
@@ -168,6 +169,33 @@ def test_a_loaded_critic_continues_bit_for_bit_and_the_saved_policy_contains_no_
     assert {p.dtype for p in heads_of(learner).values()} == {torch.float32}
     assert parameters_of(load_model(str(tmp_path / "policy"))).keys() == weights_of(learner).keys()
     learner.close()
+
+
+@pytest.mark.parametrize("budget", [45, 10_000])
+def test_the_head_of_flow_balance_has_the_gradient_of_its_residuals_and_the_policy_that_of_its_log_probs(
+    tiny_policy: Path, budget: int
+) -> None:
+    objective = load(["method=flow_rl"]).objective
+    learner = joined(str(tiny_policy), objective=objective, config=config_of(token_budget=budget))
+    drawn = random_batch()
+    batch = credited(replace(drawn, logp_reference=drawn.logp_sampler - 0.1), objective)
+    before = joined(str(tiny_policy), objective=objective).policy
+    stats = means(step(learner, batch))
+    scored = before(batch)
+    assert scored.values is not None and batch.value_target is not None and scored.values.shape == (7, 1)
+    by_answer = [torch.where(batch.seq == i, batch.mask, False) for i in range(7)]
+    mean = torch.stack([scored.logp[tokens].mean() for tokens in by_answer])
+    log_ratio = torch.stack([(scored.logp - batch.logp_sampler)[tokens].sum() for tokens in by_answer]).detach()
+    weight = log_ratio.clamp(-20, 20).exp().clamp(0.8, 1.2)
+    residual = scored.values[:, 0] + mean - batch.value_target
+    loss = (weight * residual.square()).mean()
+    assert stats["flow_loss"] == pytest.approx(float(loss), rel=1e-4)
+    assert before.critic is not None and learner.policy.critic is not None
+    for model, found, bound in ((before.critic, learner.policy.critic, 0.5), (before.model, learner.policy.model, 1.0)):
+        wanted = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+        norm = torch.cat([g.flatten() for g in wanted]).norm()
+        for expected, parameter in zip(wanted, found.parameters(), strict=True):
+            torch.testing.assert_close(parameter.grad, expected * min(1.0, bound / float(norm)), rtol=1e-3, atol=1e-5)
 
 
 def whole_heads(learner: FsdpLearner) -> dict[str, Tensor]:

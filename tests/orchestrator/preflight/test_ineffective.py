@@ -31,6 +31,8 @@ def test_nothing_is_reported_of_the_presets_alone(method: str, scale: str) -> No
             "objective.advantage is group_z",
         ),
         ("objective.critic.heads=4", ["objective.advantage=critic"], "objective.advantage is group_zscore"),
+        ("objective.flow.beta=2.0", ["method=flow_rl"], "objective.advantage is group_zscore"),
+        ("objective.critic.max_grad_norm=2.0", ["method=flow_rl"], "objective.advantage is group_zscore"),
         ("objective.pairs.beta=0.2", ["method=dpo"], "objective.advantage is group_zscore"),
         ("objective.target.beta=2.0", ["objective.advantage=target"], "objective.advantage is group_zscore"),
         ("objective.overlong.fraction=0.5", ["objective.overlong.limit=9"], "objective.overlong.limit is 0"),
@@ -141,3 +143,18 @@ def test_switching_off_the_kl_of_an_evaluation_that_has_none_is_reported() -> No
     [line] = reported("method=grpo", setting, "evaluate.temperatures=[0,1]")
     assert line == f"{setting} has no effect: the first sampling of breadth evaluate is greedy or truncated"
     assert reported("method=grpo", setting) == []
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "objective.critic.heads=4",
+        "objective.critic.coefficient=1.0",
+        "objective.gates.conflict_tokens=true",
+        "objective.gates.long_failures=2.0",
+        "objective.covariance.kind=kl",
+    ],
+)
+def test_what_does_not_reach_the_residual_of_flow_balance_is_reported(setting: str) -> None:
+    [line] = reported("method=flow_rl", setting)
+    assert line.startswith(f"{setting} has no effect: objective.advantage is flow")
