@@ -12,9 +12,17 @@ from configs.pairs import PairsConfig
 from configs.pass_k import PassKConfig
 from configs.policy_gradient import ClipConfig, CovarianceConfig, GatesConfig, MismatchConfig
 from configs.recap import RecapConfig
-from configs.rewards import Combination, RewardConfig
-from configs.slot_rules import check_slots
+from configs.rewards import (
+    ANSWER_REWARD,
+    BY_REWARD,
+    MEAN_ZERO,
+    Combination,
+    RewardConfig,
+    check_rewards,
+    with_answer,
+)
 from configs.target import TargetConfig
+from configs.term_rules import check_pair_term, check_terms
 from configs.terms import Reduction, TermConfig
 
 Advantage = Literal[
@@ -41,6 +49,16 @@ WHITENED = ("global_whiten", "group_mean_global_whiten")
 """Advantages that are whitened over the tokens of the batch after terms have been subtracted."""
 AIM_AT_PASS_K = ("pass_k_zscore", "pass_k_gain")
 """Advantages with a k."""
+
+
+RATIO_OF_CLIP = {
+    "sapo": ("token", "a function of a token's own ratio"),
+    "dppo": ("token", "decided by a token's own probability"),
+    "gmpo": ("sequence", "made on the log-ratios whose mean over the answer is the ratio"),
+}
+"""The ratio that a kind of clip needs, and what the clip is."""
+COUNT_RIGHT = ("pass_k_zscore", "weighted_sign", "unlikely_zscore", "uniform_zscore")
+"""Advantages that treat an answer of reward 1 or more as right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +135,70 @@ class ObjectiveConfig:
             rule = "must be positive when reduction is 'constant'"
             require(self.constant_length > 0, "constant_length", rule, self.constant_length)
         require_not_negative(self, "entropy_bonus", "replay_weight")
-        check_slots(self)
+        rule = "must be other than 'none' without a term, an entropy bonus or replay: nothing would be trained on"
+        learns = bool(self.terms) or self.entropy_bonus > 0 or self.replays
+        require(self.advantage != "none" or learns, "advantage", rule, self.advantage)
+        self._check_whole_answers()
+        if self.pair_term:
+            check_pair_term(self.pair_term, self.terms)
+        self._check_ratio()
+        self._check_rewards()
+        check_terms(self.terms, self.anchors)
+
+    def _check_whole_answers(self) -> None:
+        """Check the advantages whose loss is one of whole answers."""
+        rule = "must be 'sequence_mean_token_sum' for advantage=pairs, whose loss is one of whole answers"
+        summed = self.advantage != "pairs" or self.reduction == "sequence_mean_token_sum"
+        require(summed, "reduction", rule, self.reduction)
+        rule = "must be 'none' for pairs.winners=solution: an answer of the task has no log-probs of the sampler"
+        require(not self.imitates or self.ratio == "none", "ratio", rule, self.ratio)
+        flows = self.advantage == "flow"
+        rule = "must be 'sequence_mean_token_mean' for advantage=flow, whose residual has an answer's mean log-probs"
+        require(not flows or self.reduction == "sequence_mean_token_mean", "reduction", rule, self.reduction)
+        rule = "must be 'none' for advantage=flow, whose weight is the ratio of the whole answer (flow.clip)"
+        require(not flows or self.ratio == "none", "ratio", rule, self.ratio)
+
+    def _check_ratio(self) -> None:
+        """Check what needs a certain ratio, clip or denominator."""
+        joint = any(term.wiring == "joint" for term in self.terms.values())
+        rule = "must be 'token' for a term in the joint wiring, whose slope is weighted by the ratio of its token"
+        require(not joint or self.ratio == "token", "ratio", rule, self.ratio)
+        rule = "must not be 'sapo' for a term in the joint wiring, whose slope is weighted by the ratio of its token"
+        require(not joint or self.clip.kind != "sapo", "clip.kind", rule, self.clip.kind)
+        ratio, what = RATIO_OF_CLIP.get(self.clip.kind, (self.ratio, ""))
+        rule = f"must be '{ratio}' for clip.kind={self.clip.kind}: the clip is {what}"
+        require(self.ratio in (ratio, "none"), "ratio", rule, self.ratio)
+        rule = (
+            "must be 'learner' for a mismatch correction: with the sampler's log-probs as denominator the ratio "
+            "corrects the mismatch already, and a weight would count it twice"
+        )
+        weighs = self.mismatch.kind != "none"
+        require(not weighs or self.old_policy == "learner", "old_policy", rule, self.old_policy)
+
+    def _check_rewards(self) -> None:
+        """Check several rewards, the penalty on long answers and experience against the advantage."""
+        advantage = self.advantage
+        single = "" if advantage != "pairs" or self.pairs.compares else " with pairs.loss=kto"
+        counts_right = advantage in COUNT_RIGHT or bool(single)
+        rule = (
+            f"must be 0 for advantage={advantage}{single}: below reward 1 it would count a long right answer as wrong"
+        )
+        counts = counts_right and self.overlong.limit > 0
+        require(not counts, "overlong.limit", rule, self.overlong.limit)
+        rule = f"must be 0, except for the advantages {', '.join(MEAN_ZERO)}: others read log-probs of new answers"
+        baseline = advantage in MEAN_ZERO or not self.has_experience
+        require(baseline, "experience.fraction", rule, self.experience.fraction)
+        check_rewards(self.rewards)
+        only_gates = all(r.weight == (name == ANSWER_REWARD) for name, r in with_answer(self.rewards).items())
+        rule = f"must be gates of weight 0 for advantage={advantage}{single}, which counts answers of reward 1 as right"
+        counts = counts_right and not only_gates
+        require(not counts, "rewards", rule, {name: reward.weight for name, reward in self.rewards.items()})
+        by_reward = self.combine == "weighted_sum" or advantage in BY_REWARD
+        rule = f"must be 'weighted_sum', except for the advantages {', '.join(BY_REWARD)}"
+        require(by_reward, "combine", rule, self.combine)
+        rule = f"must not be 'whitened_advantages', except for the advantages {', '.join(MEAN_ZERO)}"
+        whitens = self.combine == "whitened_advantages"
+        require(not whitens or advantage in MEAN_ZERO, "combine", rule, self.combine)
 
     def reduction_of(self, term: TermConfig) -> Reduction:
         """Return the loss aggregation of a term."""

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from configs.load import load
+from objectives.advantage.words import describe_no_terms
 from objectives.diagnostics import means, to_stats
 from objectives.objective import loss
-from objectives.wording import describe_no_terms, describe_policy_gradient
+from objectives.wording import describe_policy_gradient
 from tests.objectives.presets.golden_batch import LOG_U, LOGP, SAMPLER, explored_batch
 from tests.objectives.ragged_batch import scores
 from tests.objectives.random_answers import credited, of
