@@ -12,7 +12,7 @@ from configs.pass_k import PassKConfig
 from configs.policy_gradient import CovarianceConfig, MismatchConfig
 from configs.recap import RecapConfig
 from configs.rewards import with_answer
-from configs.term_weights import FAILURES
+from configs.term_weights import BY_REWARD
 from configs.terms import TermConfig
 from objectives.divergence.words import describe_wiring
 from objectives.policy_gradient.clip_range import bounds
@@ -34,7 +34,8 @@ def describe(cfg: TermConfig, *, right_only: bool = False, in_pairs: str = "") -
         "losers": "; only on answers that lose a pair, by the slope of that pair's loss",
         "both": "; on answers by the slope of their pairs' loss, which is positive where they lose and else negative",
     }[in_pairs]
-    return f"on explored answers: {words}{_describe_reweighting(cfg)}{_describe_weights(cfg)}{pairs}"
+    hinge = f"; a token within {cfg.hinge:g} nats of the anchor has no gradient" if cfg.hinge else ""
+    return f"on explored answers: {words}{hinge}{_describe_reweighting(cfg)}{_describe_weights(cfg)}{pairs}"
 
 
 def _name(cfg: TermConfig) -> str:
@@ -70,7 +71,7 @@ def _describe_weights(cfg: TermConfig) -> str:
     steps = f"turns, or {weights.step_length} tokens of a single turn" if weights.step_length else "turns"
     chosen = {
         "by difficulty of the prompt (DADS)": weights.difficulty,
-        f"only on {weights.only.replace('_', ' ')}": weights.only in FAILURES,
+        f"only on {weights.only.replace('_', ' ')}": weights.only in BY_REWARD,
         "only on the best answers of each prompt, which share its weight": weights.only == "best_answers",
         "every answer as long as the shortest of its group (SamPO)": weights.length_debias,
         f"only on the {weights.keep:g} of an answer's tokens with the highest {weights.importance} score (TIP)": (
@@ -199,6 +200,7 @@ def _parameters(cfg: ObjectiveConfig) -> str:
         "group are less likely",
         "uniform_zscore": f"{cfg.pass_k.uniformity:g} of the right answers' advantages shared out by 1 / q, q their "
         "mean probability per token",
+        "majority_zscore": "over 2 sqrt(p (1 - p)) where the fraction p of right answers is above 1/2",
         "distinct_mean_only": "each reward times the fraction of the group's other answers that are another solution",
     }
     gradients = {
@@ -206,6 +208,8 @@ def _parameters(cfg: ObjectiveConfig) -> str:
         "pass_k_zscore": "that of (2 / k) arcsin sqrt(Pass@k), in large groups",
         "pass_k_gain": "that of the best reward of k answers, which is Pass@k if rewards are 0 or 1",
         "weighted_sign": f"{1 + weight:g} times that of Pass@1",
+        "majority_zscore": "that of 2 arcsin sqrt(Pass@1) up to 1/2, of log(Pass@1 / (1 - Pass@1)) / 2 above, in large "
+        "groups",
         "distinct_mean_only": "if rewards are 0 or 1 that of (1 - 1 / G) Pass@1 - (1 - 2 / G) / 2 x the sum of p^2 "
         "over the right solutions, p the probability of one",
     }

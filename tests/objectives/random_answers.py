@@ -81,14 +81,19 @@ def random_batch(seed: int = 0, reference_everywhere: bool = True, anchors: tupl
 
 
 def batch_for(cfg: ObjectiveConfig, seed: int = 0) -> Batch:
-    """Return a random batch with all fields that the objective reads from references and the first forward pass."""
+    """Return a random batch with all fields that the objective reads from references and the first forward pass.
+
+    If a term is on mastered groups, one of the four is.
+    """
     batch = random_batch(seed, anchors=tuple(name for name in cfg.anchors if name != "reference"))
     generator, size = torch.Generator().manual_seed(seed), len(batch.tokens)
     near = batch.logp_sampler + 0.3 * torch.randn(size, generator=generator)
     certainty = 1 - 0.02 * torch.rand(size, generator=generator)
     entropy, distance = torch.rand(2, size, generator=generator)
+    reads_mastered = any(term.weights.only == "mastered_groups" for term in cfg.terms.values())
     return replace(
         batch,
+        reward=torch.where(batch.group == 1, 1.0, batch.reward) if reads_mastered else batch.reward,
         reweighted={name: near for name, term in cfg.terms.items() if term.reweights},
         certainty={name: certainty for name, term in cfg.terms.items() if term.weights.certainty_power},
         entropy_old=2 * entropy if cfg.scores_first else None,
