@@ -38,6 +38,7 @@ Advantage = Literal[
     "weighted_sign",
     "unlikely_zscore",
     "uniform_zscore",
+    "majority_zscore",
     "distinct_mean_only",
     "target",
     "pairs",
@@ -57,7 +58,7 @@ RATIO_OF_CLIP = {
     "gmpo": ("sequence", "made on the log-ratios whose mean over the answer is the ratio"),
 }
 """The ratio that a kind of clip needs, and what the clip is."""
-COUNT_RIGHT = ("pass_k_zscore", "weighted_sign", "unlikely_zscore", "uniform_zscore")
+COUNT_RIGHT = ("pass_k_zscore", "weighted_sign", "unlikely_zscore", "uniform_zscore", "majority_zscore")
 """Advantages that treat an answer of reward 1 or more as right."""
 
 
@@ -73,7 +74,8 @@ class ObjectiveConfig:
     mean of all sets) / std of all sets, where a set is 1 if one of its answers is right (Pass@k training); pass_k_gain:
     k times the mean of what it adds to the best reward of k - 1 others (PKPO); weighted_sign: lambda if it is right, -1
     if not (NSR); unlikely_zscore: group_zscore, after likely right answers have lost a part of their reward;
-    uniform_zscore: group_zscore, of which unlikely right answers get more and likely ones less; distinct_mean_only:
+    uniform_zscore: group_zscore, of which unlikely right answers get more and likely ones less; majority_zscore:
+    group_zscore over 2 sqrt(p (1 - p)) in groups whose fraction p of right answers is above 1/2; distinct_mean_only:
     mean_only, after each reward was multiplied by the fraction of the other answers of its group that are another
     solution (DARLING); target: f-DPG's pseudo-reward; pairs: minus the slope of a preference loss (DPO); flow: minus
     the slope of flow balance (FlowRL); critic: normalised reward minus a learned value, whitened over the batch's

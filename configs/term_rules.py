@@ -69,6 +69,6 @@ def _form(term: TermConfig) -> tuple[object, ...]:
 
 def _sums(term: TermConfig) -> bool:
     """Return whether a sum of such terms, each with a constant coefficient, is a reverse KL again."""
-    weighted = term.weights.chosen or term.reweights or term.root or term.top or term.horizon in LATER
+    weighted = term.weights.chosen or term.reweights or term.root or term.top or term.horizon in LATER or term.hinge
     gradient = term.name == "reverse_kl" and not term.rehearses and term.estimator not in ("k3", "naive")
     return gradient and not weighted and term.coefficient.kind == "constant"

@@ -52,6 +52,9 @@ class TermConfig:
     (vocabulary wiring)."""
     normalised: bool = False
     """Use f itself (RPG's normalised KL) instead of f minus its tangent at u = 1."""
+    hinge: float = 0.0
+    """loss wiring on explored answers: a token whose |log u| is at most this has no loss, and any other the loss minus
+    its value at this distance, in nats (MCPO, arXiv:2604.16972); 0: off."""
     level: Level = "token"
     """Whether u = policy / anchor is the ratio of one token or of a whole answer."""
     root: bool = False
@@ -81,6 +84,13 @@ class TermConfig:
         check_alpha(self.name, self.alpha, "alpha")
         require(0 <= self.reweight_floor <= 1, "reweight_floor", "must be between 0 and 1", self.reweight_floor)
         require(self.top >= 0, "top", "must not be negative", self.top)
+        require(self.hinge >= 0, "hinge", "must not be negative", self.hinge)
+        by_token = (self.route, self.level, self.wiring) == ("explore", "token", "loss")
+        rule = "must be 0 outside the loss wiring on explored answers at the token level, which has a loss to cut off"
+        require(by_token or not self.hinge, "hinge", rule, self.hinge)
+        by_anchor = self.estimator != "ratio_weighted" or self.anchor == "old"
+        rule = "must be 0 for ratio_weighted with another anchor than 'old': the loss depends on two distances"
+        require(by_anchor or not self.hinge, "hinge", rule, self.hinge)
         self._check_form()
         self._check_distributions()
         rule = (

@@ -8,7 +8,7 @@ from configs.objective import ObjectiveConfig
 from configs.policy_gradient import CovarianceConfig, MismatchConfig
 from configs.recap import RecapConfig
 from configs.sampling import SamplingConfig
-from configs.term_weights import FAILURES
+from configs.term_weights import BY_REWARD
 from configs.terms import TermConfig
 from objectives.advantage.words import describe_advantage
 from objectives.divergence.words import describe_wiring, divergence_name
@@ -31,7 +31,8 @@ def describe(cfg: TermConfig, *, right_only: bool = False, in_pairs: str = "") -
         "losers": "; only on answers that lose a pair, by the slope of that pair's loss",
         "both": "; on answers by the slope of their pairs' loss, which is positive where they lose and else negative",
     }[in_pairs]
-    return f"on explored answers: {words}{_describe_reweighting(cfg)}{_describe_weights(cfg)}{pairs}"
+    hinge = f"; a token within {cfg.hinge:g} nats of the anchor has no gradient" if cfg.hinge else ""
+    return f"on explored answers: {words}{hinge}{_describe_reweighting(cfg)}{_describe_weights(cfg)}{pairs}"
 
 
 def _describe_reweighting(cfg: TermConfig) -> str:
@@ -51,7 +52,7 @@ def _describe_weights(cfg: TermConfig) -> str:
     steps = f"turns, or {weights.step_length} tokens of a single turn" if weights.step_length else "turns"
     chosen = {
         "by difficulty of the prompt (DADS)": weights.difficulty,
-        f"only on {weights.only.replace('_', ' ')}": weights.only in FAILURES,
+        f"only on {weights.only.replace('_', ' ')}": weights.only in BY_REWARD,
         "only on the best answers of each prompt, which share its weight": weights.only == "best_answers",
         "every answer as long as the shortest of its group (SamPO)": weights.length_debias,
         f"only on the {weights.keep:g} of an answer's tokens with the highest {weights.importance} score (TIP)": (

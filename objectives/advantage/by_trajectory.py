@@ -24,6 +24,7 @@ from objectives.advantage.kto import kto_advantages
 from objectives.advantage.pairs import pair_advantages
 from objectives.advantage.pass_k import (
     distinctness,
+    majority_zscore,
     pass_k_gain,
     pass_k_zscore,
     uniform_factor,
@@ -147,6 +148,7 @@ def _estimator(cfg: ObjectiveConfig, k: int) -> Callable[[Tensor], Tensor]:
         "weighted_sign": partial(weighted_sign, right_weight=cfg.pass_k.right_weight),
         "unlikely_zscore": group_zscore,
         "uniform_zscore": group_zscore,
+        "majority_zscore": majority_zscore,
         "distinct_mean_only": mean_only,
     }
     return estimators[cfg.advantage]

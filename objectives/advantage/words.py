@@ -117,6 +117,7 @@ def _parameters(cfg: ObjectiveConfig) -> str:
         "group are less likely",
         "uniform_zscore": f"{cfg.pass_k.uniformity:g} of the right answers' advantages shared out by 1 / q, q their "
         "mean probability per token",
+        "majority_zscore": "over 2 sqrt(p (1 - p)) where the fraction p of right answers is above 1/2",
         "distinct_mean_only": "each reward times the fraction of the group's other answers that are another solution",
     }
     gradients = {
@@ -124,6 +125,8 @@ def _parameters(cfg: ObjectiveConfig) -> str:
         "pass_k_zscore": "that of (2 / k) arcsin sqrt(Pass@k), in large groups",
         "pass_k_gain": "that of the best reward of k answers, which is Pass@k if rewards are 0 or 1",
         "weighted_sign": f"{1 + weight:g} times that of Pass@1",
+        "majority_zscore": "that of 2 arcsin sqrt(Pass@1) up to 1/2, of log(Pass@1 / (1 - Pass@1)) / 2 above, in large "
+        "groups",
         "distinct_mean_only": "if rewards are 0 or 1 that of (1 - 1 / G) Pass@1 - (1 - 2 / G) / 2 x the sum of p^2 "
         "over the right solutions, p the probability of one",
     }

@@ -85,7 +85,10 @@ def random_batch(
 
 
 def batch_for(cfg: ObjectiveConfig, seed: int = 0) -> Batch:
-    """Return a random batch with all fields that the objective reads from references and the first forward pass."""
+    """Return a random batch with all fields that the objective reads from references and the first forward pass.
+
+    If a term is on mastered groups, one of the four is.
+    """
     anchors = tuple(name for name in cfg.anchors if name != "reference")
     batch = random_batch(seed, anchors=anchors, solutions=cfg.imitates)
     generator, size = torch.Generator().manual_seed(seed), len(batch.tokens)
@@ -93,8 +96,10 @@ def batch_for(cfg: ObjectiveConfig, seed: int = 0) -> Batch:
     certainty = 1 - 0.02 * torch.rand(size, generator=generator)
     entropy, distance = torch.rand(2, size, generator=generator)
     activations = torch.randn(size, 5, generator=generator)
+    reads_mastered = any(term.weights.only == "mastered_groups" for term in cfg.terms.values())
     return replace(
         batch,
+        reward=torch.where(batch.group == 1, 1.0, batch.reward) if reads_mastered else batch.reward,
         hidden={cfg.pairs.anchor: activations} if cfg.masks_pairs else {},
         reweighted={name: near for name, term in cfg.terms.items() if term.reweights},
         certainty={name: certainty for name, term in cfg.terms.items() if term.weights.certainty_power},
