@@ -92,7 +92,7 @@ def describe_mixture(cfg: SamplingConfig) -> str:
     return (
         f"each token of the answers that are trained on is drawn from {1 - cfg.mixture:g} policy + {cfg.mixture:g} "
         f"{cfg.mixed_with}; the ratio policy / sampler is its importance weight, but the tokens before and after it "
-        "are those of the mixture; measurements are not mixed"
+        "are those of the mixture, and a loss without a ratio has no weight; measurements are not mixed"
     )
 
 
