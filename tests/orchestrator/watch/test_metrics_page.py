@@ -42,6 +42,7 @@ RUNS = {
     "token_weights": ("method=sod", EVEN),
     "several": (EVEN, "objective.rewards.low.verifier=toy_verifiers:starts_low"),
     "solutions": ("method=spin",),
+    "mask": ("method=sparse_po", EVEN),
     "rehearsal": ("method=dph_f", EVEN, "rehearsal.prompts=4", "rehearsal.batch=2", "rehearsal.threshold=1"),
 }
 """Overrides of runs that together record every metric."""
