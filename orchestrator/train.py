@@ -10,7 +10,8 @@ from actors.contracts import Learner
 from configs.config import Config
 from configs.load import to_yaml
 from objectives.advantage.critic import value_metrics
-from objectives.coefficient.controllers import advance, resumed_state, term_metric, with_recap, with_rewards
+from objectives.advantage.token_mask import mask_metrics
+from objectives.coefficient.controllers import advance, resumed_state, term_metric, with_mask, with_recap, with_rewards
 from objectives.coefficient.recap import replay_metrics
 from objectives.credit import credit
 from objectives.diagnostics import Stats, means
@@ -185,6 +186,7 @@ class Run:
         self._metrics = (
             means(stats)
             | value_metrics(batch)
+            | mask_metrics(batch, self.cfg.objective, self.objective_state.mask)
             | replay_metrics(batch, self.objective_state.recap, self.cfg.objective)
             | coefficients
             | (
@@ -200,7 +202,7 @@ class Run:
         self.step += 1
         self.drift.keep(batch)
         self.objective_state = advance(
-            with_rewards(self.objective_state, self.cfg.objective, batch),
+            with_mask(with_rewards(self.objective_state, self.cfg.objective, batch), self.cfg.objective, batch),
             self.cfg.objective,
             self._metrics,
             trajectories=batch.totals["explore"].trajectories,

@@ -110,6 +110,8 @@ def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
 
 def _pair_rules(pairs: PairsConfig) -> Iterator[Rule]:
     yield "objective.pairs.right_weight", not pairs.compares, f"objective.pairs.loss is {pairs.loss}"
+    for name in ("mask_learning_rate", "mask_l1"):
+        yield f"objective.pairs.{name}", pairs.mask == "learned", f"objective.pairs.mask is {pairs.mask}"
     yield "objective.overlong.limit", pairs.winners != "solution", "objective.pairs.winners is solution"
     yield "objective.pairs.term_on", bool(pairs.term), "objective.pairs.term is empty"
     yield "objective.pairs.mixture", bool(pairs.mixed_with), "objective.pairs.mixed_with is empty"

@@ -49,6 +49,7 @@ RUNS = {
     "several": (EVEN, "objective.rewards.low.verifier=toy_verifiers:starts_low"),
     "solutions": ("method=spin",),
     "experience": ("method=exgrpo", EVEN, "objective.experience.start=0"),
+    "mask": ("method=sparse_po", EVEN),
     "rehearsal": ("method=dph_f", EVEN, "rehearsal.prompts=4", "rehearsal.batch=2", "rehearsal.threshold=1"),
 }
 """Overrides of runs that together record every metric."""
