@@ -19,12 +19,13 @@ from objectives.divergence.words import describe_wiring
 from objectives.policy_gradient.clip_range import bounds
 
 
-def describe(cfg: TermConfig, *, right_only: bool = False, in_pairs: str = "") -> str:
+def describe(cfg: TermConfig, *, right_only: bool = False, in_pairs: str = "", informed: bool = False) -> str:
     """Describe the gradient that a divergence term has, which is not always that of the value it is named after.
 
     Args:
         right_only: whether the stored answers are right ones alone, and not all samples of the reference.
         in_pairs: `objective.pairs.term_on` for the term of the pairs; empty for every other term.
+        informed: whether the anchor reads feedback.
     """
     words = describe_wiring(cfg, _name(cfg), right_only=right_only)
     if cfg.rehearses:
@@ -35,7 +36,12 @@ def describe(cfg: TermConfig, *, right_only: bool = False, in_pairs: str = "") -
         "losers": "; only on answers that lose a pair, by the slope of that pair's loss",
         "both": "; on answers by the slope of their pairs' loss, which is positive where they lose and else negative",
     }[in_pairs]
-    return f"on explored answers: {words}{_describe_reweighting(cfg)}{_describe_weights(cfg)}{pairs}"
+    told = (
+        f"; {cfg.anchor} has read another right answer of the group, and the verdict on a wrong one; answers without "
+        "either have no gradient of it"
+    )
+    weights = _describe_weights(cfg)
+    return f"on explored answers: {words}{_describe_reweighting(cfg)}{weights}{pairs}{told if informed else ''}"
 
 
 def _name(cfg: TermConfig) -> str:
