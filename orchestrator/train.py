@@ -17,7 +17,7 @@ from objectives.credit import credit
 from objectives.diagnostics import Stats, means
 from orchestrator import checkpoint, cluster
 from orchestrator.manifest import SETTINGS
-from orchestrator.references import Anchors, NoScoring, ReferenceSchedule
+from orchestrator.references import Anchors, NoScoring, ReferenceSchedule, anchors_of
 from orchestrator.rollout.agreement import check_agreement
 from orchestrator.rollout.collector import Collector
 from orchestrator.rollout.encoding import PromptEncoder
@@ -48,7 +48,7 @@ async def train(run: "Run") -> None:
         while run.continues():
             groups = await collector.take(run.cfg.groups_per_step)  # the only wait for generation; FIFO by prompt
             batch = await run.pack(groups)  # explored, rehearsed and replayed trajectories, experience
-            batch = await run.anchors.score(batch)  # logp_reference and other anchors, if a term needs them
+            batch = await run.anchors.score(batch, groups)  # logp_reference and other anchors, if a term needs them
             batch = await run.old_policy.score(batch)  # logp_old and value_old, if needed before the update
             batch = credit(batch, run.cfg.objective, run.objective_state)  # advantages, token gates, term weights
             stats = await run.learner.update(batch, run.objective_state.coefficients)  # loss, backward, optimizer
@@ -89,7 +89,7 @@ class Run:
         self.reference_role = roles.reference
         if cfg.objective.anchors or cfg.objective.hidden_anchors:
             assert roles.reference is not None
-            self.anchors = Anchors(roles.reference, cfg.objective)
+            self.anchors = anchors_of(cfg, roles.reference, encode)
         state = resumed.state if resumed else RunState.initial(cfg)
         self.step, self.best = state.step, state.best
         self.objective_state = resumed_state(state.objective, cfg.objective, state.step, cfg.steps)
@@ -189,6 +189,7 @@ class Run:
             | mask_metrics(batch, self.cfg.objective, self.objective_state.mask)
             | replay_metrics(batch, self.objective_state.recap, self.cfg.objective)
             | coefficients
+            | self.anchors.metrics
             | (
                 {"pass_k": float(self.objective_state.pass_k)}
                 if self.cfg.objective.pass_k.schedule != "constant"

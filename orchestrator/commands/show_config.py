@@ -66,7 +66,10 @@ def plan(cfg: Config) -> dict[str, str]:
         lines["defaults of this committed policy"] = tuned
     for name, term in cfg.objective.terms.items():
         in_pairs = cfg.objective.pairs.term_on if name == cfg.objective.pair_term else ""
-        lines[f"term {name}"] = describe(term, right_only=cfg.rehearsal.right_only, in_pairs=in_pairs)
+        informed = term.anchor in cfg.references and cfg.references[term.anchor].informed
+        lines[f"term {name}"] = describe(
+            term, right_only=cfg.rehearsal.right_only, in_pairs=in_pairs, informed=informed
+        )
         lines[f"coefficient of {name}"] = describe_coefficient(term.coefficient, cfg.steps)
     if cfg.objective.rehearses:
         lines["stored answers"] = _stored_answers(cfg)

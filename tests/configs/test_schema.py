@@ -267,6 +267,20 @@ OTHER_RULES = [
     ("learner.extragradient=true steps=7", "steps", "the weights of an odd step are those of a look-ahead", "7"),
     ("learner.extragradient=true monitor.every=5", "monitor.every", "must be even with learner.extragradient", "5"),
     ("learner.extragradient=true checkpoint.every=1", "checkpoint.every", "must be even with", "1"),
+    (
+        "method=sdpo objective.terms.divergence.wiring=joint",
+        f"{KL}.wiring",
+        "for an anchor that reads feedback",
+        "'joint'",
+    ),
+    ("method=sdpo objective.terms.divergence.reweight=reward", f"{KL}.reweight", "reads feedback", "'reward'"),
+    ("method=sdpo objective.terms.divergence.weights.certainty_power=1", f"{KL}.anchor", "prompt alone", "'teacher'"),
+    (
+        "method=dpo references.teacher.reads=feedback objective.pairs.anchor=teacher",
+        "objective.pairs.anchor",
+        "must be a reference that reads the prompt alone",
+        "'teacher'",
+    ),
     ("method=nash_mp references.slow.every=1", "references.slow.every", "must be even with", "1"),
     ("method=nash_mp references.slow.update=kl", "references.slow.update", "must not be 'kl' with", "'kl'"),
     (

@@ -40,6 +40,7 @@ RUNS = {
     "annealed": ("method=pkpo", EVEN, "objective.pass_k.schedule=linear", "objective.pass_k.k=3"),
     "critic": ("method=safe_critic", EVEN),
     "flow": ("method=flow_rl", EVEN),
+    "feedback": ("method=sdpo", EVEN),
     "token_weights": ("method=sod", EVEN),
     "confidence": (
         "method=safe",
