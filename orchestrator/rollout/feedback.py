@@ -48,12 +48,11 @@ class FeedbackPrompts:
     def _prompt(self, group: Group, index: int) -> Prompt | None:
         """Return the prompt of a group with feedback for one of its answers; None: there is none."""
         answer = group.trajectories[index]
-        if answer.reward is None:
+        if answer.grade is None or answer.reward is None:
             return None
         others = (t for place, t in enumerate(group.trajectories) if place != index)
         right = next((t.text for t in others if t.reward is not None and t.reward >= RIGHT), "")
-        wrong = answer.reward < RIGHT and answer.grade is not None
-        reason = answer.grade.reason[:REASON_CHARACTERS] if wrong and answer.grade else ""
+        reason = answer.grade.reason[:REASON_CHARACTERS] if answer.reward < RIGHT else ""
         parts = [(SOLUTION, right), (FEEDBACK, reason)]
         texts = [form.format(self._plain(text)) for form, text in parts if text.strip()]
         return self._with(group.prompt, "\n".join(texts)) if texts else None
