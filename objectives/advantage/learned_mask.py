@@ -83,7 +83,7 @@ def mask_loss(parameters: Tensor, batch: Batch, cfg: ObjectiveConfig, coefficien
 
 
 def trained(state: MaskState, batch: Batch, cfg: ObjectiveConfig, coefficient: float) -> MaskState:
-    """Return the state after one update of Adam; unchanged where no group has a pair or the gradient is not finite."""
+    """Return the state after one update of Adam; unchanged if the gradient is 0 (as without a pair) or not finite."""
     parameters, first, second = state.tensors(batch.hidden[cfg.pairs.anchor].shape[-1])
     with torch.enable_grad():
         leaf = parameters.clone().requires_grad_()
