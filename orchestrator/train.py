@@ -30,6 +30,7 @@ from orchestrator.watch.logbook import Logbook
 from orchestrator.watch.monitor import HeldOut, Monitor
 from orchestrator.watch.passk import fired_rule
 from orchestrator.watch.timing import Clock
+from tasks.changed import with_extraction
 from tasks.source import Source
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Group
@@ -104,7 +105,8 @@ class Run:
             groups_left=(cfg.steps - self.step) * cfg.groups_per_step,
             excluded=self.stored.rehearsed if cfg.rehearsal.explore == "unmastered" else frozenset(),
         )
-        self.monitor = Monitor(HeldOut(cfg, source, self.encode, rollouts), roles.reference, run_dir)
+        measured = with_extraction(source, cfg.monitor.extraction, "monitor.extraction")
+        self.monitor = Monitor(HeldOut(cfg, measured, self.encode, rollouts), roles.reference, run_dir)
         self.logbook = Logbook(
             run_dir,
             cfg.logbook,
