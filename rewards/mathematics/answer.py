@@ -66,20 +66,22 @@ def _verify(answer: str, given: Any, mode: str = STRICT) -> Verdict:
     final = FinalAnswer(answer.strip()) if is_bare else extract(answer, mode)
     if final is None:
         return wrong(no_answer(mode), "no_answer")
-    if len(final.text) > LENGTH_LIMIT:
-        return wrong(f"the final answer is longer than {LENGTH_LIMIT} characters", "rejected")
-    if _is_small_integer(gold) and _is_small_integer(final.text):
-        return correct() if int(gold) == int(final.text) else wrong(f"{final.text} is not the answer")
-    if nesting_depth(final.text) > DEPTH_LIMIT:
-        return wrong(f"the brackets of the final answer are nested more than {DEPTH_LIMIT} deep", "rejected")
-    text = normalise(final.text)
+    read = final.text
+    if len(read) > LENGTH_LIMIT:
+        return wrong(f"the final answer is longer than {LENGTH_LIMIT} characters", "rejected", read)
+    if _is_small_integer(gold) and _is_small_integer(read):
+        return correct(extracted=read) if int(gold) == int(read) else wrong(f"{read} is not the answer", extracted=read)
+    if nesting_depth(read) > DEPTH_LIMIT:
+        return wrong(f"the brackets of the final answer are nested more than {DEPTH_LIMIT} deep", "rejected", read)
+    text = normalise(read)
     if not canonical(text):
-        return wrong("the final answer is empty", "no_answer")
+        return wrong("the final answer is empty", "no_answer", read)
     try:
         is_equal = equal(gold, text) or _every_box_equals(gold, final)
     except (TooLarge, MemoryError, RecursionError, OverflowError) as error:
-        return wrong(f"comparing it with the gold would exceed a size limit ({type(error).__name__})", "rejected")
-    return correct() if is_equal else wrong(f"{text[:200]} is not the answer")
+        reason = f"comparing it with the gold would exceed a size limit ({type(error).__name__})"
+        return wrong(reason, "rejected", read)
+    return correct(extracted=read) if is_equal else wrong(f"{text[:200]} is not the answer", extracted=read)
 
 
 def check_problem(problem: Mapping[str, Any]) -> list[str]:

@@ -97,6 +97,13 @@ def test_without_a_mode_the_extraction_is_strict() -> None:
     assert verify("It took 71 days, 72 at most", {"answer": "72"}).status != "correct"
 
 
+def test_a_verdict_notes_what_was_extracted_up_to_a_limit() -> None:
+    assert verify(r"so \boxed{72} cm", {"answer": "72"}).extracted == "72"
+    assert verify("2, then 3 apples", {"answer": "72", "extraction": "last_number"}).extracted == "3"
+    assert verify("I do not know what it may be.", {"answer": "72", "extraction": "boxed"}).extracted == ""
+    assert verify(rf"\boxed{{{'x' * 900}}}", {"answer": "72"}).extracted == "x" * 200
+
+
 @pytest.mark.parametrize("mode", ["Boxed", "", None, 3, "tag:", "tag:think", "tag:a b", "tag:" + "a" * 50, ["boxed"]])
 def test_an_unknown_mode_is_a_fault_of_the_problem_and_never_a_reward(mode: object) -> None:
     problem = {"answer": "72", "extraction": mode}
