@@ -17,8 +17,9 @@ from typing import IO, Any
 
 from configs.rewards import ANSWER_REWARD
 from rewards.judge import Judge
-from rewards.registry import JSON_TYPES, VERIFIERS, Field, check, names
+from rewards.registry import VERIFIERS, check, names
 from rewards.verdict import STATUSES, Verdict, grader_error
+from rewards.verifier import JSON_TYPES, Field
 from rewards.workers.task import Task
 from trajectories.atomic_write import replace_file
 from trajectories.trajectory import domain

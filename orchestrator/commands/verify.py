@@ -23,7 +23,7 @@ from orchestrator.audit import Audit
 from orchestrator.commands.paths import absolute
 from orchestrator.verify_file import Row, grade_rows, named_verifiers, output_row, whole_file
 from rewards.judge import Judge
-from rewards.registry import check, problem_faults
+from rewards.registry import check
 from rewards.verdict import STATUSES, Verdict
 from tasks.options import settings_named
 from tasks.registry import build
@@ -158,10 +158,13 @@ async def _judge_task(options: argparse.Namespace, cfg: Config, console: Console
         prompt, answer = source.demonstration(position)
         pairs.setdefault(prompt.id, (prompt, answer))  # A finite dataset repeats its prompts.
     verdicts: list[Verdict] = []
+    faults: list[str] = []
 
     async def work(judge: Judge) -> None:
         judging = (judge.judge(prompt.verifier, prompt.problem, answer) for prompt, answer in pairs.values())
         verdicts.extend(await asyncio.gather(*judging))
+        checks = (judge.faults(prompt.verifier, prompt.problem) for prompt, _ in pairs.values())
+        faults.extend(await asyncio.gather(*checks))
 
     verifiers = sorted({prompt.verifier for prompt, _ in pairs.values()})
     for name in verifiers:
@@ -175,17 +178,13 @@ async def _judge_task(options: argparse.Namespace, cfg: Config, console: Console
     for prompt, answer, verdict in refused[:SHOWN]:
         line = f"{prompt.id}: {verdict.status} ({verdict.reason}), answer {answer[:200]!r}"
         console.print(escape(line), soft_wrap=True)
-    faulty = [
-        f"{prompt.id}: {fault}"
-        for prompt, _ in pairs.values()
-        for fault in problem_faults(prompt.verifier, prompt.problem)
-    ]
+    faulty = [f"{prompt.id}: {fault}" for (prompt, _), fault in zip(pairs.values(), faults, strict=True) if fault]
     for line in faulty[:SHOWN]:
         console.print(escape(line), soft_wrap=True)
     right = len(verdicts) - len(refused)
     console.print(f"{right} of {len(verdicts)} right answers of {options.task} are judged correct", soft_wrap=True)
     if faulty:
-        console.print(f"{len(faulty)} faults in the problems of {options.task}", soft_wrap=True)
+        console.print(f"{len(faulty)} problems of {options.task} are faulty", soft_wrap=True)
     return 1 if refused or faulty else 0
 
 

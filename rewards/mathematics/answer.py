@@ -114,12 +114,17 @@ def _faults(value: Any) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _gold_answer(text: str) -> str:
-    """Return the normalised gold answer of a data row, which may be a whole solution; "" if there is none."""
+    """Return the normalised gold answer of a data row; "" if there is none."""
+    text = normalise(gold_text(text)[: LENGTH_LIMIT + 1].strip())
+    return text if canonical(text) else ""
+
+
+def gold_text(text: str) -> str:
+    """Return the gold answer of a data row, which may be a whole solution, as it is written; "" if there is none."""
     if last_boxes(text) or SOLUTION_MARKER.search(text):
         final = final_answer(text)
-        text = final.text if final else ""
-    text = normalise(text[: LENGTH_LIMIT + 1].strip())
-    return text if canonical(text) else ""
+        return final.text if final else ""
+    return text
 
 
 def _is_small_integer(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,29 @@ def test_answers_that_two_verifiers_reward_differently_are_listed(
         ("", "wrong", "wrong", 0.0),
     ]
     assert written()[0]["other_version"].startswith(f"{module}:same@") and "label" not in written()[0]
+
+
+@pytest.mark.skipif(find_spec("math_verify") is None, reason="the package math-verify is not installed")
+def test_the_verifier_of_mathematics_is_compared_with_math_verify(capsys: pytest.CaptureFixture[str]) -> None:
+    # math-verify rounds to six decimals, and reads the last number of a text; it reads no bare formula without braces.
+    rows = [
+        {"id": "both", "gold": "72", "answer": r"\boxed{72}"},
+        {"id": "none", "gold": "72", "answer": r"\boxed{71}"},
+        {"id": "rounded", "gold": "1/3", "answer": r"\boxed{0.333333}"},
+        {"id": "last", "gold": "72", "answer": "it is 71, then 72 in all"},
+        {"id": "bare", "gold": "1/2", "answer": r"\frac12"},
+    ]
+    assert verify(rows, "--verifier", "math", "--compare", "math_verify", "--audit", "--output", "out.jsonl") == 0
+    assert [(row["id"], row["status"], row["other_status"], row["finding"]) for row in written()] == [
+        ("both", "correct", "correct", ""),
+        ("none", "wrong", "wrong", ""),
+        ("rounded", "wrong", "correct", "differs"),
+        ("last", "wrong", "correct", "differs"),
+        ("bare", "correct", "no_answer", "differs"),
+    ]
+    printed = capsys.readouterr().err
+    assert "correct here alone: 1 of 5 rows; by math_verify alone: 2\n" in printed
+    assert " math_verify " in printed[printed.index("finding ") :].splitlines()[0]
 
 
 def test_a_row_that_cannot_be_graded_differs_for_no_verifier() -> None:
