@@ -33,6 +33,7 @@ from orchestrator.watch.logbook import Logbook
 from orchestrator.watch.monitor import HeldOut, Monitor
 from orchestrator.watch.passk import fired_rule
 from orchestrator.watch.timing import Clock
+from tasks.changed import with_extraction
 from tasks.source import Source
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Group
@@ -112,7 +113,8 @@ class Run:
             excluded=self.stored.rehearsed if cfg.rehearsal.explore == "unmastered" else frozenset(),
             experience=self.experience,
         )
-        self.monitor = Monitor(HeldOut(cfg, source, self.encode, rollouts), roles.reference, run_dir)
+        measured = with_extraction(source, cfg.monitor.extraction, "monitor.extraction")
+        self.monitor = Monitor(HeldOut(cfg, measured, self.encode, rollouts), roles.reference, run_dir)
         self.logbook = Logbook(
             run_dir,
             cfg.logbook,

@@ -13,6 +13,8 @@ from rich.markup import escape
 from configs.checks import nearest, require
 from configs.config import Config
 from configs.explain import NAME, agree, explain, settings, value_words
+from configs.extraction import STRICT
+from configs.extraction import describe as describe_mode
 from configs.load import committed_settings, presets, to_yaml
 from objectives.advantage.words import describe_no_terms
 from objectives.wording import (
@@ -84,6 +86,9 @@ def plan(cfg: Config) -> dict[str, str]:
         f"{graders} x {cfg.grader.workers or 'as many as needed'} worker processes, each answer within "
         f"{cfg.grader.timeout_s:g} s; queries and programs run at isolation level {cfg.sandbox.require} at least"
     )
+    modes = {"": cfg.task.extraction, "; held-out answers: ": cfg.monitor.extraction}
+    if any(mode not in ("", STRICT) for mode in modes.values()):
+        lines["final answer"] = "".join(f"{of}{describe_mode(mode)}" for of, mode in modes.items() if mode)
     lines["generation"] = "{} engine: {}".format(*chosen_engine(cfg))
     for role in dict.fromkeys(reservation.role for reservation in reserved):
         mine = [reservation for reservation in reserved if reservation.role == role]

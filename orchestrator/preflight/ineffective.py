@@ -32,7 +32,7 @@ def _rules(cfg: Config) -> Iterator[Rule]:
     for name in ("batch", "prompts", "answers", "threshold", "explore", "keep"):
         yield f"rehearsal.{name}", cfg.objective.rehearses, "no term has route=rehearse"
     yield "rehearsal.threshold", cfg.rehearsal.right_only, "rehearsal.keep is all"
-    for name in ("answers", "ks", "frontier", "kl_to_base"):
+    for name in ("answers", "ks", "extraction", "frontier", "kl_to_base"):
         yield f"monitor.{name}", cfg.monitor.every > 0, "monitor.every is 0"
     sampled = replace(cfg.evaluate, kl_to_base=True).scored(cfg.sampling) is not None
     yield "evaluate.kl_to_base", sampled, "the first sampling of breadth evaluate is greedy or truncated"
