@@ -1,10 +1,15 @@
 """Problems for programs: parse and check the fields of a row, and bound the time of the tests."""
 
+import ast
+import importlib
 import math
 import re
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
+
+from rewards.sandbox.inside.names import MODULES, PROGRAM_MODULE, sort_names
+from rewards.sandbox.inside.source import bound_names, helpers, requested_names
 
 DEFAULT_TIMEOUT_S = 5.0
 TOTAL_TIMEOUT_S = 60.0
@@ -80,16 +85,34 @@ def parse(problem: Mapping[str, Any]) -> Problem:
 
 
 def check_problem(problem: Mapping[str, Any]) -> list[str]:
-    """Return the faults of a problem: a field is missing or wrong, or the tests are not Python. Runs no test."""
+    """Return the faults of a problem: a field is missing or wrong, the tests are not Python, or they use names that
+    nothing defines. Runs no test."""
     try:
         parsed = parse(problem)
         if isinstance(parsed, AssertProblem):
             compile(parsed.tests, "tests", "exec")
+            if undefined := _undefined_names(parsed):
+                rule = "must define every name, or import it from solution, unless it is the entry point"
+                return [f"tests: {rule}, got {', '.join(undefined)}"]
     except SyntaxError as error:
         return [f"tests: must be Python, got {error.msg} in line {error.lineno} of them"]
     except ValueError as error:
         return [str(error)]
     return []
+
+
+def _undefined_names(problem: AssertProblem) -> list[str]:
+    """Return the names that the tests use and that neither they, the prompt, the program nor the library define."""
+    prompt = helpers(problem.prompt, problem.entry_point)
+    bound = bound_names(prompt)
+    tree = ast.parse(problem.tests)
+    for node in [*prompt, *tree.body]:
+        if isinstance(node, ast.ImportFrom) and node.module != PROGRAM_MODULE and node.names[0].name == "*":
+            if node.module not in MODULES:
+                return []
+            bound |= set(dir(importlib.import_module(node.module)))
+    requested = requested_names(problem.prompt, problem.entry_point)
+    return sorted(sort_names(problem.tests, tree, problem.entry_point, bound, requested).undefined)
 
 
 def _parse_assert(problem: Mapping[str, Any], timeout_s: float, fraction: bool) -> AssertProblem:

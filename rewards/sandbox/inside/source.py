@@ -57,6 +57,11 @@ def helpers(prompt: str, entry: str) -> list[ast.stmt]:
     ]
 
 
+def requested_names(prompt: str, entry: str) -> set[str]:
+    """Return the names of the functions and classes that the prompt leaves to the program."""
+    return bound_names([node for node in parsed_prompt(prompt) if _is_requested(node, entry)])
+
+
 def bound_names(statements: Sequence[ast.stmt]) -> set[str]:
     """Return the names that top-level statements bind, also inside if, try, with and loops."""
     return set(_bound(statements))
