@@ -25,19 +25,22 @@ CACHE_LIMIT = 128 * 2**20
 
 @dataclass(frozen=True)
 class Database:
-    """A database, given by the script that builds it or, for SQLite, by the path of its file."""
+    """A database, given by the script that builds it or, for SQLite, by the path of its file or by its bytes."""
 
     engine: str
     """"sqlite" or "duckdb"."""
     script: str | None
-    """None for a file."""
+    """None for a file and for bytes."""
     path: str = ""
+    image: bytes = b""
+    """Contents of an SQLite file; empty for a script and for a path."""
 
     @functools.cached_property
     def key(self) -> tuple[Any, ...]:
-        """Cache key: the hash of the script, or the path, modification time and size of the file."""
-        if self.script is not None:
-            return self.engine, hashlib.blake2b(self.script.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        """Cache key: the hash of the script or bytes, or the path, modification time and size of the file."""
+        if self.script is not None or self.image:
+            content = self.image if self.script is None else self.script.encode("utf-8", "surrogatepass")
+            return self.engine, hashlib.blake2b(content, digest_size=16).digest()
         with contextlib.suppress(OSError, ValueError):
             status = Path(self.path).stat()
             return self.engine, self.path, status.st_mtime_ns, status.st_size
