@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
+from rewards.programs.outputs import COMPARISONS
 from rewards.sandbox.inside.names import MODULES, PROGRAM_MODULE, sort_names
 from rewards.sandbox.inside.source import bound_names, helpers, requested_names
 
@@ -56,6 +57,8 @@ class StdioProblem:
     timeout_s: float = DEFAULT_TIMEOUT_S
     """Wall time in seconds for each test."""
     fraction: bool = False
+    compare: str = "exact"
+    """How output is compared with the expected one: `exact`, or by `tokens` with numbers to 1e-6."""
 
 
 Problem = AssertProblem | StdioProblem
@@ -74,13 +77,17 @@ def parse(problem: Mapping[str, Any]) -> Problem:
     _require(_is_duration(timeout_s), "timeout_s", f"must be in (0, {TOTAL_TIMEOUT_S:g}]", timeout_s)
     reward = problem.get("reward") or "all"
     _require(reward in ("all", "fraction"), "reward", "must be all or fraction", reward)
+    compare = problem.get("compare") or "exact"
+    _require(compare in COMPARISONS, "compare", f"must be one of {', '.join(COMPARISONS)}", compare)
+    _require(kind == "stdio" or compare == "exact", "compare", "must be left out with kind assert", compare)
     if kind == "stdio":
         tests = problem.get("tests")
         _require(isinstance(tests, list | tuple) and len(tests) > 0, "tests", "must be a list of at least one", tests)
         pairs = tuple(_pair(test) for test in tests or ())
         expects_output = any(expected.strip() for _, expected in pairs)
         _require(expects_output, "tests", "must expect some output", pairs)
-        return StdioProblem(tests=pairs, timeout_s=float(timeout_s), fraction=reward == "fraction")
+        fraction = reward == "fraction"
+        return StdioProblem(tests=pairs, timeout_s=float(timeout_s), fraction=fraction, compare=compare)
     return _parse_assert(problem, float(timeout_s), reward == "fraction")
 
 

@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+INTEGER_DIGITS = 50_000
+"""Digits of an integer that programs and tests may convert to and from text. Python's own limit is 4,300."""
 HELPER_STATEMENTS = (
     ast.Import,
     ast.ImportFrom,
