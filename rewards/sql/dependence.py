@@ -31,6 +31,7 @@ new row."""
 _bases = Cache(CACHE_LIMIT)
 """What the variants of a database are made of."""
 _variants = Cache(CACHE_LIMIT)
+"""Variants and the gold's results on them; None where the gold fails."""
 
 
 @dataclass(frozen=True)
@@ -108,17 +109,27 @@ def _distinguishing(
     for values, seed in itertools.product(lists, range(SEEDS_PER_LIST)):
         if (known and STYLES[seed % len(STYLES)] in UNINFORMATIVE_STYLES) or budget.expired():
             continue
-        key = (parsed.databases[0].key, tuple(values), seed)
-        with contextlib.suppress(sqlite3.Error, sqlite3.Warning, MemoryError, OverflowError, GoldFailed):
-            # A variant on which the gold fails, or that cannot be made, decides nothing.
-            image: bytes | None = _variants.get(key)
-            if image is None:
-                image = variant(source, seed, values)
-                _variants.put(key, image, len(image))
-            database = Database(parsed.engine, None, image=image)
-            gold = expected(database, parsed.gold, budget)
-            if _comparable(gold.result.rows, parsed.any_columns) - known:
-                yield database, gold
+        found = _variant_with_gold(parsed, source, seed, values, budget)
+        if found is not None and _comparable(found[1].result.rows, parsed.any_columns) - known:
+            yield found
+
+
+def _variant_with_gold(
+    parsed: SqlProblem, source: Base, seed: int, values: list[Any], budget: TimeBudget
+) -> tuple[Database, Expected] | None:
+    """Return a variant of the first database and the gold's result on it, from the cache; None if the variant cannot
+    be made or the gold fails on it. Then it decides nothing."""
+    key = (parsed.databases[0].key, parsed.gold, tuple(values), seed)
+    if key in _variants:
+        cached: tuple[Database, Expected] | None = _variants.get(key)
+        return cached
+    found, seconds = None, budget.seconds_left()
+    with contextlib.suppress(sqlite3.Error, sqlite3.Warning, MemoryError, OverflowError, GoldFailed):
+        database = Database(parsed.engine, None, image=variant(source, seed, values))
+        found = database, expected(database, parsed.gold, budget)
+    if found is not None or seconds > budget.seconds / 2:  # A gold that had little time left is tried again.
+        _variants.put(key, found, 200 + (len(found[0].image) + found[1].result.size if found else 0))
+    return found
 
 
 def _base(database: Database, budget: TimeBudget) -> Base | None:

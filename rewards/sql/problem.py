@@ -8,7 +8,12 @@ from rewards.sql.execution import Database
 from rewards.sql.text import statements
 
 SECONDS = 2.0
-"""Processor seconds of the answer on one database, if the gold takes less than a third of it there."""
+"""Processor seconds of the answer on one database where the gold is fast. Maximum of `timeout_s`."""
+GOLD_SECONDS = 60.0
+"""Processor seconds of the gold on one database: to build it, and to run the gold in both orders of reading rows."""
+GOLD_SECONDS_LIMIT = 1_000.0
+GOLD_ROWS = 200_000
+"""Largest number of rows of the gold's result."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,8 @@ class SqlProblem:
     any_columns: bool
     partial_credit: bool
     seconds: float
+    gold_seconds: float
+    gold_rows: int
 
 
 def parse_problem(problem: Mapping[str, Any]) -> SqlProblem:
@@ -44,10 +51,16 @@ def parse_problem(problem: Mapping[str, Any]) -> SqlProblem:
         raise ValueError(f"extra_dbs: must be a list of strings, got {extra!r:.100}")
     if not (isinstance(seconds, int | float) and seconds > 0):
         raise ValueError(f"timeout_s: must be a number above 0, got {seconds!r:.100}")
+    gold_seconds, gold_rows = problem.get("gold_seconds", GOLD_SECONDS), problem.get("gold_rows", GOLD_ROWS)
+    if not (isinstance(gold_seconds, int | float) and 0 < gold_seconds <= GOLD_SECONDS_LIMIT):
+        raise ValueError(f"gold_seconds: must be a number in (0, {GOLD_SECONDS_LIMIT:g}], got {gold_seconds!r:.100}")
+    if not (isinstance(gold_rows, int) and gold_rows > 0):
+        raise ValueError(f"gold_rows: must be a whole number above 0, got {gold_rows!r:.100}")
     found = statements(gold, engine)
     if len(found) != 1:
         raise ValueError(f"gold_sql: must be one statement, got {len(found)}")
     sources = [source for source in (script, path, *extra) if isinstance(source, str)]
     databases = tuple(Database(engine, s) if path is None else Database(engine, None, s) for s in sources)
     partial = bool(problem.get("partial_credit"))
-    return SqlProblem(databases, found[0], engine, columns == "any", partial, min(seconds, SECONDS))
+    seconds = min(seconds, SECONDS)
+    return SqlProblem(databases, found[0], engine, columns == "any", partial, seconds, gold_seconds, gold_rows)

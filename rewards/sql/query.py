@@ -12,27 +12,30 @@ Fields of a problem:
 - `gold_sql`;
 - optional: `extra_dbs`, more scripts, or more paths with `database`; `engine`, "sqlite" (default) or "duckdb";
   `columns`, "strict" (default) or "any" for columns in any order; `partial_credit`, default False; `timeout_s`,
-  processor seconds of the answer, default and maximum SECONDS.
+  processor seconds of the answer on each database, default and maximum SECONDS, or GOLD_FACTOR times those of the gold
+  where that is more; `gold_seconds` and `gold_rows`, processor seconds and largest number of rows of the gold on each
+  database, default GOLD_SECONDS and GOLD_ROWS.
+
+The gold runs for the first answer to a problem in a process, and its results are cached by the hash of the database.
 """
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from rewards.sql.dependence import Evidence, follow_data
 from rewards.sql.execution import ROW_LIMIT, Database, Result, TimeBudget
-from rewards.sql.expected import Expected, GoldFailed, expected, gold_runner, run_query
+from rewards.sql.expected import END_S, Expected, GoldFailed, gold_results, gold_runner, run_query
 from rewards.sql.problem import SECONDS, SqlProblem, parse_problem
 from rewards.sql.results import row_overlap, same_results
 from rewards.sql.text import QueryFailed, canonical, extract
 from rewards.sql.ties import cut_tie
+from rewards.steps import begin_step
 from rewards.verdict import Verdict, correct, grader_error, wrong
 
-GOLD_WALL_S = 2.4
-"""Deadline of the gold, in wall seconds after the start of the check."""
-CHECK_WALL_S = 4.4
-"""Deadline of the answer, in wall seconds after the start of the check. Both are below the deadline of the worker pool,
-so that the verifier can distinguish a slow gold from a slow answer."""
+GOLD_FACTOR = 3.0
+"""Times the processor seconds of the gold on a database that an answer may take there."""
+COMPARE_S = 1e-4
+"""Wall seconds allowed for reading and comparing one row of a result."""
 PARTIAL_CREDIT = 0.5
 """With `partial_credit`, the reward of a wrong answer is this times `row_overlap`."""
 
@@ -50,25 +53,24 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
     Example: gold `SELECT COUNT(*) FROM t` and response "SELECT COUNT(1) FROM t" -> correct; "SELECT 3" -> wrong, even
     if t has three rows.
     """
-    started = time.monotonic()
     try:
         parsed = parse_problem(problem)
-        budget = TimeBudget(SECONDS, started + GOLD_WALL_S)
-        golds = [expected(database, parsed.gold, budget) for database in parsed.databases]
+        golds = gold_results(parsed)
         if len({len(gold.result.columns) for gold in golds}) > 1:
             raise GoldFailed("gold_sql: must return the same number of columns on every database")
     except (ValueError, GoldFailed) as error:
         return grader_error(str(error))
-    budget = TimeBudget(parsed.seconds, started + CHECK_WALL_S)
     try:
         query = extract(answer, parsed.engine)
         results = []
         for database, gold in zip(parsed.databases, golds, strict=True):
-            results.append(_run_answer(database, query, gold, parsed, budget))
+            results.append(_run_answer(database, query, gold, parsed))
             if not gold.equals(results[-1], parsed.any_columns):
                 return _wrong_result(gold, results[-1], parsed, len(results))
-        if _depends_on_reading_order(parsed, query, golds, budget):
+        if _depends_on_reading_order(parsed, query, golds):
             return wrong("the result depends on the order in which rows are read")
+        budget = TimeBudget(SECONDS)
+        begin_step(budget.wall_seconds + END_S)
         evidence = follow_data(parsed, query, golds, results, budget)
     except QueryFailed as error:
         return Verdict(reward=0.0, status=error.status, reason=error.reason)
@@ -85,15 +87,16 @@ def check_problem(problem: Mapping[str, Any]) -> list[str]:
     database, and does not depend on the order in which rows are read. Where a LIMIT keeps some of several rows that are
     equal in ORDER BY, for example, a right answer could be graded as wrong.
     """
-    budget = TimeBudget(SECONDS, time.monotonic() + GOLD_WALL_S)
     try:
         parsed = parse_problem(problem)
-        golds = [expected(database, parsed.gold, budget) for database in parsed.databases]
+        golds = gold_results(parsed)
         if not any(gold.result.rows for gold in golds):
             return ["gold_sql: must return a row on at least one database"]
         for database, gold in zip(parsed.databases, golds, strict=True):
             if not gold.any_order:
                 return ["gold_sql: must not depend on the order in which rows are read"]
+            budget = TimeBudget(parsed.gold_seconds)
+            begin_step(budget.wall_seconds + END_S)
             if cut := cut_tie(parsed.gold, parsed.engine, gold_runner(database, budget)):
                 return [f"gold_sql: its LIMIT must not cut a tie, got {cut} between different rows"]
     except (ValueError, GoldFailed) as error:
@@ -103,20 +106,23 @@ def check_problem(problem: Mapping[str, Any]) -> list[str]:
 
 
 def _run_answer(
-    database: Database, query: str, gold: Expected, parsed: SqlProblem, budget: TimeBudget, **options: Any
+    database: Database, query: str, gold: Expected, parsed: SqlProblem, *, reverse_unordered: bool = False
 ) -> Result:
     """Run the answer. A row more than the gold has is enough to see that they differ, unless the overlap is needed."""
-    rows = ROW_LIMIT if parsed.partial_credit else len(gold.result.rows)
-    return run_query(database, query, budget, row_limit=rows, column_count=len(gold.result.columns), **options)
+    rows = max(ROW_LIMIT, len(gold.result.rows)) if parsed.partial_credit else len(gold.result.rows)
+    budget = TimeBudget(max(parsed.seconds, GOLD_FACTOR * gold.seconds))
+    begin_step(budget.wall_seconds + END_S + COMPARE_S * rows)
+    options: dict[str, Any] = {"row_limit": rows, "reverse_unordered": reverse_unordered}
+    return run_query(database, query, budget, column_count=len(gold.result.columns), **options)
 
 
-def _depends_on_reading_order(parsed: SqlProblem, query: str, golds: list[Expected], budget: TimeBudget) -> bool:
+def _depends_on_reading_order(parsed: SqlProblem, query: str, golds: list[Expected]) -> bool:
     """Return whether the answer differs from the gold if SQLite reads rows without an ORDER BY in reverse order."""
     most_rows = max(golds, key=lambda gold: len(gold.result.rows))
     if parsed.engine != "sqlite" or not most_rows.any_order:
         return False
     database = parsed.databases[golds.index(most_rows)]
-    result = _run_answer(database, query, most_rows, parsed, budget, reverse_unordered=True)
+    result = _run_answer(database, query, most_rows, parsed, reverse_unordered=True)
     return not most_rows.equals(result, parsed.any_columns)
 
 
