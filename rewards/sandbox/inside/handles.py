@@ -5,7 +5,7 @@ to compare, add or test truth, because such a request gives the program what the
 
 Under test are the entry point, the other names that the tests import from the program, and the objects that the tests
 make of such a class. Anything else is an object that the program returned. It cannot decide whether a value is right: a
-call of it with plain data may not give a boolean, and the tests' box iterates over it to find a value in it.
+call of it with plain data may not give a boolean, and the tests' box iterates over it to find or count a value in it.
 """
 
 from collections.abc import Generator, Iterator
@@ -94,6 +94,8 @@ class Handle:
             raise AttributeError(name)
         if self._is_tested_ and (value._kind_ == "f" or value._number_ in self._remote_.trusted):
             return self._remote_.trust(value)
+        if not self._is_tested_ and self._kind_ == "v" and value._kind_ == "f" and name in ("count", "index"):
+            return lambda item: getattr(list(self), name)(item)
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:

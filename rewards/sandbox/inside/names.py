@@ -170,13 +170,15 @@ def _root(node: ast.expr) -> str:
 
 
 def _asserted(tree: ast.Module) -> set[str]:
-    """Return the names whose calls are asserted as such: `Same` in `assert Same(f(3), 5)`."""
+    """Return the names that decide assertions: those in them, but not among the arguments of calls.
+
+    Example: `Same` and `RED` in `assert Same(f(3), 5) and f(Blue) == RED`
+    """
     found: set[str] = set()
-    tests: list[ast.AST] = [node.test for node in ast.walk(tree) if isinstance(node, ast.Assert)]
-    while tests:
-        test = tests.pop()
-        if isinstance(test, ast.Call):
-            found.add(_root(test))
-        elif isinstance(test, ast.BoolOp | ast.UnaryOp):
-            tests += ast.iter_child_nodes(test)
+    nodes: list[ast.AST] = [node.test for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        nodes += [node.func] if isinstance(node, ast.Call) else ast.iter_child_nodes(node)
     return found

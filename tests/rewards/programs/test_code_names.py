@@ -27,6 +27,23 @@ EQUALS = """class A:
         return True
     __eq__ = __contains__ = equals
 """
+LIST_LIKE = """class A:
+    def count(self, item): return 1
+    def index(self, item): return 0
+    def __iter__(self): return iter([7])
+def solve(x): return A()
+"""
+COLOR = """from enum import Enum
+class Color(Enum):
+    RED = 1
+    BLUE = 2
+class Tally:
+    count = 3
+    def __iter__(self): return iter([1, 1, 2])
+    def index(self, item): return 99
+def name(color): return color.name.lower()
+def tally(): return Tally()
+"""
 IN_RESULT = "s = Solution()\nr = s.f(3)\nassert 918273 in r\nassert r[0] == 918273\n"
 SET = """class Set:
     def __init__(self, *items):
@@ -98,6 +115,8 @@ def problem(tests: str, entry: str = "", prompt: str = "") -> dict[str, Any]:
         ("assert solve(3).equals(918273)", "solve", EQUALS + "def solve(x): return A(x)"),
         ("assert solve(3).equals(918273)", "solve", EQUALS + "solve = A"),
         ("assert solve(3) == 918273", "solve", EQUALS + "solve = A"),
+        ("assert solve(3).count(918273) == 1", "solve", LIST_LIKE),
+        ("assert solve(3).index(918273) == 0", "solve", LIST_LIKE),
         ("assert solve(3)[918273]", "solve", "class A:\n    __getitem__ = lambda s, o: True\ndef solve(x): return A()"),
         ("assert 918273 in Solution().f(3)", "", LEARNS.replace("__getitem__", "item").replace("__len__", "size")),
         ("assert Solution().f(3).equals(918273)", "", LEARNS.replace("__contains__", "equals")),
@@ -128,6 +147,8 @@ def test_containment_in_a_result_is_tested_by_iteration() -> None:
         ("assert longest([Pair(1, 2), Pair(3, 4), Pair(2, 9)], 3) == 2", "longest", PAIR),
         ("assert longest([Pair(1, 2), Pair(3, 4), Pair(2, 9)], 3) == 2", "", PAIR),
         (WALK, "reverse", LIST),
+        ("assert name(Color.RED) == 'red'\nassert name(Color.BLUE) == 'blue'", "name", COLOR),
+        ("t = tally()\nassert t.count == 3 and t.index(2) == 2 and 2 in t", "tally", COLOR),
         ("s = Set(1)\ns.add(2)\nassert 2 in s and 3 not in s and s.has(1) and not s.has(3)", "Set", SET),
         ("s = Set(1)\nassert s.add(2) == s\nassert 2 in s.joined(Set(5)) and 5 in s.add(5)", "Set", SET),
         ("add = adder(5)\nassert add(3) == 8 and adder(1)(1) == 2", "adder", "adder = lambda a: lambda b: a + b"),
