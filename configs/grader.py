@@ -18,8 +18,8 @@ class GraderConfig:
     timeout_s: float = 6.0
     """Longest judgement of one answer in seconds of wall time, without the wait for a free worker. Then the worker is
     killed and the answer gets status `timeout`. Verifiers of Breadth have shorter limits of their own (countdown,
-    first_number and scratchpad_sum 1 s, math 3 s, sql 5 s); the limit of `code` follows from the time limits of the
-    problem alone."""
+    first_number and scratchpad_sum 1 s, math 3 s, sql 5 s). The limit of `code` follows from the time limits of the
+    problem alone; that of `sql` counts for each database anew, and is longer where the gold query is slow."""
     first_call_timeout_s: float = 300.0
     """Longest time in seconds in which a function of your own is loaded in a worker process, and longest first call in
     it; a model may be loaded then. After the first worker, twice the time that its first call took, if that is less."""

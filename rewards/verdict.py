@@ -31,7 +31,7 @@ class Verdict:
     """None exactly for the status grader_error."""
     status: Status
     reason: str = ""
-    """What is wrong with the answer, never the right answer."""
+    """What is wrong with the answer, or on what it was found correct; never the right answer."""
     seconds: float = 0.0
     """Wall time of the check, without the wait for a worker."""
     cpu_seconds: float = 0.0

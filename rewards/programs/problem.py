@@ -1,10 +1,16 @@
 """Problems for programs: parse and check the fields of a row, and bound the time of the tests."""
 
+import ast
+import importlib
 import math
 import re
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
+
+from rewards.programs.outputs import COMPARISONS
+from rewards.sandbox.inside.names import MODULES, PROGRAM_MODULE, sort_names
+from rewards.sandbox.inside.source import bound_names, helpers, requested_names
 
 DEFAULT_TIMEOUT_S = 5.0
 TOTAL_TIMEOUT_S = 60.0
@@ -51,6 +57,8 @@ class StdioProblem:
     timeout_s: float = DEFAULT_TIMEOUT_S
     """Wall time in seconds for each test."""
     fraction: bool = False
+    compare: str = "exact"
+    """How output is compared with the expected one: `exact`, or by `tokens` with numbers to 1e-6."""
 
 
 Problem = AssertProblem | StdioProblem
@@ -69,27 +77,49 @@ def parse(problem: Mapping[str, Any]) -> Problem:
     _require(_is_duration(timeout_s), "timeout_s", f"must be in (0, {TOTAL_TIMEOUT_S:g}]", timeout_s)
     reward = problem.get("reward") or "all"
     _require(reward in ("all", "fraction"), "reward", "must be all or fraction", reward)
+    compare = problem.get("compare") or "exact"
+    _require(compare in COMPARISONS, "compare", f"must be one of {', '.join(COMPARISONS)}", compare)
+    _require(kind == "stdio" or compare == "exact", "compare", "must be left out with kind assert", compare)
     if kind == "stdio":
         tests = problem.get("tests")
         _require(isinstance(tests, list | tuple) and len(tests) > 0, "tests", "must be a list of at least one", tests)
         pairs = tuple(_pair(test) for test in tests or ())
         expects_output = any(expected.strip() for _, expected in pairs)
         _require(expects_output, "tests", "must expect some output", pairs)
-        return StdioProblem(tests=pairs, timeout_s=float(timeout_s), fraction=reward == "fraction")
+        fraction = reward == "fraction"
+        return StdioProblem(tests=pairs, timeout_s=float(timeout_s), fraction=fraction, compare=compare)
     return _parse_assert(problem, float(timeout_s), reward == "fraction")
 
 
 def check_problem(problem: Mapping[str, Any]) -> list[str]:
-    """Return the faults of a problem: a field is missing or wrong, or the tests are not Python. Runs no test."""
+    """Return the faults of a problem: a field is missing or wrong, the tests are not Python, or they use names that
+    nothing defines. Runs no test."""
     try:
         parsed = parse(problem)
         if isinstance(parsed, AssertProblem):
             compile(parsed.tests, "tests", "exec")
+            if undefined := _undefined_names(parsed):
+                rule = "must define every name, or import it from solution, unless it is the entry point"
+                return [f"tests: {rule}, got {', '.join(undefined)}"]
     except SyntaxError as error:
         return [f"tests: must be Python, got {error.msg} in line {error.lineno} of them"]
     except ValueError as error:
         return [str(error)]
     return []
+
+
+def _undefined_names(problem: AssertProblem) -> list[str]:
+    """Return the names that the tests use and that neither they, the prompt, the program nor the library define."""
+    prompt = helpers(problem.prompt, problem.entry_point)
+    bound = bound_names(prompt)
+    tree = ast.parse(problem.tests)
+    for node in [*prompt, *tree.body]:
+        if isinstance(node, ast.ImportFrom) and node.module != PROGRAM_MODULE and node.names[0].name == "*":
+            if node.module not in MODULES:
+                return []
+            bound |= set(dir(importlib.import_module(node.module)))
+    requested = requested_names(problem.prompt, problem.entry_point)
+    return sorted(sort_names(problem.tests, tree, problem.entry_point, bound, requested).undefined)
 
 
 def _parse_assert(problem: Mapping[str, Any], timeout_s: float, fraction: bool) -> AssertProblem:

@@ -4,11 +4,13 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from rewards.programs.boxes import Deadline, Exchange, close, open_descriptors, zygote
 from rewards.programs.outcome import REPORT_LIMIT, START_TIMEOUT_S, cpu_seconds_of, explain_end, limits, scored
+from rewards.programs.outputs import COMPARISONS
 from rewards.programs.problem import TOTAL_TIMEOUT_S, StdioProblem
 from rewards.sandbox.box import Box, BoxFailed, Exit
 from rewards.sandbox.inside.program import OUT_OF_MEMORY
@@ -28,7 +30,7 @@ def run_stdio_tests(problem: StdioProblem, texts: list[str]) -> Verdict:
     end = time.monotonic() + min(problem.timeout_s * total, TOTAL_TIMEOUT_S)
     passed = 0
     first_failure: tuple[Status, str] | None = None
-    runner = Runner(texts)
+    runner = Runner(texts, COMPARISONS[problem.compare])
     try:
         for number, (given, expected) in enumerate(problem.tests, 1):
             seconds = min(problem.timeout_s, end + runner.extension - time.monotonic())
@@ -48,10 +50,16 @@ def run_stdio_tests(problem: StdioProblem, texts: list[str]) -> Verdict:
 
 
 class Runner:
-    """Runs a program once per test in one box. A new box replaces it after a test that ended or killed it."""
+    """Runs a program once per test in one box. A new box replaces it after a test that ended or killed it.
 
-    def __init__(self, texts: list[str]) -> None:
+    Args:
+        texts: texts that may be the program, best first.
+        same: whether an output is as expected.
+    """
+
+    def __init__(self, texts: list[str], same: Callable[[bytes, bytes], bool]) -> None:
         self.job = json.dumps({"texts": texts}).encode()
+        self.same = same
         self.box: Box | None = None
         self.control: socket.socket | None = None
         self.extension = 0.0
@@ -111,7 +119,7 @@ class Runner:
             return "memory", "out of memory"
         if ended["signal"] or ended["code"]:
             return explain_end(Exit(**ended), "the program", seconds)
-        if same_output(bytes(output), expected.encode(errors="surrogateescape")):
+        if self.same(bytes(output), expected.encode(errors="surrogateescape")):
             return None
         return "wrong", "the output differs"
 
@@ -144,15 +152,3 @@ class Runner:
             self.box.kill()
             self.cpu_seconds += cpu_seconds_of(self.box)
         self.box = self.control = None
-
-
-def same_output(output: bytes, expected: bytes) -> bool:
-    """Compare line by line. Blanks at the end of a line and blank lines at the end are ignored."""
-    return _lines(output) == _lines(expected)
-
-
-def _lines(text: bytes) -> list[bytes]:
-    lines = [line.rstrip() for line in text.split(b"\n")]
-    while lines and not lines[-1]:
-        lines.pop()
-    return lines

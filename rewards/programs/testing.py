@@ -4,6 +4,7 @@ Function tests run in their own box, which exchanges only plain data with the pr
 here, in the worker. So nothing that the program does can decide the verdict, and no expected value is in its box.
 """
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,6 +16,7 @@ from rewards.programs.function_tests import run_function_tests
 from rewards.programs.problem import AssertProblem, parse
 from rewards.programs.stdio_tests import run_stdio_tests
 from rewards.sandbox.box import BoxFailed
+from rewards.sandbox.inside.source import INTEGER_DIGITS
 from rewards.verdict import Verdict, grader_error, wrong
 
 TRIES = 2
@@ -60,4 +62,5 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
 
 def prepare() -> None:
     """Start the zygote before the first answer. Raises BoxFailed if it cannot start."""
+    sys.set_int_max_str_digits(INTEGER_DIGITS)  # for `check_problem`, which compiles tests
     zygote()

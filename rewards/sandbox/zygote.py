@@ -236,6 +236,7 @@ def preload(packages: list[str]) -> dict[str, ModuleType]:
             importlib.import_module(name)
     entries = {name: importlib.import_module(f"rewards.sandbox.inside.{name}") for name in ENTRIES}
     system_calls.precompute()
+    sys.set_int_max_str_digits(importlib.import_module("rewards.sandbox.inside.source").INTEGER_DIGITS)
     sys.path.remove(ROOT)
     sys.path += packages
     site.setquit()  # defines `exit` and `quit`, which programs call; -S leaves them out

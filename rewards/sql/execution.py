@@ -16,28 +16,33 @@ from rewards.sql.text import QueryFailed
 Row = tuple[Any, ...]
 
 ROW_LIMIT = 50_000
-"""Largest number of rows of one result."""
-BYTE_LIMIT = 20_000_000
+"""Largest number of rows of a result that is read, where the caller gives no limit."""
+BYTE_LIMIT = 64_000_000
 """Largest number of bytes of text and blobs of one result."""
+WALL_PER_SECOND = 2.2
+"""Wall seconds of a time budget for each of its seconds of processor time."""
 CACHE_LIMIT = 128 * 2**20
 """Largest number of bytes in one Cache."""
 
 
 @dataclass(frozen=True)
 class Database:
-    """A database, given by the script that builds it or, for SQLite, by the path of its file."""
+    """A database, given by the script that builds it or, for SQLite, by the path of its file or by its bytes."""
 
     engine: str
     """"sqlite" or "duckdb"."""
     script: str | None
-    """None for a file."""
+    """None for a file and for bytes."""
     path: str = ""
+    image: bytes = b""
+    """Contents of an SQLite file; empty for a script and for a path."""
 
     @functools.cached_property
     def key(self) -> tuple[Any, ...]:
-        """Cache key: the hash of the script, or the path, modification time and size of the file."""
-        if self.script is not None:
-            return self.engine, hashlib.blake2b(self.script.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        """Cache key: the hash of the script or bytes, or the path, modification time and size of the file."""
+        if self.script is not None or self.image:
+            content = self.image if self.script is None else self.script.encode("utf-8", "surrogatepass")
+            return self.engine, hashlib.blake2b(content, digest_size=16).digest()
         with contextlib.suppress(OSError, ValueError):
             status = Path(self.path).stat()
             return self.engine, self.path, status.st_mtime_ns, status.st_size
@@ -61,19 +66,29 @@ class Result:
 
 @dataclass
 class TimeBudget:
-    """A limit on the processor time of the current thread, and a wall-clock deadline; the first one reached counts."""
+    """A limit on the processor time of the current thread and, for a busy machine, on wall time; the first one reached
+    counts."""
 
     seconds: float
     """Seconds of processor time from the creation of this object."""
-    until: float
-    """Deadline in the time of `time.monotonic()`."""
+    started: float = field(default_factory=time.monotonic)
     started_cpu: float = field(default_factory=time.thread_time)
+
+    @property
+    def wall_seconds(self) -> float:
+        """Wall seconds from the creation of this object."""
+        return WALL_PER_SECOND * self.seconds
 
     def expired(self) -> bool:
         return self.seconds_left() <= 0
 
     def seconds_left(self) -> float:
-        return min(self.until - time.monotonic(), self.seconds - (time.thread_time() - self.started_cpu))
+        wall = self.wall_seconds - (time.monotonic() - self.started)
+        return min(wall, self.seconds - self.used())
+
+    def used(self) -> float:
+        """Return the seconds of processor time since the creation of this object."""
+        return time.thread_time() - self.started_cpu
 
 
 class Cache:
@@ -84,6 +99,9 @@ class Cache:
         self.total = 0
         self._entries: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
         self._lock = threading.Lock()
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._entries
 
     def get(self, key: Any) -> Any:
         with self._lock:
@@ -104,15 +122,15 @@ def take_rows(rows: Iterator[Row], limit: int) -> list[Row]:
     """Return the first `limit` + 1 rows, or all if there are fewer.
 
     The extra row shows that the result has more rows than the limit.
-    Raises: QueryFailed (output_limit) above ROW_LIMIT rows or BYTE_LIMIT bytes.
+    Raises: QueryFailed (output_limit) above BYTE_LIMIT bytes.
     """
     taken: list[Row] = []
     size = 0
     for row in rows:
         taken.append(row)
         size += row_size(row)
-        if len(taken) > ROW_LIMIT or size > BYTE_LIMIT:
-            raise QueryFailed("output_limit", f"the result has more than {ROW_LIMIT} rows or {BYTE_LIMIT} bytes")
+        if size > BYTE_LIMIT:
+            raise QueryFailed("output_limit", f"the result has more than {BYTE_LIMIT} bytes")
         if len(taken) > limit:
             break
     return taken

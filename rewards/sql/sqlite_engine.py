@@ -69,7 +69,7 @@ def run(
         if not trusted:
             check_literals(query, "sqlite", LITERAL_ARGUMENTS)
             check_slow_calls(query)
-        with contextlib.closing(_connect(database, budget)) as connection:
+        with contextlib.closing(connect(database, budget)) as connection:
             reads = _restrict(connection, budget, reverse_unordered)
             cursor = connection.execute(query)
             if cursor.description is None:
@@ -103,35 +103,14 @@ def _table_count(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
-def dump_script(database: Database, limit: int, budget: TimeBudget) -> str | None:
-    """Return a script that builds a small database.
-
-    Args:
-        limit: characters of the script, or bytes of the database file.
-    Returns: None above the limit, or if Python cannot dump the file.
-    """
-    if database.script is not None:
-        return database.script if len(database.script) <= limit else None
-    key = (*database.key, "dump")
-    found: str | None = _images.get(key)
-    if found is not None:
-        return found
-    with contextlib.suppress(sqlite3.Error, OSError, MemoryError, ValueError):
-        if Path(database.path).stat().st_size <= limit:
-            with contextlib.closing(_connect(database, budget)) as connection:
-                found = "\n".join(connection.iterdump())
-                _images.put(key, found, len(found))
-    return found
-
-
-def _connect(database: Database, budget: TimeBudget) -> sqlite3.Connection:
-    """Open a file as immutable, or a private copy of the database of a script. Raises QueryFailed (crash)."""
-    if database.script is None:
+def connect(database: Database, budget: TimeBudget) -> sqlite3.Connection:
+    """Open a file as immutable, or a private copy of a database made by a script or of bytes. Raises QueryFailed."""
+    if database.script is None and not database.image:
         if not Path(database.path).is_file():
             raise QueryFailed("crash", "the database file does not exist")
         name = f"file:{quote(str(Path(database.path).resolve()))}?mode=ro&immutable=1"
         return sqlite3.connect(name, uri=True, isolation_level=None, cached_statements=0)
-    content = _database_image(database, budget)
+    content = database.image or _database_image(database, budget)
     connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
     if content:
         connection.deserialize(content)

@@ -1,8 +1,8 @@
 """Make variants of a database: the same schema with other rows.
 
 An answer that is right by accident on one database is likely to be wrong on a variant. A variant is a pure function of
-the script, the seed and the literals. Its rows satisfy the schema: keys are unique, references point to existing rows,
-and NOT NULL and CHECK constraints hold.
+the database, the seed and the literals. Its rows satisfy the schema: keys are unique, references point to existing
+rows, and NOT NULL and CHECK constraints hold.
 """
 
 import contextlib
@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rewards.sql.execution import row_size
+
 STYLES = ("shuffled", "grown", "duplicates", "ties", "nulls", "empty")
 """The style of a variant is STYLES[seed % 6]. All styles draw values at random. In addition, `grown` has twice the
 rows, `duplicates` repeats rows, `ties` has at most two distinct values in a column, `nulls` has many NULLs, and `empty`
 has one table without rows."""
 ROW_LIMIT = 200
-"""Largest number of rows of one table in a variant."""
+"""Largest number of rows of one table in a variant, and of a table from which values are drawn."""
 SECONDS_LIMIT = 1.0
 """Largest wall seconds for making one variant."""
 NULL_FRACTION = 0.4
@@ -29,7 +31,7 @@ REFERENCES = 'SELECT "from", "table", "to" FROM pragma_foreign_key_list(?) ORDER
 TABLES = (
     "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND substr(name, 1, 7) <> 'sqlite_'"
 )
-TRIGGERS = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND sql IS NOT NULL ORDER BY name"
+SCHEMA = "SELECT type, sql FROM sqlite_master WHERE sql IS NOT NULL AND substr(name, 1, 7) <> 'sqlite_' ORDER BY rowid"
 
 
 @dataclass(frozen=True)
@@ -45,55 +47,90 @@ class Column:
     """The table and column that a foreign key refers to."""
 
 
-def variant(script: str, seed: int, literals: Sequence[str | int | float] = ()) -> str:
-    """Return a script that builds a database with the schema of `script` and other rows.
+@dataclass(frozen=True)
+class Base:
+    """What the variants of a database are made of."""
+
+    image: bytes
+    """The schema without rows and without triggers, as the bytes of an SQLite file; empty without tables."""
+    triggers: tuple[str, ...]
+    """Statements that create the triggers."""
+    columns: dict[str, list[Column]]
+    """Columns by table. A table comes after those it refers to, except in a cycle."""
+    rows: dict[str, list[tuple[Any, ...]]]
+    """The first ROW_LIMIT rows of each table, in the order of its columns."""
+
+    @property
+    def size(self) -> int:
+        """Bytes, estimated as in `row_size`."""
+        return len(self.image) + sum(row_size(row) for rows in self.rows.values() for row in rows)
+
+
+def base(source: sqlite3.Connection) -> Base:
+    """Read the schema and some rows of a database. Takes no longer for a large database than for a small one.
+
+    Raises: sqlite3.Error if the schema cannot be read.
+    """
+    source.text_factory = lambda data: data.decode("utf-8", "replace")
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as schema:
+        triggers = []
+        for kind, statement in source.execute(SCHEMA).fetchall():
+            if kind == "trigger":
+                triggers.append(statement)
+                continue
+            with contextlib.suppress(sqlite3.Error):  # such as a shadow table, which its virtual table has created
+                schema.execute(statement)
+        columns: dict[str, list[Column]] = {}
+        rows: dict[str, list[tuple[Any, ...]]] = {}
+        for (name,) in schema.execute(TABLES).fetchall():
+            names = [row[0] for row in schema.execute(COLUMNS, (name,))]
+            listed = ", ".join(map(_quoted, names))
+            rows[name] = source.execute(f"SELECT {listed} FROM {_quoted(name)} LIMIT {ROW_LIMIT}").fetchall()
+            columns[name] = _columns(schema, name, rows[name])
+        image = schema.serialize() if columns else b""  # a database of nothing cannot be serialised
+        return Base(image, tuple(triggers), {n: columns[n] for n in _parents_first(columns)}, rows)
+
+
+def variant(base: Base, seed: int, literals: Sequence[str | int | float] = ()) -> bytes:
+    """Return a database with the schema of a base with tables and other rows, as the bytes of an SQLite file.
 
     Args:
         seed: determines the style and the random values.
         literals: also used as values of text or numeric columns, and for a number n also n - 1 and n + 1. If they are
             the literals of a query, some rows satisfy its conditions.
-    Raises: sqlite3.Error if SQLite cannot run the script within SECONDS_LIMIT.
+    Raises: sqlite3.Error if SQLite needs more than SECONDS_LIMIT.
     """
-    digest = hashlib.sha256(script.encode("utf-8", "surrogatepass")).hexdigest()
-    rng = random.Random(f"{digest}:{seed}")
+    rng = random.Random(f"{hashlib.sha256(base.image).hexdigest()}:{seed}")
     deadline = time.monotonic() + SECONDS_LIMIT
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.deserialize(base.image)
         connection.set_progress_handler(lambda: time.monotonic() > deadline, 1_000)
-        connection.executescript(script)
-        if connection.in_transaction:
-            connection.commit()
         connection.execute("PRAGMA foreign_keys=0")
-        triggers = connection.execute(TRIGGERS).fetchall()
-        for name, _ in triggers:
-            connection.execute(f"DROP TRIGGER {_quoted(name)}")
-        tables = {name: _columns(connection, name) for (name,) in connection.execute(TABLES).fetchall()}
-        names = _parents_first(tables)
+        connection.execute("BEGIN")
         style = STYLES[seed % len(STYLES)]
-        emptied_table = rng.choice(names) if style == "empty" and names else None
-        for name in names:
-            _refill_table(connection, name, tables[name], "empty" if name == emptied_table else style, literals, rng)
+        emptied_table = rng.choice(list(base.columns)) if style == "empty" and base.columns else None
+        for name, columns in base.columns.items():
+            filled = "empty" if name == emptied_table else style
+            _fill_table(connection, name, columns, base.rows[name], filled, literals, rng)
         _delete_broken_references(connection)
-        for _, sql in triggers:
-            connection.execute(sql)
-        return "\n".join(connection.iterdump())
+        for statement in base.triggers:
+            connection.execute(statement)
+        connection.execute("COMMIT")
+        return connection.serialize()
 
 
-def _columns(connection: sqlite3.Connection, table: str) -> list[Column]:
+def _columns(connection: sqlite3.Connection, table: str, rows: list[tuple[Any, ...]]) -> list[Column]:
     references = {}
     for name, parent, target in connection.execute(REFERENCES, (table,)).fetchall():
         key = [row[0] for row in connection.execute(COLUMNS, (parent,)) if row[3]]
         if target or len(key) == 1:
             references[name.lower()] = (parent, target or key[0])
     found = []
-    for name, declared, required, key_position in connection.execute(COLUMNS, (table,)).fetchall():
-        stored_types = [
-            row[0]
-            for row in connection.execute(
-                f"SELECT DISTINCT typeof({_quoted(name)}) FROM {_quoted(table)} WHERE {_quoted(name)} IS NOT NULL"
-            )
-        ]
+    for index, row in enumerate(connection.execute(COLUMNS, (table,)).fetchall()):
+        name, declared, required, key_position = row
+        stored = [values[index] for values in rows if values[index] is not None]
         declared_numeric = any(part in declared.upper() for part in ("INT", "REAL", "NUM", "DEC", "FLO", "DOUB"))
-        numeric = set(stored_types) <= {"integer", "real"} if stored_types else declared_numeric
+        numeric = all(isinstance(value, int | float) for value in stored) if stored else declared_numeric
         found.append(
             Column(name, numeric, not (required or key_position), bool(key_position), references.get(name.lower()))
         )
@@ -116,16 +153,16 @@ def _parents(columns: list[Column]) -> set[str]:
     return {column.reference[0].lower() for column in columns if column.reference}
 
 
-def _refill_table(
+def _fill_table(
     connection: sqlite3.Connection,
     table: str,
     columns: list[Column],
+    old_rows: list[tuple[Any, ...]],
     style: str,
     literals: Sequence[str | int | float],
     rng: random.Random,
 ) -> None:
     names = ", ".join(_quoted(column.name) for column in columns)
-    old_rows = connection.execute(f"SELECT {names} FROM {_quoted(table)} LIMIT {ROW_LIMIT}").fetchall()
     pools = [
         _candidate_values(connection, column, [row[i] for row in old_rows], style, literals, rng)
         for i, column in enumerate(columns)
@@ -141,7 +178,6 @@ def _refill_table(
             if column.key and not column.reference:
                 row[column_index] = _key_value(column, old_rows, column_index, index)
         rows.append(tuple(row))
-    connection.execute(f"DELETE FROM {_quoted(table)}")
     placeholders = ", ".join("?" * len(columns))
     # OR IGNORE leaves out rows that violate a UNIQUE, NOT NULL or CHECK constraint.
     connection.executemany(f"INSERT OR IGNORE INTO {_quoted(table)} ({names}) VALUES ({placeholders})", rows)

@@ -34,6 +34,8 @@ these seconds."""
 SLOW_S = 0.05
 """Seconds without a frame after which an answer is slow: from then on the time without a core is measured, and the
 answers behind it in its batch need not wait for it."""
+LONGEST_STEP_S = 3600.0
+"""Longest time limit of a step of a check (`rewards/steps.py`)."""
 GRACE_S = 0.05
 """Seconds after the deadline in which a reply is still read: it may be in the socket already if the parent was busy."""
 EXIT_GRACE_S = 1.0
@@ -136,37 +138,40 @@ class Worker:
         """Return the fields of a verdict that say where it comes from."""
         return {"isolation": isolation or self.isolation, "version": self.version}
 
-    def judging(self, begun: float = 0.0) -> tuple[int, float]:
-        """Return the index of the answer that is being judged, and when its judgement began.
+    def judging(self, begun: float = 0.0) -> tuple[int, float, float]:
+        """Return the index of the answer that is being judged, when its judgement or the current step of it began, and
+        the limit of the step in seconds, 0 for that of the answer.
 
         Args:
             begun: `time.monotonic()` that is returned where the worker has not noted a time.
         """
-        batch, index, started = self.progress.judging()
+        batch, index, started, limit_s = self.progress.judging()
         if not self.batches or batch != self.batches:
-            return 0, begun
-        return min(max(index, self.received), self.sent - 1), min(started, time.monotonic())
+            return 0, begun, 0.0
+        index = min(max(index, self.received), self.sent - 1)
+        return index, min(started, time.monotonic()), min(limit_s, LONGEST_STEP_S)
 
     async def reply(self, limits: Sequence[float], slow: Callable[[int], None] = lambda index: None) -> dict[str, Any]:
         """Return the next frame. Raises WorkerLost if it is invalid, or if an answer exceeds its limit.
 
         Args:
             limits: time limit of each answer of the batch in seconds, from the beginning of its judgement; one limit is
-                that of the frame itself.
+                that of the frame itself. A step of a check may have another limit, from its own beginning.
             slow: is called once with the index of an answer, if it takes more than SLOW_S.
         """
-        begun, last, index = time.monotonic(), -1, 0
+        begun, last = time.monotonic(), (-1, 0.0)
         reading = asyncio.ensure_future(self._frame())
         try:
             await asyncio.wait([reading], timeout=min(SLOW_S, limits[0]))
             while not reading.done():
-                index, started = self.judging(begun)
-                if index <= last:
-                    spent = time.monotonic() - started
-                    raise WorkerLost("timeout", f"no verdict within {limits[index]:g} s", spent)
-                slow(index)
-                last = index
-                await self._wait(reading, started, limits[index])
+                index, started, step_s = self.judging(begun)
+                limit_s = step_s or limits[index]
+                if (index, started) <= last:
+                    raise WorkerLost("timeout", f"no verdict within {limit_s:g} s", time.monotonic() - started)
+                if index > last[0]:
+                    slow(index)
+                last = index, started
+                await self._wait(reading, started, limit_s)
             return reading.result()
         except (asyncio.IncompleteReadError, ConnectionError):
             await self.end(grace_s=EXIT_GRACE_S)

@@ -9,8 +9,9 @@ import struct
 import time
 
 SIZE = 64
-JUDGING = struct.Struct("<qqd")
-"""Number of the batch, index of the answer in it, and `time.monotonic()` when its judgement began."""
+JUDGING = struct.Struct("<qqdd")
+"""Number of the batch, index of the answer in it, `time.monotonic()` when its judgement or the current step of it
+began, and the wall seconds that the step may take; 0: the limit of the answer."""
 ENDED = struct.Struct("<q")
 """Number of the batch that shall end after the answer being judged."""
 ENDED_AT = 32
@@ -31,14 +32,14 @@ class Progress:
         self._memory = mmap.mmap(descriptor, SIZE)
         os.close(descriptor)
 
-    def begin(self, batch: int, index: int) -> None:
-        """Note that the judgement of an answer begins."""
-        JUDGING.pack_into(self._memory, 0, batch, index, time.monotonic())
+    def begin(self, batch: int, index: int, limit_s: float = 0.0) -> None:
+        """Note that the judgement of an answer begins, or a step of it with a limit of its own."""
+        JUDGING.pack_into(self._memory, 0, batch, index, time.monotonic(), limit_s)
 
-    def judging(self) -> tuple[int, int, float]:
-        """Return the batch, the index in it and the start of the answer that was begun last."""
-        batch, index, started = JUDGING.unpack_from(self._memory)
-        return batch, index, started
+    def judging(self) -> tuple[int, int, float, float]:
+        """Return the batch, the index in it, the start and the limit of what was begun last."""
+        batch, index, started, limit_s = JUDGING.unpack_from(self._memory)
+        return batch, index, started, limit_s
 
     def end_early(self, batch: int) -> None:
         """Make the worker end the batch after the answer it is judging."""

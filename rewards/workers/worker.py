@@ -9,6 +9,7 @@ frames. The parent process measures the deadlines and kills the worker. A worker
 it does not need after loading (see `rewards/sandbox/confinement.py`). A user verifier keeps its rights.
 """
 
+import functools
 import importlib
 import json
 import os
@@ -32,6 +33,7 @@ from rewards.registry import (
 )
 from rewards.sandbox.confinement import confine_worker
 from rewards.sandbox.process_tree import starved_seconds
+from rewards.steps import set_listener
 from rewards.verdict import Verdict, correct, wrong
 from rewards.workers.frames import pack, values
 from rewards.workers.keeper import fork_worker
@@ -97,6 +99,7 @@ def judge_batch(
             write(_reply(rows, starved))
             rows, starved, sent = [], 0.0, wall
         progress.begin(batch, index)
+        set_listener(functools.partial(progress.begin, batch, index))
         problem = message["problems"][place]
         verdict = _check(name, problem) if answer is None else verify(answer, problem, context)
         seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu

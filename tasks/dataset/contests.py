@@ -24,13 +24,17 @@ IMPORTS = (
     "from itertools import *\nfrom math import *\nfrom typing import *\n"
 )
 """Imports that starter code needs."""
-AS_LISTS = (
-    "from math import inf, nan\n\n\n"
-    "def as_lists(value):\n"
-    "    return [as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value\n\n\n"
+CHECK = (
+    "from math import inf, isclose, nan\n\n\n"
+    "def same(found, wanted):\n"
+    "    if isinstance(found, (list, tuple)) and isinstance(wanted, list):\n"
+    "        return len(found) == len(wanted) and all(map(same, found, wanted))\n"
+    "    if isinstance(wanted, float) and isinstance(found, (int, float)) and not isinstance(found, bool):\n"
+    "        return isclose(found, wanted, rel_tol=1e-6, abs_tol=1e-6)\n"
+    "    return found == wanted\n\n\n"
     "def check(candidate):\n"
 )
-"""Start of the tests of a method. Results are compared as lists, because JSON has no tuples."""
+"""Start of the tests of a method. Tuples are compared as lists, because JSON has none, and decimal numbers to 1e-6."""
 
 
 def read_livecodebench(row: dict[str, Any], options: RowOptions) -> Row:
@@ -46,12 +50,12 @@ def read_livecodebench(row: dict[str, Any], options: RowOptions) -> Row:
     kinds = {case["testtype"] for case in cases}
     if kinds == {"stdin"}:
         tests = [{"stdin": case["input"], "stdout": case["output"]} for case in cases]
-        problem: dict[str, Any] = {"kind": "stdio", "tests": tests}
+        problem: dict[str, Any] = {"kind": "stdio", "tests": tests, "compare": "tokens"}
     elif kinds == {"functional"}:
         name = _function(row.get("metadata"))
         entry = f"Solution().{name}" if "class Solution" in starter else name
         lines = [_assertion(case, number) for number, case in enumerate(cases, start=1)]
-        problem = {"kind": "assert", "prompt": IMPORTS, "entry_point": entry, "tests": AS_LISTS + "".join(lines)}
+        problem = {"kind": "assert", "prompt": IMPORTS, "entry_point": entry, "tests": CHECK + "".join(lines)}
     else:
         got = ", ".join(sorted(kinds)) or "no tests"
         raise Malformed(f"the tests must be all of type 'stdin' or all of type 'functional', got {got}")
@@ -121,6 +125,6 @@ def _assertion(case: dict[str, str], number: int) -> str:
     try:
         arguments = [json.loads(line) for line in case["input"].split("\n") if line.strip()]
         expected = json.loads(case["output"])
-        return f"    assert as_lists(candidate({', '.join(map(repr, arguments))})) == {expected!r}\n"
+        return f"    assert same(candidate({', '.join(map(repr, arguments))}), {expected!r})\n"
     except (ValueError, RecursionError) as error:
         raise Malformed(f"functional test {number} must hold JSON ({error})") from None

@@ -59,6 +59,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "livecodebench": ("question_content",),
 }
 """Columns by which the rows of a format are recognised."""
+QUERIES = ("sql", "spider", "bird")
+"""Formats whose right answers are queries."""
 NEED_DATABASES = ("spider", "bird")
 """Formats whose rows name a SQLite database."""
 

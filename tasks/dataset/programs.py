@@ -14,6 +14,7 @@ DEFINES_CHECK = re.compile(r"^def[ \t]+check[ \t]*\(", re.MULTILINE)
 TIMEOUT_LIMIT_S = 60
 """Largest `timeout_s` of a row."""
 CASE_FIELDS = ("stdin", "stdout")
+COMPARISONS = ("exact", "tokens")
 ASSERT = "Write the Python function `{entry_point}`. Answer with the whole program in a ```python block."
 STDIO = (
     "Write a Python program that reads from standard input and writes to standard output. "
@@ -29,7 +30,7 @@ def read_code(row: dict[str, Any], options: RowOptions) -> Row:
         if row.get("prompt") is not None:
             problem |= {"prompt": text_of(row, "prompt")}
     elif kind == "stdio":
-        problem = {"kind": kind, "tests": _cases(row.get("tests"))}
+        problem = {"kind": kind, "tests": _cases(row.get("tests")), **_compare(row)}
     else:
         raise Malformed(f"field 'kind' must be 'assert' or 'stdio', got {kind!r:.100}")
     if DEFINES_CHECK.search(str(problem["tests"])) and "entry_point" not in problem:
@@ -114,6 +115,15 @@ def _cases(value: Any) -> list[dict[str, str]]:
         if not isinstance(case, dict) or not all(isinstance(case.get(name), str) for name in CASE_FIELDS):
             raise Malformed(f"field 'tests' must hold objects with the strings stdin and stdout, got {case!r:.100}")
     return [{name: case[name] for name in CASE_FIELDS} for case in value]
+
+
+def _compare(row: dict[str, Any]) -> dict[str, str]:
+    """Return how the row's verifier compares output."""
+    if row.get("compare") is None:
+        return {}
+    if row["compare"] not in COMPARISONS:
+        raise Malformed(f"field 'compare' must be one of {', '.join(COMPARISONS)}, got {row['compare']!r:.100}")
+    return {"compare": row["compare"]}
 
 
 def _limits(row: dict[str, Any]) -> dict[str, Any]:

@@ -34,10 +34,17 @@ class RowOptions:
     column `a`. Format plain only. The verifier gets every column, and this one also under the name `answer`."""
     database_dir: str = field(default="", metadata=PATH)
     """Folder of databases `<database_dir>/<db_id>/<db_id>.sqlite`. Formats spider and bird only."""
+    gold_seconds: float = 60.0
+    """Processor seconds that a gold query may take on one database. It runs once in each worker process of the grader.
+    Formats sql, spider and bird only."""
+    gold_rows: int = 200_000
+    """Largest number of rows of the result of a gold query. Formats sql, spider and bird only."""
 
     def __post_init__(self) -> None:
         for name in ("prompt_field", "answer_field"):
             require(bool(getattr(self, name)), f"task.options.{name}", "must not be empty", getattr(self, name))
+        for name in ("gold_seconds", "gold_rows"):
+            require(getattr(self, name) > 0, f"task.options.{name}", "must be above 0", getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,12 @@ OPTIONAL = ("extra_dbs", "columns", "engine", "partial_credit")
 """Fields of a row that are passed to the verifier unchanged."""
 
 
+def _gold_limits(options: RowOptions) -> dict[str, Any]:
+    """Return the limits of the gold query that the options change."""
+    names = ("gold_seconds", "gold_rows")
+    return {name: getattr(options, name) for name in names if getattr(options, name) != getattr(RowOptions, name)}
+
+
 def read_sql(row: dict[str, Any], options: RowOptions) -> Row:
     """Read a row with question, schema script and gold query."""
     question, schema, gold = text_of(row, "question"), text_of(row, "schema_sql"), text_of(row, "gold_sql")
@@ -22,7 +28,7 @@ def read_sql(row: dict[str, Any], options: RowOptions) -> Row:
     return Row(
         key=f"{schema}\n{question}",
         shown={"schema": schema.strip(), "question": question},
-        problem={"schema_sql": schema, "gold_sql": gold} | optional,
+        problem={"schema_sql": schema, "gold_sql": gold} | optional | _gold_limits(options),
         solution=_fenced(gold),
     )
 
@@ -49,7 +55,7 @@ def _read_with_database(
         raise Malformed(f"field 'db_id' must be the name of a folder, got {name!r:.100}")
     folder = Path(options.database_dir).resolve() / name
     database, *others = _databases(folder, name)
-    problem = {"database": database, "gold_sql": query, "columns": columns}
+    problem = {"database": database, "gold_sql": query, "columns": columns} | _gold_limits(options)
     return Row(
         key=f"{name}\n{question}",
         shown={

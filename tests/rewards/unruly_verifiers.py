@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from rewards.steps import begin_step
 from rewards.verdict import Verdict, correct, wrong
 
 
@@ -95,6 +96,15 @@ def computes(answer: str, problem: Mapping[str, Any]) -> float:
     while time.process_time() < started + 0.02:
         pass
     return float(os.getpid())
+
+
+def takes_steps(answer: str, problem: Mapping[str, Any]) -> float:
+    begin_step(5.0)
+    time.sleep(0.7)
+    begin_step(0.3)
+    if answer == "sleep":
+        time.sleep(3600)
+    return 1.0
 
 
 LOADED: list[bool] = []

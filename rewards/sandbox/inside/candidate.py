@@ -21,12 +21,6 @@ from rewards.sandbox.inside.kinds import TooLarge, Unsendable
 from rewards.sandbox.inside.plain import Codec
 from rewards.sandbox.inside.source import NoProgram, choose_program
 
-IMPORTABLE_NAMES = """
-math cmath statistics collections itertools functools operator fractions decimal datetime string re heapq bisect random
-json copy typing numpy
-"""
-IMPORTABLE = frozenset(IMPORTABLE_NAMES.split())
-"""Modules that the tests may use if the program imported them. The tests' box then imports its own copy."""
 HANDLES_LIMIT = 100_000
 """Maximum number of the program's objects to which the tests can hold handles."""
 
@@ -133,25 +127,17 @@ class Candidate:
             return ["rejected" if error.exceeds_parser else "failed", error.cause]
         except BaseException as error:
             return ["failed", type(error).__name__]
-        found = {name: self.export(name, namespace[name]) for name in wanted if name in namespace}
+        found = {name: self.export(namespace[name]) for name in wanted if name in namespace}
         target = find_entry(namespace, entry) if entry else None
         return ["loaded", None if target is None else self.encode_reference(target), sorted(found.items())]
 
-    def export(self, name: str, value: Any) -> Any:
-        """Encode the value of a name for the tests: plain data, a handle, or the module to import it from."""
-        if isinstance(value, ModuleType):
-            return ["import", value.__name__, None] if value.__name__.split(".")[0] in IMPORTABLE else None
-        home: Any = getattr(value, "__module__", None)
-        last: Any = getattr(value, "__name__", None)
-        importable = isinstance(home, str) and isinstance(last, str) and home.split(".")[0].lstrip("_") in IMPORTABLE
-        for module in sorted(IMPORTABLE & set(sys.modules)) if importable else ():
-            if getattr(sys.modules[module], last, None) is value:
-                return ["import", module, last]
+    def export(self, value: Any) -> Any:
+        """Encode the value of a name for the tests: plain data or a handle, and its table of objects."""
         try:
             [encoded], table, _ = self.codec.encode([value])
         except (TooLarge, Unsendable, RecursionError):
             return None
-        return ["value", encoded, table]
+        return [encoded, table]
 
     def encode_reference(self, value: Any) -> list[Any]:
         """Encode built-in types, members of enumerations, and handles of other objects."""

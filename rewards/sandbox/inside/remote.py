@@ -1,14 +1,13 @@
 """The tests' side of the channel: sends requests to the program's box, and accepts only plain data and handles."""
 
 import builtins
-import importlib
 import sys
 from collections.abc import Callable
 from enum import Enum, EnumMeta
 from types import CoroutineType
 from typing import Any, NoReturn
 
-from rewards.sandbox.inside.candidate import IMPORTABLE, is_builtin_type, is_plain_class
+from rewards.sandbox.inside.candidate import is_builtin_type, is_plain_class
 from rewards.sandbox.inside.channel import FRAME_LIMIT, Channel, Closed
 from rewards.sandbox.inside.errors import KNOWN_ERRORS, NEVER_RERAISED, ProgramError, ProgramLost, stand_in
 from rewards.sandbox.inside.handles import Handle, coroutine, generator
@@ -44,7 +43,9 @@ class Remote:
         self.unsendable = ""
         """Type of the first value of the tests that could not be sent."""
         self.named_classes: set[str] = set()
-        """Names of the program's classes that the tests use."""
+        """Names of the program's classes under test."""
+        self.helper_classes: set[str] = set()
+        """Names of the program's classes of which the tests only make arguments."""
         self.value_classes: set[str] = set()
         """Names of the classes whose objects are sent by value."""
         self.errors: dict[str, type[Exception]] = {}
@@ -52,10 +53,13 @@ class Remote:
         self.callables: list[Any] = []
         """Functions of the tests that the program can call, by number."""
         self.handles: dict[int, Any] = {}
+        """Handles of objects that the program returned, by number."""
+        self.trusted: dict[int, Handle] = {}
+        """Handles of what is under test, by number."""
         self.entry: Any = None
         """The program's entry point, once it is loaded and there is one."""
         self.plain_names: set[str] = set()
-        """Names bound in the tests to plain data of the program, or to modules and objects that it imported."""
+        """Names bound in the tests to plain data of the program."""
 
     def load(self, wanted: list[str], entry: str) -> list[Any]:
         """Run the program.
@@ -180,24 +184,39 @@ class Remote:
             self.send(["returned", number, "ok", value, table])
 
     def bind(self, name: str, export: Any) -> Any:
-        """Return the value of an exported name: plain data, a handle, an exception class, a module, or ABSENT."""
-        try:
-            kind, *parts = export
-            if kind == "import":
-                module, attribute = parts
-                if module.split(".")[0] not in IMPORTABLE:
-                    raise Malformed("import")
-                found = importlib.import_module(module)
-                self.plain_names.add(name)
-                return found if attribute is None else getattr(found, attribute)
-            [value], _ = self.codec.decode([parts[0]], parts[1])
-        except (Malformed, TypeError, ValueError, AttributeError, ImportError):
-            return ABSENT
+        """Return the value of a name under test: plain data, a handle, an exception class, or ABSENT."""
+        value = self.exported(export)
         if not isinstance(value, Handle):
-            self.plain_names.add(name)
+            self.plain_names |= {name} if value is not ABSENT else set()
         elif value._kind_ == "c" and name[:1].isupper():
             self.named_classes.add(value._class_)
+        return self.trust(value)
+
+    def bind_class(self, export: Any) -> Any:
+        """Return a class or an exception class of the program that is not under test, or ABSENT."""
+        value = self.exported(export)
+        if isinstance(value, type) and value in self.errors.values():
+            return value
+        if type(value) is not Handle or value._kind_ != "c":
+            return ABSENT
+        self.helper_classes.add(value._class_)
         return value
+
+    def exported(self, export: Any) -> Any:
+        """Decode an exported value. Return ABSENT if it cannot be."""
+        try:
+            encoded, table = export
+            [value], _ = self.codec.decode([encoded], table)
+        except (Malformed, TypeError, ValueError):
+            return ABSENT
+        return value
+
+    def trust(self, value: Any) -> Any:
+        """Return the handle of something under test for a handle, and any other value unchanged."""
+        if type(value) is not Handle:
+            return value
+        known = Handle(self, value._number_, value._kind_, value._class_, is_tested=True)
+        return self.trusted.setdefault(value._number_, known)
 
     def encode_reference(self, value: Any) -> list[Any]:
         """Encode handles, built-in types, members of enumerations, and functions and iterators of the tests."""

@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+INTEGER_DIGITS = 50_000
+"""Digits of an integer that programs and tests may convert to and from text. Python's own limit is 4,300."""
 HELPER_STATEMENTS = (
     ast.Import,
     ast.ImportFrom,
@@ -55,6 +57,11 @@ def helpers(prompt: str, entry: str) -> list[ast.stmt]:
     return [
         node for node in parsed_prompt(prompt) if isinstance(node, HELPER_STATEMENTS) and not _is_requested(node, entry)
     ]
+
+
+def requested_names(prompt: str, entry: str) -> set[str]:
+    """Return the names of the functions and classes that the prompt leaves to the program."""
+    return bound_names([node for node in parsed_prompt(prompt) if _is_requested(node, entry)])
 
 
 def bound_names(statements: Sequence[ast.stmt]) -> set[str]:

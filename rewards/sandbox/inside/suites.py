@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-PROGRAM_MODULE = "solution"
-"""Name of the module from which tests may import the program."""
+from rewards.sandbox.inside.names import PROGRAM_MODULE
 
 
 @dataclass(frozen=True)
@@ -20,17 +19,16 @@ class Case:
     takes_candidate: bool = False
 
 
-def remove_program_imports(statements: Sequence[ast.stmt]) -> tuple[list[ast.stmt], set[str]]:
-    """Remove imports from the program. Return the other statements, and the imported names."""
-    kept, names = [], set()
+def remove_program_imports(statements: Sequence[ast.stmt]) -> list[ast.stmt]:
+    """Remove imports from the program. An import under another name becomes an assignment."""
+    kept = []
     for node in statements:
         if isinstance(node, ast.ImportFrom) and node.module == PROGRAM_MODULE:
-            names |= {alias.name for alias in node.names if alias.name != "*"}
             renamed = [alias for alias in node.names if alias.asname not in (None, alias.name)]
             kept += [ast.parse(f"{alias.asname} = {alias.name}").body[0] for alias in renamed]
         else:
             kept.append(node)
-    return kept, names
+    return kept
 
 
 def uncalled_cases(statements: Sequence[ast.stmt], namespace: dict[str, Any]) -> list[Case]:

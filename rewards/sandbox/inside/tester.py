@@ -5,7 +5,6 @@ and the tests; of the program it receives only plain data and handles.
 """
 
 import ast
-import builtins
 import functools
 import json
 import os
@@ -17,8 +16,9 @@ from typing import Any
 from rewards.sandbox.inside.channel import FRAME_LIMIT, REQUEST_LIMIT, Channel, read_all
 from rewards.sandbox.inside.errors import ProgramError, ProgramLost
 from rewards.sandbox.inside.kinds import Malformed
+from rewards.sandbox.inside.names import Names, find_in_library, sort_names
 from rewards.sandbox.inside.remote import ABSENT, Remote
-from rewards.sandbox.inside.source import bound_names, helpers, loaded_names
+from rewards.sandbox.inside.source import bound_names, helpers, requested_names
 from rewards.sandbox.inside.suites import Case, remove_program_imports, uncalled_cases
 
 IMPORTS = (ast.Import, ast.ImportFrom)
@@ -35,10 +35,15 @@ class Tester:
         self.entry: str = job["entry"]
         self.fraction: bool = job["fraction"]
         self.prompt = helpers(job["prompt"], self.entry)
+        self.requested = requested_names(job["prompt"], self.entry)
         try:
-            self.tests, self.imported = remove_program_imports(ast.parse(job["tests"]).body)
+            self.tree = ast.parse(job["tests"])
+            self.tests = remove_program_imports(self.tree.body)
+            self.source: str = job["tests"]
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise BadTests(f"the tests do not compile ({type(error).__name__})") from None
+        self.names: Names
+        """Names that the tests use and do not define."""
         self.remote = remote
         self.namespace = namespace
         self.passed = 0
@@ -47,10 +52,11 @@ class Tester:
         """Status and reason of the first test that failed."""
 
     def prepare(self) -> None:
-        """Run what needs no program: the helpers of the prompt, then the imports at the start of the tests.
+        """Run what needs no program: the helpers of the prompt, then the imports at the start of the tests. Bind the
+        names that the tests use from the standard library.
 
         Raises:
-            BadTests: one of them raised an exception.
+            BadTests: one of them raised an exception, or the tests do not compile.
         """
         first = next((i for i, node in enumerate(self.tests) if not _needs_no_program(node)), len(self.tests))
         for node in [*self.prompt, *self.tests[:first]]:
@@ -59,17 +65,21 @@ class Tester:
             except Exception as error:
                 raise BadTests(f"a helper of the prompt or an import raised {type(error).__name__}") from None
         self.tests = self.tests[first:]
+        try:
+            self.names = sort_names(self.source, self.tree, self.entry, self.namespace, self.requested)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise BadTests(f"the tests do not compile ({type(error).__name__})") from None
+        self.namespace |= {name: find_in_library(name, self.tree) for name in self.names.library}
         classes = [node.name for node in [*self.prompt, *self.tests] if isinstance(node, ast.ClassDef)]
         self.remote.value_classes = set(classes)
 
     def load(self) -> None:
-        """Run the program, and bind the names that the tests use and that only the program defines."""
+        """Run the program, and bind the names that the tests use and that the program defines."""
         test_names = bound_names(self.tests) | set(self.namespace)
-        missing = {name for name in loaded_names(self.tests) if name not in test_names and not hasattr(builtins, name)}
-        missing |= self.imported - test_names
+        tested = set(self.names.program)
         if self.entry.isidentifier() and self.entry not in test_names:
-            missing.add(self.entry)
-        outcome, *rest = self.remote.load(sorted(missing), self.entry)
+            tested.add(self.entry)
+        outcome, *rest = self.remote.load(sorted(tested | self.names.classes), self.entry)
         if outcome != "loaded":
             cause = rest[0] if rest and type(rest[0]) is str and rest[0].isidentifier() else "an exception"
             status = {"rejected": "rejected", "failed": "memory" if cause == "MemoryError" else "crash"}[outcome]
@@ -78,7 +88,11 @@ class Tester:
         try:
             target, exports = rest
             for name, export in exports:
-                bound = self.remote.bind(name, export) if name in missing else ABSENT
+                bound: Any = ABSENT
+                if name in tested:
+                    bound = self.remote.bind(name, export)
+                elif name in self.names.classes:
+                    bound = self.remote.bind_class(export)
                 if bound is not ABSENT:
                     self.namespace[name] = bound
             if target is not None:
@@ -87,7 +101,8 @@ class Tester:
             self.remote.fail("malformed")
 
     def bind_entry(self, target: Any, test_names: set[str]) -> None:
-        """Bind the entry point: always the program's own object, never one imported by `Remote.bind`."""
+        """Bind the entry point."""
+        target = self.remote.trust(target)
         self.remote.entry = target
         for name in {self.entry, "candidate"} - test_names:
             if name.isidentifier():
@@ -141,6 +156,8 @@ class Tester:
             return "output_limit", f"{test}: {remote.too_large}"
         if isinstance(error, MemoryError):
             return "memory", f"{test}: out of memory"
+        if isinstance(error, NameError) and error.name in self.names.undefined:
+            raise BadTests(f"the tests use names that nothing defines: {', '.join(sorted(self.names.undefined))}")
         if isinstance(error, NameError) and self.entry and remote.entry is None:
             return "wrong", f"the program does not define {self.entry}"
         if isinstance(error, AssertionError):

@@ -81,7 +81,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "half": function("half", "assert abs(half(3) - 1.5) < 1e-6\nassert abs(1.5 - half(3)) < 1e-6"),
     "close": function("half", CLOSE),
     "helped": function("half", "assert same(half(3), 1.5)", "def same(a, b):\n    return abs(a - b) < 1e-6\n"),
-    "free": function("half", "assert verify(half)(3) == 1.5\nassert half(3) == 1.5"),
+    "free": function("", "assert verify(half)(3) == 1.5\nassert half(3) == 1.5"),
     "inside": function("words", "assert 'abc' in words('abc def')"),
     "listed": function("words", "assert list(words('a b')) == ['a', 'b']"),
     "true": function("words", "assert words('a b')"),

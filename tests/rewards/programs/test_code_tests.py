@@ -11,8 +11,8 @@ import pytest
 
 from rewards.programs import boxes
 from rewards.programs.extraction import canonical, extract_programs
+from rewards.programs.outputs import same_output, same_tokens
 from rewards.programs.problem import budget_s, check_problem, parse
-from rewards.programs.stdio_tests import same_output
 from rewards.programs.testing import prepare, verify
 from rewards.sandbox.box import Zygote
 
@@ -168,6 +168,59 @@ def test_output_is_compared_by_line_without_trailing_blanks() -> None:
     assert not same_output(b"a\n\nb", b"a\nb")
     assert not same_output(b"a b", b"a  b")
     assert not same_output("a\u00a0".encode(), b"a")
+
+
+@pytest.mark.parametrize(
+    ("output", "expected", "same"),
+    [
+        ("1 2\n3\n", " 1  2\n3", True),
+        ("0.333333", "0.3333333", True),
+        ("0.33333", "0.3333333", False),
+        ("100000.05", "100000.0", True),
+        ("1e-7", "0.0", True),
+        ("2.0", "2", True),
+        ("2", "2.0", True),
+        ("2.0000001", "2", False),
+        ("1000001", "1000000", False),
+        ("+5 -0 007", "5 0 7", True),
+        ("1e3", "1000.0", True),
+        ("9007199254740993.0", "9007199254740992", False),
+        ("YES", "Yes", False),
+        ("1 2 3", "1 2\n3", False),
+        ("1 2", "1 2 2", False),
+        ("nan", "nan", True),
+        ("inf", "1e999", False),
+        ("1e999", "2e999", False),
+        ("１", "1", False),
+        ("1_000", "1000", False),
+        ("0x10", "16", False),
+        ("9" * 41, "9" * 40 + "8", False),
+        ("9" * 4_000_000, "1", False),
+        ("1" + "0" * 39, "1" + "0" * 39, True),
+        ("", "", True),
+    ],
+)
+def test_output_is_compared_by_token_with_a_tolerance_for_decimal_numbers(
+    output: str, expected: str, same: bool
+) -> None:
+    assert same_tokens(output.encode(), expected.encode()) is same
+
+
+def test_a_problem_says_how_output_is_compared() -> None:
+    problem = {"kind": "stdio", "tests": [{"stdin": "3\n", "stdout": "0.333333333 1\n"}], "timeout_s": 20}
+    answer = "print(1 / int(input()), ' 1')"
+    assert verify(answer, problem).status == "wrong"
+    assert verify(answer, problem | {"compare": "tokens"}).status == "correct"
+    assert check_problem(problem | {"compare": "some"}) == ["compare: must be one of exact, tokens, got 'some'"]
+    assert check_problem(ADD | {"compare": "tokens"}) == ["compare: must be left out with kind assert, got 'tokens'"]
+
+
+def test_programs_and_tests_may_write_long_integers() -> None:
+    long = {"kind": "stdio", "tests": [{"stdin": "", "stdout": "1" + "0" * 20_000}], "timeout_s": 20}
+    assert verify("print(10 ** 20000)", long).status == "correct"
+    tests = f"assert f(9000) == 1{'0' * 9_000}\nassert len(str(f(9000))) == 9001"
+    function = {"kind": "assert", "entry_point": "f", "tests": tests, "timeout_s": 20}
+    assert verify("def f(n):\n    return int('1' + '0' * n)", function).status == "correct"
 
 
 def test_right_programs_have_one_key_if_they_differ_in_comments_blank_lines_and_spaces() -> None:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.sql import query as sql_query
 from rewards.sql.gold import is_ordered, literals, sort_keys
 from rewards.sql.query import check_problem, verify
 from rewards.sql.results import row_overlap, run_lengths, same_bag, same_cells, same_results, same_rows
@@ -280,6 +279,9 @@ FAULTY = [
     ({"extra_dbs": "script"}, "extra_dbs: must be a list of strings"),
     ({"extra_dbs": ["CREATE TABLE x (y)"]}, "gold_sql: must run within the limits"),
     ({"timeout_s": 0}, "timeout_s: must be a number above 0"),
+    ({"gold_seconds": 0}, "gold_seconds: must be a number in (0, 1000], got 0"),
+    ({"gold_rows": 0}, "gold_rows: must be a whole number above 0, got 0"),
+    ({"gold_rows": 3}, "gold_sql: must run within the limits, got the result has more than 3 rows"),
 ]
 
 
@@ -299,11 +301,10 @@ def test_a_gold_that_changes_between_two_runs_is_a_grader_error() -> None:
     assert (verdict.status, verdict.reason) == ("grader_error", "gold_sql: must return the same result when run again")
 
 
-def test_a_slow_gold_is_a_grader_error_and_a_slow_answer_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql_query, "SECONDS", 0.1)
+def test_a_slow_gold_is_a_grader_error_and_a_slow_answer_a_timeout() -> None:
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT COUNT(*) FROM n, birds"
-    assert status_of("SELECT COUNT(*) FROM birds", endless) == "grader_error"
-    assert status_of(endless, "SELECT COUNT(*) FROM birds") == "timeout"
+    assert status_of("SELECT COUNT(*) FROM birds", endless, gold_seconds=0.1) == "grader_error"
+    assert status_of(endless, "SELECT COUNT(*) FROM birds", timeout_s=0.1) == "timeout"
 
 
 def test_golds_without_rows_or_with_an_undefined_order_are_reported() -> None:

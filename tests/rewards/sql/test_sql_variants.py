@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.sql.variants import STYLES, variant
+from rewards.sql.variants import ROW_LIMIT, STYLES, Base, base, variant
 
 LINES = [json.loads(line) for line in (Path(__file__).parent / "pairs.jsonl").read_text().splitlines()]
 SCRIPTS = {line["schema"]: line["script"] for line in LINES if "script" in line}
@@ -25,45 +26,71 @@ CREATE VIEW heavy AS SELECT * FROM thing WHERE size > 1;"""
 SCRIPTS["strict"] = STRICT
 
 
-def rows(script: str, query: str) -> list[tuple[Any, ...]]:
-    connection = sqlite3.connect(":memory:")
-    try:
-        connection.executescript(script)
+def rows(database: str | bytes, query: str) -> list[tuple[Any, ...]]:
+    with closing(opened(database)) as connection:
         return connection.execute(query).fetchall()
-    finally:
-        connection.close()
+
+
+def opened(database: str | bytes) -> sqlite3.Connection:
+    """Open the database that a script makes, or that has these bytes."""
+    connection = sqlite3.connect(":memory:")
+    if isinstance(database, str):
+        connection.executescript(database)
+    else:
+        connection.deserialize(database)
+    return connection
+
+
+def base_of(script: str) -> Base:
+    with closing(opened(script)) as connection:
+        return base(connection)
 
 
 def seed_of_style(name: str) -> int:
     return STYLES.index(name)
 
 
-def variants(script: str, count: int, literals: Sequence[str | int] = ()) -> list[str]:
-    return [variant(script, seed, literals) for seed in range(count)]
+def variants(script: str, count: int, literals: Sequence[str | int] = ()) -> list[bytes]:
+    return [variant(base_of(script), seed, literals) for seed in range(count)]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_variant_keeps_the_schema_and_has_no_broken_references(name: str) -> None:
     schema = "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY 1, 2"
-    for script in variants(SCRIPTS[name], len(STYLES)):
-        assert rows(script, schema) == rows(SCRIPTS[name], schema)
-        assert rows(script, "PRAGMA foreign_key_check") == []
-        assert rows(script, "PRAGMA integrity_check") == [("ok",)]
+    for database in variants(SCRIPTS[name], len(STYLES)):
+        assert rows(database, schema) == rows(SCRIPTS[name], schema)
+        assert rows(database, "PRAGMA foreign_key_check") == []
+        assert rows(database, "PRAGMA integrity_check") == [("ok",)]
 
 
-def test_a_variant_is_a_function_of_script_and_seed() -> None:
+def test_a_variant_is_a_function_of_database_and_seed() -> None:
     assert variants(STRICT, 12) == variants(STRICT, 12)
+    assert len(set(variants(STRICT, 12))) > 8
 
-    assert len({variant(STRICT, seed) for seed in range(12)}) > 8
+
+def test_variants_of_a_large_database_are_as_small_as_those_of_a_small_one() -> None:
+    large = STRICT + "WITH RECURSIVE n(i) AS (SELECT 4 UNION ALL SELECT i + 1 FROM n LIMIT 3000) "
+    large += "INSERT INTO thing (kind, size, note) SELECT 'a', i, 'note ' || i FROM n;"
+    made = base_of(large)
+    assert len(made.rows["thing"]) == ROW_LIMIT and made.size < 200_000
+    assert all(rows(variant(made, seed), "SELECT count(*) <= 402 FROM thing") == [(1,)] for seed in range(12))
+    notes = "SELECT count(*) > 9 FROM thing WHERE note LIKE 'note%'"
+    assert rows(variant(made, seed_of_style("shuffled")), notes) == [(1,)]
+
+
+def test_text_that_is_not_utf8_does_not_prevent_variants() -> None:
+    script = "CREATE TABLE t (a TEXT); INSERT INTO t VALUES (CAST(x'ff61' AS TEXT))"
+    assert all(rows(database, "SELECT count(*) FROM t") for database in variants(script, len(STYLES)))
 
 
 def test_each_style_has_its_effect_on_the_rows() -> None:
     def column(name: str, query: str) -> list[Any]:
-        return [row[0] for row in rows(variant(SCRIPTS["school"], seed_of_style(name)), query)]
+        return [row[0] for row in rows(variant(base_of(SCRIPTS["school"]), seed_of_style(name)), query)]
 
     assert len(column("grown", "SELECT sid FROM student")) > 6
     assert len(set(column("ties", "SELECT name FROM student"))) <= 2
-    assert column("nulls", "SELECT COUNT(*) FROM enrolled WHERE grade IS NULL")[0] > 1
+    nulls = "SELECT COUNT(*) FROM student WHERE name IS NULL OR age IS NULL OR major IS NULL OR gpa IS NULL"
+    assert column("nulls", nulls)[0] > 1
     copies = (
         "SELECT COUNT(*) - (SELECT COUNT(*) FROM (SELECT DISTINCT name, age, major, gpa FROM student)) FROM student"
     )
@@ -75,19 +102,17 @@ def test_each_style_has_its_effect_on_the_rows() -> None:
 @pytest.mark.parametrize(("value", "condition"), [(100, "age = 100"), (100, "age = 101"), ("Zoe", "name = 'Zoe'")])
 def test_literals_and_their_neighbours_are_used_as_values(value: str | int, condition: str) -> None:
     query = f"SELECT name FROM student WHERE {condition}"
-    assert any(rows(script, query) for script in variants(SCRIPTS["school"], 8, literals=(value,)))
-    assert not any(rows(script, query) for script in variants(SCRIPTS["school"], 8))
+    assert any(rows(database, query) for database in variants(SCRIPTS["school"], 8, literals=(value,)))
+    assert not any(rows(database, query) for database in variants(SCRIPTS["school"], 8))
 
 
-def test_a_script_that_does_not_run_raises_the_error_of_sqlite() -> None:
-    with pytest.raises(sqlite3.Error):
-        variant("CREATE TABEL x", 0)
-    assert rows(variant("", 0), "SELECT COUNT(*) FROM sqlite_master") == [(0,)]
+def test_a_database_without_tables_has_nothing_of_which_variants_are_made() -> None:
+    assert base_of("") == Base(b"", (), {}, {})
 
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=40, deadline=None)
 def test_the_rows_satisfy_the_constraints_of_the_schema_for_any_seed(seed: int) -> None:
-    script = variant(STRICT, seed)
+    script = variant(base_of(STRICT), seed)
     assert rows(script, "SELECT * FROM thing WHERE size <= 0 OR kind IS NULL OR twice <> size * 2") == []
     assert rows(script, "PRAGMA foreign_key_check") == []

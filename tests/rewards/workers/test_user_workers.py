@@ -104,6 +104,18 @@ def test_verifiers_share_the_workers_that_may_be_busy() -> None:
     assert {verdict.status for verdict in verdicts} == {"correct"}
 
 
+def test_a_step_of_a_check_has_a_limit_of_its_own() -> None:
+    """The first step takes 0.7 s of the 5 s that it may take, the second may take 0.3 s."""
+
+    async def work(pool: Pool) -> list[Verdict]:
+        return [(await judged(pool, "unruly_verifiers:takes_steps", [answer]))[0] for answer in ("", "sleep", "")]
+
+    verdicts, pool = with_pool(work, timeout_s=0.4, first_s=0.4)
+    assert [verdict.status for verdict in verdicts] == ["correct", "timeout", "correct"]
+    assert verdicts[1].reason == "no verdict within 0.3 s"
+    assert pool.respawns == 1
+
+
 def test_the_first_call_in_a_worker_has_a_limit_of_its_own() -> None:
     verifier = "unruly_verifiers:loads_first"
 

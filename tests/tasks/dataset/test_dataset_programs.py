@@ -68,6 +68,7 @@ def test_a_code_row_keeps_its_tests_out_of_the_prompt(folder: Path) -> None:
 def test_the_prompt_of_a_stdio_row_asks_for_a_program_that_reads_standard_input(folder: Path) -> None:
     prompt, answer = source(folder, "code", ECHO | {"tests": [ECHO["tests"][0] | {"note": "x"}]}).demonstration(0)
     assert prompt.problem == {"kind": "stdio", "tests": ECHO["tests"]}
+    assert shown(folder, "code", ECHO | {"compare": "tokens"}).problem["compare"] == "tokens"
     assert "reads from standard input" in prompt.text
     assert without_fence(answer, "python") == ECHO["solution"] + "\n"
     with pytest.raises(ValueError, match=r"must be a format whose rows hold right answers, got 'code' and a row w"):
@@ -117,6 +118,7 @@ def test_contest_programs_get_public_and_private_tests(folder: Path) -> None:
     assert prompt.problem == {
         "kind": "stdio",
         "tests": [{"stdin": "3\n", "stdout": "9\n"}, {"stdin": "4\n", "stdout": "16\n"}],
+        "compare": "tokens",
     }
     assert prompt.text.startswith("Print the square of the number.\n\nWrite a Python program that reads from")
     with pytest.raises(ValueError, match=r"rows hold right answers, got 'livecodebench'"):
@@ -133,6 +135,8 @@ def test_contest_methods_become_assertions(folder: Path) -> None:
     )
     assert passes(prompt.problem, solution)
     assert not passes(prompt.problem, solution.replace("+ offset", ""))
+    assert passes(prompt.problem, solution.replace("return total,", "return total + 1e-9 * (total % 1),"))
+    assert not passes(prompt.problem, solution.replace("return total,", "return total + 1e-3,"))
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))
@@ -177,6 +181,7 @@ MALFORMED: list[tuple[str, dict[str, Any], str]] = [
         {"kind": "assert", "question": "?", "tests": "def check(candidate):\n    assert candidate()"},
         "must have the field 'entry_point', because its tests define check(candidate)",
     ),
+    ("code", ECHO | {"compare": "some"}, "field 'compare' must be one of exact, tokens, got 'some'"),
     ("code", ECHO | {"tests": []}, "field 'tests' must be a non-empty list of objects with stdin and stdout"),
     ("code", ECHO | {"tests": [{"stdin": "a"}]}, "field 'tests' must hold objects with the strings stdin and stdout"),
     ("humaneval", HUMANEVAL | {"entry_point": None}, "field 'entry_point' must be a non-empty string, got None"),

@@ -133,6 +133,13 @@ def test_a_spider_row_names_its_databases_and_shows_their_schema(folder: Path) -
         assert connection.execute(without_fence(answer, "sql")).fetchall() == [(1,)]
 
 
+@pytest.mark.parametrize(("format_name", "row"), [("spider", SPIDER), ("bird", BIRD), ("sql", SQL)])
+def test_limits_of_gold_queries_are_passed_to_the_verifier(folder: Path, format_name: str, row: dict[str, Any]) -> None:
+    problem = shown(folder, format_name, row, gold_seconds=90.0, gold_rows=7).problem
+    assert (problem["gold_seconds"], problem["gold_rows"]) == (90.0, 7)
+    assert not {"gold_seconds", "gold_rows"} & shown(folder, format_name, row).problem.keys()
+
+
 def test_a_bird_row_shows_its_evidence_where_it_has_any(folder: Path) -> None:
     prompt, answer = source(folder, "bird", BIRD).demonstration(0)
     assert prompt.problem["columns"] == "strict" and prompt.problem["gold_sql"] == BIRD["SQL"]

@@ -224,6 +224,11 @@ def test_a_column_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ({"format": "spider"}, "task.options.database_dir: must be the folder of the databases"),
         ({"format": "bird", "database_dir": "/nowhere"}, "task.options.database_dir: must be the folder of"),
         ({"database_dir": "/"}, "task.options.database_dir: must be left out unless"),
+        (
+            {"gold_seconds": 9},
+            "task.options.gold_seconds: must be left out unless task.options.format is",
+        ),
+        ({"format": "sql", "gold_rows": 0}, "task.options.gold_rows: must be above 0, got 0"),
         ({"prompt_template": "{promt}"}, "(did you mean 'prompt'?), got {promt}"),
         ({"prompt_template": "no field"}, "task.options.prompt_template: must show at least one of {prompt}"),
         ({"prompt_template": "{prompt} \\boxed{}"}, "task.options.prompt_template: must show at least one of"),
