@@ -92,24 +92,22 @@ def _joined(parts: list[str], separators: list[str]) -> Found | None:
     # In "x < 1, or x > 2" the part between the comma and the "or" is empty.
     pairs = [(part, separator) for part, separator in zip(parts, ["", *separators], strict=True) if part]
     result: Found | None = None
-    excluding = False
+    excluded = False
     for part, separator in pairs:
-        if excluding and not split_relation(part)[1]:  # the second point of `x \\ne 1, 2`
-            found: Found | None = _line_without([part])
-        else:
-            found = _intervals(part)
-            narrows = r"\ne" in part or r"\in" in part or separator == "and"
+        found = _intervals(part)
         if found is None:
             return None
+        excludes = r"\ne" in part or r"\in" in part
         if result is None:
             result = found
+        elif separator == "or" and not (excluded or excludes):
+            result = (result[0] + found[0], result[1] | found[1])
         else:
-            narrows = narrows or excluding
-            common = None if separator == "or" and not narrows else _intersection(result[0], found[0])
-            if narrows and not common:
+            common = _intersection(result[0], found[0])
+            if not common and (excluded or excludes or separator == "and"):
                 return None
             result = (common or result[0] + found[0], result[1] | found[1])
-        excluding = r"\ne" in part or (excluding and not split_relation(part)[1])
+        excluded = excludes
     return result
 
 
@@ -146,8 +144,9 @@ def _intervals(text: str) -> Found | None:
 def _from_inequality(sides: list[str], signs: list[str]) -> Found | None:
     """Return the intervals of `x < a`, `a < x`, `a < x < b`, `|x - a| < b` or `x \\\\ne a`, and their variable."""
     if signs == [r"\ne"] and _is_variable(sides[0]):
-        return _line_without([sides[1]])[0], {canonical(sides[0])}
-    if not signs or not set(signs) <= INEQUALITIES:
+        return _line_without(split_outside_brackets(sides[1], SEPARATOR)[0])[0], {canonical(sides[0])}
+    is_list = any(len(split_outside_brackets(side, SEPARATOR)[0]) > 1 for side in sides)
+    if not signs or is_list or not set(signs) <= INEQUALITIES:
         return None
     if signs[0] in (">", r"\ge"):
         sides, signs = sides[::-1], [FLIPPED[sign] for sign in reversed(signs)]

@@ -106,7 +106,12 @@ def vector_sum(text: str) -> list[str] | None:
     columns = zip(*(pair[1] for pair in tuples if pair), strict=True)
     factors = [one["factor"].strip() or "1" for one in found if one]
     return [
-        "".join(f"{sign}({factor})({entry})" for sign, factor, entry in zip(signs, factors, column, strict=True))
+        "".join(
+            f"{sign}({factor})({entry})"
+            for sign, factor, entry in zip(signs, factors, column, strict=True)
+            if parse_number(entry) != 0
+        )
+        or "0"
         for column in columns
     ]
 

@@ -55,7 +55,7 @@ REWRITES: list[tuple[re.Pattern[str], str]] = [
         (r"\\rangle(?![A-Za-z])", ")"),
         (r"\\backslash(?![A-Za-z])", r"\\setminus "),
         (r"\^\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])", r"^\\circ "),
-        (r"(?<=[0-9]) ?x ?(?=10 ?\^)", r"\\times "),
+        (r"(?<=[0-9]) ?x ?(?=10 ?\^)|(?<=[0-9]) [xX] (?=\$?[0-9])", r"\\times "),
         (r"(?<![A-Za-z\\])(?:infinity|infty|inf)(?![A-Za-z])", r"\\infty "),
         (r"\s+", " "),
     ]
@@ -69,7 +69,7 @@ ALIGNED = re.compile(
     r"(?:\\left\s*\\\{\s*)?\\begin\s*\{(?P<kind>aligned|align\*?|gathered|gather\*?|cases)\}(?P<rows>(?s:.*))"
     r"\\end\s*\{(?P=kind)\}(?:\s*\\right\.)?"
 )
-LINE_END = re.compile(r"\n|(?<!\\)\\\\(?![A-Za-z\\])|\\q?quad(?![A-Za-z])")
+LINE_END = re.compile(r"\n|(?<!\\)\\\\(?![A-Za-z]{2}|\\)|\\q?quad(?![A-Za-z])")
 # "The answer is" or "Answer:" at the start of an answer.
 LABEL = re.compile(r"(?:the )?(?:final |correct )?answer(?: is:?| ?[:=]) ?(?=.)", re.IGNORECASE)
 WRAPPED_TEXT = re.compile(

@@ -18,6 +18,7 @@ SYMBOL_CHOICES = {"I", "J"}
 """Letters that in lower case are the imaginary unit or an index, and not the choice."""
 JOINING_WORD = re.compile(r"\b(?:and|or)\b")
 LEADING_WORDS = re.compile(r"(?:there (?:is|are) )?(?:(?:the|an|a) )?")
+LONE_LETTER = re.compile("(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
 # `Amy`: a name of two or three letters, unlike the product `Abc`.
 SHORT_NAME = re.compile(r"[A-Z][a-z]?[aeiouy][a-z]?")
 SHORT_WORD_LIST = """act add age air ant any arc are arm art ask ate bad bag bar bat bed bee bet big bit box boy bud bug
@@ -57,7 +58,7 @@ def is_words(text: str) -> bool:
     if are_functions or (len(plain) == 1 and not WRAPPED_TEXT.search(text)):
         return False
     if WRAPPED_TEXT.search(text):
-        return len(plain) > 1
+        return len(plain) > 1 and not LONE_LETTER.search(WRAPPED_TEXT.sub("", text))
     long = any(len(run) > 3 or (len(run) > 1 and run.isupper()) for run in letter_runs)
     return long or plain.lower() in SHORT_WORDS or SHORT_NAME.fullmatch(plain) is not None
 

@@ -5,6 +5,7 @@ Expressions with steps, absolute values, even roots or logarithms are compared o
 their constants, on both sides of each breakpoint that is found on the line, and at large values.
 """
 
+import contextlib
 import hashlib
 import itertools
 import math
@@ -12,6 +13,7 @@ import random
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
+from rewards.mathematics.expressions.evaluation import TooLarge, Undefined, exact
 from rewards.mathematics.expressions.parser import Node
 from rewards.mathematics.expressions.trees import STEPS, nodes
 
@@ -20,6 +22,8 @@ LINE_SYMBOLS = 4
 """Largest number of symbols along which lines are sampled."""
 CONSTANTS_LIMIT = 8
 """Largest number of constants of the two expressions near which a line is sampled."""
+CONSTANT_BITS = 200
+"""Largest number of bits of such a constant."""
 BREAKPOINTS_LIMIT = 6
 """Largest number of breakpoints of one piecewise node on a line."""
 ITERATIONS = 40
@@ -90,8 +94,13 @@ def line_assignments(
 
 
 def _constants(trees: tuple[Node, Node]) -> list[Fraction]:
-    """Return the largest constants of the trees: a breakpoint is likely near one of them."""
-    found = {abs(node[1]) for tree in trees for node in nodes(tree) if node[0] == "num" and node[1]}
+    """Return the largest constants of the trees, such as 10^9 in `x - 10^9`: breakpoints are likely near them."""
+    found = set()
+    for node in itertools.chain(*map(nodes, trees)):
+        with contextlib.suppress(TooLarge, Undefined):
+            value = exact(node)
+            if value and value.denominator.bit_length() + value.numerator.bit_length() <= CONSTANT_BITS:
+                found.add(abs(value))
     return sorted(found, reverse=True)[:CONSTANTS_LIMIT]
 
 

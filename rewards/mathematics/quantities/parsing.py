@@ -25,7 +25,7 @@ from rewards.mathematics.quantities.counted import stem
 from rewards.mathematics.quantities.quantity import ANY_UNIT, Quantity, unit_of
 from rewards.mathematics.quantities.unit_reader import POWERS, POWERS_AFTER, mark_upright, parse_units
 from rewards.mathematics.quantities.units import SIGNS, SYMBOL_PRODUCTS, UNITS, Unit, find_unit
-from rewards.mathematics.text import unwrap_text
+from rewards.mathematics.text import WRAPPED_TEXT, unwrap_text
 
 # `-$5`, `$-5`, `€5`: groups are the sign, the currency, the number.
 WITH_CURRENCY = re.compile(r"([+-]?) ?([$€£¥₹]) ?([^ ].*)", re.DOTALL)
@@ -46,11 +46,12 @@ def parse_quantity(text: str, nouns: frozenset[str] | None = frozenset()) -> Qua
 
     Args:
         nouns: stems of nouns that are allowed besides the closed list. None, for a gold: every noun is.
-    Examples: `"5 cm"` -> value 5, size 1/100, dimensions {("metre", 1)}; `"3 apples"` -> value 3, names {"appl"};
+    Examples: `"5 cm"` -> value 5, size 1/100, dimensions {("metre", 1)}; `"3 apples"` -> value 3, names {"apple"};
     `"50%"` -> value 50, percent.
     """
-    sign, currency, head = "", "", text
-    if found := WITH_CURRENCY.fullmatch(text):
+    whole = WRAPPED_TEXT.fullmatch(text)
+    sign, currency, head = "", "", whole[1].strip() if whole else text
+    if found := WITH_CURRENCY.fullmatch(head):
         sign, currency, head = found.groups()
     quantity = _parse_quantity(head, nouns)
     if quantity is None or (sign and head[0] in "+-"):

@@ -29,7 +29,7 @@ NOT_NOUNS = set(NOT_NOUN_WORDS.split()) | set(NUMBER_WORDS)
 UNIT_TOKEN = re.compile(r"(`?[A-Za-z]+)\.?|((?:\^ ?)?\\circ|[%$€£¥₹¢])|([/ .])|(\^ ?\{? ?-?[0-9] ?\}?|-|\\cdot)")
 LONE_LETTER = re.compile(r"(?<![A-Za-z])([A-Za-z])(?![A-Za-z])")
 # Single letters of plain text that are a unit behind a number: `5 m`, `5m^2`, `12 km/h`.
-UNIT_LETTERS = re.compile(r" [mgsLh]|m ?\^ ?\{?[23]\}?| k?m ?/ ?[sh](?: ?\^ ?\{?2\}?)?| [gJNW] ?/ ?[A-Za-z]{1,3}")
+UNIT_LETTERS = re.compile(r" [mgsLh]| ?m ?\^ ?\{?[23]\}?| k?m ?/ ?[sh](?: ?\^ ?\{?2\}?)?| [gJNW] ?/ ?[A-Za-z]{1,3}")
 
 
 def mark_upright(text: str) -> str:
