@@ -23,7 +23,7 @@ chip chocolate choice chord cigarette circle cities citizen city class classes c
 clothes cloud clownfish club clue cluster coach coat cockroach coconut coefficient coffee coin collar collection
 colonies colony color colour column comb combination comic commercial companies company compartment competition
 computer concert cone consonant container continent cookie copies copy coral corn corner cot couch count counter
-countries country county couple coupon course cousin cover cow crab cracker cranberry crane crate crayon crew
+countries country county coupon course cousin cover cow crab cracker cranberry crane crate crayon crew
 crocodile croissant crossing crumb crystal cubicle cuboid cucumber cup cupcake curtain cushion customer cycle cyclist
 cylinder daisies daisy dance dancer dandelion dataset daughter deck deer deliveries delivery dentist deposit desk
 desktop dessert diagonal dial diamond diaries diary dice dictionaries dictionary digit dime dimension dinner director
