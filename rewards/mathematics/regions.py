@@ -94,10 +94,11 @@ def _joined(parts: list[str], separators: list[str]) -> Found | None:
     result: Found | None = None
     excluded = False
     for part, separator in pairs:
-        found = _intervals(part)
+        is_point = excluded and not split_relation(part)[1]  # the 2 of `0 < x < 3, x \\ne 1, 2`
+        found = _line_without([part]) if is_point else _intervals(part)
         if found is None:
             return None
-        excludes = r"\ne" in part or r"\in" in part
+        excludes = is_point or r"\ne" in part or r"\in" in part
         if result is None:
             result = found
         elif separator == "or" and not (excluded or excludes):
@@ -118,7 +119,8 @@ def _intervals(text: str) -> Found | None:
         return [Interval("(", MINUS_INFINITY, INFINITY, ")")], set()
     pair = tuple_or_interval(text)
     if pair and len(pair[1]) == 2:
-        low, high = (canonical(end) for end in pair[1])
+        ends = [MINUS_INFINITY, INFINITY]
+        low, high = (canonical(end) if canonical(end) in ends else end for end in pair[1])
         left = "(" if low == MINUS_INFINITY else pair[0][0]
         right = ")" if high == INFINITY else pair[0][1]
         return [Interval(left, low, high, right)], set()

@@ -54,7 +54,8 @@ def is_words(text: str) -> bool:
     if not WORDS.fullmatch(plain) or JOINING_WORD.search(plain) or plain.lower().startswith("all real"):
         return False
     letter_runs = re.findall("[A-Za-z]+", plain)
-    are_functions = all(run in KNOWN_WORDS or split_function(run) for run in letter_runs)
+    functions = [run for run in letter_runs if run in KNOWN_WORDS or split_function(run)]
+    are_functions = functions and len(functions) == sum(len(run) > 1 for run in letter_runs)
     if are_functions or (len(plain) == 1 and not WRAPPED_TEXT.search(text)):
         return False
     if WRAPPED_TEXT.search(text):

@@ -168,8 +168,6 @@ class _Parser:
         if token in ("(", "[", "{"):
             return self.sum_until(CLOSING[token])
         if token == "|":
-            if self.open_bars:
-                raise ParseError("nested absolute bars")
             self.open_bars += 1
             node = self.sum_until("|")
             self.open_bars -= 1

@@ -116,7 +116,9 @@ def _breakpoints(piece: Node, name: str, base: Assignment, grid: list[Fraction],
 
         values = [value_at(place) for place in grid]
         steps = zip(itertools.pairwise(grid), itertools.pairwise(values), strict=True)
-        for (left, right), (low, high) in sorted(steps, key=lambda step: abs(step[0][0] + step[0][1])):  # the nearest to 0 first
+        for (left, right), (low, high) in sorted(
+            steps, key=lambda step: abs(step[0][0] + step[0][1])
+        ):  # the nearest to 0 first
             if low is None or high is None or low == high or len(places) >= BREAKPOINTS_LIMIT:
                 continue
             level = Fraction(math.floor(max(low, high))) if is_step else Fraction(0)
