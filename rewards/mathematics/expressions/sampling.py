@@ -22,7 +22,7 @@ LINE_SYMBOLS = 4
 """Largest number of symbols along which lines are sampled."""
 CONSTANTS_LIMIT = 8
 """Largest number of constants of the two expressions near which a line is sampled."""
-CONSTANT_BITS = 200
+CONSTANT_BITS = 1_000
 """Largest number of bits of such a constant."""
 BREAKPOINTS_LIMIT = 6
 """Largest number of breakpoints of one piecewise node on a line."""
@@ -32,7 +32,7 @@ ROOT_BITS = 140
 """Binary digits of the place of a breakpoint that is no simple fraction."""
 OFFSETS = (Fraction(1, 50), Fraction(1, 10**5), Fraction(1, 10**12), Fraction(1, 10**25))
 """Distances from a breakpoint at which both sides are sampled."""
-LARGE = (20, 101, 1009, 10**4 + 7, 10**6 + 3)
+LARGE = (20, 101, 1009, 10**4 + 7, 10**6 + 3, 10**9 + 7, 10**14 + 31, 10**25 + 13)
 ROW = [Fraction(value) for value in range(-7, 8)] + [Fraction(value, 2) for value in (-7, -3, -1, 1, 3, 7)]
 
 Assignment = dict[str, Fraction]
