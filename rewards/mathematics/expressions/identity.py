@@ -35,8 +35,8 @@ from rewards.mathematics.text import unwrap_text
 Comparison = Literal["equal", "different", "undecided"]
 DECIMAL_PLACES = re.compile(r"[+-]?[0-9]*\.([0-9]+)")
 FIRST_DIGITS = 80
-"""Decimal digits of the first evaluation. If the range is above a quarter of this, a second evaluation adds two digits
-for each digit of range."""
+"""Decimal digits of the first evaluation. If the range is above a tenth of this, a second evaluation adds two digits for
+each digit of range: its values have errors of at most about `10^-(FIRST_DIGITS + range)`."""
 RANGE_LIMIT = 1_000
 """Largest range, in decimal digits, for which two values are compared. Above it TooLarge is raised."""
 EQUAL_DIGITS = 60
@@ -285,7 +285,7 @@ def evaluate_both(trees: tuple[Node, Node], assignment: Assignment, convention: 
     digit_range = max((digit_range for _, digit_range in found), default=0)
     if digit_range > RANGE_LIMIT:
         raise TooLarge
-    if digit_range > FIRST_DIGITS // 4:
+    if digit_range > FIRST_DIGITS // 10:
         found = _evaluate(trees, assignment, FIRST_DIGITS + 2 * digit_range, convention)
     return [value for value, _ in found], digit_range
 
