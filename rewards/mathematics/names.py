@@ -37,7 +37,8 @@ NAMES = [
         r"(?:dy|df|dz) ?/ ?d[xt]|n ?\( ?[A-Z][^()=<>+*/-]{0,20}\)",
         # Probability and moments of anything: `P(A \cap B)`, `P(X > 3)`, `E[X]`, `\text{Var}(X)`.
         r"\\?(?:P|Pr|E|Var|V|D|Cov|SD|SE|mathbb ?\{?[EP]\}?) ?(?:\([^()]{1,30}\)|\[[^\[\]]{1,30}\])",
-        r"(?:\\?(?:det|dim|deg|rank|gcd|lcm|area|Area|vol|perimeter|tr|mean|median|mode)) ?\(?[A-Za-z, ]{1,20}\)?",
+        r"\\?(?:det|dim|deg|rank|gcd|lcm|area|Area|vol|perimeter|tr|mean|median|mode) ?"
+        r"\(?[A-Za-z](?: ?, ?[A-Za-z])?\)?",
     )
 ]
 # A function of arguments: `f(x)`, `f^{-1}(x)`, `a_1(n)`.
@@ -54,25 +55,10 @@ intersection length limit mass maximum mean measure median midpoint minimum mode
 payment percent percentage perimeter period point population position power pressure price probability product profit
 quantity quotient radius range rank rate ratio remainder result revenue salary savings side size slope solution speed
 sum surface temperature term time total value variance velocity volume width weight work coordinate final maximal
-minimal least greatest smallest largest lateral hours days minutes left new"""
+minimal least greatest smallest largest lateral hours days minutes left new
+possible ways required needed"""
 NAME_WORDS = set(NAME_WORD_LIST.split())
-JOINING = {
-    "of",
-    "the",
-    "a",
-    "an",
-    "in",
-    "for",
-    "to",
-    "by",
-    "is",
-    "per",
-    "and",
-    "possible",
-    "ways",
-    "required",
-    "needed",
-}
+JOINING = {"of", "the", "a", "an", "in", "for", "to", "by", "is", "per", "and"}
 # Words that no name has: they say that the equation is false, or that it is one of another value.
 NOT_NAME_WORD_LIST = """not false wrong incorrect never no half twice thrice double triple twofold minus negative
 negated square squared cube cubed reciprocal inverse opposite conjugate other than unlike except if or third quarter
@@ -99,6 +85,8 @@ def is_name(text: str, trusted: bool = False) -> bool:
         return False
     if text[0] == "(" and closes_at_end(text):
         return all(is_name(part, trusted) for part in split_outside_brackets(text[1:-1], re.compile("[,;]"))[0])
+    if set(re.findall("[a-z]+", text.partition("(")[0].lower())) & NOT_NAME_WORDS:
+        return False
     if any(form.fullmatch(text) for form in NAMES):
         return True
     applied = FUNCTION_APPLIED.fullmatch(text)
@@ -114,7 +102,7 @@ def _is_name_in_words(text: str, trusted: bool) -> bool:
         return False
     words = re.findall(r"[A-Za-z]+(?:'s)?|\\[A-Za-z]+", text)
     lower = [word.lower() for word in words]
-    if not words or set(lower) & (NOT_NAME_WORDS | FUNCTIONS) or max(map(len, words)) < 3:
+    if not words or set(lower) & FUNCTIONS or max(map(len, words)) < 3:
         return False
     if trusted:
         return True

@@ -94,7 +94,7 @@ def _joined(parts: list[str], separators: list[str]) -> Found | None:
     result: Found | None = None
     excluded = False
     for part, separator in pairs:
-        is_point = excluded and not split_relation(part)[1]  # the 2 of `0 < x < 3, x \\ne 1, 2`
+        is_point = excluded and not split_relation(part)[1]  # the 2 of `0 < x < 3, x \ne 1, 2`
         found = _line_without([part]) if is_point else _intervals(part)
         if found is None:
             return None

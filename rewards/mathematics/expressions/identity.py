@@ -1,4 +1,4 @@
-"""Decide whether two expressions or two relations are equal.
+"""Decide whether two expressions are equal.
 
 Rational values compare exactly. Otherwise both expressions are evaluated to many digits at values of their symbols that
 are drawn for this pair of texts. A difference at one of them refutes equality. Agreement at all of them is taken as
@@ -35,8 +35,8 @@ from rewards.mathematics.text import unwrap_text
 Comparison = Literal["equal", "different", "undecided"]
 DECIMAL_PLACES = re.compile(r"[+-]?[0-9]*\.([0-9]+)")
 FIRST_DIGITS = 80
-"""Decimal digits of the first evaluation. If the range is above a tenth of this, a second evaluation adds two digits for
-each digit of range: its values have errors of at most about `10^-(FIRST_DIGITS + range)`."""
+"""Decimal digits of the first evaluation. If the range is above a tenth of this, a second evaluation adds two digits
+for each digit of range: its values have errors of at most about `10^-(FIRST_DIGITS + range)`."""
 RANGE_LIMIT = 1_000
 """Largest range, in decimal digits, for which two values are compared. Above it TooLarge is raised."""
 EQUAL_DIGITS = 60
@@ -148,7 +148,7 @@ def _compare_at(points: Iterable[Assignment], gold: Node, answer: Node, conventi
     A point at which a logarithm makes a value complex is outside the domain.
     """
     defined, points = 0, list(points)
-    real_only = _has_real_logarithm(gold, answer)
+    real_only = _have_real_logarithms(gold, answer)
     for assignment in points:
         values, digit_range = evaluate_both((gold, answer), assignment, convention)
         if real_only and (len(values) == 1 or any(CONTEXTS.context.im(value) for value in values)):
@@ -168,7 +168,7 @@ def _compare_on_lines(
     Raises: OutOfWork.
     """
     defined = 0
-    real_only = _has_real_logarithm(gold, answer)
+    real_only = _have_real_logarithms(gold, answer)
     for assignment in lines:
         work.add(gold, answer)
         try:
@@ -189,15 +189,17 @@ def _compare_on_lines(
     return "equal" if defined >= LINE_POINTS else "undecided"
 
 
-def _has_real_logarithm(*trees: Node) -> bool:
-    """Return whether a tree has a logarithm of symbols, and so is meant for the values where that is real.
+def _have_real_logarithms(*trees: Node) -> bool:
+    """Return whether each tree has a logarithm of symbols, and so is meant for the values where that is real.
 
     An absolute value or an imaginary unit means the opposite.
     """
-    parts = [part for tree in trees for part in nodes(tree)]
-    if ("const", "i") in parts or any(part[0] == "call" and part[1] == "abs" for part in parts):
+    parts = [list(nodes(tree)) for tree in trees]
+    if any(part == ("const", "i") or part[:2] == ("call", "abs") for tree in parts for part in tree):
         return False
-    return any(part[0] == "call" and part[1] in LOGARITHMS and is_piecewise(part) for part in parts)
+    return all(
+        any(part[0] == "call" and part[1] in LOGARITHMS and is_piecewise(part) for part in tree) for tree in parts
+    )
 
 
 def _agree(values: list[Any], digit_range: int) -> bool:

@@ -9,7 +9,7 @@ COUNTED_NOUNS = """
 accident account achievement acorn acre action activities activity actor actress ad adult advertisement aeroplane air
 airplane album almond alpaca amoebae angle animal ant apartment ape apex appetizer apple applicant appointment apricot
 aquarium arc area arm arrangement article asparagus assignment athlete atom attempt audience author avocado award axe
-axis babies baby bacon bacteria badge bag bagel baguette bale ball ballon balloon banana band bank bar barn barrel
+axis babies baby bacon bacteria badge bag bagel baguette bale ball balloon banana band bank bar barn barrel
 barrette baseball basket basketball bat batch battalion battery bay beach bead beaker bean bear bed bedroom bee beef
 beet beetle belt bench berry bet beverage bicycle bid bike bill billboard bin biography bird birthday biscuit bit bite
 blanket blazer block blowfish blueberries blueberry board boat bolt bond book bookcase bookmark bookshelf boot bottle
