@@ -3,8 +3,9 @@
 from fractions import Fraction
 from typing import Any
 
+from rewards.mathematics.expressions.agreement import EQUAL_DIGITS, evaluate_both
 from rewards.mathematics.expressions.evaluation import CONTEXTS, Convention
-from rewards.mathematics.expressions.identity import EQUAL_DIGITS, evaluate_both, parse_or_none
+from rewards.mathematics.expressions.identity import parse_or_none
 from rewards.mathematics.expressions.parser import Node
 from rewards.mathematics.expressions.sampling import Assignment, assignments, generator
 from rewards.mathematics.expressions.trees import symbols

@@ -25,11 +25,6 @@ def symbols(node: Node) -> set[str]:
     return {part[1] for part in nodes(node) if part[0] in ("sym", "opaque")}
 
 
-def size(node: Node) -> int:
-    """Return the number of nodes of a tree."""
-    return sum(1 for _ in nodes(node))
-
-
 def ordered(node: Node) -> Node:
     """Return the tree with sums and products flattened and their parts sorted: equal trees are equal expressions."""
     if node[0] in ("add", "mul"):

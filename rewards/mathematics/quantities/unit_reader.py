@@ -26,7 +26,9 @@ tripled halved inverse reciprocal conjugate transposed binary octal hexadecimal 
 score grand mil mils unlikely tentatively fails failed fail root power"""
 NOT_NOUNS = set(NOT_NOUN_WORDS.split()) | set(NUMBER_WORDS)
 # A word, a sign such as `%`, a separator, or a power such as `^2`. A letter in upright text has a mark before it.
-UNIT_TOKEN = re.compile(r"(`?[A-Za-z]+)\.?|((?:\^ ?)?\\circ|[%$€£¥₹¢])|([/ .])|(\^ ?\{? ?-?[0-9] ?\}?|-|\\cdot)")
+UNIT_TOKEN = re.compile(
+    r"(`?[A-Za-z]+)\.?|((?:\^ ?)?\\circ|\\Omega|[%$€£¥₹¢])|([/ .])|(\^ ?\{? ?-?[0-9] ?\}?|-|\\cdot)"
+)
 LONE_LETTER = re.compile(r"(?<![A-Za-z])([A-Za-z])(?![A-Za-z])")
 # Single letters of plain text that are a unit behind a number: `5 m`, `5m^2`, `12 km/h`.
 UNIT_LETTERS = re.compile(r" [mgsLh]| ?m ?\^ ?\{?[23]\}?| k?m ?/ ?[sh](?: ?\^ ?\{?2\}?)?| [gJNW] ?/ ?[A-Za-z]{1,3}")
@@ -111,7 +113,7 @@ class _UnitReader:
         word = letters.lstrip("`")
         is_upright = letters[:1] == "`" or (word in ("C", "F", "K") and "degree" in self.names)
         if sign:
-            unit: Unit | None = UNITS[SIGNS.get(sign, "degree")]
+            unit: Unit | None = UNITS["ohm" if sign == r"\Omega" else SIGNS.get(sign, "degree")]
         else:
             unit = find_unit(word) if len(word) > 1 or is_upright or self.bare_letters else None
         name = unit.name if unit else _noun(word, self.nouns)
