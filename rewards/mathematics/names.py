@@ -77,8 +77,8 @@ def is_name(text: str, trusted: bool = False) -> bool:
 
     Args:
         trusted: the equation is a gold, so unknown words are a name as well.
-    Examples: `x`, `f(x)`, `a_{n}`, `\\\\angle ABC`, `|AB|`, `(x, y)`, `\\\\frac{dy}{dx}`, `Area` -> True; `x^{-1}`,
-    `\\\\sin x`, `half of x` -> False.
+    Examples: `x`, `f(x)`, `a_{n}`, `\\angle ABC`, `|AB|`, `(x, y)`, `\\frac{dy}{dx}`, `Area` -> True; `x^{-1}`,
+    `\\sin x`, `half of x` -> False.
     """
     text = unwrap_text(text)
     if not 0 < len(text) <= NAME_LIMIT or not re.search("[A-Za-z]", text):

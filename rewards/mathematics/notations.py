@@ -42,7 +42,7 @@ def same_notation(gold: str, answer: str) -> bool | None:
     """Return whether two answers are equal of which one is a date, a time, digits in a base or a congruence.
 
     None if neither is. Digits in two bases are different answers even if their values are equal.
-    Examples: `"3:30 PM"` and `"15:30"`, `"July 4"` and `"4 July"`, `"17 \\\\pmod{24}"` and `"-7 \\\\pmod{24}"` -> True.
+    Examples: `"3:30 PM"` and `"15:30"`, `"July 4"` and `"4 July"`, `"17 \\pmod{24}"` and `"-7 \\pmod{24}"` -> True.
     """
     gold, answer = unwrap_text(gold), unwrap_text(answer)
     for read in (_in_base, _date, _congruence):

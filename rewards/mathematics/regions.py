@@ -1,6 +1,6 @@
 """Read regions of the real line: intervals, unions, inequalities and excluded points, in one normal form.
 
-`"0 \\\\le x < 1"`, `"x \\\\in [0, 1)"` and `"[0, \\\\frac12] \\\\cup (\\\\frac12, 1)"` are the same interval.
+`"0 \\le x < 1"`, `"x \\in [0, 1)"` and `"[0, \\frac12] \\cup (\\frac12, 1)"` are the same interval.
 """
 
 import itertools
@@ -144,7 +144,7 @@ def _intervals(text: str) -> Found | None:
 
 
 def _from_inequality(sides: list[str], signs: list[str]) -> Found | None:
-    """Return the intervals of `x < a`, `a < x`, `a < x < b`, `|x - a| < b` or `x \\\\ne a`, and their variable."""
+    """Return the intervals of `x < a`, `a < x`, `a < x < b`, `|x - a| < b` or `x \\ne a`, and their variable."""
     if signs == [r"\ne"] and _is_variable(sides[0]):
         return _line_without(split_outside_brackets(sides[1], SEPARATOR)[0])[0], {canonical(sides[0])}
     is_list = any(len(split_outside_brackets(side, SEPARATOR)[0]) > 1 for side in sides)

@@ -124,7 +124,7 @@ UNITS = _read_table()
 SIGNS = {"$": "dollar", "€": "euro", "£": "poundsterling", "¥": "yuan", "₹": "rupee", "¢": "cent"}
 """Currency signs. The yen has the sign of the yuan, so `¥` is the one of the two that the other side has, or yuan."""
 SYMBOL_PRODUCTS = {"mg", "cc", "cal", "ha", "ms"}
-"""Abbreviations that after an expression are more likely a product of symbols, as in `\\\\mu mg`."""
+"""Abbreviations that after an expression are more likely a product of symbols, as in `\\mu mg`."""
 
 
 def find_unit(word: str) -> Unit | None:
