@@ -25,7 +25,7 @@ from orchestrator.rollout.grading import GraderWatch
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.state import Best, RunState
 from orchestrator.stored.answers import StoredAnswers
-from orchestrator.stored.experience import Experience
+from orchestrator.stored.experience import experience_of
 from orchestrator.stored.solutions import solutions_of
 from orchestrator.watch.drift import Drift
 from orchestrator.watch.group_metrics import group_metrics
@@ -100,9 +100,7 @@ class Run:
         self.solutions = solutions_of(cfg, source, encode) if cfg.objective.imitates else None
         self.published = -1
         """Version of the weights that the generators got last."""
-        self.experience = Experience(cfg) if cfg.objective.has_experience else None
-        if self.experience is not None and resumed is not None:
-            self.experience.load(resumed.path)
+        self.experience = experience_of(cfg, resumed.path if resumed else None)
         self.collector = Collector(
             cfg,
             source,

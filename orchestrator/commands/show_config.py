@@ -41,27 +41,8 @@ OPTIONS = "task.options."
 
 def plan(cfg: Config) -> dict[str, str]:
     """Return what follows from the settings, as lines by name: sizes, staleness, gradients and placement."""
-    explored = cfg.groups_per_step * cfg.sampling.group_size
-    rehearsed = cfg.rehearsal.batch if cfg.objective.rehearses else 0
-    replayed = cfg.replay.batch if cfg.objective.replays else 0
-    imitated = cfg.groups_per_step if cfg.objective.imitates else 0
-    longest = cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens
     reserved = reservations(cfg, needed_roles(cfg)) if cfg.placement.kind == "ray" else []
-    lines = {
-        "trajectories per step": f"{cfg.groups_per_step} prompts x {cfg.sampling.group_size} answers = "
-        f"{explored} explored"
-        + (f", and {rehearsed} rehearsed" if rehearsed else "")
-        + (f", and {replayed} replayed" if replayed else "")
-        + (f", and {imitated} imitated" if imitated else ""),
-        "tokens per step": f"at most {explored} x {cfg.sampling.max_new_tokens} = "
-        f"{explored * cfg.sampling.max_new_tokens:,} generated; "
-        f"{(explored + rehearsed + replayed + imitated) * longest:,} trained on",
-        "optimizer updates": _updates(cfg),
-        "staleness": f"at most {cfg.lag} steps; window of ({cfg.lag} + 1) x {cfg.groups_per_step} = "
-        f"{(cfg.lag + 1) * cfg.groups_per_step} prompts",
-        **({"sampling": describe_mixture(cfg.sampling)} if cfg.sampling.mixed_with else {}),
-        "policy gradient": describe_policy_gradient(cfg.objective),
-    }
+    lines = _sizes(cfg)
     committed = committed_settings(cfg.policy.path, cfg.method)
     if committed:
         tuned = ", ".join(f"{key}={value_words(value)}" for key, value in leaves(committed))
@@ -100,6 +81,30 @@ def plan(cfg: Config) -> dict[str, str]:
     else:
         lines["placement"] = "every role in this process"
     return lines
+
+
+def _sizes(cfg: Config) -> dict[str, str]:
+    """Return what a step consists of, how many there are, and the policy gradient."""
+    explored = cfg.groups_per_step * cfg.sampling.group_size
+    rehearsed = cfg.rehearsal.batch if cfg.objective.rehearses else 0
+    replayed = cfg.replay.batch if cfg.objective.replays else 0
+    imitated = cfg.groups_per_step if cfg.objective.imitates else 0
+    longest = cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens
+    return {
+        "trajectories per step": f"{cfg.groups_per_step} prompts x {cfg.sampling.group_size} answers = "
+        f"{explored} explored"
+        + (f", and {rehearsed} rehearsed" if rehearsed else "")
+        + (f", and {replayed} replayed" if replayed else "")
+        + (f", and {imitated} imitated" if imitated else ""),
+        "tokens per step": f"at most {explored} x {cfg.sampling.max_new_tokens} = "
+        f"{explored * cfg.sampling.max_new_tokens:,} generated; "
+        f"{(explored + rehearsed + replayed + imitated) * longest:,} trained on",
+        "optimizer updates": _updates(cfg),
+        "staleness": f"at most {cfg.lag} steps; window of ({cfg.lag} + 1) x {cfg.groups_per_step} = "
+        f"{(cfg.lag + 1) * cfg.groups_per_step} prompts",
+        **({"sampling": describe_mixture(cfg.sampling)} if cfg.sampling.mixed_with else {}),
+        "policy gradient": describe_policy_gradient(cfg.objective),
+    }
 
 
 def _updates(cfg: Config) -> str:

@@ -150,6 +150,16 @@ class Experience:
         }
 
 
+def experience_of(cfg: Config, checkpoint: Path | None) -> Experience | None:
+    """Return the experience of a run, read from the checkpoint that it goes on from; None without any."""
+    if not cfg.objective.has_experience:
+        return None
+    experience = Experience(cfg)
+    if checkpoint is not None:
+        experience.load(checkpoint)
+    return experience
+
+
 async def _entropies(answers: Sequence[Trajectory], score: Callable[[Batch], Awaitable[Batch]]) -> list[float]:
     """Return the mean entropy per token of each answer under the current policy, in nats."""
     # They are scored as answers of the policy are, with the references that its terms need.

@@ -15,9 +15,12 @@ from typing import Any
 
 from configs.extraction import FIELD, RULE, STRICT, is_mode
 from rewards.mathematics.equality import equal
-from rewards.mathematics.evaluation import TooLarge
+from rewards.mathematics.expressions.evaluation import TooLarge
+from rewards.mathematics.expressions.identity import GROUNDS
 from rewards.mathematics.extraction import FinalAnswer, final_answer, last_boxes
 from rewards.mathematics.modes import extract, no_answer
+from rewards.mathematics.numerals import parse_number
+from rewards.mathematics.quantities.parsing import counted_things, parse_quantity
 from rewards.mathematics.text import canonical, nesting_depth, normalise
 from rewards.verdict import Verdict, correct, grader_error, wrong
 
@@ -27,6 +30,10 @@ DEPTH_LIMIT = 50
 """Largest nesting depth of brackets in a final answer."""
 SOLUTION_MARKER = re.compile(r"####|\nA: |\banswer(?: is|:)", re.IGNORECASE)
 """Marks the final answer in a gold that is a whole solution without a box."""
+QUESTION_FIELDS = ("question", "problem", "prompt")
+"""Fields of a problem that may hold its question, the first one that is there."""
+QUESTION_LIMIT = 10_000
+"""Characters of a question that are read."""
 SMALL_INTEGER_DIGITS = 15
 """Largest number of digits of integers that are compared directly, without the other stages."""
 
@@ -38,7 +45,8 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
         answer: the text of the response.
         problem: `problem["answer"]` is the gold: a number, an answer (`"\\frac12"`) or a solution that ends in one;
             or a list of golds, of which the response may equal any. `problem["extraction"]`, if it is given, is the
-            mode in which the final answer is extracted.
+            mode in which the final answer is extracted. If the problem has its question as a text `question`,
+            `problem` or `prompt`, a noun that the question counts may stand behind a number.
     Returns: the status is correct, wrong, no_answer, rejected (the final answer exceeds a limit) or grader_error (the
         problem has no usable gold or mode).
 
@@ -48,14 +56,14 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
     if not is_mode(mode):
         return grader_error(f"{FIELD}: {RULE}, got {mode!r:.100}")
     if not isinstance(golds, list):
-        return _verify(answer, golds, mode)
+        return _verify(answer, golds, problem, mode)
     if not golds:
         return grader_error("answer: the problem must have one, got an empty list")
-    verdicts = {(verdict := _verify(answer, gold, mode)).status: verdict for gold in golds}
+    verdicts = {(verdict := _verify(answer, gold, problem, mode)).status: verdict for gold in golds}
     return verdicts.get("correct") or verdicts.get("grader_error") or next(iter(verdicts.values()))
 
 
-def _verify(answer: str, given: Any, mode: str = STRICT) -> Verdict:
+def _verify(answer: str, given: Any, problem: Mapping[str, Any], mode: str) -> Verdict:
     """Return whether the final answer of a response equals one gold."""
     if isinstance(given, bool) or not isinstance(given, str | int | float):
         return grader_error("answer: the problem must have one, a string or a number")
@@ -76,12 +84,28 @@ def _verify(answer: str, given: Any, mode: str = STRICT) -> Verdict:
     text = normalise(read)
     if not canonical(text):
         return wrong("the final answer is empty", "no_answer", read)
+    GROUNDS.notes.clear()
     try:
         is_equal = equal(gold, text) or _every_box_equals(gold, final)
     except (TooLarge, MemoryError, RecursionError, OverflowError) as error:
         reason = f"comparing it with the gold would exceed a size limit ({type(error).__name__})"
         return wrong(reason, "rejected", read)
-    return correct(extracted=read) if is_equal else wrong(f"{text[:200]} is not the answer", extracted=read)
+    if is_equal or _counts_what_the_problem_names(gold, text, problem):
+        return correct("equal at sampled points" if "sampled" in GROUNDS.notes else "", extracted=read)
+    if "undecided" in GROUNDS.notes:
+        reason = f"undecided: sampling does not show whether {text[:200]} is the answer"
+        return wrong(reason, extracted=read)
+    return wrong(f"{text[:200]} is not the answer", extracted=read)
+
+
+def _counts_what_the_problem_names(gold: str, answer: str, problem: Mapping[str, Any]) -> bool:
+    """Return whether the gold is a number and the answer is that number of things that the question names."""
+    question = next((problem[field] for field in QUESTION_FIELDS if isinstance(problem.get(field), str)), "")
+    value = parse_number(gold)
+    if value is None or not question:
+        return False
+    quantity = parse_quantity(answer, counted_things(question[:QUESTION_LIMIT]))
+    return quantity is not None and not quantity.percent and quantity.value == value
 
 
 def check_problem(problem: Mapping[str, Any]) -> list[str]:
@@ -106,7 +130,7 @@ def _faults(value: Any) -> list[str]:
     if len(gold) > LENGTH_LIMIT or nesting_depth(gold) > DEPTH_LIMIT:
         limits = f"at most {LENGTH_LIMIT} characters and {DEPTH_LIMIT} nested brackets"
         return [f"answer: must have {limits}, got {len(gold)} and {nesting_depth(gold)}"]
-    verdict = _verify(rf"\boxed{{{gold}}}", value)
+    verdict = _verify(rf"\boxed{{{gold}}}", value, {}, STRICT)
     return (
         [] if verdict.status == "correct" else [f"answer: must equal itself, got {verdict.status} for {value!r:.100}"]
     )

@@ -7,25 +7,25 @@ equal only to the same string; its meaning is not guessed.
 
 import re
 
-from rewards.mathematics.identity import rounds_to, same_expression, same_relation
+from rewards.mathematics.chains import same_relations
+from rewards.mathematics.expressions.identity import same_expression
+from rewards.mathematics.matrices import expand_determinants, matrix_entries
+from rewards.mathematics.names import is_name, name_without_index
+from rewards.mathematics.notations import same_notation
 from rewards.mathematics.numerals import parse_decimal_comma, parse_number
+from rewards.mathematics.quantities.parsing import parse_quantity, split_unit
+from rewards.mathematics.regions import Region, parse_region
 from rewards.mathematics.structures import (
     COLON,
     CUP,
-    FLIPPED,
-    SEPARATOR,
-    Region,
-    is_name,
     list_items,
-    matrix_entries,
-    name_without_index,
-    parse_region,
+    piecewise_rows,
     split_relation,
     tuple_or_interval,
+    vector_sum,
 )
 from rewards.mathematics.text import canonical, closes_at_end, split_outside_brackets, unwrap_text
-from rewards.mathematics.units import parse_quantity, split_unit
-from rewards.mathematics.words import choice_content, choices_equal, is_words, same_words, time_or_base
+from rewards.mathematics.words import choice_content, choice_parts, choices_equal, is_words, same_words
 
 ITEM_LIMIT = 20
 """Largest number of unequal strings of two lists that are compared pairwise as expressions. Numbers have no limit."""
@@ -43,6 +43,9 @@ def equal(gold: str, answer: str) -> bool:
     decided = _decide_cheaply(gold, answer)
     if decided is not None:
         return decided
+    gold_cases, answer_cases = piecewise_rows(gold), piecewise_rows(answer)
+    if gold_cases and answer_cases:
+        return _same_cases(*gold_cases, *answer_cases)
     if REGION_SIGN.search(gold) or REGION_SIGN.search(answer):
         gold_region, answer_region = parse_region(gold), parse_region(answer)
         if gold_region and answer_region:
@@ -53,32 +56,53 @@ def equal(gold: str, answer: str) -> bool:
     gold_sides, gold_signs = split_relation(gold)
     answer_sides, answer_signs = split_relation(answer)
     if gold_signs or answer_signs:
-        return _same_relation(gold_sides, gold_signs, answer_sides, answer_signs)
+        return same_relations(gold_sides, gold_signs, answer_sides, answer_signs, equal)
     return _same_single(gold, answer)
 
 
 def _decide_cheaply(gold: str, answer: str) -> bool | None:
-    """Compare exact numbers, strings, choices and words; return None if these do not decide."""
-    gold_quantity, answer_quantity = parse_quantity(gold), parse_quantity(answer)
+    """Compare exact numbers, strings, choices, words and other notations; return None if these do not decide."""
+    gold_quantity = parse_quantity(gold, None)
+    answer_quantity = parse_quantity(answer, gold_quantity.names if gold_quantity else frozenset())
     if gold_quantity and answer_quantity:
-        return gold_quantity.equals(answer_quantity)
+        dropped_symbol = gold_quantity.symbols and not answer_quantity.names  # `2 m` in a gold is a product
+        return not dropped_symbol and gold_quantity.equals(answer_quantity)
     if canonical(gold) == canonical(answer):
         return True
-    for quantity, other in ((gold_quantity, answer), (answer_quantity, gold)):
-        with_decimal_comma = parse_decimal_comma(other) if quantity and not quantity.units else None
-        if quantity and with_decimal_comma is not None:
-            return quantity.value == with_decimal_comma
+    if gold_quantity and not gold_quantity.names and "," not in gold:
+        with_decimal_comma = parse_decimal_comma(answer)
+        if with_decimal_comma is not None:
+            return gold_quantity.value == with_decimal_comma
     same_choice = choices_equal(gold, answer)
     if same_choice is not None:
         return same_choice
+    same = same_notation(gold, answer)
+    if same is not None:
+        return same
     if is_words(gold):
         return same_words(gold, answer)
+    gold_parts, answer_parts = choice_parts(gold), choice_parts(answer)
+    if gold_parts and answer_parts:
+        return gold_parts[0] == answer_parts[0] and equal(gold_parts[1], answer_parts[1])
     gold_content, answer_content = choice_content(gold), choice_content(answer)
     if (gold_content is None) != (answer_content is None):
         return equal(
             gold if gold_content is None else gold_content, answer if answer_content is None else answer_content
         )
     return None
+
+
+def _same_cases(name: str, rows: list[tuple[str, str]], other_name: str, others: list[tuple[str, str]]) -> bool:
+    """Return whether two piecewise functions have equal values under equal conditions, in any order."""
+    if name and other_name and canonical(name) != canonical(other_name):
+        return False
+    remaining = list(others)
+    for value, condition in rows:
+        match = next((row for row in remaining if _both_equal(condition, row[1]) and _both_equal(value, row[0])), None)
+        if match is None:
+            return False
+        remaining.remove(match)
+    return not remaining
 
 
 def _same_region(gold: Region, answer: Region) -> bool:
@@ -175,80 +199,6 @@ def _same_multiset(gold: list[str], answer: list[str]) -> bool:
     return True
 
 
-def _same_relation(gold: list[str], gold_signs: list[str], answer: list[str], answer_signs: list[str]) -> bool:
-    """Compare two answers of which at least one is a relation.
-
-    An equation with a name equals its value: `x = 5` and `x = 2+3 = 5` equal `5`. Otherwise the relations must be the
-    same.
-    """
-    if any(not side or len(split_outside_brackets(side, SEPARATOR)[0]) > 1 for side in (*gold, *answer)):
-        return False
-    value_signs = {"=", r"\approx", r"\in"}
-    if not set(gold_signs) | set(answer_signs) <= value_signs:
-        return _same_chain(gold, gold_signs, answer, answer_signs)
-    if gold_signs and answer_signs:
-        names = [_leading_name(sides) for sides in (gold, answer)]
-        if names[0] is not None and names[1] is not None and canonical(names[0]) == canonical(names[1]):
-            return equal(_last_exact_value(gold, gold_signs), _last_exact_value(answer, answer_signs))
-        return _same_chain(gold, gold_signs, answer, answer_signs)
-    if gold_signs:
-        return _chain_equals_value(gold, gold_signs, answer[0])
-    return _chain_equals_value(answer, answer_signs, gold[0])
-
-
-def _chain_equals_value(sides: list[str], signs: list[str], value: str) -> bool:
-    """Return whether a chain of equations equals a value: `x = 2+3 = 5`, `5 = x` and `2+3 = 5` equal 5.
-
-    The value may also be the correctly rounded decimal at the end of the chain: `x = \\sqrt{2} \\approx 1.41`.
-    """
-    if len(sides) == 2 and is_name(sides[1]) and not is_name(sides[0]):
-        sides = sides[::-1]
-    if _leading_name(sides) is None:
-        return _every_value_equals(sides, signs, value)
-    last = _last_exact_value(sides, signs)
-    rounded = len(sides) > 2 and signs[-1] == r"\approx" and equal(value, sides[-1]) and rounds_to(last, sides[-1])
-    return rounded or equal(value, last)
-
-
-def _leading_name(sides: list[str]) -> str | None:
-    return sides[0] if is_name(sides[0]) and len(sides) > 1 else None
-
-
-def _last_exact_value(sides: list[str], signs: list[str]) -> str:
-    """Return the last side of a chain that begins with a name, before the first approximate side."""
-    exact = next((index for index, sign in enumerate(signs) if index and sign == r"\approx"), len(signs))
-    return sides[exact]
-
-
-def _every_value_equals(values: list[str], signs: list[str], gold: str) -> bool:
-    """Return whether every side of a chain equals the gold or, after `\\approx`, is the gold rounded or truncated."""
-    approximate = False
-    for value, sign in zip(values, ["=", *signs], strict=False):
-        approximate |= sign == r"\approx"
-        if not equal(gold, value) and not (approximate and rounds_to(gold, value)):
-            return False
-    return True
-
-
-def _same_chain(gold: list[str], gold_signs: list[str], answer: list[str], answer_signs: list[str]) -> bool:
-    """Return whether two relations are the same.
-
-    They are if their sides and signs are equal in order or in reverse (`1 < x` and `x > 1`), or if both have one sign
-    and differ by a constant factor (`2x = 4` and `x = 2`).
-    """
-    if not gold_signs or len(gold_signs) != len(answer_signs):
-        return False
-    reversed_signs = [FLIPPED.get(sign, sign) for sign in reversed(answer_signs)]
-    for sides, signs in ((answer, answer_signs), (answer[::-1], reversed_signs)):
-        if signs == gold_signs and all(map(_both_equal, gold, sides)):
-            return True
-    if len(gold_signs) > 1 or any(sign in (r"\in", r"\approx") for sign in gold_signs):
-        return False
-    if gold_signs == answer_signs:
-        return same_relation(gold, answer, ordered=gold_signs[0] not in ("=", r"\ne"))
-    return gold_signs == reversed_signs and same_relation(gold, answer[::-1], ordered=True)
-
-
 def _both_equal(gold: str, answer: str) -> bool:
     """Return whether two parts are equal; an empty part is not equal to anything."""
     return bool(gold and answer) and equal(gold, answer)
@@ -256,7 +206,8 @@ def _both_equal(gold: str, answer: str) -> bool:
 
 def _same_single(gold: str, answer: str) -> bool:
     """Compare two answers that are one tuple, matrix or expression each."""
-    gold_tuple, answer_tuple = tuple_or_interval(gold), tuple_or_interval(answer)
+    gold, answer = expand_determinants(gold), expand_determinants(answer)
+    gold_tuple, answer_tuple = _tuple(gold), _tuple(answer)
     gold_rows, answer_rows = matrix_entries(gold), matrix_entries(answer)
     if gold_rows and answer_tuple and answer_tuple[0] == "()":
         answer_rows = [[entry] for entry in answer_tuple[1]]  # a column vector may be written as a tuple
@@ -283,6 +234,12 @@ def _same_single(gold: str, answer: str) -> bool:
     return _same_indivisible(_without_outer_brackets(gold), _without_outer_brackets(answer))
 
 
+def _tuple(text: str) -> tuple[str, list[str]] | None:
+    """Return the brackets and items of a tuple, an interval or a sum of multiples of tuples."""
+    entries = vector_sum(text)
+    return tuple_or_interval(text) if entries is None else ("()", entries)
+
+
 def _without_outer_brackets(text: str) -> str:
     text = unwrap_text(text) if r"\text" not in text else text.strip()
     while text.startswith("(") and text.endswith(")") and closes_at_end(text):
@@ -291,16 +248,13 @@ def _without_outer_brackets(text: str) -> str:
 
 
 def _same_indivisible(gold: str, answer: str) -> bool:
-    """Compare two answers that are not split further: quantities, words, times, ratios and expressions."""
+    """Compare two answers that are not split further: quantities, words, ratios and expressions."""
     decided = _decide_cheaply(gold, answer)
     if decided is not None:
         return decided
-    if time_or_base(gold) or time_or_base(answer):
-        return time_or_base(gold) == time_or_base(answer)
     if ":" in gold or ":" in answer:
         gold_parts, answer_parts = (split_outside_brackets(unwrap_text(text), COLON)[0] for text in (gold, answer))
         return len(gold_parts) == len(answer_parts) > 1 and all(map(_both_equal, gold_parts, answer_parts))
-    (gold, gold_units), (answer, answer_units) = split_unit(gold), split_unit(answer)
-    if gold_units and answer_units and not (gold_units <= answer_units or answer_units <= gold_units):
-        return False
-    return same_expression(gold, answer)
+    gold_expression, gold_unit = split_unit(gold, None)
+    answer_expression, answer_unit = split_unit(answer, gold_unit.names)
+    return gold_unit.has_unit_of(answer_unit) and same_expression(gold_expression, answer_expression)

@@ -7,13 +7,15 @@ Text inside `<think>` does not count. The final answer is the first of these tha
 2. the text after the last marker: `#### x`, "the answer is x" or a closing line `A: x`; only the content of the last
    `<answer>` element is searched if there is one;
 3. the whole response if it is only an answer, the only formula of a short response, the last line if that is one
-   formula, or x if the last sentence is of the form "y is x".
+   formula or one number, or the value of the last sentence: x in "y is x" and in "y = x", or its only value.
 
 Every step takes time linear in the length of the response.
 """
 
 import re
 from dataclasses import dataclass
+
+from rewards.mathematics.text import DISPLAYED_FORMULA, INLINE_FORMULA
 
 RESPONSE_LIMIT = 32_768
 """Number of characters at the end of a response that are read."""
@@ -48,12 +50,16 @@ STATED = re.compile(
 CLOSING_A = re.compile(r"^A: *(.+)\s*\Z", re.MULTILINE)
 # A formula in `$...$`, `$$...$$`, `\(...\)` or `\[...\]`, of at most 600 characters.
 FORMULA = re.compile(
-    r"\$\$[^$]{1,600}\$\$|\$[^$\n]{1,600}\$|\\\((?:[^\\\n]|\\[^()\n]){1,600}\\\)|\\\[(?:[^\\]|\\[^\[\]]){1,600}\\\]"
+    rf"{DISPLAYED_FORMULA}|{INLINE_FORMULA}"
+    r"|\\\((?:[^\\\n]|\\[^()\n]){1,600}\\\)|\\\[(?:[^\\]|\\[^\[\]]){1,600}\\\]"
 )
 # A formula, or one character that can end a sentence.
 SENTENCE_PART = re.compile(FORMULA.pattern + r"|\n|[.!](?=[\s*<]|$)", re.DOTALL)
+SENTENCE_BREAK = re.compile(r"[A-Za-z0-9)][.!?] +[A-Z]")
 # A number in prose: `-1,000.5`, `$5`, `3/4`, `50%`.
 NUMBER = re.compile(r"(?<![\w.])[-+]?[$€£]?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?(?:/[0-9]+)?%?)(?![\w/])")
+# A line that is only a number, perhaps with a unit: `42`, `$1,200.50`, `**15 eggs**`.
+VALUE_LINE = re.compile(r"[-+]?[$€£]?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?%?(?: [A-Za-z]+)?")
 # Three words in a row.
 PROSE = re.compile(r"(?:(?<![\\A-Za-z])[A-Za-z]{2,}[ ,]+){3}")
 LINKING_VERB = re.compile(r"(?<![A-Za-z])(?:is|are|equals|be)(?![A-Za-z])")
@@ -67,6 +73,24 @@ VAGUE = re.compile(
     r"\b(?:than|least|most|about|around|between|nearly|almost|roughly|over|under|above|below|up|by|from|to|any|every)\b",
     re.I,
 )
+# Words of a last sentence that states no result, or only a part of it.
+NO_RESULT = re.compile(
+    r"\b(?:could|might|may be|would|should|suppose|assume|let|consider|say|step|next|first|more|fewer|less|another|no"
+    r"|false|incorrect|never|half|twice|double|negative|minus)\b|[<>:]",
+    re.I,
+)
+# The side of an equation before its result: `12 + 30`, `$24 + $5`, `840 pieces - 825 pieces`.
+WORKING = re.compile(
+    r"[0-9][^=]{0,60}?(?: ?[-+*/×÷·–−] ?| [xX] )\(?[$€£]?[0-9.][0-9.,)]*%?(?: ?[A-Za-z/]+(?: [A-Za-z/]+){0,3})? *$"
+)
+WORKING_LIMIT = 200
+"""Characters before the last "=" of a sentence that are searched for its working."""
+# Words of a sentence that does not stand by its equation.
+DENIAL = re.compile(
+    r"\?|\b(?:not|false|wrong|incorrect|isn't|neither|nor|maybe|perhaps|possibly|suppose|assume|guess)\b", re.I
+)
+# Words behind a value that make it a bound or an estimate.
+BOUND = re.compile(r"\b(?:than|least|most|about|around|nearly|almost|roughly|approximately)\b", re.I)
 REMARKS = {"correct", "right", "clear", "helpful", "wrong", "as follows", "below", "unique", "reasonable", "consistent"}
 """Texts after a marker that describe an answer instead of giving it, as in "I hope the answer is correct"."""
 
@@ -187,8 +211,8 @@ def _after_last_is(sentence: str) -> str | None:
 def _unmarked_answer(text: str) -> str | None:
     """Return the answer of a response without box or marker, or None.
 
-    The response is only an answer, or is short with one formula, or its last line is one formula, or its last sentence
-    is of the form "y is x".
+    The response is only an answer, or is short with one formula, or its last line is one formula or number, or its last
+    sentence states a value.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
@@ -198,13 +222,41 @@ def _unmarked_answer(text: str) -> str | None:
         before, after = text[: formulas[0].start()] if formulas else "", text[formulas[-1].end() :] if formulas else ""
         if len(formulas) == 1 and WORD.search(before) and (not WORD.search(after) or LINKING_VERB.match(after.strip())):
             return None if DOUBT.search(before + after) else formulas[0][0]
-        if len(lines) == 1 and not PROSE.search(text + " "):
+        if len(lines) == 1 and not PROSE.search(text + " ") and not SENTENCE_BREAK.search(text):
             return text
-        if not any(len(WORD.findall(line)) > 1 for line in lines):
+        if not any(len(WORD.findall(line)) > 1 for line in lines) and not _is_value_below_working(lines):
             return text
     last = lines[-1].strip("*_ .")
-    if FORMULA.fullmatch(last):
+    if FORMULA.fullmatch(last) or _is_value_below_working(lines):
         return last
-    sentence = re.split(r"(?<=[.!?])\s+", last)[-1]
-    stated = None if DOUBT.search(sentence) else _after_last_is(sentence)
+    stated = _value_of_sentence(re.split(r"(?<=[.!?])\s+", lines[-1].strip("*_ "))[-1])
     return stated or (text if len(lines) == 1 and len(text) <= UNMARKED_LIMIT else None)
+
+
+def _is_value_below_working(lines: list[str]) -> bool:
+    """Return whether the last line is only a number and the line before it is not, so that it is no list of guesses."""
+    values = [VALUE_LINE.fullmatch(line.strip("*_ .")) is not None for line in lines[-2:]]
+    return values == [False, True] and not DOUBT.search(lines[-2])
+
+
+def _value_of_sentence(sentence: str) -> str | None:
+    """Return the value that a last sentence states, or None.
+
+    It is what follows the last "is" ("y is 5"), the last side of an equation ("4 x 8 = 32 pens"), or the only value of
+    a complete sentence ("5 cars drove past.").
+    """
+    text = sentence.strip("*_ .!")
+    formulas = FORMULA.findall(text)
+    working, _, tail = FORMULA.sub(" ", text).rpartition("=")
+    values = NUMBER.findall(tail)
+    if WORKING.search(working[-WORKING_LIMIT:]) and not DENIAL.search(text):
+        is_one_value = len(values) == 1 and not formulas and not DOUBT.search(tail) and not BOUND.search(tail)
+        return (values[0] if len(WORD.findall(tail)) > 1 else tail.strip()) if is_one_value else None
+    if not text or DOUBT.search(sentence):
+        return None
+    stated = _after_last_is(text)
+    if stated or working or NO_RESULT.search(text) or VAGUE.search(text):
+        return stated
+    values += formulas
+    is_complete = len(WORD.findall(text)) > 1 and not text[0].islower() and sentence.rstrip("*_ ")[-1:] in (".", "!")
+    return values[0] if is_complete and len(values) == 1 else None

@@ -30,6 +30,8 @@ MIXED = re.compile(
 POWER = re.compile(r"([+-]?)([0-9]{1,20}) ?\^ ?\{? ?([+-]?[0-9]{1,3}) ?\}?")
 # `0.1\overline{6}`.
 REPEATING = re.compile(r"([+-]?)([0-9]*)\.([0-9]{0,50}) ?\\(?:overline|bar|dot) ?\{? ?([0-9]{1,50}) ?\}?")
+# ` million`, ` thirds`: the word behind a number that may multiply it.
+MULTIPLYING_WORD = re.compile(r"[ -]{0,3}`?([A-Za-z]+)(?![A-Za-z])")
 DECIMAL_COMMA = re.compile(r"([+-]?)([0-9]+),([0-9]+)")
 
 SMALL_NUMBER_WORDS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
@@ -41,6 +43,9 @@ NUMBER_WORDS |= {word: 10 * value for value, word in enumerate(TENS_WORDS.split(
 SCALE_WORDS = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
 FRACTION_WORDS = {word: value for value, word in enumerate(FRACTION_WORD_LIST.split(), 3)}
 FRACTION_WORDS |= {"half": 2, "quarter": 4}
+SMALL_FRACTIONS = FRACTION_WORDS | {"hundredth": 100, "thousandth": 1_000, "millionth": 1_000_000}
+"""Denominators of the words that name a fraction behind a number, in the singular."""
+MULTIPLES = SCALE_WORDS | {"trillion": 10**12, "dozen": 12, "lakh": 100_000, "crore": 10_000_000}
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -70,6 +75,28 @@ def parse_number(text: str) -> Fraction | None:
         tail = Fraction(int(repeated), (10 ** len(repeated) - 1) * 10 ** len(fixed))
         return _signed(match[1], Fraction(int((match[2] or "0") + fixed), 10 ** len(fixed)) + tail)
     return None
+
+
+def multiplier(text: str) -> tuple[Fraction, str]:
+    """Read the words at the start of a text that multiply the number before it, and return the rest of the text.
+
+    Examples: `" million dollars"` -> 1000000, `" dollars"`; `" thirds"` -> 1/3, `""`; `" cm"` -> 1, `" cm"`.
+    """
+    factor = Fraction(1)
+    for _ in range(2):  # "hundred thousand"
+        found = MULTIPLYING_WORD.match(text)
+        if found is None:
+            break
+        word = found[1].lower()
+        singular = "half" if word == "halves" else word.removesuffix("s")
+        if word in MULTIPLES:
+            factor *= MULTIPLES[word]
+        elif factor == 1 and singular in SMALL_FRACTIONS:
+            return Fraction(1, SMALL_FRACTIONS[singular]), text[found.end() :]
+        else:
+            break
+        text = text[found.end() :]
+    return factor, text
 
 
 def parse_decimal_comma(text: str) -> Fraction | None:

@@ -5,46 +5,9 @@
 """
 
 import re
-import unicodedata
 
-SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻ⁿ", "0123456789-n")
-SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
-GREEK_LETTERS = "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ"
-GREEK = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi
-omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"""
-LOOKALIKES: dict[int, str] = {
-    ord(character): replacement
-    for characters, replacement in [
-        ("−–—‐‑", "-"),
-        ("\u00a0\u2009\u202f\u3000~", " "),
-        ("\u200b\u200c\u200d\u2060\ufeff", ""),
-        ("×✕", r"\times "),
-        ("·⋅∙•", r"\cdot "),
-        ("÷⁄∕", "/"),
-        ("∞", r"\infty "),
-        ("°º", r"^\circ "),
-        ("≤⩽", r"\le "),
-        ("≥⩾", r"\ge "),
-        ("≠", r"\ne "),
-        ("≈", r"\approx "),
-        ("∈", r"\in "),
-        ("∪", r"\cup "),
-        ("±", r"\pm "),
-        ("∓", r"\mp "),
-        ("∅", r"\emptyset "),
-        ("′’", "'"),
-        ("ℝ", r"\mathbb{R} "),
-        ("½", " 1/2"),
-        ("¼", " 1/4"),
-        ("¾", " 3/4"),
-        ("⅓", " 1/3"),
-        ("⅔", " 2/3"),
-        ("⅕", " 1/5"),
-        ("⅛", " 1/8"),
-        *[(letter, rf"\{name} ") for letter, name in zip(GREEK_LETTERS, GREEK.split(), strict=True)],
-    ]
-    for character in characters
-}
+from rewards.mathematics.characters import spell_characters
+
 # Applied in this order. A command that is escaped twice (`\\frac`) becomes the command; `\\` alone, which starts a new
 # row of a matrix, and `\{`, which opens a set, are kept.
 REWRITES: list[tuple[re.Pattern[str], str]] = [
@@ -53,9 +16,10 @@ REWRITES: list[tuple[re.Pattern[str], str]] = [
         (r"√\s*([0-9]+|[A-Za-z])", r"\\sqrt{\1}"),
         (r"√\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"∛\s*([0-9]+|[A-Za-z])", r"\\sqrt[3]{\1}"),
-        (r"\\\$|\$", ""),
+        # A blank of TeX. Before the first number of a text it may stand for "about".
+        (r"(?<=[^\s~])~+", " "),
         (
-            r"\\\\(?=(?:[dt]?frac|sqrt|left|right|text|le|leq|ge|geq|pi|cdot|times|infty|cup|pm|mathbb)(?![A-Za-z]))",
+            r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|left|right|text|le|leq|ge|geq|pi|cdot|times|infty|cup|pm|mathbb)(?![A-Za-z]))",
             r"\\",
         ),
         (r",\s*\\!\s*|(?<=[0-9])\s*\{\s*,\s*\}\s*(?=[0-9])", ","),
@@ -71,6 +35,11 @@ REWRITES: list[tuple[re.Pattern[str], str]] = [
         (r"(\\frac\s*\{[^{}]*\})\s*([0-9A-Za-z])(?![0-9])", r"\1{\2}"),
         (r"\\sqrt\s*([0-9])", r"\\sqrt{\1}"),
         (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
+        (r"\{ ?([^{}\\]{1,40}) ?\\choose ?([^{}\\]{1,40})\}", r"\\binom{\1}{\2}"),
+        (r"\\(?:[lc]?dots|dotsc)(?![A-Za-z])|\.\.\.(?= ?[^\s.$])|(?<=,)\s*\.\.\.", r"\\dots "),
+        (r"\\prime(?![A-Za-z]) ?", "'"),
+        (r"\^ ?(?:\{ ?('{1,3}) ?\}|('{1,3}))", r"\1\2"),
+        (r"\\(?:mathbf|boldsymbol|bm) ?\{? ?([a-z])(?![A-Za-z]) ?\}?", r"\\vec{\1}"),
         (r"\\%", "%"),
         (r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset"),
         (r"\\var(phi|theta|epsilon)(?![A-Za-z])", r"\\\1"),
@@ -86,11 +55,23 @@ REWRITES: list[tuple[re.Pattern[str], str]] = [
         (r"\\rangle(?![A-Za-z])", ")"),
         (r"\\backslash(?![A-Za-z])", r"\\setminus "),
         (r"\^\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])", r"^\\circ "),
-        (r"(?<=[0-9]) ?x ?(?=10 ?\^)", r"\\times "),
+        (r"(?<=[0-9]) ?x ?(?=10 ?\^)|(?<=[0-9]) [xX] (?=\$?[0-9])", r"\\times "),
         (r"(?<![A-Za-z\\])(?:infinity|infty|inf)(?![A-Za-z])", r"\\infty "),
         (r"\s+", " "),
     ]
 ]
+# `$...$` and `$$...$$`. As in Markdown, a sign before a digit closes no formula, so `$24 + $5` is a sum of money.
+INLINE_FORMULA = r"\$(?:(?=[^\s$])(?:\\.|[^$\\\n]){1,600}?(?<=\S)|[ \t](?:\\.|[^$\\\n]){1,600}?)\$(?![0-9])"
+DISPLAYED_FORMULA = r"\$\$(?:\\.|[^$\\]){1,600}\$\$"
+ADJACENT_FORMULAS = re.compile(r"(?<=[^\s$])\$[ \t]+\$(?=[^\s$])")
+LOOSE_SIGN = re.compile(r"(?<!\\)\$(?! ?[-(.0-9])")
+ALIGNED = re.compile(
+    r"(?:\\left\s*\\\{\s*)?\\begin\s*\{(?P<kind>aligned|align\*?|gathered|gather\*?|cases)\}(?P<rows>(?s:.*))"
+    r"\\end\s*\{(?P=kind)\}(?:\s*\\right\.)?"
+)
+LINE_END = re.compile(r"\n|(?<!\\)\\\\(?![A-Za-z]{2}|\\)|\\q?quad(?![A-Za-z])")
+# "The answer is" or "Answer:" at the start of an answer.
+LABEL = re.compile(r"(?:the )?(?:final |correct )?answer(?: is:?| ?[:=]) ?(?=.)", re.IGNORECASE)
 WRAPPED_TEXT = re.compile(
     r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:rm|bf|it|sf|tt)|mbox|hbox|operatorname|underline|emph)\s*"
     r"\{((?:[^{}]|\{[^{}]*\})*)\}"
@@ -105,12 +86,37 @@ def normalise(text: str) -> str:
     commas of thousands. Example: `"\\left(1{,}000 ,\\, \\dfrac12\\right)."` -> `"(1,000 , \\frac{1}{2})"`.
     """
     if not text.isascii():
-        text = re.sub(r"[⁰¹²³⁴-⁹⁻ⁿ]+", lambda run: "^{" + run[0].translate(SUPERSCRIPTS) + "}", text)
-        text = re.sub(r"[₀-₉ₙ]+", lambda run: "_{" + run[0].translate(SUBSCRIPTS) + "}", text).translate(LOOKALIKES)
-        text = unicodedata.normalize("NFKC", text).translate(LOOKALIKES)  # full-width digits and mathematical letters
+        text = spell_characters(text)
+    text = _join_equations(_remove_math_signs(text))
     for pattern, replacement in REWRITES:
         text = pattern.sub(replacement, text)
-    return _remove_thousands_commas(_strip_enclosing_marks(text))
+    text = _strip_enclosing_marks(text)
+    label = LABEL.match(unwrap_text(text)) if "nswer" in text[:40] else None
+    return _remove_thousands_commas(unwrap_text(text)[label.end() :] if label else text)
+
+
+def _remove_math_signs(text: str) -> str:
+    """Remove the dollar signs around formulas. Those of money stay: `"$18"`, `"\\$18"` -> `"$18"`."""
+    if "$" not in text:
+        return text
+    text = ADJACENT_FORMULAS.sub("$\n$", text)
+    text = re.sub(DISPLAYED_FORMULA, lambda found: found[0][2:-2], text)
+    text = re.sub(INLINE_FORMULA, lambda found: found[0][1:-1], text)
+    return LOOSE_SIGN.sub("", text).replace(r"\$", "$")
+
+
+def _join_equations(text: str) -> str:
+    """Put commas between equations that stand on lines of their own or are separated by a wide space."""
+    rows = ALIGNED.fullmatch(text.strip())
+    if rows and "=" in rows["rows"]:
+        text = rows["rows"].replace("&", " ")
+    if text.count("=") < 2 or r"\begin" in text:
+        return text
+    parts = [part.strip(" ,;.") for part in LINE_END.split(text)]
+    parts = [part for part in parts if part]
+    if len(parts) < 2 or not all("=" in part and part[0] != "=" and part[-1] != "=" for part in parts):
+        return text
+    return ", ".join(parts)
 
 
 def _strip_enclosing_marks(text: str) -> str:

@@ -1,9 +1,8 @@
-"""Compare answers that are words, letters of a multiple choice, times of day or numbers in a given base, as strings."""
+"""Compare answers that are words or letters of a multiple choice."""
 
 import re
 
-from rewards.mathematics.expression import KNOWN_WORDS
-from rewards.mathematics.numerals import number_from_words
+from rewards.mathematics.expressions.tokens import KNOWN_WORDS, split_function
 from rewards.mathematics.text import WRAPPED_TEXT, canonical, unwrap_text
 
 WORDS = re.compile(r"[A-Za-z][A-Za-z' .-]*")
@@ -15,14 +14,23 @@ CHOICE = re.compile(
 LABELLED_CHOICE = re.compile(r"\( ?[A-J] ?\)[.:]? *([^ ].*)", re.DOTALL)
 # Another letter, or a word that makes the choice doubtful.
 OTHER_CHOICE = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z])|\b(?:or|and|not)\b")
-# `5:30 pm`, `17:30:00`.
-TIME = re.compile(r"([0-9]{1,2})(?: ?: ?([0-9]{2}))?(?: ?: ?([0-9]{2}))? ?(?:([ap]) ?\.? ?m\b\.?)?", re.IGNORECASE)
-# `1101_2`, `1101_{two}`.
-NUMBER_IN_BASE = re.compile(r"\(?([0-9A-F]+(?:\.[0-9A-F]+)?)\)? ?_ ?\{? ?\(?([0-9]{1,2}|[a-z]+)\)? ?\}?")
-# `1101 in base 2`.
-NUMBER_IN_BASE_WORDS = re.compile(r"([0-9A-F]+) (?:in )?base[ -]([0-9]{1,2}|[a-z]+)")
+SYMBOL_CHOICES = {"I", "J"}
+"""Letters that in lower case are the imaginary unit or an index, and not the choice."""
 JOINING_WORD = re.compile(r"\b(?:and|or)\b")
-ARTICLE = re.compile(r"(?:the|an|a) ")
+LEADING_WORDS = re.compile(r"(?:there (?:is|are) )?(?:(?:the|an|a) )?")
+LONE_LETTER = re.compile("(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
+# `Amy`: a name of two or three letters, unlike the product `Abc`.
+SHORT_NAME = re.compile(r"[A-Z][a-z]?[aeiouy][a-z]?")
+SHORT_WORD_LIST = """act add age air ant any arc are arm art ask ate bad bag bar bat bed bee bet big bit box boy bud bug
+bus but buy can cap car cat cup cut day did die dog dot dry due dub ear eat eel egg end era eve eye fan far fat fed few
+fly for fox fun fur gap gas get god got gum gun guy hat hen her hot how ice ink its jam jar jet job key kid lap law led
+leg let lid lie lot low man map mat may men met mix mob mud net new nil nod non nor not now nut oak odd off oil old one
+our out owl own pan par pat pay pea pen per pet pie pig pin pit pop pot put ram ran rat raw red rib rid rob rod row rug
+run sad sat saw say sea see set sew she sit six sky son sum sun tan tap tar tea ten the tie tin tip toe ton too top toy
+two use van war was wax way wed wet who why wig win won yes yet zoo no on of or go
+so to up us we"""
+SHORT_WORDS = set(SHORT_WORD_LIST.split())
+""""dog" and "god" are words and not products of the same letters."""
 SYNONYMS = {
     "nosolutions": "nosolution",
     "nosuchsolution": "nosolution",
@@ -46,12 +54,14 @@ def is_words(text: str) -> bool:
     if not WORDS.fullmatch(plain) or JOINING_WORD.search(plain) or plain.lower().startswith("all real"):
         return False
     letter_runs = re.findall("[A-Za-z]+", plain)
-    if all(run in KNOWN_WORDS for run in letter_runs) or (len(plain) == 1 and not WRAPPED_TEXT.search(text)):
+    functions = [run for run in letter_runs if run in KNOWN_WORDS or split_function(run)]
+    are_functions = functions and len(functions) == sum(len(run) > 1 for run in letter_runs)
+    if are_functions or (len(plain) == 1 and not WRAPPED_TEXT.search(text)):
         return False
     if WRAPPED_TEXT.search(text):
-        return len(plain) > 1
+        return len(plain) > 1 and not LONE_LETTER.search(WRAPPED_TEXT.sub("", text))
     long = any(len(run) > 3 or (len(run) > 1 and run.isupper()) for run in letter_runs)
-    return long or plain.lower() in ("yes", "no", "on")
+    return long or plain.lower() in SHORT_WORDS or SHORT_NAME.fullmatch(plain) is not None
 
 
 def same_words(gold: str, answer: str) -> bool:
@@ -62,7 +72,7 @@ def same_words(gold: str, answer: str) -> bool:
 def _fold_words(text: str) -> str:
     if canonical(text) in EMPTY_SET:
         return EMPTY_SET[canonical(text)]
-    plain = ARTICLE.sub("", unwrap_text(text).casefold().strip(), count=1)
+    plain = LEADING_WORDS.sub("", unwrap_text(text).casefold().strip(), count=1)
     letters = re.sub(r"[ .'\"!-]", "", plain)
     return SYNONYMS.get(letters, letters)
 
@@ -70,7 +80,8 @@ def _fold_words(text: str) -> str:
 def choices_equal(gold: str, answer: str) -> bool | None:
     """Return whether the answer names the letter of the gold choice, as `"(C) 12"` and `"C"` do.
 
-    Returns None if the gold is not a choice, or if the answer is not a choice but may be the content of the gold's.
+    Returns None if the gold is not a choice, if the answer is not a choice but may be the content of the gold's, or if
+    both have contents, which then must be equal too.
     """
     gold_choice, answer_choice = CHOICE.fullmatch(unwrap_text(gold)), CHOICE.fullmatch(unwrap_text(answer))
     if gold_choice is None or OTHER_CHOICE.search(gold_choice[3]):
@@ -78,29 +89,23 @@ def choices_equal(gold: str, answer: str) -> bool | None:
     letter = gold_choice[1] or gold_choice[2]
     if answer_choice is None:
         alone = canonical(answer).strip("().")
-        return alone.upper() == letter if len(alone) == 1 and not gold_choice[3] else None
+        if len(alone) != 1 or gold_choice[3]:
+            return None
+        return alone == letter or (alone.upper() == letter and letter not in SYMBOL_CHOICES)
     if OTHER_CHOICE.search(answer_choice[3]):
         return False
+    if gold_choice[3] and answer_choice[3]:
+        return None  # the contents decide as well
     return letter == (answer_choice[1] or answer_choice[2])
+
+
+def choice_parts(text: str) -> tuple[str, str] | None:
+    """Return the letter and the content of a choice: `"C. 12"` -> `("C", "12")`. None for any other text."""
+    found = CHOICE.fullmatch(unwrap_text(text))
+    return (found[1] or found[2], found[3]) if found and found[3] and not OTHER_CHOICE.search(found[3]) else None
 
 
 def choice_content(text: str) -> str | None:
     """Return the content of a labelled choice: `"(C) 12"` -> `"12"`. None for any other text."""
     found = LABELLED_CHOICE.fullmatch(unwrap_text(text))
     return None if found is None or OTHER_CHOICE.search(found[1]) else found[1]
-
-
-def time_or_base(text: str) -> tuple[str, ...] | None:
-    """Parse a time of day with "am" or "pm", or digits with a base; None for any other text.
-
-    Examples: `"5:30 pm"` -> `("time", "5", "30", "00", "p")`; `"1101_2"` -> `("base", "1101", "2")`.
-    """
-    plain = unwrap_text(text)
-    in_base = NUMBER_IN_BASE.fullmatch(plain) or NUMBER_IN_BASE_WORDS.fullmatch(plain)
-    if in_base:
-        base = in_base[2] if in_base[2].isdigit() else number_from_words(in_base[2])
-        return ("base", in_base[1], str(base)) if base is not None else None
-    time = TIME.fullmatch(plain)
-    if time and time[4]:
-        return ("time", str(int(time[1])), time[2] or "00", time[3] or "00", time[4].lower())
-    return None

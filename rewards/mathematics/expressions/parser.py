@@ -4,33 +4,27 @@ The tree consists of tuples whose first item is the kind of the node. The parser
 no part of the text is ever run as code. Any unknown notation raises ParseError; its meaning is not guessed.
 """
 
-import re
 from fractions import Fraction
 from typing import Any
 
-from rewards.mathematics.text import GREEK
+from rewards.mathematics.expressions.tokens import (
+    DECORATIONS,
+    FUNCTIONS,
+    INVERSE,
+    MULTI_ARGUMENT,
+    SYMBOLS,
+    TRIGONOMETRIC,
+    ParseError,
+    split_tokens,
+)
 
 Node = tuple[Any, ...]
 """("num", Fraction) · ("const", name) · ("sym", name) · ("add"|"mul", [nodes]) · ("div"|"pow", node, node) ·
 ("neg"|"degrees", node) · ("root", node, degree) · ("call", name, [nodes]) · ("opaque", name, [nodes]).
 "call" is a known function such as sin; "opaque" is an unknown one such as `f(x)`."""
 
-TOKEN_LIMIT = 400
-"""Largest number of tokens of an expression."""
 DEPTH_LIMIT = 80
 """Largest depth of nested constructions, with or without brackets. It bounds the recursion."""
-TOKEN = re.compile(r"\s*(?:([0-9]+(?:\.[0-9]*)?|\.[0-9]+)|(\\[A-Za-z]+|\\.)|([A-Za-z]+)|(\*\*|[^\s]))", re.DOTALL)
-TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc"}
-INVERSE = {f"a{prefix}{name}": f"a{name}" for name in TRIGONOMETRIC for prefix in ("rc", "r", "")}
-HYPERBOLIC = {"sinh", "cosh", "tanh"}
-FUNCTIONS = TRIGONOMETRIC | HYPERBOLIC | set(INVERSE) | {"log", "ln", "lg", "exp", "sqrt", "abs"}
-MULTI_ARGUMENT = {"gcd", "lcm", "max", "min"}
-SYMBOLS = {*GREEK.split(), "hbar", "ell"} - {"pi"}
-DECORATIONS = {"vec", "overline", "bar", "hat", "tilde", "widehat", "overrightarrow", "mathcal", "mathfrak", "dot"}
-KNOWN_WORDS = FUNCTIONS | MULTI_ARGUMENT | {"pi"}
-"""Words that are read as commands without a backslash."""
-PRODUCT_LIMIT = 3
-"""Largest number of adjacent letters that are read as a product: `abc` is a*b*c, and `abcd` is a word."""
 CLOSING = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", r"\{": r"\}"}
 TIMES = {"*", r"\cdot", r"\times", r"\ast"}
 FACTOR_ENDS = {*CLOSING.values(), *TIMES, "+", "-", "/", r"\div", "=", ",", "^", "!", "'", "_", "**"}
@@ -38,8 +32,13 @@ FACTOR_ENDS = {*CLOSING.values(), *TIMES, "+", "-", "/", r"\div", "=", ",", "^",
 MINUS_ONE: Node = ("num", Fraction(-1))
 
 
-class ParseError(Exception):
-    """The text is not an expression in the notation of this parser."""
+def _is_vector(node: Node) -> bool:
+    """Return whether a node is a vector such as `\\vec{a}`, or a multiple or sum of vectors."""
+    if node[0] in ("neg", "div", "pow"):
+        return _is_vector(node[1])
+    if node[0] in ("add", "mul"):
+        return any(map(_is_vector, node[1]))
+    return bool(node[0] == "sym" and node[1].startswith((r"\vec", r"\overrightarrow", r"\hat")))
 
 
 def parse(text: str) -> Node:
@@ -48,29 +47,11 @@ def parse(text: str) -> Node:
     Example: `"2x"` -> `("mul", [("num", Fraction(2)), ("sym", "x")])`.
     Raises: ParseError if the text is not an expression in a known notation.
     """
-    parser = _Parser(_tokens(text))
+    parser = _Parser(split_tokens(text))
     node = parser.sum()
     if parser.current is not None:
         raise ParseError(f"unexpected {parser.current}")
     return node
-
-
-def _tokens(text: str) -> list[str]:
-    tokens: list[str] = []
-    for found in TOKEN.finditer(text):
-        number, command, letters, sign = found.groups()
-        if letters:
-            if letters in KNOWN_WORDS:
-                tokens.append("\\" + letters)
-            elif len(letters) > PRODUCT_LIMIT:
-                raise ParseError(f"unknown word {letters}")
-            else:
-                tokens += letters
-        else:
-            tokens.append(number or command or sign)
-        if len(tokens) > TOKEN_LIMIT:
-            raise ParseError(f"more than {TOKEN_LIMIT} tokens")
-    return tokens
 
 
 class _Parser:
@@ -107,8 +88,11 @@ class _Parser:
         node = self.factor()
         while True:
             if self.current in TIMES:
-                self.take()
-                node = ("mul", [node, self.factor()])
+                sign = self.take()
+                right = self.factor()
+                if sign == r"\times" and _is_vector(node) and _is_vector(right):
+                    raise ParseError("a cross product, which depends on the order of its factors")
+                node = ("mul", [node, right])
             elif self.current in ("/", r"\div"):
                 self.take()
                 node = ("div", node, self.factor())
@@ -120,13 +104,16 @@ class _Parser:
     def starts_factor(self) -> bool:
         """Return whether the next tokens are a factor without a multiplication sign, as `x` in `2x`.
 
-        A number is such a factor only after `!` or a closing bracket: `2 3` is not a product.
+        A number is such a factor only after `!` or a closing bracket, or after a symbol as the base of a power: `n 2^n`
+        is a product, `2 3` is none, and `x2` may stand for a power.
         """
         token = self.current
         if token is None or token in FACTOR_ENDS or (token == "|" and self.open_bars):
             return False
-        number = token[0].isdigit() or (token[0] == "." and len(token) > 1)
-        return not number or self.tokens[self.position - 1] in ("!", ")", "]", "}")
+        number = token[0] in "0123456789" or (token[0] == "." and len(token) > 1)
+        before, after = self.tokens[self.position - 1], self.tokens[self.position + 1 : self.position + 2]
+        is_base = after == ["^"] and (before.isalpha() or before[1:] in SYMBOLS | {"pi"})
+        return not number or is_base or before in ("!", ")", "]", "}")
 
     def factor(self) -> Node:
         negative = False
@@ -163,7 +150,11 @@ class _Parser:
         self.depth -= 1
         if self.current == "!":
             self.take()
-            node = ("call", "factorial", [node])
+            kind = "factorial"
+            if self.current == "!":  # `5!!` is 5 * 3 * 1
+                self.take()
+                kind = "double factorial"
+            node = ("call", kind, [node])
         return node
 
     def enter_level(self) -> None:
@@ -172,13 +163,11 @@ class _Parser:
             raise ParseError(f"nested deeper than {DEPTH_LIMIT} levels")
 
     def atom(self, token: str) -> Node:
-        if token[0].isdigit() or (token[0] == "." and len(token) > 1):
+        if token[0] in "0123456789" or (token[0] == "." and len(token) > 1):
             return self.number_or_mixed(Fraction(token + "0" if token.endswith(".") else token))
         if token in ("(", "[", "{"):
             return self.sum_until(CLOSING[token])
         if token == "|":
-            if self.open_bars:
-                raise ParseError("nested absolute bars")
             self.open_bars += 1
             node = self.sum_until("|")
             self.open_bars -= 1
@@ -200,7 +189,7 @@ class _Parser:
         """Parse a number, or a mixed number if an integer is followed by a proper fraction: `2\\frac{1}{3}` -> 7/3."""
         if self.current == r"\frac" and whole.denominator == 1:
             part = self.tokens[self.position + 1 : self.position + 7]
-            if part[::3] == ["{", "{"] and part[2::3] == ["}", "}"] and part[1].isdigit() and part[4].isdigit():
+            if part[::3] == ["{", "{"] and part[2::3] == ["}", "}"] and part[1].isdecimal() and part[4].isdecimal():
                 numerator, denominator = int(part[1]), int(part[4])
                 if numerator < denominator:
                     self.position += 7
@@ -221,6 +210,9 @@ class _Parser:
         name = letter + self.subscript_and_primes()
         if name in ("e", "i"):
             return ("const", name)
+        following = self.tokens[self.position : self.position + 5]
+        if name == "C" and following[::2] == ["(", ",", ")"]:  # `C(10, 3)`
+            return ("call", "binomial", self.arguments_in_brackets())
         if letter in ("f", "g") and self.current == "(":
             return ("opaque", name, self.arguments_in_brackets())
         return ("sym", name)
@@ -282,6 +274,11 @@ class _Parser:
             degree = self.sum_until("]")
         return ("root", self.argument(), degree)
 
+    def ends_argument(self) -> bool:
+        """Return whether the next factor is behind the argument of a function without brackets: `\\ln x 2^x`."""
+        token = self.current or ""
+        return token in ("(", "[") or token[0] in "0123456789" or token[1:] in FUNCTIONS
+
     def function(self, name: str) -> Node:
         """Parse the call of a function: `\\sin^2 x`, `\\log_2 (x+1)`, `\\ln 2x`.
 
@@ -302,7 +299,7 @@ class _Parser:
             argument = self.postfix()
         else:
             argument = self.factor()
-            while self.starts_factor() and self.current not in ("(", "[") and (self.current or "")[1:] not in FUNCTIONS:
+            while self.starts_factor() and not self.ends_argument():
                 argument = ("mul", [argument, self.power()])
         self.depth -= 1
         node: Node = ("call", name, [argument] if base is None else [argument, base])

@@ -7,13 +7,15 @@ own mpmath context, so the precision set in one thread does not affect another.
 import math
 import threading
 import zlib
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
 import mpmath
 
-from rewards.mathematics.expression import TRIGONOMETRIC, Node
+from rewards.mathematics.expressions.parser import TRIGONOMETRIC, Node
 
+NO_VALUES: Mapping[str, Fraction] = {}
 BIT_LIMIT = 16_000
 """Largest number of bits of an exact number, and largest binary exponent of an approximate one."""
 FACTORIAL_LIMIT = 1_000
@@ -55,21 +57,25 @@ class Convention:
         self.real_roots = real_roots
 
 
-def exact(node: Node) -> Fraction | None:
+def exact(node: Node, values: Mapping[str, Fraction] = NO_VALUES) -> Fraction | None:
     """Return the rational value of a tree, or None if rational arithmetic cannot compute it, as for `\\sqrt{2}`.
 
+    Args:
+        values: the values of symbols. A tree with another symbol has no value.
     Raises: TooLarge above a limit; Undefined where there is no value, as for `1/0`.
     """
     kind = node[0]
     if kind == "num":
         return _bounded(node[1])
+    if kind == "sym":
+        return values.get(node[1])
     if kind == "neg":
-        value = exact(node[1])
+        value = exact(node[1], values)
         return None if value is None else -value
     if kind in ("add", "mul"):
-        return _exact_total(kind, node[1])
+        return _exact_total(kind, node[1], values)
     if kind in ("div", "pow"):
-        left, right = exact(node[1]), exact(node[2])
+        left, right = exact(node[1], values), exact(node[2], values)
         if left is None or right is None:
             return None
         if kind == "pow":
@@ -78,7 +84,7 @@ def exact(node: Node) -> Fraction | None:
             raise Undefined
         return _bounded(left / right)
     if kind == "call":
-        arguments = [exact(argument) for argument in node[2]]
+        arguments = [exact(argument, values) for argument in node[2]]
         known = [argument for argument in arguments if argument is not None]
         return _exact_call(node[1], known) if len(known) == len(arguments) else None
     return None
@@ -90,10 +96,10 @@ def _bounded(value: Fraction) -> Fraction:
     return value
 
 
-def _exact_total(kind: str, nodes: list[Node]) -> Fraction | None:
+def _exact_total(kind: str, nodes: list[Node], values: Mapping[str, Fraction]) -> Fraction | None:
     total = Fraction(0 if kind == "add" else 1)
     for node in nodes:
-        value = exact(node)
+        value = exact(node, values)
         if value is None:
             return None
         total = _bounded(total + value if kind == "add" else total * value)
@@ -119,13 +125,19 @@ def _exact_call(name: str, values: list[Fraction]) -> Fraction | None:
         return {"floor": Fraction(math.floor(values[0])), "ceiling": Fraction(math.ceil(values[0]))}.get(
             name, abs(values[0])
         )
-    if name not in ("factorial", "binomial", "gcd", "lcm") or any(value.denominator != 1 for value in values):
+    if name not in ("factorial", "double factorial", "binomial", "gcd", "lcm") or any(
+        value.denominator != 1 for value in values
+    ):
         return None
     whole = [int(value) for value in values]
     if name == "factorial" and whole[0] >= 0:
         if whole[0] > FACTORIAL_LIMIT:
             raise TooLarge
         return Fraction(math.factorial(whole[0]))
+    if name == "double factorial" and whole[0] >= 0:
+        if whole[0] > FACTORIAL_LIMIT:
+            raise TooLarge
+        return Fraction(math.prod(range(whole[0], 0, -2)))
     if name == "binomial" and min(whole) >= 0:
         if whole[0] > 2 * FACTORIAL_LIMIT:
             raise TooLarge
@@ -253,7 +265,21 @@ class _Evaluator:
             raise Undefined
         if name in ("max", "min"):
             return (max if name == "max" else min)(values)
-        if name in ("gcd", "lcm"):
+        if name in ("gcd", "lcm", "double factorial"):
             raise Undefined
-        function = {"abs": abs, "floor": context.floor, "ceiling": context.ceil}.get(name)
-        return function(first) if function else getattr(context, name)(first)
+        if name in ("floor", "ceiling"):
+            return self.step(name, arguments[0], first)
+        return abs(first) if name == "abs" else getattr(context, name)(first)
+
+    def step(self, name: str, argument: Node, value: Any) -> Any:
+        """Return floor or ceiling of an argument: of its exact value if it has one, else of `value`.
+
+        A value that differs from an integer by rounding only is that integer.
+        """
+        exactly = exact(argument, self.values)
+        if exactly is not None:
+            return self.context.mpf(math.floor(exactly) if name == "floor" else math.ceil(exactly))
+        nearest = self.context.nint(value)
+        if abs(value - nearest) < self.context.mpf(10) ** -(self.context.dps * 3 // 4):
+            return nearest
+        return self.context.floor(value) if name == "floor" else self.context.ceil(value)

@@ -1,0 +1,78 @@
+"""Walk, order and abstract expression trees without evaluating them."""
+
+from collections.abc import Iterator
+
+from rewards.mathematics.expressions.evaluation import exact
+from rewards.mathematics.expressions.parser import Node
+
+LOGARITHMS = {"log", "ln", "lg"}
+STEPS = {"floor", "ceiling"}
+PIECEWISE = {"abs", "max", "min", *STEPS, *LOGARITHMS}
+"""Calls whose formula changes, or whose domain ends, where an argument passes some value."""
+
+
+def nodes(node: Node) -> Iterator[Node]:
+    """Yield a node and all nodes below it."""
+    yield node
+    for part in node[1:]:
+        for inner in part if isinstance(part, list) else [part]:
+            if isinstance(inner, tuple):
+                yield from nodes(inner)
+
+
+def symbols(node: Node) -> set[str]:
+    """Return the names of the symbols and unknown functions of a tree."""
+    return {part[1] for part in nodes(node) if part[0] in ("sym", "opaque")}
+
+
+def ordered(node: Node) -> Node:
+    """Return the tree with sums and products flattened and their parts sorted: equal trees are equal expressions."""
+    if node[0] in ("add", "mul"):
+        parts: list[Node] = []
+        for part in map(ordered, node[1]):
+            parts += part[1] if part[0] == node[0] else [part]
+        return (node[0], sorted(parts, key=repr))
+    return tuple(
+        [ordered(inner) if isinstance(inner, tuple) else inner for inner in part]
+        if isinstance(part, list)
+        else ordered(part)
+        if isinstance(part, tuple)
+        else part
+        for part in node
+    )
+
+
+def is_piecewise(node: Node) -> bool:
+    """Return whether a node is a step, an absolute value, an even root or a logarithm of an expression with symbols."""
+    if node[0] == "call":
+        return node[1] in PIECEWISE and bool(symbols(node))
+    if node[0] not in ("root", "pow") or not symbols(node[1]):
+        return False
+    power = exact(node[2])
+    if power is None:
+        return not symbols(node[2])
+    return power % 2 == 0 if node[0] == "root" else power.denominator % 2 == 0
+
+
+def piecewise_nodes(*trees: Node) -> list[Node]:
+    """Return the different piecewise nodes of some trees."""
+    return list({repr(ordered(node)): node for tree in trees for node in nodes(tree) if is_piecewise(node)}.values())
+
+
+def abstracted(node: Node, names: dict[str, str]) -> Node:
+    """Return the tree with a symbol for each piecewise node, the same one for equal nodes.
+
+    Two trees that are equal with these symbols are equal whatever the nodes are.
+
+    Args:
+        names: the symbol of each node by its ordered form; new nodes are added.
+    """
+    if is_piecewise(node):
+        return ("sym", names.setdefault(repr(ordered(node)), f"piece {len(names)}"))
+    if node[0] in ("add", "mul"):  # binary products are flattened by `ordered` alone
+        return (node[0], [abstracted(part, names) for part in node[1]])
+    if node[0] in ("div", "pow", "neg", "root", "degrees"):
+        return (node[0], *(abstracted(part, names) for part in node[1:]))
+    if node[0] in ("call", "opaque"):
+        return (node[0], node[1], [abstracted(part, names) for part in node[2]])
+    return node
