@@ -46,6 +46,8 @@ class GenerationJob:
     top_k, then top_p to the distribution at the temperature."""
     stop: tuple[str, ...] = ()
     """Texts that end an answer, at the first token with which its text contains one."""
+    mixture: float = 0.0
+    """Share of the engine's second policy in the distribution of every token; 0: the policy's own distribution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,12 +212,13 @@ class Reference(Protocol):
         """Return the batch with the references' outputs.
 
         Args:
-            names: references whose log-probs of explored trajectories are computed, float32 [N]. Those of "reference"
-                go to `logp_reference`, where stored values of rehearsed trajectories stay; those of the others go to
-                `anchors`, where rehearsed trajectories get NaN.
-            hidden: references whose final hidden states [N, D] are added to `hidden`, on explored and rehearsed
+            names: references whose log-probs of explored and imitated trajectories are computed, float32 [N]. Those of
+                "reference" go to `logp_reference`, where stored values of rehearsed trajectories stay; those of the
+                others go to `anchors`, where rehearsed trajectories get NaN.
+            hidden: references whose final hidden states [N, D] are added to `hidden`, on these and on rehearsed
                 trajectories.
-            columns: further numbers per token, float32 [N], on explored trajectories; NaN on the others.
+            columns: further numbers per token, float32 [N], on explored and imitated trajectories; NaN on the
+                others.
         """
         ...
 

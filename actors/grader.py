@@ -37,7 +37,14 @@ class PooledGrader:
             [Task(task.verifier, task.problem, task.answer, task.context) for task in tasks]
         )
         return {
-            task.key: Grade(reward=v.reward, status=v.status, reason=v.reason, seconds=v.seconds, parts=v.parts)
+            task.key: Grade(
+                reward=v.reward,
+                status=v.status,
+                reason=v.reason,
+                seconds=v.seconds,
+                parts=v.parts,
+                semantic_key=v.semantic_key,
+            )
             for task, v in zip(tasks, verdicts, strict=True)
         }
 

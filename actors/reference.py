@@ -24,6 +24,9 @@ from trajectories.trajectory import ROUTES, Route
 MAIN = "reference"
 """Name of the reference whose log-probs are `Batch.logp_reference`; those of the others are in `Batch.anchors`."""
 
+COMPARED: tuple[Route, ...] = ("explore", "imitate")
+"""Routes of the trajectories that references score."""
+
 
 class References:
     """Any number of reference policies, by name. They score with the learner's temperature, layout and microbatches.
@@ -66,15 +69,15 @@ class References:
     ) -> Batch:
         """Return the batch with log-probs, hidden states and columns, as `contracts.Reference.score` defines them.
 
-        Log-probs and columns are computed on explored trajectories only: rehearsed ones are stored with the log-probs
+        Log-probs and columns are computed on COMPARED routes only: rehearsed trajectories are stored with the log-probs
         of the main reference. What is not computed is NaN, so that using it by mistake makes the loss NaN.
         """
-        explored = (batch.route == ROUTES.index("explore"))[batch.seq]
+        compared = torch.tensor([ROUTES[route] in COMPARED for route in batch.route.tolist()])[batch.seq]
         for name in dict.fromkeys((*names, *hidden, *(column.reference for column in columns))):
             own_columns = [column for column in columns if column.reference == name]
             scored = self._score(batch, self.policies[name], own_columns, keep_hidden=name in hidden)
             known = batch.logp_reference if name == MAIN else batch.anchors.get(name)
-            logps = torch.where(explored, scored.logp, torch.nan if known is None else known)
+            logps = torch.where(compared, scored.logp, torch.nan if known is None else known)
             if name == MAIN:
                 batch = replace(batch, logp_reference=logps)
             else:
@@ -82,14 +85,15 @@ class References:
             if scored.hidden is not None:
                 batch = replace(batch, hidden={**batch.hidden, name: scored.hidden})
             for column in own_columns:
-                values = torch.where(explored, scored.extra[_label(column)], torch.nan)
+                values = torch.where(compared, scored.extra[_label(column)], torch.nan)
                 tables: dict[str, Any] = {column.kind: {**getattr(batch, column.kind), column.term: values}}
                 batch = replace(batch, **tables)
         return batch
 
     def _score(self, batch: Batch, policy: Policy, columns: Sequence[Column], keep_hidden: bool) -> Scored:
-        """Score the explored trajectories, and the rehearsed ones too if hidden states are needed; NaN elsewhere."""
-        routes: tuple[Route, ...] = ("explore", "rehearse") if keep_hidden else ("explore",)
+        """Score the trajectories on COMPARED routes, and the rehearsed ones too if hidden states are needed; NaN
+        elsewhere."""
+        routes: tuple[Route, ...] = (*COMPARED, "rehearse") if keep_hidden else COMPARED
         scored_indices = [i for i, route in enumerate(batch.route.tolist()) if ROUTES[route] in routes]
         sequences = batch.sequences
         shared = shared_rows([sequences[i] for i in scored_indices], policy.linear_width, self.token_budget)

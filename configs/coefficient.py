@@ -13,14 +13,16 @@ LARGEST_KL_ERROR = 0.2
 class CoefficientConfig:
     """The weight of a divergence term: one number for each step."""
 
-    kind: Literal["constant", "linear", "cosine", "step", "adaptive", "safe", "adaptive_fraction", "complement"] = (
-        "constant"
-    )
+    kind: Literal[
+        "constant", "linear", "cosine", "step", "adaptive", "safe", "adaptive_fraction", "confidence", "complement"
+    ] = "constant"
     """constant: `value`. linear, cosine: from `value` to `final` over `over` steps. step: `value` until step `over`,
     then `final`. adaptive: proportional control of the KL per trajectory (Ziegler et al., arXiv:1909.08593). safe:
     the smoothed KL above a threshold that follows entropy, reward velocity and phase (SAFE, arXiv:2602.04651);
     `value` scales it. adaptive_fraction: raised by 0.1, up to 1, whenever the term's mean over `over` steps has
-    risen by 0.1 nats (DistiLLM, arXiv:2402.03898). complement: 1 minus the coefficient of the term `of`."""
+    risen by 0.1 nats (DistiLLM, arXiv:2402.03898). confidence: the mean probability that the anchor gave to the
+    term's tokens in the step before (CAKLD of BitDistiller, arXiv:2402.10631); `value` in the first step.
+    complement: 1 minus the coefficient of the term `of`."""
     value: float = 0.0
     """The coefficient, or its first value. A constant one may be negative, which drives the policy away from the
     anchor, if all terms together stay bounded: reverse KLs whose coefficients have a positive sum (ExOPD)."""
@@ -46,7 +48,8 @@ class CoefficientConfig:
         require(0 <= self.smoothing < 1, "smoothing", "must be at least 0 and below 1", self.smoothing)
         fraction = self.kind == "adaptive_fraction"
         require(not fraction or self.over > 0, "over", "must be positive for kind adaptive_fraction", self.over)
-        require(not fraction or self.value <= 1, "value", "must be at most 1 for kind adaptive_fraction", self.value)
+        within = self.kind not in ("adaptive_fraction", "confidence")
+        require(within or self.value <= 1, "value", f"must be at most 1 for kind {self.kind}", self.value)
 
     @property
     def always_zero(self) -> bool:

@@ -13,6 +13,7 @@ from configs.coefficient import LARGEST_KL_ERROR
 from configs.evaluate import EvaluateConfig
 from configs.generator import GeneratorConfig
 from configs.grader import GraderConfig
+from configs.inspect_task import InspectTaskConfig
 from configs.learner import LearnerConfig
 from configs.logbook import LogbookConfig
 from configs.monitor import MonitorConfig
@@ -82,6 +83,8 @@ class Config:
     """Logging."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """`breadth evaluate`."""
+    inspect_task: InspectTaskConfig = field(default_factory=InspectTaskConfig)
+    """`breadth inspect-task`."""
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     """`breadth warm-start`."""
 
@@ -95,14 +98,16 @@ class Config:
         for name in self.objective.terms:
             self._check_term(name)
         self._check_objective()
+        self._check_extragradient()
+        if self.sampling.mixed_with:
+            self._check_mixture()
         self._check_placement()
         self._check_monitor()
 
     def _check_term(self, name: str) -> None:
         """Check a divergence term against the other sections."""
         term, path = self.objective.terms[name], f"objective.terms.{name}"
-        rule = f"must be 'reference', 'old' or one of references ({', '.join(self.references) or 'none'})"
-        require(term.anchor in ("reference", "old", *self.references), f"{path}.anchor", rule, term.anchor)
+        self._check_reference(f"{path}.anchor", term.anchor, "'reference', 'old'", "old")
         hidden = term.reads_distributions or term.weights.needs_distance
         moves = term.anchor in self.references and self.references[term.anchor].moves
         rule = "must be a reference that is never updated: the learner keeps a frozen copy of its LM head"
@@ -120,11 +125,18 @@ class Config:
     def _check_objective(self) -> None:
         """Check the objective's other slots against the other sections."""
         objective = self.objective
-        if objective.advantage not in ("mean_only", "global_whiten", "weighted_sign", "critic", "none"):
+        single = objective.advantage == "pairs" and not objective.pairs.needs_two_answers
+        if not single and objective.advantage not in ("mean_only", "global_whiten", "weighted_sign", "critic", "none"):
             rule = f"must be above 1 for objective.advantage={objective.advantage}"
             require(self.sampling.group_size > 1, "sampling.group_size", rule, self.sampling.group_size)
         if objective.advantage == "pairs":
             self._check_pairs()
+        if objective.has_experience:
+            rule = f"must be at least 1 / groups_per_step ({1 / self.groups_per_step:g}): a fraction of the groups"
+            whole = int(objective.experience.fraction * self.groups_per_step) >= 1
+            require(whole, "objective.experience.fraction", rule, objective.experience.fraction)
+            rule = "must be above 1 with objective.experience: one answer of a group is an old one"
+            require(self.sampling.group_size > 1, "sampling.group_size", rule, self.sampling.group_size)
         self._check_pass_k()
         rule = "must be 'sampler' when lag is above 0 (the learner's log-probs ignore staleness)"
         current = self.lag == 0 or objective.old_policy == "sampler"
@@ -138,10 +150,31 @@ class Config:
 
     def _check_pairs(self) -> None:
         """Check that the references of the pairs exist."""
-        pairs, known = self.objective.pairs, ["reference", *self.references]
-        rule = f"must be 'reference' or one of references ({', '.join(self.references) or 'none'})"
-        require(pairs.anchor in known, "objective.pairs.anchor", rule, pairs.anchor)
-        require(pairs.mixed_with in ("", *known), "objective.pairs.mixed_with", rule, pairs.mixed_with)
+        pairs = self.objective.pairs
+        self._check_reference("objective.pairs.anchor", pairs.anchor, "'reference'")
+        self._check_reference("objective.pairs.mixed_with", pairs.mixed_with, "empty, 'reference'", "")
+
+    def _check_reference(self, path: str, name: str, words: str, *also: str) -> None:
+        """Check that a reference exists; `words` are the names that always do, `also` those beside `reference`."""
+        rule = f"must be {words} or one of references ({', '.join(self.references) or 'none'})"
+        require(name in ("reference", *also, *self.references), path, rule, name)
+
+    def _check_mixture(self) -> None:
+        """Check that the generators can hold the policy that is mixed in, and that the ratio corrects the mixture."""
+        name = self.sampling.mixed_with
+        self._check_reference("sampling.mixed_with", name, "'reference'")
+        reference = self.references.get(name)
+        rule = "must be a reference with a directory of its own that is never updated: the generators load it once"
+        fixed = reference is None or not (reference.moves or reference.soup)
+        require(fixed, "sampling.mixed_with", rule, name)
+        rule = "must not be 'vllm' with sampling.mixed_with: vLLM reads one policy, and a mixed token needs two"
+        require(self.generator.engine != "vllm", "generator.engine", rule, self.generator.engine)
+        rule = "must be 'host' with sampling.mixed_with: the transformers engine loads weights from host memory"
+        require(self.generator.transfer == "host", "generator.transfer", rule, self.generator.transfer)
+        why = "with sampling.mixed_with: the ratio policy / sampler is the importance weight of a mixed token"
+        ratio, old_policy = self.objective.ratio, self.objective.old_policy
+        require(ratio == "token", "objective.ratio", f"must be 'token' {why}", ratio)
+        require(old_policy == "sampler", "objective.old_policy", f"must be 'sampler' {why}", old_policy)
 
     def _check_pass_k(self) -> None:
         """Check k against the size of a group."""
@@ -154,6 +187,22 @@ class Config:
             fits = settings.largest_k < size
             rule = f"must be below sampling.group_size ({size}) for pass_k_zscore: a single set of answers has std 0"
         require(fits, f"objective.pass_k.{key}", rule, settings.largest_k)
+
+    def _check_extragradient(self) -> None:
+        """Check that nothing is measured, saved or copied between the two steps of a pair, and nothing is stale."""
+        if not self.learner.extragradient:
+            return
+        rule = "must be 0 with learner.extragradient: each step of a pair needs answers of its own policy"
+        require(self.lag == 0, "lag", rule, self.lag)
+        every = {"steps": self.steps, "monitor.every": self.monitor.every, "checkpoint.every": self.checkpoint.every}
+        for name, reference in self.references.items():
+            rule = "must not be 'kl' with learner.extragradient, whose odd steps look ahead"
+            require(reference.update != "kl", f"references.{name}.update", rule, reference.update)
+            if reference.moves:
+                every[f"references.{name}.every"] = reference.every
+        rule = "must be even with learner.extragradient: the weights of an odd step are those of a look-ahead"
+        for key, value in every.items():
+            require(value % 2 == 0, key, rule, value)
 
     def _check_placement(self) -> None:
         """Check engines and transfer against the placement."""
@@ -193,4 +242,5 @@ class Config:
     def scores_first(self) -> bool:
         """Whether the learner must score a batch before its first update."""
         several = self.learner.updates_per_batch > 1 and self.objective.old_policy == "learner"
-        return several or self.objective.scores_first
+        mixed = bool(self.sampling.mixed_with)  # The sampler's log-probs are not the policy's.
+        return several or mixed or self.objective.scores_first

@@ -8,7 +8,8 @@ from configs.checks import require_not_negative, require_positive
 
 @dataclass(frozen=True, kw_only=True)
 class CriticConfig:
-    """SAFE's double soft-min critic (arXiv:2602.04651), used by `objective.advantage=critic`."""
+    """SAFE's double soft-min critic (arXiv:2602.04651), used by `objective.advantage=critic`. The head of
+    `objective.advantage=flow` has its learning rate and its gradient bound."""
 
     reads: Literal["answer", "prompt"] = "answer"
     """Hidden state that a value is computed from. answer: that of the answer's last token (SAFE), which depends on the

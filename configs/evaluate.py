@@ -34,6 +34,10 @@ class EvaluateConfig:
     frontier: list[float] = field(default_factory=lambda: [1.3, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
     """Further temperatures at which the base alone is measured: with `temperatures` they are its sharpening frontier.
     Those above 1 show what sampling it hotter gives."""
+    kl_to_base: bool = True
+    """Measure KL(policy || base) at the first sampling, and the map of the policies: each policy scores 16 answers of
+    every policy to each prompt, in a reference role. Not measured of policies with another tokenizer than the base, nor
+    where the first sampling is greedy or truncated, which has no finite KL."""
     name: str = ""
     """Name of the evaluation, which must be new: its results are in `<run directory>/evaluations/<name>`. Empty: the
     date and a number, as in `2026-01-31-1`."""
@@ -47,6 +51,11 @@ class EvaluateConfig:
         require(known, "headline_k", f"must be one of ks ({', '.join(map(str, self.ks))}), or 0", self.headline_k)
         is_folder = "/" not in self.name and self.name not in (".", "..")
         require(is_folder, "name", "must be a folder name without '/'", self.name)
+
+    def scored(self, training: SamplingConfig) -> Decoding | None:
+        """Return the sampling at which the KL to the base is measured; None if it is not."""
+        first = next(iter(self.decodings(training).values()))[0]
+        return first if self.kl_to_base and first.temperature > 0 and not first.truncated else None
 
     def decodings(self, training: SamplingConfig) -> dict[str, list[Decoding]]:
         """Return the samplings at which every policy is measured, by name, "" for that of training.

@@ -104,8 +104,21 @@ FORMS: tuple[Form, ...] = (
         "rehearse",
         "token",
         "loss",
+        "k2",
+        divergences=("reverse_kl",),
+        why="must be k1, k3 or supervised for {name} on rehearsed answers; {estimator} is a regression of their "
+        "log-probs and needs no f (name=reverse_kl)",
+        options=_REHEARSE_LOSS,
+    ),
+    Form(
+        "rehearse",
+        "token",
+        "loss",
         "*",
-        refused=("estimator", "must be k1 (f as it is), k3 (f minus its tangent) or supervised on rehearsed answers"),
+        refused=(
+            "estimator",
+            "must be k1 (f as it is), k2, k3 (f minus tangent) or supervised on rehearsed answers",
+        ),
     ),
     # Explored answers: the policy's own.
     Form(

@@ -30,6 +30,10 @@ class LearnerConfig:
     """Largest norm of the gradient over all ranks; a larger gradient is scaled down to it."""
     updates_per_batch: int = 1
     """Optimizer updates per batch. Above 1 the groups are split into that many mini-batches, one per update."""
+    extragradient: bool = False
+    """Steps in pairs, as in Nash-MP (arXiv:2505.19731): the first is a look-ahead; the second goes back to the weights
+    before it and steps by the gradient of the answers that the look-ahead's policy has given. Both have the learning
+    rate of the first, and only the second advances Adam's moments. In between a second copy of the weights is held."""
     token_budget: int = 16_384
     """Largest number of padded tokens in one microbatch. It changes memory and speed, never the loss."""
     logits_megabytes: float = 256
@@ -53,3 +57,6 @@ class LearnerConfig:
         require(0 <= self.beta1 < 1, "beta1", "must be in [0, 1)", self.beta1)
         require(0 <= self.beta2 < 1, "beta2", "must be in [0, 1)", self.beta2)
         require_positive(self, "updates_per_batch", "token_budget", "max_skipped_in_a_row")
+        rule = "must be 1 with extragradient: the second gradient of a pair is of answers from the look-ahead"
+        fits = self.updates_per_batch == 1 or not self.extragradient
+        require(fits, "updates_per_batch", rule, self.updates_per_batch)

@@ -1,10 +1,13 @@
 """The objective: a method is one choice for each of its slots."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from configs.checks import require, require_not_negative, require_positive
+from configs.checks import require, require_not_negative
 from configs.critic import CriticConfig
+from configs.experience import ExperienceConfig
+from configs.flow import FlowConfig
+from configs.overlong import OverlongConfig
 from configs.pairs import PairsConfig
 from configs.pass_k import PassKConfig
 from configs.policy_gradient import ClipConfig, CovarianceConfig, GatesConfig, MismatchConfig
@@ -18,6 +21,8 @@ from configs.rewards import (
     check_rewards,
     with_answer,
 )
+from configs.target import TargetConfig
+from configs.term_rules import check_pair_term, check_terms
 from configs.terms import Reduction, TermConfig
 
 Advantage = Literal[
@@ -33,8 +38,11 @@ Advantage = Literal[
     "weighted_sign",
     "unlikely_zscore",
     "uniform_zscore",
+    "majority_zscore",
+    "distinct_mean_only",
     "target",
     "pairs",
+    "flow",
     "critic",
     "none",
 ]
@@ -42,56 +50,16 @@ WHITENED = ("global_whiten", "group_mean_global_whiten")
 """Advantages that are whitened over the tokens of the batch after terms have been subtracted."""
 AIM_AT_PASS_K = ("pass_k_zscore", "pass_k_gain")
 """Advantages with a k."""
+
+
 RATIO_OF_CLIP = {
     "sapo": ("token", "a function of a token's own ratio"),
     "dppo": ("token", "decided by a token's own probability"),
     "gmpo": ("sequence", "made on the log-ratios whose mean over the answer is the ratio"),
 }
 """The ratio that a kind of clip needs, and what the clip is."""
-COUNT_RIGHT = ("pass_k_zscore", "weighted_sign", "unlikely_zscore", "uniform_zscore")
+COUNT_RIGHT = ("pass_k_zscore", "weighted_sign", "unlikely_zscore", "uniform_zscore", "majority_zscore")
 """Advantages that treat an answer of reward 1 or more as right."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OverlongConfig:
-    """Answers at the length limit: the soft overlong punishment of DAPO (arXiv:2503.14476, equation 13), which is added
-    to the reward of every answer, and its overlong filtering."""
-
-    limit: int = 0
-    """Answer length in tokens at which it is greatest (L_max); 0: off."""
-    fraction: float = 0.2
-    """Fraction of `limit` below it over which it grows from 0 (L_cache / L_max)."""
-    penalty: float = 0.5
-    """Greatest punishment. The paper's is 1, for rewards of -1 and 1; 0.5 is as much for rewards of 0 and 1."""
-    mask: bool = False
-    """Leave out of the loss every answer that was cut off at `sampling.max_new_tokens` (overlong filtering). Its reward
-    still counts in the baseline of its group."""
-
-    def __post_init__(self) -> None:
-        require_not_negative(self, "limit")
-        require_positive(self, "penalty")
-        require(0 < self.fraction <= 1, "fraction", "must be in (0, 1]", self.fraction)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetConfig:
-    """f-DPG (arXiv:2302.08215): the target distribution p that the policy approaches, by D_f(policy || p)."""
-
-    kind: Literal["tilt", "filter", "moment"] = "tilt"
-    """tilt: p = reference * exp(reward / beta); filter: p = reference restricted to answers of reward 1 or more;
-    moment: p = reference * exp(lambda * reward), with the lambda at which the mean reward is `moment` (GDC,
-    arXiv:2012.11635)."""
-    beta: float = 0.5
-    """tilt: temperature of the reward."""
-    moment: float = 0.5
-    """moment: mean reward of the target, over the prompts of the step."""
-    divergence: Literal["reverse_kl", "forward_kl", "jensen_shannon", "total_variation", "chi_squared", "neyman"] = (
-        "jensen_shannon"
-    )
-    """The f-divergence to p."""
-
-    def __post_init__(self) -> None:
-        require_positive(self, "beta")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +74,12 @@ class ObjectiveConfig:
     mean of all sets) / std of all sets, where a set is 1 if one of its answers is right (Pass@k training); pass_k_gain:
     k times the mean of what it adds to the best reward of k - 1 others (PKPO); weighted_sign: lambda if it is right, -1
     if not (NSR); unlikely_zscore: group_zscore, after likely right answers have lost a part of their reward;
-    uniform_zscore: group_zscore, of which unlikely right answers get more and likely ones less; target: f-DPG's
-    pseudo-reward; pairs: minus the slope of a preference loss (DPO); critic: normalised reward minus a learned value,
-    whitened over the batch's answers; none: 0, rewards are not trained on."""
+    uniform_zscore: group_zscore, of which unlikely right answers get more and likely ones less; majority_zscore:
+    group_zscore over 2 sqrt(p (1 - p)) in groups whose fraction p of right answers is above 1/2; distinct_mean_only:
+    mean_only, after each reward was multiplied by the fraction of the other answers of its group that are another
+    solution (DARLING); target: f-DPG's pseudo-reward; pairs: minus the slope of a preference loss (DPO); flow: minus
+    the slope of flow balance (FlowRL); critic: normalised reward minus a learned value, whitened over the batch's
+    answers; none: 0, rewards are not trained on."""
     rewards: dict[str, RewardConfig] = field(default_factory=dict)
     """Further rewards of an answer, by names of your own; `answer` is that of the problem's own verifier.
     `objective.rewards.NAME=null` removes a preset's reward."""
@@ -125,6 +96,8 @@ class ObjectiveConfig:
     """Target distribution of advantage=target."""
     pairs: PairsConfig = field(default_factory=PairsConfig)
     """Preference loss of advantage=pairs."""
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    """Flow balance of advantage=flow."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     """Critic of advantage=critic."""
     ratio: Literal["token", "sequence", "none"] = "token"
@@ -148,6 +121,8 @@ class ObjectiveConfig:
     """Weight of the mean entropy of the next-token distributions; its gradient is exact over the vocabulary."""
     replay_weight: float = 0.0
     """Weight of the mean negative log-likelihood per token of replayed right answers (`replay`); 0: off."""
+    experience: ExperienceConfig = field(default_factory=ExperienceConfig)
+    """Right answers of earlier steps."""
     recap: RecapConfig = field(default_factory=RecapConfig)
     """Dynamic weights of domains and replay loss."""
     reduction: Reduction = "token_mean"
@@ -162,22 +137,31 @@ class ObjectiveConfig:
             rule = "must be positive when reduction is 'constant'"
             require(self.constant_length > 0, "constant_length", rule, self.constant_length)
         require_not_negative(self, "entropy_bonus", "replay_weight")
-        require("replay" not in self.terms, "terms", "must not name a term 'replay'", list(self.terms))
         rule = "must be other than 'none' without a term, an entropy bonus or replay: nothing would be trained on"
         learns = bool(self.terms) or self.entropy_bonus > 0 or self.replays
         require(self.advantage != "none" or learns, "advantage", rule, self.advantage)
-        rule = f"must be 0 for advantage={self.advantage}: below reward 1 it would count a long right answer as wrong"
-        counts = self.advantage in COUNT_RIGHT and self.overlong.limit > 0
-        require(not counts, "overlong.limit", rule, self.overlong.limit)
+        self._check_whole_answers()
+        if self.pair_term:
+            check_pair_term(self.pair_term, self.terms)
+        self._check_ratio()
+        self._check_rewards()
+        check_terms(self.terms, self.anchors)
+
+    def _check_whole_answers(self) -> None:
+        """Check the advantages whose loss is one of whole answers."""
         rule = "must be 'sequence_mean_token_sum' for advantage=pairs, whose loss is one of whole answers"
         summed = self.advantage != "pairs" or self.reduction == "sequence_mean_token_sum"
         require(summed, "reduction", rule, self.reduction)
-        if self.pair_term:
-            term, rule = self.terms.get(self.pair_term), "must name a term on explored answers in the vocabulary wiring"
-            require(term is not None and term.exact and not term.rehearses, "pairs.term", rule, self.pair_term)
-            rule = "must be 'same' for the term of the pairs, whose loss is one of whole answers"
-            reduction = self.terms[self.pair_term].reduction
-            require(reduction == "same", f"terms.{self.pair_term}.reduction", rule, reduction)
+        rule = "must be 'none' for pairs.winners=solution: an answer of the task has no log-probs of the sampler"
+        require(not self.imitates or self.ratio == "none", "ratio", rule, self.ratio)
+        flows = self.advantage == "flow"
+        rule = "must be 'sequence_mean_token_mean' for advantage=flow, whose residual has an answer's mean log-probs"
+        require(not flows or self.reduction == "sequence_mean_token_mean", "reduction", rule, self.reduction)
+        rule = "must be 'none' for advantage=flow, whose weight is the ratio of the whole answer (flow.clip)"
+        require(not flows or self.ratio == "none", "ratio", rule, self.ratio)
+
+    def _check_ratio(self) -> None:
+        """Check what needs a certain ratio, clip or denominator."""
         joint = any(term.wiring == "joint" for term in self.terms.values())
         rule = "must be 'token' for a term in the joint wiring, whose slope is weighted by the ratio of its token"
         require(not joint or self.ratio == "token", "ratio", rule, self.ratio)
@@ -192,49 +176,31 @@ class ObjectiveConfig:
         )
         weighs = self.mismatch.kind != "none"
         require(not weighs or self.old_policy == "learner", "old_policy", rule, self.old_policy)
+
+    def _check_rewards(self) -> None:
+        """Check several rewards, the penalty on long answers and experience against the advantage."""
+        advantage = self.advantage
+        single = "" if advantage != "pairs" or self.pairs.compares else " with pairs.loss=kto"
+        counts_right = advantage in COUNT_RIGHT or bool(single)
+        rule = (
+            f"must be 0 for advantage={advantage}{single}: below reward 1 it would count a long right answer as wrong"
+        )
+        counts = counts_right and self.overlong.limit > 0
+        require(not counts, "overlong.limit", rule, self.overlong.limit)
+        rule = f"must be 0, except for the advantages {', '.join(MEAN_ZERO)}: others read log-probs of new answers"
+        baseline = advantage in MEAN_ZERO or not self.has_experience
+        require(baseline, "experience.fraction", rule, self.experience.fraction)
         check_rewards(self.rewards)
         only_gates = all(r.weight == (name == ANSWER_REWARD) for name, r in with_answer(self.rewards).items())
-        rule = f"must be gates of weight 0 for advantage={self.advantage}, which counts answers of reward 1 as right"
-        counts = self.advantage in COUNT_RIGHT and not only_gates
+        rule = f"must be gates of weight 0 for advantage={advantage}{single}, which counts answers of reward 1 as right"
+        counts = counts_right and not only_gates
         require(not counts, "rewards", rule, {name: reward.weight for name, reward in self.rewards.items()})
-        by_reward = self.combine == "weighted_sum" or self.advantage in BY_REWARD
+        by_reward = self.combine == "weighted_sum" or advantage in BY_REWARD
         rule = f"must be 'weighted_sum', except for the advantages {', '.join(BY_REWARD)}"
         require(by_reward, "combine", rule, self.combine)
         rule = f"must not be 'whitened_advantages', except for the advantages {', '.join(MEAN_ZERO)}"
         whitens = self.combine == "whitened_advantages"
-        require(not whitens or self.advantage in MEAN_ZERO, "combine", rule, self.combine)
-        for name, term in self.terms.items():
-            self._check_coefficient(f"terms.{name}.coefficient.", term)
-        self._check_negative_coefficients()
-
-    def _check_coefficient(self, path: str, term: TermConfig) -> None:
-        kind, of = term.coefficient.kind, term.coefficient.of
-        rule = (
-            "follows the KL to the reference on explored answers, so some term needs route=explore and anchor=reference"
-        )
-        measured = kind not in ("adaptive", "safe") or "reference" in self.anchors
-        require(measured, f"{path}kind", rule, kind)
-        rule = "must not be 'adaptive_fraction' on rehearsed answers: it follows explored answers"
-        require(kind != "adaptive_fraction" or not term.rehearses, f"{path}kind", rule, kind)
-        others = [name for name, other in self.terms.items() if other.coefficient.kind != "complement"]
-        rule = f"must be another term ({', '.join(others) or 'none'}) for kind=complement, and empty otherwise"
-        require(of in others if kind == "complement" else not of, f"{path}of", rule, of)
-
-    def _check_negative_coefficients(self) -> None:
-        """Refuse a negative coefficient where the sum of the terms would have no minimum.
-
-        a KL(policy || p) - b KL(policy || q) with a > b is (a - b) KL(policy || (p^a / q^b)^(1 / (a - b)) / Z) plus a
-        constant, as log policy has the coefficient a - b. With a < b it falls without bound as the policy leaves q.
-        """
-        rule = (
-            "must not be negative, except for an unweighted reverse KL on explored answers (estimator other than k3 and"
-            " naive) whose constant coefficient has a positive sum with those of its like"
-        )
-        for name, term in self.terms.items():
-            if term.coefficient.value < 0:
-                alike = [other for other in self.terms.values() if _form(other) == _form(term)]
-                bounded = _sums(term) and sum(other.coefficient.value for other in alike) > 0
-                require(bounded, f"terms.{name}.coefficient.value", rule, term.coefficient.value)
+        require(not whitens or advantage in MEAN_ZERO, "combine", rule, self.combine)
 
     def reduction_of(self, term: TermConfig) -> Reduction:
         """Return the loss aggregation of a term."""
@@ -251,6 +217,16 @@ class ObjectiveConfig:
         return self.replay_weight > 0
 
     @property
+    def imitates(self) -> bool:
+        """Whether right answers of the task to the explored prompts are the winners of pairs."""
+        return self.advantage == "pairs" and self.pairs.winners == "solution"
+
+    @property
+    def has_experience(self) -> bool:
+        """Whether right answers of earlier steps join new groups."""
+        return self.experience.fraction > 0
+
+    @property
     def weighs_rewards(self) -> bool:
         """Whether each of several rewards of an answer has an advantage and a weight of its own."""
         return bool(self.rewards) and self.combine != "weighted_sum"
@@ -259,6 +235,11 @@ class ObjectiveConfig:
     def pair_term(self) -> str:
         """Name of the term that is part of the loss of the pairs; empty: none."""
         return self.pairs.term if self.advantage == "pairs" else ""
+
+    @property
+    def reads_meanings(self) -> bool:
+        """Whether answers of a group that mean the same must be known."""
+        return self.advantage == "distinct_mean_only"
 
     @property
     def scores_first(self) -> bool:
@@ -273,30 +254,35 @@ class ObjectiveConfig:
         """Whether an explored answer has a gradient only through its advantage, so none where the advantage is 0."""
         explores = any(not term.rehearses for term in self.terms.values())
         by_entropy = self.entropy_bonus or self.gates.entropy_penalty or self.gates.entropy_limit
-        return not (explores or by_entropy or self.advantage == "critic")
+        return not (explores or by_entropy or self.value_heads)
 
     @property
-    def hidden_anchors(self) -> list[str]:
-        """Names of the references whose hidden states are needed."""
+    def value_heads(self) -> CriticConfig | None:
+        """The value heads on the policy: those of a critic, or one for the log Z of a prompt; None: it has none."""
+        if self.advantage == "flow":
+            return replace(self.critic, reads="prompt", heads=1)
+        return self.critic if self.advantage == "critic" else None
+
+    @property
+    def head_anchors(self) -> list[str]:
+        """Names of the references whose next-token distributions are needed: hidden states and LM head."""
         terms = self.terms.values()
         wanted = (term.anchor for term in terms if term.reads_distributions or term.weights.needs_distance)
         return list(dict.fromkeys(wanted))
 
     @property
+    def masks_pairs(self) -> bool:
+        """Whether the tokens of pairs have weights."""
+        return self.advantage == "pairs" and self.pairs.mask != "none"
+
+    @property
+    def hidden_anchors(self) -> list[str]:
+        """Names of the references whose hidden states are needed."""
+        return list(dict.fromkeys([*self.head_anchors, *([self.pairs.anchor] if self.masks_pairs else [])]))
+
+    @property
     def anchors(self) -> list[str]:
         """Names of the references that must score the explored answers."""
-        wanted = ["reference"] if self.advantage == "target" else []
+        wanted = ["reference"] if self.advantage in ("target", "flow") else []
         wanted += self.pairs.anchors if self.advantage == "pairs" else []
         return list(dict.fromkeys([*wanted, *(term.scored_by for term in self.terms.values() if term.scored_by)]))
-
-
-def _form(term: TermConfig) -> tuple[object, ...]:
-    """Return what the losses of two reverse KLs must share to be one loss."""
-    return term.wiring, term.level, term.estimator, term.horizon, term.reduction, _sums(term)
-
-
-def _sums(term: TermConfig) -> bool:
-    """Return whether a sum of such terms, each with a constant coefficient, is a reverse KL again."""
-    weighted = term.weights.chosen or term.reweights or term.root or term.top
-    gradient = term.name == "reverse_kl" and not term.rehearses and term.estimator not in ("k3", "naive")
-    return gradient and not weighted and term.coefficient.kind == "constant"

@@ -22,6 +22,7 @@ MAY_CHANGE = (
     "checkpoint",
     "logbook",
     "evaluate",
+    "inspect_task",
     "warm_start",
 )
 """Settings, and sections with all their settings, that may differ at a resume: where the run lies (name, runs), its

@@ -25,9 +25,18 @@ class SamplingConfig:
     prompts, at most this many times `groups_per_step` in one step. After that the remaining groups are used as they
     are. 0: off."""
 
+    mixed_with: str = ""
+    """Teacher-mixed sampling of MiniLLM (arXiv:2306.08543): `reference` or a name of `references` whose distribution is
+    mixed into the policy's at every token of the answers that are trained on; empty: none. The recorded log-probs are
+    those of the mixture, so the importance ratio policy / sampler corrects each token. Needs the transformers engine,
+    which holds both policies."""
+    mixture: float = 0.2
+    """mixed_with: share of the reference in the mixture, alpha."""
+
     def __post_init__(self) -> None:
         require_positive(self, "group_size", "max_prompt_tokens", "max_new_tokens")
         sampled = self.temperature >= LOWEST_TEMPERATURE
         require(sampled, "temperature", f"must be at least {LOWEST_TEMPERATURE}", self.temperature)
         require_not_negative(self, "max_refills")
+        require(0 < self.mixture < 1, "mixture", "must be in (0, 1)", self.mixture)
         require(all(self.stop), "stop", "must hold texts that are not empty", list(self.stop))

@@ -9,8 +9,8 @@ Certainty = Literal["negentropy", "negentropy_max", "max_prob"]
 """Of a distribution p over V tokens: 1 - H / log V, 1 + log max p / log V, or max p."""
 
 
-FAILURES = ("failed_answers", "failed_groups")
-"""The masks that keep failures."""
+BY_REWARD = ("failed_answers", "failed_groups", "mastered_groups")
+"""The masks of `only` whose kept tokens are scaled up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +24,11 @@ class TermWeightsConfig:
     difficulty: bool = False
     """Difficulty-adaptive weight (DADS of APO, arXiv:2506.21655): 1 - exp(-e (1 - d)) on answers of positive advantage,
     where d is the fraction of wrong answers in the group; 1 where d is 0 or 1."""
-    only: Literal["all", "failed_answers", "failed_groups", "best_answers"] = "all"
+    only: Literal["all", "failed_answers", "failed_groups", "mastered_groups", "best_answers"] = "all"
     """Mask by reward. failed_answers: answers of reward 0; failed_groups: groups without a correct answer (KDRL,
-    arXiv:2506.02208); best_answers: the answers that have the greatest reward of their group, if it is positive, and
-    share the weight of the group (SuperHF, arXiv:2310.16763)."""
+    arXiv:2506.02208); mastered_groups: groups of correct answers only (MCPO, arXiv:2604.16972); best_answers: the
+    answers that have the greatest reward of their group, if it is positive, and share the weight of the group (SuperHF,
+    arXiv:2310.16763)."""
     length_debias: bool = False
     """Length debiasing (SamPO, arXiv:2406.10957): every answer counts as many tokens as the shortest of its group."""
     importance: Literal["none", "soft_or", "entropy", "confidently_wrong"] = "none"
@@ -63,7 +64,7 @@ class TermWeightsConfig:
     @property
     def masks(self) -> bool:
         """Whether the kept tokens are scaled up to the weight of all."""
-        return self.only in FAILURES or self.importance != "none"
+        return self.only in BY_REWARD or self.importance != "none"
 
     @property
     def needs_distance(self) -> bool:

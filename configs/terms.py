@@ -10,6 +10,8 @@ from configs.forms import OPTIONS, Estimator, Level, Route, Wiring, form_of
 from configs.term_weights import TermWeightsConfig
 from configs.transport import TransportConfig
 
+LATER = ("later", "later_mean")
+"""The horizons at which a token is charged for later tokens alone."""
 Reduction = Literal["token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum", "constant"]
 
 
@@ -44,18 +46,24 @@ class TermConfig:
     vocabulary and needs the anchor's hidden states."""
     estimator: Estimator = "k3"
     """Estimator of the term from sampled tokens. `breadth show-config` prints the gradient that the choice has. k1:
-    f, or its slope; k2: (log u)^2 / 2; k3: f minus its tangent; straight_through: value of k3, exact gradient;
-    ratio_weighted: weighted by pi / pi_old, exact for stale answers too; naive: differentiated directly;
-    supervised: rehearsed answers as data of probability 1; exact: no sampling (vocabulary wiring)."""
+    f, or its slope; k2: (log u)^2 / 2, on rehearsed answers a regression of their log-probs; k3: f minus its tangent;
+    straight_through: value of k3, exact gradient; ratio_weighted: weighted by pi / pi_old, exact for stale answers too;
+    naive: differentiated directly; supervised: rehearsed answers as data of probability 1; exact: no sampling
+    (vocabulary wiring)."""
     normalised: bool = False
     """Use f itself (RPG's normalised KL) instead of f minus its tangent at u = 1."""
+    hinge: float = 0.0
+    """loss wiring on explored answers: a token whose |log u| is at most this has no loss, and any other the loss minus
+    its value at this distance, in nats (MCPO, arXiv:2604.16972); 0: off."""
     level: Level = "token"
     """Whether u = policy / anchor is the ratio of one token or of a whole answer."""
     root: bool = False
     """Take the square root of the divergence (chi-squared regularisation, arXiv:2403.03185); sequence level only."""
-    horizon: Literal["token", "to_go"] = "token"
-    """reward wiring: a token is charged for its own slope, or also for the divergence of all later tokens of its answer
-    (discount 1)."""
+    horizon: Literal["token", "to_go", "later", "later_mean"] = "token"
+    """reward wiring: a token is charged for its own slope; to_go: also for the divergence of all later tokens of its
+    answer (discount 1); later: for that of all later tokens alone, so that another term, exact over the vocabulary, can
+    charge for the token itself (single-step decomposition of MiniLLM, arXiv:2306.08543); later_mean: for the mean over
+    the later tokens (its length normalisation)."""
     reduction: Literal["same", "token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum"] = "same"
     """Loss aggregation over the term's tokens; same: `objective.reduction`."""
     top: int = 0
@@ -76,8 +84,20 @@ class TermConfig:
         check_alpha(self.name, self.alpha, "alpha")
         require(0 <= self.reweight_floor <= 1, "reweight_floor", "must be between 0 and 1", self.reweight_floor)
         require(self.top >= 0, "top", "must not be negative", self.top)
+        require(self.hinge >= 0, "hinge", "must not be negative", self.hinge)
+        by_token = (self.route, self.level, self.wiring) == ("explore", "token", "loss")
+        rule = "must be 0 outside the loss wiring on explored answers at the token level, which has a loss to cut off"
+        require(by_token or not self.hinge, "hinge", rule, self.hinge)
+        by_anchor = self.estimator != "ratio_weighted" or self.anchor == "old"
+        rule = "must be 0 for ratio_weighted with another anchor than 'old': the loss depends on two distances"
+        require(by_anchor or not self.hinge, "hinge", rule, self.hinge)
         self._check_form()
         self._check_distributions()
+        rule = (
+            "must not be 'confidence' on rehearsed answers, whose only stored log-probs are those of anchor 'reference'"
+        )
+        known = not (self.coefficient.kind == "confidence" and self.rehearses) or self.anchor == "reference"
+        require(known, "coefficient.kind", rule, self.coefficient.kind)
         if self.estimator == "supervised":
             check_supervised(self.name, self.alpha, "name")
 
@@ -91,6 +111,9 @@ class TermConfig:
         require(not rule, field_, rule, getattr(self, field_, None))
         known = not form.divergences or self.name in form.divergences
         require(known, "estimator", form.why.format(estimator=self.estimator, name=self.name), self.estimator)
+        rule = "must be false for a horizon of later tokens alone, where it changes nothing"
+        later = self.horizon in LATER
+        require(not (later and self.normalised), "normalised", rule, self.normalised)
         for option, rule in form.options.items():
             kept = {
                 "anchor=old": self.anchor != "old",
@@ -135,9 +158,15 @@ class TermConfig:
         return self.route == "rehearse"
 
     @property
+    def reads_stored_logps(self) -> bool:
+        """Whether it reads the log-probs that stored answers have under the reference."""
+        return self.rehearses and (not self.exact or self.coefficient.kind == "confidence")
+
+    @property
     def vanishes_at_anchor(self) -> bool:
         """Whether it has no gradient where policy and anchor are equal."""
-        pulls = self.name == "plackett_luce" or self.estimator in ("k1", "naive", "supervised")
+        differentiated = self.wiring == "loss" and self.estimator in ("k1", "naive", "supervised")
+        pulls = self.name == "plackett_luce" or differentiated
         return not (pulls or self.reweights or self.normalised)
 
     @property

@@ -9,9 +9,10 @@ from configs.objective import WHITENED, ObjectiveConfig
 from configs.terms import TermConfig
 from objectives.advantage.by_trajectory import trajectory_advantage
 from objectives.advantage.estimators import whiten
+from objectives.advantage.token_mask import activation_mask
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.coefficient.recap import domain_weights
-from objectives.divergence.anchors import advantage_anchor, anchor_logps, known, reference_logps
+from objectives.divergence.anchors import anchor_logps, answer_log_u, known, logp_before, reference_logps
 from objectives.divergence.token_weights import token_weights
 from objectives.divergence.wiring.term import TermTokens
 from objectives.divergence.wirings import wiring_of
@@ -25,28 +26,32 @@ from trajectories.batch import Batch
 def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
     """Return the batch with everything that is computed from whole groups, before it is split into microbatches.
 
-    It gains the advantage [N] of every explored token (its trajectory's advantage, minus the penalties of terms in the
-    reward wiring; 0 elsewhere), value targets, policy-gradient gates, the tokens chosen by covariance, and the weights
-    and factors of divergence terms.
+    It gains the advantage [N] of every token of the policy's own answers and of imitated ones (its trajectory's
+    advantage, on explored tokens minus the penalties of terms in the reward wiring; 0 elsewhere), value targets,
+    policy-gradient gates, the tokens chosen by covariance, and the weights and factors of divergence terms.
 
     Raises:
         AssertionError: a term needs a reference log-prob that is missing.
     """
     explored = batch.on_route("explore")
-    logp_old = (batch.logp_sampler if batch.logp_old is None else batch.logp_old)[explored]
-    anchor = advantage_anchor(batch, explored, cfg)
-    by_trajectory, value_target, of_term = trajectory_advantage(batch, cfg, state, logp_old, anchor)
-    advantage = torch.where(explored, by_trajectory[batch.seq], 0.0)
+    logp_old = logp_before(batch)[explored]
+    mask = activation_mask(batch, cfg.pairs.anchor) if cfg.masks_pairs else None
+    log_u = answer_log_u(batch, cfg, mask)
+    by_trajectory, value_target, of_term = trajectory_advantage(batch, cfg, state, logp_old, log_u, mask)
+    credited = explored | batch.on_route("imitate") | batch.on_route("experience")
+    advantage = torch.where(credited, by_trajectory[batch.seq], 0.0)
+    if mask is not None:
+        advantage = advantage * mask
     weights: dict[str, Tensor] = {}
     factors: dict[str, float] = {}
     for name, term in cfg.terms.items():
         if term.rehearses:
-            if not term.exact:
+            if term.reads_stored_logps:
                 known(reference_logps(batch, batch.on_route("rehearse")))
             continue
         tokens, weights[name] = _explored_tokens(name, term, batch, cfg, by_trajectory, logp_old)
         if name == cfg.pair_term and of_term is not None:
-            weights[name] = weights[name] * of_term[batch.seq]
+            weights[name] = weights[name] * of_term[batch.seq] * (1.0 if mask is None else mask)
         wiring = wiring_of(term)
         if wiring.credited_penalty:
             advantage[explored] -= state.coefficients[name] * wiring.credited_penalty(tokens)

@@ -1,7 +1,8 @@
 """The loss of a batch, or of one microbatch of it, after `credit`: a pure function.
 
 Explored tokens get the policy gradient and the terms with route explore, rehearsed tokens the terms with route
-rehearse, replayed tokens the negative log-likelihood. N tokens, B trajectories, M trained tokens of one route.
+rehearse, replayed tokens the negative log-likelihood, imitated tokens the policy gradient alone, and tokens of
+experience a weighted policy gradient. N tokens, B trajectories, M trained tokens of one route.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from torch import Tensor
 from configs.objective import ObjectiveConfig
 from configs.terms import TermConfig
 from objectives.advantage.critic import value_loss
+from objectives.advantage.flow import flow_balance
 from objectives.coefficient.controllers import term_metric
 from objectives.coefficient.recap import REPLAY, replay_loss
 from objectives.diagnostics import TensorStats, sampler_mismatch, total, trajectory_stats
@@ -21,10 +23,12 @@ from objectives.divergence.token_weights import entropy_weights
 from objectives.divergence.wiring.rehearse import rehearsal_factor
 from objectives.divergence.wiring.term import TermTokens
 from objectives.divergence.wirings import wiring_of
+from objectives.policy_gradient.experience import experience_loss
 from objectives.policy_gradient.mismatch import mismatch_weights
 from objectives.policy_gradient.ratios import policy_gradient, ratio_of
 from objectives.reduce import answer_mean, reduction_weights
 from trajectories.batch import Batch
+from trajectories.trajectory import OWN_ROUTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ class Scores:
     exact: Mapping[str, Tensor] = field(default_factory=dict)
     """float32 [N] per term that reads whole distributions: its value, with gradient, or its potential at the token."""
     values: Tensor | None = None
-    """float32 [B, heads], with gradient, of a critic."""
+    """float32 [B, heads], with gradient, of a critic or of log Z."""
 
 
 def loss(
@@ -63,7 +67,17 @@ def loss(
     denominator = batch.logp_sampler[explored] if cfg.old_policy == "sampler" else logp_old
     terms = {name: _term_tokens(name, term, scores, batch, cfg, denominator) for name, term in cfg.terms.items()}
     advantage = _advantage(scores, batch, cfg, coefficients, terms)
+    flow = None
+    if cfg.advantage == "flow":
+        flow = flow_balance(scores.values, scores.logp[explored], denominator, batch, cfg.flow)
+        advantage = advantage + flow.advantage
     value, stats = _policy_loss(scores, batch, cfg, advantage, denominator, logp_old)
+    if flow:
+        value = value + flow.loss
+        stats |= {"log_z": total(flow.log_z), "flow_loss": total(flow.errors)}
+    if cfg.has_experience:
+        of_experience, measured = experience_loss(scores.logp, batch, cfg)
+        value, stats = value + of_experience, stats | measured
     if cfg.advantage == "critic":
         critic_loss, values, errors = value_loss(scores.values, batch, cfg.critic)
         value = value + critic_loss
@@ -73,12 +87,16 @@ def loss(
         if wiring.loss:
             value = value + coefficients[name] * wiring.loss(tokens)
         stats[term_metric(name, "value")] = total(wiring.values(tokens))
+        if tokens.cfg.coefficient.kind == "confidence":
+            stats[term_metric(name, "confidence")] = total(tokens.logp_anchor.exp())
         if tokens.cfg.weights.chosen:
             stats[term_metric(name, "weight")] = total(tokens.weights)
             stats[term_metric(name, "kept")] = total((tokens.weights > 0).float())
     if cfg.replays:
         replayed, negative_logp = replay_loss(scores.logp, batch)
         value, stats["replay_loss"] = value + coefficients[REPLAY] * replayed, total(negative_logp)
+    if cfg.imitates:
+        stats["solution_nll"] = total(-scores.logp[batch.on_route("imitate")])
     return value, stats
 
 
@@ -94,10 +112,10 @@ def _policy_loss(
         penalty = cfg.covariance.penalty * (logp - denominator).abs()
         token_loss = token_loss + batch.high_covariance[explored] * penalty
     gate, gate_stats = _gate(scores, batch, cfg, logp_old, advantage)
-    reduction = reduction_weights(batch, "explore", cfg.reduction, cfg.constant_length)[explored]
+    reduction = reduction_weights(batch, OWN_ROUTES, cfg.reduction, cfg.constant_length)[explored]
     # Unscored answers have the sampler's log-probs in place of the learner's, so they tell nothing of the ratio.
     scored = slice(None) if batch.in_loss is None or batch.logp_old is not None else batch.in_loss[seq]
-    policy_loss = value = (reduction * gate * token_loss).sum()
+    policy_loss = value = (reduction * gate * token_loss).sum() + _imitation_loss(scores, batch)
     if cfg.entropy_bonus:
         value = value - cfg.entropy_bonus * (reduction * scores.entropy[explored]).sum()
     # policy_loss is already normalised by the whole batch. With these weights, which sum to 1 over all microbatches,
@@ -112,6 +130,17 @@ def _policy_loss(
         **trajectory_stats(batch, explored, denominator),
         **sampler_mismatch(logp_old[scored], sampler[scored]),
     }
+
+
+def _imitation_loss(scores: Scores, batch: Batch) -> Tensor:
+    """Return the policy-gradient loss of imitated answers, without ratio and gates.
+
+    The sum over their tokens is divided by the number of explored answers, for which their advantage was computed.
+    """
+    imitated = batch.on_route("imitate")
+    if batch.advantage is None or not imitated.any():
+        return scores.logp.new_zeros(())
+    return -(batch.advantage[imitated] * scores.logp[imitated]).sum() / max(batch.totals["explore"].trajectories, 1)
 
 
 def _advantage(
@@ -168,7 +197,7 @@ def _term_tokens(
     logp = scores.logp[tokens]
     if term.rehearses:
         # The vocabulary wiring compares distributions, so it needs no log-probs of the rehearsed tokens.
-        anchor = logp.detach() if term.exact else reference_logps(batch, tokens)
+        anchor = reference_logps(batch, tokens) if term.reads_stored_logps else logp.detach()
         denominator = anchor  # the reference sampled the rehearsed answers
     else:
         anchor = anchor_logps(name, term, batch, denominator, tokens)

@@ -8,8 +8,12 @@ from trajectories.batch import Batch
 from trajectories.trajectory import Route
 
 
-def reduction_weights(batch: Batch, route: Route, reduction: Reduction, constant_length: int = 0) -> Tensor:
+def reduction_weights(
+    batch: Batch, route: Route | tuple[Route, ...], reduction: Reduction, constant_length: int = 0
+) -> Tensor:
     """Return the weights whose product with the token losses of `route` sums to its loss, float32 [N]; 0 off the route.
+
+    Several routes have one loss together.
 
     The denominators are the totals of the whole batch, which every part of it carries, and a trajectory is never split.
     So the losses of any parts sum to the loss of the whole. Trajectories without a trained token are not counted.
@@ -18,21 +22,24 @@ def reduction_weights(batch: Batch, route: Route, reduction: Reduction, constant
     sequence_mean_token_sum: RLOO, arXiv:2402.14740; constant (number of trajectories times `constant_length`): Dr.
     GRPO, arXiv:2503.20783.
     """
-    trained, totals = batch.on_route(route), batch.totals[route]
-    if totals.tokens == 0:
+    routes = route if isinstance(route, tuple) else (route,)
+    trained = torch.stack([batch.on_route(one) for one in routes]).any(0)
+    tokens = sum(batch.totals[one].tokens for one in routes)
+    trajectories = sum(batch.totals[one].trajectories for one in routes)
+    if tokens == 0:
         assert not trained.any(), f"{route}: tokens are trained on but the totals count none"
         return torch.zeros(trained.shape, device=trained.device)
-    lengths = batch.trained_lengths(route)
+    lengths = torch.bincount(batch.seq[trained], minlength=len(batch.route))
     divisor = torch.ones(lengths.shape, device=lengths.device)  # [B]
     if reduction == "token_mean":
-        divisor = divisor * totals.tokens
+        divisor = divisor * tokens
     elif reduction == "sequence_mean_token_mean":
-        divisor = totals.trajectories * lengths.clamp(min=1)
+        divisor = trajectories * lengths.clamp(min=1)
     elif reduction == "sequence_mean_token_sum":
-        divisor = divisor * totals.trajectories
+        divisor = divisor * trajectories
     else:
         assert reduction == "constant" and constant_length > 0, f"{reduction} with constant_length {constant_length}"
-        divisor = divisor * (totals.trajectories * constant_length)
+        divisor = divisor * (trajectories * constant_length)
     return torch.where(trained, (1.0 / divisor)[batch.seq], 0.0)
 
 

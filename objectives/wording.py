@@ -4,17 +4,14 @@ Loads no torch, which takes seconds.
 """
 
 from configs.coefficient import CoefficientConfig
-from configs.critic import CriticConfig
-from configs.divergences import DIVERGENCES
 from configs.objective import ObjectiveConfig
-from configs.pairs import PairsConfig
-from configs.pass_k import PassKConfig
 from configs.policy_gradient import CovarianceConfig, MismatchConfig
 from configs.recap import RecapConfig
-from configs.rewards import with_answer
-from configs.term_weights import FAILURES
+from configs.sampling import SamplingConfig
+from configs.term_weights import BY_REWARD
 from configs.terms import TermConfig
-from objectives.divergence.words import describe_wiring
+from objectives.advantage.words import describe_advantage
+from objectives.divergence.words import describe_wiring, divergence_name
 from objectives.policy_gradient.clip_range import bounds
 
 
@@ -25,7 +22,7 @@ def describe(cfg: TermConfig, *, right_only: bool = False, in_pairs: str = "") -
         right_only: whether the stored answers are right ones alone, and not all samples of the reference.
         in_pairs: `objective.pairs.term_on` for the term of the pairs; empty for every other term.
     """
-    words = describe_wiring(cfg, _name(cfg), right_only=right_only)
+    words = describe_wiring(cfg, divergence_name(cfg), right_only=right_only)
     if cfg.rehearses:
         ratio = "; times rehearsed over explored answers" if cfg.weighting == "by_answer_ratio" else ""
         return f"on rehearsed answers: {words}{ratio}"
@@ -34,23 +31,8 @@ def describe(cfg: TermConfig, *, right_only: bool = False, in_pairs: str = "") -
         "losers": "; only on answers that lose a pair, by the slope of that pair's loss",
         "both": "; on answers by the slope of their pairs' loss, which is positive where they lose and else negative",
     }[in_pairs]
-    return f"on explored answers: {words}{_describe_reweighting(cfg)}{_describe_weights(cfg)}{pairs}"
-
-
-def _name(cfg: TermConfig) -> str:
-    kl = cfg.name.endswith("_kl")
-    name = (
-        cfg.name.replace("_kl", " KL").replace("_", " ") if kl else f"{cfg.name.replace('_', '-').title()} divergence"
-    )
-    if DIVERGENCES[cfg.name].alpha:
-        name += f" (alpha = {cfg.alpha:g})"
-    if cfg.level == "sequence":
-        name = f"{'square root of the ' if cfg.root else ''}{name} between whole answers"
-    if cfg.reweights:
-        return f"{name} to {cfg.anchor}^phi / Z"
-    if cfg.anchor == "reference":
-        return name
-    return f"{name} to {'the policy that sampled the answers' if cfg.anchor == 'old' else cfg.anchor}"
+    hinge = f"; a token within {cfg.hinge:g} nats of the anchor has no gradient" if cfg.hinge else ""
+    return f"on explored answers: {words}{hinge}{_describe_reweighting(cfg)}{_describe_weights(cfg)}{pairs}"
 
 
 def _describe_reweighting(cfg: TermConfig) -> str:
@@ -70,7 +52,7 @@ def _describe_weights(cfg: TermConfig) -> str:
     steps = f"turns, or {weights.step_length} tokens of a single turn" if weights.step_length else "turns"
     chosen = {
         "by difficulty of the prompt (DADS)": weights.difficulty,
-        f"only on {weights.only.replace('_', ' ')}": weights.only in FAILURES,
+        f"only on {weights.only.replace('_', ' ')}": weights.only in BY_REWARD,
         "only on the best answers of each prompt, which share its weight": weights.only == "best_answers",
         "every answer as long as the shortest of its group (SamPO)": weights.length_debias,
         f"only on the {weights.keep:g} of an answer's tokens with the highest {weights.importance} score (TIP)": (
@@ -89,49 +71,9 @@ def _describe_weights(cfg: TermConfig) -> str:
     return f"; tokens weighted: {words}{mean}" if words else ""
 
 
-def describe_no_terms(cfg: ObjectiveConfig) -> str:
-    """Describe what keeps the policy near the reference without a divergence term."""
-    if cfg.advantage == "pairs":
-        return f"no term of its own: the loss of pairs has the {_name_of_pairs(cfg.pairs)} in its margin"
-    if cfg.advantage != "target":
-        return "no divergence: nothing keeps the policy near the reference"
-    target = {
-        "tilt": "tilted by the reward",
-        "filter": "restricted to answers of full reward",
-        "moment": f"tilted to a mean reward of {cfg.target.moment:g}",
-    }[cfg.target.kind]
-    name = _name(TermConfig(name=cfg.target.divergence, estimator="straight_through"))
-    return f"no term of its own: the advantage has the gradient of the {name} to the reference {target}"
-
-
-def _name_of_pairs(cfg: PairsConfig) -> str:
-    alpha = cfg.alpha if DIVERGENCES[cfg.divergence].alpha else TermConfig.alpha
-    name = _name(TermConfig(name=cfg.divergence, alpha=alpha, estimator="straight_through"))
-    anchor = " x ".join(f"{name}^{weight:g}" if weight < 1 else name for name, weight in cfg.anchors.items())
-    return f"{name} to {anchor}"
-
-
-def _pairs(cfg: PairsConfig) -> str:
-    """Describe the loss of which advantage=pairs is minus the slope."""
-    loss = f"-log sigmoid({cfg.beta:g} m)" if cfg.loss == "sigmoid" else f"(m - {1 / (2 * cfg.beta):g})^2"
-    margins = {
-        "each": "f'(u) of an answer - f'(u) of one of its group with a lower reward",
-        "together": "mean f'(u) of all answers of a group with a higher reward than an answer - its own f'(u)",
-    }
-    lengths = ", log u over as many tokens as the shorter of both has" if cfg.lengths == "shorter" else ""
-    lengths += f", plus its sum of term {cfg.term} times the term's coefficient" if cfg.term else ""
-    return (
-        f" (in the first update of a batch, the exact gradient of {loss}, m = {margins[cfg.winners]}, f' "
-        f"of the {_name_of_pairs(cfg)}{lengths})"
-    )
-
-
 def describe_policy_gradient(cfg: ObjectiveConfig) -> str:
     """Describe advantage, ratio, clipping and gates."""
-    unrewarded = " (rewards are not trained on, divergence terms are)" if cfg.advantage == "none" else ""
-    learned = _critic(cfg.critic) if cfg.advantage == "critic" else ""
-    preferred = _pairs(cfg.pairs) if cfg.advantage == "pairs" else ""
-    words = [f"advantage {cfg.advantage}{unrewarded}{learned}{preferred}{_parameters(cfg)}{_rewards(cfg)}", _ratio(cfg)]
+    words = [describe_advantage(cfg), _ratio(cfg)]
     if cfg.mismatch.active:
         words.append(_mismatch(cfg.mismatch))
     gates = cfg.gates
@@ -145,17 +87,13 @@ def describe_policy_gradient(cfg: ObjectiveConfig) -> str:
     return "; ".join(words)
 
 
-def _rewards(cfg: ObjectiveConfig) -> str:
-    """Describe how several rewards are combined; empty if there is one."""
-    if not cfg.rewards:
-        return ""
-    rewards = with_answer(cfg.rewards)
-    parts = " + ".join(f"{reward.weight:g} x {name}" for name, reward in rewards.items() if reward.weight)
-    gates = [name for name, reward in rewards.items() if reward.gate]
-    closed = f", 0 where {' or '.join(gates)} is below 1" if gates else ""
-    of = "each reward, summed as" if cfg.weighs_rewards else "the reward"
-    over = ", over their standard deviation in the batch" if cfg.combine == "whitened_advantages" else ""
-    return f" of {of} {parts}{closed}{over}"
+def describe_mixture(cfg: SamplingConfig) -> str:
+    """Describe teacher-mixed sampling, and which tokens the importance ratio corrects."""
+    return (
+        f"each token of the answers that are trained on is drawn from {1 - cfg.mixture:g} policy + {cfg.mixture:g} "
+        f"{cfg.mixed_with}; the ratio policy / sampler is its importance weight, but the tokens before and after it "
+        "are those of the mixture; measurements are not mixed"
+    )
 
 
 def describe_replay(cfg: ObjectiveConfig) -> str:
@@ -164,49 +102,19 @@ def describe_replay(cfg: ObjectiveConfig) -> str:
     return f"negative log-likelihood of right answers, mean over their own tokens, times {cfg.replay_weight:g}{recap}"
 
 
+def describe_experience(cfg: ObjectiveConfig) -> str:
+    """Describe the loss of right answers of earlier steps."""
+    experience = cfg.experience
+    return (
+        f"{experience.fraction:g} of the groups answer a prompt again and hold one of its right answers in place of a "
+        f"new one, with the weight w / (w + {experience.beta:g}), w = policy / the policy that sampled it, whose "
+        f"gradient is greatest at w = {experience.beta:g}; stored from the first step on with more than "
+        f"{experience.start:g} right answers"
+    )
+
+
 def _recap(cfg: RecapConfig, of: str) -> str:
     return f"RECAP's weight of {of} (windows of {cfg.window} steps, T = {cfg.temperature:g}, {cfg.orientation})"
-
-
-def _critic(cfg: CriticConfig) -> str:
-    effect = (
-        "computed at an answer's end: the part of the reward that it predicts is no longer trained on"
-        if cfg.reads == "answer"
-        else "computed at the prompt's end: a baseline, which leaves the expected gradient unchanged"
-    )
-    return f" ({cfg.heads} value head{'s' * (cfg.heads > 1)} {effect})"
-
-
-def _parameters(cfg: ObjectiveConfig) -> str:
-    """Describe the parameters and the expected gradient of an advantage of `objective.pass_k`, and of MaxRL."""
-    weight, penalty = cfg.pass_k.right_weight, cfg.pass_k.rank_penalty
-    parameters = {
-        "pass_k_zscore": _k(cfg.pass_k),
-        "pass_k_gain": _k(cfg.pass_k),
-        "weighted_sign": f"{weight:g} on right answers, -1 on wrong ones",
-        "unlikely_zscore": f"a right answer loses {penalty:g} m / G of its reward, where m of the G answers of its "
-        "group are less likely",
-        "uniform_zscore": f"{cfg.pass_k.uniformity:g} of the right answers' advantages shared out by 1 / q, q their "
-        "mean probability per token",
-    }
-    gradients = {
-        "mean_normalised": "that of the sum of Pass@k / k for k < group size, which is log Pass@1, truncated",
-        "pass_k_zscore": "that of (2 / k) arcsin sqrt(Pass@k), in large groups",
-        "pass_k_gain": "that of the best reward of k answers, which is Pass@k if rewards are 0 or 1",
-        "weighted_sign": f"{1 + weight:g} times that of Pass@1",
-    }
-    words = [parameters[cfg.advantage]] if cfg.advantage in parameters else []
-    if cfg.advantage in gradients:
-        conditions = "expected gradient, on-policy and with sequence_mean_token_sum"
-        words.append(f"{conditions}: {gradients[cfg.advantage]}")
-    return f" ({'; '.join(words)})" if words else ""
-
-
-def _k(cfg: PassKConfig) -> str:
-    if cfg.schedule == "constant":
-        return f"k = {cfg.k}"
-    over = f"over {cfg.over} steps" if cfg.over else "over all steps"
-    return f"k from {cfg.k} to {cfg.final_k} {over}, {cfg.schedule}"
 
 
 def _covariance(cfg: CovarianceConfig) -> str:
@@ -264,6 +172,11 @@ def describe_coefficient(cfg: CoefficientConfig, steps: int) -> str:
         return (
             f"{cfg.value:g} at first, 0.1 more whenever the term's mean over {cfg.over} steps has risen by 0.1 nats, "
             "to at most 1"
+        )
+    if cfg.kind == "confidence":
+        return (
+            f"{cfg.value:g} in the first step, then the mean probability that the anchor gave to the term's tokens in "
+            "the step before"
         )
     if cfg.kind == "complement":
         return f"1 minus the coefficient of {cfg.of}"

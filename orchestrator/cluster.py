@@ -2,8 +2,8 @@
 
 import asyncio
 import importlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import ray
@@ -48,6 +48,8 @@ class Roles:
     names: Sequence[str]
     policy: str
     """Directory of the policy that the generators load first."""
+    references: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Policies of the Reference, as `references.policies` returns them."""
     generators: list[Generator] = field(default_factory=list)
     graders: list[Grader] = field(default_factory=list)
     learner: Learner | None = None
@@ -114,19 +116,28 @@ def store_once(cfg: Config, value: Any) -> Any:
     return ray.put(value) if cfg.placement.kind == "ray" else value
 
 
-def create(cfg: Config, names: Sequence[str], *, policy_path: str = "") -> Roles:
+def create(
+    cfg: Config,
+    names: Sequence[str],
+    *,
+    policy_path: str = "",
+    references: Mapping[str, Mapping[str, float]] | None = None,
+) -> Roles:
     """Create the actors of roles, which start while the caller goes on; in process nothing starts before `ready`.
 
     Args:
         names: any of "generator", "grader", "learner", "reference".
         policy_path: directory of the policy that the generators load first; empty: `policy.path`.
+        references: policies of the Reference; None: those of the settings.
 
     Raises:
         ValueError: the cluster is too small, or a device is missing.
     """
+    if "learner" not in names:  # Only the answers that are trained on come from a mixture.
+        cfg = replace(cfg, sampling=replace(cfg.sampling, mixed_with=""))
     cfg = with_engine(cfg)
     check_devices(cfg)
-    roles = Roles(cfg, names, policy_path or cfg.policy.path)
+    roles = Roles(cfg, names, policy_path or cfg.policy.path, policies(cfg) if references is None else references)
     if cfg.placement.kind == "ray":
         connect()
         wanted = reservations(cfg, names)
@@ -140,10 +151,16 @@ def create(cfg: Config, names: Sequence[str], *, policy_path: str = "") -> Roles
     return roles
 
 
-async def start(cfg: Config, names: Sequence[str], *, policy_path: str = "") -> Roles:
+async def start(
+    cfg: Config,
+    names: Sequence[str],
+    *,
+    policy_path: str = "",
+    references: Mapping[str, Mapping[str, float]] | None = None,
+) -> Roles:
     """Start roles, and wait until all are ready. Args and Raises: as for `create` and `Roles.ready`."""
     load_tokenizer(policy_path or cfg.policy.path)
-    roles = create(cfg, names, policy_path=policy_path)
+    roles = create(cfg, names, policy_path=policy_path, references=references)
     try:
         await roles.ready()
         await roles.complete()
@@ -159,7 +176,7 @@ def _create_actors(roles: Roles, wanted: Sequence[Reservation], group: Placement
     references: list[Handle] = []
     for reservation, after in load_order(wanted, own_cores()):
         number = sum(handle.name.startswith(f"{reservation.role} ") for handle in roles.handles)
-        actor = _create_actor(roles, reservation, group, _constructor(cfg, reservation.role, roles.policy, number))
+        actor = _create_actor(roles, reservation, group, _constructor(roles, reservation.role, number))
         name = f"{reservation.role} {number}"
         if reservation.role == "generator":
             generator = RemoteGenerator(actor, name, timeout_s)
@@ -186,8 +203,9 @@ def _create_actors(roles: Roles, wanted: Sequence[Reservation], group: Placement
         )
 
 
-def _constructor(cfg: Config, role: str, policy: str, number: int) -> tuple[str, str, dict[str, Any]]:
+def _constructor(roles: Roles, role: str, number: int) -> tuple[str, str, dict[str, Any]]:
     """Return the module, class and constructor arguments of the actor `number` of a role."""
+    cfg, policy = roles.cfg, roles.policy
     if role == "learner":
         ranks = {"rank": number, "ranks": cfg.placement.learners}
         return "actors.learning.learner", "FsdpLearner", learner_arguments(cfg) | ranks
@@ -196,7 +214,7 @@ def _constructor(cfg: Config, role: str, policy: str, number: int) -> tuple[str,
     if role == "generator":
         return "actors.generation.transformers_engine", "TransformersGenerator", generator_arguments(cfg, policy)
     if role == "reference":
-        return "actors.reference", "References", reference_arguments(cfg)
+        return "actors.reference", "References", reference_arguments(cfg, roles.references)
     return "actors.grader", "PooledGrader", grader_arguments(cfg)
 
 
@@ -220,7 +238,7 @@ def _create_actor(
 
 def generator_arguments(cfg: Config, policy: str) -> dict[str, Any]:
     """Return the constructor arguments of a Generator that loads the directory `policy`."""
-    return {
+    arguments = {
         "policy_path": policy,
         "config": cfg.generator,
         "dtype": cfg.policy.dtype,
@@ -228,6 +246,9 @@ def generator_arguments(cfg: Config, policy: str) -> dict[str, Any]:
         "device": _device(cfg),
         "tensor_parallel": cfg.placement.tensor_parallel,
     }
+    if cfg.sampling.mixed_with:
+        [arguments["mixed_with"]] = policies(cfg)[cfg.sampling.mixed_with]
+    return arguments
 
 
 def grader_arguments(cfg: Config) -> dict[str, Any]:
@@ -236,10 +257,10 @@ def grader_arguments(cfg: Config) -> dict[str, Any]:
     return asdict(cfg.grader) | {"require": cfg.sandbox.require, "cores": reserved}
 
 
-def reference_arguments(cfg: Config) -> dict[str, Any]:
-    """Return the constructor arguments of a Reference."""
+def reference_arguments(cfg: Config, references: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Return the constructor arguments of a Reference that holds these policies."""
     return {
-        "policies": policies(cfg),
+        "policies": references,
         "config": cfg.learner,
         "dtype": cfg.policy.dtype,
         "temperature": cfg.sampling.temperature,

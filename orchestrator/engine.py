@@ -27,6 +27,8 @@ def chosen_engine(cfg: Config) -> tuple[str, str]:
     """Return the engine of a run's generators, and the reason in words."""
     if cfg.generator.engine != "auto":
         return cfg.generator.engine, "as set"
+    if cfg.sampling.mixed_with:
+        return "transformers", "sampling.mixed_with needs an engine that reads two policies"
     if cfg.placement.device == "gpu":
         return "vllm", "it is the engine for GPUs"
     if cfg.placement.kind == "in_process":

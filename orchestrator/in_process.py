@@ -17,7 +17,7 @@ def build(roles: Roles) -> None:
     if "grader" in names:
         roles.graders = [PooledGrader(**grader_arguments(cfg)) for _ in range(cfg.placement.graders)]
     if "reference" in names:
-        roles.reference = LocalReference(References(**reference_arguments(cfg)))
+        roles.reference = LocalReference(References(**reference_arguments(cfg, roles.references)))
     if "learner" in names:
         learner = FsdpLearner(**learner_arguments(cfg))
         learner.join()

@@ -24,6 +24,8 @@ from orchestrator.rollout.grading import GraderWatch
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.state import Best, RunState
 from orchestrator.stored.answers import StoredAnswers
+from orchestrator.stored.experience import Experience
+from orchestrator.stored.solutions import solutions_of
 from orchestrator.watch.drift import Drift
 from orchestrator.watch.group_metrics import group_metrics
 from orchestrator.watch.logbook import Logbook
@@ -44,7 +46,7 @@ async def train(run: "Run") -> None:
     async with run.collector as collector:  # generates and grades in the background
         while run.continues():
             groups = await collector.take(run.cfg.groups_per_step)  # the only wait for generation; FIFO by prompt
-            batch = run.pack(groups)  # explored, rehearsed and replayed trajectories
+            batch = await run.pack(groups)  # explored, rehearsed and replayed trajectories, experience
             batch = await run.anchors.score(batch)  # logp_reference and other anchors, if a term needs them
             batch = await run.old_policy.score(batch)  # logp_old and value_old, if needed before the update
             batch = credit(batch, run.cfg.objective, run.objective_state)  # advantages, token gates, term weights
@@ -93,8 +95,12 @@ class Run:
         self.reference_schedule = ReferenceSchedule(cfg.references if cfg.objective.anchors else {}, state.drift)
         self.stop_reason = ""
         self.source, self.rollouts, self.encode = source, rollouts, encode
+        self.solutions = solutions_of(cfg, source, encode) if cfg.objective.imitates else None
         self.published = -1
         """Version of the weights that the generators got last."""
+        self.experience = Experience(cfg) if cfg.objective.has_experience else None
+        if self.experience is not None and resumed is not None:
+            self.experience.load(resumed.path)
         self.collector = Collector(
             cfg,
             source,
@@ -103,6 +109,7 @@ class Run:
             position=state.position,
             groups_left=(cfg.steps - self.step) * cfg.groups_per_step,
             excluded=self.stored.rehearsed if cfg.rehearsal.explore == "unmastered" else frozenset(),
+            experience=self.experience,
         )
         self.monitor = Monitor(HeldOut(cfg, source, self.encode, rollouts), roles.reference, run_dir)
         self.logbook = Logbook(
@@ -158,9 +165,16 @@ class Run:
     async def _score(self, batch: Batch) -> Batch:
         return await self.learner.score(await self.anchors.score(batch))
 
-    def pack(self, groups: Sequence[Group]) -> Batch:
-        """Make the batch of this step: these groups, and the step's stored answers."""
-        return pack(groups, self.stored.at(self.step), self.cfg.objective.overlong.mask)
+    async def pack(self, groups: Sequence[Group]) -> Batch:
+        """Make the batch of this step: these groups, with their solutions if they are imitated and with experience, and
+        the step's stored answers."""
+        if self.solutions is not None:
+            groups = self.solutions.added(groups)
+        objective = self.cfg.objective
+        if self.experience is not None:
+            groups = await self.experience.join(groups, self._score)
+            self.experience.observe(groups)
+        return pack(groups, self.stored.at(self.step), objective.overlong.mask, objective.reads_meanings)
 
     def advance(self, batch: Batch, stats: Stats) -> None:
         """Count the step, and advance the coefficient controllers by its metrics."""
@@ -202,6 +216,7 @@ class Run:
         seconds = self.clock.lap()
         rewarded = group_metrics(groups, by_domain=self.cfg.task.name == "mixture")
         values = self._metrics | moved | rewarded | collected | graded | seconds
+        values |= self.experience.metrics(groups) if self.experience else {}
         # This lap includes the previous step's `due` (measurements, checkpoints), which is not work of this step.
         values["tokens_per_second"] = values["tokens"] / (seconds["seconds/step"] - seconds.get("seconds/due", 0.0))
         self.logbook.write(self.step, values)
@@ -259,6 +274,8 @@ class Run:
     async def _save_roles(self, folder: str) -> None:
         (Path(folder) / SETTINGS).write_text(to_yaml(self.cfg))
         await self.learner.save(folder)
+        if self.experience is not None:
+            self.experience.save(Path(folder))
         if self.reference_schedule.references:
             assert self.reference_role is not None
             await self.reference_role.save(folder)

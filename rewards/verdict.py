@@ -1,5 +1,6 @@
 """Verdict: the result of a verifier for one answer. Holds plain values only, and is sent as JSON between processes."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ Status = Literal[
 STATUSES: tuple[Status, ...] = get_args(Status)
 REASON_LIMIT = 500
 """Characters of `Verdict.reason` that are kept: a reason may quote an answer of any length."""
+KEY_LIMIT = 200
+"""Characters of `Verdict.semantic_key`. A longer one is replaced by its digest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,9 @@ class Verdict:
     """Name and fingerprint of the verifier. Another version may give the same answer another verdict."""
     parts: Mapping[str, float] = field(default_factory=dict)
     """Further rewards of the answer by name, such as one for its format, which `objective.rewards` can weigh."""
+    semantic_key: str = ""
+    """Two answers to one problem with the same key are the same solution, however they are written. Empty: the verifier
+    knows no key."""
 
     def __post_init__(self) -> None:
         assert self.status in STATUSES, f"status: must be one of {STATUSES}, got {self.status!r}"
@@ -49,11 +55,15 @@ class Verdict:
         if not reason.isprintable():
             reason = "".join(c if c.isprintable() else "?" for c in reason)
         object.__setattr__(self, "reason", reason)
+        assert isinstance(self.semantic_key, str), f"semantic_key must be a string, got {self.semantic_key!r}"
+        if len(self.semantic_key) > KEY_LIMIT:
+            digest = hashlib.blake2b(self.semantic_key.encode("utf-8", "surrogatepass"), digest_size=16)
+            object.__setattr__(self, "semantic_key", digest.hexdigest())
 
 
-def correct(reason: str = "") -> Verdict:
+def correct(reason: str = "", semantic_key: str = "") -> Verdict:
     """Return a verdict with reward 1."""
-    return Verdict(reward=1.0, status="correct", reason=reason)
+    return Verdict(reward=1.0, status="correct", reason=reason, semantic_key=semantic_key)
 
 
 def wrong(reason: str, status: Status = "wrong") -> Verdict:

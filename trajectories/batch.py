@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trajectories.trajectory import ROUTES, Group, Route, Trajectory, domain
+from trajectories.trajectory import OWN_ROUTES, ROUTES, Group, Route, Trajectory, domain
 
 PER_TOKEN = {"axis": "token"}
 """Metadata of a field whose tensor has first dimension N."""
@@ -55,18 +55,21 @@ class Batch:
     route: Tensor = field(metadata=PER_TRAJECTORY)
     """int64 [B]: index into `ROUTES`."""
     group: Tensor = field(metadata=PER_TRAJECTORY)
-    """int64 [B]: index of the group; -1 for stored answers."""
+    """int64 [B]: index of the group, for its solution too; -1 for stored answers."""
     domain: Tensor = field(metadata=PER_TRAJECTORY)
     """int64 [B]: index into `domains`; -1 for stored answers."""
     domains: tuple[str, ...]
     """Domains of the prompts of all groups, sorted; the task's name is the only one unless the task is a mixture."""
     reward: Tensor = field(metadata=PER_TRAJECTORY)
-    """float32 [B]; NaN for stored answers and where the grader failed."""
+    """float32 [B]; NaN for stored answers, for solutions and where the grader failed."""
     version: Tensor = field(metadata=PER_TRAJECTORY)
-    """int64 [B]: weight version of the first generated token; -1 for stored answers."""
+    """int64 [B]: weight version of the first generated token; -1 for stored answers, solutions and experience."""
     totals: dict[Route, Totals]
     rewards: dict[str, Tensor] = field(default_factory=dict, metadata=PER_TRAJECTORY_TABLE)
     """float32 [B] by name of each of several rewards, before weights and gates; NaN where `reward` is."""
+    meaning: Tensor | None = field(default=None, metadata=PER_TRAJECTORY)
+    """int64 [B]: number of the answer's meaning within its group, in order of appearance: equal for answers that are
+    the same solution (`Trajectory.meaning`); -1 for stored answers. None: the objective does not read it."""
     logp_old: Tensor | None = field(default=None, metadata=PER_TOKEN)
     """float32 [N], nats: log-probs computed by the learner with the weights before this step's first update."""
     entropy_old: Tensor | None = field(default=None, metadata=PER_TOKEN)
@@ -93,7 +96,8 @@ class Batch:
     in_loss: Tensor | None = field(default=None, metadata=PER_TRAJECTORY)
     """bool [B]: False where no part of the loss has a gradient, so that the learner need not score the trajectory."""
     value_target: Tensor | None = field(default=None, metadata=PER_TRAJECTORY)
-    """float32 [B]: value target (return) of the critic; NaN where there is no reward."""
+    """float32 [B]: value target (return) of the critic, or beta r + mean_t log reference of flow balance; NaN where
+    there is no reward."""
     gate: Tensor | None = field(default=None, metadata=PER_TOKEN)
     """float32 [N]: factor on the policy-gradient loss of each token."""
     high_covariance: Tensor | None = field(default=None, metadata=PER_TOKEN)
@@ -172,24 +176,35 @@ TRAJECTORY_FIELDS = _fields_with(PER_TRAJECTORY)
 TRAJECTORY_TABLES = _fields_with(PER_TRAJECTORY_TABLE)
 
 
-def pack(groups: Sequence[Group], stored: Sequence[Trajectory] = (), mask_truncated: bool = False) -> Batch:
-    """Make a batch of the trajectories of `groups`, then the `stored` answers (rehearsed or replayed), end to end.
+def pack(
+    groups: Sequence[Group],
+    stored: Sequence[Trajectory] = (),
+    mask_truncated: bool = False,
+    count_meanings: bool = False,
+) -> Batch:
+    """Make a batch of the trajectories of `groups`, then their solutions, then the `stored` answers (rehearsed or
+    replayed), end to end.
+
+    The experience of a group follows its new answers, and counts in its baseline.
 
     A trajectory whose grader failed (reward None) stays in the batch with its mask cleared. With `mask_truncated` so
     does one that was cut off at the length limit; its reward still counts in the baseline of its group.
+    `count_meanings` numbers the meanings of each group.
 
     Raises:
         AssertionError: `tokens`, `mask` and `logp_sampler` of a trajectory differ in length.
     """
-    rows = [(t, g) for g, group in enumerate(groups) for t in group.trajectories] + [(t, -1) for t in stored]
+    rows = [(t, g) for g, group in enumerate(groups) for t in (*group.trajectories, *group.experience)]
+    rows += [(group.solution, g) for g, group in enumerate(groups) if group.solution is not None]
+    rows += [(t, -1) for t in stored]
     assert rows, "a batch needs at least one trajectory"
     for t, _ in rows:
         assert len(t.tokens) == len(t.mask) == len(t.logp_sampler), f"{t.key}: fields are not aligned with tokens"
-    trained = torch.tensor([t.route != "explore" or _trained(t, mask_truncated) for t, _ in rows])
+    trained = torch.tensor([t.route not in OWN_ROUTES or _trained(t, mask_truncated) for t, _ in rows])
     lengths = torch.tensor([len(t.tokens) for t, _ in rows])
     group_domains = [domain(group.prompt.id) for group in groups]
     domains = tuple(sorted(set(group_domains)))
-    rewards = [np.nan if t.reward is None or t.route != "explore" else t.reward for t, _ in rows]
+    rewards = [np.nan if t.reward is None or t.route not in OWN_ROUTES else t.reward for t, _ in rows]
     batch = Batch(
         tokens=_cat([t.tokens for t, _ in rows], torch.int64),
         seq=torch.repeat_interleave(torch.arange(len(rows)), lengths),
@@ -202,19 +217,29 @@ def pack(groups: Sequence[Group], stored: Sequence[Trajectory] = (), mask_trunca
         domains=domains,
         reward=torch.tensor(rewards, dtype=torch.float32),
         rewards=_reward_parts([t for t, _ in rows]),
-        version=torch.tensor([t.first_version if g >= 0 else -1 for t, g in rows]),
+        meaning=_meanings(groups, len(rows)) if count_meanings else None,
+        version=torch.tensor([t.first_version if t.route == "explore" else -1 for t, _ in rows]),
         totals={},
     )
     return with_own_totals(batch)
 
 
-def _trained(explored: Trajectory, mask_truncated: bool) -> bool:
-    return explored.reward is not None and not (mask_truncated and explored.finish_reason == "length")
+def _meanings(groups: Sequence[Group], trajectories: int) -> Tensor:
+    """Return the number of each answer's meaning within its group, int64 [B], and -1 for the answers after these."""
+    numbers: list[int] = []
+    for group in groups:
+        seen: dict[tuple[str, str], int] = {}
+        numbers += [seen.setdefault(t.meaning, len(seen)) for t in (*group.trajectories, *group.experience)]
+    return torch.tensor(numbers + [-1] * (trajectories - len(numbers)))
+
+
+def _trained(own: Trajectory, mask_truncated: bool) -> bool:
+    return own.reward is not None and not (mask_truncated and own.finish_reason == "length")
 
 
 def _reward_parts(trajectories: list[Trajectory]) -> dict[str, Tensor]:
     """Return each of several rewards, float32 [B]; empty if there is one."""
-    parts = [t.grade.parts if t.route == "explore" and t.reward is not None and t.grade else {} for t in trajectories]
+    parts = [t.grade.parts if t.route in OWN_ROUTES and t.reward is not None and t.grade else {} for t in trajectories]
     names = dict.fromkeys(name for found in parts for name in found)
     return {name: torch.tensor([found.get(name, math.nan) for found in parts]) for name in names}
 

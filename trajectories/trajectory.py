@@ -9,11 +9,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-Route = Literal["explore", "rehearse", "replay"]
-"""Decides the terms of the objective that apply to a trajectory. `explore`: the policy's own answers, trained by the
-policy gradient and divergence terms. `rehearse`: stored reference answers, trained by a divergence term. `replay`:
-right answers of a task, trained by the negative log-likelihood."""
-ROUTES: tuple[Route, ...] = ("explore", "rehearse", "replay")
+Route = Literal["explore", "rehearse", "replay", "imitate", "experience"]
+"""Decides the terms of the objective that apply to a trajectory. `explore`: the policy's own new answers, trained by
+the policy gradient and divergence terms. `rehearse`: stored reference answers, trained by a divergence term. `replay`:
+right answers of a task, trained by the negative log-likelihood. `imitate`: right answers of the task to the prompts of
+the step, trained by the loss of the pairs in which they are the winners. `experience`: the policy's own right answers
+of earlier steps, trained by the policy gradient with a weight."""
+ROUTES: tuple[Route, ...] = ("explore", "rehearse", "replay", "imitate", "experience")
+OWN_ROUTES: tuple[Route, ...] = ("explore", "experience")
+"""Routes of the policy's own answers, whose rewards make advantages."""
 
 FinishReason = Literal["stop", "length"]
 
@@ -74,14 +78,23 @@ class Grade:
     """Wall time of the verifiers."""
     parts: Mapping[str, float | None] = field(default_factory=dict)
     """Each of several rewards by name, before weights and gates, or the parts of the verdict; empty if there is one."""
+    semantic_key: str = ""
+    """That of the verdict: answers to one prompt with the same key are the same solution. Empty: not known."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as a call: setting the fields of a frozen dataclass with slots one by one takes ten times as long."""
-        return _grade, (self.reward, self.status, self.reason, self.seconds, self.parts)
+        return _grade, (self.reward, self.status, self.reason, self.seconds, self.parts, self.semantic_key)
 
 
-def _grade(reward: float | None, status: str, reason: str, seconds: float, parts: Mapping[str, float | None]) -> Grade:
-    return Grade(reward=reward, status=status, reason=reason, seconds=seconds, parts=parts)
+def _grade(
+    reward: float | None,
+    status: str,
+    reason: str,
+    seconds: float,
+    parts: Mapping[str, float | None],
+    semantic_key: str,
+) -> Grade:
+    return Grade(reward=reward, status=status, reason=reason, seconds=seconds, parts=parts, semantic_key=semantic_key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +142,13 @@ class Trajectory:
         return int(self.mask.sum())
 
     @property
+    def meaning(self) -> tuple[str, str]:
+        """What the answer is compared by with others to its prompt: the grade's semantic key; without one, its whole
+        text, up to white space."""
+        key = self.grade.semantic_key if self.grade else ""
+        return (key, "") if key else ("", " ".join(self.text.split()))
+
+    @property
     def reward(self) -> float | None:
         """Reward of the grade; None for an ungraded answer and where the grader failed."""
         return None if self.grade is None else self.grade.reward
@@ -144,6 +164,11 @@ class Group:
 
     prompt: Prompt
     trajectories: tuple[Trajectory, ...] = field(default=())
+    solution: Trajectory | None = None
+    """A right answer of the task, on the route `imitate`; None where the objective imitates none."""
+    experience: tuple[Trajectory, ...] = field(default=())
+    """Right answers of earlier steps to the prompt, of which one is trained with the group. They are no samples of the
+    policy, so no metric of its answers counts them."""
 
     @property
     def rewards(self) -> list[float]:
@@ -152,6 +177,6 @@ class Group:
 
     @property
     def has_signal(self) -> bool:
-        """Whether the rewards differ by more than rounding."""
-        rewards = self.rewards
+        """Whether the rewards, those of the experience included, differ by more than rounding."""
+        rewards = self.rewards + [t.reward for t in self.experience if t.reward is not None]
         return bool(rewards) and max(rewards) - min(rewards) > EQUAL_REWARDS

@@ -4,6 +4,7 @@ All rows end at the same column, so that each step writes one column; a shorter 
 H key-value heads, W columns, D head size.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,39 @@ class WholeCache:
         return order
 
 
-def cache_for(prompts: DynamicCache) -> SlotCache | WholeCache:
-    """Return an empty cache of the kind that the model of `prompts` needs."""
-    plain = all(type(layer) is DynamicLayer for layer in prompts.layers)
-    return SlotCache(prompts) if plain else WholeCache(prompts)
+class Caches:
+    """The caches of models that read the same rows. They are of one kind and have one history, so that rows and columns
+    of all are alike.
+
+    Args:
+        prompts: a cache of each model, of any prompts.
+    """
+
+    def __init__(self, prompts: Sequence[DynamicCache]) -> None:
+        plain = all(type(layer) is DynamicLayer for each in prompts for layer in each.layers)
+        kind: type[SlotCache | WholeCache] = SlotCache if plain else WholeCache
+        self.each = [kind(each) for each in prompts]
+        self.joins = kind.joins
+
+    @property
+    def pasts(self) -> list[Any]:
+        """The cache of each model, as the model takes it."""
+        return [cache.past for cache in self.each]
+
+    @property
+    def length(self) -> int:
+        """Columns in use."""
+        return int(self.pasts[0].get_seq_length())
+
+    def join(self, prompts: Sequence[DynamicCache], source: Tensor, rows: int, starts: np.ndarray) -> int:
+        """Do what `join` of each cache does, and return what it returns."""
+        pairs = zip(self.each, prompts, strict=True)
+        return [cache.join(own, source, rows, starts) for cache, own in pairs][-1]
+
+    def make_room(self, starts: np.ndarray) -> int:
+        """Do what `make_room` of each cache does, and return what it returns."""
+        return [cache.make_room(starts) for cache in self.each][-1]
+
+    def drop(self, keep: np.ndarray) -> np.ndarray:
+        """Do what `drop` of each cache does, and return what it returns."""
+        return [cache.drop(keep) for cache in self.each][-1]

@@ -35,13 +35,14 @@ def _mixed(state: np.ndarray) -> np.ndarray:
     return state ^ (state >> np.uint64(31))
 
 
-def draw(logits: Tensor, points: np.ndarray, job: GenerationJob) -> tuple[Tensor, Tensor]:
+def draw(logits: Tensor, points: np.ndarray, job: GenerationJob, other: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Draw one token per row, by inverting the cumulative distribution at the row's random number.
 
     Args:
         logits: float32 [B, V], overwritten.
         points: random numbers in [0, 1), float64 [B].
         job: its temperature and truncations. At temperature 0 the most likely token is taken.
+        other: logits of a second policy, float32 [B, V], which is mixed in with the share `job.mixture`.
 
     Returns:
         Tokens, int64 [B], and their log-probs under the distribution they were drawn from, float32 [B], nats.
@@ -50,6 +51,8 @@ def draw(logits: Tensor, points: np.ndarray, job: GenerationJob) -> tuple[Tensor
         return logits.argmax(-1), torch.zeros(len(logits), device=logits.device)
     if job.temperature != 1:
         logits /= job.temperature
+    if other is not None:
+        logits = mixed(logits, other / job.temperature, job.mixture)
     logits = truncated(logits, job)
     weights = logits.sub_(logits.amax(-1, keepdim=True)).exp_()  # probabilities up to a factor
     cumulative = weights.cumsum(-1)
@@ -58,6 +61,15 @@ def draw(logits: Tensor, points: np.ndarray, job: GenerationJob) -> tuple[Tensor
     point = torch.from_numpy(points).to(total.device, torch.float32).mul_(total).minimum(total.nextafter(total * 0))
     drawn = torch.searchsorted(cumulative, point[:, None], right=True)  # tokens of weight 0 are never the first above
     return drawn.squeeze(-1), (weights.gather(-1, drawn).squeeze(-1) / total).log_()
+
+
+def mixed(logits: Tensor, other: Tensor, share: float) -> Tensor:
+    """Return the log-probs [B, V] of (1 - share) softmax(logits) + share softmax(other), for a share in (0, 1).
+
+    Source: teacher-mixed sampling of MiniLLM, arXiv:2306.08543.
+    """
+    own, second = logits.log_softmax(-1), other.log_softmax(-1)
+    return torch.logaddexp(own + math.log1p(-share), second + math.log(share))
 
 
 def truncated(logits: Tensor, job: GenerationJob) -> Tensor:

@@ -18,7 +18,7 @@ from actors.finished import Finished
 from actors.generation.answers import Answer, AnswerBuilder
 from actors.generation.engine_thread import EngineThread
 from actors.generation.grouped_attention import use_grouped_attention
-from actors.generation.key_values import SlotCache, WholeCache, cache_for
+from actors.generation.key_values import Caches
 from actors.generation.sampling import draw, uniform
 from actors.learning.policy import LOADING, load_model
 from actors.weights.file_names import meta_in_files
@@ -76,18 +76,35 @@ class TransformersEngine:
     The prompt of a group is computed once. A batch holds answers of one `submit` only, in order, at most
     `max_sequences`, with the same sampling settings. Batches therefore do not depend on timing, which makes runs
     repeatable bit for bit.
+
+    Args:
+        mixed_with: directory of a second policy, which jobs with a `mixture` sample from too; it keeps its weights.
     """
 
-    def __init__(self, policy_path: str, *, config: GeneratorConfig, dtype: str, max_length: int, device: str) -> None:
+    def __init__(
+        self,
+        policy_path: str,
+        *,
+        config: GeneratorConfig,
+        dtype: str,
+        max_length: int,
+        device: str,
+        mixed_with: str = "",
+    ) -> None:
         self.builder = AnswerBuilder(policy_path, max_length=max_length)
-        self.model = load_model(policy_path, getattr(torch, dtype)).to(device).eval()
-        use_grouped_attention(self.model)
+        paths = [policy_path, mixed_with] if mixed_with else [policy_path]
+        self.models = [load_model(path, getattr(torch, dtype)).to(device).eval() for path in paths]
+        """The policy, and the second one."""
+        self.model = self.models[0]
+        for model in self.models:
+            use_grouped_attention(model)
         self.device, self.max_sequences = device, config.max_sequences
         self.version = -1
         self._queue: deque[deque[Answer]] = deque()
         """Answers that have not started. Those of the first element may join the rows."""
         self._rows: Rows | None = None
-        self._cache: SlotCache | WholeCache | None = None
+        self._caches: Caches | None = None
+        """Those of the models which the rows are sampled from."""
         self._info: WeightsInfo | None = None
 
     @property
@@ -103,14 +120,14 @@ class TransformersEngine:
         rows = self._rows
         if rows is None:
             return self._start(self.max_sequences)
-        assert self._cache is not None
+        assert self._caches is not None
         free, waiting = self.max_sequences - len(rows), len(self._queue[0])
-        if waiting and self._cache.joins and free >= min(waiting, self.max_sequences / REFILL):
+        if waiting and self._caches.joins and free >= min(waiting, self.max_sequences / REFILL):
             return self._start(free)
-        rows.starts -= self._cache.make_room(rows.starts)
+        rows.starts -= self._caches.make_room(rows.starts)
         last = torch.from_numpy(rows.tokens[np.arange(len(rows)), rows.lengths - 1]).long()
-        positions = self._cache.past.get_seq_length() - torch.from_numpy(rows.starts)[:, None]
-        return self._sample(0, self._forward(last[:, None], positions, self._cache.past))
+        positions = self._caches.length - torch.from_numpy(rows.starts)[:, None]
+        return self._sample(0, self._forward(last[:, None], positions, self._caches.pasts))
 
     def _start(self, free: int) -> Finished | None:
         """Compute the prompts of at most `free` waiting answers, and sample the first token of each."""
@@ -126,53 +143,61 @@ class TransformersEngine:
         tokens = torch.full((len(jobs), lengths.max()), self.builder.pad_id)
         for row, job in zip(tokens, jobs.values(), strict=True):
             row[len(row) - len(job.prompt_tokens) :] = torch.as_tensor(job.prompt_tokens)
-        past = DynamicCache(config=self.model.config)
+        models = self.models if answers[0][0].mixture else self.models[:1]
+        pasts = [DynamicCache(config=model.config) for model in models]
         positions = torch.arange(lengths.max()) - torch.from_numpy(lengths.max() - lengths)[:, None]
-        logits = self._forward(tokens, positions, past)
+        logits = self._forward(tokens, positions, pasts)
 
         place = {key: i for i, key in enumerate(jobs)}
         source = np.array([place[job.key] for job, _ in answers])  # index of each answer's prompt
         at = torch.from_numpy(source).to(self.device)
-        if self._cache is None:
-            self._cache = cache_for(past)
+        if self._caches is None or len(self._caches.pasts) != len(pasts):
+            self._caches = Caches(pasts)
         before = np.zeros(0, np.int64) if self._rows is None else self._rows.starts
         most = min(len(before) + len(answers) + len(waiting), self.max_sequences)
-        moved = self._cache.join(past, at, most, before)
-        new = Rows(answers, self._cache.past.get_seq_length() - lengths[source], self.version)
+        moved = self._caches.join(pasts, at, most, before)
+        new = Rows(answers, self._caches.length - lengths[source], self.version)
         if self._rows is None:
             self._rows = new
         else:
             self._rows.starts -= moved
             self._rows.add(new)
-        return self._sample(len(self._rows) - len(new), logits[at])
+        return self._sample(len(self._rows) - len(new), [each[at] for each in logits])
 
-    def _forward(self, tokens: Tensor, positions: Tensor, past: Any) -> Tensor:
-        """Return the logits float32 [R, V] that follow the last of these tokens.
+    def _forward(self, tokens: Tensor, positions: Tensor, pasts: Sequence[Any]) -> list[Tensor]:
+        """Return the logits float32 [R, V] that follow the last of these tokens, by the first models of the engine.
 
         Args:
             tokens: int64 [R, T].
             positions: int64 [R, T], position of each token in its row; negative for padding.
-            past: the key-value cache, to which the tokens are added.
+            pasts: the key-value cache of each of these models, to which the tokens are added.
         """
-        end = past.get_seq_length() + tokens.shape[1]
+        end = pasts[0].get_seq_length() + tokens.shape[1]
         seen = torch.arange(end) >= end - 1 - positions[:, -1:]  # bool [R, columns]: False in the padding
-        output = self.model(
-            input_ids=tokens.to(self.device),
-            attention_mask=seen.to(self.device),
-            position_ids=positions.clamp(min=0).to(self.device),
-            past_key_values=past,
-            use_cache=True,
-            logits_to_keep=1,
+        outputs = (
+            model(
+                input_ids=tokens.to(self.device),
+                attention_mask=seen.to(self.device),
+                position_ids=positions.clamp(min=0).to(self.device),
+                past_key_values=past,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            for model, past in zip(self.models, pasts, strict=False)
         )
-        return output.logits[:, -1].float()  # type: ignore[no-any-return]
+        return [output.logits[:, -1].float() for output in outputs]
 
-    def _sample(self, first: int, logits: Tensor) -> Finished | None:
-        """Sample a token for each row from `first` on, and remove the rows that end with it."""
+    def _sample(self, first: int, logits: Sequence[Tensor]) -> Finished | None:
+        """Sample a token for each row from `first` on, and remove the rows that end with it.
+
+        Args:
+            logits: float32 [rows from `first` on, V], by each model that the rows are sampled from.
+        """
         rows = self._rows
-        assert rows is not None and self._cache is not None
+        assert rows is not None and self._caches is not None
         at = rows.lengths[first:]
         job = rows.answers[0][0]
-        drawn, logps = (t.cpu().numpy() for t in draw(logits, uniform(rows.seeds[first:], at), job))
+        drawn, logps = (t.cpu().numpy() for t in draw(logits[0], uniform(rows.seeds[first:], at), job, *logits[1:]))
         places = np.arange(first, len(rows)), at
         rows.tokens[places], rows.logps[places] = drawn, logps
         rows.lengths[first:] += 1
@@ -191,7 +216,7 @@ class TransformersEngine:
             rows.versions[ended],
             self.version,
         )
-        rows.keep(self._cache.drop(~ended))
+        rows.keep(self._caches.drop(~ended))
         if not len(rows):
             self._rows = None
             if not self._queue[0]:
@@ -223,12 +248,12 @@ class TransformersEngine:
 
     def close(self) -> None:
         self._queue.clear()
-        self._rows = self._cache = None
-        del self.model
+        self._rows = self._caches = None
+        del self.model, self.models
 
 
 def _sampling_of(job: GenerationJob) -> tuple[Any, ...]:
-    return job.temperature, job.max_new_tokens, job.top_p, job.top_k, job.min_p, job.stop
+    return job.temperature, job.max_new_tokens, job.top_p, job.top_k, job.min_p, job.stop, job.mixture
 
 
 class TransformersGenerator(EngineThread[TransformersEngine]):
@@ -236,6 +261,7 @@ class TransformersGenerator(EngineThread[TransformersEngine]):
 
     Args:
         max_length: most tokens of a prompt and its answer together.
+        mixed_with: directory of a second policy, for jobs with a `mixture`.
 
     Raises:
         ValueError: the policy cannot be used (see `TrajectoryBuilder`), or `tensor_parallel` is not 1.
@@ -250,11 +276,14 @@ class TransformersGenerator(EngineThread[TransformersEngine]):
         max_length: int,
         device: str = "cpu",
         tensor_parallel: int = 1,
+        mixed_with: str = "",
     ) -> None:
         if tensor_parallel != 1:
             raise ValueError(f"placement.tensor_parallel: must be 1 for the transformers engine, got {tensor_parallel}")
         super().__init__(
-            lambda: TransformersEngine(policy_path, config=config, dtype=dtype, max_length=max_length, device=device),
+            lambda: TransformersEngine(
+                policy_path, config=config, dtype=dtype, max_length=max_length, device=device, mixed_with=mixed_with
+            ),
             max_length=max_length,
             timeout_s=config.timeout_s,
         )

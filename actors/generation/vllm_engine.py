@@ -107,6 +107,7 @@ class VllmEngine:
         return not self.updating and bool(self._waiting or self._inside)
 
     def submit(self, jobs: Sequence[GenerationJob]) -> None:
+        assert not any(job.mixture for job in jobs), "`Config` refuses a mixture: vLLM reads one policy"
         self._waiting.extend((job, index) for job in jobs for index in range(len(job.seeds)))
 
     def step(self) -> Finished | None:

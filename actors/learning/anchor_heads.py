@@ -6,7 +6,7 @@ and computes its logits per chunk, so memory is two chunks of logits, whatever t
 Axes: N tokens of the batch, C tokens of a chunk, V vocabulary, D hidden.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,21 +40,24 @@ class AnchorHeads:
         device: str,
         temperature: float,
     ) -> None:
-        self.objective, self.temperature = objective, temperature
+        self.objective, self.terms, self.temperature = objective, objective.terms, temperature
         self.heads: dict[str, Tensor] = {}
         self.spaces: dict[str, TokenSpace] = {}
-        for anchor in objective.hidden_anchors:
+        for anchor in objective.head_anchors:
             model = soup(references[anchor], getattr(torch, dtype))
             self.heads[anchor] = _head(model).to(device)
-            for name, term in objective.terms.items():
+            for name, term in self.terms.items():
                 if term.anchor == anchor and term.name == "wasserstein":
                     embeddings = model.get_input_embeddings().weight.detach().clone().to(device)
                     self.spaces[name] = token_space(embeddings, term.transport.neighbours)
 
     def term_functions(self, batch: Batch) -> dict[str, LogitsFunction]:
         """Return, for the loss, a function per divergence term over the full vocabulary: its value at each token."""
-        terms = {name: term for name, term in self.objective.terms.items() if term.reads_distributions}
-        if not terms:
+        return self._value_functions(batch, [name for name, term in self.terms.items() if term.reads_distributions])
+
+    def _value_functions(self, batch: Batch, names: Sequence[str]) -> dict[str, LogitsFunction]:
+        """Return a function for each of the named terms: its value at each token."""
+        if not names:
             return {}
         place, size = (
             torch.zeros_like(batch.tokens).masked_scatter(batch.mask, column)
@@ -69,7 +72,7 @@ class AnchorHeads:
 
             return value
 
-        return {name: function(name, term) for name, term in terms.items()}
+        return {name: function(name, self.terms[name]) for name in names}
 
     def distance_functions(self, batch: Batch) -> dict[str, LogitsFunction]:
         """Return, for scoring before the first update, KL(policy || anchor) at each token, for each divergence term
@@ -81,10 +84,9 @@ class AnchorHeads:
 
             return distance
 
-        terms = {name: term for name, term in self.objective.terms.items() if term.weights.needs_distance}
-        functions = {name: function(name, term) for name, term in terms.items()}
+        functions = {name: function(name, term) for name, term in self.terms.items() if term.weights.needs_distance}
         in_pairs = self.objective.pair_term
-        return functions | ({in_pairs: self.term_functions(batch)[in_pairs]} if in_pairs else {})
+        return functions | self._value_functions(batch, [in_pairs] if in_pairs else [])
 
     def _logits(self, batch: Batch, name: str, term: TermConfig, rows: Tensor) -> Tensor:
         """Return the anchor's logits [C, V] at the sampling temperature, times `power` if the anchor is reweighted."""

@@ -24,6 +24,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from actors.contracts import HostWeights, SharedMemory, WeightsInfo
 from actors.learning.anchor_heads import AnchorHeads
+from actors.learning.optimizer import Extragradient, adamw
 from actors.learning.policy import Policy, check_policy_folder, load_model, load_tokenizer
 from actors.learning.saving import save_policy
 from actors.learning.schedule import learning_rate
@@ -96,8 +97,8 @@ class FsdpLearner:
             share_prefixes=config.share_prefixes,
             entropy_gradient=objective.entropy_bonus > 0,
         )
-        if objective.advantage == "critic":
-            self.policy.critic = ValueHeads(self.policy.width, objective.critic)
+        if objective.value_heads is not None:
+            self.policy.critic = ValueHeads(self.policy.width, objective.value_heads)
         self.heads = AnchorHeads(objective, references or {}, dtype=dtype, device=device, temperature=temperature)
         self.sharded = ranks > 1 or dtype == "bfloat16"
         self.buffer = WeightsBuffer(self.weights_info())
@@ -118,19 +119,8 @@ class FsdpLearner:
         self.groups = {"policy": list(self.policy.model.parameters())}
         if self.policy.critic is not None:
             self.groups["critic"] = list(self.policy.critic.parameters())
-        self.optimizer = torch.optim.AdamW(
-            [{"params": parameters} for parameters in self.groups.values()],
-            lr=self.config.learning_rate,
-            betas=(self.config.beta1, self.config.beta2),
-            weight_decay=self.config.weight_decay,
-            fused=True,  # one pass over the memory; on a CPU 5 to 8 times as fast as the default
-        )
-        # AdamW creates its moments in its first step. Reading the optimizer state creates them now, by a step of
-        # length 0, which would otherwise happen at the first checkpoint. With the step count reset, training is
-        # identical with and without a checkpoint before the first update.
-        get_optimizer_state_dict(self.policy, self.optimizer)
-        for state in self.optimizer.state.values():
-            state["step"].zero_()
+        self.optimizer = adamw(self.policy, self.groups.values(), self.config)
+        self.pair = Extragradient(self.policy, self.optimizer)
 
     def linear_width(self) -> float:
         """Return the policy's `linear_width`, with which batches are split."""
@@ -208,13 +198,15 @@ class FsdpLearner:
             loss_sum = loss_sum.to(self.device)
             dist.all_reduce(loss_sum)
         rate = learning_rate(self.config, self.updates, self.total_updates)
-        self.updates += 1
         finite = math.isfinite(norm) and bool(torch.isfinite(loss_sum))
-        if finite:
-            rates = {"policy": rate, "critic": self.objective.critic.learning_rate or self.config.learning_rate}
-            for name, group in zip(self.groups, self.optimizer.param_groups, strict=True):
-                group["lr"] = rates[name]
+        rates = {"policy": rate, "critic": self.objective.critic.learning_rate or self.config.learning_rate}
+        for name, group in zip(self.groups, self.optimizer.param_groups, strict=True):
+            group["lr"] = rates[name]
+        if self.config.extragradient:
+            self.pair.step(ahead=self.updates % 2 == 0, finite=finite)
+        elif finite:
             self.optimizer.step()
+        self.updates += 1
         self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
         if self.skipped_in_a_row >= self.config.max_skipped_in_a_row:
             raise RuntimeError(
@@ -263,7 +255,7 @@ class FsdpLearner:
 
     def save(self, folder: str) -> None:
         """Write `policy/` (loads in transformers and vLLM) and `optimizer/` (one shard per rank; also critic, counters,
-        and the float32 weights if `policy/` has others)."""
+        the weights before a look-ahead, and the float32 weights if `policy/` has others)."""
         path = Path(folder)
         self.save_policy(str(path / "policy"), self.checkpoint_dtype)
         write_shards(path / "optimizer", self._state(self.checkpoint_dtype != "float32"), sharded=self.sharded)
@@ -288,6 +280,7 @@ class FsdpLearner:
             model = load_model(str(path / "policy"))
             options = StateDictOptions(full_state_dict=True) if self.sharded else StateDictOptions()
             set_model_state_dict(self.policy.model, model.state_dict(), options=options)
+        self.pair.kept = self.pair.copied() if holds(path / "optimizer", "kept") else {}
         state = self._state(with_weights)
         read_shards(path / "optimizer", state, sharded=self.sharded)
         if with_weights:
@@ -296,11 +289,13 @@ class FsdpLearner:
         self.updates, self.skipped_in_a_row = (int(n) for n in state["counters"])
 
     def _state(self, with_weights: bool) -> dict[str, Any]:
-        """Return the content of `optimizer/`. Loading writes into the critic's own tensors."""
+        """Return the content of `optimizer/`. Loading writes into the tensors of the critic and of the kept weights."""
         counters = torch.tensor([self.updates, self.skipped_in_a_row])
         state = {"optimizer": get_optimizer_state_dict(self.policy, self.optimizer), "counters": counters}
         if with_weights:
             state["weights"] = get_model_state_dict(self.policy.model)
+        if self.pair.kept:
+            state["kept"] = self.pair.kept
         return state if self.policy.critic is None else state | {"critic": self.policy.critic.state_dict()}
 
     def close(self) -> None:

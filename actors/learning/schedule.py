@@ -7,12 +7,15 @@ from configs.learner import LearnerConfig
 
 def learning_rate(config: LearnerConfig, update: int, total: int) -> float:
     """Return the learning rate of one optimizer update: 0 during `frozen_updates`, then a linear warm-up, then the
-    schedule, which reaches 0 after the last update.
+    schedule, which reaches 0 after the last update. With extragradient the second of two updates has the rate of the
+    first.
 
     Args:
         update: number of the update, from 0.
         total: updates of the whole run.
     """
+    if config.extragradient:
+        update -= update % 2
     update, total = update - config.frozen_updates, total - config.frozen_updates
     if update < 0:
         return 0.0

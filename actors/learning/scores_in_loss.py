@@ -17,7 +17,7 @@ def scores_in_loss(policy: Policy, batch: Batch, functions: Callable[[Batch], di
     """Score the trajectories of a microbatch that are in the loss (`Batch.in_loss`).
 
     The others get the log-probs of `logp_old`, or else of the sampler, and as entropy -log pi, whose mean is the
-    entropy. They have no gradient, and none is lost: their part of the loss has none.
+    entropy, and 0 as values. They have no gradient, and none is lost: their part of the loss has none.
 
     Args:
         functions: returns the functions of logits that the policy evaluates, for the batch it is given.
@@ -29,7 +29,7 @@ def scores_in_loss(policy: Policy, batch: Batch, functions: Callable[[Batch], di
         part = batch.select([0])
         part = replace(part, mask=torch.zeros_like(part.mask))
     scored = policy(part, functions(part))
-    logp, entropy, exact = scored.logp, scored.entropy, scored.extra
+    logp, entropy, exact, values = scored.logp, scored.entropy, scored.extra, scored.values
     if part is not batch:
         rows = kept[batch.seq].nonzero().flatten()
         known = torch.where(batch.mask, batch.logp_sampler if batch.logp_old is None else batch.logp_old, 0.0)
@@ -39,4 +39,7 @@ def scores_in_loss(policy: Policy, batch: Batch, functions: Callable[[Batch], di
         exact = {
             name: torch.zeros_like(known).index_put((rows,), column[: len(rows)]) for name, column in exact.items()
         }
-    return Scores(logp=logp, entropy=entropy, log_vocabulary=policy.log_vocabulary, exact=exact, values=scored.values)
+        if values is not None:
+            answers = kept.nonzero().flatten()
+            values = values.new_zeros(len(kept), values.shape[-1]).index_put((answers,), values[: len(answers)])
+    return Scores(logp=logp, entropy=entropy, log_vocabulary=policy.log_vocabulary, exact=exact, values=values)

@@ -31,7 +31,7 @@ def read_shards(folder: Path, state: dict[str, Any], *, sharded: bool) -> None:
             dcp.load(state, checkpoint_id=folder, no_dist=not sharded)
         except CheckpointException as error:  # a BaseException, so nothing above would catch it
             reasons = "; ".join(dict.fromkeys(str(failure) for failure, _ in error.failures.values()))
-            rule = "must be of a learner with the same critic (objective.advantage, objective.critic.heads)"
+            rule = "must be of a learner with the same value heads (objective.advantage, objective.critic.heads)"
             raise ValueError(f"checkpoint {folder.parent}: {rule}, got: {reasons}") from None
 
 

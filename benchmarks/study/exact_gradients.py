@@ -132,7 +132,7 @@ def label(term: TermConfig) -> str:
     if term.estimator == "naive" and term.normalised:
         return "explore, loss k1 (refused)"
     form = ", normalised" if term.normalised else ""
-    form += ", to_go" if term.horizon == "to_go" else ""
+    form += f", {term.horizon}" if term.horizon != "token" else ""
     form += ", sequence" if term.level == "sequence" else ""
     return f"{term.route}, {term.wiring} {term.estimator}{form}"
 

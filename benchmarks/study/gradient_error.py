@@ -121,6 +121,7 @@ def page(results: Results) -> str:
         rehearsed_far=cell("far", "forward_kl", "rehearse, loss k3", "noise"),
         nll_far=cell("far", "forward_kl", "rehearse, loss k1", "noise"),
         explored_far=cell("far", "forward_kl", slope, "noise"),
+        regression=three("reverse_kl", "rehearse, loss k2", "bias"),
         normalised_near=cell("near", "reverse_kl", normalised, "noise"),
         tangent_near=cell("near", "reverse_kl", slope, "noise"),
         k1_spread=cell("far", "reverse_kl", "explore, loss ratio_weighted, normalised", "value_spread"),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from configs.objective import OverlongConfig
+from configs.overlong import OverlongConfig
 from trajectories.batch import Batch
 from trajectories.trajectory import EQUAL_REWARDS
 
@@ -117,7 +117,8 @@ def overlong_penalty(lengths: Tensor, cfg: OverlongConfig) -> Tensor:
 
 def shaped_reward(batch: Batch, cfg: OverlongConfig) -> Tensor:
     """Return the reward of each answer plus its overlong penalty [B]; NaN where there is no reward."""
-    return batch.reward + overlong_penalty(batch.trained_lengths("explore"), cfg)
+    lengths = batch.trained_lengths("explore") + batch.trained_lengths("experience")
+    return batch.reward + overlong_penalty(lengths, cfg)
 
 
 def by_group(reward: Tensor, group: Tensor, estimate: Callable[[Tensor], Tensor]) -> Tensor:

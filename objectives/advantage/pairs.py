@@ -20,11 +20,18 @@ LIMIT = 10.0
 
 
 def pair_advantages(
-    log_u: Tensor, reward: Tensor, lengths: Tensor, group: Tensor, cfg: PairsConfig, values: Tensor | None = None
+    log_u: Tensor,
+    reward: Tensor,
+    lengths: Tensor,
+    group: Tensor,
+    cfg: PairsConfig,
+    values: Tensor | None = None,
+    solution: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return -B dL / dlog u of each answer [B], the advantage, and B dL / dv [B], the weight of the term of the pairs.
 
-    The factor B is that of the loss, a mean over all B answers. A NaN reward and group -1 are left out, and get 0.
+    The factor B is that of the loss, a mean over all B graded answers. A NaN reward and group -1 are left out, and get
+    0; a solution has no reward but takes part.
 
     Args:
         log_u: float32 [B], log policy - log anchor of whole answers.
@@ -32,13 +39,16 @@ def pair_advantages(
         lengths: [B], trained tokens of each answer.
         group: int64 [B].
         values: float32 [B], v, the sum of the term of the pairs over each answer, times its coefficient; None: 0.
+        solution: bool [B], for winners=solution: the answers of the task, which win against all others of their group.
     """
     graded = (group >= 0) & ~reward.isnan() & (lengths > 0)
+    score = reward if solution is None else solution.to(reward.dtype)
+    paired = graded if solution is None else graded | solution
     values = torch.zeros_like(log_u) if values is None else values
     slopes, groups = log_u.new_zeros(2, len(log_u)), 0
     for number in group[graded].unique().tolist():
-        members = graded & (group == number)
-        gaps = reward[members][:, None] - reward[members][None]  # [winner, loser]
+        members = paired & (group == number)
+        gaps = score[members][:, None] - score[members][None]  # [winner, loser]
         weights = torch.where(gaps > EQUAL_REWARDS, gaps, 0.0)
         if weights.any():
             groups += 1

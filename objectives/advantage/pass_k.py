@@ -8,7 +8,7 @@ from math import comb, sqrt
 import torch
 from torch import Tensor
 
-from objectives.advantage.estimators import leave_one_out
+from objectives.advantage.estimators import group_zscore, leave_one_out
 
 
 def pass_k_zscore(reward: Tensor, k: int) -> Tensor:
@@ -79,3 +79,25 @@ def uniform_factor(reward: Tensor, mean_logp: Tensor, uniformity: float) -> Tens
     shares = (-mean_logp[right]).softmax(0)
     factor[right] = 1 - uniformity + uniformity * len(shares) * shares
     return factor
+
+
+def majority_zscore(reward: Tensor) -> Tensor:
+    """Return the z-score of one group [G], over 2 sqrt(p (1 - p)) where the fraction p of right answers is above 1/2.
+
+    For rewards of 0 and 1 the mean of the magnitude of r - mean over the deviation is 2 sqrt(p (1 - p)), so that every
+    group with a majority of right answers has one weight. Source: MCPO, arXiv:2604.16972, equations 12 and 13.
+    """
+    p = float((reward >= 1).float().mean())
+    return group_zscore(reward) / (2 * sqrt(p * (1 - p)) if 0.5 < p < 1 else 1)
+
+
+def distinctness(meaning: Tensor) -> Tensor:
+    """Return the fraction of the other answers of one group that are another solution, float32 [G]; 0 for a group of
+    one.
+
+    Source: DARLING, arXiv:2509.02534, whose code divides the number of answers outside an answer's class by G - 1.
+
+    Args: meaning: int64 [G], equal for answers that are the same solution.
+    """
+    others = (meaning != meaning[:, None]).sum(1)
+    return others / max(1, len(meaning) - 1)

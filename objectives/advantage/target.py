@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from configs.objective import TargetConfig
+from configs.target import TargetConfig
 from objectives.divergence.f_divergences import F_DIVERGENCES
 
 LIMIT = 10.0

@@ -23,8 +23,8 @@ KL_PER_TOKEN = "kl_reference"
 
 
 def term_metric(term: str, what: str) -> str:
-    """Return the name of a metric of a divergence term: `terms/NAME/value`, `.../coefficient`, `.../weight` or
-    `.../kept`."""
+    """Return the name of a metric of a divergence term: `terms/NAME/value`, `.../coefficient`, `.../confidence`,
+    `.../weight` or `.../kept`."""
     return f"terms/{term}/{what}"
 
 
@@ -108,6 +108,8 @@ def advance(
             state = _advance_safe(state, name, term.coefficient, stats)
         elif term.coefficient.kind == "adaptive_fraction":
             state = _advance_fraction(state, name, term.coefficient, stats, step)
+        elif term.coefficient.kind == "confidence":
+            state = _advance_confidence(state, name, stats)
         else:
             value = _next(state.coefficients[name], term.coefficient, stats, trajectories, step, steps)
             state = replace(state, coefficients={**state.coefficients, name: value})
@@ -187,6 +189,13 @@ def adapted(value: float, coefficient: CoefficientConfig, kl: float | None, traj
     assert LARGEST_KL_ERROR * trajectories < coefficient.horizon, "the coefficient would change its sign"
     error = min(max(kl / coefficient.target - 1, -LARGEST_KL_ERROR), LARGEST_KL_ERROR)
     return value * (1 + error * trajectories / coefficient.horizon)
+
+
+def _advance_confidence(state: ObjectiveState, name: str, stats: Mapping[str, float]) -> ObjectiveState:
+    confidence = stats.get(term_metric(name, "confidence"), math.nan)
+    if not math.isfinite(confidence):
+        return state
+    return replace(state, coefficients={**state.coefficients, name: confidence})
 
 
 def _advance_safe(

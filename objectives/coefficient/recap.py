@@ -19,6 +19,7 @@ from configs.recap import RecapConfig
 from configs.rewards import with_answer
 from objectives.reduce import reduction_weights
 from trajectories.batch import Batch
+from trajectories.trajectory import ROUTES
 
 REPLAY = "replay"
 """Name of the replay loss among objectives and coefficients."""
@@ -73,8 +74,8 @@ def softmax(scores: Mapping[str, float], temperature: float) -> dict[str, float]
 
 
 def mean_rewards(batch: Batch, cfg: ObjectiveConfig) -> dict[str, float]:
-    """Return the mean over graded answers of each reward that has a weight, or of the reward of each domain."""
-    graded = ~batch.reward.isnan()
+    """Return the mean over new graded answers of each reward that has a weight, or of the reward of each domain."""
+    graded = ~batch.reward.isnan() & (batch.route == ROUTES.index("explore"))
     if cfg.weighs_rewards:
         weighed = {name: batch.rewards.get(name) for name, reward in with_answer(cfg.rewards).items() if reward.weight}
         return {n: float(values[graded].double().mean()) for n, values in weighed.items() if values is not None}

@@ -1,9 +1,10 @@
-"""Look up the anchor log-probs of a divergence term."""
+"""Look up the anchor log-probs of a divergence term, and compare whole answers with the anchor of the advantage."""
 
 from torch import Tensor
 
 from configs.objective import ObjectiveConfig
 from configs.terms import TermConfig
+from objectives.reduce import sum_by_trajectory
 from trajectories.batch import Batch
 
 
@@ -36,17 +37,31 @@ def reference_logps(batch: Batch, tokens: Tensor) -> Tensor:
     return batch.logp_sampler.new_zeros(0)
 
 
-def advantage_anchor(batch: Batch, tokens: Tensor, cfg: ObjectiveConfig) -> Tensor | None:
-    """Return the log-probs [M] of what the advantage compares the policy with on the chosen tokens; None: nothing.
+def answer_log_u(batch: Batch, cfg: ObjectiveConfig, mask: Tensor | None = None) -> Tensor | None:
+    """Return the log policy / anchor of explored and imitated answers [B], nats, of which the advantage is a function;
+    None for an advantage that compares the policy with nothing.
 
-    For advantage=pairs it is a weighted sum of the log-probs of one or two references.
+    The policy is that before the step's first update. For advantage=pairs, log anchor is a weighted sum of the
+    log-probs of one or two references.
+
+    Args:
+        mask: float32 [N], weights of the tokens in log u; None: 1.
     """
-    if cfg.advantage == "target":
-        return known(reference_logps(batch, tokens))
-    if cfg.advantage != "pairs":
+    if cfg.advantage not in ("target", "pairs"):
         return None
-    logps = [weight * known(_named(batch, name, tokens)) for name, weight in cfg.pairs.anchors.items()]
-    return sum(logps[1:], logps[0])
+    tokens = batch.on_route("explore") | batch.on_route("imitate")
+    weights = cfg.pairs.anchors if cfg.advantage == "pairs" else {"reference": 1.0}
+    log_u = logp_before(batch)[tokens]
+    for name, weight in weights.items():
+        log_u = log_u - weight * known(_named(batch, name, tokens))
+    if mask is not None:
+        log_u = log_u * mask[tokens]
+    return sum_by_trajectory(log_u, batch.seq[tokens], len(batch.route))
+
+
+def logp_before(batch: Batch) -> Tensor:
+    """Return the log-probs under the policy before the step's first update [N], or else those of the sampler."""
+    return batch.logp_sampler if batch.logp_old is None else batch.logp_old
 
 
 def _named(batch: Batch, name: str, tokens: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from configs.term_weights import FAILURES, TermWeightsConfig
+from configs.term_weights import TermWeightsConfig
 from objectives.advantage.estimators import best_answers
 from objectives.divergence.steps import step_weights
 from objectives.divergence.token_importance import important
@@ -55,8 +55,10 @@ def token_weights(
 def _kept(batch: Batch, cfg: TermWeightsConfig, term: str) -> Tensor:
     """Return the tokens that all chosen masks keep, bool [N]."""
     kept = batch.on_route("explore")
-    if cfg.only in FAILURES:
+    if cfg.only in ("failed_answers", "failed_groups"):
         kept = kept & (failures(batch, whole_groups=cfg.only == "failed_groups") > 0)[batch.seq]
+    if cfg.only == "mastered_groups":
+        kept = kept & mastered(batch)[batch.seq]
     if cfg.importance != "none":
         kept = kept & important(batch, cfg, batch.distance.get(term))
     return kept
@@ -98,6 +100,15 @@ def failures(batch: Batch, whole_groups: bool) -> Tensor:
         elif bool((failed == members).all()):
             weights[members] = 1.0
     return weights
+
+
+def mastered(batch: Batch) -> Tensor:
+    """Return which answers are of a group whose graded answers are all right, bool [B]. Source: MCPO,
+    arXiv:2604.16972."""
+    found = torch.zeros(len(batch.group), dtype=torch.bool)
+    for members in batch.graded_groups():
+        found |= members & bool((batch.reward[members] >= 1).all())
+    return found
 
 
 def length_debias(batch: Batch) -> Tensor:

@@ -6,9 +6,10 @@ Loads no torch, which takes seconds.
 from collections.abc import Callable
 from typing import Any
 
+from configs.divergences import DIVERGENCES
 from configs.forms import Level, Route
 from configs.forms import Wiring as WiringName
-from configs.terms import TermConfig
+from configs.terms import LATER, TermConfig
 from configs.transport import BLOCK
 from objectives.divergence.f_divergences import F_DIVERGENCES
 from objectives.divergence.number import Number
@@ -26,6 +27,23 @@ def describe_wiring(cfg: TermConfig, name: str, *, right_only: bool = False) -> 
     if right_only and cfg.rehearses and cfg.wiring == "loss":
         return _right_answers(cfg, name)
     return DESCRIPTIONS[cfg.route, cfg.level, cfg.wiring](cfg, name)
+
+
+def divergence_name(cfg: TermConfig) -> str:
+    """Return the name of a term's divergence, with what it compares."""
+    kl = cfg.name.endswith("_kl")
+    name = (
+        cfg.name.replace("_kl", " KL").replace("_", " ") if kl else f"{cfg.name.replace('_', '-').title()} divergence"
+    )
+    if DIVERGENCES[cfg.name].alpha:
+        name += f" (alpha = {cfg.alpha:g})"
+    if cfg.level == "sequence":
+        name = f"{'square root of the ' if cfg.root else ''}{name} between whole answers"
+    if cfg.reweights:
+        return f"{name} to {cfg.anchor}^phi / Z"
+    if cfg.anchor == "reference":
+        return name
+    return f"{name} to {'the policy that sampled the answers' if cfg.anchor == 'old' else cfg.anchor}"
 
 
 def _tangent(cfg: TermConfig) -> str:
@@ -52,11 +70,25 @@ def _explore_loss(cfg: TermConfig, name: str) -> str:
 
 
 def _reward(cfg: TermConfig, name: str) -> str:
+    if cfg.horizon in LATER:
+        return _later(cfg, name)
     prefixes = "with prefixes held fixed" if cfg.horizon == "token" else "through the prefixes too"
     later = " (and f(u) / u of all later tokens)" if cfg.horizon == "to_go" else ""
     return (
         f"exact gradient of the {name} {prefixes}, {FRESH}; {_tangent(cfg)}{later} is subtracted from each "
         "token's advantage, so a clip of the ratio applies to it too"
+    )
+
+
+def _later(cfg: TermConfig, name: str) -> str:
+    """Describe a penalty of later tokens alone."""
+    clipped = "is subtracted from each token's advantage, so a clip of the ratio applies to it too"
+    part = f"the part of the gradient of the {name} that goes through the prefixes"
+    if cfg.horizon == "later":
+        return f"{part}, exact {FRESH}; f(u) / u of all later tokens {clipped}"
+    return (
+        f"{part}, of which each token's share is divided by the number of later tokens, {FRESH}: it is the gradient of "
+        f"no divergence; the mean of f(u) / u over the later tokens {clipped}"
     )
 
 
@@ -127,7 +159,19 @@ def _lost(cfg: TermConfig) -> str:
     return f"weight on grad log pi is {pull:.2g} where the policy has all but lost an answer (u = e^-10)"
 
 
+def _regression(answers: str) -> str:
+    """Describe k2 on stored answers, which `answers` names."""
+    return (
+        f"regression of log-probs: the value is (log u)^2 / 2 and the gradient its own, the mean of log u grad log pi "
+        f"over {answers}, 0 at every token where policy and reference agree; near the reference about that of the "
+        "reverse KL, far away that of no divergence; weight on grad log pi is -10 where the policy has all but lost an "
+        "answer (u = e^-10)"
+    )
+
+
 def _rehearse(cfg: TermConfig, name: str) -> str:
+    if cfg.estimator == "k2":
+        return _regression("the reference's answers")
     if cfg.estimator == "k3":
         return f"exact gradient of the {name}, 0 at every token where policy and reference agree; {_lost(cfg)}"
     if cfg.estimator == "supervised":
@@ -137,6 +181,8 @@ def _rehearse(cfg: TermConfig, name: str) -> str:
 
 
 def _right_answers(cfg: TermConfig, name: str) -> str:
+    if cfg.estimator == "k2":
+        return _regression("right answers of the reference alone")
     if cfg.name == "forward_kl" and cfg.estimator in ("k1", "supervised"):
         return (
             "gradient of the negative log-likelihood of right answers (weight -1 everywhere): rejection-sampling "

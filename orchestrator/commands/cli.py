@@ -127,6 +127,7 @@ def parser() -> argparse.ArgumentParser:
         "evaluate", "Measure Pass@k of a run's last checkpoint, or of any policies, on the held-out prompts."
     )
     sub.usage, sub.epilog = "breadth evaluate [-h] [RUN] [--config FILE] [key=value ...]", EVALUATE
+    _add_inspection(configured("inspect-task", "Report duplicates, novelty and contamination of a task's prompts."))
     sub = configured("show-config", "Print all settings and what they mean, without starting anything.")
     offline = "Check the settings alone, without reading data and policy."
     sub.add_argument("--offline", action="store_true", help=offline)
@@ -157,6 +158,12 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="Change settings of all runs.")
     return top
+
+
+def _add_inspection(sub: argparse.ArgumentParser) -> None:
+    default = Path("runs/task.html")
+    files = f"Write the page to this file, and its numbers to a .json file beside it (default {default})."
+    sub.add_argument("--output", type=Path, default=default, metavar="FILE", help=files)
 
 
 def _add_export(sub: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from configs.load import preset
 from configs.load import presets as names
-from orchestrator.commands.method_table import changed, comment
+from orchestrator.documentation.method_table import changed, comment
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "methods"
 

@@ -50,6 +50,13 @@ def absolute(cfg: Config) -> Config:
         ),
         rehearsal=replace(cfg.rehearsal, path=_below(Path.cwd(), cfg.rehearsal.path)),
         replay=replace(cfg.replay, options=_paths(cfg.replay.task, cfg.replay.options)),
+        inspect_task=replace(
+            cfg.inspect_task,
+            others={
+                name: replace(other, options=_paths(other.task, other.options))
+                for name, other in cfg.inspect_task.others.items()
+            },
+        ),
         warm_start=replace(cfg.warm_start, output=_below(Path.cwd(), cfg.warm_start.output)),
     )
 

@@ -14,15 +14,17 @@ from configs.checks import nearest, require
 from configs.config import Config
 from configs.explain import NAME, agree, explain, settings, value_words
 from configs.load import committed_settings, presets, to_yaml
+from objectives.advantage.words import describe_no_terms
 from objectives.wording import (
     describe,
     describe_coefficient,
-    describe_no_terms,
+    describe_experience,
+    describe_mixture,
     describe_policy_gradient,
     describe_replay,
 )
-from orchestrator.commands.method_table import leaves
 from orchestrator.commands.options import config
+from orchestrator.documentation.method_table import leaves
 from orchestrator.engine import chosen_engine
 from orchestrator.placement import needed_roles, reservations
 from orchestrator.preflight.given import report_changed_method
@@ -40,20 +42,22 @@ def plan(cfg: Config) -> dict[str, str]:
     explored = cfg.groups_per_step * cfg.sampling.group_size
     rehearsed = cfg.rehearsal.batch if cfg.objective.rehearses else 0
     replayed = cfg.replay.batch if cfg.objective.replays else 0
+    imitated = cfg.groups_per_step if cfg.objective.imitates else 0
     longest = cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens
     reserved = reservations(cfg, needed_roles(cfg)) if cfg.placement.kind == "ray" else []
     lines = {
         "trajectories per step": f"{cfg.groups_per_step} prompts x {cfg.sampling.group_size} answers = "
         f"{explored} explored"
         + (f", and {rehearsed} rehearsed" if rehearsed else "")
-        + (f", and {replayed} replayed" if replayed else ""),
+        + (f", and {replayed} replayed" if replayed else "")
+        + (f", and {imitated} imitated" if imitated else ""),
         "tokens per step": f"at most {explored} x {cfg.sampling.max_new_tokens} = "
         f"{explored * cfg.sampling.max_new_tokens:,} generated; "
-        f"{(explored + rehearsed + replayed) * longest:,} trained on",
-        "optimizer updates": f"{cfg.steps} steps x {cfg.learner.updates_per_batch} = "
-        f"{cfg.steps * cfg.learner.updates_per_batch}",
+        f"{(explored + rehearsed + replayed + imitated) * longest:,} trained on",
+        "optimizer updates": _updates(cfg),
         "staleness": f"at most {cfg.lag} steps; window of ({cfg.lag} + 1) x {cfg.groups_per_step} = "
         f"{(cfg.lag + 1) * cfg.groups_per_step} prompts",
+        **({"sampling": describe_mixture(cfg.sampling)} if cfg.sampling.mixed_with else {}),
         "policy gradient": describe_policy_gradient(cfg.objective),
     }
     committed = committed_settings(cfg.policy.path, cfg.method)
@@ -68,6 +72,8 @@ def plan(cfg: Config) -> dict[str, str]:
         lines["stored answers"] = _stored_answers(cfg)
     if cfg.objective.replays:
         lines["replay"] = describe_replay(cfg.objective)
+    if cfg.objective.has_experience:
+        lines["experience"] = describe_experience(cfg.objective)
     if not cfg.objective.terms:
         lines["terms"] = describe_no_terms(cfg.objective)
     graders = cfg.placement.graders
@@ -86,6 +92,15 @@ def plan(cfg: Config) -> dict[str, str]:
     else:
         lines["placement"] = "every role in this process"
     return lines
+
+
+def _updates(cfg: Config) -> str:
+    if cfg.learner.extragradient:
+        return (
+            f"{cfg.steps} steps in pairs = {cfg.steps // 2}: one looks ahead; the next, from the weights before it, "
+            "goes by the gradient at the look-ahead"
+        )
+    return f"{cfg.steps} steps x {cfg.learner.updates_per_batch} = {cfg.steps * cfg.learner.updates_per_batch}"
 
 
 def _stored_answers(cfg: Config) -> str:

@@ -39,11 +39,28 @@ def by_engine(checkpoints: Mapping[str, str], max_length: int) -> list[dict[str,
     return list(groups.values())
 
 
+def reading_alike(checkpoints: Mapping[str, str], max_length: int) -> list[str]:
+    """Return the names of the policies whose tokens have the same meaning as those of the first one.
+
+    They have its tokenizer and its stop tokens, so each of them has a log-prob for every answer of the others.
+
+    Args:
+        checkpoints, max_length: as for `by_engine`.
+    """
+    read = {name: _reading(AnswerBuilder(path, max_length=max_length)) for name, path in checkpoints.items()}
+    return [name for name, own in read.items() if own == next(iter(read.values()))]
+
+
+def _reading(builder: AnswerBuilder) -> list[Any]:
+    """Return what decides which text, and which end, given tokens are."""
+    return [builder.stop_ids, _tokenizer(builder.tokenizer)]
+
+
 def _besides_weights(path: str, max_length: int) -> str:
     """Return all that an engine reads from the directory of a policy except its weights, as JSON."""
     builder = AnswerBuilder(path, max_length=max_length)
     config = AutoConfig.from_pretrained(path, local_files_only=True).to_dict()
-    parts = [_compared(config), builder.stop_ids, builder.pad_id, _tokenizer(builder.tokenizer)]
+    parts = [_compared(config), builder.pad_id, *_reading(builder)]
     return json.dumps(parts, sort_keys=True, default=str)
 
 

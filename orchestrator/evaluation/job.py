@@ -17,6 +17,8 @@ from orchestrator import cluster
 from orchestrator.engine import with_engine
 from orchestrator.evaluation.engines import by_engine
 from orchestrator.evaluation.folders import check_name, new_folder
+from orchestrator.evaluation.likelihoods import Likelihoods
+from orchestrator.evaluation.scoring import scorable, score_all, with_kl
 from orchestrator.manifest import SETTINGS
 from orchestrator.preflight.evaluation import Posed, check_evaluation
 from orchestrator.report.evaluation import SAMPLINGS, Evaluation
@@ -58,12 +60,13 @@ async def evaluate(
         check_name(run_dir, cfg.evaluate.name)
     posed = check_evaluation(cfg, checkpoints, log)
     found = await _measure_all(cfg, checkpoints, posed, log)
+    likelihoods = await _score(cfg, checkpoints, posed, found, log)
     folder = folder or new_folder(run_dir, cfg.evaluate.name)
     log(f"evaluation {folder}")
-    written = [
-        _write(cfg, checkpoints, posed, found, name, folder / SAMPLINGS / name if number else folder)
-        for number, name in enumerate(cfg.evaluate.decodings(cfg.sampling))
-    ]
+    written = []
+    for number, name in enumerate(cfg.evaluate.decodings(cfg.sampling)):
+        place, scores = (folder / SAMPLINGS / name, None) if number else (folder, likelihoods)
+        written.append(_write(cfg, checkpoints, posed, found, name, place, scores))
     with replace_file(folder / SETTINGS) as file:
         file.write(to_yaml(cfg).encode())
     return written
@@ -107,6 +110,33 @@ async def _measure_all(
     return found
 
 
+async def _score(
+    cfg: Config, checkpoints: Mapping[str, str], posed: Posed, found: Mapping[str, Found], log: Callable[[str], None]
+) -> Likelihoods | None:
+    """Score the answers under the first sampling with every policy, and add the KL to the base to the measurements.
+
+    Returns:
+        None if there is no KL, or nothing to compare. Also if scoring failed, as where no GPU holds a whole policy: the
+        answers are worth more than their KL.
+    """
+    decoding = cfg.evaluate.scored(cfg.sampling)
+    if decoding is None or len(checkpoints) == 1:
+        return None
+    names = scorable(checkpoints, posed, cfg.sampling.max_prompt_tokens + decoding.max_new_tokens, log)
+    measured = {name: m for name in names if (m := found[name][decoding])}
+    if not measured:
+        return None
+    answers = {name: m.rows for name, m in measured.items()}
+    try:
+        likelihoods = await score_all(cfg, {name: checkpoints[name] for name in names}, answers, posed, decoding, log)
+    except (ValueError, RuntimeError, OSError) as error:
+        log(f"no KL to {names[0]}, as the answers could not be scored (evaluate.kl_to_base=false omits it): {error}")
+        return None
+    for name, m in measured.items():
+        found[name][decoding] = replace(m, measurement=with_kl(m.measurement, likelihoods))
+    return likelihoods
+
+
 def _wanted(cfg: Config, decodings: Sequence[Sequence[Decoding]], is_base: bool) -> Found:
     """Return None for each decoding at which a policy is measured; the base also at the temperatures of `frontier`."""
     wanted: list[Decoding] = []
@@ -137,6 +167,7 @@ def _write(
     found: Mapping[str, Found],
     sampling: str,
     folder: Path,
+    likelihoods: Likelihoods | None,
 ) -> Evaluation:
     """Write the evaluation under the sampling of this name."""
     base, decodings = next(iter(checkpoints)), cfg.evaluate.decodings(cfg.sampling)[sampling]
@@ -163,6 +194,7 @@ def _write(
             "paths": dict(checkpoints),
             "first_prompt": posed.first,
         },
+        likelihoods=likelihoods,
     )
     evaluation.write(folder, [row for of_policy in chosen.values() for m in of_policy.values() for row in m.rows])
     return evaluation

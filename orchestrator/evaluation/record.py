@@ -17,6 +17,8 @@ NOT_COMPARED = (
     "sampling.group_size",
     "sampling.max_prompt_tokens",
     "sampling.max_refills",
+    "sampling.mixed_with",
+    "sampling.mixture",
 )
 """Settings of policy, task and sampling that change neither a prompt, nor an answer to it, nor its grade."""
 
@@ -57,7 +59,8 @@ def settings_of(run_dir: Path, words: Sequence[str]) -> Config:
     moved = [key for key in given if key in ("runs", "name")]
     if moved:
         raise ValueError(f"{moved[0]}: must be left out for a run, whose directory holds its evaluations, got {words}")
-    cfg = load(words, str(run_dir / SETTINGS))
+    unmixed = [*words, "sampling.mixed_with=''"]  # A measurement samples from the policy alone.
+    cfg = load(unmixed, str(run_dir / SETTINGS))
     own = replace(
         cfg.evaluate,
         checkpoints=cfg.evaluate.checkpoints if "evaluate.checkpoints" in given else [],

@@ -11,6 +11,7 @@ from orchestrator.preflight.prompts import check_prompts
 from orchestrator.preflight.rewards import check_reward_names, check_rewards
 from orchestrator.preflight.rows import check_rows
 from orchestrator.rollout.encoding import PromptEncoder
+from orchestrator.stored.solutions import solutions_of
 from tasks.options import settings_named
 from tasks.registry import build
 from tasks.source import Source
@@ -45,5 +46,7 @@ async def check_run(cfg: Config, report: Callable[[str], None]) -> Checked:
         replayed = TaskConfig(name=cfg.replay.task, options=cfg.replay.options)
         with settings_named("replay.task", "replay.options"):
             await check_rows(cfg, replayed, build(replayed, cfg.seed), encode, report)
+    if cfg.objective.imitates:
+        solutions_of(cfg, source, encode)
     check_saving(cfg.policy.path, encode.tokenizer)
     return Checked(source, encode)

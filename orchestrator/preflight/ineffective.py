@@ -1,6 +1,7 @@
 """Report settings that were given but have no effect, because another setting leaves out what they belong to."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from configs.coefficient import CoefficientConfig
 from configs.config import Config
@@ -33,8 +34,11 @@ def _rules(cfg: Config) -> Iterator[Rule]:
     yield "rehearsal.threshold", cfg.rehearsal.right_only, "rehearsal.keep is all"
     for name in ("answers", "ks", "frontier", "kl_to_base"):
         yield f"monitor.{name}", cfg.monitor.every > 0, "monitor.every is 0"
+    sampled = replace(cfg.evaluate, kl_to_base=True).scored(cfg.sampling) is not None
+    yield "evaluate.kl_to_base", sampled, "the first sampling of breadth evaluate is greedy or truncated"
     yield "logbook.wandb_project", cfg.logbook.wandb != "disabled", "logbook.wandb is disabled"
     yield "logbook.trajectories", cfg.logbook.trajectories_every > 0, "logbook.trajectories_every is 0"
+    yield "sampling.mixture", bool(cfg.sampling.mixed_with), "sampling.mixed_with is empty"
     yield "generator.kv_cache_bytes", vllm and not on_gpu, "it is for generator.engine=vllm on a CPU"
     yield "generator.memory_fraction", vllm and on_gpu, "it is for generator.engine=vllm on a GPU"
     yield "placement.mode", on_gpu, "placement.device is cpu"
@@ -57,7 +61,14 @@ def _rules(cfg: Config) -> Iterator[Rule]:
 def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
     advantage = objective.advantage
     why = f"objective.advantage is {advantage}"
-    yield "objective.critic", advantage == "critic", why
+    yield "objective.critic", advantage in ("critic", "flow"), why
+    for name in ("reads", "heads", "softness", "huber", "clip", "coefficient"):
+        yield f"objective.critic.{name}", advantage != "flow", why
+    yield "objective.flow", advantage == "flow", why
+    # These read the advantage before the learner's loss, which computes that of flow balance.
+    for name in ("gates.conflict_tokens", "gates.long_failures", "covariance"):
+        yield f"objective.{name}", advantage != "flow", why
+    yield "objective.recap", advantage != "flow" or objective.replays, why
     yield "objective.target", advantage == "target", why
     for name, kind in (("beta", "tilt"), ("moment", "moment")):
         effective = advantage != "target" or objective.target.kind == kind
@@ -88,6 +99,9 @@ def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
     yield "objective.covariance.penalty", covariance == "kl", why
     for name in ("low", "high"):
         yield f"objective.mismatch.{name}", objective.mismatch.kind != "none", "objective.mismatch.kind is none"
+    for name in ("beta", "start", "questions", "answers"):
+        why = "objective.experience.fraction is 0"
+        yield f"objective.experience.{name}", objective.has_experience, why
     for name in ("temperature", "orientation"):
         yield f"objective.recap.{name}", objective.recap.window > 0, "objective.recap.window is 0"
     constant = objective.reduction == "constant"
@@ -95,6 +109,8 @@ def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
 
 
 def _pair_rules(pairs: PairsConfig) -> Iterator[Rule]:
+    yield "objective.pairs.right_weight", not pairs.compares, f"objective.pairs.loss is {pairs.loss}"
+    yield "objective.overlong.limit", pairs.winners != "solution", "objective.pairs.winners is solution"
     yield "objective.pairs.term_on", bool(pairs.term), "objective.pairs.term is empty"
     yield "objective.pairs.mixture", bool(pairs.mixed_with), "objective.pairs.mixed_with is empty"
     family = bool(DIVERGENCES[pairs.divergence].alpha)

@@ -9,10 +9,13 @@ from pathlib import Path
 from actors.policy_folder import check_policy_folder
 from configs.checks import require
 from configs.config import Config
+from configs.task import TaskConfig
 from orchestrator.commands.paths import split_name
 from orchestrator.evaluation.record import located
 from orchestrator.preflight.gradient import check_gradient
+from orchestrator.preflight.machine import has_gpu
 from rewards.registry import check as check_verifier
+from tasks.options import settings_named
 from tasks.registry import check_options
 
 
@@ -55,6 +58,18 @@ def check_task(cfg: Config) -> None:
     for name, reward in cfg.objective.rewards.items():
         if reward.verifier:
             check_verifier(reward.verifier, f"objective.rewards.{name}.verifier")
+
+
+def check_inspection(cfg: Config) -> None:
+    """Raise ValueError, naming the setting, for a task, another set, a policy or a device that does not exist."""
+    check_task(cfg)
+    for name, other in cfg.inspect_task.others.items():
+        where = f"inspect_task.others.{name}"
+        with settings_named(f"{where}.task", f"{where}.options"):
+            check_options(TaskConfig(name=other.task, options=other.options))
+    check_policy_folder(cfg.policy.path)
+    rule = "must be 'cpu' on a machine without a GPU: this process reads the prompts"
+    require(cfg.placement.device != "gpu" or has_gpu(), "placement.device", rule, cfg.placement.device)
 
 
 def check_new_policy(output: str) -> None:

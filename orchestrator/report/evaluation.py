@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.heldout import Decoding
+from orchestrator.evaluation.likelihoods import Likelihoods, Map, read_likelihoods
+from orchestrator.evaluation.reward_kl import best_of_points, efficiency, tilt_points
 from orchestrator.report.inputs import RESULTS, check_evaluation
 from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.frontier import BaseCurve, Placement
@@ -45,6 +47,8 @@ class Evaluation:
     about: dict[str, Any]
     """Task, number of answers, name of the sampling, date, and the directories (`paths`) and rendered first prompts of
     the policies, for the report."""
+    likelihoods: Likelihoods | None = None
+    """Of answers at the first of `temperatures`; None: not measured. Policies that read other tokens are left out."""
 
     @property
     def names(self) -> list[str]:
@@ -72,9 +76,18 @@ class Evaluation:
     def summaries(self) -> dict[str, dict[float, dict[str, Interval]]]:
         """Every value with its interval, compared with `at_base`: policy -> temperature -> value."""
         return {
-            name: {t: summary(measurement, self.ks, self.at_base) for t, measurement in by_temperature.items()}
+            name: {t: self._summary(name, measurement) for t, measurement in by_temperature.items()}
             for name, by_temperature in self.measurements.items()
         }
+
+    def _summary(self, name: str, measurement: Measurement) -> dict[str, Interval]:
+        spent = {} if name == self.base else efficiency(measurement, self.at_base)
+        return summary(measurement, self.ks, self.at_base) | spent
+
+    @cached_property
+    def map(self) -> Map | None:
+        """The map of the policies; None without log-likelihoods."""
+        return self.likelihoods.map() if self.likelihoods else None
 
     @cached_property
     def frontier(self) -> BaseCurve | None:
@@ -120,6 +133,8 @@ class Evaluation:
         for name, by_temperature in self.measurements.items():
             for t, measurement in by_temperature.items():
                 measurement.write(folder / "measurements" / f"{name}@{t}.json")
+        if self.likelihoods:
+            self.likelihoods.write(folder)
         # results.json is written last: if it exists, so do the other files.
         with replace_file(folder / RESULTS) as file:
             file.write(json.dumps(self.results(), indent=1).encode() + b"\n")
@@ -139,6 +154,19 @@ class Evaluation:
                 for name, by_temperature in self.measurements.items()
             },
             "power": {str(k): _curve(curve, k) for k, curve in self.power.items()},
+            "reward_kl": {"best_of": best_of_points(self.at_base), "tilt": tilt_points(self.at_base)},
+            "map": self._map(),
+        }
+
+    def _map(self) -> dict[str, Any] | None:
+        if self.map is None or self.likelihoods is None:
+            return None
+        return {
+            "names": list(self.map.names),
+            "places": _rows(self.map.places),
+            "squared_distances": _rows(self.map.squared_distances),
+            "kl": _rows(self.likelihoods.kl().mean(-1)),
+            "shown": self.map.shown,
         }
 
     def _values(self, name: str, temperature: float) -> dict[str, Any]:
@@ -177,6 +205,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             temperatures=results["temperatures"],
             measurements=measurements,
             about=dict(results["about"]),
+            likelihoods=read_likelihoods(folder),
         )
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
         raise ValueError(
@@ -205,6 +234,10 @@ def _curve(curve: BaseCurve, k: int) -> list[dict[str, float]]:
         {"alpha": 1 / t, "pass@1": float(np.nanmean(one)), f"pass@{k}": float(np.nanmean(many))}
         for t, one, many in passes
     ]
+
+
+def _rows(values: np.ndarray) -> list[list[float | None]]:
+    return [[_finite(value) for value in row] for row in values.tolist()]
 
 
 def _finite(value: float) -> float | None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from orchestrator.report.divergence import NOTE, Rows
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.verdicts import change_word
 from orchestrator.watch.bootstrap import Interval
@@ -131,6 +132,23 @@ def results(evaluation: Evaluation | None) -> str:
         "number of answers. "
         "Entropy: nats per token. KL: nats per answer.</p>\n"
     )
+
+
+def reward_kl(of_kl: Rows | None) -> str:
+    """Return the table of reward against KL; nothing without a KL."""
+    if of_kl is None:
+        return ""
+    header = "".join(f"<th>{escaped(cell)}</th>" for cell in of_kl.header)
+    rows = "".join(f"<tr>{''.join(map(_two_lines, row))}</tr>\n" for row in of_kl.rows)
+    return (
+        f'<div class="scroll"><table><thead><tr>{header}</tr></thead>\n<tbody>{rows}</tbody></table></div>\n'
+        f'<p class="soft">{escaped(NOTE)}</p>\n'
+    )
+
+
+def _two_lines(cell: str) -> str:
+    value, _, detail = cell.partition("\n")
+    return f"<td><b>{escaped(value)}</b><small>{escaped(detail)}</small></td>"
 
 
 def first_prompts(evaluation: Evaluation | None) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -32,6 +33,9 @@ class Curve:
     y: Sequence[float]
     low: Sequence[float] = ()
     high: Sequence[float] = ()
+    x_low: Sequence[float] = ()
+    x_high: Sequence[float] = ()
+    """Ends of the intervals of `x`, of a curve that is not joined; empty if it has none."""
     marked: bool = False
     """Draw a marker on every point; for curves of few points, each a separate measurement."""
     noisy: bool = False
@@ -40,6 +44,8 @@ class Curve:
     """Draw the line through the points."""
     labels: Sequence[str] = ()
     """Text beside each point; empty: none."""
+    labels_left: bool = False
+    """Write them on the left, for points of a rising line."""
     dashed: bool = False
     """Draw fine dashes, for a second curve of the same policy."""
 
@@ -57,6 +63,10 @@ class Panel:
     base_label: str = ""
     log2_x: bool = False
     """Use a logarithmic x axis to base 2, with a tick at every x of a curve."""
+    sqrt_x: bool = False
+    """Draw x at its square root: near 0 a reward grows with the square root of the KL."""
+    equal: bool = False
+    """Use the same scale for both axes."""
     whole_x: bool = True
     """Tick whole numbers only, as for steps."""
 
@@ -94,6 +104,9 @@ def _frame(ax: Axes, panel: Panel) -> None:
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.margins(x=0.03, y=0.08)
+    if panel.equal:
+        ax.set_aspect("equal", adjustable="datalim")
+        ax.margins(0.15)
 
 
 def _line(ax: Axes, curve: Curve, offset: float | None) -> Artist:
@@ -109,7 +122,9 @@ def _line(ax: Axes, curve: Curve, offset: float | None) -> Artist:
     x, y = curve.x, curve.y
     if offset is not None:
         x = [value * 2 ** (0.06 * offset) for value in x]
-    if len(curve.low) and offset is not None:
+    if len(curve.x_low):
+        ax.hlines(y, curve.x_low, curve.x_high, color=colour, alpha=0.55, linewidth=1.4)
+    if len(curve.low) and (offset is not None or not curve.joined):
         ax.vlines(x, curve.low, curve.high, color=colour, alpha=0.55, linewidth=1.4)
     elif len(curve.low):
         ax.fill_between(x, curve.low, curve.high, color=colour, alpha=0.1, linewidth=0)
@@ -119,8 +134,9 @@ def _line(ax: Axes, curve: Curve, offset: float | None) -> Artist:
         y = running_mean(y, max(len(y) // 20, 3))
     width = 1.2 if curve.dashed else 1.9
     (line,) = ax.plot(x, y, color=colour, linestyle=dashes, marker=marker, markersize=4.5, linewidth=width)
+    shift, side = (-4, "right") if curve.labels_left else (4, "left")
     for label, place in zip(curve.labels, zip(x, y, strict=True), strict=False):
-        ax.annotate(label, place, xytext=(4, 4), textcoords="offset points", fontsize=7.5, color=colour)
+        ax.annotate(label, place, (shift, 4), textcoords="offset points", ha=side, fontsize=7.5, color=colour)
     return line
 
 
@@ -131,11 +147,19 @@ def running_mean(values: Sequence[float], width: int) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
+def _root(x: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.maximum(x, 0))
+
+
 def _ticks(ax: Axes, panel: Panel) -> None:
     if panel.log2_x:
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_locator(FixedLocator(sorted({x for curve in panel.curves for x in curve.x})))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         ax.xaxis.set_minor_locator(NullLocator())
+    elif panel.sqrt_x:
+        ax.set_xscale("function", functions=(_root, np.square))
+        ax.set_xlim(left=0)
+        ax.xaxis.set_major_locator(MaxNLocator(9))
     else:
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=panel.whole_x))

@@ -1,4 +1,5 @@
-"""Format an evaluation for the terminal: one row per policy and temperature, then the two answers in words."""
+"""Format an evaluation for the terminal: one row per policy and temperature, reward against KL, and the two answers in
+words."""
 
 import math
 
@@ -7,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.report.divergence import NOTE, Rows, reward_kl_rows
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.verdicts import beyond_sharpening, survival
 from orchestrator.watch.bootstrap import Interval
@@ -18,6 +20,9 @@ WORD_STYLES = {"beyond": "green", "on": "", "below": "red", "not measured": "dim
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """Print the table, and what it says if there are policies to compare with the base."""
     console.print(results_table(evaluation))
+    of_kl = reward_kl_rows(evaluation)
+    if of_kl is not None:
+        console.print(_table(of_kl))
     if len(evaluation.names) > 1:
         console.print(f"[bold]Did Pass@k survive?[/bold] {escape(survival(evaluation))}", soft_wrap=True)
         console.print(f"[bold]Beyond sharpening?[/bold] {escape(beyond_sharpening(evaluation))}", soft_wrap=True)
@@ -43,6 +48,13 @@ def results_table(evaluation: Evaluation) -> Table:
             cells = [_pass_cell(values, k, name == base, places.get(k)) for k in evaluation.ks]
             table.add_row(escape(name), f"{temperature:g}", *cells, _number(values["distinct_correct"]))
         table.add_section()
+    return table
+
+
+def _table(of_kl: Rows) -> Table:
+    table = Table(*of_kl.header, title="Reward against KL", caption=NOTE)
+    for row in of_kl.rows:
+        table.add_row(*map(escape, row))
     return table
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.report import page as report_page
+from orchestrator.report.divergence import MAP, REWARD_KL, map_panels, reward_kl_panels, reward_kl_rows
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.inputs import run_facts
 from orchestrator.report.plots import Curve, Panel, draw
@@ -58,11 +59,13 @@ def write_report(
     records = {name: _read(name, run_dir, notes) for name, run_dir in runs.items()}
     sources = _Sources(runs=runs, records=records, evaluation=evaluation)
     notes += _notes(evaluation)
-    headline, *others = _figures(output, sources)
+    headline, reward_kl, *others = _figures(output, sources)
     sections = [
         _first_screen(sources),
         headline,
         *(report_page.results(shown) for shown in (evaluation, *samplings)),
+        reward_kl,
+        report_page.reward_kl(reward_kl_rows(evaluation) if evaluation else None),
         *others,
         report_page.first_prompts(evaluation),
         *_lost_and_gained_problems(sources),
@@ -115,6 +118,8 @@ def _figures(output: Path, sources: _Sources) -> list[str]:
     k = sources.evaluation.figure_k if sources.evaluation else "k"
     plans = (
         ("frontier", f"Pass@1 against Pass@{k}", _frontier(sources), report_page.FRONTIER),
+        ("reward-kl", "Reward against KL", reward_kl_panels(sources.evaluation, sources.style), REWARD_KL),
+        ("map", "Map of the policies", map_panels(sources.evaluation, sources.style), MAP),
         ("pass-at-k", "Pass@k against k", _pass_against_k(sources), report_page.PASS_AGAINST_K),
         ("pass-over-steps", "Pass@1 and Pass@k over steps", _pass_over_steps(sources), report_page.PASS_OVER_STEPS),
         ("training", "Reward, entropy and KL over steps", _training(sources), report_page.TRAINING),

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Container, Coroutine, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +13,7 @@ from orchestrator.rollout.grading import require_grades
 from orchestrator.rollout.rollouts import Rollouts, jobs_for
 from orchestrator.rollout.upcoming import Upcoming
 from orchestrator.rollout.window import Slot, Window
+from orchestrator.stored.experience import Experience, Question
 from tasks.source import Source
 from trajectories.trajectory import Group, Prompt
 
@@ -32,6 +34,8 @@ class Collector:
         position: position of the first prompt in the train stream.
         groups_left: groups to admit before the run ends; more would never be trained on.
         excluded: ids of prompts to skip, because their reference answers are rehearsed.
+        experience: right answers of earlier steps. Some groups answer one of its prompts, with one answer less, in
+            place of the next prompt of the stream.
     """
 
     def __init__(
@@ -44,8 +48,10 @@ class Collector:
         position: int,
         groups_left: int,
         excluded: Container[str],
+        experience: Experience | None = None,
     ) -> None:
         self.cfg, self.encode, self.rollouts, self.excluded = cfg, encode, rollouts, excluded
+        self.source, self.experience = source, experience
         self.upcoming = Upcoming(source, self._job)
         self.window = Window((cfg.lag + 1) * cfg.groups_per_step, position)
         self.groups_left = groups_left
@@ -121,7 +127,12 @@ class Collector:
         try:
             while self.window.free and self.groups_left and self._failure is None:
                 prompt, job = self._next_prompt()
-                slots.append(self.window.admit(prompt.position))
+                question = self._question(prompt.position)
+                if question is not None:
+                    # The position is that of the slot, so that each group of a question has seeds of its own.
+                    prompt = replace(self.source.prompt(question.position), position=prompt.position)
+                    job = self._job(prompt, self.cfg.sampling.group_size - 1)
+                slots.append(self.window.admit(prompt.position, question.answers if question else ()))
                 prompts.append(prompt)
                 jobs.append(job)
                 self.groups_left -= 1
@@ -136,17 +147,26 @@ class Collector:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _job(self, prompt: Prompt) -> GenerationJob:
+    def _question(self, position: int) -> Question | None:
+        """Return the question that is answered again in place of the prompt at `position`; None: that prompt is."""
+        if self.experience is None:
+            return None
+        admitted = self.cfg.steps * self.cfg.groups_per_step - self.groups_left
+        return self.experience.choose(admitted, position, self.window.with_experience)
+
+    def _job(self, prompt: Prompt, answers: int = 0) -> GenerationJob:
+        """Return the job of a prompt, of `sampling.group_size` answers unless their number is given."""
         sampling = self.cfg.sampling
         [job] = jobs_for(
             [prompt],
             [self.encode(prompt)],
             purpose="train",
             run_seed=self.cfg.seed,
-            answers=sampling.group_size,
+            answers=answers or sampling.group_size,
             temperature=sampling.temperature,
             max_new_tokens=sampling.max_new_tokens,
             stop=sampling.stop,
+            mixture=sampling.mixture if sampling.mixed_with else 0.0,
         )
         return job
 
@@ -170,7 +190,7 @@ class Collector:
         try:
             futures = await self.rollouts.submit(prompts, jobs)
             for slot, future in zip(slots, futures, strict=True):
-                slot.group = await future
+                slot.group = replace(await future, experience=slot.experience)
                 self._drop_if_no_signal(slot)
                 self._changed.set()
             # Replacements wait until no group is in flight, so that engine batches do not depend on timing.

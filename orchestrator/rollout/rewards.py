@@ -14,8 +14,8 @@ def combined(graded: Mapping[str, Grade], rewards: Mapping[str, RewardConfig]) -
 
         reward = sum over rewards of weight x reward, or 0 if a gate's reward is below 1
 
-    Status and reason are those of `answer`, the reward of the problem's own verifier. If one of the rewards is missing,
-    because its grader failed or a verdict lacks a part, so is the sum.
+    Status, reason and semantic key are those of `answer`, the reward of the problem's own verifier. If one of the
+    rewards is missing, because its grader failed or a verdict lacks a part, so is the sum.
     """
     answer = graded[ANSWER_REWARD]
     grades = {name: graded[name] if name in graded else _part(reward.part, answer) for name, reward in rewards.items()}
@@ -28,7 +28,14 @@ def combined(graded: Mapping[str, Grade], rewards: Mapping[str, RewardConfig]) -
     known = {name: reward for name, reward in parts.items() if reward is not None}
     open_ = all(known[name] >= 1 for name, reward in rewards.items() if reward.gate)
     total = sum(reward.weight * known[name] for name, reward in rewards.items()) if open_ else 0.0
-    return Grade(reward=total, status=answer.status, reason=answer.reason, seconds=seconds, parts=parts)
+    return Grade(
+        reward=total,
+        status=answer.status,
+        reason=answer.reason,
+        seconds=seconds,
+        parts=parts,
+        semantic_key=answer.semantic_key,
+    )
 
 
 def _part(name: str, answer: Grade) -> Grade:

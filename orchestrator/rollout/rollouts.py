@@ -242,6 +242,7 @@ def jobs_for(
     top_k: int = 0,
     min_p: float = 0.0,
     stop: Sequence[str] = (),
+    mixture: float = 0.0,
 ) -> list[GenerationJob]:
     """Return one job per prompt.
 
@@ -251,6 +252,7 @@ def jobs_for(
             for different purposes differ.
         answers: answers per prompt.
         stop: texts that end an answer.
+        mixture: share of the generators' second policy in the distribution of every token.
     """
     return [
         GenerationJob(
@@ -264,6 +266,7 @@ def jobs_for(
             top_k=top_k,
             min_p=min_p,
             stop=tuple(stop),
+            mixture=mixture,
         )
         for prompt, row in zip(prompts, tokens, strict=True)
     ]

@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 
-from trajectories.trajectory import Group
+from trajectories.trajectory import Group, Trajectory
 
 
 @dataclass(slots=True, eq=False)
@@ -12,6 +12,8 @@ class Slot:
 
     position: int
     """Position of the prompt in the train stream."""
+    experience: tuple[Trajectory, ...] = ()
+    """Right answers of earlier steps that join the group."""
     group: Group | None = None
     """The graded group; None until all of its answers are graded."""
     taken: bool = False
@@ -43,16 +45,21 @@ class Window:
         return self._queue[0].position if self._queue else self.position
 
     @property
+    def with_experience(self) -> set[str]:
+        """Ids of the prompts whose groups have experience."""
+        return {slot.experience[0].prompt_id for slot in self._queue if slot.experience}
+
+    @property
     def in_flight(self) -> int:
         """Number of slots whose group is not complete."""
         return sum(slot.group is None for slot in self._queue)
 
-    def admit(self, position: int) -> Slot:
-        """Add the prompt at `position` and return its slot."""
+    def admit(self, position: int, experience: tuple[Trajectory, ...] = ()) -> Slot:
+        """Add the prompt at `position`, or in its place one with `experience`, and return its slot."""
         assert self.free > 0, "the window is full"
         assert position >= self.position, f"positions only grow: {position} after {self.position}"
         self.position = position + 1
-        self._queue.append(Slot(position))
+        self._queue.append(Slot(position, experience))
         return self._queue[-1]
 
     def skip(self, position: int) -> None:

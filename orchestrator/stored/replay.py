@@ -11,7 +11,7 @@ from orchestrator.rollout.encoding import Encoder, PromptEncoder, answer_encoder
 from tasks.options import settings_named
 from tasks.registry import build
 from tasks.source import Source, digest
-from trajectories.trajectory import Prompt, Trajectory
+from trajectories.trajectory import Prompt, Route, Trajectory
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,10 @@ class Replay:
         return right_answer(prompt.id, self.encode(prompt), self.encode_answer(text), text)
 
 
-def right_answer(prompt_id: str, prompt: list[int], answer: list[int], text: str) -> Trajectory:
-    """Return a trajectory on the route `replay`, from token ids. All tokens of the answer are trained on."""
+def right_answer(
+    prompt_id: str, prompt: list[int], answer: list[int], text: str, route: Route = "replay"
+) -> Trajectory:
+    """Return a trajectory that the policy did not sample, from token ids. All tokens of the answer are trained on."""
     tokens = np.asarray([*prompt, *answer], dtype=np.int32)
     return Trajectory(
         prompt_id=prompt_id,
@@ -54,7 +56,7 @@ def right_answer(prompt_id: str, prompt: list[int], answer: list[int], text: str
         finish_reason="stop",
         seed=0,
         text=text,
-        route="replay",
+        route=route,
     )
 
 

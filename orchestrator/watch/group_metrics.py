@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from configs.rewards import ANSWER_REWARD
-from trajectories.trajectory import Group, domain
+from trajectories.trajectory import Group, Trajectory, domain
 
 
 def group_metrics(groups: Sequence[Group], by_domain: bool = False) -> dict[str, float]:
@@ -28,7 +28,7 @@ def group_metrics(groups: Sequence[Group], by_domain: bool = False) -> dict[str,
         values |= {
             "reward": float(np.mean(graded)),
             "reward_std": float(np.mean([np.std(group) for group in rewards])),
-            "solved_groups": float(np.mean([_solved(group) for group in groups if group.rewards])),
+            "solved_groups": float(np.mean([any(map(is_right, g.trajectories)) for g in groups if g.rewards])),
             "zero_signal_groups": float(np.mean([not group.has_signal for group in groups if group.rewards])),
         }
     parts = [t.grade.parts for t in trajectories if t.grade and t.reward is not None]
@@ -42,7 +42,7 @@ def group_metrics(groups: Sequence[Group], by_domain: bool = False) -> dict[str,
     return values
 
 
-def _solved(group: Group) -> bool:
+def is_right(answer: Trajectory) -> bool:
     """Return whether an answer has the full reward of the problem's own verifier."""
-    grades = [t.grade for t in group.trajectories if t.grade is not None]
-    return any((grade.parts.get(ANSWER_REWARD, grade.reward) or 0.0) >= 1.0 for grade in grades)
+    grade = answer.grade
+    return grade is not None and (grade.parts.get(ANSWER_REWARD, grade.reward) or 0.0) >= 1.0

@@ -46,7 +46,9 @@ class PromptResult:
     log_probs: tuple[float, ...]
     """Sum of logp_sampler over each graded answer, nats; the `correct` right ones first."""
     kl_to_base: float | None
-    """Mean over answers of the sum over generated tokens of logp_sampler - logp_reference, nats; None: not scored."""
+    """Mean over answers of log policy(answer) - log base(answer), nats, over generated tokens; None: not scored. The
+    policy's log-prob is the sampler's in a run, and in an evaluation, which scores some of the answers, that of the
+    program that scores the base."""
     correct_answers: tuple[str, ...]
     wrong_answers: tuple[str, ...]
     """Up to EXAMPLES distinct answers of each kind, for the report."""

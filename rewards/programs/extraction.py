@@ -4,7 +4,9 @@ Several texts are returned, best first. The box decides which of them is the pro
 compiled.
 """
 
+import io
 import re
+import tokenize
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -150,3 +152,16 @@ def _definition(names: Collection[str]) -> re.Pattern[str]:
     either = "|".join(map(re.escape, sorted(names)))
     definition = rf"[ \t]*(?:(?:async[ \t]+)?def|class)[ \t]+(?:{either})\b"
     return re.compile(rf"^(?:{definition}|(?:{either})[ \t]*[:=])", re.MULTILINE)
+
+
+def canonical(program: str) -> str:
+    """Return the tokens of a program without comments, blank lines and the width of spaces and indents.
+
+    Nothing is parsed. A text that is no program may have no tokens; the result is then empty.
+    """
+    try:
+        found = list(tokenize.generate_tokens(io.StringIO(program).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return ""
+    kept = [token for token in found if token.type not in (tokenize.COMMENT, tokenize.NL)]
+    return " ".join(token.string if token.string.strip() else tokenize.tok_name[token.type] for token in kept)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from rewards.programs.boxes import close_zygote, zygote
-from rewards.programs.extraction import SOURCE_LIMIT, extract_programs
+from rewards.programs.extraction import SOURCE_LIMIT, canonical, extract_programs
 from rewards.programs.function_tests import run_function_tests
 from rewards.programs.problem import AssertProblem, parse
 from rewards.programs.stdio_tests import run_stdio_tests
@@ -50,7 +50,8 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
                 if isinstance(parsed, AssertProblem)
                 else run_stdio_tests(parsed, texts)
             )
-            return replace(verdict, seconds=time.perf_counter() - started, isolation=level)
+            key = canonical(texts[0]) if verdict.status == "correct" else ""
+            return replace(verdict, seconds=time.perf_counter() - started, isolation=level, semantic_key=key)
         except (BoxFailed, ConnectionError) as failure:  # perhaps the zygote died: try again with a new one
             close_zygote()
             reason = f"no box: {failure}"

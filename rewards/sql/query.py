@@ -32,7 +32,7 @@ from rewards.sql import duckdb_engine, sqlite_engine
 from rewards.sql.execution import CACHE_LIMIT, ROW_LIMIT, Cache, Database, Result, Row, TimeBudget
 from rewards.sql.gold import is_ordered, literals
 from rewards.sql.results import row_overlap, same_bag, same_results
-from rewards.sql.text import QueryFailed, extract, statements
+from rewards.sql.text import QueryFailed, canonical, extract, statements
 from rewards.sql.ties import cut_tie, tie_lengths
 from rewards.sql.variants import STYLES, variant
 from rewards.verdict import Verdict, correct, grader_error, wrong
@@ -118,7 +118,7 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
             return wrong("the result does not depend on the data")
     except QueryFailed as error:
         return Verdict(reward=0.0, status=error.status, reason=error.reason)
-    return correct()
+    return correct(semantic_key=canonical(query, parsed.engine))
 
 
 def check_problem(problem: Mapping[str, Any]) -> list[str]:

@@ -115,6 +115,11 @@ def significant(text: str, engine: str, start: int = 0) -> Iterator[Token]:
     return (token for token in tokens(text, engine, start) if token.kind not in ("space", "comment"))
 
 
+def canonical(text: str, engine: str) -> str:
+    """Return a query without comments, with its tokens one space apart and its words in upper case."""
+    return " ".join(token.upper or token.text for token in significant(text, engine))
+
+
 def statements(text: str, engine: str) -> list[str]:
     """Return the statements between semicolons, without those that consist of spaces and comments."""
     found, start, has_token = [], 0, False

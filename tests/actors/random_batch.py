@@ -31,7 +31,7 @@ def random_trajectory(shape: tuple[int, int], seed: int, route: Route = "explore
         last_version=0,
         finish_reason="stop",
         seed=seed,
-        text="",
+        text=str(seed),
         route=route,
         grade=Grade(reward=float(draw.uniform()), status="correct"),
         logp_reference=-draw.uniform(3, 8, size=length).astype(np.float32) if route == "rehearse" else None,
@@ -48,7 +48,7 @@ def random_batch(shapes: Sequence[tuple[int, int]] = SHAPES, *, seed: int = 0, r
     ]
     prompt = Prompt(id="p", position=0, text="", verifier="", problem={})
     groups = [Group(prompt=prompt, trajectories=tuple(rows[i : min(i + 2, explored)])) for i in range(0, explored, 2)]
-    return pack(groups, rows[explored:])
+    return pack(groups, rows[explored:], count_meanings=True)
 
 
 def with_common_prompts(batch: Batch) -> Batch:

@@ -143,10 +143,17 @@ def test_a_grader_without_workers_raises_instead_of_grading(monkeypatch: pytest.
 
 def test_tasks_and_grades_are_the_same_after_a_message_between_processes() -> None:
     task = GradeTask(key="a", verifier="countdown", problem=PROBLEM, answer="1", context={"step": 3})
-    grade = Grade(reward=None, status="grader_error", reason="no", seconds=0.5, parts={"answer": None, "form": 1.0})
+    grade = Grade(
+        reward=None, status="no", reason="r", seconds=0.5, parts={"answer": None, "form": 1.0}, semantic_key="k"
+    )
     tasks, grades = pickle.loads(pickle.dumps(([task, task], [grade])))
     assert (tasks, grades) == ([task, task], [grade])
     assert tasks[0].problem is tasks[1].problem, "answers to one problem share it"
+
+
+def test_a_grade_has_the_semantic_key_of_its_verdict() -> None:
+    grades = graded(lambda grader: grader.grade([countdown("a", "3+7+12"), countdown("b", "12 + (3+7)")]))
+    assert {grade.semantic_key for grade in grades.values()} == {"(+12+3+7)"}
 
 
 def test_two_tasks_under_one_key_are_refused() -> None:

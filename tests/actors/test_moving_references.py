@@ -16,6 +16,7 @@ from orchestrator.references import ReferenceSchedule
 from tests.actors.learning.learner_ranks import config_of
 from tests.actors.random_batch import random_batch
 from tests.conftest import make_policy
+from trajectories.trajectory import ROUTES
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +123,18 @@ def test_rehearsed_answers_have_no_log_probs_of_other_references(pair: tuple[Pat
     rehearsed = (batch.route != 0)[batch.seq]
     assert batch.anchors["teacher"][rehearsed].isnan().all()
     assert not batch.anchors["teacher"][~rehearsed].isnan().any()
+
+
+def test_solutions_have_log_probs_of_every_reference(pair: tuple[Path, Path]) -> None:
+    batch = replace(random_batch(rehearsed=2))
+    batch.route[-2] = ROUTES.index("imitate")
+    scored = references(reference={str(pair[0]): 1.0}, teacher={str(pair[1]): 1.0}).score(
+        batch, ["reference", "teacher"]
+    )
+    solution = (batch.route == ROUTES.index("imitate"))[batch.seq]
+    assert scored.logp_reference is not None
+    for logps, path in ((scored.logp_reference, pair[0]), (scored.anchors["teacher"], pair[1])):
+        explored = replace(batch, route=torch.zeros_like(batch.route))
+        alone = references(reference={str(path): 1.0}).score(explored).logp_reference
+        assert alone is not None and not alone.isnan().any()
+        torch.testing.assert_close(logps[solution], alone[solution])

@@ -47,7 +47,7 @@ def commands() -> Iterator[Any]:
 
 def exists(key: str) -> bool:
     """Whether a dotted key is a setting or a section; any key below the options of a task is one."""
-    if re.match(r"(task|replay)\.options\.", key):
+    if re.match(r"(task|replay|inspect_task\.others\.\w+)\.options\.", key):
         return True
     try:
         return bool(explain(key))

@@ -25,10 +25,11 @@ def make_batch(
     logp_reference: Tensor | None = None,
     logp_old: Tensor | None = None,
     prompt_length: int = 0,
+    meaning: Sequence[int] | None = None,
 ) -> Batch:
     """Return a batch of the answers in order, each after a prompt of `prompt_length` untrained tokens.
 
-    Args: logp_sampler, logp_reference, logp_old: float32 [N], prompt tokens included.
+    Args: logp_sampler, logp_reference, logp_old: float32 [N], prompt tokens included; meaning: that of each answer.
     """
     lengths = [prompt_length + len(tokens) for _, _, _, tokens in answers]
     mask = [
@@ -49,6 +50,7 @@ def make_batch(
         domains=("",),
         reward=torch.tensor([float("nan") if reward is None else reward for _, _, reward, _ in answers]),
         version=torch.tensor([-1 if group < 0 else 0 for _, group, *_ in answers]),
+        meaning=None if meaning is None else torch.tensor(meaning),
         totals={},
     )
     return with_own_totals(batch)

@@ -52,11 +52,14 @@ def random_trajectory(generator: np.random.Generator, route: Route, reward: floa
 
 
 @cache
-def random_batch(seed: int = 0, reference_everywhere: bool = True, anchors: tuple[str, ...] = ()) -> Batch:
+def random_batch(
+    seed: int = 0, reference_everywhere: bool = True, anchors: tuple[str, ...] = (), solutions: bool = False
+) -> Batch:
     """Return four groups of four answers, one of which has no reward, and six rehearsed answers.
 
-    The log-probs of sampler, reference and `anchors` are those of the policy `weights()` plus noise. Without
-    `reference_everywhere` those of the reference are missing (NaN) on all routes but rehearse.
+    With `solutions`, three of the groups have one. The log-probs of sampler, reference and `anchors` are those of the
+    policy `weights()` plus noise. Without `reference_everywhere` those of the reference are missing (NaN) on all routes
+    but rehearse.
     """
     generator = np.random.default_rng(seed)
     groups = []
@@ -66,7 +69,8 @@ def random_batch(seed: int = 0, reference_everywhere: bool = True, anchors: tupl
         if number == 2:
             answers[1] = replace(answers[1], grade=Grade(reward=None, status="grader_error"))
         prompt = Prompt(id=f"p{number}", position=number, text="", verifier="", problem={})
-        groups.append(Group(prompt=prompt, trajectories=tuple(answers)))
+        solution = random_trajectory(generator, "imitate", None) if solutions and number else None
+        groups.append(Group(prompt=prompt, trajectories=tuple(answers), solution=solution))
     batch = pack(groups, [random_trajectory(generator, "rehearse", 1.0) for _ in range(6)])
     logp = scores_of(weights(), batch, ObjectiveConfig()).logp.detach()
 
@@ -81,17 +85,26 @@ def random_batch(seed: int = 0, reference_everywhere: bool = True, anchors: tupl
 
 
 def batch_for(cfg: ObjectiveConfig, seed: int = 0) -> Batch:
-    """Return a random batch with all fields that the objective reads from references and the first forward pass."""
-    batch = random_batch(seed, anchors=tuple(name for name in cfg.anchors if name != "reference"))
+    """Return a random batch with all fields that the objective reads from references and the first forward pass.
+
+    If a term is on mastered groups, one of the four is.
+    """
+    anchors = tuple(name for name in cfg.anchors if name != "reference")
+    batch = random_batch(seed, anchors=anchors, solutions=cfg.imitates)
     generator, size = torch.Generator().manual_seed(seed), len(batch.tokens)
     near = batch.logp_sampler + 0.3 * torch.randn(size, generator=generator)
     certainty = 1 - 0.02 * torch.rand(size, generator=generator)
     entropy, distance = torch.rand(2, size, generator=generator)
+    activations = torch.randn(size, 5, generator=generator)
+    reads_mastered = any(term.weights.only == "mastered_groups" for term in cfg.terms.values())
     return replace(
         batch,
+        reward=torch.where(batch.group == 1, 1.0, batch.reward) if reads_mastered else batch.reward,
+        hidden={cfg.pairs.anchor: activations} if cfg.masks_pairs else {},
         reweighted={name: near for name, term in cfg.terms.items() if term.reweights},
         certainty={name: certainty for name, term in cfg.terms.items() if term.weights.certainty_power},
         entropy_old=2 * entropy if cfg.scores_first else None,
+        meaning=torch.arange(len(batch.route)) % 3 if cfg.reads_meanings else None,
         value_old=torch.linspace(-1, 1, len(batch.route)) if cfg.advantage == "critic" else None,
         distance={
             name: distance for name, term in cfg.terms.items() if term.weights.needs_distance or name == cfg.pair_term
@@ -129,7 +142,7 @@ def scores_of(policy: Tensor, batch: Batch, cfg: ObjectiveConfig) -> Scores:
         entropy=masked["entropy"] if cfg.entropy_bonus else masked["entropy"].detach(),
         log_vocabulary=float(np.log(VOCABULARY)),
         exact={name.removeprefix("exact/"): column for name, column in masked.items() if "/" in name},
-        values=policy[batch.tokens[batch.lengths.cumsum(0) - 1], : cfg.critic.heads],
+        values=policy[batch.tokens[batch.lengths.cumsum(0) - 1], : (cfg.value_heads or cfg.critic).heads],
     )
 
 

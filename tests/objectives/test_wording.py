@@ -7,9 +7,10 @@ import pytest
 from configs.policy_gradient import ClipConfig, CovarianceConfig, GatesConfig, MismatchConfig
 from configs.term_weights import TermWeightsConfig
 from configs.terms import TermConfig
+from objectives.advantage.words import describe_no_terms
 from objectives.divergence.wirings import WIRINGS
 from objectives.divergence.words import DESCRIPTIONS
-from objectives.wording import describe, describe_no_terms, describe_policy_gradient
+from objectives.wording import describe, describe_policy_gradient
 from tests.objectives.divergence_settings import NAMES, label, settings
 from tests.objectives.ragged_batch import divergence, objective
 from tests.objectives.random_answers import of
@@ -42,6 +43,8 @@ def test_terms_on_right_answers_alone_are_not_described_with_the_gradient_of_the
         words = describe(cfg, right_only=True)
         if not cfg.rehearses:
             assert words == describe(cfg)
+        elif cfg.estimator == "k2":
+            assert "over right answers of the reference alone" in words and "exact" not in words
         elif words != describe(likelihood, right_only=True):
             assert "exact" not in words and "so not the gradient of the" in words and "rehearsal.keep=all" in words
     exact = divergence("forward_kl", route="rehearse", wiring="vocabulary", estimator="exact")
@@ -52,6 +55,12 @@ def test_the_description_states_the_weight_on_a_very_unlikely_rehearsed_answer()
     weight = math.exp(-10) - 1
     assert f"grad log pi is {weight:.2g}" in describe(divergence("forward_kl", route="rehearse"))
     assert "grad log pi is -0.00021" in describe(divergence("jensen_shannon", route="rehearse"))
+
+
+def test_k2_on_stored_answers_is_described_as_a_regression_and_as_no_divergence() -> None:
+    words = describe(divergence("reverse_kl", route="rehearse", estimator="k2"))
+    assert "regression of log-probs" in words and "that of no divergence" in words and "exact" not in words
+    assert "weight on grad log pi is -10 where the policy has all but lost an answer" in words
 
 
 def test_the_naive_estimator_is_not_described_with_the_gradient_of_the_divergence() -> None:
@@ -84,6 +93,11 @@ def test_the_horizon_and_the_level_of_a_penalty_are_described() -> None:
     assert "with prefixes held fixed" in describe(divergence("reverse_kl", **reward))
     to_go = describe(divergence("reverse_kl", **reward, horizon="to_go"))
     assert "through the prefixes too" in to_go and "(and f(u) / u of all later tokens)" in to_go
+    later, mean = (describe(divergence("reverse_kl", **reward, horizon=h)) for h in ("later", "later_mean"))
+    part = "the part of the gradient of the reverse KL that goes through the prefixes"
+    assert f"{part}, exact" in later and "f(u) / u of all later tokens is subtracted" in later
+    assert f"{part}, of which each token's share is divided by the number of later tokens" in mean
+    assert "it is the gradient of no divergence" in mean and "exact" not in mean
     whole = describe(divergence("reverse_kl", **reward, level="sequence"))
     assert "between whole answers" in whole and "prefixes" not in whole
 

@@ -51,6 +51,11 @@ def test_a_gpu_always_has_vllm_and_one_process_never() -> None:
     )
 
 
+def test_a_mixture_of_two_policies_needs_the_transformers_engine_whatever_the_length() -> None:
+    engine, why = chosen_engine(load(["method=minillm", LONG, "sampling.mixed_with=teacher"]))
+    assert (engine, why) == ("transformers", "sampling.mixed_with needs an engine that reads two policies")
+
+
 def test_without_vllm_the_transformers_engine_is_chosen_unless_the_roles_run_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -13,6 +13,8 @@ STEPS = 20
 SMALL = ("sampling.group_size=8", "rehearsal.prompts=16", "rehearsal.batch=4", f"monitor.every={STEPS}")
 TEACHER = "tasks/base_policies/three_domains"
 """A policy with the vocabulary of the trained one but other weights, so that no divergence is 0."""
+TAUGHT_BY_REFERENCE = ("logp_regression",)
+"""Presets whose teacher is the main reference."""
 
 
 @pytest.mark.slow
@@ -20,6 +22,7 @@ TEACHER = "tasks/base_policies/three_domains"
 def test_every_method_trains_20_steps(tmp_path: Path, method: str) -> None:
     references = load([f"method={method}"]).references
     teacher = [f"references.teacher.path={TEACHER}"] if "teacher" in references else []
+    teacher += [f"reference_path={TEACHER}"] if method in TAUGHT_BY_REFERENCE else []
     cfg = config(tmp_path, f"method={method}", "scale=cpu", f"steps={STEPS}", "name=run", *SMALL, *teacher)
     records = train(cfg)
     assert [record["step"] for record in records] == list(range(STEPS + 1))

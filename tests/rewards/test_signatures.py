@@ -161,7 +161,9 @@ def test_breadths_own_form_is_bound_by_name_too() -> None:
 @pytest.mark.parametrize("reward", ["reward", "score"])
 def test_the_other_numbers_of_a_dict_are_parts_of_the_verdict(reward: str) -> None:
     parts = {"format": 0.5, "short": True, "answer": 3.0, "text": "4", "ratio": math.inf}
-    verdict = to_verdict({reward: 1, **parts})
+    verdict = to_verdict({reward: 1, "semantic_key": "by induction", **parts})
+    assert verdict.semantic_key == "by induction"
+    assert to_verdict({reward: 1, "semantic_key": 7}).semantic_key == ""
     assert (verdict.reward, verdict.status, dict(verdict.parts)) == (1.0, "correct", {"format": 0.5, "short": 1.0})
 
 

@@ -32,6 +32,25 @@ def test_packing_lays_trajectories_end_to_end_with_their_totals() -> None:
     assert batch.logp_reference[batch.seq < 3].isnan().all()
 
 
+def test_solutions_belong_to_their_group_but_are_not_counted_as_explored() -> None:
+    solution = trajectory(3, 2, 5, reward=None, route="imitate")
+    groups = [
+        Group(prompt=PROMPT, trajectories=(trajectory(0, 2, 3),)),
+        Group(prompt=PROMPT, trajectories=(trajectory(1, 2, 1), trajectory(2, 1, 2, reward=0.0)), solution=solution),
+    ]
+    batch = pack(groups, [trajectory(4, 2, 4, route="replay")])
+    assert batch.lengths.tolist() == [5, 3, 3, 7, 6]
+    assert batch.group.tolist() == [0, 1, 1, 1, -1]
+    assert batch.version.tolist() == [3, 3, 3, -1, -1]
+    assert batch.reward.nan_to_num(-1).tolist() == [1, 1, 0, -1, -1]
+    assert (batch.totals["explore"].tokens, batch.totals["explore"].trajectories) == (6, 3)
+    assert (batch.totals["imitate"].tokens, batch.totals["imitate"].trajectories) == (5, 1)
+    assert [members.tolist() for members in batch.graded_groups()] == [
+        [True] + 4 * [False],
+        [False, True, True] + 2 * [False],
+    ]
+
+
 def test_overlong_filtering_masks_truncated_answers_but_keeps_their_rewards() -> None:
     cut = replace(trajectory(1, 2, 4, reward=0.0), finish_reason="length")
     groups = [Group(prompt=PROMPT, trajectories=(trajectory(0, 2, 3), cut))]
@@ -41,6 +60,39 @@ def test_overlong_filtering_masks_truncated_answers_but_keeps_their_rewards() ->
     assert (batch.totals["explore"].tokens, batch.totals["explore"].trajectories) == (3, 1)
     assert batch.reward[:2].tolist() == [1, 0], "the baseline of the group includes the truncated answer"
     assert pack(groups, stored).totals["explore"].tokens == 7
+
+
+def test_solutions_are_numbered_within_a_group_by_semantic_key_or_else_by_text() -> None:
+    def answer(text: str, key: str = "", reward: float | None = 1.0) -> Trajectory:
+        made = trajectory(0, 1, 1, reward)
+        assert made.grade is not None
+        return replace(made, text=text, grade=replace(made.grade, semantic_key=key))
+
+    by_key = (answer("1+2", "(+1+2)"), answer("2-1", reward=0.0), answer("2+1", "(+1+2)"), answer("(+1+2)"))
+    by_text = (answer("a  b\n"), answer(" a b"), answer("ab"), answer("a b", reward=None))
+    groups = [Group(prompt=PROMPT, trajectories=answers) for answers in (by_key, by_text)]
+    batch = pack(groups, [trajectory(9, 1, 1, route="rehearse")], count_meanings=True)
+    assert batch.meaning is not None
+    assert batch.meaning.tolist() == [0, 1, 0, 2, 0, 0, 1, 0, -1]
+    assert pack(groups).meaning is None
+    assert replace(by_text[0], grade=None).meaning == by_text[1].meaning, "an answer without a grade has a solution too"
+
+
+def test_experience_counts_in_its_groups_rewards_and_follows_its_new_answers() -> None:
+    old = trajectory(7, 2, 4, route="experience")
+    groups = [
+        Group(prompt=PROMPT, trajectories=(trajectory(0, 2, 3, reward=0.0),), experience=(old,)),
+        Group(prompt=PROMPT, trajectories=(trajectory(1, 1, 2, reward=0.0),)),
+    ]
+    batch = pack(groups, [trajectory(3, 2, 4, route="rehearse")], count_meanings=True)
+    assert batch.lengths.tolist() == [5, 6, 3, 6]
+    assert batch.group.tolist() == [0, 0, 1, -1]
+    assert batch.reward.nan_to_num(-1).tolist() == [0, 1, 0, -1]
+    assert batch.version.tolist() == [3, -1, 3, -1], "staleness is that of new answers"
+    assert (batch.totals["explore"].tokens, batch.totals["experience"].tokens) == (5, 4)
+    assert batch.meaning is not None and len(batch.meaning) == 4
+    assert [group.has_signal for group in groups] == [True, False]
+    assert groups[0].rewards == [0.0], "metrics count new answers"
 
 
 def test_every_tensor_field_declares_its_axis() -> None:

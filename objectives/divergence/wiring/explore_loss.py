@@ -34,7 +34,12 @@ def token_loss(cfg: TermConfig, logp: Tensor, logp_anchor: Tensor, logp_old: Ten
 
 
 def _loss(term: TermTokens) -> Tensor:
-    return term.mean(token_loss(term.cfg, term.logp, term.logp_anchor, term.logp_old))
+    losses = token_loss(term.cfg, term.logp, term.logp_anchor, term.logp_old)
+    if term.cfg.hinge:
+        # At a distance within the hinge the two losses are one, with one gradient. Beyond it the clamp has none.
+        log_u = (term.logp - term.logp_anchor).clamp(-term.cfg.hinge, term.cfg.hinge)
+        losses = losses - token_loss(term.cfg, term.logp_anchor + log_u, term.logp_anchor, term.logp_old)
+    return term.mean(losses)
 
 
 def _values(term: TermTokens) -> Tensor:

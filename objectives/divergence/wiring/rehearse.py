@@ -19,10 +19,11 @@ from trajectories.batch import Batch
 
 def token_loss(cfg: TermConfig, logp: Tensor, logp_reference: Tensor) -> Tensor:
     """Return the loss per token [M], with gradient: f(u) for k1, f(u) - f'(1)(u - 1) for k3, f(u) - f'(inf)(u - 1) for
-    supervised.
+    supervised, (log u)^2 / 2 for k2.
 
-    The subtracted tangents have mean 0 under the reference, so all three have the gradient of D_f. The gradient of k3
-    is 0 at every token where policy and reference agree; that of supervised never pushes a token down.
+    The subtracted tangents have mean 0 under the reference, so k1, k3 and supervised have the gradient of D_f. The
+    gradient of k3 is 0 at every token where policy and reference agree; that of supervised never pushes a token down.
+    k2 has its own: it regresses the log-probs of the answers on the reference's, whoever wrote them.
 
     Args: logp: float32 [M], nats, with gradient; logp_reference: float32 [M], nats.
     """
@@ -30,6 +31,8 @@ def token_loss(cfg: TermConfig, logp: Tensor, logp_reference: Tensor) -> Tensor:
     log_u = bounded(logp - logp_reference, -torch.inf, HIGHEST)
     if cfg.estimator == "supervised":
         return above_asymptote(cfg.name, log_u, cfg.alpha)
+    if cfg.estimator == "k2":
+        return 0.5 * log_u.square()
     at = F_DIVERGENCES[cfg.name](log_u, cfg.alpha)
     assert cfg.estimator in ("k1", "k3"), f"no estimator {cfg.estimator} on rehearsed answers"
     return at.value if cfg.estimator == "k1" else at.above_tangent

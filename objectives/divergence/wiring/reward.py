@@ -1,4 +1,4 @@
-"""Reward wiring: the slope of f under the policy that sampled the answers is subtracted from the advantage."""
+"""Reward wiring: the slope of f under the policy before the update is subtracted from the advantage."""
 
 import torch
 from torch import Tensor
@@ -8,28 +8,34 @@ from objectives.divergence.estimators import at_sampled_tokens, sampled_value, s
 from objectives.divergence.wiring.term import TermTokens, Wiring
 
 
-def to_go(cfg: TermConfig, logp: Tensor, logp_anchor: Tensor, weights: Tensor, seq: Tensor) -> Tensor:
-    """Return each token's own slope plus f(u) / u of all later tokens of its answer [M]; nothing is held fixed.
+def penalty(cfg: TermConfig, logp: Tensor, logp_anchor: Tensor, weights: Tensor, seq: Tensor) -> Tensor:
+    """Return each token's own slope [M]; to_go: plus f(u) / u of all later tokens of its answer; later: these alone;
+    later_mean: their mean.
 
-    The gradient of E_policy[sum_t w_t D_f(t)] is
+    The gradient of E_policy[sum_t w_t D_f(t)], with nothing held fixed, is
     E_policy[sum_t (w_t f'(u_t) + sum_{s > t} w_s f(u_s) / u_s) grad log policy_t]. For the reverse KL this is k1 summed
-    to the end of the answer.
+    to the end of the answer. The first summand is the gradient with prefixes held fixed, which the vocabulary wiring
+    has without noise. Source: MiniLLM, arXiv:2306.08543, which also divides the second by the number of later tokens.
 
     Args:
         logp, logp_anchor, weights: float32 [M]; seq: int64 [M], ascending, the trajectory of each token.
     """
+    own = weights * slope(cfg, logp, logp_anchor)
+    if cfg.horizon == "token":
+        return own
     at = at_sampled_tokens(cfg, logp.detach(), logp_anchor)
-    own, later = weights * slope(cfg, logp, logp_anchor), weights * at.value * (-at.log_u).exp()
+    later = weights * at.value * (-at.log_u).exp()
     # Answer by answer: a difference of running sums over the batch would lose small answers behind large ones.
     answers = later.split(torch.bincount(seq).tolist())
     after = [torch.cat([a[1:].flip(0).cumsum(0).flip(0), a.new_zeros(min(len(a), 1))]) for a in answers]
-    return own + torch.cat([later.new_zeros(0), *after])
+    if cfg.horizon == "later_mean":
+        after = [a / torch.arange(len(a) - 1, -1, -1, device=a.device).clamp(min=1) for a in after]
+    summed = torch.cat([later.new_zeros(0), *after])
+    return own + summed if cfg.horizon == "to_go" else summed
 
 
 def _penalty(term: TermTokens) -> Tensor:
-    if term.cfg.horizon == "to_go":
-        return to_go(term.cfg, term.logp, term.logp_anchor, term.weights, term.seq)
-    return term.weights * slope(term.cfg, term.logp, term.logp_anchor)
+    return penalty(term.cfg, term.logp, term.logp_anchor, term.weights, term.seq)
 
 
 def _values(term: TermTokens) -> Tensor:

@@ -21,9 +21,9 @@ from trajectories.trajectory import Trajectory
 WINDOW = 12
 
 
-def policy_with(folder: Path, window: bool) -> Path:
+def policy_with(folder: Path, window: bool, seed: int = 0) -> Path:
     """A policy whose layers attend to all tokens or, with `window`, the second one to the last WINDOW."""
-    make_policy(folder, hidden=128)
+    make_policy(folder, hidden=128, seed=seed)
     if window:
         config = json.loads((folder / "config.json").read_text())
         layers = ["full_attention", "sliding_attention"]
@@ -32,9 +32,11 @@ def policy_with(folder: Path, window: bool) -> Path:
     return folder
 
 
-def engine_of(policy: Path, max_sequences: int) -> TransformersEngine:
+def engine_of(policy: Path, max_sequences: int, mixed_with: str = "") -> TransformersEngine:
     config = GeneratorConfig(max_sequences=max_sequences)
-    return TransformersEngine(str(policy), config=config, dtype="float32", max_length=256, device="cpu")
+    return TransformersEngine(
+        str(policy), config=config, dtype="float32", max_length=256, device="cpu", mixed_with=mixed_with
+    )
 
 
 def job(key: str, prompt: int, answers: int, new: int) -> GenerationJob:
@@ -59,7 +61,7 @@ def test_log_probs_are_those_of_a_plain_forward_when_rows_join_leave_and_move(
     engine = engine_of(policy, max_sequences=6)
     jobs = [job("a", 3, 9, 60), job("b", 40, 5, 60), job("c", 17, 8, 60), job("d", 90, 7, 60)]
     found = decode(engine, jobs)
-    assert type(engine._cache) is kind
+    assert engine._caches is not None and [type(cache) for cache in engine._caches.each] == [kind]
     assert len(found) == 29
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
     for t in found.values():
@@ -67,6 +69,29 @@ def test_log_probs_are_those_of_a_plain_forward_when_rows_join_leave_and_move(
         with torch.no_grad():
             logps = torch.log_softmax(model(ids[None]).logits[0, :-1], -1).gather(-1, ids[1:, None]).squeeze(-1)
         np.testing.assert_allclose(t.logp_sampler[t.mask], logps[t.mask[1:]], atol=1e-4)
+
+
+@pytest.mark.parametrize("windows", [(False, False), (False, True)], ids=["all", "second has a sliding window"])
+def test_mixed_tokens_have_the_log_probs_of_the_mixture_and_other_jobs_those_of_the_policy(
+    tmp_path: Path, windows: tuple[bool, bool]
+) -> None:
+    policies = [policy_with(tmp_path / str(seed), window, seed) for seed, window in enumerate(windows)]
+    engine = engine_of(policies[0], max_sequences=6, mixed_with=str(policies[1]))
+    models = [AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32) for policy in policies]
+    plain = [job("a", 3, 9, 60), job("b", 40, 5, 60)]
+    mixed = [replace(each, mixture=0.3) for each in [*plain, job("c", 17, 8, 60)]]
+    found = decode(engine, plain), decode(engine, mixed), decode(engine, plain)
+    for share, answers in zip((0.0, 0.3, 0.0), found, strict=True):
+        for t in answers.values():
+            ids = torch.as_tensor(t.tokens, dtype=torch.long)
+            with torch.no_grad():
+                rows = [torch.softmax(model(ids[None]).logits[0, :-1], -1) for model in models]
+            mixture = (1 - share) * rows[0] + share * rows[1]
+            logps = mixture.gather(-1, ids[1:, None]).squeeze(-1).log()
+            np.testing.assert_allclose(t.logp_sampler[t.mask], logps[t.mask[1:]], atol=1e-4)
+    alone = decode(engine_of(policies[0], max_sequences=6), plain)
+    tokens = [{key: answers[key].tokens.tolist() for key in alone} for answers in (alone, *found)]
+    assert tokens[0] == tokens[1] == tokens[3] != tokens[2]
 
 
 def test_answers_are_the_same_however_many_are_decoded_at_a_time(tmp_path: Path) -> None:

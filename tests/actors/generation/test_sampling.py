@@ -56,6 +56,18 @@ def test_truncated_draws_are_from_the_tokens_that_are_kept_with_their_log_probs(
     torch.testing.assert_close(logps, (kept / kept.sum()).log()[drawn], rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.8])
+def test_a_mixed_token_is_drawn_as_often_as_it_is_probable_under_the_mixture(temperature: float) -> None:
+    other = torch.tensor([-1.0, 2.0, 0.0, 1.0, 0.5, -torch.inf])
+    mixing = job(temperature, mixture=0.2)
+    drawn, logps = draw(
+        LOGITS.repeat(COUNT, 1), uniform(np.arange(COUNT), np.zeros(COUNT)), mixing, other.repeat(COUNT, 1)
+    )
+    mixture = 0.8 * torch.softmax(LOGITS / temperature, -1) + 0.2 * torch.softmax(other / temperature, -1)
+    assert_drawn_from(mixture, drawn)
+    torch.testing.assert_close(logps, mixture.log()[drawn], rtol=0, atol=2e-6)
+
+
 def test_top_p_keeps_the_smallest_set_of_likely_tokens_that_reaches_it() -> None:
     # softmax(LOGITS) = .576, 0, .078, .212, .004, .129: the first two sum to .788, so top_p = .8 needs the third.
     drawn, _ = draw(LOGITS.repeat(COUNT, 1), uniform(np.arange(COUNT), np.zeros(COUNT)), job(top_p=0.8))

@@ -205,6 +205,14 @@ def scenarios(rank: int, address: str, policy: str, folder: Path) -> dict[str, A
     found["critic_continued"] = {name: p.detach().full_tensor() for name, p in heads.items()}  # type: ignore[operator]
     found["critic_idle_stats"] = step(learner(objective=CRITIC), critic_batch(0, ONE_ANSWER))
 
+    pairs = learner(config=config_of(extragradient=True))
+    found["pairs"] = []
+    for update in range(4):
+        step(pairs, batch_of(update))
+        found["pairs"].append(weights_of(pairs))
+        if update == 2:
+            pairs.save(str(folder / "pairs_of_two"))
+
     idle = learner()
     found["idle_stats"] = step(idle, batch_of(0, ONE_ANSWER))
     found["idle_gradients"] = gradients_of(idle)

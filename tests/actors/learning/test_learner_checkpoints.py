@@ -105,7 +105,7 @@ def test_a_checkpoint_without_a_policy_is_refused(tiny_policy: Path, tmp_path: P
 
 def test_a_checkpoint_without_the_critic_of_the_settings_is_refused(tiny_policy: Path, tmp_path: Path) -> None:
     joined(str(tiny_policy)).save(str(tmp_path))
-    with pytest.raises(ValueError, match=r"^checkpoint .*: must be of a learner with the same critic .*critic\."):
+    with pytest.raises(ValueError, match=r"^checkpoint .*: must be of a learner with the same value heads .*critic\."):
         joined(str(tiny_policy), objective=CRITIC).load(str(tmp_path))
 
 

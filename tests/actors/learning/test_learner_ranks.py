@@ -182,6 +182,19 @@ def test_a_critic_is_trained_and_kept_by_two_ranks_as_by_one(
     assert means(merge(*(rank["critic_idle_stats"] for rank in two))) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
+def test_two_ranks_look_ahead_as_one_and_one_continues_their_checkpoint_between_two_steps(
+    tiny_policy: Path, one: dict[str, Any], two: list[dict[str, Any]]
+) -> None:
+    alone, of_two = (joined(str(tiny_policy), config=config_of(extragradient=True)) for _ in range(2))
+    for update in range(4):
+        step(alone, batch_of(update))
+        assert_near(two[0]["pairs"][update], weights_of(alone), atol=4 * WEIGHTS_ATOL)
+    of_two.load(str(one["folder"] / "pairs_of_two"))
+    assert_equal(weights_of(of_two), two[0]["pairs"][2])
+    step(of_two, batch_of(3))
+    assert_near(weights_of(of_two), two[0]["pairs"][3], atol=WEIGHTS_ATOL)
+
+
 def test_two_bfloat16_ranks_with_checkpointed_packed_layers_agree(two: list[dict[str, Any]]) -> None:
     stats = means(merge(two[0]["half_stats"], two[1]["half_stats"]))
     assert stats["skipped_updates"] == 0

@@ -25,6 +25,10 @@ def batch_of(method: str, policy: str, other: str) -> Batch:
     drawn = with_common_prompts(random_batch(seed=1, rehearsed=2))
     if cfg.objective.replays:
         drawn.route[-1] = ROUTES.index("replay")
+    if cfg.objective.imitates:
+        drawn.route[-1], drawn.group[-1] = ROUTES.index("imitate"), 0
+    if cfg.objective.has_experience:
+        drawn.route[2] = ROUTES.index("experience")
     anchors = Anchors(LocalReference(references), cfg.objective)
     batch = asyncio.run(anchors.score(with_own_totals(drawn)))
     batch.reward[0] = 1.0  # one answer that is correct

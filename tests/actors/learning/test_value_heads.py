@@ -17,6 +17,7 @@ from actors.learning.value_heads import ValueHeads
 from actors.local import LocalLearner
 from configs.critic import CriticConfig
 from configs.learner import LearnerConfig
+from configs.load import load
 from objectives.advantage.critic import soft_min
 from objectives.diagnostics import means
 from tests.actors.learning.learner_ranks import (
@@ -33,7 +34,7 @@ from tests.actors.learning.learner_ranks import (
     step,
     weights_of,
 )
-from tests.actors.random_batch import random_batch, untrained
+from tests.actors.random_batch import credited, random_batch, untrained
 from trajectories.batch import Batch
 
 
@@ -135,6 +136,21 @@ def test_the_critics_update_does_not_depend_on_the_microbatches(tiny_policy: Pat
     assert_near(found[0][1], found[1][1], atol=1e-5)
 
 
+@pytest.mark.parametrize("kept", [range(7), [0, 2, 3, 4, 5, 6], []])
+def test_an_answer_that_is_not_in_the_loss_has_no_value_and_changes_no_other(
+    tiny_policy: Path, kept: Sequence[int]
+) -> None:
+    batch = credited(replace(random_batch(), value_old=torch.linspace(-1, 1, 7)), CRITIC)
+    failed = torch.ones(7, dtype=torch.bool).index_fill(0, torch.tensor(list(kept), dtype=torch.long), False)
+    batch = replace(batch, mask=batch.mask & ~failed[batch.seq], in_loss=~failed)
+    found = []
+    for one in (batch, replace(batch, in_loss=torch.ones(7, dtype=torch.bool))):
+        learner = joined(str(tiny_policy), objective=CRITIC)
+        found.append((means(step(learner, one)), heads_of(learner)))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5, abs=1e-6)
+    assert_near(found[0][1], found[1][1], atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_loaded_critic_continues_bit_for_bit_and_the_saved_policy_contains_no_heads(
     tiny_policy: Path, tmp_path: Path, dtype: str
@@ -153,6 +169,33 @@ def test_a_loaded_critic_continues_bit_for_bit_and_the_saved_policy_contains_no_
     assert {p.dtype for p in heads_of(learner).values()} == {torch.float32}
     assert parameters_of(load_model(str(tmp_path / "policy"))).keys() == weights_of(learner).keys()
     learner.close()
+
+
+@pytest.mark.parametrize("budget", [45, 10_000])
+def test_the_head_of_flow_balance_has_the_gradient_of_its_residuals_and_the_policy_that_of_its_log_probs(
+    tiny_policy: Path, budget: int
+) -> None:
+    objective = load(["method=flow_rl"]).objective
+    learner = joined(str(tiny_policy), objective=objective, config=config_of(token_budget=budget))
+    drawn = random_batch()
+    batch = credited(replace(drawn, logp_reference=drawn.logp_sampler - 0.1), objective)
+    before = joined(str(tiny_policy), objective=objective).policy
+    stats = means(step(learner, batch))
+    scored = before(batch)
+    assert scored.values is not None and batch.value_target is not None and scored.values.shape == (7, 1)
+    by_answer = [torch.where(batch.seq == i, batch.mask, False) for i in range(7)]
+    mean = torch.stack([scored.logp[tokens].mean() for tokens in by_answer])
+    log_ratio = torch.stack([(scored.logp - batch.logp_sampler)[tokens].sum() for tokens in by_answer]).detach()
+    weight = log_ratio.clamp(-20, 20).exp().clamp(0.8, 1.2)
+    residual = scored.values[:, 0] + mean - batch.value_target
+    loss = (weight * residual.square()).mean()
+    assert stats["flow_loss"] == pytest.approx(float(loss), rel=1e-4)
+    assert before.critic is not None and learner.policy.critic is not None
+    for model, found, bound in ((before.critic, learner.policy.critic, 0.5), (before.model, learner.policy.model, 1.0)):
+        wanted = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+        norm = torch.cat([g.flatten() for g in wanted]).norm()
+        for expected, parameter in zip(wanted, found.parameters(), strict=True):
+            torch.testing.assert_close(parameter.grad, expected * min(1.0, bound / float(norm)), rtol=1e-3, atol=1e-5)
 
 
 def whole_heads(learner: FsdpLearner) -> dict[str, Tensor]:

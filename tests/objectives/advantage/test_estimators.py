@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.objective import ObjectiveConfig, OverlongConfig
+from configs.objective import ObjectiveConfig
+from configs.overlong import OverlongConfig
 from objectives.advantage.estimators import (
     best_answers,
     best_of_n,

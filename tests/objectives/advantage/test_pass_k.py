@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from configs.load import load
-from configs.objective import ObjectiveConfig, OverlongConfig
+from configs.objective import ObjectiveConfig
+from configs.overlong import OverlongConfig
 from configs.pass_k import PassKConfig
 from objectives.advantage.estimators import by_group, group_zscore, leave_one_out, mean_normalised
 from objectives.advantage.pass_k import pass_k_gain, pass_k_zscore, unlikely_reward, weighted_sign

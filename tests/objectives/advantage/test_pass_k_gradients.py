@@ -21,6 +21,8 @@ from tests.objectives.random_answers import of
 PROBABILITIES = torch.tensor([0.45, 0.3, 0.05, 0.2], dtype=torch.float64)
 RIGHT = [0.0, 1.0, 1.0, 0.0]
 """Answers 1 and 2 are right, with probability p = 0.35."""
+SOLUTIONS = [0, 1, 2, 0]
+"""Both wrong answers are the same solution, the right ones are two."""
 GRADED = [0.3, -1.0, 2.0, 0.3]
 """Rewards that are not 0 or 1, two of them equal."""
 
@@ -38,7 +40,11 @@ def preset(name: str, *overrides: str, k: int = 1) -> Advantage:
             for number, (tokens, values) in enumerate(zip(groups.tolist(), reward.tolist(), strict=True))
             for token, value in zip(tokens, values, strict=True)
         ]
-        batch = make_batch(answers, logp_sampler=PROBABILITIES.log()[groups.flatten()].float())  # type: ignore[arg-type]
+        batch = make_batch(
+            answers,  # type: ignore[arg-type]
+            logp_sampler=PROBABILITIES.log()[groups.flatten()].float(),
+            meaning=[SOLUTIONS[token] for token in groups.flatten().tolist()],
+        )
         credited = credit(batch, of(name, *overrides), ObjectiveState(coefficients={}, pass_k=k))
         assert credited.advantage is not None
         return credited.advantage.double().view(reward.shape)
@@ -203,7 +209,18 @@ def test_the_expected_gradient_of_nsr_is_that_of_pass_at_1_whatever_lambda_is(ri
     assert_close(expected_gradient(advantage, 3), (1 + right_weight) * gradient(pass_at(1)))
 
 
-def test_with_rewards_0_or_1_only_unlikeliness_and_ucpo_prefer_the_rarer_of_two_right_answers() -> None:
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_the_expected_gradient_of_darling_is_that_of_pass_at_1_minus_the_squares_of_its_solutions(n: int) -> None:
+    # A right answer's reward is 1 - p on average, p the probability of its solution, and the others' rewards fall by
+    # p / (n - 1) with it, of which the mean takes 1 / n.
+    def objective(probabilities: Tensor) -> Tensor:
+        right = probabilities[1:3]
+        return (1 - 1 / n) * right.sum() - (1 - 2 / n) / 2 * right.square().sum()
+
+    assert_close(expected_gradient(preset("darling"), n), gradient(objective))
+
+
+def test_with_rewards_0_or_1_only_unlikeliness_ucpo_and_darling_prefer_the_rarer_of_two_right_answers() -> None:
     def preference(advantage: Advantage) -> float:
         """Return the gradient per probability of the rare right answer over that of the likely one."""
         rise = expected_gradient(advantage, 4) / PROBABILITIES
@@ -213,5 +230,6 @@ def test_with_rewards_0_or_1_only_unlikeliness_and_ucpo_prefer_the_rarer_of_two_
         assert preference(preset(name, k=2)) == pytest.approx(1.0, abs=1e-5), name
     assert preference(preset("unlikeliness")) > 1.05
     assert preference(preset("unlikeliness", "objective.pass_k.rank_penalty=0")) == pytest.approx(1.0, abs=1e-5)
+    assert preference(preset("darling")) > 1.2
     assert preference(preset("ucpo")) > 1.05
     assert preference(preset("ucpo", "objective.pass_k.uniformity=1")) > preference(preset("ucpo"))

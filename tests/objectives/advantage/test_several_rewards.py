@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from configs.load import load
-from configs.objective import ObjectiveConfig, OverlongConfig
+from configs.objective import ObjectiveConfig
+from configs.overlong import OverlongConfig
 from configs.recap import RecapConfig
 from configs.rewards import RewardConfig
 from objectives.advantage.by_trajectory import trajectory_advantage

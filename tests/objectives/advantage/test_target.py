@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.objective import TargetConfig
+from configs.target import TargetConfig
 from objectives.advantage.target import LARGEST_TILT, moment_tilt, pseudo_rewards
 from objectives.credit import credit
 from tests.objectives.divergence_settings import EXACT

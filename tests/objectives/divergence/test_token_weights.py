@@ -16,10 +16,11 @@ from objectives.divergence.token_weights import (
     entropy_weights,
     failures,
     length_debias,
+    mastered,
     token_weights,
 )
 from objectives.objective import loss
-from tests.objectives.ragged_batch import divergence, loss_of, make_batch, objective, scores, state_of
+from tests.objectives.ragged_batch import Answer, divergence, loss_of, make_batch, objective, scores, state_of
 from trajectories.batch import Batch
 
 BETA = 0.5
@@ -71,6 +72,12 @@ def test_the_masks_keep_failed_answers_or_groups_without_a_correct_answer() -> N
     assert failures(batch, whole_groups=True).tolist() == [0, 0, 1, 1, 0, 0]
     assert failures(graded([1.0, 1.0]), whole_groups=False).tolist() == [0, 0]
     assert failures(graded([1.0, 1.0]), whole_groups=True).tolist() == [0, 0]
+
+
+def test_a_group_is_mastered_if_all_of_its_graded_answers_are_right() -> None:
+    answers: list[Answer] = [("explore", 0, 1.0, [1]), ("explore", 0, None, [2]), ("explore", 1, 1.0, [3])]
+    answers += [("explore", 1, 0.5, [4]), ("explore", 2, None, [5]), ("rehearse", -1, None, [6])]
+    assert mastered(make_batch(answers)).tolist() == [True, False, False, False, False, False]
 
 
 def test_length_debias_weights_every_answer_by_the_shortest_length_of_its_group() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from configs.load import load
-from configs.objective import OverlongConfig
+from configs.overlong import OverlongConfig
 from configs.policy_gradient import ClipConfig
 from tests.objectives.equal_objectives import MEANS, assert_equal_objectives, loss_gradient
 from tests.objectives.presets.golden_batch import LOGP, explored_batch, golden_loss, preset_loss

@@ -249,12 +249,16 @@ def test_the_slopes_are_those_of_the_learners_policy_and_not_of_the_sampler() ->
     [
         (("objective.reduction=token_mean",), "objective.reduction: must be 'sequence_mean_token_sum'"),
         (("objective.pairs.anchor=slow",), "objective.pairs.anchor: must be 'reference' or one of"),
-        (("objective.pairs.mixed_with=slow",), "objective.pairs.mixed_with: must be 'reference' or one of"),
+        (("objective.pairs.mixed_with=slow",), "objective.pairs.mixed_with: must be empty, 'reference' or one of"),
         (("objective.pairs.term=kl",), "objective.pairs.term: must name a term on explored answers in the vocabulary"),
         (("method=tdpo", "objective.pairs.lengths=shorter"), "objective.pairs.lengths: must be 'own' with a term"),
         (
             ("method=tdpo", "objective.terms.divergence.reduction=sequence_mean_token_sum"),
             "objective.terms.divergence.reduction: must be 'same' for the term of the pairs",
+        ),
+        (
+            ("method=tdpo", "objective.terms.divergence.weights.importance=soft_or"),
+            "objective.terms.divergence.weights: must be left out for the term of the pairs",
         ),
         (("sampling.group_size=1",), "sampling.group_size: must be above 1 for objective.advantage=pairs"),
     ],

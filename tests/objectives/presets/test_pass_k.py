@@ -22,6 +22,7 @@ PAPERS = {
     "nsr": "2506.01347",
     "unlikeliness": "2506.02355",
     "ucpo": "2605.00365",
+    "darling": "2509.02534",
 }
 EXTRA = "objective.terms.extra."
 TERMS = {
@@ -82,6 +83,46 @@ def test_ucpo_shares_the_advantage_of_right_answers_by_their_rarity() -> None:
     assert_equal_objectives(of("ucpo", "objective.pass_k.uniformity=0"), objective())
 
 
+def test_darling_multiplies_a_reward_by_the_fraction_of_the_others_that_are_another_solution() -> None:
+    # Rewards 1, 1, 0, solutions a, a, b: d = 1/2, 1/2, 1, rewards 1/2, 1/2, 0, advantages 1/6, 1/6, -1/3.
+    # (1 + 1.2) / 6 + .5 / 6 - (1 + .9 + 4) / 3 = -1.516667, over 6 tokens
+    answers = [("explore", 0, r, row) for r, row in zip((1.0, 1.0, 0.0), ([1, 2], [3], [4, 5, 6]), strict=True)]
+
+    def darling_loss(meaning: list[int], rewards: tuple[float, ...] = (1.0, 1.0, 0.0)) -> tuple[float, list[float]]:
+        rows = [(*answer[:2], reward, answer[3]) for answer, reward in zip(answers, rewards, strict=True)]
+        whole = make_batch(rows, logp_sampler=SAMPLER, meaning=meaning)  # type: ignore[arg-type]
+        cfg = of("darling")
+        batch = credit(whole, cfg, ObjectiveState(coefficients={}))
+        assert batch.advantage is not None
+        return loss(scores(LOGP), batch, cfg, {})[0].item(), batch.advantage[[0, 2, 3]].tolist()
+
+    value, advantages = darling_loss([0, 0, 1])
+    assert value == pytest.approx(1.516667 / 6, abs=2e-6)
+    assert advantages == pytest.approx([1 / 6, 1 / 6, -1 / 3])
+    # One solution alone has nothing to gain. Of only right answers, 1/2, 1/2 and 1 - 2/3 each, the distinct one gains.
+    assert darling_loss([0, 0, 0])[1] == [0, 0, 0]
+    assert darling_loss([0, 0, 1], rewards=(1.0, 1.0, 1.0))[1] == pytest.approx([-1 / 6, -1 / 6, 1 / 3])
+    assert darling_loss([0, 1, 2])[1] == pytest.approx([1 / 3, 1 / 3, -2 / 3])
+
+
+def test_darling_multiplies_the_reward_but_not_a_penalty_on_length_and_leaves_ungraded_answers_out() -> None:
+    # Lengths 2, 1, 4 at limit 4, half of it without a penalty: penalties 0, 0, -.5 (DAPO). Rewards 1, none, 1,
+    # solutions a, a, b: d = 1, -, 1 over the two graded ones: 1, -, .5; advantages .25, 0, -.25
+    cfg = of("darling", "objective.overlong.limit=4", "objective.overlong.fraction=0.5")
+    rows = [("explore", 0, 1.0, [1, 2]), ("explore", 0, None, [3]), ("explore", 0, 1.0, [4, 5, 6, 7])]
+    batch = credit(make_batch(rows, meaning=[0, 0, 1]), cfg, ObjectiveState(coefficients={}))  # type: ignore[arg-type]
+    assert batch.advantage is not None and batch.advantage[[0, 2, 3]].tolist() == pytest.approx([0.25, 0, -0.25])
+    # With equal solutions d = 0, 0: rewards 0, -.5
+    batch = credit(make_batch(rows, meaning=[0, 0, 0]), cfg, ObjectiveState(coefficients={}))  # type: ignore[arg-type]
+    assert batch.advantage is not None and batch.advantage[[0, 2, 3]].tolist() == pytest.approx([0.25, 0, -0.25])
+
+
+def test_where_every_answer_is_another_solution_darling_is_dr_grpo_with_a_token_mean() -> None:
+    cfg = of("darling")
+    distinct = replace(batch_for(cfg), meaning=torch.arange(22))
+    assert_equal_objectives(cfg, objective(advantage="mean_only"), batch=distinct)
+
+
 def test_with_k_1_pkpo_is_rloo_with_a_clipped_ratio_and_without_its_kl() -> None:
     cfg, rloo = of("pkpo"), of("rloo", "objective.terms.divergence=null", "objective.ratio=token")
     batch = batch_for(cfg)
@@ -101,6 +142,7 @@ def test_with_k_1_pkpo_is_rloo_with_a_clipped_ratio_and_without_its_kl() -> None
         ("nsr", {"advantage": "weighted_sign"}),
         ("unlikeliness", {"advantage": "unlikely_zscore", **MEANS}),
         ("ucpo", {"advantage": "uniform_zscore"}),
+        ("darling", {"advantage": "distinct_mean_only"}),
     ],
 )
 def test_a_preset_is_an_advantage_with_ppos_clip_and_no_divergence(preset: str, plain: dict[str, str]) -> None:

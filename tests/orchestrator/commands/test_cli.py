@@ -14,7 +14,18 @@ from orchestrator.commands.compare import clear
 from orchestrator.commands.paths import absolute
 from tests.orchestrator.in_process import SMALL
 
-COMMANDS = ("train", "warm-start", "presample", "evaluate", "show-config", "methods", "verify", "report", "compare")
+COMMANDS = (
+    "train",
+    "warm-start",
+    "presample",
+    "evaluate",
+    "inspect-task",
+    "show-config",
+    "methods",
+    "verify",
+    "report",
+    "compare",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -277,3 +288,11 @@ def test_clearing_an_earlier_comparison_removes_no_other_files(tmp_path: Path) -
         (tmp_path / name).write_text("")
     clear(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_show_config_says_that_the_steps_of_nash_mp_come_in_pairs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show-config", "method=nash_mp", "steps=8", "--offline"]) == 0
+    assert (
+        "# optimizer updates: 8 steps in pairs = 4: one looks ahead; the next, from the weights before it, goes by the "
+        "gradient at the look-ahead\n"
+    ) in capsys.readouterr().out

@@ -98,9 +98,11 @@ def test_results_hold_every_policy_in_order_with_values_and_intervals(results: d
     assert list(results["policies"]) == NAMES, "the base is first"
     for name, by_temperature in results["policies"].items():
         assert tuple(by_temperature) == (FRONTIER if name == "base" else TEMPERATURES)
-        for values in by_temperature.values():
-            assert set(values) == KEYS | {"intervals"} | (set() if name == "base" else {"sharpening"})
-            assert set(values["intervals"]) == KEYS
+        for t, values in by_temperature.items():
+            keys = KEYS | ({"kl_to_base"} if t == "1.0" else set())
+            keys |= {"kl_efficiency", "optimal_gain"} if t == "1.0" and name != "base" else set()
+            assert set(values) == keys | {"intervals"} | (set() if name == "base" else {"sharpening"})
+            assert set(values["intervals"]) == keys
             for key in ("pass@1", "pass@4"):
                 low, high = values["intervals"][key]
                 assert 0 <= low <= values[key] <= high <= 1

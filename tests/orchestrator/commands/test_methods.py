@@ -7,7 +7,7 @@ import pytest
 
 from configs.load import load, presets
 from orchestrator.commands.cli import main
-from orchestrator.commands.method_table import changed
+from orchestrator.documentation.method_table import changed
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from configs.load import load, to_yaml
 from orchestrator.commands.cli import main
+from orchestrator.commands.show_config import plan
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -120,3 +121,8 @@ def test_the_plan_counts_what_is_presampled(capsys: pytest.CaptureFixture[str]) 
         capsys, "--offline", "method=dph_f", "rehearsal.path=/a/file.parquet"
     )
     assert "# stored answers" not in shown(capsys, "--offline", "method=grpo")
+
+
+def test_imitated_answers_are_counted_one_a_prompt() -> None:
+    lines = plan(load(["method=spin", "groups_per_step=8", "sampling.group_size=4"]))
+    assert lines["trajectories per step"] == "8 prompts x 4 answers = 32 explored, and 8 imitated"

@@ -14,7 +14,7 @@ from orchestrator.preflight.gradient import check_gradient
 from tests.objectives.divergence_settings import REFERENCE, label, settings
 from tests.objectives.ragged_batch import loss_of, make_batch, objective, state_of
 
-DISTILLED = ("gkd", "distillm", "tip", "sinkd")
+DISTILLED = ("gkd", "distillm", "cakld", "minillm", "exopd", "tip", "sinkd")
 """Presets that train on a divergence to a teacher alone."""
 TERM = "objective.terms.divergence"
 

@@ -31,6 +31,8 @@ def test_nothing_is_reported_of_the_presets_alone(method: str, scale: str) -> No
             "objective.advantage is group_z",
         ),
         ("objective.critic.heads=4", ["objective.advantage=critic"], "objective.advantage is group_zscore"),
+        ("objective.flow.beta=2.0", ["method=flow_rl"], "objective.advantage is group_zscore"),
+        ("objective.critic.max_grad_norm=2.0", ["method=flow_rl"], "objective.advantage is group_zscore"),
         ("objective.pairs.beta=0.2", ["method=dpo"], "objective.advantage is group_zscore"),
         ("objective.target.beta=2.0", ["objective.advantage=target"], "objective.advantage is group_zscore"),
         ("objective.overlong.fraction=0.5", ["objective.overlong.limit=9"], "objective.overlong.limit is 0"),
@@ -46,6 +48,11 @@ def test_nothing_is_reported_of_the_presets_alone(method: str, scale: str) -> No
             "objective.mismatch.kind is none",
         ),
         ("objective.constant_length=9", ["objective.reduction=constant"], "objective.reduction is sequence_mean_token"),
+        (
+            "sampling.mixture=0.5",
+            ["sampling.mixed_with=reference"],
+            "sampling.mixed_with is empty",
+        ),
         ("rehearsal.prompts=9", ["method=dph_f"], "no term has route=rehearse"),
         ("replay.batch=9", ["objective.replay_weight=0.1"], "objective.replay_weight is 0"),
         ("logbook.wandb_project=mine", ["logbook.wandb=offline"], "logbook.wandb is disabled"),
@@ -81,6 +88,7 @@ def test_a_setting_of_a_term_of_ones_own_is_reported(setting: str, used: str | N
 @pytest.mark.parametrize(
     ("setting", "used", "why"),
     [
+        ("right_weight=0.5", ["method=kto"], "objective.pairs.loss is sigmoid"),
         ("term_on=both", ["method=tdpo"], "objective.pairs.term is empty"),
         (
             "mixture=0.25",
@@ -93,6 +101,13 @@ def test_a_setting_of_a_term_of_ones_own_is_reported(setting: str, used: str | N
 def test_a_setting_of_pairs_without_what_it_belongs_to_is_reported(setting: str, used: list[str], why: str) -> None:
     assert reported("method=dpo", f"objective.pairs.{setting}") == [f"objective.pairs.{setting} has no effect: {why}"]
     assert reported(*used, f"objective.pairs.{setting}") == []
+
+
+def test_a_penalty_on_rewards_that_are_not_trained_on_is_reported() -> None:
+    assert reported("method=spin", "objective.overlong.limit=9") == [
+        "objective.overlong.limit=9 has no effect: objective.pairs.winners is solution"
+    ]
+    assert reported("method=dpo", "objective.overlong.limit=9") == []
 
 
 def test_settings_without_monitor_update_or_clip_are_reported() -> None:
@@ -121,3 +136,25 @@ def test_settings_without_monitor_update_or_clip_are_reported() -> None:
     ]
     kl = ("objective.terms.kl={name: reverse_kl, estimator: k2}", "objective.terms.kl.alpha=0.5")
     assert reported("method=grpo", *kl) == ["objective.terms.kl.alpha=0.5 has no effect: reverse_kl has no parameter"]
+
+
+def test_switching_off_the_kl_of_an_evaluation_that_has_none_is_reported() -> None:
+    setting = "evaluate.kl_to_base=false"
+    [line] = reported("method=grpo", setting, "evaluate.temperatures=[0,1]")
+    assert line == f"{setting} has no effect: the first sampling of breadth evaluate is greedy or truncated"
+    assert reported("method=grpo", setting) == []
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "objective.critic.heads=4",
+        "objective.critic.coefficient=1.0",
+        "objective.gates.conflict_tokens=true",
+        "objective.gates.long_failures=2.0",
+        "objective.covariance.kind=kl",
+    ],
+)
+def test_what_does_not_reach_the_residual_of_flow_balance_is_reported(setting: str) -> None:
+    [line] = reported("method=flow_rl", setting)
+    assert line.startswith(f"{setting} has no effect: objective.advantage is flow")

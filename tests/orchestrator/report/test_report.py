@@ -7,9 +7,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib.image
+import numpy as np
 import pytest
 
 from configs.heldout import Decoding
+from orchestrator.evaluation.likelihoods import Likelihoods
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.inputs import run_facts
 from orchestrator.report.plots import running_mean
@@ -100,20 +102,19 @@ def run_directory(path: Path, steps: int = 6) -> Path:
 
 
 def test_the_report_has_its_figures_table_problems_and_settings(tmp_path: Path) -> None:
+    measurements = measured("base", [4, 1, 0, 2]), measured("grpo", [8, 0, 0, 0]), measured("dph_f", [6, 1, 1, 2])
+    values = np.random.default_rng(0).normal(size=(3, 4, 3, 2))
+    ids = tuple(f"p{i}" for i in range(4))
+    scored = Likelihoods(names=("base", "grpo", "dph_f"), prompt_ids=ids, values=values)
     output = write_report(
         tmp_path / "out" / "report.html",
         runs={"grpo": run_directory(tmp_path / "grpo"), "dph_f": run_directory(tmp_path / "dph_f")},
-        evaluation=evaluation(
-            [1, 4, 8],
-            measured("base", [4, 1, 0, 2]),
-            measured("grpo", [8, 0, 0, 0]),
-            measured("dph_f", [6, 1, 1, 2]),
-        ),
+        evaluation=replace(evaluation([1, 4, 8], *measurements), likelihoods=scored),
         title="Demo",
     )
     page = Page(output)
     pictures = sorted(output.parent.glob("report-*.png"))
-    stems = ["frontier", "pass-at-k", "pass-over-steps", "training"]
+    stems = ["frontier", "map", "pass-at-k", "pass-over-steps", "reward-kl", "training"]
     assert [p.name for p in pictures] == [f"report-{stem}.png" for stem in stems]
     inside = {value.partition("base64,")[2] for name, value in page.attributes if name == "src"}
     assert inside == {base64.b64encode(p.read_bytes()).decode() for p in pictures}
@@ -149,7 +150,7 @@ def test_hostile_answers_titles_and_settings_are_shown_as_text_and_no_external_r
     )
     page = Page(output)
     assert not {"script", "iframe", "link", "object", "embed", "form", "a", "base"} & set(page.tags)
-    assert page.tags.count("img") == 4 and all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert page.tags.count("img") == 5 and all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert "<script>alert('x')</script>" in page.text
     assert not {"\u202e", "\x00", "\ud800"} & set(page.text)
@@ -163,7 +164,7 @@ def test_the_page_has_a_note_for_everything_that_is_missing(tmp_path: Path) -> N
     page = Page(output)
     assert "metrics.jsonl is missing or has no records" in page.text
     assert "There is no evaluation" in page.text
-    assert page.text.count("No data was recorded for this figure") == 4
+    assert page.text.count("No data was recorded for this figure") == 6
     assert "config.yaml is missing" in page.text
     assert not list(tmp_path.glob("*.png"))
 
@@ -174,7 +175,7 @@ def test_a_run_that_recorded_only_a_reward_has_a_reward_curve(tmp_path: Path) ->
     (run / "metrics.jsonl").write_text(json.dumps({"step": 1, "reward": 0.5}) + '\n{"step": 2, "rew')
     output = write_report(tmp_path / "report.html", runs={"run": run}, evaluation=None, title="t")
     assert [p.name for p in tmp_path.glob("*.png")] == ["report-training.png"]
-    assert Page(output).text.count("No data was recorded for this figure") == 3
+    assert Page(output).text.count("No data was recorded for this figure") == 5
 
 
 def test_an_evaluation_whose_policies_have_other_prompts_is_refused(tmp_path: Path) -> None:

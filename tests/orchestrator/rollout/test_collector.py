@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Container
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from configs.load import load
 from orchestrator.rollout.collector import Collector, Stopped
 from orchestrator.rollout.grading import NothingGraded
 from orchestrator.rollout.rollouts import Rollouts
+from orchestrator.stored.experience import Experience, Question
 from tests.orchestrator.fake_roles import ScriptedGenerator, ScriptedGrader, prompt, run
+from tests.trajectories.given_lengths import trajectory
 from trajectories.trajectory import Grade, Group, Prompt
 
 LIMIT = 8
@@ -54,6 +57,7 @@ async def collecting(
     position: int = 0,
     excluded: Container[str] = (),
     grader: ScriptedGrader | None = None,
+    experience: Experience | None = None,
 ) -> Any:
     async with Rollouts([generator], [grader or ScriptedGrader()], 20.0) as rollouts:
         collector = Collector(
@@ -64,6 +68,7 @@ async def collecting(
             position=position,
             groups_left=groups_left,
             excluded=excluded,
+            experience=experience,
         )
         async with collector:
             yield collector
@@ -294,5 +299,24 @@ def test_a_step_of_which_no_answer_could_be_judged_is_not_trained_on(failed: int
             with pytest.raises(NothingGraded, match="all 4 answers of the step, the first: the judge is away"):
                 await collector.take(2)
             assert collector.window.resume_position == 0
+
+    run(body())
+
+
+def test_a_group_with_experience_answers_its_prompt_again_with_one_answer_less_in_place_of_the_next_prompt() -> None:
+    async def body() -> None:
+        few = ["groups_per_step=2", "steps=500", "sampling.group_size=3", f"sampling.max_prompt_tokens={LIMIT}"]
+        cfg = load(["method=exgrpo", *few])
+        experience = Experience(cfg)
+        old = replace(trajectory(0, 1, 1, route="experience"), prompt_id=prompt(40).id)
+        experience.questions = {prompt(40).id: Question(40, 0.5, (old,))}
+        generator = ScriptedGenerator(at_once=True)
+        async with collecting(generator, cfg, position=7, experience=experience) as collector:
+            groups = await collector.take(2)
+            assert generator.keys == ["train/7", "train/8"], "its seeds are those of its own place"
+        again, fresh = groups
+        assert (again.prompt.id, again.prompt.position, again.experience) == (prompt(40).id, 7, (old,))
+        assert (fresh.prompt.id, fresh.prompt.position, fresh.experience) == (prompt(8).id, 8, ())
+        assert [len(g.trajectories) for g in groups] == [2, 3]
 
     run(body())

@@ -16,7 +16,8 @@ from orchestrator.watch.logbook import read_records
 from tests.orchestrator.in_process import config
 from trajectories.trajectory import Grade
 
-RIGHT, WRONG = Grade(reward=1.0, status="correct", seconds=0.1), Grade(reward=0.0, status="wrong", reason="21, not 22")
+RIGHT = Grade(reward=1.0, status="correct", seconds=0.1, semantic_key="x")
+WRONG = Grade(reward=0.0, status="wrong", reason="21, not 22")
 HALF, FAILED = Grade(reward=0.5, status="wrong"), Grade(reward=None, status="grader_error", reason="no model")
 REWARDS = {
     "answer": RewardConfig(weight=2.0),
@@ -43,7 +44,8 @@ def test_the_reward_is_the_weighted_sum_unless_a_gate_is_closed_or_a_grader_fail
     assert dict(grade.parts) == {"answer": answer.reward, "style": style.reward, "format": form.reward}
     assert (grade.status == "grader_error") == (reward is None)
     if reward is not None:
-        assert (grade.status, grade.reason) == (answer.status, answer.reason), "what is right does not change"
+        kept = (answer.status, answer.reason, answer.semantic_key)
+        assert (grade.status, grade.reason, grade.semantic_key) == kept, "what is right does not change"
 
 
 @pytest.mark.parametrize(

@@ -121,3 +121,28 @@ def test_a_correct_expression_has_the_same_value_in_python(answer: str) -> None:
     target = 22
     if verify(answer, PROBLEM).status == "correct":
         assert eval(answer) == target
+
+
+SOLUTIONS = [
+    (([3, 7, 12], 22), "(+12+3+7)", ["3+7+12", "12+3+7", " 12 + ( (7)+3 ) ", "(3+7+12)"]),
+    (([3, 7, 12], 8), "(+12+3-7)", ["12-(7-3)", "12-7+3", "3-7+12", "(3+12)-7"]),
+    (([3, 7, 12], 33), "(+(*3*7)+12)", ["3*7+12", "12+7*3", "12+(3*7)"]),
+    (([3, 7, 12], 15), "(*(+12-7)*3)", ["(12-7)*3", "3*(12-7)"]),
+    (([2, 6, 3], 9), "(*3*6/2)", ["6/2*3", "6*3/2", "3*(6/2)", "3/(2/6)"]),
+    (([2, 2, 4], 8), "(+(*2*2)+4)", ["2*2+4"]),
+    (([2, 2, 4], 8), "(+2+2+4)", ["2+2+4", "4+2+2"]),
+]
+"""Problem, the semantic key of one solution, and ways to write it."""
+
+
+@pytest.mark.parametrize(("problem", "key", "answers"), SOLUTIONS)
+def test_right_answers_have_one_key_if_they_differ_in_order_grouping_spaces_and_parentheses(
+    problem: tuple[list[int], int], key: str, answers: list[str]
+) -> None:
+    numbers, target = problem
+    keys = {verify(answer, {"numbers": numbers, "target": target}).semantic_key for answer in answers}
+    assert keys == {key}
+
+
+def test_a_wrong_answer_has_no_key() -> None:
+    assert [verify(answer, PROBLEM).semantic_key for answer, _ in WRONG] == [""] * len(WRONG)

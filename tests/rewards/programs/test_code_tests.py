@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rewards.programs import boxes
-from rewards.programs.extraction import extract_programs
+from rewards.programs.extraction import canonical, extract_programs
 from rewards.programs.problem import budget_s, check_problem, parse
 from rewards.programs.stdio_tests import same_output
 from rewards.programs.testing import prepare, verify
@@ -168,3 +168,18 @@ def test_output_is_compared_by_line_without_trailing_blanks() -> None:
     assert not same_output(b"a\n\nb", b"a\nb")
     assert not same_output(b"a b", b"a  b")
     assert not same_output("a\u00a0".encode(), b"a")
+
+
+def test_right_programs_have_one_key_if_they_differ_in_comments_blank_lines_and_spaces() -> None:
+    alike = [RIGHT, f"```python\n{RIGHT}\n```", "def add(a,b):  # the sum\n\n  # of both\n  return a+b"]
+    keys = {verify(answer, ADD).semantic_key for answer in alike}
+    assert keys == {"def add ( a , b ) : NEWLINE INDENT return a + b NEWLINE DEDENT ENDMARKER"}
+    assert verify("def add(a, b):\n    return b + a", ADD).semantic_key not in {"", *keys}
+    assert verify("def add(a, b):\n    return a - b", ADD).semantic_key == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["def f(:\n  '''", "  x\n y", "(" * 5_000, "\0", "'", "\\", "x = \ud800", "\x0c\r0xz 1__0"]
+)
+def test_a_text_that_is_no_program_has_a_form_or_none_and_never_raises(text: str) -> None:
+    assert isinstance(canonical(text), str)

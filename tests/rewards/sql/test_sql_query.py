@@ -457,3 +457,17 @@ def test_duckdb_problems_are_graded_in_a_locked_database() -> None:
     assert {verdict.status for verdict in faulty_verdicts} == {"grader_error"}
     assert not Path("/tmp/birds.csv").exists()
     assert not Path("/tmp/birds.duckdb").exists()
+
+
+def test_right_queries_have_one_key_if_they_differ_in_spaces_comments_and_the_case_of_words() -> None:
+    gold = "SELECT name FROM birds WHERE grams > 10"
+    problem = {"schema_sql": BIRDS, "gold_sql": gold}
+    alike = [
+        gold,
+        "select name\nfrom BIRDS -- all\nwhere grams>10;",
+        "```sql\nSelect  name From birds Where grams > 10\n```",
+    ]
+    assert {verify(answer, problem).semantic_key for answer in alike} == {"SELECT NAME FROM BIRDS WHERE GRAMS > 10"}
+    other = verify("SELECT name FROM birds WHERE NOT grams <= 10", problem)
+    assert other.status == "correct" and other.semantic_key == "SELECT NAME FROM BIRDS WHERE NOT GRAMS < = 10"
+    assert verify("SELECT seen FROM birds", problem).semantic_key == ""

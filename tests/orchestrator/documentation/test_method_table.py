@@ -1,14 +1,14 @@
 from pathlib import Path
 
 from configs.load import load, presets
-from orchestrator.commands.method_table import page
+from orchestrator.documentation.method_table import page
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "methods" / "table.md"
 
 
 def test_the_page_of_presets_in_the_docs_agrees_with_the_presets() -> None:
     expected = page()
-    assert PAGE.read_text() == expected, "run: python -m orchestrator.commands.method_table"
+    assert PAGE.read_text() == expected, "run: python -m orchestrator.documentation.method_table"
     assert all(f"| [`{name}`]({name}.md) |" in expected for name in presets("method"))
 
 

@@ -1,4 +1,4 @@
-"""Generate docs/settings.md from the dataclasses: `python -m orchestrator.commands.settings_page` writes it."""
+"""Generate docs/settings.md from the dataclasses: `python -m orchestrator.documentation.settings_page` writes it."""
 
 from importlib.resources import files
 
@@ -7,7 +7,7 @@ from tasks.registry import TASKS
 
 HEADER = """# All settings
 
-Generated from `configs/` by `python -m orchestrator.commands.settings_page`; a test holds this page to the code.
+Generated from `configs/` by `python -m orchestrator.documentation.settings_page`; a test holds this page to the code.
 
 A setting is given as `key=value` on the command line, or in a YAML file (`--config FILE`). Later layers win: defaults,
 then the method preset, the scale preset, the settings of a committed policy, the file, the command line. `breadth

@@ -22,14 +22,14 @@ Use this page to compare presets. There is one table for each slot of the object
 change the default of that slot. [The index](index.md) describes the methods, and `breadth show-config --explain KEY`
 describes a setting.
 
-The tables are made from `configs/methods/*.yaml` by `python -m orchestrator.commands.method_table`; a test fails when
-they differ. `${KEY}` stands for the value of another setting.
+The tables are made from `configs/methods/*.yaml` by `python -m orchestrator.documentation.method_table`; a test fails
+when they differ. `${KEY}` stands for the value of another setting.
 """
 DEFAULT = ObjectiveConfig()
 GATES = ("gates", "covariance", "entropy_bonus", "mismatch")
 TERM_COLUMNS = ("name", "anchor", "route", "wiring", "estimator")
 SHOWN = ("objective.advantage", "objective.pass_k", "objective.overlong", "objective.target", "objective.pairs",
-         "objective.critic",
+         "objective.flow", "objective.critic",
          "objective.ratio", "objective.clip", "objective.terms", "objective.reduction", "objective.constant_length",
          "references",
          *(f"objective.{key}" for key in GATES))  # fmt: skip
@@ -98,7 +98,7 @@ def _link(preset: str) -> str:
 def _advantage(preset: dict[str, Any]) -> list[list[str]]:
     objective = preset["objective"]
     further = _settings(
-        {key: objective[key] for key in ("pass_k", "overlong", "target", "pairs", "critic") if key in objective}
+        {key: objective[key] for key in ("pass_k", "overlong", "target", "pairs", "flow", "critic") if key in objective}
     )
     return (
         [[f"`{objective.get('advantage', DEFAULT.advantage)}`", further]] if "advantage" in objective or further else []
@@ -219,7 +219,7 @@ SLOTS = (
     ),
     Slot(
         "Settings outside these slots",
-        "Default: replay, RECAP and dynamic sampling are off; one update per batch.",
+        "Default: replay, experience, RECAP and dynamic sampling are off; one update per batch.",
         ("settings",),
         _other,
     ),

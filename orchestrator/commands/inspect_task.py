@@ -1,0 +1,43 @@
+"""`breadth inspect-task`: report duplicates, diversity, novelty and contamination of a task's prompts."""
+
+import argparse
+import importlib
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from actors.loading import collector_paused
+from orchestrator.commands.options import config
+from orchestrator.preflight.machine import check_writable
+from orchestrator.preflight.named import check_inspection
+
+
+def run(options: argparse.Namespace, console: Console) -> None:
+    """Write the report to the path of `--output`, and print its tables."""
+    cfg = config(options)
+    check_inspection(cfg)
+    if options.output.suffix != ".html":
+        raise ValueError(f"--output: must end in .html, got {str(options.output)!r}")
+    check_writable(options.output.absolute().parent, "--output", str(options.output))
+    # They load torch and matplotlib, which takes seconds, so only after the checks.
+    with collector_paused():
+        job = importlib.import_module("orchestrator.inspection.job")
+        words = importlib.import_module("orchestrator.inspection.words")
+    with console.status("inspect") as status:
+        findings = job.inspect(cfg, options.output, lambda done, total: status.update(f"{done}/{total} prompts"))
+    out = Console(highlight=False)
+    # A set has many cells and there are few sets, so each is a column.
+    out.print(_table(*zip(words.SETS, *words.set_rows(findings), strict=True)))
+    out.print(_table(words.PAIRS, *words.pair_rows(findings)))
+    for question, answer in words.answers(findings).items():
+        out.print(f"[bold]{question}[/bold] {escape(answer)}", soft_wrap=True)
+    out.print(f"wrote {escape(str(options.output))}, and its numbers as a .json file beside it", soft_wrap=True)
+
+
+def _table(head: Sequence[str], *rows: Sequence[str]) -> Table:
+    table = Table(*map(escape, head), box=None, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
