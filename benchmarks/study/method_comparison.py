@@ -67,6 +67,8 @@ def settings_of(task: str, method: str, seed: int, runs: Path) -> Config:
     name = f"name={task}-{method}-{seed}"
     words = [*METHODS[method], *PLACE, *TASKS[task], *MEASURE, f"seed={seed}", name, f"runs={json.dumps(str(runs))}"]
     cfg = absolute(load(words))
+    if cfg.rehearsal.explore == "fresh":
+        return cfg  # other prompts, so its stored answers are its own
     return replace(cfg, rehearsal=replace(cfg.rehearsal, path=str(runs / f"{task}-rehearsal.parquet")))
 
 

@@ -6,7 +6,7 @@ JENSEN_SHANNON = tuple(
     for setting in ("name=jensen_shannon", "route=rehearse", "coefficient.value=2.0", "reduction=token_mean")
 )
 """The term of dph_js, for other methods."""
-TEACHER = "references.teacher.path=tasks/base_policies/countdown"
+TEACHER = "tasks/base_policies/countdown"
 """A teacher without the bad habit of the base of the first task."""
 K = "objective.pass_k.k=8"
 
@@ -24,10 +24,17 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
         "pkpo_js": ("method=pkpo", K, *JENSEN_SHANNON),
         "maxrl_js": ("method=maxrl", *JENSEN_SHANNON),
     },
-    "preferences between answers": _presets("dpo", "ipo", "f_dpo", "sampo", "d2o", "tr_dpo", "tdpo"),
-    "clips and trust regions": _presets("sapo", "gmpo", "dppo", "clip_cov", "kl_cov"),
-    "advantages, targets and references": _presets("ucpo", "gdpo", "gdc", "average_kl"),
-    "a teacher": _presets("exopd", settings=(TEACHER,)),
+    "preferences between answers": _presets(
+        "dpo", "ipo", "f_dpo", "sampo", "d2o", "tr_dpo", "tdpo", "mapo", "kto", "tr_kto", "spin", "alpha_spin"
+    ),
+    "clips and trust regions": _presets("sapo", "gmpo", "dppo", "clip_cov", "kl_cov", "mcpo"),
+    "advantages, targets and references": _presets(
+        "ucpo", "gdpo", "darling", "exgrpo", "flow_rl", "gdc", "average_kl", "nash_mp", "sft_bridge"
+    ),
+    "a teacher": {
+        **_presets("exopd", "cakld", "minillm", settings=(f"references.teacher.path={TEACHER}",)),
+        "logp_regression": ("method=logp_regression", f"reference_path={TEACHER}"),
+    },
 }
 """Settings of a method: its preset, and for combinations what is added to it."""
 METHODS = {name: settings for family in FAMILIES.values() for name, settings in family.items()}
