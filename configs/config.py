@@ -112,6 +112,14 @@ class Config:
         moves = term.anchor in self.references and self.references[term.anchor].moves
         rule = "must be a reference that is never updated: the learner keeps a frozen copy of its LM head"
         require(not (hidden and moves), f"{path}.anchor", rule, term.anchor)
+        informed = term.anchor in self.references and self.references[term.anchor].informed
+        rule = "must be 'reward' for an anchor that reads feedback, which not every answer has"
+        require(not informed or term.wiring == "reward", f"{path}.wiring", rule, term.wiring)
+        rule = "must be 'none' for an anchor that reads feedback: only its log-probs of the answers are known"
+        require(not (informed and term.reweights), f"{path}.reweight", rule, term.reweight)
+        rule = "must be a reference that reads the prompt alone, whose certainty or distance the token weights need"
+        weighs = term.weights.certainty_power > 0 or term.weights.needs_distance
+        require(not (informed and weighs), f"{path}.anchor", rule, term.anchor)
         rule = "must not be 'all' for plackett_luce on rehearsed answers, whose tokens are taken as the true ones"
         labelled = term.name == "plackett_luce" and term.rehearses
         require(not labelled or self.rehearsal.right_only, "rehearsal.keep", rule, self.rehearsal.keep)
@@ -153,6 +161,10 @@ class Config:
         pairs = self.objective.pairs
         self._check_reference("objective.pairs.anchor", pairs.anchor, "'reference'")
         self._check_reference("objective.pairs.mixed_with", pairs.mixed_with, "empty, 'reference'", "")
+        rule = "must be a reference that reads the prompt alone: a pair is of two answers to one prompt"
+        for key, name in (("anchor", pairs.anchor), ("mixed_with", pairs.mixed_with)):
+            informed = name in self.references and self.references[name].informed
+            require(not informed, f"objective.pairs.{key}", rule, name)
 
     def _check_reference(self, path: str, name: str, words: str, *also: str) -> None:
         """Check that a reference exists; `words` are the names that always do, `also` those beside `reference`."""

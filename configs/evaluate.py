@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from configs.checks import fit_ks, require, require_positive, require_temperatures
+from configs.extraction import check_mode
 from configs.heldout import Decoding, HeldOutSampling
 from configs.sampling import SamplingConfig
 
@@ -31,6 +32,8 @@ class EvaluateConfig:
     samplings: dict[str, HeldOutSampling] = field(default_factory=dict)
     """Further ways of sampling by names of your own, such as `samplings.nucleus.top_p=0.95`. Each is an evaluation of
     its own, with the base at `frontier` under the same truncation and length limit, in a folder of its name."""
+    extraction: str = ""
+    """Which part of a response is its final answer, as `task.extraction`. Empty: that of training."""
     frontier: list[float] = field(default_factory=lambda: [1.3, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
     """Further temperatures at which the base alone is measured: with `temperatures` they are its sharpening frontier.
     Those above 1 show what sampling it hotter gives."""
@@ -44,6 +47,8 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "answers")
+        if self.extraction:
+            check_mode(self.extraction)
         require_temperatures(self.temperatures, "temperatures")
         require_temperatures(self.frontier, "frontier")
         fit_ks(self)

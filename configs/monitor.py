@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from configs.checks import fit_ks, require, require_not_negative, require_positive, require_temperatures
+from configs.extraction import check_mode
 from configs.heldout import HeldOutSampling
 
 
@@ -20,6 +21,8 @@ class MonitorConfig:
     Pass@1 is always measured."""
     sampling: HeldOutSampling = field(default_factory=HeldOutSampling)
     """Sampling of the held-out answers."""
+    extraction: str = ""
+    """Which part of a held-out response is its final answer, as `task.extraction`. Empty: that of training."""
     frontier: list[float] = field(default_factory=lambda: [1.3, 0.6, 0.3, 0.0])
     """Further temperatures at which the base is measured once before the first step, to know what sampling it colder or
     hotter gives (`heldout/beyond_sharpening`). 0: greedy decoding. Empty: not measured. Each costs one measurement, and
@@ -33,6 +36,8 @@ class MonitorConfig:
     def __post_init__(self) -> None:
         require_not_negative(self, "every")
         require_positive(self, "answers")
+        if self.extraction:
+            check_mode(self.extraction)
         require_temperatures(self.frontier, "frontier")
         fit_ks(self)
         for rule in self.stop_if:

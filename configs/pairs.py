@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.checks import require, require_positive
+from configs.checks import require, require_not_negative, require_positive
 from configs.divergences import DIVERGENCES, check_alpha, check_name, check_preference
 
 
@@ -52,13 +52,19 @@ class PairsConfig:
     """term: the answers on which it is trained. losers: those with the lower reward of a pair (TDPO 2); both: also
     those with the higher one, on which it then grows (TDPO 1)."""
 
-    mask: Literal["none", "activations"] = "none"
-    """Weight of each token in the answer's log u and in the sum of `term`. activations: the mean of the final hidden
-    state of `anchor` that predicts the token, mapped to 0 at the answer's lowest and to 1 at its highest (MaPO of
-    SparsePO, arXiv:2410.05102, with the last layer alone)."""
+    mask: Literal["none", "activations", "learned"] = "none"
+    """Weight of each token in the answer's log u and in the sum of `term`, from the hidden state h of `anchor` that
+    predicts the token (SparsePO, arXiv:2410.05102, with the last layer alone). activations: the mean of h, mapped to 0
+    at the answer's lowest and to 1 at its highest (MaPO); learned: max(0, w h + b), whose w and b are trained by the
+    loss of the pairs and start at 0 and 1."""
+    mask_learning_rate: float = 1e-4
+    """mask=learned: learning rate of w and b, by Adam, one update a step."""
+    mask_l1: float = 0.0
+    """mask=learned: weight of the sum of both answers' masks in the loss of a pair (L1), which makes them sparse."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "beta", "right_weight")
+        require_positive(self, "beta", "right_weight", "mask_learning_rate")
+        require_not_negative(self, "mask_l1")
         check_name(self.divergence, "divergence")
         check_alpha(self.divergence, self.alpha, "alpha")
         check_preference(self.divergence, self.alpha, "divergence")

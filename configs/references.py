@@ -15,6 +15,11 @@ class ReferenceConfig:
     soup: dict[str, float] = field(default_factory=dict)
     """Directories and weights that sum to 1: the reference is the weighted average of their parameters (SALSA,
     arXiv:2411.01798). Replaces `path`."""
+    reads: Literal["prompt", "feedback"] = "prompt"
+    """What it reads before an answer. prompt: the prompt, as the policy; feedback: the prompt with the first other
+    right answer of the group and, for a wrong answer, the reason of its verdict (SDPO, arXiv:2601.20802). Where there
+    is neither, or no room in the model's positions, the sampler's log-probs stand for its own. It can be the anchor of
+    terms in the reward wiring alone."""
     update: Literal["fixed", "periodic", "average", "kl"] = "fixed"
     """fixed: never updated; periodic: every `every` steps (TR-DPO, arXiv:2404.09656); average: every `every` steps, to
     the average of the policy's iterates (`iterates`); kl: when the policy has drifted further than `threshold` (RPG,
@@ -37,6 +42,11 @@ class ReferenceConfig:
             require(good, "soup", "must have positive weights that sum to 1", dict(self.soup))
         require_positive(self, "every", "iterates", "threshold")
         require(0 < self.mixing_weight <= 1, "mixing_weight", "must be in (0, 1]", self.mixing_weight)
+
+    @property
+    def informed(self) -> bool:
+        """Whether it reads feedback."""
+        return self.reads == "feedback"
 
     @property
     def moves(self) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from configs.checks import require_positive
+from configs.extraction import STRICT, check_mode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +19,13 @@ class TaskConfig:
     verifier: str = ""
     """Replaces the task's verifier: a name of `rewards/registry.py`, or a function of your own, as an import path
     `package.module:function` or as a file `path/to/file.py:function`."""
+    extraction: str = STRICT
+    """Which part of a response is its final answer, for the verifier math: strict (the last box, else the text after a
+    marker, else a bare answer), boxed (the last box alone), last_number (the last number, which evaluation harnesses
+    call flexible) or tag:NAME (the text in the last `<NAME>...</NAME>`)."""
     heldout_prompts: int = 64
     """Number of held-out prompts on which the monitor and `breadth evaluate` measure Pass@k."""
 
     def __post_init__(self) -> None:
+        check_mode(self.extraction)
         require_positive(self, "heldout_prompts")

@@ -9,7 +9,7 @@ from configs.objective import WHITENED, ObjectiveConfig
 from configs.terms import TermConfig
 from objectives.advantage.by_trajectory import trajectory_advantage
 from objectives.advantage.estimators import whiten
-from objectives.advantage.token_mask import activation_mask
+from objectives.advantage.token_mask import pair_mask
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.coefficient.recap import domain_weights
 from objectives.divergence.anchors import anchor_logps, answer_log_u, known, logp_before, reference_logps
@@ -35,7 +35,7 @@ def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
     """
     explored = batch.on_route("explore")
     logp_old = logp_before(batch)[explored]
-    mask = activation_mask(batch, cfg.pairs.anchor) if cfg.masks_pairs else None
+    mask = pair_mask(batch, cfg, state.mask)
     log_u = answer_log_u(batch, cfg, mask)
     by_trajectory, value_target, of_term = trajectory_advantage(batch, cfg, state, logp_old, log_u, mask)
     credited = explored | batch.on_route("imitate") | batch.on_route("experience")

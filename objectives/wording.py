@@ -15,12 +15,13 @@ from objectives.divergence.words import describe_wiring, divergence_name
 from objectives.policy_gradient.clip_range import bounds
 
 
-def describe(cfg: TermConfig, *, right_only: bool = False, in_pairs: str = "") -> str:
+def describe(cfg: TermConfig, *, right_only: bool = False, in_pairs: str = "", informed: bool = False) -> str:
     """Describe the gradient that a divergence term has, which is not always that of the value it is named after.
 
     Args:
         right_only: whether the stored answers are right ones alone, and not all samples of the reference.
         in_pairs: `objective.pairs.term_on` for the term of the pairs; empty for every other term.
+        informed: whether the anchor reads feedback.
     """
     words = describe_wiring(cfg, divergence_name(cfg), right_only=right_only)
     if cfg.rehearses:
@@ -32,7 +33,12 @@ def describe(cfg: TermConfig, *, right_only: bool = False, in_pairs: str = "") -
         "both": "; on answers by the slope of their pairs' loss, which is positive where they lose and else negative",
     }[in_pairs]
     hinge = f"; a token within {cfg.hinge:g} nats of the anchor has no gradient" if cfg.hinge else ""
-    return f"on explored answers: {words}{hinge}{_describe_reweighting(cfg)}{_describe_weights(cfg)}{pairs}"
+    told = (
+        f"; {cfg.anchor} has read another right answer of the group, and the verdict on a wrong one; answers without "
+        "either have no gradient of it"
+    )
+    weights = f"{_describe_reweighting(cfg)}{_describe_weights(cfg)}"
+    return f"on explored answers: {words}{hinge}{weights}{pairs}{told if informed else ''}"
 
 
 def _describe_reweighting(cfg: TermConfig) -> str:
@@ -92,7 +98,7 @@ def describe_mixture(cfg: SamplingConfig) -> str:
     return (
         f"each token of the answers that are trained on is drawn from {1 - cfg.mixture:g} policy + {cfg.mixture:g} "
         f"{cfg.mixed_with}; the ratio policy / sampler is its importance weight, but the tokens before and after it "
-        "are those of the mixture; measurements are not mixed"
+        "are those of the mixture, and a loss without a ratio has no weight; measurements are not mixed"
     )
 
 

@@ -1,14 +1,21 @@
 """The references of a run: which policies they are, how they score a batch, and when they follow the policy."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
 
 from actors.contracts import Column, Reference
+from actors.learning.policy import load_config
 from configs.config import Config
 from configs.objective import ObjectiveConfig
 from configs.references import ReferenceConfig
 from objectives.divergence.reweighted_reference import reference_power
+from orchestrator.rollout.encoding import PromptEncoder
+from orchestrator.rollout.feedback import FeedbackPrompts, with_feedback
 from trajectories.batch import Batch
+from trajectories.trajectory import ROUTES, Group
 
 MAIN = "reference"
 """Name of the reference policy of `reference_path`."""
@@ -47,24 +54,62 @@ class Anchors:
 
     role: Reference
     objective: ObjectiveConfig
+    informed: Sequence[str] = ()
+    """Names of the references that read feedback."""
+    feedback: FeedbackPrompts | None = None
+    """Makes their prompts."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """`feedback_share` of the last batch, if a reference reads feedback."""
 
-    async def score(self, batch: Batch) -> Batch:
+    async def score(self, batch: Batch, groups: Sequence[Group] = ()) -> Batch:
         """Return the batch with the anchors' log-probs, final hidden states and columns.
 
         Args:
             batch: the whole batch, because the reward-reweighted reference depends on the rewards of whole groups.
+            groups: those of the batch, for references that read feedback.
         """
         terms = self.objective.terms
         power = {name: reference_power(batch, term) for name, term in terms.items() if term.reweights}
-        return await self.role.score(
-            replace(batch, power=power), self.objective.anchors, self.objective.hidden_anchors, columns(self.objective)
-        )
+        names = [name for name in self.objective.anchors if name not in self.informed]
+        if names or not self.informed:
+            batch = await self.role.score(
+                replace(batch, power=power), names, self.objective.hidden_anchors, columns(self.objective)
+            )
+        return await self._informed(batch, groups) if self.informed else batch
+
+    async def _informed(self, batch: Batch, groups: Sequence[Group]) -> Batch:
+        """Return the batch with the log-probs of references that read feedback; without it an answer has the
+        sampler's, at which a term in the reward wiring is 0."""
+        assert self.feedback is not None, "references that read feedback need its prompts"
+        explored = (batch.route == ROUTES.index("explore"))[batch.seq]
+        moved = self.feedback.behind(groups)
+        plain = torch.where(explored, batch.logp_sampler, torch.nan)
+        anchors = {name: plain.clone() for name in self.informed}
+        if any(moved):
+            behind, rows = with_feedback(batch, moved)
+            scored = await self.role.score(behind, self.informed)
+            for name, logps in anchors.items():
+                logps[rows] = scored.anchors[name][behind.mask]
+        self.metrics = {"feedback_share": sum(map(bool, moved)) / max(len(moved), 1)}
+        return replace(batch, anchors={**batch.anchors, **anchors})
+
+
+def anchors_of(cfg: Config, role: Reference, encode: PromptEncoder) -> Anchors:
+    """Return what scores the batches of a run."""
+    informed = [name for name in cfg.objective.anchors if name in cfg.references and cfg.references[name].informed]
+    if not informed:
+        return Anchors(role, cfg.objective)
+    positions = getattr(load_config(cfg.policy.path).get_text_config(), "max_position_embeddings", None)
+    return Anchors(role, cfg.objective, informed, FeedbackPrompts(encode, positions or sys.maxsize))
 
 
 class NoScoring:
     """Takes the place of a role that scores batches when no score is needed."""
 
-    async def score(self, batch: Batch) -> Batch:
+    def __init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+
+    async def score(self, batch: Batch, groups: Sequence[Group] = ()) -> Batch:
         """Return the batch unchanged."""
         return batch
 

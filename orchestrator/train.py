@@ -10,13 +10,14 @@ from actors.contracts import Learner
 from configs.config import Config
 from configs.load import to_yaml
 from objectives.advantage.critic import value_metrics
-from objectives.coefficient.controllers import advance, resumed_state, term_metric, with_recap, with_rewards
+from objectives.advantage.token_mask import mask_metrics
+from objectives.coefficient.controllers import advance, resumed_state, term_metric, with_mask, with_recap, with_rewards
 from objectives.coefficient.recap import replay_metrics
 from objectives.credit import credit
 from objectives.diagnostics import Stats, means
 from orchestrator import checkpoint, cluster
 from orchestrator.manifest import SETTINGS
-from orchestrator.references import Anchors, NoScoring, ReferenceSchedule
+from orchestrator.references import Anchors, NoScoring, ReferenceSchedule, anchors_of
 from orchestrator.rollout.agreement import check_agreement
 from orchestrator.rollout.collector import Collector
 from orchestrator.rollout.encoding import PromptEncoder
@@ -32,6 +33,7 @@ from orchestrator.watch.logbook import Logbook
 from orchestrator.watch.monitor import HeldOut, Monitor
 from orchestrator.watch.passk import fired_rule
 from orchestrator.watch.timing import Clock
+from tasks.changed import with_extraction
 from tasks.source import Source
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Group
@@ -47,7 +49,7 @@ async def train(run: "Run") -> None:
         while run.continues():
             groups = await collector.take(run.cfg.groups_per_step)  # the only wait for generation; FIFO by prompt
             batch = await run.pack(groups)  # explored, rehearsed and replayed trajectories, experience
-            batch = await run.anchors.score(batch)  # logp_reference and other anchors, if a term needs them
+            batch = await run.anchors.score(batch, groups)  # logp_reference and other anchors, if a term needs them
             batch = await run.old_policy.score(batch)  # logp_old and value_old, if needed before the update
             batch = credit(batch, run.cfg.objective, run.objective_state)  # advantages, token gates, term weights
             stats = await run.learner.update(batch, run.objective_state.coefficients)  # loss, backward, optimizer
@@ -88,7 +90,7 @@ class Run:
         self.reference_role = roles.reference
         if cfg.objective.anchors or cfg.objective.hidden_anchors:
             assert roles.reference is not None
-            self.anchors = Anchors(roles.reference, cfg.objective)
+            self.anchors = anchors_of(cfg, roles.reference, encode)
         state = resumed.state if resumed else RunState.initial(cfg)
         self.step, self.best = state.step, state.best
         self.objective_state = resumed_state(state.objective, cfg.objective, state.step, cfg.steps)
@@ -111,7 +113,8 @@ class Run:
             excluded=self.stored.rehearsed if cfg.rehearsal.explore == "unmastered" else frozenset(),
             experience=self.experience,
         )
-        self.monitor = Monitor(HeldOut(cfg, source, self.encode, rollouts), roles.reference, run_dir)
+        measured = with_extraction(source, cfg.monitor.extraction, "monitor.extraction")
+        self.monitor = Monitor(HeldOut(cfg, measured, self.encode, rollouts), roles.reference, run_dir)
         self.logbook = Logbook(
             run_dir,
             cfg.logbook,
@@ -185,8 +188,10 @@ class Run:
         self._metrics = (
             means(stats)
             | value_metrics(batch)
+            | mask_metrics(batch, self.cfg.objective, self.objective_state.mask)
             | replay_metrics(batch, self.objective_state.recap, self.cfg.objective)
             | coefficients
+            | self.anchors.metrics
             | (
                 {"pass_k": float(self.objective_state.pass_k)}
                 if self.cfg.objective.pass_k.schedule != "constant"
@@ -200,7 +205,7 @@ class Run:
         self.step += 1
         self.drift.keep(batch)
         self.objective_state = advance(
-            with_rewards(self.objective_state, self.cfg.objective, batch),
+            with_mask(with_rewards(self.objective_state, self.cfg.objective, batch), self.cfg.objective, batch),
             self.cfg.objective,
             self._metrics,
             trajectories=batch.totals["explore"].trajectories,

@@ -10,15 +10,17 @@ import dataclasses
 import json
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from configs.rewards import ANSWER_REWARD
 from rewards.judge import Judge
-from rewards.registry import JSON_TYPES, VERIFIERS, Field, check, names
+from rewards.registry import VERIFIERS, check, names
 from rewards.verdict import STATUSES, Verdict, grader_error
+from rewards.verifier import JSON_TYPES, Field
+from rewards.workers.task import Task
 from trajectories.atomic_write import replace_file
 from trajectories.trajectory import domain
 
@@ -28,6 +30,7 @@ ROWS_AHEAD = 1_024
 BYTES_AHEAD = 128 * 2**20
 """Limits on the rows that were read and whose verdict is not yet returned. One row may exceed BYTES_AHEAD."""
 RowId = str | int | float | None
+NO_FIELDS: Mapping[str, Any] = {}
 ID, ANSWER, PROBLEM = (
     Field(name="id", types=(str, int, float)),
     Field(name="answer", types=(str,)),
@@ -67,17 +70,22 @@ class Row:
     """Why the row cannot be graded."""
     recorded: Recorded | None = None
     """None for a plain row."""
+    label: bool | None = None
+    """Whether the answer is right, by the row's own field `correct`; None: it has none that is true or false."""
 
 
-async def grade_rows(judge: Judge, source: Path, verifier: str | None) -> AsyncGenerator[tuple[Row, Verdict], None]:
-    """Grade the rows of `source` and yield each with its verdict, in the order of the file.
+async def grade_rows(
+    judge: Judge, source: Path, verifier: str | None, compare: str | None = None
+) -> AsyncGenerator[tuple[Row, list[Verdict]], None]:
+    """Grade the rows of `source` and yield each with its verdicts, in the order of the file.
 
     Args:
         judge: the judge of all rows.
         source: the jsonl file.
         verifier: the verifier of all rows; None: each row names its own.
+        compare: a second verifier, whose verdict is the second of each row.
     """
-    waiting: deque[tuple[Row, asyncio.Task[Verdict]]] = deque()
+    waiting: deque[tuple[Row, asyncio.Task[list[Verdict]]]] = deque()
     bytes_waiting = 0
     try:
         with source.open("rb") as file:
@@ -86,7 +94,7 @@ async def grade_rows(judge: Judge, source: Path, verifier: str | None) -> AsyncG
                     first, judging = waiting.popleft()
                     bytes_waiting -= first.size
                     yield first, await judging
-                waiting.append((row, asyncio.create_task(_judge(judge, row))))
+                waiting.append((row, asyncio.create_task(_judge(judge, row, compare))))
                 bytes_waiting += row.size
             while waiting:
                 first, judging = waiting.popleft()
@@ -97,14 +105,19 @@ async def grade_rows(judge: Judge, source: Path, verifier: str | None) -> AsyncG
         await asyncio.gather(*(judging for _, judging in waiting), return_exceptions=True)
 
 
-async def _judge(judge: Judge, row: Row) -> Verdict:
+async def _judge(judge: Judge, row: Row, compare: str | None) -> list[Verdict]:
+    verifiers = [row.verifier, *([compare] if compare else [])]
     if row.problem is None:
-        return grader_error(row.refusal)
-    return await judge.judge(row.verifier, row.problem, row.answer, row.context)
+        return [grader_error(row.refusal) for _ in verifiers]
+    return await judge.judge_many([Task(name, row.problem, row.answer, row.context) for name in verifiers])
 
 
-def output_row(row: Row, verdict: Verdict) -> bytes:
-    """Return one line of the output file. For a recorded row it also has the run's verdict, and whether it changed."""
+def output_row(row: Row, verdict: Verdict, more: Mapping[str, Any] = NO_FIELDS) -> bytes:
+    """Return one line of the output file. For a recorded row it also has the run's verdict, and whether it changed.
+
+    Args:
+        more: further fields of the line.
+    """
     where = f"line {row.number}: " if verdict.status == "grader_error" else ""
     record = {
         "id": row.id,
@@ -119,7 +132,7 @@ def output_row(row: Row, verdict: Verdict) -> bytes:
             "recorded_status": row.recorded.status,
             "changed": row.recorded.differs(verdict),
         }
-    return json.dumps(record, allow_nan=False).encode() + b"\n"
+    return json.dumps(record | dict(more), allow_nan=False).encode() + b"\n"
 
 
 @contextlib.contextmanager
@@ -210,11 +223,12 @@ def _plain_row(value: dict[str, Any], number: int, size: int, verifier: str) -> 
     refusal = "" if id_allowed or "id" not in value else "field 'id' must be a string or a number"
     known = VERIFIERS[verifier].fields if verifier in VERIFIERS else ()
     refusal = refusal or _first_fault(value, (ID, *known, ANSWER))
+    row = Row(number=number, size=size, id=row_id if id_allowed else None, verifier=verifier, label=_label(value))
     if refusal:
-        return Row(number=number, size=size, id=row_id if id_allowed else None, verifier=verifier, refusal=refusal)
+        return replace(row, refusal=refusal)
     keys = {field.name: field.key or field.name for field in known}
     problem = {keys.get(name, name): field for name, field in value.items() if name not in ("id", "answer")}
-    return Row(number=number, size=size, id=row_id, verifier=verifier, problem=problem, answer=value["answer"])
+    return replace(row, problem=problem, answer=value["answer"])
 
 
 def _recorded_row(value: dict[str, Any], number: int, size: int, verifier: str) -> Row:
@@ -232,7 +246,14 @@ def _recorded_row(value: dict[str, Any], number: int, size: int, verifier: str) 
         context=_recorded_context(value),
         refusal=refusal,
         recorded=_recorded_verdict(value),
+        label=_label(value),
     )
+
+
+def _label(value: dict[str, Any]) -> bool | None:
+    """Return the row's field `correct`, if it is true or false, or 1 or 0."""
+    label = value.get("correct")
+    return bool(label) if isinstance(label, int) and label in (0, 1) else None
 
 
 def _recorded_context(value: dict[str, Any]) -> dict[str, Any]:

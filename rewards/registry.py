@@ -11,7 +11,8 @@ import hashlib
 import importlib
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from configs.checks import nearest
 from rewards.signatures import Reward, adapt, to_verdict
 from rewards.user_functions import FORM, load_function, source_file, split_name
 from rewards.verdict import Verdict, grader_error, wrong
+from rewards.verifier import Canary, Field, Verifier
 
 Verify = Callable[..., Verdict]
 """A function (answer, problem, context) -> Verdict; the context, of `rewards.forms.Call`, may be left out."""
@@ -28,56 +30,8 @@ PACKAGE = Path(__file__).resolve().parent
 SETTING = "task.verifier"
 RAISED = " raised "
 """Text between the verifier's name and the error in the reason of a verdict on which the verifier raised."""
-JSON_TYPES = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object", bool: "a boolean"}
 BUDGET_MARGIN_S = 1.0
 """Seconds added to the deadline of a verifier that computes its own: it should stop by itself first."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Canary:
-    """A problem with a right and a wrong answer, judged in the worker processes to test the verifier."""
-
-    problem: Mapping[str, Any]
-    right: str
-    wrong: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
-    """A field that an input row of `breadth verify` must have, besides `id` and `answer`."""
-
-    name: str
-    types: tuple[type, ...]
-    """JSON types that are allowed. A boolean is never a number."""
-    key: str = ""
-    """Key of the value in the problem, where it is not the field's name."""
-
-    @property
-    def allowed(self) -> str:
-        """The allowed types as text, for help and errors."""
-        return " or ".join(dict.fromkeys(JSON_TYPES[kind] for kind in self.types))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verifier:
-    """A built-in verifier: where it is, how it is run and tested, and what `breadth verify` needs.
-
-    Example: Verifier(path="rewards.arithmetic.countdown:verify", help="arithmetic with given numbers", deadline=1.0)
-    """
-
-    path: str
-    """Import path, `package.module:function`."""
-    help: str
-    """One line for `breadth verify --help`."""
-    deadline: float | str
-    """Wall seconds one answer may take, or the import path of a function problem -> seconds."""
-    isolation: int = 0
-    """Highest isolation level at which the verifier executes answers (queries, programs). 0: it executes none, and
-    `sandbox.require` does not apply."""
-    fields: tuple[Field, ...] = ()
-    canaries: tuple[Canary, ...] = ()
-    faults: str = ""
-    """Import path of a function problem -> faults of its gold, for `breadth verify --task`. Empty: none is known."""
 
 
 VERIFIERS: dict[str, Verifier] = {
@@ -98,6 +52,15 @@ VERIFIERS: dict[str, Verifier] = {
             Canary(problem={"answer": r"\frac{1}{2}+x"}, right=r"\boxed{x+0.5}", wrong=r"\boxed{x+0.6}"),
             Canary(problem={"answer": "72"}, right=r"so \boxed{72}", wrong=r"so \boxed{27}"),
         ),
+    ),
+    "math_verify": Verifier(
+        path="rewards.mathematics.by_math_verify:verify",
+        help="the answer that the package math-verify finds in a response, compared by it with the gold answer",
+        deadline=3.0,
+        fields=(Field(name="gold", types=(str, int, float, list), key="answer"),),
+        faults="rewards.mathematics.by_math_verify:check_problem",
+        package="math_verify",
+        canaries=(Canary(problem={"answer": r"\frac{1}{2}+x"}, right=r"\boxed{x+0.5}", wrong=r"\boxed{x+0.6}"),),
     ),
     "sql": Verifier(
         path="rewards.sql.query:verify",
@@ -185,7 +148,8 @@ def resolve(name: str, setting: str = SETTING) -> Verify:
         setting: the setting or option that holds the name, for the error message.
 
     Raises:
-        ValueError: there is no such function, its import fails, or its signature is not supported.
+        ValueError: there is no such function, its import fails, its signature is not supported, or the verifier needs
+            a package that is not installed.
     """
     if name not in VERIFIERS:
         reward = _user_reward(name, setting)
@@ -197,6 +161,12 @@ def resolve(name: str, setting: str = SETTING) -> Verify:
                 return _raised(name, error, reward)
 
         return verify_user
+    package = VERIFIERS[name].package
+    if package and find_spec(package) is None:
+        raise ValueError(
+            f"{setting}: must be a verifier whose packages are installed, got {name!r}, which needs {package}: "
+            f"pip install '.[{package}]' in the folder of Breadth"
+        )
     call = _import_path(VERIFIERS[name].path)
 
     def verify(answer: str, problem: Mapping[str, Any], context: Mapping[str, Any] = NO_CONTEXT) -> Verdict:
@@ -293,8 +263,8 @@ def _import_path(path: str) -> Callable[..., Any]:
 
 @functools.cache
 def version_of(name: str) -> str:
-    """Return `name@fingerprint`. The fingerprint covers all sources of this package for a built-in verifier, the file
-    of its module for a user verifier."""
+    """Return `name@fingerprint`. The fingerprint covers all sources of this package for a built-in verifier, and the
+    version of the package that it needs; the file of its module for a user verifier."""
     if name in VERIFIERS:
         files = sorted(PACKAGE.rglob("*.py"))
     else:
@@ -303,4 +273,6 @@ def version_of(name: str) -> str:
     digest = hashlib.blake2b(digest_size=6)
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    if name in VERIFIERS and VERIFIERS[name].package:
+        digest.update(metadata.version(VERIFIERS[name].package).encode())
     return f"{name}@{digest.hexdigest()}"

@@ -16,6 +16,8 @@ REASON_LIMIT = 500
 """Characters of `Verdict.reason` that are kept: a reason may quote an answer of any length."""
 KEY_LIMIT = 200
 """Characters of `Verdict.semantic_key`. A longer one is replaced by its digest."""
+EXTRACTED_LIMIT = 200
+"""Characters of `Verdict.extracted` that are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,9 @@ class Verdict:
     semantic_key: str = ""
     """Two answers to one problem with the same key are the same solution, however they are written. Empty: the verifier
     knows no key."""
+    extracted: str = ""
+    """The part of the answer that is compared with the gold, for an audit. Empty: there is none, or the verifier does
+    not note it."""
 
     def __post_init__(self) -> None:
         assert self.status in STATUSES, f"status: must be one of {STATUSES}, got {self.status!r}"
@@ -55,20 +60,22 @@ class Verdict:
         if not reason.isprintable():
             reason = "".join(c if c.isprintable() else "?" for c in reason)
         object.__setattr__(self, "reason", reason)
+        if len(self.extracted) > EXTRACTED_LIMIT:
+            object.__setattr__(self, "extracted", self.extracted[:EXTRACTED_LIMIT])
         assert isinstance(self.semantic_key, str), f"semantic_key must be a string, got {self.semantic_key!r}"
         if len(self.semantic_key) > KEY_LIMIT:
             digest = hashlib.blake2b(self.semantic_key.encode("utf-8", "surrogatepass"), digest_size=16)
             object.__setattr__(self, "semantic_key", digest.hexdigest())
 
 
-def correct(reason: str = "", semantic_key: str = "") -> Verdict:
+def correct(reason: str = "", semantic_key: str = "", extracted: str = "") -> Verdict:
     """Return a verdict with reward 1."""
-    return Verdict(reward=1.0, status="correct", reason=reason, semantic_key=semantic_key)
+    return Verdict(reward=1.0, status="correct", reason=reason, semantic_key=semantic_key, extracted=extracted)
 
 
-def wrong(reason: str, status: Status = "wrong") -> Verdict:
+def wrong(reason: str, status: Status = "wrong", extracted: str = "") -> Verdict:
     """Return a verdict with reward 0: the answer is at fault."""
-    return Verdict(reward=0.0, status=status, reason=reason)
+    return Verdict(reward=0.0, status=status, reason=reason, extracted=extracted)
 
 
 def grader_error(reason: str) -> Verdict:

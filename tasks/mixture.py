@@ -16,6 +16,7 @@ from math import gcd, inf
 from typing import Any
 
 from configs.checks import require
+from configs.extraction import RULE, STRICT, is_mode
 from configs.task import TaskConfig
 from tasks.options import VERIFIER, settings_named
 from tasks.source import ListedPrompt, ListedSource, Source, generator
@@ -42,6 +43,8 @@ class MixtureDomain:
     """The task's own options."""
     verifier: str = field(default="", metadata=VERIFIER)
     """Overrides the task's verifier, as `task.verifier` does for all domains."""
+    extraction: str = STRICT
+    """Extraction mode of this domain, as `task.extraction`, which overrides it for all domains unless it is strict."""
     domain: str = ""
     """Name of the domain in ids and metrics: letters, digits, - and _, beginning with a letter. Empty: the task's
     name."""
@@ -62,6 +65,7 @@ class MixtureOptions:
             require(bool(one.name), f"{where}.name", "must be the name of a task", one.name)
             rule = "must not be a mixture (list its domains here)"
             require(one.name != "mixture", f"{where}.name", rule, one.name)
+            require(is_mode(one.extraction), f"{where}.extraction", RULE, one.extraction)
             require(0 < one.weight < inf, f"{where}.weight", "must be above 0 and finite", one.weight)
             domain = one.domain or one.name
             rule = f"must be letters, digits, - and _, begin with a letter, and be none of {', '.join(RESERVED)}"
@@ -89,7 +93,9 @@ class Mixture:
         self._sources: list[Source] = []
         for index, one in enumerate(self.domains):
             with _errors_name_domain(index):
-                config = TaskConfig(name=one.name, options=one.options, verifier=one.verifier)
+                config = TaskConfig(
+                    name=one.name, options=one.options, verifier=one.verifier, extraction=one.extraction
+                )
                 self._sources.append(build(config, seed))
         self._quotas = quotas([one.weight for one in self.domains])
         self._period: tuple[int, list[tuple[int, int]]] = (-1, [])
@@ -194,4 +200,5 @@ def _errors_name_domain(index: int) -> Iterator[None]:
             yield
     except ValueError as error:
         words = str(error).replace("task.heldout_prompts: must", f"task.heldout_prompts: those of {where} must", 1)
+        words = words.replace("task.extraction:", f"{where}.extraction:", 1)
         raise ValueError(words if where in words else f"{where}: {words}") from None

@@ -1,11 +1,14 @@
 """Tasks by name. A task is a frozen dataclass of options and a class that makes its Source from them."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from configs.checks import nearest
+from configs.extraction import STRICT
 from configs.task import TaskConfig
+from tasks.changed import Changed, with_extraction
 from tasks.countdown import Countdown, CountdownOptions
 from tasks.dataset.task import Dataset, DatasetOptions
 from tasks.few_shot_sums import FewShotSums, FewShotSumsOptions
@@ -13,10 +16,9 @@ from tasks.mixture import Mixture, MixtureDomain, MixtureOptions
 from tasks.options import PATH, VERIFIER, options_with, parse
 from tasks.programs import Programs, ProgramsOptions
 from tasks.scratchpad_addition import ScratchpadAddition, ScratchpadAdditionOptions
-from tasks.source import ListedPrompt, ListedSource, Source
+from tasks.source import Source
 from tasks.sql_questions import SqlQuestions, SqlQuestionsOptions
 from tasks.word_problems import WordProblems, WordProblemsOptions
-from trajectories.trajectory import Prompt
 
 TASKS: dict[str, tuple[type, Callable[[Any, int], Source]]] = {
     "countdown": (CountdownOptions, Countdown),
@@ -38,7 +40,9 @@ def build(config: TaskConfig, seed: int) -> Source:
     """
     options = check_options(config)
     source = TASKS[config.name][1](options, seed)
-    return WithVerifier(source=source, verifier=config.verifier) if config.verifier else source
+    if config.verifier:
+        source = Changed(source, partial(replace, verifier=config.verifier))
+    return with_extraction(source, config.extraction, "task.extraction") if config.extraction != STRICT else source
 
 
 def check_options(config: TaskConfig) -> Any:
@@ -85,25 +89,3 @@ def _map_domain(domain: Any, resolve: Resolve, resolve_verifier: Resolve) -> Any
     if isinstance(domain.get("options"), dict):
         mapped["options"] = map_paths(str(domain.get("name")), domain["options"], resolve, resolve_verifier)
     return mapped
-
-
-@dataclass(frozen=True)
-class WithVerifier:
-    """A Source with another verifier for all its prompts."""
-
-    source: Source
-    verifier: str
-
-    def prompt(self, position: int) -> Prompt:
-        return replace(self.source.prompt(position), verifier=self.verifier)
-
-    def heldout(self, count: int) -> list[Prompt]:
-        return [replace(prompt, verifier=self.verifier) for prompt in self.source.heldout(count)]
-
-    def listed(self) -> Iterator[ListedPrompt]:
-        for one in self.source.listed() if isinstance(self.source, ListedSource) else ():
-            yield replace(one, prompt=replace(one.prompt, verifier=self.verifier))
-
-    def demonstration(self, position: int) -> tuple[Prompt, str]:
-        prompt, answer = self.source.demonstration(position)
-        return replace(prompt, verifier=self.verifier), answer

@@ -16,6 +16,7 @@ MAY_USE = {
     "vllm": {"actors/generation/vllm_engine.py", "actors/weights/publication.py"},
     "wandb": {"orchestrator/watch/sinks.py"},
     "matplotlib": {"orchestrator/report/plots.py"},
+    "math_verify": {"rewards/mathematics/by_math_verify.py"},
 }
 
 

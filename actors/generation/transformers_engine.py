@@ -79,6 +79,9 @@ class TransformersEngine:
 
     Args:
         mixed_with: directory of a second policy, which jobs with a `mixture` sample from too; it keeps its weights.
+
+    Raises:
+        ValueError: the second policy has another vocabulary.
     """
 
     def __init__(
@@ -98,6 +101,9 @@ class TransformersEngine:
         self.model = self.models[0]
         for model in self.models:
             use_grouped_attention(model)
+        sizes = [model.config.get_text_config().vocab_size for model in self.models]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"sampling.mixed_with: must be a policy with the same vocabulary, got sizes {sizes}")
         self.device, self.max_sequences = device, config.max_sequences
         self.version = -1
         self._queue: deque[deque[Answer]] = deque()
@@ -264,7 +270,7 @@ class TransformersGenerator(EngineThread[TransformersEngine]):
         mixed_with: directory of a second policy, for jobs with a `mixture`.
 
     Raises:
-        ValueError: the policy cannot be used (see `TrajectoryBuilder`), or `tensor_parallel` is not 1.
+        ValueError: a policy cannot be used (see `AnswerBuilder`, `TransformersEngine`), or `tensor_parallel` is not 1.
     """
 
     def __init__(

@@ -77,7 +77,7 @@ def trajectory_advantage(
         if cfg.reads_meanings:
             assert batch.meaning is not None, "the batch was packed without the meanings of its answers"
             for members in batch.graded_groups():
-                # A penalty on length is not multiplied: its share would shrink for answers that are not distinct.
+                # Only the reward itself is multiplied, so that a penalty on length is one for every answer.
                 lost = 1 - distinctness(batch.meaning[members])
                 reward[members] -= lost * batch.reward[members]
         estimate = _estimator(cfg, state.pass_k)

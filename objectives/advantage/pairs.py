@@ -39,22 +39,39 @@ def pair_advantages(
         lengths: [B], trained tokens of each answer.
         group: int64 [B].
         values: float32 [B], v, the sum of the term of the pairs over each answer, times its coefficient; None: 0.
+        solution: bool [B], see `pairs_of`.
+    """
+    values = torch.zeros_like(log_u) if values is None else values
+    slopes, found = log_u.new_zeros(2, len(log_u)), pairs_of(reward, lengths, group, solution)
+    for members, weights in found:
+        slopes[:, members] = _slopes(log_u[members], values[members], weights, lengths[members], cfg)
+    by_log_u, by_value = slopes * (int(graded_answers(reward, lengths, group).sum()) / max(len(found), 1))
+    return -by_log_u, by_value
+
+
+def graded_answers(reward: Tensor, lengths: Tensor, group: Tensor) -> Tensor:
+    """Return the answers that a loss of pairs counts, bool [B]: those with a reward and a trained token."""
+    return (group >= 0) & ~reward.isnan() & (lengths > 0)
+
+
+def pairs_of(
+    reward: Tensor, lengths: Tensor, group: Tensor, solution: Tensor | None = None
+) -> list[tuple[Tensor, Tensor]]:
+    """Return for each group that has a pair its answers, bool [B], and the weights of their pairs [winner, loser].
+
+    Args:
         solution: bool [B], for winners=solution: the answers of the task, which win against all others of their group.
     """
-    graded = (group >= 0) & ~reward.isnan() & (lengths > 0)
+    graded = graded_answers(reward, lengths, group)
     score = reward if solution is None else solution.to(reward.dtype)
-    paired = graded if solution is None else graded | solution
-    values = torch.zeros_like(log_u) if values is None else values
-    slopes, groups = log_u.new_zeros(2, len(log_u)), 0
+    paired, found = graded if solution is None else graded | solution, []
     for number in group[graded].unique().tolist():
         members = paired & (group == number)
-        gaps = score[members][:, None] - score[members][None]  # [winner, loser]
+        gaps = score[members][:, None] - score[members][None]
         weights = torch.where(gaps > EQUAL_REWARDS, gaps, 0.0)
         if weights.any():
-            groups += 1
-            slopes[:, members] = _slopes(log_u[members], values[members], weights, lengths[members], cfg)
-    by_log_u, by_value = slopes * (int(graded.sum()) / max(groups, 1))
-    return -by_log_u, by_value
+            found.append((members, weights))
+    return found
 
 
 def pair_loss(

@@ -1,11 +1,30 @@
-"""Weights of the tokens of an answer in a preference loss: MaPO."""
+"""Weights of the tokens of an answer in a preference loss: SparsePO and MaPO."""
 
 import math
 
 import torch
 from torch import Tensor
 
+from configs.objective import ObjectiveConfig
+from objectives.advantage.learned_mask import MaskState, learned_mask
 from trajectories.batch import Batch
+
+
+def pair_mask(batch: Batch, cfg: ObjectiveConfig, state: MaskState) -> Tensor | None:
+    """Return the weights of explored and imitated tokens, float32 [N], 0 elsewhere; None without `pairs.mask`."""
+    if not cfg.masks_pairs:
+        return None
+    if cfg.pairs.mask == "activations":
+        return activation_mask(batch, cfg.pairs.anchor)
+    return learned_mask(batch, cfg.pairs.anchor, state.tensors(batch.hidden[cfg.pairs.anchor].shape[-1])[0])
+
+
+def mask_metrics(batch: Batch, cfg: ObjectiveConfig, state: MaskState) -> dict[str, float]:
+    """Return the mean of the mask over explored tokens, and the fraction that it does not set to 0; empty without."""
+    mask, explored = pair_mask(batch, cfg, state), batch.on_route("explore")
+    if mask is None or not explored.any():
+        return {}
+    return {"mask/mean": float(mask[explored].mean()), "mask/kept": float((mask[explored] > 0).float().mean())}
 
 
 def activation_mask(batch: Batch, anchor: str) -> Tensor:

@@ -65,8 +65,10 @@ def _pairs(cfg: PairsConfig) -> str:
     }
     lengths = ", log u over as many tokens as the shorter of both has" if cfg.lengths == "shorter" else ""
     lengths += f", plus its sum of term {cfg.term} times the term's coefficient" if cfg.term else ""
-    if cfg.mask != "none":
+    if cfg.mask == "activations":
         lengths += f", each token weighted from 0 to 1 by the mean final activation of {cfg.anchor} within its answer"
+    elif cfg.mask == "learned":
+        lengths += f", each token weighted by a learned linear function of the final hidden state of {cfg.anchor}"
     return (
         f" (in the first update of a batch, the exact gradient of {loss}, m = {margins[cfg.winners]}, f' "
         f"of the {_name_of_pairs(cfg)}{lengths})"

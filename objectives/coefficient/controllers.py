@@ -8,8 +8,10 @@ from typing import Any
 from configs.coefficient import LARGEST_KL_ERROR, CoefficientConfig
 from configs.objective import ObjectiveConfig
 from configs.pass_k import PassKConfig
+from objectives.advantage import learned_mask
 from objectives.advantage.critic import RewardMoments
 from objectives.advantage.estimators import shaped_reward
+from objectives.advantage.learned_mask import MaskState
 from objectives.coefficient import adaptive_fraction, recap, safe
 from objectives.coefficient.adaptive_fraction import FractionState
 from objectives.coefficient.recap import REPLAY, RecapState
@@ -42,6 +44,8 @@ class ObjectiveState:
     """Recent values of the objectives that RECAP weighs."""
     rewards: RewardMoments = field(default_factory=RewardMoments)
     """Moments of all rewards so far, for a critic."""
+    mask: MaskState = field(default_factory=MaskState)
+    """Parameters of a learned token mask of pairs."""
     pass_k: int = PassKConfig.k
     """The k of the advantages that aim at Pass@k."""
 
@@ -55,6 +59,7 @@ class ObjectiveState:
             fraction={name: FractionState(**s) for name, s in saved["fraction"].items()},
             recap=RecapState(values={name: tuple(values) for name, values in saved["recap"]["values"].items()}),
             rewards=RewardMoments(**saved["rewards"]),
+            mask=MaskState.restored(saved["mask"]),
             pass_k=saved["pass_k"],
         )
 
@@ -131,6 +136,14 @@ def with_rewards(state: ObjectiveState, cfg: ObjectiveConfig, batch: Batch) -> O
     if cfg.advantage != "critic":
         return state
     return replace(state, rewards=state.rewards.seen(shaped_reward(batch, cfg.overlong)))
+
+
+def with_mask(state: ObjectiveState, cfg: ObjectiveConfig, batch: Batch) -> ObjectiveState:
+    """Return the state with the token mask of the pairs updated by a step's batch, if it is learned."""
+    if not cfg.masks_pairs or cfg.pairs.mask != "learned":
+        return state
+    coefficient = state.coefficients.get(cfg.pair_term, 0.0)
+    return replace(state, mask=learned_mask.trained(state.mask, batch, cfg, coefficient))
 
 
 def with_recap(state: ObjectiveState, cfg: ObjectiveConfig, batch: Batch, stats: Mapping[str, float]) -> ObjectiveState:

@@ -1,5 +1,7 @@
 """Look up the anchor log-probs of a divergence term, and compare whole answers with the anchor of the advantage."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from configs.objective import ObjectiveConfig
@@ -49,14 +51,21 @@ def answer_log_u(batch: Batch, cfg: ObjectiveConfig, mask: Tensor | None = None)
     """
     if cfg.advantage not in ("target", "pairs"):
         return None
+    log_u = token_log_u(batch, cfg.pairs.anchors if cfg.advantage == "pairs" else {"reference": 1.0})
+    return sum_by_trajectory(log_u if mask is None else log_u * mask, batch.seq, len(batch.route))
+
+
+def token_log_u(batch: Batch, anchors: Mapping[str, float]) -> Tensor:
+    """Return log policy / anchor of explored and imitated tokens, float32 [N]; 0 elsewhere.
+
+    Args:
+        anchors: exponent of each reference in the anchor.
+    """
     tokens = batch.on_route("explore") | batch.on_route("imitate")
-    weights = cfg.pairs.anchors if cfg.advantage == "pairs" else {"reference": 1.0}
     log_u = logp_before(batch)[tokens]
-    for name, weight in weights.items():
+    for name, weight in anchors.items():
         log_u = log_u - weight * known(_named(batch, name, tokens))
-    if mask is not None:
-        log_u = log_u * mask[tokens]
-    return sum_by_trajectory(log_u, batch.seq[tokens], len(batch.route))
+    return log_u.new_zeros(len(batch.tokens)).masked_scatter(tokens, log_u)
 
 
 def logp_before(batch: Batch) -> Tensor:

@@ -187,8 +187,15 @@ def _add_verify(sub: argparse.ArgumentParser) -> None:
         "--task", metavar="NAME", help="Verify right answers of this task; exit with status 1 if one is rejected."
     )
     sub.add_argument("--input", type=Path, metavar="FILE", help="Read these rows (see below).")
-    output = "Write rows with id, reward, status, reason and seconds. Optional without --verifier."
+    output = (
+        "Write rows with id, reward, status, reason and seconds. Optional without --verifier, or with --audit or "
+        "--compare, which add fields."
+    )
     sub.add_argument("--output", type=Path, metavar="FILE", help=output)
+    audit = "List answers that are undecided or disagree with the row's field correct (true or false), as extracted."
+    sub.add_argument("--audit", action="store_true", help=audit)
+    compare = "Judge all rows with this verifier too, and list the answers that it gives another reward."
+    sub.add_argument("--compare", metavar="NAME", help=compare)
     sub.add_argument(
         "--count",
         type=int,

@@ -13,6 +13,8 @@ from rich.markup import escape
 from configs.checks import nearest, require
 from configs.config import Config
 from configs.explain import NAME, agree, explain, settings, value_words
+from configs.extraction import STRICT
+from configs.extraction import describe as describe_mode
 from configs.load import committed_settings, presets, to_yaml
 from objectives.advantage.words import describe_no_terms
 from objectives.wording import (
@@ -66,7 +68,10 @@ def plan(cfg: Config) -> dict[str, str]:
         lines["defaults of this committed policy"] = tuned
     for name, term in cfg.objective.terms.items():
         in_pairs = cfg.objective.pairs.term_on if name == cfg.objective.pair_term else ""
-        lines[f"term {name}"] = describe(term, right_only=cfg.rehearsal.right_only, in_pairs=in_pairs)
+        informed = term.anchor in cfg.references and cfg.references[term.anchor].informed
+        lines[f"term {name}"] = describe(
+            term, right_only=cfg.rehearsal.right_only, in_pairs=in_pairs, informed=informed
+        )
         lines[f"coefficient of {name}"] = describe_coefficient(term.coefficient, cfg.steps)
     if cfg.objective.rehearses:
         lines["stored answers"] = _stored_answers(cfg)
@@ -81,6 +86,9 @@ def plan(cfg: Config) -> dict[str, str]:
         f"{graders} x {cfg.grader.workers or 'as many as needed'} worker processes, each answer within "
         f"{cfg.grader.timeout_s:g} s; queries and programs run at isolation level {cfg.sandbox.require} at least"
     )
+    modes = {"": cfg.task.extraction, "; held-out answers: ": cfg.monitor.extraction}
+    if any(mode not in ("", STRICT) for mode in modes.values()):
+        lines["final answer"] = "".join(f"{of}{describe_mode(mode)}" for of, mode in modes.items() if mode)
     lines["generation"] = "{} engine: {}".format(*chosen_engine(cfg))
     for role in dict.fromkeys(reservation.role for reservation in reserved):
         mine = [reservation for reservation in reserved if reservation.role == role]

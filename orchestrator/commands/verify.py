@@ -1,4 +1,4 @@
-"""`breadth verify`: grade a file of answers, judge the answers of a run again, or test a task's verifier.
+"""`breadth verify`: grade or audit a file of answers, judge the answers of a run again, or test a task's verifier.
 
 Loads neither torch nor Ray.
 """
@@ -19,10 +19,11 @@ from rich.table import Table
 
 from configs.config import Config
 from configs.load import load
+from orchestrator.audit import Audit
 from orchestrator.commands.paths import absolute
 from orchestrator.verify_file import Row, grade_rows, named_verifiers, output_row, whole_file
 from rewards.judge import Judge
-from rewards.registry import check, problem_faults
+from rewards.registry import check
 from rewards.verdict import STATUSES, Verdict
 from tasks.options import settings_named
 from tasks.registry import build
@@ -79,6 +80,10 @@ async def _judge_file(options: argparse.Namespace, cfg: Config, console: Console
     else:
         check(options.verifier, "--verifier")
         verifiers = [options.verifier]
+    if options.compare is not None:
+        check(options.compare, "--compare")
+        verifiers = list(dict.fromkeys([*verifiers, options.compare]))
+    audit = Audit(labels=options.audit, compare=options.compare or "") if _audits(options) else None
     tally = Tally()
     started = time.monotonic()
     columns = (
@@ -92,11 +97,12 @@ async def _judge_file(options: argparse.Namespace, cfg: Config, console: Console
     async def work(judge: Judge) -> None:
         with Progress(*columns, console=console, expand=True) as progress, whole_file(target) as output:
             bar = progress.add_task("verify", total=source.stat().st_size, rows=0)
-            async with contextlib.aclosing(grade_rows(judge, source, options.verifier)) as graded:
-                async for row, verdict in graded:
+            async with contextlib.aclosing(grade_rows(judge, source, options.verifier, options.compare)) as graded:
+                async for row, verdicts in graded:
+                    more = audit.add(row, verdicts) if audit else {}
                     if output is not None:
-                        output.write(output_row(row, verdict))
-                    tally.add(row, verdict)
+                        output.write(output_row(row, verdicts[0], more))
+                    tally.add(row, verdicts[0])
                     progress.update(bar, advance=row.size, rows=tally.statuses.total())
             progress.update(bar, completed=source.stat().st_size)  # Blank lines are not rows.
 
@@ -106,16 +112,24 @@ async def _judge_file(options: argparse.Namespace, cfg: Config, console: Console
         console.print(f"{tally.changed:,} of {tally.recorded:,} rows get another verdict than the recorded one")
         for line in tally.lines:
             console.print(escape(line), soft_wrap=True)
+    if audit is not None:
+        for line in audit.lines():
+            console.print(escape(line), soft_wrap=True)
+        console.print(audit.table())
     if target is not None:
         console.print(f"wrote {escape(str(target))}", soft_wrap=True)
     return 0
+
+
+def _audits(options: argparse.Namespace) -> bool:
+    return bool(options.audit or options.compare)
 
 
 def _files(options: argparse.Namespace) -> tuple[Path, Path | None]:
     """Return the input and the output file. Raises ValueError if an option is missing or cannot be used."""
     if options.input is None:
         raise ValueError("--input: must name a jsonl file, got nothing")
-    if options.output is None and options.verifier is not None:
+    if options.output is None and options.verifier is not None and not _audits(options):
         raise ValueError("--output: must name a jsonl file, got nothing")
     source, target = options.input, options.output
     if not source.is_file():
@@ -124,12 +138,17 @@ def _files(options: argparse.Namespace) -> tuple[Path, Path | None]:
         raise ValueError(f"--output: must be a file in an existing directory, got {str(target)!r}")
     if target is not None and target.exists() and target.samefile(source):
         raise ValueError(f"--output: must be another file than --input, which it would replace, got {str(target)!r}")
+    if options.compare is not None and options.compare == options.verifier:
+        raise ValueError(f"--compare: must be another verifier than --verifier, got {options.compare!r}")
     if options.overrides:
         raise ValueError(f"override: must be used with --task, got {options.overrides[0]!r}")
     return source, target
 
 
 async def _judge_task(options: argparse.Namespace, cfg: Config, console: Console) -> int:
+    if _audits(options):
+        name, given = ("--audit", True) if options.audit else ("--compare", options.compare)
+        raise ValueError(f"{name}: must be used with --input, not with --task, got {given!r}")
     if options.count < 1:
         raise ValueError(f"--count: must be positive, got {options.count}")
     with settings_named("--task", "task.options"):
@@ -139,10 +158,13 @@ async def _judge_task(options: argparse.Namespace, cfg: Config, console: Console
         prompt, answer = source.demonstration(position)
         pairs.setdefault(prompt.id, (prompt, answer))  # A finite dataset repeats its prompts.
     verdicts: list[Verdict] = []
+    faults: list[str] = []
 
     async def work(judge: Judge) -> None:
         judging = (judge.judge(prompt.verifier, prompt.problem, answer) for prompt, answer in pairs.values())
         verdicts.extend(await asyncio.gather(*judging))
+        checks = (judge.faults(prompt.verifier, prompt.problem) for prompt, _ in pairs.values())
+        faults.extend(await asyncio.gather(*checks))
 
     verifiers = sorted({prompt.verifier for prompt, _ in pairs.values()})
     for name in verifiers:
@@ -156,17 +178,13 @@ async def _judge_task(options: argparse.Namespace, cfg: Config, console: Console
     for prompt, answer, verdict in refused[:SHOWN]:
         line = f"{prompt.id}: {verdict.status} ({verdict.reason}), answer {answer[:200]!r}"
         console.print(escape(line), soft_wrap=True)
-    faulty = [
-        f"{prompt.id}: {fault}"
-        for prompt, _ in pairs.values()
-        for fault in problem_faults(prompt.verifier, prompt.problem)
-    ]
+    faulty = [f"{prompt.id}: {fault}" for (prompt, _), fault in zip(pairs.values(), faults, strict=True) if fault]
     for line in faulty[:SHOWN]:
         console.print(escape(line), soft_wrap=True)
     right = len(verdicts) - len(refused)
     console.print(f"{right} of {len(verdicts)} right answers of {options.task} are judged correct", soft_wrap=True)
     if faulty:
-        console.print(f"{len(faulty)} faults in the problems of {options.task}", soft_wrap=True)
+        console.print(f"{len(faulty)} problems of {options.task} are faulty", soft_wrap=True)
     return 1 if refused or faulty else 0
 
 

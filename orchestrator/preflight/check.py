@@ -12,6 +12,7 @@ from orchestrator.preflight.rewards import check_reward_names, check_rewards
 from orchestrator.preflight.rows import check_rows
 from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.stored.solutions import solutions_of
+from tasks.changed import with_extraction
 from tasks.options import settings_named
 from tasks.registry import build
 from tasks.source import Source
@@ -36,7 +37,8 @@ async def check_run(cfg: Config, report: Callable[[str], None]) -> Checked:
         ValueError: a check failed; names the setting.
     """
     source = build(cfg.task, cfg.seed)
-    heldout = source.heldout(cfg.task.heldout_prompts) if cfg.monitor.every else []
+    measured = with_extraction(source, cfg.monitor.extraction, "monitor.extraction")
+    heldout = measured.heldout(cfg.task.heldout_prompts) if cfg.monitor.every else []
     check_names(cfg, heldout)
     check_reward_names(cfg, source)
     encode = check_prompts(cfg, source, heldout, report)

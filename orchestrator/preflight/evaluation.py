@@ -8,6 +8,7 @@ from configs.config import Config
 from orchestrator.preflight.prompts import check_prompt, report_repairs, shortened
 from orchestrator.rollout.encoding import PromptEncoder, encode_heldout
 from rewards.registry import check as check_verifier
+from tasks.changed import with_extraction
 from tasks.registry import build
 from tasks.source import Source
 from trajectories.trajectory import Prompt
@@ -35,7 +36,7 @@ def check_evaluation(cfg: Config, checkpoints: Mapping[str, str], report: Callab
     Raises:
         ValueError: a check failed; names the setting.
     """
-    source = build(cfg.task, cfg.seed)
+    source = with_extraction(build(cfg.task, cfg.seed), cfg.evaluate.extraction, "evaluate.extraction")
     prompts = source.heldout(cfg.task.heldout_prompts)
     check_verifier(prompts[0].verifier)
     encoders = {name: PromptEncoder(replace(cfg.policy, path=path)) for name, path in checkpoints.items()}

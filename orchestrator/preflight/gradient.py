@@ -33,6 +33,6 @@ def _setting(cfg: Config, term: str, anchor: str) -> tuple[str, str]:
 
 def _is_start(cfg: Config, anchor: str) -> bool:
     """Return whether the anchor is the policy at the first step, from which then neither departs."""
-    if anchor in cfg.references and cfg.references[anchor].soup:
+    if anchor in cfg.references and (cfg.references[anchor].soup or cfg.references[anchor].informed):
         return False
     return anchor == "old" or cfg.starts_from(_setting(cfg, "", anchor)[1])

@@ -32,7 +32,7 @@ def _rules(cfg: Config) -> Iterator[Rule]:
     for name in ("batch", "prompts", "answers", "threshold", "explore", "keep"):
         yield f"rehearsal.{name}", cfg.objective.rehearses, "no term has route=rehearse"
     yield "rehearsal.threshold", cfg.rehearsal.right_only, "rehearsal.keep is all"
-    for name in ("answers", "ks", "frontier", "kl_to_base"):
+    for name in ("answers", "ks", "extraction", "frontier", "kl_to_base"):
         yield f"monitor.{name}", cfg.monitor.every > 0, "monitor.every is 0"
     sampled = replace(cfg.evaluate, kl_to_base=True).scored(cfg.sampling) is not None
     yield "evaluate.kl_to_base", sampled, "the first sampling of breadth evaluate is greedy or truncated"
@@ -110,6 +110,8 @@ def _objective_rules(objective: ObjectiveConfig) -> Iterator[Rule]:
 
 def _pair_rules(pairs: PairsConfig) -> Iterator[Rule]:
     yield "objective.pairs.right_weight", not pairs.compares, f"objective.pairs.loss is {pairs.loss}"
+    for name in ("mask_learning_rate", "mask_l1"):
+        yield f"objective.pairs.{name}", pairs.mask == "learned", f"objective.pairs.mask is {pairs.mask}"
     yield "objective.overlong.limit", pairs.winners != "solution", "objective.pairs.winners is solution"
     yield "objective.pairs.term_on", bool(pairs.term), "objective.pairs.term is empty"
     yield "objective.pairs.mixture", bool(pairs.mixed_with), "objective.pairs.mixed_with is empty"

@@ -49,8 +49,8 @@ class Experience:
     def choose(self, place: int, position: int, in_use: Collection[str]) -> Question | None:
         """Return the question of a group to come; None: the group has no experience.
 
-        The first groups of each step have. A pass rate is drawn by the normal density around 1/2, and then one of its
-        questions, so that questions of middling difficulty are answered most.
+        The first groups of each step have it. A pass rate is drawn by the normal density around 1/2, and then one of
+        its questions, so that questions of middling difficulty are answered most.
 
         Args:
             place: number of groups that were admitted before.
@@ -108,6 +108,7 @@ class Experience:
         # A group with experience has another position than its prompt. If its question was dropped, so is it.
         if pass_rate == 1 or (known is None and (group.experience or not right)):
             return
+        # An answer that was sampled again has the log-probs of the last time, which are nearest to the policy's.
         new = [replace(t, route="experience") for t in right]
         answers = {t.tokens.tobytes(): t for t in (*(known.answers if known else ()), *new)}
         self.questions[group.prompt.id] = Question(

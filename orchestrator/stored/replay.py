@@ -25,19 +25,25 @@ class Replay:
     """Answers per step."""
     max_tokens: int
     """Largest number of tokens of prompt and answer together; longer ones are left out."""
-    settings: tuple[str, str] = ("task.name", "task.options")
-    """The settings that configure `source`, for errors."""
 
     def at(self, step: int) -> list[Trajectory]:
-        """Return the answers of a step, a function of seed and step; fewer than `batch` where some are too long."""
+        """Return the answers of a step, a function of seed and step; fewer than `batch` where rows have no right answer
+        or a too long one."""
         positions = range(step * self.batch, (step + 1) * self.batch)
-        with settings_named(*self.settings):
-            demonstrations = [self.source.demonstration(position) for position in positions]
-        answers = [self._answer(prompt, text) for prompt, text in demonstrations]
+        known = [demonstration_at(self.source, position) for position in positions]
+        answers = [self._answer(*demonstration) for demonstration in known if demonstration]
         return [answer for answer in answers if len(answer.tokens) <= self.max_tokens]
 
     def _answer(self, prompt: Prompt, text: str) -> Trajectory:
         return right_answer(prompt.id, self.encode(prompt), self.encode_answer(text), text)
+
+
+def demonstration_at(source: Source, position: int) -> tuple[Prompt, str] | None:
+    """Return the train problem at a position and a right answer to it; None if its row has none."""
+    try:
+        return source.demonstration(position)
+    except ValueError:
+        return None
 
 
 def right_answer(
@@ -67,8 +73,8 @@ def load_replay(cfg: Config) -> Replay:
     synthetic task, other problems.
 
     Raises:
-        ValueError: the task or an option is not allowed, the task has no right answers, or all answers of the first
-            step are too long.
+        ValueError: the task or an option is not allowed, or the problems of the first step have no right answers, or
+            all are too long.
     """
     if cfg.replay.task:
         task, settings = TaskConfig(name=cfg.replay.task, options=cfg.replay.options), ("replay.task", "replay.options")
@@ -83,9 +89,11 @@ def load_replay(cfg: Config) -> Replay:
             encode_answer=answer_encoder(cfg.policy),
             batch=cfg.replay.batch,
             max_tokens=cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens,
-            settings=settings,
         )
         first = replay.at(0)
+        if not first:
+            with settings_named(*settings):
+                source.demonstration(0)
     except ValueError as error:
         if cfg.replay.task:
             raise

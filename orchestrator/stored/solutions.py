@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from configs.config import Config
 from orchestrator.rollout.encoding import Encoder, answer_encoder
-from orchestrator.stored.replay import right_answer
+from orchestrator.stored.replay import demonstration_at, right_answer
 from tasks.source import Source
 from trajectories.trajectory import Group, Prompt, Trajectory
 
@@ -21,16 +21,15 @@ class Solutions:
     """Largest number of tokens of a right answer; a prompt whose answer is longer has no solution."""
 
     def added(self, groups: Sequence[Group]) -> list[Group]:
-        """Return the groups with their solutions.
-
-        Raises:
-            ValueError: a row of the task has no right answer.
-        """
+        """Return the groups with their solutions."""
         return [replace(group, solution=self.of(group.prompt)) for group in groups]
 
     def of(self, prompt: Prompt) -> Trajectory | None:
-        """Return the solution of a prompt of the train stream; None if it is too long."""
-        shown, text = self.source.demonstration(prompt.position)
+        """Return the solution of a prompt of the train stream; None if its row has no right answer, or a long one."""
+        known = demonstration_at(self.source, prompt.position)
+        if known is None:
+            return None
+        shown, text = known
         assert shown.id == prompt.id, f"the demonstration at {prompt.position} is of {shown.id} and not of {prompt.id}"
         answer = self.encode_answer(text)
         if len(answer) > self.longest:
@@ -42,14 +41,15 @@ def solutions_of(cfg: Config, source: Source, encode: Encoder) -> Solutions:
     """Return the solutions of a run.
 
     Raises:
-        ValueError: the task has no right answers, or those of the first step are all too long.
+        ValueError: the prompts of the first step have no right answers, or all are too long.
     """
     solutions = Solutions(source, encode, answer_encoder(cfg.policy), cfg.sampling.max_new_tokens)
-    try:
-        first = [solutions.of(source.prompt(position)) for position in range(cfg.groups_per_step)]
-    except ValueError as error:
-        raise ValueError(f"objective.pairs.winners: must not be 'solution': {error}") from None
+    first = [solutions.of(source.prompt(position)) for position in range(cfg.groups_per_step)]
     if not any(first):
+        try:
+            source.demonstration(0)
+        except ValueError as error:
+            raise ValueError(f"objective.pairs.winners: must not be 'solution': {error}") from None
         raise ValueError(
             f"sampling.max_new_tokens: must leave room for the task's right answers, got {solutions.longest}, and none "
             f"of the first {len(first)} is as short"

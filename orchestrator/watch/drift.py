@@ -36,7 +36,7 @@ class Drift:
 
     def __init__(self, cfg: Config, learner: Learner, alert: Callable[[str, str], None]) -> None:
         self.learner, self._alert = learner, alert
-        self._limit = LIMIT
+        self._limit, self._mixed = LIMIT, bool(cfg.sampling.mixed_with)
         terms = " or the coefficients of the divergence terms" if cfg.objective.terms else ""
         self._advice = f"lower learner.learning_rate ({cfg.learner.learning_rate:g}){terms}"
         self._answers: Batch | None = None
@@ -56,15 +56,20 @@ class Drift:
     async def measure(self) -> dict[str, float]:
         """Return the KL per token and per answer, in nats, after the update; empty if no answer was kept.
 
-        Each token's estimate is k3, r - 1 - log r with r = learner / sampler: never negative, and its mean is the KL.
+        Each token's estimate is k3, r - 1 - log r with r = learner / sampler: never negative, and its mean is the KL. A
+        token of a mixture is weighed by policy / mixture, and r = learner / policy before the update.
         An alert is raised above LIMIT, and again only where the KL has doubled.
         """
         if self._answers is None or not self._answers.mask.any():
             return {}
         scored = await self.learner.score(self._answers)
         assert scored.logp_old is not None
-        log_ratio = (scored.logp_old - scored.logp_sampler)[scored.mask].clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-        total = float((log_ratio.expm1() - log_ratio).sum())
+        sampler = scored.logp_sampler
+        before = self._answers.logp_old if self._mixed else sampler
+        assert before is not None, "the learner scores mixed answers before the update"
+        log_ratio = (scored.logp_old - before)[scored.mask].clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+        weight = (before - sampler)[scored.mask].exp()
+        total = float((weight * (log_ratio.expm1() - log_ratio)).sum())
         per_token, per_answer = total / len(log_ratio), total / len(scored.route)
         if per_answer > self._limit:
             self._limit = 2 * per_answer

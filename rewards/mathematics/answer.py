@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from configs.extraction import FIELD, RULE, STRICT, is_mode
 from rewards.mathematics.equality import equal
 from rewards.mathematics.evaluation import TooLarge
 from rewards.mathematics.extraction import FinalAnswer, final_answer, last_boxes
+from rewards.mathematics.modes import extract, no_answer
 from rewards.mathematics.text import canonical, nesting_depth, normalise
 from rewards.verdict import Verdict, correct, grader_error, wrong
 
@@ -35,56 +37,64 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
     Args:
         answer: the text of the response.
         problem: `problem["answer"]` is the gold: a number, an answer (`"\\frac12"`) or a solution that ends in one;
-            or a list of golds, of which the response may equal any.
+            or a list of golds, of which the response may equal any. `problem["extraction"]`, if it is given, is the
+            mode in which the final answer is extracted.
     Returns: the status is correct, wrong, no_answer, rejected (the final answer exceeds a limit) or grader_error (the
-        problem has no usable gold).
+        problem has no usable gold or mode).
 
     Example: gold `"\\frac12"` and response `"so it is \\boxed{0.5}"` -> correct.
     """
-    golds = problem.get("answer")
+    golds, mode = problem.get("answer"), problem.get(FIELD, STRICT)
+    if not is_mode(mode):
+        return grader_error(f"{FIELD}: {RULE}, got {mode!r:.100}")
     if not isinstance(golds, list):
-        return _verify(answer, golds)
+        return _verify(answer, golds, mode)
     if not golds:
         return grader_error("answer: the problem must have one, got an empty list")
-    verdicts = {(verdict := _verify(answer, gold)).status: verdict for gold in golds}
+    verdicts = {(verdict := _verify(answer, gold, mode)).status: verdict for gold in golds}
     return verdicts.get("correct") or verdicts.get("grader_error") or next(iter(verdicts.values()))
 
 
-def _verify(answer: str, given: Any) -> Verdict:
+def _verify(answer: str, given: Any, mode: str = STRICT) -> Verdict:
     """Return whether the final answer of a response equals one gold."""
     if isinstance(given, bool) or not isinstance(given, str | int | float):
         return grader_error("answer: the problem must have one, a string or a number")
     gold = _gold_answer(str(given))
     if not gold:
         return grader_error("answer: the problem's answer must not be empty")
-    final = FinalAnswer(answer.strip()) if _is_small_integer(answer.strip()) else final_answer(answer)
+    is_bare = mode == STRICT and _is_small_integer(answer.strip())
+    final = FinalAnswer(answer.strip()) if is_bare else extract(answer, mode)
     if final is None:
-        return wrong("no final answer: no \\boxed{}, no ####, no 'answer is', and not a bare short answer", "no_answer")
-    if len(final.text) > LENGTH_LIMIT:
-        return wrong(f"the final answer is longer than {LENGTH_LIMIT} characters", "rejected")
-    if _is_small_integer(gold) and _is_small_integer(final.text):
-        return correct() if int(gold) == int(final.text) else wrong(f"{final.text} is not the answer")
-    if nesting_depth(final.text) > DEPTH_LIMIT:
-        return wrong(f"the brackets of the final answer are nested more than {DEPTH_LIMIT} deep", "rejected")
-    text = normalise(final.text)
+        return wrong(no_answer(mode), "no_answer")
+    read = final.text
+    if len(read) > LENGTH_LIMIT:
+        return wrong(f"the final answer is longer than {LENGTH_LIMIT} characters", "rejected", read)
+    if _is_small_integer(gold) and _is_small_integer(read):
+        return correct(extracted=read) if int(gold) == int(read) else wrong(f"{read} is not the answer", extracted=read)
+    if nesting_depth(read) > DEPTH_LIMIT:
+        return wrong(f"the brackets of the final answer are nested more than {DEPTH_LIMIT} deep", "rejected", read)
+    text = normalise(read)
     if not canonical(text):
-        return wrong("the final answer is empty", "no_answer")
+        return wrong("the final answer is empty", "no_answer", read)
     try:
         is_equal = equal(gold, text) or _every_box_equals(gold, final)
     except (TooLarge, MemoryError, RecursionError, OverflowError) as error:
-        return wrong(f"comparing it with the gold would exceed a size limit ({type(error).__name__})", "rejected")
-    return correct() if is_equal else wrong(f"{text[:200]} is not the answer")
+        reason = f"comparing it with the gold would exceed a size limit ({type(error).__name__})"
+        return wrong(reason, "rejected", read)
+    return correct(extracted=read) if is_equal else wrong(f"{text[:200]} is not the answer", extracted=read)
 
 
 def check_problem(problem: Mapping[str, Any]) -> list[str]:
     """Return the faults of a problem; an empty list if it has none.
 
-    Faults are a gold answer that is missing, empty, too long, nested too deeply or not equal to itself.
+    Faults are a gold answer that is missing, empty, too long, nested too deeply or not equal to itself, and an unknown
+    extraction mode.
     """
-    golds = problem.get("answer")
+    golds, mode = problem.get("answer"), problem.get(FIELD, STRICT)
     if golds == []:
         return ["answer: must not be an empty list, got []"]
-    return [fault for gold in (golds if isinstance(golds, list) else [golds]) for fault in _faults(gold)]
+    refused = [] if is_mode(mode) else [f"{FIELD}: {RULE}, got {mode!r:.100}"]
+    return refused + [fault for gold in (golds if isinstance(golds, list) else [golds]) for fault in _faults(gold)]
 
 
 def _faults(value: Any) -> list[str]:
@@ -104,12 +114,17 @@ def _faults(value: Any) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _gold_answer(text: str) -> str:
-    """Return the normalised gold answer of a data row, which may be a whole solution; "" if there is none."""
+    """Return the normalised gold answer of a data row; "" if there is none."""
+    text = normalise(gold_text(text)[: LENGTH_LIMIT + 1].strip())
+    return text if canonical(text) else ""
+
+
+def gold_text(text: str) -> str:
+    """Return the gold answer of a data row, which may be a whole solution, as it is written; "" if there is none."""
     if last_boxes(text) or SOLUTION_MARKER.search(text):
         final = final_answer(text)
-        text = final.text if final else ""
-    text = normalise(text[: LENGTH_LIMIT + 1].strip())
-    return text if canonical(text) else ""
+        return final.text if final else ""
+    return text
 
 
 def _is_small_integer(text: str) -> bool:

@@ -81,23 +81,30 @@ class FinalAnswer:
 
 def final_answer(response: str) -> FinalAnswer | None:
     """Return the final answer of a response, or None if it has none."""
-    text = response.rpartition("</think>")[2].partition("<think>")[0][-RESPONSE_LIMIT:]
-    text = text.strip()
-    end = TURN_END.search(text, 1)
-    text = SPECIAL_TOKEN.sub(" ", text[: end.start()] if end else text).replace(r"\\boxed", r"\boxed")
+    text = readable(response)
     boxes = last_boxes(text)
     if not boxes and "</answer>" in text:
         before = text.rpartition("</answer>")[0]
         text = before.rpartition("<answer>")[2] if "<answer>" in before else text
-    if len(boxes) > 1:
-        return FinalAnswer(", ".join(boxes), tuple(boxes))
     if boxes:
-        return FinalAnswer(boxes[0])
+        return of_boxes(boxes)
     marked = _after_last_marker(text)
     if marked is not None:
         return FinalAnswer(marked) if marked else None
     unmarked = _unmarked_answer(text.strip())
     return FinalAnswer(unmarked) if unmarked else None
+
+
+def readable(response: str) -> str:
+    """Return the end of a response without the text in `<think>` and without tokens of chat templates."""
+    text = response.rpartition("</think>")[2].partition("<think>")[0][-RESPONSE_LIMIT:].strip()
+    end = TURN_END.search(text, 1)
+    return SPECIAL_TOKEN.sub(" ", text[: end.start()] if end else text).replace(r"\\boxed", r"\boxed")
+
+
+def of_boxes(boxes: list[str]) -> FinalAnswer:
+    """Return the final answer that one or more joined boxes give."""
+    return FinalAnswer(", ".join(boxes), tuple(boxes)) if len(boxes) > 1 else FinalAnswer(boxes[0])
 
 
 def last_boxes(text: str) -> list[str]:

@@ -77,8 +77,8 @@ def test_every_preset_equals_the_config_loaded_from_its_yaml(method: str, scale:
         ("references.mine.pth=x", "references.mine.pth: unknown key (did you mean 'references.mine.path'?), got 'x'"),
         (
             "references.mine=3",
-            "references.mine: must be a section of the settings path, soup, update, every, mixing_weight, iterates, "
-            "threshold, got 3",
+            "references.mine: must be a section of the settings path, soup, reads, update, every, mixing_weight, "
+            "iterates, threshold, got 3",
         ),
         ("references=[1]", "references: must be a mapping, got [1]"),
         ("objective.terms=[1]", "objective.terms: must be a mapping, got [1]"),

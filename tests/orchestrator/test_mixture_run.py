@@ -19,6 +19,7 @@ def test_training_answers_have_the_log_probs_of_the_mixture_and_measured_ones_th
     plain = train(tiny_policy, tmp_path, "method=minillm", teacher, *measured, "name=plain")
     assert mixed[1]["mismatch_abs_log_ratio"] > 0.1 > 1e-3 > plain[1]["mismatch_abs_log_ratio"]
     assert mixed[1]["grad_norm"] > 0
+    assert mixed[1]["kl_update"] < 1e-4, "the size of the update, not the distance to the mixture"
     heldout = [{name: value for name, value in r[0].items() if name.startswith("heldout/")} for r in (mixed, plain)]
     assert heldout[0] == heldout[1] != {}
 

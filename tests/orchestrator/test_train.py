@@ -22,13 +22,16 @@ from actors.weights.host import pack as pack_weights
 from actors.weights.host import weights_info
 from configs.config import Config
 from configs.load import load
+from objectives.diagnostics import Stats
 from orchestrator.commands.paths import absolute
 from orchestrator.rollout.rollouts import jobs_for
 from orchestrator.start import run_training
+from orchestrator.train import Run
 from orchestrator.watch.logbook import read_records
 from rewards.arithmetic.countdown import verify
 from tasks.registry import build
 from tests.actors.generation.collected import answers
+from trajectories.batch import Batch
 from trajectories.trajectory import Trajectory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -220,6 +223,26 @@ def test_a_stop_rule_ends_the_run_with_a_checkpoint_and_an_alert(tmp_path: Path)
     records = train(config(tmp_path, "steps=50", "name=s", "monitor.every=2", 'monitor.stop_if=["entropy < 100"]'))
     assert records[-1]["step"] == 0, "the base itself is below the rule"
     assert "entropy < 100" in (tmp_path / "s" / "events.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_stopped_between_the_steps_of_a_pair_goes_on_as_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ("method=nash_mp", "name=r", "steps=4")
+    whole, stopped = (config(tmp_path / folder, *settings) for folder in ("whole", "stopped"))
+    expected = train(whole)
+    advance = Run.advance
+
+    def stopping(run: Run, batch: Batch, stats: Stats) -> None:
+        advance(run, batch, stats)
+        if run.step == 1:
+            run.stop("between two steps")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "advance", stopping)
+        assert [record["step"] for record in train(stopped)] == [1]
+    assert numbers(train(stopped, resume=True)) == numbers(expected)
 
 
 def test_a_resumed_run_says_where_it_goes_on_and_measures_changes_since_its_base(tmp_path: Path) -> None:

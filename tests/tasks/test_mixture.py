@@ -175,7 +175,10 @@ def test_every_beginning_of_the_held_out_order_is_in_proportion(counts: list[int
         ([SMALL, SMALL | {"weight": "big"}], "task.options.domains[1].weight: must be a number, got 'big'"),
         ([SMALL | {"options": 3}], "task.options.domains[0].options: must be a mapping, got 3"),
         ([SMALL | {"options": {"numbers": "many"}}], "domains[0].options.numbers: must be a whole number, got 'many'"),
-        (["countdown"], "task.options.domains[0]: must be a mapping of name, weight, options, verifier, domain, got"),
+        (
+            ["countdown"],
+            "task.options.domains[0]: must be a mapping of name, weight, options, verifier, extraction, domain, got",
+        ),
         (
             [SMALL | {"options": {"target_low": 5_000, "target_high": 6_000}}],
             "domains[0].options: must admit train problems",

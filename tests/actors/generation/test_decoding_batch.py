@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from actors.contracts import GenerationJob
 from actors.finished import Finished
@@ -92,6 +92,14 @@ def test_mixed_tokens_have_the_log_probs_of_the_mixture_and_other_jobs_those_of_
     alone = decode(engine_of(policies[0], max_sequences=6), plain)
     tokens = [{key: answers[key].tokens.tolist() for key in alone} for answers in (alone, *found)]
     assert tokens[0] == tokens[1] == tokens[3] != tokens[2]
+
+
+def test_a_second_policy_with_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    policy, other = (policy_with(tmp_path / name, window=False) for name in "ab")
+    config = AutoConfig.from_pretrained(policy, vocab_size=300)
+    AutoModelForCausalLM.from_config(config).save_pretrained(other)
+    with pytest.raises(ValueError, match=r"^sampling.mixed_with: must be a policy with the same vocabulary, got sizes"):
+        engine_of(policy, max_sequences=2, mixed_with=str(other))
 
 
 def test_answers_are_the_same_however_many_are_decoded_at_a_time(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from objectives.credit import credit
 from objectives.diagnostics import means
 from objectives.divergence.distributions import plackett_luce, vocabulary_values
 from objectives.objective import loss
+from objectives.wording import describe
 from tests.objectives.coefficient.coefficient_path import coefficient_path, scheduled
 from tests.objectives.divergence_settings import OLD, POLICY, REFERENCE, in_tenths, kl
 from tests.objectives.equal_objectives import K2, K3, assert_equal_objectives, loss_gradient, on_policy
-from tests.objectives.presets.golden_batch import LOG_U, golden_loss, with_anchors
+from tests.objectives.presets.golden_batch import LOG_U, SAMPLER, explored_batch, golden_loss, with_anchors
 from tests.objectives.ragged_batch import divergence, make_batch, objective, scores, state_of, three_turns
 from tests.objectives.random_answers import (
     VOCABULARY,
@@ -42,6 +43,7 @@ PAPERS = {
     "sinkd": "2402.17110",
     "bd_kd": "2212.12965",
     "pld": "2506.12542",
+    "sdpo": "2601.20802",
 }
 TURNS_LOG_U = torch.tensor([0.2, -0.4, 0.6, -0.6, 0.1, 0.3, 0.6, -0.9, 0.2])
 """log policy / teacher of the explored tokens of `three_turns`."""
@@ -55,6 +57,36 @@ def test_kdrl_adds_k2_to_the_teacher_to_an_unclipped_policy_gradient() -> None:
     # 2.5 * 1.154701 - 6.4 * .577350 = -.808287
     expected = 0.808287 / 6 + 0.005 * 0.211667
     assert golden_loss(of("kdrl"), 0.005, with_anchors(teacher=LOG_U)) == pytest.approx(expected, abs=2e-6)
+
+
+def test_sdpo_has_the_log_ratio_of_its_teacher_to_the_sampler_as_its_advantage() -> None:
+    told = torch.tensor([0.3, -0.2, 0.0, 1.0, -2.0, 0.4])
+    batch = replace(explored_batch(SAMPLER), anchors={"teacher": SAMPLER + told})
+    found = credited(batch, of("sdpo"), 1.0).advantage
+    assert found is not None
+    assert found.tolist() == pytest.approx(told.tolist(), abs=1e-6)
+    # Ratios 1, 1.5, .5, 1, .9, 4 with the clip of .2: .3 - .2 * 1.5 + 0 + 1 - 2 * .9 + .4 * 1.2 = -.32, over 6 tokens
+    assert golden_loss(of("sdpo"), 1.0, batch) == pytest.approx(0.32 / 6, abs=2e-6)
+
+
+def test_sdpo_has_the_gradient_of_the_kl_to_its_teacher_at_every_token() -> None:
+    tokens, cfg = in_tenths(POLICY), of("sdpo")
+    batch = make_batch([("explore", 0, 1.0, [token]) for token in tokens], logp_sampler=POLICY.log()[tokens])
+    batch = replace(batch, anchors={"teacher": OLD.log()[tokens]})
+    leaf, whole = POLICY.log().requires_grad_(), POLICY.log().requires_grad_()
+    value, _ = loss(scores(leaf.log_softmax(0)[tokens]), credited(batch, cfg, 1.0), cfg, {"divergence": 1.0})
+    (expected,) = torch.autograd.grad(kl(whole.softmax(0), OLD), whole)
+    torch.testing.assert_close(torch.autograd.grad(value, leaf)[0], expected, rtol=1e-5, atol=1e-7)
+    assert expected.abs().max() > 0.01
+
+
+def test_the_description_of_sdpo_says_what_its_teacher_has_read() -> None:
+    words = describe(of("sdpo").terms["divergence"], informed=True)
+    assert words.startswith("on explored answers: exact gradient of the reverse KL to teacher with prefixes held fixed")
+    assert words.endswith(
+        "; teacher has read another right answer of the group, and the verdict on a wrong one; answers without either "
+        "have no gradient of it"
+    )
 
 
 def test_exopd_follows_the_direction_from_the_base_to_the_teacher_beyond_the_teacher() -> None:

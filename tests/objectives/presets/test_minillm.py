@@ -99,7 +99,7 @@ def test_a_mixed_batch_is_scored_by_the_learner_and_show_config_says_what_the_ra
     assert (plain.scores_first, mixed.scores_first) == (False, True)
     words = describe_mixture(mixed.sampling)
     assert "drawn from 0.8 policy + 0.2 teacher; the ratio policy / sampler is its importance weight" in words
-    assert "measurements are not mixed" in words
+    assert "a loss without a ratio has no weight; measurements are not mixed" in words
     assert "divided by the number of later tokens" in describe(mixed.objective.terms["later"])
     assert SamplingConfig().mixed_with == ""
 

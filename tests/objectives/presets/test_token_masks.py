@@ -1,23 +1,27 @@
-"""Presets whose preference loss weighs the tokens of an answer: MaPO."""
+"""Presets whose preference loss weighs the tokens of an answer: MaPO and SparsePO."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from itertools import permutations
 
 import pytest
 import torch
 from torch import Tensor
 
-from objectives.advantage.token_mask import activation_mask
-from objectives.coefficient.controllers import ObjectiveState
+from objectives.advantage.learned_mask import MaskState, mask_loss, trained
+from objectives.advantage.token_mask import activation_mask, mask_metrics
+from objectives.coefficient.controllers import ObjectiveState, initial_state, with_mask
 from objectives.credit import credit
+from objectives.divergence.anchors import logp_before
 from objectives.reduce import sum_by_trajectory
 from objectives.wording import describe_policy_gradient
 from tests.objectives.equal_objectives import assert_equal_objectives, on_policy
 from tests.objectives.presets.golden_batch import OLD_LOG_U, SAMPLER, explored_batch
 from tests.objectives.ragged_batch import make_batch
 from tests.objectives.random_answers import batch_for, credited, of, run, scores_of, weights
+from trajectories.batch import Batch
 
-PAPERS = {"mapo": "2410.05102"}
+PAPERS = {"mapo": "2410.05102", "sparse_po": "2410.05102"}
 
 HIDDEN = torch.tensor([[0.0, 2.0], [4.0, 2.0], [9.0, 9.0], [2.0, 2.0], [5.0, 7.0], [8.0, 0.0]])
 """Activations of the tokens of the golden batch: means 1, 3; 9; 2, 6, 4, so masks 0, 1; 1; 0, 1, .5."""
@@ -125,3 +129,87 @@ def test_the_mask_is_described() -> None:
 def test_what_a_mask_does_not_go_with_is_refused(preset: str, setting: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"objective.pairs.{message}"):
         of(preset, "objective.pairs.mask=activations", f"objective.pairs.{setting}")
+
+
+# SparsePO on the golden batch: w = (.5, 0), b = -.5 gives masks max(0, .5 h_0 - .5): 0, 1.5; 4; .5, 2, 3.5.
+LEARNED = MaskState(parameters=(0.5, 0.0, -0.5), first=(0.0,) * 3, second=(0.0,) * 3)
+
+
+def learned_batch() -> Batch:
+    batch = explored_batch(SAMPLER - OLD_LOG_U)
+    return replace(batch, hidden={"reference": HIDDEN}, distance={"divergence": KL})
+
+
+def test_sparse_po_weighs_log_ratio_and_kl_of_each_token_by_a_linear_function_with_a_threshold() -> None:
+    # masked sums of log u 1.5, -4, 1; of K .3, .8, .15 + 0 + 1.05 = 1.2: scores 1.8, -3.2, 2.2; margins 5, -.4;
+    # .1 sigmoid(-.1 m) = .0377541, .0509999, each of two pairs
+    state = ObjectiveState(coefficients={"divergence": 1.0}, mask=LEARNED)
+    got = credit(learned_batch(), of("sparse_po"), state)
+    assert got.advantage is not None
+    first, second = 1.5 * 0.0377541, 1.5 * 0.0509999
+    by_token = [0.0, 1.5 * (first + second), -4 * first, -0.5 * second, -2 * second, -3.5 * second]
+    assert got.advantage.tolist() == pytest.approx(by_token, abs=1e-6)
+    assert mask_metrics(got, of("sparse_po"), LEARNED) == pytest.approx({"mask/mean": 11.5 / 6, "mask/kept": 5 / 6})
+
+
+def test_the_loss_of_the_mask_is_that_of_the_pairs_and_an_l1_penalty_on_both_answers() -> None:
+    # -log sigmoid(.5) = .474077, -log sigmoid(-.04) = .713347; sums of masks 1.5, 4, 6
+    cfg = of("sparse_po", "objective.pairs.mask_l1=0.01")
+    parameters = torch.tensor(LEARNED.parameters, requires_grad=True)
+    value = mask_loss(parameters, learned_batch(), cfg, 1.0)
+    assert value.item() == pytest.approx((0.474077 + 0.713347) / 2 + 0.01 * (5.5 + 7.5) / 2, abs=1e-6)
+    # slopes of the two pairs -.1 sigmoid(-.1 m) / 2; each token's score log u + K: (.1, 1.2), (-.8), (2.3, 0, .3)
+    a, b = 0.0377541 / 2, 0.0509999 / 2
+    by_mask = torch.tensor([0.0, -1.2 * (a + b), -0.8 * a, 2.3 * b, 0.0, 0.3 * b])
+    by_mask = by_mask + 0.005 * torch.tensor([0.0, 2.0, 1.0, 1.0, 1.0, 1.0])  # the first token is below the threshold
+    (gradient,) = torch.autograd.grad(value, parameters)
+    expected = torch.cat([by_mask @ HIDDEN, by_mask.sum()[None]])
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_mask_is_trained_by_adam() -> None:
+    cfg, state = of("sparse_po", "objective.pairs.mask_learning_rate=0.01"), MaskState()
+    leaf = torch.tensor([0.0, 0.0, 1.0], requires_grad=True)
+    optimizer = torch.optim.Adam([leaf], lr=0.01)
+    for _ in range(5):
+        optimizer.zero_grad()
+        mask_loss(leaf, learned_batch(), cfg, 1.0).backward()
+        optimizer.step()
+        state = trained(state, learned_batch(), cfg, 1.0)
+    assert state.parameters == pytest.approx(leaf.tolist(), abs=1e-6)
+    assert state.updates == 5
+
+
+def test_a_mask_starts_at_1_so_the_first_step_is_tdpo_1() -> None:
+    assert_equal_objectives(
+        of("sparse_po"), of("tdpo", "objective.pairs.term_on=both"), batch=batch_for(of("sparse_po"))
+    )
+
+
+@pytest.mark.parametrize("preset", ["sparse_po", "spin"])
+def test_the_policys_gradient_is_that_of_the_loss_under_the_mask(preset: str) -> None:
+    """The slopes of `mask_loss` by log u of each token are minus the advantages over B."""
+    cfg = of(preset, "objective.pairs.mask=learned", "objective.pairs.mask_l1=0")
+    batch = batch_for(cfg)
+    parameters = torch.tensor([0.3, -0.2, 0.1, 0.4, -0.1, 0.2])
+    mask = MaskState(tuple(parameters.tolist()), (0.0,) * 6, (0.0,) * 6)
+    state = ObjectiveState(coefficients=dict.fromkeys(cfg.terms, 0.7), mask=mask)
+    leaf = logp_before(batch).clone().requires_grad_()
+    value = mask_loss(parameters, replace(batch, logp_sampler=leaf), cfg, 0.7)
+    (gradient,) = torch.autograd.grad(value, leaf)
+    advantage = credit(batch, cfg, state).advantage
+    assert advantage is not None
+    torch.testing.assert_close(-gradient * batch.totals["explore"].trajectories, advantage, rtol=1e-5, atol=1e-7)
+    assert 0 < int((advantage == 0).sum()) < len(advantage)
+
+
+def test_the_mask_changes_only_where_it_is_learned_and_a_group_has_a_pair_and_survives_json() -> None:
+    batch = batch_for(of("sparse_po"))
+    start = initial_state(of("sparse_po"), 10)
+    moved = with_mask(start, of("sparse_po"), batch)
+    assert moved.mask.updates == 1 and len(moved.mask.parameters) == 6
+    assert ObjectiveState.restored(json.loads(json.dumps(asdict(moved)))) == moved
+    alike = replace(batch, reward=torch.where(batch.reward.isnan(), torch.nan, 1.0))
+    assert with_mask(moved, of("sparse_po"), alike) == moved
+    assert with_mask(start, of("mapo"), batch) == start
+    assert with_mask(start, of("dpo"), batch_for(of("dpo"))) == start

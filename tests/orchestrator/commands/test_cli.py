@@ -296,3 +296,11 @@ def test_show_config_says_that_the_steps_of_nash_mp_come_in_pairs(capsys: pytest
         "# optimizer updates: 8 steps in pairs = 4: one looks ahead; the next, from the weights before it, goes by the "
         "gradient at the look-ahead\n"
     ) in capsys.readouterr().out
+
+
+def test_show_config_says_what_an_anchor_that_reads_feedback_has_read(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {}
+    for reads in ("prompt", "feedback"):
+        assert main(["show-config", "method=sdpo", f"references.teacher.reads={reads}", "--offline"]) == 0
+        shown[reads] = "teacher has read another right answer of the group" in capsys.readouterr().out
+    assert shown == {"prompt": False, "feedback": True}

@@ -163,6 +163,7 @@ def test_without_its_run_a_checkpoint_is_not_measured_under_other_settings_than_
         (["first", "name=other"], "name: must be left out for a run"),
         (["first", "evaluate.checkpoints=[best]"], "evaluate.checkpoints: best needs a run that measured"),
         (["first", "evaluate.checkpoints=[7]"], "evaluate.checkpoints: must be a directory of a Hugging Face policy"),
+        (["first", "evaluate.extraction=boxed"], "evaluate.extraction: must be left out unless prompts have the verif"),
         (["first", "evaluate.name=a/b"], "evaluate.name: must be a folder name without '/'"),
         (["first", "task.heldout_prompts=99", "task.options.numbers=2"], "task.heldout_prompts: must be at most the "),
         (

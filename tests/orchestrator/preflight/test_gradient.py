@@ -35,6 +35,12 @@ def test_a_policy_that_is_its_own_only_teacher_is_refused(method: str, tmp_path:
     check_gradient(config(f"method={method}", f"references.teacher.soup={{{tmp_path}: 1.0}}"))
 
 
+def test_a_policy_can_teach_itself_where_its_copy_reads_feedback() -> None:
+    check_gradient(config("method=sdpo"))
+    with pytest.raises(ValueError, match=r"^references\.teacher\.path: must be another policy"):
+        check_gradient(config("method=sdpo", "references.teacher.reads=prompt"))
+
+
 @pytest.mark.parametrize(
     "words",
     [

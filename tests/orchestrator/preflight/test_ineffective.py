@@ -89,6 +89,8 @@ def test_a_setting_of_a_term_of_ones_own_is_reported(setting: str, used: str | N
     ("setting", "used", "why"),
     [
         ("right_weight=0.5", ["method=kto"], "objective.pairs.loss is sigmoid"),
+        ("mask_l1=0.5", ["method=sparse_po"], "objective.pairs.mask is none"),
+        ("mask_learning_rate=0.5", ["method=sparse_po"], "objective.pairs.mask is none"),
         ("term_on=both", ["method=tdpo"], "objective.pairs.term is empty"),
         (
             "mixture=0.25",

@@ -49,8 +49,9 @@ def test_a_question_has_its_latest_pass_rate_and_its_newest_different_answers_an
     experience = stored("objective.experience.start=0", "objective.experience.answers=3")
     experience.observe([group("a", [1, 1, 0, 0], 3)])
     old = experience.questions["a"].answers
-    experience.observe([group("a", [1, 1, 0], 3, old)])
-    assert len(experience.questions["a"].answers) == 2, "the same answers again"
+    again = group("a", [1, 1, 0], 3, old)
+    experience.observe([replace(again, trajectories=tuple(replace(t, first_version=9) for t in again.trajectories))])
+    assert [t.first_version for t in experience.questions["a"].answers] == [9, 9], "the same answers, sampled again"
     experience.observe([group("a", [1, 0, 1], 90, old)])
     question = experience.questions["a"]
     assert (question.position, question.pass_rate) == (3, pytest.approx(2 / 3)), (

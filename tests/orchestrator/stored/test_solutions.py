@@ -58,6 +58,20 @@ def test_a_task_without_right_answers_is_refused_before_the_run(tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_row_without_a_right_answer_has_no_solution_beside_rows_that_have_one(tmp_path: Path) -> None:
+    row = {"kind": "stdio", "tests": [{"stdin": "", "stdout": "7"}]}
+    rows = [row | {"question": f"Q{i}", "solution": None if i % 2 else "print(7)"} for i in range(30)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    options = (f"task.options={{path: {path}, format: code}}", "task.name=dataset", "sampling.max_prompt_tokens=400")
+    found = solutions(config(tmp_path, "method=spin", "sampling.max_new_tokens=40", "groups_per_step=8", *options))
+    prompts = [found.source.prompt(position) for position in range(8)]
+    solved = [group.solution is not None for group in found.added([Group(prompt=prompt) for prompt in prompts])]
+    # Line n of the file has row n - 1.
+    assert solved == [int(prompt.id.rpartition("-")[2]) % 2 == 1 for prompt in prompts]
+    assert any(solved) and not all(solved)
+
+
 def test_right_answers_that_are_all_too_long_are_refused(tmp_path: Path) -> None:
     words = (
         r"^sampling\.max_new_tokens: must leave room for the task's right answers, got 2, and none of the first 4 is"

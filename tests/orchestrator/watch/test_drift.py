@@ -54,6 +54,16 @@ def test_the_kl_is_the_mean_of_k3_over_tokens_and_its_sum_over_an_answer(learner
     assert measured(drift(learner, []), moved_by(learner, batch, 0.0))["kl_update"] == pytest.approx(0, abs=1e-9)
 
 
+def test_the_tokens_of_a_mixture_are_weighed_and_compared_with_the_policy_before_the_update(
+    learner: LocalLearner,
+) -> None:
+    batch = random_batch([(3, 4)] * 17)
+    before = moved_by(learner, batch, 0.5).logp_sampler
+    mixed = replace(batch, logp_old=before, logp_sampler=torch.where(batch.mask, before - 0.1, 0.0))
+    values = measured(drift(learner, [], "method=minillm", "sampling.mixed_with=teacher"), mixed)
+    assert values["kl_update"] == pytest.approx(1.105171 * (1.648721 - 1 - 0.5), abs=1e-5)  # e^.1 (r - 1 - log r)
+
+
 def test_only_explored_and_graded_answers_count_and_at_most_a_few_are_scored(learner: LocalLearner) -> None:
     of = drift(learner, [])
     for explored, kept in ((160, 20), (9, 2), (1, 1), (1000, 32)):

@@ -40,6 +40,7 @@ RUNS = {
     "annealed": ("method=pkpo", EVEN, "objective.pass_k.schedule=linear", "objective.pass_k.k=3"),
     "critic": ("method=safe_critic", EVEN),
     "flow": ("method=flow_rl", EVEN),
+    "feedback": ("method=sdpo", EVEN),
     "token_weights": ("method=sod", EVEN),
     "confidence": (
         "method=safe",
@@ -49,6 +50,7 @@ RUNS = {
     "several": (EVEN, "objective.rewards.low.verifier=toy_verifiers:starts_low"),
     "solutions": ("method=spin",),
     "experience": ("method=exgrpo", EVEN, "objective.experience.start=0"),
+    "mask": ("method=sparse_po", EVEN),
     "rehearsal": ("method=dph_f", EVEN, "rehearsal.prompts=4", "rehearsal.batch=2", "rehearsal.threshold=1"),
 }
 """Overrides of runs that together record every metric."""
