@@ -25,11 +25,23 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
         "maxrl_js": ("method=maxrl", *JENSEN_SHANNON),
     },
     "preferences between answers": _presets(
-        "dpo", "ipo", "f_dpo", "sampo", "d2o", "tr_dpo", "tdpo", "mapo", "kto", "tr_kto", "spin", "alpha_spin"
+        "dpo",
+        "ipo",
+        "f_dpo",
+        "sampo",
+        "d2o",
+        "tr_dpo",
+        "tdpo",
+        "mapo",
+        "sparse_po",
+        "kto",
+        "tr_kto",
+        "spin",
+        "alpha_spin",
     ),
     "clips and trust regions": _presets("sapo", "gmpo", "dppo", "clip_cov", "kl_cov", "mcpo"),
     "advantages, targets and references": _presets(
-        "ucpo", "gdpo", "darling", "exgrpo", "flow_rl", "gdc", "average_kl", "nash_mp", "sft_bridge"
+        "ucpo", "gdpo", "darling", "exgrpo", "flow_rl", "gdc", "average_kl", "nash_mp", "sft_bridge", "sdpo"
     ),
     "a teacher": {
         **_presets("exopd", "cakld", "minillm", settings=(f"references.teacher.path={TEACHER}",)),
