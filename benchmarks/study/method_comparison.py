@@ -10,10 +10,10 @@ about a minute on one core. `page` writes docs/study/method_comparison.md and it
 import argparse
 import asyncio
 import json
+import shutil
 import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from method_comparison_page import DATA, write_page
+from method_families import METHODS
 
 from configs.config import Config
 from configs.load import load
@@ -59,21 +60,6 @@ TASKS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Settings of a task for all methods."""
-JENSEN_SHANNON = tuple(
-    f"objective.terms.divergence.{setting}"
-    for setting in ("name=jensen_shannon", "route=rehearse", "coefficient.value=2.0", "reduction=token_mean")
-)
-"""The term of dph_js, for other methods."""
-METHODS: dict[str, tuple[str, ...]] = {
-    **{name: (f"method={name}",) for name in ("grpo", "grpo_nll", "dph_f", "dph_js")},
-    "passk_training": ("method=passk_training", "objective.pass_k.k=8"),
-    "pkpo": ("method=pkpo", "objective.pass_k.k=8"),
-    **{name: (f"method={name}",) for name in ("maxrl", "unlikeliness", "nsr")},
-    "passk_training_js": ("method=passk_training", "objective.pass_k.k=8", *JENSEN_SHANNON),
-    "pkpo_js": ("method=pkpo", "objective.pass_k.k=8", *JENSEN_SHANNON),
-    "maxrl_js": ("method=maxrl", *JENSEN_SHANNON),
-}
-"""Settings of a method: its preset, and for combinations what is added to it."""
 
 
 def settings_of(task: str, method: str, seed: int, runs: Path) -> Config:
@@ -81,15 +67,16 @@ def settings_of(task: str, method: str, seed: int, runs: Path) -> Config:
     name = f"name={task}-{method}-{seed}"
     words = [*METHODS[method], *PLACE, *TASKS[task], *MEASURE, f"seed={seed}", name, f"runs={json.dumps(str(runs))}"]
     cfg = absolute(load(words))
+    if cfg.rehearsal.explore == "fresh":
+        return cfg  # other prompts, so its stored answers are its own
     return replace(cfg, rehearsal=replace(cfg.rehearsal, path=str(runs / f"{task}-rehearsal.parquet")))
 
 
 def train_and_measure(task: str, method: str, seed: int, runs: Path) -> dict[str, Any]:
-    """Train one run, measure its last policy, and return its record."""
+    """Train one run, measure its last policy, and return its record. What an interrupted run has left is removed."""
     cfg = settings_of(task, method, seed, runs)
-    start = time.monotonic()
+    shutil.rmtree(runs / cfg.name, ignore_errors=True)
     run_dir = asyncio.run(run_training(cfg, resume=False, log=lambda line: None))
-    seconds = time.monotonic() - start
     trained = run_dir / "checkpoints" / f"step-{cfg.steps:06d}" / "policy"
     # The seed of the measurement is that of the base, so that all policies answer with the same seeds.
     measured = measure(replace(cfg, seed=0), {"base": cfg.policy.path, "trained": str(trained)})
@@ -97,7 +84,6 @@ def train_and_measure(task: str, method: str, seed: int, runs: Path) -> dict[str
     return {
         "method": method,
         "seed": seed,
-        "seconds": round(seconds),
         "correct": correct(measured, "trained", 1.0),
         "distinct": round(values["distinct_correct"].value, 3),
         "entropy": round(values["entropy"].value, 4),
@@ -146,14 +132,15 @@ def run(task: str, methods: Sequence[str], runs: Path, jobs: int) -> None:
     done = {(record["method"], record["seed"]) for record in data[task]["runs"]}
     missing = [(method, seed) for seed in SEEDS for method in methods if (method, seed) not in done]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for future in [pool.submit(train_and_measure, task, *plan, runs) for plan in missing]:
-            record = future.result()
+        plans = [pool.submit(train_and_measure, task, *plan, runs) for plan in missing]
+        for plan in as_completed(plans):
+            if plan.exception():
+                pool.shutdown(cancel_futures=True)
+            record = plan.result()
             data[task]["runs"].append(record)
             store(data)
             rate = sum(record["correct"]) / len(record["correct"]) / data[task]["answers"]
-            print(
-                f"{task} {record['method']} seed {record['seed']}: {record['seconds']} s, Pass@1 {rate:.3f}", flush=True
-            )
+            print(f"{task} {record['method']} seed {record['seed']}: Pass@1 {rate:.3f}", flush=True)
 
 
 def store(data: dict[str, Any]) -> None:

@@ -116,7 +116,9 @@ def _line(ax: Axes, curve: Curve, offset: float | None) -> Artist:
     """
     colour = BASE_COLOUR if curve.style == 0 else COLOURS[(curve.style - 1) % len(COLOURS)]
     dashes = "" if not curve.joined else (0, (1, 1.5)) if curve.dashed else DASHES[curve.style % len(DASHES)]
-    marker = MARKERS[curve.style % len(MARKERS)] if curve.marked else ""
+    # Another marker at each turn of the colours: 36 styles differ.
+    turned = curve.style + (curve.style - 1) // len(COLOURS)
+    marker = MARKERS[turned % len(MARKERS)] if curve.marked else ""
     x, y = curve.x, curve.y
     if offset is not None:
         x = [value * 2 ** (0.06 * offset) for value in x]
