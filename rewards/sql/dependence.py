@@ -55,9 +55,10 @@ def follow_data(parsed: SqlProblem, query: str, golds: list[Expected], results: 
 
     - the answer reads no table, and the gold reads one;
     - the gold returns the same rows on every given database (there may be only one), and on all variants on which the
-      gold returns a new row, the answer fails or returns no new row; or, if the answer has literals that the gold lacks
-      and there are ENOUGH_VARIANTS with ENOUGH_ROWS new rows of the gold in all, the answer returns only one new row in
-      all, or none of the gold's;
+      gold returns a new row, the answer fails or returns no new row;
+    - the same, the answer has literals that the gold lacks, and there are ENOUGH_VARIANTS with ENOUGH_ROWS new rows of
+      the gold in all: then the answer must return two new rows in all, and one of the gold's new rows, on at least half
+      of these variants if one of its literals is a cell of the gold's result on the first database;
     - the gold returns no rows, there is no such variant, and the answer does not read all columns that the gold reads.
     """
     first = golds[0].result
@@ -67,10 +68,12 @@ def follow_data(parsed: SqlProblem, query: str, golds: list[Expected], results: 
         return Evidence(True)
     known = _comparable(first.rows, parsed.any_columns)
     own_literals = bool(_literal_texts(query, parsed.engine) - _literal_texts(parsed.gold, parsed.engine))
+    written = set(literals(query, parsed.engine)) - set(literals(parsed.gold, parsed.engine))
+    result_written = any(cell in written for row in first.rows for cell in row)
     gold_rows: set[Row] = set()
     answer_rows: set[Row] = set()
-    tried = agreed = 0
-    shares = slow = False
+    tried = agreed = shares = 0
+    slow = False
     budget = TimeBudget(SECONDS)
     begin_step(budget.wall_seconds + END_S)
     for database, gold in _distinguishing(parsed, query, known, budget):
@@ -87,8 +90,8 @@ def follow_data(parsed: SqlProblem, query: str, golds: list[Expected], results: 
         of_gold = _comparable(gold.result.rows, parsed.any_columns) - known
         gold_rows |= of_gold
         answer_rows |= new_rows
-        shares |= bool(new_rows & of_gold)
-        if (shares and len(answer_rows) > 1) if own_literals else answer_rows:
+        shares += bool(new_rows & of_gold)
+        if (shares and len(answer_rows) > 1 and not result_written) if own_literals else answer_rows:
             return Evidence(True, tried, agreed)
         if slow:
             break
@@ -96,7 +99,9 @@ def follow_data(parsed: SqlProblem, query: str, golds: list[Expected], results: 
         columns = {(table, column) for table, column in first.reads if column}
         return Evidence(bool(first.rows) or columns <= results[0].reads)
     enough = slow or (tried >= ENOUGH_VARIANTS and len(gold_rows) >= ENOUGH_ROWS)
-    return Evidence(bool(answer_rows) and not (own_literals and enough), tried, agreed)
+    if own_literals and enough:
+        return Evidence(result_written and len(answer_rows) > 1 and 2 * shares >= tried, tried, agreed)
+    return Evidence(bool(answer_rows), tried, agreed)
 
 
 def _distinguishing(

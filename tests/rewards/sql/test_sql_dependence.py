@@ -29,6 +29,7 @@ FIRST = "SELECT name FROM birds WHERE id = 1"
         (HEAVY, "SELECT 6 FROM birds LIMIT 1"),
         (HEAVY, "SELECT CASE WHEN count(*) = 8 THEN 6 ELSE 0 END FROM birds"),
         (HEAVY, "SELECT CASE WHEN count(*) = 8 THEN 6 END FROM birds"),
+        (HEAVY, "SELECT CASE WHEN count(*) = 8 THEN 6 ELSE count(*) END FROM birds"),
         (HEAVY, "SELECT iif((SELECT sum(grams) FROM birds) = 12527, 6, 1) FROM birds LIMIT 1"),
         (HEAVY, "SELECT 2 + 4 * (count(*) = 8) FROM birds"),
         (HEAVY, "SELECT count(*) - 2 FROM birds"),
@@ -69,6 +70,7 @@ def test_the_reason_names_the_dependence_on_the_reading_order() -> None:
     [
         (HEAVY, "SELECT count(id) FROM birds WHERE NOT grams <= 100"),
         (HEAVY, "SELECT sum(grams > 100) FROM birds"),
+        (HEAVY, "SELECT count(*) FROM birds WHERE grams > 100 LIMIT 6"),
         (HEAVY, "SELECT sum(CASE WHEN grams > 100 THEN 1 ELSE 0 END) FROM birds"),
         (HEAVY, "SELECT count(*) FROM birds WHERE grams >= 101"),
         (WOOD, "SELECT name FROM (SELECT * FROM birds WHERE place = 'wood' ORDER BY id)"),
