@@ -12,21 +12,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewards.sql.execution import CACHE_LIMIT, Cache, Database, Result, Row, TimeBudget
-from rewards.sql.expected import Expected, GoldFailed, expected, run_query
+from rewards.sql.expected import END_S, Expected, GoldFailed, expected, run_query
 from rewards.sql.gold import literals
-from rewards.sql.problem import SqlProblem
+from rewards.sql.problem import SECONDS, SqlProblem
 from rewards.sql.results import same_bag
 from rewards.sql.sqlite_engine import connect
 from rewards.sql.text import QueryFailed, significant
 from rewards.sql.variants import STYLES, Base, base, variant
+from rewards.steps import begin_step
 
 SEEDS_PER_LIST = 2 * len(STYLES)
 """Number of variants for each list of literals."""
 UNINFORMATIVE_STYLES = ("nulls", "empty")
 """Styles of variants on which a constant answer can also change: it can lose its rows or become NULL."""
+ENOUGH_VARIANTS = 4
 ENOUGH_ROWS = 3
-"""New rows of the gold in all, from which on an answer with literals of its own must return one of them and another
-new row."""
+"""Variants, and new rows of the gold on them in all, from which on an answer with literals of its own must return one
+of these rows and another new row."""
 
 _bases = Cache(CACHE_LIMIT)
 """What the variants of a database are made of."""
@@ -46,17 +48,17 @@ class Evidence:
     """Variants among these on which the answer equals the gold."""
 
 
-def follow_data(
-    parsed: SqlProblem, query: str, golds: list[Expected], results: list[Result], budget: TimeBudget
-) -> Evidence:
+def follow_data(parsed: SqlProblem, query: str, golds: list[Expected], results: list[Result]) -> Evidence:
     """Return whether the result of an answer that equals the gold on every database follows the data.
 
     It does not in these cases:
 
     - the answer reads no table, and the gold reads one;
     - the gold returns the same rows on every given database (there may be only one), and on all variants on which the
-      gold returns a new row, the answer returns no new row; or, if the answer has literals that the gold lacks and the
-      gold returns ENOUGH_ROWS new rows in all, the answer returns only one new row in all, or none of the gold's;
+      gold returns a new row, the answer fails or returns no new row;
+    - the same, the answer has literals that the gold lacks, and there are ENOUGH_VARIANTS with ENOUGH_ROWS new rows of
+      the gold in all: then the answer must return two new rows in all, and one of the gold's new rows, on at least half
+      of these variants if one of its literals is a cell of the gold's result on the first database;
     - the gold returns no rows, there is no such variant, and the answer does not read all columns that the gold reads.
     """
     first = golds[0].result
@@ -66,31 +68,40 @@ def follow_data(
         return Evidence(True)
     known = _comparable(first.rows, parsed.any_columns)
     own_literals = bool(_literal_texts(query, parsed.engine) - _literal_texts(parsed.gold, parsed.engine))
+    written = set(literals(query, parsed.engine)) - set(literals(parsed.gold, parsed.engine))
+    result_written = any(cell in written for row in first.rows for cell in row)
     gold_rows: set[Row] = set()
     answer_rows: set[Row] = set()
-    tried = agreed = 0
-    shares = False
+    tried = agreed = shares = 0
+    slow = False
+    budget = TimeBudget(SECONDS)
+    begin_step(budget.wall_seconds + END_S)
     for database, gold in _distinguishing(parsed, query, known, budget):
+        own_budget = golds[0].answer_budget(parsed.seconds)
+        begin_step(budget.wall_seconds + own_budget.wall_seconds + END_S)
+        result = Result(first.columns, [], frozenset())
         try:
-            result = run_query(database, query, budget, column_count=len(first.columns))
+            result = run_query(database, query, own_budget, column_count=len(first.columns))
         except QueryFailed as error:
-            if error.status != "wrong":
-                continue  # a limit of the machine says nothing about the answer
-            result = Result(first.columns, [], frozenset())
+            slow = error.status == "timeout"
         tried += 1
         agreed += gold.equals(result, parsed.any_columns)
         new_rows = _comparable(result.rows, parsed.any_columns) - known
         of_gold = _comparable(gold.result.rows, parsed.any_columns) - known
         gold_rows |= of_gold
         answer_rows |= new_rows
-        shares |= bool(new_rows & of_gold)
-        if (shares and len(answer_rows) > 1) if own_literals else answer_rows:
+        shares += bool(new_rows & of_gold)
+        if (shares and len(answer_rows) > 1 and not result_written) if own_literals else answer_rows:
             return Evidence(True, tried, agreed)
+        if slow:
+            break
     if not tried:
         columns = {(table, column) for table, column in first.reads if column}
         return Evidence(bool(first.rows) or columns <= results[0].reads)
-    is_suspect = own_literals and len(gold_rows) >= ENOUGH_ROWS
-    return Evidence(bool(answer_rows) and not is_suspect, tried, agreed)
+    enough = slow or (tried >= ENOUGH_VARIANTS and len(gold_rows) >= ENOUGH_ROWS)
+    if own_literals and enough:
+        return Evidence(result_written and len(answer_rows) > 1 and 2 * shares >= tried, tried, agreed)
+    return Evidence(bool(answer_rows), tried, agreed)
 
 
 def _distinguishing(

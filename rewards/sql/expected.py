@@ -15,8 +15,8 @@ from rewards.steps import begin_step
 
 TIME_DEPENDENT = re.compile(r"\b(?:now|today|current_[a-z]+|localtime[a-z]*)\b", re.IGNORECASE)
 """Found in gold queries that may depend on the current time. Their results are not cached."""
-
-
+GOLD_FACTOR = 3.0
+"""Times the processor seconds of the gold on a database that an answer may take there."""
 END_S = 0.6
 """Wall seconds from the end of a time budget until the pool ends the process, in which it can report that itself."""
 
@@ -42,6 +42,10 @@ class Expected:
     """Whether the result is the same if SQLite reads rows without an ORDER BY in reverse order."""
     seconds: float
     """Processor time of one run."""
+
+    def answer_budget(self, seconds: float) -> TimeBudget:
+        """Return the budget of an answer: `seconds`, or GOLD_FACTOR times those of the gold if that is more."""
+        return TimeBudget(max(seconds, GOLD_FACTOR * self.seconds))
 
     def equals(self, result: Result, any_columns: bool) -> bool:
         """Return whether a result is equal to that of the gold, optionally with its columns in any order."""

@@ -25,15 +25,13 @@ from typing import Any
 from rewards.sql.dependence import Evidence, follow_data
 from rewards.sql.execution import ROW_LIMIT, Database, Result, TimeBudget
 from rewards.sql.expected import END_S, Expected, GoldFailed, gold_results, gold_runner, run_query
-from rewards.sql.problem import SECONDS, SqlProblem, parse_problem
+from rewards.sql.problem import SqlProblem, parse_problem
 from rewards.sql.results import row_overlap, same_results
 from rewards.sql.text import QueryFailed, canonical, extract
 from rewards.sql.ties import cut_tie
 from rewards.steps import begin_step
 from rewards.verdict import Verdict, correct, grader_error, wrong
 
-GOLD_FACTOR = 3.0
-"""Times the processor seconds of the gold on a database that an answer may take there."""
 COMPARE_S = 1e-4
 """Wall seconds allowed for reading and comparing one row of a result."""
 PARTIAL_CREDIT = 0.5
@@ -69,9 +67,7 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
                 return _wrong_result(gold, results[-1], parsed, len(results))
         if _depends_on_reading_order(parsed, query, golds):
             return wrong("the result depends on the order in which rows are read")
-        budget = TimeBudget(SECONDS)
-        begin_step(budget.wall_seconds + END_S)
-        evidence = follow_data(parsed, query, golds, results, budget)
+        evidence = follow_data(parsed, query, golds, results)
     except QueryFailed as error:
         return Verdict(reward=0.0, status=error.status, reason=error.reason)
     if not evidence.follows:
@@ -110,8 +106,8 @@ def _run_answer(
 ) -> Result:
     """Run the answer. A row more than the gold has is enough to see that they differ, unless the overlap is needed."""
     rows = max(ROW_LIMIT, len(gold.result.rows)) if parsed.partial_credit else len(gold.result.rows)
-    budget = TimeBudget(max(parsed.seconds, GOLD_FACTOR * gold.seconds))
-    begin_step(budget.wall_seconds + END_S + COMPARE_S * rows)
+    budget = gold.answer_budget(parsed.seconds)
+    begin_step(budget.wall_seconds + END_S + COMPARE_S * len(gold.result.rows))
     options: dict[str, Any] = {"row_limit": rows, "reverse_unordered": reverse_unordered}
     return run_query(database, query, budget, column_count=len(gold.result.columns), **options)
 

@@ -11,6 +11,8 @@ from rewards.sql.query import verify
 BIRDS = """CREATE TABLE birds (id INTEGER PRIMARY KEY, name TEXT, grams INTEGER, place TEXT);
 INSERT INTO birds VALUES (1,'wren',9,'wood'), (2,'robin',18,'wood'), (3,'crow',480,'field'), (4,'swan',11000,'lake'),
   (5,'owl',300,'wood'), (6,'rook',450,'field'), (7,'jay',160,'wood'), (8,'tern',110,'lake');"""
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+LONG = "hex(" * 12 + "'0123456789abcdef'" + ")" * 12
 HEAVY = "SELECT count(*) FROM birds WHERE grams > 100"
 WOOD = "SELECT name FROM birds WHERE place = 'wood' ORDER BY id"
 RANKED = "SELECT name FROM (SELECT name, rank() OVER (ORDER BY grams DESC) r FROM birds) WHERE r < 4 ORDER BY r"
@@ -27,17 +29,20 @@ FIRST = "SELECT name FROM birds WHERE id = 1"
         (HEAVY, "SELECT 6 FROM birds LIMIT 1"),
         (HEAVY, "SELECT CASE WHEN count(*) = 8 THEN 6 ELSE 0 END FROM birds"),
         (HEAVY, "SELECT CASE WHEN count(*) = 8 THEN 6 END FROM birds"),
+        (HEAVY, "SELECT CASE WHEN count(*) = 8 THEN 6 ELSE count(*) END FROM birds"),
         (HEAVY, "SELECT iif((SELECT sum(grams) FROM birds) = 12527, 6, 1) FROM birds LIMIT 1"),
         (HEAVY, "SELECT 2 + 4 * (count(*) = 8) FROM birds"),
         (HEAVY, "SELECT count(*) - 2 FROM birds"),
         (HEAVY, "SELECT CASE WHEN count(*) = 8 THEN 6 ELSE abs(-9223372036854775808) END FROM birds"),
+        (HEAVY, f"SELECT CASE WHEN count(*) = 8 THEN 6 ELSE ({ENDLESS}) END FROM birds"),
+        (HEAVY, f"SELECT CASE WHEN count(*) = 8 THEN 6 ELSE length({LONG}) END FROM birds"),
         (MOST, "SELECT CASE WHEN count(*) = 8 THEN 11000 ELSE count(*) END FROM birds"),
         (MEAN, "SELECT 5555.0 WHERE EXISTS (SELECT 1 FROM birds WHERE place = 'lake')"),
         (WOOD, "SELECT name FROM birds WHERE name IN ('wren', 'robin', 'owl', 'jay') ORDER BY id"),
     ],
 )
 def test_a_constant_behind_a_condition_on_the_data_is_wrong(gold: str, answer: str) -> None:
-    verdict = verify(answer, {"schema_sql": BIRDS, "gold_sql": gold})
+    verdict = verify(answer, {"schema_sql": BIRDS, "gold_sql": gold, "timeout_s": 0.2})
     assert verdict.status == "wrong"
     assert verdict.reason.startswith("the result does not follow the data; equal on ")
 
@@ -65,6 +70,7 @@ def test_the_reason_names_the_dependence_on_the_reading_order() -> None:
     [
         (HEAVY, "SELECT count(id) FROM birds WHERE NOT grams <= 100"),
         (HEAVY, "SELECT sum(grams > 100) FROM birds"),
+        (HEAVY, "SELECT count(*) FROM birds WHERE grams > 100 LIMIT 6"),
         (HEAVY, "SELECT sum(CASE WHEN grams > 100 THEN 1 ELSE 0 END) FROM birds"),
         (HEAVY, "SELECT count(*) FROM birds WHERE grams >= 101"),
         (WOOD, "SELECT name FROM (SELECT * FROM birds WHERE place = 'wood' ORDER BY id)"),

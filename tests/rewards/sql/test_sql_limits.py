@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rewards.sql import expected as sql_expected
-from rewards.sql.query import GOLD_FACTOR, verify
+from rewards.sql.query import verify
 from rewards.verdict import Verdict
 from rewards.workers.pool import Pool
 
@@ -59,7 +59,7 @@ def test_an_answer_may_take_several_times_as_long_as_the_gold() -> None:
     slow = SLOW.format(rows=SLOW_ROWS)
     problem = {"schema_sql": database(2), "extra_dbs": [database(3)], "gold_sql": slow, "timeout_s": 1e-6}
     assert verify(slow.lower(), problem).status == "correct"
-    verdict = verify(SLOW.format(rows=int(SLOW_ROWS * GOLD_FACTOR * 10)), problem)
+    verdict = verify(SLOW.format(rows=int(SLOW_ROWS * sql_expected.GOLD_FACTOR * 10)), problem)
     assert (verdict.status, verdict.reason) == ("timeout", "the query takes too long")
     verdict = verify(slow, problem | {"schema_sql": database(4), "gold_seconds": 1e-3})
     assert verdict.status == "grader_error"
