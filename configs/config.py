@@ -123,6 +123,10 @@ class Config:
         rule = "must not be 'all' for plackett_luce on rehearsed answers, whose tokens are taken as the true ones"
         labelled = term.name == "plackett_luce" and term.rehearses
         require(not labelled or self.rehearsal.right_only, "rehearsal.keep", rule, self.rehearsal.keep)
+        left = self.lag > 0 or self.learner.updates_per_batch > 1 or bool(self.sampling.mixed_with)
+        rule = f"must be above 1 at lag 0 for {path}.hinge: in one update no token leaves the policy that sampled it"
+        idle = term.hinge > 0 and term.anchor == "old" and not left
+        require(not idle, "learner.updates_per_batch", rule, self.learner.updates_per_batch)
         most = LARGEST_KL_ERROR * self.groups_per_step * self.sampling.group_size
         rule = (
             f"must be above {LARGEST_KL_ERROR} x trajectories per step ({most:g}), or the coefficient changes its sign"

@@ -18,8 +18,8 @@ class ReferenceConfig:
     reads: Literal["prompt", "feedback"] = "prompt"
     """What it reads before an answer. prompt: the prompt, as the policy; feedback: the prompt with the first other
     right answer of the group and, for a wrong answer, the reason of its verdict (SDPO, arXiv:2601.20802). Where there
-    is neither, or no room in the model's positions, the sampler's log-probs stand for its own. It can be the anchor of
-    terms in the reward wiring alone."""
+    is neither, or no room in the model's positions, the policy's log-probs before the step's first update stand for its
+    own. It can be the anchor of terms in the reward wiring alone."""
     update: Literal["fixed", "periodic", "average", "kl"] = "fixed"
     """fixed: never updated; periodic: every `every` steps (TR-DPO, arXiv:2404.09656); average: every `every` steps, to
     the average of the policy's iterates (`iterates`); kl: when the policy has drifted further than `threshold` (RPG,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from objectives.coefficient.controllers import KL_PER_TOKEN, KL_PER_TRAJECTORY
+from objectives.divergence.anchors import named_logps
 from objectives.policy_gradient.ratios import LOG_RATIO_LIMIT
 from objectives.reduce import sum_by_trajectory
 from trajectories.batch import Batch
@@ -119,5 +120,5 @@ def trajectory_stats(batch: Batch, tokens: Tensor, logp_old: Tensor) -> TensorSt
         "answer_length": total(lengths[lengths > 0].float()),
         KL_PER_TRAJECTORY: total(per_trajectory(kl, seq[: len(kl)], count)),
         KL_PER_TOKEN: total(kl[~kl.isnan()]),
-        **{f"kl_{name}": total(logp_old - logp[tokens]) for name, logp in batch.anchors.items()},
+        **{f"kl_{name}": total(logp_old - named_logps(batch, name, tokens)) for name in batch.anchors},
     }

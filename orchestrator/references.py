@@ -11,6 +11,7 @@ from actors.learning.policy import load_config
 from configs.config import Config
 from configs.objective import ObjectiveConfig
 from configs.references import ReferenceConfig
+from objectives.divergence.anchors import AS_POLICY
 from objectives.divergence.reweighted_reference import reference_power
 from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.feedback import FeedbackPrompts, with_feedback
@@ -78,12 +79,11 @@ class Anchors:
         return await self._informed(batch, groups) if self.informed else batch
 
     async def _informed(self, batch: Batch, groups: Sequence[Group]) -> Batch:
-        """Return the batch with the log-probs of references that read feedback; without it an answer has the
-        sampler's, at which a term in the reward wiring is 0."""
+        """Return the batch with the log-probs of references that read feedback; without it an answer has AS_POLICY."""
         assert self.feedback is not None, "references that read feedback need its prompts"
         explored = (batch.route == ROUTES.index("explore"))[batch.seq]
         moved = self.feedback.behind(groups)
-        plain = torch.where(explored, batch.logp_sampler, torch.nan)
+        plain = torch.where(explored, AS_POLICY, torch.nan)
         anchors = {name: plain.clone() for name in self.informed}
         if any(moved):
             behind, rows = with_feedback(batch, moved)

@@ -64,6 +64,8 @@ class Batch:
     """float32 [B]; NaN for stored answers, for solutions and where the grader failed."""
     version: Tensor = field(metadata=PER_TRAJECTORY)
     """int64 [B]: weight version of the first generated token; -1 for stored answers, solutions and experience."""
+    generated: Tensor = field(metadata=PER_TRAJECTORY)
+    """int64 [B]: number of generated tokens, trained on or not."""
     totals: dict[Route, Totals]
     rewards: dict[str, Tensor] = field(default_factory=dict, metadata=PER_TRAJECTORY_TABLE)
     """float32 [B] by name of each of several rewards, before weights and gates; NaN where `reward` is."""
@@ -219,6 +221,7 @@ def pack(
         rewards=_reward_parts([t for t, _ in rows]),
         meaning=_meanings(groups, len(rows)) if count_meanings else None,
         version=torch.tensor([t.first_version if t.route == "explore" else -1 for t, _ in rows]),
+        generated=torch.tensor([t.answer_length for t, _ in rows]),
         totals={},
     )
     return with_own_totals(batch)

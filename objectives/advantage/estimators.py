@@ -117,8 +117,7 @@ def overlong_penalty(lengths: Tensor, cfg: OverlongConfig) -> Tensor:
 
 def shaped_reward(batch: Batch, cfg: OverlongConfig) -> Tensor:
     """Return the reward of each answer plus its overlong penalty [B]; NaN where there is no reward."""
-    lengths = batch.trained_lengths("explore") + batch.trained_lengths("experience")
-    return batch.reward + overlong_penalty(lengths, cfg)
+    return batch.reward + overlong_penalty(batch.generated, cfg)
 
 
 def by_group(reward: Tensor, group: Tensor, estimate: Callable[[Tensor], Tensor]) -> Tensor:

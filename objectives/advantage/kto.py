@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from configs.pairs import PairsConfig
+from objectives.advantage.pairs import graded_answers
 
 
 def kto_advantages(log_u: Tensor, reward: Tensor, lengths: Tensor, group: Tensor, cfg: PairsConfig) -> Tensor:
@@ -19,7 +20,7 @@ def kto_advantages(log_u: Tensor, reward: Tensor, lengths: Tensor, group: Tensor
         lengths: [B], trained tokens of each answer.
         group: int64 [B].
     """
-    graded, right = (group >= 0) & ~reward.isnan() & (lengths > 0), reward >= 1
+    graded, right = graded_answers(reward, lengths, group), reward >= 1
     above = cfg.beta * (log_u - log_u[graded].mean().clamp(min=0))
     value = torch.sigmoid(torch.where(right, above, -above))
     slope = cfg.beta * value * (1 - value)

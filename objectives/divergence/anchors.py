@@ -1,13 +1,19 @@
 """Look up the anchor log-probs of a divergence term, and compare whole answers with the anchor of the advantage."""
 
+import math
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from configs.objective import ObjectiveConfig
 from configs.terms import TermConfig
 from objectives.reduce import sum_by_trajectory
 from trajectories.batch import Batch
+
+AS_POLICY = math.inf
+"""In the place of a log-prob of an anchor that has nothing to say of a token: that of the policy before the step's
+first update, at which a term in the reward wiring is 0."""
 
 
 def known(logp_anchor: Tensor) -> Tensor:
@@ -28,7 +34,7 @@ def anchor_logps(name: str, term: TermConfig, batch: Batch, logp_old: Tensor, to
         return logp_old
     if term.reweights:
         return batch.reweighted[name][tokens]
-    return _named(batch, term.anchor, tokens)
+    return named_logps(batch, term.anchor, tokens)
 
 
 def reference_logps(batch: Batch, tokens: Tensor) -> Tensor:
@@ -64,7 +70,7 @@ def token_log_u(batch: Batch, anchors: Mapping[str, float]) -> Tensor:
     tokens = batch.on_route("explore") | batch.on_route("imitate")
     log_u = logp_before(batch)[tokens]
     for name, weight in anchors.items():
-        log_u = log_u - weight * known(_named(batch, name, tokens))
+        log_u = log_u - weight * known(named_logps(batch, name, tokens))
     return log_u.new_zeros(len(batch.tokens)).masked_scatter(tokens, log_u)
 
 
@@ -73,5 +79,9 @@ def logp_before(batch: Batch) -> Tensor:
     return batch.logp_sampler if batch.logp_old is None else batch.logp_old
 
 
-def _named(batch: Batch, name: str, tokens: Tensor) -> Tensor:
-    return reference_logps(batch, tokens) if name == "reference" else batch.anchors[name][tokens]
+def named_logps(batch: Batch, name: str, tokens: Tensor) -> Tensor:
+    """Return the log-probs of a reference on the chosen tokens [M], NaN where they are missing."""
+    if name == "reference":
+        return reference_logps(batch, tokens)
+    logps = batch.anchors[name][tokens]
+    return torch.where(logps == AS_POLICY, logp_before(batch)[tokens], logps)

@@ -85,6 +85,7 @@ def plan(cfg: Config) -> dict[str, str]:
 
 def _sizes(cfg: Config) -> dict[str, str]:
     """Return what a step consists of, how many there are, and the policy gradient."""
+    with_experience = int(cfg.objective.experience.fraction * cfg.groups_per_step)
     explored = cfg.groups_per_step * cfg.sampling.group_size
     rehearsed = cfg.rehearsal.batch if cfg.objective.rehearses else 0
     replayed = cfg.replay.batch if cfg.objective.replays else 0
@@ -93,6 +94,7 @@ def _sizes(cfg: Config) -> dict[str, str]:
     return {
         "trajectories per step": f"{cfg.groups_per_step} prompts x {cfg.sampling.group_size} answers = "
         f"{explored} explored"
+        + (f", of which up to {with_experience} are experience" if with_experience else "")
         + (f", and {rehearsed} rehearsed" if rehearsed else "")
         + (f", and {replayed} replayed" if replayed else "")
         + (f", and {imitated} imitated" if imitated else ""),

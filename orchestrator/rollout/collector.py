@@ -211,6 +211,8 @@ class Collector:
             self.groups_left += 1
             if any(t.reward is None for t in slot.group.trajectories):
                 self._dropped_ungraded.append(slot.group)
+            if self.experience is not None:
+                self.experience.observe_dropped(slot.group)
             self.window.drop(slot)
 
     def _fail(self, error: Exception) -> None:

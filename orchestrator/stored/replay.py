@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from configs.config import Config
+from configs.extraction import FIELD, STRICT
 from configs.task import TaskConfig
 from orchestrator.rollout.encoding import Encoder, PromptEncoder, answer_encoder
+from rewards.mathematics.modes import extract
 from tasks.options import settings_named
 from tasks.registry import build
 from tasks.source import Source, digest
@@ -38,10 +40,27 @@ class Replay:
         return right_answer(prompt.id, self.encode(prompt), self.encode_answer(text), text)
 
 
+def demonstration(source: Source, position: int) -> tuple[Prompt, str]:
+    """Return the train problem at a position and a right answer to it.
+
+    Raises:
+        ValueError: its row has none, or the answer is not written in the problem's extraction mode, in which it would
+            be wrong.
+    """
+    prompt, answer = source.demonstration(position)
+    mode = prompt.problem.get(FIELD, STRICT)
+    if mode != STRICT and extract(answer, mode) is None:
+        raise ValueError(
+            f"task.extraction: must be a mode in which the task's right answers are written, got {mode!r} and "
+            f"{answer[-100:]!r}"
+        )
+    return prompt, answer
+
+
 def demonstration_at(source: Source, position: int) -> tuple[Prompt, str] | None:
-    """Return the train problem at a position and a right answer to it; None if its row has none."""
+    """Return what `demonstration` does, or None if there is none."""
     try:
-        return source.demonstration(position)
+        return demonstration(source, position)
     except ValueError:
         return None
 
@@ -93,7 +112,7 @@ def load_replay(cfg: Config) -> Replay:
         first = replay.at(0)
         if not first:
             with settings_named(*settings):
-                source.demonstration(0)
+                demonstration(source, 0)
     except ValueError as error:
         if cfg.replay.task:
             raise

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from configs.config import Config
 from orchestrator.rollout.encoding import Encoder, answer_encoder
-from orchestrator.stored.replay import demonstration_at, right_answer
+from orchestrator.stored.replay import demonstration, demonstration_at, right_answer
 from tasks.source import Source
 from trajectories.trajectory import Group, Prompt, Trajectory
 
@@ -47,7 +47,7 @@ def solutions_of(cfg: Config, source: Source, encode: Encoder) -> Solutions:
     first = [solutions.of(source.prompt(position)) for position in range(cfg.groups_per_step)]
     if not any(first):
         try:
-            source.demonstration(0)
+            demonstration(source, 0)
         except ValueError as error:
             raise ValueError(f"objective.pairs.winners: must not be 'solution': {error}") from None
         raise ValueError(

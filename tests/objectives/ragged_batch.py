@@ -51,6 +51,7 @@ def make_batch(
         reward=torch.tensor([float("nan") if reward is None else reward for _, _, reward, _ in answers]),
         version=torch.tensor([-1 if group < 0 else 0 for _, group, *_ in answers]),
         meaning=None if meaning is None else torch.tensor(meaning),
+        generated=torch.tensor([len(tokens) for *_, tokens in answers]),
         totals={},
     )
     return with_own_totals(batch)

@@ -59,6 +59,7 @@ def test_overlong_filtering_masks_truncated_answers_but_keeps_their_rewards() ->
     assert [int(batch.mask[batch.seq == i].sum()) for i in range(3)] == [3, 0, 5]
     assert (batch.totals["explore"].tokens, batch.totals["explore"].trajectories) == (3, 1)
     assert batch.reward[:2].tolist() == [1, 0], "the baseline of the group includes the truncated answer"
+    assert batch.generated.tolist() == [3, 4, 5], "the length of an answer does not depend on what is trained on"
     assert pack(groups, stored).totals["explore"].tokens == 7
 
 

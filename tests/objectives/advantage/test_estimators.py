@@ -20,8 +20,10 @@ from objectives.advantage.estimators import (
     mean_only,
     none,
     overlong_penalty,
+    shaped_reward,
     whiten,
 )
+from tests.objectives.ragged_batch import make_batch
 
 ONE_IN_FOUR = torch.tensor([1.0, 0, 0, 1, 0, 0, 0, 0])
 
@@ -122,6 +124,13 @@ def test_the_weights_of_best_answers_make_a_mean_over_answers_one_over_groups() 
     group = torch.tensor([0, 0, 0, 1, 1, 1, 2, -1])
     # 6 graded answers of 3 groups: 2 to each group with a right answer, and none to the stored answer
     assert best_answers(reward, group).tolist() == [2, 0, 0, 1, 1, 0, 0, 0]
+
+
+def test_an_answer_that_is_left_out_of_the_loss_has_its_penalty_in_the_baseline() -> None:
+    batch = make_batch([("explore", 0, 0.0, [1] * 16), ("explore", 0, 0.0, [1] * 15), ("explore", 0, 0.0, [1] * 4)])
+    batch.mask[:16] = False
+    cfg = OverlongConfig(limit=16, fraction=0.5, penalty=0.5, mask=True)
+    assert shaped_reward(batch, cfg).tolist() == [-0.5, -0.4375, 0.0]
 
 
 def test_the_overlong_penalty_falls_linearly_to_the_greatest_penalty_at_the_limit() -> None:

@@ -12,6 +12,7 @@ from configs.policy_gradient import ClipConfig
 from objectives.coefficient.controllers import initial_state
 from objectives.credit import credit
 from objectives.diagnostics import means
+from objectives.divergence.anchors import AS_POLICY, named_logps
 from objectives.divergence.distributions import plackett_luce, vocabulary_values
 from objectives.objective import loss
 from objectives.wording import describe
@@ -78,6 +79,17 @@ def test_sdpo_has_the_gradient_of_the_kl_to_its_teacher_at_every_token() -> None
     (expected,) = torch.autograd.grad(kl(whole.softmax(0), OLD), whole)
     torch.testing.assert_close(torch.autograd.grad(value, leaf)[0], expected, rtol=1e-5, atol=1e-7)
     assert expected.abs().max() > 0.01
+
+
+def test_answers_whose_teacher_has_read_nothing_have_no_gradient_though_their_sampler_is_not_the_policy() -> None:
+    cfg, old = of("sdpo"), SAMPLER + torch.linspace(-0.5, 0.5, 6)
+    batch = replace(explored_batch(SAMPLER), anchors={"teacher": torch.full((6,), AS_POLICY)}, logp_old=old)
+    for before, expected in ((batch, old), (replace(batch, logp_old=None), SAMPLER)):
+        found = credited(before, cfg, 1.0)
+        assert found.advantage is not None and found.advantage.tolist() == [0.0] * 6
+        assert torch.equal(named_logps(found, "teacher", found.mask), expected)
+        value, stats = loss(scores(SAMPLER), found, cfg, {"divergence": 1.0})
+        assert value == 0 and all(math.isfinite(float(total)) for total, _ in stats.values())
 
 
 def test_the_description_of_sdpo_says_what_its_teacher_has_read() -> None:

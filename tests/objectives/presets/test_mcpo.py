@@ -114,6 +114,12 @@ def test_loss_and_gradient_depend_neither_on_the_split_nor_on_the_order_of_the_a
     torch.testing.assert_close(run(weights(), [backwards], cfg)[1], gradient, rtol=1e-4, atol=1e-6)
 
 
+def test_a_hinge_to_the_policy_that_sampled_the_answers_needs_updates_that_leave_it() -> None:
+    with pytest.raises(ValueError, match=r"^learner\.updates_per_batch: must be above 1 at lag 0 for objective\."):
+        load(["method=mcpo", "learner.updates_per_batch=1"])
+    assert load(["method=mcpo", "learner.updates_per_batch=1", "lag=1"]).objective.terms["divergence"].hinge == 0.01
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

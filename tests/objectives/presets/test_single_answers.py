@@ -14,7 +14,9 @@ from objectives.reduce import sum_by_trajectory
 from objectives.wording import describe_policy_gradient
 from tests.objectives.equal_objectives import assert_equal_objectives, on_policy
 from tests.objectives.presets.golden_batch import OLD_LOG_U, SAMPLER, explored_batch, golden_advantage
+from tests.objectives.ragged_batch import make_batch
 from tests.objectives.random_answers import batch_for, credited, of, run, scores_of, weights
+from trajectories.batch import with_own_totals
 
 PAPERS = {"kto": "2402.01306", "tr_kto": "2404.09656"}
 
@@ -50,6 +52,20 @@ def test_z0_is_at_least_0() -> None:
     assert advantage is not None
     slopes = [0.1 * (s := torch.sigmoid(torch.tensor(0.1 * u)).item()) * (1 - s) for u in (1.0, 1.0, 2.0)]
     assert advantage[[0, 2, 3]].tolist() == pytest.approx([slopes[0], -slopes[1], -slopes[2]], abs=1e-7)
+
+
+def test_answers_without_a_grade_or_without_a_trained_token_do_not_move_z0() -> None:
+    cfg, rows = of("kto"), [("explore", 0, 1.0, [1]), ("explore", 0, 0.0, [2])]
+    others = [("explore", 0, None, [3]), ("explore", 0, 1.0, [4])]
+    log_u = torch.tensor([1.0, 3.0, 50.0, 70.0])
+    batch = make_batch([*rows, *others], logp_sampler=torch.zeros(4), logp_reference=-log_u)  # type: ignore[list-item]
+    batch.mask[3] = False  # as overlong.mask does with an answer that was cut off
+    alone = make_batch(rows, logp_sampler=torch.zeros(2), logp_reference=-log_u[:2])  # type: ignore[arg-type]
+    found, expected = (
+        credit(with_own_totals(one), cfg, ObjectiveState(coefficients={})).advantage for one in (batch, alone)
+    )
+    assert found is not None and expected is not None
+    assert found.tolist() == [*expected.tolist(), 0.0, 0.0] and expected[0] > 0 > expected[1]
 
 
 @pytest.mark.parametrize("right", [0.0, 1.0])

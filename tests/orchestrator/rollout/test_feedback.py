@@ -13,6 +13,7 @@ from actors.local import LocalReference
 from actors.reference import References
 from configs.load import load
 from configs.policy import PolicyConfig
+from objectives.divergence.anchors import AS_POLICY
 from orchestrator.references import Anchors
 from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.feedback import REASON_CHARACTERS, FeedbackPrompts
@@ -149,7 +150,7 @@ def test_the_teacher_has_the_log_probs_of_the_answer_behind_its_feedback_and_els
     for row, prompt, trajectory in zip(explored, PROMPTS, answers, strict=True):
         size, end = trajectory.answer_length, int(ends[row])
         own = trajectory.tokens[-size:].tolist()
-        expected = torch.full((size,), -2.5)
+        expected = torch.full((size,), AS_POLICY)
         if prompt:
             before = encode(Prompt(id="", position=0, text=prompt, verifier="", problem={}))
             with torch.no_grad():
@@ -166,5 +167,5 @@ def test_without_any_feedback_nothing_is_scored(tiny_policy: Path, encode: Promp
     batch = pack(groups)
     anchors = scored(tiny_policy, batch, groups, encode)
     found = asyncio.run(anchors.score(batch, groups))
-    assert torch.equal(found.anchors["teacher"], batch.logp_sampler)
+    assert (found.anchors["teacher"] == AS_POLICY).all()
     assert anchors.metrics == {"feedback_share": 0.0}

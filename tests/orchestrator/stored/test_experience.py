@@ -66,6 +66,17 @@ def test_a_question_has_its_latest_pass_rate_and_its_newest_different_answers_an
     assert not experience.questions, "the position of the prompt is known no longer"
 
 
+def test_a_group_that_is_dropped_for_its_equal_rewards_ends_its_question_or_changes_its_pass_rate() -> None:
+    experience = stored("objective.experience.start=0")
+    experience.observe([group("a", [1, 0, 0, 0], 3), group("b", [1, 0, 0, 0], 4)])
+    old = {name: question.answers for name, question in experience.questions.items()}
+    experience.observe_dropped(group("a", [1, 1, 1], 90, old["a"]))
+    experience.observe_dropped(group("b", [0, 0, None], 91, old["b"]))
+    experience.observe_dropped(group("c", [1, 1, 1, 1], 5))
+    assert {name: question.pass_rate for name, question in experience.questions.items()} == {"b": 0.0}
+    assert experience.questions["b"].answers == old["b"] and experience.questions["b"].position == 4
+
+
 def test_the_number_of_questions_is_bounded_and_the_one_answered_longest_ago_is_dropped() -> None:
     experience = stored("objective.experience.start=0", "objective.experience.questions=2")
     for name in ("a", "b", "a", "c"):

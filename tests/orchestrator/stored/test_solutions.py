@@ -72,6 +72,17 @@ def test_a_row_without_a_right_answer_has_no_solution_beside_rows_that_have_one(
     assert any(solved) and not all(solved)
 
 
+def test_right_answers_that_are_wrong_in_the_mode_of_the_run_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"{i}=", "answer": f"{i}"}) + "\n" for i in range(30)))
+    rows = ("task.name=dataset", f"task.options.path={path}", "task.heldout_prompts=4", "task.extraction=boxed")
+    words = r"task\.extraction: must be a mode in which the task's right answers are written, got 'boxed' and '[0-9]+'"
+    with pytest.raises(ValueError, match=rf"^objective\.pairs\.winners: must not be 'solution': {words}"):
+        train(config(tmp_path, "method=spin", *rows))
+    with pytest.raises(ValueError, match=rf"^objective\.replay_weight: {words}"):
+        train(config(tmp_path, "objective.replay_weight=0.1", *rows))
+
+
 def test_right_answers_that_are_all_too_long_are_refused(tmp_path: Path) -> None:
     words = (
         r"^sampling\.max_new_tokens: must leave room for the task's right answers, got 2, and none of the first 4 is"
