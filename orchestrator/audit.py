@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.markup import escape
+from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.verify_file import Row
 from rewards.verdict import Status, Verdict
@@ -25,7 +27,9 @@ GAVE_UP: tuple[Status, ...] = ("timeout", "memory", "rejected", "grader_error")
 LISTED = 20
 """Rows of each finding that are listed. If fewer have one, rows without a finding are listed up to this number."""
 WIDTH = 60
-"""Characters of a cell."""
+"""Characters shown of a value."""
+NAME_WIDTH = 24
+"""Columns of the names before the values; a longer one, such as that of a user's verifier, is folded."""
 
 
 @dataclass(kw_only=True)
@@ -45,8 +49,8 @@ class Audit:
     """Rows by finding."""
     only: Counter[int] = field(default_factory=Counter)
     """Rows that only the first verifier (0), or only the second (1), finds correct."""
-    listed: defaultdict[str, list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
-    """Cells of the first LISTED rows of each finding, and of those without one ("")."""
+    listed: defaultdict[str, list[Group]] = field(default_factory=lambda: defaultdict(list))
+    """Blocks of lines of the first LISTED rows of each finding, and of those without one ("")."""
 
     def add(self, row: Row, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Count one row, and return the fields that its line of the output file has besides."""
@@ -59,7 +63,7 @@ class Audit:
         if right.count(True) == 1 < len(right):
             self.only[right.index(True)] += 1
         if len(self.listed[finding]) < LISTED:
-            self.listed[finding].append(self._cells(finding, row, verdicts))
+            self.listed[finding].append(self._block(finding, row, verdicts))
         more: dict[str, Any] = {"extracted": first.extracted, "finding": finding}
         if self.labels:
             more["label"] = row.label
@@ -78,12 +82,24 @@ class Audit:
             return DIFFERS
         return UNDECIDED if self.labels and undecided(first) else ""
 
-    def _cells(self, finding: str, row: Row, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
-        label = [{True: "right", False: "wrong", None: ""}[row.label]] if self.labels else []
-        cells = [finding, f"{row.number}", f"{row.id}", *label, _gold(row)]
-        for verdict in verdicts:
-            cells += [verdict.status, verdict.extracted, verdict.reason]
-        return tuple(map(_cell, cells))
+    def _block(self, finding: str, row: Row, verdicts: Sequence[Verdict]) -> Group:
+        """Return the lines of one row: finding, line, id, label and gold, and the verdict of each verifier."""
+        label = {True: ", labelled right", False: ", labelled wrong", None: ""}[row.label if self.labels else None]
+        values = Table.grid(padding=(0, 2, 0, 0))
+        values.add_column(max_width=NAME_WIDTH, overflow="fold")
+        values.add_column(overflow="fold")
+        named = [("gold", _shown(_gold(row)))]
+        for name, verdict in zip((row.verifier, self.compare), verdicts, strict=False):
+            reason = f": {_shown(verdict.reason)}" if verdict.reason else ""
+            named += [
+                (_shown(name.rpartition("/")[2]), f"{verdict.status}{reason}"),
+                ("  extracted", _shown(verdict.extracted)),
+            ]
+        for name, value in named:
+            if value:
+                values.add_row(Text(name), Text(value))
+        head = f"{finding or 'no finding'}: line {row.number}, id {_shown(str(row.id))}{label}"
+        return Group(Text(head, style="bold"), Padding(values, (0, 0, 0, 2)))
 
     def lines(self) -> Iterator[str]:
         """Yield the counts in words."""
@@ -96,17 +112,10 @@ class Audit:
         for finding in [name for name in MEANINGS if self.found[name]]:
             yield f"{finding} ({MEANINGS[finding]}): {self.found[finding]:,}"
 
-    def table(self) -> Table:
-        """Return the table of the listed rows."""
-        names = ["finding", "line", "id", *(["label"] if self.labels else []), "gold", "verdict", "extracted", "reason"]
-        names += [self.compare, "extracted", "reason"] if self.compare else []
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        for name in names:
-            table.add_column(escape(name), no_wrap=name in ("line", "label", "verdict", self.compare), overflow="fold")
-        chosen = [cells for finding in MEANINGS for cells in self.listed[finding]]
-        for cells in chosen + self.listed[""][: max(LISTED - len(chosen), 0)]:
-            table.add_row(*map(escape, cells))
-        return table
+    def blocks(self) -> list[Group]:
+        """Return the block of lines of each listed row."""
+        chosen = [block for finding in MEANINGS for block in self.listed[finding]]
+        return chosen + self.listed[""][: max(LISTED - len(chosen), 0)]
 
 
 def undecided(verdict: Verdict) -> bool:
@@ -114,7 +123,7 @@ def undecided(verdict: Verdict) -> bool:
     return verdict.status in GAVE_UP or verdict.reason.startswith(UNDECIDED)
 
 
-def _cell(text: str) -> str:
+def _shown(text: str) -> str:
     """Return the beginning of a text, without the characters that could change what a terminal shows."""
     printable = "".join(c if c.isprintable() else " " for c in text[: WIDTH + 1])
     return printable if len(printable) <= WIDTH else f"{printable[: WIDTH - 3]}..."

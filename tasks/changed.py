@@ -1,6 +1,6 @@
 """A Source whose prompts are those of another Source, each changed by a function: another verifier, another mode."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from configs.checks import require
@@ -57,3 +57,9 @@ def with_extraction(source: Source, mode: str, setting: str) -> Source:
         return replace(prompt, problem=problem if mode == STRICT else problem | {FIELD: mode})
 
     return Changed(source, change)
+
+
+def extraction_modes(prompts: Iterable[Prompt]) -> list[str]:
+    """Return the extraction modes in which the answers to these prompts are read, sorted; none if no verifier reads
+    modes."""
+    return sorted({prompt.problem.get(FIELD, STRICT) for prompt in prompts if prompt.verifier in EXTRACTING})

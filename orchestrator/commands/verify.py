@@ -115,7 +115,8 @@ async def _judge_file(options: argparse.Namespace, cfg: Config, console: Console
     if audit is not None:
         for line in audit.lines():
             console.print(escape(line), soft_wrap=True)
-        console.print(audit.table())
+        for block in audit.blocks():
+            console.print(block)
     if target is not None:
         console.print(f"wrote {escape(str(target))}", soft_wrap=True)
     return 0

@@ -28,6 +28,7 @@ from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.watch.base_cache import BaseCache, Measured
 from orchestrator.watch.measurement import measure
 from orchestrator.watch.monitor import HeldOut
+from tasks.changed import extraction_modes
 from trajectories.atomic_write import replace_file
 from trajectories.trajectory import Prompt
 
@@ -190,6 +191,7 @@ def _write(
             "task": cfg.task.name,
             "answers": cfg.evaluate.answers,
             "sampling": sampling,
+            "extraction": " and ".join(extraction_modes(posed.prompts)),
             "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
             "paths": dict(checkpoints),
             "first_prompt": posed.first,

@@ -2,7 +2,7 @@
 
 import math
 
-from orchestrator.inspection.contamination import Separation
+from orchestrator.inspection.contamination import FEWEST, Separation
 from orchestrator.inspection.estimators import Novelty, Spread
 from orchestrator.inspection.findings import Findings
 from orchestrator.inspection.prompt_sets import HELDOUT, TRAIN
@@ -83,7 +83,7 @@ def _seen(findings: Findings) -> str:
     others = [name for name in findings.sets if name != HELDOUT]
     apart = {name: found for name in others if (found := findings.separation[HELDOUT, name])}
     if not apart:
-        return f"Not measured: {TOO_SMALL}."
+        return f"Not measured: {TOO_SMALL}, fewer than {FEWEST} of a set have a score."
     better = [name for name, found in apart.items() if found.low > 0.5]
     answer = f"Perhaps: it knows them better than {' and '.join(better)}" if better else "Not shown"
     compared = ", ".join(f"of {name} {_separation(found)}" for name, found in apart.items())

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from configs.extraction import STRICT
 from configs.heldout import Decoding
 from orchestrator.evaluation.likelihoods import Likelihoods, Map, read_likelihoods
 from orchestrator.evaluation.reward_kl import best_of_points, efficiency, tilt_points
@@ -45,8 +46,8 @@ class Evaluation:
     measurements: dict[str, dict[float, Measurement]]
     """Name of the policy -> temperature -> measurement; the base first."""
     about: dict[str, Any]
-    """Task, number of answers, name of the sampling, date, and the directories (`paths`) and rendered first prompts of
-    the policies, for the report."""
+    """Task, number of answers, name of the sampling, extraction modes, date, and the directories (`paths`) and rendered
+    first prompts of the policies, for the report."""
     likelihoods: Likelihoods | None = None
     """Of answers at the first of `temperatures`; None: not measured. Policies that read other tokens are left out."""
 
@@ -56,10 +57,11 @@ class Evaluation:
         return list(self.measurements)
 
     @property
-    def sampling_words(self) -> str:
-        """The sampling in words, after its name if the user gave it one."""
-        name = self.about.get("sampling")
-        return f"{name}: {self.sampling.limits()}" if name else self.sampling.limits()
+    def conditions(self) -> str:
+        """The sampling in words, after its name if it has one, and the extraction mode unless it is strict."""
+        name, mode = self.about.get("sampling"), self.about.get("extraction", "")
+        sampling = f"{name}: {self.sampling.limits()}" if name else self.sampling.limits()
+        return sampling if mode in ("", STRICT) else f"{sampling}, extraction {mode}"
 
     @property
     def figure_k(self) -> int:

@@ -121,7 +121,7 @@ def results(evaluation: Evaluation | None) -> str:
             rows.append(f"<tr><td><b>{escaped(name)}</b><small>temperature {temperature:g}</small></td>{cells}</tr>\n")
     base = escaped(evaluation.base)
     return (
-        f"<h2>Results: {escaped(evaluation.sampling_words)}</h2>\n"
+        f"<h2>Results: {escaped(evaluation.conditions)}</h2>\n"
         f'<div class="scroll"><table><thead><tr><th></th>{header}</tr></thead>\n'
         f"<tbody>{''.join(rows)}</tbody></table></div>\n"
         f'<p class="soft">Below Pass@k: its change since {base} at temperature {evaluation.temperatures[0]:g} (of '

@@ -33,7 +33,7 @@ def results_table(evaluation: Evaluation) -> Table:
     base = evaluation.base
     title = (
         f"{len(evaluation.at_base.prompts)} held-out prompts, {evaluation.at_base.answers} answers each, "
-        f"{evaluation.sampling_words}"
+        f"{evaluation.conditions}"
     )
     caption = (
         f"Below a value: its change since {base} at temperature {evaluation.temperatures[0]:g}, with its paired 95 % "

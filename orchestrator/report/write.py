@@ -101,7 +101,7 @@ def _first_screen(sources: _Sources) -> str:
         at_base = evaluation.at_base
         facts = [
             f"{len(at_base.prompts)} held-out prompts of {evaluation.about['task']}, {at_base.answers} answers each, "
-            f"{evaluation.sampling_words}",
+            f"{evaluation.conditions}",
             f"base: {evaluation.about['paths'][evaluation.base]}",
         ]
     facts += [run_facts(name, folder) for name, folder in sources.runs.items()]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from configs.task import TaskConfig
-from tasks.changed import with_extraction
+from tasks.changed import extraction_modes, with_extraction
 from tasks.registry import build
 from tasks.source import ListedSource, Source
 from trajectories.trajectory import Prompt, domain
@@ -63,6 +63,13 @@ def test_held_out_prompts_can_be_read_in_another_mode_than_those_of_training() -
     assert modes(strict.heldout(3)) == {"word_problems": {None}}
     assert modes(source.heldout(3)) == {"word_problems": {"boxed"}}
     assert with_extraction(source, "", "monitor.extraction") is source
+
+
+def test_the_modes_of_prompts_are_those_that_their_verifiers_read() -> None:
+    domains = MATH | {"extraction": "tag:answer"}, {"name": "word_problems"}, SUMS
+    assert extraction_modes(first(mixture(*domains))) == ["strict", "tag:answer"]
+    assert extraction_modes(first(mixture(*domains, extraction="boxed"))) == ["boxed"]
+    assert extraction_modes(first(build(TaskConfig(name="countdown"), seed=0))) == []
 
 
 @pytest.mark.parametrize("verifier", ["", "rewards.py:mine", "first_number"])

@@ -34,6 +34,20 @@ def test_flow_rl_is_the_weighted_square_of_the_residual() -> None:
     assert measured["advantage_magnitude"] == pytest.approx((2 * 39.889146 + 16.576382 + 3 * 21.824573) / 6, abs=1e-4)
 
 
+@pytest.mark.parametrize("reward", [0.0, 1.0])
+def test_a_group_of_equal_rewards_is_drawn_to_the_reference_and_trains_log_z(reward: float) -> None:
+    # z = 0, so D = .7 + means of log u = .7, 1.7, .433333; by log Z: 2 w D / 3 = .56, .906667, .346667
+    cfg = of("flow_rl")
+    batch = explored_batch(LOGP - LOG_U)
+    batch = credited(replace(batch, reward=torch.full((3,), reward)), cfg)
+    leaf, values = LOGP.clone().requires_grad_(), torch.full((3, 1), 0.7, requires_grad=True)
+    value, _ = loss(replace(scores(leaf), values=values), batch, cfg, {})
+    by_logp, by_value = torch.autograd.grad(value, (leaf, values))
+    assert by_value[:, 0].tolist() == pytest.approx([0.56, 0.906667, 0.346667], abs=1e-5)
+    lengths = torch.tensor([2.0, 1.0, 3.0])
+    assert by_logp.tolist() == pytest.approx((by_value[:, 0] / lengths)[batch.seq].tolist(), rel=1e-5)
+
+
 def test_at_the_reference_with_log_z_0_flow_rl_has_30_times_the_gradient_of_grpo() -> None:
     cfg, plain = of("flow_rl"), of("grpo")
     gradients = []

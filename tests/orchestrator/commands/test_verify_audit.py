@@ -36,6 +36,17 @@ def verify(rows: list[dict[str, Any]], *options: str) -> int:
     return main(["verify", "--input", "in.jsonl", "--workers", "1", *options])
 
 
+def blocks(printed: str) -> list[list[str]]:
+    """The lines of each listed row."""
+    found: list[list[str]] = []
+    for line in printed.splitlines():
+        if ": line " in line:
+            found.append([])
+        if found:
+            found[-1].append(line.rstrip())
+    return found
+
+
 def written() -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
 
@@ -50,16 +61,25 @@ def test_every_disagreement_and_undecided_answer_is_listed_first_with_its_extrac
     assert "false positive (labelled wrong and judged correct): 1\n" in printed
     assert "false negative (labelled right and not judged correct): 1\n" in printed
     assert "undecided (neither shown to be right nor to be wrong): 2\n" in printed
-    head, *table = [line.rstrip() for line in printed[printed.index("finding ") :].splitlines()]
-    assert head.split() == ["finding", "line", "id", "label", "gold", "verdict", "extracted", "reason"]
-    assert [line[:14].strip() for line in table] == [
-        *("false positive", "false negative", "undecided", "undecided"),
-        *("", "", ""),
+    listed = blocks(printed)
+    assert [block[0] for block in listed] == [
+        "false positive: line 2, id passed, labelled wrong",
+        "false negative: line 3, id refused, labelled right",
+        "undecided: line 5, id nested",
+        "undecided: line 7, id broken, labelled right",
+        "no finding: line 1, id right, labelled right",
+        "no finding: line 4, id wrong, labelled wrong",
+        "no finding: line 6, id number",
     ]
-    assert table[0].split() == ["false", "positive", "2", "passed", "wrong", r"\frac{1}{2}", "correct", "0.5"]
-    assert "72 (or 73) is not the answer" in table[1]
-    assert table[2].split()[1:5] == ["5", "nested", "5", "rejected"] and "(" * 57 + "..." in table[2]
-    assert "I do [not] know  [31m" in table[5], "markup and control characters of an answer are shown as text"
+    assert listed[0][1:] == [r"  gold         \frac{1}{2}", "  math         correct", "    extracted  0.5"]
+    assert listed[1][1:] == [
+        "  gold         72",
+        "  math         wrong: 72 (or 73) is not the answer",
+        "    extracted  72 (or 73)",
+    ]
+    assert "  math         rejected: " in listed[2][2] and "(" * 57 + "..." in listed[2][3]
+    assert listed[3][1:] == ["  math  grader_error: has no field 'gold'"], "there is no gold and no extraction"
+    assert "I do [not] know  [31m" in listed[5][-1], "markup and control characters of an answer are shown as text"
 
 
 def test_the_lines_of_an_audit_hold_extraction_finding_and_label() -> None:
@@ -87,10 +107,29 @@ def test_long_lists_are_cut_and_all_rows_are_counted(
     printed = capsys.readouterr().err
     # Odd answers are wrong: of the first 8, which are labelled right, 4; of the other 4, 2 are right.
     assert "correct): 2\n" in printed and "correct): 4\n" in printed
-    table = printed[printed.index("finding ") :].splitlines()[1:]
-    assert [line.split()[:3] for line in table] == [
-        *(["false", "positive", str(line)] for line in (9, 11)),
-        *(["false", "negative", str(line)] for line in (2, 4, 6)),
+    assert [block[0].partition(",")[0] for block in blocks(printed)] == [
+        *(f"false positive: line {line}" for line in (9, 11)),
+        *(f"false negative: line {line}" for line in (2, 4, 6)),
+    ]
+
+
+@pytest.mark.parametrize("labels", [(), ("--audit",)])
+def test_both_verdicts_on_a_row_can_be_read_in_80_columns(
+    labels: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    Path("own_verifier_with_a_long_name.py").write_text("def anything(answer, problem):\n    return True\n")
+    compared = f"{Path.cwd()}/own_verifier_with_a_long_name.py:anything"
+    rows = [{"id": "a row", "gold": "72", "answer": "#### 72 (or 73)"}]
+    assert verify(rows, "--verifier", "math", "--compare", compared, *labels) == 0
+    [block] = blocks(capsys.readouterr().err)
+    assert block == [
+        "differs: line 1, id a row",
+        "  gold                      72",
+        "  math                      wrong: 72 (or 73) is not the answer",
+        "    extracted               72 (or 73)",
+        "  own_verifier_with_a_long  correct",
+        "  _name.py:anything",
     ]
 
 
@@ -142,7 +181,14 @@ def test_the_verifier_of_mathematics_is_compared_with_math_verify(capsys: pytest
     ]
     printed = capsys.readouterr().err
     assert "correct here alone: 1 of 5 rows; by math_verify alone: 2\n" in printed
-    assert " math_verify " in printed[printed.index("finding ") :].splitlines()[0]
+    assert blocks(printed)[0] == [
+        "differs: line 3, id rounded",
+        "  gold         1/3",
+        "  math         wrong: 0.333333 is not the answer",
+        "    extracted  0.333333",
+        "  math_verify  correct",
+        "    extracted  0.333333",
+    ]
 
 
 def test_a_row_that_cannot_be_graded_differs_for_no_verifier() -> None:

@@ -75,6 +75,7 @@ def test_a_run_is_measured_as_it_was_trained_against_the_policy_it_started_from(
         "base": str(first.parent / "start"),
         "first": str(first / "checkpoints" / "step-000002" / "policy"),
     }
+    assert found["about"]["extraction"] == "", "the verifier of countdown reads no modes"
     prompt = found["about"]["first_prompt"]["first"]
     assert prompt.startswith("<q>") and prompt.endswith(":</q>"), "the chat template of the run"
     assert f"first prompt of base, first, {len(prompt)} tokens:\n{prompt}\n" in err
@@ -100,6 +101,25 @@ def test_every_evaluation_has_a_folder_of_its_own_and_the_report_shows_the_lates
     page = Path("page.html").read_text()
     assert "&lt;q&gt;" in page, "the first prompt"
     assert "Results: at most 3 tokens" in page and "Results: one: top_k 1, at most 3 tokens" in page
+
+
+def test_an_evaluation_in_another_extraction_mode_than_strict_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sums.jsonl").write_text("".join(f'{{"prompt": "{i}+1=", "answer": {i + 1}}}\n' for i in range(40)))
+    sums = ("task.name=dataset", f"task.options.path={tmp_path}/sums.jsonl", "task.options.heldout_fraction=0.3")
+    run_dir = make_run(tmp_path / "runs" / "sums", *sums, steps=(1,))
+    (run_dir / "metrics.jsonl").write_text('{"step": 0}\n')
+    title = "2 held-out prompts, 2 answers each, at most 6 tokens"
+    for mode, words in {"strict": "", "boxed": ", extraction boxed"}.items():
+        assert main(["evaluate", "sums", f"evaluate.extraction={mode}", f"evaluate.name={mode}"]) == 0
+        assert f"{title}{words} " in " ".join(capsys.readouterr().out.split()) + " "
+        assert results(run_dir)["about"]["extraction"] == mode
+        assert main(["report", "runs/sums", "--output", "page.html"]) == 0
+        page = Path("page.html").read_text()
+        assert f"<h2>Results: at most 6 tokens{words}</h2>" in page
+        assert f"2 held-out prompts of dataset, 2 answers each, at most 6 tokens{words} ·" in page
 
 
 @pytest.mark.slow

@@ -39,20 +39,51 @@ def test_the_first_token_without_a_logp_is_left_out_and_a_text_of_it_alone_has_n
 
 
 def test_the_separation_is_the_fraction_of_pairs_in_which_the_first_is_higher() -> None:
-    ones, others = np.array([3.0, 1.0, 2.0, math.nan]), np.array([2.0, 0.0])
+    ones, others = np.array([3.0] * 4 + [1.0] * 4 + [2.0] * 4 + [math.nan]), np.array([2.0, 0.0] * 5)
     # 3 > 2, 3 > 0, 1 < 2, 1 > 0, 2 = 2, 2 > 0: (4 + .5) / 6
     found = separation(ones, others)
     assert found is not None and found.value == pytest.approx(4.5 / 6)
-    assert found.low <= found.value <= found.high <= 1
+    assert found.low < found.value < found.high < 1
     back = separation(others, ones)
     assert back is not None and back.value == pytest.approx(1.5 / 6)
-    assert separation(np.array([1.0]), others) is None and separation(np.array([math.nan] * 3), others) is None
+    assert (back.low, back.high) == pytest.approx((1 - found.high, 1 - found.low))
 
 
-def test_the_interval_of_the_separation_holds_the_true_value_in_95_of_100_cases() -> None:
+def test_fewer_than_ten_scores_of_a_set_measure_nothing() -> None:
+    few, enough = np.append(np.arange(9.0), math.nan), np.arange(10.0)
+    assert separation(few, enough) is None and separation(enough, few) is None
+    assert separation(enough, enough) is not None
+
+
+@pytest.mark.parametrize(("size", "low"), [(10, 0.800207), (100, 0.980448)])
+def test_completely_separated_scores_have_an_interval_with_a_width(size: int, low: float) -> None:
+    found = separation(np.arange(size) + 1000.0, np.arange(size))
+    assert found is not None and (found.value, found.high) == (1, 1)
+    assert found.low == pytest.approx(low, abs=2e-6)
+    # The bound A solves (1 - A)^2 = 1.96^2 SE(A)^2.
+    spread = 1 + (size - 1) * ((1 - low) / (2 - low) + low / (1 + low))
+    assert (1 - low) ** 2 == pytest.approx(1.96**2 * low * (1 - low) * spread / size**2, rel=1e-4)
+
+
+def test_one_half_is_outside_the_interval_exactly_where_the_mann_whitney_test_finds_a_difference() -> None:
+    random, found = np.random.default_rng(1), []
+    for _ in range(100):
+        ones, others = random.standard_normal(12) + 0.8, random.standard_normal(17)
+        apart = separation(ones, others)
+        assert apart is not None
+        # Without a difference U = A m n has the variance m n (m + n + 1) / 12.
+        z = (apart.value - 0.5) * 12 * 17 / math.sqrt(12 * 17 * 30 / 12)
+        found.append(apart.low > 0.5)
+        assert found[-1] == (z > 1.96) and (apart.high < 0.5) == (z < -1.96)
+    assert 20 < sum(found) < 80
+
+
+@pytest.mark.parametrize(("n", "m", "shift"), [(60, 40, 1.0), (10, 10, 1.0), (10, 10, 2.5), (12, 200, 2.0)])
+def test_the_interval_of_the_separation_holds_the_true_value_in_95_of_100_cases(n: int, m: int, shift: float) -> None:
     random = np.random.default_rng(0)
-    # P(x > y) of normal x with mean 1 and y with mean 0 is Phi(1 / sqrt 2) = .76025.
-    found = [separation(random.standard_normal(60) + 1, random.standard_normal(40)) for _ in range(400)]
-    inside = np.mean([one.low <= 0.76025 <= one.high for one in found if one])
+    # P(x > y) of normal x with mean `shift` and y with mean 0, both of variance 1, is Phi(shift / sqrt 2).
+    true = (1 + math.erf(shift / 2)) / 2
+    found = [separation(random.standard_normal(n) + shift, random.standard_normal(m)) for _ in range(400)]
+    inside = np.mean([one.low <= true <= one.high for one in found if one])
     # Of 400 cases the standard deviation is .011.
     assert inside == pytest.approx(0.95, abs=0.035)

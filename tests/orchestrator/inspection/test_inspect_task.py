@@ -98,6 +98,15 @@ def test_sets_that_are_too_small_or_all_equal_are_reported_without_numbers(tiny_
     assert "Not measured: too few prompts" in Path("out/task.html").read_text()
 
 
+def test_nine_held_out_prompts_do_not_show_what_the_policy_has_seen(tiny_policy: Path) -> None:
+    # Every held-out prompt repeats one letter, so all of them are far from the train prompts.
+    train, heldout = rows("train.jsonl", questions(0, 30)), rows("heldout.jsonl", [c * 20 for c in "abcdefghi"])
+    words = (f"task.options.path={train}", f"task.options.heldout_path={heldout}", "task.heldout_prompts=9")
+    found = inspected(tiny_policy, "task.name=dataset", *words)
+    assert pair(found, "heldout", "train")["scores_higher"] is None
+    assert "Not measured: too few prompts, fewer than 10 of a set have a score." in Path("out/task.html").read_text()
+
+
 def test_prompts_that_are_too_long_are_counted_and_a_set_of_them_alone_is_refused(
     tiny_policy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

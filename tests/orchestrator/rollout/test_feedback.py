@@ -86,6 +86,12 @@ def test_an_answer_stands_behind_another_right_answer_and_the_words_on_a_wrong_o
             assert moved.logp_sampler[moved.mask].tolist() == before.logp_sampler[before.mask].tolist()
 
 
+def test_every_answer_of_a_group_of_equal_rewards_can_have_feedback(encode: PromptEncoder) -> None:
+    right = group_of(encode, "1,2=3:", ("1+2", 1.0, ""), ("2+1", 1.0, ""))
+    wrong = group_of(encode, "9=8:", ("9", 0.0, "is 9, not 8"), ("7", 0.0, "is 7, not 8"))
+    assert all(FeedbackPrompts(encode, 512).behind([right, wrong]))
+
+
 def test_an_answer_that_does_not_fit_behind_its_feedback_has_none(encode: PromptEncoder) -> None:
     needed = [
         len(prompt) + size if prompt else 0 for prompt, size in zip(PROMPTS, (3, 3, 3, 1, 1, 1, 1, 1), strict=True)
