@@ -1,0 +1,220 @@
+"""Convert trees of the reader to sympy expressions and back. No text reaches sympy.
+
+The size, the degree and the number of terms of a tree are bounded before sympy sees it, as sympy bounds none of them.
+"""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from math import comb
+from typing import Any
+
+from rewards.mathematics.expressions.evaluation import TooLarge, Undefined, exact
+from rewards.mathematics.expressions.parser import Node
+from rewards.mathematics.expressions.trees import size
+from rewards.mathematics.symbolic.limits import Undecided
+
+SIZE_LIMIT = 150
+"""Largest number of nodes of a tree that sympy gets."""
+BITS_LIMIT = 1_000
+"""Largest number of bits of a number."""
+DEGREE_LIMIT = 40
+"""Largest degree of a tree as a polynomial of its symbols."""
+TERMS_LIMIT = 400
+"""Largest number of terms of a tree after expansion."""
+SAME_NAME = (
+    *("sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "acot", "asec", "acsc"),
+    *("sinh", "cosh", "tanh", "factorial", "binomial", "gcd", "lcm"),
+)
+"""Calls of the reader that sympy has under the same name."""
+OTHER_NAMES = {"abs": "Abs", "floor": "floor", "ceiling": "ceiling", "max": "Max", "min": "Min", "exp": "exp"}
+CALLS = {name: name for name in SAME_NAME} | OTHER_NAMES
+BACK = {sympy_name: name for name, sympy_name in CALLS.items()}
+OPERATORS = {"sum", "product", "integral", "derivative", "limit"}
+Names = dict[str, Any]
+"""The sympy symbol of each symbol of the reader."""
+
+
+def library() -> Any:
+    """Return the module sympy, which a worker imports when it starts (`answer.prepare`)."""
+    import sympy  # here, as the modules that import this one are also used where nothing is verified
+
+    return sympy
+
+
+def check_size(*trees: Node) -> None:
+    """Raise Undecided if one of the trees is too large for sympy."""
+    for tree in trees:
+        if size(tree) > SIZE_LIMIT:
+            raise Undecided
+        terms, degree = _extent(tree)
+        if terms > TERMS_LIMIT or degree > DEGREE_LIMIT:
+            raise Undecided
+
+
+def _extent(node: Node) -> tuple[int, int]:
+    """Return an upper bound of the number of terms of a tree after expansion, and of its degree."""
+    if node[0] == "num":
+        if max(node[1].numerator.bit_length(), node[1].denominator.bit_length()) > BITS_LIMIT:
+            raise Undecided
+        return 1, 0
+    if node[0] == "sym":
+        return 1, 1
+    below = [inner for part in node[1:] for inner in (part if isinstance(part, list) else [part])]
+    parts = [_extent(inner) for inner in below if isinstance(inner, tuple)]
+    if not parts:
+        return 1, 0
+    terms, degrees = [part[0] for part in parts], [part[1] for part in parts]
+    if node[0] == "add":
+        return sum(terms), max(degrees)
+    if node[0] == "mul":
+        return min(terms[0] * terms[1], TERMS_LIMIT + 1), sum(degrees)
+    if node[0] == "div":
+        return max(terms), sum(degrees)
+    if node[0] == "pow":
+        exponent = _exponent(node[2])
+        if exponent is None:
+            return 1, max(degrees)
+        power = int(abs(exponent)) + 1
+        if power > DEGREE_LIMIT + 1 and (degrees[0] or terms[0] > 1):
+            raise Undecided
+        several = terms[0] > 1 and exponent.denominator == 1
+        return min(comb(terms[0] + power - 2, power - 1) if several else 1, TERMS_LIMIT + 1), degrees[0] * power
+    return max(terms), max(degrees)
+
+
+def _exponent(node: Node) -> Fraction | None:
+    try:
+        return exact(node)
+    except (TooLarge, Undefined):
+        raise Undecided from None
+
+
+def to_sympy(node: Node, names: Names, decimal_log: bool = False) -> Any:
+    """Return a tree as a sympy expression of real symbols.
+
+    Args:
+        names: the symbols so far; new ones are added.
+    Raises: Undecided for a node that sympy has no counterpart of, and for numbers above a limit.
+    """
+    sympy = library()
+    kind = node[0]
+    if kind == "sym":
+        return names.setdefault(node[1], sympy.Dummy(f"s{len(names)}", real=True))
+    if kind == "const":
+        return {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "infinity": sympy.oo}[node[1]]
+    value = _exponent(node) if kind in ("num", "add", "mul", "div", "pow", "neg") else None
+    if value is not None:
+        return rational(value)
+
+    def inner(part: Node) -> Any:
+        return to_sympy(part, names, decimal_log)
+
+    if kind == "neg":
+        return -inner(node[1])
+    if kind in ("add", "mul"):
+        return (sympy.Add if kind == "add" else sympy.Mul)(*map(inner, node[1]))
+    if kind == "div":
+        return inner(node[1]) / inner(node[2])
+    if kind == "pow":
+        return inner(node[1]) ** inner(node[2])
+    if kind == "root":
+        return inner(node[1]) ** (1 / inner(node[2]))
+    if kind == "call":
+        arguments = [inner(part) for part in node[2]]
+        if node[1] in ("log", "ln", "lg"):
+            ten = node[1] == "lg" or (node[1] == "log" and decimal_log)
+            return sympy.log(*arguments, *([10] if ten and len(arguments) == 1 else []))
+        if node[1] in CALLS:
+            return getattr(sympy, CALLS[node[1]])(*arguments)
+    if kind in OPERATORS:
+        return _operator(node, names, decimal_log)
+    raise Undecided
+
+
+def _operator(node: Node, names: Names, decimal_log: bool) -> Any:
+    """Return a sum, product, integral, derivative or limit, which sympy does not compute yet."""
+    sympy = library()
+    kind, name, *places, body = node
+    if kind == "derivative":
+        return sympy.Derivative(to_sympy(body, names, decimal_log), (to_sympy(("sym", name), names), places[0]))
+    if kind == "integral" and places[0] is None:
+        return sympy.Integral(to_sympy(body, names, decimal_log), to_sympy(("sym", name), names))
+    variable = sympy.Dummy("k", integer=True) if kind in ("sum", "product") else sympy.Dummy("x", real=True)
+    inner = names | {name: variable}
+    operand = to_sympy(body, inner, decimal_log)
+    names |= {added: symbol for added, symbol in inner.items() if added != name}
+    if kind == "limit":
+        return sympy.Limit(operand, variable, to_sympy(places[0], names, decimal_log), places[1])
+    low, high = (to_sympy(place, names, decimal_log) for place in places)
+    return {"sum": sympy.Sum, "product": sympy.Product, "integral": sympy.Integral}[kind](
+        operand, (variable, low, high)
+    )
+
+
+def rational(value: Fraction) -> Any:
+    """Return a fraction as a sympy number. Raises: Undecided above BITS_LIMIT."""
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > BITS_LIMIT:
+        raise Undecided
+    return library().Rational(value.numerator, value.denominator)
+
+
+def from_sympy(expression: Any, names: Mapping[str, Any]) -> Node:
+    """Return a sympy expression as a tree of the reader.
+
+    Args:
+        names: the sympy symbols by the names of the tree.
+    Raises: Undecided for an expression without a counterpart, such as an integral that has no closed form.
+    """
+    return _from(expression, {symbol: name for name, symbol in names.items()})
+
+
+def _from(expression: Any, names: Mapping[Any, str]) -> Node:
+    sympy = library()
+    if expression.is_Symbol and expression in names:
+        return ("sym", names[expression])
+    if expression.is_Rational:
+        return ("num", Fraction(expression.p, expression.q))
+    constants = ((sympy.pi, "pi"), (sympy.E, "e"), (sympy.I, "i"), (sympy.oo, "infinity"))
+    for constant, name in constants:
+        if expression == constant:
+            return ("const", name)
+    if expression is sympy.S.NegativeInfinity:
+        return ("neg", ("const", "infinity"))
+    if isinstance(expression, sympy.Piecewise):
+        return _from(_generic_branch(expression), names)
+    arguments = [_from(argument, names) for argument in expression.args]
+    if expression.is_Add:
+        return ("add", arguments)
+    if expression.is_Mul:
+        result = arguments[0]
+        for argument in arguments[1:]:
+            result = ("mul", [result, argument])
+        return result
+    if expression.is_Pow:
+        return ("pow", *arguments)
+    name = type(expression).__name__
+    if name == "log":
+        return ("call", "ln", arguments)
+    if name == "gamma":
+        return ("call", "factorial", [("add", [arguments[0], ("num", Fraction(-1))])])
+    if name == "sign":
+        return ("div", arguments[0], ("call", "abs", arguments))
+    if name in ("RisingFactorial", "FallingFactorial"):
+        return _from(expression.rewrite(sympy.gamma), names)
+    if name in BACK:
+        return ("call", BACK[name], arguments)
+    raise Undecided
+
+
+def _generic_branch(expression: Any) -> Any:
+    """Return the branch of a Piecewise of sympy that holds for almost all values, or where a series converges.
+
+    Raises: Undecided if there are several.
+    """
+    sympy = library()
+    open_kinds = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit)
+    branches = [(value, condition) for value, condition in expression.args if not isinstance(condition, sympy.Equality)]
+    closed = [(value, condition) for value, condition in branches if not value.has(*open_kinds)]
+    if len(closed) == 1 or (closed and isinstance(closed[0][1], sympy.Unequality)):
+        return closed[0][0]
+    raise Undecided
