@@ -74,6 +74,9 @@ class Verifier:
     isolation: int = 0
     """Highest isolation level at which the verifier executes answers (queries, programs). 0: it executes none, and
     `sandbox.require` does not apply."""
+    forked: bool = False
+    """Whether its workers are forked from a process that has loaded it: for a verifier that loads much, and whose
+    `prepare` starts no process or thread."""
     fields: tuple[Field, ...] = ()
     canaries: tuple[Canary, ...] = ()
     faults: str = ""
@@ -92,6 +95,7 @@ VERIFIERS: dict[str, Verifier] = {
         path="rewards.mathematics.answer:verify",
         help="the final answer of a response, compared exactly with the gold answer",
         deadline=3.0,
+        forked=True,
         fields=(Field(name="gold", types=(str, int, float, list), key="answer"),),
         faults="rewards.mathematics.answer:check_problem",
         canaries=(

@@ -21,9 +21,9 @@ from rewards.mathematics.extraction import FinalAnswer, final_answer, last_boxes
 from rewards.mathematics.numerals import parse_number
 from rewards.mathematics.quantities.parsing import counted_things, parse_quantity
 from rewards.mathematics.symbolic.limits import start_verdict
-from rewards.mathematics.symbolic.symbols import library
+from rewards.mathematics.symbolic.symbols import warm_up
 from rewards.mathematics.text import canonical, nesting_depth, normalise
-from rewards.verdict import Verdict, correct, grader_error, wrong
+from rewards.verdict import UNDECIDED, Verdict, correct, grader_error, wrong
 
 LENGTH_LIMIT = 1_000
 """Largest number of characters of a final answer."""
@@ -43,8 +43,8 @@ SMALL_INTEGER_DIGITS = 15
 
 
 def prepare() -> None:
-    """Import sympy, so that no answer pays for it."""
-    library()
+    """Import sympy and what it imports on first use, so that no answer pays for it."""
+    warm_up()
 
 
 def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
@@ -99,7 +99,7 @@ def _verify(answer: str, given: Any, problem: Mapping[str, Any]) -> Verdict:
     if is_equal or _counts_what_the_problem_names(gold, text, problem):
         return correct(next((REASONS[ground] for ground in REASONS if ground in GROUNDS.notes), ""))
     if "undecided" in GROUNDS.notes:
-        return wrong(f"undecided: neither numbers nor sympy show whether {text[:200]} is the answer")
+        return wrong(f"{UNDECIDED}neither numbers nor sympy show whether {text[:200]} is the answer")
     return wrong(f"{text[:200]} is not the answer")
 
 

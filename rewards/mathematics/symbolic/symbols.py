@@ -3,6 +3,7 @@
 The size, the degree and the number of terms of a tree are bounded before sympy sees it, as sympy bounds none of them.
 """
 
+import functools
 from collections.abc import Mapping
 from fractions import Fraction
 from math import comb
@@ -39,6 +40,19 @@ def library() -> Any:
     import sympy  # here, as the modules that import this one are also used where nothing is verified
 
     return sympy
+
+
+@functools.cache
+def warm_up() -> None:
+    """Use each part of sympy once: many of its modules are imported on first use."""
+    sympy = library()
+    x, k = sympy.Symbol("x", real=True), sympy.Symbol("k", integer=True)
+    sympy.Integral(sympy.exp(-(x**2)), (x, 0, sympy.oo)).doit()
+    sympy.Sum(1 / k**2 + 1 / 2**k, (k, 1, sympy.oo)).doit()
+    sympy.Sum(sympy.binomial(x, k), (k, 0, x)).doit()
+    sympy.Limit(sympy.sin(x) / x, x, 0).doit()
+    sympy.solveset(x**2 < 4, x, sympy.S.Reals)
+    sympy.factor_list(sympy.trigsimp(x**2 - sympy.sin(x) ** 2 - sympy.cos(x) ** 2))
 
 
 def check_size(*trees: Node) -> None:
