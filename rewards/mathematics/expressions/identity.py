@@ -30,6 +30,7 @@ from rewards.mathematics.expressions.sampling import Assignment, assignments, ge
 from rewards.mathematics.expressions.tokens import ParseError
 from rewards.mathematics.expressions.trees import (
     abstracted,
+    ordered,
     piecewise_nodes,
     symbols,
 )
@@ -94,7 +95,7 @@ def _compare_values(gold: Node, answer: Node) -> Comparison:
         return "different"
     work = Work()
     results = {_compare_under(gold, answer, names, convention, work) for convention in conventions(gold, answer)}
-    if "equal" in results:
+    if "equal" in results or ("undecided" in results and ordered(gold) == ordered(answer)):
         return "equal"
     if "undecided" in results:
         GROUNDS.notes.add("undecided")

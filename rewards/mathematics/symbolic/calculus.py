@@ -6,6 +6,7 @@ an equal operand. Indefinite integrals, and expressions with a constant of integ
 derivatives.
 """
 
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Literal
@@ -28,6 +29,7 @@ LAST_INTEGER = 40
 INTEGER_POINTS = 8
 """Points of integers up to LAST_INTEGER at which sums and products are compared whose ends have symbols."""
 INTEGRATION_VARIABLES = ("x", "t", "u", "y", r"\theta", "s", "z", "r", "v", "w")
+COMMAND = re.compile(r"\\[A-Za-z]+")
 CONSTANTS = ("C", "c", "K", "k", "C_1", "c_1")
 """Names of a constant of integration. In a gold it is `C`."""
 
@@ -105,8 +107,8 @@ def _derivative(tree: Node, variable: str) -> Node:
 def renamed(node: Node, names: dict[str, str] | None = None, depth: int = 0) -> Node:
     """Return a tree in which each bound variable is named by its depth, so that its name does not matter."""
     names = names or {}
-    if node[0] == "sym":
-        return ("sym", names.get(node[1], node[1]))
+    if node[0] in ("sym", "opaque"):
+        return _renamed_symbol(node, names, depth)
     if node[0] == "derivative" or _is_indefinite(node):
         return (node[0], names.get(node[1], node[1]), *node[2:-1], renamed(node[-1], names, depth + 1))
     if node[0] in OPERATORS:
@@ -114,6 +116,21 @@ def renamed(node: Node, names: dict[str, str] | None = None, depth: int = 0) -> 
         bound = f"bound {depth}"
         return (node[0], bound, *places, renamed(node[-1], names | {node[1]: bound}, depth + 1))
     return rebuilt(node, lambda part: renamed(part, names, depth))
+
+
+def _renamed_symbol(node: Node, names: dict[str, str], depth: int) -> Node:
+    """Rename a symbol or unknown function. It is a function of the bound variables in its index: `a_k`, `f_{k+1}`."""
+    if node[0] == "sym" and node[1] in names:
+        return ("sym", names[node[1]])
+    base, _, index = node[1].partition("_")
+    arguments = [renamed(part, names, depth) for part in node[2]] if node[0] == "opaque" else []
+    letters = COMMAND.sub("", index)
+    found = [name for name in names if name in (letters if len(name) == 1 else index)]
+    if not found:
+        return (*node[:2], arguments) if node[0] == "opaque" else node
+    for number, name in enumerate(found):
+        index = index.replace(name, f"#{number}")
+    return ("opaque", f"{base}_{index}", [*(("sym", names[name]) for name in found), *arguments])
 
 
 def _is_indefinite(node: Node) -> bool:
@@ -144,10 +161,17 @@ def _written_out(node: Node) -> Node | None:
     low, high = _integer(node[2]), _integer(node[3])
     if low is None or high is None or (high - low + 1) * size(node[4]) > WRITTEN_OUT:
         return None
-    terms = [replaced(node[4], ("sym", node[1]), ("num", Fraction(index))) for index in range(low, high + 1)]
+    terms = [_with_index(node[4], ("sym", node[1]), Fraction(index)) for index in range(low, high + 1)]
     if node[0] == "sum":
         return ("add", terms) if terms else ("num", Fraction(0))
     return _product(terms)
+
+
+def _with_index(node: Node, variable: Node, value: Fraction) -> Node:
+    """Return a tree with a value for the variable of a sum. `a_k` becomes the symbol `a_1`."""
+    if node[0] == "opaque" and node[1].endswith("_#0") and node[2] == [variable]:
+        return ("sym", f"{node[1][:-2]}{value}")
+    return ("num", value) if node == variable else rebuilt(node, lambda part: _with_index(part, variable, value))
 
 
 def _product(terms: list[Node]) -> Node:
