@@ -18,7 +18,7 @@ from rewards.mathematics.expressions.parser import Node
 from rewards.mathematics.expressions.sampling import Assignment, assignments, generator
 from rewards.mathematics.expressions.trees import nodes, ordered, size, symbols
 from rewards.mathematics.symbolic.limits import Undecided, limited
-from rewards.mathematics.symbolic.symbols import OPERATORS, Names, check_size, from_sympy, to_sympy
+from rewards.mathematics.symbolic.symbols import OPERATORS, Names, check_size, from_sympy, library, to_sympy
 
 Ground = Literal["", "proved", "sampled"]
 """What decided a comparison: exact values, a proof of sympy, or sampled points."""
@@ -142,16 +142,26 @@ def _closed(node: Node) -> Node:
     node = rebuilt(node, _closed)
     if node[0] not in OPERATORS or _is_indefinite(node):
         return node
+    if node[0] == "derivative" and node[3][0] == "opaque" and node[3][2] == [("sym", node[1])]:
+        return ("opaque", node[3][1] + "'" * node[2], node[3][2])
     written = _written_out(node)
     if written is not None:
         return written
     try:
         check_size(node)
         names: Names = {}
-        closed: Node = limited(lambda: from_sympy(to_sympy(node, names).doit(), names))
+        closed: Node = limited(lambda: _computed(node, names))
     except Undecided:
         return node
     return closed
+
+
+def _computed(node: Node, names: Names) -> Node:
+    result = to_sympy(node, names).doit()
+    try:
+        return from_sympy(result, names)
+    except Undecided:  # as for values of special functions that have a closed form
+        return from_sympy(library().simplify(library().expand_func(result)), names)
 
 
 def _written_out(node: Node) -> Node | None:

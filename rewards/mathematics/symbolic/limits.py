@@ -4,18 +4,17 @@ sympy has no time limit of its own. `limited` stops a call by an exception from 
 thread of a process can do. Workers judge in their main thread; in any other thread the call is refused.
 """
 
-import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 CALL_S = 0.3
 """Processor seconds of one call of sympy."""
 VERDICT_S = 0.5
-"""Processor seconds of all calls of sympy for one verdict."""
+"""Processor seconds of all calls of sympy for one verdict. A call that reaches its limit is the last one."""
 REPEAT_S = 0.02
 """Processor seconds until the exception is raised again, in case a handler inside sympy suppressed it."""
 
@@ -53,30 +52,26 @@ def limited(function: Callable[[], Any]) -> Any:
     """
     if threading.current_thread() is not threading.main_thread() or CLOCK.left_s < REPEAT_S or CLOCK.running:
         raise Undecided
+    started, before = time.thread_time(), signal.signal(signal.SIGVTALRM, _stop)
     try:
-        with _timer(min(CALL_S, CLOCK.left_s)):
+        try:
+            CLOCK.running = True
+            signal.setitimer(signal.ITIMER_VIRTUAL, min(CALL_S, CLOCK.left_s), REPEAT_S)
             return function()
+        finally:
+            CLOCK.running = False
+    except _OutOfTime:
+        CLOCK.left_s = 0.0  # one call without a result leaves no time to the others
+        raise Undecided from None
     except (MemoryError, Undecided):
         raise
-    except (_OutOfTime, Exception):
+    except Exception:
         raise Undecided from None
     finally:
         CLOCK.running = False
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-
-
-@contextlib.contextmanager
-def _timer(seconds: float) -> Iterator[None]:
-    before, started = signal.signal(signal.SIGVTALRM, _stop), time.thread_time()
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, REPEAT_S)
-    CLOCK.running = True
-    try:
-        yield
-    finally:
-        CLOCK.running = False
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        CLOCK.left_s -= time.thread_time() - started
         signal.signal(signal.SIGVTALRM, before)
+        CLOCK.left_s -= time.thread_time() - started
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
