@@ -18,7 +18,8 @@ from rewards.mathematics.expressions.parser import Node
 from rewards.mathematics.expressions.sampling import Assignment, assignments, generator
 from rewards.mathematics.expressions.trees import nodes, ordered, size, symbols
 from rewards.mathematics.symbolic.limits import Undecided, limited
-from rewards.mathematics.symbolic.symbols import OPERATORS, Names, check_size, from_sympy, library, to_sympy
+from rewards.mathematics.symbolic.sizes import check_size
+from rewards.mathematics.symbolic.symbols import OPERATORS, Names, from_sympy, library, to_sympy
 
 Ground = Literal["", "proved", "sampled"]
 """What decided a comparison: exact values, a proof of sympy, or sampled points."""

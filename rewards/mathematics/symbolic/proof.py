@@ -18,8 +18,9 @@ from rewards.mathematics.expressions.sampling import Assignment, generator
 from rewards.mathematics.expressions.trees import nodes
 from rewards.mathematics.symbolic.cells import Cell, NeedsSign, OutsideDomain, Signs
 from rewards.mathematics.symbolic.limits import Undecided, limited
+from rewards.mathematics.symbolic.sizes import check_size
 from rewards.mathematics.symbolic.steps import decide_steps
-from rewards.mathematics.symbolic.symbols import Names, check_size, library
+from rewards.mathematics.symbolic.symbols import Names, library
 
 CELLS_LIMIT = 40
 """Largest number of cells."""

@@ -12,7 +12,8 @@ from rewards.mathematics.names import is_name
 from rewards.mathematics.regions import parse_region
 from rewards.mathematics.structures import list_items, split_relation
 from rewards.mathematics.symbolic.limits import Undecided, limited
-from rewards.mathematics.symbolic.symbols import Names, check_size, from_sympy, library, to_sympy
+from rewards.mathematics.symbolic.sizes import check_size
+from rewards.mathematics.symbolic.symbols import Names, from_sympy, library, to_sympy
 from rewards.mathematics.text import canonical
 
 RELATIONS = {"=": "Eq", "<": "Lt", ">": "Gt", r"\le": "Le", r"\ge": "Ge", r"\ne": "Ne"}

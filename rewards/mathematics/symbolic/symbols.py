@@ -1,27 +1,19 @@
 """Convert trees of the reader to sympy expressions and back. No text reaches sympy.
 
-The size, the degree and the number of terms of a tree are bounded before sympy sees it, as sympy bounds none of them.
+The size of a tree must be checked before (`sizes.py`).
 """
 
 import functools
 from collections.abc import Mapping
 from fractions import Fraction
-from math import comb
 from typing import Any
 
 from rewards.mathematics.expressions.evaluation import TooLarge, Undefined, exact
 from rewards.mathematics.expressions.parser import Node
-from rewards.mathematics.expressions.trees import size
 from rewards.mathematics.symbolic.limits import Undecided
 
-SIZE_LIMIT = 150
-"""Largest number of nodes of a tree that sympy gets."""
 BITS_LIMIT = 1_000
 """Largest number of bits of a number."""
-DEGREE_LIMIT = 40
-"""Largest degree of a tree as a polynomial of its symbols."""
-TERMS_LIMIT = 400
-"""Largest number of terms of a tree after expansion."""
 SAME_NAME = (
     *("sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "acot", "asec", "acsc"),
     *("sinh", "cosh", "tanh", "factorial", "binomial", "gcd", "lcm"),
@@ -53,47 +45,6 @@ def warm_up() -> None:
     sympy.Limit(sympy.sin(x) / x, x, 0).doit()
     sympy.solveset(x**2 < 4, x, sympy.S.Reals)
     sympy.factor_list(sympy.trigsimp(x**2 - sympy.sin(x) ** 2 - sympy.cos(x) ** 2))
-
-
-def check_size(*trees: Node) -> None:
-    """Raise Undecided if one of the trees is too large for sympy."""
-    for tree in trees:
-        if size(tree) > SIZE_LIMIT:
-            raise Undecided
-        terms, degree = _extent(tree)
-        if terms > TERMS_LIMIT or degree > DEGREE_LIMIT:
-            raise Undecided
-
-
-def _extent(node: Node) -> tuple[int, int]:
-    """Return an upper bound of the number of terms of a tree after expansion, and of its degree."""
-    if node[0] == "num":
-        if max(node[1].numerator.bit_length(), node[1].denominator.bit_length()) > BITS_LIMIT:
-            raise Undecided
-        return 1, 0
-    if node[0] == "sym":
-        return 1, 1
-    below = [inner for part in node[1:] for inner in (part if isinstance(part, list) else [part])]
-    parts = [_extent(inner) for inner in below if isinstance(inner, tuple)]
-    if not parts:
-        return 1, 0
-    terms, degrees = [part[0] for part in parts], [part[1] for part in parts]
-    if node[0] == "add":
-        return sum(terms), max(degrees)
-    if node[0] == "mul":
-        return min(terms[0] * terms[1], TERMS_LIMIT + 1), sum(degrees)
-    if node[0] == "div":
-        return max(terms), sum(degrees)
-    if node[0] == "pow":
-        exponent = _exponent(node[2])
-        if exponent is None:
-            return 1, max(degrees)
-        power = int(abs(exponent)) + 1
-        if power > DEGREE_LIMIT + 1 and (degrees[0] or terms[0] > 1):
-            raise Undecided
-        several = terms[0] > 1 and exponent.denominator == 1
-        return min(comb(terms[0] + power - 2, power - 1) if several else 1, TERMS_LIMIT + 1), degrees[0] * power
-    return max(terms), max(degrees)
 
 
 def _exponent(node: Node) -> Fraction | None:

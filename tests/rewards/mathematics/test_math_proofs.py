@@ -12,7 +12,8 @@ from rewards.mathematics.answer import check_problem, verify
 from rewards.mathematics.expressions.parser import parse
 from rewards.mathematics.symbolic import limits
 from rewards.mathematics.symbolic.limits import Undecided, limited, start_verdict
-from rewards.mathematics.symbolic.symbols import check_size, from_sympy, to_sympy
+from rewards.mathematics.symbolic.sizes import check_size
+from rewards.mathematics.symbolic.symbols import from_sympy, to_sympy
 
 ROWS = [json.loads(line) for line in (Path(__file__).parent / "proofs.jsonl").read_text().splitlines()]
 KINDS = sorted({row["kind"] for row in ROWS})
@@ -122,7 +123,29 @@ def test_sympy_is_not_called_outside_the_main_thread_which_is_undecided() -> Non
     assert verdicts[0].reason.startswith("undecided: ") and verdicts[1].reason == SAMPLED
 
 
-@pytest.mark.parametrize("text", ["x^{41}", "(x+y+z)^{40}", "+".join("x" * 160), "(x^{20})^{3}", "x" + "(x+1)" * 41])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x^{41}",
+        "(x+y+z)^{40}",
+        "+".join("x" * 160),
+        "(x^{20})^{3}",
+        "x" + "(x+1)" * 41,
+        r"\sqrt{2}^{10^9}",
+        r"2^{\sqrt{10^{18}}}",
+        "2^{x-x+10^9}",
+        "2^{(x-x+100)(x-x+100)}",
+        "(x-x+10^9)!",
+        r"\binom{x-x+10^9}{5}",
+        r"\sum_{k=1}^{10^9} 2^k",
+        r"\sum_{k=1}^{10^9} \sum_{j=1}^{k} 2^j",
+        r"\lim_{x\to 10^9} 2^x",
+        r"\int_0^{100} 2^{2^x} dx",
+        r"\prod_{k=1}^{10^9} k!",
+        r"2^{\frac{1}{x-x+0.000001}}",
+        r"\sqrt[0.000001]{2}",
+    ],
+)
 def test_a_tree_too_large_for_sympy_is_undecided_before_sympy_gets_it(text: str) -> None:
     with pytest.raises(Undecided):
         check_size(parse(text))
