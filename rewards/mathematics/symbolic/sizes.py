@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from fractions import Fraction
 from math import comb
 
-from rewards.mathematics.expressions.evaluation import TooLarge, Undefined, exact
 from rewards.mathematics.expressions.parser import Node
 from rewards.mathematics.expressions.trees import nodes, size
 from rewards.mathematics.symbolic.limits import Undecided
-from rewards.mathematics.symbolic.symbols import BITS_LIMIT, OPERATORS
+from rewards.mathematics.symbolic.symbols import BITS_LIMIT, OPERATORS, exact_or_none
 
 SIZE_LIMIT = 150
 """Largest number of nodes of a tree that sympy gets."""
@@ -58,22 +57,15 @@ def _extent(node: Node) -> tuple[int, int]:
     if node[0] == "div":
         return max(terms), sum(degrees)
     if node[0] == "pow":
-        exponent = _exact_or_none(node[2])
+        exponent = exact_or_none(node[2])
         if exponent is None:
             return 1, max(degrees)
         power = int(abs(exponent)) + 1
-        if power > DEGREE_LIMIT + 1 and _exact_or_none(node) is None:
+        if power > DEGREE_LIMIT + 1 and exact_or_none(node) is None:
             raise Undecided
         several = terms[0] > 1 and exponent.denominator == 1
         return min(comb(terms[0] + power - 2, power - 1) if several else 1, TERMS_LIMIT + 1), degrees[0] * power
     return max(terms), max(degrees)
-
-
-def _exact_or_none(node: Node) -> Fraction | None:
-    try:
-        return exact(node)
-    except (TooLarge, Undefined):
-        raise Undecided from None
 
 
 def _check_growth(node: Node, values: Mapping[str, float]) -> None:
@@ -93,7 +85,7 @@ def _check_growth(node: Node, values: Mapping[str, float]) -> None:
     elif node[0] == "call" and node[1] in GROWING:
         grows = node[2]
     if any(_magnitude(part, values) > EXPONENT_LIMIT for part in grows) and not (
-        node[0] == "pow" and _exact_or_none(node) is not None
+        node[0] == "pow" and exact_or_none(node) is not None
     ):
         raise Undecided
     for part in node[1:]:
@@ -125,7 +117,7 @@ def _bound(node: Node, values: Mapping[str, float]) -> float:
     if kind == "mul":
         return math.prod(_bound(part, values) for part in node[1])
     if kind == "div":
-        divisor = _exact_or_none(node[2])
+        divisor = exact_or_none(node[2])
         if divisor is None:
             # A sum of integers and symbols, or a product of such sums, is at least 1 if its symbols cancel.
             whole = all(

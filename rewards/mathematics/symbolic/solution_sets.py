@@ -71,19 +71,17 @@ def _solved(text: str, name: str) -> list[tuple[str, str, str, str]] | None:
         return []
     region = parse_region(text)
     if region is not None:
-        return [(part.left, part.low, part.high, part.right) for part in region.intervals][:INTERVALS_LIMIT]
-    intervals = []
+        intervals = [(part.left, part.low, part.high, part.right) for part in region.intervals]
+        return intervals if len(intervals) <= INTERVALS_LIMIT else None
     items = list_items(text) or [text]
-    for item in items[:INTERVALS_LIMIT]:
+    intervals = []
+    for item in items:
         sides, signs = split_relation(item)
-        if (
-            (len(items) == 1 and not signs)
-            or signs not in ([], ["="])
-            or (signs and canonical(sides[0]) != canonical(name))
-        ):
+        named = signs == ["="] and canonical(sides[0]) == canonical(name)
+        if not named and (signs or len(items) == 1):
             return None
         intervals.append(("[", sides[-1], sides[-1], "]"))
-    return intervals
+    return intervals if len(intervals) <= INTERVALS_LIMIT else None
 
 
 def _solve(sign: str, left: Node, right: Node, name: str) -> list[Part]:
@@ -96,14 +94,16 @@ def _solve(sign: str, left: Node, right: Node, name: str) -> list[Part]:
 
 
 def _union(texts: list[tuple[str, str, str, str]], ends: list[Node]) -> Any:
+    """Return the union of the intervals of an answer. Raises: Undecided if one of them is empty, as `(3, 2)`."""
     sympy = library()
     values = [to_sympy(end, {}) for end in ends]
-    return sympy.Union(
-        *(
-            sympy.Interval(low, high, interval[0] == "(", interval[3] == ")")
-            for interval, low, high in zip(texts, values[::2], values[1::2], strict=True)
-        )
-    )
+    intervals = [
+        sympy.Interval(low, high, interval[0] == "(", interval[3] == ")")
+        for interval, low, high in zip(texts, values[::2], values[1::2], strict=True)
+    ]
+    if sympy.S.EmptySet in intervals:
+        raise Undecided
+    return sympy.Union(*intervals)
 
 
 def _parts(solutions: Any, names: Names) -> list[Part]:

@@ -47,7 +47,8 @@ def warm_up() -> None:
     sympy.factor_list(sympy.trigsimp(x**2 - sympy.sin(x) ** 2 - sympy.cos(x) ** 2))
 
 
-def _exponent(node: Node) -> Fraction | None:
+def exact_or_none(node: Node) -> Fraction | None:
+    """Return the rational value of a tree, if it has one. Raises: Undecided where it is too large or undefined."""
     try:
         return exact(node)
     except (TooLarge, Undefined):
@@ -67,7 +68,7 @@ def to_sympy(node: Node, names: Names, decimal_log: bool = False) -> Any:
         return names.setdefault(node[1], sympy.Dummy(f"s{len(names)}", real=True))
     if kind == "const":
         return {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "infinity": sympy.oo}[node[1]]
-    value = _exponent(node) if kind in ("num", "add", "mul", "div", "pow", "neg") else None
+    value = exact_or_none(node) if kind in ("num", "add", "mul", "div", "pow", "neg") else None
     if value is not None:
         return rational(value)
 
