@@ -73,7 +73,8 @@ class ForkServer:
         Args:
             errors: file that receives the standard error of a server that is started.
         """
-        if self._process is not None and self._process.poll() is not None:
+        loaded = self._loading is not None and self._loading.done()
+        if loaded and self._process is not None and self._process.poll() is not None:
             self.close()
         if self._loading is None:
             self._start(errors)
@@ -124,7 +125,8 @@ class ForkServer:
             if await asyncio.get_running_loop().sock_recv(self._socket, 1) == READY:
                 self._socket.settimeout(REPLY_TIMEOUT_S)
                 return
-        self._loading = None
+        self._loading = None  # this task, which `close` would cancel
+        self.close()
         raise ForkFailed("the fork server ended while it loaded the verifier")
 
 

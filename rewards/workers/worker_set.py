@@ -66,9 +66,11 @@ class WorkerSet:
         for task in self._spares.values():
             task.cancel()
         await asyncio.gather(*self._spares.values(), return_exceptions=True)
-        await asyncio.gather(*(self._end(worker) for worker in list(self.running)))
-        for server in self._servers.values():
-            server.close()
+        try:
+            await asyncio.gather(*(self._end(worker) for worker in list(self.running)))
+        finally:
+            for server in self._servers.values():
+                server.close()
 
     async def _spare_or_new(self, verifier: str) -> Worker:
         spare = self._spares.pop(verifier, None)

@@ -3,7 +3,10 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -31,6 +34,13 @@ def with_workers(work: Callable[[WorkerSet], Awaitable[None]]) -> None:
 
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def kilobytes(pid: int, *fields: str) -> int:
@@ -74,6 +84,28 @@ def test_the_exit_code_of_a_forked_worker_is_known() -> None:
         assert not worker.alive and worker.process.returncode == 128 + signal.SIGKILL  # what the keeper exits with
 
     with_workers(work)
+
+
+def test_workers_die_with_a_pool_that_is_killed() -> None:
+    code = (
+        "import asyncio, sys\n"
+        "from rewards.workers.worker_set import WorkerSet\n"
+        "async def main():\n"
+        "    workers = WorkerSet(4, 20.0)\n"
+        "    worker = await workers.get('math')\n"
+        "    print(workers._servers['math']._process.pid, worker.process.pid, worker.pid, flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    pool = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment())
+    assert pool.stdout is not None
+    started = [int(word) for word in pool.stdout.readline().split()]
+    pool.kill()
+    pool.wait()
+    until = time.monotonic() + 10
+    while (alive := [pid for pid in started if is_running(pid)]) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert len(started) == 3 and not alive
 
 
 def test_a_verifier_that_the_server_cannot_load_ends_the_start_with_its_standard_error() -> None:
