@@ -101,6 +101,7 @@ VERIFIERS: dict[str, Verifier] = {
         canaries=(
             Canary(problem={"answer": r"\frac{1}{2}+x"}, right=r"\boxed{x+0.5}", wrong=r"\boxed{x+0.6}"),
             Canary(problem={"answer": "72"}, right=r"so \boxed{72}", wrong=r"so \boxed{27}"),
+            Canary(problem={"answer": r"\sum_{n=0}^\infty\frac1{2^n}"}, right=r"\boxed{2}", wrong=r"\boxed{1}"),
         ),
     ),
     "sql": Verifier(
