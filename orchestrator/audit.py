@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.verify_file import Row
+from rewards.verdict import UNDECIDED as UNDECIDED_REASON
 from rewards.verdict import Status, Verdict
 
 FALSE_POSITIVE, FALSE_NEGATIVE, UNDECIDED, DIFFERS = "false positive", "false negative", "undecided", "differs"
@@ -23,7 +24,8 @@ MEANINGS = {
 }
 """What is found about a row, in the order in which a row with several gets one, and in which they are listed."""
 GAVE_UP: tuple[Status, ...] = ("timeout", "memory", "rejected", "grader_error")
-"""Statuses of an answer whose check was not carried to its end. A reason that starts with UNDECIDED says so too."""
+"""Statuses of an answer whose check was not carried to its end. A reason that starts with UNDECIDED_REASON says so,
+too."""
 LISTED = 20
 """Rows of each finding that are listed. If fewer have one, rows without a finding are listed up to this number."""
 WIDTH = 60
@@ -120,7 +122,7 @@ class Audit:
 
 def undecided(verdict: Verdict) -> bool:
     """Return whether an answer was neither shown to be right nor to be wrong."""
-    return verdict.status in GAVE_UP or verdict.reason.startswith(UNDECIDED)
+    return verdict.status in GAVE_UP or verdict.reason.startswith(UNDECIDED_REASON)
 
 
 def _shown(text: str) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from rewards.registry import NO_CONTEXT, VERIFIERS, version_of
 from rewards.sandbox import levels
-from rewards.verdict import STATUSES, Verdict
+from rewards.verdict import STATUSES, UNDECIDED, Verdict
 from rewards.workers.pool import Pool
 from rewards.workers.process import StartFailed
 from rewards.workers.task import Task
@@ -99,6 +99,7 @@ class Judge:
         self._proven |= dict.fromkeys(due, now)
         verdicts, _ = await asyncio.gather(self._verdicts(tasks), asyncio.gather(*map(self._judge_canaries, due)))
         self._counts.update(verdict.status for verdict in verdicts)
+        self._counts["undecided"] += sum(verdict.reason.startswith(UNDECIDED) for verdict in verdicts)
         return verdicts
 
     async def faults(self, verifier: str, problem: Mapping[str, Any]) -> str:
@@ -135,14 +136,16 @@ class Judge:
     def stats(self) -> dict[str, float]:
         """Return counts since the start, percentiles of latencies, and isolation levels.
 
-        Counts: `graded` answers, answers by status, `cache_hits`, and `respawns` (workers replaced). `seconds/...`:
-        percentiles of the wall seconds of a check over the latest WINDOW answers. `isolation/<verifier>`: levels.
+        Counts: `graded` answers, answers by status, `undecided` (a part of the wrong ones), `cache_hits`, and
+        `respawns` (workers replaced). `seconds/...`: percentiles of the wall seconds of a check over the latest WINDOW
+        answers. `isolation/<verifier>`: levels.
         """
         ordered = sorted(self._seconds) or [0.0]
         percentiles = {f"seconds/p{p}": ordered[min(len(ordered) * p // 100, len(ordered) - 1)] for p in (50, 95, 99)}
         return {
             "graded": float(sum(self._counts[status] for status in STATUSES)),
             **{status: float(self._counts[status]) for status in STATUSES},
+            "undecided": float(self._counts["undecided"]),
             "cache_hits": float(self._counts["cache_hits"]),
             "respawns": float(self._pool.respawns),
             **percentiles,
@@ -201,7 +204,8 @@ class Judge:
             return
         verdict = check.result()
         self._seconds.append(verdict.seconds)
-        if key is not None and verdict.status in CACHED_STATUSES:
+        undecided = verdict.reason.startswith(UNDECIDED)  # perhaps only as the time was spent
+        if key is not None and verdict.status in CACHED_STATUSES and not undecided:
             self._cache[key] = verdict
             if len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)

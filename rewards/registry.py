@@ -46,11 +46,13 @@ VERIFIERS: dict[str, Verifier] = {
         path="rewards.mathematics.answer:verify",
         help="the final answer of a response, compared exactly with the gold answer",
         deadline=3.0,
+        forked=True,
         fields=(Field(name="gold", types=(str, int, float, list), key="answer"),),
         faults="rewards.mathematics.answer:check_problem",
         canaries=(
             Canary(problem={"answer": r"\frac{1}{2}+x"}, right=r"\boxed{x+0.5}", wrong=r"\boxed{x+0.6}"),
             Canary(problem={"answer": "72"}, right=r"so \boxed{72}", wrong=r"so \boxed{27}"),
+            Canary(problem={"answer": r"\sum_{n=0}^\infty\frac1{2^n}"}, right=r"\boxed{2}", wrong=r"\boxed{1}"),
         ),
     ),
     "math_verify": Verifier(

@@ -12,6 +12,8 @@ Status = Literal[
 """`grader_error`: the answer could not be judged. Its trajectory is masked and is never a 0. Every other status but
 `correct` is a fault of the answer."""
 STATUSES: tuple[Status, ...] = get_args(Status)
+UNDECIDED = "undecided: "
+"""Beginning of the reason of a verdict `wrong` on an answer that was neither shown to be right nor to be wrong."""
 REASON_LIMIT = 500
 """Characters of `Verdict.reason` that are kept: a reason may quote an answer of any length."""
 KEY_LIMIT = 200

@@ -48,6 +48,9 @@ class Verifier:
     isolation: int = 0
     """Highest isolation level at which the verifier executes answers (queries, programs). 0: it executes none, and
     `sandbox.require` does not apply."""
+    forked: bool = False
+    """Whether its workers are forked from a process that has loaded it: for a verifier that loads much, and whose
+    `prepare` starts no process or thread."""
     fields: tuple[Field, ...] = ()
     canaries: tuple[Canary, ...] = ()
     faults: str = ""

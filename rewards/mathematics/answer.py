@@ -4,8 +4,9 @@ Numbers compare as exact fractions, lists and sets as multisets, tuples and inte
 Expressions compare exactly where both are rational, else numerically with a precision that grows with their values. A
 hedged answer ("5 or 6") or several answers to a gold of one value are wrong.
 
-Sizes are checked before anything is computed, no text is evaluated as code, and no signal or global state is used, so
-the verifier works in any thread. A computation that still takes too long is ended by killing the worker process.
+Sizes are checked before anything is computed, and no text is evaluated as code. The verifier works in any thread, but
+what needs sympy is decided in the main thread only (`symbolic/limits.py`). A computation that still takes too long is
+ended by killing the worker process.
 """
 
 import re
@@ -21,8 +22,10 @@ from rewards.mathematics.extraction import FinalAnswer, final_answer, last_boxes
 from rewards.mathematics.modes import extract, no_answer
 from rewards.mathematics.numerals import parse_number
 from rewards.mathematics.quantities.parsing import counted_things, parse_quantity
+from rewards.mathematics.symbolic.limits import start_verdict
+from rewards.mathematics.symbolic.symbols import warm_up
 from rewards.mathematics.text import canonical, nesting_depth, normalise
-from rewards.verdict import Verdict, correct, grader_error, wrong
+from rewards.verdict import UNDECIDED, Verdict, correct, grader_error, wrong
 
 LENGTH_LIMIT = 1_000
 """Largest number of characters of a final answer."""
@@ -30,12 +33,20 @@ DEPTH_LIMIT = 50
 """Largest nesting depth of brackets in a final answer."""
 SOLUTION_MARKER = re.compile(r"####|\nA: |\banswer(?: is|:)", re.IGNORECASE)
 """Marks the final answer in a gold that is a whole solution without a box."""
+REASONS = {"sampled": "equal at sampled points", "proved": "equal by a proof of sympy"}
+"""Reason of a correct verdict, by the ground of the comparison, the weakest first."""
 QUESTION_FIELDS = ("question", "problem", "prompt")
 """Fields of a problem that may hold its question, the first one that is there."""
+OPERATOR = re.compile(r"\\(?:sum|prod|int|lim|frac ?\{ ?d ?[}^])")
 QUESTION_LIMIT = 10_000
 """Characters of a question that are read."""
 SMALL_INTEGER_DIGITS = 15
 """Largest number of digits of integers that are compared directly, without the other stages."""
+
+
+def prepare() -> None:
+    """Import sympy and what it imports on first use, so that no answer pays for it."""
+    warm_up()
 
 
 def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
@@ -85,27 +96,41 @@ def _verify(answer: str, given: Any, problem: Mapping[str, Any], mode: str) -> V
     if not canonical(text):
         return wrong("the final answer is empty", "no_answer", read)
     GROUNDS.notes.clear()
+    start_verdict()
     try:
         is_equal = equal(gold, text) or _every_box_equals(gold, final)
     except (TooLarge, MemoryError, RecursionError, OverflowError) as error:
         reason = f"comparing it with the gold would exceed a size limit ({type(error).__name__})"
         return wrong(reason, "rejected", read)
+    if is_equal and _restates_question(gold, text, problem):
+        return wrong(f"{text[:200]} is only what the question asks to compute", extracted=read)
     if is_equal or _counts_what_the_problem_names(gold, text, problem):
-        return correct("equal at sampled points" if "sampled" in GROUNDS.notes else "", extracted=read)
+        return correct(next((REASONS[ground] for ground in REASONS if ground in GROUNDS.notes), ""), extracted=read)
     if "undecided" in GROUNDS.notes:
-        reason = f"undecided: sampling does not show whether {text[:200]} is the answer"
+        reason = f"{UNDECIDED}neither numbers nor sympy show whether {text[:200]} is the answer"
         return wrong(reason, extracted=read)
     return wrong(f"{text[:200]} is not the answer", extracted=read)
 
 
 def _counts_what_the_problem_names(gold: str, answer: str, problem: Mapping[str, Any]) -> bool:
     """Return whether the gold is a number and the answer is that number of things that the question names."""
-    question = next((problem[field] for field in QUESTION_FIELDS if isinstance(problem.get(field), str)), "")
+    question = _question(problem)
     value = parse_number(gold)
     if value is None or not question:
         return False
     quantity = parse_quantity(answer, counted_things(question[:QUESTION_LIMIT]))
     return quantity is not None and not quantity.percent and quantity.value == value
+
+
+def _restates_question(gold: str, answer: str, problem: Mapping[str, Any]) -> bool:
+    """Return whether only the answer has a sum, integral, derivative or limit, and it stands in the question."""
+    if not OPERATOR.search(answer) or OPERATOR.search(gold):
+        return False
+    return canonical(answer.rpartition("=")[2]) in canonical(normalise(_question(problem)[:QUESTION_LIMIT]))
+
+
+def _question(problem: Mapping[str, Any]) -> str:
+    return next((problem[field] for field in QUESTION_FIELDS if isinstance(problem.get(field), str)), "")
 
 
 def check_problem(problem: Mapping[str, Any]) -> list[str]:

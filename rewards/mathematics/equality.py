@@ -24,6 +24,7 @@ from rewards.mathematics.structures import (
     tuple_or_interval,
     vector_sum,
 )
+from rewards.mathematics.symbolic.solution_sets import same_solutions
 from rewards.mathematics.text import canonical, closes_at_end, split_outside_brackets, unwrap_text
 from rewards.mathematics.words import choice_content, choice_parts, choices_equal, is_words, same_words
 
@@ -50,6 +51,8 @@ def equal(gold: str, answer: str) -> bool:
         gold_region, answer_region = parse_region(gold), parse_region(answer)
         if gold_region and answer_region:
             return _same_region(gold_region, answer_region)
+    if same_solutions(gold, answer):
+        return True
     gold_items, answer_items = list_items(gold), list_items(answer)
     if gold_items or answer_items:
         return _same_list(gold, answer, gold_items, answer_items)

@@ -85,7 +85,7 @@ def _date(text: str) -> tuple[int, int, str | None] | None:
 
 def _congruence(text: str) -> tuple[frozenset[int], int] | None:
     found = CONGRUENCE.fullmatch(text)
-    if found is None or int(found["modulus"]) == 0:
+    if found is None or int(found["modulus"]) == 0 or (r"\bmod" in text and not found["name"]):  # `17 \\bmod 5` is 2
         return None
     modulus = int(found["modulus"])
     return frozenset(int(residue) % modulus for residue in found["residues"].split(",")), modulus

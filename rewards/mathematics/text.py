@@ -35,6 +35,8 @@ REWRITES: list[tuple[re.Pattern[str], str]] = [
         (r"(\\frac\s*\{[^{}]*\})\s*([0-9A-Za-z])(?![0-9])", r"\1{\2}"),
         (r"\\sqrt\s*([0-9])", r"\\sqrt{\1}"),
         (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
+        (r"\\mathrm +(?=d ?[A-Za-z\\])", " "),
+        (r"\\(?:operatorname|mathrm|text) ?\{ ?(Re|Im|arg) ?\}", r"\\\1 "),
         (r"\{ ?([^{}\\]{1,40}) ?\\choose ?([^{}\\]{1,40})\}", r"\\binom{\1}{\2}"),
         (r"\\(?:[lc]?dots|dotsc)(?![A-Za-z])|\.\.\.(?= ?[^\s.$])|(?<=,)\s*\.\.\.", r"\\dots "),
         (r"\\prime(?![A-Za-z]) ?", "'"),

@@ -85,3 +85,11 @@ def _has_children() -> bool:
     except ChildProcessError:
         return False
     return True
+
+
+def describe_exit(code: int | None) -> str:
+    """Return the exit code of a keeper as text."""
+    if code is None:
+        return "it does not exit"
+    number = -code if code < 0 else code - SIGNALLED
+    return f"signal {signal.Signals(number).name}" if number in set(signal.Signals) else f"exit code {code}"

@@ -19,9 +19,10 @@ from typing import IO, Any
 from rewards.sandbox.process_tree import starved_seconds
 from rewards.verdict import Status, Verdict
 from rewards.workers import progress
+from rewards.workers.fork_server import Forked, ForkFailed, ForkServer
 from rewards.workers.frames import FIELDS
 from rewards.workers.job import Job
-from rewards.workers.keeper import SIGNALLED
+from rewards.workers.keeper import SIGNALLED, describe_exit
 from rewards.workers.progress import Progress
 
 START_TIMEOUT_S = 60.0
@@ -78,7 +79,7 @@ class Worker:
     """One worker process, its keeper, the parent's end of its socket, and its counters."""
 
     verifier: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     """The keeper. The worker process is its child."""
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -177,7 +178,7 @@ class Worker:
             await self.end(grace_s=EXIT_GRACE_S)
             code, spent = self.process.returncode, time.monotonic() - begun
             killed = code in (SIGNALLED + signal.SIGKILL, -signal.SIGKILL)
-            raise WorkerLost("crash", f"the worker died ({_describe_exit(code)})", spent, killed=killed) from None
+            raise WorkerLost("crash", f"the worker died ({describe_exit(code)})", spent, killed=killed) from None
         except (ValueError, RecursionError) as error:
             raise WorkerLost("crash", f"the worker sent a broken frame ({error})") from None
         finally:
@@ -232,23 +233,35 @@ class Worker:
             await asyncio.sleep(0.002)
 
 
-async def start(verifier: str, timeout_s: float) -> Worker:
+async def start(verifier: str, timeout_s: float, server: ForkServer | None = None) -> Worker:
     """Start a worker and wait until it has loaded the verifier.
 
     Raises StartFailed with the last characters of the worker's standard error.
+
+    Args:
+        server: the fork server of the verifier, if it has one.
     """
     own_end, worker_end = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=own_end)
     with worker_end, tempfile.TemporaryFile() as errors:
         try:
+            if server is not None:
+                async with asyncio.timeout(timeout_s):
+                    await server.ready(errors)
             memory = progress.create()
             try:
-                process = spawn(verifier, worker_end, memory, errors)
+                process = (
+                    spawn(verifier, worker_end, memory, errors)
+                    if server is None
+                    else server.fork(worker_end.fileno(), memory, errors.fileno())
+                )
             finally:
                 shared = Progress(memory)
-        except OSError as error:
+        except BaseException as error:
             writer.close()
-            raise StartFailed(f"a worker could not start: {error}") from None
+            if not isinstance(error, OSError | ForkFailed):  # TimeoutError is an OSError
+                raise
+            raise StartFailed(f"a worker could not start: {error or 'no answer'}; {_tail(errors)}") from None
         worker_end.close()
         worker = Worker(verifier, process, reader, writer, shared)
         try:
@@ -257,11 +270,15 @@ async def start(verifier: str, timeout_s: float) -> Worker:
             await worker.end()
             if not isinstance(failure, WorkerLost):
                 raise
-            errors.seek(0)
-            output = errors.read()[-400:].decode(errors="replace").strip()
-            text = f"a worker could not start: {failure.reason}; {output}"
+            text = f"a worker could not start: {failure.reason}; {_tail(errors)}"
             raise StartFailed(text, killed=failure.killed) from None
     return worker
+
+
+def _tail(errors: IO[bytes]) -> str:
+    """Return the last characters of a file of standard error."""
+    errors.seek(0)
+    return errors.read()[-400:].decode(errors="replace").strip()
 
 
 def spawn(verifier: str, channel: socket.socket, memory: int, errors: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -278,20 +295,13 @@ def spawn(verifier: str, channel: socket.socket, memory: int, errors: IO[bytes])
         stdout=subprocess.DEVNULL,
         stderr=errors,
         pass_fds=[channel.fileno(), memory],
-        env=_environment(),
+        env=environment(),
         start_new_session=True,  # Ctrl-C must reach the driver only, and the whole session can be killed at once.
     )
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return the environment with this process's import path: the worker can import what this process can."""
     root = str(Path(__file__).resolve().parents[2])
     path = [entry or os.getcwd() for entry in sys.path]
     return os.environ | {"PYTHONPATH": os.pathsep.join(dict.fromkeys([*path, root])), "OMP_NUM_THREADS": "1"}
-
-
-def _describe_exit(code: int | None) -> str:
-    if code is None:
-        return "it does not exit"
-    number = -code if code < 0 else code - SIGNALLED
-    return f"signal {signal.Signals(number).name}" if number in set(signal.Signals) else f"exit code {code}"

@@ -6,7 +6,8 @@ from collections import defaultdict
 
 from rewards.registry import VERIFIERS
 from rewards.workers.demand import machine_cores
-from rewards.workers.process import START_TIMEOUT_S, StartFailed, Worker, start
+from rewards.workers.fork_server import ForkServer, available
+from rewards.workers.process import START_TIMEOUT_S, StartFailed, Worker, environment, start
 
 TRIES_IF_KILLED = 4
 """Attempts to start a worker that is killed by SIGKILL while it starts."""
@@ -30,6 +31,7 @@ class WorkerSet:
         self._spares: dict[str, asyncio.Task[Worker]] = {}
         self._starting: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(machine_cores()))
         """By verifier. Workers that start at the same time on fewer cores would all be ready late."""
+        self._servers: dict[str, ForkServer] = {}
         self._need_spare: set[str] = set()
         """Verifiers that have lost a worker: a spare worker is started for them."""
 
@@ -64,7 +66,11 @@ class WorkerSet:
         for task in self._spares.values():
             task.cancel()
         await asyncio.gather(*self._spares.values(), return_exceptions=True)
-        await asyncio.gather(*(self._end(worker) for worker in list(self.running)))
+        try:
+            await asyncio.gather(*(self._end(worker) for worker in list(self.running)))
+        finally:
+            for server in self._servers.values():
+                server.close()
 
     async def _spare_or_new(self, verifier: str) -> Worker:
         spare = self._spares.pop(verifier, None)
@@ -93,6 +99,13 @@ class WorkerSet:
 
     async def _start(self, verifier: str) -> Worker:
         async with self._starting[verifier]:
-            worker = await start(verifier, START_TIMEOUT_S if verifier in VERIFIERS else self.load_timeout_s)
+            timeout_s = START_TIMEOUT_S if verifier in VERIFIERS else self.load_timeout_s
+            worker = await start(verifier, timeout_s, self._server(verifier))
         self.running.add(worker)
         return worker
+
+    def _server(self, verifier: str) -> ForkServer | None:
+        """Return the fork server of a verifier; None if it has none."""
+        if verifier not in VERIFIERS or not VERIFIERS[verifier].forked or not available():
+            return None
+        return self._servers.setdefault(verifier, ForkServer(verifier, environment()))

@@ -12,7 +12,7 @@ from rewards import judge as module
 from rewards.judge import Judge, judge_all
 from rewards.registry import VERIFIERS
 from rewards.sandbox import levels
-from rewards.verdict import Status, Verdict
+from rewards.verdict import UNDECIDED, Status, Verdict
 from rewards.workers.process import StartFailed
 from rewards.workers.task import Task
 
@@ -42,7 +42,8 @@ class FakePool:
             status = word  # type: ignore[assignment]
         reward = {"correct": 1.0, "grader_error": None}.get(status, 0.0)
         took = float(seconds) if word == "took" else 0.001
-        return Verdict(reward=reward, status=status, seconds=took, isolation=self.isolation)
+        reason = UNDECIDED if word == "undecided" else ""
+        return Verdict(reward=reward, status=status, reason=reason, seconds=took, isolation=self.isolation)
 
     def submit(self, tasks: Sequence[Task]) -> list[asyncio.Future[Verdict]]:
         return [asyncio.ensure_future(self.run(*task)) for task in tasks]
@@ -90,6 +91,17 @@ def test_equal_answers_are_judged_once_and_get_the_same_verdict(status: str) -> 
     stats, pool = judge_with(work)
     assert pool.judged.count(f"{status} a") == 3
     assert (stats["graded"], stats[status], stats["cache_hits"]) == (14, 14, 11)
+
+
+def test_undecided_answers_are_counted_among_the_wrong_ones_and_judged_again() -> None:
+    async def work(judge: Judge, pool: FakePool) -> dict[str, float]:
+        for answer in ("undecided a", "undecided a", "other"):
+            await judge.judge("countdown", PROBLEM, answer)
+        return judge.stats()
+
+    stats, pool = judge_with(work)
+    assert pool.judged.count("undecided a") == 2
+    assert (stats["graded"], stats["wrong"], stats["undecided"]) == (3, 3, 2)
 
 
 @pytest.mark.parametrize("status", ["timeout", "crash", "grader_error"])

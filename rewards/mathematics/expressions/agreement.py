@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rewards.mathematics.expressions.evaluation import CONTEXTS, Convention, TooLarge, Undefined, approximate, exact
 from rewards.mathematics.expressions.parser import Node
 from rewards.mathematics.expressions.sampling import Assignment
-from rewards.mathematics.expressions.trees import LOGARITHMS, is_piecewise, nodes
+from rewards.mathematics.expressions.trees import nodes
 
 Comparison = Literal["equal", "different", "undecided"]
 FIRST_DIGITS = 80
@@ -55,13 +55,12 @@ def _work_of(node: Node) -> int:
 def compare_at(points: Iterable[Assignment], gold: Node, answer: Node, convention: Convention) -> Comparison:
     """Compare two trees at points. They must be defined at three, and one defined value alone is a difference.
 
-    A point at which a logarithm makes a value complex is outside the domain.
+    Points outside the domain of the convention do not count.
     """
     defined, points = 0, list(points)
-    real_only = _have_real_logarithms(gold, answer)
     for assignment in points:
         values, digit_range = evaluate_both((gold, answer), assignment, convention)
-        if real_only and (len(values) == 1 or any(CONTEXTS.context.im(value) for value in values)):
+        if len(values) == 1 and not _is_inside(gold, assignment, convention):
             continue
         if len(values) == 1 or (values and not _agree(values, digit_range)):
             return "different"
@@ -78,7 +77,6 @@ def compare_on_lines(
     Raises: OutOfWork.
     """
     defined = 0
-    real_only = _have_real_logarithms(gold, answer)
     for assignment in lines:
         work.add(gold, answer)
         try:
@@ -93,7 +91,7 @@ def compare_on_lines(
             continue
         if digit_range > FIRST_DIGITS // 10:
             work.add(gold, answer, digits=FIRST_DIGITS + 2 * digit_range)
-        if len(values) < 2 or (real_only and any(CONTEXTS.context.im(value) for value in values)):
+        if len(values) < 2:
             continue
         if not _agree(values, digit_range):
             return "different"
@@ -101,17 +99,21 @@ def compare_on_lines(
     return "equal" if defined >= LINE_POINTS else "undecided"
 
 
-def _have_real_logarithms(*trees: Node) -> bool:
-    """Return whether each tree has a logarithm of symbols, and so is meant for the values where that is real.
+def differ(gold: Node, answer: Node, assignment: Assignment, convention: Convention) -> bool:
+    """Return whether two trees have different values at a point; or only the gold one, and the domain is its own."""
+    with contextlib.suppress(TooLarge):
+        values, digit_range = evaluate_both((gold, answer), assignment, convention)
+        if len(values) == 1:
+            return convention.domain == "gold" and _is_inside(gold, assignment, convention)
+        return bool(values) and not _agree(values, digit_range)
+    return False
 
-    An absolute value or an imaginary unit means the opposite.
-    """
-    parts = [list(nodes(tree)) for tree in trees]
-    if any(part == ("const", "i") or part[:2] == ("call", "abs") for tree in parts for part in tree):
-        return False
-    return all(
-        any(part[0] == "call" and part[1] in LOGARITHMS and is_piecewise(part) for part in tree) for tree in parts
-    )
+
+def _is_inside(gold: Node, assignment: Assignment, convention: Convention) -> bool:
+    """Return whether a point at which only one of two trees has a value is inside the domain of the convention."""
+    if convention.domain == "gold":
+        return bool(_evaluate((gold,), assignment, FIRST_DIGITS, convention))
+    return convention.domain == "complex"
 
 
 def _agree(values: list[Any], digit_range: int) -> bool:
@@ -148,7 +150,7 @@ def evaluate_both(trees: tuple[Node, Node], assignment: Assignment, convention: 
 
 
 def _evaluate(
-    trees: tuple[Node, Node], assignment: Assignment, digits: int, convention: Convention
+    trees: tuple[Node, ...], assignment: Assignment, digits: int, convention: Convention
 ) -> list[tuple[Any, int]]:
     found = []
     for tree in trees:

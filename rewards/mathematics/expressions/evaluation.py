@@ -9,7 +9,7 @@ import threading
 import zlib
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import mpmath
 
@@ -44,17 +44,23 @@ class PrecisionContexts(threading.local):
 CONTEXTS = PrecisionContexts()
 
 
+Domain = Literal["complex", "gold", "common"]
+
+
 class Convention:
     """How to interpret notation that has two meanings.
 
     Args:
         decimal_log: `log` without a base has base 10 instead of e.
         real_roots: an odd root of a negative number is real, `(-8)^{1/3} = -2`, instead of the principal complex root.
+        domain: "complex": a logarithm or an even root of a negative number is complex. Else it is undefined, and two
+            expressions are compared where the gold is defined ("gold"), or where both are ("common").
     """
 
-    def __init__(self, decimal_log: bool = False, real_roots: bool = True) -> None:
+    def __init__(self, decimal_log: bool = False, real_roots: bool = True, domain: Domain = "complex") -> None:
         self.decimal_log = decimal_log
         self.real_roots = real_roots
+        self.domain = domain
 
 
 def exact(node: Node, values: Mapping[str, Fraction] = NO_VALUES) -> Fraction | None:
@@ -191,6 +197,8 @@ class _Evaluator:
         if kind == "sym":
             return self.rational(self.values[node[1]])
         if kind == "const":
+            if node[1] == "infinity":
+                raise Undefined
             return {"pi": context.pi, "e": context.e, "i": context.j}[node[1]] * 1
         if kind == "neg":
             return -self.value(node[1])
@@ -208,6 +216,8 @@ class _Evaluator:
             return self.value(node[1]) * (context.pi / 180 if self.in_trigonometric else 1)
         if kind == "opaque":
             return self.opaque(node[1], [self.value(part) for part in node[2]])
+        if kind != "call":  # a sum, integral, derivative or limit
+            raise Undefined
         return self.call(node[1], node[2])
 
     def rational(self, value: Fraction) -> Any:
@@ -229,7 +239,13 @@ class _Evaluator:
             assert fraction is not None
             root = self.context.power(-base, power)
             return -root if fraction.numerator % 2 else root
+        if not odd and self.is_outside(base):
+            raise Undefined
         return self.context.power(base, power)
+
+    def is_outside(self, value: Any) -> bool:
+        """Return whether a value is negative, and the convention defines no logarithm or even root of it."""
+        return self.convention.domain != "complex" and bool(self.context.im(value) == 0 and self.context.re(value) < 0)
 
     def opaque(self, name: str, arguments: list[Any]) -> Any:
         """Evaluate an unknown function such as `f(x, y)` as a fixed smooth function that is chosen by its name.
@@ -251,6 +267,8 @@ class _Evaluator:
         if name in ("log", "ln", "lg"):
             base_ten = name == "lg" or (name == "log" and self.convention.decimal_log)
             base = values[1] if len(values) > 1 else context.mpf(10) if base_ten else context.e
+            if self.is_outside(first):
+                raise Undefined
             return context.ln(first) / context.ln(base)
         if name in ("exp", "sinh", "cosh", "tanh") and abs(first) > BIT_LIMIT / 2:
             raise TooLarge

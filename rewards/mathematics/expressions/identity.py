@@ -2,13 +2,13 @@
 
 Rational values compare exactly. Otherwise both expressions are evaluated to many digits at values of their symbols that
 are drawn for this pair of texts. A difference at one of them refutes equality. Agreement at all of them is taken as
-equality for expressions that are analytic; those with steps, absolute values, even roots or logarithms must also agree
-on sampled lines (`sampling.py`), or be equal for any value of these parts. The precision grows with the range of the
-intermediate values, so that a small difference cannot disappear beside a large number: `10^{30} + 1` differs from
-`10^{30}`.
+equality for expressions that are analytic. Those with steps, absolute values, even roots or logarithms must also be
+equal for any value of these parts, or agree on sampled lines (`sampling.py`), and sympy must not refute them there
+(`symbolic`). The precision grows with the range of the intermediate values, so that a small difference cannot disappear
+beside a large number: `10^{30} + 1` differs from `10^{30}`.
 """
 
-import itertools
+import contextlib
 import re
 import threading
 from fractions import Fraction
@@ -23,24 +23,33 @@ from rewards.mathematics.expressions.agreement import (
     compare_on_lines,
     real_fraction,
 )
+from rewards.mathematics.expressions.conventions import conventions
 from rewards.mathematics.expressions.evaluation import CONTEXTS, Convention, TooLarge, Undefined, approximate, exact
 from rewards.mathematics.expressions.parser import Node, parse
 from rewards.mathematics.expressions.sampling import Assignment, assignments, generator, line_assignments
 from rewards.mathematics.expressions.tokens import ParseError
 from rewards.mathematics.expressions.trees import (
     abstracted,
-    nodes,
+    ordered,
     piecewise_nodes,
     symbols,
 )
 from rewards.mathematics.numerals import parse_number
+from rewards.mathematics.symbolic.calculus import (
+    compare_derivatives,
+    compare_operators,
+    has_operators,
+    integration_variable,
+)
+from rewards.mathematics.symbolic.proof import decide
 from rewards.mathematics.text import unwrap_text
 
 DECIMAL_PLACES = re.compile(r"[+-]?[0-9]*\.([0-9]+)")
 
 
 class Grounds(threading.local):
-    """How the comparisons of one answer were decided: "sampled" and "undecided" are noted here by `compare`."""
+    """How the comparisons of one answer were decided: "proved", "sampled" and "undecided" are noted here
+    by `compare`."""
 
     def __init__(self) -> None:
         self.notes: set[str] = set()
@@ -62,11 +71,22 @@ def same_expression(gold: str, answer: str) -> bool:
 
 
 def compare(gold: Node, answer: Node) -> Comparison:
-    """Compare two expressions, and note in GROUNDS if sampling on lines decided or nothing did.
+    """Compare two expressions, and note in GROUNDS if a proof or sampling decided, or nothing did.
 
-    They must have the same symbols and agree under one Convention.
+    Two expressions that end in a constant of integration need to be equal up to a constant.
     Raises: TooLarge.
     """
+    if has_operators(gold) or has_operators(answer):
+        result, ground = compare_operators(gold, answer, _compare_values)
+        GROUNDS.notes.add("undecided" if result == "undecided" else ground)
+        return result
+    result = _compare_values(gold, answer)
+    variable = integration_variable(gold, answer) if result != "equal" else None
+    return compare_derivatives(gold, answer, variable, _compare_values) if variable else result
+
+
+def _compare_values(gold: Node, answer: Node) -> Comparison:
+    """Compare two expressions without operators. They must have the same symbols and agree under one Convention."""
     gold_value, answer_value = _exact_or_none(gold), _exact_or_none(answer)
     if gold_value is not None and answer_value is not None:
         return "equal" if gold_value == answer_value else "different"
@@ -74,8 +94,8 @@ def compare(gold: Node, answer: Node) -> Comparison:
     if names != sorted(symbols(answer)):
         return "different"
     work = Work()
-    results = {_compare_under(gold, answer, names, convention, work) for convention in _conventions(gold, answer)}
-    if "equal" in results:
+    results = {_compare_under(gold, answer, names, convention, work) for convention in conventions(gold, answer)}
+    if "equal" in results or ("undecided" in results and ordered(gold) == ordered(answer)):
         return "equal"
     if "undecided" in results:
         GROUNDS.notes.add("undecided")
@@ -100,14 +120,17 @@ def _compare_under(gold: Node, answer: Node, names: list[str], convention: Conve
         work.add(node)
         return real_fraction(node, assignment, convention)
 
-    try:
+    on_lines: Comparison = "undecided"
+    with contextlib.suppress(OutOfWork):
         lines = line_assignments((gold, answer), pieces, names, draw, evaluate)
         on_lines = compare_on_lines(lines, gold, answer, convention, work)
-    except OutOfWork:
-        return "undecided"
-    if on_lines == "equal":
-        GROUNDS.notes.add("sampled")
-    return on_lines
+    if on_lines == "different":
+        return on_lines
+    proof = decide(gold, answer, convention)
+    result = on_lines if proof == "undecided" else proof
+    if result == "equal":
+        GROUNDS.notes.add("sampled" if proof == "undecided" else "proved")
+    return result
 
 
 def real_value(text: str) -> Any | None:
@@ -157,11 +180,3 @@ def _exact_or_none(node: Node) -> Fraction | None:
         return exact(node)
     except Undefined:
         return None
-
-
-def _conventions(*trees: Node) -> list[Convention]:
-    """Return the conventions that can change the value of any of these trees."""
-    parts = [part for tree in trees for part in nodes(tree)]
-    logs = [False, True] if any(part[:2] == ("call", "log") for part in parts) else [False]
-    has_powers = any(part[0] in ("root", "pow") for part in parts)
-    return [Convention(*choice) for choice in itertools.product(logs, [True, False] if has_powers else [True])]

@@ -7,12 +7,17 @@ no part of the text is ever run as code. Any unknown notation raises ParseError;
 from fractions import Fraction
 from typing import Any
 
+from rewards.mathematics.expressions.operators import is_vector, read_operator, remainder
 from rewards.mathematics.expressions.tokens import (
+    CLOSING,
     DECORATIONS,
+    FACTOR_ENDS,
     FUNCTIONS,
     INVERSE,
+    MODULO,
     MULTI_ARGUMENT,
     SYMBOLS,
+    TIMES,
     TRIGONOMETRIC,
     ParseError,
     split_tokens,
@@ -21,24 +26,11 @@ from rewards.mathematics.expressions.tokens import (
 Node = tuple[Any, ...]
 """("num", Fraction) · ("const", name) · ("sym", name) · ("add"|"mul", [nodes]) · ("div"|"pow", node, node) ·
 ("neg"|"degrees", node) · ("root", node, degree) · ("call", name, [nodes]) · ("opaque", name, [nodes]).
-"call" is a known function such as sin; "opaque" is an unknown one such as `f(x)`."""
+"call" is a known function such as sin; "opaque" is an unknown one such as `f(x)`. Those of `operators.py` besides."""
 
 DEPTH_LIMIT = 80
 """Largest depth of nested constructions, with or without brackets. It bounds the recursion."""
-CLOSING = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", r"\{": r"\}"}
-TIMES = {"*", r"\cdot", r"\times", r"\ast"}
-FACTOR_ENDS = {*CLOSING.values(), *TIMES, "+", "-", "/", r"\div", "=", ",", "^", "!", "'", "_", "**"}
-"""Tokens that cannot begin a factor, so no multiplication sign is left out before them."""
 MINUS_ONE: Node = ("num", Fraction(-1))
-
-
-def _is_vector(node: Node) -> bool:
-    """Return whether a node is a vector such as `\\vec{a}`, or a multiple or sum of vectors."""
-    if node[0] in ("neg", "div", "pow"):
-        return _is_vector(node[1])
-    if node[0] in ("add", "mul"):
-        return any(map(_is_vector, node[1]))
-    return bool(node[0] == "sym" and node[1].startswith((r"\vec", r"\overrightarrow", r"\hat")))
 
 
 def parse(text: str) -> Node:
@@ -90,12 +82,15 @@ class _Parser:
             if self.current in TIMES:
                 sign = self.take()
                 right = self.factor()
-                if sign == r"\times" and _is_vector(node) and _is_vector(right):
+                if sign == r"\times" and is_vector(node) and is_vector(right):
                     raise ParseError("a cross product, which depends on the order of its factors")
                 node = ("mul", [node, right])
             elif self.current in ("/", r"\div"):
                 self.take()
                 node = ("div", node, self.factor())
+            elif self.current in MODULO:
+                self.take()
+                node = remainder(node, self.factor())
             elif self.starts_factor():
                 node = ("mul", [node, self.power()])
             else:
@@ -249,6 +244,9 @@ class _Parser:
         return nodes
 
     def command(self, name: str) -> Node:
+        operator = read_operator(self, name)
+        if operator is not None:
+            return operator
         if name == "frac":
             return ("div", self.argument(), self.argument())
         if name == "sqrt":

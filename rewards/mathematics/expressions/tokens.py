@@ -16,6 +16,11 @@ SYMBOLS = {*GREEK.split(), "hbar", "ell"} - {"pi"}
 DECORATIONS = {"vec", "overline", "bar", "hat", "tilde", "widehat", "overrightarrow", "mathcal", "mathfrak", "dot"}
 KNOWN_WORDS = FUNCTIONS | MULTI_ARGUMENT | {"pi"}
 """Words that are read as commands without a backslash."""
+MODULO = {r"\bmod", r"\mod", r"\pmod"}
+CLOSING = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", r"\{": r"\}"}
+TIMES = {"*", r"\cdot", r"\times", r"\ast"}
+FACTOR_ENDS = {*CLOSING.values(), *TIMES, "+", "-", "/", r"\div", "=", ",", "^", "!", "'", "_", "**", r"\le", *MODULO}
+"""Tokens that cannot begin a factor, so no multiplication sign is left out before them."""
 PRODUCT_LIMIT = 3
 """Largest number of adjacent letters that are read as a product: `abc` is a*b*c, and `abcd` is a word."""
 

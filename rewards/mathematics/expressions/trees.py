@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 
 from rewards.mathematics.expressions.evaluation import exact
+from rewards.mathematics.expressions.operators import rebuilt
 from rewards.mathematics.expressions.parser import Node
 
 LOGARITHMS = {"log", "ln", "lg"}
 STEPS = {"floor", "ceiling"}
+SYMMETRIC = {"max", "min", "gcd", "lcm"}
+"""Calls whose arguments have no order."""
 PIECEWISE = {"abs", "max", "min", *STEPS, *LOGARITHMS}
 """Calls whose formula changes, or whose domain ends, where an argument passes some value."""
 
@@ -25,6 +28,11 @@ def symbols(node: Node) -> set[str]:
     return {part[1] for part in nodes(node) if part[0] in ("sym", "opaque")}
 
 
+def size(node: Node) -> int:
+    """Return the number of nodes of a tree."""
+    return sum(1 for _ in nodes(node))
+
+
 def ordered(node: Node) -> Node:
     """Return the tree with sums and products flattened and their parts sorted: equal trees are equal expressions."""
     if node[0] in ("add", "mul"):
@@ -32,14 +40,9 @@ def ordered(node: Node) -> Node:
         for part in map(ordered, node[1]):
             parts += part[1] if part[0] == node[0] else [part]
         return (node[0], sorted(parts, key=repr))
-    return tuple(
-        [ordered(inner) if isinstance(inner, tuple) else inner for inner in part]
-        if isinstance(part, list)
-        else ordered(part)
-        if isinstance(part, tuple)
-        else part
-        for part in node
-    )
+    if node[0] == "call" and node[1] in SYMMETRIC:
+        return (*node[:2], sorted(map(ordered, node[2]), key=repr))
+    return rebuilt(node, ordered)
 
 
 def is_piecewise(node: Node) -> bool:

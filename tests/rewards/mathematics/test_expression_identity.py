@@ -37,8 +37,9 @@ def test_the_points_have_both_signs_and_values_below_one() -> None:
     [
         ("(x+1)^2", "x^2+2x+1", "equal", set()),
         (r"\sqrt{x}+\sqrt{x}", r"2\sqrt{x}", "equal", set()),  # an identity of 2r and r + r
-        (r"\sqrt{4x}", r"2\sqrt{x}", "equal", {"sampled"}),
-        (r"\lfloor 2x \rfloor", r"\lfloor x \rfloor+\lfloor x+\frac{1}{2} \rfloor", "equal", {"sampled"}),
+        (r"\sqrt{4x}", r"2\sqrt{x}", "equal", {"proved"}),
+        (r"\lfloor 2x \rfloor", r"\lfloor x \rfloor+\lfloor x+\frac{1}{2} \rfloor", "equal", {"proved"}),
+        (r"\lfloor 2x^2 \rfloor", r"\lfloor x^2 \rfloor+\lfloor x^2+\frac{1}{2} \rfloor", "equal", {"sampled"}),
         (r"\lfloor x/3 \rfloor", r"\lfloor (x+10^{-9})/3 \rfloor", "different", set()),
         (r"\lfloor 7x \rfloor", r"\lceil 7x \rceil-1", "different", set()),  # equal except at k/7
         ("|x-10^9|", "10^9-x", "different", set()),

@@ -46,7 +46,9 @@ def test_a_noun_that_the_question_counts_may_follow_the_number(question: str, an
 
 
 def test_the_reason_says_what_decided() -> None:
-    sampled = verify(r"\boxed{|x||y|}", {"answer": "|xy|"})
+    proved = verify(r"\boxed{|x||y|}", {"answer": "|xy|"})
+    assert (proved.status, proved.reason) == ("correct", "equal by a proof of sympy")
+    sampled = verify(r"\boxed{|f(x)||f(y)|}", {"answer": "|f(x)f(y)|"})
     assert (sampled.status, sampled.reason) == ("correct", "equal at sampled points")
     assert verify(r"\boxed{1+\sqrt{x}}", {"answer": r"\sqrt{x}+1"}).reason == ""  # equal whatever the root is
     undecided = verify(r"\boxed{\ln(-x)}", {"answer": r"\ln x"})  # nowhere are both real

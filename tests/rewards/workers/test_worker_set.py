@@ -19,7 +19,7 @@ def test_one_worker_for_each_core_starts_at_a_time_and_no_verifier_waits_for_ano
     starting: list[str] = []
     most: dict[str, int] = {}
 
-    async def start(verifier: str, timeout_s: float) -> Worker:
+    async def start(verifier: str, timeout_s: float, server: None) -> Worker:
         starting.append(verifier)
         most[verifier] = max(most.get(verifier, 0), starting.count(verifier))
         await asyncio.sleep(0.01)
