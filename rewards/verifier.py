@@ -49,8 +49,7 @@ class Verifier:
     """Highest isolation level at which the verifier executes answers (queries, programs). 0: it executes none, and
     `sandbox.require` does not apply."""
     forked: bool = False
-    """Whether its workers are forked from a process that has loaded it: for a verifier that loads much, and whose
-    `prepare` starts no process or thread."""
+    """Whether workers are forked from a process that has loaded it. Its `prepare` must start no process or thread."""
     fields: tuple[Field, ...] = ()
     canaries: tuple[Canary, ...] = ()
     faults: str = ""
