@@ -75,8 +75,7 @@ class Verifier:
     """Highest isolation level at which the verifier executes answers (queries, programs). 0: it executes none, and
     `sandbox.require` does not apply."""
     forked: bool = False
-    """Whether its workers are forked from a process that has loaded it: for a verifier that loads much, and whose
-    `prepare` starts no process or thread."""
+    """Whether workers are forked from a process that has loaded it. Its `prepare` must start no process or thread."""
     fields: tuple[Field, ...] = ()
     canaries: tuple[Canary, ...] = ()
     faults: str = ""
@@ -101,6 +100,7 @@ VERIFIERS: dict[str, Verifier] = {
         canaries=(
             Canary(problem={"answer": r"\frac{1}{2}+x"}, right=r"\boxed{x+0.5}", wrong=r"\boxed{x+0.6}"),
             Canary(problem={"answer": "72"}, right=r"so \boxed{72}", wrong=r"so \boxed{27}"),
+            Canary(problem={"answer": r"\sum_{n=0}^\infty\frac1{2^n}"}, right=r"\boxed{2}", wrong=r"\boxed{1}"),
         ),
     ),
     "sql": Verifier(

@@ -80,14 +80,14 @@ def compare_on_lines(
     for assignment in lines:
         work.add(gold, answer)
         try:
-            exactly = exact(gold, assignment), exact(answer, assignment)
-            if exactly[0] is not None and exactly[1] is not None:
+            exactly = _exact_values(gold, answer, assignment)
+            if exactly is not None:
                 if exactly[0] != exactly[1]:
                     return "different"
                 defined += 1
                 continue
             values, digit_range = evaluate_both((gold, answer), assignment, convention)
-        except (TooLarge, Undefined):
+        except TooLarge:
             continue
         if digit_range > FIRST_DIGITS // 10:
             work.add(gold, answer, digits=FIRST_DIGITS + 2 * digit_range)
@@ -102,11 +102,23 @@ def compare_on_lines(
 def differ(gold: Node, answer: Node, assignment: Assignment, convention: Convention) -> bool:
     """Return whether two trees have different values at a point; or only the gold one, and the domain is its own."""
     with contextlib.suppress(TooLarge):
+        exactly = _exact_values(gold, answer, assignment)
+        if exactly is not None:
+            return exactly[0] != exactly[1]
         values, digit_range = evaluate_both((gold, answer), assignment, convention)
         if len(values) == 1:
             return convention.domain == "gold" and _is_inside(gold, assignment, convention)
         return bool(values) and not _agree(values, digit_range)
     return False
+
+
+def _exact_values(gold: Node, answer: Node, assignment: Assignment) -> tuple[Fraction, Fraction] | None:
+    """Return the rational values of two trees at a point; None if one of them has none. Raises: TooLarge."""
+    with contextlib.suppress(Undefined):
+        values = exact(gold, assignment), exact(answer, assignment)
+        if values[0] is not None and values[1] is not None:
+            return values[0], values[1]
+    return None
 
 
 def _is_inside(gold: Node, assignment: Assignment, convention: Convention) -> bool:
