@@ -11,7 +11,7 @@ from objectives.coefficient.controllers import ObjectiveState
 from objectives.credit import credit
 from tasks.characters import VOCABULARY_SIZE
 from trajectories.batch import Batch, pack
-from trajectories.trajectory import Grade, Group, Prompt, Route, Trajectory
+from trajectories.trajectory import ROUTES, Grade, Group, Prompt, Route, Trajectory
 
 SHAPES = ((5, 9), (3, 1), (7, 14), (1, 6), (4, 11), (2, 3), (6, 10))
 """Tokens of each trajectory's prompt and answer: an odd number of trajectories, no two of one length."""
@@ -49,6 +49,17 @@ def random_batch(shapes: Sequence[tuple[int, int]] = SHAPES, *, seed: int = 0, r
     prompt = Prompt(id="p", position=0, text="", verifier="", problem={})
     groups = [Group(prompt=prompt, trajectories=tuple(rows[i : min(i + 2, explored)])) for i in range(0, explored, 2)]
     return pack(groups, rows[explored:], count_meanings=True)
+
+
+def with_routes(batch: Batch, objective: ObjectiveConfig) -> Batch:
+    """The batch with an answer on each route that the objective trains besides those that `random_batch` has."""
+    if objective.replays:
+        batch.route[-1] = ROUTES.index("replay")
+    if objective.imitates:
+        batch.route[-1], batch.group[-1] = ROUTES.index("imitate"), 0
+    if objective.has_experience:
+        batch.route[2] = ROUTES.index("experience")
+    return batch
 
 
 def with_common_prompts(batch: Batch) -> Batch:

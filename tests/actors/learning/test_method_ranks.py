@@ -12,9 +12,8 @@ from configs.load import presets
 from orchestrator.references import Anchors, policies
 from tests.actors.learning.learner_ranks import assert_near, config_of, gradients_of, run_script, step
 from tests.actors.learning.method_ranks import RANKS_S, config_for, learner_of
-from tests.actors.random_batch import credited, random_batch, with_common_prompts
+from tests.actors.random_batch import credited, random_batch, with_common_prompts, with_routes
 from trajectories.batch import Batch, with_own_totals
-from trajectories.trajectory import ROUTES
 
 
 def batch_of(method: str, policy: str, other: str) -> Batch:
@@ -22,13 +21,7 @@ def batch_of(method: str, policy: str, other: str) -> Batch:
     cfg = config_for(method)
     named = {name: {other: 1.0} for name in policies(cfg)}
     references = References(named, config=config_of(), dtype="float32", temperature=0.7, device="cpu")
-    drawn = with_common_prompts(random_batch(seed=1, rehearsed=2))
-    if cfg.objective.replays:
-        drawn.route[-1] = ROUTES.index("replay")
-    if cfg.objective.imitates:
-        drawn.route[-1], drawn.group[-1] = ROUTES.index("imitate"), 0
-    if cfg.objective.has_experience:
-        drawn.route[2] = ROUTES.index("experience")
+    drawn = with_routes(with_common_prompts(random_batch(seed=1, rehearsed=2)), cfg.objective)
     anchors = Anchors(LocalReference(references), cfg.objective)
     batch = asyncio.run(anchors.score(with_own_totals(drawn)))
     batch.reward[0] = 1.0  # one answer that is correct

@@ -33,10 +33,9 @@ from orchestrator.references import Anchors, policies
 from tasks.characters import VOCABULARY_SIZE
 from tests.actors.learning.learner_ranks import OBJECTIVE, SPARSE, assert_near, config_of, gradients_of, joined, step
 from tests.actors.learning.method_ranks import config_for, learner_of
-from tests.actors.random_batch import credited, random_batch, with_common_prompts
+from tests.actors.random_batch import credited, random_batch, with_common_prompts, with_routes
 from tests.conftest import make_mixture_of_experts
 from trajectories.batch import Batch, with_own_totals
-from trajectories.trajectory import ROUTES
 
 SHAPE = {"vocab_size": VOCABULARY_SIZE, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 LLAMA = LlamaConfig(**SHAPE, intermediate_size=64, num_key_value_heads=1, initializer_range=0.2)
@@ -168,9 +167,7 @@ def method_batch(method: str, other: str) -> Batch:
         temperature=0.7,
         device="cpu",
     )
-    drawn = with_common_prompts(random_batch(seed=1, rehearsed=2))
-    if cfg.objective.replays:
-        drawn.route[-1] = ROUTES.index("replay")
+    drawn = with_routes(with_common_prompts(random_batch(seed=1, rehearsed=2)), cfg.objective)
     drawn.reward[2:4] = 0.0
     drawn.reward[0] = 1.0
     return asyncio.run(Anchors(LocalReference(references), cfg.objective).score(with_own_totals(drawn)))
