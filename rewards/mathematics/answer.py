@@ -1,8 +1,8 @@
 """The mathematics verifier: compare the final answer of a response with the gold answer.
 
-Numbers compare as exact fractions, lists and sets as multisets, tuples and intervals in order and with their brackets.
-Expressions compare exactly where both are rational, else numerically with a precision that grows with their values. A
-hedged answer ("5 or 6") or several answers to a gold of one value are wrong.
+Numbers compare as exact fractions, lists and sets as multisets (in order if the question asks for an order), tuples and
+intervals in order and with their brackets. Expressions compare exactly where both are rational, else numerically with a
+precision that grows with their values. A hedged answer ("5 or 6") or several answers to a gold of one value are wrong.
 
 Sizes are checked before anything is computed, and no text is evaluated as code. The verifier works in any thread, but
 what needs sympy is decided in the main thread only (`symbolic/limits.py`). A computation that still takes too long is
@@ -17,12 +17,14 @@ from typing import Any
 from configs.extraction import FIELD, RULE, STRICT, is_mode
 from rewards.mathematics.equality import equal
 from rewards.mathematics.expressions.evaluation import TooLarge
-from rewards.mathematics.expressions.identity import GROUNDS
+from rewards.mathematics.expressions.identity import GROUNDS, real_value
 from rewards.mathematics.extraction import FinalAnswer, final_answer, last_boxes
 from rewards.mathematics.modes import extract, no_answer
 from rewards.mathematics.numerals import parse_number
 from rewards.mathematics.quantities.parsing import counted_things, parse_quantity
+from rewards.mathematics.structures import list_items, split_relation
 from rewards.mathematics.symbolic.limits import start_verdict
+from rewards.mathematics.symbolic.questions import OPERATOR, asks_for, asks_for_order, restates
 from rewards.mathematics.symbolic.symbols import warm_up
 from rewards.mathematics.text import canonical, nesting_depth, normalise
 from rewards.verdict import UNDECIDED, Verdict, correct, grader_error, wrong
@@ -35,11 +37,10 @@ SOLUTION_MARKER = re.compile(r"####|\nA: |\banswer(?: is|:)", re.IGNORECASE)
 """Marks the final answer in a gold that is a whole solution without a box."""
 REASONS = {"sampled": "equal at sampled points", "proved": "equal by a proof of sympy"}
 """Reason of a correct verdict, by the ground of the comparison, the weakest first."""
-QUESTION_FIELDS = ("question", "problem", "prompt")
+QUESTION_FIELDS = ("question", "problem", "prompt", "messages")
 """Fields of a problem that may hold its question, the first one that is there."""
-OPERATOR = re.compile(r"\\(?:sum|prod|int|lim|frac ?\{ ?d ?[}^])")
 QUESTION_LIMIT = 10_000
-"""Characters of a question that are read."""
+"""Characters of a question in which things that it counts are looked for."""
 SMALL_INTEGER_DIGITS = 15
 """Largest number of digits of integers that are compared directly, without the other stages."""
 
@@ -56,8 +57,9 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
         answer: the text of the response.
         problem: `problem["answer"]` is the gold: a number, an answer (`"\\frac12"`) or a solution that ends in one;
             or a list of golds, of which the response may equal any. `problem["extraction"]`, if it is given, is the
-            mode in which the final answer is extracted. If the problem has its question as a text `question`,
-            `problem` or `prompt`, a noun that the question counts may stand behind a number.
+            mode in which the final answer is extracted. The question is the text or chat `question`, `problem`,
+            `prompt` or `messages`, if there is one. It says which nouns may stand behind a number, which expression
+            may name the answer (`m+n = 5`), whether the order of a list counts, and what is still to be computed.
     Returns: the status is correct, wrong, no_answer, rejected (the final answer exceeds a limit) or grader_error (the
         problem has no usable gold or mode).
 
@@ -97,14 +99,16 @@ def _verify(answer: str, given: Any, problem: Mapping[str, Any], mode: str) -> V
         return wrong("the final answer is empty", "no_answer", read)
     GROUNDS.notes.clear()
     start_verdict()
+    question = _question(problem)
     try:
-        is_equal = equal(gold, text) or _every_box_equals(gold, final)
+        is_equal = equal(gold, text) or _every_box_equals(gold, final) or _names_what_is_asked(gold, text, question)
+        fault = _fault_in_view_of_question(gold, text, question) if is_equal and question else ""
     except (TooLarge, MemoryError, RecursionError, OverflowError) as error:
         reason = f"comparing it with the gold would exceed a size limit ({type(error).__name__})"
         return wrong(reason, "rejected", read)
-    if is_equal and _restates_question(gold, text, problem):
-        return wrong(f"{text[:200]} is only what the question asks to compute", extracted=read)
-    if is_equal or _counts_what_the_problem_names(gold, text, problem):
+    if fault:
+        return wrong(f"{text[:200]} {fault}", extracted=read)
+    if is_equal or _counts_what_the_question_names(gold, text, question):
         return correct(next((REASONS[ground] for ground in REASONS if ground in GROUNDS.notes), ""), extracted=read)
     if "undecided" in GROUNDS.notes:
         reason = f"{UNDECIDED}neither numbers nor sympy show whether {text[:200]} is the answer"
@@ -112,25 +116,48 @@ def _verify(answer: str, given: Any, problem: Mapping[str, Any], mode: str) -> V
     return wrong(f"{text[:200]} is not the answer", extracted=read)
 
 
-def _counts_what_the_problem_names(gold: str, answer: str, problem: Mapping[str, Any]) -> bool:
+def _counts_what_the_question_names(gold: str, answer: str, question: str) -> bool:
     """Return whether the gold is a number and the answer is that number of things that the question names."""
-    question = _question(problem)
     value = parse_number(gold)
     if value is None or not question:
         return False
-    quantity = parse_quantity(answer, counted_things(question[:QUESTION_LIMIT]))
+    quantity = parse_quantity(answer, counted_things(question))
     return quantity is not None and not quantity.percent and quantity.value == value
 
 
-def _restates_question(gold: str, answer: str, problem: Mapping[str, Any]) -> bool:
-    """Return whether only the answer has a sum, integral, derivative or limit, and it stands in the question."""
-    if not OPERATOR.search(answer) or OPERATOR.search(gold):
-        return False
-    return canonical(answer.rpartition("=")[2]) in canonical(normalise(_question(problem)[:QUESTION_LIMIT]))
+def _names_what_is_asked(gold: str, answer: str, question: str) -> bool:
+    """Return whether the answer equates an expression that the question asks for to the gold: `m + n = 5`."""
+    sides, signs = split_relation(answer)
+    return set(signs) == {"="} and asks_for(question, sides[0]) and equal(gold, "=".join(sides[1:]))
+
+
+def _fault_in_view_of_question(gold: str, answer: str, question: str) -> str:
+    """Return what is wrong with an answer that equals the gold: it restates the question, or has another order."""
+    has_operator = OPERATOR.search(answer) and not OPERATOR.search(gold)
+    is_number = parse_number(gold) is not None and "^" not in gold
+    if (has_operator or is_number) and restates(question, answer):
+        return "is only what the question asks to compute"
+    if asks_for_order(question) and not _same_order(list_items(gold) or [], list_items(answer) or []):
+        return "is in another order"
+    return ""
+
+
+def _same_order(gold: list[str], answer: list[str]) -> bool:
+    """Return whether two lists of equal items have them in the same order. A gold of numbers must itself be sorted."""
+    values: list[Any] = [real_value(item) for item in gold]
+    if None not in values and values not in (sorted(values), sorted(values, reverse=True)):
+        return True
+    return len(gold) != len(answer) or all(map(equal, gold, answer))
 
 
 def _question(problem: Mapping[str, Any]) -> str:
-    return next((problem[field] for field in QUESTION_FIELDS if isinstance(problem.get(field), str)), "")
+    """Return the beginning of a problem's question, which may be a chat; "" if there is none."""
+    for value in map(problem.get, QUESTION_FIELDS):
+        last = value[-1] if isinstance(value, list) and value else None
+        text = last.get("content") if isinstance(last, Mapping) else value
+        if isinstance(text, str):
+            return text[:QUESTION_LIMIT]
+    return ""
 
 
 def check_problem(problem: Mapping[str, Any]) -> list[str]:

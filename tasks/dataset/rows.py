@@ -51,8 +51,8 @@ class RowOptions:
 class Row:
     """One problem of a dataset.
 
-    Example: Row(key="What is 6 times 7?", shown={"question": "What is 6 times 7?"}, problem={"answer": "42"},
-    solution="\\boxed{42}")
+    Example: Row(key="What is 6 times 7?", shown={"question": "What is 6 times 7?"},
+    problem={"answer": "42", "question": "What is 6 times 7?"}, solution="\\boxed{42}")
     """
 
     key: str
@@ -173,7 +173,7 @@ def read_gsm8k(row: dict[str, Any], options: RowOptions) -> Row:
     return Row(
         key=question,
         shown={"question": question},
-        problem={"answer": answer.strip()},
+        problem={"answer": answer.strip(), "question": question},
         solution=f"{_without_calculator(reasoning).strip()}\n{_boxed(answer.strip())}".strip(),
     )
 
@@ -191,7 +191,7 @@ def read_math(row: dict[str, Any], options: RowOptions) -> Row:
     return Row(
         key=question,
         shown={"question": question},
-        problem={"answer": answer},
+        problem={"answer": answer, "question": question},
         solution=solved,
         columns={"answer": column},
     )

@@ -91,13 +91,14 @@ ADJECTIVES = """
 additional new red blue green yellow black white brown pink purple silver gold golden grey gray whole different distinct
 possible big small large little full empty female male young real complex positive exact extra wooden plastic metal hair
 school bus football soccer tennis hockey music gift ice cream
+ordered unordered
 """
 # Words that only describe the number that is before them: "6 feet tall", "5 altogether".
 REMARK_WORDS = "old tall long high wide deep thick left remaining apiece altogether total overall each away exactly"
 REMARKS = set(REMARK_WORDS.split())
 JOINING_WORDS = {"per", "of", "in", "a", "an", "for", "the"}
 """Words that may stand between two others: "5 dollars a day", "5 in total"."""
-PLURALS = {"roots", "squares", "cubes", "zeros", "zeroes", "primes", "factors", "bases", "times"}
+PLURALS = {"roots", "squares", "cubes", "zeros", "zeroes", "primes", "factors", "bases", "times", "values", "numbers"}
 """Nouns that count only in the plural: "5 square" and "5 cube" may stand for a power."""
 
 

@@ -12,13 +12,17 @@ from rewards.mathematics.text import WRAPPED_TEXT
 PERCENT = {"%", "percent", "percentage", "pct"}
 UNIT_WORDS_LIMIT = 6
 POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+SIGN_WORDS = {"positive", "negative"}
+"""Words that may stand before a noun: "5 positive integers"."""
+ORDERS, TUPLES = {"ordered", "unordered"}, {"pair", "triple", "triplet", "quadruple"}
+"""Words that only together say what is counted: "5 ordered pairs" are 5, and 5 pairs are 10."""
 POWERS_AFTER = {"squared": 2, "cubed": 3}
 # Words that no noun of a gold can be: they change the number, or express a doubt or a choice.
 NOT_NOUN_WORDS = """or and not any other either neither nor maybe perhaps possibly probably about approximately
 approx around roughly nearly almost more less greater fewer bigger smaller larger at least most up to than but if
 then else except plus minus times divided over under above below is are was were isn be all every some none no
-never always wrong false true incorrect correct think guess hope something anything whatever number numbers value
-values answer answers squared cubed factorial mod modulo base negative positive remainder inclusive dozen half
+never always wrong false true incorrect correct think guess hope something anything whatever number value
+answer answers squared cubed factorial mod modulo base negative positive remainder inclusive dozen half
 double triple twice thrice hundred thousand million billion trillion infinity infinite pi sqrt sin cos tan log exp
 sum product both between through versus instead also alternatively otherwise depending unless whichever unknown
 undefined yes the this that it as with without where when which who i we you off repeating recurring negated doubled
@@ -76,11 +80,13 @@ class _UnitReader:
         self.sign = self.power = 1
         self.words = self.percents = 0
         self.after_unit = False
+        self.before = ""
 
     def read(self, token: re.Match[str], is_last: bool) -> bool:
         """Read one token and return whether it can belong to a unit."""
         letters, sign, separator, power = token.groups()
         lower = (letters or "").lower()
+        before, self.before = self.before, lower or self.before
         if separator or power in ("-", r"\cdot"):
             if power and not self.words:
                 return False
@@ -92,8 +98,11 @@ class _UnitReader:
             self.words += 1
         elif lower in POWERS:
             self.power = POWERS[lower]
-        elif lower in REMARKS or (lower in JOINING_WORDS and not is_last and (self.names or lower in ("in", "of"))):
+        elif before not in SIGN_WORDS and self.is_remark(lower, is_last):
             self.sign = -1 if lower in ("per", "a", "an") else self.sign
+            self.words += 1
+        elif (lower in SIGN_WORDS and not is_last) or (stem(lower) in TUPLES and before in ORDERS):
+            self.names.add(stem(lower))
             self.words += 1
         else:
             return self.add(letters or "", sign)
@@ -107,6 +116,11 @@ class _UnitReader:
         self.exponents.append((unit, exponent * power))
         self.after_unit = False
         return True
+
+    def is_remark(self, word: str, is_last: bool) -> bool:
+        """Return whether a word only describes the number or joins two other words."""
+        joins = word in JOINING_WORDS and not is_last and (bool(self.names) or word in ("in", "of"))
+        return word in REMARKS or joins
 
     def add(self, letters: str, sign: str | None) -> bool:
         """Add a unit or noun and return whether it is one."""

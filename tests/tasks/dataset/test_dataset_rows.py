@@ -64,7 +64,7 @@ def test_the_example_rows_of_the_documentation_are_read(folder: Path) -> None:
 
 def test_gsm8k_keeps_the_number_after_the_marker_and_its_worked_solution_ends_in_a_box(folder: Path) -> None:
     prompt, answer = source(folder, "gsm8k", GSM8K).demonstration(0)
-    assert prompt.problem == {"answer": "84"}
+    assert prompt.problem == {"answer": "84", "question": GSM8K["question"]}
     assert prompt.text == (f"{GSM8K['question']}\n\nReason step by step, and put the final answer in \\boxed{{}}.")
     assert answer == "One crate holds 6*7=42 plums.\nTwo hold 42*2=84.\n\\boxed{84}"
     assert verify(answer, prompt.problem).status == "correct"
@@ -83,7 +83,7 @@ def test_math_takes_the_answer_or_else_the_box_of_the_solution(
     folder: Path, row: dict, gold: object, solution: str
 ) -> None:
     prompt, answer = source(folder, "math", row).demonstration(0)
-    assert prompt.problem == {"answer": gold}
+    assert prompt.problem == {"answer": gold, "question": row.get("problem") or row["question"]}
     assert answer == solution
     assert verify(answer, prompt.problem).status == "correct"
 

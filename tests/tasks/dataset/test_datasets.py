@@ -171,7 +171,10 @@ def test_half_of_a_surrogate_pair_is_refused_with_file_line_and_field(tmp_path: 
 
 def test_half_of_a_surrogate_pair_in_a_column_that_is_not_used_is_no_fault(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", ['{"question": "1 + 1?", "answer": "#### 2", "seen": "\\ud800"}'] * 2)
-    assert source(path, format="gsm8k", heldout_fraction=0.001).prompt(0).problem == {"answer": "2"}
+    assert source(path, format="gsm8k", heldout_fraction=0.001).prompt(0).problem == {
+        "answer": "2",
+        "question": "1 + 1?",
+    }
 
 
 def test_values_that_json_lacks_become_text(tmp_path: Path) -> None:
