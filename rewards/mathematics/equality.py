@@ -51,6 +51,8 @@ def equal(gold: str, answer: str) -> bool:
         gold_region, answer_region = parse_region(gold), parse_region(answer)
         if gold_region and answer_region:
             return _same_region(gold_region, answer_region)
+        if gold_region and len(gold_region.intervals) > 1 and REGION_SIGN.search(answer):
+            return False  # `x < 1 and x > 3` has the items of `x < 1 or x > 3`
     if same_solutions(gold, answer):
         return True
     gold_items, answer_items = list_items(gold), list_items(answer)

@@ -24,6 +24,7 @@ from rewards.mathematics.expressions.agreement import (
     real_fraction,
 )
 from rewards.mathematics.expressions.conventions import conventions
+from rewards.mathematics.expressions.domains import has_smaller_domain
 from rewards.mathematics.expressions.evaluation import CONTEXTS, Convention, TooLarge, Undefined, approximate, exact
 from rewards.mathematics.expressions.parser import Node, parse
 from rewards.mathematics.expressions.sampling import Assignment, assignments, generator, line_assignments
@@ -73,7 +74,8 @@ def same_expression(gold: str, answer: str) -> bool:
 def compare(gold: Node, answer: Node) -> Comparison:
     """Compare two expressions, and note in GROUNDS if a proof or sampling decided, or nothing did.
 
-    Two expressions that end in a constant of integration need to be equal up to a constant.
+    Two expressions that end in a constant of integration need to be equal up to a constant. An answer may lack a part
+    of the domain of the gold, as `2\\ln x` of `\\ln x^2`, but not the large positive values.
     Raises: TooLarge.
     """
     if has_operators(gold) or has_operators(answer):
@@ -82,7 +84,9 @@ def compare(gold: Node, answer: Node) -> Comparison:
         return result
     result = _compare_values(gold, answer)
     variable = integration_variable(gold, answer) if result != "equal" else None
-    return compare_derivatives(gold, answer, variable, _compare_values) if variable else result
+    if variable:
+        result = compare_derivatives(gold, answer, variable, _compare_values)
+    return "different" if result == "equal" and has_smaller_domain(gold, answer) else result
 
 
 def _compare_values(gold: Node, answer: Node) -> Comparison:
