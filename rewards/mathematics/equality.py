@@ -22,6 +22,7 @@ from rewards.mathematics.structures import (
     piecewise_rows,
     split_relation,
     tuple_or_interval,
+    unit_vector_sum,
     vector_sum,
 )
 from rewards.mathematics.symbolic.solution_sets import same_solutions
@@ -30,6 +31,8 @@ from rewards.mathematics.words import choice_content, choice_parts, choices_equa
 
 ITEM_LIMIT = 20
 """Largest number of unequal strings of two lists that are compared pairwise as expressions. Numbers have no limit."""
+Tuple = tuple[str, list[str]]
+"""The pair of brackets of a tuple or interval, and its items."""
 REGION_SIGN = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|setminus|mathbb)(?![A-Za-z])|all real")
 
 
@@ -212,8 +215,8 @@ def _both_equal(gold: str, answer: str) -> bool:
 def _same_single(gold: str, answer: str) -> bool:
     """Compare two answers that are one tuple, matrix or expression each."""
     gold, answer = expand_determinants(gold), expand_determinants(answer)
-    gold_tuple, answer_tuple = _tuple(gold), _tuple(answer)
     gold_rows, answer_rows = matrix_entries(gold), matrix_entries(answer)
+    gold_tuple, answer_tuple = _tuples(gold, answer, bool(gold_rows or answer_rows))
     if gold_rows and answer_tuple and answer_tuple[0] == "()":
         answer_rows = [[entry] for entry in answer_tuple[1]]  # a column vector may be written as a tuple
     elif answer_rows and gold_tuple and gold_tuple[0] == "()":
@@ -239,7 +242,19 @@ def _same_single(gold: str, answer: str) -> bool:
     return _same_indivisible(_without_outer_brackets(gold), _without_outer_brackets(answer))
 
 
-def _tuple(text: str) -> tuple[str, list[str]] | None:
+def _tuples(gold: str, answer: str, has_matrix: bool) -> list[Tuple | None]:
+    """Return the tuples of both answers. A sum of unit vectors is a tuple if the other answer is a vector as well."""
+    tuples, sums = [_tuple(gold), _tuple(answer)], [unit_vector_sum(gold), unit_vector_sum(answer)]
+    if not any(sums) or not all(has_matrix or one or entries for one, entries in zip(tuples, sums, strict=True)):
+        return tuples
+    longest = max(len(one[1]) if one else len(entries or []) for one, entries in zip(tuples, sums, strict=True))
+    return [
+        ("()", entries + ["0"] * (longest == 3 and len(entries) == 2)) if entries else one
+        for one, entries in zip(tuples, sums, strict=True)
+    ]
+
+
+def _tuple(text: str) -> Tuple | None:
     """Return the brackets and items of a tuple, an interval or a sum of multiples of tuples."""
     entries = vector_sum(text)
     return tuple_or_interval(text) if entries is None else ("()", entries)

@@ -26,6 +26,7 @@ from rewards.mathematics.expressions.agreement import (
 from rewards.mathematics.expressions.conventions import conventions
 from rewards.mathematics.expressions.domains import has_smaller_domain
 from rewards.mathematics.expressions.evaluation import CONTEXTS, Convention, TooLarge, Undefined, approximate, exact
+from rewards.mathematics.expressions.matrix_products import is_matrix_product, same_matrix_product
 from rewards.mathematics.expressions.parser import Node, parse
 from rewards.mathematics.expressions.sampling import Assignment, assignments, generator, line_assignments
 from rewards.mathematics.expressions.tokens import ParseError
@@ -68,7 +69,11 @@ def same_expression(gold: str, answer: str) -> bool:
     if (r"\vec" in gold) != (r"\vec" in answer):  # only one of the two marks its vectors
         gold, answer = (re.sub(r"\\vec ?\{?([a-z])\}?", r"\1", text) for text in (gold, answer))
     gold_tree, answer_tree = parse_or_none(gold), parse_or_none(answer)
-    return gold_tree is not None and answer_tree is not None and compare(gold_tree, answer_tree) == "equal"
+    if gold_tree is None or answer_tree is None:
+        return False
+    if is_matrix_product(gold_tree):
+        return same_matrix_product(gold_tree, answer_tree)
+    return compare(gold_tree, answer_tree) == "equal"
 
 
 def compare(gold: Node, answer: Node) -> Comparison:
