@@ -9,6 +9,7 @@ import re
 
 from rewards.mathematics.chains import same_relations
 from rewards.mathematics.expressions.identity import same_expression
+from rewards.mathematics.expressions.parameters import without_integer_condition
 from rewards.mathematics.matrices import expand_determinants, matrix_entries
 from rewards.mathematics.names import is_name, name_without_index
 from rewards.mathematics.notations import same_notation
@@ -44,6 +45,7 @@ def equal(gold: str, answer: str) -> bool:
     """
     if not answer:
         return False
+    gold, answer = without_integer_condition(gold), without_integer_condition(answer)
     decided = _decide_cheaply(gold, answer)
     if decided is not None:
         return decided
@@ -275,6 +277,17 @@ def _same_indivisible(gold: str, answer: str) -> bool:
     if ":" in gold or ":" in answer:
         gold_parts, answer_parts = (split_outside_brackets(unwrap_text(text), COLON)[0] for text in (gold, answer))
         return len(gold_parts) == len(answer_parts) > 1 and all(map(_both_equal, gold_parts, answer_parts))
+    if _same_angle(gold, answer) or _same_angle(answer, gold):
+        return True
     gold_expression, gold_unit = split_unit(gold, None)
     answer_expression, answer_unit = split_unit(answer, gold_unit.names)
     return gold_unit.has_unit_of(answer_unit) and same_expression(gold_expression, answer_expression)
+
+
+def _same_angle(degrees: str, radians: str) -> bool:
+    """Return whether the first is a number of degrees and the second an equal multiple of `\\pi`, in radians."""
+    angle = parse_quantity(degrees)
+    if angle is None or angle.names != {"degree"} or r"\pi" not in radians or r"\circ" in radians:
+        return False
+    expression, unit = split_unit(radians)
+    return unit.names <= {"radian"} and same_expression(expression, rf"({angle.value})\pi/180")

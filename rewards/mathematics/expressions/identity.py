@@ -27,6 +27,7 @@ from rewards.mathematics.expressions.conventions import conventions
 from rewards.mathematics.expressions.domains import has_smaller_domain
 from rewards.mathematics.expressions.evaluation import CONTEXTS, Convention, TooLarge, Undefined, approximate, exact
 from rewards.mathematics.expressions.matrix_products import is_matrix_product, same_matrix_product
+from rewards.mathematics.expressions.parameters import with_parameter_of
 from rewards.mathematics.expressions.parser import Node, parse
 from rewards.mathematics.expressions.sampling import Assignment, assignments, generator, line_assignments
 from rewards.mathematics.expressions.tokens import ParseError
@@ -73,7 +74,7 @@ def same_expression(gold: str, answer: str) -> bool:
         return False
     if is_matrix_product(gold_tree):
         return same_matrix_product(gold_tree, answer_tree)
-    return compare(gold_tree, answer_tree) == "equal"
+    return compare(gold_tree, with_parameter_of(gold_tree, answer_tree)) == "equal"
 
 
 def compare(gold: Node, answer: Node) -> Comparison:
