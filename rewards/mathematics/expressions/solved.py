@@ -31,7 +31,7 @@ def is_solved_like(gold: list[str], answer: list[str], ordered: bool) -> bool:
     others = symbols(expression)
     if not others:
         return ordered and _isolates(answer)
-    if others < COORDINATES and COORDINATES - others == expressions.keys():
+    if expressions.keys() | others == COORDINATES:
         return True
     return not ordered and bool(answered) and len(others) > 1 and is_monomial(expression)
 
