@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from rewards.mathematics.expressions.identity import real_value, rounds_to
 from rewards.mathematics.expressions.relations import same_relation
+from rewards.mathematics.expressions.solved import is_solved_like
 from rewards.mathematics.names import is_name
 from rewards.mathematics.regions import FLIPPED
 from rewards.mathematics.structures import SEPARATOR
@@ -100,8 +101,8 @@ def _same_chain(
 ) -> bool:
     """Return whether two relations are the same.
 
-    They are if their sides and signs are equal in order or in reverse (`1 < x` and `x > 1`), or if both have one sign
-    and differ by a constant factor (`2x = 4` and `x = 2`).
+    They are if their sides and signs are equal in order or in reverse (`1 < x` and `x > 1`), or if both have one sign,
+    differ by a constant factor (`2x + 4y = 6` and `x + 2y = 3`), and the answer is solved if the gold is.
     """
     if not gold_signs or len(gold_signs) != len(answer_signs):
         return False
@@ -113,6 +114,9 @@ def _same_chain(
             return True
     if len(gold_signs) > 1 or any(sign in (r"\in", r"\approx") for sign in gold_signs):
         return False
+    is_ordered = gold_signs[0] in FLIPPED
+    if not is_solved_like(gold, answer, is_ordered):
+        return False
     if gold_signs == answer_signs:
-        return same_relation(gold, answer, ordered=gold_signs[0] not in ("=", r"\ne"))
+        return same_relation(gold, answer, is_ordered)
     return gold_signs == reversed_signs and same_relation(gold, answer[::-1], ordered=True)

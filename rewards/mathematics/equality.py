@@ -9,6 +9,7 @@ import re
 
 from rewards.mathematics.chains import same_relations
 from rewards.mathematics.expressions.identity import same_expression
+from rewards.mathematics.expressions.parameters import without_integer_condition
 from rewards.mathematics.matrices import expand_determinants, matrix_entries
 from rewards.mathematics.names import is_name, name_without_index
 from rewards.mathematics.notations import same_notation
@@ -22,6 +23,7 @@ from rewards.mathematics.structures import (
     piecewise_rows,
     split_relation,
     tuple_or_interval,
+    unit_vector_sum,
     vector_sum,
 )
 from rewards.mathematics.symbolic.solution_sets import same_solutions
@@ -30,6 +32,8 @@ from rewards.mathematics.words import choice_content, choice_parts, choices_equa
 
 ITEM_LIMIT = 20
 """Largest number of unequal strings of two lists that are compared pairwise as expressions. Numbers have no limit."""
+Tuple = tuple[str, list[str]]
+"""The pair of brackets of a tuple or interval, and its items."""
 REGION_SIGN = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|setminus|mathbb)(?![A-Za-z])|all real")
 
 
@@ -41,6 +45,7 @@ def equal(gold: str, answer: str) -> bool:
     """
     if not answer:
         return False
+    gold, answer = without_integer_condition(gold), without_integer_condition(answer)
     decided = _decide_cheaply(gold, answer)
     if decided is not None:
         return decided
@@ -51,6 +56,8 @@ def equal(gold: str, answer: str) -> bool:
         gold_region, answer_region = parse_region(gold), parse_region(answer)
         if gold_region and answer_region:
             return _same_region(gold_region, answer_region)
+        if gold_region and len(gold_region.intervals) > 1 and REGION_SIGN.search(answer):
+            return False  # `x < 1 and x > 3` has the items of `x < 1 or x > 3`
     if same_solutions(gold, answer):
         return True
     gold_items, answer_items = list_items(gold), list_items(answer)
@@ -210,8 +217,8 @@ def _both_equal(gold: str, answer: str) -> bool:
 def _same_single(gold: str, answer: str) -> bool:
     """Compare two answers that are one tuple, matrix or expression each."""
     gold, answer = expand_determinants(gold), expand_determinants(answer)
-    gold_tuple, answer_tuple = _tuple(gold), _tuple(answer)
     gold_rows, answer_rows = matrix_entries(gold), matrix_entries(answer)
+    gold_tuple, answer_tuple = _tuples(gold, answer, bool(gold_rows or answer_rows))
     if gold_rows and answer_tuple and answer_tuple[0] == "()":
         answer_rows = [[entry] for entry in answer_tuple[1]]  # a column vector may be written as a tuple
     elif answer_rows and gold_tuple and gold_tuple[0] == "()":
@@ -237,7 +244,19 @@ def _same_single(gold: str, answer: str) -> bool:
     return _same_indivisible(_without_outer_brackets(gold), _without_outer_brackets(answer))
 
 
-def _tuple(text: str) -> tuple[str, list[str]] | None:
+def _tuples(gold: str, answer: str, has_matrix: bool) -> list[Tuple | None]:
+    """Return the tuples of both answers. A sum of unit vectors is a tuple if the other answer is a vector as well."""
+    tuples, sums = [_tuple(gold), _tuple(answer)], [unit_vector_sum(gold), unit_vector_sum(answer)]
+    if not any(sums) or not all(has_matrix or one or entries for one, entries in zip(tuples, sums, strict=True)):
+        return tuples
+    longest = max(len(one[1]) if one else len(entries or []) for one, entries in zip(tuples, sums, strict=True))
+    return [
+        ("()", entries + ["0"] * (longest == 3 and len(entries) == 2)) if entries else one
+        for one, entries in zip(tuples, sums, strict=True)
+    ]
+
+
+def _tuple(text: str) -> Tuple | None:
     """Return the brackets and items of a tuple, an interval or a sum of multiples of tuples."""
     entries = vector_sum(text)
     return tuple_or_interval(text) if entries is None else ("()", entries)
@@ -258,6 +277,17 @@ def _same_indivisible(gold: str, answer: str) -> bool:
     if ":" in gold or ":" in answer:
         gold_parts, answer_parts = (split_outside_brackets(unwrap_text(text), COLON)[0] for text in (gold, answer))
         return len(gold_parts) == len(answer_parts) > 1 and all(map(_both_equal, gold_parts, answer_parts))
+    if _same_angle(gold, answer) or _same_angle(answer, gold):
+        return True
     gold_expression, gold_unit = split_unit(gold, None)
     answer_expression, answer_unit = split_unit(answer, gold_unit.names)
     return gold_unit.has_unit_of(answer_unit) and same_expression(gold_expression, answer_expression)
+
+
+def _same_angle(degrees: str, radians: str) -> bool:
+    """Return whether the first is a number of degrees and the second an equal multiple of `\\pi`, in radians."""
+    angle = parse_quantity(degrees)
+    if angle is None or angle.names != {"degree"} or r"\pi" not in radians or r"\circ" in radians:
+        return False
+    expression, unit = split_unit(radians)
+    return unit.names <= {"radian"} and same_expression(expression, rf"({angle.value})\pi/180")

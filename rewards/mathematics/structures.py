@@ -15,6 +15,11 @@ RELATION = re.compile(r"\\(?:le|ge|ne|approx|in)(?![A-Za-z])|[<>=]")
 CUP = re.compile(r"\\cup(?![A-Za-z])")
 COLON = re.compile(r":")
 MULTIPLE_OF_TUPLE = re.compile(r"(?P<factor>[^(),]{0,20})(?P<items>\(.*\))")
+# `2\vec{i}`, `\frac12\hat j`, `3\hat{\mathbf k}`, `\hat{\imath}`.
+MULTIPLE_OF_UNIT_VECTOR = re.compile(
+    r"(?P<factor>.{0,60}?) ?\\(?:vec|hat|widehat) ?\{? ?(?:\\(?:vec|mathbf) ?\{? ?)?"
+    r"\\?(?P<unit>[ijk])(?:math)? ?\}{0,2}"
+)
 CASES = re.compile(r"(?:(?P<name>[^=]{1,40})=)? ?\\begin ?\{cases\}(?P<rows>.*)\\end ?\{cases\}", re.DOTALL)
 CONDITION_WORD = re.compile(r"^(?:if|for|when|where|,) ", re.IGNORECASE)
 SUM_LIMIT = 4
@@ -92,11 +97,7 @@ def vector_sum(text: str) -> list[str] | None:
     """
     if text.count("(") < 2:
         return None
-    terms, signs = split_outside_brackets(unwrap_text(text), re.compile("[+-]"))
-    if not terms[0]:
-        terms = terms[1:]
-    else:
-        signs = ["+", *signs]
+    terms, signs = _signed_terms(text)
     found = [MULTIPLE_OF_TUPLE.fullmatch(term) for term in terms]
     if len(terms) < 2 or len(terms) != len(signs) or len(terms) > SUM_LIMIT:
         return None
@@ -114,6 +115,25 @@ def vector_sum(text: str) -> list[str] | None:
         or "0"
         for column in columns
     ]
+
+
+def _signed_terms(text: str) -> tuple[list[str], list[str]]:
+    """Return the terms of a sum and the sign before each."""
+    terms, signs = split_outside_brackets(unwrap_text(text), re.compile("[+-]"))
+    return (terms, ["+", *signs]) if terms[0] else (terms[1:], signs)
+
+
+def unit_vector_sum(text: str) -> list[str] | None:
+    """Return the entries of a sum of multiples of unit vectors, three if it has `\\hat k`, else two; None otherwise.
+
+    Example: `"3\\hat i - 2\\hat j"` -> `["+(3)", "-(2)"]`.
+    """
+    terms, signs = _signed_terms(text)
+    found = [MULTIPLE_OF_UNIT_VECTOR.fullmatch(term.strip()) for term in terms]
+    factors = {one["unit"]: f"{sign}({one['factor'] or 1})" for one, sign in zip(found, signs, strict=False) if one}
+    if not 2 <= len(terms) == len(signs) == len(factors):
+        return None
+    return [factors.get(unit, "0") for unit in ("ijk" if "k" in factors else "ij")]
 
 
 def piecewise_rows(text: str) -> tuple[str, list[tuple[str, str]]] | None:

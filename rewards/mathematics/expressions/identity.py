@@ -24,7 +24,10 @@ from rewards.mathematics.expressions.agreement import (
     real_fraction,
 )
 from rewards.mathematics.expressions.conventions import conventions
+from rewards.mathematics.expressions.domains import has_smaller_domain
 from rewards.mathematics.expressions.evaluation import CONTEXTS, Convention, TooLarge, Undefined, approximate, exact
+from rewards.mathematics.expressions.matrix_products import is_matrix_product, same_matrix_product
+from rewards.mathematics.expressions.parameters import with_parameter_of
 from rewards.mathematics.expressions.parser import Node, parse
 from rewards.mathematics.expressions.sampling import Assignment, assignments, generator, line_assignments
 from rewards.mathematics.expressions.tokens import ParseError
@@ -67,13 +70,18 @@ def same_expression(gold: str, answer: str) -> bool:
     if (r"\vec" in gold) != (r"\vec" in answer):  # only one of the two marks its vectors
         gold, answer = (re.sub(r"\\vec ?\{?([a-z])\}?", r"\1", text) for text in (gold, answer))
     gold_tree, answer_tree = parse_or_none(gold), parse_or_none(answer)
-    return gold_tree is not None and answer_tree is not None and compare(gold_tree, answer_tree) == "equal"
+    if gold_tree is None or answer_tree is None:
+        return False
+    if is_matrix_product(gold_tree):
+        return same_matrix_product(gold_tree, answer_tree)
+    return compare(gold_tree, with_parameter_of(gold_tree, answer_tree)) == "equal"
 
 
 def compare(gold: Node, answer: Node) -> Comparison:
     """Compare two expressions, and note in GROUNDS if a proof or sampling decided, or nothing did.
 
-    Two expressions that end in a constant of integration need to be equal up to a constant.
+    Two expressions that end in a constant of integration need to be equal up to a constant. An answer may lack a part
+    of the domain of the gold, as `2\\ln x` of `\\ln x^2`, but not the large positive values.
     Raises: TooLarge.
     """
     if has_operators(gold) or has_operators(answer):
@@ -82,7 +90,9 @@ def compare(gold: Node, answer: Node) -> Comparison:
         return result
     result = _compare_values(gold, answer)
     variable = integration_variable(gold, answer) if result != "equal" else None
-    return compare_derivatives(gold, answer, variable, _compare_values) if variable else result
+    if variable:
+        result = compare_derivatives(gold, answer, variable, _compare_values)
+    return "different" if result == "equal" and has_smaller_domain(gold, answer) else result
 
 
 def _compare_values(gold: Node, answer: Node) -> Comparison:

@@ -33,6 +33,17 @@ def size(node: Node) -> int:
     return sum(1 for _ in nodes(node))
 
 
+def is_monomial(node: Node) -> bool:
+    """Return whether a tree is a product of numbers and of positive powers of symbols: `ma`, `-2x`, `x/3`, `mc^2`."""
+    if node[0] == "mul":
+        return all(map(is_monomial, node[1]))
+    if node[0] == "div":
+        return is_monomial(node[1]) and not symbols(node[2])
+    if node[0] == "pow" and symbols(node):
+        return node[2][0] == "num" and is_monomial(node[1])
+    return node[0] == "sym" or not symbols(node) or (node[0] == "neg" and is_monomial(node[1]))
+
+
 def ordered(node: Node) -> Node:
     """Return the tree with sums and products flattened and their parts sorted: equal trees are equal expressions."""
     if node[0] in ("add", "mul"):
