@@ -7,7 +7,10 @@ Text inside `<think>` does not count. The final answer is the first of these tha
 2. the text after the last marker: `#### x`, "the answer is x" or a closing line `A: x`; only the content of the last
    `<answer>` element is searched if there is one;
 3. the whole response if it is only an answer, the only formula of a short response, the last line if that is one
-   formula or one number, or the value of the last sentence: x in "y is x" and in "y = x", or its only value.
+   formula or one number, or the value of the last sentence: x in "y is x" and in "Total: x", or its only value.
+
+A sentence that denies or doubts its value ("I doubt it is 5"), or states that of something else ("twice the answer is
+10"), has no answer.
 
 Every step takes time linear in the length of the response.
 """

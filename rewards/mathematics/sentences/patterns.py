@@ -44,17 +44,20 @@ NO_RESULT = re.compile(
 CLAUSE_START = re.compile(r"[,;:.!?\n]|\b(?:so|thus|hence|therefore|then|and)\b", re.I)
 CLAUSE_LIMIT = 200
 """Characters before a marker or value that are searched for words that deny or change it."""
-# Words of a clause that denies or doubts what it states. A reason, "since 3 does not divide 7", denies something else.
+# Words of a clause that denies or doubts what it states. A reason, "since 3 does not divide 7", and a count, "the
+# number of clips that aren't sold", deny something else.
 DENIES = re.compile(
-    r"^(?!\s*(?:since|because|as|when)\b).*(?:n['’]t\b|\b(?:not|cannot|never|nobody|neither|nor|whether|if|wrong"
-    r"|incorrect|false(?:ly)?|unlikely|impossible|hardly|no (?:way|chance|means|reason)|(?<!no )(?<!out )doubt\w*)\b"
-    r"|\b(?:could|might|may)(?= *$| (?:be|well)\b))",
+    r"^(?!\s*(?:since|because|as|when)\b|.*\b(?<!incorrect )(?:number of|who)\b).*(?:n['’]t\b"
+    r"|\b(?:not(?! (?:hard|difficult))|cannot|never|nobody|neither|nor|whether|wrong|incorrect"
+    r"|false(?:ly)?|unlikely|impossible|hardly|no (?:way|chance|means|reason)|(?<!no )(?<!out )doubt\w*)\b"
+    r"|\b(?:could|might|may)(?= *$| (?:be|well)\b)|\bif(?: (?:it|that|this|the|my|our|final|correct))* *$)",
     re.I | re.DOTALL,
 )
 NUMERAL = r"(?:one|two|three|four|five|six|seven|eight|nine|ten|[0-9.]+)"
 # Words directly before a value, or before "answer is", that make it the value of something else.
 CHANGES = re.compile(
-    rf"\b(?:(?:none|some|many|few|part|third|quarter|{NUMERAL}|out) of|negative|opposite|inverse|reciprocal|complement"
+    rf"\b(?:(?:none|some|many|few|part|third|quarter|{NUMERAL}|out) of|number (?:before|after)|negative|opposite"
+    r"|inverse|reciprocal|complement"
     r"|square|cube|root|power|factorial|log|logarithm|multiple|percent|fraction|half|twice|double|triple|minus|plus|times"
     r"|without|except)(?: of)?(?: (?:the|this|that|these|those|an?|my|our|his|her|its|their|final|correct|right))* *$"
     rf"|^[^0-9]*\b(?!{NUMERAL})[a-z]{{2,}} (?:minus|plus|times|less) {NUMERAL}(?: (?:is|are|be|equals))? *$",
@@ -62,7 +65,7 @@ CHANGES = re.compile(
 )
 # The same before "answer is" alone: "the wrong answer is", "the number after the answer is".
 OTHER_ANSWER = re.compile(
-    r"\b(?:(?:wrong|incorrect|mistaken|invalid|(?:im)?possible|tempting|approximate)"
+    r"\b(?:(?<!number of )(?:wrong|incorrect|mistaken|invalid|(?:im)?possible|tempting|approximate)"
     r"|(?:(?<!value )of|after|before|than)(?: (?:the|this|that|my|our|final|correct|right))+)[ *_]*$",
     re.I,
 )
@@ -107,6 +110,4 @@ OTHER_NUMBER = re.compile(
     re.I,
 )
 # Words behind a value that make it a bound or an estimate. "12 years older than Ann" is exact.
-BOUND = re.compile(
-    r"\b(?:least|most|about|around|nearly|almost|roughly|approximately|or|I (?:think|guess|hope))\b", re.I
-)
+BOUND = re.compile(r"\b(?:least|most|about|around|nearly|almost|roughly|approximately|I (?:think|guess|hope))\b", re.I)
