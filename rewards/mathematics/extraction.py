@@ -7,7 +7,10 @@ Text inside `<think>` does not count. The final answer is the first of these tha
 2. the text after the last marker: `#### x`, "the answer is x" or a closing line `A: x`; only the content of the last
    `<answer>` element is searched if there is one;
 3. the whole response if it is only an answer, the only formula of a short response, the last line if that is one
-   formula or one number, or the value of the last sentence: x in "y is x" and in "y = x", or its only value.
+   formula or one number, or the value of the last sentence: x in "y is x" and in "Total: x", or its only value.
+
+A sentence that denies or doubts its value ("I doubt it is 5"), or states that of something else ("twice the answer is
+10"), has no answer.
 
 Every step takes time linear in the length of the response.
 """
@@ -15,7 +18,14 @@ Every step takes time linear in the length of the response.
 import re
 from dataclasses import dataclass
 
-from rewards.mathematics.text import DISPLAYED_FORMULA, INLINE_FORMULA
+from rewards.mathematics.sentences.patterns import DOUBT, FORMULA, LINKING_VERB, PROSE, VALUE_LINE, WORD
+from rewards.mathematics.sentences.values import (
+    is_denied,
+    is_other_answer,
+    repeats_label,
+    value_at_start,
+    value_of_last_sentence,
+)
 
 RESPONSE_LIMIT = 32_768
 """Number of characters at the end of a response that are read."""
@@ -48,49 +58,9 @@ STATED = re.compile(
 )
 # `A: 5` as the last line.
 CLOSING_A = re.compile(r"^A: *(.+)\s*\Z", re.MULTILINE)
-# A formula in `$...$`, `$$...$$`, `\(...\)` or `\[...\]`, of at most 600 characters.
-FORMULA = re.compile(
-    rf"{DISPLAYED_FORMULA}|{INLINE_FORMULA}"
-    r"|\\\((?:[^\\\n]|\\[^()\n]){1,600}\\\)|\\\[(?:[^\\]|\\[^\[\]]){1,600}\\\]"
-)
-# A formula, or one character that can end a sentence.
-SENTENCE_PART = re.compile(FORMULA.pattern + r"|\n|[.!](?=[\s*<]|$)", re.DOTALL)
 SENTENCE_BREAK = re.compile(r"[A-Za-z0-9)][.!?] +[A-Z]")
-# A number in prose: `-1,000.5`, `$5`, `3/4`, `50%`.
-NUMBER = re.compile(r"(?<![\w.])[-+]?[$€£]?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?(?:/[0-9]+)?%?)(?![\w/])")
-# A line that is only a number, perhaps with a unit: `42`, `$1,200.50`, `**15 eggs**`.
-VALUE_LINE = re.compile(r"[-+]?[$€£]?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?%?(?: [A-Za-z]+)?")
-# Three words in a row.
-PROSE = re.compile(r"(?:(?<![\\A-Za-z])[A-Za-z]{2,}[ ,]+){3}")
-LINKING_VERB = re.compile(r"(?<![A-Za-z])(?:is|are|equals|be)(?![A-Za-z])")
-WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
-# Words of a question, doubt or choice: the sentence does not state one value.
-DOUBT = re.compile(
-    r"\?|\b(?:not|or|either|neither|nor|maybe|perhaps|possibly|if|unless|except|but|isn't|wrong)\b", re.I
-)
-# Words that make a value a bound or an estimate, as in "at least 5".
-VAGUE = re.compile(
-    r"\b(?:than|least|most|about|around|between|nearly|almost|roughly|over|under|above|below|up|by|from|to|any|every)\b",
-    re.I,
-)
-# Words of a last sentence that states no result, or only a part of it.
-NO_RESULT = re.compile(
-    r"\b(?:could|might|may be|would|should|suppose|assume|let|consider|say|step|next|first|more|fewer|less|another|no"
-    r"|false|incorrect|never|half|twice|double|negative|minus)\b|[<>:]",
-    re.I,
-)
-# The side of an equation before its result: `12 + 30`, `$24 + $5`, `840 pieces - 825 pieces`.
-WORKING = re.compile(
-    r"[0-9][^=]{0,60}?(?: ?[-+*/×÷·–−] ?| [xX] )\(?[$€£]?[0-9.][0-9.,)]*%?(?: ?[A-Za-z/]+(?: [A-Za-z/]+){0,3})? *$"
-)
-WORKING_LIMIT = 200
-"""Characters before the last "=" of a sentence that are searched for its working."""
-# Words of a sentence that does not stand by its equation.
-DENIAL = re.compile(
-    r"\?|\b(?:not|false|wrong|incorrect|isn't|neither|nor|maybe|perhaps|possibly|suppose|assume|guess)\b", re.I
-)
-# Words behind a value that make it a bound or an estimate.
-BOUND = re.compile(r"\b(?:than|least|most|about|around|nearly|almost|roughly|approximately)\b", re.I)
+# A line that is no bare answer: a sentence, or the side of an equation.
+STATEMENT_START = re.compile(r"[*_ ]*(?:[A-Z]|[-=]>|[=⇒→∴])")
 REMARKS = {"correct", "right", "clear", "helpful", "wrong", "as follows", "below", "unique", "reasonable", "consistent"}
 """Texts after a marker that describe an answer instead of giving it, as in "I hope the answer is correct"."""
 
@@ -107,11 +77,10 @@ def final_answer(response: str) -> FinalAnswer | None:
     """Return the final answer of a response, or None if it has none."""
     text = readable(response)
     boxes = last_boxes(text)
-    if not boxes and "</answer>" in text:
-        before = text.rpartition("</answer>")[0]
-        text = before.rpartition("<answer>")[2] if "<answer>" in before else text
     if boxes:
         return of_boxes(boxes)
+    inside = last_element(text, "answer")
+    text = text if inside is None else inside
     marked = _after_last_marker(text)
     if marked is not None:
         return FinalAnswer(marked) if marked else None
@@ -124,6 +93,16 @@ def readable(response: str) -> str:
     text = response.rpartition("</think>")[2].partition("<think>")[0][-RESPONSE_LIMIT:].strip()
     end = TURN_END.search(text, 1)
     return SPECIAL_TOKEN.sub(" ", text[: end.start()] if end else text).replace(r"\\boxed", r"\boxed")
+
+
+def last_element(text: str, name: str) -> str | None:
+    """Return the text in the last element `<name>...</name>`, in whatever case its tags are; None if there is none."""
+    tags = [(found.start(), found.end()) for found in re.finditer(rf"</?{name}>", text, re.IGNORECASE | re.ASCII)]
+    while tags and text[tags[-1][0] + 1] != "/":
+        tags.pop()
+    end = tags[-1][0] if tags else 0
+    start = next((after for before, after in reversed(tags) if text[before + 1] != "/"), None)
+    return None if start is None else text[start:end]
 
 
 def of_boxes(boxes: list[str]) -> FinalAnswer:
@@ -173,39 +152,19 @@ def _box_spans(text: str, start: int) -> list[tuple[int, int, int]]:
 
 
 def _after_last_marker(text: str) -> str | None:
-    """Return the text after the last marker of an answer that is not followed by a remark; None if there is none."""
+    """Return the text after the last marker of an answer that is not followed by a remark; None if there is none.
+
+    It is empty if the words before the marker deny the answer or change it: "Twice the answer is 72".
+    """
     found = [match for marker in (STATED, HASHES, CLOSING_A) for match in marker.finditer(text)]
     for latest in sorted(found, key=lambda match: match.start(), reverse=True)[:MARKERS_LIMIT]:
         if latest.re is STATED:
-            candidate = _sentence(text[latest.end() :].lstrip())
+            candidate = value_at_start(text[latest.end() :].lstrip())
         else:
             candidate = next((group for group in latest.groups() if group), "").strip()
         if candidate.lower() not in REMARKS:
-            return candidate
+            return "" if latest.re is STATED and is_other_answer(text[: latest.start()]) else candidate
     return None
-
-
-def _sentence(text: str) -> str:
-    """Return the answer in the sentence at the start of a text.
-
-    The sentence ends at a full stop or line end outside a formula. A sentence of prose with one value is reduced to the
-    value: "Alice has 5 apples left." -> `"5"`.
-    """
-    end = next((part.start() for part in SENTENCE_PART.finditer(text) if len(part[0]) == 1), len(text))
-    sentence = text[:end].rstrip("*_ ").strip()
-    if len(WORD.findall(sentence)) < 3 or DOUBT.search(sentence) or not sentence[0].isalpha():
-        return sentence
-    values = FORMULA.findall(sentence) + NUMBER.findall(FORMULA.sub(" ", sentence))
-    return _after_last_is(sentence) or (values[0] if len(values) == 1 and not VAGUE.search(sentence) else sentence)
-
-
-def _after_last_is(sentence: str) -> str | None:
-    """Return the formula, or the number with its unit, after the last "is" of a sentence; None if there is none."""
-    links = list(LINKING_VERB.finditer(sentence))
-    tail = sentence[links[-1].end() :].strip(" :*_") if links else ""
-    if not tail or PROSE.search(tail + " ") or not (FORMULA.search(tail) or NUMBER.search(tail)):
-        return None
-    return tail
 
 
 def _unmarked_answer(text: str) -> str | None:
@@ -217,11 +176,14 @@ def _unmarked_answer(text: str) -> str | None:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return None
+    stated = None if repeats_label(lines) else value_of_last_sentence(lines[-1])
     formulas = list(FORMULA.finditer(text))
     if len(text) <= UNMARKED_LIMIT:
         before, after = text[: formulas[0].start()] if formulas else "", text[formulas[-1].end() :] if formulas else ""
         if len(formulas) == 1 and WORD.search(before) and (not WORD.search(after) or LINKING_VERB.match(after.strip())):
-            return None if DOUBT.search(before + after) else formulas[0][0]
+            return None if DOUBT.search(before + after) or is_denied(before) else formulas[0][0]
+        if stated and len(lines) == 1 and STATEMENT_START.match(text):
+            return stated
         if len(lines) == 1 and not PROSE.search(text + " ") and not SENTENCE_BREAK.search(text):
             return text
         if not any(len(WORD.findall(line)) > 1 for line in lines) and not _is_value_below_working(lines):
@@ -229,7 +191,6 @@ def _unmarked_answer(text: str) -> str | None:
     last = lines[-1].strip("*_ .")
     if FORMULA.fullmatch(last) or _is_value_below_working(lines):
         return last
-    stated = _value_of_sentence(re.split(r"(?<=[.!?])\s+", lines[-1].strip("*_ "))[-1])
     return stated or (text if len(lines) == 1 and len(text) <= UNMARKED_LIMIT else None)
 
 
@@ -237,26 +198,3 @@ def _is_value_below_working(lines: list[str]) -> bool:
     """Return whether the last line is only a number and the line before it is not, so that it is no list of guesses."""
     values = [VALUE_LINE.fullmatch(line.strip("*_ .")) is not None for line in lines[-2:]]
     return values == [False, True] and not DOUBT.search(lines[-2])
-
-
-def _value_of_sentence(sentence: str) -> str | None:
-    """Return the value that a last sentence states, or None.
-
-    It is what follows the last "is" ("y is 5"), the last side of an equation ("4 x 8 = 32 pens"), or the only value of
-    a complete sentence ("5 cars drove past.").
-    """
-    text = sentence.strip("*_ .!")
-    formulas = FORMULA.findall(text)
-    working, _, tail = FORMULA.sub(" ", text).rpartition("=")
-    values = NUMBER.findall(tail)
-    if WORKING.search(working[-WORKING_LIMIT:]) and not DENIAL.search(text):
-        is_one_value = len(values) == 1 and not formulas and not DOUBT.search(tail) and not BOUND.search(tail)
-        return (values[0] if len(WORD.findall(tail)) > 1 else tail.strip()) if is_one_value else None
-    if not text or DOUBT.search(sentence):
-        return None
-    stated = _after_last_is(text)
-    if stated or working or NO_RESULT.search(text) or VAGUE.search(text):
-        return stated
-    values += formulas
-    is_complete = len(WORD.findall(text)) > 1 and not text[0].islower() and sentence.rstrip("*_ ")[-1:] in (".", "!")
-    return values[0] if is_complete and len(values) == 1 else None
