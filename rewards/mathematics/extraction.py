@@ -97,6 +97,8 @@ def readable(response: str) -> str:
 
 def last_element(text: str, name: str) -> str | None:
     """Return the text in the last element `<name>...</name>`, in whatever case its tags are; None if there is none."""
+    if "</" not in text:  # as in most responses; the search for tags is slower than all else here
+        return None
     tags = [(found.start(), found.end()) for found in re.finditer(rf"</?{name}>", text, re.IGNORECASE | re.ASCII)]
     while tags and text[tags[-1][0] + 1] != "/":
         tags.pop()
