@@ -3,8 +3,8 @@
 Results compare as bags of rows (`rewards/sql/results.py`). If the gold has an ORDER BY outside all parentheses, the
 order counts, except among rows that are tied on the gold's sort keys. The results must be equal on every database of
 the problem. On the one with most rows, the answer's result must also be equal if SQLite reads rows without an ORDER BY
-in reverse order, unless that changes the gold's result. An answer whose result does not follow the data is wrong
-(`rewards/sql/dependence.py`).
+in reverse order, unless that changes the gold's result. An answer whose result does not follow the data as the gold's
+does is wrong (`rewards/sql/dependence.py`).
 
 Fields of a problem:
 
@@ -70,8 +70,8 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
         evidence = follow_data(parsed, query, golds, results)
     except QueryFailed as error:
         return Verdict(reward=0.0, status=error.status, reason=error.reason)
-    if not evidence.follows:
-        return wrong("the result does not follow the data" + _agreement("; equal on", evidence))
+    if evidence.fault:
+        return wrong(evidence.fault + _agreement("; equal on", evidence))
     where = f"equal on {len(golds)} database{'s' if len(golds) > 1 else ''}"
     return correct(where + _agreement(" and", evidence), canonical(query, parsed.engine))
 
@@ -140,5 +140,5 @@ def _wrong_result(gold: Expected, result: Result, parsed: SqlProblem, number: in
 
 
 def _agreement(before: str, evidence: Evidence) -> str:
-    """Return on how many variants the answer equals the gold, or "" if none was tried."""
-    return f"{before} {evidence.agreed} of {evidence.tried} variants" if evidence.tried else ""
+    """Return on how many variants the answer equals the gold, or "" if none was compared."""
+    return f"{before} {evidence.agreed} of {evidence.compared} variants" if evidence.compared else ""

@@ -2,7 +2,8 @@
 
 An answer that is right by accident on one database is likely to be wrong on a variant. A variant is a pure function of
 the database, the seed and the literals. Its rows satisfy the schema: keys are unique, references point to existing
-rows, and NOT NULL and CHECK constraints hold.
+rows, and NOT NULL and CHECK constraints hold. They also look like the stored ones, as right answers may rely on this:
+NULLs, zeros and equal values are only in columns in which the stored rows have them, apart from the styles about these.
 """
 
 import contextlib
@@ -14,37 +15,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rewards.sql.columns import Column, candidate_values, random_values
 from rewards.sql.execution import row_size
 
 STYLES = ("shuffled", "grown", "duplicates", "ties", "nulls", "empty")
-"""The style of a variant is STYLES[seed % 6]. All styles draw values at random. In addition, `grown` has twice the
-rows, `duplicates` repeats rows, `ties` has at most two distinct values in a column, `nulls` has many NULLs, and `empty`
-has one table without rows."""
+"""The style of a variant is STYLES[seed % 6]. All styles draw values at random: `shuffled` from the different ones, the
+others as often as they are stored. In addition, `grown` has twice the rows, `duplicates` repeats rows, `ties` has at
+most two distinct values in a column, `nulls` has many NULLs in columns that have some, and `empty` has one table
+without rows."""
 ROW_LIMIT = 200
 """Largest number of rows of one table in a variant, and of a table from which values are drawn."""
 SECONDS_LIMIT = 1.0
 """Largest wall seconds for making one variant."""
-NULL_FRACTION = 0.4
-"""Probability of NULL in a nullable column, in the style `nulls`."""
 COLUMNS = 'SELECT name, type, "notnull", pk FROM pragma_table_xinfo(?) WHERE hidden = 0'
 REFERENCES = 'SELECT "from", "table", "to" FROM pragma_foreign_key_list(?) ORDER BY id, seq'
 TABLES = (
     "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND substr(name, 1, 7) <> 'sqlite_'"
 )
 SCHEMA = "SELECT type, sql FROM sqlite_master WHERE sql IS NOT NULL AND substr(name, 1, 7) <> 'sqlite_' ORDER BY rowid"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table."""
-
-    name: str
-    numeric: bool
-    nullable: bool
-    key: bool
-    """The column is part of the primary key."""
-    reference: tuple[str, str] | None
-    """The table and column that a foreign key refers to."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +97,9 @@ def variant(base: Base, seed: int, literals: Sequence[str | int | float] = ()) -
         connection.execute("BEGIN")
         style = STYLES[seed % len(STYLES)]
         emptied_table = rng.choice(list(base.columns)) if style == "empty" and base.columns else None
-        for name, columns in base.columns.items():
+        for name in base.columns:
             filled = "empty" if name == emptied_table else style
-            _fill_table(connection, name, columns, base.rows[name], filled, literals, rng)
+            _fill_table(connection, name, base, filled, literals, rng)
         _delete_broken_references(connection)
         for statement in base.triggers:
             connection.execute(statement)
@@ -131,9 +119,9 @@ def _columns(connection: sqlite3.Connection, table: str, rows: list[tuple[Any, .
         stored = [values[index] for values in rows if values[index] is not None]
         declared_numeric = any(part in declared.upper() for part in ("INT", "REAL", "NUM", "DEC", "FLO", "DOUB"))
         numeric = all(isinstance(value, int | float) for value in stored) if stored else declared_numeric
-        found.append(
-            Column(name, numeric, not (required or key_position), bool(key_position), references.get(name.lower()))
-        )
+        nullable = len(stored) < len(rows) if rows else not (required or key_position)
+        distinct = 1 < len(stored) == len(set(stored))
+        found.append(Column(name, numeric, nullable, distinct, bool(key_position), references.get(name.lower())))
     return found
 
 
@@ -156,31 +144,64 @@ def _parents(columns: list[Column]) -> set[str]:
 def _fill_table(
     connection: sqlite3.Connection,
     table: str,
-    columns: list[Column],
-    old_rows: list[tuple[Any, ...]],
+    base: Base,
     style: str,
     literals: Sequence[str | int | float],
     rng: random.Random,
 ) -> None:
+    columns, old_rows = base.columns[table], base.rows[table]
     names = ", ".join(_quoted(column.name) for column in columns)
-    pools = [
-        _candidate_values(connection, column, [row[i] for row in old_rows], style, literals, rng)
-        for i, column in enumerate(columns)
-    ]
     count = {"empty": 0, "grown": 2 * len(old_rows) + 2}.get(style, max(3, len(old_rows) + rng.randint(-1, 2)))
-    rows: list[tuple[Any, ...]] = []
-    for index in range(min(count, ROW_LIMIT)):
-        if style == "duplicates" and rows and rng.random() < 0.5:
-            row = list(rng.choice(rows))
-        else:
-            row = [_random_value(column, pool, style, rng) for column, pool in zip(columns, pools, strict=True)]
-        for column_index, column in enumerate(columns):
-            if column.key and not column.reference:
-                row[column_index] = _key_value(column, old_rows, column_index, index)
-        rows.append(tuple(row))
+    count = min(count, ROW_LIMIT)
+    cells: list[list[Any]] = []
+    for i, column in enumerate(columns):
+        if column.key and not column.reference:
+            cells.append([_key_value(column, old_rows, i, index) for index in range(count)])
+            continue
+        referred = _referred_values(connection, column, base) if column.reference else None
+        pool = candidate_values(column, [row[i] for row in old_rows], literals, rng) if referred is None else referred
+        cells.append(random_values(column, pool, count, style, rng))
+    for i, column in enumerate(columns):
+        if column.reference and column.reference[0].lower() == table.lower():
+            _refer_to_earlier_rows(cells, i, columns, rng)
+    rows: list[tuple[Any, ...]] = list(zip(*cells, strict=True))
+    if style == "duplicates":
+        for index in range(1, count):
+            if rng.random() < 0.5:
+                copied, own = rng.choice(rows[:index]), rows[index]
+                is_key = [column.key and not column.reference for column in columns]
+                rows[index] = tuple(o if key else c for o, c, key in zip(own, copied, is_key, strict=True))
+    elif style != "ties" and _references_are_distinct(columns, old_rows):
+        rows = list({_references(columns, row): row for row in rows}.values())
     placeholders = ", ".join("?" * len(columns))
     # OR IGNORE leaves out rows that violate a UNIQUE, NOT NULL or CHECK constraint.
     connection.executemany(f"INSERT OR IGNORE INTO {_quoted(table)} ({names}) VALUES ({placeholders})", rows)
+
+
+def _refer_to_earlier_rows(cells: list[list[Any]], index: int, columns: list[Column], rng: random.Random) -> None:
+    """Make a column that refers to the key of its own table refer to earlier rows, so that there is no cycle.
+
+    Args:
+        cells: by column and row.
+        index: that of the column. Without NULL in the stored rows, a row may refer to itself.
+    """
+    column = columns[index]
+    assert column.reference is not None
+    keys = [i for i, other in enumerate(columns) if other.key and other.name.lower() == column.reference[1].lower()]
+    if keys:
+        known = [cells[keys[0]][: row + (not column.nullable)] for row in range(len(cells[index]))]
+        pairs = zip(cells[index], known, strict=True)
+        cells[index] = [rng.choice(earlier) if earlier and cell is not None else None for cell, earlier in pairs]
+
+
+def _references_are_distinct(columns: list[Column], rows: list[tuple[Any, ...]]) -> bool:
+    """Return whether a table links others, and no two of its rows link the same: a key that may not be declared."""
+    linked = [_references(columns, row) for row in rows]
+    return sum(column.reference is not None for column in columns) > 1 and len(set(linked)) == len(linked)
+
+
+def _references(columns: list[Column], row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(cell for column, cell in zip(columns, row, strict=True) if column.reference)
 
 
 def _delete_broken_references(connection: sqlite3.Connection) -> None:
@@ -191,35 +212,24 @@ def _delete_broken_references(connection: sqlite3.Connection) -> None:
                 connection.execute(f"DELETE FROM {_quoted(table)} WHERE rowid = ?", (row,))
 
 
-def _candidate_values(
-    connection: sqlite3.Connection,
-    column: Column,
-    old_values: list[Any],
-    style: str,
-    literals: Sequence[str | int | float],
-    rng: random.Random,
-) -> list[Any]:
-    """Return the values that a column of the variant can have."""
-    if column.reference:
-        parent, target = map(_quoted, column.reference)
-        with contextlib.suppress(sqlite3.Error):
-            return [row[0] for row in connection.execute(f"SELECT {target} FROM {parent} WHERE {target} IS NOT NULL")]
-    pool = [value for value in old_values if value is not None]
-    if column.numeric:
-        numbers = [value for value in literals if not isinstance(value, str)]
-        neighbours = [near for value in numbers for near in (value - 1, value, value + 1)]
-        high = max(pool, default=1)
-        pool = [*pool, *(value + rng.choice((-1, 1)) for value in pool), *neighbours, 0, high + 1, 2 * high + 3]
-        pool = [value for value in pool if abs(value) < 2**63]
-    else:
-        pool = [*pool, *(value for value in literals if isinstance(value, str)), "other"]
-    return rng.sample(pool, min(2, len(pool))) if style == "ties" else pool
+def _referred_values(connection: sqlite3.Connection, column: Column, base: Base) -> list[Any] | None:
+    """Return the values that a foreign key can have; None if its target cannot be read.
 
-
-def _random_value(column: Column, pool: list[Any], style: str, rng: random.Random) -> Any:
-    if not pool or (style == "nulls" and column.nullable and rng.random() < NULL_FRACTION):
-        return None
-    return rng.choice(pool)
+    A table that is filled later, or is being filled, has its stored values. References that these break are deleted.
+    """
+    assert column.reference is not None
+    parent, target = column.reference
+    with contextlib.suppress(sqlite3.Error):
+        query = f"SELECT {_quoted(target)} FROM {_quoted(parent)} WHERE {_quoted(target)} IS NOT NULL"
+        if found := [row[0] for row in connection.execute(query)]:
+            return found
+        for name, columns in base.columns.items():
+            names = [known.name.lower() for known in columns]
+            if name.lower() == parent.lower() and target.lower() in names:
+                values = [row[names.index(target.lower())] for row in base.rows[name]]
+                return [value for value in values if value is not None]
+        return []
+    return None
 
 
 def _key_value(column: Column, old_rows: list[tuple[Any, ...]], column_index: int, index: int) -> Any:

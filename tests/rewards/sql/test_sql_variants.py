@@ -110,6 +110,42 @@ def test_a_database_without_tables_has_nothing_of_which_variants_are_made() -> N
     assert base_of("") == Base(b"", (), {}, {})
 
 
+LINKED = """CREATE TABLE part (id INTEGER PRIMARY KEY, whole INTEGER REFERENCES part(id), label TEXT, weight INTEGER,
+  sound INTEGER, made TEXT);
+INSERT INTO part VALUES (1,NULL,'a',5,1,'2020-01-01'), (2,1,'b',5,0,'2021-05-05'), (3,1,'c',7,1,'2020-02-29'),
+  (4,2,'d',9,1,'2020-01-01');
+CREATE TABLE site (code TEXT PRIMARY KEY);
+INSERT INTO site VALUES ('x'), ('y');
+CREATE TABLE use (part INTEGER REFERENCES part(id), site TEXT REFERENCES site(code), share REAL);
+INSERT INTO use VALUES (1,'x',0.5), (2,'x',0.5), (2,'y',0.25), (4,'y',0.5);"""
+
+
+@pytest.mark.parametrize("style", ["shuffled", "grown", "nulls"])
+def test_a_variant_has_nulls_equal_values_and_sentinels_only_where_the_stored_rows_have_them(style: str) -> None:
+    faults = (
+        "SELECT count(*) FROM part WHERE label IS NULL OR weight IS NULL OR made IS NULL",
+        "SELECT count(*) - count(DISTINCT label) FROM part",
+        "SELECT count(*) FROM part WHERE weight <= 0 OR sound NOT IN (0, 1) OR date(made) IS NULL",
+        "SELECT count(*) - count(DISTINCT part || site) FROM use",
+        "SELECT count(*) FROM use WHERE share IS NULL OR share <= 0",
+    )
+    for round_ in range(20):
+        seed = seed_of_style(style) + len(STYLES) * round_
+        made = variant(base_of(LINKED), seed, [1, 7, "2020", "a", "other"])
+        assert [rows(made, query) for query in faults] == [[(0,)]] * len(faults)
+
+
+def test_a_table_that_refers_to_itself_has_references() -> None:
+    made = [variant(base_of(LINKED), seed) for seed in range(6)]
+    assert any(rows(database, "SELECT count(whole) > 1 FROM part") == [(1,)] for database in made)
+    assert all(rows(database, "SELECT count(*) FROM part WHERE whole = id") == [(0,)] for database in made)
+
+
+def test_zero_is_a_value_of_a_positive_column_if_it_is_a_literal() -> None:
+    made = [variant(base_of(LINKED), seed, [0]) for seed in range(12)]
+    assert any(rows(database, "SELECT count(*) FROM part WHERE weight <= 0") != [(0,)] for database in made)
+
+
 @given(st.integers(0, 10_000))
 @settings(max_examples=40, deadline=None)
 def test_the_rows_satisfy_the_constraints_of_the_schema_for_any_seed(seed: int) -> None:
