@@ -12,7 +12,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rewards.sql.columns import Column, candidate_values, random_values
@@ -75,6 +75,9 @@ def base(source: sqlite3.Connection) -> Base:
             listed = ", ".join(map(_quoted, names))
             rows[name] = source.execute(f"SELECT {listed} FROM {_quoted(name)} LIMIT {ROW_LIMIT}").fetchall()
             columns[name] = _columns(schema, name, rows[name])
+        columns = {
+            name: [_with_reference(name, i, columns, rows) for i in range(len(columns[name]))] for name in columns
+        }
         image = schema.serialize() if columns else b""  # a database of nothing cannot be serialised
         return Base(image, tuple(triggers), {n: columns[n] for n in _parents_first(columns)}, rows)
 
@@ -123,6 +126,30 @@ def _columns(connection: sqlite3.Connection, table: str, rows: list[tuple[Any, .
         distinct = 1 < len(stored) == len(set(stored))
         found.append(Column(name, numeric, nullable, distinct, bool(key_position), references.get(name.lower())))
     return found
+
+
+def _with_reference(
+    table: str, index: int, columns: dict[str, list[Column]], rows: dict[str, list[tuple[Any, ...]]]
+) -> Column:
+    """Return a column, as a reference if the schema declares none but its name and stored values are those of one.
+
+    Its name is that of the key of another table, or this after the name of the table: `code` or `site_id` for the key
+    `code` or `id` of the table `site` or `sites`.
+    """
+    column = columns[table][index]
+    values = {row[index] for row in rows[table]} - {None}
+    if column.reference or (column.key and sum(other.key for other in columns[table]) == 1) or not values:
+        return column
+    for parent, others in columns.items():
+        keys = [i for i, other in enumerate(others) if other.key]
+        if len(keys) != 1 or parent == table:
+            continue
+        key = others[keys[0]].name.lower()
+        # Columns named id or name in two tables are seldom a reference.
+        names = {f"{parent.lower()}_{key}", f"{parent.lower().removesuffix('s')}_{key}"} | ({key} - {"id", "name"})
+        if column.name.lower() in names and values <= {row[keys[0]] for row in rows[parent]}:
+            return replace(column, reference=(parent, others[keys[0]].name))
+    return column
 
 
 def _parents_first(tables: dict[str, list[Column]]) -> list[str]:

@@ -185,6 +185,17 @@ def test_a_right_answer_may_differ_on_data_that_cannot_occur_and_on_a_few_varian
     assert verdict.status == "correct", verdict
 
 
+def test_a_right_answer_may_rely_on_references_that_are_not_declared() -> None:
+    trips = (
+        BIRDS
+        + """CREATE TABLE trips (trip INTEGER PRIMARY KEY, bird_id INTEGER, km INTEGER);
+    INSERT INTO trips VALUES (1,1,20), (2,1,30), (3,4,900), (4,8,700), (5,8,650);"""
+    )
+    problem = {"schema_sql": trips, "gold_sql": "SELECT sum(km) FROM trips"}
+    assert verify("SELECT sum(km) FROM trips JOIN birds ON birds.id = bird_id", problem).status == "correct"
+    assert verify("SELECT sum(km) FROM trips WHERE bird_id IN (1, 4, 8)", problem).status == "wrong"
+
+
 def test_variants_decide_for_a_large_file_too(tmp_path: Path) -> None:
     path = tmp_path / "birds.sqlite"
     with closing(sqlite3.connect(path)) as connection:

@@ -141,6 +141,16 @@ def test_a_table_that_refers_to_itself_has_references() -> None:
     assert all(rows(database, "SELECT count(*) FROM part WHERE whole = id") == [(0,)] for database in made)
 
 
+def test_a_column_with_the_name_and_the_values_of_a_key_refers_to_it() -> None:
+    undeclared = (
+        LINKED
+        + """CREATE TABLE visit (part_id INTEGER, code TEXT, site_code TEXT, amount INTEGER);
+    INSERT INTO visit VALUES (1,'x','y',3), (2,'y','z',4), (1,'x','y',2), (4,'y','x',1);"""
+    )
+    references = {column.name: column.reference for column in base_of(undeclared).columns["visit"]}
+    assert references == {"part_id": ("part", "id"), "code": ("site", "code"), "site_code": None, "amount": None}
+
+
 def test_zero_is_a_value_of_a_positive_column_if_it_is_a_literal() -> None:
     made = [variant(base_of(LINKED), seed, [0]) for seed in range(12)]
     assert any(rows(database, "SELECT count(*) FROM part WHERE weight <= 0") != [(0,)] for database in made)
