@@ -76,17 +76,18 @@ def distances(results: Results) -> str:
     return "".join(sections)
 
 
+def called_exact(results: Results, wanted: bool, stale: bool) -> int:
+    """Return the number of settings that show-config calls exact; every setting has one row per distance."""
+    kept = [r for r in results.rows if r.exact and r.stale == stale and sampled(r) == wanted]
+    return len(kept) // len(PAIRS)
+
+
 def page(results: Results) -> str:
     """Return the whole page."""
 
     def three(name: str, wanted: str, field: str, stale: bool = False) -> str:
         near, middle, far = (results.cell(pair, name, wanted, field, stale) for pair in PAIRS)
         return f"{near} near, {middle} at the middle distance and {far} far"
-
-    def called(wanted: bool, stale: bool) -> int:
-        """Return the number of settings called exact; every setting has one row per distance."""
-        kept = [r for r in results.rows if r.exact and r.stale == stale and sampled(r) == wanted]
-        return len(kept) // len(PAIRS)
 
     cell = results.cell
     slope, normalised = "explore, joint k1", "explore, joint k1, normalised"
@@ -103,9 +104,9 @@ def page(results: Results) -> str:
         staleness=STALENESS,
         middle=DISTANCES["middle"],
         pairs=pairs_table(),
-        exact=called(True, stale=False),
-        exact_stale=called(True, stale=True),
-        exact_rehearsed=called(False, stale=False),
+        exact=called_exact(results, True, stale=False),
+        exact_stale=called_exact(results, True, stale=True),
+        exact_rehearsed=called_exact(results, False, stale=False),
         k1_noise=cell("middle", "reverse_kl", "explore, loss k1 (refused)", "noise"),
         skew_cosine=f"{skewed.cosine:.2f}",
         k3=three("reverse_kl", "explore, loss k3", "bias"),

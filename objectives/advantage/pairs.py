@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from configs.pairs import PairsConfig
+from objectives.advantage.estimators import explored_and_graded
 from objectives.divergence.f_divergences import F_DIVERGENCES, bounded
 from trajectories.trajectory import EQUAL_REWARDS
 
@@ -51,7 +52,7 @@ def pair_advantages(
 
 def graded_answers(reward: Tensor, lengths: Tensor, group: Tensor) -> Tensor:
     """Return the answers that a loss of pairs counts, bool [B]: those with a reward and a trained token."""
-    return (group >= 0) & ~reward.isnan() & (lengths > 0)
+    return explored_and_graded(reward, group) & (lengths > 0)
 
 
 def pairs_of(

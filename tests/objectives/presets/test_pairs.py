@@ -15,6 +15,7 @@ from objectives.credit import credit
 from objectives.reduce import sum_by_trajectory
 from tests.objectives.equal_objectives import assert_equal_objectives, on_policy
 from tests.objectives.presets.golden_batch import OLD_LOG_U, SAMPLER, explored_batch, golden_advantage
+from tests.objectives.presets.tdpo_gradient import assert_gradient_is_that_of_the_loss
 from tests.objectives.ragged_batch import make_batch
 from tests.objectives.random_answers import batch_for, credited, of, run, scores_of, weights
 from trajectories.batch import Batch
@@ -160,33 +161,7 @@ def whole_loss(policy: Tensor, batch: Batch, cfg: ObjectiveConfig, losses: Calla
 
 @pytest.mark.parametrize("trained_on", ["losers", "both"])
 def test_the_gradient_of_tdpo_is_that_of_its_loss_whose_kl_is_detached_on_winners_or_not(trained_on: str) -> None:
-    cfg = of("tdpo", f"objective.pairs.term_on={trained_on}")
-    policy, alpha, beta = weights(), 0.8, cfg.pairs.beta
-    batch = on_policy(batch_for(cfg))
-    explored = batch.on_route("explore")
-
-    def by_answer(column: Tensor) -> Tensor:
-        return sum_by_trajectory(column[explored], batch.seq[explored], len(batch.route))
-
-    scored = scores_of(policy, batch, cfg)
-    batch = replace(batch, distance={"divergence": scored.exact["divergence"].detach()})
-    assert batch.logp_reference is not None
-    log_u, kl = by_answer(scored.logp - batch.logp_reference), by_answer(scored.exact["divergence"])
-    groups = []
-    for members in batch.graded_groups():
-        rows = members.nonzero().squeeze(1).tolist()
-        found = [
-            -SIGMOID(
-                beta * (log_u[w] - log_u[i] - alpha * (kl[i] - (kl[w] if trained_on == "both" else kl[w].detach())))
-            )
-            for w, i in permutations(rows, 2)
-            if batch.reward[w] > batch.reward[i]
-        ]
-        groups += [torch.stack(found).mean()] if found else []
-    (expected,) = torch.autograd.grad(torch.stack(groups).mean(), policy)
-    got = run(policy, [credited(batch, cfg, alpha)], cfg, alpha)[1]
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
-    assert expected.abs().max() > 1e-3
+    assert_gradient_is_that_of_the_loss(of("tdpo", f"objective.pairs.term_on={trained_on}"), lambda batch: 1.0)
 
 
 def test_tdpo_without_its_term_is_dpo() -> None:

@@ -2,23 +2,21 @@
 
 import json
 from dataclasses import asdict, replace
-from itertools import permutations
 
 import pytest
 import torch
-from torch import Tensor
 
 from objectives.advantage.learned_mask import MaskState, mask_loss, trained
 from objectives.advantage.token_mask import activation_mask, mask_metrics
 from objectives.coefficient.controllers import ObjectiveState, initial_state, with_mask
 from objectives.credit import credit
 from objectives.divergence.anchors import logp_before
-from objectives.reduce import sum_by_trajectory
 from objectives.wording import describe_policy_gradient
-from tests.objectives.equal_objectives import assert_equal_objectives, on_policy
+from tests.objectives.equal_objectives import assert_equal_objectives
 from tests.objectives.presets.golden_batch import OLD_LOG_U, SAMPLER, explored_batch
+from tests.objectives.presets.tdpo_gradient import assert_gradient_is_that_of_the_loss
 from tests.objectives.ragged_batch import make_batch
-from tests.objectives.random_answers import batch_for, credited, of, run, scores_of, weights
+from tests.objectives.random_answers import batch_for, of
 from trajectories.batch import Batch
 
 PAPERS = {"mapo": "2410.05102", "sparse_po": "2410.05102"}
@@ -68,33 +66,7 @@ def test_the_mask_does_not_change_with_scale_and_shift_so_a_z_score_before_it_is
 @pytest.mark.parametrize("trained_on", ["both", "losers"])
 def test_the_gradient_is_that_of_the_papers_loss(trained_on: str) -> None:
     cfg = of("mapo", f"objective.pairs.term_on={trained_on}")
-    policy, alpha = weights(), 0.8
-    batch = on_policy(batch_for(cfg))
-    explored, mask = batch.on_route("explore"), activation_mask(batch, "reference")
-
-    def by_answer(column: Tensor) -> Tensor:
-        return sum_by_trajectory((column * mask)[explored], batch.seq[explored], len(batch.route))
-
-    scored = scores_of(policy, batch, cfg)
-    batch = replace(batch, distance={"divergence": scored.exact["divergence"].detach()})
-    assert batch.logp_reference is not None
-    log_u, kl = by_answer(scored.logp - batch.logp_reference), by_answer(scored.exact["divergence"])
-    groups = []
-    for members in batch.graded_groups():
-        rows = members.nonzero().squeeze(1).tolist()
-        found = [
-            -torch.nn.functional.logsigmoid(
-                cfg.pairs.beta
-                * (log_u[w] + alpha * (kl[w] if trained_on == "both" else kl[w].detach()) - log_u[i] - alpha * kl[i])
-            )
-            for w, i in permutations(rows, 2)
-            if batch.reward[w] > batch.reward[i]
-        ]
-        groups += [torch.stack(found).mean()] if found else []
-    (expected,) = torch.autograd.grad(torch.stack(groups).mean(), policy)
-    got = run(policy, [credited(batch, cfg, alpha)], cfg, alpha)[1]
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
-    assert expected.abs().max() > 1e-3
+    assert_gradient_is_that_of_the_loss(cfg, lambda batch: activation_mask(batch, "reference"))
 
 
 def test_a_mask_of_ones_is_tdpo_1_and_without_the_term_dpo() -> None:
