@@ -115,7 +115,10 @@ def _policy_loss(
     reduction = reduction_weights(batch, OWN_ROUTES, cfg.reduction, cfg.constant_length)[explored]
     # Unscored answers have the sampler's log-probs in place of the learner's, so they tell nothing of the ratio.
     scored = slice(None) if batch.in_loss is None or batch.logp_old is not None else batch.in_loss[seq]
-    policy_loss = value = (reduction * gate * token_loss).sum() + _imitation_loss(scores, batch)
+    policy_loss = (reduction * gate * token_loss).sum()
+    if cfg.imitates:
+        policy_loss = policy_loss + _imitation_loss(scores, batch)
+    value = policy_loss
     if cfg.entropy_bonus:
         value = value - cfg.entropy_bonus * (reduction * scores.entropy[explored]).sum()
     # policy_loss is already normalised by the whole batch. With these weights, which sum to 1 over all microbatches,

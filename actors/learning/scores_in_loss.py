@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 
 from actors.learning.policy import LogitsFunction, Policy
+from objectives.divergence.anchors import logp_before
 from objectives.objective import Scores
 from trajectories.batch import Batch
 
@@ -32,7 +33,7 @@ def scores_in_loss(policy: Policy, batch: Batch, functions: Callable[[Batch], di
     logp, entropy, exact, values = scored.logp, scored.entropy, scored.extra, scored.values
     if part is not batch:
         rows = kept[batch.seq].nonzero().flatten()
-        known = torch.where(batch.mask, batch.logp_sampler if batch.logp_old is None else batch.logp_old, 0.0)
+        known = torch.where(batch.mask, logp_before(batch), 0.0)
         if not kept.any():
             known, logp, entropy = known + logp.sum(), logp[:0], entropy[:0]  # the sum is 0, with a gradient
         logp, entropy = known.index_put((rows,), logp), (-known.detach()).index_put((rows,), entropy)

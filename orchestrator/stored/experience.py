@@ -106,9 +106,9 @@ class Experience:
     def observe_dropped(self, group: Group) -> None:
         """Note the pass rate of a known question whose group is dropped because its rewards are equal: 0, or 1, which
         ends the question."""
-        rewards = [t for t in group.trajectories if t.reward is not None]
-        if group.prompt.id in self.questions and rewards:
-            self._store(group, sum(map(is_right, rewards)) / len(rewards), ())
+        graded = [t for t in group.trajectories if t.reward is not None]
+        if group.prompt.id in self.questions and graded:
+            self._store(group, sum(map(is_right, graded)) / len(graded), ())
 
     def _store(self, group: Group, pass_rate: float, right: Sequence[Trajectory]) -> None:
         known = self.questions.pop(group.prompt.id, None)

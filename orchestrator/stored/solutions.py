@@ -44,14 +44,13 @@ def solutions_of(cfg: Config, source: Source, encode: Encoder) -> Solutions:
         ValueError: the prompts of the first step have no right answers, or all are too long.
     """
     solutions = Solutions(source, encode, answer_encoder(cfg.policy), cfg.sampling.max_new_tokens)
-    first = [solutions.of(source.prompt(position)) for position in range(cfg.groups_per_step)]
-    if not any(first):
+    if not any(solutions.of(source.prompt(position)) for position in range(cfg.groups_per_step)):
         try:
             demonstration(source, 0)
         except ValueError as error:
             raise ValueError(f"objective.pairs.winners: must not be 'solution': {error}") from None
         raise ValueError(
             f"sampling.max_new_tokens: must leave room for the task's right answers, got {solutions.longest}, and none "
-            f"of the first {len(first)} is as short"
+            f"of the first {cfg.groups_per_step} is as short"
         )
     return solutions
