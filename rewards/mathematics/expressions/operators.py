@@ -10,12 +10,11 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from rewards.mathematics.expressions.tokens import SYMBOLS, ParseError
+from rewards.mathematics.expressions.tokens import CLOSING, SYMBOLS, ParseError
 
 Node = tuple[Any, ...]
 SUMS = {"sum": "sum", "prod": "product"}
 ARROWS = {r"\to", r"\rightarrow", r"\longrightarrow"}
-OPEN, CLOSE = {"(", "[", "{", r"\{", r"\lfloor", r"\lceil"}, {")", "]", "}", r"\}", r"\rfloor", r"\rceil"}
 DIFFERENTIALS = {"d", r"\partial"}
 COMPLEX_PARTS = {"Re": "re", "Im": "im", "arg": "arg", "overline": "conj", "bar": "conj"}
 ORDER_LIMIT = 6
@@ -210,7 +209,7 @@ def _differential(tokens: list[str], start: int) -> int | None:
     depth, integrals = 0, 1
     for index in range(start, len(tokens) - 1):
         token = tokens[index]
-        depth += (token in OPEN) - (token in CLOSE)
+        depth += (token in CLOSING) - (token in CLOSING.values())
         if depth < 0:
             return None
         integrals += token == r"\int" and depth == 0

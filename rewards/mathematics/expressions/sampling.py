@@ -17,7 +17,6 @@ from rewards.mathematics.expressions.evaluation import TooLarge, Undefined, exac
 from rewards.mathematics.expressions.parser import Node
 from rewards.mathematics.expressions.trees import STEPS, nodes
 
-POINTS = 5
 LINE_SYMBOLS = 4
 """Largest number of symbols along which lines are sampled."""
 CONSTANTS_LIMIT = 8
@@ -47,7 +46,7 @@ def generator(*texts: str) -> random.Random:
 
 
 def assignments(names: list[str], draw: random.Random) -> list[Assignment]:
-    """Return values of the symbols at POINTS points: all positive, all negative, below 1, and of both signs."""
+    """Return values of the symbols at five points: all positive, all negative, below 1, and of both signs."""
     if not names:
         return [{}]
     signs: list[Callable[[], int]] = [

@@ -83,10 +83,4 @@ def abstracted(node: Node, names: dict[str, str]) -> Node:
     """
     if is_piecewise(node):
         return ("sym", names.setdefault(repr(ordered(node)), f"piece {len(names)}"))
-    if node[0] in ("add", "mul"):  # binary products are flattened by `ordered` alone
-        return (node[0], [abstracted(part, names) for part in node[1]])
-    if node[0] in ("div", "pow", "neg", "root", "degrees"):
-        return (node[0], *(abstracted(part, names) for part in node[1:]))
-    if node[0] in ("call", "opaque"):
-        return (node[0], node[1], [abstracted(part, names) for part in node[2]])
-    return node
+    return rebuilt(node, lambda part: abstracted(part, names))

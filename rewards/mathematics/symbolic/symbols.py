@@ -10,6 +10,7 @@ from typing import Any
 
 from rewards.mathematics.expressions.evaluation import TooLarge, Undefined, exact
 from rewards.mathematics.expressions.parser import Node
+from rewards.mathematics.expressions.trees import LOGARITHMS
 from rewards.mathematics.symbolic.limits import Undecided
 
 BITS_LIMIT = 1_000
@@ -87,7 +88,7 @@ def to_sympy(node: Node, names: Names, decimal_log: bool = False) -> Any:
         return inner(node[1]) ** (1 / inner(node[2]))
     if kind == "call":
         arguments = [inner(part) for part in node[2]]
-        if node[1] in ("log", "ln", "lg"):
+        if node[1] in LOGARITHMS:
             ten = node[1] == "lg" or (node[1] == "log" and decimal_log)
             return sympy.log(*arguments, *([10] if ten and len(arguments) == 1 else []))
         if node[1] in CALLS:
