@@ -19,13 +19,10 @@ from objectives.divergence.distributions import certainty, powered_logps
 from trajectories.batch import Batch
 from trajectories.shared_prefixes import shared_rows
 from trajectories.split import plan
-from trajectories.trajectory import ROUTES, Route
+from trajectories.trajectory import COMPARED, ROUTES, Route
 
 MAIN = "reference"
 """Name of the reference whose log-probs are `Batch.logp_reference`; those of the others are in `Batch.anchors`."""
-
-COMPARED: tuple[Route, ...] = ("explore", "imitate")
-"""Routes of the trajectories that references score."""
 
 
 class References:

@@ -38,7 +38,7 @@ def credit(batch: Batch, cfg: ObjectiveConfig, state: ObjectiveState) -> Batch:
     mask = pair_mask(batch, cfg, state.mask)
     log_u = answer_log_u(batch, cfg, mask)
     by_trajectory, value_target, of_term = trajectory_advantage(batch, cfg, state, logp_old, log_u, mask)
-    credited = explored | batch.on_route("imitate") | batch.on_route("experience")
+    credited = batch.on_route("explore", "imitate", "experience")
     advantage = torch.where(credited, by_trajectory[batch.seq], 0.0)
     if mask is not None:
         advantage = advantage * mask

@@ -23,7 +23,7 @@ def reduction_weights(
     GRPO, arXiv:2503.20783.
     """
     routes = route if isinstance(route, tuple) else (route,)
-    trained = torch.stack([batch.on_route(one) for one in routes]).any(0)
+    trained = batch.on_route(*routes)
     tokens = sum(batch.totals[one].tokens for one in routes)
     trajectories = sum(batch.totals[one].trajectories for one in routes)
     if tokens == 0:

@@ -119,9 +119,12 @@ class Batch:
         """int64 [B]: number of tokens of each trajectory, prompt included."""
         return torch.bincount(self.seq, minlength=len(self.route))
 
-    def on_route(self, route: Route) -> Tensor:
-        """bool [N]: True where a token is trained on and its trajectory is on `route`."""
-        return self.mask & (self.route == ROUTES.index(route))[self.seq]
+    def on_route(self, *routes: Route) -> Tensor:
+        """bool [N]: True where a token is trained on and its trajectory is on one of `routes`."""
+        first, *others = (self.route == ROUTES.index(route) for route in routes)
+        for other in others:
+            first = first | other
+        return self.mask & first[self.seq]
 
     def trained_lengths(self, route: Route) -> Tensor:
         """int64 [B]: number of trained tokens of each trajectory on `route`; 0 for trajectories on other routes."""

@@ -18,6 +18,8 @@ of earlier steps, trained by the policy gradient with a weight."""
 ROUTES: tuple[Route, ...] = ("explore", "rehearse", "replay", "imitate", "experience")
 OWN_ROUTES: tuple[Route, ...] = ("explore", "experience")
 """Routes of the policy's own answers, whose rewards make advantages."""
+COMPARED: tuple[Route, ...] = ("explore", "imitate")
+"""Routes of the answers that are compared with references, which score them."""
 
 FinishReason = Literal["stop", "length"]
 

@@ -17,6 +17,7 @@ from objectives.advantage.pairs import pair_loss, pairs_of
 from objectives.divergence.anchors import token_log_u
 from objectives.reduce import sum_by_trajectory
 from trajectories.batch import Batch
+from trajectories.trajectory import COMPARED
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """Adam's decays and smallest denominator."""
@@ -51,7 +52,7 @@ def learned_mask(batch: Batch, anchor: str, parameters: Tensor) -> Tensor:
 
     h is the reference's final hidden state that predicts the token.
     """
-    tokens = batch.on_route("explore") | batch.on_route("imitate")
+    tokens = batch.on_route(*COMPARED)
     weights = torch.relu(batch.hidden[anchor][tokens].float() @ parameters[:-1] + parameters[-1])
     return weights.new_zeros(len(batch.tokens)).masked_scatter(tokens, weights)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from configs.objective import ObjectiveConfig
 from objectives.advantage.learned_mask import MaskState, learned_mask
 from trajectories.batch import Batch
+from trajectories.trajectory import COMPARED
 
 
 def pair_mask(batch: Batch, cfg: ObjectiveConfig, state: MaskState) -> Tensor | None:
@@ -34,7 +35,7 @@ def activation_mask(batch: Batch, anchor: str) -> Tensor:
     token's answer. Where all of an answer are equal, so on every answer of one token, it is 1. A z-score before this
     mapping would not change it. Source: MaPO of SparsePO, arXiv:2410.05102, and its official code.
     """
-    tokens = batch.on_route("explore") | batch.on_route("imitate")
+    tokens = batch.on_route(*COMPARED)
     seq, activation = batch.seq[tokens], batch.hidden[anchor][tokens].float().mean(-1)
     low, high = (
         torch.full((len(batch.route),), start).scatter_reduce(0, seq, activation, reduction)[seq]

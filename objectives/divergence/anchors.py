@@ -10,6 +10,7 @@ from configs.objective import ObjectiveConfig
 from configs.terms import TermConfig
 from objectives.reduce import sum_by_trajectory
 from trajectories.batch import Batch
+from trajectories.trajectory import COMPARED
 
 AS_POLICY = math.inf
 """In the place of a log-prob of an anchor that has nothing to say of a token: that of the policy before the step's
@@ -67,7 +68,7 @@ def token_log_u(batch: Batch, anchors: Mapping[str, float]) -> Tensor:
     Args:
         anchors: exponent of each reference in the anchor.
     """
-    tokens = batch.on_route("explore") | batch.on_route("imitate")
+    tokens = batch.on_route(*COMPARED)
     log_u = logp_before(batch)[tokens]
     for name, weight in anchors.items():
         log_u = log_u - weight * known(named_logps(batch, name, tokens))

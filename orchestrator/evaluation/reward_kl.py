@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from orchestrator.watch.bootstrap import UNDEFINED, Interval, interval, prompt_weights
+from orchestrator.watch.bootstrap import UNDEFINED, Interval, interval, prompt_weights, weighted_means
 from orchestrator.watch.measurement import Measurement, PromptResult
 from orchestrator.watch.passk import aligned, passes_at
 
@@ -128,11 +128,11 @@ def efficiency(policy: Measurement, base: Measurement) -> dict[str, Interval]:
     if np.isnan(kl).all():
         return {}
     draws = prompt_weights(known)
-    spent, reward, start = (_means(values, draws) for values in (kl, q, p))
+    spent, reward, start = (weighted_means(values, draws) for values in (kl, q, p))
     if not interval(spent[0], spent[1:], int(known.sum())).low > 0:
         return {"kl_efficiency": UNDEFINED, "optimal_gain": UNDEFINED}
-    needed = _means(binary_kl(_smoothed(prompts), _smoothed(before)), draws)
-    curve_kl, curve_reward = (_means(values, draws) for values in tilt_curve(np.nan_to_num(p)))  # [S, 1 + R]
+    needed = weighted_means(binary_kl(_smoothed(prompts), _smoothed(before)), draws)
+    curve_kl, curve_reward = (weighted_means(values, draws) for values in tilt_curve(np.nan_to_num(p)))  # [S, 1 + R]
     curves = zip(spent, curve_kl.T, curve_reward.T, strict=True)
     highest = np.array([np.interp(at, x, y) for at, x, y in curves])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -143,12 +143,6 @@ def efficiency(policy: Measurement, base: Measurement) -> dict[str, Interval]:
     return {
         name: UNDEFINED if np.isnan(v[0]) else interval(v[0], v[1:], int(known.sum())) for name, v in ratios.items()
     }
-
-
-def _means(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Return the means of `values` [P] or [S, P] over all prompts and each resample, [1 + R] or [S, 1 + R]."""
-    found: np.ndarray = np.nan_to_num(values) @ draws.T
-    return found
 
 
 def _smoothed(prompts: Sequence[PromptResult]) -> np.ndarray:

@@ -11,31 +11,20 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.special import digamma
 
+from orchestrator.watch.bootstrap import CONFIDENCE, Interval
+
 DRAWS = 100
 """Random draws of prompts behind every value and its interval."""
-INSIDE = 0.95
-"""Fraction of the draws inside an interval."""
 SMALLEST_DISTANCE = 1e-10
 """Is added to every distance, so that equal points have a finite logarithm."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Mean of a statistic over random draws of prompts, and the interval that holds 95 % of the draws."""
-
-    value: float
-    low: float
-    high: float
-    prompts: int
-    """Prompts of each set in one draw."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Novelty:
     """KL(new || known) in nats, between draws of both sets, and between disjoint draws of the known set alone."""
 
-    divergence: Spread
-    zero: Spread
+    divergence: Interval
+    zero: Interval
     """The same statistic where nothing is new: what the estimator gives for two parts of one set."""
 
     @property
@@ -121,7 +110,7 @@ def matched_draws(sizes: Sequence[int], neighbours: int) -> int:
     return min((size // 2 for size in sizes if size // 2 > neighbours), default=0)
 
 
-def diversity(points: np.ndarray, count: int, neighbours: int, seed: int) -> Spread | None:
+def diversity(points: np.ndarray, count: int, neighbours: int, seed: int) -> Interval | None:
     """Return the entropy of random draws of `count` points, the same number for all sets that are compared.
 
     Returns: None where there are too few points, or the points have no dimension.
@@ -157,6 +146,7 @@ def _draw(random: np.random.Generator, points: np.ndarray, count: int) -> np.nda
     return points[random.permutation(len(points))[:count]]
 
 
-def _spread(values: list[float], prompts: int) -> Spread:
-    low, high = np.quantile(values, [(1 - INSIDE) / 2, (1 + INSIDE) / 2])
-    return Spread(value=float(np.mean(values)), low=float(low), high=float(high), prompts=prompts)
+def _spread(values: list[float], prompts: int) -> Interval:
+    """Return the mean over draws, and the interval that holds 95 % of them; `prompts`: of each set in one draw."""
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(value=float(np.mean(values)), low=float(low), high=float(high), prompts=prompts)

@@ -10,9 +10,10 @@ import numpy as np
 from configs.inspect_task import InspectTaskConfig
 from orchestrator.inspection.contamination import Separation, frequencies, score_all, separation
 from orchestrator.inspection.duplicates import Duplicates, Pair, distinct, find_duplicates
-from orchestrator.inspection.estimators import Novelty, Spread, diversity, matched_draws, novelty, project
+from orchestrator.inspection.estimators import Novelty, diversity, matched_draws, novelty, project
 from orchestrator.inspection.prompt_sets import Frame, PromptSet
 from orchestrator.inspection.reading import Reading
+from orchestrator.watch.bootstrap import Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class SetFindings:
     """Prompts with different tokens."""
     lengths: tuple[int, int, int]
     """Tokens of the shortest, the median and the longest prompt."""
-    diversity: Spread | None
+    diversity: Interval | None
     """Entropy in nats; None: the set is too small, or its prompts do not differ."""
     scores: np.ndarray
     """float64 [P]: DC-PDD; NaN for a prompt without a token that has a log-prob."""

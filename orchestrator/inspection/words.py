@@ -3,9 +3,10 @@
 import math
 
 from orchestrator.inspection.contamination import FEWEST, Separation
-from orchestrator.inspection.estimators import Novelty, Spread
+from orchestrator.inspection.estimators import Novelty
 from orchestrator.inspection.findings import Findings
 from orchestrator.inspection.prompt_sets import HELDOUT, TRAIN
+from orchestrator.watch.bootstrap import Interval
 
 TOO_SMALL = "too few prompts"
 SETS = ("set", "prompts", "distinct", "tokens", "equal", "nearly equal", "diversity", "contamination", "clipped")
@@ -98,11 +99,11 @@ def _separation(apart: Separation | None) -> str:
     return TOO_SMALL if apart is None else f"{apart.value:.2f} ({apart.low:.2f} to {apart.high:.2f})"
 
 
-def _spread(spread: Spread | None) -> str:
+def _spread(spread: Interval | None) -> str:
     return TOO_SMALL if spread is None else f"{spread.value:.2f} ({_interval(spread)})"
 
 
-def _interval(spread: Spread) -> str:
+def _interval(spread: Interval) -> str:
     return f"{spread.low:.2f} to {spread.high:.2f}"
 
 

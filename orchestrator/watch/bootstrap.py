@@ -54,6 +54,12 @@ def prompt_weights(known: np.ndarray) -> np.ndarray:
     return found
 
 
+def weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the means of `values` [P] or [S, P] by the weights of `prompt_weights`, as [1 + R] or [S, 1 + R]."""
+    means: np.ndarray = np.nan_to_num(values) @ weights.T
+    return means
+
+
 def interval(value: float, resampled: np.ndarray, prompts: int) -> Interval:
     """Return the percentile interval of `value` from its `resampled` values [R].
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from orchestrator.watch.bootstrap import UNDEFINED, Interval, interval, prompt_weights
+from orchestrator.watch.bootstrap import UNDEFINED, Interval, interval, prompt_weights, weighted_means
 
 POINTS_BETWEEN = 8
 """Points of the interpolated curve from one measured temperature to the next."""
@@ -93,9 +93,9 @@ def place(policy: Passes, base: BaseCurve, k: int) -> Placement:
     if not prompts:
         return Placement(margin=UNDEFINED, pass_k_above=UNDEFINED, pass_1_above=UNDEFINED)
     draws = prompt_weights(known)
-    x, y = (_means(policy[key], draws) for key in (1, k))  # [1 + R] each
+    x, y = (weighted_means(policy[key], draws) for key in (1, k))  # [1 + R] each
     curve_x, curve_y = (
-        _interpolated(base.temperatures, _means(base.passes[key], draws)) for key in (1, k)
+        _interpolated(base.temperatures, weighted_means(base.passes[key], draws)) for key in (1, k)
     )  # [F, 1 + R]
     values = {
         "margin": _margin(x - curve_x, y - curve_y),
@@ -121,7 +121,7 @@ def line(base: BaseCurve, k: int) -> Line:
     if not known.any():
         return Line(pass_1=[], pass_k=[], low=[], high=[])
     draws = prompt_weights(known)
-    x, y = (_interpolated(base.temperatures, _means(base.passes[key], draws)) for key in (1, k))
+    x, y = (_interpolated(base.temperatures, weighted_means(base.passes[key], draws)) for key in (1, k))
     intervals = [interval(row[0], row[1:], int(known.sum())) for row in y]
     return Line(
         pass_1=x[:, 0].tolist(),
@@ -135,12 +135,6 @@ def _known(base: BaseCurve, k: int) -> np.ndarray:
     """Return whether Pass@k of each prompt is defined at all temperatures, bool [P]."""
     known: np.ndarray = np.isfinite(np.stack([base.passes[1], base.passes[k]])).all(axis=(0, 1))
     return known
-
-
-def _means(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Return the weighted means of `values` [P] or [S, P], as [1 + R] or [S, 1 + R]."""
-    means: np.ndarray = np.nan_to_num(values) @ draws.T
-    return means
 
 
 def _interpolated(temperatures: Sequence[float], values: np.ndarray) -> np.ndarray:
