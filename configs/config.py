@@ -112,7 +112,7 @@ class Config:
         moves = term.anchor in self.references and self.references[term.anchor].moves
         rule = "must be a reference that is never updated: the learner keeps a frozen copy of its LM head"
         require(not (hidden and moves), f"{path}.anchor", rule, term.anchor)
-        informed = term.anchor in self.references and self.references[term.anchor].informed
+        informed = self.reads_feedback(term.anchor)
         rule = "must be 'reward' for an anchor that reads feedback, which not every answer has"
         require(not informed or term.wiring == "reward", f"{path}.wiring", rule, term.wiring)
         rule = "must be 'none' for an anchor that reads feedback: only its log-probs of the answers are known"
@@ -145,7 +145,7 @@ class Config:
             self._check_pairs()
         if objective.has_experience:
             rule = f"must be at least 1 / groups_per_step ({1 / self.groups_per_step:g}): a fraction of the groups"
-            whole = int(objective.experience.fraction * self.groups_per_step) >= 1
+            whole = self.groups_with_experience >= 1
             require(whole, "objective.experience.fraction", rule, objective.experience.fraction)
             rule = "must be above 1 with objective.experience: one answer of a group is an old one"
             require(self.sampling.group_size > 1, "sampling.group_size", rule, self.sampling.group_size)
@@ -167,8 +167,7 @@ class Config:
         self._check_reference("objective.pairs.mixed_with", pairs.mixed_with, "empty, 'reference'", "")
         rule = "must be a reference that reads the prompt alone: a pair is of two answers to one prompt"
         for key, name in (("anchor", pairs.anchor), ("mixed_with", pairs.mixed_with)):
-            informed = name in self.references and self.references[name].informed
-            require(not informed, f"objective.pairs.{key}", rule, name)
+            require(not self.reads_feedback(name), f"objective.pairs.{key}", rule, name)
 
     def _check_reference(self, path: str, name: str, words: str, *also: str) -> None:
         """Check that a reference exists; `words` are the names that always do, `also` those beside `reference`."""
@@ -237,6 +236,15 @@ class Config:
         rule = "must be false when monitor.sampling has another temperature than training, or truncates"
         fits = self.measures_as_trained or not (self.monitor.every and self.monitor.kl_to_base)
         require(fits, "monitor.kl_to_base", rule, self.monitor.kl_to_base)
+
+    def reads_feedback(self, name: str) -> bool:
+        """Return whether a name is that of a reference that reads feedback."""
+        return name in self.references and self.references[name].informed
+
+    @property
+    def groups_with_experience(self) -> int:
+        """Most groups of a step that have experience."""
+        return int(self.objective.experience.fraction * self.groups_per_step)
 
     def starts_from(self, path: str) -> bool:
         """Return whether a directory is that of the policy the run starts from. An empty path stands for it."""

@@ -96,7 +96,7 @@ class Anchors:
 
 def anchors_of(cfg: Config, role: Reference, encode: PromptEncoder) -> Anchors:
     """Return what scores the batches of a run."""
-    informed = [name for name in cfg.objective.anchors if name in cfg.references and cfg.references[name].informed]
+    informed = [name for name in cfg.objective.anchors if cfg.reads_feedback(name)]
     if not informed:
         return Anchors(role, cfg.objective)
     positions = getattr(load_config(cfg.policy.path).get_text_config(), "max_position_embeddings", None)

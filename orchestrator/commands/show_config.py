@@ -49,7 +49,7 @@ def plan(cfg: Config) -> dict[str, str]:
         lines["defaults of this committed policy"] = tuned
     for name, term in cfg.objective.terms.items():
         in_pairs = cfg.objective.pairs.term_on if name == cfg.objective.pair_term else ""
-        informed = term.anchor in cfg.references and cfg.references[term.anchor].informed
+        informed = cfg.reads_feedback(term.anchor)
         lines[f"term {name}"] = describe(
             term, right_only=cfg.rehearsal.right_only, in_pairs=in_pairs, informed=informed
         )
@@ -85,7 +85,6 @@ def plan(cfg: Config) -> dict[str, str]:
 
 def _sizes(cfg: Config) -> dict[str, str]:
     """Return what a step consists of, how many there are, and the policy gradient."""
-    with_experience = int(cfg.objective.experience.fraction * cfg.groups_per_step)
     explored = cfg.groups_per_step * cfg.sampling.group_size
     rehearsed = cfg.rehearsal.batch if cfg.objective.rehearses else 0
     replayed = cfg.replay.batch if cfg.objective.replays else 0
@@ -94,7 +93,7 @@ def _sizes(cfg: Config) -> dict[str, str]:
     return {
         "trajectories per step": f"{cfg.groups_per_step} prompts x {cfg.sampling.group_size} answers = "
         f"{explored} explored"
-        + (f", of which up to {with_experience} are experience" if with_experience else "")
+        + (f", of which up to {cfg.groups_with_experience} are experience" if cfg.groups_with_experience else "")
         + (f", and {rehearsed} rehearsed" if rehearsed else "")
         + (f", and {replayed} replayed" if replayed else "")
         + (f", and {imitated} imitated" if imitated else ""),

@@ -40,7 +40,6 @@ class Experience:
 
     def __init__(self, cfg: Config) -> None:
         self._cfg, self._experience = cfg, cfg.objective.experience
-        self._per_step = int(self._experience.fraction * cfg.groups_per_step)
         self.questions: dict[str, Question] = {}
         """By id of the prompt; the one that was answered last is last."""
         self.started = False
@@ -57,7 +56,7 @@ class Experience:
             position: of the group in the train stream; the draw is a function of it and the run's seed.
             in_use: ids of prompts that have a group with experience already.
         """
-        if place % self._cfg.groups_per_step >= self._per_step:
+        if place % self._cfg.groups_per_step >= self._cfg.groups_with_experience:
             return None
         buckets: dict[int, list[Question]] = {}
         for name, question in self.questions.items():

@@ -17,6 +17,8 @@ Answer = str | int | float | list[Any]
 """A right answer, or several: any of them is right."""
 ROLES = ("system", "user", "assistant")
 """Roles of messages. Only the first message may have the first role."""
+GOLD_LIMITS = ("gold_seconds", "gold_rows")
+"""Options of the formats whose right answers are queries."""
 
 
 class Malformed(Exception):
@@ -43,7 +45,7 @@ class RowOptions:
     def __post_init__(self) -> None:
         for name in ("prompt_field", "answer_field"):
             require(bool(getattr(self, name)), f"task.options.{name}", "must not be empty", getattr(self, name))
-        for name in ("gold_seconds", "gold_rows"):
+        for name in GOLD_LIMITS:
             require(getattr(self, name) > 0, f"task.options.{name}", "must be above 0", getattr(self, name))
 
 

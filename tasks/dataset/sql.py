@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tasks.dataset.rows import Malformed, Row, RowOptions, text_of
+from tasks.dataset.rows import GOLD_LIMITS, Malformed, Row, RowOptions, text_of
 
 OPTIONAL = ("extra_dbs", "columns", "engine", "partial_credit")
 """Fields of a row that are passed to the verifier unchanged."""
@@ -14,8 +14,8 @@ OPTIONAL = ("extra_dbs", "columns", "engine", "partial_credit")
 
 def _gold_limits(options: RowOptions) -> dict[str, Any]:
     """Return the limits of the gold query that the options change."""
-    names = ("gold_seconds", "gold_rows")
-    return {name: getattr(options, name) for name in names if getattr(options, name) != getattr(RowOptions, name)}
+    given = {name: getattr(options, name) for name in GOLD_LIMITS}
+    return {name: value for name, value in given.items() if value != getattr(RowOptions, name)}
 
 
 def read_sql(row: dict[str, Any], options: RowOptions) -> Row:

@@ -9,7 +9,7 @@ from typing import Any
 from configs.checks import nearest, require
 from tasks.dataset.files import data_files, rows
 from tasks.dataset.formats import FORMATS, NEED_DATABASES, QUERIES, check_template, likely_format
-from tasks.dataset.rows import Malformed, Row, RowOptions
+from tasks.dataset.rows import GOLD_LIMITS, Malformed, Row, RowOptions
 from tasks.options import PATH, VERIFIER
 from tasks.source import ListedPrompt, digest, generator
 from trajectories.trajectory import Message, Prompt, chat_text
@@ -45,7 +45,7 @@ class DatasetOptions(RowOptions):
             allowed = self.format == "plain" or getattr(self, name) == getattr(RowOptions, name)
             rule = f"must be left out with task.options.format={self.format}, whose columns are fixed"
             require(allowed, f"task.options.{name}", rule, getattr(self, name))
-        for name in ("gold_seconds", "gold_rows"):
+        for name in GOLD_LIMITS:
             allowed = self.format in QUERIES or getattr(self, name) == getattr(RowOptions, name)
             rule = f"must be left out unless task.options.format is one of {', '.join(QUERIES)}"
             require(allowed, f"task.options.{name}", rule, getattr(self, name))

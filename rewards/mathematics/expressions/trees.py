@@ -14,13 +14,19 @@ PIECEWISE = {"abs", "max", "min", *STEPS, *LOGARITHMS}
 """Calls whose formula changes, or whose domain ends, where an argument passes some value."""
 
 
-def nodes(node: Node) -> Iterator[Node]:
-    """Yield a node and all nodes below it."""
-    yield node
+def children(node: Node) -> Iterator[Node]:
+    """Yield the nodes directly below a node."""
     for part in node[1:]:
         for inner in part if isinstance(part, list) else [part]:
             if isinstance(inner, tuple):
-                yield from nodes(inner)
+                yield inner
+
+
+def nodes(node: Node) -> Iterator[Node]:
+    """Yield a node and all nodes below it."""
+    yield node
+    for child in children(node):
+        yield from nodes(child)
 
 
 def symbols(node: Node) -> set[str]:

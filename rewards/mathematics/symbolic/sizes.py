@@ -11,7 +11,7 @@ from fractions import Fraction
 from math import comb
 
 from rewards.mathematics.expressions.parser import Node
-from rewards.mathematics.expressions.trees import nodes, size
+from rewards.mathematics.expressions.trees import children, nodes, size
 from rewards.mathematics.symbolic.limits import Undecided
 from rewards.mathematics.symbolic.symbols import BITS_LIMIT, OPERATORS, exact_or_none
 
@@ -45,8 +45,7 @@ def _extent(node: Node) -> tuple[int, int]:
         return 1, 0
     if node[0] == "sym":
         return 1, 1
-    below = [inner for part in node[1:] for inner in (part if isinstance(part, list) else [part])]
-    parts = [_extent(inner) for inner in below if isinstance(inner, tuple)]
+    parts = [_extent(child) for child in children(node)]
     if not parts:
         return 1, 0
     terms, degrees = [part[0] for part in parts], [part[1] for part in parts]
@@ -88,10 +87,8 @@ def _check_growth(node: Node, values: Mapping[str, float]) -> None:
         node[0] == "pow" and exact_or_none(node) is not None
     ):
         raise Undecided
-    for part in node[1:]:
-        for inner in part if isinstance(part, list) else [part]:
-            if isinstance(inner, tuple):
-                _check_growth(inner, values)
+    for child in children(node):
+        _check_growth(child, values)
 
 
 def _magnitude(node: Node, values: Mapping[str, float]) -> float:

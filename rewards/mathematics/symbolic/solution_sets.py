@@ -23,19 +23,19 @@ Part = tuple[bool, Node, Node, bool]
 """An interval: whether it is open on the left, its ends, and whether it is open on the right."""
 
 
-def same_solutions(gold: str, answer: str) -> bool | None:
+def same_solutions(gold: str, answer: str) -> bool:
     """Return whether an answer is the solution set of a gold that is an unsolved relation.
 
-    None if the gold is solved or has several unknowns, or the answer is not a solved set.
+    False also if the gold is solved or has several unknowns, or the answer is not a solved set.
     Example: `"x^2 - 5x + 6 = 0"` and `"x = 2, x = 3"` -> True.
     """
     relation = _relation(gold)
     if relation is None:
-        return None
+        return False
     sign, left, right, name = relation
     texts = _solved(answer, name)
     if texts is None:
-        return None
+        return False
     ends = [parse_or_none(text) for interval in texts for text in interval[1:3]]
     try:
         check_size(left, right, *(end for end in ends if end is not None))
@@ -47,7 +47,8 @@ def same_solutions(gold: str, answer: str) -> bool | None:
         GROUNDS.notes.add("undecided")
         return False
     same = len(solutions) == len(answered) and all(map(_same_part, solutions, answered))
-    GROUNDS.notes.add("proved" if same else "")
+    if same:
+        GROUNDS.notes.add("proved")
     return same
 
 
