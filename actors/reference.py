@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from actors.contracts import Column, HostWeights, WeightsInfo
-from actors.learning.policy import LogitsFunction, Policy, Scored, load_model
+from actors.policy_files.reading import load_model
+from actors.scoring.policy import LogitsFunction, Policy, Scored
 from actors.weights.host import check_payload, named_views
 from configs.learner import LearnerConfig
 from objectives.divergence.distributions import certainty, powered_logps

@@ -11,8 +11,8 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.contracts import Generator, Grader, Learner, Reference
-from actors.learning.policy import load_tokenizer
 from actors.loading import collector_paused
+from actors.policy_files.reading import load_tokenizer
 from actors.ray_shells import LearnerShell, RoleShell
 from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference
 from configs.config import Config

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from actors.contracts import Column, Reference
-from actors.learning.policy import load_config
+from actors.policy_files.reading import load_config
 from configs.config import Config
 from configs.objective import ObjectiveConfig
 from configs.references import ReferenceConfig

@@ -9,7 +9,7 @@ from transformers import AutoConfig, GenerationConfig
 
 from actors.contracts import GenerationJob
 from actors.finished import Finished
-from actors.learning.policy import load_tokenizer
+from actors.policy_files.reading import load_tokenizer
 
 Answer = tuple[GenerationJob, int]
 """A job, and the sample index of one of its answers."""

@@ -20,7 +20,7 @@ from actors.generation.engine_thread import EngineThread
 from actors.generation.grouped_attention import use_grouped_attention
 from actors.generation.key_values import Caches
 from actors.generation.sampling import draw, uniform
-from actors.learning.policy import LOADING, load_model
+from actors.policy_files.reading import LOADING, load_model
 from actors.weights.file_names import meta_in_files
 from actors.weights.host import named_views
 from configs.generator import GeneratorConfig

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actors.learning.policy import LogitsFunction
 from actors.reference import soup
+from actors.scoring.policy import LogitsFunction
 from configs.objective import ObjectiveConfig
 from configs.terms import TermConfig
 from objectives.divergence.batch_sinkhorn import answer_blocks

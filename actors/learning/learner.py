@@ -25,13 +25,15 @@ from torch.distributed.fsdp import FSDPModule
 from actors.contracts import HostWeights, SharedMemory, WeightsInfo
 from actors.learning.anchor_heads import AnchorHeads
 from actors.learning.optimizer import Extragradient, adamw
-from actors.learning.policy import Policy, check_policy_folder, load_model, load_tokenizer
-from actors.learning.saving import save_policy
 from actors.learning.schedule import learning_rate
 from actors.learning.scores_in_loss import scores_in_loss
 from actors.learning.sharding import clip_gradient, decoder_layers, full_parameters, join_process_group, shard
 from actors.learning.shards import holds, read_shards, write_shards
-from actors.learning.value_heads import ValueHeads
+from actors.policy_files.folder import check_policy_folder
+from actors.policy_files.reading import load_model, load_tokenizer
+from actors.policy_files.writing import save_policy
+from actors.scoring.policy import Policy
+from actors.scoring.value_heads import ValueHeads
 from actors.weights.file_names import as_in_files, meta_in_files
 from actors.weights.host import pack, weights_info
 from actors.weights.shared_memory import WeightsBuffer

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from actors.learning.policy import LogitsFunction, Policy
+from actors.scoring.policy import LogitsFunction, Policy
 from objectives.divergence.anchors import logp_before
 from objectives.objective import Scores
 from trajectories.batch import Batch

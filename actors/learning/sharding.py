@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from actors.learning.policy import Policy
+from actors.scoring.policy import Policy
 
 
 def join_process_group(rendezvous: str, *, device: str, rank: int, ranks: int) -> None:

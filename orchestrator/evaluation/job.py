@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from actors.learning.policy import load_model
 from actors.local import init_host_weights, publish_host_weights
+from actors.policy_files.reading import load_model
 from actors.weights.file_names import as_in_files
 from actors.weights.host import pack, weights_info
 from configs.config import Config

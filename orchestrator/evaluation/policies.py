@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from actors.policy_folder import check_policy_folder
+from actors.policy_files.folder import check_policy_folder
 from configs.checks import require
 from configs.config import Config
 from orchestrator import checkpoint

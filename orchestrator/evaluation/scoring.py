@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from actors.contracts import Reference
-from actors.learning.policy import load_model
+from actors.policy_files.reading import load_model
 from actors.weights.host import pack, weights_info
 from configs.config import Config
 from configs.heldout import Decoding

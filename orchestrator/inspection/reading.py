@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from actors.learning.policy import Policy, load_model
+from actors.policy_files.reading import load_model
+from actors.scoring.policy import Policy
 from configs.config import Config
 from orchestrator.inspection.prompt_sets import Frame
 from orchestrator.stored.replay import right_answer

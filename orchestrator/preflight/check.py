@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from actors.learning.saving import check_saving
+from actors.policy_files.writing import check_saving
 from configs.config import Config
 from configs.task import TaskConfig
 from orchestrator.preflight.names import check_names

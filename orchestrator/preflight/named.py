@@ -6,7 +6,7 @@ takes seconds, so that a wrong name is refused at once.
 
 from pathlib import Path
 
-from actors.policy_folder import check_policy_folder
+from actors.policy_files.folder import check_policy_folder
 from configs.checks import require
 from configs.config import Config
 from configs.task import TaskConfig

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from transformers import AutoConfig
 
 from actors.generation.answers import AnswerBuilder
-from actors.learning.policy import has_usable_padding
+from actors.policy_files.reading import has_usable_padding
 from configs.config import Config
 from orchestrator.rollout.encoding import PromptEncoder, encode_heldout
 from tasks.source import Source

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from actors.learning.saving import copy_policy
+from actors.policy_files.writing import copy_policy
 from orchestrator import checkpoint
 from orchestrator.manifest import SETTINGS, BrokenCheckpoint, folder_name, saved, step_of
 from orchestrator.report.model_card import SETTINGS_FILE, model_card

@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 
-from actors.learning.policy import load_tokenizer
+from actors.policy_files.reading import load_tokenizer
 from configs.checks import require
 from configs.policy import PolicyConfig
 from trajectories.trajectory import Prompt

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.learning.policy import load_model
 from actors.local import LocalReference
+from actors.policy_files.reading import load_model
 from actors.reference import References, soup
 from actors.weights.host import pack, weights_info
 from configs.references import ReferenceConfig

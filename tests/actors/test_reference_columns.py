@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from actors.contracts import Column
-from actors.learning.policy import load_model
 from actors.learning.rank_parts import plan_updates
 from actors.local import LocalReference
+from actors.policy_files.reading import load_model
 from actors.reference import References
 from actors.remote import RemoteReference
 from configs.coefficient import CoefficientConfig

@@ -16,9 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from actors.contracts import GenerationJob
 from actors.generation.answers import AnswerBuilder
 from actors.learning.learner import FsdpLearner
-from actors.learning.policy import load_tokenizer
-from actors.learning.saving import check_saving
 from actors.local import LocalLearner
+from actors.policy_files.reading import load_tokenizer
+from actors.policy_files.writing import check_saving
 from configs.learner import LearnerConfig
 from configs.load import load
 from configs.objective import ObjectiveConfig

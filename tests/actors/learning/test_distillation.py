@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from actors.learning.learner import FsdpLearner
-from actors.learning.policy import load_model
 from actors.learning.rank_parts import merge_scores, plan_scores, plan_updates
 from actors.local import LocalReference
+from actors.policy_files.reading import load_model
 from actors.reference import References
 from configs.load import load
 from configs.objective import ObjectiveConfig

@@ -13,10 +13,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.learning.policy import Policy, load_model
 from actors.learning.rank_parts import plan_updates
 from actors.learning.schedule import learning_rate
 from actors.local import LocalLearner
+from actors.policy_files.reading import load_model
+from actors.scoring.policy import Policy
 from configs.learner import LearnerConfig
 from configs.warm_start import WarmStartConfig
 from objectives.diagnostics import means

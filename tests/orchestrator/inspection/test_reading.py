@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.learning.policy import load_model
+from actors.policy_files.reading import load_model
 from orchestrator.inspection.contamination import frequencies, score_all, separation
 from orchestrator.inspection.prompt_sets import Frame, shared_frame
 from orchestrator.inspection.reading import Reading, load_reader, read

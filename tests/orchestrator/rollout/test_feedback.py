@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from actors.learning.policy import load_model
 from actors.local import LocalReference
+from actors.policy_files.reading import load_model
 from actors.reference import References
 from configs.load import load
 from configs.policy import PolicyConfig

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from actors.learning.policy import LOADING, load_config, load_model, load_tokenizer
+from actors.policy_files.reading import LOADING, load_config, load_model, load_tokenizer
 
 
 def save_policy(folder: str, model: Any, tokenizer: Any, parameters: dict[str, Tensor]) -> None:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from transformers import GraniteConfig, GraniteForCausalLM, OPTConfig, OPTForCausalLM
 
-from actors.learning.policy import Policy, chunk_sizes, load_model, load_tokenizer
+from actors.policy_files.reading import load_model, load_tokenizer
+from actors.scoring.policy import Policy, chunk_sizes
 from tasks.characters import VOCABULARY_SIZE, save_tokenizer
 from tests.actors.logits_records import LogitsRecords
 from tests.actors.random_batch import SHAPES, logits_megabytes, random_batch, untrained

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from actors.learning.learner import FsdpLearner
-from actors.learning.policy import load_model, load_tokenizer
-from actors.learning.saving import check_saving
+from actors.policy_files.reading import load_model, load_tokenizer
+from actors.policy_files.writing import check_saving
 from configs.learner import LearnerConfig
 from configs.objective import ObjectiveConfig
 from tests.conftest import make_policy

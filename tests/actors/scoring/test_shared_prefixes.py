@@ -22,11 +22,12 @@ from transformers import (
     OPTForCausalLM,
 )
 
-from actors.learning.attention import linear_width
 from actors.learning.learner import FsdpLearner
-from actors.learning.policy import Policy, load_model
 from actors.local import LocalReference
+from actors.policy_files.reading import load_model
 from actors.reference import References
+from actors.scoring.attention import linear_width
+from actors.scoring.policy import Policy
 from configs.load import presets
 from objectives.diagnostics import means
 from orchestrator.references import Anchors, policies

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from actors.learning.token_scores import logit_scores, token_scores
+from actors.scoring.token_scores import logit_scores, token_scores
 from tests.actors.logits_records import LogitsRecords
 
 M, D, V = 21, 16, 400

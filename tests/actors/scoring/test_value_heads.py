@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from actors.learning.learner import FsdpLearner
-from actors.learning.policy import load_model
 from actors.learning.schedule import learning_rate
-from actors.learning.value_heads import ValueHeads
 from actors.local import LocalLearner
+from actors.policy_files.reading import load_model
+from actors.scoring.value_heads import ValueHeads
 from configs.critic import CriticConfig
 from configs.learner import LearnerConfig
 from configs.load import load
