@@ -10,7 +10,7 @@ from typing import Any
 
 from actors.contracts import Column, Generator, Reference, WeightsInfo
 from actors.learning.learner import FsdpLearner
-from actors.learning.rank_parts import merge_scores, plan_scores, plan_updates
+from actors.learning.rank_parts import end_to_end, merge_scores, plan_scores, plan_updates
 from actors.reference import References
 from objectives.diagnostics import Stats
 from trajectories.batch import Batch
@@ -39,12 +39,18 @@ class LocalLearner:
         self.generators: list[Generator] = []
 
     async def score(self, batch: Batch) -> Batch:
-        divided, [rank_part] = plan_scores(batch, self.learner.config, 1, self.learner.linear_width())
-        return merge_scores(batch, divided, [await asyncio.to_thread(self.learner.score, rank_part)])
+        return await asyncio.to_thread(self._score, batch)
+
+    def _score(self, batch: Batch) -> Batch:
+        divided, [part] = plan_scores(batch, self.learner.config, 1, self.learner.linear_width())
+        return merge_scores(batch, divided, [end_to_end(self.learner.score(part))])
 
     async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
-        [rank_part] = plan_updates(batch, self.learner.config, 1, self.learner.linear_width())
-        return await asyncio.to_thread(self.learner.update, rank_part, coefficients)
+        return await asyncio.to_thread(self._update, batch, coefficients)
+
+    def _update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
+        [updates] = plan_updates(batch, self.learner.config, 1, self.learner.linear_width())
+        return self.learner.update(updates, coefficients)
 
     async def connect(self, generators: Sequence[Generator]) -> None:
         self.generators = list(generators)

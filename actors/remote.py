@@ -6,19 +6,18 @@ Every wait has a timeout: a role that does not return in time is an error, never
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import ray
-import torch
-from torch import Tensor
 
+from actors import reference_parts
 from actors.contracts import Column, GenerationJob, Generator, GradeTask, HostWeights, Reference, WeightsInfo
 from actors.finished import Finished
 from actors.learning.rank_parts import merge_scores, plan_scores, plan_updates
 from actors.local import init_host_weights, publish_host_weights
 from configs.learner import LearnerConfig
 from objectives.diagnostics import Stats, merge
+from trajectories.arrays import to_tensors
 from trajectories.batch import Batch
 from trajectories.trajectory import Grade
 
@@ -72,6 +71,11 @@ class Handle:
         """Run a method of the role and return its result. Raises as `wait`."""
         return await self.wait(self.send(method, *arguments), method, timeout_s)
 
+    async def call_stored(self, method: str, value: Any, *arguments: Any) -> Any:
+        """Run a method of the role whose first argument is large: it goes through Ray's object store, and is written
+        there outside the event loop. Raises as `wait`."""
+        return await self.call(method, await asyncio.to_thread(ray.put, value), *arguments)
+
     async def close(self) -> None:
         """Close the role if it was built, then end its process, also if closing failed."""
         if self._built:
@@ -114,15 +118,6 @@ class RemoteGrader(Handle):
         return await self.call("stats")  # type: ignore[no-any-return]
 
 
-SCORED_TABLES = ("anchors", "hidden", "reweighted", "certainty")
-"""Dicts of `Batch` that a reference fills, besides `logp_reference`."""
-
-
-def _logp_reference(batch: Batch) -> Tensor:
-    assert batch.logp_reference is not None
-    return batch.logp_reference
-
-
 class RemoteReference:
     """Any number of Ray actors that all hold the same policies. Each scores a part of the batch's trajectories.
 
@@ -144,25 +139,13 @@ class RemoteReference:
         columns: Sequence[Column] = (),
     ) -> Batch:
         await self.started()
-        count = len(self.handles)
-        parts = [list(range(i, len(batch.route), count)) for i in range(min(count, len(batch.route)))]
+        parts, batches = await asyncio.to_thread(reference_parts.split, batch, len(self.handles))
         calls = [
-            handle.call("score", batch.select(part), list(names), list(hidden), list(columns))
-            for handle, part in zip(self.handles, parts, strict=False)
+            handle.call_stored("score", part, list(names), list(hidden), list(columns))
+            for handle, part in zip(self.handles, batches, strict=False)
         ]
         scored = await asyncio.gather(*calls)
-        rows = torch.cat([batch.token_rows(part) for part in parts])
-
-        def merged(columns: Sequence[Tensor]) -> Tensor:
-            joined = torch.cat(list(columns))
-            return torch.empty_like(joined).index_copy(0, rows, joined)
-
-        tables: dict[str, Any] = {
-            table: {name: merged([getattr(one, table)[name] for one in scored]) for name in getattr(scored[0], table)}
-            for table in SCORED_TABLES
-        }
-        main = None if scored[0].logp_reference is None else merged([_logp_reference(one) for one in scored])
-        return replace(batch, logp_reference=main, **tables)
+        return await asyncio.to_thread(lambda: reference_parts.merge(batch, parts, list(map(to_tensors, scored))))
 
     async def move(self, name: str, info: WeightsInfo, weights: Any, mixing_weight: float) -> None:
         await self.started()
@@ -214,14 +197,17 @@ class RemoteLearner:
         return first
 
     async def score(self, batch: Batch) -> Batch:
-        divided, rank_parts = plan_scores(batch, self.config, len(self.ranks), await self._linear_width())
-        calls = [rank.call("score", part) for rank, part in zip(self.ranks, rank_parts, strict=True)]
-        return merge_scores(batch, divided, await asyncio.gather(*calls))
+        width = await self._linear_width()
+        divided, parts = await asyncio.to_thread(plan_scores, batch, self.config, len(self.ranks), width)
+        calls = [rank.call_stored("score", part) for rank, part in zip(self.ranks, parts, strict=True)]
+        scored = await asyncio.gather(*calls)
+        return await asyncio.to_thread(lambda: merge_scores(batch, divided, list(map(to_tensors, scored))))
 
     async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
         self._require_no_transfer()
-        rank_parts = plan_updates(batch, self.config, len(self.ranks), await self._linear_width())
-        calls = [rank.call("update", part, coefficients) for rank, part in zip(self.ranks, rank_parts, strict=True)]
+        width = await self._linear_width()
+        parts = await asyncio.to_thread(plan_updates, batch, self.config, len(self.ranks), width)
+        calls = [rank.call_stored("update", part, coefficients) for rank, part in zip(self.ranks, parts, strict=True)]
         return merge(*await asyncio.gather(*calls))
 
     async def connect(self, generators: Sequence[Generator]) -> None:

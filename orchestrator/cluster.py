@@ -10,10 +10,11 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.batch_shells import LearnerShell, ReferenceShell
 from actors.contracts import Generator, Grader, Learner, Reference
 from actors.loading import collector_paused
 from actors.policy_files.reading import load_tokenizer
-from actors.ray_shells import LearnerShell, RoleShell
+from actors.ray_shells import RoleShell
 from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference
 from configs.config import Config
 from orchestrator.connection import connect, own_cores
@@ -226,7 +227,8 @@ def _create_actor(
         environment = ENVIRONMENT | {"OMP_NUM_THREADS": str(threads(cfg, reservation.role, roles.names, own_cores()))}
     if reservation.role == "generator" and cfg.generator.engine == "vllm":
         environment |= VLLM_ENVIRONMENT
-    options = ray.remote(LearnerShell if reservation.role == "learner" else RoleShell).options(
+    shells = {"learner": LearnerShell, "reference": ReferenceShell}
+    options = ray.remote(shells.get(reservation.role, RoleShell)).options(
         num_cpus=reservation.cpus,
         num_gpus=reservation.gpus,
         max_concurrency=16,

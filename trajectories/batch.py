@@ -5,15 +5,19 @@ trajectory in it is whole. Each tensor field declares the axis of its first dime
 `Batch.to` cover every field.
 """
 
-import math
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trajectories.arrays import ArrayOf, to_array, to_tensor
+from trajectories.columns import is_trained, joined, meanings, reference_logps, reward_parts
 from trajectories.trajectory import OWN_ROUTES, ROUTES, Group, Route, Trajectory, domain
 
 PER_TOKEN = {"axis": "token"}
@@ -48,6 +52,8 @@ class Batch:
     """int64 [N]"""
     seq: Tensor = field(metadata=PER_TOKEN)
     """int64 [N]: index of the token's trajectory, ascending from 0 to B - 1."""
+    lengths: Tensor = field(metadata=PER_TRAJECTORY)
+    """int64 [B]: number of tokens of each trajectory, prompt included."""
     mask: Tensor = field(metadata=PER_TOKEN)
     """bool [N]: True where the token is trained on: generated tokens of graded answers and of stored answers."""
     logp_sampler: Tensor = field(metadata=PER_TOKEN)
@@ -109,66 +115,128 @@ class Batch:
     term_factors: dict[str, float] = field(default_factory=dict)
     """Factor on the loss of some divergence terms, by term, that only the whole batch determines."""
 
+    @cached_property
+    def starts(self) -> Tensor:
+        """int64 [B]: position in [N] of the first token of each trajectory."""
+        return self.lengths.cumsum(0) - self.lengths
+
     @property
     def sequences(self) -> list[np.ndarray]:
         """The tokens of each trajectory."""
-        return np.split(self.tokens.cpu().numpy(), self.lengths.cumsum(0)[:-1].tolist())
-
-    @property
-    def lengths(self) -> Tensor:
-        """int64 [B]: number of tokens of each trajectory, prompt included."""
-        return torch.bincount(self.seq, minlength=len(self.route))
+        return [tokens.numpy() for tokens in self.tokens.cpu().split(self.lengths.tolist())]
 
     def on_route(self, *routes: Route) -> Tensor:
         """bool [N]: True where a token is trained on and its trajectory is on one of `routes`."""
+        return self.mask & self._has_route(*routes)[self.seq]
+
+    def _has_route(self, *routes: Route) -> Tensor:
+        """bool [B]: True where a trajectory is on one of `routes`."""
         first, *others = (self.route == ROUTES.index(route) for route in routes)
         for other in others:
             first = first | other
-        return self.mask & first[self.seq]
+        return first
 
     def trained_lengths(self, route: Route) -> Tensor:
         """int64 [B]: number of trained tokens of each trajectory on `route`; 0 for trajectories on other routes."""
-        return torch.bincount(self.seq[self.on_route(route)], minlength=len(self.route))
+        return self._trained * self._has_route(route)
+
+    @cached_property
+    def _trained(self) -> Tensor:
+        """int64 [B]: number of trained tokens of each trajectory."""
+        return torch.bincount(self.seq[self.mask], minlength=len(self.route))
 
     def graded_groups(self) -> list[Tensor]:
-        """bool [B] for each group: True at the graded answers of the group."""
+        """int64 [G] for each group: indices of its graded answers, ascending."""
         graded = ~self.reward.isnan()
-        return [(self.group == group) & graded for group in self.group[self.group >= 0].unique().tolist()]
+        return [members[graded[members]] for members in groups_of(self.group)]
 
     def token_rows(self, indices: Sequence[int]) -> Tensor:
         """Return int64 positions in [N] of all tokens of the trajectories at `indices`, in that order."""
-        lengths, device = self.lengths, self.seq.device
-        rows = torch.tensor(list(indices), dtype=torch.long, device=device)
-        chosen, starts = lengths[rows], (lengths.cumsum(0) - lengths)[rows]
+        rows = torch.tensor(list(indices), dtype=torch.long, device=self.seq.device)
+        chosen, starts = self.lengths[rows], self.starts[rows]
         # Position in the result, plus what the start of its trajectory differs by here and there.
-        return torch.arange(int(chosen.sum()), device=device) + (starts - chosen.cumsum(0) + chosen).repeat_interleave(
-            chosen
-        )
+        return torch.arange(int(chosen.sum()), device=rows.device) + (
+            starts - chosen.cumsum(0) + chosen
+        ).repeat_interleave(chosen)
 
     def select(self, indices: Sequence[int]) -> "Batch":
-        """Return the trajectories at `indices`, in that order, with the totals of this batch."""
+        """Return the trajectories at `indices`, in that order, with the totals of this batch. Tensors are copied."""
         positions = self.token_rows(indices)
         rows = torch.tensor(list(indices), dtype=torch.long, device=self.seq.device)
-        changed: dict[str, Any] = {}
-        for names, chosen in ((TRAJECTORY_FIELDS, rows), (TOKEN_FIELDS, positions)):
-            for name in names:
-                value = getattr(self, name)
-                changed[name] = None if value is None else value[chosen]
-        for names, chosen in ((TRAJECTORY_TABLES, rows), (TOKEN_TABLES, positions)):
-            for name in names:
-                changed[name] = {key: values[chosen] for key, values in getattr(self, name).items()}
-        changed["seq"] = torch.arange(len(rows), device=rows.device).repeat_interleave(self.lengths[rows])
+        changed = self._of_each(lambda values: values[positions], lambda values: values[rows])
+        changed["seq"] = torch.arange(len(rows), device=rows.device).repeat_interleave(changed["lengths"])
+        return replace(self, **changed)
+
+    def cut(self, counts: Sequence[int]) -> list["Batch"]:
+        """Cut the batch into successive batches of `counts` trajectories, with the totals of this batch.
+
+        Their tensors are views, so the time does not depend on the number of parts times that of the tokens.
+        """
+        ends = np.cumsum([0, *counts]).tolist()
+        assert ends[-1] == len(self.route), f"{ends[-1]} trajectories are cut from a batch of {len(self.route)}"
+        bounds = [*self.starts.tolist(), len(self.tokens)]
+        parts = []
+        for first, end in itertools.pairwise(ends):
+            tokens, rows = slice(bounds[first], bounds[end]), slice(first, end)
+            changed = self._of_each(itemgetter(tokens), itemgetter(rows))
+            parts.append(replace(self, **changed | {"seq": changed["seq"] - first}))
+        return parts
+
+    def reduced_to(self, optional: Collection[str]) -> "Batch":
+        """Return the batch without its optional fields, except those named."""
+        left = {each.name: each for each in fields(self) if each.name not in {*optional, "term_factors"}}
+        changed: dict[str, Any] = {name: None for name, each in left.items() if each.default is None}
+        changed |= {name: {} for name, each in left.items() if each.default_factory is dict}
         return replace(self, **changed)
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch with every tensor on `device`."""
+        return replace(self, **self._of_each(lambda values: values.to(device), lambda values: values.to(device)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle tensors as numpy arrays (`trajectories.arrays`), and not `seq`, which follows from `lengths`."""
+        columns = self._of_each(to_array, to_array)
+        del columns["seq"]
+        others = {each.name: getattr(self, each.name) for each in fields(self) if not each.metadata}
+        return _unpickled, (columns, others)
+
+    def _of_each(self, token: Callable[[Tensor], Any], trajectory: Callable[[Tensor], Any]) -> dict[str, Any]:
+        """Return every field of tensors, changed by one function along the axis of tokens and by one along that of
+        trajectories."""
         changed: dict[str, Any] = {}
-        for name in (*TOKEN_FIELDS, *TRAJECTORY_FIELDS):
-            value = getattr(self, name)
-            changed[name] = None if value is None else value.to(device)
-        for name in (*TOKEN_TABLES, *TRAJECTORY_TABLES):
-            changed[name] = {key: values.to(device) for key, values in getattr(self, name).items()}
-        return replace(self, **changed)
+        for change, names, tables in (
+            (token, TOKEN_FIELDS, TOKEN_TABLES),
+            (trajectory, TRAJECTORY_FIELDS, TRAJECTORY_TABLES),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                changed[name] = None if value is None else change(value)
+            for name in tables:
+                changed[name] = {key: change(values) for key, values in getattr(self, name).items()}
+        return changed
+
+
+def _unpickled(columns: dict[str, Any], others: dict[str, Any]) -> Batch:
+    def tensors(column: Any) -> Any:
+        if isinstance(column, ArrayOf):
+            return to_tensor(column)
+        return column and {key: to_tensor(array) for key, array in column.items()}
+
+    values = {name: tensors(column) for name, column in columns.items()}
+    lengths = values["lengths"]
+    return Batch(**values, **others, seq=torch.arange(len(lengths)).repeat_interleave(lengths))
+
+
+def groups_of(group: Tensor) -> list[Tensor]:
+    """Return the indices of the trajectories of each group, ascending, int64 [G], by ascending number of the group.
+
+    Args:
+        group: int64 [B]; trajectories of group -1 are in none.
+    """
+    order = group.argsort(stable=True)
+    numbers, counts = group[order].unique_consecutive(return_counts=True)
+    parts = order.split(counts.tolist())
+    return [members for number, members in zip(numbers.tolist(), parts, strict=True) if number >= 0]
 
 
 def _fields_with(metadata: dict[str, str]) -> tuple[str, ...]:
@@ -205,64 +273,30 @@ def pack(
     assert rows, "a batch needs at least one trajectory"
     for t, _ in rows:
         assert len(t.tokens) == len(t.mask) == len(t.logp_sampler), f"{t.key}: fields are not aligned with tokens"
-    trained = torch.tensor([t.route not in OWN_ROUTES or _trained(t, mask_truncated) for t, _ in rows])
+    trained = torch.tensor([t.route not in OWN_ROUTES or is_trained(t, mask_truncated) for t, _ in rows])
     lengths = torch.tensor([len(t.tokens) for t, _ in rows])
     group_domains = [domain(group.prompt.id) for group in groups]
     domains = tuple(sorted(set(group_domains)))
     rewards = [np.nan if t.reward is None or t.route not in OWN_ROUTES else t.reward for t, _ in rows]
     batch = Batch(
-        tokens=_cat([t.tokens for t, _ in rows], torch.int64),
+        tokens=joined([t.tokens for t, _ in rows], torch.int64),
         seq=torch.repeat_interleave(torch.arange(len(rows)), lengths),
-        mask=_cat([t.mask for t, _ in rows], torch.bool) & trained.repeat_interleave(lengths),
-        logp_sampler=_cat([t.logp_sampler for t, _ in rows], torch.float32),
-        logp_reference=_reference_logps([t for t, _ in rows]),
+        lengths=lengths,
+        mask=joined([t.mask for t, _ in rows], torch.bool) & trained.repeat_interleave(lengths),
+        logp_sampler=joined([t.logp_sampler for t, _ in rows], torch.float32),
+        logp_reference=reference_logps([t for t, _ in rows]),
         route=torch.tensor([ROUTES.index(t.route) for t, _ in rows]),
         group=torch.tensor([g for _, g in rows]),
         domain=torch.tensor([domains.index(group_domains[g]) if g >= 0 else -1 for _, g in rows]),
         domains=domains,
         reward=torch.tensor(rewards, dtype=torch.float32),
-        rewards=_reward_parts([t for t, _ in rows]),
-        meaning=_meanings(groups, len(rows)) if count_meanings else None,
+        rewards=reward_parts([t for t, _ in rows]),
+        meaning=meanings(groups, len(rows)) if count_meanings else None,
         version=torch.tensor([t.first_version if t.route == "explore" else -1 for t, _ in rows]),
         generated=torch.tensor([t.answer_length for t, _ in rows]),
         totals={},
     )
     return with_own_totals(batch)
-
-
-def _meanings(groups: Sequence[Group], trajectories: int) -> Tensor:
-    """Return the number of each answer's meaning within its group, int64 [B], and -1 for the answers after these."""
-    numbers: list[int] = []
-    for group in groups:
-        seen: dict[tuple[str, str], int] = {}
-        numbers += [seen.setdefault(t.meaning, len(seen)) for t in (*group.trajectories, *group.experience)]
-    return torch.tensor(numbers + [-1] * (trajectories - len(numbers)))
-
-
-def _trained(own: Trajectory, mask_truncated: bool) -> bool:
-    return own.reward is not None and not (mask_truncated and own.finish_reason == "length")
-
-
-def _reward_parts(trajectories: list[Trajectory]) -> dict[str, Tensor]:
-    """Return each of several rewards, float32 [B]; empty if there is one."""
-    parts = [t.grade.parts if t.route in OWN_ROUTES and t.reward is not None and t.grade else {} for t in trajectories]
-    names = dict.fromkeys(name for found in parts for name in found)
-    return {name: torch.tensor([found.get(name, math.nan) for found in parts]) for name in names}
-
-
-def _reference_logps(trajectories: list[Trajectory]) -> Tensor | None:
-    """Return the stored reference log-probs, float32 [N]; None if no trajectory has any.
-
-    They are NaN on a trajectory without them, so that a loss that uses one by mistake is NaN.
-    """
-    if all(t.logp_reference is None for t in trajectories):
-        return None
-    missing = [np.full(len(t.tokens), np.nan) if t.logp_reference is None else t.logp_reference for t in trajectories]
-    return _cat(missing, torch.float32)
-
-
-def _cat(arrays: Sequence[np.ndarray], dtype: torch.dtype) -> Tensor:
-    return torch.from_numpy(np.concatenate(arrays)).to(dtype)
 
 
 def with_own_totals(batch: Batch) -> Batch:

@@ -64,7 +64,8 @@ def shared_rows(sequences: Sequence[np.ndarray], linear_width: float, widest: in
         length, width = len(sequences[i]), rows[-1].width if rows else 0
         joined = width + length - (common(sequences[before], sequences[i]) if rows else 0)
         if rows and joined <= max(min(widest, WIDEST), width) and cost(joined) - cost(width) < cost(length):
-            rows[-1] = Row([*rows[-1].members, i], joined)
+            rows[-1].members.append(i)
+            rows[-1] = Row(rows[-1].members, joined)
         else:
             rows.append(Row([i], length))
     return sorted(rows, key=lambda row: min(row.members))

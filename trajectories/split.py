@@ -4,10 +4,12 @@ Every trajectory stays whole. Microbatches carry the totals of the batch that `d
 losses sum to the loss of that batch. `deal` makes a batch with its own totals for each update.
 """
 
+import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +43,7 @@ def plan(widths: Sequence[int], token_budget: int) -> list[list[int]]:
     best = {0: (0.0, 0)}
     for last, end in enumerate(ends):
         width = widths[order[end - 1]]
-        for start in [*ends[:last][::-1], 0]:
+        for start in itertools.chain(map(ends.__getitem__, range(last - 1, -1, -1)), [0]):
             count = end - start
             padding = count * width - (columns[end] - columns[start])
             cost = best[start][0] + count * width + MICROBATCH_COST * math.ceil(count / max(token_budget // width, 1))
@@ -50,10 +52,11 @@ def plan(widths: Sequence[int], token_budget: int) -> list[list[int]]:
             if padding > MICROBATCH_COST:  # so a cut costs less than the padding, and would with more rows
                 break
     parts: list[list[int]] = []
-    while order:
-        start = best[len(order)][1]
-        parts.append(order[start:])
-        order = order[:start]
+    end = len(order)
+    while end:
+        start = best[end][1]
+        parts.append(order[start:end])
+        end = start
     return [micro for part in reversed(parts) for micro in _filled(part, widths, token_budget)]
 
 
@@ -84,32 +87,40 @@ def divide(batch: Batch, ranks: int, token_budget: int, linear_width: float = 0.
     scored, unscored = _by_need(batch)
     sequences = batch.sequences
     found = shared_rows([sequences[i] for i in scored], linear_width, token_budget)
-    rows = _interleaved([Row([scored[i] for i in row.members], row.width) for row in found], batch)
-    stored = set((batch.route != ROUTES.index("explore")).nonzero().flatten().tolist())
-
-    def padded_tokens(microbatch: list[Row]) -> int:
-        return len(microbatch) * microbatch[-1].width
-
-    def stored_answers(microbatch: list[Row]) -> int:
-        return sum(len(stored.intersection(row.members)) for row in microbatch)
-
+    explored = (batch.route == ROUTES.index("explore")).tolist()
+    rows = _interleaved([Row([scored[i] for i in row.members], row.width) for row in found], explored)
     planned = [[rows[i] for i in microbatch] for microbatch in plan([row.width for row in rows], token_budget)]
-    while len(planned) % ranks and max(len(microbatch) for microbatch in planned) > 1:
-        largest = max((microbatch for microbatch in planned if len(microbatch) > 1), key=padded_tokens)
-        planned.remove(largest)
-        planned += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
-    planned.sort(key=padded_tokens, reverse=True)
+    planned = _halved(planned, ranks)
+    planned.sort(key=_padded_tokens, reverse=True)
     planned += [[] for _ in range(-len(planned) % ranks if planned else ranks)]
-    rank_parts: list[list[list[Row]]] = [[] for _ in range(ranks)]
+    rank_parts: list[list[list[int]]] = [[] for _ in range(ranks)]
+    stored = [0] * ranks
     # Of every `ranks` microbatches of similar size, the rank with the fewest stored answers gets the one with the most.
     for start in range(0, len(planned), ranks):
-        fewest_first = sorted(rank_parts, key=lambda rank_part: sum(map(stored_answers, rank_part)))
-        most_first = sorted(planned[start : start + ranks], key=stored_answers, reverse=True)
-        for rank_part, microbatch in zip(fewest_first, most_first, strict=True):
-            rank_part.append(microbatch)
-    divided = [[[i for row in micro for i in row.members] for micro in rank_part] for rank_part in rank_parts]
-    divided[0][0] += unscored
-    return divided
+        members = [[i for row in microbatch for i in row.members] for microbatch in planned[start : start + ranks]]
+        of_each = [sum(not explored[i] for i in indices) for indices in members]
+        fewest_first = sorted(range(ranks), key=stored.__getitem__)
+        most_first = sorted(range(ranks), key=of_each.__getitem__, reverse=True)
+        for rank, microbatch in zip(fewest_first, most_first, strict=True):
+            rank_parts[rank].append(members[microbatch])
+            stored[rank] += of_each[microbatch]
+    rank_parts[0][0] += unscored
+    return rank_parts
+
+
+def _padded_tokens(microbatch: Sequence[Row]) -> int:
+    return len(microbatch) * microbatch[-1].width
+
+
+def _halved(planned: list[list[Row]], ranks: int) -> list[list[Row]]:
+    """Halve the largest microbatches of several rows until their number is a multiple of `ranks`, or none is left."""
+    while len(planned) % ranks:
+        several = [n for n, microbatch in enumerate(planned) if len(microbatch) > 1]
+        if not several:
+            break
+        largest = planned.pop(max(several, key=lambda n: _padded_tokens(planned[n])))
+        planned += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
+    return planned
 
 
 def _by_need(batch: Batch) -> tuple[list[int], list[int]]:
@@ -119,9 +130,12 @@ def _by_need(batch: Batch) -> tuple[list[int], list[int]]:
     return batch.in_loss.nonzero().flatten().tolist(), (~batch.in_loss).nonzero().flatten().tolist()
 
 
-def _interleaved(rows: Sequence[Row], batch: Batch) -> list[Row]:
-    """Order all rows so that those with equally many stored answers are spread evenly among the rows of one width."""
-    explored = (batch.route == ROUTES.index("explore")).tolist()
+def _interleaved(rows: Sequence[Row], explored: Sequence[bool]) -> list[Row]:
+    """Order all rows so that those with equally many stored answers are spread evenly among the rows of one width.
+
+    Args:
+        explored: bool [B], whether each trajectory is on the route explore.
+    """
     kinds = [(row.width, sum(not explored[i] for i in row.members)) for row in rows]
     sizes, seen, places = Counter(kinds), Counter[tuple[int, int]](), []
     for kind in kinds:
@@ -130,19 +144,51 @@ def _interleaved(rows: Sequence[Row], batch: Batch) -> list[Row]:
     return [rows[i] for i in sorted(range(len(kinds)), key=places.__getitem__)]
 
 
-def microbatches(batch: Batch, divided: Sequence[Sequence[Sequence[int]]]) -> list[list[Batch]]:
-    """Return the microbatches that `divide` assigned, [rank][microbatch], each with the totals of `batch`.
+@dataclass(frozen=True)
+class Microbatches(Sequence[Batch]):
+    """The microbatches of one rank, each with the totals of the batch that was split.
+
+    They are one batch until they are read, so that they travel as one message.
+    """
+
+    batch: Batch
+    """The trajectories of all microbatches, in their order."""
+    counts: Sequence[int]
+    """Number of trajectories of each microbatch."""
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.batch.cut(self.counts)[index]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batch.cut(self.counts))
+
+
+def microbatches(batch: Batch, divided: Sequence[Sequence[Sequence[int]]]) -> list[Microbatches]:
+    """Return the microbatches of each rank that `divide` assigned, each with the totals of `batch`.
 
     An empty microbatch becomes the shortest trajectory of the batch with its mask cleared: every rank must run the same
-    number of forward passes, because each of them contains collectives.
+    number of forward passes, because each of them contains collectives. The empty microbatches of a rank are its last.
     """
-    idle = batch.select([int(batch.lengths.argmin())])
-    idle = replace(idle, mask=torch.zeros_like(idle.mask))
-    return [[batch.select(part) if part else idle for part in rank_part] for rank_part in divided]
+    shortest = int(batch.lengths.argmin())
+    return [_arranged(batch, rank_part, shortest) for rank_part in divided]
 
 
-def partition(batch: Batch, ranks: int, token_budget: int, linear_width: float = 0.0) -> list[list[Batch]]:
-    """Return the microbatches of each rank, [rank][microbatch]: `divide`, then `microbatches`."""
+def _arranged(batch: Batch, rank_part: Sequence[Sequence[int]], shortest: int) -> Microbatches:
+    indices = [i for part in rank_part for i in part]
+    empty = sum(not part for part in rank_part)
+    assert not any(rank_part[len(rank_part) - empty :]), "empty microbatches are last"
+    arranged = batch.select(indices + empty * [shortest])
+    if empty:
+        trained = int(arranged.lengths[: len(indices)].sum())
+        arranged = replace(arranged, mask=arranged.mask & (torch.arange(len(arranged.mask)) < trained))
+    return Microbatches(arranged, tuple(len(part) or 1 for part in rank_part))
+
+
+def partition(batch: Batch, ranks: int, token_budget: int, linear_width: float = 0.0) -> list[Microbatches]:
+    """Return the microbatches of each rank: `divide`, then `microbatches`."""
     return microbatches(batch, divide(batch, ranks, token_budget, linear_width))
 
 
@@ -156,10 +202,12 @@ def deal(batch: Batch, updates: int) -> list[Batch]:
     """
     if updates == 1:
         return [batch]
-    order = sorted(range(len(batch.group)), key=lambda i: (int(batch.group[i]) < 0, int(batch.group[i])))
-    groups = sorted({int(g) for g in batch.group if g >= 0})
+    group = batch.group.tolist()
+    grouped = sum(number >= 0 for number in group)
+    place = {number: place for place, number in enumerate(sorted({number for number in group if number >= 0}))}
     dealt: list[list[int]] = [[] for _ in range(updates)]
-    for turn, i in enumerate(order):
-        group = int(batch.group[i])
-        dealt[(groups.index(group) if group >= 0 else turn) % updates].append(i)
-    return [with_own_totals(batch.select(sorted(indices))) for indices in dealt if indices]
+    # Stored answers take their turns behind all answers of groups.
+    stored = itertools.count(grouped)
+    for i, number in enumerate(group):
+        dealt[(place[number] if number >= 0 else next(stored)) % updates].append(i)
+    return [with_own_totals(batch.select(indices)) for indices in dealt if indices]

@@ -6,70 +6,95 @@ forward and backward pass, so a rank with fewer passes would leave the others wa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from configs.learner import LearnerConfig
 from trajectories.batch import TRAJECTORY_FIELDS, Batch
-from trajectories.split import deal, divide, microbatches, partition
+from trajectories.split import Microbatches, deal, divide, microbatches, partition
+
+READ_BY_SCORE = ("hidden", "power")
+"""Optional fields of `Batch` that `FsdpLearner.score` reads. The others are not sent to the ranks."""
+READ_BY_UPDATE = (
+    *("logp_old", "logp_reference", "anchors", "value_old", "hidden", "power", "reweighted", "advantage", "in_loss"),
+    *("value_target", "gate", "high_covariance", "term_weights"),
+)
+"""Optional fields of `Batch` that `FsdpLearner.update` reads; `credit` alone reads the others."""
 
 Division = list[list[list[int]]]
 """[rank][microbatch]: indices of its trajectories in the batch."""
 
 
-def plan_updates(batch: Batch, config: LearnerConfig, ranks: int, linear_width: float = 0.0) -> list[list[list[Batch]]]:
+def plan_updates(
+    batch: Batch, config: LearnerConfig, ranks: int, linear_width: float = 0.0
+) -> list[list[Microbatches]]:
     """Split a batch into optimizer updates, and each update into microbatches per rank.
 
     Args:
         linear_width: of the policy; 0: no prefixes are shared.
 
     Returns:
-        Rank parts [rank][update][microbatch], as many updates and microbatches on every rank.
+        Rank parts [rank][update], as many updates and microbatches on every rank.
     """
-    dealt = deal(batch, config.updates_per_batch)
+    dealt = deal(batch.reduced_to(READ_BY_UPDATE), config.updates_per_batch)
     updates = [partition(part, ranks, config.token_budget, linear_width) for part in dealt]
     return [[update[rank] for update in updates] for rank in range(ranks)]
 
 
 def plan_scores(
     batch: Batch, config: LearnerConfig, ranks: int, linear_width: float = 0.0
-) -> tuple[Division, list[list[Batch]]]:
+) -> tuple[Division, list[Microbatches]]:
     """Split a batch into microbatches per rank, to be scored.
 
     Args:
         linear_width: of the policy; 0: no prefixes are shared.
 
     Returns:
-        The division, for `merge_scores`, and the rank parts [rank][microbatch], as many microbatches on every rank.
+        The division, for `merge_scores`, and the rank parts, as many microbatches on every rank.
     """
     divided = divide(batch, ranks, config.token_budget, linear_width)
-    return divided, microbatches(batch, divided)
+    return divided, microbatches(batch.reduced_to(READ_BY_SCORE), divided)
 
 
-def merge_scores(batch: Batch, divided: Division, scored: Sequence[Sequence[Mapping[str, Tensor]]]) -> Batch:
+def end_to_end(outputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Join the outputs of all microbatches of one rank."""
+    return {name: torch.cat([output[name] for output in outputs]) for name in outputs[0]}
+
+
+def merge_scores(batch: Batch, divided: Division, scored: Sequence[Mapping[str, Tensor]]) -> Batch:
     """Put the ranks' outputs back in the order of the batch.
 
     Args:
         divided: the division from `plan_scores`.
-        scored: outputs of `FsdpLearner.score`, [rank][microbatch].
+        scored: outputs of `FsdpLearner.score`, those of each rank `end_to_end`.
 
     Returns:
         The batch with these outputs in the fields they are named after; "distance/TERM" in `distance`.
     """
-    outputs = [
-        (indices, output)
-        for rank_indices, rank_outputs in zip(divided, scored, strict=True)
-        for indices, output in zip(rank_indices, rank_outputs, strict=True)
-        if indices  # an empty microbatch repeats a trajectory of another one, with its mask cleared
-    ]
-    tokens = torch.cat([batch.token_rows(indices) for indices, _ in outputs])
-    trajectories = torch.tensor([index for indices, _ in outputs for index in indices])
-    columns: dict[str, Any] = {}
-    for name in outputs[0][1]:
-        rows = trajectories if name in TRAJECTORY_FIELDS else tokens
-        column = torch.cat([output[name] for _, output in outputs])
-        columns[name] = torch.empty_like(column).index_copy(0, rows, column)
+    # An empty microbatch repeats a trajectory of another one, behind all others of its rank: its outputs are left out.
+    columns = in_order(batch, [[i for part in rank_part for i in part] for rank_part in divided], scored)
     distance = {name.removeprefix("distance/"): columns.pop(name) for name in list(columns) if "/" in name}
-    return replace(batch, **columns, distance=distance)
+    return replace(batch, **columns, distance=distance)  # type: ignore[arg-type]
+
+
+def in_order(
+    batch: Batch, parts: Sequence[Sequence[int]], outputs: Sequence[Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Merge the outputs of several processes in the order of the batch, by name.
+
+    Args:
+        parts: the trajectories of each process, which together are those of the batch.
+        outputs: of each process, per token or, if named after a field of trajectories, per trajectory. What lies behind
+            the outputs of its trajectories is left out.
+    """
+    trajectories = torch.tensor([i for part in parts for i in part])
+    tokens = batch.token_rows(trajectories.tolist())
+    sizes = [int(batch.lengths[torch.tensor(part, dtype=torch.long)].sum()) for part in parts]
+    merged = {}
+    for name in outputs[0]:
+        whole = name in TRAJECTORY_FIELDS
+        counts = [len(part) for part in parts] if whole else sizes
+        column = torch.cat([output[name][:count] for output, count in zip(outputs, counts, strict=True)])
+        merged[name] = torch.empty_like(column).index_copy(0, trajectories if whole else tokens, column)
+    return merged

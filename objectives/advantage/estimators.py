@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from configs.overlong import OverlongConfig
-from trajectories.batch import Batch
+from trajectories.batch import Batch, groups_of
 from trajectories.trajectory import EQUAL_REWARDS
 
 EPSILON = 1e-6
@@ -130,9 +130,9 @@ def by_group(reward: Tensor, group: Tensor, estimate: Callable[[Tensor], Tensor]
     assert reward.shape == group.shape, f"reward {tuple(reward.shape)} and group {tuple(group.shape)} must align"
     result = torch.zeros_like(reward)
     graded = ~reward.isnan()
-    for number in group[group >= 0].unique().tolist():
-        members = (group == number) & graded
-        if members.any():
+    for of_group in groups_of(group):
+        members = of_group[graded[of_group]]
+        if len(members):
             result[members] = estimate(reward[members])
     return result
 

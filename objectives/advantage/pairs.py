@@ -14,6 +14,7 @@ from torch.nn.functional import logsigmoid
 from configs.pairs import PairsConfig
 from objectives.advantage.estimators import explored_and_graded
 from objectives.divergence.f_divergences import F_DIVERGENCES, bounded
+from trajectories.batch import groups_of
 from trajectories.trajectory import EQUAL_REWARDS
 
 LIMIT = 10.0
@@ -58,7 +59,7 @@ def graded_answers(reward: Tensor, lengths: Tensor, group: Tensor) -> Tensor:
 def pairs_of(
     reward: Tensor, lengths: Tensor, group: Tensor, solution: Tensor | None = None
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return for each group that has a pair its answers, bool [B], and the weights of their pairs [winner, loser].
+    """Return for each group that has a pair its answers, int64 [G], and the weights of their pairs [winner, loser].
 
     Args:
         solution: bool [B], for winners=solution: the answers of the task, which win against all others of their group.
@@ -66,8 +67,8 @@ def pairs_of(
     graded = graded_answers(reward, lengths, group)
     score = reward if solution is None else solution.to(reward.dtype)
     paired, found = graded if solution is None else graded | solution, []
-    for number in group[graded].unique().tolist():
-        members = paired & (group == number)
+    for of_group in groups_of(group):
+        members = of_group[paired[of_group]]
         gaps = score[members][:, None] - score[members][None]
         weights = torch.where(gaps > EQUAL_REWARDS, gaps, 0.0)
         if weights.any():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from configs.target import TargetConfig
 from objectives.divergence.f_divergences import F_DIVERGENCES
+from trajectories.batch import groups_of
 
 LIMIT = 10.0
 """Bound on |log t|: ratios of whole answers can be arbitrarily large, and f' with them."""
@@ -33,8 +34,8 @@ def pseudo_rewards(log_u: Tensor, reward: Tensor, group: Tensor, cfg: TargetConf
     """
     result = torch.zeros_like(log_u)
     tilt = moment_tilt(log_u, reward, group, cfg.moment) if cfg.kind == "moment" else 1 / cfg.beta
-    for number in group[group >= 0].unique().tolist():
-        members = (group == number) & ~reward.isnan()
+    for of_group in groups_of(group):
+        members = of_group[~reward[of_group].isnan()]
         score = _log_score(reward[members], cfg, tilt) - log_u[members]  # log P - log pi
         if len(score) and bool((score > -math.inf).any()):
             log_partition = score.logsumexp(0) - math.log(len(score))

@@ -83,7 +83,7 @@ def difficulty_weights(batch: Batch, advantage: Tensor) -> Tensor:
     for members in batch.graded_groups():
         d = 1 - float((batch.reward[members] >= 1).float().mean())
         if 0 < d < 1:
-            weights[members & (advantage > 0)] = 1 - math.exp(-math.e * (1 - d))
+            weights[members[advantage[members] > 0]] = 1 - math.exp(-math.e * (1 - d))
     return weights
 
 
@@ -94,10 +94,10 @@ def failures(batch: Batch, whole_groups: bool) -> Tensor:
     """
     weights = torch.zeros(len(batch.group))
     for members in batch.graded_groups():
-        failed = members & ~(batch.reward >= 1)
+        failed = ~(batch.reward[members] >= 1)
         if not whole_groups:
-            weights[failed] = 1.0
-        elif bool((failed == members).all()):
+            weights[members[failed]] = 1.0
+        elif bool(failed.all()):
             weights[members] = 1.0
     return weights
 
@@ -107,7 +107,7 @@ def mastered(batch: Batch) -> Tensor:
     arXiv:2604.16972."""
     found = torch.zeros(len(batch.group), dtype=torch.bool)
     for members in batch.graded_groups():
-        found |= members & bool((batch.reward[members] >= 1).all())
+        found[members] = (batch.reward[members] >= 1).all()
     return found
 
 
@@ -120,8 +120,8 @@ def length_debias(batch: Batch) -> Tensor:
     lengths = batch.trained_lengths("explore").float()
     weights = torch.ones(len(batch.group))
     for members in batch.graded_groups():
-        present = members & (lengths > 0)
-        if present.any():
+        present = members[lengths[members] > 0]
+        if len(present):
             weights[present] = lengths[present].min() / lengths[present]
     return weights
 

@@ -53,8 +53,7 @@ def hashes(batch: Batch) -> Tensor:
 
     The weight version changes from step to step, so that a token that is sampled again is drawn anew.
     """
-    starts = batch.lengths.cumsum(0) - batch.lengths
-    position = torch.arange(len(batch.tokens)) - starts[batch.seq]
+    position = torch.arange(len(batch.tokens)) - batch.starts[batch.seq]
     word = _mixed(_mixed(batch.tokens) + position)
     trajectory = _mixed(torch.zeros_like(batch.version).index_add(0, batch.seq, word)) + batch.version
     return _mixed(_mixed(trajectory)[batch.seq] + position)

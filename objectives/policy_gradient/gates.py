@@ -6,7 +6,7 @@ All detached. N tokens of the batch, B trajectories.
 import torch
 from torch import Tensor
 
-from trajectories.batch import Batch
+from trajectories.batch import Batch, groups_of
 
 
 def conflict_weights(batch: Batch, advantage: Tensor) -> Tensor:
@@ -19,8 +19,8 @@ def conflict_weights(batch: Batch, advantage: Tensor) -> Tensor:
     weights = torch.ones(len(batch.tokens))
     generated = batch.on_route("explore").nonzero().squeeze(1)
     rows = generated.split(batch.trained_lengths("explore").tolist())
-    for group in batch.group[batch.group >= 0].unique().tolist():
-        members = [i for i in (batch.group == group).nonzero().squeeze(1).tolist() if len(rows[i])]
+    for group in groups_of(batch.group):
+        members = [i for i in group.tolist() if len(rows[i])]
         for backwards in (False, True):
             answers = {i: rows[i].flip(0) if backwards else rows[i] for i in members}
             positions = {i: list(enumerate(batch.tokens[answers[i]].tolist())) for i in members}
@@ -43,9 +43,9 @@ def long_failure_scale(batch: Batch, base: float) -> Tensor:
     lengths = batch.trained_lengths("explore").float()
     scale = torch.ones(len(batch.group))
     for members in batch.graded_groups():
-        correct = members & (batch.reward >= 1)
-        if correct.any():
-            excess = (lengths - lengths[correct].mean()).clamp(min=0)
-            wrong = members & ~correct
-            scale[wrong] = 2 - base ** -excess[wrong]
+        right = batch.reward[members] >= 1
+        if right.any():
+            wrong = members[~right]
+            excess = (lengths[wrong] - lengths[members[right]].mean()).clamp(min=0)
+            scale[wrong] = 2 - base**-excess
     return scale

@@ -9,8 +9,9 @@ import threading
 
 import pytest
 
+from actors.batch_shells import LearnerShell
 from actors.loading import collector_paused
-from actors.ray_shells import LearnerShell, RoleShell
+from actors.ray_shells import RoleShell
 
 
 class Role:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import pickle
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from actors.batch_shells import ReferenceShell
 from actors.contracts import Column
 from actors.learning.rank_parts import plan_updates
 from actors.local import LocalReference
@@ -131,10 +133,11 @@ def test_every_term_gets_columns_of_its_own_anchor(tiny_policy: Path, other_poli
 
 
 class InProcessHandle:
-    """In place of a `Handle`: calls the role in this process."""
+    """In place of a `Handle`: calls the role in this process, through its shell and with a copy of what is sent."""
 
     def __init__(self, role: References) -> None:
-        self.role = role
+        self.shell = ReferenceShell("", "", {})
+        self.shell.role = role
         self.batches: list[Batch] = []
         self.loaded = False
 
@@ -143,10 +146,10 @@ class InProcessHandle:
         self.loaded = True
         return 0.01
 
-    async def call(self, method: str, *arguments: Any) -> Any:
+    async def call_stored(self, method: str, *arguments: Any) -> Any:
         assert self.loaded, f"{method} before the policies are loaded"
         self.batches.append(arguments[0])
-        return getattr(self.role, method)(*arguments)
+        return pickle.loads(pickle.dumps(await self.shell.call(method, *pickle.loads(pickle.dumps(arguments)))))
 
 
 def assert_same(found: Batch, expected: Batch) -> None:

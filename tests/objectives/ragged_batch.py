@@ -40,6 +40,7 @@ def make_batch(
     batch = Batch(
         tokens=torch.tensor([token for *_, tokens in answers for token in [0] * prompt_length + tokens]),
         seq=torch.repeat_interleave(torch.arange(len(answers)), torch.tensor(lengths)),
+        lengths=torch.tensor(lengths),
         mask=torch.tensor(mask),
         logp_sampler=torch.zeros(sum(lengths)) if logp_sampler is None else logp_sampler,
         logp_reference=logp_reference,

@@ -45,10 +45,7 @@ def test_solutions_belong_to_their_group_but_are_not_counted_as_explored() -> No
     assert batch.reward.nan_to_num(-1).tolist() == [1, 1, 0, -1, -1]
     assert (batch.totals["explore"].tokens, batch.totals["explore"].trajectories) == (6, 3)
     assert (batch.totals["imitate"].tokens, batch.totals["imitate"].trajectories) == (5, 1)
-    assert [members.tolist() for members in batch.graded_groups()] == [
-        [True] + 4 * [False],
-        [False, True, True] + 2 * [False],
-    ]
+    assert [members.tolist() for members in batch.graded_groups()] == [[0], [1, 2]]
 
 
 def test_overlong_filtering_masks_truncated_answers_but_keeps_their_rewards() -> None:
@@ -115,7 +112,8 @@ def filled(*shapes: tuple[int, int]) -> Batch:
         if name not in ("seq", "mask"):
             values[name] = torch.arange(size) + 1000.0 * number
     for number, name in enumerate(TRAJECTORY_FIELDS):
-        values[name] = torch.arange(count) + 1000 * number
+        if name != "lengths":
+            values[name] = torch.arange(count) + 1000 * number
     for name in TRAJECTORY_TABLES:
         values[name] = {key: torch.arange(1.0 * count) + start for key, start in (("one", 10), ("other", 20))}
     for number, name in enumerate(TOKEN_TABLES):

@@ -152,7 +152,7 @@ def whole_loss(policy: Tensor, batch: Batch, cfg: ObjectiveConfig, losses: Calla
     log_u = sum_by_trajectory(per_token, batch.seq[explored], len(batch.route))
     lengths, groups = batch.trained_lengths("explore").tolist(), []
     for members in batch.graded_groups():
-        rows = members.nonzero().squeeze(1).tolist()
+        rows = members.tolist()
         found = losses(cfg.pairs, [log_u[i] for i in rows], batch.reward[rows].tolist(), [lengths[i] for i in rows])
         if found:
             groups.append(torch.stack(found).mean())
@@ -196,8 +196,9 @@ def test_sampo_is_dpo_for_answers_of_one_length() -> None:
 
 def test_d2o_is_dpo_with_one_right_answer_in_a_group() -> None:
     batch = batch_for(of("dpo"))
-    first = torch.stack([members.cumsum(0) == 1 for members in batch.graded_groups()]).any(0) & ~batch.reward.isnan()
-    batch = replace(batch, reward=torch.where(batch.reward.isnan(), torch.nan, first.float()))
+    first = torch.zeros_like(batch.reward)
+    first[[int(members[0]) for members in batch.graded_groups()]] = 1.0
+    batch = replace(batch, reward=torch.where(batch.reward.isnan(), torch.nan, first))
     assert_equal_objectives(of("d2o"), of("dpo"), batch=batch)
 
 
