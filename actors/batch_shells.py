@@ -6,7 +6,7 @@ Batches and outputs travel as numpy arrays, which Ray holds in shared memory; a 
 import asyncio
 import importlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -56,18 +56,23 @@ class LearnerShell(RoleShell):
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
     async def init_transfer(
-        self, generators: list[Any], backend: str, tensor_parallel: int, address: tuple[str, int], timeout_s: float
+        self,
+        generators: Mapping[str, Any],
+        backend: str,
+        tensor_parallel: int,
+        address: tuple[str, int],
+        timeout_s: float,
     ) -> None:
         """Build the sending side of vLLM's weight transfer. All ranks and generators must do this at the same time.
 
         Args:
-            generators: Ray actors of the vLLM generators.
+            generators: Ray actors of the vLLM generators, by name.
             backend: "nccl" or "ipc".
             tensor_parallel: workers per generator.
             address: of rank 0.
             timeout_s: limit on each call to a generator.
         """
-        receivers = [RemoteWeightReceiver(actor, timeout_s) for actor in generators]
+        receivers = [RemoteWeightReceiver(actor, name, timeout_s) for name, actor in generators.items()]
         client = TransferClient(receivers, tensor_parallel=tensor_parallel)
         # Imported here, as it imports vllm, which alters the process; with backend `host` no learner needs it.
         publisher = importlib.import_module("actors.weights.publication").GpuPublisher
@@ -90,13 +95,21 @@ class LearnerShell(RoleShell):
 
 
 class RemoteWeightReceiver:
-    """`WeightReceiver` in another Ray actor. Its calls block, as the sending side of vLLM expects."""
+    """`WeightReceiver` in another Ray actor. Its calls block, as the sending side of vLLM expects.
 
-    def __init__(self, actor: Any, timeout_s: float) -> None:
-        self.actor, self.timeout_s = actor, timeout_s
+    Its errors are a RuntimeError that names the generator.
+    """
+
+    def __init__(self, actor: Any, name: str, timeout_s: float) -> None:
+        self.actor, self.name, self.timeout_s = actor, name, timeout_s
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        return ray.get(self.actor.call.remote(method, *arguments), timeout=self.timeout_s)
+        try:
+            return ray.get(self.actor.call.remote(method, *arguments), timeout=self.timeout_s)
+        except ray.exceptions.GetTimeoutError:
+            raise RuntimeError(f"{self.name}: {method} did not answer within {self.timeout_s:.0f} s") from None
+        except ray.exceptions.RayError as error:
+            raise RuntimeError(f"{self.name}: {method} failed: {error}") from error
 
     def init_transfer(self, info: dict[str, Any]) -> None:
         self._call("init_transfer", info)

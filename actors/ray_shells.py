@@ -1,4 +1,7 @@
-"""Ray actor class that runs any role. Loads no torch, which a grader does not need; `batch_shells` does."""
+"""Ray actor classes: one that runs any role, and one for generators.
+
+Loads no torch, which a grader does not need; `batch_shells` does.
+"""
 
 import asyncio
 import importlib
@@ -42,3 +45,29 @@ class RoleShell:
         if inspect.iscoroutinefunction(function):
             return await function(*arguments)
         return await asyncio.to_thread(function, *arguments)
+
+
+class GeneratorShell(RoleShell):
+    """Ray actor of a generator: also says that it is alive, and since when it serves a version of the weights."""
+
+    def __init__(self, module: str, name: str, arguments: dict[str, Any]) -> None:
+        super().__init__(module, name, arguments)
+        self.version = -1
+        self.loaded = asyncio.Condition()
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """As `RoleShell.call`."""
+        result = await super().call(method, *arguments)
+        if method in ("update_weights", "finish_update"):
+            async with self.loaded:
+                self.version = result
+                self.loaded.notify_all()
+        return result
+
+    async def served(self, version: int) -> None:
+        """Return when the generator serves this version."""
+        async with self.loaded:
+            await self.loaded.wait_for(lambda: self.version >= version)
+
+    async def alive(self) -> None:
+        """Return at once."""

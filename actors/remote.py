@@ -1,4 +1,5 @@
-"""The four roles over Ray: proxies on the driver that satisfy the contracts by calling Ray actors.
+"""Roles over Ray: proxies on the driver that satisfy the contracts by calling Ray actors. The fourth one is
+`remote_reference.RemoteReference`.
 
 Every wait has a timeout: a role that does not return in time is an error, never a hang.
 """
@@ -10,11 +11,11 @@ from typing import Any
 
 import ray
 
-from actors import reference_parts
-from actors.contracts import Column, GenerationJob, Generator, GradeTask, HostWeights, Reference, WeightsInfo
+from actors.contracts import GenerationJob, Generator, GradeTask, HostWeights, Reference, WeightsInfo
 from actors.finished import Finished
 from actors.learning.rank_parts import merge_scores, plan_scores, plan_updates
 from actors.local import init_host_weights, publish_host_weights
+from actors.weights.watch import watched
 from configs.learner import LearnerConfig
 from objectives.diagnostics import Stats, merge
 from trajectories.arrays import to_tensors
@@ -57,6 +58,17 @@ class Handle:
                 raise ValueError(str(error.cause)) from error
             raise RuntimeError(f"{self.name}: {method} failed: {error.cause!r}") from error
 
+    async def computed(self, result: Any, method: str, timeout_s: float | None = None) -> None:
+        """Wait until a call has ended, without its result.
+
+        Raises:
+            RuntimeError: it took longer than the timeout. What the call itself raises comes where its result is read.
+        """
+        limit_s = timeout_s or self.timeout_s
+        ended, _ = await asyncio.to_thread(ray.wait, [result], timeout=limit_s, fetch_local=False)
+        if not ended:
+            raise RuntimeError(f"{self.name}: {method} did not answer within {limit_s:.0f} s")
+
     def begin(self, after: "Handle | None" = None) -> None:
         """Begin to build the role in its actor, once the role of `after` is built."""
         self._starting = self.actor.start.remote(*([after._starting] if after else []))
@@ -89,7 +101,15 @@ async def _value(result: Any) -> Any:
 
 
 class RemoteGenerator(Handle):
-    """Generator in a Ray actor."""
+    """Generator in a Ray actor (`ray_shells.GeneratorShell`).
+
+    Args:
+        publish_timeout_s: longest `update_weights`, in seconds.
+    """
+
+    def __init__(self, actor: Any, name: str, timeout_s: float, publish_timeout_s: float) -> None:
+        super().__init__(actor, name, timeout_s)
+        self.publish_timeout_s = publish_timeout_s
 
     async def submit(self, jobs: Sequence[GenerationJob]) -> None:
         await self.call("submit", list(jobs))
@@ -102,7 +122,16 @@ class RemoteGenerator(Handle):
 
     async def update_weights(self, weights: HostWeights) -> int:
         """As in the contract. Also takes a Ray object reference to the weights, which Ray resolves in the actor."""
-        return await self.call("update_weights", weights)  # type: ignore[no-any-return]
+        limit_s = self.publish_timeout_s
+        return await self.call("update_weights", weights, timeout_s=limit_s)  # type: ignore[no-any-return]
+
+    async def served(self, version: int) -> None:
+        """Return when the generator serves this version. Raises as `wait`."""
+        await self.wait(self.actor.served.remote(version), "served")
+
+    async def alive(self, timeout_s: float) -> None:
+        """Return if the actor's process answers. Raises as `wait`."""
+        await self.wait(self.actor.alive.remote(), "alive", timeout_s)
 
 
 class RemoteGrader(Handle):
@@ -118,58 +147,25 @@ class RemoteGrader(Handle):
         return await self.call("stats")  # type: ignore[no-any-return]
 
 
-class RemoteReference:
-    """Any number of Ray actors that all hold the same policies. Each scores a part of the batch's trajectories.
+class RemoteLearner:
+    """All learner ranks, each a `batch_shells.LearnerShell`. Every call runs on every rank, since each may contain a
+    collective.
 
-    Every call waits until the actors have loaded the policies.
+    Args:
+        publish_timeout_s: longest publication, in seconds.
     """
 
-    def __init__(self, handles: Sequence[Handle], start_timeout_s: float) -> None:
-        self.handles, self.start_timeout_s = list(handles), start_timeout_s
-
-    async def started(self) -> None:
-        """Wait until all actors have loaded the policies. Raises as `Handle.wait`."""
-        await asyncio.gather(*(handle.started(self.start_timeout_s) for handle in self.handles))
-
-    async def score(
-        self,
-        batch: Batch,
-        names: Sequence[str] = ("reference",),
-        hidden: Sequence[str] = (),
-        columns: Sequence[Column] = (),
-    ) -> Batch:
-        await self.started()
-        parts, batches = await asyncio.to_thread(reference_parts.split, batch, len(self.handles))
-        calls = [
-            handle.call_stored("score", part, list(names), list(hidden), list(columns))
-            for handle, part in zip(self.handles, batches, strict=False)
-        ]
-        scored = await asyncio.gather(*calls)
-        return await asyncio.to_thread(lambda: reference_parts.merge(batch, parts, list(map(to_tensors, scored))))
-
-    async def move(self, name: str, info: WeightsInfo, weights: Any, mixing_weight: float) -> None:
-        await self.started()
-        await asyncio.gather(*(handle.call("move", name, info, weights, mixing_weight) for handle in self.handles))
-
-    async def save(self, folder: str) -> None:
-        await self.started()
-        await self.handles[0].call("save", folder)
-
-    async def load(self, folder: str) -> None:
-        await self.started()
-        await asyncio.gather(*(handle.call("load", folder) for handle in self.handles))
-
-    async def close(self) -> None:
-        await asyncio.gather(*(handle.close() for handle in self.handles))
-
-
-class RemoteLearner:
-    """All learner ranks, each a `ray_shells.LearnerShell`. Every call runs on every rank, since each may contain a
-    collective."""
-
     def __init__(
-        self, ranks: Sequence[Handle], config: LearnerConfig, *, transfer: str, tensor_parallel: int, checksum: bool
+        self,
+        ranks: Sequence[Handle],
+        config: LearnerConfig,
+        *,
+        transfer: str,
+        tensor_parallel: int,
+        checksum: bool,
+        publish_timeout_s: float,
     ) -> None:
+        self.publish_timeout_s = publish_timeout_s
         self.ranks, self.config, self.transfer = list(ranks), config, transfer
         self.tensor_parallel, self.checksum = tensor_parallel, checksum
         self.generators: list[Generator] = []
@@ -186,14 +182,15 @@ class RemoteLearner:
             self._width = await self.ranks[0].call("linear_width")
         return self._width
 
-    async def _all(self, method: str, *arguments: Any) -> list[Any]:
-        return list(await asyncio.gather(*(rank.call(method, *arguments) for rank in self.ranks)))
+    async def _all(self, method: str, *arguments: Any, timeout_s: float | None = None) -> list[Any]:
+        return list(await asyncio.gather(*(rank.call(method, *arguments, timeout_s=timeout_s) for rank in self.ranks)))
 
-    async def _gathered(self, method: str, *arguments: Any) -> Any:
+    async def _gathered(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
         """Have every rank gather weights. Returns the Ray object reference to those of rank 0: receivers read them
         from Ray's object store, which is shared memory on one node, and they do not pass through the driver."""
-        first, *others = [rank.send(method, *arguments) for rank in self.ranks]
-        await asyncio.gather(*(r.wait(o, method) for r, o in zip(self.ranks[1:], others, strict=True)))
+        rank, first = self.ranks[0], self.ranks[0].send(method, *arguments)
+        others = [other.call(method, *arguments, timeout_s=timeout_s) for other in self.ranks[1:]]
+        await asyncio.gather(rank.computed(first, method, timeout_s), *others)
         return first
 
     async def score(self, batch: Batch) -> Batch:
@@ -217,17 +214,22 @@ class RemoteLearner:
             await self._share()
             return
         address = await self.ranks[0].wait(self.ranks[0].actor.address.remote(), "address")
-        actors = [generator.actor for generator in self.generators if isinstance(generator, Handle)]
+        actors = {receiver.name: receiver.actor for receiver in self._receivers}
+        limit_s = self.publish_timeout_s
         starts = [
-            rank.actor.init_transfer.remote(actors, self.transfer, self.tensor_parallel, address, rank.timeout_s)
+            rank.actor.init_transfer.remote(actors, self.transfer, self.tensor_parallel, address, limit_s)
             for rank in self.ranks
         ]
         await asyncio.gather(*(r.wait(s, "init_transfer") for r, s in zip(self.ranks, starts, strict=True)))
 
+    @property
+    def _receivers(self) -> list[RemoteGenerator]:
+        return [generator for generator in self.generators if isinstance(generator, RemoteGenerator)]
+
     async def _share(self) -> None:
         """Have all generators map the memory of rank 0's weights, if they can."""
         memory = await self.ranks[0].call("share_weights")
-        handles = [generator for generator in self.generators if isinstance(generator, RemoteGenerator)]
+        handles = self._receivers
         if memory is not None and len(handles) == len(self.generators):
             self.shared = all(await asyncio.gather(*(handle.call("attach_weights", memory) for handle in handles)))
             self.written = memory.holds_parameters and not self.checksum
@@ -236,8 +238,8 @@ class RemoteLearner:
         if self.transfer == "host":
             await self._publish_from_host(version)
             return
-        sends = [rank.actor.send_weights.remote(version) for rank in self.ranks]
-        await asyncio.gather(*(r.wait(s, "publish") for r, s in zip(self.ranks, sends, strict=True)))
+        sends = [rank.wait(rank.actor.send_weights.remote(version), "publish") for rank in self.ranks]
+        await watched(sends, self._receivers, version, self.publish_timeout_s)
 
     def _require_no_transfer(self) -> None:
         version = self.version_in_transfer
@@ -246,13 +248,13 @@ class RemoteLearner:
     async def _publish_from_host(self, version: int) -> None:
         """Publish from the memory of rank 0, or through Ray's object store if a generator runs on another node."""
         self._require_no_transfer()
-        self.version_in_transfer = version
+        self.version_in_transfer, limit_s = version, self.publish_timeout_s
         if self.shared and self.written:
             weights: Any = HostWeights(version=version)
         elif self.shared:
-            weights, *_ = await self._all("weights", version, self.checksum, False)
+            weights, *_ = await self._all("weights", version, self.checksum, False, timeout_s=limit_s)
         else:
-            weights = await self._gathered("weights", version, self.checksum)
+            weights = await self._gathered("weights", version, self.checksum, timeout_s=limit_s)
         await publish_host_weights(self.generators, weights, version)
         self.version_in_transfer = None  # not after a failure: a generator may still be reading
 

@@ -14,8 +14,9 @@ from actors.batch_shells import LearnerShell, ReferenceShell
 from actors.contracts import Generator, Grader, Learner, Reference
 from actors.loading import collector_paused
 from actors.policy_files.reading import load_tokenizer
-from actors.ray_shells import RoleShell
-from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference
+from actors.ray_shells import GeneratorShell, RoleShell
+from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner
+from actors.remote_reference import RemoteReference
 from configs.config import Config
 from orchestrator.connection import connect, own_cores
 from orchestrator.engine import with_engine
@@ -180,7 +181,7 @@ def _create_actors(roles: Roles, wanted: Sequence[Reservation], group: Placement
         actor = _create_actor(roles, reservation, group, _constructor(roles, reservation.role, number))
         name = f"{reservation.role} {number}"
         if reservation.role == "generator":
-            generator = RemoteGenerator(actor, name, timeout_s)
+            generator = RemoteGenerator(actor, name, timeout_s, cfg.placement.publish_timeout_s)
             roles.generators.append(generator)
             handle: Handle = generator
         elif reservation.role == "grader":
@@ -201,6 +202,7 @@ def _create_actors(roles: Roles, wanted: Sequence[Reservation], group: Placement
             transfer=cfg.generator.transfer,
             tensor_parallel=cfg.placement.tensor_parallel,
             checksum=cfg.generator.checksum,
+            publish_timeout_s=cfg.placement.publish_timeout_s,
         )
 
 
@@ -227,7 +229,7 @@ def _create_actor(
         environment = ENVIRONMENT | {"OMP_NUM_THREADS": str(threads(cfg, reservation.role, roles.names, own_cores()))}
     if reservation.role == "generator" and cfg.generator.engine == "vllm":
         environment |= VLLM_ENVIRONMENT
-    shells = {"learner": LearnerShell, "reference": ReferenceShell}
+    shells = {"learner": LearnerShell, "reference": ReferenceShell, "generator": GeneratorShell}
     options = ray.remote(shells.get(reservation.role, RoleShell)).options(
         num_cpus=reservation.cpus,
         num_gpus=reservation.gpus,

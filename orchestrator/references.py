@@ -1,5 +1,6 @@
 """The references of a run: which policies they are, how they score a batch, and when they follow the policy."""
 
+import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -70,7 +71,11 @@ class Anchors:
             groups: those of the batch, for references that read feedback.
         """
         terms = self.objective.terms
-        power = {name: reference_power(batch, term) for name, term in terms.items() if term.reweights}
+        power = {
+            name: await asyncio.to_thread(reference_power, batch, term)
+            for name, term in terms.items()
+            if term.reweights
+        }
         names = [name for name in self.objective.anchors if name not in self.informed]
         if names or not self.informed:
             batch = await self.role.score(
@@ -82,11 +87,11 @@ class Anchors:
         """Return the batch with the log-probs of references that read feedback; without it an answer has AS_POLICY."""
         assert self.feedback is not None, "references that read feedback need its prompts"
         explored = (batch.route == ROUTES.index("explore"))[batch.seq]
-        moved = self.feedback.behind(groups)
+        moved = await asyncio.to_thread(self.feedback.behind, groups)
         plain = torch.where(explored, AS_POLICY, torch.nan)
         anchors = {name: plain.clone() for name in self.informed}
         if any(moved):
-            behind, rows = with_feedback(batch, moved)
+            behind, rows = await asyncio.to_thread(with_feedback, batch, moved)
             scored = await self.role.score(behind, self.informed)
             for name, logps in anchors.items():
                 logps[rows] = scored.anchors[name][behind.mask]

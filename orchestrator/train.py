@@ -1,5 +1,6 @@
 """The training loop, and Run: the state and the roles it works on."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -51,9 +52,9 @@ async def train(run: "Run") -> None:
             batch = await run.pack(groups)  # explored, rehearsed and replayed trajectories, experience
             batch = await run.anchors.score(batch, groups)  # logp_reference and other anchors, if a term needs them
             batch = await run.old_policy.score(batch)  # logp_old and value_old, if needed before the update
-            batch = credit(batch, run.cfg.objective, run.objective_state)  # advantages, token gates, term weights
+            batch = await run.credit(batch)  # advantages, token gates, term weights
             stats = await run.learner.update(batch, run.objective_state.coefficients)  # loss, backward, optimizer
-            run.advance(batch, stats)  # step count, controllers
+            await run.advance(batch, stats)  # step count, controllers
             await run.publish()  # the generators load the new weights; version = step
             collector.release(groups)  # new prompts are admitted only now, so no rollout starts on old weights
             await run.record(groups, collector.stats())  # metrics, sampled trajectories
@@ -170,15 +171,23 @@ class Run:
         """Make the batch of this step: these groups, with their solutions if they are imitated and with experience, and
         the step's stored answers."""
         if self.solutions is not None:
-            groups = self.solutions.added(groups)
+            groups = await asyncio.to_thread(self.solutions.added, groups)
         objective = self.cfg.objective
         if self.experience is not None:
             groups = await self.experience.join(groups, self._score)
             self.experience.observe(groups)
-        return pack(groups, self.stored.at(self.step), objective.overlong.mask, objective.reads_meanings)
+        stored = self.stored.at(self.step)
+        return await asyncio.to_thread(pack, groups, stored, objective.overlong.mask, objective.reads_meanings)
 
-    def advance(self, batch: Batch, stats: Stats) -> None:
+    async def credit(self, batch: Batch) -> Batch:
+        """Return the batch with what `objectives.credit` computes."""
+        return await asyncio.to_thread(credit, batch, self.cfg.objective, self.objective_state)
+
+    async def advance(self, batch: Batch, stats: Stats) -> None:
         """Count the step, and advance the coefficient controllers by its metrics."""
+        await asyncio.to_thread(self._advance, batch, stats)
+
+    def _advance(self, batch: Batch, stats: Stats) -> None:
         staleness = self.step - batch.version[batch.version >= 0]
         coefficients = {
             term_metric(name, "coefficient"): value for name, value in self.objective_state.coefficients.items()
@@ -222,8 +231,13 @@ class Run:
         values |= self.experience.metrics(groups) if self.experience else {}
         # This lap includes the previous step's `due` (measurements, checkpoints), which is not work of this step.
         values["tokens_per_second"] = values["tokens"] / (seconds["seconds/step"] - seconds.get("seconds/due", 0.0))
-        self.logbook.write(self.step, values)
-        self.logbook.trajectories(self.step, groups, self.collector.take_dropped_ungraded())
+        dropped = self.collector.take_dropped_ungraded()
+
+        def write() -> None:
+            self.logbook.write(self.step, values)
+            self.logbook.trajectories(self.step, groups, dropped)
+
+        await asyncio.to_thread(write)
 
     async def due(self) -> None:
         """Update references, measure, apply the stop rules and write a checkpoint, each at its interval."""

@@ -1,5 +1,6 @@
 """The breadth monitor: measure Pass@k on the held-out prompts and compare it with the base policy."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -60,7 +61,7 @@ class HeldOut:
 
 async def score_by_base(groups: Sequence[Group], base: Reference) -> list[Group]:
     """Return the groups with `logp_reference` of the base policy in every trajectory."""
-    batch = pack(groups)
+    batch = await asyncio.to_thread(pack, groups)
     # `pack` masks ungraded answers, but the KL to the base includes them.
     generated = np.concatenate([t.mask for group in groups for t in group.trajectories])
     batch = await base.score(replace(batch, mask=torch.from_numpy(generated)))
@@ -104,14 +105,18 @@ class Monitor:
         base = measurement if step == 0 else read_measurement(measurement_path(self.run_dir, 0))
         if step == 0:
             self.ungraded += await self._measure_base()
-        return summary(measurement, self.ks, base) | self._margins(measurement, base), measurement
+        return await asyncio.to_thread(self._summary, measurement, base), measurement
+
+    def _summary(self, measurement: Measurement, base: Measurement | None) -> dict[str, Interval]:
+        return summary(measurement, self.ks, base) | self._margins(measurement, base)
 
     async def _measure(self, step: int) -> Measurement:
         groups = await self.heldout.answer(self.cfg.answers, self._decoding)
         self.ungraded = _with_ungraded(groups)
         if self.base_scorer is not None:
             groups = await score_by_base(groups, self.base_scorer)
-        measurement = measure(groups, f"step {step}", step, self._decoding.temperature, self.cfg.answers)
+        name, temperature = f"step {step}", self._decoding.temperature
+        measurement = await asyncio.to_thread(measure, groups, name, step, temperature, self.cfg.answers)
         if step == 0 and self._own_cache is not None:
             self._own_cache.write(self.cfg.answers, self._decoding, Measured.of(groups, measurement))
         return measurement

@@ -11,7 +11,7 @@ import pytest
 
 from actors.batch_shells import LearnerShell
 from actors.loading import collector_paused
-from actors.ray_shells import RoleShell
+from actors.ray_shells import GeneratorShell, RoleShell
 
 
 class Role:
@@ -27,6 +27,12 @@ class Role:
 
     async def release(self) -> None:
         self.released.set()
+
+    def update_weights(self, version: int) -> int:
+        return version
+
+    async def finish_update(self, version: int) -> int:
+        return version
 
     def fail(self) -> None:
         raise ValueError("refused")
@@ -53,6 +59,24 @@ def test_a_shell_raises_what_a_method_of_its_role_raises() -> None:
 
     with pytest.raises(ValueError, match="refused"):
         asyncio.run(run())
+
+
+@pytest.mark.parametrize("method", ["update_weights", "finish_update"])
+def test_a_generator_serves_a_version_once_it_has_loaded_it_or_a_later_one(method: str) -> None:
+    async def run() -> list[bool]:
+        shell = await started(GeneratorShell)
+        assert isinstance(shell, GeneratorShell)
+        waits = [asyncio.ensure_future(shell.served(version)) for version in (3, 4, 5)]
+        await shell.alive()
+        assert not any(wait.done() for wait in waits)
+        await shell.call("release")
+        await shell.call(method, 4)
+        await asyncio.wait(waits[:2])
+        found = [wait.done() for wait in waits]
+        waits[2].cancel()
+        return found
+
+    assert asyncio.run(run()) == [True, True, False]
 
 
 def test_a_learner_shell_returns_an_address_that_a_process_group_can_listen_on() -> None:

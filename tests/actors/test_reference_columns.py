@@ -17,7 +17,7 @@ from actors.learning.rank_parts import plan_updates
 from actors.local import LocalReference
 from actors.policy_files.reading import load_model
 from actors.reference import References
-from actors.remote import RemoteReference
+from actors.remote_reference import RemoteReference
 from configs.coefficient import CoefficientConfig
 from configs.load import load
 from configs.objective import ObjectiveConfig

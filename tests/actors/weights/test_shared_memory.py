@@ -194,12 +194,15 @@ class Rank(Handle):
     async def call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
         return self.send(method, *arguments)
 
+    async def computed(self, result: Any, method: str, timeout_s: float | None = None) -> None:
+        pass
+
 
 class Receiver(RemoteGenerator):
     """A generator in this process, which records what it was sent."""
 
     def __init__(self, role: TransformersGenerator, *, same_node: bool) -> None:
-        self.role, self.same_node = role, same_node
+        self.role, self.same_node, self.publish_timeout_s = role, same_node, 60.0
         self.received: list[HostWeights] = []
 
     async def call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
@@ -228,7 +231,9 @@ def test_generators_on_the_learners_node_get_no_bytes_and_others_get_them_throug
 ) -> None:
     core = joined(str(tiny_policy))
     receivers = [Receiver(generator_of(other_policy), same_node=same) for same in same_node]
-    learner = RemoteLearner([Rank(core)], core.config, transfer="host", tensor_parallel=1, checksum=True)
+    learner = RemoteLearner(
+        [Rank(core)], core.config, transfer="host", tensor_parallel=1, checksum=True, publish_timeout_s=60.0
+    )
 
     async def run() -> None:
         await learner.connect(receivers)
@@ -278,7 +283,9 @@ def test_a_publication_is_one_message_per_generator_where_training_writes_the_ve
 ) -> None:
     core = joined(str(tiny_policy))
     rank, receiver = Rank(core), Receiver(generator_of(other_policy), same_node=True)
-    learner = RemoteLearner([rank], core.config, transfer="host", tensor_parallel=1, checksum=checksum)
+    learner = RemoteLearner(
+        [rank], core.config, transfer="host", tensor_parallel=1, checksum=checksum, publish_timeout_s=60.0
+    )
 
     async def run() -> None:
         await learner.connect([receiver])
@@ -297,7 +304,9 @@ def test_a_publication_is_one_message_per_generator_where_training_writes_the_ve
 def test_no_version_is_written_while_a_generator_may_still_read_the_one_before(tiny_policy: Path) -> None:
     core = joined(str(tiny_policy))
     receiver = Receiver(generator_of(tiny_policy), same_node=True)
-    learner = RemoteLearner([Rank(core)], core.config, transfer="host", tensor_parallel=1, checksum=True)
+    learner = RemoteLearner(
+        [Rank(core)], core.config, transfer="host", tensor_parallel=1, checksum=True, publish_timeout_s=60.0
+    )
 
     async def run() -> None:
         await learner.connect([receiver])
