@@ -226,7 +226,7 @@ class Run:
         graded = await self.graders.collect()
         moved = await self.drift.measure()
         seconds = self.clock.lap()
-        rewarded = group_metrics(groups, by_domain=self.cfg.task.name == "mixture")
+        rewarded = await asyncio.to_thread(group_metrics, groups, by_domain=self.cfg.task.name == "mixture")
         values = self._metrics | moved | rewarded | collected | graded | seconds
         values |= self.experience.metrics(groups) if self.experience else {}
         # This lap includes the previous step's `due` (measurements, checkpoints), which is not work of this step.

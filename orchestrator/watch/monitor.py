@@ -154,7 +154,8 @@ class Monitor:
             measured = cache.read(self.cfg.answers, decoding, "base")
             if measured is None:
                 groups = await self.heldout.answer(self.cfg.answers, decoding)
-                measured = Measured.of(groups, measure(groups, "base", 0, temperature, self.cfg.answers))
+                found = await asyncio.to_thread(measure, groups, "base", 0, temperature, self.cfg.answers)
+                measured = Measured.of(groups, found)
                 cache.write(self.cfg.answers, decoding, measured)
                 ungraded += _with_ungraded(groups)
             measured.measurement.write(base_path(self.run_dir, temperature))

@@ -1,5 +1,6 @@
 """Batch: alignment of its fields, packing and selection."""
 
+import pickle
 from dataclasses import replace
 from typing import Any, get_type_hints
 
@@ -156,6 +157,58 @@ def test_selecting_keeps_alignment_order_and_global_totals() -> None:
     assert part.seq.tolist() == [0] * 4 + [1] * 5
     assert part.totals == batch.totals
     assert part.logp_old is None
+
+
+def assert_equal(one: Batch, other: Batch) -> None:
+    for name in (*TOKEN_FIELDS, *TRAJECTORY_FIELDS, *TOKEN_TABLES, *TRAJECTORY_TABLES):
+        mine, theirs = getattr(one, name), getattr(other, name)
+        for a, b in zip(*(t.values() if isinstance(t, dict) else [t] for t in (mine, theirs)), strict=True):
+            same = a is b is None or (a.dtype == b.dtype and torch.equal(a, b))
+            assert same, name
+        assert not isinstance(mine, dict) or mine.keys() == theirs.keys(), name
+    assert (one.totals, one.domains, one.term_factors) == (other.totals, other.domains, other.term_factors)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), shapes=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5)), min_size=1, max_size=6))
+def test_cutting_gives_the_batches_that_selecting_gives_without_a_copy(
+    data: st.DataObject, shapes: list[tuple[int, int]]
+) -> None:
+    batch, counts = filled(*shapes), list[int]()
+    while sum(counts) < len(shapes):
+        counts.append(data.draw(st.integers(1, len(shapes) - sum(counts))))
+    parts, first = batch.cut(counts), 0
+    assert len(parts) == len(counts)
+    for part, count in zip(parts, counts, strict=True):
+        assert_equal(part, batch.select(range(first, first + count)))
+        assert part.tokens.untyped_storage().data_ptr() == batch.tokens.untyped_storage().data_ptr()
+        first += count
+
+
+def test_a_batch_is_cut_into_parts_of_all_its_trajectories() -> None:
+    with pytest.raises(AssertionError, match="3 trajectories are cut from a batch of 2"):
+        batch_of((1, 2), (1, 3)).cut([1, 2])
+
+
+def test_a_pickled_batch_is_the_same_and_its_columns_lie_beside_the_stream() -> None:
+    batch = filled((2, 3), (1, 400), (3, 1))
+    batch = replace(batch, hidden={"reference": torch.randn(len(batch.tokens), 8).bfloat16()}, term_factors={"a": 0.5})
+    beside: list[pickle.PickleBuffer] = []
+    stream = pickle.dumps(batch, protocol=5, buffer_callback=beside.append)
+    read_only = [memoryview(bytes(buffer)).toreadonly() for buffer in beside]  # as Ray's shared memory is
+    assert sum(map(len, read_only)) > 10 * len(stream)
+    found = pickle.loads(stream, buffers=read_only)
+    assert_equal(found, batch)
+    found.tokens[0] = 7  # what was read can be written to
+    assert_equal(pickle.loads(pickle.dumps(batch)), batch)
+
+
+def test_a_reduced_batch_has_the_optional_fields_that_are_named_and_no_others() -> None:
+    batch = replace(filled((2, 3), (1, 4)), term_factors={"a": 0.5})
+    reduced = batch.reduced_to(("logp_old", "hidden"))
+    assert reduced.logp_old is batch.logp_old and reduced.hidden is batch.hidden
+    assert reduced.advantage is None and reduced.meaning is None and not reduced.anchors and not reduced.rewards
+    assert (reduced.tokens is batch.tokens, reduced.term_factors) == (True, {"a": 0.5})
 
 
 def test_fields_that_are_not_aligned_are_refused() -> None:
