@@ -37,7 +37,12 @@ def long_batch(cfg: Config, prompt_tokens: int, longest: int) -> Batch:
 
 
 def make_batch(cfg: Config, prompts: Sequence[Sequence[int]], lengths: Sequence[Iterable[int]]) -> Batch:
-    """Return the credited batch of these prompts [P] and answers of these lengths [P][G], with random rewards."""
+    """Return the batch of these prompts [P] and answers of these lengths [P][G], with random rewards."""
+    return pack(make_groups(prompts, lengths))
+
+
+def make_groups(prompts: Sequence[Sequence[int]], lengths: Sequence[Iterable[int]]) -> list[Group]:
+    """Return the groups of these prompts [P], with answers of these lengths [P][G] and random rewards."""
     draw = np.random.default_rng(0)
     source = Prompt(id="p", position=0, text="", verifier="", problem={})
     groups = []
@@ -45,7 +50,7 @@ def make_batch(cfg: Config, prompts: Sequence[Sequence[int]], lengths: Sequence[
         rows = [_trajectory(prompt, length, index, draw) for index, length in enumerate(of_group)]
         groups.append(Group(prompt=source, trajectories=tuple(rows)))
         assert rows, f"group {number} has no answers"
-    return pack(groups)
+    return groups
 
 
 def credited(cfg: Config, batch: Batch) -> Batch:

@@ -38,6 +38,7 @@ SUBJECTS: dict[str, Subject] = {
     "start": Subject("start:measure", 500),
     "generation": Subject("generation:measure", 400),
     "publication": Subject("publication:measure", 400),
+    "planning": Subject("planning:measure", 200),
     "learner": Subject("learner:measure", 200),
     "memory": Subject("learner:memory", 200),
     "ranks": Subject("learner:ranks", 200),
