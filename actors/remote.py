@@ -44,8 +44,7 @@ class Handle:
 
         Raises:
             ValueError: the call raised one.
-            RuntimeError: the call raised anything else, or took longer than the timeout.
-            ray.exceptions.RayActorError: the actor's process died.
+            RuntimeError: the call raised anything else or took longer than the timeout, or the actor's process died.
         """
         timeout_s = timeout_s or self.timeout_s
         try:
@@ -57,6 +56,8 @@ class Handle:
             if isinstance(error.cause, ValueError):  # the user's fault, with the message it would have in process
                 raise ValueError(str(error.cause)) from error
             raise RuntimeError(f"{self.name}: {method} failed: {error.cause!r}") from error
+        except ray.exceptions.RayActorError as error:
+            raise RuntimeError(f"{self.name}: its process died before {method} ended: {error}") from error
 
     async def computed(self, result: Any, method: str, timeout_s: float | None = None) -> None:
         """Wait until a call has ended, without its result.

@@ -16,7 +16,9 @@ import pytest
 import ray
 from rich.console import Console
 
+from actors.batch_shells import RemoteWeightReceiver
 from actors.contracts import GradeTask
+from actors.weights.watch import watched
 from configs.config import Config
 from configs.load import load
 from orchestrator.cluster import start
@@ -134,8 +136,13 @@ def test_vllm_trains_ahead_of_the_learner_and_evaluation_answers_with_its_checkp
     assert list(results["policies"]["trained"]) == ["1.3", "1.0", "0.8", "0.6", "0.4", "0.2", "0.0"]
 
 
-def test_two_generators_of_a_node_load_every_version_from_the_learners_memory(tmp_path: Path, cluster: None) -> None:
-    cfg = config(tmp_path, "name=shared", "generator.engine=transformers", "placement.generators=2")
+@pytest.mark.parametrize("fault", ["dies", "hangs"])
+def test_two_generators_load_every_version_from_the_learners_memory_until_one_fails_which_is_named(
+    tmp_path: Path, cluster: None, fault: str
+) -> None:
+    limit = "placement.publish_timeout_s=8"
+    cfg = config(tmp_path, "name=shared", "generator.engine=transformers", "placement.generators=2", limit)
+    words = {"dies": "its process died", "hangs": "update_weights did not answer within 8 s"}[fault]
 
     async def run() -> None:
         roles = await start(cfg, ["generator", "learner"])
@@ -144,9 +151,19 @@ def test_two_generators_of_a_node_load_every_version_from_the_learners_memory(tm
             for version in range(3):
                 await roles.learner.publish(version)
             assert roles.learner.shared
-            ray.kill(roles.generators[0].actor)
-            with pytest.raises(ray.exceptions.RayActorError):
+            first, second = roles.generators
+            await asyncio.gather(*(generator.served(2) for generator in (first, second)))
+            await second.alive(60.0)
+            pid = await second.actor.__ray_call__.remote(lambda shell: os.getpid())
+            os.kill(pid, signal.SIGKILL if fault == "dies" else signal.SIGSTOP)
+            with pytest.raises(RuntimeError, match=f"^generator 1: {words}"):
                 await roles.learner.publish(3)
+            # From GPU to GPU the ranks send, and would wait for the generator for ever.
+            with pytest.raises(RuntimeError, match=r"^generator 1: does not answer, and version 4 was not published"):
+                await watched([asyncio.sleep(600)], [first, second], 4, 1.0)
+            receiver = RemoteWeightReceiver(second.actor, second.name, 1.0)
+            with pytest.raises(RuntimeError, match=r"^generator 1: receive "):
+                await asyncio.to_thread(receiver.receive, {})
         finally:
             await roles.close()
 
