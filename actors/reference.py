@@ -54,6 +54,8 @@ class References:
                 logits_megabytes=config.logits_megabytes,
                 temperature=temperature,
                 share_prefixes=config.share_prefixes,
+                device=device,
+                dtype=dtype,
             )
         self._masters: dict[str, dict[str, Tensor]] = {}
 

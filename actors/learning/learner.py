@@ -98,6 +98,8 @@ class FsdpLearner:
             temperature=temperature,
             share_prefixes=config.share_prefixes,
             entropy_gradient=objective.entropy_bonus > 0,
+            device=device,
+            dtype=dtype,
         )
         if objective.value_heads is not None:
             self.policy.critic = ValueHeads(self.policy.width, objective.value_heads)

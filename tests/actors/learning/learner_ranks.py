@@ -219,7 +219,7 @@ def scenarios(rank: int, address: str, policy: str, folder: Path) -> dict[str, A
     found["spoiled_stats"] = step(idle, with_nan_advantage(batch_of(1)))
     found["idle_weights"] = weights_of(idle)
 
-    half = learner(dtype="bfloat16", config=config_of(gradient_checkpointing=True, layout="pack"))
+    half = learner(dtype="bfloat16", config=config_of(gradient_checkpointing=True, layout="varlen"))
     found["half_stats"] = step(half, batch_of(0))
     found["half_masters"] = {str(p.dtype) for p in half.policy.parameters()}
     half.close()

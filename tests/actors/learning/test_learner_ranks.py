@@ -36,7 +36,7 @@ WEIGHTS_ATOL = 0.05 * RATE
 part of the rate that depends on the order of additions."""
 
 
-@pytest.mark.parametrize("layout", ["pad", "pack"])
+@pytest.mark.parametrize("layout", ["pad", "varlen", "pack"])
 def test_a_bfloat16_policy_keeps_float32_weights_and_finite_numbers(tiny_policy: Path, layout: str) -> None:
     exact = joined(str(tiny_policy))
     expected = means(step(exact, batch_of(0)))

@@ -34,7 +34,7 @@ def test_hidden_states_and_logps_are_those_of_a_plain_forward_pass(frame: Frame,
         np.testing.assert_allclose(found.logps[index], [logp[t - 1, prompt[t]] for t in scored], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("budget", "layout"), [(1, "pad"), (12, "pad"), (12, "pack")])
+@pytest.mark.parametrize(("budget", "layout"), [(1, "pad"), (12, "pad"), (12, "varlen"), (12, "pack")])
 def test_microbatches_change_nothing(budget: int, layout: str, tiny_policy: Path) -> None:
     frame, done = Frame(begin=2, end=1), []
     one = reading(tiny_policy, PROMPTS, frame)
