@@ -4,25 +4,20 @@ Axes: N tokens of the batch, M trained tokens (mask True), C tokens of a chunk, 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from actors.scoring.attention import linear_width, resolved, window
-from actors.scoring.token_scores import logit_scores, token_scores
+from actors.scoring.token_scores import LogitsFunction, token_scores
 from actors.scoring.value_heads import ValueHeads
 from actors.scoring.varlen import NAME, spans
 from configs.transport import BLOCK
 from objectives.divergence.batch_sinkhorn import answer_blocks
 from trajectories.batch import Batch
 from trajectories.shared_prefixes import SMALLEST_GAIN, WIDEST, chain, lay_out, shared_rows
-
-LogitsFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Computes a number per token from a chunk of logits: (logits float32 [C, V], divided by the sampling temperature;
-sampled tokens int64 [C]; their positions in the batch int64 [C]) -> float32 [C]."""
 
 
 class Scored(NamedTuple):
@@ -198,36 +193,23 @@ class Policy(nn.Module):
         self, hidden: Tensor, targets: Tensor, seq: Tensor, rows: Tensor, functions: Mapping[str, LogitsFunction]
     ) -> dict[str, Tensor]:
         """Return log-probs, entropies and the values of `functions` by name, each float32 [M]."""
-        if not functions:
-            head = self.model.get_output_embeddings()
-            logp, entropy = token_scores(
-                hidden, head.weight, head.bias, targets, temperature=self.temperature, chunk=self.logits_chunk
-            )
-            return {"logp": logp, "entropy": entropy if self.entropy_gradient else entropy.detach()}
-        chunks: dict[str, list[Tensor]] = {}
-        place, size = answer_blocks(seq)
-        sizes = chunk_sizes(size[place == 0].tolist(), max(self.logits_chunk, BLOCK))
-        for states, tokens, at in zip(hidden.split(sizes), targets.split(sizes), rows.split(sizes), strict=True):
-            if len(sizes) > 1 and torch.is_grad_enabled():
-                # The backward pass computes the chunk's logits, and the functions, again instead of storing them.
-                scored = checkpoint(self._score_logits, states, tokens, at, functions, use_reentrant=False)
-            else:
-                scored = self._score_logits(states, tokens, at, functions)
-            for name, column in scored.items():
-                chunks.setdefault(name, []).append(column)
-        return {name: torch.cat(parts) for name, parts in chunks.items()}
-
-    def _score_logits(
-        self, hidden: Tensor, targets: Tensor, rows: Tensor, functions: Mapping[str, LogitsFunction]
-    ) -> dict[str, Tensor]:
-        """Return the columns of one chunk, whose functions need whole logits: each float32 [C]."""
-        logits = self.model.get_output_embeddings()(hidden).float()  # [C, V]
-        if self.temperature != 1:
-            logits /= self.temperature
-        logp, entropy = logit_scores(logits, targets)
-        # Recomputation ends with the last tensor that the backward pass needs. Functions without gradient come after
-        # it, so that they are computed only once.
-        extra = {name: function(logits, targets, rows) for name, function in functions.items()}
+        # Some functions compare the tokens of a block with each other.
+        blocks, limit = [len(rows)], self.logits_chunk
+        if functions:
+            place, size = answer_blocks(seq)
+            blocks, limit = size[place == 0].tolist(), max(limit, BLOCK)
+        head = self.model.get_output_embeddings()
+        logp, entropy, *values = token_scores(
+            hidden,
+            head.weight,
+            head.bias,
+            targets,
+            temperature=self.temperature,
+            sizes=chunk_sizes(blocks, limit),
+            rows=rows,
+            functions=list(functions.values()),
+        )
+        extra = dict(zip(functions, values, strict=True))
         return {**extra, "logp": logp, "entropy": entropy if self.entropy_gradient else entropy.detach()}
 
 

@@ -29,6 +29,8 @@ from tests.actors.learning.learner_ranks import (
     step,
     weights_of,
 )
+from trajectories.batch import Batch
+from trajectories.split import partition
 
 pytestmark = pytest.mark.slow
 WEIGHTS_ATOL = 0.05 * RATE
@@ -54,6 +56,28 @@ def test_a_bfloat16_policy_keeps_float32_weights_and_finite_numbers(tiny_policy:
     finally:
         learner.close()
     assert not torch.distributed.is_initialized()
+
+
+def test_gradients_of_a_bfloat16_policy_are_summed_over_microbatches_in_float32(tiny_policy: Path) -> None:
+    """Each microbatch's gradient is rounded to bfloat16 once, by the dtype of the gathered weights, and no sum is."""
+    learner = joined(str(tiny_policy), dtype="bfloat16", config=config_of(token_budget=1))
+    try:
+        parts = partition(batch_of(0), 1, 1)[0]
+        head = learner.policy.model.get_output_embeddings()
+
+        def gradient(some: list[Batch]) -> torch.Tensor:
+            learner.policy.zero_grad()
+            for part in some:
+                (part.logp_sampler * learner.policy(part).logp).sum().backward()
+            return head.weight.grad.full_tensor().clone()
+
+        alone = [gradient([part]) for part in parts]
+        assert len(alone) > 4 and all(torch.equal(one, one.bfloat16().float()) for one in alone)
+        total = torch.stack(alone).sum(0)
+        torch.testing.assert_close(gradient(parts), total, rtol=1e-5, atol=1e-6 * float(total.abs().max()))
+        assert not torch.allclose(total, total.bfloat16().float(), rtol=1e-5)
+    finally:
+        learner.close()
 
 
 def test_a_sharded_learner_is_saved_after_a_score_that_no_update_follows(tiny_policy: Path, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_hidden_states_and_logps_are_those_of_a_plain_forward_pass(frame: Frame,
 def test_microbatches_change_nothing(budget: int, layout: str, tiny_policy: Path) -> None:
     frame, done = Frame(begin=2, end=1), []
     one = reading(tiny_policy, PROMPTS, frame)
-    policy = load_reader(config(tiny_policy, Path("runs"), f"learner.layout={layout}"))
+    policy = load_reader(config(tiny_policy, Path("runs"), f"learner.layout={layout}", "learner.token_budget=4096"))
     other = read(policy, PROMPTS, frame, budget, done.append)
     np.testing.assert_allclose(one.embeddings, other.embeddings, rtol=1e-4, atol=1e-4)
     for left, right in zip(one.logps, other.logps, strict=True):
