@@ -8,30 +8,20 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.distributed.fsdp import FSDPModule
 
 from actors.contracts import HostWeights, SharedMemory, WeightsInfo
 from actors.learning.anchor_heads import AnchorHeads
+from actors.learning.checkpoints import Checkpoints
 from actors.learning.optimizer import Extragradient, adamw
 from actors.learning.schedule import learning_rate
 from actors.learning.scores_in_loss import scores_in_loss
 from actors.learning.sharding import clip_gradient, decoder_layers, full_parameters, join_process_group, shard
-from actors.learning.shards import holds, read_shards, write_shards
-from actors.policy_files.folder import check_policy_folder
 from actors.policy_files.reading import load_model, load_tokenizer
-from actors.policy_files.writing import save_policy
 from actors.scoring.policy import Policy
 from actors.scoring.value_heads import ValueHeads
 from actors.weights.file_names import as_in_files, meta_in_files
@@ -123,6 +113,9 @@ class FsdpLearner:
             self.groups["critic"] = list(self.policy.critic.parameters())
         self.optimizer = adamw(self.policy, self.groups.values(), self.config)
         self.pair = Extragradient(self.policy, self.optimizer)
+        self.checkpoints = Checkpoints(
+            self.policy, self.optimizer, self.pair, self.tokenizer, rank=self.rank, sharded=self.sharded
+        )
 
     def linear_width(self) -> float:
         """Return the policy's `linear_width`, with which batches are split."""
@@ -256,49 +249,16 @@ class FsdpLearner:
         return None if self.rank else pack(named, 0)
 
     def save(self, folder: str) -> None:
-        """Write `policy/` (loads in transformers and vLLM) and `optimizer/` (one shard per rank; also critic, counters,
-        the weights before a look-ahead, and the float32 weights if `policy/` has others)."""
-        path = Path(folder)
-        self.save_policy(str(path / "policy"), self.checkpoint_dtype)
-        write_shards(path / "optimizer", self._state(self.checkpoint_dtype != "float32"), sharded=self.sharded)
+        """Write `policy/` and `optimizer/` as `Checkpoints.save` does."""
+        self.checkpoints.save(Path(folder), self.checkpoint_dtype, (self.updates, self.skipped_in_a_row))
 
     def save_policy(self, folder: str, dtype: str = "float32") -> None:
-        """Write model and tokenizer as a Hugging Face directory, from rank 0."""
-        to = getattr(torch, dtype)
-        parameters = {name: p.to("cpu", to) for name, p in full_parameters(self.policy.model) if self.rank == 0}
-        if self.rank == 0:
-            save_policy(folder, self.policy.model, self.tokenizer, parameters)
+        """Write model and tokenizer as a Hugging Face directory."""
+        self.checkpoints.save_policy(Path(folder), dtype)
 
     def load(self, folder: str) -> None:
-        """Restore what `save` wrote, possibly on another number of ranks.
-
-        Raises:
-            ValueError: the checkpoint lacks a part of this learner, such as its critic, or has it in another shape.
-        """
-        path = Path(folder)
-        check_policy_folder(str(path / "policy"))
-        with_weights = holds(path / "optimizer", "weights")
-        if not with_weights:
-            model = load_model(str(path / "policy"))
-            options = StateDictOptions(full_state_dict=True) if self.sharded else StateDictOptions()
-            set_model_state_dict(self.policy.model, model.state_dict(), options=options)
-        self.pair.kept = self.pair.copied() if holds(path / "optimizer", "kept") else {}
-        state = self._state(with_weights)
-        read_shards(path / "optimizer", state, sharded=self.sharded)
-        if with_weights:
-            set_model_state_dict(self.policy.model, state["weights"])
-        set_optimizer_state_dict(self.policy, self.optimizer, state["optimizer"])
-        self.updates, self.skipped_in_a_row = (int(n) for n in state["counters"])
-
-    def _state(self, with_weights: bool) -> dict[str, Any]:
-        """Return the content of `optimizer/`. Loading writes into the tensors of the critic and of the kept weights."""
-        counters = torch.tensor([self.updates, self.skipped_in_a_row])
-        state = {"optimizer": get_optimizer_state_dict(self.policy, self.optimizer), "counters": counters}
-        if with_weights:
-            state["weights"] = get_model_state_dict(self.policy.model)
-        if self.pair.kept:
-            state["kept"] = self.pair.kept
-        return state if self.policy.critic is None else state | {"critic": self.policy.critic.state_dict()}
+        """Restore what `save` wrote, possibly on another number of ranks. Raises as `Checkpoints.load`."""
+        self.updates, self.skipped_in_a_row = self.checkpoints.load(Path(folder))
 
     def close(self) -> None:
         if self.sharded and dist.is_initialized():
