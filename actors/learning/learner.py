@@ -21,7 +21,7 @@ from actors.learning.optimizer import Extragradient, adamw
 from actors.learning.schedule import learning_rate
 from actors.learning.scores_in_loss import scores_in_loss
 from actors.learning.sharding import clip_gradient, decoder_layers, full_parameters, join_process_group, shard
-from actors.policy_files.reading import load_model, load_tokenizer
+from actors.policy_files.reading import empty_model, fill_model, load_tokenizer
 from actors.scoring.policy import Policy
 from actors.scoring.value_heads import ValueHeads
 from actors.weights.file_names import as_in_files, meta_in_files
@@ -74,8 +74,10 @@ class FsdpLearner:
         )  # fmt: skip
         self.total_updates = total_steps * config.updates_per_batch
         self.tokenizer = load_tokenizer(policy_path)
-        # In evaluation mode: dropout would make the log-probs differ from those of the generators.
-        model = load_model(policy_path)
+        self.policy_path = policy_path
+        # In evaluation mode: dropout would make the log-probs differ from those of the generators. `join` reads the
+        # weights, when it is known which of them this rank holds.
+        model = empty_model(policy_path)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             for layer in decoder_layers(model):
@@ -98,7 +100,7 @@ class FsdpLearner:
         self.skipped_in_a_row = 0
 
     def join(self, rendezvous: str = "") -> None:
-        """Join the process group, shard the policy and create the optimizer.
+        """Join the process group, shard the policy, read its weights and create the optimizer.
 
         Args:
             rendezvous: "tcp://host:port" of rank 0; empty with a single rank.
@@ -106,7 +108,9 @@ class FsdpLearner:
         if self.sharded:
             join_process_group(rendezvous, device=self.device, rank=self.rank, ranks=self.ranks)
             shard(self.policy, dtype=self.dtype, device=self.device, ranks=self.ranks)
+            fill_model(self.policy.model, self.policy_path, self.device)
         else:
+            fill_model(self.policy.model, self.policy_path, self.device)
             self.policy.to(self.device)
         self.groups = {"policy": list(self.policy.model.parameters())}
         if self.policy.critic is not None:
