@@ -118,7 +118,7 @@ class FsdpLearner:
         self.optimizer = adamw(self.policy, self.groups.values(), self.config)
         self.pair = Extragradient(self.policy, self.optimizer)
         self.checkpoints = Checkpoints(
-            self.policy, self.optimizer, self.pair, self.tokenizer, rank=self.rank, sharded=self.sharded
+            self.policy, self.optimizer, self.pair, self.tokenizer, rank=self.rank, ranks=self.ranks
         )
 
     def linear_width(self) -> float:
@@ -253,8 +253,12 @@ class FsdpLearner:
         return None if self.rank else pack(named, 0)
 
     def save(self, folder: str) -> None:
-        """Write `policy/` and `optimizer/` as `Checkpoints.save` does."""
+        """Copy policy and training state, and begin to write them as `Checkpoints.save` does."""
         self.checkpoints.save(Path(folder), self.checkpoint_dtype, (self.updates, self.skipped_in_a_row))
+
+    def saved(self) -> None:
+        """Wait until this rank's files of the last `save` are written. Raises what writing raised, once."""
+        self.checkpoints.saved()
 
     def save_policy(self, folder: str, dtype: str = "float32") -> None:
         """Write model and tokenizer as a Hugging Face directory."""

@@ -1,6 +1,7 @@
 """As a script: load a policy on several ranks, each in a process of its own, and measure the memory that this takes.
 
-Rank 0 writes the gathered weights, and each rank its bytes, to FOLDER: python reading_ranks.py ADDRESS POLICY FOLDER RANKS
+Rank 0 writes the gathered weights, and each rank its bytes, to FOLDER:
+python reading_ranks.py ADDRESS POLICY FOLDER RANKS
 """
 
 import multiprocessing
