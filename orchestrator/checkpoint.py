@@ -29,7 +29,7 @@ class Checkpoint:
         return self.path / "policy"
 
 
-class CheckpointWriter:
+class Writer:
     """Writes checkpoints under `root`, whole or not at all, while training goes on. At most one is being written.
 
     Use as an async context manager, which waits for the last one. Nothing but the copying of state happens between two
@@ -44,7 +44,7 @@ class CheckpointWriter:
         self.root, self.keep_last, self.failed = root, keep_last, failed
         self._writing: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "CheckpointWriter":
+    async def __aenter__(self) -> "Writer":
         return self
 
     async def __aexit__(

@@ -126,9 +126,7 @@ class Run:
         self.graders = GraderWatch(roles.graders, self.logbook.alert)
         self.drift = Drift(cfg, self.learner, self.logbook.alert)
         self.saved_step = self.step if resumed else -1
-        self.checkpoints = checkpoint.CheckpointWriter(
-            run_dir / "checkpoints", cfg.checkpoint.keep_last, self.collector.fail
-        )
+        self.checkpoints = checkpoint.Writer(run_dir / "checkpoints", cfg.checkpoint.keep_last, self.collector.fail)
         self._metrics: dict[str, float] = {}
         self.clock = self._watched()
 

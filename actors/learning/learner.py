@@ -50,6 +50,7 @@ class FsdpLearner:
         references: for each reference, the directories of the models that are averaged, and their weights in the
             average. Only the LM heads of references whose full distributions the objective needs are loaded.
         checkpoint_dtype: "float32" or "bfloat16", of the policy in checkpoints.
+        collective_timeout_s: longest wait for the other ranks in one collective operation.
         rank, ranks: number of this rank, and of all ranks.
     """
 
@@ -64,11 +65,12 @@ class FsdpLearner:
         total_steps: int,
         references: Mapping[str, Mapping[str, float]] | None = None,
         checkpoint_dtype: str = "float32",
+        collective_timeout_s: float = 3600.0,
         device: str = "cpu",
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self.checkpoint_dtype = checkpoint_dtype
+        self.checkpoint_dtype, self.collective_timeout_s = checkpoint_dtype, collective_timeout_s
         self.config, self.objective, self.dtype, self.device, self.rank, self.ranks = (
             config, objective, dtype, device, rank, ranks,
         )  # fmt: skip
@@ -106,7 +108,8 @@ class FsdpLearner:
             rendezvous: "tcp://host:port" of rank 0; empty with a single rank.
         """
         if self.sharded:
-            join_process_group(rendezvous, device=self.device, rank=self.rank, ranks=self.ranks)
+            timeout_s = self.collective_timeout_s
+            join_process_group(rendezvous, timeout_s, device=self.device, rank=self.rank, ranks=self.ranks)
             shard(self.policy, dtype=self.dtype, device=self.device, ranks=self.ranks)
             fill_model(self.policy.model, self.policy_path, self.device)
         else:

@@ -14,7 +14,7 @@ import pytest
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.coefficient.safe import SafeState
 from orchestrator import checkpoint
-from orchestrator.checkpoint import CheckpointWriter, latest, prune, read
+from orchestrator.checkpoint import Writer, latest, prune, read
 from orchestrator.checkpoint import find as find_checkpoint
 from orchestrator.manifest import MANIFEST, BrokenCheckpoint
 from orchestrator.state import Best, RunState
@@ -39,7 +39,7 @@ async def at_once() -> None:
 
 
 async def write(root: Path, state: RunState, save_roles: Callable[[str], Awaitable[None]]) -> None:
-    async with CheckpointWriter(root, keep_last=99, failed=pytest.fail) as writer:
+    async with Writer(root, keep_last=99, failed=pytest.fail) as writer:
         await writer.begin(state, save_roles, at_once)
 
 
@@ -234,7 +234,7 @@ def test_without_checkpoints_there_is_none_and_without_a_run_resuming_is_refused
 def test_training_goes_on_while_a_checkpoint_is_written_and_the_next_waits(tmp_path: Path) -> None:
     async def run() -> None:
         written = asyncio.Event()
-        async with CheckpointWriter(tmp_path, keep_last=1, failed=pytest.fail) as writer:
+        async with Writer(tmp_path, keep_last=1, failed=pytest.fail) as writer:
             await writer.begin(state(10), save_learner, at_once)
             await writer.begin(state(20), save_learner, lambda: event(written))  # type: ignore[arg-type]
             assert [name for name in names(tmp_path) if "partial" not in name] == ["step-000010"]
@@ -276,7 +276,7 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_at_once_and_the_one_bef
 
     async def run() -> None:
         failures: list[Exception] = []
-        async with CheckpointWriter(tmp_path, keep_last=1, failed=failures.append) as writer:
+        async with Writer(tmp_path, keep_last=1, failed=failures.append) as writer:
             await writer.begin(state(10), save_learner, at_once)
             await writer.begin(state(20), save_learner, full)
             while not failures:
@@ -286,7 +286,7 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_at_once_and_the_one_bef
             with pytest.raises(OSError, match="no space"):
                 await writer.begin(state(30), save_learner, at_once)
         with pytest.raises(OSError, match="no space"):
-            async with CheckpointWriter(tmp_path, keep_last=1, failed=failures.append) as writer:
+            async with Writer(tmp_path, keep_last=1, failed=failures.append) as writer:
                 await writer.begin(state(40), save_learner, full)
 
     asyncio.run(asyncio.wait_for(run(), 15))
@@ -303,11 +303,11 @@ def test_an_error_of_the_run_waits_for_the_checkpoint_and_a_cancellation_does_no
 
     async def run() -> None:
         with pytest.raises(RuntimeError, match="diverged"):
-            async with CheckpointWriter(tmp_path, keep_last=1, failed=pytest.fail) as writer:
+            async with Writer(tmp_path, keep_last=1, failed=pytest.fail) as writer:
                 await writer.begin(state(10), save_learner, later)
                 raise RuntimeError("diverged")
         with pytest.raises(KeyboardInterrupt):
-            async with CheckpointWriter(tmp_path, keep_last=1, failed=pytest.fail) as writer:
+            async with Writer(tmp_path, keep_last=1, failed=pytest.fail) as writer:
                 await writer.begin(state(20), save_learner, never)
                 raise KeyboardInterrupt
 
