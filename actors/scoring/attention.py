@@ -1,12 +1,12 @@
 """What the attention of a model allows: sequences end to end in one row, or with a shared prefix, and at which cost."""
 
-import copy
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from actors.policy_files.tiny import tiny_model
 from actors.scoring.varlen import KERNEL_DTYPES, NAME, WIDEST_HEAD, spans
 
 
@@ -54,7 +54,7 @@ def window(model: Any) -> int | None:
 @torch.no_grad()
 def packs(model: Any) -> bool:
     """Return whether a trajectory's hidden states stay the same when another trajectory precedes it in the row."""
-    body, tokens = probe(model).base_model, torch.tensor([[0, 1, 2, 3]])
+    body, tokens = tiny_model(model).base_model, torch.tensor([[0, 1, 2, 3]])
     packed = body(input_ids=tokens, position_ids=tokens % 2, use_cache=False).last_hidden_state[0, 2:]
     return _same(packed, body(input_ids=tokens[:, 2:], use_cache=False).last_hidden_state[0])
 
@@ -65,7 +65,7 @@ def varlen_refusal(model: Any) -> str:
     others = set(_kinds(model)) - {"full_attention", "sliding_attention"}
     if others:
         return f"which has layers of the type {min(others)}"
-    small = probe(model)
+    small = tiny_model(model)
     tokens = torch.arange(8)[None]
     alone = [small.base_model(input_ids=part, use_cache=False).last_hidden_state[0] for part in tokens.split([3, 5], 1)]
     if small.config._attn_implementation != "sdpa" or not small._can_set_attn_implementation():
@@ -124,39 +124,13 @@ def _branches(model: Any) -> bool:
     tokens = torch.tensor([[0, 1, 2, 3]])
     attends = torch.ones(1, 1, 4, 4, dtype=torch.bool).tril()
     attends[..., 3, 2] = False
-    body = probe(model).base_model
+    body = tiny_model(model).base_model
     try:
         row = body(input_ids=tokens, position_ids=tokens.clamp(max=2), attention_mask=attends, use_cache=False)
     except (RuntimeError, TypeError, ValueError):  # a model that does not take such a mask
         return False
     alone = body(input_ids=tokens[:, [0, 1, 3]], use_cache=False).last_hidden_state[0, 2]
     return _same(row.last_hidden_state[0, 3], alone)
-
-
-def probe(model: Any) -> Any:
-    """Return a random model of the same class and attention, of one layer of each type, with small windows.
-
-    What attention does with a row can be tried with it at once, whatever the model's size, and wherever its weights
-    are: a shard of them, or none.
-    """
-    config = copy.deepcopy(model.config)
-    text = config.get_text_config()
-    kinds = list(dict.fromkeys(_kinds(model)))
-    small = {
-        "num_hidden_layers": len(kinds), "vocab_size": 16, "intermediate_size": 32, "moe_intermediate_size": 32,
-        "initializer_range": 1 / math.sqrt(text.hidden_size), "init_std": 1 / math.sqrt(text.hidden_size),
-        "pad_token_id": None, "bos_token_id": None, "eos_token_id": None,
-    }  # fmt: skip
-    for name, value in small.items():
-        if hasattr(text, name):
-            setattr(text, name, value)
-    if getattr(text, "layer_types", None):
-        text.layer_types = kinds
-    if window(model) is not None:
-        text.sliding_window = 2
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(0)
-        return type(model)(config).float().eval()
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:
