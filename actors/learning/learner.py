@@ -8,30 +8,20 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.distributed.fsdp import FSDPModule
 
 from actors.contracts import HostWeights, SharedMemory, WeightsInfo
 from actors.learning.anchor_heads import AnchorHeads
+from actors.learning.checkpoints import Checkpoints
 from actors.learning.optimizer import Extragradient, adamw
 from actors.learning.schedule import learning_rate
 from actors.learning.scores_in_loss import scores_in_loss
 from actors.learning.sharding import clip_gradient, decoder_layers, full_parameters, join_process_group, shard
-from actors.learning.shards import holds, read_shards, write_shards
-from actors.policy_files.folder import check_policy_folder
-from actors.policy_files.reading import load_model, load_tokenizer
-from actors.policy_files.writing import save_policy
+from actors.policy_files.reading import empty_model, fill_model, load_tokenizer
 from actors.scoring.policy import Policy
 from actors.scoring.value_heads import ValueHeads
 from actors.weights.file_names import as_in_files, meta_in_files
@@ -60,6 +50,7 @@ class FsdpLearner:
         references: for each reference, the directories of the models that are averaged, and their weights in the
             average. Only the LM heads of references whose full distributions the objective needs are loaded.
         checkpoint_dtype: "float32" or "bfloat16", of the policy in checkpoints.
+        collective_timeout_s: longest wait for the other ranks in one collective operation.
         rank, ranks: number of this rank, and of all ranks.
     """
 
@@ -74,18 +65,21 @@ class FsdpLearner:
         total_steps: int,
         references: Mapping[str, Mapping[str, float]] | None = None,
         checkpoint_dtype: str = "float32",
+        collective_timeout_s: float = 3600.0,
         device: str = "cpu",
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self.checkpoint_dtype = checkpoint_dtype
+        self.checkpoint_dtype, self.collective_timeout_s = checkpoint_dtype, collective_timeout_s
         self.config, self.objective, self.dtype, self.device, self.rank, self.ranks = (
             config, objective, dtype, device, rank, ranks,
         )  # fmt: skip
         self.total_updates = total_steps * config.updates_per_batch
         self.tokenizer = load_tokenizer(policy_path)
-        # In evaluation mode: dropout would make the log-probs differ from those of the generators.
-        model = load_model(policy_path)
+        self.policy_path = policy_path
+        # In evaluation mode: dropout would make the log-probs differ from those of the generators. `join` reads the
+        # weights, when it is known which of them this rank holds.
+        model = empty_model(policy_path)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             for layer in decoder_layers(model):
@@ -98,6 +92,8 @@ class FsdpLearner:
             temperature=temperature,
             share_prefixes=config.share_prefixes,
             entropy_gradient=objective.entropy_bonus > 0,
+            device=device,
+            dtype=dtype,
         )
         if objective.value_heads is not None:
             self.policy.critic = ValueHeads(self.policy.width, objective.value_heads)
@@ -108,21 +104,27 @@ class FsdpLearner:
         self.skipped_in_a_row = 0
 
     def join(self, rendezvous: str = "") -> None:
-        """Join the process group, shard the policy and create the optimizer.
+        """Join the process group, shard the policy, read its weights and create the optimizer.
 
         Args:
             rendezvous: "tcp://host:port" of rank 0; empty with a single rank.
         """
         if self.sharded:
-            join_process_group(rendezvous, device=self.device, rank=self.rank, ranks=self.ranks)
+            timeout_s = self.collective_timeout_s
+            join_process_group(rendezvous, timeout_s, device=self.device, rank=self.rank, ranks=self.ranks)
             shard(self.policy, dtype=self.dtype, device=self.device, ranks=self.ranks)
+            fill_model(self.policy.model, self.policy_path, self.device)
         else:
+            fill_model(self.policy.model, self.policy_path, self.device)
             self.policy.to(self.device)
         self.groups = {"policy": list(self.policy.model.parameters())}
         if self.policy.critic is not None:
             self.groups["critic"] = list(self.policy.critic.parameters())
         self.optimizer = adamw(self.policy, self.groups.values(), self.config)
         self.pair = Extragradient(self.policy, self.optimizer)
+        self.checkpoints = Checkpoints(
+            self.policy, self.optimizer, self.pair, self.tokenizer, rank=self.rank, ranks=self.ranks
+        )
 
     def linear_width(self) -> float:
         """Return the policy's `linear_width`, with which batches are split."""
@@ -256,49 +258,20 @@ class FsdpLearner:
         return None if self.rank else pack(named, 0)
 
     def save(self, folder: str) -> None:
-        """Write `policy/` (loads in transformers and vLLM) and `optimizer/` (one shard per rank; also critic, counters,
-        the weights before a look-ahead, and the float32 weights if `policy/` has others)."""
-        path = Path(folder)
-        self.save_policy(str(path / "policy"), self.checkpoint_dtype)
-        write_shards(path / "optimizer", self._state(self.checkpoint_dtype != "float32"), sharded=self.sharded)
+        """Copy policy and training state, and begin to write them as `Checkpoints.save` does."""
+        self.checkpoints.save(Path(folder), self.checkpoint_dtype, (self.updates, self.skipped_in_a_row))
+
+    def saved(self) -> None:
+        """Wait until this rank's files of the last `save` are written. Raises what writing raised, once."""
+        self.checkpoints.saved()
 
     def save_policy(self, folder: str, dtype: str = "float32") -> None:
-        """Write model and tokenizer as a Hugging Face directory, from rank 0."""
-        to = getattr(torch, dtype)
-        parameters = {name: p.to("cpu", to) for name, p in full_parameters(self.policy.model) if self.rank == 0}
-        if self.rank == 0:
-            save_policy(folder, self.policy.model, self.tokenizer, parameters)
+        """Write model and tokenizer as a Hugging Face directory."""
+        self.checkpoints.save_policy(Path(folder), dtype)
 
     def load(self, folder: str) -> None:
-        """Restore what `save` wrote, possibly on another number of ranks.
-
-        Raises:
-            ValueError: the checkpoint lacks a part of this learner, such as its critic, or has it in another shape.
-        """
-        path = Path(folder)
-        check_policy_folder(str(path / "policy"))
-        with_weights = holds(path / "optimizer", "weights")
-        if not with_weights:
-            model = load_model(str(path / "policy"))
-            options = StateDictOptions(full_state_dict=True) if self.sharded else StateDictOptions()
-            set_model_state_dict(self.policy.model, model.state_dict(), options=options)
-        self.pair.kept = self.pair.copied() if holds(path / "optimizer", "kept") else {}
-        state = self._state(with_weights)
-        read_shards(path / "optimizer", state, sharded=self.sharded)
-        if with_weights:
-            set_model_state_dict(self.policy.model, state["weights"])
-        set_optimizer_state_dict(self.policy, self.optimizer, state["optimizer"])
-        self.updates, self.skipped_in_a_row = (int(n) for n in state["counters"])
-
-    def _state(self, with_weights: bool) -> dict[str, Any]:
-        """Return the content of `optimizer/`. Loading writes into the tensors of the critic and of the kept weights."""
-        counters = torch.tensor([self.updates, self.skipped_in_a_row])
-        state = {"optimizer": get_optimizer_state_dict(self.policy, self.optimizer), "counters": counters}
-        if with_weights:
-            state["weights"] = get_model_state_dict(self.policy.model)
-        if self.pair.kept:
-            state["kept"] = self.pair.kept
-        return state if self.policy.critic is None else state | {"critic": self.policy.critic.state_dict()}
+        """Restore what `save` wrote, possibly on another number of ranks. Raises as `Checkpoints.load`."""
+        self.updates, self.skipped_in_a_row = self.checkpoints.load(Path(folder))
 
     def close(self) -> None:
         if self.sharded and dist.is_initialized():

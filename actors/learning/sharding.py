@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -13,11 +14,12 @@ from torch.distributed.tensor import DTensor
 from actors.scoring.policy import Policy
 
 
-def join_process_group(rendezvous: str, *, device: str, rank: int, ranks: int) -> None:
+def join_process_group(rendezvous: str, timeout_s: float, *, device: str, rank: int, ranks: int) -> None:
     """Join the process group of the learner ranks, if this process is in none.
 
     Args:
         rendezvous: "tcp://host:port" of rank 0; empty with a single rank.
+        timeout_s: longest wait for the other ranks in one collective operation.
     """
     if not dist.is_initialized():
         dist.init_process_group(
@@ -26,6 +28,7 @@ def join_process_group(rendezvous: str, *, device: str, rank: int, ranks: int) -
             store=None if rendezvous else dist.HashStore(),
             rank=rank,
             world_size=ranks,
+            timeout=timedelta(seconds=timeout_s),
         )
 
 

@@ -40,6 +40,7 @@ POSITIVE = [
     "placement.references",
     "placement.start_timeout_s",
     "placement.publish_timeout_s",
+    "placement.collective_timeout_s",
     "monitor.answers",
     "checkpoint.keep_last",
     "logbook.trajectories",
