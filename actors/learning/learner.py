@@ -24,10 +24,12 @@ from torch.distributed.fsdp import FSDPModule
 
 from actors.contracts import HostWeights, SharedMemory, WeightsInfo
 from actors.learning.anchor_heads import AnchorHeads
+from actors.learning.context import ContextPolicy
+from actors.learning.layers import prepare_layers
 from actors.learning.optimizer import Extragradient, adamw
 from actors.learning.schedule import learning_rate
 from actors.learning.scores_in_loss import scores_in_loss
-from actors.learning.sharding import clip_gradient, decoder_layers, full_parameters, join_process_group, shard
+from actors.learning.sharding import clip_gradient, full_parameters, join_ranks, prepare_accumulation
 from actors.learning.shards import holds, read_shards, write_shards
 from actors.policy_files.folder import check_policy_folder
 from actors.policy_files.reading import load_model, load_tokenizer
@@ -86,12 +88,9 @@ class FsdpLearner:
         self.tokenizer = load_tokenizer(policy_path)
         # In evaluation mode: dropout would make the log-probs differ from those of the generators.
         model = load_model(policy_path)
-        if config.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            for layer in decoder_layers(model):
-                # transformers checkpoints only layers in training mode. Their submodules stay in evaluation mode.
-                layer.training = True
-        self.policy = Policy(
+        prepare_layers(model, config)
+        kind = Policy if config.context_parallel == 1 else ContextPolicy
+        self.policy = kind(
             model,
             layout=config.layout,
             logits_megabytes=config.logits_megabytes,
@@ -102,7 +101,7 @@ class FsdpLearner:
         if objective.value_heads is not None:
             self.policy.critic = ValueHeads(self.policy.width, objective.value_heads)
         self.heads = AnchorHeads(objective, references or {}, dtype=dtype, device=device, temperature=temperature)
-        self.sharded = ranks > 1 or dtype == "bfloat16"
+        self.sharded = ranks > 1 or dtype == "bfloat16" or config.offload_states
         self.buffer = WeightsBuffer(self.weights_info())
         self.updates = 0
         self.skipped_in_a_row = 0
@@ -114,8 +113,8 @@ class FsdpLearner:
             rendezvous: "tcp://host:port" of rank 0; empty with a single rank.
         """
         if self.sharded:
-            join_process_group(rendezvous, device=self.device, rank=self.rank, ranks=self.ranks)
-            shard(self.policy, dtype=self.dtype, device=self.device, ranks=self.ranks)
+            ranks = {"rank": self.rank, "ranks": self.ranks}
+            join_ranks(self.policy, self.config, rendezvous, dtype=self.dtype, device=self.device, **ranks)
         else:
             self.policy.to(self.device)
         self.groups = {"policy": list(self.policy.model.parameters())}
@@ -173,13 +172,16 @@ class FsdpLearner:
         totals: TensorStats = {}
         loss_sum = torch.zeros((), dtype=torch.float64)
         self.optimizer.zero_grad(set_to_none=True)
-        for micro in microbatches:
+        for number, micro in enumerate(microbatches, 1):
+            prepare_accumulation(self.policy, self.config.accumulate, last=number == len(microbatches))
             on_device = micro.to(self.device)
             scores = scores_in_loss(self.policy, on_device, self.heads.term_functions)
             value, stats = loss(scores, on_device, self.objective, coefficients)
             # Each microbatch's loss is already normalised by the whole batch's totals, so the losses sum to the
             # batch's. FSDP averages gradients over the ranks; the factor makes it a sum.
             (value * self.ranks).backward()
+            if self.rank % self.config.context_parallel:
+                continue  # the first rank of a context group reports for all of it
             explored = scores.entropy.detach()[on_device.on_route("explore")]
             stats = {**stats, "entropy": torch.tensor([float(explored.sum()), float(len(explored))])}
             totals = added(totals, stats)
@@ -238,7 +240,7 @@ class FsdpLearner:
     def weights(self, version: int, checksum: bool = False, with_bytes: bool = True) -> HostWeights | None:
         """Write all weights for the generators into one buffer, over those of the version before: as the policy's files
         hold them, in the dtype of the forward pass. Return them on rank 0; None on the other ranks."""
-        named = full_parameters(self.policy.model)
+        named = full_parameters(self.policy.model, getattr(torch, self.dtype))
         if self.rank:
             deque(named, maxlen=0)  # every rank iterates, as gathering a parameter is a collective
             return None
@@ -265,7 +267,7 @@ class FsdpLearner:
     def save_policy(self, folder: str, dtype: str = "float32") -> None:
         """Write model and tokenizer as a Hugging Face directory, from rank 0."""
         to = getattr(torch, dtype)
-        parameters = {name: p.to("cpu", to) for name, p in full_parameters(self.policy.model) if self.rank == 0}
+        parameters = {name: p.cpu() for name, p in full_parameters(self.policy.model, to) if self.rank == 0}
         if self.rank == 0:
             save_policy(folder, self.policy.model, self.tokenizer, parameters)
 
