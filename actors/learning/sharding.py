@@ -64,6 +64,13 @@ def shard(policy: Policy, config: LearnerConfig, *, dtype: str, device: str, ran
     fully_shard(policy, mesh=mesh, mp_policy=replace(precision, cast_forward_inputs=False), offload_policy=offload)
 
 
+def move_buffers(module: nn.Module, device: str) -> None:
+    """Move what is no parameter, such as rotary frequencies: it is on the device, also where shards are not."""
+    for part in module.modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            part._buffers[name] = buffer.to(device)
+
+
 def prepare_accumulation(policy: nn.Module, accumulate: str, *, last: bool) -> None:
     """Set what the next forward and backward pass of a sharded policy gathers and reduces.
 
