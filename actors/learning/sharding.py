@@ -49,9 +49,10 @@ def shard(policy: Policy, config: LearnerConfig, *, dtype: str, device: str, ran
     the optimizer state are float32: an update changes a weight by about the learning rate, and bfloat16, with 8
     significant bits, would round most such changes to zero.
     """
-    mesh = dist.device_mesh.init_device_mesh(device, (ranks,))
-    if config.replicas > 1:
-        mesh = dist.device_mesh.init_device_mesh(device, (config.replicas, ranks // config.replicas))
+    sizes = {"replicate": config.replicas, "shard": ranks // config.replicas}
+    if config.replicas == 1:
+        del sizes["replicate"]
+    mesh = dist.device_mesh.init_device_mesh(device, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
     precision = MixedPrecisionPolicy(
         param_dtype=getattr(torch, dtype), reduce_dtype=torch.float32, output_dtype=torch.float32
     )

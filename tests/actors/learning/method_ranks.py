@@ -16,7 +16,7 @@ from actors.learning.learner import FsdpLearner
 from configs.config import Config
 from configs.load import load
 from orchestrator.references import policies
-from tests.actors.learning.learner_ranks import config_of, fork_two, gradients_of, joined, step
+from tests.actors.learning.learner_ranks import config_of, fork, gradients_of, joined, step
 from tests.actors.random_batch import logits_megabytes
 
 RANKS_S = 180.0
@@ -47,4 +47,4 @@ def run_rank(rank: int, address: str, policy: str, other: str, folder: Path) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(not fork_two(run_rank, *sys.argv[1:4], Path(sys.argv[4]), timeout_s=RANKS_S))
+    sys.exit(not fork(run_rank, *sys.argv[1:4], Path(sys.argv[4]), timeout_s=RANKS_S))
