@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from actors.scoring.policy import LogitsFunction, Policy
@@ -163,24 +163,30 @@ def exchanged_attention(
     return context.to_tokens(whole), None
 
 
+# No function that makes masks is registered under this name, so that transformers makes none: it would be one of this
+# rank's columns. Without a mask, attention is causal over whole rows.
 AttentionInterface.register(ATTENTION, exchanged_attention)
-# transformers would build masks for this rank's columns. Without one, attention is causal over whole rows.
-AttentionMaskInterface.register(ATTENTION, lambda *args, **kwargs: None)
 
 
 def check_context(model: Any, ranks: int) -> None:
     """Raise ValueError unless `ranks` ranks can share the attention of a model."""
-    config = model.config.get_text_config()
-    heads, keys = config.num_attention_heads, getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    name = f"learner.context_parallel: must be 1 for {type(model).__name__}"
+    config, attention = model.config.get_text_config(), model.config._attn_implementation
+    heads = config.num_attention_heads
+    keys = getattr(config, "num_key_value_heads", None) or heads
     if heads % ranks or (keys % ranks and ranks % keys):
         rule = f"must divide the attention heads ({heads}), and divide or be a multiple of the key heads ({keys})"
         raise ValueError(f"learner.context_parallel: {rule}, got {ranks}")
-    windows = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
-    if windows or set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
-        raise ValueError(f"{name}, whose layers do not all attend to all tokens, got {ranks}")
-    if model.config._attn_implementation == "eager":
-        raise ValueError(f"{name} with attention 'eager', which needs a mask of all tokens, got {ranks}")
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
+    slides = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
+    reason = ""
+    if others := kinds - {"sliding_attention"}:
+        reason = f"which has layers of the type {min(others)}"
+    elif attention == "sdpa" and (kinds or slides):
+        reason = "whose sliding windows need masks with this attention"
+    elif attention == "eager":
+        reason = "whose attention needs a mask of all tokens"
+    if reason:
+        raise ValueError(f"learner.context_parallel: must be 1 for {type(model).__name__}, {reason}, got {ranks}")
 
 
 class _AllToAll(torch.autograd.Function):
