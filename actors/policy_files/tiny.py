@@ -14,13 +14,14 @@ LARGEST = {
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
     "num_hidden_layers": 2,
+    "sliding_window": 2,
 }
 """Largest values of these settings in a tiny model. The size of a head stays: rotary settings depend on it."""
 
 
 def tiny_model(model: Any) -> Any:
-    """Return a float32 model on the CPU of the class and settings of `model`, with random weights, 4 heads, 32 tokens
-    and one layer of each kind, at least 2.
+    """Return a float32 model on the CPU of the class and settings of `model`, with random weights, 4 heads, 32 tokens,
+    one layer of each kind, at least 2, and sliding windows of 2 tokens.
 
     What an architecture does with masks, positions and logits does not depend on its size, so it can be tried without
     the weights of the model, which may be on the meta device. Its logits are so large that a cap would change them.

@@ -42,6 +42,7 @@ POSITIVE = [
     "placement.graders",
     "placement.references",
     "placement.start_timeout_s",
+    "placement.collective_timeout_s",
     "monitor.answers",
     "checkpoint.keep_last",
     "logbook.trajectories",

@@ -22,6 +22,7 @@ from tests.actors.learning.learner_ranks import (
     joined,
     parameters_of,
     parameters_of_learner,
+    save,
     step,
     weights_of,
     with_nan_advantage,
@@ -49,7 +50,7 @@ def test_a_saved_policy_loads_in_transformers_with_the_learners_weights(tmp_path
     (start / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 67]}))
     learner = joined(str(start))
     step(learner, batch_of(0))
-    learner.save(str(tmp_path / "saved"))
+    save(learner, tmp_path / "saved")
     folder = tmp_path / "saved" / "policy"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model.dtype == torch.float32 and model.generation_config.eos_token_id == [1, 67]
@@ -70,7 +71,7 @@ def test_a_loaded_learner_continues_bit_for_bit(
     learner = joined(str(tiny_policy), dtype=dtype, config=config, checkpoint_dtype=saved)
     for update in range(updates):
         step(learner, batch_of(update))
-    learner.save(str(tmp_path))
+    save(learner, tmp_path)
     loaded = joined(str(tiny_policy), dtype=dtype, config=config)
     if updates:
         step(loaded, batch_of(9))  # `load` must undo this update
@@ -91,7 +92,7 @@ def test_a_checkpoint_restores_the_count_of_skipped_updates_before_the_first_ste
     config = config_of(max_skipped_in_a_row=2)
     learner = joined(str(tiny_policy), config=config)
     step(learner, with_nan_advantage(batch_of(0)))
-    learner.save(str(tmp_path))
+    save(learner, tmp_path)
     loaded = joined(str(tiny_policy), config=config)
     loaded.load(str(tmp_path))
     with pytest.raises(RuntimeError, match="2 successive"):
@@ -104,7 +105,7 @@ def test_a_checkpoint_without_a_policy_is_refused(tiny_policy: Path, tmp_path: P
 
 
 def test_a_checkpoint_without_the_critic_of_the_settings_is_refused(tiny_policy: Path, tmp_path: Path) -> None:
-    joined(str(tiny_policy)).save(str(tmp_path))
+    save(joined(str(tiny_policy)), tmp_path)
     with pytest.raises(ValueError, match=r"^checkpoint .*: must be of a learner with the same value heads .*critic\."):
         joined(str(tiny_policy), objective=CRITIC).load(str(tmp_path))
 
@@ -125,6 +126,7 @@ def test_the_local_learner_satisfies_the_contract(tiny_policy: Path, tmp_path: P
         local, again = (LocalLearner(joined(str(tiny_policy)), checksum=True) for _ in range(2))
         stats = await local.update(batch_of(0), COEFFICIENTS)
         await local.save(str(tmp_path))
+        await local.saved()
         await again.load(str(tmp_path))
         await local.connect(receivers[:2])
         await again.connect(receivers[2:])

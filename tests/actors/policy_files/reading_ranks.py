@@ -1,6 +1,7 @@
 """As a script: load a policy on several ranks, each in a process of its own, and measure the memory that this takes.
 
-Rank 0 writes the gathered weights, and each rank its bytes, to FOLDER: python reading_ranks.py ADDRESS POLICY FOLDER RANKS
+Rank 0 writes the gathered weights, and each rank its bytes, to FOLDER:
+python reading_ranks.py ADDRESS POLICY FOLDER RANKS
 """
 
 import multiprocessing
@@ -28,7 +29,7 @@ def memory(field: str) -> int:
 
 
 def run_rank(rank: int, ranks: int, address: str, policy_path: str, folder: Path) -> None:
-    join_process_group(address, device="cpu", rank=rank, ranks=ranks)
+    join_process_group(address, RANKS_S, device="cpu", rank=rank, ranks=ranks)
     torch.ones(1000, 1000) @ torch.ones(1000, 1000)  # the libraries' own memory is there before
     model = empty_model(policy_path)
     policy = Policy(model, layout="pad", logits_megabytes=1, temperature=1.0)

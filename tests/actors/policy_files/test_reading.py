@@ -81,10 +81,7 @@ def test_ranks_load_stacked_experts_and_tied_heads_as_transformers_does(tmp_path
 def test_a_loaded_model_equals_that_of_transformers(
     tmp_path: Path, kind: str, stored: torch.dtype, wanted: torch.dtype
 ) -> None:
-    if kind == "experts":
-        policy = make_mixture_of_experts(tmp_path)
-    else:
-        policy = make_policy(tmp_path, tie=kind == "tied")
+    policy = make_mixture_of_experts(tmp_path) if kind == "experts" else make_policy(tmp_path, tie=kind == "tied")
     file = policy / "model.safetensors"
     save_file({name: t.to(stored) for name, t in load_file(file).items()}, file, metadata={"format": "pt"})
     before = torch.random.get_rng_state()
