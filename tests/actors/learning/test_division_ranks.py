@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import BloomConfig, BloomForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from actors.learning.context import check_context
 from actors.learning.rank_parts import merge_scores, plan_scores
@@ -194,9 +194,13 @@ def test_a_model_that_ranks_cannot_share_is_refused(policy: Path) -> None:
         check_context(model, ranks)
     with pytest.raises(ValueError, match=r"^learner\.context_parallel: must divide the attention heads \(4\).*got 3$"):
         check_context(model, 3)
+    model.config.sliding_window = 4
     model.config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
-    with pytest.raises(ValueError, match=r"^learner\.context_parallel: must be 1 for Qwen2ForCausalLM, .*got 2$"):
+    with pytest.raises(ValueError, match=r"^learner\.context_parallel: must be 1 for Qwen2.*sliding windows.*got 2$"):
         check_context(model, 2)
+    distance = BloomForCausalLM(BloomConfig(vocab_size=16, hidden_size=16, n_layer=1, n_head=2))
+    with pytest.raises(ValueError, match=r"^learner\.context_parallel: must be 1 for Bloom.*registry, got 2$"):
+        check_context(distance, 2)
 
 
 def test_one_rank_keeps_its_states_in_host_memory_in_a_group_of_its_own(policy: Path, one: dict[str, Any]) -> None:
