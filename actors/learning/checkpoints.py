@@ -77,7 +77,8 @@ class Checkpoints:
     def _policy_writer(self, folder: Path, dtype: str) -> Callable[[], None]:
         """Copy this rank's part of the policy to host memory, and return what writes it."""
         model = self.policy.model
-        part = policy_part(model, full_parameters(model), dtype, rank=self.rank, ranks=self.ranks)
+        named = full_parameters(model, getattr(torch, dtype))
+        part = policy_part(model, named, dtype, rank=self.rank, ranks=self.ranks)
 
         def write() -> None:
             if self.rank == 0:

@@ -17,10 +17,19 @@ from torch.distributed.fsdp import FSDPModule
 from actors.contracts import HostWeights, SharedMemory, WeightsInfo
 from actors.learning.anchor_heads import AnchorHeads
 from actors.learning.checkpoints import Checkpoints
+from actors.learning.context import ContextPolicy
+from actors.learning.layers import prepare_layers
 from actors.learning.optimizer import Extragradient, adamw
 from actors.learning.schedule import learning_rate
 from actors.learning.scores_in_loss import scores_in_loss
-from actors.learning.sharding import clip_gradient, decoder_layers, full_parameters, join_process_group, shard
+from actors.learning.sharding import (
+    clip_gradient,
+    divide,
+    full_parameters,
+    join_process_group,
+    move_buffers,
+    prepare_accumulation,
+)
 from actors.policy_files.reading import empty_model, fill_model, load_tokenizer
 from actors.scoring.policy import Policy
 from actors.scoring.value_heads import ValueHeads
@@ -80,12 +89,9 @@ class FsdpLearner:
         # In evaluation mode: dropout would make the log-probs differ from those of the generators. `join` reads the
         # weights, when it is known which of them this rank holds.
         model = empty_model(policy_path)
-        if config.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            for layer in decoder_layers(model):
-                # transformers checkpoints only layers in training mode. Their submodules stay in evaluation mode.
-                layer.training = True
-        self.policy = Policy(
+        prepare_layers(model, config)
+        kind = Policy if config.context_parallel == 1 else ContextPolicy
+        self.policy = kind(
             model,
             layout=config.layout,
             logits_megabytes=config.logits_megabytes,
@@ -98,7 +104,7 @@ class FsdpLearner:
         if objective.value_heads is not None:
             self.policy.critic = ValueHeads(self.policy.width, objective.value_heads)
         self.heads = AnchorHeads(objective, references or {}, dtype=dtype, device=device, temperature=temperature)
-        self.sharded = ranks > 1 or dtype == "bfloat16"
+        self.sharded = ranks > 1 or dtype == "bfloat16" or config.offload_states
         self.buffer = WeightsBuffer(self.weights_info())
         self.updates = 0
         self.skipped_in_a_row = 0
@@ -112,8 +118,9 @@ class FsdpLearner:
         if self.sharded:
             timeout_s = self.collective_timeout_s
             join_process_group(rendezvous, timeout_s, device=self.device, rank=self.rank, ranks=self.ranks)
-            shard(self.policy, dtype=self.dtype, device=self.device, ranks=self.ranks)
-            fill_model(self.policy.model, self.policy_path, self.device)
+            divide(self.policy, self.config, timeout_s, dtype=self.dtype, device=self.device, ranks=self.ranks)
+            fill_model(self.policy.model, self.policy_path, "cpu" if self.config.offload_states else self.device)
+            move_buffers(self.policy, self.device)
         else:
             fill_model(self.policy.model, self.policy_path, self.device)
             self.policy.to(self.device)
@@ -175,13 +182,16 @@ class FsdpLearner:
         totals: TensorStats = {}
         loss_sum = torch.zeros((), dtype=torch.float64)
         self.optimizer.zero_grad(set_to_none=True)
-        for micro in microbatches:
+        for number, micro in enumerate(microbatches, 1):
+            prepare_accumulation(self.policy, self.config.accumulate, last=number == len(microbatches))
             on_device = micro.to(self.device)
             scores = scores_in_loss(self.policy, on_device, self.heads.term_functions)
             value, stats = loss(scores, on_device, self.objective, coefficients)
             # Each microbatch's loss is already normalised by the whole batch's totals, so the losses sum to the
             # batch's. FSDP averages gradients over the ranks; the factor makes it a sum.
             (value * self.ranks).backward()
+            if self.rank % self.config.context_parallel:
+                continue  # the first rank of a context group reports for all of it
             explored = scores.entropy.detach()[on_device.on_route("explore")]
             stats = {**stats, "entropy": torch.tensor([float(explored.sum()), float(len(explored))])}
             totals = added(totals, stats)
@@ -240,7 +250,7 @@ class FsdpLearner:
     def weights(self, version: int, checksum: bool = False, with_bytes: bool = True) -> HostWeights | None:
         """Write all weights for the generators into one buffer, over those of the version before: as the policy's files
         hold them, in the dtype of the forward pass. Return them on rank 0; None on the other ranks."""
-        named = full_parameters(self.policy.model)
+        named = full_parameters(self.policy.model, getattr(torch, self.dtype))
         if self.rank:
             deque(named, maxlen=0)  # every rank iterates, as gathering a parameter is a collective
             return None

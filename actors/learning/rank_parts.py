@@ -1,7 +1,8 @@
 """Split a batch into the microbatches of each learner rank, and merge the outputs of the ranks.
 
 A rank part is what one rank receives. Every rank part has equally many microbatches: FSDP gathers parameters in each
-forward and backward pass, so a rank with fewer passes would leave the others waiting in a collective.
+forward and backward pass, so a rank with fewer passes would leave the others waiting in a collective. The ranks of a
+context group (`learner.context_parallel`) receive the same rank part.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ READ_BY_UPDATE = (
 """Optional fields of `Batch` that `FsdpLearner.update` reads; `credit` alone reads the others."""
 
 Division = list[list[list[int]]]
-"""[rank][microbatch]: indices of its trajectories in the batch."""
+"""[context group][microbatch]: indices of its trajectories in the batch."""
 
 
 def plan_updates(
@@ -37,9 +38,10 @@ def plan_updates(
     Returns:
         Rank parts [rank][update], as many updates and microbatches on every rank.
     """
+    context = config.context_parallel
     dealt = deal(batch.reduced_to(READ_BY_UPDATE), config.updates_per_batch)
-    updates = [partition(part, ranks, config.token_budget, linear_width) for part in dealt]
-    return [[update[rank] for update in updates] for rank in range(ranks)]
+    updates = [partition(part, ranks // context, config.token_budget, linear_width) for part in dealt]
+    return [[update[rank // context] for update in updates] for rank in range(ranks)]
 
 
 def plan_scores(
@@ -51,10 +53,13 @@ def plan_scores(
         linear_width: of the policy; 0: no prefixes are shared.
 
     Returns:
-        The division, for `merge_scores`, and the rank parts, as many microbatches on every rank.
+        The division among the context groups, for `merge_scores`, and the rank parts, as many microbatches on every
+        rank.
     """
-    divided = divide(batch, ranks, config.token_budget, linear_width)
-    return divided, microbatches(batch.reduced_to(READ_BY_SCORE), divided)
+    context = config.context_parallel
+    divided = divide(batch, ranks // context, config.token_budget, linear_width)
+    rank_parts = microbatches(batch.reduced_to(READ_BY_SCORE), divided)
+    return divided, [rank_parts[rank // context] for rank in range(ranks)]
 
 
 def end_to_end(outputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -72,8 +77,10 @@ def merge_scores(batch: Batch, divided: Division, scored: Sequence[Mapping[str, 
     Returns:
         The batch with these outputs in the fields they are named after; "distance/TERM" in `distance`.
     """
-    # An empty microbatch repeats a trajectory of another one, behind all others of its rank: its outputs are left out.
-    columns = in_order(batch, [[i for part in rank_part for i in part] for rank_part in divided], scored)
+    # All ranks of a context group have its outputs. An empty microbatch repeats a trajectory of another one, behind all
+    # others of its rank: its outputs are left out.
+    of_groups = scored[:: len(scored) // len(divided)]
+    columns = in_order(batch, [[i for part in rank_part for i in part] for rank_part in divided], of_groups)
     distance = {name.removeprefix("distance/"): columns.pop(name) for name in list(columns) if "/" in name}
     return replace(batch, **columns, distance=distance)  # type: ignore[arg-type]
 

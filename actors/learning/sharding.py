@@ -1,4 +1,4 @@
-"""Shard a policy over the learner ranks with FSDP2, and gather its parameters and gradient norms."""
+"""Shard a policy over the learner ranks with FSDP2, accumulate its gradients, and gather its parameters and norms."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -8,10 +8,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from actors.learning.context import ContextPolicy
 from actors.scoring.policy import Policy
+from configs.learner import LearnerConfig
 
 
 def join_process_group(rendezvous: str, timeout_s: float, *, device: str, rank: int, ranks: int) -> None:
@@ -23,7 +26,8 @@ def join_process_group(rendezvous: str, timeout_s: float, *, device: str, rank: 
     """
     if not dist.is_initialized():
         dist.init_process_group(
-            "nccl" if device == "cuda" else "gloo",
+            # gloo sums the norms of gradients that are in host memory (`learner.offload_states`).
+            "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
             init_method=rendezvous or None,
             store=None if rendezvous else dist.HashStore(),
             rank=rank,
@@ -32,32 +36,90 @@ def join_process_group(rendezvous: str, timeout_s: float, *, device: str, rank: 
         )
 
 
-def shard(policy: Policy, *, dtype: str, device: str, ranks: int) -> None:
-    """Shard each decoder layer, the critic and the rest of the policy, in place.
+def divide(policy: Policy, config: LearnerConfig, timeout_s: float, *, dtype: str, device: str, ranks: int) -> None:
+    """Divide the policy's parameters, and with `learner.context_parallel` its tokens, among the ranks, in place.
+
+    Args:
+        timeout_s: as in `join_process_group`.
+    """
+    if isinstance(policy, ContextPolicy):
+        group, _ = dist.new_subgroups(config.context_parallel, timeout=timedelta(seconds=timeout_s))
+        policy.join_context(group)
+    shard(policy, mesh_of(config.replicas, timeout_s, device=device, ranks=ranks), config, dtype=dtype)
+
+
+def mesh_of(replicas: int, timeout_s: float, *, device: str, ranks: int) -> DeviceMesh:
+    """Return the ranks in a row; or with several replicas as a mesh [replicas, ranks / replicas], where each row of
+    successive ranks holds the whole policy."""
+    if replicas == 1:
+        return dist.device_mesh.init_device_mesh(device, (ranks,))
+    layout, timeout = torch.arange(ranks).view(replicas, -1), timedelta(seconds=timeout_s)
+    columns, _ = dist.new_subgroups_by_enumeration(layout.T.tolist(), timeout=timeout)
+    rows, _ = dist.new_subgroups_by_enumeration(layout.tolist(), timeout=timeout)
+    return DeviceMesh.from_group([columns, rows], device, mesh=layout, mesh_dim_names=("replicate", "shard"))
+
+
+def shard(policy: Policy, mesh: DeviceMesh, config: LearnerConfig, *, dtype: str) -> None:
+    """Shard each decoder layer, the critic and the rest of the policy, in place. Gradients are averaged over the ranks.
 
     Forward and backward passes run in `dtype`, the critic's in float32. Master weights, gradient reductions and hence
     the optimizer state are float32: an update changes a weight by about the learning rate, and bfloat16, with 8
     significant bits, would round most such changes to zero.
     """
-    mesh = dist.device_mesh.init_device_mesh(device, (ranks,))
     precision = MixedPrecisionPolicy(
         param_dtype=getattr(torch, dtype), reduce_dtype=torch.float32, output_dtype=torch.float32
     )
+    offload = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda") if config.offload_states else OffloadPolicy()
     for layer in decoder_layers(policy.model):
-        fully_shard(layer, mesh=mesh, mp_policy=replace(precision, output_dtype=None))
+        fully_shard(layer, mesh=mesh, mp_policy=replace(precision, output_dtype=None), offload_policy=offload)
     if policy.critic is not None:
-        fully_shard(policy.critic, mesh=mesh, mp_policy=replace(precision, param_dtype=torch.float32))
-    fully_shard(policy, mesh=mesh, mp_policy=replace(precision, cast_forward_inputs=False))
+        of_critic = replace(precision, param_dtype=torch.float32)
+        fully_shard(policy.critic, mesh=mesh, mp_policy=of_critic, offload_policy=offload)
+    fully_shard(policy, mesh=mesh, mp_policy=replace(precision, cast_forward_inputs=False), offload_policy=offload)
 
 
-def full_parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def move_buffers(module: nn.Module, device: str) -> None:
+    """Move what is no parameter, such as rotary frequencies: it is on the device, also where shards are not."""
+    for part in module.modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            part._buffers[name] = buffer.to(device)
+
+
+def prepare_accumulation(policy: nn.Module, accumulate: str, *, last: bool) -> None:
+    """Set what the next forward and backward pass of a sharded policy gathers and reduces.
+
+    Args:
+        accumulate: "sharded" or "unsharded", see `configs.learner`.
+        last: whether it is the last microbatch of an update, whose backward pass completes the gradient.
+    """
+    if not isinstance(policy, FSDPModule):
+        return
+    policy.set_is_last_backward(last)
+    # Between replicas, gradients are summed once per update.
+    policy.set_requires_all_reduce(last)
+    if accumulate == "unsharded":
+        policy.set_requires_gradient_sync(last)
+        policy.set_reshard_after_forward(False)
+        policy.set_reshard_after_backward(last)
+
+
+def full_parameters(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
     """Yield every parameter, unsharded, under its Hugging Face name. The device holds one of them at a time.
 
     Contains collectives if the model is sharded: every rank must exhaust the iterator.
+
+    Args:
+        dtype: to which each shard is cast before it is gathered, so that no more bytes are sent than needed; None: the
+            parameter's own.
     """
     for name, parameter in model.named_parameters():
         p = parameter.detach()
-        yield name, p.full_tensor() if isinstance(p, DTensor) else p
+        if not isinstance(p, DTensor):
+            yield name, p.to(dtype or p.dtype)
+        else:
+            # A shard in host memory is gathered on the device.
+            on_device: Any = p.to(p.device_mesh.device_type, dtype or p.dtype)
+            yield name, on_device.full_tensor()
 
 
 def clip_gradient(parameters: Sequence[nn.Parameter], bound: float) -> float:
