@@ -10,12 +10,9 @@ import numpy as np
 from actors.contracts import Learner
 from configs.config import Config
 from configs.load import to_yaml
-from objectives.advantage.critic import value_metrics
-from objectives.advantage.token_mask import mask_metrics
-from objectives.coefficient.controllers import advance, resumed_state, term_metric, with_mask, with_recap, with_rewards
-from objectives.coefficient.recap import replay_metrics
+from objectives.coefficient.controllers import advance, resumed_state, with_mask, with_recap, with_rewards
 from objectives.credit import credit
-from objectives.diagnostics import Stats, means
+from objectives.diagnostics import Stats
 from orchestrator import checkpoint, cluster
 from orchestrator.manifest import SETTINGS
 from orchestrator.references import Anchors, NoScoring, ReferenceSchedule, anchors_of
@@ -29,10 +26,10 @@ from orchestrator.stored.answers import StoredAnswers
 from orchestrator.stored.experience import experience_of
 from orchestrator.stored.solutions import solutions_of
 from orchestrator.watch.drift import Drift
-from orchestrator.watch.group_metrics import group_metrics
 from orchestrator.watch.logbook import Logbook
 from orchestrator.watch.monitor import HeldOut, Monitor
 from orchestrator.watch.passk import fired_rule
+from orchestrator.watch.step_metrics import batch_metrics, group_metrics
 from orchestrator.watch.timing import Clock
 from tasks.changed import with_extraction
 from tasks.source import Source
@@ -48,7 +45,7 @@ async def train(run: "Run") -> None:
     await run.publish()  # the generators load the learner's weights
     async with run.collector as collector:  # generates and grades in the background
         while run.continues():
-            groups = await collector.take(run.cfg.groups_per_step)  # the only wait for generation; FIFO by prompt
+            groups = await collector.take(run.cfg.groups_per_step)  # the only wait for generation of rollouts
             batch = await run.pack(groups)  # explored, rehearsed and replayed trajectories, experience
             batch = await run.anchors.score(batch, groups)  # logp_reference and other anchors, if a term needs them
             batch = await run.old_policy.score(batch)  # logp_old and value_old, if needed before the update
@@ -108,6 +105,7 @@ class Run:
             self.encode,
             rollouts,
             position=state.position,
+            trained=state.trained,
             groups_left=(cfg.steps - self.step) * cfg.groups_per_step,
             excluded=self.stored.rehearsed if cfg.rehearsal.explore == "unmastered" else frozenset(),
             experience=self.experience,
@@ -140,6 +138,7 @@ class Run:
         clock.watch(self.old_policy, "score", "score")
         clock.watch(self.drift, "measure", "kl_update")
         clock.watch(self, "publish", "publish")
+        clock.watch(self, "measure", "measurement")
         clock.watch(self, "due", "due")
         return clock
 
@@ -155,11 +154,15 @@ class Run:
     async def publish(self) -> None:
         """Load the learner's weights into every generator as version `step`, unless they are there already.
 
+        A measurement in progress is finished before, since all of its answers have to be of the weights served now.
+
         Raises:
             ValueError: after the first publication, the generators' log-probs are not the learner's.
         """
         if self.published == self.step:
             return
+        if self.monitor.begun:
+            await self.measure()
         await self.learner.publish(self.step)
         if self.published < 0:
             await check_agreement(self.cfg, self.source, self.encode, self.rollouts, self._score)
@@ -189,27 +192,8 @@ class Run:
         await asyncio.to_thread(self._advance, batch, stats)
 
     def _advance(self, batch: Batch, stats: Stats) -> None:
-        staleness = self.step - batch.version[batch.version >= 0]
-        coefficients = {
-            term_metric(name, "coefficient"): value for name, value in self.objective_state.coefficients.items()
-        }
-        self._metrics = (
-            means(stats)
-            | value_metrics(batch)
-            | mask_metrics(batch, self.cfg.objective, self.objective_state.mask)
-            | replay_metrics(batch, self.objective_state.recap, self.cfg.objective)
-            | coefficients
-            | self.anchors.metrics
-            | (
-                {"pass_k": float(self.objective_state.pass_k)}
-                if self.cfg.objective.pass_k.schedule != "constant"
-                else {}
-            )
-            | {
-                "staleness": float(staleness.double().mean()),
-                "staleness_max": float(staleness.max()),
-            }
-        )
+        scored = batch_metrics(batch, stats, self.cfg.objective, self.objective_state, self.step)
+        self._metrics = scored | self.anchors.metrics
         self.step += 1
         self.drift.keep(batch)
         self.objective_state = advance(
@@ -231,7 +215,8 @@ class Run:
         values = self._metrics | moved | rewarded | collected | graded | seconds
         values |= self.experience.metrics(groups) if self.experience else {}
         # This lap includes the previous step's `due` (measurements, checkpoints), which is not work of this step.
-        values["tokens_per_second"] = values["tokens"] / (seconds["seconds/step"] - seconds.get("seconds/due", 0.0))
+        other = seconds.get("seconds/due", 0.0) + (seconds.get("seconds/measurement", 0.0) if self.cfg.lag else 0.0)
+        values["tokens_per_second"] = values["tokens"] / (seconds["seconds/step"] - other)
         dropped = self.collector.take_dropped_ungraded()
 
         def write() -> None:
@@ -247,18 +232,24 @@ class Run:
             assert self.reference_role is not None
             await self.learner.update_reference(self.reference_role, name, mixing_weight)
         last = self.step >= self.cfg.steps
-        if self.cfg.monitor.every and (self.step % self.cfg.monitor.every == 0 or last):
+        measured = self.cfg.monitor.every and (self.step % self.cfg.monitor.every == 0 or last)
+        if measured and self.cfg.lag and self.continues():
+            self.monitor.begin()  # answered while the learner works on the next step
+        elif measured:
             await self.measure()
         every = self.cfg.checkpoint.every
         is_best = self.best is not None and self.best.step == self.step
-        if last or (every and self.step % every == 0) or is_best:
+        # It may turn out to be the best one when its weights are no longer those of the learner.
+        may_be_best = self.monitor.begun and bool(self.cfg.checkpoint.best_metric)
+        if last or (every and self.step % every == 0) or is_best or may_be_best:
             await self.checkpoint()
 
     async def measure(self) -> None:
-        """Measure the held-out prompts, apply the stop rules, and note the best measurement."""
-        summary, measurement = await self.monitor.measure(self.step)
-        self.logbook.measurement(self.step, summary, measurement)
-        self.logbook.trajectories(self.step, (), self.monitor.ungraded)
+        """Measure the published weights on the held-out prompts, apply the stop rules, and note the best value."""
+        step = self.published
+        summary, measurement = await self.monitor.measure(step)
+        self.logbook.measurement(step, summary, measurement)
+        self.logbook.trajectories(step, (), self.monitor.ungraded)
         values = {name: interval.value for name, interval in summary.items()}
         if self.monitor.alert:
             self.logbook.alert("sharpening", self.monitor.alert)
@@ -267,8 +258,8 @@ class Run:
             self.logbook.alert("stop_if", reason)
             self.stop(reason)
         value = values.get(self.cfg.checkpoint.best_metric)
-        if self.step and value is not None and value > (self.best.value if self.best else -np.inf):
-            self.best = Best(step=self.step, value=value)
+        if step and value is not None and value > (self.best.value if self.best else -np.inf):
+            self.best = Best(step=step, value=value)
 
     async def checkpoint(self) -> None:
         """Begin a checkpoint of this step, unless there is one. It is written in the background."""
@@ -282,6 +273,8 @@ class Run:
         return RunState(
             step=self.step,
             position=self.collector.window.resume_position,
+            trained=tuple(self.collector.window.trained),
+            measured=not self.monitor.begun,
             objective=self.objective_state,
             drift=dict(self.reference_schedule.drift),
             wandb_id=self.logbook.wandb_id,

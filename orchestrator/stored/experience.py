@@ -12,7 +12,7 @@ import numpy as np
 from configs.config import Config
 from objectives.reduce import sum_by_trajectory
 from orchestrator.stored.saved_answers import read_answers, write_answers
-from orchestrator.watch.group_metrics import is_right
+from orchestrator.watch.step_metrics import is_right
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Group, Trajectory
 

@@ -12,7 +12,7 @@ import torch
 
 from configs.load import load
 from orchestrator.stored.experience import Experience, Question
-from orchestrator.watch.group_metrics import group_metrics
+from orchestrator.watch.step_metrics import group_metrics
 from tests.orchestrator.test_critic_run import numbers, train
 from tests.trajectories.given_lengths import trajectory
 from trajectories.batch import Batch

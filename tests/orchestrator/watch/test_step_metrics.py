@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from orchestrator.watch.group_metrics import group_metrics
+from orchestrator.watch.step_metrics import group_metrics
 from tests.orchestrator.fake_roles import prompt
 from trajectories.trajectory import Grade, Group, Prompt, Trajectory
 

@@ -1,10 +1,17 @@
-"""Metrics of the groups of one step: rewards, answer lengths and ungraded answers."""
+"""Metrics of one step: of its groups (rewards, answer lengths and ungraded answers), and of its batch."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from configs.objective import ObjectiveConfig
 from configs.rewards import ANSWER_REWARD
+from objectives.advantage.critic import value_metrics
+from objectives.advantage.token_mask import mask_metrics
+from objectives.coefficient.controllers import ObjectiveState, term_metric
+from objectives.coefficient.recap import replay_metrics
+from objectives.diagnostics import Stats, means
+from trajectories.batch import Batch
 from trajectories.trajectory import Group, Trajectory, domain
 
 
@@ -46,3 +53,26 @@ def is_right(answer: Trajectory) -> bool:
     """Return whether an answer has the full reward of the problem's own verifier."""
     grade = answer.grade
     return grade is not None and (grade.parts.get(ANSWER_REWARD, grade.reward) or 0.0) >= 1.0
+
+
+def batch_metrics(
+    batch: Batch, stats: Stats, objective: ObjectiveConfig, state: ObjectiveState, step: int
+) -> dict[str, float]:
+    """Compute the metrics of a step's update, coefficients and staleness, named as in docs/metrics.md.
+
+    Args:
+        stats: of the learner's update.
+        state: of the objective during the update.
+        step: number of updates before this one.
+    """
+    staleness = (step - batch.version[batch.version >= 0]).double()
+    pass_k = {} if objective.pass_k.schedule == "constant" else {"pass_k": float(state.pass_k)}
+    return (
+        means(stats)
+        | value_metrics(batch)
+        | mask_metrics(batch, objective, state.mask)
+        | replay_metrics(batch, state.recap, objective)
+        | {term_metric(name, "coefficient"): value for name, value in state.coefficients.items()}
+        | pass_k
+        | {"staleness": float(staleness.mean()), "staleness_max": float(staleness.max())}
+    )
