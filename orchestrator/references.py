@@ -99,8 +99,11 @@ class Anchors:
         return replace(batch, anchors={**batch.anchors, **anchors})
 
 
-def anchors_of(cfg: Config, role: Reference, encode: PromptEncoder) -> Anchors:
-    """Return what scores the batches of a run."""
+def anchors_of(cfg: Config, role: Reference | None, encode: PromptEncoder) -> "Anchors | NoScoring":
+    """Return what scores the batches of a run with the anchors of its terms, if these need any."""
+    if not (cfg.objective.anchors or cfg.objective.hidden_anchors):
+        return NoScoring()
+    assert role is not None, "the anchors need the Reference"
     informed = [name for name in cfg.objective.anchors if cfg.reads_feedback(name)]
     if not informed:
         return Anchors(role, cfg.objective)

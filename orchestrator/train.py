@@ -83,12 +83,9 @@ class Run:
         assert roles.learner is not None
         self.cfg, self.run_dir, self.roles, self.stored = cfg, run_dir, roles, stored
         self.learner: Learner = roles.learner
-        self.anchors: Anchors | NoScoring = NoScoring()
+        self.anchors: Anchors | NoScoring = anchors_of(cfg, roles.reference, encode)
         self.old_policy: Learner | NoScoring = roles.learner if cfg.scores_first else NoScoring()
         self.reference_role = roles.reference
-        if cfg.objective.anchors or cfg.objective.hidden_anchors:
-            assert roles.reference is not None
-            self.anchors = anchors_of(cfg, roles.reference, encode)
         state = resumed.state if resumed else RunState.initial(cfg)
         self.step, self.best = state.step, state.best
         self.objective_state = resumed_state(state.objective, cfg.objective, state.step, cfg.steps)

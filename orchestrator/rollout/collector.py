@@ -212,7 +212,7 @@ class Collector:
             self._accept(slot, await future)
             self._fill_window()
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
     def _accept(self, slot: Slot, group: Group) -> None:
         """Store a complete group in its slot, or drop it."""

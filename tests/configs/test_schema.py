@@ -274,7 +274,7 @@ OTHER_RULES = [
     ("learner.replicas=2", "learner.replicas", "must divide placement.learners (1)", "2"),
     ("placement.learners=4 learner.context_parallel=3", "learner.context_parallel", "must divide placement.l", "3"),
     (
-        "placement.learners=2 learner.context_parallel=2 learner.layout=pack",
+        "placement.learners=2 learner.context_parallel=2 learner.layout=pack learner.token_budget=4096",
         "learner.layout",
         "not be 'pack'",
         "'pack'",
