@@ -168,10 +168,8 @@ class Batch:
         return replace(self, **changed)
 
     def cut(self, counts: Sequence[int]) -> list["Batch"]:
-        """Cut the batch into successive batches of `counts` trajectories, with the totals of this batch.
-
-        Their tensors are views, so the time does not depend on the number of parts times that of the tokens.
-        """
+        """Cut the batch into successive batches of `counts` trajectories, with the totals of this batch. Their tensors
+        are views, but for `seq`."""
         ends = np.cumsum([0, *counts]).tolist()
         assert ends[-1] == len(self.route), f"{ends[-1]} trajectories are cut from a batch of {len(self.route)}"
         bounds = [*self.starts.tolist(), len(self.tokens)]

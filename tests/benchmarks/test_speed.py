@@ -1,5 +1,6 @@
 """The benchmark of speed: rows and goals, the comparison of two runs, processes in turns, the page, and a quick run."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from benchmarks.speed.__main__ import joined
 from benchmarks.speed.check import fallen
 from benchmarks.speed.contestant import Contestant, Failed, in_turns
+from benchmarks.speed.heartbeat import PERIOD_S, Heartbeat
 from benchmarks.speed.page import BEGIN, END, HEADINGS, generated, goal, number, values, write_page
 from benchmarks.speed.plan import Plan
 from benchmarks.speed.processes import Tree, new_mark, role_of
@@ -232,6 +234,16 @@ def test_every_divergence_is_measured_in_every_form_it_has(tmp_path: Path) -> No
     assert {"reverse_kl/sampled", "reverse_kl/exact", "wasserstein/sampled", "batch_sinkhorn/exact"} < set(names)
     for words in names.values():
         assert settings(*words).objective.terms
+
+
+def test_a_heartbeat_is_as_late_as_the_event_loop_was_blocked() -> None:
+    async def blocked(seconds: float) -> float:
+        async with Heartbeat() as heartbeat:
+            await asyncio.sleep(0.03)
+            time.sleep(seconds)  # in the event loop, or it would not be noticed
+        return heartbeat.largest_lag_s
+
+    assert asyncio.run(blocked(0.2)) >= 0.2 - PERIOD_S
 
 
 @pytest.mark.slow
