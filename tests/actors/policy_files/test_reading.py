@@ -10,9 +10,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
-from actors.policy_files.reading import empty_model, load_model
+from actors.policy_files.reading import empty_model, load_model, load_tokenizer
+from actors.policy_files.writing import save_policy
+from tasks.characters import VOCABULARY_SIZE, save_tokenizer
 from tests.actors.learning.learner_ranks import free_address
 from tests.actors.policy_files.reading_ranks import RANKS_S
 from tests.conftest import make_mixture_of_experts, make_policy
@@ -29,6 +39,40 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
+
+
+def make_policy_with_buffers(folder: Path) -> Path:
+    """A random DeepSeek-V3 policy, whose files hold buffers, which stay float32."""
+    config = DeepseekV3Config(
+        vocab_size=VOCABULARY_SIZE,
+        hidden_size=32,
+        intermediate_size=32,
+        moe_intermediate_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        n_routed_experts=4,
+        n_group=2,
+        topk_group=1,
+        num_experts_per_tok=2,
+        first_k_dense_replace=1,
+        q_lora_rank=16,
+        kv_lora_rank=16,
+        qk_rope_head_dim=16,
+        v_head_dim=16,
+        qk_nope_head_dim=16,
+        eos_token_id=1,
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = DeepseekV3ForCausalLM(config)
+        for _, buffer in model.named_buffers():
+            if buffer.shape == (4,):
+                buffer.uniform_(-0.1, 0.1)
+        model.save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
 
 
 def loaded_by_ranks(policy: Path, folder: Path, ranks: int) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
@@ -88,13 +132,15 @@ def test_ranks_load_and_save_stacked_experts_and_tied_heads_as_transformers_does
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("wanted", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("kind", ["tied", "untied", "experts"])
+@pytest.mark.parametrize("kind", ["tied", "untied", "experts", "buffers"])
 def test_a_loaded_model_equals_that_of_transformers(
     tmp_path: Path, kind: str, stored: torch.dtype, wanted: torch.dtype
 ) -> None:
-    policy = make_mixture_of_experts(tmp_path) if kind == "experts" else make_policy(tmp_path, tie=kind == "tied")
+    make = {"experts": make_mixture_of_experts, "buffers": make_policy_with_buffers}
+    policy = make[kind](tmp_path) if kind in make else make_policy(tmp_path, tie=kind == "tied")
     file = policy / "model.safetensors"
-    save_file({name: t.to(stored) for name, t in load_file(file).items()}, file, metadata={"format": "pt"})
+    as_stored = {name: t if "bias" in name else t.to(stored) for name, t in load_file(file).items()}
+    save_file(as_stored, file, metadata={"format": "pt"})
     before = torch.random.get_rng_state()
     model = load_model(str(policy), wanted)
     assert torch.equal(torch.random.get_rng_state(), before), "nothing was initialised at random"
@@ -103,6 +149,11 @@ def test_a_loaded_model_equals_that_of_transformers(
     assert (model.lm_head.weight is model.model.embed_tokens.weight) == (kind == "tied")
     tokens = torch.arange(2, 12)[None]
     assert torch.equal(model(input_ids=tokens).logits, expected(input_ids=tokens).logits)
+    copied = tmp_path / "copied"
+    save_policy(str(copied), model, load_tokenizer(str(policy)), str(wanted).removeprefix("torch."))
+    again = load_file(copied / "model.safetensors")
+    assert again.keys() == as_stored.keys(), "named as in the policy's files"
+    assert_same(everything(AutoModelForCausalLM.from_pretrained(copied, dtype=wanted)), everything(expected))
     assert not model.training and model.generation_config.eos_token_id == expected.generation_config.eos_token_id
 
 
