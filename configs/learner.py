@@ -41,7 +41,9 @@ class LearnerConfig:
     """Largest number of padded tokens in one microbatch. It changes memory and speed, never the loss."""
     logits_megabytes: float = 256
     """Memory of the logits that exist at the same time, in 10^6 bytes: 4 bytes per token and entry of the vocabulary,
-    whatever the batch. Terms that compare whole distributions hold several such tensors, of 32 tokens or more."""
+    whatever the batch; half as much again in the backward pass of a bfloat16 policy. Terms that compare whole
+    distributions hold several such tensors, of 32 tokens or more. The larger, the fewer times the gradient of the LM
+    head is read and written."""
     layout: Literal["auto", "pad", "varlen", "pack"] = "auto"
     """Input layout of a microbatch. pad: right-padded rows, without an attention mask. varlen: one row of sequences end
     to end, without padding and mask, by torch's FlashAttention kernel for sequences of different lengths. pack: the

@@ -9,6 +9,9 @@ from torch import Tensor
 from actors.policy_files.tiny import tiny_model
 from actors.scoring.varlen import KERNEL_DTYPES, NAME, WIDEST_HEAD, spans
 
+OLDEST_GPU = (8, 0)
+"""Compute capability of the oldest GPUs that have the FlashAttention kernel."""
+
 
 def resolved(layout: str, model: Any, *, device: str, dtype: str) -> str:
     """Return the layout that "auto" stands for: "varlen" where the model, the device and the dtype have its kernel,
@@ -34,6 +37,9 @@ def resolved(layout: str, model: Any, *, device: str, dtype: str) -> str:
 
 
 def _kernel_fits(model: Any) -> bool:
+    """Return whether the kernel computes heads of the model's size, on the GPU of this process if it has one."""
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < OLDEST_GPU:
+        return False
     return _head_width(model.config.get_text_config()) in range(8, WIDEST_HEAD + 1, 8)
 
 

@@ -22,8 +22,9 @@ only."""
 SLICE_BYTES = {"cpu": 2**20, "cuda": 2**25}
 """Bytes of float32 [R, V], the tokens whose softmax is computed at a time. Its intermediate tensors have this size: on
 a CPU they fit into the cache, and on a GPU it takes few kernels."""
-HEAD_BYTES = 2**26
-"""Bytes of the part of the head whose float32 copy or gradient exists at a time."""
+HEAD_BYTES = 2**24
+"""Bytes of the part of a bfloat16 head whose float32 copy or gradient exists at a time: the second-level cache of a GPU
+holds it until it is added to the sum."""
 
 
 def token_scores(
@@ -67,8 +68,8 @@ def token_scores(
 def head_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return float32 logits [C, V], without rounding them to the dtype of the head.
 
-    Of a bfloat16 head on a GPU, the matrix product itself has float32 results. Elsewhere a part of the head is cast at
-    a time.
+    Of a bfloat16 head on a GPU, the matrix product itself has float32 results (this path is not tested without a GPU).
+    Elsewhere a part of the head is cast at a time.
     """
     if weight.dtype == torch.float32:
         return linear(hidden, weight, bias)

@@ -2,7 +2,8 @@
 
 A token attends to the tokens before it in its own sequence. On a GPU, in bfloat16 or float16, torch's FlashAttention
 kernel for sequences of different lengths computes it (`torch.nn.attention.varlen`). Elsewhere each sequence is computed
-by itself, which is slow, but gives the same numbers.
+by itself, which is slow, but gives the same numbers. Without a GPU, the tests cover that path and the inputs of the
+kernel, but not the kernel.
 
 Axes: K columns of the row, S sequences, Q query columns of all sequences, N key columns of all sequences.
 """

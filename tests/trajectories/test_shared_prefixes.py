@@ -22,7 +22,7 @@ def prefixes(sequences: list[np.ndarray]) -> set[tuple[int, ...]]:
 @settings(max_examples=200, deadline=None)
 @given(
     given=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=12),
-    linear_width=st.sampled_from([0.0, 5.0, 20.0, LINEAR]),
+    linear_width=st.sampled_from([0.0, 5.0, 20.0, LINEAR, np.inf]),
     widest=st.integers(1, 40),
 )
 def test_every_token_of_a_trajectory_attends_to_the_tokens_before_it_and_to_no_other(

@@ -1,6 +1,6 @@
 """What the attention kernels get in each layout, and that log-probs and gradients are the same in all of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,9 @@ from transformers import (
 )
 
 from actors.scoring import policy as policy_module
-from actors.scoring.attention import resolved, window
+from actors.scoring.attention import resolved, varlen_refusal, window
 from actors.scoring.policy import Policy
-from actors.scoring.varlen import Spans, spans, varlen_attention
+from actors.scoring.varlen import NAME, Spans, spans, varlen_attention
 from configs.learner import WIDEST_MASK, LearnerConfig
 from tasks.characters import VOCABULARY_SIZE
 from tests.actors.random_batch import random_batch, with_common_prompts
@@ -230,6 +230,28 @@ def test_a_model_whose_attention_is_more_than_the_kernel_computes_is_refused_and
     ):
         resolved("varlen", model, device="cuda", dtype="bfloat16")
     assert resolved("auto", model, device="cuda", dtype="bfloat16") == "pad"
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    yield
+    AttentionInterface.register(NAME, varlen_attention)
+
+
+@pytest.mark.parametrize("ignored", ["sliding_window", "spans"])
+@pytest.mark.parametrize("tie", [True, False])
+def test_a_model_whose_layers_do_not_pass_on_windows_or_sequences_is_refused(
+    ignored: str, tie: bool, registry: None
+) -> None:
+    def attention(module: Any, *tensors: Any, **settings: Any) -> Any:
+        whole = torch.tensor([tensors[0].shape[2]])
+        others = {"sliding_window": None, "spans": spans(whole, whole)}
+        return varlen_attention(module, *tensors, **settings | {ignored: others[ignored]})
+
+    model = MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=5, tie_word_embeddings=tie))
+    assert varlen_refusal(model) == ""
+    AttentionInterface.register(NAME, attention)
+    assert "more than causal attention" in varlen_refusal(model)
 
 
 def test_windows_are_those_of_the_layers() -> None:
