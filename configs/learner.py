@@ -89,12 +89,12 @@ class LearnerConfig:
         require(0 <= self.beta1 < 1, "beta1", "must be in [0, 1)", self.beta1)
         require(0 <= self.beta2 < 1, "beta2", "must be in [0, 1)", self.beta2)
         require_positive(self, "updates_per_batch", "token_budget", "max_skipped_in_a_row")
+        fits = self.context_parallel == 1 or self.layout != "pack"
+        require(fits, "layout", "must not be 'pack' with learner.context_parallel", self.layout)
         short = self.layout != "pack" or self.token_budget <= WIDEST_MASK
         rule = f"must be at most {WIDEST_MASK} with layout pack, whose mask has token_budget^2 elements, or use varlen"
         require(short, "token_budget", rule, self.token_budget)
         require_positive(self, "replicas", "checkpoint_every", "context_parallel")
-        fits = self.context_parallel == 1 or self.layout != "pack"
-        require(fits, "layout", "must not be 'pack' with learner.context_parallel", self.layout)
         fits = self.gradient_checkpointing or self.checkpoint_every == 1
         require(fits, "checkpoint_every", "must be 1 without learner.gradient_checkpointing", self.checkpoint_every)
         fits = self.gradient_checkpointing or not self.offload_activations

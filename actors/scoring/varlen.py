@@ -53,6 +53,7 @@ def _starts(lengths: Tensor) -> Tensor:
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(torch.int32)
 
 
+@torch.compiler.disable  # compiled layers would be compiled again for each number of sequences
 def varlen_attention(
     module: Any,
     query: Tensor,

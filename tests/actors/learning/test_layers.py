@@ -11,6 +11,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from actors.learning.layers import compile_layers
 from actors.learning.sharding import decoder_layers
+from actors.scoring.varlen import NAME as VARLEN
+from actors.scoring.varlen import spans
 from objectives.diagnostics import means
 from tests.actors.learning.learner_ranks import assert_near, batch_of, config_of, gradients_of, joined, step
 from tests.conftest import make_policy
@@ -58,7 +60,9 @@ def test_compiled_layers_give_the_same_gradients(deep: Path) -> None:
         learner.close()
 
 
-def test_layers_are_compiled_once_for_all_layers_and_lengths() -> None:
+@pytest.mark.parametrize(("attention", "graphs"), [("sdpa", 1), (VARLEN, 4)])
+def test_layers_are_compiled_once_for_all_layers_and_lengths(attention: str, graphs: int) -> None:
+    """With varlen the attention itself is not compiled, which divides the layer and its attention block in two each."""
     config = Qwen2Config(
         vocab_size=16,
         hidden_size=16,
@@ -68,8 +72,14 @@ def test_layers_are_compiled_once_for_all_layers_and_lengths() -> None:
         num_key_value_heads=1,
     )
     model = Qwen2ForCausalLM(config)
+    model.set_attn_implementation(attention)
     counters.clear()
     compile_layers(decoder_layers(model), backend="eager")
-    for rows, columns in ((2, 5), (3, 7), (2, 12)):
-        model.model(input_ids=torch.ones(rows, columns, dtype=torch.long), use_cache=False)
-    assert counters["stats"]["unique_graphs"] == 1
+    for lengths in ([5, 5], [7, 7, 7], [12, 12]):
+        tokens, place, more = torch.ones(len(lengths), lengths[0], dtype=torch.long), None, {}
+        if attention == VARLEN:
+            sizes = torch.tensor(lengths)
+            place = torch.cat([torch.arange(length) for length in lengths])[None]
+            tokens, more = tokens.view(1, -1), {"spans": spans(sizes, sizes)}
+        model.model(input_ids=tokens, position_ids=place, use_cache=False, **more)
+    assert counters["stats"]["unique_graphs"] == graphs
