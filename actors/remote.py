@@ -72,6 +72,10 @@ class Handle:
         """Run a method of the role and return its result. Raises as `wait`."""
         return await self.wait(self.send(method, *arguments), method, timeout_s)
 
+    async def free_gpu_memory(self) -> None:
+        """Give back the GPU memory that torch keeps for later tensors in the actor's process."""
+        await self.wait(self.actor.free_gpu_memory.remote(), "free_gpu_memory")
+
     async def close(self) -> None:
         """Close the role if it was built, then end its process, also if closing failed."""
         if self._built:
@@ -99,6 +103,14 @@ class RemoteGenerator(Handle):
     async def update_weights(self, weights: HostWeights) -> int:
         """As in the contract. Also takes a Ray object reference to the weights, which Ray resolves in the actor."""
         return await self.call("update_weights", weights)  # type: ignore[no-any-return]
+
+    async def sleep(self) -> int:
+        """As in `orchestrator.turns.SleepingGenerator`; vLLM only."""
+        return await self.call("sleep")  # type: ignore[no-any-return]
+
+    async def wake_up(self, tags: list[str]) -> None:
+        """As in `orchestrator.turns.SleepingGenerator`; vLLM only."""
+        await self.call("wake_up", tags)
 
 
 class RemoteGrader(Handle):

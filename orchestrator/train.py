@@ -158,6 +158,8 @@ class Run:
         """
         if self.published == self.step:
             return
+        if self.roles.turns is not None:
+            await self.drift.measure()  # now, as the engines would have to sleep again for it after the publication
         await self.learner.publish(self.step)
         if self.published < 0:
             await check_agreement(self.cfg, self.source, self.encode, self.rollouts, self._score)

@@ -50,6 +50,7 @@ class VllmEngine:
         max_length: int,
         device: str,
         tensor_parallel: int,
+        sleeps: bool,
     ) -> None:
         assert not envs.VLLM_ENABLE_V1_MULTIPROCESSING, "set VLLM_ENABLE_V1_MULTIPROCESSING=0 before importing vllm"
         self.builder = AnswerBuilder(policy_path, max_length=max_length)
@@ -70,6 +71,7 @@ class VllmEngine:
                 "gpu_memory_utilization": config.memory_fraction,
                 "tensor_parallel_size": tensor_parallel,
                 "distributed_executor_backend": "mp" if tensor_parallel > 1 else "uni",
+                "enable_sleep_mode": sleeps,
             }
         settings = EngineArgs(
             model=policy_path,
@@ -98,13 +100,15 @@ class VllmEngine:
         self.version, self.finished_tokens = -1, 0
         self.updating = False
         """True from `start_update` to `finish_update`. Nothing is decoded then, as the weights may be partly loaded."""
+        self.asleep = False
+        """True from `sleep` until weights and key-value cache are both in the GPU's memory again."""
         self._waiting: deque[tuple[GenerationJob, int]] = deque()
         self._inside: dict[str, tuple[GenerationJob, int, int]] = {}
         """Request id -> job, sample index, weight version at which the answer entered vLLM."""
 
     @property
     def busy(self) -> bool:
-        return not self.updating and bool(self._waiting or self._inside)
+        return not self.updating and not self.asleep and bool(self._waiting or self._inside)
 
     @property
     def _core(self) -> Any:
@@ -197,6 +201,21 @@ class VllmEngine:
         self.version, self.updating = version, False
         return version
 
+    def sleep(self) -> int:
+        """Give the GPU's memory back: weights go to host memory, key-values are discarded. Answers in flight stay in
+        vLLM, which computes their key-values again when it wakes. On a CPU vLLM keeps the memory.
+
+        Returns:
+            The number of unfinished answers.
+        """
+        self.vllm.sleep(level=1, mode="keep")
+        self.asleep = True
+        return len(self._waiting) + len(self._inside)
+
+    def wake_up(self, tags: Sequence[str]) -> None:
+        """Take GPU memory again for `weights`, which `sleep` kept, or for an empty `kv_cache`."""
+        self.asleep = not self.vllm.wake_up(list(tags))
+
     def close(self) -> None:
         self.vllm.engine_core.shutdown()
 
@@ -216,6 +235,7 @@ class VllmGenerator(EngineThread[VllmEngine]):
 
     Args:
         max_length: most tokens of a prompt and its answer together.
+        sleeps: whether the engine's GPU memory can be given back (`sleep`), for which vLLM allocates it differently.
 
     Raises:
         ValueError: the policy cannot be used (see `AnswerBuilder`), or vLLM has no attention kernel for its heads.
@@ -230,6 +250,7 @@ class VllmGenerator(EngineThread[VllmEngine]):
         max_length: int,
         device: str = "cpu",
         tensor_parallel: int = 1,
+        sleeps: bool = False,
     ) -> None:
         super().__init__(
             lambda: VllmEngine(
@@ -239,10 +260,18 @@ class VllmGenerator(EngineThread[VllmEngine]):
                 max_length=max_length,
                 device=device,
                 tensor_parallel=tensor_parallel,
+                sleeps=sleeps,
             ),
             max_length=max_length,
             timeout_s=config.timeout_s,
         )
+
+    async def sleep(self) -> int:
+        unfinished: int = await self._call(lambda engine: engine.sleep())
+        return unfinished
+
+    async def wake_up(self, tags: Sequence[str]) -> None:
+        await self._call(lambda engine: engine.wake_up(tags))
 
     async def init_transfer(self, info: dict[str, Any]) -> None:
         await self._call(lambda engine: engine.init_transfer(info))
