@@ -18,6 +18,8 @@ class EngineLoad:
     """Answers that have been submitted and have not started."""
     running: int = 0
     """Answers that are being decoded."""
+    most_running: int = 0
+    """Most answers that are decoded at the same time."""
     free_kv_tokens: int = 0
     """Tokens that the free key-value memory holds. Cached prompts that no answer uses count as free."""
     tokens: int = 0

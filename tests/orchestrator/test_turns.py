@@ -234,6 +234,6 @@ def test_a_run_in_turns_gives_the_numbers_of_a_run_without_and_sleeps_once_per_s
     assert isinstance(generator, Sleepy)
     events = "".join({"sleep": "S", "weights": "w", "kv_cache": "k"}[event] for event in generator.events)
     assert set(events.split("S")) == {"", "wk"}, "every sleep ends with a wake, first of the weights"
-    # One for each of 3 steps and one for the comparison after the first publication; those for the KL to the base, at the
-    # start and after steps 2 and 3, may be one with a step's, if no answer is in flight then.
+    # One for each of 3 steps and one for the comparison after the first publication. Those for the KL to the base, at
+    # the start and after steps 2 and 3, may be one with a step's, if no answer is in flight then.
     assert 4 <= events.count("S") <= 4 + 3, events
