@@ -105,11 +105,11 @@ class RemoteGenerator(Handle):
         return await self.call("update_weights", weights)  # type: ignore[no-any-return]
 
     async def sleep(self) -> int:
-        """As in `orchestrator.turns.SleepingGenerator`; vLLM only."""
+        """As in `orchestrator.devices.turns.SleepingGenerator`; vLLM only."""
         return await self.call("sleep")  # type: ignore[no-any-return]
 
     async def wake_up(self, tags: list[str]) -> None:
-        """As in `orchestrator.turns.SleepingGenerator`; vLLM only."""
+        """As in `orchestrator.devices.turns.SleepingGenerator`; vLLM only."""
         await self.call("wake_up", tags)
 
 

@@ -17,8 +17,9 @@ from actors.ray_shells import LearnerShell, RoleShell
 from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner, RemoteReference
 from configs.config import Config
 from orchestrator.connection import connect, own_cores
+from orchestrator.devices.environment import environment
+from orchestrator.devices.turns import Turns
 from orchestrator.engine import with_engine
-from orchestrator.environment import environment
 from orchestrator.placement import (
     Reservation,
     bundles,
@@ -30,7 +31,6 @@ from orchestrator.placement import (
 )
 from orchestrator.preflight.machine import check_devices
 from orchestrator.references import policies
-from orchestrator.turns import Turns
 
 
 @dataclass

@@ -44,26 +44,8 @@ def engine_settings(
         ValueError: vLLM has no attention kernel for the policy's heads.
     """
     most = config.max_sequences or MOST_SEQUENCES
-    device_settings: dict[str, Any]
     if device == "cpu":
         _register_architectures(policy_path)
-        device_settings = {
-            "enforce_eager": True,
-            "kv_cache_memory_bytes": config.kv_cache_bytes,
-            "block_size": CPU_BLOCK_SIZE,
-            # A prompt processed in chunks needs its random generator reset, which vLLM supports on CUDA only.
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(CPU_STEP_TOKENS, max_length, most),
-            "async_scheduling": False,
-        }
-    else:
-        device_settings = {
-            "gpu_memory_utilization": config.memory_fraction,
-            "enable_sleep_mode": sleeps,
-            "max_num_batched_tokens": max(GPU_STEP_TOKENS, most),
-            # Scheduling of the next step while the GPU computes one; `_drain` ends that step before an update.
-            "async_scheduling": True,
-        }
     settings: VllmConfig = EngineArgs(
         model=policy_path,
         dtype="bfloat16" if dtype == "bfloat16" else "float32",
@@ -77,7 +59,7 @@ def engine_settings(
         distributed_executor_backend="mp" if tensor_parallel > 1 else "uni",
         weight_transfer_config=WeightTransferConfig(backend=config.transfer),
         worker_extension_cls=f"{breadth.__name__}.{WorkerExtension.__name__}",
-        **device_settings,
+        **_device_settings(config, device, max_length=max_length, most=most, sleeps=sleeps),
     ).create_engine_config()
     sizes, size = CPUAttentionBackend.get_supported_head_sizes(), settings.model_config.get_head_size()
     if device == "cpu" and size not in sizes:
@@ -86,6 +68,28 @@ def engine_settings(
             f"got {size}"
         )
     return settings
+
+
+def _device_settings(
+    config: GeneratorConfig, device: str, *, max_length: int, most: int, sleeps: bool
+) -> dict[str, Any]:
+    if device == "cpu":
+        return {
+            "enforce_eager": True,
+            "kv_cache_memory_bytes": config.kv_cache_bytes,
+            "block_size": CPU_BLOCK_SIZE,
+            # A prompt processed in chunks needs its random generator reset, which vLLM supports on CUDA only.
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(CPU_STEP_TOKENS, max_length, most),
+            "async_scheduling": False,
+        }
+    return {
+        "gpu_memory_utilization": config.memory_fraction,
+        "enable_sleep_mode": sleeps,
+        "max_num_batched_tokens": max(GPU_STEP_TOKENS, most),
+        # The next step is scheduled while the GPU computes one; `VllmEngine` ends that one before an update.
+        "async_scheduling": True,
+    }
 
 
 def sequences_that_fit(kv_tokens: int, max_length: int) -> int:

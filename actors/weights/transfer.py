@@ -14,7 +14,10 @@ NAMING_S = 5.0
 
 
 class WeightReceiver(Protocol):
-    """Interface of a generator that receives weights. Each call returns when the generator has finished it."""
+    """Interface of a generator that receives weights. Each call returns when the generator has finished it.
+
+    A RuntimeError of a call names the generator.
+    """
 
     def init_transfer(self, info: dict[str, Any]) -> None: ...
 
@@ -78,11 +81,11 @@ class TransferClient:
         for i, one in enumerate(calls):
             cause = one.exception() if one.done() else None
             if cause is not None:
-                error = RuntimeError(f"generator {i}: {what} failed: {cause!r}")
-                error.__cause__ = cause
+                named = isinstance(cause, RuntimeError)
+                error = cause if named else RuntimeError(f"generator {i}: {what} failed: {cause!r}")
                 if not self.failed.done():
                     self.failed.set_exception(error)
-                raise error
+                raise error from (None if named else cause)
 
 
 def unless_failed(function: Callable[[], T], client: TransferClient) -> T:

@@ -4,7 +4,7 @@ import pytest
 
 from configs.config import Config
 from configs.load import load
-from orchestrator.environment import environment
+from orchestrator.devices.environment import environment
 
 ALL = ("learner", "generator", "grader", "reference")
 CONF = "PYTORCH_ALLOC_CONF"

@@ -10,9 +10,9 @@ from actors.generation.transformers_engine import TransformersEngine, Transforme
 from configs.load import load
 from orchestrator import in_process
 from orchestrator.cluster import Roles
+from orchestrator.devices.turns import Turns
 from orchestrator.placement import takes_turns
 from orchestrator.start import run_training
-from orchestrator.turns import Turns
 from orchestrator.watch.logbook import read_records
 from tests.orchestrator.in_process import config
 
