@@ -89,6 +89,10 @@ class Handle:
         there outside the event loop. Raises as `wait`."""
         return await self.call(method, await asyncio.to_thread(ray.put, value), *arguments)
 
+    async def free_gpu_memory(self) -> None:
+        """Give back the GPU memory that torch keeps for later tensors in the actor's process."""
+        await self.wait(self.actor.free_gpu_memory.remote(), "free_gpu_memory")
+
     async def close(self) -> None:
         """Close the role if it was built, then end its process, also if closing failed."""
         if self._built:
@@ -133,6 +137,14 @@ class RemoteGenerator(Handle):
     async def alive(self, timeout_s: float) -> None:
         """Return if the actor's process answers. Raises as `wait`."""
         await self.wait(self.actor.alive.remote(), "alive", timeout_s)
+
+    async def sleep(self) -> int:
+        """As in `orchestrator.devices.turns.SleepingGenerator`; vLLM only."""
+        return await self.call("sleep")  # type: ignore[no-any-return]
+
+    async def wake_up(self, tags: list[str]) -> None:
+        """As in `orchestrator.devices.turns.SleepingGenerator`; vLLM only."""
+        await self.call("wake_up", tags)
 
 
 class RemoteGrader(Handle):

@@ -1,9 +1,10 @@
 """Placement: how many of each role there are, and which devices they reserve."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from configs.checks import require, require_not_negative, require_positive
+from configs.environment import require_environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,13 +14,14 @@ class PlacementConfig:
     kind: Literal["ray", "in_process"] = "ray"
     """ray: every role is a Ray actor; in_process: all roles run in one process (transformers engine only)."""
     mode: Literal["split", "colocated"] = "split"
-    """split: generators and learners have separate devices; colocated: they share the same devices."""
+    """split: generators and learners have separate devices; colocated: they share the same devices, with `lag=0` in
+    turns: the engines sleep while learner and references compute."""
     device: Literal["cpu", "gpu"] = "cpu"
     """Device of generators, learners and references."""
     generators: int = 1
     """Number of generators."""
     tensor_parallel: int = 1
-    """GPUs per generator, over which vLLM splits each layer."""
+    """GPUs per generator, over which vLLM splits each layer; on a CPU processes, for tests."""
     learners: int = 1
     """Number of FSDP2 ranks."""
     graders: int = 1
@@ -44,6 +46,9 @@ class PlacementConfig:
     """Threads of one reference actor; 0: chosen as for a generator."""
     start_timeout_s: float = 300.0
     """Longest start of a role, in seconds."""
+    environment: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Environment variables of the actors of a role (generator, learner, reference, grader) or of all: network, GPU and
+    threads, such as `placement.environment.all.NCCL_SOCKET_IFNAME=eth0`. They come after Breadth's own."""
     call_timeout_s: float = 1800.0
     """Longest call to a role, in seconds; an update of the learner takes longest."""
     publish_timeout_s: float = 300.0
@@ -58,6 +63,7 @@ class PlacementConfig:
         require_not_negative(self, *(f"cpus_per_{role}" for role in ("generator", "learner", "grader", "reference")))
         require_not_negative(self, *(f"threads_per_{role}" for role in ("generator", "learner", "reference")))
         require_positive(self, "start_timeout_s", "call_timeout_s", "publish_timeout_s", "collective_timeout_s")
-        rule = "must be 1 on cpu, and where generators and learners are colocated"
-        allowed = self.tensor_parallel == 1 or (self.device == "gpu" and self.mode == "split")
+        allowed = self.tensor_parallel == 1 or self.mode == "split"
+        rule = "must be 1 where generators and learners are colocated"
         require(allowed, "tensor_parallel", rule, self.tensor_parallel)
+        require_environment(self.environment)

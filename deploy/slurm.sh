@@ -21,6 +21,8 @@ NAME=${NAME:-dph-f}
 STEPS=${STEPS:-200}
 RESUME=${RESUME:-}
 PORT=${PORT:-6379}
+# NCCL over InfiniBand locks memory; srun passes this script's limits on to the nodes.
+ulimit -l unlimited 2> /dev/null || echo "locked memory is limited to $(ulimit -l) KB: NCCL may fail over InfiniBand" >&2
 export PATH="${VENV:-$SHARED/breadth/.venv}/bin:$PATH"
 
 hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")

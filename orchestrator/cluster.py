@@ -19,27 +19,20 @@ from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner
 from actors.remote_reference import RemoteReference
 from configs.config import Config
 from orchestrator.connection import connect, own_cores
+from orchestrator.devices.environment import environment
+from orchestrator.devices.turns import Turns
 from orchestrator.engine import with_engine
-from orchestrator.placement import Reservation, bundles, load_order, require_capacity, reservations, threads
+from orchestrator.placement import (
+    Reservation,
+    bundles,
+    load_order,
+    require_capacity,
+    reservations,
+    shares_gpus,
+    takes_turns,
+)
 from orchestrator.preflight.machine import check_devices
 from orchestrator.references import policies
-
-ENVIRONMENT = {
-    # Threads that wait actively take the cores from the other roles, and make them and themselves several times slower.
-    "OMP_WAIT_POLICY": "passive",
-    "KMP_BLOCKTIME": "0",
-    "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TORCH_COMPILE_DISABLE": "1",
-}
-"""Environment of every role on a CPU, besides the number of threads."""
-VLLM_ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-}
-"""Further environment variables of a vLLM generator."""
 
 
 @dataclass
@@ -60,6 +53,8 @@ class Roles:
     """All Ray actors, also those that are still starting."""
     ranks: list[Handle] = field(default_factory=list)
     group: PlacementGroup | None = None
+    turns: Turns | None = None
+    """Where the engines sleep while the learner computes."""
 
     async def ready(self) -> dict[str, float]:
         """Wait until all roles can be called. Returns the seconds that each Ray actor took to build its role, by name.
@@ -85,14 +80,25 @@ class Roles:
                 f"placement: Ray did not reserve {self.group.bundle_specs} within {timeout_s:.0f} s; free now: "
                 f"{ray.available_resources()}"
             ) from None
-        awaited = [handle for handle in self.handles if not handle.name.startswith("reference")]
-        seconds = await asyncio.gather(*(handle.started(timeout_s) for handle in awaited))
+        engines = [handle for handle in self.handles if isinstance(handle, RemoteGenerator)]
+        last = engines if shares_gpus(self.cfg) else []
+        first = [each for each in self.handles if each not in last and not each.name.startswith("reference")]
+        seconds = await _started(first, timeout_s)
         if self.ranks:  # They form a process group at an address of the first rank's node.
-            first = self.ranks[0]
-            host, port = await first.wait(first.actor.address.remote(), "address", timeout_s)
+            address = self.ranks[0].actor.address.remote()
+            host, port = await self.ranks[0].wait(address, "address", timeout_s)
             joins = (rank.call("join", f"tcp://{host}:{port}", timeout_s=timeout_s) for rank in self.ranks)
             await asyncio.gather(*joins)
-        return {handle.name: taken for handle, taken in zip(awaited, seconds, strict=True)}
+        if last:
+            await self.complete()
+            for engine in last:
+                engine.begin()
+            seconds |= await _started(last, timeout_s)
+        if takes_turns(self.cfg) and self.learner is not None:
+            references = self.reference.handles if isinstance(self.reference, RemoteReference) else []
+            self.turns = Turns(engines, [*self.ranks, *references])
+            self.turns.apply(self.learner, self.reference)
+        return seconds
 
     async def complete(self) -> None:
         """Wait until the references are loaded too. Raises as `ready`."""
@@ -107,6 +113,12 @@ class Roles:
         await asyncio.gather(*(handle.close() for handle in self.handles))
         if self.group is not None:
             remove_placement_group(self.group)
+
+
+async def _started(handles: Sequence[Handle], timeout_s: float) -> dict[str, float]:
+    """Wait until all are built. Return the seconds that each took, by name."""
+    seconds = await asyncio.gather(*(handle.started(timeout_s) for handle in handles))
+    return {handle.name: taken for handle, taken in zip(handles, seconds, strict=True)}
 
 
 async def _ready(group: PlacementGroup) -> None:
@@ -173,7 +185,7 @@ async def start(
 
 
 def _create_actors(roles: Roles, wanted: Sequence[Reservation], group: PlacementGroup) -> None:
-    """Create all actors. They load at the same time, as far as there are cores."""
+    """Create all actors. They load at the same time, as far as there are cores, but for engines on shared GPUs."""
     cfg, timeout_s = roles.cfg, roles.cfg.placement.call_timeout_s
     references: list[Handle] = []
     for reservation, after in load_order(wanted, own_cores()):
@@ -191,7 +203,8 @@ def _create_actors(roles: Roles, wanted: Sequence[Reservation], group: Placement
         else:
             handle = Handle(actor, name, timeout_s)
             (roles.ranks if reservation.role == "learner" else references).append(handle)
-        handle.begin(None if after is None else roles.handles[after])
+        if not (shares_gpus(cfg) and reservation.role == "generator"):  # `Roles.ready` begins those
+            handle.begin(None if after is None else roles.handles[after])
         roles.handles.append(handle)
     if references:
         roles.reference = RemoteReference(references, cfg.placement.start_timeout_s)
@@ -213,7 +226,8 @@ def _constructor(roles: Roles, role: str, number: int) -> tuple[str, str, dict[s
         ranks = {"rank": number, "ranks": cfg.placement.learners}
         return "actors.learning.learner", "FsdpLearner", learner_arguments(cfg) | ranks
     if role == "generator" and cfg.generator.engine == "vllm":
-        return "actors.generation.vllm_engine", "VllmGenerator", generator_arguments(cfg, policy)
+        sleeps = {"sleeps": takes_turns(cfg) and "learner" in roles.names}
+        return "actors.generation.vllm_engine", "VllmGenerator", generator_arguments(cfg, policy) | sleeps
     if role == "generator":
         return "actors.generation.transformers_engine", "TransformersGenerator", generator_arguments(cfg, policy)
     if role == "reference":
@@ -224,17 +238,14 @@ def _constructor(roles: Roles, role: str, number: int) -> tuple[str, str, dict[s
 def _create_actor(
     roles: Roles, reservation: Reservation, group: PlacementGroup, constructor: tuple[str, str, dict[str, Any]]
 ) -> Any:
-    cfg, environment = roles.cfg, dict[str, str]()
-    if not reservation.gpus:
-        environment = ENVIRONMENT | {"OMP_NUM_THREADS": str(threads(cfg, reservation.role, roles.names, own_cores()))}
-    if reservation.role == "generator" and cfg.generator.engine == "vllm":
-        environment |= VLLM_ENVIRONMENT
+    gpu, cores = reservation.gpus > 0, own_cores()
+    variables = environment(roles.cfg, reservation.role, gpu=gpu, names=roles.names, cores=cores)
     shells = {"learner": LearnerShell, "reference": ReferenceShell, "generator": GeneratorShell}
     options = ray.remote(shells.get(reservation.role, RoleShell)).options(
         num_cpus=reservation.cpus,
         num_gpus=reservation.gpus,
         max_concurrency=16,
-        runtime_env={"env_vars": environment},
+        runtime_env={"env_vars": variables},
         scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=reservation.bundle),
     )
     return options.remote(*constructor)

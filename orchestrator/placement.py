@@ -61,6 +61,20 @@ LOAD_ORDER = ("generator", "learner", "grader", "reference")
 """vLLM takes longest to load, and references are needed last."""
 
 
+def shares_gpus(cfg: Config) -> bool:
+    """Return whether generators, learners and references are on the same GPUs.
+
+    vLLM measures the free memory of its GPU while it starts, so its engines start when the other roles have loaded.
+    """
+    return cfg.placement.device == "gpu" and cfg.placement.mode == "colocated"
+
+
+def takes_turns(cfg: Config) -> bool:
+    """Return whether the engines sleep while learner and references compute: on shared GPUs, if they never generate
+    at the same time."""
+    return shares_gpus(cfg) and cfg.lag == 0 and cfg.generator.engine == "vllm"
+
+
 def load_order(wanted: Sequence[Reservation], cores: int) -> list[tuple[Reservation, int | None]]:
     """Return the actors in the order in which they load, each with the index of the actor that must have loaded before.
 

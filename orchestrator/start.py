@@ -104,6 +104,11 @@ async def _train(
     with timed("started the roles", log) as more:
         seconds = await roles.ready()
         more += [f"{name} {taken:.1f}" for name, taken in seconds.items()]
+    if not cfg.generator.max_sequences:
+        for number, generator in enumerate(roles.generators):
+            load = (await generator.collect(0.0)).load
+            rule = f"generator.max_sequences=0: generator {number} decodes {load.running + load.free_sequences} answers at a time"
+            log(f"{rule}, with key-value memory for {load.free_kv_tokens:,} tokens")
     assert roles.learner is not None
     await prove(roles.graders, checked.source, log, cfg.objective.rewards)
     if resumed is not None:

@@ -160,6 +160,8 @@ class Run:
             return
         if self.monitor.begun:
             await self.measure()
+        if self.roles.turns is not None:
+            await self.drift.measure()  # now, as the engines would have to sleep again for it after the publication
         await self.learner.publish(self.step)
         if self.published < 0:
             await check_agreement(self.cfg, self.source, self.encode, self.rollouts, self._score)

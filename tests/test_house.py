@@ -13,7 +13,11 @@ ROOMS = ("configs", "trajectories", "objectives", "rewards", "tasks", "actors", 
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 MAY_USE = {
     "ray": {"actors/batch_shells.py", "actors/remote.py", "orchestrator/cluster.py", "orchestrator/connection.py"},
-    "vllm": {"actors/generation/vllm_engine.py", "actors/weights/publication.py"},
+    "vllm": {
+        "actors/generation/vllm_engine.py",
+        "actors/generation/vllm_settings.py",
+        "actors/weights/publication.py",
+    },
     "wandb": {"orchestrator/watch/sinks.py"},
     "matplotlib": {"orchestrator/report/plots.py"},
     "math_verify": {"rewards/mathematics/by_math_verify.py"},

@@ -27,6 +27,8 @@ from configs.generator import GeneratorConfig
 
 PROMPT_TOKENS = 16_384
 """Most tokens of the prompts, with padding, that are computed in one step."""
+AUTO = 256
+"""Most rows, if `generator.max_sequences` is 0."""
 REFILL = 4
 """New answers start when one row in REFILL is free, so that few steps compute prompts."""
 
@@ -104,7 +106,7 @@ class TransformersEngine:
         sizes = [model.config.get_text_config().vocab_size for model in self.models]
         if len(set(sizes)) > 1:
             raise ValueError(f"sampling.mixed_with: must be a policy with the same vocabulary, got sizes {sizes}")
-        self.device, self.max_sequences, self.max_length = device, config.max_sequences, max_length
+        self.device, self.max_sequences, self.max_length = device, config.max_sequences or AUTO, max_length
         self.version, self.finished_tokens = -1, 0
         self._queue: deque[deque[Answer]] = deque()
         """Answers that have not started. Those of the first element may join the rows."""

@@ -10,27 +10,18 @@ from typing import Any
 
 import numpy as np
 import vllm.envs as envs
-from transformers import AutoConfig
-from vllm import ModelRegistry, SamplingParams
-from vllm.config import WeightTransferConfig
-from vllm.engine.arg_utils import EngineArgs
+from vllm import SamplingParams
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind
-from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.engine.llm_engine import LLMEngine
 
-import breadth
 from actors.contracts import GenerationJob, HostWeights, WeightsInfo
 from actors.finished import EngineLoad, Finished
 from actors.generation.answers import AnswerBuilder
 from actors.generation.engine_thread import EngineThread
-from actors.weights.publication import WorkerExtension, disable_cpu_weight_packing
+from actors.generation.vllm_settings import engine_settings, sequences_that_fit
 from configs.generator import GeneratorConfig
-
-CPU_BLOCK_SIZE = 32
-"""Tokens of a key-value block. With vLLM's default on CPU, 128, prompts shorter than that have no cached prefix."""
-CPU_STEP_TOKENS = 4096
-"""Most tokens of one step, prompts included."""
 
 
 class VllmEngine:
@@ -50,61 +41,37 @@ class VllmEngine:
         max_length: int,
         device: str,
         tensor_parallel: int,
+        sleeps: bool,
     ) -> None:
         assert not envs.VLLM_ENABLE_V1_MULTIPROCESSING, "set VLLM_ENABLE_V1_MULTIPROCESSING=0 before importing vllm"
         self.builder = AnswerBuilder(policy_path, max_length=max_length)
-        device_settings: dict[str, Any]
-        if device == "cpu":
-            disable_cpu_weight_packing()
-            _register_architectures(policy_path)
-            device_settings = {
-                "enforce_eager": True,
-                "kv_cache_memory_bytes": config.kv_cache_bytes,
-                "block_size": CPU_BLOCK_SIZE,
-                # A prompt processed in chunks needs its random generator reset, which vLLM supports on CUDA only.
-                "enable_chunked_prefill": False,
-                "max_num_batched_tokens": max(CPU_STEP_TOKENS, max_length, config.max_sequences),
-            }
-        else:
-            device_settings = {
-                "gpu_memory_utilization": config.memory_fraction,
-                "tensor_parallel_size": tensor_parallel,
-                "distributed_executor_backend": "mp" if tensor_parallel > 1 else "uni",
-            }
-        settings = EngineArgs(
-            model=policy_path,
-            dtype="bfloat16" if dtype == "bfloat16" else "float32",
-            max_model_len=max_length,
-            max_num_seqs=config.max_sequences,
-            skip_tokenizer_init=True,
-            generation_config="vllm",  # ignores the sampling settings in the policy's directory
-            logprobs_mode="processed_logprobs",
-            # With asynchronous scheduling a step may be in progress while weights are loaded.
-            async_scheduling=False,
-            disable_log_stats=True,
-            weight_transfer_config=WeightTransferConfig(backend=config.transfer),
-            worker_extension_cls=f"{breadth.__name__}.{WorkerExtension.__name__}",
-            **device_settings,
-        ).create_engine_config()
-        sizes, size = CPUAttentionBackend.get_supported_head_sizes(), settings.model_config.get_head_size()
-        if device == "cpu" and size not in sizes:
-            raise ValueError(
-                f"policy.path: vLLM on CPU has attention for heads (hidden_size / num_attention_heads) of {sizes}, "
-                f"got {size}"
-            )
+        settings = engine_settings(
+            policy_path,
+            config=config,
+            dtype=dtype,
+            max_length=max_length,
+            device=device,
+            tensor_parallel=tensor_parallel,
+            sleeps=sleeps,
+        )
         self.vllm = LLMEngine.from_vllm_config(settings, disable_log_stats=True)
         self.vllm.output_processor.tokenizer = self.builder.tokenizer  # decodes only answers with stop strings
-        self.max_sequences = config.max_sequences
+        kv_tokens = settings.cache_config.kv_cache_size_tokens
+        assert kv_tokens is not None, "vLLM sets it when it allocates the key-value cache"
+        self.max_sequences = config.max_sequences or sequences_that_fit(kv_tokens, max_length)
         self.version, self.finished_tokens = -1, 0
         self.updating = False
         """True from `start_update` to `finish_update`. Nothing is decoded then, as the weights may be partly loaded."""
+        self.asleep = False
+        """True from `sleep` until weights and key-value cache are both in the GPU's memory again."""
+        self._drained: list[Finished] = []
         self._waiting: deque[tuple[GenerationJob, int]] = deque()
         self._inside: dict[str, tuple[GenerationJob, int, int]] = {}
         """Request id -> job, sample index, weight version at which the answer entered vLLM."""
 
     @property
     def busy(self) -> bool:
-        return not self.updating and bool(self._waiting or self._inside)
+        return not self.updating and not self.asleep and bool(self._waiting or self._inside or self._drained)
 
     @property
     def _core(self) -> Any:
@@ -118,8 +85,22 @@ class VllmEngine:
     def step(self) -> Finished | None:
         while self._waiting and len(self._inside) < self.max_sequences:
             self._admit(*self._waiting.popleft())
+        blocks, self._drained = self._drained, []
+        blocks += self._step()
+        return Finished.joined(blocks) if blocks else None
+
+    def _step(self) -> list[Finished]:
         done = [output for output in self.vllm.step() if output.finished]
-        return self._finish(done) if done else None
+        return [self._finish(done)] if done else []
+
+    def _drain(self) -> None:
+        """Finish the steps in progress, of which asynchronous scheduling has one. Their answers leave with the next
+        step. vLLM's own pause does not do this for an engine in this process."""
+        core = self._core
+        core.scheduler.set_pause_state(PauseState.PAUSED_ALL)  # schedules nothing
+        while core.batch_queue:
+            self._drained += self._step()
+        core.scheduler.set_pause_state(PauseState.UNPAUSED)
 
     def _admit(self, job: GenerationJob, index: int) -> None:
         request = f"{job.key}#{index}"
@@ -183,6 +164,7 @@ class VllmEngine:
         self.vllm.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": info})
 
     def start_update(self) -> None:
+        self._drain()
         self.updating = True
         if self.version < 0:
             # The engine was started with weights from files. Without them, log-probs show what the update left out.
@@ -198,15 +180,24 @@ class VllmEngine:
         self.version, self.updating = version, False
         return version
 
+    def sleep(self) -> int:
+        """Give the GPU's memory back: weights go to host memory, key-values are discarded. Answers in flight stay in
+        vLLM, which computes their key-values again when it wakes. On a CPU vLLM keeps the memory.
+
+        Returns:
+            The number of unfinished answers.
+        """
+        self._drain()
+        self.vllm.sleep(level=1, mode="keep")
+        self.asleep = True
+        return len(self._waiting) + len(self._inside)
+
+    def wake_up(self, tags: Sequence[str]) -> None:
+        """Take GPU memory again for `weights`, which `sleep` kept, or for an empty `kv_cache`."""
+        self.asleep = not self.vllm.wake_up(list(tags))
+
     def close(self) -> None:
         self.vllm.engine_core.shutdown()
-
-
-def _register_architectures(policy_path: str) -> None:
-    """Import the model's class here. Otherwise vLLM inspects it in a subprocess when it first starts (14 s)."""
-    for name in AutoConfig.from_pretrained(policy_path, local_files_only=True).architectures or []:
-        if name in ModelRegistry.models:
-            ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
 
 
 class VllmGenerator(EngineThread[VllmEngine]):
@@ -217,6 +208,7 @@ class VllmGenerator(EngineThread[VllmEngine]):
 
     Args:
         max_length: most tokens of a prompt and its answer together.
+        sleeps: whether the engine's GPU memory can be given back (`sleep`), for which vLLM allocates it differently.
 
     Raises:
         ValueError: the policy cannot be used (see `AnswerBuilder`), or vLLM has no attention kernel for its heads.
@@ -231,6 +223,7 @@ class VllmGenerator(EngineThread[VllmEngine]):
         max_length: int,
         device: str = "cpu",
         tensor_parallel: int = 1,
+        sleeps: bool = False,
     ) -> None:
         super().__init__(
             lambda: VllmEngine(
@@ -240,10 +233,18 @@ class VllmGenerator(EngineThread[VllmEngine]):
                 max_length=max_length,
                 device=device,
                 tensor_parallel=tensor_parallel,
+                sleeps=sleeps,
             ),
             max_length=max_length,
             timeout_s=config.timeout_s,
         )
+
+    async def sleep(self) -> int:
+        unfinished: int = await self._call(lambda engine: engine.sleep())
+        return unfinished
+
+    async def wake_up(self, tags: Sequence[str]) -> None:
+        await self._call(lambda engine: engine.wake_up(tags))
 
     async def init_transfer(self, info: dict[str, Any]) -> None:
         await self._call(lambda engine: engine.init_transfer(info))

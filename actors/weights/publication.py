@@ -4,6 +4,7 @@ sending side of vLLM's backends `nccl` and `ipc`, which runs in the learner.
 Importing this module registers `host` with vLLM's factory. vLLM's workers import it to load `WorkerExtension`.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,17 +31,21 @@ from actors.contracts import WeightsInfo
 from actors.learning.sharding import full_parameters
 from actors.weights.file_names import as_in_files, meta_in_files
 from actors.weights.host import named_views
-from actors.weights.transfer import TransferClient
+from actors.weights.transfer import TransferClient, unless_failed
 
 
 def disable_cpu_weight_packing() -> None:
-    """Keep CPU weights as ordinary parameters. Call it before the engine is built.
+    """Keep CPU weights as ordinary parameters, in this process.
 
     By default vLLM packs linear layers for oneDNN and AMX when it loads them. Packed weights cannot be updated: the
     original parameters are left empty, and a tied LM head keeps its old packing. Decoding is as fast without packing.
     """
     custom_ops._supports_onednn = False
     layer_utils.check_cpu_sgl_kernel = lambda *args: False
+
+
+# vLLM's workers import this module before they load a model, also those in processes of their own.
+disable_cpu_weight_packing()
 
 
 @dataclass
@@ -134,10 +139,16 @@ class CastSource(ModuleSource):
         yield from as_in_files(self._module, full_parameters(self._module, self.dtype))
 
 
+BUFFER_BYTES = 2**28
+"""Bytes of a buffer of the transfer, or those of the largest tensor, as no tensor is divided. The sending rank and each
+generator hold two of them for nccl, each learner rank holds one for ipc."""
+
+
 class GpuPublisher:
     """Sending side of vLLM's weight transfer, one per learner rank. All ranks must build it and publish together.
 
-    Runs on GPUs only: the tests cover its calls to the generators, not the transfer itself.
+    Runs on GPUs. The tests run vLLM's classes of both sides on a CPU, with gloo in the place of NCCL and shared memory
+    in that of CUDA IPC.
 
     Args:
         client: sends vLLM's calls to the generators.
@@ -160,14 +171,16 @@ class GpuPublisher:
         assert backend in ("nccl", "ipc"), backend
         self.client, self.rank = client, rank
         self.version = -1
-        info = (
-            NCCLTrainerInitInfo(address, port, client.world_size, rank=rank)
-            if backend == "nccl"
-            else IPCTrainerInitInfo(rank=rank)
-        )
         source = CastSource(module, getattr(torch, dtype))
-        self.engine: TrainerWeightTransferEngine = WeightTransferTrainerFactory.trainer_init(
-            info, client=client, source=source
+        size = max(BUFFER_BYTES, *(math.prod(meta.shape) * meta.dtype.itemsize for meta in source.metadata()))
+        info = (
+            NCCLTrainerInitInfo(address, port, client.world_size, packed_buffer_size_bytes=size, rank=rank)
+            if backend == "nccl"
+            # Packed: otherwise a copy of all weights stays on the GPU of every learner until all engines have theirs.
+            else IPCTrainerInitInfo(packed=True, packed_buffer_size_bytes=size, rank=rank)
+        )
+        self.engine: TrainerWeightTransferEngine = unless_failed(
+            lambda: WeightTransferTrainerFactory.trainer_init(info, client=client, source=source), client
         )
 
     def publish(self, version: int) -> int:
@@ -175,11 +188,12 @@ class GpuPublisher:
 
         Raises:
             ValueError: the version is older than the last one sent.
+            RuntimeError: a generator failed, which is named. Nothing can be published after that.
         """
         if version < self.version:
             raise ValueError(f"weights.version: must not go back from {self.version}, got {version}")
         if version > self.version:
             self.client.version = version
-            self.engine.send_weights()
+            unless_failed(self.engine.send_weights, self.client)
             self.version = version
         return self.version

@@ -3,13 +3,21 @@
 Imports no vllm, so that a driver and tests can use it without one.
 """
 
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+NAMING_S = 5.0
+"""Longest wait for the name of the generator that has failed, in seconds."""
 
 
 class WeightReceiver(Protocol):
-    """Interface of a generator that receives weights. Each call returns when the generator has finished it."""
+    """Interface of a generator that receives weights. Each call returns when the generator has finished it.
+
+    A RuntimeError of a call names the generator.
+    """
 
     def init_transfer(self, info: dict[str, Any]) -> None: ...
 
@@ -32,6 +40,8 @@ class TransferClient:
         self.receivers, self.tensor_parallel = list(receivers), tensor_parallel
         self.version = -1
         """Version that the next `finish_weight_update` sends to the generators."""
+        self.failed: Future[Any] = Future()
+        """Done, with the error, when a call to a generator has failed."""
 
     @property
     def world_size(self) -> int:
@@ -43,19 +53,64 @@ class TransferClient:
         if "rank_offset" in init_info:
             for i, info in enumerate(infos):
                 info["rank_offset"] = 1 + i * self.tensor_parallel
-        self._all(lambda i: self.receivers[i].init_transfer(infos[i]))
+        self._all("init_transfer", lambda i: self.receivers[i].init_transfer(infos[i]))
 
     def start_weight_update(self) -> None:
-        self._all(lambda i: self.receivers[i].start_update())
+        self._all("start_update", lambda i: self.receivers[i].start_update())
 
     def update_weights(self, update_info: Any) -> None:
-        self._all(lambda i: self.receivers[i].receive(update_info))
+        self._all("receive", lambda i: self.receivers[i].receive(update_info))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         version = self.version if weight_version is None else int(weight_version)
-        self._all(lambda i: self.receivers[i].finish_update(version))
+        self._all("finish_update", lambda i: self.receivers[i].finish_update(version))
 
-    def _all(self, call: Callable[[int], Any]) -> None:
-        """Run the call for every receiver in parallel. Re-raise the exception of the first that failed."""
-        with ThreadPoolExecutor(len(self.receivers)) as pool:
-            list(pool.map(call, range(len(self.receivers))))
+    def _all(self, what: str, call: Callable[[int], Any]) -> None:
+        """Run the call for every receiver in parallel.
+
+        It ends with the first failure, although the others may wait for the one that failed: a collective that lacks a
+        member never ends.
+
+        Raises:
+            RuntimeError: a call failed; names the generator. `failed` then holds the same error.
+        """
+        pool = ThreadPoolExecutor(len(self.receivers))
+        calls = [pool.submit(call, i) for i in range(len(self.receivers))]
+        wait(calls, return_when=FIRST_EXCEPTION)
+        pool.shutdown(wait=False)
+        for i, one in enumerate(calls):
+            cause = one.exception() if one.done() else None
+            if cause is not None:
+                named = isinstance(cause, RuntimeError)
+                error = cause if named else RuntimeError(f"generator {i}: {what} failed: {cause!r}")
+                if not self.failed.done():
+                    self.failed.set_exception(error)
+                raise error from (None if named else cause)
+
+
+def unless_failed(function: Callable[[], T], client: TransferClient) -> T:
+    """Run a function that sends weights through the client, and return its result.
+
+    A collective in it may wait forever for a generator that has failed. So it runs in a thread, which is left behind
+    then; the learner's process has to be ended.
+
+    Raises:
+        RuntimeError: a call to a generator failed; names the generator.
+        Exception: whatever the function raises.
+    """
+    result: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(function())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="weights", daemon=True).start()
+    wait([result, client.failed], return_when=FIRST_COMPLETED)
+    if result.done() and result.exception() is not None:
+        wait([client.failed], NAMING_S)  # a collective may end with an error before Ray knows which generator is gone
+    if client.failed.done():
+        client.failed.result()
+    value: T = result.result()
+    return value

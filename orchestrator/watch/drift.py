@@ -40,9 +40,12 @@ class Drift:
         terms = " or the coefficients of the divergence terms" if cfg.objective.terms else ""
         self._advice = f"lower learner.learning_rate ({cfg.learner.learning_rate:g}){terms}"
         self._answers: Batch | None = None
+        self._measured: dict[str, float] | None = None
+        """Result for the answers that are kept; None before it is measured."""
 
     def keep(self, batch: Batch) -> None:
         """Keep a few explored trajectories of the step's batch, evenly spread over a few prompts."""
+        self._measured = None
         explored = (batch.route == ROUTES.index("explore")).nonzero()[:, 0]
         if not len(explored):
             self._answers = None
@@ -54,12 +57,18 @@ class Drift:
         self._answers = batch.select(chosen[:: -(-len(chosen) // answers)].tolist())
 
     async def measure(self) -> dict[str, float]:
-        """Return the KL per token and per answer, in nats, after the update; empty if no answer was kept.
+        """Return the KL per token and per answer, in nats, after the update; empty if no answer was kept. It is
+        measured once for the answers that are kept.
 
         Each token's estimate is k3, r - 1 - log r with r = learner / sampler: never negative, and its mean is the KL. A
         token of a mixture is weighed by policy / mixture, and r = learner / policy before the update.
         An alert is raised above LIMIT, and again only where the KL has doubled.
         """
+        if self._measured is None:
+            self._measured = await self._measure()
+        return self._measured
+
+    async def _measure(self) -> dict[str, float]:
         if self._answers is None or not self._answers.mask.any():
             return {}
         scored = await self.learner.score(self._answers)

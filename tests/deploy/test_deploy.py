@@ -177,7 +177,8 @@ def test_kuberay_runs_one_image_with_the_pinned_ray_and_one_shared_volume_for_ru
         pod = group["template"]["spec"]
         [container] = pod["containers"]
         assert container["image"] == IMAGE
-        [mount], [volume] = container["volumeMounts"], pod["volumes"]
+        mount, *_ = container["volumeMounts"]
+        volume, *_ = pod["volumes"]
         assert mount["name"] == volume["name"] and volume["persistentVolumeClaim"]["claimName"] == "breadth-shared"
         lines = sources()["kuberay.yaml"]
         for arguments in lines:
@@ -185,6 +186,41 @@ def test_kuberay_runs_one_image_with_the_pinned_ray_and_one_shared_volume_for_ru
             assert cfg is not None and Path(cfg.runs).is_relative_to(mount["mountPath"])
     stop = yaml.safe_load(kuberay()["spec"]["runtimeEnvYAML"])
     assert int(stop["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) > 60
+
+
+def test_workers_in_kubernetes_may_lock_memory_and_have_shared_memory_for_the_object_store_and_nccl() -> None:
+    [workers] = kuberay()["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    pod = workers["template"]["spec"]
+    [container] = pod["containers"]
+    assert container["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
+    [mounted] = [mount["name"] for mount in container["volumeMounts"] if mount["mountPath"] == "/dev/shm"]
+    [volume] = [volume for volume in pod["volumes"] if volume["name"] == mounted]
+    assert volume["emptyDir"]["medium"] == "Memory"
+    gibibytes = [int(size.removesuffix("Gi")) for size in (volume["emptyDir"]["sizeLimit"], memory_of(container))]
+    assert 16 <= gibibytes[0] <= gibibytes[1] / 2, "it counts as memory of the pod"
+
+
+def memory_of(container: dict[str, Any]) -> str:
+    return str(container["resources"]["limits"]["memory"])
+
+
+def test_containers_of_ray_up_see_infiniband_may_lock_memory_and_have_shared_memory() -> None:
+    options = yaml.safe_load((DEPLOY / "ray-cluster.yaml").read_text())["docker"]["run_options"]
+    assert {"--device=/dev/infiniband", "--cap-add=IPC_LOCK", "--ulimit=memlock=-1"} <= set(options)
+    [size] = [option.removeprefix("--shm-size=") for option in options if option.startswith("--shm-size=")]
+    assert size.endswith("g") and int(size[:-1]) >= 16
+
+
+def test_the_image_has_the_libraries_with_which_nccl_uses_infiniband() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    assert all(f" {name} " in text for name in ("ibverbs-providers", "libibverbs1", "librdmacm1"))
+
+
+def test_every_variable_that_the_pages_name_may_be_set_for_a_role() -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text()
+    words = re.findall(r"placement\.environment\.[a-z]+\.[A-Z_]+=[\w:,]+", text)
+    assert len(words) >= 3
+    assert len(load(words).placement.environment) >= 1
 
 
 def test_the_ray_cluster_file_is_valid_for_ray_and_has_room_for_its_commands() -> None:

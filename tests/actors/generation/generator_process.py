@@ -69,10 +69,12 @@ def serve(connection: Connection) -> None:
     async def execute(name: str, arguments: Sequence[Any]) -> Any:
         nonlocal generator
         if name == "build":
+            # The workers of a tensor-parallel engine are child processes, which a daemon may not have.
+            multiprocessing.process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
             generator = found(*arguments[:2])(**arguments[2])
         elif name == "run":
             try:
-                return found(*arguments[:2])(**arguments[2])
+                return await asyncio.to_thread(found(*arguments[:2]), **arguments[2])
             except Exception as error:
                 raise AssertionError(traceback.format_exc()) from error
         else:
@@ -129,9 +131,12 @@ class GeneratorProcess:
             raise result
         return result
 
-    def build(self, path: Path, *, max_length: int = 256, **settings: Any) -> "GeneratorProcess":
+    def build(
+        self, path: Path, *, max_length: int = 256, tensor_parallel: int = 1, **settings: Any
+    ) -> "GeneratorProcess":
         config = GeneratorConfig(timeout_s=100, **settings)
         keywords = {"policy_path": str(path), "config": config, "dtype": "float32", "max_length": max_length}
+        keywords["tensor_parallel"] = tensor_parallel
         self.call("build", "actors.generation.vllm_engine", "VllmGenerator", keywords)
         return self
 

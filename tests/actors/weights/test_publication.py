@@ -1,6 +1,7 @@
 """New weights: packing, loading into both engines, and vLLM's four transfer calls to several engines."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,9 +14,10 @@ from transformers import AutoModelForCausalLM
 
 from actors.contracts import GenerationJob, HostWeights, WeightsInfo
 from actors.generation.transformers_engine import TransformersGenerator
+from actors.weights import transfer
 from actors.weights.file_names import as_in_files
 from actors.weights.host import check_payload, named_views, pack, weights_info
-from actors.weights.transfer import TransferClient
+from actors.weights.transfer import TransferClient, unless_failed
 from configs.generator import GeneratorConfig
 from tests.actors.generation.collected import Keyed, answers, collect, keyed
 from tests.actors.generation.generator_process import GeneratorServer
@@ -329,13 +331,59 @@ def test_the_engines_serve_the_announced_version() -> None:
     assert receiver.calls == [("finish_update", 12), ("finish_update", 13)]
 
 
-def test_the_error_of_one_engine_is_raised() -> None:
+def test_the_error_of_one_engine_is_raised_with_its_number() -> None:
     class Broken(RecordingReceiver):
         def receive(self, info: dict[str, Any]) -> None:
             raise ConnectionError("peer is gone")
 
-    with pytest.raises(ConnectionError, match="peer is gone"):
-        TransferClient([RecordingReceiver(), Broken()], tensor_parallel=1).update_weights({})
+    client = TransferClient([RecordingReceiver(), Broken()], tensor_parallel=1)
+    with pytest.raises(RuntimeError, match=r"^generator 1: receive failed: ConnectionError\('peer is gone'\)$"):
+        client.update_weights({})
+
+
+class Waiting(RecordingReceiver):
+    """A generator that waits for the others, as in a collective, until the test ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+
+    def receive(self, info: dict[str, Any]) -> None:
+        assert self.released.wait(60)
+
+
+def test_a_failed_engine_ends_a_call_for_which_another_engine_and_the_learner_still_wait() -> None:
+    class Gone(RecordingReceiver):
+        def receive(self, info: dict[str, Any]) -> None:
+            raise ConnectionError("its process died")
+
+    waiting = Waiting()
+    client = TransferClient([waiting, Gone()], tensor_parallel=1)
+
+    def send() -> None:  # as vLLM's sender: the calls run beside a collective
+        call = threading.Thread(target=receive, args=(client,))
+        call.start()
+        waiting.receive({})
+        call.join()
+
+    with pytest.raises(RuntimeError, match=r"generator 1: receive failed: .*its process died"):
+        unless_failed(send, client)
+    with pytest.raises(RuntimeError, match="generator 1"):
+        unless_failed(lambda: None, client)
+    waiting.released.set()
+
+
+def receive(client: TransferClient) -> None:
+    with contextlib.suppress(RuntimeError):
+        client.update_weights({})
+
+
+def test_an_error_of_the_learner_itself_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "NAMING_S", 0.01)
+    client = TransferClient([RecordingReceiver()], tensor_parallel=1)
+    with pytest.raises(ZeroDivisionError):
+        unless_failed(lambda: 1 / 0, client)
+    assert unless_failed(lambda: 3, client) == 3
 
 
 @pytest.mark.ray

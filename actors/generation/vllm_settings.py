@@ -1,0 +1,112 @@
+"""vLLM's settings for an engine: which memory, how many answers, which executor.
+
+Importing this module, as vLLM's workers import `actors.weights.publication`, keeps weights as ordinary parameters.
+"""
+
+from typing import Any
+
+from transformers import AutoConfig
+from vllm import ModelRegistry
+from vllm.config import VllmConfig, WeightTransferConfig
+from vllm.engine.arg_utils import EngineArgs
+from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+import breadth
+from actors.weights.publication import WorkerExtension
+from configs.generator import GeneratorConfig
+
+CPU_BLOCK_SIZE = 32
+"""Tokens of a key-value block. With vLLM's default on CPU, 128, prompts shorter than that have no cached prefix."""
+CPU_STEP_TOKENS, GPU_STEP_TOKENS = 4096, 8192
+"""Most tokens of one step, prompts included. With vLLM's default here, 2,048, a GPU computes prompts in small steps."""
+MOST_SEQUENCES = 512
+"""Most answers that are decoded at the same time if `generator.max_sequences` is 0. vLLM keeps memory for the logits of
+so many."""
+
+
+def engine_settings(
+    policy_path: str,
+    *,
+    config: GeneratorConfig,
+    dtype: str,
+    max_length: int,
+    device: str,
+    tensor_parallel: int,
+    sleeps: bool,
+) -> VllmConfig:
+    """Return vLLM's settings.
+
+    Args:
+        max_length: most tokens of a prompt and its answer together.
+        sleeps: whether the engine's GPU memory can be given back, for which vLLM allocates it differently.
+
+    Raises:
+        ValueError: vLLM has no attention kernel for the policy's heads.
+    """
+    most = config.max_sequences or MOST_SEQUENCES
+    if device == "cpu":
+        _register_architectures(policy_path)
+    settings: VllmConfig = EngineArgs(
+        model=policy_path,
+        dtype="bfloat16" if dtype == "bfloat16" else "float32",
+        max_model_len=max_length,
+        max_num_seqs=most,
+        skip_tokenizer_init=True,
+        generation_config="vllm",  # ignores the sampling settings in the policy's directory
+        logprobs_mode="processed_logprobs",
+        disable_log_stats=True,
+        tensor_parallel_size=tensor_parallel,
+        distributed_executor_backend="mp" if tensor_parallel > 1 else "uni",
+        weight_transfer_config=WeightTransferConfig(backend=config.transfer),
+        worker_extension_cls=f"{breadth.__name__}.{WorkerExtension.__name__}",
+        **_device_settings(config, device, max_length=max_length, most=most, sleeps=sleeps),
+    ).create_engine_config()
+    sizes, size = CPUAttentionBackend.get_supported_head_sizes(), settings.model_config.get_head_size()
+    if device == "cpu" and size not in sizes:
+        raise ValueError(
+            f"policy.path: vLLM on CPU has attention for heads (hidden_size / num_attention_heads) of {sizes}, "
+            f"got {size}"
+        )
+    return settings
+
+
+def _device_settings(
+    config: GeneratorConfig, device: str, *, max_length: int, most: int, sleeps: bool
+) -> dict[str, Any]:
+    if device == "cpu":
+        return {
+            "enforce_eager": True,
+            "kv_cache_memory_bytes": config.kv_cache_bytes,
+            "block_size": CPU_BLOCK_SIZE,
+            # A prompt processed in chunks needs its random generator reset, which vLLM supports on CUDA only.
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(CPU_STEP_TOKENS, max_length, most),
+            "async_scheduling": False,
+        }
+    return {
+        "gpu_memory_utilization": config.memory_fraction,
+        "enable_sleep_mode": sleeps,
+        "max_num_batched_tokens": max(GPU_STEP_TOKENS, most),
+        # The next step is scheduled while the GPU computes one; `VllmEngine` ends that one before an update.
+        "async_scheduling": True,
+    }
+
+
+def sequences_that_fit(kv_tokens: int, max_length: int) -> int:
+    """Return how many answers are decoded at the same time: 2 * kv_tokens / max_length.
+
+    Answers that all reach the greatest length are half generated on average while others take the places of finished
+    ones. Where more memory is needed for a time, vLLM computes the key-values of some answers again later.
+
+    Args:
+        kv_tokens: tokens whose key-values the engine's memory holds.
+        max_length: most tokens of a prompt and its answer together.
+    """
+    return max(1, min(MOST_SEQUENCES, 2 * kv_tokens // max_length))
+
+
+def _register_architectures(policy_path: str) -> None:
+    """Import the model's class here. Otherwise vLLM inspects it in a subprocess when it first starts (14 s)."""
+    for name in AutoConfig.from_pretrained(policy_path, local_files_only=True).architectures or []:
+        if name in ModelRegistry.models:
+            ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())

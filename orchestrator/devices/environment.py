@@ -1,0 +1,45 @@
+"""Environment variables of the actors, which libraries read when they are imported or first used."""
+
+from collections.abc import Sequence
+
+from configs.config import Config
+from orchestrator.placement import threads
+
+COMMON = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""Of every actor."""
+CPU = {
+    # Threads that wait actively take the cores from the other roles, and make them and themselves several times slower.
+    "OMP_WAIT_POLICY": "passive",
+    "KMP_BLOCKTIME": "0",
+    "TORCH_COMPILE_DISABLE": "1",
+}
+"""Of every role on a CPU."""
+VLLM = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+VLLM_CPU = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+EXPANDABLE = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+"""Of learners and references on a GPU: microbatches differ in size, and segments of fixed sizes fragment the memory.
+
+Not with `generator.transfer=ipc`: opening memory of such segments in another process is about 9 times as slow. Not of
+generators either: vLLM's memory for sleeping engines turns it off, and its other memory hardly changes in size.
+"""
+
+
+def environment(cfg: Config, role: str, *, gpu: bool, names: Sequence[str], cores: int) -> dict[str, str]:
+    """Return the environment variables of the actors of a role: the defaults, then `placement.environment`.
+
+    Args:
+        gpu: whether the actor has a GPU.
+        names: the roles that are started.
+        cores: of this machine, if the cluster is its own; 0 otherwise.
+    """
+    given = cfg.placement.environment
+    found = dict(COMMON)
+    if gpu:
+        found["OMP_NUM_THREADS"] = str(max(1, int(getattr(cfg.placement, f"cpus_per_{role}"))))
+    else:
+        found |= CPU | {"OMP_NUM_THREADS": str(threads(cfg, role, names, cores))}
+    if role == "generator" and cfg.generator.engine == "vllm":
+        found |= VLLM | ({} if gpu else VLLM_CPU)
+    if gpu and role != "generator" and cfg.generator.transfer != "ipc":
+        found |= EXPANDABLE
+    return found | given.get("all", {}) | given.get(role, {})

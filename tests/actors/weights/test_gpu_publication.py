@@ -1,0 +1,42 @@
+"""Weights from a learner to vLLM engines by `nccl` and `ipc`: vLLM's own classes of both sides, on a CPU."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.actors.generation.generator_process import GeneratorServer
+from tests.conftest import make_policy
+
+pytestmark = pytest.mark.ray
+
+MODULE = "tests.actors.weights.gpu_publication"
+BUFFER = 4096
+"""Bytes of a buffer of the transfer, so that a small policy fills many. The largest tensor is larger."""
+
+
+@pytest.mark.parametrize(("backend", "tie"), [("nccl", True), ("nccl", False), ("ipc", True)])
+def test_two_engines_serve_every_version_that_vllms_classes_carry_in_many_small_buffers(
+    vllm: GeneratorServer, tmp_path: Path, backend: str, tie: bool
+) -> None:
+    policies = [make_policy(tmp_path / str(seed), seed=seed, hidden=128, tie=tie) for seed in range(3)]
+    learner = vllm.fork()
+    broadcasts = learner.run(
+        MODULE,
+        "check_publication",
+        address=vllm.address,
+        start=policies[0],
+        policies=policies,
+        backend=backend,
+        buffer_bytes=BUFFER,
+    )
+    learner.end()
+    assert broadcasts >= 3 * 10 if backend == "nccl" else broadcasts == 0
+
+
+def test_a_generator_that_dies_during_a_publication_ends_it_with_its_name(
+    vllm: GeneratorServer, tmp_path: Path
+) -> None:
+    policy, learner = make_policy(tmp_path, hidden=128), vllm.fork()
+    error = learner.run(MODULE, "check_death", address=vllm.address, policy=policy, buffer_bytes=BUFFER, dies_in=3)
+    learner.end()
+    assert error.startswith("generator 1: receive failed: "), error

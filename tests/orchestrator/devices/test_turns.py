@@ -1,0 +1,239 @@
+"""Engines that sleep while learner and references compute: who has the GPU's memory when, also in the whole loop."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.generation.transformers_engine import TransformersEngine, TransformersGenerator
+from configs.load import load
+from orchestrator import in_process
+from orchestrator.cluster import Roles
+from orchestrator.devices.turns import Turns
+from orchestrator.placement import takes_turns
+from orchestrator.start import run_training
+from orchestrator.watch.logbook import read_records
+from tests.orchestrator.in_process import config
+
+GPU, WEIGHTS, CACHE, STATES, WORK, BUFFER = 80, 15, 45, 15, 50, 2
+"""Gigabytes of a GPU, of an engine's weights and cache, and of a learner: its states, an update, a publication."""
+
+
+class Gpu:
+    """A ledger of one GPU's memory, and what happened on it."""
+
+    def __init__(self) -> None:
+        self.used = {"states": STATES, "weights": WEIGHTS, "cache": CACHE}
+        self.events: list[str] = []
+
+    def take(self, name: str, amount: int) -> None:
+        self.used[name] = amount
+        assert sum(self.used.values()) <= GPU, f"out of memory: {self.used}"
+
+    def give(self, name: str) -> None:
+        self.used.pop(name, None)
+
+
+class Engine:
+    """A generator on the GPU whose answers finish only when the test says so."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self.gpu, self.unfinished = gpu, 0
+
+    async def submit(self, jobs: list[str]) -> None:
+        assert {"weights", "cache"} <= self.gpu.used.keys(), "jobs are submitted to an engine that is awake"
+        self.unfinished += len(jobs)
+        self.gpu.events.append("submit")
+
+    async def sleep(self) -> int:
+        await asyncio.sleep(0)
+        self.gpu.give("weights")
+        self.gpu.give("cache")
+        self.gpu.events.append("sleep")
+        return self.unfinished
+
+    async def wake_up(self, tags: list[str]) -> None:
+        await asyncio.sleep(0)
+        for tag in tags:
+            self.gpu.take(*{"weights": ("weights", WEIGHTS), "kv_cache": ("cache", CACHE)}[tag])
+        self.gpu.events.append(f"wake {' '.join(tags)}")
+
+
+class Rank:
+    """A learner, or a reference, on the GPU. torch keeps what it allocated until `free_gpu_memory`."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self.gpu = gpu
+
+    async def score(self, batch: str) -> str:
+        await self._work("score")
+        return batch
+
+    async def update(self, batch: str, coefficients: dict[str, float]) -> None:
+        await self._work("update")
+
+    async def _work(self, name: str) -> None:
+        self.gpu.take("work", WORK)
+        self.gpu.events.append(name)
+        await asyncio.sleep(0.01)
+        assert "weights" not in self.gpu.used, "an engine woke while the learner computed"
+
+    async def publish(self, version: int) -> None:
+        assert "weights" in self.gpu.used
+        self.gpu.take("buffer", BUFFER)
+        await asyncio.sleep(0.01)
+        self.gpu.give("buffer")
+        self.gpu.events.append("publish")
+
+    async def free_gpu_memory(self) -> None:
+        self.gpu.give("work")
+        self.gpu.events.append("free")
+
+
+def on_one_gpu() -> tuple[Gpu, Any, Any, Any]:
+    gpu = Gpu()
+    engine, learner, reference = Engine(gpu), Rank(gpu), Rank(gpu)
+    Turns([engine], [learner, reference]).apply(learner, reference)
+    return gpu, engine, learner, reference
+
+
+def test_a_step_frees_the_engine_before_scoring_and_wakes_its_weights_before_and_its_cache_after_the_publication() -> (
+    None
+):
+    gpu, engine, learner, reference = on_one_gpu()
+
+    async def run() -> None:
+        for _ in range(2):
+            await engine.submit(["a", "b"])
+            engine.unfinished = 0
+            assert await reference.score("batch") == "batch"
+            await learner.score("batch")
+            await learner.update("batch", {})
+            await learner.publish(1)
+
+    asyncio.run(run())
+    free = ["free", "free"]
+    step = ["submit", "sleep", "score", "score", "update", *free, "wake weights", "publish", *free, "wake kv_cache"]
+    assert gpu.events == step * 2
+
+
+def test_the_first_publication_finds_the_engines_awake() -> None:
+    gpu, _, learner, _ = on_one_gpu()
+    asyncio.run(learner.publish(0))
+    assert gpu.events == ["publish"]
+
+
+def test_a_submission_wakes_the_engines_and_waits_for_the_learner() -> None:
+    gpu, engine, learner, _ = on_one_gpu()
+
+    async def run() -> None:
+        update = asyncio.create_task(learner.update("batch", {}))
+        await asyncio.sleep(0.005)
+        await engine.submit(["a"])
+        assert update.done()
+
+    asyncio.run(run())
+    assert gpu.events == ["sleep", "update", "free", "free", "wake weights", "wake kv_cache", "submit"]
+
+
+def test_engines_with_unfinished_answers_wake_after_a_score_and_go_on() -> None:
+    gpu, engine, _, reference = on_one_gpu()
+
+    async def run() -> None:
+        await engine.submit(["a"])
+        await reference.score("batch")
+
+    asyncio.run(run())
+    assert gpu.events == ["submit", "sleep", "score", "free", "free", "wake weights", "wake kv_cache"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("scale=1gpu", True),
+        ("scale=1gpu lag=1", False),  # both work at the same time, and each keeps its memory
+        ("scale=1gpu generator.engine=transformers generator.transfer=host", False),
+        ("scale=8gpu", False),
+        ("scale=cpu placement.mode=colocated", False),
+    ],
+)
+def test_engines_sleep_where_vllm_shares_gpus_with_a_learner_and_takes_turns_with_it(
+    words: str, expected: bool
+) -> None:
+    cfg = load(["policy.path=p", "generator.engine=vllm", *words.split()])
+    assert takes_turns(cfg) is expected
+
+
+class SleepyEngine(TransformersEngine):
+    """The transformers engine, which decodes nothing while it sleeps."""
+
+    asleep = False
+
+    @property
+    def busy(self) -> bool:
+        return not self.asleep and super().busy
+
+    def step(self) -> Any:
+        assert not self.asleep, "the engine decodes although it sleeps"
+        return super().step()
+
+
+class Sleepy(TransformersGenerator):
+    """The generator of `SleepyEngine`, which notes its sleeps."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.events: list[str] = []
+        self._commands.put((lambda engine: setattr(engine, "__class__", SleepyEngine), None))
+
+    async def sleep(self) -> int:
+        self.events.append("sleep")
+        return await self._call(self._sleep)  # type: ignore[no-any-return]
+
+    def _sleep(self, engine: Any) -> int:
+        engine.asleep = True
+        load = engine.workload()
+        return load.waiting + load.running
+
+    async def wake_up(self, tags: list[str]) -> None:
+        self.events += tags
+        await self._call(lambda engine: setattr(engine, "asleep", "kv_cache" not in tags))
+
+
+@pytest.mark.slow
+def test_a_run_in_turns_gives_the_numbers_of_a_run_without_and_sleeps_once_per_step_and_measurement(
+    tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (
+        "method=grpo_adaptive_kl", "steps=3", "groups_per_step=2", "sampling.group_size=2",
+        "learner.updates_per_batch=2", "monitor.every=2", "monitor.answers=2", "monitor.ks=[1,2]",
+    )  # fmt: skip
+
+    def records(name: str) -> list[dict[str, Any]]:
+        cfg = config(tiny_policy, tmp_path, f"name={name}", *words)
+        run_dir = asyncio.run(run_training(cfg, resume=False, log=lambda text: None))
+        kept = ("reward", "policy_loss", "grad_norm", "kl_reference_per_trajectory", "entropy")
+        return [{k: record[k] for k in kept if k in record} for record in read_records(run_dir / "metrics.jsonl")]
+
+    alone = records("alone")
+    built: list[Roles] = []
+    build = in_process.build
+
+    def in_turns(roles: Roles) -> None:
+        build(roles)
+        roles.generators = [Sleepy(**in_process.generator_arguments(roles.cfg, roles.policy))]
+        built.append(roles)
+        assert roles.learner is not None
+        roles.turns = Turns(roles.generators, [])  # type: ignore[arg-type]
+        roles.turns.apply(roles.learner, roles.reference)
+
+    monkeypatch.setattr(in_process, "build", in_turns)
+    assert records("turns") == alone
+    [generator] = built[0].generators
+    assert isinstance(generator, Sleepy)
+    events = "".join({"sleep": "S", "weights": "w", "kv_cache": "k"}[event] for event in generator.events)
+    assert set(events.split("S")) == {"", "wk"}, "every sleep ends with a wake, first of the weights"
+    # One for each of 3 steps and one for the comparison after the first publication. Those for the KL to the base, at
+    # the start and after steps 2 and 3, may be one with a step's, if no answer is in flight then.
+    assert 4 <= events.count("S") <= 4 + 3, events
