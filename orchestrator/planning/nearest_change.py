@@ -96,7 +96,7 @@ def _knobs(cfg: Config, shapes: ModelShapes, problem: str) -> list[Knob]:
         return [_without_base_kl]
     if problem in ("sequence", "generator"):
         return [_fraction] if colocated else [partial(_tensor_parallel, shapes), _fraction]
-    found: list[Knob] = [_checkpointing, _token_budget, _learners]
+    found: list[Knob] = [_checkpointing, _token_budget, _offload_activations, _learners, _offload_states]
     if colocated:
         found += [_fraction, *([_without_base_kl] if "reference" in problem else [])]
     return found
@@ -114,6 +114,19 @@ def _token_budget(cfg: Config) -> Iterator[Change]:
         learner = replace(cfg.learner, token_budget=budget)
         yield f"learner.token_budget={budget}", replace(cfg, learner=learner)
         budget //= 2
+
+
+def _offload_activations(cfg: Config) -> Iterator[Change]:
+    if not cfg.learner.offload_activations:
+        with suppress(ValueError):  # without gradient checkpointing
+            learner = replace(cfg.learner, offload_activations=True)
+            yield "learner.offload_activations=true", replace(cfg, learner=learner)
+
+
+def _offload_states(cfg: Config) -> Iterator[Change]:
+    if not cfg.learner.offload_states:
+        learner = replace(cfg.learner, offload_states=True)
+        yield "learner.offload_states=true", replace(cfg, learner=learner)
 
 
 def _learners(cfg: Config) -> Iterator[Change]:

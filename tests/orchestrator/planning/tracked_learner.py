@@ -17,9 +17,11 @@ from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoModelForCausalLM
 
-from actors.learning.sharding import decoder_layers, shard
+from actors.learning.layers import prepare_layers
+from actors.learning.sharding import prepare_accumulation, shard
 from actors.scoring import token_scores
 from actors.scoring.policy import Policy
+from configs.learner import LearnerConfig
 from tests.orchestrator.planning.known_models import config_of
 
 
@@ -45,28 +47,29 @@ def fake_ranks(ranks: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def tracked_peak(
-    name: str, *, ranks: int, rows: int, width: int, checkpointing: bool = True, logits_megabytes: float = 256
-) -> float:
+def tracked_peak(name: str, config: LearnerConfig, *, ranks: int, rows: int, width: int) -> float:
     """Return the bytes at the peak of the second microbatch of an update in bfloat16, on one of `ranks`."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config_of(name)).eval()
-    if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        for layer in decoder_layers(model):
-            layer.training = True
-    policy = WholeRows(model, layout="pad", logits_megabytes=logits_megabytes, temperature=1.0)
+    prepare_layers(model, config)
+    policy = WholeRows(model, layout="pad", logits_megabytes=config.logits_megabytes, temperature=1.0)
     with fake_ranks(ranks):
-        shard(policy, dtype="bfloat16", device="cpu", ranks=ranks)
+        shard(policy, config, dtype="bfloat16", device="cpu", ranks=ranks)
         with FakeTensorMode(allow_non_fake_inputs=True):
             policy.to_empty(device="cpu")
             optimizer = torch.optim.AdamW(policy.parameters(), fused=True)
             for parameter in policy.parameters():
                 moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
                 optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
-                parameter.grad = torch.zeros_like(parameter)
+                if config.accumulate == "sharded":
+                    parameter.grad = torch.zeros_like(parameter)
             tokens = torch.zeros(rows, width, dtype=torch.long)
             with FSDPMemTracker(policy, optimizer) as tracker:
+                if config.accumulate == "unsharded":
+                    prepare_accumulation(policy, config.accumulate, last=False)
+                    policy(tokens).sum().backward()
+                    tracker.reset_mod_stats()
+                prepare_accumulation(policy, config.accumulate, last=True)
                 policy(tokens).sum().backward()
             [peak] = tracker.get_tracker_snapshot("peak").values()
     return float(peak["Total"])
