@@ -16,6 +16,7 @@ CASES = [
     ("7B", ["scale=1gpu"]),
     ("32B", ["scale=multinode", "placement.learners=8"]),
     ("1.5B", ["scale=1gpu", "generator.memory_fraction=0.9"]),
+    ("72B", ["scale=8gpu", "learner.layout=pad", "sampling.max_new_tokens=120000"]),
 ]
 
 
@@ -52,3 +53,8 @@ def test_a_refusal_shows_a_sum_that_adds_up() -> None:
 def test_a_larger_gpu_needs_no_change() -> None:
     assert "learner" in refusal(load(["scale=8gpu"]), shapes_of("14B"), 80e9)
     assert refusal(load(["scale=8gpu"]), shapes_of("14B"), 141e9) == ""
+
+
+def test_a_policy_for_which_no_change_is_enough_is_refused_with_the_sum_alone() -> None:
+    text = refusal(load(["scale=1gpu"]), shapes_of("72B"), 80e9)
+    assert " GB. No change of two settings fits: take a scale with more GPUs, or a smaller policy" in text

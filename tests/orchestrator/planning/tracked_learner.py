@@ -36,10 +36,11 @@ class WholeRows(Policy):
 
 @contextmanager
 def fake_ranks(ranks: int) -> Iterator[None]:
-    """Be rank 0 of a process group whose collectives do nothing, with slices of logits as large as on a GPU."""
+    """Be rank 0 of a process group whose collectives do nothing. Logits are not cut into slices for a CPU's cache, as
+    each of the many operations takes the tracker long."""
     dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
     before = token_scores.SLICE_BYTES["cpu"]
-    token_scores.SLICE_BYTES["cpu"] = token_scores.SLICE_BYTES["cuda"]
+    token_scores.SLICE_BYTES["cpu"] = 2**28
     try:
         yield
     finally:
@@ -52,6 +53,8 @@ def tracked_peak(name: str, config: LearnerConfig, *, ranks: int, rows: int, wid
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config_of(name)).eval()
     prepare_layers(model, config)
+    # Where the gradients of the first microbatch are not those of the ranks, they cannot be zeros that exist before.
+    twice = config.accumulate == "unsharded" or config.replicas > 1
     policy = WholeRows(model, layout="pad", logits_megabytes=config.logits_megabytes, temperature=1.0)
     with fake_ranks(ranks):
         shard(policy, config, dtype="bfloat16", device="cpu", ranks=ranks)
@@ -61,11 +64,11 @@ def tracked_peak(name: str, config: LearnerConfig, *, ranks: int, rows: int, wid
             for parameter in policy.parameters():
                 moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
                 optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
-                if config.accumulate == "sharded":
+                if not twice:
                     parameter.grad = torch.zeros_like(parameter)
             tokens = torch.zeros(rows, width, dtype=torch.long)
             with FSDPMemTracker(policy, optimizer) as tracker:
-                if config.accumulate == "unsharded":
+                if twice:
                     prepare_accumulation(policy, config.accumulate, last=False)
                     policy(tokens).sum().backward()
                     tracker.reset_mod_stats()
