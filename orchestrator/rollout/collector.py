@@ -137,7 +137,7 @@ class Collector:
                 jobs.append(job)
                 self.groups_left -= 1
         except ValueError as error:
-            self._fail(error)
+            self.fail(error)
         if prompts:
             self._start(self._collect(prompts, jobs, slots))
             self._start(self.upcoming.prepare(self.window.position, min(self.cfg.groups_per_step, self.groups_left)))
@@ -197,7 +197,7 @@ class Collector:
             if not self.window.in_flight:
                 self._fill_window()
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
     def _drop_if_no_signal(self, slot: Slot) -> None:
         """Drop a group whose rewards are all equal, unless the step has replaced `sampling.max_refills` times as many.
@@ -215,7 +215,7 @@ class Collector:
                 self.experience.observe_dropped(slot.group)
             self.window.drop(slot)
 
-    def _fail(self, error: Exception) -> None:
-        """Keep the first error; `take` raises it in the training loop."""
+    def fail(self, error: Exception) -> None:
+        """Have `take` raise this error in the training loop, if it is the first."""
         self._failure = self._failure or error
         self._changed.set()

@@ -121,7 +121,7 @@ def assert_command_fits(arguments: list[str], trained: list[str], nodes: list[tu
 @pytest.mark.parametrize("method", presets("method"))
 def test_every_method_loads_on_every_gpu_scale_and_fits_its_nodes(scale: str, method: str) -> None:
     cfg = load([f"scale={scale}", f"method={method}", "policy.path=/shared/models/policy"])
-    assert (cfg.policy.dtype, cfg.learner.layout, cfg.learner.gradient_checkpointing) == ("bfloat16", "pack", True)
+    assert (cfg.policy.dtype, cfg.learner.layout, cfg.learner.gradient_checkpointing) == ("bfloat16", "auto", True)
     assert cfg.placement.device == "gpu"
     assert cfg.generator.transfer == ("ipc" if cfg.placement.mode == "colocated" else "nccl")
     wanted = reservations(cfg, needed_roles(cfg))
