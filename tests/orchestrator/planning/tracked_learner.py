@@ -18,7 +18,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoModelForCausalLM
 
 from actors.learning.layers import prepare_layers
-from actors.learning.sharding import prepare_accumulation, shard
+from actors.learning.sharding import mesh_of, prepare_accumulation, shard
 from actors.scoring import token_scores
 from actors.scoring.policy import Policy
 from configs.learner import LearnerConfig
@@ -36,15 +36,15 @@ class WholeRows(Policy):
 
 @contextmanager
 def fake_ranks(ranks: int) -> Iterator[None]:
-    """Be rank 0 of a process group whose collectives do nothing. Logits are not cut into slices for a CPU's cache, as
-    each of the many operations takes the tracker long."""
+    """Be rank 0 of a process group whose collectives do nothing. Logits and head are cut into larger parts than suit a
+    CPU's cache, as each of the many operations takes the tracker long."""
     dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
-    before = token_scores.SLICE_BYTES["cpu"]
-    token_scores.SLICE_BYTES["cpu"] = 2**28
+    slices, parts = token_scores.SLICE_BYTES["cpu"], token_scores.HEAD_BYTES
+    token_scores.SLICE_BYTES["cpu"] = token_scores.HEAD_BYTES = 2**28
     try:
         yield
     finally:
-        token_scores.SLICE_BYTES["cpu"] = before
+        token_scores.SLICE_BYTES["cpu"], token_scores.HEAD_BYTES = slices, parts
         dist.destroy_process_group()
 
 
@@ -57,7 +57,7 @@ def tracked_peak(name: str, config: LearnerConfig, *, ranks: int, rows: int, wid
     twice = config.accumulate == "unsharded" or config.replicas > 1
     policy = WholeRows(model, layout="pad", logits_megabytes=config.logits_megabytes, temperature=1.0)
     with fake_ranks(ranks):
-        shard(policy, config, dtype="bfloat16", device="cpu", ranks=ranks)
+        shard(policy, mesh_of(config.replicas, 60.0, device="cpu", ranks=ranks), config, dtype="bfloat16")
         with FakeTensorMode(allow_non_fake_inputs=True):
             policy.to_empty(device="cpu")
             optimizer = torch.optim.AdamW(policy.parameters(), fused=True)
