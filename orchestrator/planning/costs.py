@@ -1,0 +1,187 @@
+"""Seconds that engine, learner and the other parts of a step take, as functions of tokens, from a GPU's figures.
+
+The simulation needs only these dataclasses, so costs measured on a machine (`calibration.py`) simulate as well.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from configs.config import Config
+from orchestrator.planning.hardware import MEMORY_EFFICIENCY, Gpu
+from orchestrator.planning.shapes import WEIGHT_BYTES, Shapes
+
+STEP_OVERHEAD_S = 0.004
+"""Seconds of one engine step besides the model: scheduling, sampling, detokenization. Assumed."""
+SEQUENCE_OVERHEAD_S = 5e-6
+"""Of it, seconds for each running answer. Assumed."""
+ALL_REDUCE_S = 20e-6
+"""Latency of an all-reduce of tensor parallelism, of which a layer has two. Assumed."""
+ENGINE_RESERVE_BYTES = 4e9
+"""Memory of an engine besides weights and key-value cache: activations, CUDA graphs. Assumed."""
+MICROBATCH_S = 0.05
+"""Seconds of a microbatch besides its matrix products and traffic: launches, loss terms. Assumed."""
+PUBLISH_FRACTION = 0.15
+"""Fraction of the link's rate with which weights reach the engines, loading included: 2 to 4 s for 7B. Estimated."""
+HOST_BYTES_PER_S = 0.2e9
+"""Rate of the host transfer: 60 to 90 s for 7B. Estimated."""
+SLEEP_BYTES_PER_S = 25e9
+"""Rate at which a colocated engine moves its weights between GPU and host memory. Assumed (PCIe 5)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineCosts:
+    """Seconds of one engine. A decoding step of n answers with K cached tokens takes
+    max(weights_s, n * sequence_s) + n * overhead_sequence_s + overhead_s + K * kv_s.
+
+    Matrix products read all weights or are limited by FLOPs; attention, which comes after them, reads the cache.
+    """
+
+    weights_s: float = 0.0
+    sequence_s: float = 0.0
+    kv_s: float = 0.0
+    overhead_s: float = 0.0
+    overhead_sequence_s: float = 0.0
+    prefill_s: float = 0.0
+    """Seconds per token of a prompt."""
+    kv_tokens: float = math.inf
+    """Tokens that the key-value cache holds."""
+    max_sequences: int = 256
+    """Answers that are decoded at the same time."""
+
+    def step_s(self, sequences: int) -> float:
+        """Return the seconds of one decoding step, without those of the cache."""
+        products = max(self.weights_s, sequences * self.sequence_s)
+        return products + sequences * self.overhead_sequence_s + self.overhead_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerCosts:
+    """Seconds of an update. A microbatch takes max(computation, traffic) + microbatch_s: the ranks gather the next
+    layer's parameters while they compute."""
+
+    ranks: int = 1
+    token_budget: int = 16_384
+    token_s: float = 0.0
+    """Seconds of one rank per token, forward and backward."""
+    token_squared_s: float = 0.0
+    """Seconds of one rank per squared length of a trajectory: attention."""
+    traffic_s: float = 0.0
+    """Seconds in which parameters are gathered and gradients reduced, for each microbatch."""
+    microbatch_s: float = 0.0
+    update_s: float = 0.0
+    """Seconds once per update: optimizer step, sum over replicas, and what is not per token."""
+
+    def update(self, lengths: Sequence[int]) -> tuple[float, float]:
+        """Return the seconds of an update, and how many of them are for traffic that computation does not hide.
+
+        Args:
+            lengths: tokens of each trajectory, prompt included.
+        """
+        microbatches = max(1, math.ceil(sum(_shares(lengths, self.token_budget)) / self.ranks))
+        squares = sum(float(length) ** 2 for length in lengths)
+        computed = (sum(lengths) * self.token_s + squares * self.token_squared_s) / self.ranks
+        exposed = max(0.0, microbatches * self.traffic_s - computed)
+        return computed + exposed + microbatches * self.microbatch_s + self.update_s, exposed
+
+
+def _shares(lengths: Sequence[int], token_budget: int) -> list[float]:
+    """Return the fraction of a microbatch that each trajectory fills, with padding to whole rows of its width."""
+    return [1.0 / max(1, token_budget // length) for length in lengths]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Costs of every role of a run."""
+
+    engine: EngineCosts
+    learner: LearnerCosts
+    publish_s: float = 0.0
+    score_token_s: float = 0.0
+    """Seconds per token of the learner's scoring before the update; 0 if there is none."""
+    reference_token_s: float = 0.0
+    """Seconds per token of the references' scoring; 0 if there is none."""
+    grade_s: float = 0.01
+    """Seconds of one verifier call in one worker process."""
+    other_s: float = 0.0
+    """Seconds of a step in the driver: packing, credit, records."""
+
+
+def gpu_costs(cfg: Config, shapes: Shapes, gpu: Gpu, *, references: bool) -> Costs:
+    """Return the costs of a run on GPUs.
+
+    Args:
+        references: whether the run has reference actors.
+    """
+    place = cfg.placement
+    forward = 2.0 * shapes.multiplied / (gpu.flops * gpu.compute_efficiency)
+    return Costs(
+        engine=_engine(cfg, shapes, gpu),
+        learner=_learner(cfg, shapes, gpu),
+        publish_s=_publication(cfg, shapes, gpu),
+        score_token_s=forward / place.learners if cfg.scores_first else 0.0,
+        reference_token_s=forward / place.references if references and cfg.objective.anchors else 0.0,
+        other_s=1.0,
+    )
+
+
+def _engine(cfg: Config, shapes: Shapes, gpu: Gpu) -> EngineCosts:
+    parallel = cfg.placement.tensor_parallel
+    bandwidth = gpu.bandwidth * MEMORY_EFFICIENCY
+    flops = gpu.flops * gpu.compute_efficiency * parallel
+    reduced = 2 * WEIGHT_BYTES * shapes.hidden * (parallel - 1) / parallel / gpu.interconnect(crosses_nodes=False)
+    return EngineCosts(
+        weights_s=shapes.multiplied * WEIGHT_BYTES / parallel / bandwidth,
+        sequence_s=2.0 * shapes.multiplied / flops,
+        kv_s=shapes.kv_bytes / parallel / bandwidth,
+        overhead_s=STEP_OVERHEAD_S + (2 * shapes.layers * ALL_REDUCE_S if parallel > 1 else 0.0),
+        overhead_sequence_s=SEQUENCE_OVERHEAD_S + 2 * shapes.layers * reduced,
+        prefill_s=2.0 * shapes.multiplied / flops,
+        kv_tokens=kv_tokens(cfg, shapes, gpu),
+        max_sequences=cfg.generator.max_sequences,
+    )
+
+
+def kv_tokens(cfg: Config, shapes: Shapes, gpu: Gpu) -> float:
+    """Return the tokens that the key-value cache of one engine holds, below 0 if the weights do not fit."""
+    parallel = cfg.placement.tensor_parallel
+    weights = shapes.parameters * WEIGHT_BYTES / parallel
+    free = gpu.memory_bytes * cfg.generator.memory_fraction - weights - ENGINE_RESERVE_BYTES
+    return free * parallel / shapes.kv_bytes
+
+
+def _learner(cfg: Config, shapes: Shapes, gpu: Gpu) -> LearnerCosts:
+    learner, ranks = cfg.learner, cfg.placement.learners
+    passes = 4.0 if learner.gradient_checkpointing else 3.0  # forward, backward (2), and the recomputed forward
+    rate = gpu.flops * gpu.compute_efficiency
+    traffic = sharded_bytes(shapes, ranks) / gpu.interconnect(ranks > GPUS_PER_NODE) if ranks > 1 else 0.0
+    states = 28.0 * shapes.parameters / ranks / (gpu.bandwidth * MEMORY_EFFICIENCY)
+    return LearnerCosts(
+        ranks=ranks,
+        token_budget=learner.token_budget,
+        token_s=passes * 2.0 * shapes.multiplied / rate,
+        token_squared_s=passes * shapes.attention_flops(1.0) / rate,
+        traffic_s=traffic,
+        microbatch_s=MICROBATCH_S,
+        update_s=states,
+    )
+
+
+GPUS_PER_NODE = 8
+
+
+def sharded_bytes(shapes: Shapes, ranks: int) -> float:
+    """Return the bytes that one FSDP2 rank sends for a microbatch: parameters gathered in bfloat16 for forward and
+    backward pass, gradients reduced in float32."""
+    return (2 * WEIGHT_BYTES + 4) * shapes.parameters * (ranks - 1) / ranks
+
+
+def _publication(cfg: Config, shapes: Shapes, gpu: Gpu) -> float:
+    weights = float(shapes.parameters * WEIGHT_BYTES)
+    if cfg.generator.transfer == "host":
+        return weights / HOST_BYTES_PER_S
+    if cfg.generator.transfer == "ipc":
+        moved = 2 * weights / SLEEP_BYTES_PER_S  # The engine sleeps during the update and wakes after it.
+        return moved + weights / (PUBLISH_FRACTION * gpu.interconnect(crosses_nodes=False))
+    crosses = cfg.placement.learners + cfg.placement.generators * cfg.placement.tensor_parallel > GPUS_PER_NODE
+    return weights / (PUBLISH_FRACTION * gpu.interconnect(crosses))
