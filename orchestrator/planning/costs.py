@@ -27,6 +27,7 @@ HOST_BYTES_PER_S = 0.2e9
 """Rate of the host transfer: 60 to 90 s for 7B. Estimated."""
 SLEEP_BYTES_PER_S = 25e9
 """Rate at which a colocated engine moves its weights between GPU and host memory. Assumed (PCIe 5)."""
+GPUS_PER_NODE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,26 +155,38 @@ def _learner(cfg: Config, shapes: Shapes, gpu: Gpu) -> LearnerCosts:
     learner, ranks = cfg.learner, cfg.placement.learners
     passes = 4.0 if learner.gradient_checkpointing else 3.0  # forward, backward (2), and the recomputed forward
     rate = gpu.flops * gpu.compute_efficiency
-    traffic = sharded_bytes(shapes, ranks) / gpu.interconnect(ranks > GPUS_PER_NODE) if ranks > 1 else 0.0
-    states = 28.0 * shapes.parameters / ranks / (gpu.bandwidth * MEMORY_EFFICIENCY)
+    per_microbatch, per_update = traffic_s(cfg, shapes, gpu)
+    states = 28.0 * shapes.parameters / sharded_over(cfg) / (gpu.bandwidth * MEMORY_EFFICIENCY)
     return LearnerCosts(
         ranks=ranks,
         token_budget=learner.token_budget,
         token_s=passes * 2.0 * shapes.multiplied / rate,
         token_squared_s=passes * shapes.attention_flops(1.0) / rate,
-        traffic_s=traffic,
+        traffic_s=per_microbatch,
         microbatch_s=MICROBATCH_S,
-        update_s=states,
+        update_s=states + per_update,
     )
 
 
-GPUS_PER_NODE = 8
+def sharded_over(cfg: Config) -> int:
+    """Return the number of ranks over which one copy of the policy is sharded."""
+    return cfg.placement.learners // getattr(cfg.learner, "replicas", 1)
 
 
-def sharded_bytes(shapes: Shapes, ranks: int) -> float:
-    """Return the bytes that one FSDP2 rank sends for a microbatch: parameters gathered in bfloat16 for forward and
-    backward pass, gradients reduced in float32."""
-    return (2 * WEIGHT_BYTES + 4) * shapes.parameters * (ranks - 1) / ranks
+def traffic_s(cfg: Config, shapes: Shapes, gpu: Gpu) -> tuple[float, float]:
+    """Return the seconds of FSDP2's traffic for each microbatch, and once per update.
+
+    A rank of n sends (n - 1) / n of the parameters in bfloat16 for each gathering, of which forward and backward pass
+    have one each, and of the gradients in float32 for their reduction. The gradients of replicas are summed once.
+    """
+    ranks, size = cfg.placement.learners, sharded_over(cfg)
+    sent = shapes.parameters * (size - 1) / size / gpu.interconnect(size > GPUS_PER_NODE)
+    gathers, reduction = 2 * WEIGHT_BYTES * sent, 4 * sent
+    copies = ranks // size
+    summed = 8.0 * shapes.parameters / size * (copies - 1) / copies / gpu.interconnect(ranks > GPUS_PER_NODE)
+    if getattr(cfg.learner, "accumulate", "sharded") == "unsharded":
+        return 0.0, gathers / 2 + reduction + summed
+    return gathers + reduction, summed
 
 
 def _publication(cfg: Config, shapes: Shapes, gpu: Gpu) -> float:

@@ -26,11 +26,15 @@ class Shapes:
     """Whether the LM head is the embedding."""
 
     @property
-    def parameters(self) -> int:
-        """Number of parameters, without biases and norms (below 0.1 %)."""
+    def layer(self) -> int:
+        """Parameters of one decoder layer, without biases and norms (below 0.1 %)."""
         attention = self.hidden * self.head_size * (2 * self.heads + 2 * self.kv_heads)
-        layer = attention + 3 * self.hidden * self.intermediate
-        return self.layers * layer + self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return attention + 3 * self.hidden * self.intermediate
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return self.layers * self.layer + self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     @property
     def multiplied(self) -> int:

@@ -18,6 +18,8 @@ from trajectories.trajectory import Group, Prompt
 
 PARTS = ("wait_generation", "reference", "score", "update", "publish", "other", "measure")
 """Parts of a step, as the metrics `seconds/NAME` of a run have them; `measure` is in `seconds/due` there."""
+FEWEST_ANSWERS = 1024
+"""Answers per step that are simulated at least, if the run has as many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,9 @@ def simulate(cfg: Config, costs: Costs, lengths: Lengths, prompt_tokens: int, st
     The window, the choice of generators and the order in which groups are taken are those of a run. Every group has a
     signal, so no group is replaced (`sampling.max_refills`), and no checkpoint is written.
 
+    Of a large run a fraction is simulated: as many prompts on as many generators fewer. The longest answers, for which a
+    step waits, are nearly as long among `FEWEST_ANSWERS` as among more.
+
     Args:
         cfg: lag, groups, group size, placement, and the limits of answers.
         prompt_tokens: tokens of every prompt.
@@ -87,9 +92,20 @@ def simulate(cfg: Config, costs: Costs, lengths: Lengths, prompt_tokens: int, st
     return run_virtually(_Simulation(cfg, costs, lengths, prompt_tokens).run(first, steps))
 
 
+def _fraction(cfg: Config) -> int:
+    """Return k, where a k-th of the generators and prompts is simulated."""
+    answers = cfg.groups_per_step * cfg.sampling.group_size
+    common = math.gcd(cfg.placement.generators, cfg.groups_per_step)
+    return max(k for k in range(1, common + 1) if common % k == 0 and (k == 1 or answers // k >= FEWEST_ANSWERS))
+
+
 class _Simulation:
     def __init__(self, cfg: Config, costs: Costs, lengths: Lengths, prompt_tokens: int) -> None:
-        self.cfg, self.costs, self.lengths = cfg, costs, lengths
+        self.whole = _fraction(cfg)
+        """How many times the simulated part the run is."""
+        place = replace(cfg.placement, generators=cfg.placement.generators // self.whole)
+        self.cfg = replace(cfg, placement=place, groups_per_step=cfg.groups_per_step // self.whole)
+        self.costs, self.lengths = costs, lengths
         self.source = _Prompts(prompt_tokens)
         self.rows: list[dict[str, float]] = []
         """Seconds of each part, and other numbers, by step."""
@@ -100,8 +116,8 @@ class _Simulation:
         place = cfg.placement
         loop = asyncio.get_running_loop()
         self.generators = [SimulatedGenerator(engine, self.lengths.of) for _ in range(place.generators)]
-        workers = cfg.grader.workers or max(1.0, place.cpus_per_grader)
-        graders = [SimulatedGrader(self.costs.grade_s, workers) for _ in range(place.graders)]
+        workers = place.graders * (cfg.grader.workers or max(1.0, place.cpus_per_grader)) / self.whole
+        graders = [SimulatedGrader(self.costs.grade_s, workers)]
         try:
             async with Rollouts(self.generators, graders, math.inf) as rollouts:
                 collector = Collector(
@@ -134,7 +150,7 @@ class _Simulation:
             staleness=means["staleness"],
             batch=answers / busy if busy else 0.0,
             busy=busy / elapsed / place.generators,
-            preemptions=preemptions / steps,
+            preemptions=preemptions / steps * self.whole,
         )
 
     def _engine_sums(self) -> Iterator[float]:
@@ -149,7 +165,7 @@ class _Simulation:
         groups = await collector.take(self.cfg.groups_per_step)
         taken = loop.time()
         trajectories = [t for group in groups for t in group.trajectories]
-        lengths = [tokens_of(t) for t in trajectories]
+        lengths = [tokens_of(t) for t in trajectories] * self.whole
         if self.cfg.placement.mode == "colocated":  # Engine and learner take turns on the GPU.
             self._pause()
         update, exposed = costs.learner.update(lengths)
@@ -169,10 +185,8 @@ class _Simulation:
         collector.release(groups)
         await asyncio.sleep(row["other"])
         stale = [step - t.first_version for t in trajectories]
-        generated = sum(int(t.tokens[-1]) for t in trajectories)
-        self.rows.append(
-            {**row, "exposed": exposed, "tokens": float(generated), "staleness": float(np.mean(stale))}
-        )
+        generated = sum(int(t.tokens[-1]) for t in trajectories) * self.whole
+        self.rows.append({**row, "exposed": exposed, "tokens": float(generated), "staleness": float(np.mean(stale))})
 
     def _pause(self) -> None:
         for generator in self.generators:
@@ -183,7 +197,7 @@ class _Simulation:
         loop, cfg = asyncio.get_running_loop(), self.cfg
         began = loop.time()
         decoding = cfg.monitor.sampling.resolved(cfg.sampling)
-        prompts = self.source.heldout(cfg.task.heldout_prompts)
+        prompts = self.source.heldout(math.ceil(cfg.task.heldout_prompts / self.whole))
         jobs = jobs_for(
             prompts,
             [_encode(prompt) for prompt in prompts],

@@ -59,4 +59,3 @@ def run_virtually(work: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine in virtual time and return its result."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(work)
-
