@@ -10,7 +10,7 @@ from rich.markup import escape
 from configs.config import Config
 from configs.load import load
 from orchestrator.commands.paths import absolute
-from orchestrator.planning.lengths import Lengths, answer_texts, lognormal, measured
+from orchestrator.planning.lengths import Lengths, lognormal, measured, texts_of
 from orchestrator.planning.recommend import Recommendation, bottleneck, recommend
 from orchestrator.planning.request import Request, split_words
 from orchestrator.planning.shapes import Shapes, read_shapes
@@ -37,9 +37,7 @@ def answer_lengths(request: Request, cfg: Config) -> Lengths:
     if not request.lengths:
         return lognormal(request.answer_tokens or limit / 3, limit)
     run_dir = Path(request.lengths)
-    texts = answer_texts(run_dir)
-    if not texts:
-        raise ValueError(f"lengths: must be a run with answers in trajectories.jsonl, got {request.lengths!r}")
+    texts = texts_of(run_dir, "answer")
     recorded = load(file=str(run_dir / "config.yaml"))
     # It loads the tokenizer's library, which takes seconds.
     encoding = importlib.import_module("orchestrator.rollout.encoding")

@@ -49,6 +49,8 @@ class EngineCosts:
     """Tokens that the key-value cache holds."""
     max_sequences: int = 256
     """Answers that are decoded at the same time."""
+    one_submission: bool = False
+    """Whether answers of different submissions are decoded one submission after another (transformers engine)."""
 
     def step_s(self, sequences: int) -> float:
         """Return the seconds of one decoding step, without those of the cache."""
@@ -106,6 +108,8 @@ class Costs:
     """Seconds of one verifier call in one worker process."""
     other_s: float = 0.0
     """Seconds of a step in the driver: packing, credit, records."""
+    other_answer_s: float = 0.0
+    """Of it, seconds for each answer."""
 
 
 def gpu_costs(cfg: Config, shapes: Shapes, gpu: Gpu, *, references: bool) -> Costs:

@@ -1,15 +1,16 @@
-"""Figures of GPUs that decide what a step costs, with their sources.
+"""Figures of GPUs that decide what a step costs.
 
-Peak rates are those of NVIDIA's data sheets (dense bfloat16, SXM boards where there is one). The fractions of them that
-programs reach are fitted to published measurements, and no run of Breadth on a GPU has confirmed them:
+Peak rates are those of NVIDIA's data sheets: dense bfloat16, SXM boards where there are any. The fractions of them that
+programs reach are from published measurements, which no run of Breadth on a GPU has confirmed:
 
-| figure | source |
-| --- | --- |
-| `compute_efficiency` of h100, h200: 0.38 of peak FLOPs executed | torchtitan, docs/performance.md: Llama 3.1 8B, FSDP2, 8 or 128 H100, bfloat16: 33 % to 39 % MFU without and with torch.compile; 5,762 tokens/s per GPU without |
-| `compute_efficiency` of a100: 0.55 | torchtitan, docs/performance.md: Llama 3 8B, FSDP2, 64 A100: 56.8 % to 58.2 % MFU |
-| `MEMORY_EFFICIENCY`: 0.75 of the memory's bandwidth in decoding | TensorRT-LLM 0.6.1, docs/source/performance.md: LLaMA 7B, 128 + 2,048 tokens: 1,928 tokens/s on A100 (FP16, batch 60) are 78 %, 6,818 on H100 (FP8, batch 112) are 74 % of it |
-| `LINK_EFFICIENCY`: 0.8 of a link's rate in collectives | assumed; spec of NCCL's ring without its latency |
-| l40s | assumed to reach the fraction of h100 |
+- `compute_efficiency` 0.38 of h100 and h200: torchtitan (docs/performance.md) trains Llama 3.1 8B with FSDP2 on 8 and
+  on 128 H100 at 33 % to 39 % MFU in bfloat16, without and with torch.compile.
+- `compute_efficiency` 0.55 of a100: torchtitan (the same page in 2024) trains Llama 3 8B with FSDP2 on 64 A100 at 57 %
+  MFU.
+- `MEMORY_EFFICIENCY`: TensorRT-LLM 0.6.1 (docs/source/performance.md) decodes LLaMA 7B, 128 + 2,048 tokens, at 1,928
+  tokens/s on an A100 (FP16, batch 60) and 6,818 on an H100 (FP8, batch 112). The bytes of weights and key-values that
+  this reads are 78 % and 74 % of the memory's bandwidth.
+- `LINK_EFFICIENCY`, and all of l40s: assumed.
 """
 
 from dataclasses import dataclass

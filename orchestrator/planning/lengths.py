@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -67,22 +66,20 @@ def measured(counts: list[int]) -> Lengths:
     return Lengths(np.sort(np.array(counts, np.int64)))
 
 
-def answer_texts(run: Path) -> list[str]:
-    """Return the answers of training in a run's trajectories.jsonl, for the tokenizer to count.
+def texts_of(run: Path, field: str) -> list[str]:
+    """Return one text of each answer of training in a run's trajectories.jsonl.
+
+    Args:
+        field: "answer", or "rendered" for the prompt as the policy sees it.
 
     Raises:
         ValueError: there is none; names the word `lengths`.
     """
-    return [row["answer"] for row in _rows(run) if row.get("route", "explore") == "explore" and row.get("answer")]
-
-
-def _rows(run: Path) -> Iterator[dict[str, str]]:
     file = run / "trajectories.jsonl"
     if not file.is_file():
         raise ValueError(f"lengths: must be a run's directory with trajectories.jsonl, got {str(run)!r}")
-    with file.open() as lines:
-        yield from map(json.loads, lines)
-
-
-Draw = Callable[[int], int]
-"""Length of an answer from its seed."""
+    rows = map(json.loads, file.read_text().splitlines())
+    texts = [row[field] for row in rows if row["route"] == "explore"]
+    if not texts:
+        raise ValueError(f"lengths: must be a run with answers in trajectories.jsonl, got {str(run)!r}")
+    return texts

@@ -15,7 +15,7 @@ SIMULATED = 4
 """Number of placements that are simulated, those with the best estimates."""
 LAGS = (0, 1, 2, 4)
 """Lags that are compared for the best placement, unless the settings have one."""
-WORTH = 1.05
+WORTH = 1.1
 """A larger lag is recommended where a smaller one takes more than this times as long."""
 
 

@@ -1,7 +1,8 @@
 """The words of `breadth plan` that are no settings of a run: the hardware, and how long prompts and answers are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 from configs.checks import require
 from orchestrator.planning.hardware import gpu_named
@@ -36,8 +37,14 @@ def split_words(words: Sequence[str]) -> tuple[Request, list[str]]:
     Raises:
         ValueError: a value is no number, or out of range; starts with the word's name.
     """
-    kinds = {field.name: type(field.default) for field in fields(Request)}
-    given: dict[str, int | float | str] = {}
+    kinds: dict[str, type[int] | type[float] | type[str]] = {
+        "gpus": int,
+        "gpu": str,
+        "prompt_tokens": int,
+        "answer_tokens": float,
+        "lengths": str,
+    }
+    given: dict[str, Any] = {}
     settings = []
     for word in words:
         key, equals, value = word.partition("=")
@@ -48,4 +55,4 @@ def split_words(words: Sequence[str]) -> tuple[Request, list[str]]:
             given[key] = kinds[key](value)
         except ValueError:
             raise ValueError(f"{key}: must be a number, got {value!r}") from None
-    return Request(**given), settings  # type: ignore[arg-type]
+    return Request(**given), settings

@@ -43,6 +43,8 @@ class _Answer:
     version: int = -1
     """Version of the weights at its first admission; -1 before it."""
     running: bool = False
+    submission: int = 0
+    """Number of the `submit` that it came with."""
 
     @property
     def prompt(self) -> int:
@@ -52,8 +54,8 @@ class _Answer:
 class SimulatedGenerator:
     """A continuously batching engine in virtual time.
 
-    Waiting answers are admitted while there is room in the batch and in the key-value cache. When the cache is full, the
-    answer that was admitted last is preempted: it waits, and its tokens are computed again at its next admission.
+    Waiting answers are admitted while there is room in the batch and in the key-value cache. When the cache is full,
+    the answer that was admitted last is preempted: it waits, and its tokens are computed again at its next admission.
 
     Args:
         length: tokens of an answer, from its seed.
@@ -69,6 +71,7 @@ class SimulatedGenerator:
         self._order: list[_Answer] = []
         """Running answers, in the order of their admission."""
         self._by_end: list[tuple[float, int, _Answer]] = []
+        self._submissions = 0
         self._count, self._steps, self._cached, self._stall = 0, 0.0, 0.0, 0.0
         self._prefilled: set[str] = set()
         self._finished: list[_Answer] = []
@@ -77,8 +80,11 @@ class SimulatedGenerator:
         self._task = asyncio.create_task(self._run())
 
     async def submit(self, jobs: Sequence[GenerationJob]) -> None:
+        self._submissions += 1
         for job in jobs:
-            self._waiting += [_Answer(job, i, self.length(seed)) for i, seed in enumerate(job.seeds)]
+            self._waiting += [
+                _Answer(job, i, self.length(seed), submission=self._submissions) for i, seed in enumerate(job.seeds)
+            ]
         if self._has_room:
             self._changed.set()
 
@@ -141,6 +147,8 @@ class SimulatedGenerator:
             answer = self._waiting[0]
             needed = answer.prompt + answer.done
             if self._order and self._cached + needed + len(self._order) > self.costs.kv_tokens:
+                break
+            if self._order and self.costs.one_submission and answer.submission != self._order[0].submission:
                 break
             self._waiting.popleft()
             computed = answer.done  # Above 0 after a preemption: its cache is lost.

@@ -79,8 +79,8 @@ def simulate(cfg: Config, costs: Costs, lengths: Lengths, prompt_tokens: int, st
     The window, the choice of generators and the order in which groups are taken are those of a run. Every group has a
     signal, so no group is replaced (`sampling.max_refills`), and no checkpoint is written.
 
-    Of a large run a fraction is simulated: as many prompts on as many generators fewer. The longest answers, for which a
-    step waits, are nearly as long among `FEWEST_ANSWERS` as among more.
+    Of a large run a fraction is simulated, with the same number of prompts for each generator. The longest answers, for
+    which a step waits, are nearly as long among `FEWEST_ANSWERS` as among more.
 
     Args:
         cfg: lag, groups, group size, placement, and the limits of answers.
@@ -175,7 +175,7 @@ class _Simulation:
             "score": sum(lengths) * costs.score_token_s,
             "update": update,
             "publish": costs.publish_s,
-            "other": costs.other_s,
+            "other": costs.other_s + len(lengths) * costs.other_answer_s,
         }
         await asyncio.sleep(row["reference"] + row["score"] + row["update"])
         self._pause()

@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 class VirtualClock(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
     """A selector that advances `now` by the time that it is asked to wait, and returns at once.
 
-    An event loop waits for the next timer in `select` when no task can run, so virtual seconds pass only between events.
+    An event loop waits for the next timer in `select` when no task can run, so virtual seconds pass between events.
     """
 
     def __init__(self) -> None:
