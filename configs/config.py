@@ -230,6 +230,10 @@ class Config:
         require(fits, "generator.transfer", rule, self.generator.transfer)
         rule = "must be 1 when placement.kind is 'in_process'"
         require(remote or self.placement.learners == 1, "placement.learners", rule, self.placement.learners)
+        for name in ("replicas", "context_parallel"):
+            value = getattr(self.learner, name)
+            rule = f"must divide placement.learners ({self.placement.learners})"
+            require(self.placement.learners % value == 0, f"learner.{name}", rule, value)
 
     def _check_monitor(self) -> None:
         """Check that the monitor's KL is that of the distribution of training."""

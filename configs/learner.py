@@ -46,8 +46,32 @@ class LearnerConfig:
     """Compute the tokens that trajectories have in common at their start once: the prompt of a group, the examples of
     few-shot prompts, equal answers. Trajectories share a row where that costs less than rows of their own. The loss and
     its gradient are the same up to rounding. Without effect with layout pack and in models with sliding windows."""
+    replicas: int = 1
+    """Copies of the policy among the learner ranks (HSDP). Each copy is sharded over `placement.learners` / `replicas`
+    ranks, which alone gather its parameters; gradients are summed over the copies once per update. With one copy per
+    node, only that sum crosses nodes. 16 bytes per parameter are divided among fewer ranks."""
+    accumulate: Literal["sharded", "unsharded"] = "sharded"
+    """How an update adds up the gradients of its microbatches. sharded: every microbatch gathers the parameters twice
+    and reduces its gradient; unsharded: an update gathers and reduces once, and each rank holds all parameters in the
+    policy's dtype and the whole gradient in float32 meanwhile: 6 bytes per parameter in bfloat16, 8 in float32."""
+    context_parallel: int = 1
+    """Learner ranks that share the tokens of each microbatch, for sequences too long for one GPU (Ulysses,
+    arXiv:2309.14509): activations are divided among them. It divides the model's attention heads, and divides or is a
+    multiple of its key heads. `token_budget` is that of all the ranks that share a microbatch."""
+    offload_states: bool = False
+    """Keep master weights, gradients and Adam's moments in host memory: 16 bytes per parameter, divided among the ranks
+    of a copy. Shards are copied to the GPU before they are gathered, and the optimizer steps on the CPU."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of storing them."""
+    checkpoint_every: int = 1
+    """With gradient_checkpointing: recompute the first of every so many layers, and store the activations of the
+    others."""
+    offload_activations: bool = False
+    """With gradient_checkpointing: keep the inputs of the recomputed layers in host memory between forward and backward
+    pass. On the GPU this frees 2 bytes per token, hidden dimension and recomputed layer, in bfloat16."""
+    compile: bool = False
+    """Compile each decoder layer with torch.compile, for all shapes of microbatches. The first update takes minutes
+    longer."""
     max_skipped_in_a_row: int = 3
     """Number of successive skipped updates (non-finite loss or gradient) after which the run stops."""
 
@@ -57,6 +81,14 @@ class LearnerConfig:
         require(0 <= self.beta1 < 1, "beta1", "must be in [0, 1)", self.beta1)
         require(0 <= self.beta2 < 1, "beta2", "must be in [0, 1)", self.beta2)
         require_positive(self, "updates_per_batch", "token_budget", "max_skipped_in_a_row")
+        require_positive(self, "replicas", "checkpoint_every", "context_parallel")
+        fits = self.context_parallel == 1 or self.layout != "pack"
+        require(fits, "layout", "must not be 'pack' with learner.context_parallel", self.layout)
+        fits = self.gradient_checkpointing or self.checkpoint_every == 1
+        require(fits, "checkpoint_every", "must be 1 without learner.gradient_checkpointing", self.checkpoint_every)
+        fits = self.gradient_checkpointing or not self.offload_activations
+        rule = "must be false without learner.gradient_checkpointing"
+        require(fits, "offload_activations", rule, self.offload_activations)
         rule = "must be 1 with extragradient: the second gradient of a pair is of answers from the look-ahead"
         fits = self.updates_per_batch == 1 or not self.extragradient
         require(fits, "updates_per_batch", rule, self.updates_per_batch)

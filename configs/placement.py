@@ -42,6 +42,9 @@ class PlacementConfig:
     """Threads of one learner rank; 0: chosen as for a generator."""
     threads_per_reference: int = 0
     """Threads of one reference actor; 0: chosen as for a generator."""
+    gpu_gigabytes: float = 0.0
+    """Memory of one GPU in 10^9 bytes, with which the memory plan is compared; 0: that of this machine's GPUs, or
+    80 if it has none."""
     start_timeout_s: float = 300.0
     """Longest start of a role, in seconds."""
     call_timeout_s: float = 1800.0
@@ -50,6 +53,7 @@ class PlacementConfig:
     def __post_init__(self) -> None:
         require_positive(self, "generators", "tensor_parallel", "learners", "graders", "references")
         require_not_negative(self, *(f"cpus_per_{role}" for role in ("generator", "learner", "grader", "reference")))
+        require_not_negative(self, "gpu_gigabytes")
         require_not_negative(self, *(f"threads_per_{role}" for role in ("generator", "learner", "reference")))
         require_positive(self, "start_timeout_s", "call_timeout_s")
         rule = "must be 1 on cpu, and where generators and learners are colocated"

@@ -58,9 +58,10 @@ def warm_start(cfg: Config, output: Path, progress: Callable[[int, float], None]
     with tempfile.TemporaryDirectory() as scratch:
         start = Path(scratch) / "start"
         make_policy(start, cfg.warm_start, cfg.seed, cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens)
+        config = replace(cfg.learner, replicas=1, context_parallel=1)  # one rank
         learner = FsdpLearner(
             str(start),
-            config=cfg.learner,
+            config=config,
             objective=supervised_objective(cfg.warm_start),
             dtype="float32",
             temperature=1.0,
@@ -73,7 +74,7 @@ def warm_start(cfg: Config, output: Path, progress: Callable[[int, float], None]
             positions = range(step * cfg.warm_start.batch, (step + 1) * cfg.warm_start.batch)
             demonstrations = [source.demonstration(position) for position in positions]
             rows = [_demonstration(encode(prompt), encode_answer(answer)) for prompt, answer in demonstrations]
-            [updates] = plan_updates(pack([], rows), cfg.learner, 1)
+            [updates] = plan_updates(pack([], rows), config, 1)
             progress(step + 1, means(learner.update(updates, {"divergence": 1.0}))["terms/divergence/value"])
         learner.save_policy(str(output), "bfloat16")
         save_tokenizer(output)

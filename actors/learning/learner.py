@@ -8,30 +8,22 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.distributed.fsdp import FSDPModule
 
 from actors.contracts import HostWeights, SharedMemory, WeightsInfo
 from actors.learning.anchor_heads import AnchorHeads
+from actors.learning.checkpoints import Checkpoints
+from actors.learning.context import ContextPolicy
+from actors.learning.layers import prepare_layers
 from actors.learning.optimizer import Extragradient, adamw
 from actors.learning.schedule import learning_rate
 from actors.learning.scores_in_loss import scores_in_loss
-from actors.learning.sharding import clip_gradient, decoder_layers, full_parameters, join_process_group, shard
-from actors.learning.shards import holds, read_shards, write_shards
-from actors.policy_files.folder import check_policy_folder
-from actors.policy_files.reading import load_model, load_tokenizer
-from actors.policy_files.writing import save_policy
+from actors.learning.sharding import clip_gradient, full_parameters, join_ranks, move_buffers, prepare_accumulation
+from actors.policy_files.reading import empty_model, fill_model, load_tokenizer
 from actors.scoring.policy import Policy
 from actors.scoring.value_heads import ValueHeads
 from actors.weights.file_names import as_in_files, meta_in_files
@@ -84,14 +76,13 @@ class FsdpLearner:
         )  # fmt: skip
         self.total_updates = total_steps * config.updates_per_batch
         self.tokenizer = load_tokenizer(policy_path)
-        # In evaluation mode: dropout would make the log-probs differ from those of the generators.
-        model = load_model(policy_path)
-        if config.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            for layer in decoder_layers(model):
-                # transformers checkpoints only layers in training mode. Their submodules stay in evaluation mode.
-                layer.training = True
-        self.policy = Policy(
+        self.policy_path = policy_path
+        # In evaluation mode: dropout would make the log-probs differ from those of the generators. `join` reads the
+        # weights, when it is known which of them this rank holds.
+        model = empty_model(policy_path)
+        prepare_layers(model, config)
+        kind = Policy if config.context_parallel == 1 else ContextPolicy
+        self.policy = kind(
             model,
             layout=config.layout,
             logits_megabytes=config.logits_megabytes,
@@ -102,27 +93,33 @@ class FsdpLearner:
         if objective.value_heads is not None:
             self.policy.critic = ValueHeads(self.policy.width, objective.value_heads)
         self.heads = AnchorHeads(objective, references or {}, dtype=dtype, device=device, temperature=temperature)
-        self.sharded = ranks > 1 or dtype == "bfloat16"
+        self.sharded = ranks > 1 or dtype == "bfloat16" or config.offload_states
         self.buffer = WeightsBuffer(self.weights_info())
         self.updates = 0
         self.skipped_in_a_row = 0
 
     def join(self, rendezvous: str = "") -> None:
-        """Join the process group, shard the policy and create the optimizer.
+        """Join the process group, shard the policy, read its weights and create the optimizer.
 
         Args:
             rendezvous: "tcp://host:port" of rank 0; empty with a single rank.
         """
         if self.sharded:
-            join_process_group(rendezvous, device=self.device, rank=self.rank, ranks=self.ranks)
-            shard(self.policy, dtype=self.dtype, device=self.device, ranks=self.ranks)
+            ranks = {"rank": self.rank, "ranks": self.ranks}
+            join_ranks(self.policy, self.config, rendezvous, dtype=self.dtype, device=self.device, **ranks)
+            fill_model(self.policy.model, self.policy_path, "cpu" if self.config.offload_states else self.device)
+            move_buffers(self.policy, self.device)
         else:
+            fill_model(self.policy.model, self.policy_path, self.device)
             self.policy.to(self.device)
         self.groups = {"policy": list(self.policy.model.parameters())}
         if self.policy.critic is not None:
             self.groups["critic"] = list(self.policy.critic.parameters())
         self.optimizer = adamw(self.policy, self.groups.values(), self.config)
         self.pair = Extragradient(self.policy, self.optimizer)
+        self.checkpoints = Checkpoints(
+            self.policy, self.optimizer, self.pair, self.tokenizer, rank=self.rank, sharded=self.sharded
+        )
 
     def linear_width(self) -> float:
         """Return the policy's `linear_width`, with which batches are split."""
@@ -173,13 +170,16 @@ class FsdpLearner:
         totals: TensorStats = {}
         loss_sum = torch.zeros((), dtype=torch.float64)
         self.optimizer.zero_grad(set_to_none=True)
-        for micro in microbatches:
+        for number, micro in enumerate(microbatches, 1):
+            prepare_accumulation(self.policy, self.config.accumulate, last=number == len(microbatches))
             on_device = micro.to(self.device)
             scores = scores_in_loss(self.policy, on_device, self.heads.term_functions)
             value, stats = loss(scores, on_device, self.objective, coefficients)
             # Each microbatch's loss is already normalised by the whole batch's totals, so the losses sum to the
             # batch's. FSDP averages gradients over the ranks; the factor makes it a sum.
             (value * self.ranks).backward()
+            if self.rank % self.config.context_parallel:
+                continue  # the first rank of a context group reports for all of it
             explored = scores.entropy.detach()[on_device.on_route("explore")]
             stats = {**stats, "entropy": torch.tensor([float(explored.sum()), float(len(explored))])}
             totals = added(totals, stats)
@@ -238,7 +238,7 @@ class FsdpLearner:
     def weights(self, version: int, checksum: bool = False, with_bytes: bool = True) -> HostWeights | None:
         """Write all weights for the generators into one buffer, over those of the version before: as the policy's files
         hold them, in the dtype of the forward pass. Return them on rank 0; None on the other ranks."""
-        named = full_parameters(self.policy.model)
+        named = full_parameters(self.policy.model, getattr(torch, self.dtype))
         if self.rank:
             deque(named, maxlen=0)  # every rank iterates, as gathering a parameter is a collective
             return None
@@ -256,49 +256,16 @@ class FsdpLearner:
         return None if self.rank else pack(named, 0)
 
     def save(self, folder: str) -> None:
-        """Write `policy/` (loads in transformers and vLLM) and `optimizer/` (one shard per rank; also critic, counters,
-        the weights before a look-ahead, and the float32 weights if `policy/` has others)."""
-        path = Path(folder)
-        self.save_policy(str(path / "policy"), self.checkpoint_dtype)
-        write_shards(path / "optimizer", self._state(self.checkpoint_dtype != "float32"), sharded=self.sharded)
+        """Write `policy/` and `optimizer/` as `Checkpoints.save` does."""
+        self.checkpoints.save(Path(folder), self.checkpoint_dtype, (self.updates, self.skipped_in_a_row))
 
     def save_policy(self, folder: str, dtype: str = "float32") -> None:
-        """Write model and tokenizer as a Hugging Face directory, from rank 0."""
-        to = getattr(torch, dtype)
-        parameters = {name: p.to("cpu", to) for name, p in full_parameters(self.policy.model) if self.rank == 0}
-        if self.rank == 0:
-            save_policy(folder, self.policy.model, self.tokenizer, parameters)
+        """Write model and tokenizer as a Hugging Face directory."""
+        self.checkpoints.save_policy(Path(folder), dtype)
 
     def load(self, folder: str) -> None:
-        """Restore what `save` wrote, possibly on another number of ranks.
-
-        Raises:
-            ValueError: the checkpoint lacks a part of this learner, such as its critic, or has it in another shape.
-        """
-        path = Path(folder)
-        check_policy_folder(str(path / "policy"))
-        with_weights = holds(path / "optimizer", "weights")
-        if not with_weights:
-            model = load_model(str(path / "policy"))
-            options = StateDictOptions(full_state_dict=True) if self.sharded else StateDictOptions()
-            set_model_state_dict(self.policy.model, model.state_dict(), options=options)
-        self.pair.kept = self.pair.copied() if holds(path / "optimizer", "kept") else {}
-        state = self._state(with_weights)
-        read_shards(path / "optimizer", state, sharded=self.sharded)
-        if with_weights:
-            set_model_state_dict(self.policy.model, state["weights"])
-        set_optimizer_state_dict(self.policy, self.optimizer, state["optimizer"])
-        self.updates, self.skipped_in_a_row = (int(n) for n in state["counters"])
-
-    def _state(self, with_weights: bool) -> dict[str, Any]:
-        """Return the content of `optimizer/`. Loading writes into the tensors of the critic and of the kept weights."""
-        counters = torch.tensor([self.updates, self.skipped_in_a_row])
-        state = {"optimizer": get_optimizer_state_dict(self.policy, self.optimizer), "counters": counters}
-        if with_weights:
-            state["weights"] = get_model_state_dict(self.policy.model)
-        if self.pair.kept:
-            state["kept"] = self.pair.kept
-        return state if self.policy.critic is None else state | {"critic": self.policy.critic.state_dict()}
+        """Restore what `save` wrote, possibly on another number of ranks. Raises as `Checkpoints.load`."""
+        self.updates, self.skipped_in_a_row = self.checkpoints.load(Path(folder))
 
     def close(self) -> None:
         if self.sharded and dist.is_initialized():

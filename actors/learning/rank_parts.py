@@ -1,7 +1,8 @@
 """Split a batch into the microbatches of each learner rank, and merge the outputs of the ranks.
 
 A rank part is what one rank receives. Every rank part has equally many microbatches: FSDP gathers parameters in each
-forward and backward pass, so a rank with fewer passes would leave the others waiting in a collective.
+forward and backward pass, so a rank with fewer passes would leave the others waiting in a collective. The ranks of a
+context group (`learner.context_parallel`) receive the same rank part.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from trajectories.batch import TRAJECTORY_FIELDS, Batch
 from trajectories.split import deal, divide, microbatches, partition
 
 Division = list[list[list[int]]]
-"""[rank][microbatch]: indices of its trajectories in the batch."""
+"""[context group][microbatch]: indices of its trajectories in the batch."""
 
 
 def plan_updates(batch: Batch, config: LearnerConfig, ranks: int, linear_width: float = 0.0) -> list[list[list[Batch]]]:
@@ -29,8 +30,9 @@ def plan_updates(batch: Batch, config: LearnerConfig, ranks: int, linear_width: 
         Rank parts [rank][update][microbatch], as many updates and microbatches on every rank.
     """
     dealt = deal(batch, config.updates_per_batch)
-    updates = [partition(part, ranks, config.token_budget, linear_width) for part in dealt]
-    return [[update[rank] for update in updates] for rank in range(ranks)]
+    context = config.context_parallel
+    updates = [partition(part, ranks // context, config.token_budget, linear_width) for part in dealt]
+    return [[update[rank // context] for update in updates] for rank in range(ranks)]
 
 
 def plan_scores(
@@ -42,10 +44,12 @@ def plan_scores(
         linear_width: of the policy; 0: no prefixes are shared.
 
     Returns:
-        The division, for `merge_scores`, and the rank parts [rank][microbatch], as many microbatches on every rank.
+        The division among the context groups, for `merge_scores`, and the rank parts [rank][microbatch], as many
+        microbatches on every rank.
     """
-    divided = divide(batch, ranks, config.token_budget, linear_width)
-    return divided, microbatches(batch, divided)
+    divided = divide(batch, ranks // config.context_parallel, config.token_budget, linear_width)
+    rank_parts = microbatches(batch, divided)
+    return divided, [rank_parts[rank // config.context_parallel] for rank in range(ranks)]
 
 
 def merge_scores(batch: Batch, divided: Division, scored: Sequence[Sequence[Mapping[str, Tensor]]]) -> Batch:
@@ -58,9 +62,10 @@ def merge_scores(batch: Batch, divided: Division, scored: Sequence[Sequence[Mapp
     Returns:
         The batch with these outputs in the fields they are named after; "distance/TERM" in `distance`.
     """
+    context = len(scored) // len(divided)
     outputs = [
         (indices, output)
-        for rank_indices, rank_outputs in zip(divided, scored, strict=True)
+        for rank_indices, rank_outputs in zip(divided, scored[::context], strict=True)
         for indices, output in zip(rank_indices, rank_outputs, strict=True)
         if indices  # an empty microbatch repeats a trajectory of another one, with its mask cleared
     ]

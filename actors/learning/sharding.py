@@ -1,4 +1,4 @@
-"""Shard a policy over the learner ranks with FSDP2, and gather its parameters and gradient norms."""
+"""Shard a policy over the learner ranks with FSDP2, accumulate its gradients, and gather its parameters and norms."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -7,54 +7,106 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from actors.learning.context import ContextPolicy
 from actors.scoring.policy import Policy
+from configs.learner import LearnerConfig
 
 
-def join_process_group(rendezvous: str, *, device: str, rank: int, ranks: int) -> None:
-    """Join the process group of the learner ranks, if this process is in none.
+def join_ranks(
+    policy: Policy, config: LearnerConfig, rendezvous: str, *, dtype: str, device: str, rank: int, ranks: int
+) -> None:
+    """Join the process group of the learner ranks, if this process is in none, and divide the policy among them.
 
     Args:
         rendezvous: "tcp://host:port" of rank 0; empty with a single rank.
     """
     if not dist.is_initialized():
         dist.init_process_group(
-            "nccl" if device == "cuda" else "gloo",
+            # gloo sums the norms of gradients that are in host memory (`learner.offload_states`).
+            "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
             init_method=rendezvous or None,
             store=None if rendezvous else dist.HashStore(),
             rank=rank,
             world_size=ranks,
         )
+    if isinstance(policy, ContextPolicy):
+        shape = (ranks // config.context_parallel, config.context_parallel)
+        mesh = dist.device_mesh.init_device_mesh(device, shape, mesh_dim_names=("data", "context"))
+        policy.join_context(mesh.get_group("context"))
+    shard(policy, config, dtype=dtype, device=device, ranks=ranks)
 
 
-def shard(policy: Policy, *, dtype: str, device: str, ranks: int) -> None:
+def shard(policy: Policy, config: LearnerConfig, *, dtype: str, device: str, ranks: int) -> None:
     """Shard each decoder layer, the critic and the rest of the policy, in place.
+
+    With `learner.replicas` above 1 the ranks are a mesh [replicas, ranks / replicas]: each row holds the whole policy.
+    Gradients are averaged over all ranks.
 
     Forward and backward passes run in `dtype`, the critic's in float32. Master weights, gradient reductions and hence
     the optimizer state are float32: an update changes a weight by about the learning rate, and bfloat16, with 8
     significant bits, would round most such changes to zero.
     """
-    mesh = dist.device_mesh.init_device_mesh(device, (ranks,))
+    sizes = {"replicate": config.replicas, "shard": ranks // config.replicas}
+    if config.replicas == 1:
+        del sizes["replicate"]
+    mesh = dist.device_mesh.init_device_mesh(device, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
     precision = MixedPrecisionPolicy(
         param_dtype=getattr(torch, dtype), reduce_dtype=torch.float32, output_dtype=torch.float32
     )
+    offload = CPUOffloadPolicy(pin_memory=device == "cuda") if config.offload_states else OffloadPolicy()
     for layer in decoder_layers(policy.model):
-        fully_shard(layer, mesh=mesh, mp_policy=replace(precision, output_dtype=None))
+        fully_shard(layer, mesh=mesh, mp_policy=replace(precision, output_dtype=None), offload_policy=offload)
     if policy.critic is not None:
-        fully_shard(policy.critic, mesh=mesh, mp_policy=replace(precision, param_dtype=torch.float32))
-    fully_shard(policy, mesh=mesh, mp_policy=replace(precision, cast_forward_inputs=False))
+        of_critic = replace(precision, param_dtype=torch.float32)
+        fully_shard(policy.critic, mesh=mesh, mp_policy=of_critic, offload_policy=offload)
+    fully_shard(policy, mesh=mesh, mp_policy=replace(precision, cast_forward_inputs=False), offload_policy=offload)
 
 
-def full_parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def move_buffers(module: nn.Module, device: str) -> None:
+    """Move what is no parameter, such as rotary frequencies: it is on the device, also where shards are not."""
+    for part in module.modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            part._buffers[name] = buffer.to(device)
+
+
+def prepare_accumulation(policy: nn.Module, accumulate: str, *, last: bool) -> None:
+    """Set what the next forward and backward pass of a sharded policy gathers and reduces.
+
+    Args:
+        accumulate: "sharded" or "unsharded", see `configs.learner`.
+        last: whether it is the last microbatch of an update, whose backward pass completes the gradient.
+    """
+    if not isinstance(policy, FSDPModule):
+        return
+    policy.set_is_last_backward(last)
+    # Between replicas, gradients are summed once per update.
+    policy.set_requires_all_reduce(last)
+    if accumulate == "unsharded":
+        policy.set_requires_gradient_sync(last)
+        policy.set_reshard_after_forward(False)
+        policy.set_reshard_after_backward(last)
+
+
+def full_parameters(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
     """Yield every parameter, unsharded, under its Hugging Face name. The device holds one of them at a time.
 
     Contains collectives if the model is sharded: every rank must exhaust the iterator.
+
+    Args:
+        dtype: to which each shard is cast before it is gathered, so that no more bytes are sent than needed; None: the
+            parameter's own.
     """
     for name, parameter in model.named_parameters():
         p = parameter.detach()
-        yield name, p.full_tensor() if isinstance(p, DTensor) else p
+        if not isinstance(p, DTensor):
+            yield name, p.to(dtype or p.dtype)
+        else:
+            # A shard in host memory is gathered on the device.
+            on_device: Any = p.to(p.device_mesh.device_type, dtype or p.dtype)
+            yield name, on_device.full_tensor()
 
 
 def clip_gradient(parameters: Sequence[nn.Parameter], bound: float) -> float:

@@ -1,42 +1,93 @@
 """Read a policy's directory: its model, configuration and tokenizer."""
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.initialization import meta_device_safe_creation_ops
 from transformers.utils.logging import disable_progress_bar
 
 from actors.policy_files.folder import check_policy_folder
+from actors.policy_files.tiny import tiny_model
+from actors.policy_files.weights import policy_tensors, read_weights, sources
 
 disable_progress_bar()  # the progress of loading each weight file would clutter the run's console
 
 LOADING = threading.Lock()
-"""Held while transformers loads a model. It replaces functions of the whole process meanwhile, such as `tie_weights`,
+"""Held while transformers builds a model. It replaces functions of the whole process meanwhile, such as `tie_weights`,
 and two threads at once would leave them replaced."""
 
 
-def load_model(path: str, dtype: torch.dtype = torch.float32) -> Any:
-    """Load a Hugging Face causal language model on the CPU, with dropout off.
+def load_model(path: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
+    """Load a Hugging Face causal language model, with dropout off. Raises as `empty_model` and `read_weights`."""
+    model = empty_model(path, dtype)
+    fill_model(model, path, device)
+    return model
+
+
+def empty_model(path: str, dtype: torch.dtype = torch.float32) -> Any:
+    """Build a Hugging Face causal language model on the meta device, without weights, with dropout off.
 
     Raises:
-        ValueError: `policy.path` is missing or holds no model, or the model's logits are not its LM head applied to its
-            final hidden states. Capped or rescaled logits would be scored wrongly, since `Policy` applies the head
-            itself.
+        ValueError: `policy.path` is missing or holds no model, its weights are quantized, or the model's logits are not
+            its LM head applied to its final hidden states. Capped or rescaled logits would be scored wrongly, since
+            `Policy` applies the head itself.
     """
     check_policy_folder(path)
+    config = load_config(path)
+    if getattr(config, "quantization_config", None) is not None:
+        raise ValueError(f"policy.path: its weights must not be quantized, got {path!r}")
+    with LOADING, torch.device("meta"), meta_device_safe_creation_ops():
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    _keep_in_float32(model, dtype)
+    if (Path(path) / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
+    _check_logits(model, path)
+    sources(model, policy_tensors(path))
+    return model
+
+
+def fill_model(model: Any, path: str, device: str) -> None:
+    """Give a model on the meta device its weights, from the files of a policy. The model may be sharded.
+
+    Args:
+        device: of the weights that this process holds.
+
+    Raises:
+        ValueError: as `read_weights`.
+    """
+    model.to_empty(device=device)
+    model.tie_weights(recompute_mapping=False)
+    read_weights(model, path)
+    for tensor in model.state_dict(keep_vars=True).values():
+        tensor._is_hf_initialized = True
     with LOADING:
-        model = AutoModelForCausalLM.from_pretrained(path, config=load_config(path), dtype=dtype, local_files_only=True)
+        model.initialize_weights()  # only what no file holds, such as the rotary frequencies
+
+
+def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
+    """Change the parameters to float32 that transformers keeps in it whatever the dtype of the model."""
+    kept = [*model._get_dtype_plan(dtype)]
+    for name, parameter in model.named_parameters():
+        if any(part in name for part in kept):
+            parameter.data = parameter.data.float()
+
+
+def _check_logits(model: Any, path: str) -> None:
+    """Raise ValueError if the model's logits are not its LM head applied to its final hidden states."""
+    with LOADING:
+        tiny = tiny_model(model)
     tokens = torch.tensor([[0, 1]])
     with torch.no_grad():
-        plain = model.get_output_embeddings()(model.base_model(input_ids=tokens, use_cache=False).last_hidden_state)
-        logits = model(input_ids=tokens, use_cache=False).logits
+        plain = tiny.get_output_embeddings()(tiny.base_model(input_ids=tokens, use_cache=False).last_hidden_state)
+        logits = tiny(input_ids=tokens, use_cache=False).logits
     if not torch.allclose(plain, logits, rtol=1e-3, atol=1e-3):
         kind = type(model).__name__
         raise ValueError(
             f"policy.path: its logits must be its head's output, not capped or scaled, got {kind} {path!r}"
         )
-    return model
 
 
 def load_config(path: str) -> Any:

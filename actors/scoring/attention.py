@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from actors.policy_files.tiny import tiny_model
+
 
 @torch.no_grad()
 def packs(model: Any) -> bool:
@@ -23,7 +25,9 @@ def linear_width(model: Any) -> float:
     config = model.config.get_text_config()
     windows = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if model.config._attn_implementation != "sdpa" or layers != {"full_attention"} or windows or not _branches(model):
+    if model.config._attn_implementation != "sdpa" or layers != {"full_attention"} or windows:
+        return 0.0
+    if not _branches(tiny_model(model)):
         return 0.0
     body = sum(p.numel() for p in model.base_model.parameters()) - model.get_input_embeddings().weight.numel()
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

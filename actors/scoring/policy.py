@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from actors.policy_files.tiny import tiny_model
 from actors.scoring.attention import linear_width, packs
 from actors.scoring.token_scores import logit_scores, token_scores
 from actors.scoring.value_heads import ValueHeads
@@ -72,7 +73,7 @@ class Policy(nn.Module):
         entropy_gradient: bool = False,
     ) -> None:
         super().__init__()
-        if layout == "pack" and not packs(model):
+        if layout == "pack" and not packs(tiny_model(model)):
             kind = type(model).__name__
             raise ValueError(
                 f"learner.layout: must be 'pad' for {kind}, which ignores where packed positions restart, got 'pack'"

@@ -27,6 +27,7 @@ from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from actors.contracts import WeightsInfo
+from actors.learning.sharding import full_parameters
 from actors.weights.file_names import as_in_files, meta_in_files
 from actors.weights.host import named_views
 from actors.weights.transfer import TransferClient
@@ -119,8 +120,8 @@ class WorkerExtension:
 
 
 class CastSource(ModuleSource):
-    """Iterates over a learner's float32 master weights, unsharded, as the policy's files hold them and cast to the
-    generators' dtype. Iterating contains collectives."""
+    """Iterates over a learner's float32 master weights, cast to the generators' dtype, then unsharded, as the policy's
+    files hold them. Iterating contains collectives."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         super().__init__(module)
@@ -130,8 +131,7 @@ class CastSource(ModuleSource):
         return [ParamMeta(name, t.dtype, tuple(t.shape)) for name, t in meta_in_files(self._module, self.dtype)]
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        cast = ((name, tensor.detach().to(self.dtype)) for name, tensor in super().__iter__())
-        yield from as_in_files(self._module, cast)
+        yield from as_in_files(self._module, full_parameters(self._module, self.dtype))
 
 
 class GpuPublisher:

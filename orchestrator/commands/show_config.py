@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from actors.policy_files.folder import check_policy_folder
 from configs.checks import nearest, require
 from configs.config import Config
 from configs.explain import NAME, agree, explain, settings, value_words
@@ -136,18 +137,36 @@ def _stored_answers(cfg: Config) -> str:
 def check_inputs(cfg: Config, report: Callable[[str], None]) -> None:
     """Check the settings against data and policy, as `breadth train` does before it starts a role.
 
-    What this machine lacks is reported only: the run may be planned here for a cluster.
+    What this machine lacks is reported only: the run may be planned here for a cluster. So is a policy without weights
+    or tokenizer, whose config.json is enough for the memory plan.
     """
     try:
         check_machine(cfg)
     except ValueError as error:
         report(f"this machine: {error}")
-    check_training(cfg)
-    # It loads torch, which takes seconds, so it is imported after the settings have been printed.
+    incomplete = _incomplete(cfg)
+    if not incomplete:
+        check_training(cfg)
+    # What follows loads torch, which takes seconds, so it is imported after the settings have been printed.
+    if cfg.placement.device == "gpu":
+        importlib.import_module("orchestrator.preflight.memory").check_memory(cfg, report)
+    if incomplete:
+        report(f"{incomplete}; `breadth train` refuses it, and nothing else is checked")
+        return
     check = importlib.import_module("orchestrator.preflight.check")
     asyncio.run(check.check_run(cfg, report))
     importlib.import_module("orchestrator.stored.answers").load_stored(cfg, Path(cfg.runs) / cfg.name)
     report(f"task {cfg.task.name} and policy {cfg.policy.path} are usable")
+
+
+def _incomplete(cfg: Config) -> str:
+    """Return what the policy of a run on GPUs lacks if it has a config.json; empty if it lacks nothing."""
+    if cfg.placement.device == "gpu" and (Path(cfg.policy.path) / "config.json").is_file():
+        try:
+            check_policy_folder(cfg.policy.path)
+        except ValueError as error:
+            return str(error)
+    return ""
 
 
 def run(options: argparse.Namespace, console: Console) -> None:

@@ -226,20 +226,20 @@ def scenarios(rank: int, address: str, policy: str, folder: Path) -> dict[str, A
     return found
 
 
-def fork_two(run: Callable[..., None], *arguments: Any, timeout_s: float) -> bool:
-    """Call run(rank, *arguments) in two processes. Return whether both ended without error within `timeout_s`."""
+def fork(run: Callable[..., None], *arguments: Any, ranks: int = 2, timeout_s: float) -> bool:
+    """Call run(rank, *arguments) in a process per rank. Return whether all ended without error within `timeout_s`."""
     torch.set_num_threads(1)
     # Forked before torch has started threads, so that it is imported only once, which takes long.
     context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=run, args=(rank, *arguments), daemon=True) for rank in range(2)]
-    for process in ranks:
+    processes = [context.Process(target=run, args=(rank, *arguments), daemon=True) for rank in range(ranks)]
+    for process in processes:
         process.start()
-    for process in ranks:
+    for process in processes:
         process.join(timeout_s)
         process.kill()
         process.join(10)
-    return not any(process.exitcode for process in ranks)
+    return not any(process.exitcode for process in processes)
 
 
 if __name__ == "__main__":
-    sys.exit(not fork_two(run_rank, sys.argv[1], sys.argv[2], Path(sys.argv[3]), timeout_s=RANKS_S))
+    sys.exit(not fork(run_rank, sys.argv[1], sys.argv[2], Path(sys.argv[3]), timeout_s=RANKS_S))

@@ -1,4 +1,4 @@
-"""Every preset's gradient on two ranks is the one on one rank."""
+"""Every preset's gradient on two ranks, which divide microbatches or their tokens, is the one on one rank."""
 
 import asyncio
 from pathlib import Path
@@ -11,7 +11,7 @@ from actors.reference import References
 from configs.load import presets
 from orchestrator.references import Anchors, policies
 from tests.actors.learning.learner_ranks import assert_near, config_of, gradients_of, run_script, step
-from tests.actors.learning.method_ranks import RANKS_S, config_for, learner_of
+from tests.actors.learning.method_ranks import KINDS, RANKS_S, config_for, learner_of
 from tests.actors.random_batch import credited, random_batch, with_common_prompts, with_routes
 from trajectories.batch import Batch, with_own_totals
 
@@ -45,4 +45,5 @@ def test_two_ranks_have_the_gradient_of_one_for_every_method(
         assert max(float(g.abs().max()) for g in alone[method].values()) > 1e-4, f"{method}: nothing to compare"
     run_script("method_ranks.py", policy, other, tmp_path, timeout_s=3 * RANKS_S)
     for method, expected in alone.items():
-        assert_near(torch.load(tmp_path / f"{method}.gradients"), expected, atol=2e-6)
+        for kind in KINDS:
+            assert_near(torch.load(tmp_path / f"{method}.{kind}"), expected, atol=2e-6)

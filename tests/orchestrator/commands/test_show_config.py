@@ -7,6 +7,7 @@ import pytest
 from configs.load import load, to_yaml
 from orchestrator.commands.cli import main
 from orchestrator.commands.show_config import plan
+from tests.orchestrator.planning.known_models import write_config
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -126,3 +127,24 @@ def test_the_plan_counts_what_is_presampled(capsys: pytest.CaptureFixture[str]) 
 def test_imitated_answers_are_counted_one_a_prompt() -> None:
     lines = plan(load(["method=spin", "groups_per_step=8", "sampling.group_size=4"]))
     assert lines["trajectories per step"] == "8 prompts x 4 answers = 32 explored, and 8 imitated"
+
+
+def test_the_memory_plan_needs_only_the_config_of_a_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = f"policy.path={write_config('7B', tmp_path / 'policy')}"
+    text = shown(capsys, "scale=8gpu", "placement.gpu_gigabytes=80", path)
+    assert "# checked: memory in GB (10^9 bytes): Qwen2ForCausalLM, 7.62e9 parameters; " in text
+    for line in ("4 learner GPUs: ", "3 generator GPUs: ", "1 reference GPU: ", "key-values: 57 KB per token"):
+        assert f"\n#   {line}" in text
+    assert "must hold tokenizer_config.json, got" in text and "`breadth train` refuses it" in text
+    assert "# checked: memory" not in shown(capsys, "--offline", "scale=8gpu", path)
+
+
+def test_a_policy_that_does_not_fit_is_refused_with_the_arithmetic(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = f"policy.path={write_config('72B', tmp_path / 'policy')}"
+    assert main(["show-config", "scale=8gpu", "placement.gpu_gigabytes=80", path]) == 2
+    out, err = capsys.readouterr()
+    assert "\n#   4 learner GPUs: 339.4 of 80.0 in " in out
+    assert "placement: a learner GPU (4 of them) must hold " in err and "Adam's moments 145.4 + " in err
+    assert "It fits with placement.learners=40" in err

@@ -1,0 +1,144 @@
+"""Read the weights of a policy's files into a model, of which a process may hold only its shards.
+
+Every process reads the slices that it holds, one tensor at a time, so that its memory grows by its shards and one
+tensor. Where transformers holds several tensors of the files as one parameter, such as the experts of a layer, the
+whole parameter is made first, so that a process holds one layer's more.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+
+ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+class TensorFiles:
+    """The tensors in safetensors files, by name. Nothing is read before it is asked for.
+
+    Raises:
+        ValueError: a file is missing, truncated or no safetensors file. The message starts with `setting`.
+    """
+
+    def __init__(self, paths: Iterable[Path], setting: str) -> None:
+        self.setting = setting
+        self.of: dict[str, tuple[Path, Any]] = {}
+        """The file of each tensor, and its opened form."""
+        for path in paths:
+            # Reading instead of mapping: mapped pages would count as memory of the process until the file is closed.
+            opened = self._tried(path, partial(safe_open, path, framework="pt", backend="pread"))
+            self.of |= dict.fromkeys(opened.keys(), (path, opened))
+
+    def read(self, name: str, part: tuple[slice, ...] | None = None) -> Tensor:
+        """Return a tensor, or a part of it, in the dtype of its file."""
+        path, opened = self.of[name]
+        if part is None:
+            return self._tried(path, lambda: opened.get_tensor(name))  # type: ignore[no-any-return]
+        return self._tried(path, lambda: opened.get_slice(name)[part])  # type: ignore[no-any-return]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        path, opened = self.of[name]
+        return tuple(self._tried(path, lambda: opened.get_slice(name).get_shape()))
+
+    def _tried(self, path: Path, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except (SafetensorError, OSError) as error:
+            rule = "must be a whole safetensors file"
+            raise ValueError(f"{self.setting}: {path} {rule}, got {type(error).__name__}: {error}") from None
+
+
+def policy_tensors(path: str) -> TensorFiles:
+    """Open the weights of a policy's directory. Raises as `TensorFiles`."""
+    folder = Path(path)
+    index = folder / INDEX
+    names = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.is_file() else [ONE_FILE]
+    return TensorFiles([folder / name for name in names], "policy.path")
+
+
+def part_of(tensor: Tensor) -> tuple[Tensor, tuple[slice, ...]]:
+    """Return what this process holds of a tensor, and where in the whole it lies."""
+    if not isinstance(tensor, DTensor):
+        return tensor, tuple(slice(0, size) for size in tensor.shape)
+    sizes, offsets = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    part = tuple(slice(start, start + size) for start, size in zip(offsets, sizes, strict=True))
+    return tensor.to_local(), part
+
+
+Made = Callable[[], Mapping[str, Tensor]]
+"""Makes parameters of several tensors of the files."""
+
+
+def sources(model: Any, files: TensorFiles) -> tuple[dict[str, str], list[Made]]:
+    """Map the tensors of the files to a model's parameters and buffers, as transformers does when it loads a model.
+
+    Notes in the model which conversions its files need, as transformers does, so that it is saved likewise.
+
+    Returns:
+        For each parameter that is one tensor of the files, that tensor's name; and functions that make the others.
+    """
+    conversions = get_model_conversion_mapping(model)
+    renamings = [one for one in conversions if isinstance(one, WeightRenaming)]
+    converters = [one for one in conversions if isinstance(one, WeightConverter)]
+    of_pattern = {pattern: one for one in converters for pattern in one.source_patterns}
+    own = model.state_dict()
+    plain: dict[str, str] = {}
+    made: dict[str, WeightConverter] = {}
+    for name in sorted(files.of, key=dot_natural_key):
+        target, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, own)
+        if target not in own and name in own:
+            target, pattern = name, None
+        if target not in own:  # a tensor that this class of model does not use
+            continue
+        if pattern is None:
+            plain[target] = name
+        else:
+            converter = made.setdefault(target, copy.deepcopy(of_pattern[pattern]))
+            converter.add_tensor(target, name, pattern, partial(files.read, name))  # type: ignore[arg-type]
+    model._weight_conversions = [one for one in conversions if one.was_used()]
+    return plain, [partial(one.convert, target, model=model, config=model.config) for target, one in made.items()]
+
+
+@torch.no_grad()
+def read_weights(model: Any, path: str) -> None:
+    """Copy the weights of a policy's directory into a model's parameters and buffers, which may be sharded, on any
+    device and in any dtype. Every process reads on its own: there is no collective.
+
+    Raises:
+        ValueError: a file is missing or damaged, or a parameter is missing or has another shape.
+    """
+    files = policy_tensors(path)
+    own = model.state_dict(keep_vars=True)
+    plain, made = sources(model, files)
+    filled: set[int] = set()
+
+    def fill(target: str, shape: tuple[int, ...], read: Callable[[tuple[slice, ...]], Tensor]) -> None:
+        tensor = own[target]
+        if shape != tensor.shape:
+            raise ValueError(
+                f"policy.path: {target} must have the shape {tuple(tensor.shape)} of config.json, got {shape} in {path}"
+            )
+        local, part = part_of(tensor)
+        if local.numel():
+            local.copy_(read(part))
+        filled.add(id(tensor))
+
+    for target, name in plain.items():
+        fill(target, files.shape(name), partial(files.read, name))
+    for make in made:
+        for target, whole in make().items():
+            value = whole[0] if isinstance(whole, list) else whole
+            fill(target, tuple(value.shape), lambda part, value=value: value[part])  # type: ignore[misc]
+    lacking = [name for name, tensor in own.items() if id(tensor) not in filled]
+    if lacking:
+        raise ValueError(f"policy.path: its files must hold all weights, got none for {lacking[:5]} in {path}")

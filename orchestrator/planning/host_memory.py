@@ -1,0 +1,62 @@
+"""Memory of the hosts of a run: what learner ranks load, save and publish, and what engines and references leave there.
+
+Only parts that grow with the policy are counted, besides `PROCESS` for each actor.
+"""
+
+from configs.config import Config
+from orchestrator.engine import chosen_engine
+from orchestrator.planning.learner_memory import FLOAT32
+from orchestrator.planning.model_shapes import ModelShapes
+from orchestrator.planning.phases import Phase, Place, phase
+
+GPUS_PER_HOST = 8
+PROCESS = 3e9
+"""Bytes of host memory of one actor on a GPU, with its libraries and pinned buffers. Assumed."""
+PUBLISHED = 3
+"""Copies of the weights on the host of the first rank while `host` carries them: gathered, packed, and received."""
+
+
+def hosts(cfg: Config, shapes: ModelShapes, references: int) -> tuple[Place, ...]:
+    """Return the memory of the host of the first learner ranks, which needs most.
+
+    Args:
+        references: policies that a reference actor holds; 0: there is none.
+    """
+    place = cfg.placement
+    ranks = min(place.learners, GPUS_PER_HOST)
+    free = GPUS_PER_HOST if place.mode == "colocated" else max(0, GPUS_PER_HOST - ranks)
+    engines = min(place.generators, free // place.tensor_parallel)
+    with_references = min(place.references, free - engines * place.tensor_parallel) if references else 0
+    if place.mode == "colocated" and references:
+        with_references = min(place.references, GPUS_PER_HOST)
+    processes = {"processes": PROCESS * (ranks + engines * place.tensor_parallel + with_references)}
+    whole = float(FLOAT32 * shapes.parameters)
+    moved = whole * sum(reference.moves for reference in cfg.references.values()) * bool(with_references)
+    held = processes | {"float32 weights of moving references": moved}
+    dtype = shapes.dtype_bytes * float(shapes.parameters)
+    asleep = place.mode == "colocated" and cfg.lag == 0 and chosen_engine(cfg)[0] == "vllm"
+    phases = [
+        phase("loading", held | {f"float32 weights of {ranks} ranks": ranks * whole}),
+        phase("an update", held | {"weights of sleeping engines": engines * dtype * asleep, **_batch(cfg, shapes)}),
+        phase("a checkpoint", held | {"gathered weights": whole if cfg.checkpoint.dtype == "float32" else whole / 2}),
+    ]
+    if cfg.generator.transfer == "host":
+        phases.append(phase("the publication", held | {"weights": PUBLISHED * dtype}))
+    return (Place(name=_named(ranks, engines, with_references), count=1, capacity=0, phases=_ordered(phases)),)
+
+
+def _batch(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
+    """Return the bytes of a whole batch's hidden states, in the object store and at the driver."""
+    answers = cfg.groups_per_step * cfg.sampling.group_size
+    tokens = answers * (cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens)
+    anchors = len(cfg.objective.hidden_anchors)
+    return {"hidden states of references": 2.0 * anchors * tokens * shapes.hidden * shapes.dtype_bytes}
+
+
+def _named(ranks: int, engines: int, references: int) -> str:
+    roles = (("learner", ranks), ("generator", engines), ("reference", references))
+    return ", ".join(f"{count} {role}" for role, count in roles if count)
+
+
+def _ordered(phases: list[Phase]) -> tuple[Phase, ...]:
+    return tuple(sorted(phases, key=lambda one: -one.bytes))

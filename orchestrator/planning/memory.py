@@ -1,0 +1,151 @@
+"""Compute the memory of a run on each kind of GPU and host from its settings and its model's config.json alone.
+
+What is counted, and what is not: docs/deployment.md, "Memory". `learner_memory.py` has the learner's part.
+"""
+
+from configs.config import Config
+from orchestrator.engine import chosen_engine
+from orchestrator.placement import needed_roles
+from orchestrator.planning.host_memory import hosts
+from orchestrator.planning.learner_memory import (
+    SLICES,
+    WHOLE_CHUNKS,
+    learner_phases,
+    microbatch_tokens,
+    states,
+    update_phases,
+)
+from orchestrator.planning.model_shapes import ModelShapes
+from orchestrator.planning.phases import MemoryPlan, Phase, Place, phase
+
+CONTEXT = 1e9
+"""Bytes of a process on a GPU besides its tensors: CUDA context, kernels, cuBLAS workspaces, NCCL buffers. Assumed: no
+run of Breadth on a GPU has measured it."""
+CUDA_GRAPHS = 1e9
+"""Bytes of vLLM's CUDA graphs, which it captures after it has divided its memory. Assumed."""
+BATCHED_TOKENS = 8_192
+"""Tokens of one step of the engine, prompts included, that its memory profile runs."""
+SAMPLER_COPIES = 3
+"""Float32 tensors [answers, V] that exist while vLLM samples."""
+
+
+def memory_plan(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> MemoryPlan:
+    """Return the memory plan of a run on GPUs.
+
+    Args:
+        shapes: of the policy; references are taken to have the same.
+        gpu_bytes: memory of one GPU.
+
+    Raises:
+        ValueError: the model's layers cannot be measured; names `policy.path`.
+    """
+    parallel = cfg.placement.tensor_parallel
+    kv_per_token = shapes.key_values * shapes.dtype_bytes / parallel
+    key_values = cfg.generator.memory_fraction * gpu_bytes - sum(_engine(cfg, shapes).values())
+    places = _colocated(cfg, shapes, gpu_bytes) if cfg.placement.mode == "colocated" else _split(cfg, shapes, gpu_bytes)
+    return MemoryPlan(
+        gpus=tuple(places),
+        hosts=hosts(cfg, shapes, _references(cfg)),
+        key_values_per_token=kv_per_token,
+        key_values=key_values,
+        longest=cfg.sampling.max_prompt_tokens + cfg.longest_answer,
+        max_sequences=cfg.generator.max_sequences,
+    )
+
+
+def sleeps(cfg: Config) -> bool:
+    """Return whether engines give their GPU's memory back while the learner computes."""
+    return cfg.placement.mode == "colocated" and cfg.lag == 0 and chosen_engine(cfg)[0] == "vllm"
+
+
+def _split(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> list[Place]:
+    """Return the GPUs of each role, where every role has its own."""
+    place, context = cfg.placement, {"CUDA context and NCCL": CONTEXT}
+    learner = tuple(one.plus(context) for one in learner_phases(cfg, shapes))
+    found = [Place(name="learner", count=place.learners, capacity=gpu_bytes, phases=learner)]
+    engine = phase("generation", _engine_share(cfg, shapes, gpu_bytes))
+    count = place.generators * place.tensor_parallel
+    found.append(Place(name="generator", count=count, capacity=gpu_bytes, phases=(engine,)))
+    if "reference" in needed_roles(cfg):
+        scoring = phase("scoring", _reference(cfg, shapes) | _scoring(cfg, shapes) | context)
+        found.append(Place(name="reference", count=place.references, capacity=gpu_bytes, phases=(scoring,)))
+    return found
+
+
+def _colocated(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> list[Place]:
+    """Return the GPUs that learner, generator and reference share: those with a reference, and those without."""
+    place = cfg.placement
+    references = place.references if "reference" in needed_roles(cfg) else 0
+    groups: dict[tuple[bool, bool, bool], int] = {}
+    for number in range(max(place.learners, place.generators, references)):
+        has = (number < place.learners, number < place.generators, number < references)
+        groups[has] = groups.get(has, 0) + 1
+    roles = ("learner", "generator", "reference")
+    return [
+        Place(
+            name=" + ".join(role for role, one in zip(roles, has, strict=True) if one),
+            count=count,
+            capacity=gpu_bytes,
+            phases=tuple(_shared(cfg, shapes, gpu_bytes, *has)),
+        )
+        for has, count in groups.items()
+    ]
+
+
+def _shared(
+    cfg: Config, shapes: ModelShapes, gpu_bytes: float, learner: bool, generator: bool, reference: bool
+) -> list[Phase]:
+    """Return the phases of a GPU that these roles share."""
+    contexts = {"CUDA contexts and NCCL": CONTEXT * (learner + generator + reference)}
+    engine = _engine_share(cfg, shapes, gpu_bytes) if generator else {}
+    asleep = {name: size for name, size in engine.items() if name == "CUDA graphs"} if sleeps(cfg) else engine
+    beside = contexts | (_reference(cfg, shapes) if reference else {})
+    resident = states(cfg, shapes) if learner else {}
+    found = [phase("generation", resident | engine | beside)]
+    if learner:
+        found += [one.plus(asleep | beside) for one in update_phases(cfg, shapes)]
+        sent = learner_phases(cfg, shapes)[-1]
+        # The engine's weights are back before new ones arrive, its key-values only after.
+        awake = _engine(cfg, shapes) if generator and sleeps(cfg) else engine
+        found.append(sent.plus(awake | beside))
+    if reference:
+        found.append(phase("scoring", resident | asleep | beside | _scoring(cfg, shapes)))
+    return found
+
+
+def _engine(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
+    """Return the bytes of an engine on one GPU besides its key-values."""
+    dtype, parallel = shapes.dtype_bytes, cfg.placement.tensor_parallel
+    sampled = SAMPLER_COPIES * 4.0 * cfg.generator.max_sequences * shapes.vocabulary
+    return {
+        "engine's weights": dtype * shapes.parameters / parallel,
+        "engine's activations": max(shapes.activations.forward * BATCHED_TOKENS / parallel, sampled),
+    }
+
+
+def _engine_share(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> dict[str, float]:
+    """Return the bytes of an engine on one GPU. vLLM fills its fraction with key-values, at least one sequence."""
+    engine = _engine(cfg, shapes)
+    one = shapes.key_values * shapes.dtype_bytes / cfg.placement.tensor_parallel
+    one *= cfg.sampling.max_prompt_tokens + cfg.longest_answer
+    filled = max(one, cfg.generator.memory_fraction * gpu_bytes - sum(engine.values()))
+    return engine | {"engine's key-values": filled, "CUDA graphs": CUDA_GRAPHS}
+
+
+def _references(cfg: Config) -> int:
+    """Return how many policies a reference actor holds."""
+    return 1 + len(cfg.references) if "reference" in needed_roles(cfg) else 0
+
+
+def _reference(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
+    return {"weights of references": float(_references(cfg) * shapes.dtype_bytes * shapes.parameters)}
+
+
+def _scoring(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
+    """Return the bytes of a reference's forward pass over a microbatch."""
+    chunks = WHOLE_CHUNKS if cfg.objective.head_anchors else SLICES
+    return {
+        "one layer's forward pass": shapes.activations.forward * microbatch_tokens(cfg),
+        "hidden states": 4.0 * shapes.dtype_bytes * shapes.hidden * microbatch_tokens(cfg),
+        "logits of a chunk": chunks * cfg.learner.logits_megabytes * 1e6,
+    }

@@ -1,0 +1,148 @@
+"""Find the smallest changes of settings with which a run fits into memory, by trying them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from itertools import product
+
+from configs.config import Config
+from orchestrator.planning.memory import memory_plan
+from orchestrator.planning.model_shapes import ModelShapes
+from orchestrator.planning.phases import GB, MemoryPlan, Place
+
+COUNTS = (2, 3, 4, 6, 8, 12, *range(16, 65, 8), 96, 128, 192, 256, 384, 512)
+"""Numbers of GPUs that are tried."""
+SHORTEST_BUDGET = 1_024
+FRACTIONS = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+
+Change = tuple[str, Config]
+"""The change as words, and the settings with it."""
+
+
+def lacking(plan: MemoryPlan) -> list[str]:
+    """Return the names of what does not fit: GPUs by their roles, and "sequence" for generators that hold none."""
+    found = [place.name for place in plan.gpus if not place.fits and (place.name != "generator" or plan.sequences)]
+    return found if plan.sequences else [*found, "sequence"]
+
+
+def nearest_changes(cfg: Config, shapes: ModelShapes, gpu_bytes: float, problem: str) -> list[str]:
+    """Return the changes that solve a problem of `lacking`: of each setting the smallest, or of two settings together
+    if no single one solves it. Empty if there are none.
+
+    Example: ["placement.learners=64", "learner.token_budget=8192"]
+    """
+
+    before = set(lacking(memory_plan(cfg, shapes, gpu_bytes)))
+
+    def solves(changed: Config) -> bool:
+        after = set(lacking(memory_plan(changed, shapes, gpu_bytes)))
+        return problem not in after and after < before
+
+    knobs = _knobs(cfg, shapes, problem)
+    singles = [next((words for words, changed in knob(cfg) if solves(changed)), None) for knob in knobs]
+    found = [words for words in singles if words]
+    if found:
+        return found
+    for first, second in product(knobs, knobs):
+        for words, changed in first(cfg) if first is not second else ():
+            for more, both in second(changed):
+                if solves(both):
+                    return [f"{words} {more}"]
+    return []
+
+
+def refusal(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> str:
+    """Return why a run does not fit, with the arithmetic and the changes that do; empty if it fits."""
+    plan = memory_plan(cfg, shapes, gpu_bytes)
+    lines = []
+    for problem in lacking(plan):
+        changes = nearest_changes(cfg, shapes, gpu_bytes, problem)
+        advice = f"It fits with {', or with '.join(changes)}" if changes else "No change of one or two settings fits"
+        place = next((place for place in plan.gpus if place.name == problem), None)
+        lines.append(f"{_arithmetic(place) if place else _too_long(cfg, plan, gpu_bytes)}. {advice}")
+    return "\n".join(lines)
+
+
+def terms(place: Place) -> str:
+    """Return the parts of a peak as a sum, the largest first."""
+    parts = sorted(place.peak.parts.items(), key=lambda part: -part[1])
+    return " + ".join(f"{name} {size / GB:.1f}" for name, size in parts if size >= 0.05 * GB)
+
+
+def _arithmetic(place: Place) -> str:
+    gpus = f"a {place.name} GPU ({place.count} of them)"
+    rule = f"placement: {gpus} must hold {place.peak.name} in {place.capacity / GB:.1f} GB"
+    return f"{rule}, got {terms(place)} = {place.peak.bytes / GB:.1f} GB"
+
+
+def _too_long(cfg: Config, plan: MemoryPlan, gpu_bytes: float) -> str:
+    used = cfg.generator.memory_fraction * gpu_bytes
+    return (
+        f"generator.memory_fraction: must leave room for one sequence of {plan.longest:,} tokens x "
+        f"{plan.key_values_per_token / 1e3:.0f} KB, got {cfg.generator.memory_fraction:g} x {gpu_bytes / GB:.1f} GB - "
+        f"{(used - plan.key_values) / GB:.1f} GB of weights and activations = {plan.key_values / GB:.1f} GB"
+    )
+
+
+Knob = Callable[[Config], Iterator[Change]]
+"""Yields the changes of one setting, the smallest first."""
+
+
+def _knobs(cfg: Config, shapes: ModelShapes, problem: str) -> list[Knob]:
+    """Return the settings that may be changed for a problem."""
+    colocated = cfg.placement.mode == "colocated"
+    if problem == "reference":
+        return [_without_base_kl]
+    if problem in ("sequence", "generator"):
+        return [_fraction] if colocated else [partial(_tensor_parallel, shapes), _fraction]
+    found: list[Knob] = [_checkpointing, _token_budget, _learners]
+    if colocated:
+        found += [_fraction, *([_without_base_kl] if "reference" in problem else [])]
+    return found
+
+
+def _checkpointing(cfg: Config) -> Iterator[Change]:
+    if not cfg.learner.gradient_checkpointing:
+        learner = replace(cfg.learner, gradient_checkpointing=True)
+        yield "learner.gradient_checkpointing=true", replace(cfg, learner=learner)
+
+
+def _token_budget(cfg: Config) -> Iterator[Change]:
+    budget = cfg.learner.token_budget // 2
+    while budget >= max(SHORTEST_BUDGET, cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens):
+        learner = replace(cfg.learner, token_budget=budget)
+        yield f"learner.token_budget={budget}", replace(cfg, learner=learner)
+        budget //= 2
+
+
+def _learners(cfg: Config) -> Iterator[Change]:
+    colocated = cfg.placement.mode == "colocated"
+    for count in COUNTS:
+        if count > cfg.placement.learners:
+            generators = count if colocated else cfg.placement.generators
+            words = f"placement.learners={count}" + (f" placement.generators={count}" if colocated else "")
+            placement = replace(cfg.placement, learners=count, generators=generators)
+            with suppress(ValueError):  # of a count that the settings refuse
+                yield words, replace(cfg, placement=placement)
+
+
+def _tensor_parallel(shapes: ModelShapes, cfg: Config) -> Iterator[Change]:
+    for count in (2, 4, 8):
+        if count > cfg.placement.tensor_parallel and shapes.heads % count == 0:
+            placement = replace(cfg.placement, tensor_parallel=count)
+            yield f"placement.tensor_parallel={count}", replace(cfg, placement=placement)
+
+
+def _fraction(cfg: Config) -> Iterator[Change]:
+    """Yield other fractions, the nearest first."""
+    given = cfg.generator.memory_fraction
+    for fraction in sorted(FRACTIONS, key=lambda one: abs(one - given)):
+        if fraction != given:
+            generator = replace(cfg.generator, memory_fraction=fraction)
+            yield f"generator.memory_fraction={fraction:g}", replace(cfg, generator=generator)
+
+
+def _without_base_kl(cfg: Config) -> Iterator[Change]:
+    if cfg.monitor.kl_to_base:
+        yield "monitor.kl_to_base=false", replace(cfg, monitor=replace(cfg.monitor, kl_to_base=False))

@@ -1,0 +1,59 @@
+"""As a script: load a policy on several ranks, each in a process of its own, and measure the memory that this takes.
+
+Rank 0 writes the gathered weights, and each rank its bytes, to FOLDER: python reading_ranks.py ADDRESS POLICY FOLDER RANKS
+"""
+
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+
+from actors.learning.sharding import full_parameters, join_process_group, shard
+from actors.policy_files.reading import empty_model, fill_model
+from actors.scoring.policy import Policy
+
+RANKS_S = 120.0
+
+
+def memory(field: str) -> int:
+    """Bytes of this process: VmRSS, resident; VmHWM, the most that were resident."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    [kilobytes] = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
+    return int(kilobytes) * 1024
+
+
+def run_rank(rank: int, ranks: int, address: str, policy_path: str, folder: Path) -> None:
+    join_process_group(address, device="cpu", rank=rank, ranks=ranks)
+    torch.ones(1000, 1000) @ torch.ones(1000, 1000)  # the libraries' own memory is there before
+    model = empty_model(policy_path)
+    policy = Policy(model, layout="pad", logits_megabytes=1, temperature=1.0)
+    shard(policy, dtype="float32", device="cpu", ranks=ranks)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    before = memory("VmRSS")
+    fill_model(model, policy_path, "cpu")
+    (folder / f"bytes-{rank}").write_text(str(memory("VmHWM") - before))
+    weights = {name: p.clone() for name, p in full_parameters(model)}
+    buffers = dict(model.named_buffers())
+    if rank == 0:
+        torch.save(weights | buffers, folder / "weights.pt")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    address, policy_path, folder, count = sys.argv[1:]
+    torch.set_num_threads(1)
+    context = multiprocessing.get_context("fork")
+    arguments = (int(count), address, policy_path, Path(folder))
+    processes = [context.Process(target=run_rank, args=(rank, *arguments), daemon=True) for rank in range(int(count))]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(RANKS_S)
+        process.kill()
+        process.join(10)
+    sys.exit(any(process.exitcode for process in processes))

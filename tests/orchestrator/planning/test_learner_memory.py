@@ -1,0 +1,87 @@
+"""The arithmetic of a learner's memory, held to torch's FSDPMemTracker."""
+
+from dataclasses import replace
+
+import pytest
+
+from configs.config import Config
+from configs.load import load
+from orchestrator.planning.learner_memory import learner_phases, states, update_phases
+from orchestrator.planning.phases import Phase
+from tests.orchestrator.planning.known_models import shapes_of
+from tests.orchestrator.planning.tracked_learner import tracked_peak
+
+
+def settings(*words: str) -> Config:
+    return load(["scale=8gpu", "monitor.kl_to_base=false", *words])
+
+
+def peak(cfg: Config, name: str) -> Phase:
+    return max(update_phases(cfg, shapes_of(name)), key=lambda one: one.bytes)
+
+
+def assert_tracked(name: str, *, ranks: int, rows: int, width: int, checkpointing: bool = True) -> None:
+    found = tracked_peak(name, ranks=ranks, rows=rows, width=width, checkpointing=checkpointing)
+    cfg = settings(
+        f"placement.learners={ranks}",
+        f"learner.token_budget={rows * width}",
+        f"learner.gradient_checkpointing={checkpointing}".lower(),
+    )
+    computed = peak(cfg, name)
+    assert computed.bytes == pytest.approx(found, rel=0.1), (computed, found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "ranks"), [("1.5B", 1), ("1.5B", 4), ("7B", 4), ("14B", 8), ("32B", 16)])
+def test_the_peak_of_an_update_is_within_a_tenth_of_what_torch_tracks(name: str, ranks: int) -> None:
+    assert_tracked(name, ranks=ranks, rows=4, width=4_096)
+
+
+@pytest.mark.slow
+def test_the_peak_without_gradient_checkpointing_is_within_a_tenth_of_what_torch_tracks() -> None:
+    assert_tracked("7B", ranks=4, rows=1, width=4_096, checkpointing=False)
+
+
+def test_states_are_sixteen_bytes_per_parameter_divided_among_the_ranks() -> None:
+    """Qwen2.5 7B has 7,615,616,512 parameters: 16 x 7.6156e9 / 4 = 30.46e9."""
+    assert shapes_of("7B").parameters == 7_615_616_512
+    assert sum(states(settings(), shapes_of("7B")).values()) == pytest.approx(30.462e9, rel=1e-4)
+
+
+def test_checkpointed_inputs_are_two_bytes_per_token_hidden_dimension_and_layer() -> None:
+    """27 of 28 layers: the last one's is freed. 27 x 2 x 16,384 x 3,584 = 3.171e9."""
+    [backward] = [
+        one for one in update_phases(settings(), shapes_of("7B")) if one.name == "the backward pass of a layer"
+    ]
+    assert backward.parts["checkpointed inputs of 27 layers"] == 27 * 2 * 16_384 * 3_584
+
+
+def test_a_microbatch_is_as_long_as_the_longest_trajectory() -> None:
+    long = settings("sampling.max_new_tokens=31744", "sampling.max_prompt_tokens=1024")
+    assert peak(long, "7B").bytes == pytest.approx(peak(settings("learner.token_budget=32768"), "7B").bytes)
+
+
+def test_ipc_holds_a_copy_of_the_weights_and_nccl_two_buffers() -> None:
+    cfg = settings()
+    sent = {
+        transfer: learner_phases(replace(cfg, generator=replace(cfg.generator, transfer=transfer)), shapes_of("7B"))[-1]
+        for transfer in ("nccl", "ipc", "host")
+    }
+    assert sent["ipc"].bytes - sent["host"].bytes == 2 * 7_615_616_512
+    assert sent["nccl"].bytes - sent["host"].bytes == 2 * 2**30
+
+
+def test_a_critic_a_look_ahead_and_the_heads_of_references_are_counted() -> None:
+    plain = peak(settings(), "7B")
+    assert "weights before a look-ahead" in peak(settings("method=nash_mp"), "7B").parts
+    assert peak(settings("method=safe_critic"), "7B").parts["critic with its gradients and moments"] > 0
+    heads = peak(settings("method=gkd", "learner.token_budget=1024"), "7B")
+    assert heads.parts["LM heads of references"] == 2 * 152_064 * 3_584
+    assert not {"weights before a look-ahead", "LM heads of references"} & plain.parts.keys()
+
+
+def test_one_rank_in_float32_is_not_sharded_and_gathers_nothing() -> None:
+    cfg = settings("policy.dtype=float32", "placement.learners=1")
+    names = {one.name for one in update_phases(cfg, shapes_of("1.5B"))}
+    assert names == {"the backward pass of a layer", "the backward pass of the LM head"}
+    assert not {"gathered root weights", "reduce-scatter buffer"} & peak(cfg, "1.5B").parts.keys()

@@ -1,0 +1,77 @@
+"""Memory plans of whole runs."""
+
+import pytest
+
+from configs.config import Config
+from configs.load import load
+from orchestrator.planning.memory import BATCHED_TOKENS, CONTEXT, CUDA_GRAPHS, memory_plan, sleeps
+from orchestrator.planning.phases import MemoryPlan
+from tests.orchestrator.planning.known_models import shapes_of
+
+
+def planned(name: str, *words: str, gpu_bytes: float = 80e9) -> MemoryPlan:
+    return memory_plan(load(list(words)), shapes_of(name), gpu_bytes)
+
+
+def test_split_roles_have_gpus_of_their_own() -> None:
+    plan = planned("7B", "scale=8gpu")
+    assert [(place.name, place.count) for place in plan.gpus] == [("learner", 4), ("generator", 3), ("reference", 1)]
+    assert plan.fits
+    without = planned("7B", "scale=8gpu", "monitor.kl_to_base=false")
+    assert [place.name for place in without.gpus] == ["learner", "generator"]
+
+
+def test_key_values_fill_what_weights_and_activations_leave_of_the_fraction() -> None:
+    """0.9 x 80 GB - 2 x 7.6156 GB - 133,072 x 8,192 bytes = 55.68 GB; 57,344 bytes x 4,096 tokens: 237 answers."""
+    plan = planned("7B", "scale=8gpu")
+    forward = shapes_of("7B").activations.forward * BATCHED_TOKENS
+    assert plan.key_values == pytest.approx(0.9 * 80e9 - 2 * 7_615_616_512 - forward)
+    assert plan.key_values_per_token == 57_344
+    assert plan.sequences == int(plan.key_values / (57_344 * 4_096)) == 237
+
+
+def test_tensor_parallel_divides_weights_and_key_values() -> None:
+    one, two = (planned("14B", "scale=8gpu", f"placement.tensor_parallel={size}") for size in (1, 2))
+    assert two.key_values_per_token == one.key_values_per_token / 2
+    weights = [plan.gpus[1].peak.parts["engine's weights"] for plan in (one, two)]
+    assert weights[1] == weights[0] / 2
+
+
+def colocated(*words: str) -> Config:
+    return load(["scale=1gpu", *words])
+
+
+def test_a_colocated_engine_sleeps_during_the_update_and_only_where_the_roles_take_turns() -> None:
+    turns, beside = colocated(), colocated("lag=1", "objective.old_policy=sampler")
+    assert sleeps(turns) and not sleeps(beside) and not sleeps(load(["scale=8gpu"]))
+    update = [
+        next(one for one in memory_plan(cfg, shapes_of("1.5B"), 80e9).gpus[0].phases if "layer" in one.name)
+        for cfg in (turns, beside)
+    ]
+    assert update[0].bytes + 0.45 * 80e9 == pytest.approx(update[1].bytes)
+
+
+def test_each_colocated_phase_holds_the_states_of_the_learner() -> None:
+    [place] = memory_plan(colocated(), shapes_of("1.5B"), 80e9).gpus
+    states = 16 * shapes_of("1.5B").parameters
+    [generation] = [one for one in place.phases if one.name == "generation"]
+    assert generation.bytes == pytest.approx(states + 0.45 * 80e9 + 2 * CONTEXT + CUDA_GRAPHS)
+    assert all(one.bytes > states for one in place.phases)
+
+
+def test_colocated_gpus_with_and_without_a_reference_are_told_apart() -> None:
+    plan = planned(
+        "7B", "scale=8gpu", "placement.mode=colocated", "generator.transfer=ipc", "placement.generators=8",
+        "placement.learners=8", "generator.memory_fraction=0.5",
+    )  # fmt: skip
+    names = [(place.name, place.count) for place in plan.gpus]
+    assert names == [("learner + generator + reference", 1), ("learner + generator", 7)]
+    assert plan.gpus[0].peak.bytes > plan.gpus[1].peak.bytes
+
+
+def test_the_host_that_loads_checkpoints_and_publishes_is_counted() -> None:
+    phases = {one.name: one for one in planned("7B", "scale=8gpu", "generator.transfer=host").hosts[0].phases}
+    assert phases["a checkpoint"].parts["gathered weights"] == 4 * 7_615_616_512
+    assert phases["the publication"].parts["weights"] == 3 * 2 * 7_615_616_512
+    hidden = {one.name: one for one in planned("7B", "scale=8gpu", "method=gkd").hosts[0].phases}["an update"]
+    assert hidden.parts["hidden states of references"] > 0

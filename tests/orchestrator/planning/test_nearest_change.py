@@ -1,0 +1,54 @@
+"""What is refused for lack of memory, and the changes that are named."""
+
+import re
+
+import pytest
+
+from configs.load import load
+from orchestrator.planning.memory import memory_plan
+from orchestrator.planning.nearest_change import COUNTS, lacking, nearest_changes, refusal
+from tests.orchestrator.planning.known_models import shapes_of
+
+CASES = [
+    ("72B", ["scale=8gpu"]),
+    ("14B", ["scale=8gpu"]),
+    ("7B", ["scale=8gpu", "learner.gradient_checkpointing=false"]),
+    ("7B", ["scale=1gpu"]),
+    ("32B", ["scale=multinode", "placement.learners=8"]),
+    ("1.5B", ["scale=1gpu", "generator.memory_fraction=0.9"]),
+]
+
+
+@pytest.mark.parametrize(("name", "words"), CASES)
+def test_every_change_that_is_named_solves_its_problem(name: str, words: list[str]) -> None:
+    shapes, cfg = shapes_of(name), load(words)
+    problems = lacking(memory_plan(cfg, shapes, 80e9))
+    assert problems
+    for problem in problems:
+        changes = nearest_changes(cfg, shapes, 80e9, problem)
+        assert changes, problem
+        for change in changes:
+            assert problem not in lacking(memory_plan(load([*words, *change.split()]), shapes, 80e9)), change
+
+
+def test_the_named_number_of_learners_is_the_smallest_that_fits() -> None:
+    shapes, cfg = shapes_of("72B"), load(["scale=8gpu"])
+    [change] = nearest_changes(cfg, shapes, 80e9, "learner")
+    found = int(change.removeprefix("placement.learners="))
+    before = COUNTS[COUNTS.index(found) - 1]
+    assert "learner" in lacking(memory_plan(load(["scale=8gpu", f"placement.learners={before}"]), shapes, 80e9))
+
+
+def test_a_refusal_shows_a_sum_that_adds_up() -> None:
+    text = refusal(load(["scale=8gpu"]), shapes_of("72B"), 80e9)
+    first = text.splitlines()[0]
+    assert first.startswith("placement: a learner GPU (4 of them) must hold ")
+    got, total = re.search(r"got (.*) = ([\d.]+) GB\. It fits with placement\.learners=", first).groups()  # type: ignore[union-attr]
+    assert sum(float(term.split()[-1]) for term in got.split(" + ")) == pytest.approx(float(total), abs=0.5)
+    assert "generator.memory_fraction: must leave room for one sequence" in text
+    assert refusal(load(["scale=8gpu"]), shapes_of("7B"), 80e9) == ""
+
+
+def test_a_larger_gpu_needs_no_change() -> None:
+    assert "learner" in refusal(load(["scale=8gpu"]), shapes_of("14B"), 80e9)
+    assert refusal(load(["scale=8gpu"]), shapes_of("14B"), 141e9) == ""

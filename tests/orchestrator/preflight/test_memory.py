@@ -1,0 +1,41 @@
+"""The check of memory at the start of a run."""
+
+from pathlib import Path
+
+import pytest
+
+from configs.load import load
+from orchestrator.preflight.memory import check_memory, gpu_bytes
+from tests.orchestrator.planning.known_models import write_config
+
+
+def test_a_run_that_does_not_fit_is_refused_after_its_plan_is_reported(tmp_path: Path) -> None:
+    lines: list[str] = []
+    path = f"policy.path={write_config('72B', tmp_path / 'policy')}"
+    with pytest.raises(ValueError, match=r"^placement: a learner GPU \(4 of them\) must hold .* in 80\.0 GB, got "):
+        check_memory(load(["scale=8gpu", "placement.gpu_gigabytes=80", path]), lines.append)
+    [text] = lines
+    assert "4 learner GPUs: " in text and "key-values: " in text and "host with 4 learner" in text
+
+
+def test_the_memory_of_the_gpus_is_a_setting(tmp_path: Path) -> None:
+    words = ["scale=8gpu", f"policy.path={write_config('14B', tmp_path / 'policy')}"]
+    with pytest.raises(ValueError, match="placement: a learner GPU"):
+        check_memory(load([*words, "placement.gpu_gigabytes=80"]), print)
+    check_memory(load([*words, "placement.gpu_gigabytes=141"]), print)
+
+
+def test_a_run_on_cpus_has_no_memory_plan() -> None:
+    lines: list[str] = []
+    check_memory(load(["scale=cpu"]), lines.append)
+    assert lines == []
+
+
+def test_the_memory_of_the_smallest_gpu_of_this_machine_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_bytes(load(["scale=8gpu"])) == (80e9, "GPUs of 80 GB assumed, see placement.gpu_gigabytes")
+    command.write_text("#!/bin/sh\necho 81559\necho 40960\n")
+    command.chmod(0o755)
+    assert gpu_bytes(load(["scale=8gpu"])) == (40_960 * 2**20, "this machine's GPUs")
+    assert gpu_bytes(load(["scale=8gpu", "placement.gpu_gigabytes=141"]))[0] == 141e9
