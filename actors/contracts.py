@@ -144,9 +144,12 @@ class Generator(Protocol):
         Args:
             wait_s: longest wait for the first answer, in seconds. The block is empty if none finished by then.
 
+        Returns:
+            The block, whose `load` is the engine's of this moment, also where it has no answer.
+
         Raises:
             RuntimeError: the engine ended with an exception, which is the cause.
-            TimeoutError: answers are in flight and none finished for `generator.timeout_s`.
+            TimeoutError: answers are in flight and no token was generated for `generator.timeout_s`.
         """
         ...
 

@@ -8,6 +8,26 @@ import numpy as np
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLoad:
+    """How much a generator has to do, and how far it is, after one of its latest decoding steps.
+
+    Example: EngineLoad(waiting=120, running=192, free_sequences=64, free_kv_tokens=81920,
+    tokens=1350000)
+    """
+
+    waiting: int = 0
+    """Answers that have been submitted and have not started."""
+    running: int = 0
+    """Answers that are being decoded."""
+    free_sequences: int = 0
+    """Answers that the engine could decode besides (`generator.max_sequences`)."""
+    free_kv_tokens: int = 0
+    """Tokens that the free key-value memory holds. Cached prompts that no answer uses count as free."""
+    tokens: int = 0
+    """Tokens generated since the engine's start, those of unfinished answers too: it grows while the engine works."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """Finished answers as one block: arrays that hold the generated tokens of all answers end to end. What the receiver
     knows, such as the prompt's tokens, does not travel. Axes: B answers, M generated tokens of all of them.
@@ -33,6 +53,8 @@ class Finished:
     """bool [B]: True where a stop token or a stop string ended the answer, and not the length limit."""
     texts: Sequence[str]
     """[B]: the answers, decoded with their special tokens, but without the stop token that ends them."""
+    load: EngineLoad = EngineLoad()
+    """Set by `Generator.collect`."""
 
     def __len__(self) -> int:
         return len(self.keys)

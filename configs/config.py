@@ -6,6 +6,7 @@ Importing this loads no torch, ray or vllm.
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from configs.checkpoint import CheckpointConfig
 from configs.checks import require, require_not_negative, require_positive
@@ -46,7 +47,12 @@ class Config:
     steps: int = 100
     """Optimizer steps of the run. TRL: max_steps; verl: trainer.total_training_steps."""
     lag: int = 0
-    """Number of optimizer steps that rollouts may run ahead of the learner; 0: fully on-policy."""
+    """Number of optimizer steps that rollouts may run ahead of the learner, the bound of their staleness; 0: fully
+    on-policy."""
+    take: Literal["fifo", "any_order"] = "fifo"
+    """Order in which groups are trained on. fifo: that of their prompts, each `lag` steps old. any_order: complete
+    groups first; most are `lag` - 1 steps old, and one that takes longer is waited for only when it would become older
+    than `lag`. This keeps one step less of rollouts in progress, and needs a lag of at least 2."""
     groups_per_step: int = 32
     """Prompts per step, P. verl: data.train_batch_size."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -93,6 +99,8 @@ class Config:
         require(folder, "name", "must be a folder name without '/'", self.name)
         require_positive(self, "steps", "groups_per_step")
         require_not_negative(self, "lag", "seed")
+        rule = "must be at least 2 with take=any_order, which has lag x groups_per_step prompts in progress"
+        require(self.take == "fifo" or self.lag >= 2, "lag", rule, self.lag)
         taken = [name for name in self.references if name in ("reference", "old")]
         require(not taken, "references", "must not be named 'reference' or 'old'", taken)
         for name in self.objective.terms:
@@ -253,6 +261,22 @@ class Config:
     def starts_from(self, path: str) -> bool:
         """Return whether a directory is that of the policy the run starts from. An empty path stands for it."""
         return not path or Path(path).resolve() == Path(self.policy.path).resolve()
+
+    @property
+    def window_slots(self) -> int:
+        """Most prompts in progress, from their admission until their groups are trained on."""
+        return (self.lag + (self.take == "fifo")) * self.groups_per_step
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether nothing may depend on timing: at lag 0 on a CPU a run is repeatable bit for bit."""
+        return self.lag == 0 and self.placement.device == "cpu"
+
+    @property
+    def binds_late(self) -> bool:
+        """Whether groups wait for a generator that has room. The transformers engine decodes only what was submitted
+        together in one batch, so that groups sent one by one would make small batches."""
+        return not self.repeatable and self.placement.generators > 1 and self.generator.engine == "vllm"
 
     @property
     def measures_as_trained(self) -> bool:

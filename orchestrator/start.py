@@ -21,7 +21,7 @@ from orchestrator.preflight.named import check_training
 from orchestrator.preflight.resume import check_resumed_settings, resume_command
 from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import NothingGraded, prove
-from orchestrator.rollout.rollouts import Rollouts
+from orchestrator.rollout.rollouts import rollouts_for
 from orchestrator.stored.answers import StoredAnswers, first_policy, load_stored, presample_missing
 from orchestrator.train import Run, train
 from orchestrator.watch.timing import timed
@@ -116,13 +116,14 @@ async def _train(
     if resume:  # Only now: a resume that fails leaves the settings of the run as they are.
         _write_settings(cfg, run_dir)
     await roles.learner.connect(roles.generators)
-    async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s, cfg.objective.rewards) as rollouts:
+    async with rollouts_for(cfg, roles.generators, roles.graders) as rollouts:
         # Before the first publication the generators serve the reference, if it is still to be presampled.
         stored = await presample_missing(cfg, run_dir, stored, log, (rollouts, *checked))
         run = Run(cfg, run_dir, *checked, roles=roles, rollouts=rollouts, stored=stored, resume=resume, resumed=resumed)
         try:
-            await train_until_stopped(run)
+            await train_until_stopped(run, unmeasured=resumed is not None and not resumed.state.measured)
         finally:
+            run.monitor.abandon()
             run.logbook.close()
     return run
 
@@ -133,8 +134,11 @@ def _write_settings(cfg: Config, run_dir: Path) -> None:
         file.write(to_yaml(cfg).encode())
 
 
-async def train_until_stopped(run: Run) -> None:
+async def train_until_stopped(run: Run, *, unmeasured: bool) -> None:
     """Measure the start of a new run, train until the last step, a stop rule or a signal, and write a checkpoint.
+
+    Args:
+        unmeasured: whether the run was interrupted before the measurement of its checkpoint's step was made.
 
     Raises:
         ValueError: no answer of a step could be judged. The checkpoint is that of the step before.
@@ -152,7 +156,7 @@ async def train_until_stopped(run: Run) -> None:
         with timed("published the first weights", lambda text: run.logbook.note("start", text)):
             await run.publish()
         await run.graders.start()
-        measures = run.step == 0 and run.cfg.monitor.every
+        measures = run.cfg.monitor.every and (run.step == 0 or unmeasured)
         if not measures or run.monitor.base_scorer is None:
             await run.roles.complete()  # else the measurement waits for the reference when it has the answers
         if measures:

@@ -4,7 +4,7 @@ Seeds are functions of positions, so there is no random state to keep.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -24,13 +24,18 @@ class Best:
 class RunState:
     """State of a run after `step` optimizer steps.
 
-    Example: RunState(step=40, position=1280, objective=ObjectiveState(coefficients={"divergence": 0.1}),
-    drift={"slow": 0.02}, wandb_id="1f0c22ab", best=Best(step=20, value=0.41))
+    Example: RunState(step=40, position=1280, trained=(), measured=True,
+    objective=ObjectiveState(coefficients={"divergence": 0.1}), drift={"slow": 0.02}, wandb_id="1f0c22ab",
+    best=Best(step=20, value=0.41))
     """
 
     step: int
     position: int
     """Position in the train stream from which prompts are still to be trained on."""
+    trained: Sequence[int]
+    """Later positions that were trained on already, in ascending order; only with `take=any_order`."""
+    measured: bool
+    """Whether the held-out measurement of this step is done, if one is due."""
     objective: ObjectiveState
     drift: Mapping[str, float]
     """Smoothed KL per token to each reference that follows the policy, since its last update, in nats."""
@@ -46,6 +51,8 @@ class RunState:
         return cls(
             step=0,
             position=cfg.rehearsal.prompts if after_presampled else 0,
+            trained=(),
+            measured=False,
             objective=initial_state(cfg.objective, cfg.steps),
             drift={},
             wandb_id=None,
@@ -69,10 +76,14 @@ class RunState:
         has_both = isinstance(best, dict) and set(best) == {"step", "value"}
         valid_best = best is None or (has_both and _is_count(best["step"]) and _is_number(best["value"]))
         drift = saved["drift"]
+        trained = saved["trained"]
+        valid_trained = isinstance(trained, list) and all(map(_is_count, trained))
         valid_drift = isinstance(drift, dict) and all(map(_is_number, drift.values()))
         for name, valid, rule in (
             ("step", _is_count(saved["step"]), "an integer of at least 0"),
             ("position", _is_count(saved["position"]), "an integer of at least 0"),
+            ("trained", valid_trained, "a list of integers of at least 0"),
+            ("measured", isinstance(saved["measured"], bool), "true or false"),
             ("drift", valid_drift, "an object of numbers"),
             ("wandb_id", isinstance(saved["wandb_id"], str | None), "a string or null"),
             ("best", valid_best, "null, or an integer step and a value"),

@@ -47,7 +47,7 @@ async def train(run: "Run") -> None:
     await run.publish()  # the generators load the learner's weights
     async with run.collector as collector:  # generates and grades in the background
         while run.continues():
-            groups = await collector.take(run.cfg.groups_per_step)  # the only wait for generation; FIFO by prompt
+            groups = await collector.take(run.cfg.groups_per_step)  # the only wait for generation of rollouts
             batch = await run.pack(groups)  # explored, rehearsed and replayed trajectories, experience
             batch = await run.anchors.score(batch, groups)  # logp_reference and other anchors, if a term needs them
             batch = await run.old_policy.score(batch)  # logp_old and value_old, if needed before the update
@@ -107,6 +107,7 @@ class Run:
             self.encode,
             rollouts,
             position=state.position,
+            trained=state.trained,
             groups_left=(cfg.steps - self.step) * cfg.groups_per_step,
             excluded=self.stored.rehearsed if cfg.rehearsal.explore == "unmastered" else frozenset(),
             experience=self.experience,
@@ -138,6 +139,7 @@ class Run:
         clock.watch(self.old_policy, "score", "score")
         clock.watch(self.drift, "measure", "kl_update")
         clock.watch(self, "publish", "publish")
+        clock.watch(self, "measure", "measurement")
         clock.watch(self, "due", "due")
         return clock
 
@@ -153,11 +155,15 @@ class Run:
     async def publish(self) -> None:
         """Load the learner's weights into every generator as version `step`, unless they are there already.
 
+        A measurement in progress is finished before, since all of its answers have to be of the weights served now.
+
         Raises:
             ValueError: after the first publication, the generators' log-probs are not the learner's.
         """
         if self.published == self.step:
             return
+        if self.monitor.begun:
+            await self.measure()
         await self.learner.publish(self.step)
         if self.published < 0:
             await check_agreement(self.cfg, self.source, self.encode, self.rollouts, self._score)
@@ -221,7 +227,8 @@ class Run:
         values = self._metrics | moved | rewarded | collected | graded | seconds
         values |= self.experience.metrics(groups) if self.experience else {}
         # This lap includes the previous step's `due` (measurements, checkpoints), which is not work of this step.
-        values["tokens_per_second"] = values["tokens"] / (seconds["seconds/step"] - seconds.get("seconds/due", 0.0))
+        other = seconds.get("seconds/due", 0.0) + (seconds.get("seconds/measurement", 0.0) if self.cfg.lag else 0.0)
+        values["tokens_per_second"] = values["tokens"] / (seconds["seconds/step"] - other)
         self.logbook.write(self.step, values)
         self.logbook.trajectories(self.step, groups, self.collector.take_dropped_ungraded())
 
@@ -231,18 +238,24 @@ class Run:
             assert self.reference_role is not None
             await self.learner.update_reference(self.reference_role, name, mixing_weight)
         last = self.step >= self.cfg.steps
-        if self.cfg.monitor.every and (self.step % self.cfg.monitor.every == 0 or last):
+        measured = self.cfg.monitor.every and (self.step % self.cfg.monitor.every == 0 or last)
+        if measured and self.cfg.lag and self.continues():
+            self.monitor.begin()  # answered while the learner works on the next step
+        elif measured:
             await self.measure()
         every = self.cfg.checkpoint.every
         is_best = self.best is not None and self.best.step == self.step
-        if last or (every and self.step % every == 0) or is_best:
+        # It may turn out to be the best one when its weights are no longer those of the learner.
+        may_be_best = self.monitor.begun and bool(self.cfg.checkpoint.best_metric)
+        if last or (every and self.step % every == 0) or is_best or may_be_best:
             await self.checkpoint()
 
     async def measure(self) -> None:
-        """Measure the held-out prompts, apply the stop rules, and note the best measurement."""
-        summary, measurement = await self.monitor.measure(self.step)
-        self.logbook.measurement(self.step, summary, measurement)
-        self.logbook.trajectories(self.step, (), self.monitor.ungraded)
+        """Measure the published weights on the held-out prompts, apply the stop rules, and note the best value."""
+        step = self.published
+        summary, measurement = await self.monitor.measure(step)
+        self.logbook.measurement(step, summary, measurement)
+        self.logbook.trajectories(step, (), self.monitor.ungraded)
         values = {name: interval.value for name, interval in summary.items()}
         if self.monitor.alert:
             self.logbook.alert("sharpening", self.monitor.alert)
@@ -251,8 +264,8 @@ class Run:
             self.logbook.alert("stop_if", reason)
             self.stop(reason)
         value = values.get(self.cfg.checkpoint.best_metric)
-        if self.step and value is not None and value > (self.best.value if self.best else -np.inf):
-            self.best = Best(step=self.step, value=value)
+        if step and value is not None and value > (self.best.value if self.best else -np.inf):
+            self.best = Best(step=step, value=value)
 
     async def checkpoint(self) -> None:
         """Write a checkpoint of this step, unless there is one, and remove old ones."""
@@ -268,6 +281,8 @@ class Run:
         return RunState(
             step=self.step,
             position=self.collector.window.resume_position,
+            trained=self.collector.window.trained,
+            measured=not self.monitor.begun,
             objective=self.objective_state,
             drift=dict(self.reference_schedule.drift),
             wandb_id=self.logbook.wandb_id,

@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from actors.contracts import GenerationJob, HostWeights, SharedMemory, WeightsInfo
-from actors.finished import Finished
+from actors.finished import EngineLoad, Finished
 from actors.weights.host import check_payload
 from actors.weights.shared_memory import attached
 from configs.checks import LOWEST_TEMPERATURE
@@ -26,6 +26,8 @@ from configs.checks import LOWEST_TEMPERATURE
 GATHER_S = 0.03
 """Answers that finish within so many seconds are delivered together, unless nothing is left to decode: every delivery
 costs a call of the generator and one of the grader."""
+LOAD_S = 0.25
+"""Seconds between two measurements of the engine's load while it decodes."""
 EXIT_WAIT_S = 10.0
 """Longest wait for a decoding step when the process exits without `close`."""
 
@@ -45,6 +47,10 @@ class Engine(Protocol):
 
     def step(self) -> Finished | None:
         """Decode one step and return the answers that finished in it; None if there are none."""
+        ...
+
+    def workload(self) -> EngineLoad:
+        """Return the load without the answers that are still commands of the thread."""
         ...
 
     def declare(self, info: WeightsInfo) -> None:
@@ -70,7 +76,7 @@ class EngineThread(Generic[E]):
     Args:
         build: creates the engine, inside the thread. The constructor re-raises its exception.
         max_length: most tokens of a prompt and its answer together.
-        timeout_s: limit on every command, and on the time in which no answer in flight finishes.
+        timeout_s: limit on every command, and on the time in which an engine with answers generates no token.
     """
 
     def __init__(self, build: Callable[[], E], *, max_length: int, timeout_s: float) -> None:
@@ -85,7 +91,12 @@ class EngineThread(Generic[E]):
         self._waiters: list[Future[None]] = []
         self._error: BaseException | None = None
         self._outstanding = 0
+        self._decoding = False
         self._progress = 0.0
+        """When decoding began, or a token was last generated."""
+        self._load = EngineLoad()
+        self._load_time = 0.0
+        """When it was measured."""
         self._info: WeightsInfo | None = None
         self._attached: np.ndarray | None = None
         built: Future[None] = Future()
@@ -118,12 +129,13 @@ class EngineThread(Generic[E]):
             self._raise_if_ended()
             taken, self._finished, self._ready = self._finished, [], False
             idle_s = time.monotonic() - self._progress
-            if not taken and self._outstanding and idle_s > self.timeout_s:
+            if not taken and self._decoding and idle_s > self.timeout_s:
                 raise TimeoutError(
-                    f"generator.timeout_s: {self._outstanding} answers are in flight and none finished for "
+                    f"generator.timeout_s: {self._outstanding} answers are in flight and no token was generated for "
                     f"{idle_s:.0f} s, allowed are {self.timeout_s} s"
                 )
-        return Finished.joined(taken)
+            load = replace(self._load, waiting=max(0, self._outstanding - self._load.running))
+        return replace(Finished.joined(taken), load=load)
 
     async def init_weights(self, info: WeightsInfo) -> None:
         await self._call(lambda engine: engine.declare(info))
@@ -192,8 +204,6 @@ class EngineThread(Generic[E]):
     def _enqueue(self, function: Callable[[E], Any], future: Future[Any] | None, answers: int = 0) -> None:
         with self._lock:
             self._raise_if_ended()
-            if answers and not self._outstanding:
-                self._progress = time.monotonic()
             self._outstanding += answers
             self._commands.put((function, future))
 
@@ -207,12 +217,17 @@ class EngineThread(Generic[E]):
         except BaseException as failure:
             built.set_exception(failure)
             return
+        self._load = engine.workload()
         built.set_result(None)
         reason: BaseException = RuntimeError("it was closed")
         try:
             while self._run_commands(engine):
                 if engine.busy:
-                    self._deliver(engine.step(), last=not engine.busy)
+                    self._count_as_decoding(True)
+                    done = engine.step()
+                    self._measure_load(engine)
+                    self._deliver(done, last=not engine.busy)
+                    self._count_as_decoding(engine.busy)
         except BaseException as failure:
             reason = failure
         finally:
@@ -241,6 +256,21 @@ class EngineThread(Generic[E]):
                     raise
         return True
 
+    def _count_as_decoding(self, decoding: bool) -> None:
+        with self._lock:
+            if decoding and not self._decoding:
+                self._progress, self._load_time = time.monotonic(), 0.0
+            self._decoding = decoding
+
+    def _measure_load(self, engine: E) -> None:
+        now = time.monotonic()
+        if now - self._load_time >= LOAD_S or not engine.busy:
+            load = engine.workload()
+            with self._lock:
+                if load.tokens > self._load.tokens:
+                    self._progress = now
+                self._load, self._load_time = load, now
+
     def _deliver(self, done: Finished | None, *, last: bool) -> None:
         """Add the answers of a step; wake `collect` after the last step, or if the first has waited for GATHER_S."""
         now = time.monotonic()
@@ -249,7 +279,6 @@ class EngineThread(Generic[E]):
                 self._first_finish = self._first_finish if self._finished else now
                 self._finished.append(done)
                 self._outstanding -= len(done)
-                self._progress = now
             if self._finished and (last or now - self._first_finish >= GATHER_S):
                 self._ready = True
                 self._wake()

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from actors.contracts import GenerationJob, HostWeights, WeightsInfo
-from actors.finished import Finished
+from actors.finished import EngineLoad, Finished
 from actors.generation.answers import Answer, AnswerBuilder
 from actors.generation.engine_thread import EngineThread
 from actors.generation.grouped_attention import use_grouped_attention
@@ -104,8 +104,8 @@ class TransformersEngine:
         sizes = [model.config.get_text_config().vocab_size for model in self.models]
         if len(set(sizes)) > 1:
             raise ValueError(f"sampling.mixed_with: must be a policy with the same vocabulary, got sizes {sizes}")
-        self.device, self.max_sequences = device, config.max_sequences
-        self.version = -1
+        self.device, self.max_sequences, self.max_length = device, config.max_sequences, max_length
+        self.version, self.finished_tokens = -1, 0
         self._queue: deque[deque[Answer]] = deque()
         """Answers that have not started. Those of the first element may join the rows."""
         self._rows: Rows | None = None
@@ -120,6 +120,17 @@ class TransformersEngine:
     def submit(self, jobs: Sequence[GenerationJob]) -> None:
         for _, similar in groupby(jobs, key=_sampling_of):
             self._queue.append(deque((job, index) for job in similar for index in range(len(job.seeds))))
+
+    def workload(self) -> EngineLoad:
+        running = 0 if self._rows is None else len(self._rows)
+        unfinished = 0 if self._rows is None else int(self._rows.lengths.sum())
+        return EngineLoad(
+            waiting=sum(map(len, self._queue)),
+            running=running,
+            free_sequences=self.max_sequences - running,
+            free_kv_tokens=(self.max_sequences - running) * self.max_length,
+            tokens=self.finished_tokens + unfinished,
+        )
 
     @torch.inference_mode()
     def step(self) -> Finished | None:
@@ -215,6 +226,7 @@ class TransformersEngine:
         if not ended.any():
             return None
         done = [(i, rows.lengths[i]) for i in ended.nonzero()[0].tolist()]
+        self.finished_tokens += sum(length for _, length in done)
         finished = self.builder.finished(
             [rows.answers[i] for i, _ in done],
             [rows.tokens[i, :length] for i, length in done],

@@ -21,7 +21,7 @@ from vllm.v1.engine.llm_engine import LLMEngine
 
 import breadth
 from actors.contracts import GenerationJob, HostWeights, WeightsInfo
-from actors.finished import Finished
+from actors.finished import EngineLoad, Finished
 from actors.generation.answers import AnswerBuilder
 from actors.generation.engine_thread import EngineThread
 from actors.weights.publication import WorkerExtension, disable_cpu_weight_packing
@@ -95,7 +95,7 @@ class VllmEngine:
         self.vllm = LLMEngine.from_vllm_config(settings, disable_log_stats=True)
         self.vllm.output_processor.tokenizer = self.builder.tokenizer  # decodes only answers with stop strings
         self.max_sequences = config.max_sequences
-        self.version = -1
+        self.version, self.finished_tokens = -1, 0
         self.updating = False
         """True from `start_update` to `finish_update`. Nothing is decoded then, as the weights may be partly loaded."""
         self._waiting: deque[tuple[GenerationJob, int]] = deque()
@@ -105,6 +105,11 @@ class VllmEngine:
     @property
     def busy(self) -> bool:
         return not self.updating and bool(self._waiting or self._inside)
+
+    @property
+    def _core(self) -> Any:
+        """vLLM's scheduler and executor, which run in this process."""
+        return self.vllm.engine_core.engine_core  # type: ignore[attr-defined]
 
     def submit(self, jobs: Sequence[GenerationJob]) -> None:
         assert not any(job.mixture for job in jobs), "`Config` refuses a mixture: vLLM reads one policy"
@@ -145,12 +150,25 @@ class VllmEngine:
     def _finish(self, outputs: Sequence[Any]) -> Finished:
         inside = [self._inside.pop(output.request_id) for output in outputs]
         answers = [output.outputs[0] for output in outputs]
+        self.finished_tokens += sum(len(answer.token_ids) for answer in answers)
         return self.builder.finished(
             [(job, index) for job, index, _ in inside],
             [np.array(answer.token_ids, np.int32) for answer in answers],
             [np.array(answer.logprobs.logprobs, np.float32) for answer in answers],
             [version for *_, version in inside],
             self.version,
+        )
+
+    def workload(self) -> EngineLoad:
+        scheduler = self._core.scheduler
+        pool = scheduler.kv_cache_manager.block_pool
+        running = list(scheduler.running)
+        return EngineLoad(
+            waiting=len(self._waiting) + len(self._inside) - len(running),
+            running=len(running),
+            free_sequences=self.max_sequences - len(running),
+            free_kv_tokens=pool.get_num_free_blocks() * self.vllm.vllm_config.cache_config.block_size,
+            tokens=self.finished_tokens + sum(request.num_output_tokens for request in running),
         )
 
     def declare(self, info: WeightsInfo) -> None:

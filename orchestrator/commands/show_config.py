@@ -102,8 +102,8 @@ def _sizes(cfg: Config) -> dict[str, str]:
         f"{explored * cfg.sampling.max_new_tokens:,} generated; "
         f"{(explored + rehearsed + replayed + imitated) * longest:,} trained on",
         "optimizer updates": _updates(cfg),
-        "staleness": f"at most {cfg.lag} steps; window of ({cfg.lag} + 1) x {cfg.groups_per_step} = "
-        f"{(cfg.lag + 1) * cfg.groups_per_step} prompts",
+        "staleness": f"at most {cfg.lag} steps; window of {cfg.window_slots // cfg.groups_per_step} x "
+        f"{cfg.groups_per_step} = {cfg.window_slots} prompts",
         **({"sampling": describe_mixture(cfg.sampling)} if cfg.sampling.mixed_with else {}),
         "policy gradient": describe_policy_gradient(cfg.objective),
     }

@@ -24,7 +24,7 @@ from orchestrator.preflight.evaluation import Posed, check_evaluation
 from orchestrator.report.evaluation import SAMPLINGS, Evaluation
 from orchestrator.rollout.agreement import check_same_policy, first_tokens
 from orchestrator.rollout.encoding import PromptEncoder
-from orchestrator.rollout.rollouts import Rollouts
+from orchestrator.rollout.rollouts import Rollouts, rollouts_for
 from orchestrator.watch.base_cache import BaseCache, Measured
 from orchestrator.watch.measurement import measure
 from orchestrator.watch.monitor import HeldOut
@@ -95,8 +95,7 @@ async def _measure_all(
     for paths in by_engine({name: checkpoints[name] for name in unknown}, max_length):
         roles = await cluster.start(cfg, ["generator", "grader"], policy_path=next(iter(paths.values())))
         try:
-            rewards = cfg.objective.rewards
-            async with Rollouts(roles.generators, roles.graders, cfg.generator.timeout_s, rewards) as rollouts:
+            async with rollouts_for(cfg, roles.generators, roles.graders) as rollouts:
                 for version, (name, path) in enumerate(paths.items()):
                     await _publish_checked(cfg, rollouts, path, version, (posed.prompts[0], posed.encoders[name]))
                     heldout = HeldOut(cfg, posed.source, posed.encoders[name], rollouts)

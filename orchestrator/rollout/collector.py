@@ -1,7 +1,7 @@
 """Generate and grade groups in the background, at most a window ahead of the training loop."""
 
 import asyncio
-from collections.abc import Container, Coroutine, Sequence
+from collections.abc import Collection, Container, Coroutine, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -26,12 +26,16 @@ class Stopped(Exception):
 
 
 class Collector:
-    """Keeps the window full, generates and grades its prompts, and returns groups in the order of their prompts.
+    """Keeps the window full, generates and grades its prompts, and returns groups in the order of the window.
+
+    A prompt that replaces a dropped group is admitted at once. In a run that is repeatable (`Config.repeatable`) it
+    waits until no group is in flight, so that which prompts an engine decodes together does not depend on timing.
 
     Use as an async context manager.
 
     Args:
         position: position of the first prompt in the train stream.
+        trained: later positions that were trained on already.
         groups_left: groups to admit before the run ends; more would never be trained on.
         excluded: ids of prompts to skip, because their reference answers are rehearsed.
         experience: right answers of earlier steps. Some groups answer one of its prompts, with one answer less, in
@@ -49,11 +53,13 @@ class Collector:
         groups_left: int,
         excluded: Container[str],
         experience: Experience | None = None,
+        trained: Collection[int] = (),
     ) -> None:
         self.cfg, self.encode, self.rollouts, self.excluded = cfg, encode, rollouts, excluded
         self.source, self.experience = source, experience
         self.upcoming = Upcoming(source, self._job)
-        self.window = Window((cfg.lag + 1) * cfg.groups_per_step, position)
+        lag = cfg.lag if cfg.take == "any_order" else None
+        self.window = Window(cfg.window_slots, position, lag, trained)
         self.groups_left = groups_left
         self.skipped = {"too_long": 0, "rehearsed": 0}
         self.dropped = 0
@@ -77,7 +83,8 @@ class Collector:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def take(self, count: int) -> list[Group]:
-        """Return the `count` oldest groups once all are complete.
+        """Return the next `count` groups, oldest first, once the window has them: the oldest, or with `take=any_order`
+        the oldest complete ones.
 
         Raises:
             Exception: generation or grading failed in the background; raised at once.
@@ -189,15 +196,29 @@ class Collector:
     async def _collect(self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob], slots: Sequence[Slot]) -> None:
         try:
             futures = await self.rollouts.submit(prompts, jobs)
+            if not self.cfg.repeatable:
+                for slot, future in zip(slots, futures, strict=True):
+                    self._start(self._receive(slot, future))
+                return
             for slot, future in zip(slots, futures, strict=True):
-                slot.group = replace(await future, experience=slot.experience)
-                self._drop_if_no_signal(slot)
-                self._changed.set()
-            # Replacements wait until no group is in flight, so that engine batches do not depend on timing.
+                self._accept(slot, await future)
             if not self.window.in_flight:
                 self._fill_window()
         except Exception as error:
             self._fail(error)
+
+    async def _receive(self, slot: Slot, future: asyncio.Future[Group]) -> None:
+        try:
+            self._accept(slot, await future)
+            self._fill_window()
+        except Exception as error:
+            self._fail(error)
+
+    def _accept(self, slot: Slot, group: Group) -> None:
+        """Store a complete group in its slot, or drop it."""
+        slot.group = replace(group, experience=slot.experience)
+        self._drop_if_no_signal(slot)
+        self._changed.set()
 
     def _drop_if_no_signal(self, slot: Slot) -> None:
         """Drop a group whose rewards are all equal, unless the step has replaced `sampling.max_refills` times as many.

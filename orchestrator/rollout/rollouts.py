@@ -2,24 +2,27 @@
 
 import asyncio
 import hashlib
-import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
-from actors.contracts import GenerationJob, Generator, Grader, GradeTask
-from actors.finished import Finished
+from actors.contracts import GenerationJob, Generator, Grader
+from actors.finished import EngineLoad, Finished
+from configs.config import Config
 from configs.rewards import ANSWER_REWARD, RewardConfig, with_answer
 from orchestrator.rollout.answers import trajectories
+from orchestrator.rollout.grade_tasks import tasks_of
 from orchestrator.rollout.rewards import combined
-from rewards.registry import VERIFIERS
-from trajectories.trajectory import Group, Prompt, Trajectory, domain
+from orchestrator.rollout.room import Room
+from trajectories.trajectory import Group, Prompt, Trajectory
 
 POLL_S = 1.0
 """Seconds that one `Generator.collect` waits for the next answer."""
+BIND_S = 0.25
+"""The same while groups wait for room: `Generator.collect` reports it."""
 
 
 def answer_seed(run_seed: int, prompt_key: str, sample_index: int) -> int:
@@ -44,41 +47,50 @@ class _Pending:
 
     prompt: Prompt
     job: GenerationJob
-    generator: int
-    """Index of the generator."""
     done: asyncio.Future[Group]
     graded: list[Trajectory | None]
     """The graded answers by sample index; None for the others."""
     ungraded: int
     """Number of answers without a grade."""
+    generator: int = -1
+    """Index of the generator; -1 before the group is bound to one."""
 
 
 class Rollouts:
-    """Submits whole groups to the generator with the fewest pending answers, and every finished answer to a grader.
+    """Binds whole groups to generators, and sends every finished answer to a grader.
 
-    If a role fails, or a generator with work finishes no answer for `timeout_s`, every pending group fails. Use as an
-    async context manager.
+    A group is bound to the generator with the fewest pending answers. With `late_binding` only to one that has room,
+    and groups wait here until one has. If a role fails, every pending group fails; also if a generator with work
+    generates no token for `silence_s`. Use as an async context manager.
+
+    Silence is counted in the seconds that a generator has waited for its own answers, never by the clock of this
+    process: while its event loop is blocked, nothing is counted, and tokens generated meanwhile end the silence.
 
     Args:
+        silence_s: longest time without a token, in seconds.
         rewards: further rewards of every answer (`objective.rewards`).
+        late_binding: whether groups wait for room (`Room`). Which generator answers which group then depends on timing.
     """
 
     def __init__(
         self,
         generators: Sequence[Generator],
         graders: Sequence[Grader],
-        timeout_s: float,
+        silence_s: float,
         rewards: Mapping[str, RewardConfig] | None = None,
+        *,
+        late_binding: bool = False,
     ) -> None:
-        self.generators, self.graders, self.timeout_s = list(generators), list(graders), timeout_s
+        self.generators, self.graders, self.silence_s = list(generators), list(graders), silence_s
         self._rewards = with_answer(rewards) if rewards else {}
         self._pending: dict[str, _Pending] = {}
+        self._unbound: deque[_Pending] = deque()
+        self._rooms = [Room(EngineLoad()) for _ in generators] if late_binding else []  # none before a report
         self._has_work = [asyncio.Event() for _ in generators]
         self._load = [0 for _ in generators]
-        """Answers of the pending groups of each generator."""
+        """Answers of the pending groups that are bound to each generator."""
         self._decoding = [0 for _ in generators]
         """Answers that each generator has not finished."""
-        self._last_finish = [0.0 for _ in generators]
         self._pollers: list[asyncio.Task[None]] = []
         self._grading: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
@@ -98,60 +110,92 @@ class Rollouts:
         for pending in self._pending.values():
             pending.done.cancel()
 
-    async def submit(self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob]) -> list[asyncio.Future[Group]]:
+    async def submit(
+        self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob], *, first: bool = False
+    ) -> list[asyncio.Future[Group]]:
         """Start one group for each prompt and its job.
+
+        Args:
+            first: whether these groups are bound before those that wait for room.
 
         Returns:
             One future per prompt, of its graded group with the answers in the order of their seeds.
         """
         if self._failure is not None:
             raise self._failure
-        assigned: list[list[GenerationJob]] = [[] for _ in self.generators]
-        futures = []
+        added = []
         for prompt, job in zip(prompts, jobs, strict=True):
             assert job.key not in self._pending, f"{job.key} is already in flight"
-            target, size = self._load.index(min(self._load)), len(job.seeds)
+            size, done = len(job.seeds), asyncio.get_running_loop().create_future()
+            self._pending[job.key] = _Pending(prompt, job, done, [None] * size, size)
+            added.append(self._pending[job.key])
+        if first:
+            self._unbound.extendleft(reversed(added))
+        else:
+            self._unbound.extend(added)
+        try:
+            await self._bind()
+        except Exception as error:
+            self._fail(error)
+            raise
+        return [pending.done for pending in added]
+
+    async def run(
+        self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob], *, first: bool = False
+    ) -> list[Group]:
+        """Generate and grade groups of all prompts, and return them in the order of the prompts."""
+        return list(await asyncio.gather(*await self.submit(prompts, jobs, first=first)))
+
+    async def _bind(self) -> None:
+        """Submit the groups that wait, in order, as far as generators have room; those of a generator in one call."""
+        assigned: list[list[GenerationJob]] = [[] for _ in self.generators]
+        while self._unbound:
+            job = self._unbound[0].job
+            roomy = [i for i in range(len(self.generators)) if self._has_room(i, job)]
+            if not roomy:
+                break
+            target, size = min(roomy, key=lambda i: self._load[i]), len(job.seeds)
+            self._unbound.popleft().generator = target
             self._load[target] += size
             self._decoding[target] += size
+            if self._rooms:
+                self._rooms[target].fill(job)
             assigned[target].append(job)
-            done = asyncio.get_running_loop().create_future()
-            self._pending[job.key] = _Pending(prompt, job, target, done, [None] * size, size)
-            futures.append(done)
-        for i, own_jobs in enumerate(assigned):
-            if own_jobs:
-                if not self._has_work[i].is_set():
-                    self._last_finish[i] = time.monotonic()
-                try:
-                    await self.generators[i].submit(own_jobs)
-                except Exception as error:
-                    self._fail(error)
-                    raise
+        for i, jobs in enumerate(assigned):
+            if jobs:
+                await self.generators[i].submit(jobs)
                 self._has_work[i].set()
-        return futures
 
-    async def run(self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob]) -> list[Group]:
-        """Generate and grade groups of all prompts, and return them in the order of the prompts."""
-        return list(await asyncio.gather(*await self.submit(prompts, jobs)))
+    def _has_room(self, i: int, job: GenerationJob) -> bool:
+        return not self._rooms or not self._decoding[i] or self._rooms[i].holds(job)
 
     async def _poll(self, i: int) -> None:
+        silence_s, tokens = 0.0, 0
         try:
             while True:
-                await self._has_work[i].wait()
-                finished = await self.generators[i].collect(POLL_S)
-                now = time.monotonic()
-                if len(finished):
-                    self._last_finish[i] = now
-                    self._decoding[i] -= len(finished)
-                    self._start_grading(finished)
-                elif now - self._last_finish[i] > self.timeout_s:
-                    raise RuntimeError(f"generator {i} finished no answer for {self.timeout_s:.0f} s with work to do")
                 if not self._decoding[i]:
                     self._has_work[i].clear()
+                    silence_s = 0.0
+                await self._has_work[i].wait()
+                wait_s = BIND_S if self._unbound else POLL_S
+                finished = await self.generators[i].collect(wait_s)
+                if self._rooms:
+                    self._rooms[i] = Room(finished.load)
+                if len(finished) or finished.load.tokens != tokens:
+                    silence_s, tokens = 0.0, finished.load.tokens
+                else:
+                    silence_s += wait_s
+                if silence_s > self.silence_s:
+                    raise RuntimeError(f"generator {i} generated no token for {self.silence_s:.0f} s with work to do")
+                if len(finished):
+                    self._decoding[i] -= len(finished)
+                    self._start_grading(finished)
+                await self._bind()
         except Exception as error:  # whatever a role raises fails the groups
             self._fail(error)
 
     def _start_grading(self, finished: Finished) -> None:
-        """Grade the answers in a task of its own, so that grading time does not count for the generator's timeout."""
+        """Grade the answers in a task of its own, so that grading time does not delay the next poll."""
         jobs = {key: self._pending[key].job for key in finished.keys}
         task = asyncio.create_task(self._grade(finished.keys, trajectories(finished, jobs)))
         self._grading.add(task)
@@ -166,7 +210,8 @@ class Rollouts:
         try:
             grader = self.graders[self._next_grader % len(self.graders)]
             self._next_grader += 1
-            tasks = [self._tasks(self._pending[key].prompt, key, t) for key, t in zip(keys, answers, strict=True)]
+            prompts = [self._pending[key].prompt for key in keys]
+            tasks = [tasks_of(*one, self._rewards) for one in zip(prompts, keys, answers, strict=True)]
             grades = await grader.grade([task for of_answer in tasks for task in of_answer.values()])
             for key, answer, of_answer in zip(keys, answers, tasks, strict=True):
                 missing = [task.key for task in of_answer.values() if task.key not in grades]
@@ -177,23 +222,6 @@ class Rollouts:
                     self._complete(key, replace(answer, grade=grade))
         except Exception as error:
             self._fail(error)
-
-    def _tasks(self, prompt: Prompt, job_key: str, answer: Trajectory) -> dict[str, GradeTask]:
-        """Return the tasks of one answer by the name of the reward."""
-        key = f"{job_key}#{answer.sample_index}"
-        verifiers = {ANSWER_REWARD: (key, prompt.verifier)} | {
-            name: (f"{key}/{name}", reward.verifier) for name, reward in self._rewards.items() if reward.verifier
-        }
-        return {
-            name: GradeTask(
-                key=own_key,
-                verifier=verifier,
-                problem=prompt.problem,
-                answer=answer.text,
-                context=_context(prompt, verifier, answer),
-            )
-            for name, (own_key, verifier) in verifiers.items()
-        }
 
     def _complete(self, key: str, graded: Trajectory) -> None:
         pending = self._pending[key]
@@ -214,19 +242,13 @@ class Rollouts:
                 pending.done.set_exception(error)
                 pending.done.exception()  # marks it as retrieved; asyncio warns of every error that is not
         self._pending.clear()
+        self._unbound.clear()
 
 
-def _context(prompt: Prompt, verifier: str, trajectory: Trajectory) -> dict[str, Any]:
-    """Return what a user verifier may be told besides answer and problem; nothing for a built-in one."""
-    if verifier in VERIFIERS:
-        return {}
-    return {
-        "prompt": prompt.text,
-        "messages": list(prompt.messages),
-        "completion_ids": trajectory.tokens[trajectory.mask].tolist(),
-        "step": trajectory.last_version,
-        "domain": domain(prompt.id),
-    }
+def rollouts_for(cfg: Config, generators: Sequence[Generator], graders: Sequence[Grader]) -> Rollouts:
+    """Return the rollouts of a run."""
+    rewards = cfg.objective.rewards
+    return Rollouts(generators, graders, cfg.generator.timeout_s, rewards, late_binding=cfg.binds_late)
 
 
 def jobs_for(

@@ -21,6 +21,8 @@ class Upcoming:
         self._ready: dict[int, tuple[Prompt, GenerationJob]] = {}
         self._next = 0
         """Position after the last that was taken."""
+        self._end = 0
+        """Position after the last that was prepared."""
 
     def at(self, position: int) -> tuple[Prompt, GenerationJob]:
         """Return the prompt at `position` and its job, and forget them. Positions only grow."""
@@ -28,15 +30,17 @@ class Upcoming:
         return self._ready.pop(position, None) or self._drawn(position)
 
     async def prepare(self, position: int, count: int) -> None:
-        """Prepare `count` prompts from `position` on. Between two of them, other tasks of the event loop run.
+        """Prepare the `count` positions from `position` on that are not prepared. Between two of them, other tasks of
+        the event loop run.
 
         An error ends the preparation; `at` raises it when the prompt is due.
         """
         with suppress(Exception):
-            for place in range(position, position + count):
+            for place in range(max(position, self._end), position + count):
                 await asyncio.sleep(0)
                 if place >= self._next and place not in self._ready:
                     self._ready[place] = self._drawn(place)
+                    self._end = place + 1
 
     def _drawn(self, position: int) -> tuple[Prompt, GenerationJob]:
         prompt = self.source.prompt(position)

@@ -13,7 +13,7 @@ from orchestrator import cluster
 from orchestrator.engine import with_engine
 from orchestrator.preflight.named import check_presampling
 from orchestrator.rollout.encoding import Encoder, PromptEncoder
-from orchestrator.rollout.rollouts import Rollouts, jobs_for
+from orchestrator.rollout.rollouts import Rollouts, jobs_for, rollouts_for
 from orchestrator.stored.parts import Parts
 from tasks.registry import build
 from tasks.source import Source
@@ -59,9 +59,7 @@ async def presample(cfg: Config, path: Path, progress: Callable[[int, int], None
     check_presampling(cfg)
     roles = await cluster.start(cfg, ["generator", "grader"], policy_path=cfg.reference_path)
     try:
-        async with Rollouts(
-            roles.generators, roles.graders, cfg.generator.timeout_s, cfg.objective.rewards
-        ) as rollouts:
+        async with rollouts_for(cfg, roles.generators, roles.graders) as rollouts:
             source, encode = build(cfg.task, cfg.seed), PromptEncoder(cfg.policy)
             return await presample_with(rollouts, source, encode, cfg, path, progress)
     finally:

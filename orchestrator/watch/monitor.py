@@ -1,5 +1,6 @@
 """The breadth monitor: measure Pass@k on the held-out prompts and compare it with the base policy."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,8 +39,11 @@ class HeldOut:
         """The held-out prompts."""
         return self.source.heldout(self.cfg.task.heldout_prompts)
 
-    async def answer(self, answers: int, decoding: Decoding) -> list[Group]:
+    async def answer(self, answers: int, decoding: Decoding, *, first: bool = False) -> list[Group]:
         """Generate and grade `answers` answers to each held-out prompt; one at temperature 0, where all are equal.
+
+        Args:
+            first: whether the groups are generated before those of training that wait for a generator.
 
         Raises:
             ValueError: a held-out prompt has more than `sampling.max_prompt_tokens` tokens.
@@ -55,7 +59,7 @@ class HeldOut:
             **decoding.plain(),
             stop=self.cfg.sampling.stop,
         )
-        return await self.rollouts.run(prompts, jobs)
+        return await self.rollouts.run(prompts, jobs, first=first)
 
 
 async def score_by_base(groups: Sequence[Group], base: Reference) -> list[Group]:
@@ -77,7 +81,11 @@ def _with_ungraded(groups: Sequence[Group]) -> list[Group]:
 
 
 class Monitor:
-    """Measure the weights that the generators hold now, on the held-out prompts."""
+    """Measure the weights that the generators hold now, on the held-out prompts.
+
+    `begin` generates the answers in the background, for the next `measure`. All are of the same weights only if nothing
+    is published before `measure` returns.
+    """
 
     def __init__(self, heldout: HeldOut, base_scorer: Reference | None, run_dir: Path) -> None:
         self.heldout, self.run_dir = heldout, run_dir
@@ -90,6 +98,25 @@ class Monitor:
         """What the user must know about the last measurement; empty: nothing new."""
         self._decoding = self.cfg.sampling.resolved(heldout.cfg.sampling)
         self._told: set[str] = set()
+        self._answers: asyncio.Task[list[Group]] | None = None
+        """Answers that are being generated for the next measurement."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether a measurement was begun and has not been made."""
+        return self._answers is not None
+
+    def begin(self) -> None:
+        """Begin to generate and grade the answers of the next measurement."""
+        assert self._answers is None, "the measurement before was not made"
+        self._answers = asyncio.create_task(self.heldout.answer(self.cfg.answers, self._decoding, first=True))
+        # Marks its error as retrieved if the run ends before `measure`; asyncio warns of every error that is not.
+        self._answers.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    def abandon(self) -> None:
+        """Cancel a measurement that was begun."""
+        if self._answers is not None:
+            self._answers.cancel()
 
     async def measure(self, step: int) -> tuple[dict[str, Interval], Measurement]:
         """Measure the policy at `step` and compare it with the measurement of step 0, the base, and its frontier.
@@ -107,7 +134,11 @@ class Monitor:
         return summary(measurement, self.ks, base) | self._margins(measurement, base), measurement
 
     async def _measure(self, step: int) -> Measurement:
-        groups = await self.heldout.answer(self.cfg.answers, self._decoding)
+        if self._answers is None:
+            self.begin()
+        assert self._answers is not None
+        groups = await self._answers
+        self._answers = None
         self.ungraded = _with_ungraded(groups)
         if self.base_scorer is not None:
             groups = await score_by_base(groups, self.base_scorer)

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from actors.contracts import GenerationJob, GradeTask, WeightsInfo
-from actors.finished import Finished
+from actors.finished import EngineLoad, Finished
 from trajectories.trajectory import Grade, Prompt
 
 
@@ -29,6 +30,9 @@ class ScriptedGenerator:
 
     def __init__(self, *, at_once: bool = False) -> None:
         self.at_once, self.version = at_once, 0
+        self.load = EngineLoad()
+        """What `collect` reports. Every call adds a token, unless it is `silent`."""
+        self.silent = False
         self.error: Exception | None = None
         """Raised by `collect`."""
         self.submit_error: Exception | None = None
@@ -66,7 +70,9 @@ class ScriptedGenerator:
             raise self.error
         finished, self._finished = self._finished, []
         self._ready.clear()
-        return _block(finished)
+        if not self.silent:
+            self.load = replace(self.load, tokens=self.load.tokens + 1)
+        return replace(_block(finished), load=self.load)
 
     async def init_weights(self, info: WeightsInfo) -> None:
         raise NotImplementedError

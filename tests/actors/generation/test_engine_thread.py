@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from actors.contracts import GenerationJob, HostWeights, WeightsInfo
-from actors.finished import Finished
+from actors.finished import EngineLoad, Finished
 from actors.generation import engine_thread
 from actors.generation.engine_thread import EngineThread
 
@@ -52,6 +52,10 @@ class Scripted:
         key = self.script[self.done]
         self.done += 1
         return block(key) if key else None
+
+    def workload(self) -> EngineLoad:
+        running = int(self.busy)
+        return EngineLoad(running=running, free_kv_tokens=8 * (1 - running), tokens=self.done)
 
     def declare(self, info: WeightsInfo) -> None: ...
 
@@ -106,3 +110,48 @@ def test_answers_leave_while_others_are_still_decoded_also_in_steps_that_finish_
     for steps, held in ((["a", "b", "c"], 1), (["a", "", "b"], 2)):
         first, second, _ = collected(monkeypatch, 0.0, steps, held)
         assert first == ["a"] and second[0] == "b"
+
+
+def test_every_collection_tells_the_load_and_a_collection_without_answers_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_thread, "LOAD_S", 0.0)
+    engine = Scripted(["", "", "a"], held=2)
+    thread = EngineThread(lambda: engine, max_length=8, timeout_s=30)
+
+    async def run() -> list[EngineLoad]:
+        loads = [(await thread.collect(0.0)).load]
+        await thread.submit([job(3)])
+        while engine.done < 2 or thread._load.tokens < 2:
+            await asyncio.sleep(0.001)
+        loads.append((await thread.collect(0.0)).load)
+        engine.released.set()
+        loads.append((await thread.collect(20.0)).load)
+        await thread.close()
+        return loads
+
+    idle, working, ended = asyncio.run(run())
+    assert idle == EngineLoad(free_kv_tokens=8)
+    assert working == EngineLoad(waiting=2, running=1, tokens=2)
+    assert (ended.running, ended.free_kv_tokens, ended.tokens) == (0, 8, 3)
+
+
+def test_an_engine_may_finish_no_answer_for_longer_than_the_timeout_while_it_generates_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine_thread, "LOAD_S", 0.0)
+
+    class Slow(Scripted):
+        def step(self) -> Finished | None:
+            time.sleep(0.1)
+            return super().step()
+
+    thread = EngineThread(lambda: Slow([""] * 15 + ["a"], held=99), max_length=8, timeout_s=1.0)
+
+    async def run() -> None:
+        await thread.submit([job(1)])
+        done: list[str] = []
+        while not done:
+            done += (await thread.collect(0.2)).keys
+        assert done == ["a"]
+        await thread.close()
+
+    asyncio.run(run())

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.contracts import GenerationJob, HostWeights, WeightsInfo
-from actors.finished import Finished
+from actors.finished import EngineLoad, Finished
 from actors.generation.answers import AnswerBuilder
 from actors.generation.engine_thread import EngineThread
 from actors.generation.transformers_engine import TransformersGenerator
@@ -244,6 +244,26 @@ def test_answers_leave_while_others_are_still_decoded(generator: Any) -> None:
     assert "short" in first and len(first) < 8
 
 
+def test_the_load_counts_answers_tokens_and_free_key_value_memory(generator: Any) -> None:
+    jobs = [job("long", range(24), new=200)]
+
+    async def run() -> list[Finished]:
+        blocks = [await generator.collect(0.0)]
+        await generator.submit(jobs)
+        while sum(map(len, blocks)) < 24:
+            blocks.append(await generator.collect(0.01))
+        return blocks
+
+    blocks = asyncio.run(run())
+    first, last = blocks[0].load, blocks[-1].load
+    working = next(block.load for block in blocks if block.load.running)
+    assert (first.waiting, first.running) == (0, 0) == (last.waiting, last.running)
+    assert working.running <= 16 and working.waiting + working.running <= 24
+    assert 0 <= working.free_kv_tokens < first.free_kv_tokens == last.free_kv_tokens
+    assert first.tokens <= working.tokens
+    assert last.tokens - first.tokens == sum(len(block.tokens) for block in blocks)
+
+
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
@@ -340,6 +360,9 @@ class OneStepEngine:
     def submit(self, jobs: Sequence[GenerationJob]) -> None:
         self.busy = True
 
+    def workload(self) -> EngineLoad:
+        return EngineLoad()
+
     def declare(self, info: WeightsInfo) -> None:
         raise ValueError("refused")
 
@@ -429,7 +452,7 @@ def test_a_refused_command_leaves_the_engine_alive_and_a_half_loaded_policy_does
     asyncio.run(run())
 
 
-def test_an_engine_that_finishes_nothing_for_too_long_is_an_error() -> None:
+def test_an_engine_that_generates_nothing_for_too_long_is_an_error() -> None:
     generator, _ = threaded(lambda: None, timeout_s=0.2)
 
     async def run() -> None:

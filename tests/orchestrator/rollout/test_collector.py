@@ -1,7 +1,7 @@
 """Collector: groups in the order of their prompts, generated at most a window ahead; errors reach `take`."""
 
 import asyncio
-from collections.abc import Container
+from collections.abc import Collection, Container
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -42,9 +42,9 @@ class Stream:
         raise NotImplementedError
 
 
-def settings(lag: int = 0, per_step: int = 2) -> Config:
+def settings(lag: int = 0, per_step: int = 2, *more: str) -> Config:
     size = ["sampling.group_size=2", f"sampling.max_prompt_tokens={LIMIT}"]
-    return load([f"lag={lag}", f"groups_per_step={per_step}", *size])
+    return load([f"lag={lag}", f"groups_per_step={per_step}", *size, *more])
 
 
 @asynccontextmanager
@@ -58,6 +58,7 @@ async def collecting(
     excluded: Container[str] = (),
     grader: ScriptedGrader | None = None,
     experience: Experience | None = None,
+    trained: Collection[int] = (),
 ) -> Any:
     async with Rollouts([generator], [grader or ScriptedGrader()], 20.0) as rollouts:
         collector = Collector(
@@ -69,6 +70,7 @@ async def collecting(
             groups_left=groups_left,
             excluded=excluded,
             experience=experience,
+            trained=trained,
         )
         async with collector:
             yield collector
@@ -92,6 +94,33 @@ def test_groups_come_in_the_order_of_their_prompts_whatever_finishes_first() -> 
             groups = await waiting
             assert positions(groups) == [7, 8]
             assert [len(group.trajectories) for group in groups] == [2, 2]
+
+    run(body())
+
+
+def test_in_any_order_complete_groups_are_taken_before_slower_ones_and_a_resumed_run_answers_those() -> None:
+    cfg = settings(2, 2, "take=any_order")
+
+    async def body() -> None:
+        generator = ScriptedGenerator()
+        async with collecting(generator, cfg, groups_left=12) as collector:
+            seen: list[int] = []
+            for _ in range(2):
+                while len(generator.keys) < 4 + len(seen):
+                    await asyncio.sleep(0)
+                for position in (0, 2, 3) if not seen else (4, 5):
+                    generator.finish(f"train/{position}", 0, 1)
+                groups = await asyncio.wait_for(collector.take(2), 10)
+                seen += positions(groups)
+                collector.release(groups)
+            assert seen == [0, 2, 3, 4]
+            window = collector.window
+            assert (window.resume_position, window.trained) == (1, [2, 3, 4])
+        again = ScriptedGenerator(at_once=True)
+        resumed = collecting(again, cfg, position=1, trained=window.trained, groups_left=8)
+        async with resumed as collector:
+            assert positions(await collector.take(2)) == [1, 5]
+        assert again.keys[:4] == ["train/1", "train/5", "train/6", "train/7"]
 
     run(body())
 

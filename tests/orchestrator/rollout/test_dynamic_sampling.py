@@ -1,6 +1,9 @@
 """DAPO's dynamic sampling: groups whose rewards are equal are replaced by new prompts, up to a limit per step."""
 
+import asyncio
 from collections.abc import Callable
+
+import pytest
 
 from actors.contracts import GradeTask
 from configs.config import Config
@@ -10,9 +13,9 @@ from tests.orchestrator.rollout.test_collector import collecting, positions
 from trajectories.trajectory import Grade
 
 
-def settings(refills: int) -> Config:
+def settings(refills: int, *more: str) -> Config:
     size = ["groups_per_step=2", "sampling.group_size=2", "sampling.max_prompt_tokens=8"]
-    return load([*size, f"sampling.max_refills={refills}"])
+    return load([*size, f"sampling.max_refills={refills}", *more])
 
 
 def judge(has_signal: Callable[[int], bool]) -> ScriptedGrader:
@@ -36,6 +39,43 @@ def test_groups_whose_rewards_are_equal_are_replaced_in_rounds_and_order_is_kept
             assert collector.stats()["dropped_groups"] == 2.0
             collector.release(groups)
             assert positions(await collector.take(2)) == [6, 9]
+
+    run(body())
+
+
+@pytest.mark.parametrize("at_once", ["lag=1", "placement.device=gpu"])
+def test_a_replacement_is_admitted_at_once_where_runs_are_not_repeatable(at_once: str) -> None:
+    async def body() -> None:
+        generator = ScriptedGenerator()
+        cfg = settings(10, at_once)
+        async with collecting(generator, cfg, grader=judge(lambda position: position != 1)) as collector:
+            while len(generator.keys) < cfg.window_slots:
+                await asyncio.sleep(0)
+            generator.finish("train/1", 0, 1)
+            while len(generator.keys) == cfg.window_slots:
+                await asyncio.sleep(0)
+            assert generator.keys[-1] == f"train/{cfg.window_slots}", "while all other groups are in flight"
+            for key in ("train/0", "train/2"):
+                generator.finish(key, 0, 1)
+            assert positions(await collector.take(2)) == [0, 2]
+
+    run(body())
+
+
+def test_a_replacement_waits_for_all_groups_in_flight_where_runs_are_repeatable() -> None:
+    async def body() -> None:
+        generator = ScriptedGenerator()
+        async with collecting(generator, settings(10), grader=judge(lambda position: position != 1)) as collector:
+            while len(generator.keys) < 2:
+                await asyncio.sleep(0)
+            generator.finish("train/1", 0, 1)
+            await asyncio.sleep(0.05)
+            assert generator.keys == ["train/0", "train/1"]
+            generator.finish("train/0", 0, 1)
+            while len(generator.keys) < 3:
+                await asyncio.sleep(0)
+            generator.finish("train/2", 0, 1)
+            assert positions(await collector.take(2)) == [0, 2]
 
     run(body())
 

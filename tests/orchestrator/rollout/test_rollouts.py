@@ -2,13 +2,14 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from actors.contracts import GenerationJob, GradeTask
-from orchestrator.rollout.rollouts import Rollouts, answer_seed, jobs_for
+from orchestrator.rollout.rollouts import POLL_S, Rollouts, answer_seed, jobs_for
 from tests.orchestrator.fake_roles import ScriptedGenerator, ScriptedGrader, prompt, run
 from trajectories.trajectory import Grade, Group, Prompt
 
@@ -205,18 +206,52 @@ def test_a_grader_that_returns_no_grade_for_an_answer_is_an_error() -> None:
     run(body())
 
 
-def test_a_generator_that_finishes_nothing_while_it_has_work_is_an_error() -> None:
+def test_a_generator_that_generates_no_token_while_it_has_work_is_an_error_with_its_number() -> None:
     async def body() -> None:
-        async with Rollouts([ScriptedGenerator(), ScriptedGenerator()], [ScriptedGrader()], 0.05) as rollouts:
+        generators = [ScriptedGenerator(), ScriptedGenerator()]
+        generators[1].silent = True
+        async with Rollouts(generators, [ScriptedGrader()], 3.0) as rollouts:
             futures = await rollouts.submit(*work({0: 1, 1: 1}))
-            await everything_fails(rollouts, futures, RuntimeError, "finished no answer")
+            await everything_fails(rollouts, futures, RuntimeError, "generator 1 generated no token for 3 s")
 
     run(body())
 
 
-def test_a_generator_without_work_is_not_polled_and_has_no_timeout() -> None:
+def test_an_answer_that_takes_longer_than_the_limit_is_no_failure_while_tokens_come() -> None:
+    async def body() -> None:
+        generator = ScriptedGenerator()
+        async with Rollouts([generator], [ScriptedGrader()], 3.0) as rollouts:
+            [future] = await rollouts.submit(*work({0: 1}))
+            while generator.collecting < 20:  # each has waited for a second, as far as the limit is concerned
+                await asyncio.sleep(0.01)
+            assert not future.done()
+            generator.finish("train/0", 0)
+            assert texts(await future) == ["train/0/0"]
+
+    run(body())
+
+
+def test_an_event_loop_that_is_blocked_for_longer_than_the_limit_does_not_fail_a_generator() -> None:
+    async def body() -> None:
+        generator = ScriptedGenerator()
+        generator.silent = True
+        async with Rollouts([generator], [ScriptedGrader()], POLL_S * 1.5) as rollouts:
+            [future] = await rollouts.submit(*work({0: 1}))
+            while not generator.collecting:
+                await asyncio.sleep(0)
+            time.sleep(POLL_S * 2)  # the empty collection is late; it counts as what it had waited
+            while generator.collecting < 2:
+                await asyncio.sleep(0)
+            generator.finish("train/0", 0)
+            assert texts(await future) == ["train/0/0"]
+
+    run(body())
+
+
+def test_a_generator_without_work_is_not_polled_and_is_not_silent() -> None:
     async def body() -> None:
         generator = ScriptedGenerator(at_once=True)
+        generator.silent = True
         async with Rollouts([generator], [ScriptedGrader()], 0.05) as rollouts:
             await rollouts.run(*work({0: 1}))
             polls = generator.collecting
@@ -227,7 +262,7 @@ def test_a_generator_without_work_is_not_polled_and_has_no_timeout() -> None:
     run(body())
 
 
-def test_slow_grading_does_not_count_for_the_generators_timeout() -> None:
+def test_slow_grading_does_not_count_as_silence_of_the_generator() -> None:
     async def body() -> None:
         grader = ScriptedGrader()
         grader.open.clear()
