@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from configs.load import load
-from orchestrator.planning.calibration import Measured, fit, measured_run
-from orchestrator.planning.lengths import measured, texts_of
-from orchestrator.planning.simulation import simulate
 from orchestrator.rollout.encoding import PromptEncoder, answer_encoder
+from orchestrator.simulation.calibration import Measured, fit, measured_run
+from orchestrator.simulation.lengths import measured, texts_of
+from orchestrator.simulation.steps import simulate
 
 FITTED = ((16, 0), (64, 0), (128, 0))
 """Groups per step and lag of the runs that give the costs."""

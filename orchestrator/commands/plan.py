@@ -10,24 +10,31 @@ from rich.markup import escape
 from configs.config import Config
 from configs.load import load
 from orchestrator.commands.paths import absolute
-from orchestrator.planning.lengths import Lengths, lognormal, measured, texts_of
-from orchestrator.planning.recommend import Recommendation, bottleneck, recommend
 from orchestrator.planning.request import Request, split_words
-from orchestrator.planning.shapes import Shapes, read_shapes
+from orchestrator.simulation.lengths import Lengths, lognormal, measured, texts_of
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Print the recommended settings and what they are expected to take."""
     request, words = split_words(options.overrides)
-    scale = "1gpu" if request.gpus == 1 else "8gpu"
-    cfg = absolute(load([*([] if any(w.startswith("scale=") for w in words) else [f"scale={scale}"]), *words]))
-    shapes = read_shapes(cfg.policy.path)
+    usual = "1gpu" if request.gpus == 1 else "8gpu"
+    chosen = [] if any(word.startswith("scale=") for word in words) else [f"scale={usual}"]
+    cfg = absolute(load([*chosen, *words], options.config))
     prompt_tokens = request.prompt_tokens or max(1, cfg.sampling.max_prompt_tokens // 4)
     lengths = answer_lengths(request, cfg)
+    # They load torch, which takes seconds, so they are imported after the words have been checked.
+    recommending, shaping, wording = (
+        importlib.import_module(f"orchestrator.planning.{name}") for name in ("recommend", "model_shapes", "wording")
+    )
+    shapes = shaping.read_shapes(cfg.policy.path, cfg.policy.dtype)
+
+    def report(line: str) -> None:
+        if console.is_terminal:
+            console.print(escape(line), soft_wrap=True)
+
+    found = recommending.recommend(request, words, options.config, shapes, lengths, prompt_tokens, report)
     out = Console(highlight=False)
-    report = (lambda line: console.print(escape(line), soft_wrap=True)) if console.is_terminal else (lambda line: None)
-    found = recommend(request, words, shapes, lengths, prompt_tokens, report)
-    for line in lines(request, words, shapes, lengths, prompt_tokens, found):
+    for line in wording.lines(request, words, shapes, lengths, prompt_tokens, found):
         out.print(escape(line), soft_wrap=True)
 
 
@@ -43,41 +50,3 @@ def answer_lengths(request: Request, cfg: Config) -> Lengths:
     encoding = importlib.import_module("orchestrator.rollout.encoding")
     encode = encoding.answer_encoder(recorded.policy)
     return measured([min(len(encode(text)), limit) for text in texts])
-
-
-def lines(
-    request: Request,
-    words: list[str],
-    shapes: Shapes,
-    lengths: Lengths,
-    prompt_tokens: int,
-    found: Recommendation,
-) -> list[str]:
-    """Return the lines that the command prints."""
-    cfg, outcome = found.candidate.cfg, found.outcome
-    step = outcome.step_s
-    parts = [
-        f"  {name:<16}{seconds:8.1f} s  {seconds / step:4.0%}" for name, seconds in outcome.seconds.items() if seconds
-    ]
-    settings = [word for word in words if not word.startswith("scale=")]
-    return [
-        f"{shapes.parameters / 1e9:.1f}B parameters on {request.gpus} {request.gpu}; {cfg.groups_per_step} prompts x "
-        f"{cfg.sampling.group_size} answers a step; answers of {lengths.mean:.0f} tokens (at most "
-        f"{cfg.sampling.max_new_tokens:,}), prompts of {prompt_tokens}",
-        "",
-        f"  {' '.join([*(w for w in words if w.startswith('scale=')), *found.candidate.words, *settings])}",
-        "",
-        f"{found.candidate.name}, lag {cfg.lag}",
-        f"step            {step:10.1f} s, {outcome.tokens / step:,.0f} generated tokens/s, staleness "
-        f"{outcome.staleness:.1f}, {outcome.batch:.0f} answers at a time in an engine",
-        *parts,
-        f"bottleneck: {bottleneck(found.candidate, outcome)}",
-        *(
-            ["by lag: " + ", ".join(f"{lag}: {seconds:.1f} s" for lag, seconds in found.by_lag.items())]
-            if len(found.by_lag) > 1
-            else []
-        ),
-        *(f"{seconds:8.1f} s  {other.name}" for other, seconds in found.others),
-        f"{found.compared} placements fit, {found.too_large} do not. Seconds are simulated from published figures of "
-        f"{request.gpu} (docs/deployment.md), not measured.",
-    ]

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from configs.config import Config
 from configs.load import load
 from orchestrator.placement import needed_roles, reservations
-from orchestrator.planning.costs import GPUS_PER_NODE, Costs, gpu_costs
-from orchestrator.planning.fit import too_large
-from orchestrator.planning.hardware import Gpu
-from orchestrator.planning.lengths import Lengths
-from orchestrator.planning.shapes import Shapes
+from orchestrator.planning.memory import memory_plan
+from orchestrator.planning.model_shapes import ModelShapes
+from orchestrator.planning.phases import MemoryPlan
+from orchestrator.simulation.costs import GPUS_PER_NODE, Costs, gpu_costs
+from orchestrator.simulation.hardware import Gpu
+from orchestrator.simulation.lengths import Lengths
 
 USUAL_LAG = 2
 """Lag at which placements are compared, unless the settings have one."""
@@ -27,8 +29,7 @@ class Candidate:
     """Settings that choose it, without those that are the preset's."""
     cfg: Config
     costs: Costs
-    problems: tuple[str, ...]
-    """What does not fit the GPUs' memory, with the arithmetic."""
+    memory: MemoryPlan
 
     @property
     def name(self) -> str:
@@ -37,24 +38,32 @@ class Candidate:
         size = f" of {place.tensor_parallel} GPUs" if place.tensor_parallel > 1 else ""
         turns = " in turns on the same GPUs" if place.mode == "colocated" else ""
         references = f", {place.references} reference(s)" if "reference" in needed_roles(self.cfg) else ""
-        budget = f", token budget {self.cfg.learner.token_budget:,}"
-        return f"{place.generators} generator(s){size}, {place.learners} learner rank(s){references}{turns}{budget}"
+        learner = self.cfg.learner
+        copies = f" in {learner.replicas} replicas" if learner.replicas > 1 else ""
+        learners = f"{place.learners} learner rank(s){copies}, microbatches of {learner.token_budget:,} tokens"
+        return f"{place.generators} generator(s){size}, {learners}{references}{turns}"
+
+    @property
+    def problems(self) -> int:
+        """Number of places whose memory does not suffice."""
+        return sum(not place.fits for place in self.memory.gpus) + (not self.memory.sequences)
 
 
-def candidates(gpus: int, words: Sequence[str], shapes: Shapes, gpu: Gpu) -> list[Candidate]:
+def candidates(gpus: int, words: Sequence[str], file: str | None, shapes: ModelShapes, gpu: Gpu) -> list[Candidate]:
     """Return the placements on so many GPUs that the settings allow.
 
     Args:
         words: settings of the user, which win over those of a placement.
+        file: a file of settings.
     """
     given = {word.partition("=")[0] for word in words}
-    mode = load(words).placement.mode if "scale" in given else ""
+    mode = load(words, file).placement.mode if "scale" in given else ""
     found: list[Candidate] = []
     for colocated, scale in _scales(gpus):
         if mode and gpus > 1 and colocated != (mode == "colocated"):
             continue
         chosen = () if "scale" in given else (f"scale={scale}",)
-        preset = load([*chosen, *words])
+        preset = load([*chosen, *words], file)
         for changes in _placements(gpus, preset, shapes):
             free = {key: value for key, value in changes.items() if key not in given and _at(preset, key) != value}
             try:
@@ -70,7 +79,7 @@ def candidates(gpus: int, words: Sequence[str], shapes: Shapes, gpu: Gpu) -> lis
                     words=(*chosen, *(f"{key}={value}" for key, value in free.items())),
                     cfg=cfg,
                     costs=gpu_costs(cfg, shapes, gpu, references="reference" in roles),
-                    problems=tuple(too_large(cfg, shapes, gpu, roles)),
+                    memory=memory_plan(cfg, shapes, gpu.memory_bytes),
                 )
             )
     return found
@@ -84,7 +93,7 @@ def _scales(gpus: int) -> list[tuple[bool, str]]:
     return [(False, split), (True, "8gpu_colocated")]
 
 
-def _placements(gpus: int, preset: Config, shapes: Shapes) -> Iterator[dict[str, Any]]:
+def _placements(gpus: int, preset: Config, shapes: ModelShapes) -> Iterator[dict[str, Any]]:
     """Yield settings of placements, in place of those of the preset."""
     usual = {"lag": USUAL_LAG}
     if preset.placement.mode == "colocated":
@@ -93,20 +102,19 @@ def _placements(gpus: int, preset: Config, shapes: Shapes) -> Iterator[dict[str,
         return
     references = {1, max(1, gpus // 16)} if "reference" in needed_roles(preset) else {0}
     step = max(1, gpus // GPUS_PER_NODE)
-    for parallel in (1, 2, 4, 8):
-        for learners in range(step, gpus, step):
-            for count in references:
-                generators = (gpus - learners - count) // parallel
-                if generators < 1 or shapes.heads % parallel or parallel > min(gpus, GPUS_PER_NODE):
-                    continue
-                for budget in BUDGETS:
-                    placed = {
-                        "placement.generators": generators,
-                        "placement.tensor_parallel": parallel,
-                        "placement.learners": learners,
-                        **({"placement.references": count} if count else {}),
-                    }
-                    yield placed | {"learner.token_budget": budget} | usual
+    for parallel, learners, count in product((1, 2, 4, 8), range(step, gpus, step), references):
+        generators = (gpus - learners - count) // parallel
+        if generators < 1 or shapes.heads % parallel or parallel > min(gpus, GPUS_PER_NODE):
+            continue
+        placed = {
+            "placement.generators": generators,
+            "placement.tensor_parallel": parallel,
+            "placement.learners": learners,
+            **({"placement.references": count} if count else {}),
+        }
+        nodes = learners // GPUS_PER_NODE if learners % GPUS_PER_NODE == 0 else 1
+        for replicas, budget in product({1, max(1, nodes)}, BUDGETS):
+            yield placed | {"learner.replicas": replicas, "learner.token_budget": budget} | usual
 
 
 def changed(cfg: Config, values: Mapping[str, Any]) -> Config:

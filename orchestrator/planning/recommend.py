@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 from configs.checks import require
 from orchestrator.planning.candidates import Candidate, candidates, changed, estimate
-from orchestrator.planning.hardware import Gpu, gpu_named
-from orchestrator.planning.lengths import Lengths
+from orchestrator.planning.model_shapes import ModelShapes
+from orchestrator.planning.nearest_change import refusal
+from orchestrator.planning.phases import GB
 from orchestrator.planning.request import Request
-from orchestrator.planning.shapes import Shapes
-from orchestrator.planning.simulation import Outcome, simulate
+from orchestrator.simulation.hardware import Gpu, gpu_named
+from orchestrator.simulation.lengths import Lengths
+from orchestrator.simulation.steps import Outcome, simulate
 
 SIMULATED = 4
 """Number of placements that are simulated, those with the best estimates."""
@@ -38,7 +40,8 @@ class Recommendation:
 def recommend(
     request: Request,
     words: Sequence[str],
-    shapes: Shapes,
+    file: str | None,
+    shapes: ModelShapes,
     lengths: Lengths,
     prompt_tokens: int,
     report: Callable[[str], None] = lambda line: None,
@@ -47,17 +50,18 @@ def recommend(
 
     Args:
         words: settings of the user. A lag among them is kept.
+        file: a file of settings.
         report: called with a line about each simulation.
 
     Raises:
         ValueError: nothing fits; with the arithmetic of what misses least.
     """
     gpu = gpu_named(request.gpu)
-    found = candidates(request.gpus, words, shapes, gpu)
+    found = candidates(request.gpus, words, file, shapes, gpu)
     require(bool(found), "gpus", "must allow the placement that the settings ask for", request.gpus)
     fitting = [candidate for candidate in found if not candidate.problems]
     if not fitting:
-        raise ValueError(_refusal(request, found, gpu))
+        raise ValueError(_refusal(request, found, shapes, gpu))
     fitting.sort(key=lambda candidate: estimate(candidate, lengths, prompt_tokens))
 
     def simulated(candidate: Candidate) -> Outcome:
@@ -97,44 +101,20 @@ def _different(fitting: Sequence[Candidate]) -> list[Candidate]:
 def _with_lag(candidate: Candidate, lag: int, simulated: Callable[[Candidate], Outcome]) -> tuple[Candidate, Outcome]:
     cfg = changed(candidate.cfg, {"lag": lag})
     words = (*(word for word in candidate.words if not word.startswith("lag=")), f"lag={lag}")
-    other = Candidate(words=words, cfg=cfg, costs=candidate.costs, problems=())
+    other = Candidate(words=words, cfg=cfg, costs=candidate.costs, memory=candidate.memory)
     return other, simulated(other)
 
 
-def _refusal(request: Request, found: Sequence[Candidate], gpu: Gpu) -> str:
+def _refusal(request: Request, found: Sequence[Candidate], shapes: ModelShapes, gpu: Gpu) -> str:
     """Return the error of a plan without a placement that fits."""
-    nearest = min(found, key=lambda candidate: (len(candidate.problems), -candidate.cfg.placement.learners))
+    nearest = min(found, key=lambda candidate: (candidate.problems, _excess(candidate)))
+    reason = refusal(nearest.cfg, shapes, gpu.memory_bytes)
     return (
-        f"gpus: must hold the policy, got {request.gpus} {gpu.name} of {gpu.memory_bytes / 1e9:.0f} GB. Of "
-        f"{len(found)} placements the nearest is {nearest.name}, where these do not fit: {'; '.join(nearest.problems)}"
+        f"gpus: must hold the policy, got {request.gpus} {gpu.name} of {gpu.memory_bytes / GB:.0f} GB. None of "
+        f"{len(found)} placements fits; the nearest is {nearest.name}.\n{reason}"
     )
 
 
-def bottleneck(candidate: Candidate, outcome: Outcome) -> str:
-    """Return what limits the step, and the change that helps."""
-    seconds, step = outcome.seconds, outcome.step_s
-    largest = max(seconds, key=lambda part: seconds[part])
-    share = f"{seconds[largest] / step:.0%} of the step"
-    if largest == "wait_generation":
-        full = outcome.batch >= 0.5 * min(
-            candidate.costs.engine.max_sequences,
-            candidate.cfg.groups_per_step * candidate.cfg.sampling.group_size / candidate.cfg.placement.generators,
-        )
-        if outcome.preemptions:
-            return f"generation ({share}): the key-value cache is full; more GPUs per generator, or shorter answers"
-        if full:
-            return f"generation ({share}): the engines are busy; more generators, or fewer answers"
-        return (
-            f"generation ({share}): the step waits for its longest answers; a larger lag, or a lower limit of answers"
-        )
-    if largest == "update" and outcome.exposed_s > seconds["update"] / 3:
-        return f"update ({share}): gathering parameters; a larger learner.token_budget, or ranks within one node"
-    hints = {
-        "update": "more learner ranks",
-        "reference": "more references",
-        "score": "more learner ranks",
-        "publish": "another generator.transfer",
-        "measure": "a larger monitor.every, or fewer monitor.answers",
-        "other": "larger batches",
-    }
-    return f"{largest} ({share}): {hints[largest]}"
+def _excess(candidate: Candidate) -> float:
+    """Return by how many times the fullest place is larger than its GPU."""
+    return max(place.peak.bytes / place.capacity for place in candidate.memory.gpus)

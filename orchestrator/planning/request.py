@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.checks import require
-from orchestrator.planning.hardware import gpu_named
+from orchestrator.simulation.hardware import gpu_named
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,12 +16,15 @@ from zlib import crc32
 import numpy as np
 
 from actors.contracts import GenerationJob, GradeTask, WeightsInfo
-from actors.finished import Finished
-from orchestrator.planning.costs import EngineCosts
+from actors.finished import EngineLoad, Finished
+from orchestrator.simulation.costs import EngineCosts
 from trajectories.trajectory import Grade, Trajectory
 
 EARLY = 1e-6
 """Tokens: an answer that lacks fewer is finished, in spite of rounding."""
+
+MOST_TOKENS = 1e15
+"""What an engine with an unlimited key-value cache reports as free."""
 
 
 def tokens_of(trajectory: Trajectory) -> int:
@@ -224,6 +227,18 @@ class SimulatedGenerator:
             last_version=np.full(count, self.version, np.int32),
             stopped=np.ones(count, np.bool_),
             texts=[""] * count,
+            load=self._load(),
+        )
+
+    def _load(self) -> EngineLoad:
+        """Return the load of this moment; a step in progress is counted at its end."""
+        free = self.costs.kv_tokens - self._cached
+        return EngineLoad(
+            waiting=len(self._waiting),
+            running=len(self._order),
+            free_sequences=self.costs.max_sequences - len(self._order),
+            free_kv_tokens=int(min(max(free, 0.0), MOST_TOKENS)),
+            tokens=int(self.answer_s),
         )
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configs.config import Config
-from orchestrator.planning.hardware import MEMORY_EFFICIENCY, Gpu
-from orchestrator.planning.shapes import WEIGHT_BYTES, Shapes
+from orchestrator.planning.model_shapes import ModelShapes
+from orchestrator.simulation.hardware import MEMORY_EFFICIENCY, Gpu
 
 STEP_OVERHEAD_S = 0.004
 """Seconds of one engine step besides the model: scheduling, sampling, detokenization. Assumed."""
@@ -112,14 +112,19 @@ class Costs:
     """Of it, seconds for each answer."""
 
 
-def gpu_costs(cfg: Config, shapes: Shapes, gpu: Gpu, *, references: bool) -> Costs:
+def multiplied(shapes: ModelShapes) -> int:
+    """Return the parameters that take part in a matrix product for every token: all but the input embedding."""
+    return shapes.parameters - shapes.root + shapes.head
+
+
+def gpu_costs(cfg: Config, shapes: ModelShapes, gpu: Gpu, *, references: bool) -> Costs:
     """Return the costs of a run on GPUs.
 
     Args:
         references: whether the run has reference actors.
     """
     place = cfg.placement
-    forward = 2.0 * shapes.multiplied / (gpu.flops * gpu.compute_efficiency)
+    forward = 2.0 * multiplied(shapes) / (gpu.flops * gpu.compute_efficiency)
     return Costs(
         engine=_engine(cfg, shapes, gpu),
         learner=_learner(cfg, shapes, gpu),
@@ -130,32 +135,32 @@ def gpu_costs(cfg: Config, shapes: Shapes, gpu: Gpu, *, references: bool) -> Cos
     )
 
 
-def _engine(cfg: Config, shapes: Shapes, gpu: Gpu) -> EngineCosts:
+def _engine(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> EngineCosts:
     parallel = cfg.placement.tensor_parallel
     bandwidth = gpu.bandwidth * MEMORY_EFFICIENCY
     flops = gpu.flops * gpu.compute_efficiency * parallel
-    reduced = 2 * WEIGHT_BYTES * shapes.hidden * (parallel - 1) / parallel / gpu.interconnect(crosses_nodes=False)
+    reduced = 2 * shapes.dtype_bytes * shapes.hidden * (parallel - 1) / parallel / gpu.interconnect(crosses_nodes=False)
     return EngineCosts(
-        weights_s=shapes.multiplied * WEIGHT_BYTES / parallel / bandwidth,
-        sequence_s=2.0 * shapes.multiplied / flops,
-        kv_s=shapes.kv_bytes / parallel / bandwidth,
+        weights_s=multiplied(shapes) * shapes.dtype_bytes / parallel / bandwidth,
+        sequence_s=2.0 * multiplied(shapes) / flops,
+        kv_s=shapes.key_values * shapes.dtype_bytes / parallel / bandwidth,
         overhead_s=STEP_OVERHEAD_S + (2 * shapes.layers * ALL_REDUCE_S if parallel > 1 else 0.0),
         overhead_sequence_s=SEQUENCE_OVERHEAD_S + 2 * shapes.layers * reduced,
-        prefill_s=2.0 * shapes.multiplied / flops,
+        prefill_s=2.0 * multiplied(shapes) / flops,
         kv_tokens=kv_tokens(cfg, shapes, gpu),
         max_sequences=cfg.generator.max_sequences,
     )
 
 
-def kv_tokens(cfg: Config, shapes: Shapes, gpu: Gpu) -> float:
+def kv_tokens(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> float:
     """Return the tokens that the key-value cache of one engine holds, below 0 if the weights do not fit."""
     parallel = cfg.placement.tensor_parallel
-    weights = shapes.parameters * WEIGHT_BYTES / parallel
+    weights = shapes.parameters * shapes.dtype_bytes / parallel
     free = gpu.memory_bytes * cfg.generator.memory_fraction - weights - ENGINE_RESERVE_BYTES
-    return free * parallel / shapes.kv_bytes
+    return free * parallel / (shapes.key_values * shapes.dtype_bytes)
 
 
-def _learner(cfg: Config, shapes: Shapes, gpu: Gpu) -> LearnerCosts:
+def _learner(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> LearnerCosts:
     learner, ranks = cfg.learner, cfg.placement.learners
     passes = 4.0 if learner.gradient_checkpointing else 3.0  # forward, backward (2), and the recomputed forward
     rate = gpu.flops * gpu.compute_efficiency
@@ -164,8 +169,8 @@ def _learner(cfg: Config, shapes: Shapes, gpu: Gpu) -> LearnerCosts:
     return LearnerCosts(
         ranks=ranks,
         token_budget=learner.token_budget,
-        token_s=passes * 2.0 * shapes.multiplied / rate,
-        token_squared_s=passes * shapes.attention_flops(1.0) / rate,
+        token_s=passes * 2.0 * multiplied(shapes) / rate,
+        token_squared_s=passes * 2.0 * shapes.layers * shapes.queries / rate,
         traffic_s=per_microbatch,
         microbatch_s=MICROBATCH_S,
         update_s=states + per_update,
@@ -174,10 +179,10 @@ def _learner(cfg: Config, shapes: Shapes, gpu: Gpu) -> LearnerCosts:
 
 def sharded_over(cfg: Config) -> int:
     """Return the number of ranks over which one copy of the policy is sharded."""
-    return cfg.placement.learners // getattr(cfg.learner, "replicas", 1)
+    return cfg.placement.learners // cfg.learner.replicas
 
 
-def traffic_s(cfg: Config, shapes: Shapes, gpu: Gpu) -> tuple[float, float]:
+def traffic_s(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> tuple[float, float]:
     """Return the seconds of FSDP2's traffic for each microbatch, and once per update.
 
     A rank of n sends (n - 1) / n of the parameters in bfloat16 for each gathering, of which forward and backward pass
@@ -185,16 +190,16 @@ def traffic_s(cfg: Config, shapes: Shapes, gpu: Gpu) -> tuple[float, float]:
     """
     ranks, size = cfg.placement.learners, sharded_over(cfg)
     sent = shapes.parameters * (size - 1) / size / gpu.interconnect(size > GPUS_PER_NODE)
-    gathers, reduction = 2 * WEIGHT_BYTES * sent, 4 * sent
+    gathers, reduction = 2 * shapes.dtype_bytes * sent, 4 * sent
     copies = ranks // size
     summed = 8.0 * shapes.parameters / size * (copies - 1) / copies / gpu.interconnect(ranks > GPUS_PER_NODE)
-    if getattr(cfg.learner, "accumulate", "sharded") == "unsharded":
+    if cfg.learner.accumulate == "unsharded":
         return 0.0, gathers / 2 + reduction + summed
     return gathers + reduction, summed
 
 
-def _publication(cfg: Config, shapes: Shapes, gpu: Gpu) -> float:
-    weights = float(shapes.parameters * WEIGHT_BYTES)
+def _publication(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> float:
+    weights = float(shapes.parameters * shapes.dtype_bytes)
     if cfg.generator.transfer == "host":
         return weights / HOST_BYTES_PER_S
     if cfg.generator.transfer == "ipc":

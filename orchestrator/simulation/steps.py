@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from configs.config import Config
-from orchestrator.planning.costs import Costs
-from orchestrator.planning.lengths import Lengths
-from orchestrator.planning.simulated_roles import SimulatedGenerator, SimulatedGrader, tokens_of
-from orchestrator.planning.virtual_clock import run_virtually
+from orchestrator.engine import with_engine
 from orchestrator.rollout.collector import Collector
-from orchestrator.rollout.rollouts import Rollouts, jobs_for
+from orchestrator.rollout.rollouts import Rollouts, jobs_for, rollouts_for
+from orchestrator.simulation.costs import Costs
+from orchestrator.simulation.lengths import Lengths
+from orchestrator.simulation.roles import SimulatedGenerator, SimulatedGrader, tokens_of
+from orchestrator.simulation.virtual_clock import run_virtually
 from trajectories.trajectory import Group, Prompt
 
-PARTS = ("wait_generation", "reference", "score", "update", "publish", "other", "measure")
-"""Parts of a step, as the metrics `seconds/NAME` of a run have them; `measure` is in `seconds/due` there."""
+PARTS = ("wait_generation", "reference", "score", "update", "publish", "other")
+"""Parts of a step, named as the metrics `seconds/NAME` of a run; `other` is the rest."""
 FEWEST_ANSWERS = 1024
 """Answers per step that are simulated at least, if the run has as many."""
 
@@ -79,78 +80,85 @@ def simulate(cfg: Config, costs: Costs, lengths: Lengths, prompt_tokens: int, st
     The window, the choice of generators and the order in which groups are taken are those of a run. Every group has a
     signal, so no group is replaced (`sampling.max_refills`), and no checkpoint is written.
 
-    Of a large run a fraction is simulated, with the same number of prompts for each generator. The longest answers, for
-    which a step waits, are nearly as long among `FEWEST_ANSWERS` as among more.
+    Of a large run a part is simulated, with as many prompts for each generator. The longest answers, for which a step
+    waits, are nearly as long among `FEWEST_ANSWERS` as among more.
 
     Args:
         cfg: lag, groups, group size, placement, and the limits of answers.
         prompt_tokens: tokens of every prompt.
         steps: steps that are measured, after 2 * lag + 2 others until the window is in its usual state.
     """
-    first = 2 * cfg.lag + 2
-    cfg = replace(cfg, steps=first + steps + cfg.lag + 1)
-    return run_virtually(_Simulation(cfg, costs, lengths, prompt_tokens).run(first, steps))
+    return run_virtually(_Simulation(with_engine(cfg), costs, lengths, prompt_tokens, steps).run())
 
 
-def _fraction(cfg: Config) -> int:
-    """Return k, where a k-th of the generators and prompts is simulated."""
-    answers = cfg.groups_per_step * cfg.sampling.group_size
-    common = math.gcd(cfg.placement.generators, cfg.groups_per_step)
-    return max(k for k in range(1, common + 1) if common % k == 0 and (k == 1 or answers // k >= FEWEST_ANSWERS))
+def _part(cfg: Config) -> Config:
+    """Return the settings of the smallest part of the run with at least `FEWEST_ANSWERS` answers per step."""
+    all_generators, all_groups = cfg.placement.generators, cfg.groups_per_step
+    for generators in range(1, all_generators + 1):
+        groups = max(1, round(all_groups * generators / all_generators))
+        if groups * cfg.sampling.group_size >= FEWEST_ANSWERS:
+            return replace(cfg, groups_per_step=groups, placement=replace(cfg.placement, generators=generators))
+    return cfg
 
 
 class _Simulation:
-    def __init__(self, cfg: Config, costs: Costs, lengths: Lengths, prompt_tokens: int) -> None:
-        self.whole = _fraction(cfg)
-        """How many times the simulated part the run is."""
-        place = replace(cfg.placement, generators=cfg.placement.generators // self.whole)
-        self.cfg = replace(cfg, placement=place, groups_per_step=cfg.groups_per_step // self.whole)
+    def __init__(self, cfg: Config, costs: Costs, lengths: Lengths, prompt_tokens: int, steps: int) -> None:
+        self.answers = cfg.groups_per_step * cfg.sampling.group_size
+        self.first, self.steps, self.after = 2 * cfg.lag + 2, steps, cfg.lag + 1 if cfg.monitor.every else 0
+        part = _part(cfg)
+        self.share = part.placement.generators / cfg.placement.generators
+        """Fraction of the run that is simulated."""
+        # No generator is silent for too long, and the window is full to the end.
+        generator = replace(cfg.generator, timeout_s=math.inf)
+        self.cfg = replace(part, generator=generator, steps=self.first + steps + self.after + cfg.lag + 1)
         self.costs, self.lengths = costs, lengths
         self.source = _Prompts(prompt_tokens)
+        self.measurement: asyncio.Task[list[Group]] | None = None
+        """A measurement of the held-out prompts, which is finished before the next publication."""
         self.rows: list[dict[str, float]] = []
         """Seconds of each part, and other numbers, by step."""
 
-    async def run(self, first: int, steps: int) -> Outcome:
-        """Simulate `first` steps, `steps` measured ones, and a measurement of the held-out prompts."""
-        cfg, engine = self.cfg, self.costs.engine
-        place = cfg.placement
-        loop = asyncio.get_running_loop()
-        self.generators = [SimulatedGenerator(engine, self.lengths.of) for _ in range(place.generators)]
-        workers = place.graders * (cfg.grader.workers or max(1.0, place.cpus_per_grader)) / self.whole
-        graders = [SimulatedGrader(self.costs.grade_s, workers)]
+    async def run(self) -> Outcome:
+        """Simulate the first steps, the measured ones, and those that a measurement of held-out prompts delays."""
+        cfg, place, loop = self.cfg, self.cfg.placement, asyncio.get_running_loop()
+        self.generators = [SimulatedGenerator(self.costs.engine, self.lengths.of) for _ in range(place.generators)]
+        workers = place.graders * (cfg.grader.workers or max(1.0, place.cpus_per_grader)) * self.share
+        groups = cfg.steps * cfg.groups_per_step
         try:
-            async with Rollouts(self.generators, graders, math.inf) as rollouts:
-                collector = Collector(
-                    cfg,
-                    self.source,
-                    _encode,
-                    rollouts,
-                    position=0,
-                    groups_left=cfg.steps * cfg.groups_per_step,
-                    excluded=(),
-                )
-                async with collector:
-                    for step in range(first):
-                        await self._step(step, collector)
-                    self.rows.clear()
-                    began, before = loop.time(), list(self._engine_sums())
-                    for step in range(first, first + steps):
-                        await self._step(step, collector)
-                    elapsed, after = loop.time() - began, list(self._engine_sums())
-                    measured = await self._measure(rollouts) if cfg.monitor.every else 0.0
+            async with (
+                rollouts_for(cfg, self.generators, [SimulatedGrader(self.costs.grade_s, workers)]) as rollouts,
+                Collector(
+                    cfg, self.source, _encode, rollouts, position=0, groups_left=groups, excluded=()
+                ) as collector,
+            ):
+                for step in range(self.first):
+                    await self._step(step, collector)
+                self.rows.clear()
+                began, before = loop.time(), list(self._engine_sums())
+                for step in range(self.first, self.first + self.steps):
+                    await self._step(step, collector)
+                elapsed, after = loop.time() - began, list(self._engine_sums())
+                began, rows = loop.time(), list(self.rows)
+                if self.after:
+                    self.measurement = asyncio.create_task(self._measure(rollouts))
+                    if not cfg.lag:
+                        await self.measurement
+                for step in range(self.first + self.steps, self.first + self.steps + self.after):
+                    await self._step(step, collector)
+                delay = loop.time() - began - elapsed / self.steps * self.after
         finally:
             await asyncio.gather(*(generator.close() for generator in self.generators))
         busy, answers, preemptions = (b - a for a, b in zip(before, after, strict=True))
-        means = {key: float(np.mean([row[key] for row in self.rows])) for key in self.rows[0]}
-        seconds = {part: means[part] for part in PARTS if part in means}
+        means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+        measured = {"measurement": max(delay, 0.0) / cfg.monitor.every} if self.after else {}
         return Outcome(
-            seconds=seconds | {"measure": measured},
+            seconds={part: means[part] for part in PARTS if part in means} | measured,
             exposed_s=means["exposed"],
             tokens=means["tokens"],
             staleness=means["staleness"],
             batch=answers / busy if busy else 0.0,
             busy=busy / elapsed / place.generators,
-            preemptions=preemptions / steps * self.whole,
+            preemptions=preemptions / self.steps / self.share,
         )
 
     def _engine_sums(self) -> Iterator[float]:
@@ -165,7 +173,7 @@ class _Simulation:
         groups = await collector.take(self.cfg.groups_per_step)
         taken = loop.time()
         trajectories = [t for group in groups for t in group.trajectories]
-        lengths = [tokens_of(t) for t in trajectories] * self.whole
+        lengths = [tokens_of(trajectories[i % len(trajectories)]) for i in range(self.answers)]
         if self.cfg.placement.mode == "colocated":  # Engine and learner take turns on the GPU.
             self._pause()
         update, exposed = costs.learner.update(lengths)
@@ -178,26 +186,32 @@ class _Simulation:
             "other": costs.other_s + len(lengths) * costs.other_answer_s,
         }
         await asyncio.sleep(row["reference"] + row["score"] + row["update"])
+        if self.measurement is not None:
+            self._resume(step)
+            await self.measurement
+            self.measurement = None
         self._pause()
         await asyncio.sleep(row["publish"])
-        for generator in self.generators:
-            generator.resume(step + 1)
+        self._resume(step + 1)
         collector.release(groups)
         await asyncio.sleep(row["other"])
         stale = [step - t.first_version for t in trajectories]
-        generated = sum(int(t.tokens[-1]) for t in trajectories) * self.whole
-        self.rows.append({**row, "exposed": exposed, "tokens": float(generated), "staleness": float(np.mean(stale))})
+        generated = sum(int(t.tokens[-1]) for t in trajectories) / self.share
+        self.rows.append({**row, "exposed": exposed, "tokens": generated, "staleness": float(np.mean(stale))})
 
     def _pause(self) -> None:
         for generator in self.generators:
             generator.pause()
 
-    async def _measure(self, rollouts: Rollouts) -> float:
-        """Measure the held-out prompts once, and return its seconds per step."""
-        loop, cfg = asyncio.get_running_loop(), self.cfg
-        began = loop.time()
+    def _resume(self, version: int) -> None:
+        for generator in self.generators:
+            generator.resume(version)
+
+    async def _measure(self, rollouts: Rollouts) -> list[Group]:
+        """Answer the held-out prompts."""
+        cfg = self.cfg
         decoding = cfg.monitor.sampling.resolved(cfg.sampling)
-        prompts = self.source.heldout(math.ceil(cfg.task.heldout_prompts / self.whole))
+        prompts = self.source.heldout(math.ceil(cfg.task.heldout_prompts * self.share))
         jobs = jobs_for(
             prompts,
             [_encode(prompt) for prompt in prompts],
@@ -206,6 +220,4 @@ class _Simulation:
             answers=cfg.monitor.answers,
             **decoding.plain(),
         )
-        groups: list[Group] = await rollouts.run(prompts, jobs)
-        assert len(groups) == len(prompts)
-        return (loop.time() - began) / cfg.monitor.every
+        return await rollouts.run(prompts, jobs, first=True)

@@ -13,8 +13,8 @@ import numpy as np
 
 from configs.config import Config
 from configs.load import load
-from orchestrator.planning.costs import Costs, EngineCosts, LearnerCosts
-from orchestrator.planning.lengths import Lengths
+from orchestrator.simulation.costs import Costs, EngineCosts, LearnerCosts
+from orchestrator.simulation.lengths import Lengths
 
 FIRST_STEPS = 3
 """Steps at the beginning of a run that are not measured: engine and learner reserve memory."""
