@@ -41,7 +41,8 @@ class Config:
     method: str = "grpo"
     """Preset of `configs/methods/`; all other settings override it."""
     scale: str = "cpu"
-    """Preset of `configs/scales/`; it overrides `method`, and all other settings override it."""
+    """Preset of `configs/scales/`; it overrides `method`, but for a `lag` of the method, and all other settings
+    override it."""
     seed: int = 0
     """Seed of the run: of the order of prompts, of every sampled answer, and of the learner."""
     steps: int = 100

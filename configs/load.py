@@ -60,6 +60,9 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
             raise ValueError(f"{kind}: {rule}, got {name!r}")
     presets_ = [] if whole else [_read(preset(kind, name)) for kind, name in names.items()]
     if not whole:
+        method, scale = presets_
+        if "lag" in method:  # one that the method's mathematics needs
+            presets_[1] = {key: value for key, value in scale.items() if key != "lag"}
         path = next((layer["policy"]["path"] for layer in (last, from_file) if _has_path(layer)), PolicyConfig.path)
         presets_.append(committed_settings(path, names["method"]))
     layers = [*presets_, from_file, last, dict(names)]

@@ -4,7 +4,7 @@ Seeds are functions of positions, so there is no random state to keep.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -32,7 +32,7 @@ class RunState:
     step: int
     position: int
     """Position in the train stream from which prompts are still to be trained on."""
-    trained: Sequence[int]
+    trained: tuple[int, ...]
     """Later positions that were trained on already, in ascending order; only with `take=any_order`."""
     measured: bool
     """Whether the held-out measurement of this step is done, if one is due."""
@@ -96,7 +96,8 @@ class RunState:
             raise ValueError(f"objective: must be a saved ObjectiveState ({type(error).__name__}: {error})") from None
         if not all(map(_is_number, objective.coefficients.values())):
             raise ValueError(f"objective: must have numbers as coefficients, got {dict(objective.coefficients)}")
-        return cls(**{**saved, "objective": objective, "best": None if best is None else Best(**best)})
+        read = {"trained": tuple(trained), "objective": objective, "best": None if best is None else Best(**best)}
+        return cls(**{**saved, **read})
 
 
 def _is_count(value: Any) -> bool:

@@ -281,7 +281,7 @@ class Run:
         return RunState(
             step=self.step,
             position=self.collector.window.resume_position,
-            trained=self.collector.window.trained,
+            trained=tuple(self.collector.window.trained),
             measured=not self.monitor.begun,
             objective=self.objective_state,
             drift=dict(self.reference_schedule.drift),

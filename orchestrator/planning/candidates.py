@@ -15,8 +15,6 @@ from orchestrator.simulation.costs import GPUS_PER_NODE, Costs, gpu_costs
 from orchestrator.simulation.hardware import Gpu
 from orchestrator.simulation.lengths import Lengths
 
-USUAL_LAG = 2
-"""Lag at which placements are compared, unless the settings have one."""
 BUDGETS = (16_384, 32_768, 65_536)
 """Token budgets that are compared: larger microbatches need more memory and less traffic."""
 
@@ -95,10 +93,9 @@ def _scales(gpus: int) -> list[tuple[bool, str]]:
 
 def _placements(gpus: int, preset: Config, shapes: ModelShapes) -> Iterator[dict[str, Any]]:
     """Yield settings of placements, in place of those of the preset."""
-    usual = {"lag": USUAL_LAG}
     if preset.placement.mode == "colocated":
         for budget in BUDGETS:
-            yield {"placement.generators": gpus, "placement.learners": gpus, "learner.token_budget": budget, **usual}
+            yield {"placement.generators": gpus, "placement.learners": gpus, "learner.token_budget": budget}
         return
     references = {1, max(1, gpus // 16)} if "reference" in needed_roles(preset) else {0}
     step = max(1, gpus // GPUS_PER_NODE)
@@ -114,7 +111,7 @@ def _placements(gpus: int, preset: Config, shapes: ModelShapes) -> Iterator[dict
         }
         nodes = learners // GPUS_PER_NODE if learners % GPUS_PER_NODE == 0 else 1
         for replicas, budget in product({1, max(1, nodes)}, BUDGETS):
-            yield placed | {"learner.replicas": replicas, "learner.token_budget": budget} | usual
+            yield placed | {"learner.replicas": replicas, "learner.token_budget": budget}
 
 
 def changed(cfg: Config, values: Mapping[str, Any]) -> Config:

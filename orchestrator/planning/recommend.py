@@ -1,7 +1,7 @@
 """Choose placement and lag of a run for its hardware by simulation, and say what limits it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from configs.checks import require
 from orchestrator.planning.candidates import Candidate, candidates, changed, estimate
@@ -15,10 +15,10 @@ from orchestrator.simulation.steps import Outcome, simulate
 
 SIMULATED = 4
 """Number of placements that are simulated, those with the best estimates."""
-LAGS = (0, 1, 2, 4)
-"""Lags that are compared for the best placement, unless the settings have one."""
+LAGS = ((0, "fifo"), (1, "fifo"), (2, "any_order"), (2, "fifo"), (4, "any_order"), (4, "fifo"))
+"""Lags and orders that are compared for the best placement, unless the settings have one."""
 WORTH = 1.1
-"""A larger lag is recommended where a smaller one takes more than this times as long."""
+"""A larger lag, or another order, is recommended where the step takes more than this times as long without it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,8 @@ class Recommendation:
 
     candidate: Candidate
     outcome: Outcome
-    by_lag: dict[int, float]
-    """Seconds of a step of this placement by lag."""
+    by_lag: dict[tuple[int, str], float]
+    """Seconds of a step of this placement, by lag and by the order in which groups are taken."""
     others: tuple[tuple[Candidate, float], ...]
     """Other placements that were simulated, and their seconds of a step."""
     too_large: int
@@ -72,17 +72,19 @@ def recommend(
     outcomes = [(candidate, simulated(candidate)) for candidate in _different(fitting)]
     outcomes.sort(key=lambda pair: pair[1].step_s)
     best, outcome = outcomes[0]
-    by_lag = {best.cfg.lag: (best, outcome)}
-    if not any(word.startswith("lag=") for word in words):
-        for lag in LAGS:
-            if lag not in by_lag:
-                by_lag[lag] = _with_lag(best, lag, simulated)
+    by_lag = {(best.cfg.lag, best.cfg.take): (best, outcome)}
+    # Engines on the learner's GPUs, and methods that need answers of the policy itself, have lag 0.
+    if best.cfg.lag and not any(word.partition("=")[0] in ("lag", "take") for word in words):
+        for lag, take in LAGS:
+            if (lag, take) not in by_lag:
+                other = _with_lag(best, lag, take)
+                by_lag[lag, take] = (other, simulated(other))
     quickest = min(outcome.step_s for _, outcome in by_lag.values())
-    lag = min(lag for lag, (_, outcome) in by_lag.items() if outcome.step_s <= WORTH * quickest)
+    chosen = min(key for key, (_, outcome) in by_lag.items() if outcome.step_s <= WORTH * quickest)
     return Recommendation(
-        candidate=by_lag[lag][0],
-        outcome=by_lag[lag][1],
-        by_lag={lag: by_lag[lag][1].step_s for lag in sorted(by_lag)},
+        candidate=by_lag[chosen][0],
+        outcome=by_lag[chosen][1],
+        by_lag={key: outcome.step_s for key, (_, outcome) in by_lag.items()},
         others=tuple((candidate, other.step_s) for candidate, other in outcomes[1:]),
         too_large=len(found) - len(fitting),
         compared=len(fitting),
@@ -98,11 +100,11 @@ def _different(fitting: Sequence[Candidate]) -> list[Candidate]:
     return list(chosen.values())[:SIMULATED]
 
 
-def _with_lag(candidate: Candidate, lag: int, simulated: Callable[[Candidate], Outcome]) -> tuple[Candidate, Outcome]:
-    cfg = changed(candidate.cfg, {"lag": lag})
-    words = (*(word for word in candidate.words if not word.startswith("lag=")), f"lag={lag}")
-    other = Candidate(words=words, cfg=cfg, costs=candidate.costs, memory=candidate.memory)
-    return other, simulated(other)
+def _with_lag(candidate: Candidate, lag: int, take: str) -> Candidate:
+    """Return the same placement with another lag, and another order of the groups."""
+    values = {"lag": lag, "take": take}
+    words = tuple(f"{key}={value}" for key, value in values.items() if getattr(candidate.cfg, key) != value)
+    return replace(candidate, words=(*candidate.words, *words), cfg=changed(candidate.cfg, values))
 
 
 def _refusal(request: Request, found: Sequence[Candidate], shapes: ModelShapes, gpu: Gpu) -> str:

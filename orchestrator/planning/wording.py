@@ -38,7 +38,7 @@ def lines(
         *parts,
         f"bottleneck: {bottleneck(found.candidate, outcome)}",
         *(
-            ["by lag: " + ", ".join(f"{lag}: {seconds:.1f} s" for lag, seconds in found.by_lag.items())]
+            ["by lag: " + ", ".join(f"{lag} {take} {seconds:.1f} s" for (lag, take), seconds in sorted(found.by_lag.items()))]
             if len(found.by_lag) > 1
             else []
         ),

@@ -126,9 +126,11 @@ def assert_command_fits(arguments: list[str], trained: list[str], nodes: list[tu
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("method", presets("method"))
 def test_every_method_loads_on_every_gpu_scale_and_fits_its_nodes(scale: str, method: str) -> None:
+    on_policy = method in ("f_dpg", "gdc", "nash_mp")
     cfg = load([f"scale={scale}", f"method={method}", "policy.path=/shared/models/policy"])
     assert (cfg.policy.dtype, cfg.learner.layout, cfg.learner.gradient_checkpointing) == ("bfloat16", "pack", True)
     assert cfg.placement.device == "gpu"
+    assert cfg.lag == (0 if on_policy or cfg.placement.mode == "colocated" else 2)
     assert cfg.generator.transfer == ("ipc" if cfg.placement.mode == "colocated" else "nccl")
     wanted = reservations(cfg, needed_roles(cfg))
     assert_fits(wanted, SCALES[scale])
@@ -137,7 +139,7 @@ def test_every_method_loads_on_every_gpu_scale_and_fits_its_nodes(scale: str, me
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_gpu_scale_sets_sizes_and_placement_and_nothing_of_a_method(scale: str) -> None:
     settings = yaml.safe_load((ROOT / "configs" / "scales" / f"{scale}.yaml").read_text())
-    sizes = {"policy", "placement", "generator", "grader", "monitor", "learner", "sampling", "groups_per_step"}
+    sizes = {"policy", "placement", "generator", "grader", "monitor", "learner", "sampling", "groups_per_step", "lag"}
     assert settings.keys() <= sizes
     assert "temperature" not in settings["sampling"]
 

@@ -20,7 +20,16 @@ FILES = ("policy/model.safetensors", "policy/config.json", "optimizer/__0_0.dist
 
 
 def state(step: int, **changes: Any) -> RunState:
-    empty = RunState(step=step, position=0, objective=ObjectiveState(coefficients={}), drift={}, wandb_id="", best=None)
+    empty = RunState(
+        step=step,
+        position=0,
+        trained=(),
+        measured=True,
+        objective=ObjectiveState(coefficients={}),
+        drift={},
+        wandb_id="",
+        best=None,
+    )
     return replace(empty, **changes)
 
 
@@ -49,6 +58,8 @@ def names(root: Path) -> list[str]:
 
 WHOLE = {
     "position": 1280,
+    "trained": (1281, 1284),
+    "measured": False,
     "objective": ObjectiveState(coefficients={"divergence": 0.1}, safe={"divergence": SafeState(rewards=(0.5, 1.0))}),
     "drift": {"slow": 0.02},
     "wandb_id": "1f0c22ab",
@@ -231,12 +242,17 @@ SAVED = json.loads(state(20, **WHOLE).to_json())
     ("text", "message"),
     [
         ("", "Expecting value"),
-        ("[]", r"must be an object with the keys step, position, objective, drift, wandb_id, best, got '\[\]'"),
+        (
+            "[]",
+            "must be an object with the keys step, position, trained, measured, objective, drift, wandb_id, best, got ",
+        ),
         (json.dumps({k: v for k, v in SAVED.items() if k != "drift"}), "must be an object with the keys step"),
         (json.dumps(SAVED | {"epoch": 1}), "must be an object with the keys step"),
         (json.dumps(SAVED | {"step": -1}), "step: must be an integer of at least 0, got -1"),
         (json.dumps(SAVED | {"step": True}), "step: must be an integer of at least 0, got True"),
         (json.dumps(SAVED | {"position": 1.5}), "position: must be an integer of at least 0, got 1.5"),
+        (json.dumps(SAVED | {"trained": [3, -1]}), r"trained: must be a list of integers of at least 0, got \[3, -1\]"),
+        (json.dumps(SAVED | {"measured": 1}), "measured: must be true or false, got 1"),
         (json.dumps(SAVED | {"drift": {"slow": None}}), "drift: must be an object of numbers, got "),
         (json.dumps(SAVED | {"wandb_id": 7}), "wandb_id: must be a string or null, got 7"),
         (json.dumps(SAVED | {"best": {"step": 1}}), "best: must be null, or an integer step and a value, got "),
