@@ -15,8 +15,9 @@ from orchestrator.simulation.steps import Outcome, simulate
 
 SIMULATED = 4
 """Number of placements that are simulated, those with the best estimates."""
-LAGS = ((0, "fifo"), (1, "fifo"), (2, "any_order"), (2, "fifo"), (4, "any_order"), (4, "fifo"))
-"""Lags and orders that are compared for the best placement, unless the settings have one."""
+LAGS = ((0, "fifo"), (1, "fifo"), (2, "fifo"), (2, "any_order"), (4, "fifo"), (4, "any_order"))
+"""Lags and orders of groups that are compared for the best placement, unless the settings have one; the first that is
+nearly the best is recommended."""
 WORTH = 1.1
 """A larger lag, or another order, is recommended where the step takes more than this times as long without it."""
 
@@ -72,15 +73,14 @@ def recommend(
     outcomes = [(candidate, simulated(candidate)) for candidate in _different(fitting)]
     outcomes.sort(key=lambda pair: pair[1].step_s)
     best, outcome = outcomes[0]
-    by_lag = {(best.cfg.lag, best.cfg.take): (best, outcome)}
+    by_lag: dict[tuple[int, str], tuple[Candidate, Outcome]] = {(best.cfg.lag, best.cfg.take): (best, outcome)}
     # Engines on the learner's GPUs, and methods that need answers of the policy itself, have lag 0.
     if best.cfg.lag and not any(word.partition("=")[0] in ("lag", "take") for word in words):
-        for lag, take in LAGS:
-            if (lag, take) not in by_lag:
-                other = _with_lag(best, lag, take)
-                by_lag[lag, take] = (other, simulated(other))
+        others = {key: _with_lag(best, *key) for key in LAGS if key not in by_lag}
+        by_lag |= {key: (other, simulated(other)) for key, other in others.items()}
+        by_lag = {key: by_lag[key] for key in LAGS}
     quickest = min(outcome.step_s for _, outcome in by_lag.values())
-    chosen = min(key for key, (_, outcome) in by_lag.items() if outcome.step_s <= WORTH * quickest)
+    chosen = next(key for key, (_, outcome) in by_lag.items() if outcome.step_s <= WORTH * quickest)
     return Recommendation(
         candidate=by_lag[chosen][0],
         outcome=by_lag[chosen][1],

@@ -37,15 +37,18 @@ def lines(
         f"{outcome.staleness:.1f}, {outcome.batch:.0f} answers at a time in an engine",
         *parts,
         f"bottleneck: {bottleneck(found.candidate, outcome)}",
-        *(
-            ["by lag: " + ", ".join(f"{lag} {take} {seconds:.1f} s" for (lag, take), seconds in sorted(found.by_lag.items()))]
-            if len(found.by_lag) > 1
-            else []
-        ),
+        *([f"by lag: {_by_lag(found)}"] if len(found.by_lag) > 1 else []),
         *(f"{seconds:8.1f} s  {other.name}" for other, seconds in found.others),
         f"{found.compared} placements fit, {found.too_large} do not. Seconds are simulated from published figures of "
         f"{request.gpu} (docs/deployment.md), not measured.",
     ]
+
+
+def _by_lag(found: Recommendation) -> str:
+    return ", ".join(
+        f"{lag}{' in any order' if take == 'any_order' else ''} {seconds:.1f} s"
+        for (lag, take), seconds in found.by_lag.items()
+    )
 
 
 def bottleneck(candidate: Candidate, outcome: Outcome) -> str:
@@ -62,17 +65,15 @@ def bottleneck(candidate: Candidate, outcome: Outcome) -> str:
             return f"generation ({share}): the key-value cache is full; more GPUs per generator, or shorter answers"
         if full:
             return f"generation ({share}): the engines are busy; more generators, or fewer answers"
-        return (
-            f"generation ({share}): the step waits for its longest answers; a larger lag, or a lower limit of answers"
-        )
+        return f"generation ({share}): the step waits for its longest answers; a larger lag, or shorter answers"
     if largest == "update" and outcome.exposed_s > seconds["update"] / 3:
         return f"update ({share}): gathering parameters; a larger learner.token_budget, or ranks within one node"
     hints = {
-        "update": "more learner ranks",
+        "update": "more GPUs, or fewer answers",
         "reference": "more references",
-        "score": "more learner ranks",
+        "score": "more GPUs, or fewer answers",
         "publish": "another generator.transfer",
-        "measure": "a larger monitor.every, or fewer monitor.answers",
+        "measurement": "a larger monitor.every, or fewer monitor.answers",
         "other": "larger batches",
     }
     return f"{largest} ({share}): {hints[largest]}"
