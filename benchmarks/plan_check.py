@@ -23,14 +23,15 @@ from orchestrator.simulation.calibration import Measured, fit, measured_run
 from orchestrator.simulation.lengths import measured, texts_of
 from orchestrator.simulation.steps import simulate
 
-FITTED = ((16, 0), (64, 0), (128, 0))
+FITTED = ((16, 0), (48, 0), (128, 0))
 """Groups per step and lag of the runs that give the costs."""
 HELD_OUT = ((32, 0), (96, 0), (32, 1), (64, 1), (64, 2))
 """Those of the runs that are compared."""
 TOLERANCE = 0.15
 SETTINGS = (
     "method=grpo", "scale=cpu", "monitor.every=0", "checkpoint.every=0", "logbook.trajectories_every=1",
-    "logbook.trajectories=4096", "placement.threads_per_generator=1", "placement.threads_per_learner=1",
+    "logbook.trajectories=4096", "generator.max_sequences=2048",
+    "placement.threads_per_generator=1", "placement.threads_per_learner=1",
 )  # fmt: skip
 
 

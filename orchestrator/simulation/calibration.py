@@ -76,10 +76,12 @@ def fit(runs: Sequence[Measured]) -> Costs:
     step and b that of a further answer in it. An update takes c + d * (its tokens), and the driver e + f * n.
 
     Args:
-        runs: at lag 0, with one generator, one learner rank, and at least two numbers of answers.
+        runs: at lag 0, with one generator that decodes all answers at once, one learner rank, and at least two numbers
+            of answers.
     """
     assert all(run.cfg.lag == 0 and run.cfg.placement.generators == run.cfg.placement.learners == 1 for run in runs)
     answers = np.array([run.answers for run in runs], float)
+    assert all(run.answers <= run.cfg.generator.max_sequences for run in runs), "answers wait for others"
     assert len(set(answers)) > 1, "one number of answers does not tell costs per step from costs per answer"
     means = np.array([run.lengths.mean for run in runs])
     longest = np.array([run.lengths.longest(run.answers) for run in runs])
@@ -107,6 +109,8 @@ def fit(runs: Sequence[Measured]) -> Costs:
 
 def _line(first: np.ndarray, second: np.ndarray, values: np.ndarray) -> tuple[float, float]:
     """Return the coefficients x, y >= 0 of x * first + y * second that are nearest to the values, relative to them."""
+    if not values.all():  # A part that takes no time has no relative error.
+        return 0.0, 0.0
     columns = np.stack([first, second], axis=1) / values[:, None]
     both, *_ = np.linalg.lstsq(columns, np.ones_like(values), rcond=None)
     if min(both) >= 0:
