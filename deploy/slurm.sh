@@ -80,7 +80,7 @@ settings=(
 if [ -n "$RESUME" ]; then
   run breadth train --resume name="$NAME" runs="$SHARED/runs"
 else
-  run breadth train method=dph_f scale=multinode steps="$STEPS" "${settings[@]}" \
+  run breadth train method=dph_f scale=16gpu steps="$STEPS" "${settings[@]}" \
     objective.terms.divergence.coefficient.value=0.02 logbook.wandb=offline
 fi
 

@@ -19,6 +19,11 @@ EVALUATE = (
     "task, verifier, prompt form, dtype and sampling. Its starting policy is the base, and evaluate.checkpoints "
     "chooses others than its last checkpoint: last, best, a step, a directory. Results are in evaluations/NAME of RUN."
 )
+PLAN = (
+    "Besides settings: gpus=N and gpu=NAME (a100-40, a100-80, h100, h200, l40s; default gpus=8 gpu=h100); "
+    "prompt_tokens=N and answer_tokens=N, means (default: a quarter and a third of their limits), or lengths=RUN for "
+    "answers as long as those of a run. The policy's directory needs its config.json alone."
+)
 FIRST = """Breadth trains language models by reinforcement learning with verifiable rewards. To begin:
 
   breadth compare        train five methods from a small policy on this machine, and compare them (6 minutes on 2 cores)
@@ -133,6 +138,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--offline", action="store_true", help=offline)
     explained = "Print the meaning of this setting or section instead; without KEY, of all settings."
     sub.add_argument("--explain", nargs="?", const="", metavar="KEY", help=explained)
+    sub = configured("plan", "Recommend placement, lag and budgets on GPUs, with the time of a step by simulation.")
+    sub.usage, sub.epilog = "breadth plan [-h] [--config FILE] [gpus=N] [gpu=NAME] [key=value ...]", PLAN
     sub = command("methods", "List every method with its paper and settings, or show one with its equations.")
     sub.add_argument("name", nargs="?", metavar="NAME", help="Show this method.")
     text = "Verify the answers of a file or of a run, or check that a task's right answers pass."

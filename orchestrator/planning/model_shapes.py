@@ -66,6 +66,8 @@ class ModelShapes:
         self.largest_tensor = max(p.numel() for p in model.parameters())
         self.heads: int = text.num_attention_heads
         width = getattr(text, "head_dim", None) or text.hidden_size // self.heads
+        self.queries = self.heads * width
+        """Width of the queries of one layer."""
         self.key_values = 2 * self.layers * (getattr(text, "num_key_value_heads", None) or self.heads) * width
         """Keys and values of one token in all layers."""
 

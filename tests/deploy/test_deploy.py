@@ -27,7 +27,13 @@ DEPLOY = ROOT / "deploy"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMAGE = f"registry.example.com/breadth:{PROJECT['version']}"
 COMMAND = re.compile(r"^[#\s]*(?:ray job submit .* -- )?(breadth (?:train|evaluate|report|presample|show-config)\b.*)$")
-SCALES = {"1gpu": [(8, 1)], "8gpu": [(64, 8)], "multinode": [(64, 8), (64, 8)]}
+SCALES = {
+    "1gpu": [(8, 1)],
+    "8gpu": [(64, 8)],
+    "8gpu_colocated": [(64, 8)],
+    "16gpu": [(64, 8)] * 2,
+    "64gpu": [(64, 8)] * 8,
+}
 """Scale -> CPUs and GPUs of each node that it is made for."""
 RAYJOB_KEYS = {
     "entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "runtimeEnvYAML",

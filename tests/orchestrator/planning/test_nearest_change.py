@@ -14,7 +14,7 @@ CASES = [
     ("14B", ["scale=8gpu"]),
     ("7B", ["scale=8gpu", "learner.gradient_checkpointing=false"]),
     ("7B", ["scale=1gpu"]),
-    ("32B", ["scale=8gpu", "placement.tensor_parallel=2", "placement.learners=8"]),
+    ("32B", ["scale=16gpu", "placement.learners=8"]),
     ("1.5B", ["scale=1gpu", "generator.memory_fraction=0.9"]),
     ("72B", ["scale=8gpu", "learner.layout=pad", "sampling.max_new_tokens=120000"]),
 ]

@@ -1,0 +1,209 @@
+"""Seconds that engine, learner and the other parts of a step take, as functions of tokens, from a GPU's figures.
+
+The simulation needs only these dataclasses, so costs measured on a machine (`calibration.py`) simulate as well.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from configs.config import Config
+from orchestrator.planning.model_shapes import ModelShapes
+from orchestrator.simulation.hardware import MEMORY_EFFICIENCY, Gpu
+
+STEP_OVERHEAD_S = 0.004
+"""Seconds of one engine step besides the model: scheduling, sampling, detokenization. Assumed."""
+SEQUENCE_OVERHEAD_S = 5e-6
+"""Of it, seconds for each running answer. Assumed."""
+ALL_REDUCE_S = 20e-6
+"""Latency of an all-reduce of tensor parallelism, of which a layer has two. Assumed."""
+ENGINE_RESERVE_BYTES = 4e9
+"""Memory of an engine besides weights and key-value cache: activations, CUDA graphs. Assumed."""
+MICROBATCH_S = 0.05
+"""Seconds of a microbatch besides its matrix products and traffic: launches, loss terms. Assumed."""
+PUBLISH_FRACTION = 0.15
+"""Fraction of the link's rate with which weights reach the engines, loading included: 2 to 4 s for 7B. Estimated."""
+HOST_BYTES_PER_S = 0.2e9
+"""Rate of the host transfer: 60 to 90 s for 7B. Estimated."""
+SLEEP_BYTES_PER_S = 25e9
+"""Rate at which a colocated engine moves its weights between GPU and host memory. Assumed (PCIe 5)."""
+GPUS_PER_NODE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineCosts:
+    """Seconds of one engine. A decoding step of n answers with K cached tokens takes
+    max(weights_s, n * sequence_s) + n * overhead_sequence_s + overhead_s + K * kv_s.
+
+    Matrix products read all weights or are limited by FLOPs; attention, which comes after them, reads the cache.
+    """
+
+    weights_s: float = 0.0
+    sequence_s: float = 0.0
+    kv_s: float = 0.0
+    overhead_s: float = 0.0
+    overhead_sequence_s: float = 0.0
+    prefill_s: float = 0.0
+    """Seconds per token of a prompt."""
+    kv_tokens: float = math.inf
+    """Tokens that the key-value cache holds."""
+    max_sequences: int = 256
+    """Answers that are decoded at the same time."""
+    one_submission: bool = False
+    """Whether answers of different submissions are decoded one submission after another (transformers engine)."""
+
+    def step_s(self, sequences: int) -> float:
+        """Return the seconds of one decoding step, without those of the cache."""
+        products = max(self.weights_s, sequences * self.sequence_s)
+        return products + sequences * self.overhead_sequence_s + self.overhead_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerCosts:
+    """Seconds of an update. A microbatch takes max(computation, traffic) + microbatch_s: the ranks gather the next
+    layer's parameters while they compute."""
+
+    ranks: int = 1
+    token_budget: int = 16_384
+    token_s: float = 0.0
+    """Seconds of one rank per token, forward and backward."""
+    token_squared_s: float = 0.0
+    """Seconds of one rank per squared length of a trajectory: attention."""
+    traffic_s: float = 0.0
+    """Seconds in which parameters are gathered and gradients reduced, for each microbatch."""
+    microbatch_s: float = 0.0
+    update_s: float = 0.0
+    """Seconds once per update: optimizer step, sum over replicas, and what is not per token."""
+
+    def update(self, lengths: Sequence[int]) -> tuple[float, float]:
+        """Return the seconds of an update, and how many of them are for traffic that computation does not hide.
+
+        Args:
+            lengths: tokens of each trajectory, prompt included.
+        """
+        microbatches = max(1, math.ceil(sum(_shares(lengths, self.token_budget)) / self.ranks))
+        squares = sum(float(length) ** 2 for length in lengths)
+        computed = (sum(lengths) * self.token_s + squares * self.token_squared_s) / self.ranks
+        exposed = max(0.0, microbatches * self.traffic_s - computed)
+        return computed + exposed + microbatches * self.microbatch_s + self.update_s, exposed
+
+
+def _shares(lengths: Sequence[int], token_budget: int) -> list[float]:
+    """Return the fraction of a microbatch that each trajectory fills, with padding to whole rows of its width."""
+    return [1.0 / max(1, token_budget // length) for length in lengths]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Costs of every role of a run."""
+
+    engine: EngineCosts
+    learner: LearnerCosts
+    publish_s: float = 0.0
+    score_token_s: float = 0.0
+    """Seconds per token of the learner's scoring before the update; 0 if there is none."""
+    reference_token_s: float = 0.0
+    """Seconds per token of the references' scoring; 0 if there is none."""
+    grade_s: float = 0.01
+    """Seconds of one verifier call in one worker process."""
+    other_s: float = 0.0
+    """Seconds of a step in the driver: packing, credit, records."""
+    other_answer_s: float = 0.0
+    """Of it, seconds for each answer."""
+
+
+def multiplied(shapes: ModelShapes) -> int:
+    """Return the parameters that take part in a matrix product for every token: all but the input embedding."""
+    return shapes.parameters - shapes.root + shapes.head
+
+
+def gpu_costs(cfg: Config, shapes: ModelShapes, gpu: Gpu, *, references: bool) -> Costs:
+    """Return the costs of a run on GPUs.
+
+    Args:
+        references: whether the run has reference actors.
+    """
+    place = cfg.placement
+    forward = 2.0 * multiplied(shapes) / (gpu.flops * gpu.compute_efficiency)
+    return Costs(
+        engine=_engine(cfg, shapes, gpu),
+        learner=_learner(cfg, shapes, gpu),
+        publish_s=_publication(cfg, shapes, gpu),
+        score_token_s=forward / place.learners if cfg.scores_first else 0.0,
+        reference_token_s=forward / place.references if references and cfg.objective.anchors else 0.0,
+        other_s=1.0,
+    )
+
+
+def _engine(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> EngineCosts:
+    parallel = cfg.placement.tensor_parallel
+    bandwidth = gpu.bandwidth * MEMORY_EFFICIENCY
+    flops = gpu.flops * gpu.compute_efficiency * parallel
+    reduced = 2 * shapes.dtype_bytes * shapes.hidden * (parallel - 1) / parallel / gpu.interconnect(crosses_nodes=False)
+    return EngineCosts(
+        weights_s=multiplied(shapes) * shapes.dtype_bytes / parallel / bandwidth,
+        sequence_s=2.0 * multiplied(shapes) / flops,
+        kv_s=shapes.key_values * shapes.dtype_bytes / parallel / bandwidth,
+        overhead_s=STEP_OVERHEAD_S + (2 * shapes.layers * ALL_REDUCE_S if parallel > 1 else 0.0),
+        overhead_sequence_s=SEQUENCE_OVERHEAD_S + 2 * shapes.layers * reduced,
+        prefill_s=2.0 * multiplied(shapes) / flops,
+        kv_tokens=kv_tokens(cfg, shapes, gpu),
+        max_sequences=cfg.generator.max_sequences,
+    )
+
+
+def kv_tokens(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> float:
+    """Return the tokens that the key-value cache of one engine holds, below 0 if the weights do not fit."""
+    parallel = cfg.placement.tensor_parallel
+    weights = shapes.parameters * shapes.dtype_bytes / parallel
+    free = gpu.memory_bytes * cfg.generator.memory_fraction - weights - ENGINE_RESERVE_BYTES
+    return free * parallel / (shapes.key_values * shapes.dtype_bytes)
+
+
+def _learner(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> LearnerCosts:
+    learner, ranks = cfg.learner, cfg.placement.learners
+    passes = 4.0 if learner.gradient_checkpointing else 3.0  # forward, backward (2), and the recomputed forward
+    rate = gpu.flops * gpu.compute_efficiency
+    per_microbatch, per_update = traffic_s(cfg, shapes, gpu)
+    states = 28.0 * shapes.parameters / sharded_over(cfg) / (gpu.bandwidth * MEMORY_EFFICIENCY)
+    return LearnerCosts(
+        ranks=ranks,
+        token_budget=learner.token_budget,
+        token_s=passes * 2.0 * multiplied(shapes) / rate,
+        token_squared_s=passes * 2.0 * shapes.layers * shapes.queries / rate,
+        traffic_s=per_microbatch,
+        microbatch_s=MICROBATCH_S,
+        update_s=states + per_update,
+    )
+
+
+def sharded_over(cfg: Config) -> int:
+    """Return the number of ranks over which one copy of the policy is sharded."""
+    return cfg.placement.learners // cfg.learner.replicas
+
+
+def traffic_s(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> tuple[float, float]:
+    """Return the seconds of FSDP2's traffic for each microbatch, and once per update.
+
+    A rank of n sends (n - 1) / n of the parameters in bfloat16 for each gathering, of which forward and backward pass
+    have one each, and of the gradients in float32 for their reduction. The gradients of replicas are summed once.
+    """
+    ranks, size = cfg.placement.learners, sharded_over(cfg)
+    sent = shapes.parameters * (size - 1) / size / gpu.interconnect(size > GPUS_PER_NODE)
+    gathers, reduction = 2 * shapes.dtype_bytes * sent, 4 * sent
+    copies = ranks // size
+    summed = 8.0 * shapes.parameters / size * (copies - 1) / copies / gpu.interconnect(ranks > GPUS_PER_NODE)
+    if cfg.learner.accumulate == "unsharded":
+        return 0.0, gathers / 2 + reduction + summed
+    return gathers + reduction, summed
+
+
+def _publication(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> float:
+    weights = float(shapes.parameters * shapes.dtype_bytes)
+    if cfg.generator.transfer == "host":
+        return weights / HOST_BYTES_PER_S
+    if cfg.generator.transfer == "ipc":
+        moved = 2 * weights / SLEEP_BYTES_PER_S  # The engine sleeps during the update and wakes after it.
+        return moved + weights / (PUBLISH_FRACTION * gpu.interconnect(crosses_nodes=False))
+    crosses = cfg.placement.learners + cfg.placement.generators * cfg.placement.tensor_parallel > GPUS_PER_NODE
+    return weights / (PUBLISH_FRACTION * gpu.interconnect(crosses))
