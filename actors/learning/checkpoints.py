@@ -1,5 +1,6 @@
 """Save the training state of one learner rank while training goes on, and restore it on any number of ranks."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -71,7 +72,9 @@ class Checkpoints:
             writing.result()
 
     def save_policy(self, folder: Path, dtype: str) -> None:
-        """Write model and tokenizer as a Hugging Face directory."""
+        """Write model and tokenizer as a Hugging Face directory, in place of the folder if it exists."""
+        if self.rank == 0:  # no rank writes before the first collective
+            shutil.rmtree(folder, ignore_errors=True)
         self._policy_writer(folder, dtype)()
 
     def _policy_writer(self, folder: Path, dtype: str) -> Callable[[], None]:

@@ -3,6 +3,9 @@
 import asyncio
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -19,6 +22,7 @@ from orchestrator.checkpoint import find as find_checkpoint
 from orchestrator.manifest import MANIFEST, BrokenCheckpoint
 from orchestrator.state import Best, RunState
 
+ROOT = Path(__file__).resolve().parents[2]
 FILES = ("policy/model.safetensors", "policy/config.json", "optimizer/rank-00000-of-00001.safetensors", "state.json")
 
 
@@ -314,6 +318,27 @@ def test_an_error_of_the_run_waits_for_the_checkpoint_and_a_cancellation_does_no
     asyncio.run(asyncio.wait_for(run(), 15))
     found = latest(tmp_path, pytest.fail)
     assert found is not None and found.state == state(10)
+
+
+def test_a_process_killed_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, os, signal, sys; from pathlib import Path\n"
+        "from orchestrator.checkpoint import Writer; from tests.orchestrator import test_checkpoint as t\n"
+        "async def killed(): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "async def run():\n"
+        "    writer = Writer(Path(sys.argv[1]), keep_last=1, failed=print)\n"
+        "    await writer.begin(t.state(10), t.save_learner, t.at_once)\n"
+        "    await writer.begin(t.state(20), t.save_learner, killed)\n"
+        "    await writer.finish()\n"
+        "asyncio.run(run())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    found = latest(tmp_path, pytest.fail)
+    assert found is not None and found.state == state(10) and len(names(tmp_path)) == 2
+    save(tmp_path, 20)
+    prune(tmp_path, keep_last=1, best_step=None)
+    assert names(tmp_path) == ["step-000020"], "what the killed one left is gone"
 
 
 def test_an_initial_state_without_wandb_id_and_best_is_read_back() -> None:

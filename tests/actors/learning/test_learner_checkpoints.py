@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,21 @@ from objectives.diagnostics import Stats
 from tests.actors.learning.learner_ranks import (
     COEFFICIENTS,
     CRITIC,
+    RANKS_S,
     assert_equal,
     batch_of,
     config_of,
+    critic_batch,
     joined,
     parameters_of,
     parameters_of_learner,
+    run_script,
     save,
     step,
     weights_of,
     with_nan_advantage,
 )
+from tests.actors.learning.resharding_ranks import CHOICES, whole_state
 from tests.conftest import make_policy
 
 
@@ -84,6 +89,70 @@ def test_a_loaded_learner_continues_bit_for_bit(
     for one in (learner, loaded):
         assert_equal(parameters_of_learner(one), parameters_of_learner(uninterrupted))
     learner.close()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_passes_from_one_rank_to_two_to_four_and_back_without_a_change(
+    tiny_policy: Path, tmp_path: Path
+) -> None:
+    learner = joined(str(tiny_policy), **CHOICES)
+    for update in range(3):  # between the two steps of a pair
+        step(learner, critic_batch(update))
+    expected = whole_state(learner)
+    kinds = {name.split("/")[0] for name in expected}
+    assert kinds == {"counters", "step", "exp_avg", "exp_avg_sq", "weights", "kept"} and learner.pair.kept
+    save(learner, tmp_path / "1")
+    for source, ranks in (("1", "2"), ("2", "4")):
+        folders = (tmp_path / source, tmp_path / ranks)
+        run_script("resharding_ranks.py", tiny_policy, *folders, ranks, timeout_s=2 * RANKS_S)
+        assert_equal(torch.load(tmp_path / ranks / "state.pt"), expected)
+        assert len(list((tmp_path / ranks / "optimizer").iterdir())) == int(ranks)
+    again = joined(str(tiny_policy), **CHOICES)
+    again.load(str(tmp_path / "4"))
+    assert_equal(whole_state(again), expected)
+    for one in (learner, again):
+        step(one, critic_batch(3))
+    assert_equal(whole_state(again), whole_state(learner))
+
+
+def test_what_follows_a_save_is_not_in_the_checkpoint(tiny_policy: Path, tmp_path: Path) -> None:
+    learner = joined(str(tiny_policy), objective=CRITIC)
+    step(learner, critic_batch(0))
+    expected = whole_state(learner)
+    waiting, written = threading.Event(), threading.Event()
+
+    def blocked() -> None:
+        waiting.set()
+        written.wait(10)
+
+    learner.checkpoints.writer.submit(blocked)  # nothing is written before the next step is done
+    assert waiting.wait(10)
+    learner.save(str(tmp_path))
+    step(learner, critic_batch(1))
+    assert not (tmp_path / "optimizer").exists()
+    written.set()
+    learner.saved()
+    loaded = joined(str(tiny_policy), objective=CRITIC)
+    loaded.load(str(tmp_path))
+    assert_equal(whole_state(loaded), expected)
+
+
+def test_an_error_of_the_writer_is_raised_by_the_one_who_waits(tiny_policy: Path, tmp_path: Path) -> None:
+    learner = joined(str(tiny_policy))
+    (tmp_path / "taken").write_text("a file where the folder is to be")
+    learner.save(str(tmp_path / "taken"))
+    with pytest.raises(OSError, match="taken"):
+        learner.saved()
+    learner.saved()  # raised once
+
+
+@pytest.mark.parametrize("name", ["policy/model.safetensors", "optimizer/rank-00000-of-00001.safetensors"])
+def test_a_truncated_file_of_a_checkpoint_is_named(tiny_policy: Path, tmp_path: Path, name: str) -> None:
+    learner = joined(str(tiny_policy))
+    save(learner, tmp_path)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-8])
+    with pytest.raises(ValueError, match=rf"{name} must be a whole safetensors file"):
+        learner.load(str(tmp_path))
 
 
 def test_a_checkpoint_restores_the_count_of_skipped_updates_before_the_first_step(
