@@ -99,7 +99,8 @@ def _persistent_buffers(model: Any) -> list[tuple[str, Tensor]]:
 
 
 def host_copy(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a copy in host memory, which a GPU writes directly (pinned)."""
+    """Return a copy in host memory. That of a GPU's tensor is pinned, so that the GPU writes it directly, which no test
+    covers."""
     held = torch.empty(tensor.shape, dtype=dtype, pin_memory=tensor.is_cuda)
     return held.copy_(tensor.detach())
 

@@ -97,24 +97,26 @@ class _HeadScores(torch.autograd.Function):
         grad: bool,
         functions: tuple[LogitsFunction, ...],
     ) -> tuple[Tensor, ...]:
-        parts, softmaxes, kept, graph = [], [], None, None
-        differentiable: list[bool] = []
-        keep = grad and len(sizes) == 1
+        # Allocated at once: small tensors that outlive a chunk would lie in the memory that its logits leave, and the
+        # next chunk's logits would not fit there.
+        logp = torch.empty(len(hidden), device=hidden.device)
+        softmax = torch.empty(3, len(hidden), device=hidden.device)
+        extra = [torch.empty_like(logp) for _ in functions]
+        kept, graph, differentiable = None, None, [False] * len(functions)
         # Functions read logits that are divided by the temperature; else it is divided by in the softmax.
         left = 1.0 if functions else temperature
         for at in _chunks(sizes):
             logits = head_logits(hidden[at], weight, bias)
             if functions and temperature != 1:
                 logits /= temperature
-            logp, softmax = _scores(logits, targets[at], left)
+            logp[at], softmax[:, at] = _scores(logits, targets[at], left)
             values = _Values(functions, logits, targets[at], rows if rows is None else rows[at], grad)
+            for column, found in zip(extra, values.detached(), strict=True):
+                column[at] = found
             differentiable = [value.requires_grad for value in values.columns]
-            parts.append((logp, *(value.detach() for value in values.columns)))
-            softmaxes.append(softmax)
-            kept, graph = (logits, values) if keep else (None, None)
+            if grad and len(sizes) == 1:
+                kept, graph = logits, values
             del logits, values  # freed before those of the next chunk are computed
-        logp, *extra = (torch.cat(part) for part in zip(*parts, strict=True))
-        softmax = torch.cat(softmaxes, dim=-1)
         ctx.save_for_backward(hidden, weight, bias, targets, rows, softmax, kept)
         ctx.temperature, ctx.left, ctx.sizes = temperature, left, sizes
         # A function without gradient is not called in the backward pass.
@@ -187,6 +189,10 @@ class _Values:
                 assert rows is not None, "functions need the tokens' positions"
                 column = logits.new_zeros(0) if function is None else function(self.logits, targets, rows)
                 self.columns.append(column)
+
+    def detached(self) -> list[Tensor]:
+        """Return the values, float32 [C] each, without their graph."""
+        return [column.detach() for column in self.columns]
 
     def gradient(self, upstream: Sequence[Tensor | None]) -> Tensor | None:
         """Return the gradient of a loss whose gradient with respect to the values is `upstream`; None for 0."""

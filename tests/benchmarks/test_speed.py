@@ -245,7 +245,7 @@ def test_a_quick_benchmark_measures_every_subject(tmp_path: Path) -> None:
     found = {row.name.split("/")[0] for row in rows if row.ours}
     assert found == {
         "rollouts", "pipeline", "cpu", "verifier", "start", "generation", "scaling", "publication", "learner",
-        "packing", "divergence", "soak",
+        "packing", "divergence", "soak", "head",
     }  # fmt: skip
     assert [row.name for row in rows if not row.ours] == ["rollouts/smollm", "scaling/learners"]
     assert generated(rows, about).count("\n### ") == len(HEADINGS)
