@@ -11,15 +11,16 @@ import numpy as np
 class EngineLoad:
     """How much a generator has to do, and how far it is, after one of its latest decoding steps.
 
-    Example: EngineLoad(waiting=120, running=256, free_kv_tokens=81920, tokens=1350000)
+    Example: EngineLoad(waiting=120, running=192, free_sequences=64, free_kv_tokens=81920,
+    tokens=1350000)
     """
 
     waiting: int = 0
     """Answers that have been submitted and have not started."""
     running: int = 0
     """Answers that are being decoded."""
-    most_running: int = 0
-    """Most answers that are decoded at the same time."""
+    free_sequences: int = 0
+    """Answers that the engine could decode besides (`generator.max_sequences`)."""
     free_kv_tokens: int = 0
     """Tokens that the free key-value memory holds. Cached prompts that no answer uses count as free."""
     tokens: int = 0

@@ -107,7 +107,7 @@ async def _train(
     if not cfg.generator.max_sequences:
         for number, generator in enumerate(roles.generators):
             load = (await generator.collect(0.0)).load
-            rule = f"generator.max_sequences=0: generator {number} decodes {load.most_running} answers at a time"
+            rule = f"generator.max_sequences=0: generator {number} decodes {load.free_sequences} answers at a time"
             log(f"{rule}, with key-value memory for {load.free_kv_tokens:,} tokens")
     assert roles.learner is not None
     await prove(roles.graders, checked.source, log, cfg.objective.rewards)

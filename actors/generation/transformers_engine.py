@@ -129,7 +129,7 @@ class TransformersEngine:
         return EngineLoad(
             waiting=sum(map(len, self._queue)),
             running=running,
-            most_running=self.max_sequences,
+            free_sequences=self.max_sequences - running,
             free_kv_tokens=(self.max_sequences - running) * self.max_length,
             tokens=self.finished_tokens + unfinished,
         )

@@ -147,7 +147,7 @@ class VllmEngine:
         return EngineLoad(
             waiting=len(self._waiting) + len(self._inside) - len(running),
             running=len(running),
-            most_running=self.max_sequences,
+            free_sequences=self.max_sequences - len(running),
             free_kv_tokens=pool.get_num_free_blocks() * self.vllm.vllm_config.cache_config.block_size,
             tokens=self.finished_tokens + sum(request.num_output_tokens for request in running),
         )

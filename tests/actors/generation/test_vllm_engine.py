@@ -105,4 +105,4 @@ def test_the_number_of_answers_at_a_time_comes_from_the_memory_unless_it_is_give
     # Key and value, 2 layers, 1 head of 32 numbers in float32.
     tokens = 2**24 // (2 * 2 * 1 * 32 * 4)
     assert load.free_kv_tokens == pytest.approx(tokens, rel=0.01)
-    assert load.most_running == pytest.approx(2 * tokens / 512, rel=0.02)
+    assert load.free_sequences == pytest.approx(2 * tokens / 512, rel=0.02)
