@@ -149,7 +149,7 @@ class VllmEngine:
             running=len(running),
             free_sequences=self.max_sequences - len(running),
             free_kv_tokens=pool.get_num_free_blocks() * self.vllm.vllm_config.cache_config.block_size,
-            tokens=self.finished_tokens + sum(request.num_output_tokens for request in running),
+            tokens=self.finished_tokens + sum(request.num_output_tokens for request in scheduler.requests.values()),
         )
 
     def declare(self, info: WeightsInfo) -> None:
