@@ -16,10 +16,8 @@ from orchestrator.planning.phases import Phase, phase
 
 FLOAT32 = 4
 """Bytes of master weights and gradients; two moments take twice as much."""
-PACKED_BUFFER = 2**30
-"""Bytes of one of vLLM's buffers in which tensors are sent (DEFAULT_PACKED_BUFFER_SIZE_BYTES)."""
-PACKED_BUFFERS = 2
-"""Buffers of vLLM's nccl backend, which are filled and sent in turn (DEFAULT_PACKED_NUM_BUFFERS)."""
+BUFFER_BYTES = 2**28
+"""Bytes of a buffer in which tensors are sent, unless one tensor is larger (`GpuPublisher`)."""
 SLICES = 4
 """Float32 slices of logits that exist at a time in `token_scores`."""
 SLICE_BYTES = 2**25
@@ -184,11 +182,13 @@ def _anchor_heads(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     return {"LM heads of references": float(len(cfg.objective.head_anchors) * shapes.dtype_bytes * shapes.head)}
 
 
+def sending_buffers(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
+    """Return the bytes of the buffers of a transfer between GPUs: two with `nccl`, on either side; one with `ipc`."""
+    one = max(float(BUFFER_BYTES), float(shapes.dtype_bytes * shapes.largest_tensor))
+    return {"buffers of the transfer": {"nccl": 2, "ipc": 1, "host": 0}[cfg.generator.transfer] * one}
+
+
 def _sent(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     """Return the bytes of a publication: the largest tensor, cast and gathered, and what carries the weights."""
-    gathered = {"largest tensor, cast and gathered": 2.0 * shapes.dtype_bytes * shapes.largest_tensor}
-    if cfg.generator.transfer == "nccl":
-        return gathered | {"packed buffers": float(PACKED_BUFFERS * PACKED_BUFFER)}
-    if cfg.generator.transfer == "ipc":
-        return gathered | {"copy of the weights": float(shapes.dtype_bytes * shapes.parameters)}
-    return gathered
+    gathered = 2.0 * shapes.dtype_bytes * shapes.largest_tensor
+    return {"largest tensor, cast and gathered": gathered, **sending_buffers(cfg, shapes)}
