@@ -16,7 +16,7 @@ class CheckpointConfig:
     """Number of newest checkpoints that are kept."""
     best_metric: str = "pass@1"
     """Measured value whose best checkpoint is kept as well, a name of `docs/metrics.md` without `heldout/`; empty:
-    none."""
+    none. With a `lag`, every measured step has a checkpoint at first, since its value comes a step later."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of the policy in a checkpoint. bfloat16: half the size; the float32 weights, from which a run is resumed,
     are then stored with the optimizer state."""

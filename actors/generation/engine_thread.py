@@ -102,7 +102,7 @@ class EngineThread(Generic[E]):
         built: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(build, built), name="generator", daemon=True)
         self._thread.start()
-        built.result(timeout_s)
+        built.result()  # `placement.start_timeout_s` bounds the start of every role
         # Exiting the interpreter while the thread runs native code aborts the process, so wait for the thread at exit.
         atexit.register(self._stop, EXIT_WAIT_S)
 

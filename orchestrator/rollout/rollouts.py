@@ -16,7 +16,7 @@ from configs.rewards import ANSWER_REWARD, RewardConfig, with_answer
 from orchestrator.rollout.answers import trajectories
 from orchestrator.rollout.grade_tasks import tasks_of
 from orchestrator.rollout.rewards import combined
-from orchestrator.rollout.room import Room
+from orchestrator.rollout.room import Lengths, Room
 from trajectories.trajectory import Group, Prompt, Trajectory
 
 POLL_S = 1.0
@@ -86,6 +86,7 @@ class Rollouts:
         self._pending: dict[str, _Pending] = {}
         self._unbound: deque[_Pending] = deque()
         self._rooms = [Room(EngineLoad()) for _ in generators] if late_binding else []  # none before a report
+        self._lengths = Lengths()
         self._has_work = [asyncio.Event() for _ in generators]
         self._load = [0 for _ in generators]
         """Answers of the pending groups that are bound to each generator."""
@@ -159,7 +160,7 @@ class Rollouts:
             self._load[target] += size
             self._decoding[target] += size
             if self._rooms:
-                self._rooms[target].fill(job)
+                self._rooms[target].fill(job, self._lengths.expected(job))
             assigned[target].append(job)
         for i, jobs in enumerate(assigned):
             if jobs:
@@ -167,7 +168,7 @@ class Rollouts:
                 self._has_work[i].set()
 
     def _has_room(self, i: int, job: GenerationJob) -> bool:
-        return not self._rooms or not self._decoding[i] or self._rooms[i].holds(job)
+        return not self._rooms or not self._decoding[i] or self._rooms[i].holds(job, self._lengths.expected(job))
 
     async def _poll(self, i: int) -> None:
         silence_s, tokens = 0.0, 0
@@ -189,6 +190,7 @@ class Rollouts:
                     raise RuntimeError(f"generator {i} generated no token for {self.silence_s:.0f} s with work to do")
                 if len(finished):
                     self._decoding[i] -= len(finished)
+                    self._lengths.observe(finished)
                     self._start_grading(finished)
                 await self._bind()
         except Exception as error:  # whatever a role raises fails the groups

@@ -187,7 +187,7 @@ def test_show_config_prints_settings_that_load_again_and_the_plan(
         "mastered prompt are stored"
     )
     assert plan["checked"].startswith("task countdown and policy ")
-    assert plan["staleness"] == "at most 1 steps; window of (1 + 1) x 8 = 16 prompts"
+    assert plan["staleness"] == "at most 1 steps; window of 2 x 8 = 16 prompts"
     assert plan["policy gradient"] == (
         "advantage group_zscore; policy / sampler, per token, clipped to [0.8, 1.28], dual clip at 3"
     )

@@ -93,6 +93,25 @@ def test_as_many_groups_are_bound_as_their_longest_answers_fit_into_the_free_mem
     run(body())
 
 
+def test_a_group_is_expected_to_be_as_long_as_the_answers_that_finished() -> None:
+    """Answers of one token finish, so that a group takes 2 + 2 x 1 tokens and not 2 + 2 x 4."""
+
+    async def body() -> None:
+        generator = ScriptedGenerator()
+        generator.load = EngineLoad(free_kv_tokens=ROOM - 1, free_sequences=100)
+        async with binding([generator]) as rollouts:
+            [first, *_] = await rollouts.submit(*work(dict.fromkeys(range(9), 2)))
+            await asyncio.sleep(0.05)
+            assert generator.keys == ["train/0"], "no answer has finished"
+            generator.finish("train/0", 0)
+            while len(generator.keys) < 3:
+                await asyncio.sleep(0)
+            assert [len(jobs) for jobs in generator.submissions] == [1, 2], "9 tokens are free"
+            assert not first.done()
+
+    run(body())
+
+
 def test_no_more_answers_are_bound_than_the_engine_can_decode_at_once() -> None:
     async def body() -> None:
         generator = ScriptedGenerator()
