@@ -284,7 +284,12 @@ class Learner(Protocol):
         ...
 
     async def save(self, folder: str) -> None:
-        """Write policy, tokenizer, critic and optimizer state. Training resumed by `load` is identical, bit for bit."""
+        """Copy policy, tokenizer, critic and optimizer state, and begin to write them to `folder`. Training goes on
+        meanwhile. Resumed by `load` it is identical, bit for bit."""
+        ...
+
+    async def saved(self) -> None:
+        """Wait until the files of the last `save` are on disk. Raises what writing raised."""
         ...
 
     async def load(self, folder: str) -> None: ...

@@ -62,6 +62,9 @@ class LocalLearner:
     async def save(self, folder: str) -> None:
         await asyncio.to_thread(self.learner.save, folder)
 
+    async def saved(self) -> None:
+        await asyncio.to_thread(self.learner.saved)
+
     async def load(self, folder: str) -> None:
         await asyncio.to_thread(self.learner.load, folder)
 

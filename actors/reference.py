@@ -13,7 +13,8 @@ from torch import Tensor
 
 from actors.contracts import Column, HostWeights, WeightsInfo
 from actors.policy_files.reading import load_model
-from actors.scoring.policy import LogitsFunction, Policy, Scored
+from actors.scoring.policy import Policy, Scored
+from actors.scoring.token_scores import LogitsFunction
 from actors.weights.host import check_payload, named_views
 from configs.learner import LearnerConfig
 from objectives.divergence.distributions import certainty, powered_logps
@@ -54,6 +55,8 @@ class References:
                 logits_megabytes=config.logits_megabytes,
                 temperature=temperature,
                 share_prefixes=config.share_prefixes,
+                device=device,
+                dtype=dtype,
             )
         self._masters: dict[str, dict[str, Tensor]] = {}
 

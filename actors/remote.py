@@ -277,6 +277,9 @@ class RemoteLearner:
     async def save(self, folder: str) -> None:
         await self._all("save", folder)
 
+    async def saved(self) -> None:
+        await self._all("saved")
+
     async def load(self, folder: str) -> None:
         await self._all("load", folder)
 

@@ -5,6 +5,9 @@ from typing import Literal
 
 from configs.checks import require, require_not_negative, require_positive
 
+WIDEST_MASK = 4_096
+"""Most tokens of a row whose attention may need a mask of row x row tokens."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerConfig:
@@ -38,14 +41,19 @@ class LearnerConfig:
     """Largest number of padded tokens in one microbatch. It changes memory and speed, never the loss."""
     logits_megabytes: float = 256
     """Memory of the logits that exist at the same time, in 10^6 bytes: 4 bytes per token and entry of the vocabulary,
-    whatever the batch. Terms that compare whole distributions hold several such tensors, of 32 tokens or more."""
-    layout: Literal["pad", "pack"] = "pad"
-    """Input layout of a microbatch. pad: right-padded rows; pack: one row of concatenated sequences with position ids
-    that restart at each sequence (GPU)."""
+    whatever the batch; half as much again in the backward pass of a bfloat16 policy. Terms that compare whole
+    distributions hold several such tensors, of 32 tokens or more. The larger, the fewer times the gradient of the LM
+    head is read and written."""
+    layout: Literal["auto", "pad", "varlen", "pack"] = "auto"
+    """Input layout of a microbatch. pad: right-padded rows, without an attention mask. varlen: one row of sequences end
+    to end, without padding and mask, by torch's FlashAttention kernel for sequences of different lengths. pack: the
+    same row with a mask of row x row tokens, for models that varlen refuses and rows of at most 4,096 tokens. auto:
+    varlen on a GPU in bfloat16 where the model allows it, else pad."""
     share_prefixes: bool = True
     """Compute the tokens that trajectories have in common at their start once: the prompt of a group, the examples of
     few-shot prompts, equal answers. Trajectories share a row where that costs less than rows of their own. The loss and
-    its gradient are the same up to rounding. Without effect with layout pack and in models with sliding windows."""
+    its gradient are the same up to rounding. Without effect with layout pack; with layout pad also in models with
+    sliding windows, and on a GPU in bfloat16, where the mask of a shared row would cost more than it saves."""
     replicas: int = 1
     """Copies of the policy among the learner ranks (HSDP). Each copy is sharded over `placement.learners` / `replicas`
     ranks, which alone gather its parameters; gradients are summed over the copies once per update. With one copy per
@@ -81,9 +89,12 @@ class LearnerConfig:
         require(0 <= self.beta1 < 1, "beta1", "must be in [0, 1)", self.beta1)
         require(0 <= self.beta2 < 1, "beta2", "must be in [0, 1)", self.beta2)
         require_positive(self, "updates_per_batch", "token_budget", "max_skipped_in_a_row")
-        require_positive(self, "replicas", "checkpoint_every", "context_parallel")
         fits = self.context_parallel == 1 or self.layout != "pack"
         require(fits, "layout", "must not be 'pack' with learner.context_parallel", self.layout)
+        short = self.layout != "pack" or self.token_budget <= WIDEST_MASK
+        rule = f"must be at most {WIDEST_MASK} with layout pack, whose mask has token_budget^2 elements, or use varlen"
+        require(short, "token_budget", rule, self.token_budget)
+        require_positive(self, "replicas", "checkpoint_every", "context_parallel")
         fits = self.gradient_checkpointing or self.checkpoint_every == 1
         require(fits, "checkpoint_every", "must be 1 without learner.gradient_checkpointing", self.checkpoint_every)
         fits = self.gradient_checkpointing or not self.offload_activations

@@ -111,6 +111,23 @@ COUNTERPARTS = (
         f"{MODEL}.enable_gradient_checkpointing",
         "gradient_checkpointing",
     ),
+    Counterpart("learner.offload_activations", "", f"{MODEL}.enable_activation_offload"),
+    Counterpart(
+        "learner.offload_states",
+        "",
+        f"{ACTOR}.fsdp_config.param_offload {ACTOR}.fsdp_config.optimizer_offload",
+        "adam_offload",
+        "during the update too: the optimizer steps on the CPU",
+    ),
+    Counterpart("learner.replicas", "", f"{ACTOR}.fsdp_config.fsdp_size", "", "placement.learners / fsdp_size"),
+    Counterpart(
+        "learner.context_parallel",
+        "",
+        f"{ACTOR}.ulysses_sequence_parallel_size",
+        "ring_attn_size",
+        "by heads (Ulysses)",
+    ),
+    Counterpart("learner.compile", "torch_compile"),
     Counterpart("", "use_peft lora_r", f"{MODEL}.lora_rank", "lora_rank", "all weights are trained"),
     Counterpart(
         "objective.advantage",

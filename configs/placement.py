@@ -49,13 +49,16 @@ class PlacementConfig:
     """Longest start of a role, in seconds."""
     call_timeout_s: float = 1800.0
     """Longest call to a role, in seconds; an update of the learner takes longest."""
+    collective_timeout_s: float = 3600.0
+    """Longest wait of a learner rank for the others in one collective operation (NCCL or gloo), in seconds. A rank that
+    waits longer ends with an error. The ranks wait for each other where one reads or writes files more slowly."""
 
     def __post_init__(self) -> None:
         require_positive(self, "generators", "tensor_parallel", "learners", "graders", "references")
         require_not_negative(self, *(f"cpus_per_{role}" for role in ("generator", "learner", "grader", "reference")))
         require_not_negative(self, "gpu_gigabytes")
         require_not_negative(self, *(f"threads_per_{role}" for role in ("generator", "learner", "reference")))
-        require_positive(self, "start_timeout_s", "call_timeout_s")
+        require_positive(self, "start_timeout_s", "call_timeout_s", "collective_timeout_s")
         rule = "must be 1 on cpu, and where generators and learners are colocated"
         allowed = self.tensor_parallel == 1 or (self.device == "gpu" and self.mode == "split")
         require(allowed, "tensor_parallel", rule, self.tensor_parallel)

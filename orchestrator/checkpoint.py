@@ -5,14 +5,16 @@ follows the policy, `config.yaml` (the settings of its steps), `state.json` (a R
 SHA-256 of every other file.
 """
 
+import asyncio
 import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 from orchestrator.manifest import STATE, BrokenCheckpoint, folder_name, saved, verify, write_manifest
 from orchestrator.state import RunState
-from trajectories.atomic_write import remove_partial_folders, replace_folder
+from trajectories.atomic_write import finish_folder, partial_folder, remove_partial_folders
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,74 @@ class Checkpoint:
         return self.path / "policy"
 
 
-async def write(root: Path, state: RunState, save_roles: Callable[[str], Awaitable[None]]) -> Path:
-    """Write the checkpoint of `state.step` under `root`, whole or not at all, and return its path.
+class Writer:
+    """Writes checkpoints under `root`, whole or not at all, while training goes on. At most one is being written.
+
+    Use as an async context manager, which waits for the last one. Nothing but the copying of state happens between two
+    steps: files are written by the roles, hashed, flushed and renamed in the background, off the event loop.
 
     Args:
-        save_roles: writes policy, optimizer and references to the folder given.
+        keep_last: number of newest checkpoints that are kept, besides the best.
+        failed: called with the error at once if a checkpoint cannot be written. `check`, `begin` and `finish` raise it.
     """
-    target = root / folder_name(state.step)
-    with replace_folder(target) as folder:
-        await save_roles(str(folder))
-        (folder / STATE).write_text(state.to_json())
-        write_manifest(folder)
-    return target
+
+    def __init__(self, root: Path, keep_last: int, failed: Callable[[Exception], None]) -> None:
+        self.root, self.keep_last, self.failed = root, keep_last, failed
+        self._writing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Writer":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the checkpoint that is being written. On a cancellation it is given up."""
+        if error is None:
+            await self.finish()
+        elif self._writing is not None:
+            if not isinstance(error, Exception):
+                self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)  # the error that ends the run is the first
+
+    async def begin(
+        self, state: RunState, save_roles: Callable[[str], Awaitable[None]], saved: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Begin the checkpoint of `state.step`, when the one before is written. When this returns, training may go on.
+
+        Args:
+            save_roles: copies the state of policy, optimizer and references, to be written to the folder given.
+            saved: returns when the files of the roles are on disk.
+        """
+        await self.finish()
+        target = self.root / folder_name(state.step)
+        partial = await asyncio.to_thread(partial_folder, target)
+        await save_roles(str(partial))
+        (partial / STATE).write_text(state.to_json())
+        best_step = state.best.step if state.best else None
+        self._writing = asyncio.create_task(self._complete(partial, target, best_step, saved))
+
+    def check(self) -> None:
+        """Raise the error of a checkpoint that could not be written."""
+        if self._writing is not None and self._writing.done():
+            self._writing.result()
+
+    async def finish(self) -> None:
+        """Wait for the checkpoint that is being written. Raises what writing it raised, once."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await writing
+
+    async def _complete(
+        self, partial: Path, target: Path, best_step: int | None, saved: Callable[[], Awaitable[None]]
+    ) -> None:
+        try:
+            await saved()
+            await asyncio.to_thread(write_manifest, partial)
+            await asyncio.to_thread(finish_folder, partial, target)
+            await asyncio.to_thread(prune, self.root, self.keep_last, best_step)
+        except Exception as error:
+            self.failed(error)
+            raise
 
 
 def read(path: Path) -> Checkpoint:

@@ -279,6 +279,7 @@ def learner_arguments(cfg: Config) -> dict[str, Any]:
         "temperature": cfg.sampling.temperature,
         "total_steps": cfg.steps,
         "checkpoint_dtype": cfg.checkpoint.dtype,
+        "collective_timeout_s": cfg.placement.collective_timeout_s,
         "device": _device(cfg),
     }
 

@@ -121,7 +121,8 @@ async def _train(
         stored = await presample_missing(cfg, run_dir, stored, log, (rollouts, *checked))
         run = Run(cfg, run_dir, *checked, roles=roles, rollouts=rollouts, stored=stored, resume=resume, resumed=resumed)
         try:
-            await train_until_stopped(run, unmeasured=resumed is not None and not resumed.state.measured)
+            async with run.checkpoints:  # waits until the last one is written
+                await train_until_stopped(run, unmeasured=resumed is not None and not resumed.state.measured)
         finally:
             run.monitor.abandon()
             run.logbook.close()

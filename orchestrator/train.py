@@ -127,6 +127,7 @@ class Run:
         self.graders = GraderWatch(roles.graders, self.logbook.alert)
         self.drift = Drift(cfg, self.learner, self.logbook.alert)
         self.saved_step = self.step if resumed else -1
+        self.checkpoints = checkpoint.Writer(run_dir / "checkpoints", cfg.checkpoint.keep_last, self.collector.fail)
         self._metrics: dict[str, float] = {}
         self.clock = self._watched()
 
@@ -233,7 +234,8 @@ class Run:
         self.logbook.trajectories(self.step, groups, self.collector.take_dropped_ungraded())
 
     async def due(self) -> None:
-        """Update references, measure, apply the stop rules and write a checkpoint, each at its interval."""
+        """Update references, measure, apply the stop rules and begin a checkpoint, each at its interval."""
+        self.checkpoints.check()
         for name, mixing_weight in self.reference_schedule.after(self.step, self._metrics).items():
             assert self.reference_role is not None
             await self.learner.update_reference(self.reference_role, name, mixing_weight)
@@ -268,13 +270,11 @@ class Run:
             self.best = Best(step=step, value=value)
 
     async def checkpoint(self) -> None:
-        """Write a checkpoint of this step, unless there is one, and remove old ones."""
+        """Begin a checkpoint of this step, unless there is one. It is written in the background."""
         if self.saved_step == self.step:
             return
-        root = self.run_dir / "checkpoints"
-        await checkpoint.write(root, self.run_state(), self._save_roles)
+        await self.checkpoints.begin(self.run_state(), self._save_roles, self.learner.saved)
         self.saved_step = self.step
-        checkpoint.prune(root, self.cfg.checkpoint.keep_last, self.best.step if self.best else None)
 
     def run_state(self) -> RunState:
         """Return the state from which the run can be resumed after this step."""

@@ -36,13 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timed)
 
 
-def make_policy(folder: Path, seed: int = 0, hidden: int = 64, tie: bool = True) -> Path:
+def make_policy(folder: Path, seed: int = 0, hidden: int = 64, tie: bool = True, layers: int = 2) -> Path:
     """A random Qwen2 policy over bytes, with weights large enough that its distribution is far from uniform."""
     config = Qwen2Config(
         vocab_size=VOCABULARY_SIZE,
         hidden_size=hidden,
         intermediate_size=2 * hidden,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=hidden // 32,
         num_key_value_heads=1,
         max_position_embeddings=512,

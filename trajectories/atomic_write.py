@@ -28,28 +28,41 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    _flush(path.parent)
+    flush(path.parent)
 
 
 @contextlib.contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
     """Create a temporary folder to fill; when the block ends, rename it to `path`.
 
-    If the block raises, `path` stays as it was and the temporary folder stays for `remove_partial_folders`. Its name
-    holds the process id, since other processes of a killed run may still be writing to its temporary folder.
+    If the block raises, `path` stays as it was and the temporary folder stays for `remove_partial_folders`.
+    """
+    partial = partial_folder(path)
+    yield partial
+    finish_folder(partial, path)
+
+
+def partial_folder(path: Path) -> Path:
+    """Create the empty temporary folder whose content is to become that of `path`.
+
+    Its name holds the process id, since other processes of a killed run may still be writing to its temporary folder.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    replaced = path.with_name(f".{path.name}.{os.getpid()}.replaced.partial")
-    for leftover in (partial, replaced):
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
+    return partial
+
+
+def finish_folder(partial: Path, path: Path) -> None:
+    """Flush the temporary folder to disk and rename it to `path`, in place of what is there."""
     for written in [*partial.rglob("*"), partial]:
-        _flush(written)
+        flush(written)
+    replaced = path.with_name(f".{path.name}.{os.getpid()}.replaced.partial")
+    shutil.rmtree(replaced, ignore_errors=True)
     if path.exists():  # a folder that is not empty cannot be renamed over
         path.rename(replaced)
     partial.rename(path)
-    _flush(path.parent)
+    flush(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -59,7 +72,7 @@ def remove_partial_folders(parent: Path, pattern: str) -> None:
         shutil.rmtree(partial)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Flush a file's content, or a directory's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from actors.reference import soup
-from actors.scoring.policy import LogitsFunction
+from actors.scoring.token_scores import LogitsFunction, head_logits
 from configs.objective import ObjectiveConfig
 from configs.terms import TermConfig
 from objectives.divergence.batch_sinkhorn import answer_blocks
@@ -91,7 +91,7 @@ class AnchorHeads:
     def _logits(self, batch: Batch, name: str, term: TermConfig, rows: Tensor) -> Tensor:
         """Return the anchor's logits [C, V] at the sampling temperature, times `power` if the anchor is reweighted."""
         states = batch.hidden[term.anchor][rows]
-        logits = torch.nn.functional.linear(states, self.heads[term.anchor]).float()
+        logits = head_logits(states, self.heads[term.anchor])
         if self.temperature != 1:
             logits /= self.temperature
         return logits * batch.power[name][rows, None] if term.reweights else logits

@@ -1,35 +1,31 @@
-"""Save the training state of one learner rank, and restore it on any number of ranks."""
+"""Save the training state of one learner rank while training goes on, and restore it on any number of ranks."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
+from torch import Tensor
 
 from actors.learning.optimizer import Extragradient
 from actors.learning.sharding import full_parameters
-from actors.learning.shards import holds, read_shards, write_shards
+from actors.learning.shards import Shards, held_parts
 from actors.policy_files.folder import check_policy_folder
-from actors.policy_files.reading import load_model
-from actors.policy_files.writing import save_policy
+from actors.policy_files.weights import read_weights
+from actors.policy_files.writing import policy_part, write_settings, write_tensors
 from actors.scoring.policy import Policy
 
 
 class Checkpoints:
     """Policy, critic and optimizer of a learner rank, as files.
 
-    Every rank must make the same calls, since they contain collectives.
+    Every rank must make the same calls, since they contain collectives. Files are written in a thread of their own,
+    without collectives, from copies in host memory.
 
     Args:
         policy: sharded, or on its device, with the critic if there is one.
-        sharded: whether the ranks are in a process group.
     """
 
     def __init__(
@@ -40,58 +36,84 @@ class Checkpoints:
         tokenizer: Any,
         *,
         rank: int,
-        sharded: bool,
+        ranks: int,
     ) -> None:
         self.policy, self.optimizer, self.pair, self.tokenizer = policy, optimizer, pair, tokenizer
-        self.rank, self.sharded = rank, sharded
+        self.rank, self.ranks = rank, ranks
+        self.writer = ThreadPoolExecutor(1, "checkpoint")
+        self.writing: Future[None] | None = None
 
     def save(self, folder: Path, dtype: str, counters: Sequence[int]) -> None:
-        """Write `policy/` (loads in transformers and vLLM) and `optimizer/` (one shard per rank; also critic, counters,
-        the weights before a look-ahead, and the float32 weights if `policy/` has others).
+        """Copy the training state to host memory, and begin to write it: `policy/`, an ordinary Hugging Face directory
+        that loads in transformers and vLLM, and `optimizer/`, a file per rank with its parts of the optimizer's
+        moments, critic, counters, the weights before a look-ahead, and the float32 weights if `policy/` has others.
+
+        The policy's files are shared among the ranks. A rank needs host memory for its part of policy and state.
 
         Args:
             dtype: "float32" or "bfloat16", of the weights in `policy/`.
             counters: two integers of the learner, which `load` returns.
         """
-        self.save_policy(folder / "policy", dtype)
-        write_shards(folder / "optimizer", self._state(dtype != "float32", counters), sharded=self.sharded)
+        self.saved()
+        write_policy = self._policy_writer(folder / "policy", dtype)
+        state = held_parts(self._state(counters, with_weights=dtype != "float32"), self.rank)
+
+        def write() -> None:
+            write_policy()
+            (folder / "optimizer").mkdir(parents=True, exist_ok=True)
+            write_tensors(folder / "optimizer" / f"rank-{self.rank:05d}-of-{self.ranks:05d}.safetensors", state)
+
+        self.writing = self.writer.submit(write)
+
+    def saved(self) -> None:
+        """Wait until this rank's files of the last `save` are on disk. Raises what writing raised, once."""
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.result()
 
     def save_policy(self, folder: Path, dtype: str) -> None:
-        """Write model and tokenizer as a Hugging Face directory, from rank 0."""
-        to = getattr(torch, dtype)
-        parameters = {name: p.to("cpu", to) for name, p in full_parameters(self.policy.model) if self.rank == 0}
-        if self.rank == 0:
-            save_policy(str(folder), self.policy.model, self.tokenizer, parameters)
+        """Write model and tokenizer as a Hugging Face directory, in place of the folder if it exists."""
+        if self.rank == 0:  # no rank writes before the first collective
+            shutil.rmtree(folder, ignore_errors=True)
+        self._policy_writer(folder, dtype)()
+
+    def _policy_writer(self, folder: Path, dtype: str) -> Callable[[], None]:
+        """Copy this rank's part of the policy to host memory, and return what writes it."""
+        model = self.policy.model
+        named = full_parameters(model, getattr(torch, dtype))
+        part = policy_part(model, named, dtype, rank=self.rank, ranks=self.ranks)
+
+        def write() -> None:
+            if self.rank == 0:
+                write_settings(folder, model, self.tokenizer, dtype)
+            part.write(folder)
+
+        return write
 
     def load(self, folder: Path) -> tuple[int, int]:
         """Restore what `save` wrote, possibly on another number of ranks, and return the counters.
 
         Raises:
-            ValueError: the checkpoint lacks a part of this learner, such as its critic, or has it in another shape.
+            ValueError: a file is missing or damaged, or the checkpoint lacks a part of this learner, such as its
+                critic, or has it in another shape.
         """
         check_policy_folder(str(folder / "policy"))
-        with_weights = holds(folder / "optimizer", "weights")
+        shards = Shards(folder / "optimizer")
+        with_weights = shards.holds("weights/model.")
         if not with_weights:
-            model = load_model(str(folder / "policy"))
-            options = StateDictOptions(full_state_dict=True) if self.sharded else StateDictOptions()
-            set_model_state_dict(self.policy.model, model.state_dict(), options=options)
-        self.pair.kept = self.pair.copied() if holds(folder / "optimizer", "kept") else {}
-        state = self._state(with_weights, (0, 0))
-        read_shards(folder / "optimizer", state, sharded=self.sharded)
-        if with_weights:
-            set_model_state_dict(self.policy.model, state["weights"])
-        set_optimizer_state_dict(self.policy, self.optimizer, state["optimizer"])
+            read_weights(self.policy.model, str(folder / "policy"))
+        self.pair.kept = self.pair.copied() if shards.holds("kept/") else {}
+        state = self._state((0, 0), with_weights=with_weights)
+        shards.read(state)
         updates, skipped = state["counters"].tolist()
         return updates, skipped
 
-    def _state(self, with_weights: bool, counters: Sequence[int]) -> dict[str, Any]:
-        """Return the content of `optimizer/`. Loading writes into the tensors of the critic and of the kept weights."""
-        state = {
-            "optimizer": get_optimizer_state_dict(self.policy, self.optimizer),
-            "counters": torch.tensor(counters),
-        }
-        if with_weights:
-            state["weights"] = get_model_state_dict(self.policy.model)
-        if self.pair.kept:
-            state["kept"] = self.pair.kept
-        return state if self.policy.critic is None else state | {"critic": self.policy.critic.state_dict()}
+    def _state(self, counters: Sequence[int], *, with_weights: bool) -> dict[str, Tensor]:
+        """Return the tensors of `optimizer/` by name; loading writes into them."""
+        state = {"counters": torch.tensor(counters)}
+        for name, parameter in self.policy.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                state[f"{key}/{name}"] = value
+            if with_weights or not name.startswith("model."):
+                state[f"weights/{name}"] = parameter.detach()
+        return state | {f"kept/{name}": value for name, value in self.pair.kept.items()}

@@ -19,7 +19,10 @@ from torch.nn.functional import pad
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from actors.scoring.policy import LogitsFunction, Policy
+from actors.scoring.attention import varlen_refusal, window
+from actors.scoring.policy import Policy
+from actors.scoring.token_scores import LogitsFunction
+from actors.scoring.varlen import NAME as VARLEN
 from objectives.divergence.batch_sinkhorn import answer_blocks
 
 ATTENTION = "context_parallel"
@@ -176,15 +179,10 @@ def check_context(model: Any, ranks: int) -> None:
     if heads % ranks or (keys % ranks and ranks % keys):
         rule = f"must divide the attention heads ({heads}), and divide or be a multiple of the key heads ({keys})"
         raise ValueError(f"learner.context_parallel: {rule}, got {ranks}")
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
-    slides = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
-    reason = ""
-    if others := kinds - {"sliding_attention"}:
-        reason = f"which has layers of the type {min(others)}"
-    elif attention == "sdpa" and (kinds or slides):
-        reason = "whose sliding windows need masks with this attention"
-    elif attention == "eager":
-        reason = "whose attention needs a mask of all tokens"
+    # A policy with layout varlen has shown already that its attention is computed by functions of the registry.
+    reason = "" if attention == VARLEN else varlen_refusal(model)
+    if not reason and attention != VARLEN and window(model) is not None:
+        reason = "whose sliding windows need a mask unless learner.layout is 'varlen'"
     if reason:
         raise ValueError(f"learner.context_parallel: must be 1 for {type(model).__name__}, {reason}, got {ranks}")
 

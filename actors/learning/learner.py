@@ -22,7 +22,14 @@ from actors.learning.layers import prepare_layers
 from actors.learning.optimizer import Extragradient, adamw
 from actors.learning.schedule import learning_rate
 from actors.learning.scores_in_loss import scores_in_loss
-from actors.learning.sharding import clip_gradient, full_parameters, join_ranks, move_buffers, prepare_accumulation
+from actors.learning.sharding import (
+    clip_gradient,
+    divide,
+    full_parameters,
+    join_process_group,
+    move_buffers,
+    prepare_accumulation,
+)
 from actors.policy_files.reading import empty_model, fill_model, load_tokenizer
 from actors.scoring.policy import Policy
 from actors.scoring.value_heads import ValueHeads
@@ -52,6 +59,7 @@ class FsdpLearner:
         references: for each reference, the directories of the models that are averaged, and their weights in the
             average. Only the LM heads of references whose full distributions the objective needs are loaded.
         checkpoint_dtype: "float32" or "bfloat16", of the policy in checkpoints.
+        collective_timeout_s: longest wait for the other ranks in one collective operation.
         rank, ranks: number of this rank, and of all ranks.
     """
 
@@ -66,11 +74,12 @@ class FsdpLearner:
         total_steps: int,
         references: Mapping[str, Mapping[str, float]] | None = None,
         checkpoint_dtype: str = "float32",
+        collective_timeout_s: float = 3600.0,
         device: str = "cpu",
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self.checkpoint_dtype = checkpoint_dtype
+        self.checkpoint_dtype, self.collective_timeout_s = checkpoint_dtype, collective_timeout_s
         self.config, self.objective, self.dtype, self.device, self.rank, self.ranks = (
             config, objective, dtype, device, rank, ranks,
         )  # fmt: skip
@@ -89,6 +98,8 @@ class FsdpLearner:
             temperature=temperature,
             share_prefixes=config.share_prefixes,
             entropy_gradient=objective.entropy_bonus > 0,
+            device=device,
+            dtype=dtype,
         )
         if objective.value_heads is not None:
             self.policy.critic = ValueHeads(self.policy.width, objective.value_heads)
@@ -105,8 +116,9 @@ class FsdpLearner:
             rendezvous: "tcp://host:port" of rank 0; empty with a single rank.
         """
         if self.sharded:
-            ranks = {"rank": self.rank, "ranks": self.ranks}
-            join_ranks(self.policy, self.config, rendezvous, dtype=self.dtype, device=self.device, **ranks)
+            timeout_s = self.collective_timeout_s
+            join_process_group(rendezvous, timeout_s, device=self.device, rank=self.rank, ranks=self.ranks)
+            divide(self.policy, self.config, timeout_s, dtype=self.dtype, device=self.device, ranks=self.ranks)
             fill_model(self.policy.model, self.policy_path, "cpu" if self.config.offload_states else self.device)
             move_buffers(self.policy, self.device)
         else:
@@ -118,7 +130,7 @@ class FsdpLearner:
         self.optimizer = adamw(self.policy, self.groups.values(), self.config)
         self.pair = Extragradient(self.policy, self.optimizer)
         self.checkpoints = Checkpoints(
-            self.policy, self.optimizer, self.pair, self.tokenizer, rank=self.rank, sharded=self.sharded
+            self.policy, self.optimizer, self.pair, self.tokenizer, rank=self.rank, ranks=self.ranks
         )
 
     def linear_width(self) -> float:
@@ -256,8 +268,12 @@ class FsdpLearner:
         return None if self.rank else pack(named, 0)
 
     def save(self, folder: str) -> None:
-        """Write `policy/` and `optimizer/` as `Checkpoints.save` does."""
+        """Copy policy and training state, and begin to write them as `Checkpoints.save` does."""
         self.checkpoints.save(Path(folder), self.checkpoint_dtype, (self.updates, self.skipped_in_a_row))
+
+    def saved(self) -> None:
+        """Wait until this rank's files of the last `save` are written. Raises what writing raised, once."""
+        self.checkpoints.saved()
 
     def save_policy(self, folder: str, dtype: str = "float32") -> None:
         """Write model and tokenizer as a Hugging Face directory."""

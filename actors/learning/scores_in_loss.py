@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from actors.scoring.policy import LogitsFunction, Policy
+from actors.scoring.policy import Policy
+from actors.scoring.token_scores import LogitsFunction
 from objectives.divergence.anchors import logp_before
 from objectives.objective import Scores
 from trajectories.batch import Batch

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -15,13 +17,12 @@ from actors.scoring.policy import Policy
 from configs.learner import LearnerConfig
 
 
-def join_ranks(
-    policy: Policy, config: LearnerConfig, rendezvous: str, *, dtype: str, device: str, rank: int, ranks: int
-) -> None:
-    """Join the process group of the learner ranks, if this process is in none, and divide the policy among them.
+def join_process_group(rendezvous: str, timeout_s: float, *, device: str, rank: int, ranks: int) -> None:
+    """Join the process group of the learner ranks, if this process is in none.
 
     Args:
         rendezvous: "tcp://host:port" of rank 0; empty with a single rank.
+        timeout_s: longest wait for the other ranks in one collective operation.
     """
     if not dist.is_initialized():
         dist.init_process_group(
@@ -31,32 +32,44 @@ def join_ranks(
             store=None if rendezvous else dist.HashStore(),
             rank=rank,
             world_size=ranks,
+            timeout=timedelta(seconds=timeout_s),
         )
+
+
+def divide(policy: Policy, config: LearnerConfig, timeout_s: float, *, dtype: str, device: str, ranks: int) -> None:
+    """Divide the policy's parameters, and with `learner.context_parallel` its tokens, among the ranks, in place.
+
+    Args:
+        timeout_s: as in `join_process_group`.
+    """
     if isinstance(policy, ContextPolicy):
-        shape = (ranks // config.context_parallel, config.context_parallel)
-        mesh = dist.device_mesh.init_device_mesh(device, shape, mesh_dim_names=("data", "context"))
-        policy.join_context(mesh.get_group("context"))
-    shard(policy, config, dtype=dtype, device=device, ranks=ranks)
+        group, _ = dist.new_subgroups(config.context_parallel, timeout=timedelta(seconds=timeout_s))
+        policy.join_context(group)
+    shard(policy, mesh_of(config.replicas, timeout_s, device=device, ranks=ranks), config, dtype=dtype)
 
 
-def shard(policy: Policy, config: LearnerConfig, *, dtype: str, device: str, ranks: int) -> None:
-    """Shard each decoder layer, the critic and the rest of the policy, in place.
+def mesh_of(replicas: int, timeout_s: float, *, device: str, ranks: int) -> DeviceMesh:
+    """Return the ranks in a row; or with several replicas as a mesh [replicas, ranks / replicas], where each row of
+    successive ranks holds the whole policy."""
+    if replicas == 1:
+        return dist.device_mesh.init_device_mesh(device, (ranks,))
+    layout, timeout = torch.arange(ranks).view(replicas, -1), timedelta(seconds=timeout_s)
+    columns, _ = dist.new_subgroups_by_enumeration(layout.T.tolist(), timeout=timeout)
+    rows, _ = dist.new_subgroups_by_enumeration(layout.tolist(), timeout=timeout)
+    return DeviceMesh.from_group([columns, rows], device, mesh=layout, mesh_dim_names=("replicate", "shard"))
 
-    With `learner.replicas` above 1 the ranks are a mesh [replicas, ranks / replicas]: each row holds the whole policy.
-    Gradients are averaged over all ranks.
+
+def shard(policy: Policy, mesh: DeviceMesh, config: LearnerConfig, *, dtype: str) -> None:
+    """Shard each decoder layer, the critic and the rest of the policy, in place. Gradients are averaged over the ranks.
 
     Forward and backward passes run in `dtype`, the critic's in float32. Master weights, gradient reductions and hence
     the optimizer state are float32: an update changes a weight by about the learning rate, and bfloat16, with 8
     significant bits, would round most such changes to zero.
     """
-    sizes = {"replicate": config.replicas, "shard": ranks // config.replicas}
-    if config.replicas == 1:
-        del sizes["replicate"]
-    mesh = dist.device_mesh.init_device_mesh(device, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
     precision = MixedPrecisionPolicy(
         param_dtype=getattr(torch, dtype), reduce_dtype=torch.float32, output_dtype=torch.float32
     )
-    offload = CPUOffloadPolicy(pin_memory=device == "cuda") if config.offload_states else OffloadPolicy()
+    offload = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda") if config.offload_states else OffloadPolicy()
     for layer in decoder_layers(policy.model):
         fully_shard(layer, mesh=mesh, mp_policy=replace(precision, output_dtype=None), offload_policy=offload)
     if policy.critic is not None:

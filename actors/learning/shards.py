@@ -1,50 +1,89 @@
-"""Write and read a dictionary of tensors as one file per learner rank (torch.distributed.checkpoint)."""
+"""Write the parts of tensors that each learner rank holds as one file per rank, and read them on any number of ranks.
 
-import contextlib
-import warnings
-from collections.abc import Iterator
+A file's tensors are parts of the whole ones: `weights/model.norm.weight@128` is the part that begins at element 128.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.api import CheckpointException
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Replicate
 
+from actors.policy_files.weights import TensorFiles, part_of
+from actors.policy_files.writing import host_copy
 
-def write_shards(folder: Path, state: dict[str, Any], *, sharded: bool) -> None:
-    """Write `state` to `folder`. Every rank must call it.
-
-    Args:
-        sharded: whether the ranks are in a process group.
-    """
-    with _single_process_allowed(sharded):
-        dcp.save(state, checkpoint_id=folder, no_dist=not sharded)
+Part = tuple[str, tuple[slice, ...]]
+"""Name of a part in the files, and where in the whole tensor it lies."""
 
 
-def read_shards(folder: Path, state: dict[str, Any], *, sharded: bool) -> None:
-    """Read the entries of `state` from `folder` into its tensors, possibly on another number of ranks.
-
-    Raises:
-        ValueError: the folder lacks an entry, or has it in another shape.
-    """
-    with _single_process_allowed(sharded):
-        try:
-            dcp.load(state, checkpoint_id=folder, no_dist=not sharded)
-        except CheckpointException as error:  # a BaseException, so nothing above would catch it
-            reasons = "; ".join(dict.fromkeys(str(failure) for failure, _ in error.failures.values()))
-            rule = "must be of a learner with the same value heads (objective.advantage, objective.critic.heads)"
-            raise ValueError(f"checkpoint {folder.parent}: {rule}, got: {reasons}") from None
+def held_parts(state: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """Copy to host memory what this rank holds of the tensors and must write: no two ranks write the same part."""
+    parts = {}
+    for name, tensor in state.items():
+        local, part = part_of(tensor)
+        if local.numel() and _writes(tensor, rank):
+            at = ",".join(str(place.start) for place in part)
+            parts[f"{name}@{at}"] = host_copy(local, local.dtype)
+    return parts
 
 
-def holds(folder: Path, entry: str) -> bool:
-    """Return whether `folder` has an entry of this name, or entries below it."""
-    names = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
-    return any(name == entry or name.startswith(f"{entry}.") for name in names)
+def _writes(tensor: Tensor, rank: int) -> bool:
+    """Return whether this rank is the first that holds its part of the tensor."""
+    if not isinstance(tensor, DTensor):
+        return rank == 0
+    coordinate = tensor.device_mesh.get_coordinate()
+    assert coordinate is not None
+    return all(
+        place == 0 or not isinstance(placement, Replicate)
+        for place, placement in zip(coordinate, tensor.placements, strict=True)
+    )
 
 
-@contextlib.contextmanager
-def _single_process_allowed(sharded: bool) -> Iterator[None]:
-    """Suppress torch's warning that a checkpoint is written without a process group, which is intended here."""
-    with warnings.catch_warnings():
-        if not sharded:
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
+class Shards:
+    """The tensors in a folder of parts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = TensorFiles(sorted(folder.glob("*.safetensors")), f"checkpoint {folder.parent}")
+        self.parts: dict[str, list[Part]] = {}
+        for name in self.files.of:
+            whole, _, at = name.rpartition("@")
+            starts = [int(start) for start in at.split(",") if start]
+            place = tuple(slice(a, a + n) for a, n in zip(starts, self.files.shape(name), strict=True))
+            self.parts.setdefault(whole, []).append((name, place))
+
+    def holds(self, beginning: str) -> bool:
+        """Return whether there is a tensor whose name begins so."""
+        return any(name.startswith(beginning) for name in self.parts)
+
+    @torch.no_grad()
+    def read(self, state: Mapping[str, Tensor]) -> None:
+        """Copy the tensors into those of `state`, of which this rank may hold a part.
+
+        Raises:
+            ValueError: a tensor is not there, or has another shape.
+        """
+        for name, tensor in state.items():
+            parts = self.parts.get(name, [])
+            shape = tuple(max(ends) for ends in zip(*([s.stop for s in place] for _, place in parts), strict=True))
+            if not parts or shape != tensor.shape:
+                rule = "must be of a learner with the same value heads (objective.advantage, objective.critic.heads)"
+                got = f"{name} of shape {shape}" if parts else f"no {name}"
+                raise ValueError(f"checkpoint {self.folder.parent}: {rule}, got {got}")
+            self._fill(tensor, parts)
+
+    def _fill(self, tensor: Tensor, parts: list[Part]) -> None:
+        local, wanted = part_of(tensor)
+        filled = 0
+        for name, place in parts:
+            common = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(wanted, place, strict=True)]
+            if any(s.stop <= s.start for s in common):
+                continue
+            inside = tuple(slice(c.start - w.start, c.stop - w.start) for c, w in zip(common, wanted, strict=True))
+            there = tuple(slice(c.start - p.start, c.stop - p.start) for c, p in zip(common, place, strict=True))
+            target = local[inside]
+            target.copy_(self.files.read(name, there) if there else self.files.read(name))
+            filled += target.numel()
+        if filled != local.numel():
+            raise ValueError(f"checkpoint {self.folder.parent}: the file of a rank is missing in {self.folder}")

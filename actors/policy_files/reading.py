@@ -68,11 +68,11 @@ def fill_model(model: Any, path: str, device: str) -> None:
 
 
 def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
-    """Change the parameters to float32 that transformers keeps in it whatever the dtype of the model."""
-    kept = [*model._get_dtype_plan(dtype)]
-    for name, parameter in model.named_parameters():
+    """Change to float32 the parameters and buffers that transformers keeps in it whatever the dtype of the model."""
+    kept = list(model._get_dtype_plan(dtype))
+    for name, tensor in model.state_dict(keep_vars=True).items():
         if any(part in name for part in kept):
-            parameter.data = parameter.data.float()
+            tensor.data = tensor.data.float()
 
 
 def _check_logits(model: Any, path: str) -> None:

@@ -1,37 +1,136 @@
 """Write a policy as a Hugging Face directory, and check before a run that it can be written."""
 
+import copy
+import json
+import math
 import shutil
 import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate, chain, groupby
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from actors.policy_files.reading import LOADING, load_config, load_model, load_tokenizer
+from actors.policy_files.reading import empty_model, load_model, load_tokenizer
+from actors.policy_files.weights import INDEX, ONE_FILE
+from actors.weights.file_names import as_in_files, unit
+from trajectories.atomic_write import flush
+
+FILE_BYTES = 5_000_000_000
+"""Largest size of a file of weights, but for one layer more."""
 
 
-def save_policy(folder: str, model: Any, tokenizer: Any, parameters: dict[str, Tensor]) -> None:
-    """Write model, generation settings and tokenizer to `folder`, which is replaced.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyPart:
+    """The files of weights that one rank writes, in host memory."""
+
+    files: Mapping[str, dict[str, Tensor]]
+    """Tensors by file and name."""
+    index: Mapping[str, Any] | None
+    """Content of the index, which rank 0 writes; None if there is one file only."""
+
+    def write(self, folder: Path) -> None:
+        """Write the files to `folder`, and flush them to disk."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, tensors in self.files.items():
+            write_tensors(folder / name, tensors)
+        if self.index is not None:
+            (folder / INDEX).write_text(json.dumps(self.index, indent=2) + "\n")
+
+
+def policy_part(
+    model: Any, named: Iterable[tuple[str, Tensor]], dtype: str, *, rank: int = 0, ranks: int = 1
+) -> PolicyPart:
+    """Copy the part of a policy that this rank writes to host memory: some whole layers, about as many bytes as on the
+    other ranks, under the names and in the shapes of the policy's files.
 
     Args:
-        parameters: of the model by name, in the dtype in which they are written.
+        named: the model's parameters by name, whole. Every rank exhausts it, since it may contain collectives, and
+            holds one of them at a time besides its part.
+        dtype: "float32" or "bfloat16", of the parameters in the files.
     """
+    to = getattr(torch, dtype)
+    places = _places(model, to.itemsize, ranks)
+
+    def kept(name: str, tensor: Tensor, to: torch.dtype) -> tuple[str, Tensor]:
+        own = places[unit(name)][0] == rank
+        return name, host_copy(tensor, to) if own else torch.empty_like(tensor, dtype=to, device="meta")
+
+    copied = (kept(name, p, to) for name, p in named)
+    buffers = (kept(name, b, b.dtype) for name, b in _persistent_buffers(model))
+    files: dict[str, dict[str, Tensor]] = {}
+    index: dict[str, str] = {}
+    size = 0
+    for layer, tensors in groupby(chain(copied, buffers), lambda item: unit(item[0])):
+        owner, file = places[layer]
+        for name, tensor in as_in_files(model, tensors):
+            index[name] = file
+            size += tensor.nbytes
+            if owner == rank:
+                files.setdefault(file, {})[name] = tensor.contiguous()
+    several = rank == 0 and len(set(index.values())) > 1
+    return PolicyPart(files=files, index={"metadata": {"total_size": size}, "weight_map": index} if several else None)
+
+
+def _places(model: Any, itemsize: int, ranks: int) -> dict[str, tuple[int, str]]:
+    """Return, by layer (`file_names.unit`), the rank that writes it and the name of its file."""
+    sizes: dict[str, int] = {}
+    for name, tensor in chain(model.named_parameters(), _persistent_buffers(model)):
+        sizes[unit(name)] = sizes.get(unit(name), 0) + tensor.numel() * itemsize
+    total = sum(sizes.values())
+    per_rank = math.ceil(total / ranks / FILE_BYTES)
+    starts = accumulate(sizes.values(), initial=0)
+    numbers = {layer: start * ranks * per_rank // total for layer, start in zip(sizes, starts, strict=False)}
+    used = sorted(set(numbers.values()))  # a small model has fewer layers than there could be files
+    files = {n: f"model-{i:05d}-of-{len(used):05d}.safetensors" for i, n in enumerate(used, 1)}
+    if len(used) == 1:
+        files = {used[0]: ONE_FILE}
+    return {layer: (number // per_rank, files[number]) for layer, number in numbers.items()}
+
+
+def _persistent_buffers(model: Any) -> list[tuple[str, Tensor]]:
+    held = model.state_dict().keys()
+    return [(name, buffer) for name, buffer in model.named_buffers() if name in held]
+
+
+def host_copy(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a copy in host memory, which a GPU writes directly (pinned)."""
+    held = torch.empty(tensor.shape, dtype=dtype, pin_memory=tensor.is_cuda)
+    return held.copy_(tensor.detach())
+
+
+def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors of host memory to a safetensors file, and flush it to disk."""
+    save_file(dict(tensors), file, metadata={"format": "pt"})
+    flush(file)
+
+
+def write_settings(folder: Path, model: Any, tokenizer: Any, dtype: str) -> None:
+    """Write what a policy's directory holds besides weights: settings of model and generation, and the tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = copy.deepcopy(model.config)
+    config.dtype, config.architectures = dtype, [type(model).__name__]
+    config.save_pretrained(folder)
+    valid_generation_config(model.generation_config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def save_policy(folder: str, model: Any, tokenizer: Any, dtype: str) -> None:
+    """Write a policy that this process holds whole to `folder`, which is replaced, with its weights in `dtype`."""
     if Path(folder).exists():
         shutil.rmtree(folder)
-    model.generation_config = valid_generation_config(model.generation_config)
-    model.save_pretrained(folder, state_dict=parameters)
-    if parameters:  # transformers writes the dtype of the model, not that of the parameters
-        model.config.dtype = next(iter(parameters.values())).dtype
-        model.config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    write_settings(Path(folder), model, tokenizer, dtype)
+    policy_part(model, model.named_parameters(), dtype).write(Path(folder))
 
 
 def copy_policy(source: str, folder: str, dtype: str) -> None:
     """Write the policy of the directory `source` to `folder`, with its weights in `dtype`."""
-    model = load_model(source, getattr(torch, dtype))
-    save_policy(folder, model, load_tokenizer(source), model.state_dict())
+    save_policy(folder, load_model(source, getattr(torch, dtype)), load_tokenizer(source), dtype)
 
 
 def valid_generation_config(config: GenerationConfig) -> GenerationConfig:
@@ -59,12 +158,9 @@ def check_saving(path: str, tokenizer: Any) -> None:
         ValueError: a file cannot be written or read, or the tokenizer that was read back differs.
     """
     try:
-        with LOADING, torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(load_config(path))
-        if (Path(path) / "generation_config.json").is_file():
-            model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
+        model = empty_model(path)
         with tempfile.TemporaryDirectory() as folder:
-            save_policy(folder, model, tokenizer, {})
+            write_settings(Path(folder), model, tokenizer, "float32")
             AutoConfig.from_pretrained(folder, local_files_only=True)
             GenerationConfig.from_pretrained(folder, local_files_only=True)
             saved = AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -1,47 +1,136 @@
-"""What the attention of a model allows: several trajectories in one row, end to end or with a shared prefix."""
+"""What the attention of a model allows: sequences end to end in one row, or with a shared prefix, and at which cost."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from actors.policy_files.tiny import tiny_model
+from actors.scoring.varlen import KERNEL_DTYPES, NAME, WIDEST_HEAD, spans
+
+OLDEST_GPU = (8, 0)
+"""Compute capability of the oldest GPUs that have the FlashAttention kernel."""
+
+
+def resolved(layout: str, model: Any, *, device: str, dtype: str) -> str:
+    """Return the layout that "auto" stands for: "varlen" where the model, the device and the dtype have its kernel,
+    else "pad". Return any other layout if the model can be computed in it.
+
+    Args:
+        device, dtype: of the forward pass.
+
+    Raises:
+        ValueError: names the setting and the reason.
+    """
+    kind = type(model).__name__
+    if layout == "auto":
+        fits = device == "cuda" and getattr(torch, dtype) in KERNEL_DTYPES and _kernel_fits(model)
+        return "varlen" if fits and not varlen_refusal(model) else "pad"
+    if layout == "varlen" and (reason := varlen_refusal(model)):
+        raise ValueError(f"learner.layout: must be 'pad' or 'pack' for {kind}, {reason}, got 'varlen'")
+    if layout == "pack" and not packs(model):
+        raise ValueError(
+            f"learner.layout: must be 'pad' for {kind}, which ignores where packed positions restart, got 'pack'"
+        )
+    return layout
+
+
+def _kernel_fits(model: Any) -> bool:
+    """Return whether the kernel computes heads of the model's size, on the GPU of this process if it has one."""
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < OLDEST_GPU:
+        return False
+    return _head_width(model.config.get_text_config()) in range(8, WIDEST_HEAD + 1, 8)
+
+
+def _head_width(config: Any) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def window(model: Any) -> int | None:
+    """Return the number of last tokens that a token attends to in the layers with a sliding window; None: no layer has
+    one."""
+    config = model.config.get_text_config()
+    size = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
+    return int(size) if size is not None and slides else None
 
 
 @torch.no_grad()
 def packs(model: Any) -> bool:
     """Return whether a trajectory's hidden states stay the same when another trajectory precedes it in the row."""
-    tokens = torch.tensor([[0, 1, 2, 3]], device=model.device)
-    packed = model.base_model(input_ids=tokens, position_ids=tokens % 2, use_cache=False).last_hidden_state[0, 2:]
-    return _same(packed, model.base_model(input_ids=tokens[:, 2:], use_cache=False).last_hidden_state[0])
+    body, tokens = tiny_model(model).base_model, torch.tensor([[0, 1, 2, 3]])
+    packed = body(input_ids=tokens, position_ids=tokens % 2, use_cache=False).last_hidden_state[0, 2:]
+    return _same(packed, body(input_ids=tokens[:, 2:], use_cache=False).last_hidden_state[0])
 
 
-def linear_width(model: Any) -> float:
+@torch.no_grad()
+def varlen_refusal(model: Any) -> str:
+    """Return why the model cannot be computed with `varlen_attention`; empty if it can."""
+    others = set(_kinds(model)) - {"full_attention", "sliding_attention"}
+    if others:
+        return f"which has layers of the type {min(others)}"
+    small = tiny_model(model)
+    tokens = torch.arange(8)[None]
+    alone = [small.base_model(input_ids=part, use_cache=False).last_hidden_state[0] for part in tokens.split([3, 5], 1)]
+    if small.config._attn_implementation != "sdpa" or not small._can_set_attn_implementation():
+        return "which does not take its attention from transformers' registry"
+    small.set_attn_implementation(NAME)
+    lengths = torch.tensor([3, 5])
+    place = torch.tensor([[0, 1, 2, 0, 1, 2, 3, 4]])
+    try:
+        row = small.base_model(
+            input_ids=tokens, position_ids=place, spans=spans(lengths, lengths), use_cache=False
+        ).last_hidden_state[0]
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        return f"whose layers do not take the sequences of a row ({error})"
+    return "" if _same(row, torch.cat(alone)) else "whose attention is more than causal attention within a sequence"
+
+
+def linear_width(model: Any, layout: str, *, device: str, dtype: str) -> float:
     """Return the width of a row at which attention costs as much as all the rest of a layer (see `shared_rows`).
 
-    0 if trajectories with a shared prefix cannot be in one row. They can if every layer attends to all tokens that a
-    mask allows, and nothing else in the model depends on the place in the row.
+    With layout "varlen" it is infinite: trajectories that share a prefix share its columns, and no pair of columns is
+    computed that one of them would not compute alone.
+
+    With layout "pad" a shared row needs a mask. The width is 0, so that no row is shared, if the mask cannot express
+    what the model computes, or costs more than sharing saves. The model must attend to all tokens that a mask allows in
+    every layer, and nothing else in it may depend on the place in the row. On a GPU in bfloat16 or float16 a mask rules
+    out the FlashAttention kernel: all pairs of columns are computed, twice as many, by a slower kernel with repeated
+    key heads.
+
+    Args:
+        layout: as from `resolved`.
+        device, dtype: of the forward pass.
     """
+    if layout == "varlen":
+        return math.inf
     config = model.config.get_text_config()
-    windows = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
-    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if model.config._attn_implementation != "sdpa" or layers != {"full_attention"} or windows:
+    if layout != "pad" or (device == "cuda" and getattr(torch, dtype) in KERNEL_DTYPES):
         return 0.0
-    if not _branches(tiny_model(model)):
+    if model.config._attn_implementation != "sdpa" or set(_kinds(model)) != {"full_attention"} or not _branches(model):
         return 0.0
     body = sum(p.numel() for p in model.base_model.parameters()) - model.get_input_embeddings().weight.numel()
-    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     # Per token and layer: 2 operations for each parameter, and 4 for each column and element of the attention heads.
-    return 2 * body / config.num_hidden_layers / (4 * config.num_attention_heads * head_width)
+    attention = 4 * config.num_attention_heads * _head_width(config)
+    return 2 * body / config.num_hidden_layers / attention
+
+
+def _kinds(model: Any) -> list[str]:
+    """Return the attention types of a model's layers."""
+    config = model.config.get_text_config()
+    slides = "sliding_attention" if window(model) is not None else "full_attention"
+    return list(getattr(config, "layer_types", None) or [slides])
 
 
 @torch.no_grad()
 def _branches(model: Any) -> bool:
     """Return whether the model computes the trajectories 0 1 2 and 0 1 3 in the row 0 1 2 3."""
-    tokens = torch.tensor([[0, 1, 2, 3]], device=model.device)
-    attends = torch.ones(1, 1, 4, 4, dtype=torch.bool, device=model.device).tril()
+    tokens = torch.tensor([[0, 1, 2, 3]])
+    attends = torch.ones(1, 1, 4, 4, dtype=torch.bool).tril()
     attends[..., 3, 2] = False
-    body = model.base_model
+    body = tiny_model(model).base_model
     try:
         row = body(input_ids=tokens, position_ids=tokens.clamp(max=2), attention_mask=attends, use_cache=False)
     except (RuntimeError, TypeError, ValueError):  # a model that does not take such a mask

@@ -4,25 +4,20 @@ Axes: N tokens of the batch, M trained tokens (mask True), C tokens of a chunk, 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from actors.policy_files.tiny import tiny_model
-from actors.scoring.attention import linear_width, packs
-from actors.scoring.token_scores import logit_scores, token_scores
+from actors.scoring.attention import linear_width, resolved, window
+from actors.scoring.token_scores import LogitsFunction, token_scores
 from actors.scoring.value_heads import ValueHeads
+from actors.scoring.varlen import NAME, spans
 from configs.transport import BLOCK
 from objectives.divergence.batch_sinkhorn import answer_blocks
 from trajectories.batch import Batch
-from trajectories.shared_prefixes import lay_out, shared_rows
-
-LogitsFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Computes a number per token from a chunk of logits: (logits float32 [C, V], divided by the sampling temperature;
-sampled tokens int64 [C]; their positions in the batch int64 [C]) -> float32 [C]."""
+from trajectories.shared_prefixes import SMALLEST_GAIN, WIDEST, chain, lay_out, shared_rows
 
 
 class Scored(NamedTuple):
@@ -51,15 +46,15 @@ class Policy(nn.Module):
     The LM head is applied inside `forward`, and not by the loss: FSDP gathers the head's weights only during `forward`.
 
     Args:
-        layout: "pad" or "pack", see `configs.learner`.
+        layout: "auto", "pad", "varlen" or "pack", see `configs.learner`.
+        device, dtype: of the forward pass. They decide what "auto" is, and whether rows that need a mask are cheap.
         share_prefixes: whether a prefix that trajectories share is computed once, see `configs.learner`.
         logits_megabytes: float32 size of the logits of one chunk, in 10^6 bytes.
         temperature: the sampling temperature, by which logits are divided.
         entropy_gradient: whether `Scored.entropy` has a gradient, which an entropy bonus needs.
 
     Raises:
-        ValueError: the layout is "pack" and the model lets packed trajectories attend to each other; or the model's LM
-            head is no linear layer.
+        ValueError: the model cannot be computed in the layout, or its LM head is no linear layer.
     """
 
     def __init__(
@@ -71,20 +66,21 @@ class Policy(nn.Module):
         temperature: float,
         share_prefixes: bool = False,
         entropy_gradient: bool = False,
+        device: str = "cpu",
+        dtype: str = "float32",
     ) -> None:
         super().__init__()
-        if layout == "pack" and not packs(tiny_model(model)):
-            kind = type(model).__name__
-            raise ValueError(
-                f"learner.layout: must be 'pad' for {kind}, which ignores where packed positions restart, got 'pack'"
-            )
         head = model.get_output_embeddings()
         if not isinstance(head, nn.Linear):
             raise ValueError(f"policy.path: its LM head must be a torch.nn.Linear, got {type(head).__name__}")
         self.model: Any = model
-        self.layout = layout
-        self.linear_width = linear_width(model) if share_prefixes and layout == "pad" else 0.0
+        self.layout = resolved(layout, model, device=device, dtype=dtype)
+        """"pad", "varlen" or "pack"."""
+        self.linear_width = linear_width(model, self.layout, device=device, dtype=dtype) if share_prefixes else 0.0
         """Of `shared_rows`; 0 where prefixes are not shared."""
+        self.window = window(model)
+        if self.layout == "varlen":
+            model.set_attn_implementation(NAME)
         self.logits_chunk = max(1, int(logits_megabytes * 1e6) // (4 * head.out_features))
         self.temperature = temperature
         self.entropy_gradient = entropy_gradient
@@ -140,11 +136,16 @@ class Policy(nn.Module):
         assert bool((position[rows] > 0).all()), "the first token of a trajectory has no prefix, so it has no log-prob"
         body = self.model.base_model
         # The state that predicts token n is that of token n - 1.
+        wanted = (rows - 1, *positions)
+        if self.layout == "varlen":
+            states = self._end_to_end(batch, position)
+            return [states[at] for at in wanted]
         if self.layout == "pack":
+            self._check_width(len(batch.tokens), len(lengths) > 1 or self._slides(len(batch.tokens)))
             # One row, whose position ids restart at each trajectory. transformers detects the trajectories by these
-            # restarts and lets none attend to another.
+            # restarts and lets none attend to another, by a mask of [N, N].
             states = body(input_ids=batch.tokens[None], position_ids=position[None], use_cache=False)
-            return [states.last_hidden_state[0, at] for at in (rows - 1, *positions)]
+            return [states.last_hidden_state[0, at] for at in wanted]
         sequences = batch.sequences
         shared = shared_rows(sequences, self.linear_width)
         if len(shared) < len(sequences):
@@ -152,47 +153,63 @@ class Policy(nn.Module):
             tokens, place, attends, cell = (torch.from_numpy(array).to(batch.tokens.device) for array in laid)
             states = body(input_ids=tokens, position_ids=place, attention_mask=attends[:, None], use_cache=False)
             flat = states.last_hidden_state.flatten(0, 1)
-            return [flat[cell[at]] for at in (rows - 1, *positions)]
+            return [flat[cell[at]] for at in wanted]
         # Right-padded rows. Causal attention never reaches the padding behind a token, so no mask is needed.
-        padded = batch.tokens.new_zeros(len(lengths), int(lengths.max()))
+        width = int(lengths.max())
+        self._check_width(width, self._slides(width))
+        padded = batch.tokens.new_zeros(len(lengths), width)
         padded[batch.seq, position] = batch.tokens
         states = body(input_ids=padded, use_cache=False)
-        return [states.last_hidden_state[batch.seq[at], position[at]] for at in (rows - 1, *positions)]
+        return [states.last_hidden_state[batch.seq[at], position[at]] for at in wanted]
+
+    def _end_to_end(self, batch: Batch, position: Tensor) -> Tensor:
+        """Run the model's body on one row of all trajectories, without a mask. Return the hidden states [N, D]."""
+        device, tokens, cell = batch.tokens.device, batch.tokens, None
+        in_row = spans(batch.lengths, batch.lengths)
+        if self.linear_width:
+            chained = chain(batch.sequences)
+            if len(chained.tokens) <= (1 - SMALLEST_GAIN) * len(tokens):
+                tokens, position, cell, queries, keys, columns = (torch.from_numpy(a).to(device) for a in chained)
+                in_row = spans(queries, keys, columns)
+        body = self.model.base_model
+        states = body(input_ids=tokens[None], position_ids=position[None], spans=in_row, use_cache=False)
+        found: Tensor = states.last_hidden_state[0]
+        return found if cell is None else found[cell]
+
+    def _slides(self, width: int) -> bool:
+        """Return whether transformers makes a mask for the sliding windows of a row."""
+        return self.window is not None and width >= self.window
+
+    def _check_width(self, width: int, masked: bool) -> None:
+        """Raise ValueError if a row needs a mask of more than WIDEST x WIDEST."""
+        if masked and width > WIDEST:
+            reason = "of a model with sliding windows " if self.window else ""
+            raise ValueError(
+                f"learner.layout: must be 'varlen' where a row {reason}has more than {WIDEST:,} tokens, because "
+                f"attention needs a mask of row x row tokens with {self.layout!r}; got a row of {width:,}"
+            )
 
     def _score(
         self, hidden: Tensor, targets: Tensor, seq: Tensor, rows: Tensor, functions: Mapping[str, LogitsFunction]
     ) -> dict[str, Tensor]:
         """Return log-probs, entropies and the values of `functions` by name, each float32 [M]."""
-        if not functions:
-            head = self.model.get_output_embeddings()
-            logp, entropy = token_scores(
-                hidden, head.weight, head.bias, targets, temperature=self.temperature, chunk=self.logits_chunk
-            )
-            return {"logp": logp, "entropy": entropy if self.entropy_gradient else entropy.detach()}
-        chunks: dict[str, list[Tensor]] = {}
-        place, size = answer_blocks(seq)
-        sizes = chunk_sizes(size[place == 0].tolist(), max(self.logits_chunk, BLOCK))
-        for states, tokens, at in zip(hidden.split(sizes), targets.split(sizes), rows.split(sizes), strict=True):
-            if len(sizes) > 1 and torch.is_grad_enabled():
-                # The backward pass computes the chunk's logits, and the functions, again instead of storing them.
-                scored = checkpoint(self._score_logits, states, tokens, at, functions, use_reentrant=False)
-            else:
-                scored = self._score_logits(states, tokens, at, functions)
-            for name, column in scored.items():
-                chunks.setdefault(name, []).append(column)
-        return {name: torch.cat(parts) for name, parts in chunks.items()}
-
-    def _score_logits(
-        self, hidden: Tensor, targets: Tensor, rows: Tensor, functions: Mapping[str, LogitsFunction]
-    ) -> dict[str, Tensor]:
-        """Return the columns of one chunk, whose functions need whole logits: each float32 [C]."""
-        logits = self.model.get_output_embeddings()(hidden).float()  # [C, V]
-        if self.temperature != 1:
-            logits /= self.temperature
-        logp, entropy = logit_scores(logits, targets)
-        # Recomputation ends with the last tensor that the backward pass needs. Functions without gradient come after
-        # it, so that they are computed only once.
-        extra = {name: function(logits, targets, rows) for name, function in functions.items()}
+        # Some functions compare the tokens of a block with each other.
+        blocks, limit = [len(rows)], self.logits_chunk
+        if functions:
+            place, size = answer_blocks(seq)
+            blocks, limit = size[place == 0].tolist(), max(limit, BLOCK)
+        head = self.model.get_output_embeddings()
+        logp, entropy, *values = token_scores(
+            hidden,
+            head.weight,
+            head.bias,
+            targets,
+            temperature=self.temperature,
+            sizes=chunk_sizes(blocks, limit),
+            rows=rows,
+            functions=list(functions.values()),
+        )
+        extra = dict(zip(functions, values, strict=True))
         return {**extra, "logp": logp, "entropy": entropy if self.entropy_gradient else entropy.detach()}
 
 

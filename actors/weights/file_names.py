@@ -16,18 +16,19 @@ LAYER = re.compile(r".*?\.\d+\.")
 """Beginning of the names of one layer's parameters, such as `model.layers.3.`"""
 
 
+def unit(name: str) -> str:
+    """Return what the parameters of a layer have in common, the beginning of their names; of another one its name."""
+    layer = LAYER.match(name)
+    return layer.group() if layer else name
+
+
 def as_in_files(model: Any, named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
     """Yield the parameters of a transformers model as its files hold them. One layer is held at a time.
 
     Args:
         named: parameters by name, those of a layer in succession; on any device, in any dtype.
     """
-
-    def unit(item: tuple[str, Tensor]) -> str:
-        layer = LAYER.match(item[0])
-        return layer.group() if layer else item[0]
-
-    for _, parameters in groupby(named, unit):
+    for _, parameters in groupby(named, lambda item: unit(item[0])):
         yield from revert_weight_conversion(model, dict(parameters)).items()
 
 

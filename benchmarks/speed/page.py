@@ -19,7 +19,7 @@ BEGIN, END = "<!-- begin of the table, by make bench -->", "<!-- end of the tabl
 HEADINGS = {
     "Training steps": ("rollouts", "verifier"),
     "Start": ("start",),
-    "Parts beside their limits": ("pipeline", "generation", "publication", "learner"),
+    "Parts beside their limits": ("pipeline", "generation", "publication", "learner", "head"),
     "Padding and scaling": ("packing", "scaling"),
     "Divergence terms": ("divergence",),
     "CPU seconds of each role": ("cpu",),

@@ -40,6 +40,7 @@ SUBJECTS: dict[str, Subject] = {
     "publication": Subject("publication:measure", 400),
     "learner": Subject("learner:measure", 200),
     "memory": Subject("learner:memory", 200),
+    "head": Subject("head:measure", 600),
     "ranks": Subject("learner:ranks", 200),
     "divergences": Subject("divergences:measure", 400),
     "soak": Subject("soak:measure", 600),

@@ -36,11 +36,14 @@ def load_reader(cfg: Config) -> Policy:
         ValueError: it cannot be used; names the setting.
     """
     model = load_model(cfg.policy.path, getattr(torch, cfg.policy.dtype)).requires_grad_(False)
+    device = "cuda" if cfg.placement.device == "gpu" else "cpu"
     return Policy(
-        model.to("cuda" if cfg.placement.device == "gpu" else "cpu"),
+        model.to(device),
         layout=cfg.learner.layout,
         logits_megabytes=cfg.learner.logits_megabytes,
         temperature=1.0,
+        device=device,
+        dtype=cfg.policy.dtype,
     )
 
 

@@ -1,11 +1,11 @@
-"""Memory of the hosts of a run: what learner ranks load, save and publish, and what engines and references leave there.
+"""Memory of the hosts of a run: what learner ranks load, save and publish, and what engines and references keep there.
 
 Only parts that grow with the policy are counted, besides `PROCESS` for each actor.
 """
 
 from configs.config import Config
 from orchestrator.engine import chosen_engine
-from orchestrator.planning.learner_memory import FLOAT32
+from orchestrator.planning.learner_memory import FLOAT32, all_states, kept_inputs
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.planning.phases import Phase, Place, phase
 
@@ -31,14 +31,25 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int) -> tuple[Place, ...
         with_references = min(place.references, GPUS_PER_HOST)
     processes = {"processes": PROCESS * (ranks + engines * place.tensor_parallel + with_references)}
     whole = float(FLOAT32 * shapes.parameters)
+    rank = whole / cfg.placement.learners
     moved = whole * sum(reference.moves for reference in cfg.references.values()) * bool(with_references)
     held = processes | {"float32 weights of moving references": moved}
     dtype = shapes.dtype_bytes * float(shapes.parameters)
     asleep = place.mode == "colocated" and cfg.lag == 0 and chosen_engine(cfg)[0] == "vllm"
+    offloaded = sum(all_states(cfg, shapes).values()) if cfg.learner.offload_states else 0.0
+    inputs = kept_inputs(cfg, shapes) if cfg.learner.offload_activations else 0.0
+    held = held | {"states of the learner": ranks * offloaded}
+    # A rank's copies of moments and policy, and of the float32 weights if the policy is written in another dtype.
+    copied = rank * (3 if cfg.checkpoint.dtype == "float32" else 3.5)
+    update = {
+        "weights of sleeping engines": engines * dtype * asleep,
+        "activations": ranks * inputs,
+        "checkpoint being written": ranks * copied,
+        **_batch(cfg, shapes),
+    }
     phases = [
-        phase("loading", held | {f"float32 weights of {ranks} ranks": ranks * whole}),
-        phase("an update", held | {"weights of sleeping engines": engines * dtype * asleep, **_batch(cfg, shapes)}),
-        phase("a checkpoint", held | {"gathered weights": whole if cfg.checkpoint.dtype == "float32" else whole / 2}),
+        phase("loading", held | {"one tensor of each rank": ranks * float(FLOAT32 * shapes.largest_tensor)}),
+        phase("an update", held | update),
     ]
     if cfg.generator.transfer == "host":
         phases.append(phase("the publication", held | {"weights": PUBLISHED * dtype}))

@@ -5,7 +5,7 @@ gradients and moments. Root (embedding, LM head, last norm) and layer weights ar
 pass, the root for the whole microbatch, a layer for its own pass while the next one is being gathered. Gradients are
 reduced in float32. The tests hold the peak to torch's FSDPMemTracker.
 
-Axes: T tokens of a microbatch, D hidden, V vocabulary, R ranks of a copy, P parameters.
+Axes: T tokens of a microbatch, D hidden, V vocabulary, R ranks of a copy of the policy, P parameters.
 """
 
 import math
@@ -16,86 +16,71 @@ from orchestrator.planning.phases import Phase, phase
 
 FLOAT32 = 4
 """Bytes of master weights and gradients; two moments take twice as much."""
-PACKED_BUFFER = 2**30
-"""Bytes of one of vLLM's buffers in which tensors are sent (DEFAULT_PACKED_BUFFER_SIZE_BYTES)."""
-PACKED_BUFFERS = 2
-"""Buffers of vLLM's nccl backend, which are filled and sent in turn (DEFAULT_PACKED_NUM_BUFFERS)."""
+BUFFER_BYTES = 2**28
+"""Bytes of a buffer in which tensors are sent, unless one tensor is larger (`GpuPublisher`)."""
 SLICES = 4
 """Float32 slices of logits that exist at a time in `token_scores`."""
+SLICE_BYTES = 2**25
 WHOLE_CHUNKS = 6
 """Float32 chunks of logits that exist at a time where terms compare whole distributions: those of policy and anchor,
 their log-softmax, the products of them, and the gradient."""
+IN_FLIGHT = 2
+"""Layers whose shards or activations are on their way between GPU and host at a time."""
 
 
 def learner_phases(cfg: Config, shapes: ModelShapes) -> list[Phase]:
-    """Return what one learner rank holds at the moments of an update at which it may be most.
-
-    It is the second or later microbatch of an update, whose gradients are added to those that exist.
-    """
-    return [
-        *update_phases(cfg, shapes),
-        phase("the publication", {**states(cfg, shapes), **_sent(cfg, shapes)}),
-    ]
+    """Return what one learner rank holds at the moments of a step at which it may be most."""
+    publication = {**states(cfg, shapes), **_sent(cfg, shapes)}
+    return [*update_phases(cfg, shapes), phase("the publication", publication)]
 
 
 def update_phases(cfg: Config, shapes: ModelShapes) -> list[Phase]:
-    """Return the phases of an update."""
-    dtype, learner = shapes.dtype_bytes, cfg.learner
-    activations, tokens = shapes.activations, microbatch_tokens(cfg)
-    recomputes = learner.gradient_checkpointing
-    layer_kept = dtype * shapes.hidden if recomputes else activations.saved
-    kept = "checkpointed inputs of {} layers" if recomputes else "activations of {} layers"
-    passing = "one recomputed layer" if recomputes else "gradients in one layer"
-    in_layer = activations.backward if recomputes else activations.backward - activations.saved
-    sharded = is_sharded(cfg)
-    root, layer = (dtype * shapes.root, dtype * shapes.layer) if sharded else (0.0, 0.0)
-    gathered = 2 * layer if cfg.placement.learners > 1 else layer
-    # With recomputation the layer before the last needs most: the last one's gradients are still being reduced.
-    at_layer = shapes.layers - (1 if recomputes and sharded and shapes.layers > 1 else 0)
-    held = {**states(cfg, shapes), **_anchor_heads(cfg, shapes), "gathered root weights": root}
-    backward = {
-        "gathered layer weights": gathered,
-        "layer gradients": layer,
-        "reduce-scatter buffer": FLOAT32 * shapes.layer if sharded and at_layer < shapes.layers else 0.0,
-        "gradient of the LM head": dtype * shapes.head if sharded else 0.0,
-        kept.format(at_layer): at_layer * layer_kept * tokens,
-        passing: in_layer * tokens,
-    }
-    head = {
-        "gathered layer weights": layer,
-        kept.format(shapes.layers): shapes.layers * layer_kept * tokens,
-        # The last norm keeps its input, a float32 copy and its output; the head the trained rows, and their gradient.
-        "final hidden states": (4 * dtype + FLOAT32) * shapes.hidden * tokens,
-        **_head_chunk(cfg, shapes, tokens),
-    }
-    reduced = {
-        "root gradients": dtype * shapes.root,
-        "reduce-scatter buffer": FLOAT32 * shapes.root * (1 + 1 / cfg.placement.learners),
-    }
-    phases = [
-        phase("the backward pass of a layer", held | backward),
-        phase("the backward pass of the LM head", held | head),
+    """Return the phases of the second or later microbatch of an update, whose gradients are added to others.
+
+    Adam's step is none: its kernel is fused and works in place.
+    """
+    held = {**states(cfg, shapes), **_anchor_heads(cfg, shapes), **_gathered(cfg, shapes)}
+    found = [
+        phase("the backward pass of a layer", held | _backward(cfg, shapes)),
+        phase("the backward pass of the LM head", held | _head(cfg, shapes)),
     ]
-    if sharded:
-        phases.append(phase("the reduction of the root's gradients", held | {"gathered root weights": 0.0} | reduced))
-    return phases
+    if is_sharded(cfg):
+        whole = cfg.learner.accumulate == "unsharded"
+        reduced = {
+            "root gradients": float((FLOAT32 if whole else shapes.dtype_bytes) * shapes.root),
+            "reduce-scatter buffer": FLOAT32 * shapes.root * (1 + 1 / shard_ranks(cfg)),
+        }
+        # All gathered weights are freed before the root's gradients, the last ones, are reduced.
+        kept = {**states(cfg, shapes), **_anchor_heads(cfg, shapes)}
+        found.append(phase("the reduction of the root's gradients", kept | reduced))
+    return found
 
 
 def states(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
-    """Return the bytes that a rank holds from step to step, by part."""
-    mine = FLOAT32 * shapes.parameters / cfg.placement.learners
+    """Return the bytes that a rank holds on its GPU from step to step, by part."""
+    return {} if cfg.learner.offload_states else all_states(cfg, shapes)
+
+
+def all_states(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
+    """Return the bytes of weights, gradients and moments of a rank, on its GPU or in host memory, by part."""
+    mine = FLOAT32 * shapes.parameters / shard_ranks(cfg)
     found = {"float32 weights": mine, "float32 gradients": mine, "Adam's moments": 2 * mine}
     if cfg.learner.extragradient:
         found["weights before a look-ahead"] = mine
     if cfg.objective.value_heads is not None:
         heads = cfg.objective.value_heads.heads * shapes.hidden * (shapes.hidden // 4 + 2)
-        found["critic with its gradients and moments"] = 4 * FLOAT32 * heads / cfg.placement.learners
+        found["critic with its gradients and moments"] = 4 * FLOAT32 * heads / shard_ranks(cfg)
     return found
+
+
+def shard_ranks(cfg: Config) -> int:
+    """Return R, the ranks among which a copy of the policy is divided."""
+    return cfg.placement.learners // cfg.learner.replicas
 
 
 def is_sharded(cfg: Config) -> bool:
     """Return whether the learner uses FSDP2; one rank in float32 does not."""
-    return cfg.placement.learners > 1 or cfg.policy.dtype == "bfloat16"
+    return cfg.placement.learners > 1 or cfg.policy.dtype == "bfloat16" or cfg.learner.offload_states
 
 
 def microbatch_tokens(cfg: Config) -> int:
@@ -103,28 +88,107 @@ def microbatch_tokens(cfg: Config) -> int:
     return max(cfg.learner.token_budget, cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens)
 
 
-def _head_chunk(cfg: Config, shapes: ModelShapes, tokens: int) -> dict[str, float]:
-    """Return the bytes of the LM head's backward pass: logits of a chunk, and the gradient of its weight."""
-    dtype, wanted = shapes.dtype_bytes, cfg.learner.logits_megabytes * 1e6
-    chunk = min(tokens, max(1, int(wanted) // (FLOAT32 * shapes.vocabulary)))
-    if cfg.objective.head_anchors:
-        chunks = WHOLE_CHUNKS * FLOAT32 * chunk * shapes.vocabulary
-        return {"logits of a chunk": chunks, "gradient of the LM head": 2 * dtype * shapes.head}
-    slices = SLICES * min(2.0**25, FLOAT32 * chunk * shapes.vocabulary)
-    several = math.ceil(tokens / chunk) > 1
-    gradient = (dtype + (FLOAT32 if several and dtype < FLOAT32 else 0)) * shapes.head
-    return {"logits of a chunk": dtype * chunk * shapes.vocabulary + slices, "gradient of the LM head": gradient}
+def kept_inputs(cfg: Config, shapes: ModelShapes) -> float:
+    """Return the bytes of the inputs of recomputed layers, on the GPU or in host memory."""
+    return _recomputed(cfg, shapes) * shapes.dtype_bytes * shapes.hidden * _tokens(cfg)
+
+
+def _tokens(cfg: Config) -> int:
+    """Return T of one rank."""
+    return math.ceil(microbatch_tokens(cfg) / cfg.learner.context_parallel)
+
+
+def _recomputed(cfg: Config, shapes: ModelShapes) -> int:
+    """Return the number of layers that are recomputed in the backward pass."""
+    return math.ceil(shapes.layers / cfg.learner.checkpoint_every) if cfg.learner.gradient_checkpointing else 0
+
+
+def _gathered(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
+    """Return the bytes that are gathered for a whole microbatch."""
+    if not is_sharded(cfg):
+        return {}
+    if cfg.learner.accumulate == "unsharded":
+        # A reduced gradient takes the place of the whole one, so only the larger of the two is counted.
+        whole = shapes.parameters * FLOAT32
+        return {
+            "gathered weights": float(shapes.dtype_bytes * shapes.parameters),
+            "whole gradient": whole - states(cfg, shapes).get("float32 gradients", 0.0),
+        }
+    return {"gathered root weights": float(shapes.dtype_bytes * shapes.root)}
+
+
+def _kept(cfg: Config, shapes: ModelShapes, layers: int) -> dict[str, float]:
+    """Return the bytes that the first `layers` layers keep for the backward pass."""
+    recomputed, found = _recomputed(cfg, shapes), dict[str, float]()
+    if recomputed == shapes.layers:
+        recomputed = layers
+    if recomputed:
+        one = shapes.dtype_bytes * shapes.hidden * _tokens(cfg)
+        on_gpu = min(recomputed, IN_FLIGHT) if cfg.learner.offload_activations else recomputed
+        found[f"checkpointed inputs of {on_gpu} layers"] = float(on_gpu * one)
+    if layers > recomputed:
+        found[f"activations of {layers - recomputed} layers"] = (
+            (layers - recomputed) * shapes.activations.saved * _tokens(cfg)
+        )
+    return found
+
+
+def _backward(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
+    """Return the bytes of the backward pass of the layer at which they are most: with recomputation that before the
+    last, during which the last one's gradients are still being reduced, else the last."""
+    dtype, activations = shapes.dtype_bytes, shapes.activations
+    sharded, whole = is_sharded(cfg), cfg.learner.accumulate == "unsharded"
+    recomputes = _recomputed(cfg, shapes) == shapes.layers
+    before_last = recomputes and sharded and shapes.layers > 1
+    passing = activations.backward if recomputes else activations.backward - activations.saved
+    # One rank copies its weights to the other dtype for the layer alone, and gathers nothing ahead.
+    copies = 0 if whole or not sharded else 2 if shard_ranks(cfg) > 1 else 1
+    moved = IN_FLIGHT * FLOAT32 * shapes.layer / shard_ranks(cfg) if cfg.learner.offload_states else 0.0
+    return {
+        "gathered layer weights": float(copies * dtype * shapes.layer),
+        "layer gradients": float(dtype * shapes.layer if sharded else 0),
+        "reduce-scatter buffer": float(FLOAT32 * shapes.layer if before_last else 0),
+        "shards from and to the host": moved,
+        "gradient of the LM head": float(dtype * shapes.head if sharded else 0),
+        **_kept(cfg, shapes, shapes.layers - before_last),
+        ("one recomputed layer" if recomputes else "gradients in one layer"): passing * _tokens(cfg),
+    }
+
+
+def _head(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
+    """Return the bytes of the LM head's backward pass: hidden states, logits of a chunk, and its weight's gradient,
+    which is summed in float32."""
+    dtype, tokens = shapes.dtype_bytes, _tokens(cfg)
+    chunk = min(tokens, max(1, int(cfg.learner.logits_megabytes * 1e6) // (FLOAT32 * shapes.vocabulary)))
+    logits = FLOAT32 * chunk * shapes.vocabulary
+    chunks = (
+        WHOLE_CHUNKS * logits
+        if cfg.objective.head_anchors
+        # The gradient of the logits is cast to the dtype of the head.
+        else logits * (1 + dtype / FLOAT32) + SLICES * min(SLICE_BYTES, logits)
+    )
+    copies = 0 if cfg.learner.accumulate == "unsharded" or not is_sharded(cfg) else 1
+    return {
+        "gathered layer weights": float(copies * dtype * shapes.layer),
+        **_kept(cfg, shapes, shapes.layers),
+        # The last norm keeps its input, a float32 copy and its output; the head the trained rows, and their gradient.
+        "final hidden states": float((4 * dtype + FLOAT32) * shapes.hidden * tokens),
+        "logits of a chunk": float(chunks),
+        "gradient of the LM head": float((FLOAT32 + (dtype if dtype < FLOAT32 else 0)) * shapes.head),
+    }
 
 
 def _anchor_heads(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     return {"LM heads of references": float(len(cfg.objective.head_anchors) * shapes.dtype_bytes * shapes.head)}
 
 
+def sending_buffers(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
+    """Return the bytes of the buffers of a transfer between GPUs: two with `nccl`, on either side; one with `ipc`."""
+    one = max(float(BUFFER_BYTES), float(shapes.dtype_bytes * shapes.largest_tensor))
+    return {"buffers of the transfer": {"nccl": 2, "ipc": 1, "host": 0}[cfg.generator.transfer] * one}
+
+
 def _sent(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
-    """Return the bytes of a publication: the largest tensor gathered in float32, and what carries the weights."""
-    gathered = {"largest tensor, gathered": (FLOAT32 + shapes.dtype_bytes) * shapes.largest_tensor}
-    if cfg.generator.transfer == "nccl":
-        return gathered | {"packed buffers": PACKED_BUFFERS * PACKED_BUFFER}
-    if cfg.generator.transfer == "ipc":
-        return gathered | {"copy of the weights": float(shapes.dtype_bytes * shapes.parameters)}
-    return gathered
+    """Return the bytes of a publication: the largest tensor, cast and gathered, and what carries the weights."""
+    gathered = 2.0 * shapes.dtype_bytes * shapes.largest_tensor
+    return {"largest tensor, cast and gathered": gathered, **sending_buffers(cfg, shapes)}

@@ -12,6 +12,7 @@ from orchestrator.planning.learner_memory import (
     WHOLE_CHUNKS,
     learner_phases,
     microbatch_tokens,
+    sending_buffers,
     states,
     update_phases,
 )
@@ -25,6 +26,8 @@ CUDA_GRAPHS = 1e9
 """Bytes of vLLM's CUDA graphs, which it captures after it has divided its memory. Assumed."""
 BATCHED_TOKENS = 8_192
 """Tokens of one step of the engine, prompts included, that its memory profile runs."""
+MOST_SEQUENCES = 512
+"""Answers for whose logits vLLM keeps memory if `generator.max_sequences` is 0."""
 SAMPLER_COPIES = 3
 """Float32 tensors [answers, V] that exist while vLLM samples."""
 
@@ -63,7 +66,8 @@ def _split(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> list[Place]:
     place, context = cfg.placement, {"CUDA context and NCCL": CONTEXT}
     learner = tuple(one.plus(context) for one in learner_phases(cfg, shapes))
     found = [Place(name="learner", count=place.learners, capacity=gpu_bytes, phases=learner)]
-    engine = phase("generation", _engine_share(cfg, shapes, gpu_bytes))
+    received = sending_buffers(cfg, shapes) if cfg.generator.transfer == "nccl" else {}
+    engine = phase("generation", _engine_share(cfg, shapes, gpu_bytes) | received)
     count = place.generators * place.tensor_parallel
     found.append(Place(name="generator", count=count, capacity=gpu_bytes, phases=(engine,)))
     if "reference" in needed_roles(cfg):
@@ -116,7 +120,7 @@ def _shared(
 def _engine(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     """Return the bytes of an engine on one GPU besides its key-values."""
     dtype, parallel = shapes.dtype_bytes, cfg.placement.tensor_parallel
-    sampled = SAMPLER_COPIES * 4.0 * cfg.generator.max_sequences * shapes.vocabulary
+    sampled = SAMPLER_COPIES * 4.0 * (cfg.generator.max_sequences or MOST_SEQUENCES) * shapes.vocabulary
     return {
         "engine's weights": dtype * shapes.parameters / parallel,
         "engine's activations": max(shapes.activations.forward * BATCHED_TOKENS / parallel, sampled),

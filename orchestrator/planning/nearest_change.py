@@ -58,7 +58,9 @@ def refusal(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> str:
     lines = []
     for problem in lacking(plan):
         changes = nearest_changes(cfg, shapes, gpu_bytes, problem)
-        advice = f"It fits with {', or with '.join(changes)}" if changes else "No change of one or two settings fits"
+        advice = "No change of two settings fits: take a scale with more GPUs, or a smaller policy"
+        if changes:
+            advice = f"It fits with {', or with '.join(changes)}"
         place = next((place for place in plan.gpus if place.name == problem), None)
         lines.append(f"{_arithmetic(place) if place else _too_long(cfg, plan, gpu_bytes)}. {advice}")
     return "\n".join(lines)
@@ -96,7 +98,8 @@ def _knobs(cfg: Config, shapes: ModelShapes, problem: str) -> list[Knob]:
         return [_without_base_kl]
     if problem in ("sequence", "generator"):
         return [_fraction] if colocated else [partial(_tensor_parallel, shapes), _fraction]
-    found: list[Knob] = [_checkpointing, _token_budget, _learners]
+    found: list[Knob] = [_checkpointing, _token_budget, _offload_activations, _learners, _offload_states]
+    found.append(partial(_context_parallel, shapes))
     if colocated:
         found += [_fraction, *([_without_base_kl] if "reference" in problem else [])]
     return found
@@ -114,6 +117,27 @@ def _token_budget(cfg: Config) -> Iterator[Change]:
         learner = replace(cfg.learner, token_budget=budget)
         yield f"learner.token_budget={budget}", replace(cfg, learner=learner)
         budget //= 2
+
+
+def _offload_activations(cfg: Config) -> Iterator[Change]:
+    if not cfg.learner.offload_activations:
+        with suppress(ValueError):  # without gradient checkpointing
+            learner = replace(cfg.learner, offload_activations=True)
+            yield "learner.offload_activations=true", replace(cfg, learner=learner)
+
+
+def _context_parallel(shapes: ModelShapes, cfg: Config) -> Iterator[Change]:
+    for count in (2, 4, 8):
+        if count > cfg.learner.context_parallel and shapes.heads % count == 0:
+            with suppress(ValueError):  # of a count that does not divide the ranks, or of another layout
+                learner = replace(cfg.learner, context_parallel=count)
+                yield f"learner.context_parallel={count}", replace(cfg, learner=learner)
+
+
+def _offload_states(cfg: Config) -> Iterator[Change]:
+    if not cfg.learner.offload_states:
+        learner = replace(cfg.learner, offload_states=True)
+        yield "learner.offload_states=true", replace(cfg, learner=learner)
 
 
 def _learners(cfg: Config) -> Iterator[Change]:

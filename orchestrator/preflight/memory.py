@@ -59,7 +59,7 @@ def described(plan: MemoryPlan, title: str) -> Iterator[str]:
     yield (
         f"  key-values: {plan.key_values_per_token / 1e3:.0f} KB per token on each GPU of a generator, which holds "
         f"{plan.sequences} answers of {plan.longest:,} tokens with their prompts at a time; generator.max_sequences is "
-        f"{plan.max_sequences}"
+        f"{plan.max_sequences or '0, so it is chosen'}"
     )
     for place in plan.hosts:
         yield f"  host with {place.name}: {place.peak.bytes / GB:.1f} in {place.peak.name}: {terms(place)}"

@@ -144,7 +144,7 @@ class Collector:
                 jobs.append(job)
                 self.groups_left -= 1
         except ValueError as error:
-            self._fail(error)
+            self.fail(error)
         if prompts:
             self._start(self._collect(prompts, jobs, slots))
             self._start(self.upcoming.prepare(self.window.position, min(self.cfg.groups_per_step, self.groups_left)))
@@ -205,14 +205,14 @@ class Collector:
             if not self.window.in_flight:
                 self._fill_window()
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
     async def _receive(self, slot: Slot, future: asyncio.Future[Group]) -> None:
         try:
             self._accept(slot, await future)
             self._fill_window()
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
     def _accept(self, slot: Slot, group: Group) -> None:
         """Store a complete group in its slot, or drop it."""
@@ -236,7 +236,7 @@ class Collector:
                 self.experience.observe_dropped(slot.group)
             self.window.drop(slot)
 
-    def _fail(self, error: Exception) -> None:
-        """Keep the first error; `take` raises it in the training loop."""
+    def fail(self, error: Exception) -> None:
+        """Have `take` raise this error in the training loop, if it is the first."""
         self._failure = self._failure or error
         self._changed.set()

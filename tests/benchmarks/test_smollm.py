@@ -29,7 +29,7 @@ from tasks.registry import build
 from tasks.word_problems import WordProblems, WordProblemsOptions
 from tests.actors.generation.collected import Keyed, collect
 from tests.actors.generation.generator_process import GeneratorServer
-from tests.actors.learning.learner_ranks import assert_equal, parameters_of, weights_of
+from tests.actors.learning.learner_ranks import assert_equal, parameters_of, save, weights_of
 from tests.actors.random_batch import credited
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Grade, Group, Prompt, Trajectory
@@ -144,7 +144,7 @@ def test_log_probs_of_the_learner_are_those_of_transformers(dtype: str, atol: fl
 
 
 def test_a_checkpoint_loads_in_transformers_with_the_learners_weights(updated: LocalLearner, tmp_path: Path) -> None:
-    updated.learner.save(str(tmp_path))
+    save(updated.learner, tmp_path)
     folder = tmp_path / "policy"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model.lm_head.weight is model.model.embed_tokens.weight

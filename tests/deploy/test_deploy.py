@@ -128,7 +128,7 @@ def assert_command_fits(arguments: list[str], trained: list[str], nodes: list[tu
 def test_every_method_loads_on_every_gpu_scale_and_fits_its_nodes(scale: str, method: str) -> None:
     on_policy = method in ("f_dpg", "gdc", "nash_mp")
     cfg = load([f"scale={scale}", f"method={method}", "policy.path=/shared/models/policy"])
-    assert (cfg.policy.dtype, cfg.learner.layout, cfg.learner.gradient_checkpointing) == ("bfloat16", "pack", True)
+    assert (cfg.policy.dtype, cfg.learner.layout, cfg.learner.gradient_checkpointing) == ("bfloat16", "auto", True)
     assert cfg.placement.device == "gpu"
     assert cfg.lag == (0 if on_policy or cfg.placement.mode == "colocated" else 2)
     assert cfg.generator.transfer == ("ipc" if cfg.placement.mode == "colocated" else "nccl")

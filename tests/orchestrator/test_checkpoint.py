@@ -3,6 +3,11 @@
 import asyncio
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +16,14 @@ import pytest
 
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.coefficient.safe import SafeState
+from orchestrator import checkpoint
+from orchestrator.checkpoint import Writer, latest, prune, read
 from orchestrator.checkpoint import find as find_checkpoint
-from orchestrator.checkpoint import latest, prune, read, write
 from orchestrator.manifest import MANIFEST, BrokenCheckpoint
 from orchestrator.state import Best, RunState
 
-FILES = ("policy/model.safetensors", "policy/config.json", "optimizer/__0_0.distcp", "state.json")
+ROOT = Path(__file__).resolve().parents[2]
+FILES = ("policy/model.safetensors", "policy/config.json", "optimizer/rank-00000-of-00001.safetensors", "state.json")
 
 
 def state(step: int, **changes: Any) -> RunState:
@@ -40,10 +47,19 @@ async def save_learner(folder: str) -> None:
         path.write_bytes(bytes([place]) * 100)
 
 
+async def at_once() -> None:
+    """The roles have written their files when `save_learner` returns."""
+
+
+async def write(root: Path, state: RunState, save_roles: Callable[[str], Awaitable[None]]) -> None:
+    async with Writer(root, keep_last=99, failed=pytest.fail) as writer:
+        await writer.begin(state, save_roles, at_once)
+
+
 def save(root: Path, *steps: int, **changes: Any) -> Path:
     for step in steps:
-        path = asyncio.run(write(root, state(step, **changes), save_learner))
-    return path
+        asyncio.run(write(root, state(step, **changes), save_learner))
+    return root / f"step-{steps[-1]:06d}"
 
 
 def flip_a_byte(path: Path) -> None:
@@ -228,6 +244,112 @@ def test_without_checkpoints_there_is_none_and_without_a_run_resuming_is_refused
     shutil.rmtree(tmp_path)
     with pytest.raises(ValueError, match=r"^name: must be an existing run to resume"):
         find_checkpoint(tmp_path, pytest.fail)
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_the_next_waits(tmp_path: Path) -> None:
+    async def run() -> None:
+        written = asyncio.Event()
+        async with Writer(tmp_path, keep_last=1, failed=pytest.fail) as writer:
+            await writer.begin(state(10), save_learner, at_once)
+            await writer.begin(state(20), save_learner, lambda: event(written))  # type: ignore[arg-type]
+            assert [name for name in names(tmp_path) if "partial" not in name] == ["step-000010"]
+            third = asyncio.create_task(writer.begin(state(30), save_learner, at_once))
+            await asyncio.sleep(0.05)
+            assert not third.done() and not any("000030" in name for name in names(tmp_path))
+            written.set()
+            await third
+            assert read(tmp_path / "step-000020").state == state(20)
+        assert names(tmp_path) == ["step-000030"], "the end waits for the last one, and old ones are removed"
+
+    async def event(written: asyncio.Event) -> None:
+        await written.wait()
+
+    asyncio.run(asyncio.wait_for(run(), 15))
+
+
+def test_hashing_flushing_and_pruning_run_off_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def noting(name: str) -> Callable[..., None]:
+        function = getattr(checkpoint, name)
+
+        def noted(*arguments: Any) -> None:
+            threads.append(threading.get_ident())
+            function(*arguments)
+
+        return noted
+
+    for name in ("write_manifest", "finish_folder", "prune"):
+        monkeypatch.setattr(checkpoint, name, noting(name))
+    save(tmp_path, 10)
+    assert len(threads) == 3 and threading.get_ident() not in threads
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_error_at_once_and_the_one_before_stays(tmp_path: Path) -> None:
+    async def full() -> None:
+        raise OSError("no space left on device")
+
+    async def run() -> None:
+        failures: list[Exception] = []
+        async with Writer(tmp_path, keep_last=1, failed=failures.append) as writer:
+            await writer.begin(state(10), save_learner, at_once)
+            await writer.begin(state(20), save_learner, full)
+            while not failures:
+                await asyncio.sleep(0)
+            with pytest.raises(OSError, match="no space"):
+                writer.check()
+            with pytest.raises(OSError, match="no space"):
+                await writer.begin(state(30), save_learner, at_once)
+        with pytest.raises(OSError, match="no space"):
+            async with Writer(tmp_path, keep_last=1, failed=failures.append) as writer:
+                await writer.begin(state(40), save_learner, full)
+
+    asyncio.run(asyncio.wait_for(run(), 15))
+    found = latest(tmp_path, pytest.fail)
+    assert found is not None and found.state == state(10)
+
+
+def test_an_error_of_the_run_waits_for_the_checkpoint_and_a_cancellation_does_not(tmp_path: Path) -> None:
+    async def later() -> None:
+        await asyncio.sleep(0.05)
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        with pytest.raises(RuntimeError, match="diverged"):
+            async with Writer(tmp_path, keep_last=1, failed=pytest.fail) as writer:
+                await writer.begin(state(10), save_learner, later)
+                raise RuntimeError("diverged")
+        with pytest.raises(KeyboardInterrupt):
+            async with Writer(tmp_path, keep_last=1, failed=pytest.fail) as writer:
+                await writer.begin(state(20), save_learner, never)
+                raise KeyboardInterrupt
+
+    asyncio.run(asyncio.wait_for(run(), 15))
+    found = latest(tmp_path, pytest.fail)
+    assert found is not None and found.state == state(10)
+
+
+def test_a_process_killed_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, os, signal, sys; from pathlib import Path\n"
+        "from orchestrator.checkpoint import Writer; from tests.orchestrator import test_checkpoint as t\n"
+        "async def killed(): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "async def run():\n"
+        "    writer = Writer(Path(sys.argv[1]), keep_last=1, failed=print)\n"
+        "    await writer.begin(t.state(10), t.save_learner, t.at_once)\n"
+        "    await writer.begin(t.state(20), t.save_learner, killed)\n"
+        "    await writer.finish()\n"
+        "asyncio.run(run())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    found = latest(tmp_path, pytest.fail)
+    assert found is not None and found.state == state(10) and len(names(tmp_path)) == 2
+    save(tmp_path, 20)
+    prune(tmp_path, keep_last=1, best_step=None)
+    assert names(tmp_path) == ["step-000020"], "what the killed one left is gone"
 
 
 def test_an_initial_state_without_wandb_id_and_best_is_read_back() -> None:

@@ -116,7 +116,8 @@ def test_a_run_that_is_refused_while_its_roles_start_leaves_no_actor_no_reservat
 @pytest.mark.ray
 def test_a_run_whose_role_refuses_the_policy_leaves_nothing(tmp_path: Path, own_cluster: None) -> None:
     """The layout is checked by the learner itself, when it has loaded the model."""
-    cfg = over_ray(tmp_path, "learner.layout=pack", "policy.path=" + str(positionless(tmp_path / "policy")))
+    path = str(positionless(tmp_path / "policy"))
+    cfg = over_ray(tmp_path, "learner.layout=pack", "learner.token_budget=4096", f"policy.path={path}")
     with pytest.raises(ValueError, match=r"^learner.layout: must be 'pad'"):
         asyncio.run(run_training(cfg, resume=False, log=lambda line: None))
     wait_until_nothing_lives()

@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.generation.transformers_engine import TransformersGenerator
+from actors.local import LocalLearner
 from actors.weights.host import pack as pack_weights
 from actors.weights.host import weights_info
 from configs.config import Config
@@ -263,6 +264,25 @@ def test_a_run_that_ends_early_prints_the_command_that_resumes_it(tmp_path: Path
     rule = ("monitor.every=2", 'monitor.stop_if=["entropy < 100"]', "monitor.frontier=[]")
     asyncio.run(run_training(config(tmp_path, "steps=50", "name=a b", *rule), resume=False, log=lines.append))
     assert lines[-1] == f"stopped at step 0 of 50. To go on: breadth train --resume 'name=a b' runs={tmp_path}"
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_the_one_before_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, calls = LocalLearner.saved, []
+
+    async def full(learner: LocalLearner) -> None:
+        calls.append(learner)
+        if len(calls) == 2:
+            raise OSError("no space left on device")
+        await saved(learner)
+
+    monkeypatch.setattr(LocalLearner, "saved", full)
+    with pytest.raises(OSError, match="no space left"):
+        train(config(tmp_path, "steps=50", "name=full", "checkpoint.every=2"))
+    assert len(read_records(tmp_path / "full" / "metrics.jsonl")) <= 6, "the run ended with the step in progress"
+    whole = [path.name for path in (tmp_path / "full" / "checkpoints").iterdir() if path.name.startswith("step")]
+    assert whole == ["step-000002"]
 
 
 def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trajectories.shared_prefixes import WIDEST, lay_out, shared_rows
+from trajectories.shared_prefixes import WIDEST, chain, lay_out, shared_rows
 
 LINEAR = 1e6
 """Width at which attention would cost as much as the rest: far above those of these tests, so that it costs nothing."""
@@ -22,7 +22,7 @@ def prefixes(sequences: list[np.ndarray]) -> set[tuple[int, ...]]:
 @settings(max_examples=200, deadline=None)
 @given(
     given=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=12),
-    linear_width=st.sampled_from([0.0, 5.0, 20.0, LINEAR]),
+    linear_width=st.sampled_from([0.0, 5.0, 20.0, LINEAR, np.inf]),
     widest=st.integers(1, 40),
 )
 def test_every_token_of_a_trajectory_attends_to_the_tokens_before_it_and_to_no_other(
@@ -50,6 +50,35 @@ def test_a_row_has_a_column_for_each_distinct_prefix(given: list[list[int]]) -> 
     sequences = arrays(*given)
     for row in shared_rows(sequences, LINEAR):
         assert row.width == len(prefixes([sequences[i] for i in row.members]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(given=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=12))
+def test_end_to_end_every_distinct_prefix_is_a_query_once_and_every_trajectory_reads_its_own_tokens(
+    given: list[list[int]],
+) -> None:
+    sequences = arrays(*given)
+    chained = chain(sequences)
+    assert len(chained.tokens) == chained.queries.sum() == len(prefixes(sequences))
+    cells = np.split(chained.cell, np.cumsum([len(tokens) for tokens in sequences])[:-1])
+    for tokens, cell in zip(sequences, cells, strict=True):
+        np.testing.assert_array_equal(chained.tokens[cell], tokens)
+        np.testing.assert_array_equal(chained.position[cell], np.arange(len(tokens)))
+    # The queries of a sequence are its last tokens, and the queries of all sequences are all columns in order.
+    read = np.split(chained.columns, np.cumsum(chained.keys)[:-1])
+    own = [columns[len(columns) - n :] for columns, n in zip(read, chained.queries, strict=True)]
+    np.testing.assert_array_equal(np.concatenate(own), np.arange(len(chained.tokens)))
+    whole = {tuple(chained.tokens[columns].tolist()) for columns in read}
+    assert whole <= {tuple(tokens.tolist()) for tokens in sequences}
+
+
+def test_without_a_mask_rows_are_as_wide_as_the_budget_and_short_common_beginnings_share_none() -> None:
+    answers = arrays(*([*range(1000), 5000 + i, *range(1000)] for i in range(8)))
+    assert [(len(row.members), row.width) for row in shared_rows(answers, np.inf, 10_000)] == [(8, 9008)]
+    begin_alike = arrays(*([*range(49), 5000 + i, *range(950)] for i in range(2)))
+    assert len(shared_rows(begin_alike, np.inf)) == 2
+    begin_more_alike = arrays(*([*range(51), 5000 + i, *range(948)] for i in range(2)))
+    assert len(shared_rows(begin_more_alike, np.inf)) == 1
 
 
 def test_the_answers_of_a_group_share_their_prompt_and_equal_answers_all_of_their_tokens() -> None:

@@ -158,9 +158,9 @@ async def _memory(plan: Plan) -> list[Row]:
     shares = []
     await learner.update(warm_up, {})  # allocates gradients and the optimizer's moments
     for _ in range(plan.rounds):
-        before = _reset_peak()
+        before = reset_peak()
         await learner.update(batch, {})
-        shares.append((_status_bytes("VmHWM") - before) / full)
+        shares.append((status_bytes("VmHWM") - before) / full)
     await learner.close()
     return [
         Row(
@@ -175,13 +175,13 @@ async def _memory(plan: Plan) -> list[Row]:
     ]
 
 
-def _reset_peak() -> int:
+def reset_peak() -> int:
     """Let the kernel count the peak of resident memory from now on, and return the resident bytes."""
     Path("/proc/self/clear_refs").write_text("5")
-    return _status_bytes("VmRSS")
+    return status_bytes("VmRSS")
 
 
-def _status_bytes(name: str) -> int:
+def status_bytes(name: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 

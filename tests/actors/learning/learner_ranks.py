@@ -126,6 +126,12 @@ def step(learner: FsdpLearner, batch: Batch) -> Stats:
     return learner.update(planned[learner.rank], coefficients)
 
 
+def save(learner: FsdpLearner, folder: Path) -> None:
+    """Write a checkpoint and wait for it. A collective."""
+    learner.save(str(folder))
+    learner.saved()
+
+
 def weights_of(learner: FsdpLearner) -> Weights:
     """The weights on rank 0, empty on the others. A collective."""
     weights = learner.weights(0)
@@ -178,9 +184,9 @@ def scenarios(rank: int, address: str, policy: str, folder: Path) -> dict[str, A
     plain = learner()
     found["stats"] = [step(plain, batch_of(update)) for update in range(UPDATES)]
     found["gradients"], found["weights"] = gradients_of(plain), weights_of(plain)
-    plain.save(str(folder / "of_two"))
+    save(plain, folder / "of_two")
     plain.checkpoint_dtype = "bfloat16"
-    plain.save(str(folder / "half_of_two"))
+    save(plain, folder / "half_of_two")
     step(plain, batch_of(UPDATES))
     found["continued"] = weights_of(plain)
 
@@ -200,7 +206,7 @@ def scenarios(rank: int, address: str, policy: str, folder: Path) -> dict[str, A
     assert critic.policy.critic is not None
     heads = dict(critic.policy.critic.named_parameters())
     found["critic_heads"] = {name: p.detach().full_tensor() for name, p in heads.items()}  # type: ignore[operator]
-    critic.save(str(folder / "critic_of_two"))
+    save(critic, folder / "critic_of_two")
     step(critic, critic_batch(UPDATES))
     found["critic_continued"] = {name: p.detach().full_tensor() for name, p in heads.items()}  # type: ignore[operator]
     found["critic_idle_stats"] = step(learner(objective=CRITIC), critic_batch(0, ONE_ANSWER))
@@ -211,7 +217,7 @@ def scenarios(rank: int, address: str, policy: str, folder: Path) -> dict[str, A
         step(pairs, batch_of(update))
         found["pairs"].append(weights_of(pairs))
         if update == 2:
-            pairs.save(str(folder / "pairs_of_two"))
+            save(pairs, folder / "pairs_of_two")
 
     idle = learner()
     found["idle_stats"] = step(idle, batch_of(0, ONE_ANSWER))
@@ -219,7 +225,7 @@ def scenarios(rank: int, address: str, policy: str, folder: Path) -> dict[str, A
     found["spoiled_stats"] = step(idle, with_nan_advantage(batch_of(1)))
     found["idle_weights"] = weights_of(idle)
 
-    half = learner(dtype="bfloat16", config=config_of(gradient_checkpointing=True, layout="pack"))
+    half = learner(dtype="bfloat16", config=config_of(gradient_checkpointing=True, layout="varlen"))
     found["half_stats"] = step(half, batch_of(0))
     found["half_masters"] = {str(p.dtype) for p in half.policy.parameters()}
     half.close()

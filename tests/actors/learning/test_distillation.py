@@ -123,6 +123,7 @@ def test_tip_trains_on_the_tokens_it_selected_and_selects_the_same_ones_however_
         {"token_budget": 1},
         {"token_budget": 10_000, "logits_megabytes": logits_megabytes(3)},
         {"layout": "pack"},
+        {"layout": "varlen"},
     ):
         otherwise = learner_of(tiny_policy, other_policy, objective, **choices)
         for ranks in (1, 2):

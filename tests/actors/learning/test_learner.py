@@ -79,12 +79,14 @@ def test_gradients_do_not_depend_on_microbatches_layout_or_gradient_checkpointin
         {"token_budget": 10_000},
         {"token_budget": TOKEN_BUDGET},
         {"layout": "pack"},
+        {"layout": "varlen"},
         {"gradient_checkpointing": True},
+        {"gradient_checkpointing": True, "layout": "varlen"},
     ]
     for choice in choices:
         learner = joined(str(tiny_policy), config=config_of(**choice))
         found.append((len(plan_updates(batch, learner.config, 1)[0][0]), means(step(learner, batch)), learner))
-    assert [parts for parts, _, _ in found] == [1, 3, 3, 3]
+    assert [parts for parts, _, _ in found] == [1, 3, 3, 3, 3, 3]
     _, stats, whole = found[0]
     for _, other_stats, other in found[1:]:
         assert other_stats == pytest.approx(stats, rel=2e-5, abs=1e-6)
@@ -93,7 +95,7 @@ def test_gradients_do_not_depend_on_microbatches_layout_or_gradient_checkpointin
 
 def test_gates_token_weights_and_entropy_bonus_do_not_depend_on_microbatches_or_layout(tiny_policy: Path) -> None:
     batch, found = rich_batch(), []
-    for choice in ({"token_budget": 10_000}, {"token_budget": TOKEN_BUDGET}, {"layout": "pack"}):
+    for choice in ({"token_budget": 10_000}, {"token_budget": TOKEN_BUDGET}, {"layout": "pack"}, {"layout": "varlen"}):
         learner = joined(str(tiny_policy), objective=RICH, config=config_of(**choice))
         found.append((means(step(learner, batch)), learner))
     for stats, learner in found[1:]:

@@ -26,9 +26,12 @@ from tests.actors.learning.learner_ranks import (
     parameters_of_learner,
     rich_batch,
     run_script,
+    save,
     step,
     weights_of,
 )
+from trajectories.batch import Batch
+from trajectories.split import partition
 
 pytestmark = pytest.mark.slow
 WEIGHTS_ATOL = 0.05 * RATE
@@ -36,7 +39,7 @@ WEIGHTS_ATOL = 0.05 * RATE
 part of the rate that depends on the order of additions."""
 
 
-@pytest.mark.parametrize("layout", ["pad", "pack"])
+@pytest.mark.parametrize("layout", ["pad", "varlen", "pack"])
 def test_a_bfloat16_policy_keeps_float32_weights_and_finite_numbers(tiny_policy: Path, layout: str) -> None:
     exact = joined(str(tiny_policy))
     expected = means(step(exact, batch_of(0)))
@@ -56,12 +59,34 @@ def test_a_bfloat16_policy_keeps_float32_weights_and_finite_numbers(tiny_policy:
     assert not torch.distributed.is_initialized()
 
 
+def test_gradients_of_a_bfloat16_policy_are_summed_over_microbatches_in_float32(tiny_policy: Path) -> None:
+    """Each microbatch's gradient is rounded to bfloat16 once, by the dtype of the gathered weights, and no sum is."""
+    learner = joined(str(tiny_policy), dtype="bfloat16", config=config_of(token_budget=1))
+    try:
+        parts = partition(batch_of(0), 1, 1)[0]
+        head = learner.policy.model.get_output_embeddings()
+
+        def gradient(some: list[Batch]) -> torch.Tensor:
+            learner.policy.zero_grad()
+            for part in some:
+                (part.logp_sampler * learner.policy(part).logp).sum().backward()
+            return head.weight.grad.full_tensor().clone()
+
+        alone = [gradient([part]) for part in parts]
+        assert len(alone) > 4 and all(torch.equal(one, one.bfloat16().float()) for one in alone)
+        total = torch.stack(alone).sum(0)
+        torch.testing.assert_close(gradient(parts), total, rtol=1e-5, atol=1e-6 * float(total.abs().max()))
+        assert not torch.allclose(total, total.bfloat16().float(), rtol=1e-5)
+    finally:
+        learner.close()
+
+
 def test_a_sharded_learner_is_saved_after_a_score_that_no_update_follows(tiny_policy: Path, tmp_path: Path) -> None:
     learner = joined(str(tiny_policy), dtype="bfloat16")
     try:
         step(learner, batch_of(0))
         learner.score([batch_of(0)])
-        learner.save(str(tmp_path))
+        save(learner, tmp_path)
     finally:
         learner.close()
     assert (tmp_path / "policy" / "model.safetensors").is_file()
@@ -77,9 +102,9 @@ def one(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     learner = joined(str(tiny_policy))
     stats = [step(learner, batch_of(update)) for update in range(UPDATES)]
     found = {"folder": folder, "stats": stats, "gradients": gradients_of(learner), "weights": weights_of(learner)}
-    learner.save(str(folder / "of_one"))
+    save(learner, folder / "of_one")
     learner.checkpoint_dtype = "bfloat16"
-    learner.save(str(folder / "half_of_one"))
+    save(learner, folder / "half_of_one")
     step(learner, batch_of(UPDATES))
     return found | {"continued": weights_of(learner)}
 
@@ -151,7 +176,9 @@ def test_a_checkpoint_of_two_ranks_continues_on_one_and_the_reverse(
 def test_a_checkpoint_with_a_bfloat16_policy_restores_the_float32_weights_on_any_number_of_ranks(
     tiny_policy: Path, one: dict[str, Any], two: list[dict[str, Any]]
 ) -> None:
-    saved = load_file(one["folder"] / "half_of_two" / "policy" / "model.safetensors")
+    saved: dict[str, torch.Tensor] = {}
+    for file in sorted((one["folder"] / "half_of_two" / "policy").glob("model-0000?-of-00002.safetensors")):
+        saved |= load_file(file)
     assert_equal(saved, {name: weight.bfloat16() for name, weight in two[0]["weights"].items()})
     assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}
     of_two = joined(str(tiny_policy))

@@ -152,6 +152,7 @@ def test_a_learner_loaded_between_the_steps_of_a_pair_continues_bit_for_bit(
     learner.save(str(tmp_path))
     for update in range(2 - updates % 2):  # `load` must undo these
         step(loaded, critic_batch(9 - update))
+    learner.saved()
     loaded.load(str(tmp_path))
     for update in range(updates, 5):
         assert_equal(parameters_of_learner(loaded), parameters_of_learner(learner))

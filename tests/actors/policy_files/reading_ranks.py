@@ -1,11 +1,13 @@
-"""As a script: load a policy on several ranks, each in a process of its own, and measure the memory that this takes.
+"""As a script: load and save a policy on several ranks, each in a process of its own, and measure the memory.
 
-Rank 0 writes the gathered weights, and each rank its bytes, to FOLDER: python reading_ranks.py ADDRESS POLICY FOLDER RANKS
+Rank 0 writes the gathered weights, and each rank its bytes and its part of the policy, to FOLDER:
+python reading_ranks.py ADDRESS POLICY FOLDER RANKS
 """
 
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -15,6 +17,7 @@ import torch
 
 from actors.learning.sharding import full_parameters, join_process_group, shard
 from actors.policy_files.reading import empty_model, fill_model
+from actors.policy_files.writing import policy_part
 from actors.scoring.policy import Policy
 
 RANKS_S = 120.0
@@ -27,16 +30,27 @@ def memory(field: str) -> int:
     return int(kilobytes) * 1024
 
 
+def taken(work: Callable[[], object]) -> int:
+    """The bytes by which this process grew at most during `work`."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    before = memory("VmRSS")
+    work()
+    return memory("VmHWM") - before
+
+
 def run_rank(rank: int, ranks: int, address: str, policy_path: str, folder: Path) -> None:
-    join_process_group(address, device="cpu", rank=rank, ranks=ranks)
+    join_process_group(address, RANKS_S, device="cpu", rank=rank, ranks=ranks)
     torch.ones(1000, 1000) @ torch.ones(1000, 1000)  # the libraries' own memory is there before
     model = empty_model(policy_path)
     policy = Policy(model, layout="pad", logits_megabytes=1, temperature=1.0)
     shard(policy, dtype="float32", device="cpu", ranks=ranks)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    before = memory("VmRSS")
-    fill_model(model, policy_path, "cpu")
-    (folder / f"bytes-{rank}").write_text(str(memory("VmHWM") - before))
+    loading = taken(lambda: fill_model(model, policy_path, "cpu"))
+    parts = []
+    copying = taken(lambda: parts.append(policy_part(model, full_parameters(model), "float32", rank=rank, ranks=ranks)))
+    (folder / f"bytes-{rank}").write_text(f"{loading} {copying}")
+    parts[0].write(folder / "saved")
+    if rank == 0:
+        model.config.save_pretrained(folder / "saved")
     weights = {name: p.clone() for name, p in full_parameters(model)}
     buffers = dict(model.named_buffers())
     if rank == 0:

@@ -10,9 +10,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
-from actors.policy_files.reading import empty_model, load_model
+from actors.policy_files.reading import empty_model, load_model, load_tokenizer
+from actors.policy_files.writing import save_policy
+from tasks.characters import VOCABULARY_SIZE, save_tokenizer
 from tests.actors.learning.learner_ranks import free_address
 from tests.actors.policy_files.reading_ranks import RANKS_S
 from tests.conftest import make_mixture_of_experts, make_policy
@@ -31,8 +41,43 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
         assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
 
 
-def loaded_by_ranks(policy: Path, folder: Path, ranks: int) -> tuple[dict[str, torch.Tensor], list[int]]:
-    """The weights and buffers that `ranks` processes have together, and the bytes that loading took in each."""
+def make_policy_with_buffers(folder: Path) -> Path:
+    """A random DeepSeek-V3 policy, whose files hold buffers, which stay float32."""
+    config = DeepseekV3Config(
+        vocab_size=VOCABULARY_SIZE,
+        hidden_size=32,
+        intermediate_size=32,
+        moe_intermediate_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        n_routed_experts=4,
+        n_group=2,
+        topk_group=1,
+        num_experts_per_tok=2,
+        first_k_dense_replace=1,
+        q_lora_rank=16,
+        kv_lora_rank=16,
+        qk_rope_head_dim=16,
+        v_head_dim=16,
+        qk_nope_head_dim=16,
+        eos_token_id=1,
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = DeepseekV3ForCausalLM(config)
+        for _, buffer in model.named_buffers():
+            if buffer.shape == (4,):
+                buffer.uniform_(-0.1, 0.1)
+        model.save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def loaded_by_ranks(policy: Path, folder: Path, ranks: int) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
+    """The weights and buffers that `ranks` processes have together, and the bytes that loading, and the copy of what
+    each writes to `folder`/saved, took in each."""
     folder.mkdir()
     script = Path(__file__).with_name("reading_ranks.py")
     done = subprocess.run(
@@ -41,15 +86,16 @@ def loaded_by_ranks(policy: Path, folder: Path, ranks: int) -> tuple[dict[str, t
         text=True,
         timeout=2 * RANKS_S,
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        # What is freed goes back to the system, and does not count as memory of the process.
+        env=os.environ | {"PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": "65536"},
     )
     assert done.returncode == 0, done.stderr
-    taken = [int((folder / f"bytes-{rank}").read_text()) for rank in range(ranks)]
+    taken = [[int(n) for n in (folder / f"bytes-{rank}").read_text().split()] for rank in range(ranks)]
     return torch.load(folder / "weights.pt"), taken
 
 
 @pytest.mark.slow
-def test_a_rank_needs_the_memory_of_its_shards_and_one_tensor(tmp_path: Path) -> None:
+def test_a_rank_needs_the_memory_of_its_part_and_one_tensor(tmp_path: Path) -> None:
     shape = {"vocab_size": 4096, "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 7}
     heads = {"num_attention_heads": 12, "num_key_value_heads": 12, "tie_word_embeddings": True}
     with torch.random.fork_rng():
@@ -59,34 +105,42 @@ def test_a_rank_needs_the_memory_of_its_shards_and_one_tensor(tmp_path: Path) ->
     (tmp_path / "policy" / "tokenizer_config.json").write_text("{}")
     size = sum(p.nbytes for p in model.parameters())
     largest = max(p.nbytes for p in model.parameters())
+    layer = sum(p.nbytes for p in model.model.layers[0].parameters())
     assert size > 200e6 and len(list((tmp_path / "policy").glob("*.safetensors"))) > 3
     for ranks in (2, 4):
         weights, taken = loaded_by_ranks(tmp_path / "policy", tmp_path / str(ranks), ranks)
         assert_same(weights, everything(model))
-        assert max(taken) < size / ranks + largest + 8 * MEGABYTE, taken
+        assert_same(everything(AutoModelForCausalLM.from_pretrained(tmp_path / str(ranks) / "saved")), weights)
+        for loading, copying in taken:
+            assert loading < size / ranks + largest + 8 * MEGABYTE, taken
+            assert copying < size / ranks + layer + 3 * largest + 8 * MEGABYTE, taken
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_load_stacked_experts_and_tied_heads_as_transformers_does(tmp_path: Path, ranks: int) -> None:
+def test_ranks_load_and_save_stacked_experts_and_tied_heads_as_transformers_does(tmp_path: Path) -> None:
+    ranks = 3  # so that no tensor is divided evenly
     for policy in (make_mixture_of_experts(tmp_path / "experts"), make_policy(tmp_path / "tied")):
         expected = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
-        found, _ = loaded_by_ranks(policy, tmp_path / f"by_ranks_{policy.name}", ranks)
+        folder = tmp_path / f"by_ranks_{policy.name}"
+        found, _ = loaded_by_ranks(policy, folder, ranks)
         assert_same(found, everything(expected))
+        assert_same(everything(AutoModelForCausalLM.from_pretrained(folder / "saved")), found)
+        assert len(list((folder / "saved").glob("*.safetensors"))) == ranks
+        names = {name for file in (folder / "saved").glob("*.safetensors") for name in load_file(file)}
+        assert names == load_file(policy / "model.safetensors").keys(), "named as in the policy's files"
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("wanted", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("kind", ["tied", "untied", "experts"])
+@pytest.mark.parametrize("kind", ["tied", "untied", "experts", "buffers"])
 def test_a_loaded_model_equals_that_of_transformers(
     tmp_path: Path, kind: str, stored: torch.dtype, wanted: torch.dtype
 ) -> None:
-    if kind == "experts":
-        policy = make_mixture_of_experts(tmp_path)
-    else:
-        policy = make_policy(tmp_path, tie=kind == "tied")
+    make = {"experts": make_mixture_of_experts, "buffers": make_policy_with_buffers}
+    policy = make[kind](tmp_path) if kind in make else make_policy(tmp_path, tie=kind == "tied")
     file = policy / "model.safetensors"
-    save_file({name: t.to(stored) for name, t in load_file(file).items()}, file, metadata={"format": "pt"})
+    as_stored = {name: t if "bias" in name else t.to(stored) for name, t in load_file(file).items()}
+    save_file(as_stored, file, metadata={"format": "pt"})
     before = torch.random.get_rng_state()
     model = load_model(str(policy), wanted)
     assert torch.equal(torch.random.get_rng_state(), before), "nothing was initialised at random"
@@ -95,6 +149,11 @@ def test_a_loaded_model_equals_that_of_transformers(
     assert (model.lm_head.weight is model.model.embed_tokens.weight) == (kind == "tied")
     tokens = torch.arange(2, 12)[None]
     assert torch.equal(model(input_ids=tokens).logits, expected(input_ids=tokens).logits)
+    copied = tmp_path / "copied"
+    save_policy(str(copied), model, load_tokenizer(str(policy)), str(wanted).removeprefix("torch."))
+    again = load_file(copied / "model.safetensors")
+    assert again.keys() == as_stored.keys(), "named as in the policy's files"
+    assert_same(everything(AutoModelForCausalLM.from_pretrained(copied, dtype=wanted)), everything(expected))
     assert not model.training and model.generation_config.eos_token_id == expected.generation_config.eos_token_id
 
 

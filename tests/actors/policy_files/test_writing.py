@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from actors.learning.learner import FsdpLearner
+from actors.policy_files import writing
 from actors.policy_files.reading import load_model, load_tokenizer
-from actors.policy_files.writing import check_saving
+from actors.policy_files.writing import check_saving, policy_part
 from configs.learner import LearnerConfig
 from configs.objective import ObjectiveConfig
 from tests.conftest import make_policy
@@ -64,6 +65,36 @@ def test_a_checkpoint_says_in_which_dtype_its_weights_are(policy: Path, tmp_path
     expected = getattr(torch, dtype)
     assert {weight.dtype for weight in load_file(folder / "model.safetensors").values()} == {expected}
     assert AutoModelForCausalLM.from_pretrained(folder, dtype="auto").dtype == expected
+
+
+def test_a_saved_policy_replaces_all_files_of_the_one_before(policy: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    (folder / "model.safetensors.index.json").write_text("{}")
+    (folder / "model-00001-of-00002.safetensors").touch()
+    saved(policy, folder)
+    assert [file.name for file in folder.glob("model*")] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 9])
+def test_large_files_are_divided_and_every_tensor_is_written_by_one_rank(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranks: int
+) -> None:
+    monkeypatch.setattr(writing, "FILE_BYTES", 100_000)
+    model = load_model(str(policy))
+    parts = [policy_part(model, model.named_parameters(), "float32", rank=r, ranks=ranks) for r in range(ranks)]
+    for part in parts:
+        part.write(tmp_path / "saved")
+    model.config.save_pretrained(tmp_path / "saved")
+    written = [name for part in parts for tensors in part.files.values() for name in tensors]
+    assert sorted(written) == sorted(load_file(policy / "model.safetensors"))
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "saved").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+    (tmp_path / "saved" / "tokenizer_config.json").write_text("{}")
+    again = load_model(str(tmp_path / "saved")).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in loaded.items())
+    files = sorted((tmp_path / "saved").glob("*.safetensors"))
+    assert len(files) > 2 and files[0].name == f"model-00001-of-{len(files):05d}.safetensors"
 
 
 def test_a_policy_whose_files_cannot_be_read_back_is_refused_before_a_run(policy: Path) -> None:

@@ -22,7 +22,7 @@ from trajectories.batch import Batch
 from trajectories.split import partition
 
 TEMPERATURE = 0.7
-LAYOUTS = ("pad", "pack")
+LAYOUTS = ("pad", "varlen", "pack")
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +43,14 @@ def policy_of(model: Any, layout: str = "pad", logits_chunk: int = 7, temperatur
 def plain(model: Any, batch: Batch, temperature: float = TEMPERATURE) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies [N] from one forward per trajectory, with all its logits at once; 0 where not trained."""
     logps, entropies = [], []
+    chosen = model.config._attn_implementation  # a policy with layout varlen has changed it
+    model.set_attn_implementation("sdpa")
     for tokens in batch.tokens.split(batch.lengths.tolist()):
         scores = torch.log_softmax(model(input_ids=tokens[None]).logits[0].float() / temperature, dim=-1)
         first = torch.zeros(1)
         logps.append(torch.cat([first, scores[:-1].gather(-1, tokens[1:, None]).squeeze(-1)]))
         entropies.append(torch.cat([first, -(scores.exp() * scores).sum(-1)[:-1]]))
+    model.set_attn_implementation(chosen)
     return torch.cat(logps) * batch.mask, torch.cat(entropies) * batch.mask
 
 

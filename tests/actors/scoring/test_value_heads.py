@@ -160,6 +160,7 @@ def test_a_loaded_critic_continues_bit_for_bit_and_the_saved_policy_contains_no_
     step(learner, critic_batch())
     learner.save(str(tmp_path))
     step(loaded, critic_batch(5))  # `load` must undo this update
+    learner.saved()
     loaded.load(str(tmp_path))
     assert_equal(whole_heads(loaded), whole_heads(learner))
     stats = [step(one, critic_batch(1)) for one in (learner, loaded)]

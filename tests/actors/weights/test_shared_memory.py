@@ -266,6 +266,7 @@ def test_shared_weights_follow_training_and_checkpoints(tmp_path: Path, kind: st
         sent, expected = shared.weights(version, True, False), plain.weights(version, True)
         assert sent is not None and expected is not None and data is not None and sent.data is None
         assert np.array_equal(data, expected.data) and sent.checksum == expected.checksum
+    shared.saved()
     shared.load(str(tmp_path / "saved"))
     step(shared, batch_of(2))
     shared.weights(3)

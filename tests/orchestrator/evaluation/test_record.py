@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from configs.load import to_yaml
-from orchestrator import checkpoint
 from orchestrator.commands.cli import main
 from orchestrator.evaluation.folders import latest, new_folder
 from orchestrator.manifest import SETTINGS
 from orchestrator.state import Best, RunState
 from tests.conftest import make_policy
 from tests.orchestrator.in_process import config
+from tests.orchestrator.test_checkpoint import write
 
 TEMPLATE = "<q>{{ messages[0].content }}</q>"
 FEW = ("task.heldout_prompts=2", "evaluate.answers=2", "evaluate.ks=[1,2]", "evaluate.frontier=[]")
@@ -40,7 +40,7 @@ def make_run(run_dir: Path, *overrides: str, steps: tuple[int, ...] = (1, 2), be
             shutil.copytree(trained, Path(folder) / "policy")
             (Path(folder) / SETTINGS).write_text(to_yaml(cfg))
 
-        asyncio.run(checkpoint.write(run_dir / "checkpoints", state, save))
+        asyncio.run(write(run_dir / "checkpoints", state, save))
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / SETTINGS).write_text(to_yaml(cfg))
     return run_dir

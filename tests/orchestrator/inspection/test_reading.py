@@ -34,11 +34,11 @@ def test_hidden_states_and_logps_are_those_of_a_plain_forward_pass(frame: Frame,
         np.testing.assert_allclose(found.logps[index], [logp[t - 1, prompt[t]] for t in scored], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("budget", "layout"), [(1, "pad"), (12, "pad"), (12, "pack")])
+@pytest.mark.parametrize(("budget", "layout"), [(1, "pad"), (12, "pad"), (12, "varlen"), (12, "pack")])
 def test_microbatches_change_nothing(budget: int, layout: str, tiny_policy: Path) -> None:
     frame, done = Frame(begin=2, end=1), []
     one = reading(tiny_policy, PROMPTS, frame)
-    policy = load_reader(config(tiny_policy, Path("runs"), f"learner.layout={layout}"))
+    policy = load_reader(config(tiny_policy, Path("runs"), f"learner.layout={layout}", "learner.token_budget=4096"))
     other = read(policy, PROMPTS, frame, budget, done.append)
     np.testing.assert_allclose(one.embeddings, other.embeddings, rtol=1e-4, atol=1e-4)
     for left, right in zip(one.logps, other.logps, strict=True):

@@ -21,6 +21,11 @@ def test_split_roles_have_gpus_of_their_own() -> None:
     assert [place.name for place in without.gpus] == ["learner", "generator"]
 
 
+@pytest.mark.parametrize(("scale", "policy"), [("1gpu", "1.5B"), ("8gpu", "8B")])
+def test_presets_fit_the_policies_that_they_are_for(scale: str, policy: str) -> None:
+    assert planned(policy, f"scale={scale}").fits
+
+
 def test_key_values_fill_what_weights_and_activations_leave_of_the_fraction() -> None:
     """0.9 x 80 GB - 2 x 7.6156 GB - 133,072 x 8,192 bytes = 55.68 GB; 57,344 bytes x 4,096 tokens: 237 answers."""
     plan = planned("7B", "scale=8gpu")
@@ -69,9 +74,25 @@ def test_colocated_gpus_with_and_without_a_reference_are_told_apart() -> None:
     assert plan.gpus[0].peak.bytes > plan.gpus[1].peak.bytes
 
 
-def test_the_host_that_loads_checkpoints_and_publishes_is_counted() -> None:
-    phases = {one.name: one for one in planned("7B", "scale=8gpu", "generator.transfer=host").hosts[0].phases}
-    assert phases["a checkpoint"].parts["gathered weights"] == 4 * 7_615_616_512
-    assert phases["the publication"].parts["weights"] == 3 * 2 * 7_615_616_512
-    hidden = {one.name: one for one in planned("7B", "scale=8gpu", "method=gkd").hosts[0].phases}["an update"]
-    assert hidden.parts["hidden states of references"] > 0
+def host(*words: str) -> dict[str, dict[str, float]]:
+    """Parts by phase of the host of 4 of 4 learner ranks."""
+    [place] = planned("7B", "scale=8gpu", *words).hosts
+    return {one.name: dict(one.parts) for one in place.phases}
+
+
+def test_hosts_hold_what_is_written_published_and_offloaded() -> None:
+    """Policy and moments are 12 bytes per parameter in a checkpoint; 14 with a policy in bfloat16, as the float32
+    weights are beside it."""
+    size = 7_615_616_512
+    assert host()["an update"]["checkpoint being written"] == pytest.approx(12 * size)
+    assert host("checkpoint.dtype=bfloat16")["an update"]["checkpoint being written"] == pytest.approx(14 * size)
+    assert host("generator.transfer=host")["the publication"]["weights"] == 3 * 2 * size
+    assert host("method=gkd")["an update"]["hidden states of references"] > 0
+    assert host("learner.offload_states=true")["loading"]["states of the learner"] == pytest.approx(16 * size)
+    assert host("learner.offload_activations=true")["an update"]["activations"] == 4 * 28 * 2 * 16_384 * 3_584
+
+
+def test_a_sleeping_engine_keeps_its_weights_in_host_memory() -> None:
+    [place] = planned("1.5B", "scale=1gpu").hosts
+    [update] = [one for one in place.phases if one.name == "an update"]
+    assert update.parts["weights of sleeping engines"] == 2 * shapes_of("1.5B").parameters

@@ -14,8 +14,9 @@ CASES = [
     ("14B", ["scale=8gpu"]),
     ("7B", ["scale=8gpu", "learner.gradient_checkpointing=false"]),
     ("7B", ["scale=1gpu"]),
-    ("32B", ["scale=16gpu", "placement.learners=8"]),
+    ("32B", ["scale=8gpu", "placement.tensor_parallel=2", "placement.learners=8"]),
     ("1.5B", ["scale=1gpu", "generator.memory_fraction=0.9"]),
+    ("72B", ["scale=8gpu", "learner.layout=pad", "sampling.max_new_tokens=120000"]),
 ]
 
 
@@ -33,8 +34,8 @@ def test_every_change_that_is_named_solves_its_problem(name: str, words: list[st
 
 def test_the_named_number_of_learners_is_the_smallest_that_fits() -> None:
     shapes, cfg = shapes_of("72B"), load(["scale=8gpu"])
-    [change] = nearest_changes(cfg, shapes, 80e9, "learner")
-    found = int(change.removeprefix("placement.learners="))
+    changes = nearest_changes(cfg, shapes, 80e9, "learner")
+    [found] = [int(change.removeprefix("placement.learners=")) for change in changes if ".learners=" in change]
     before = COUNTS[COUNTS.index(found) - 1]
     assert "learner" in lacking(memory_plan(load(["scale=8gpu", f"placement.learners={before}"]), shapes, 80e9))
 
@@ -52,3 +53,8 @@ def test_a_refusal_shows_a_sum_that_adds_up() -> None:
 def test_a_larger_gpu_needs_no_change() -> None:
     assert "learner" in refusal(load(["scale=8gpu"]), shapes_of("14B"), 80e9)
     assert refusal(load(["scale=8gpu"]), shapes_of("14B"), 141e9) == ""
+
+
+def test_a_policy_for_which_no_change_is_enough_is_refused_with_the_sum_alone() -> None:
+    text = refusal(load(["scale=1gpu"]), shapes_of("72B"), 80e9)
+    assert " GB. No change of two settings fits: take a scale with more GPUs, or a smaller policy" in text

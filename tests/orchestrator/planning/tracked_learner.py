@@ -17,9 +17,11 @@ from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoModelForCausalLM
 
-from actors.learning.sharding import decoder_layers, shard
+from actors.learning.layers import prepare_layers
+from actors.learning.sharding import mesh_of, prepare_accumulation, shard
 from actors.scoring import token_scores
 from actors.scoring.policy import Policy
+from configs.learner import LearnerConfig
 from tests.orchestrator.planning.known_models import config_of
 
 
@@ -34,39 +36,43 @@ class WholeRows(Policy):
 
 @contextmanager
 def fake_ranks(ranks: int) -> Iterator[None]:
-    """Be rank 0 of a process group whose collectives do nothing, with slices of logits as large as on a GPU."""
+    """Be rank 0 of a process group whose collectives do nothing. Logits and head are cut into larger parts than suit a
+    CPU's cache, as each of the many operations takes the tracker long."""
     dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
-    before = token_scores.SLICE_BYTES["cpu"]
-    token_scores.SLICE_BYTES["cpu"] = token_scores.SLICE_BYTES["cuda"]
+    slices, parts = token_scores.SLICE_BYTES["cpu"], token_scores.HEAD_BYTES
+    token_scores.SLICE_BYTES["cpu"] = token_scores.HEAD_BYTES = 2**28
     try:
         yield
     finally:
-        token_scores.SLICE_BYTES["cpu"] = before
+        token_scores.SLICE_BYTES["cpu"], token_scores.HEAD_BYTES = slices, parts
         dist.destroy_process_group()
 
 
-def tracked_peak(
-    name: str, *, ranks: int, rows: int, width: int, checkpointing: bool = True, logits_megabytes: float = 256
-) -> float:
+def tracked_peak(name: str, config: LearnerConfig, *, ranks: int, rows: int, width: int) -> float:
     """Return the bytes at the peak of the second microbatch of an update in bfloat16, on one of `ranks`."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config_of(name)).eval()
-    if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        for layer in decoder_layers(model):
-            layer.training = True
-    policy = WholeRows(model, layout="pad", logits_megabytes=logits_megabytes, temperature=1.0)
+    prepare_layers(model, config)
+    # Where the gradients of the first microbatch are not those of the ranks, they cannot be zeros that exist before.
+    twice = config.accumulate == "unsharded" or config.replicas > 1
+    policy = WholeRows(model, layout="pad", logits_megabytes=config.logits_megabytes, temperature=1.0)
     with fake_ranks(ranks):
-        shard(policy, dtype="bfloat16", device="cpu", ranks=ranks)
+        shard(policy, mesh_of(config.replicas, 60.0, device="cpu", ranks=ranks), config, dtype="bfloat16")
         with FakeTensorMode(allow_non_fake_inputs=True):
             policy.to_empty(device="cpu")
             optimizer = torch.optim.AdamW(policy.parameters(), fused=True)
             for parameter in policy.parameters():
                 moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
                 optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
-                parameter.grad = torch.zeros_like(parameter)
+                if not twice:
+                    parameter.grad = torch.zeros_like(parameter)
             tokens = torch.zeros(rows, width, dtype=torch.long)
             with FSDPMemTracker(policy, optimizer) as tracker:
+                if twice:
+                    prepare_accumulation(policy, config.accumulate, last=False)
+                    policy(tokens).sum().backward()
+                    tracker.reset_mod_stats()
+                prepare_accumulation(policy, config.accumulate, last=True)
                 policy(tokens).sum().backward()
             [peak] = tracker.get_tracker_snapshot("peak").values()
     return float(peak["Total"])

@@ -1,4 +1,4 @@
-"""Run `scenarios` on four ranks, each in a process of its own: python sharding_ranks.py ADDRESS POLICY FOLDER
+"""Run `scenarios` on four ranks, each in a process of its own: python division_ranks.py ADDRESS POLICY FOLDER
 
 Rank RANK writes its results to FOLDER/rankRANK.pt, and reads the checkpoint of one rank from FOLDER/of_one.
 """
@@ -29,6 +29,7 @@ from tests.actors.learning.learner_ranks import (
     gradients_of,
     joined,
     rich_batch,
+    save,
     step,
     weights_of,
 )
@@ -51,6 +52,8 @@ DIVIDED: dict[str, dict[str, Any]] = {
     "context": CONTEXT | {"share_prefixes": False},
     "context_of_four": {"context_parallel": 4},
     "hybrid_context": HYBRID | CONTEXT | {"gradient_checkpointing": True},
+    "context_varlen": CONTEXT | {"layout": "varlen"},
+    "context_of_four_varlen": {"context_parallel": 4, "layout": "varlen", "share_prefixes": False},
     "all": HYBRID | CONTEXT | {"accumulate": "unsharded", "offload_states": True, "gradient_checkpointing": True},
 }
 """Settings that change where an update is computed, and no number of it."""
@@ -90,7 +93,7 @@ def scenarios(rank: int, address: str, policy: str, folder: Path) -> dict[str, A
         found[name] = {"stats": stats, "gradients": gradients_of(one), "weights": weights_of(one)}
         found[name] |= {"columns": columns, "collectives": [kind for kind, _ in collectives.seen]}
         if name == "hybrid":
-            one.save(str(folder / "of_hybrid"))
+            save(one, folder / "of_hybrid")
             step(one, batch_of(UPDATES))
             found["continued"] = weights_of(one)
 
