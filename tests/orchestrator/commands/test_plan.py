@@ -17,7 +17,7 @@ SMALL = ("groups_per_step=4", "sampling.group_size=4", "monitor.every=0")
 def test_the_settings_that_are_printed_load_and_need_only_the_config_of_the_policy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_config(tmp_path, "1.5B")
+    write_config("1.5B", tmp_path)
     words = [f"policy.path={tmp_path}", *SMALL, "method=dph_f"]
     assert main(["plan", "gpus=1", "gpu=h200", "answer_tokens=400", *words]) == 0
     text = capsys.readouterr().out
@@ -40,13 +40,13 @@ def test_the_settings_that_are_printed_load_and_need_only_the_config_of_the_poli
 def test_a_wrong_word_ends_with_status_2_and_the_rule(
     word: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_config(tmp_path, "1.5B")
+    write_config("1.5B", tmp_path)
     assert main(["plan", f"policy.path={tmp_path}", word]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_policy_that_is_too_large_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_config(tmp_path, "72B")
+    write_config("72B", tmp_path)
     assert main(["plan", f"policy.path={tmp_path}", "gpus=1", *SMALL]) == 2
     assert "gpus: must hold the policy, got 1 h100 of 80 GB" in capsys.readouterr().err
 

@@ -47,9 +47,9 @@ def test_with_a_lag_a_step_takes_the_longer_of_both() -> None:
     assert generator_bound.step_s == pytest.approx(16 * 0.05 * 100, rel=0.05)
 
 
-# 32 generators, 512 x 16 answers, lognormal with mean 2,600 and limit 8,192, an update of 100 s. A fluid simulation gave
-# 277, 149, 120 and 100 s in the order of the prompts. In any order it gave 145 and 100 s at its lags 1 and 2, whose
-# windows are those of lag 2 and 3 here. Its time of a decoding step is taken to be the one that gives 277 s at lag 0.
+# 32 generators, 512 x 16 answers, lognormal with mean 2,600 and limit 8,192, an update of 100 s. A fluid simulation
+# gave 277, 149, 120 and 100 s in the order of the prompts. In any order it gave 145 and 100 s at its lags of 1 and 2,
+# whose windows are those of lag 2 and 3 here. A decoding step is taken to last as long as gives 277 s at lag 0.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("lag", "take", "expected", "tolerance"),
