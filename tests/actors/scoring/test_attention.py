@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import (
     AttentionInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
     BloomConfig,
     BloomForCausalLM,
     Gemma2Config,
@@ -201,6 +203,16 @@ def test_auto_is_varlen_where_there_is_a_kernel_and_else_pad(device: str, dtype:
     assert resolved("auto", model, device=device, dtype=dtype) == layout
 
 
+def on_meta(architecture: str) -> Any:
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture))
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "qwen3_moe", "gemma3_text", "phi3", "olmo2", "smollm3", "gpt_neox"])
+def test_models_are_computed_end_to_end_whatever_their_size_and_without_their_weights(architecture: str) -> None:
+    assert varlen_refusal(on_meta(architecture)) == ""
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "alibi": (
         lambda: BloomForCausalLM(BloomConfig(vocab_size=VOCABULARY_SIZE, hidden_size=32, n_layer=1, n_head=2)),
@@ -214,6 +226,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: GptOssForCausalLM(GptOssConfig(**SHAPE, num_local_experts=2, num_experts_per_tok=1)),
         "registry|s_aux",
     ),
+    "compressed keys": (lambda: on_meta("deepseek_v3"), "values of another size"),
     "recurrent layers": (
         lambda: Qwen3NextForCausalLM(Qwen3NextConfig(**SHAPE, num_experts=2, num_experts_per_tok=1)),
         "layers of the type linear_attention",

@@ -94,7 +94,7 @@ def assert_as_apart(model: Any, batch: Batch, layout: str = "pad") -> None:
 @pytest.mark.parametrize(
     ("kind", "layout"),
     [(kind, "pad") for kind in ("qwen2", "llama", "experts", "gpt2", "opt")]
-    + [(kind, "varlen") for kind in ("qwen2", "llama", "experts", "gpt2")],
+    + [(kind, "varlen") for kind in ("qwen2", "llama", "experts", "gpt2", "opt")],
 )
 def test_values_and_gradients_are_those_of_rows_of_their_own(
     kind: str, layout: str, tiny_policy: Path, tmp_path: Path
