@@ -1,19 +1,24 @@
 """A policy must be writable as a checkpoint, which is checked before a run."""
 
+import asyncio
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from actors.contracts import GenerationJob
 from actors.learning.learner import FsdpLearner
 from actors.policy_files import writing
 from actors.policy_files.reading import load_model, load_tokenizer
-from actors.policy_files.writing import check_saving, policy_part
+from actors.policy_files.writing import check_saving, policy_part, write_settings
 from configs.learner import LearnerConfig
 from configs.objective import ObjectiveConfig
+from tests.actors.generation.collected import answers
+from tests.actors.generation.generator_process import GeneratorServer
 from tests.conftest import make_policy
 
 
@@ -95,6 +100,30 @@ def test_large_files_are_divided_and_every_tensor_is_written_by_one_rank(
     assert all(torch.equal(again[name], tensor) for name, tensor in loaded.items())
     files = sorted((tmp_path / "saved").glob("*.safetensors"))
     assert len(files) > 2 and files[0].name == f"model-00001-of-{len(files):05d}.safetensors"
+
+
+@pytest.mark.ray
+def test_vllm_loads_the_files_that_several_ranks_have_written(
+    policy: Path, tmp_path: Path, vllm: GeneratorServer
+) -> None:
+    model, folder = load_model(str(policy)), tmp_path / "saved"
+    write_settings(folder, model, load_tokenizer(str(policy)), "float32")
+    for rank in range(3):
+        policy_part(model, model.named_parameters(), "float32", rank=rank, ranks=3).write(folder)
+    assert len(list(folder.glob("*.safetensors"))) == 3
+    generator = vllm.fork().build(folder, max_length=64, max_sequences=4)
+    prompt = np.arange(2, 12, dtype=np.int32)
+    fields = {"temperature": 1.0, "max_new_tokens": 12}
+    job = GenerationJob(key="a", prompt_id="a", prompt_tokens=prompt, seeds=(1, 2), **fields)
+    try:
+        found = answers(generator, [job])
+    finally:
+        asyncio.run(generator.close())
+    for _, answer in found:
+        tokens = torch.from_numpy(answer.tokens.astype(np.int64))
+        logps = torch.log_softmax(model(input_ids=tokens[None]).logits[0, :-1], -1).gather(-1, tokens[1:, None])[:, 0]
+        sampled = torch.from_numpy(answer.logp_sampler[1:])[torch.from_numpy(answer.mask[1:])]
+        torch.testing.assert_close(sampled, logps[torch.from_numpy(answer.mask[1:])].detach(), atol=1e-3, rtol=0)
 
 
 def test_a_policy_whose_files_cannot_be_read_back_is_refused_before_a_run(policy: Path) -> None:
