@@ -29,7 +29,6 @@ POSITIVE = [
     "learner.token_budget",
     "learner.logits_megabytes",
     "learner.max_skipped_in_a_row",
-    "generator.max_sequences",
     "generator.timeout_s",
     "grader.first_call_timeout_s",
     "grader.timeout_s",
@@ -55,6 +54,7 @@ POSITIVE = [
     "warm_start.intermediate_size",
 ]
 NOT_NEGATIVE = [
+    "generator.max_sequences",
     "grader.workers",
     "lag",
     "seed",
