@@ -46,8 +46,8 @@ def commands() -> Iterator[Any]:
 
 
 def exists(key: str) -> bool:
-    """Whether a dotted key is a setting or a section; any key below the options of a task is one."""
-    if re.match(r"(task|replay|inspect_task\.others\.\w+)\.options\.", key):
+    """Whether a dotted key is a setting or a section; any key below a task's options or a role's environment is one."""
+    if re.match(r"((task|replay|inspect_task\.others\.\w+)\.options|placement\.environment)\.", key):
         return True
     try:
         return bool(explain(key))
