@@ -99,11 +99,13 @@ class SharedMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostWeights:
-    """All weights of one version in host memory: the tensors' bytes, concatenated."""
+    """All weights of one version in host memory, or a piece of them: the tensors' bytes, concatenated."""
 
     version: int
     data: np.ndarray | None = None
     """uint8 [bytes]; None if they are in the learner's memory, which the generator has attached."""
+    tensors: tuple[int, int] | None = None
+    """Of a piece: the tensors from the first number up to the second, of those of `WeightsInfo`; None: all of them."""
     checksum: int | None = None
     """crc32 of `data`, or None to skip the check. A receiver raises ValueError if it does not match."""
 
@@ -164,11 +166,14 @@ class Generator(Protocol):
     async def update_weights(self, weights: HostWeights) -> int:
         """Load the weights between two decoding steps, without dropping the answers in flight.
 
+        Args:
+            weights: all, or a piece. The pieces come in the order of their tensors; nothing is decoded between them.
+
         Returns:
-            The version now served. Loading a version again does nothing.
+            The version now served, which changes with the last piece. Loading a version again does nothing.
 
         Raises:
-            ValueError: the version is older than the one served, or the payload is damaged. The old weights stay.
+            ValueError: the version is older than the one served, or the payload is damaged. It is not loaded.
             RuntimeError: loading failed part-way. The engine has ended.
         """
         ...

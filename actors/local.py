@@ -21,14 +21,15 @@ async def init_host_weights(generators: Sequence[Generator], info: WeightsInfo) 
     await asyncio.gather(*(generator.init_weights(info) for generator in generators))
 
 
-async def publish_host_weights(generators: Sequence[Generator], weights: Any, version: int) -> None:
+async def publish_host_weights(generators: Sequence[Generator], weights: Any, version: int, last: bool = True) -> None:
     """Load the same weights into every generator.
 
     Args:
         weights: a HostWeights of this version, or a Ray object reference to one.
+        last: whether they are all weights, or the last piece, so that the generators must serve the version after it.
     """
     versions = await asyncio.gather(*(generator.update_weights(weights) for generator in generators))
-    assert set(versions) == {version}, f"generators serve versions {versions}, not {version}"
+    assert not last or set(versions) == {version}, f"generators serve versions {versions}, not {version}"
 
 
 class LocalLearner:

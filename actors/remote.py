@@ -186,6 +186,8 @@ class RemoteLearner:
         """Whether all generators read the weights from the memory of rank 0, as they run on its node."""
         self.written = False
         """Whether training itself writes each version into that memory, so that rank 0 has nothing to do."""
+        self.pieces = 0
+        """Pieces of the weights that go through Ray's object store, if the generators are not all `shared`."""
         self.version_in_transfer: int | None = None
         self._width: float | None = None
 
@@ -246,6 +248,10 @@ class RemoteLearner:
         if memory is not None and len(handles) == len(self.generators):
             self.shared = all(await asyncio.gather(*(handle.call("attach_weights", memory) for handle in handles)))
             self.written = memory.holds_parameters and not self.checksum
+            if not self.shared:
+                await asyncio.gather(*(handle.call("detach_weights") for handle in handles))
+        if not self.shared:
+            self.pieces = await self.ranks[0].call("weights_pieces")
 
     async def publish(self, version: int) -> None:
         if self.transfer == "host":
@@ -259,16 +265,20 @@ class RemoteLearner:
         assert version is None, f"version {version} is being loaded, and must not change meanwhile"
 
     async def _publish_from_host(self, version: int) -> None:
-        """Publish from the memory of rank 0, or through Ray's object store if a generator runs on another node."""
+        """Publish from the memory of rank 0; or, if a generator runs on another node, through Ray's object store, which
+        holds one piece at a time. The limit on the time is that of each piece."""
         self._require_no_transfer()
         self.version_in_transfer, limit_s = version, self.publish_timeout_s
         if self.shared and self.written:
             weights: Any = HostWeights(version=version)
         elif self.shared:
             weights, *_ = await self._all("weights", version, self.checksum, False, timeout_s=limit_s)
-        else:
-            weights = await self._gathered("weights", version, self.checksum, timeout_s=limit_s)
-        await publish_host_weights(self.generators, weights, version)
+        if self.shared:
+            await publish_host_weights(self.generators, weights, version)
+        for number in range(self.pieces):
+            weights = await self._gathered("weights_piece", number, version, self.checksum, timeout_s=limit_s)
+            await publish_host_weights(self.generators, weights, version, last=number + 1 == self.pieces)
+            del weights  # the store holds it as long as there is a reference to it
         self.version_in_transfer = None  # not after a failure: a generator may still be reading
 
     async def update_reference(self, reference: Reference, name: str, mixing_weight: float) -> None:

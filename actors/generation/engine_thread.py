@@ -19,7 +19,7 @@ import numpy as np
 
 from actors.contracts import GenerationJob, HostWeights, SharedMemory, WeightsInfo
 from actors.finished import EngineLoad, Finished
-from actors.weights.host import check_payload
+from actors.weights.host import check_payload, span
 from actors.weights.shared_memory import attached
 from configs.checks import LOWEST_TEMPERATURE
 
@@ -58,7 +58,8 @@ class Engine(Protocol):
         ...
 
     def load(self, weights: HostWeights) -> None:
-        """Replace all weights. An exception ends the engine, which may hold a mixture of old and new weights."""
+        """Replace all weights, or load a piece: the engine is not busy from the first piece of a version to the last.
+        An exception ends the engine, which may hold a mixture of old and new weights."""
         ...
 
     def close(self) -> None: ...
@@ -99,6 +100,8 @@ class EngineThread(Generic[E]):
         """When it was measured."""
         self._info: WeightsInfo | None = None
         self._attached: np.ndarray | None = None
+        self._next_tensor = 0
+        """The first tensor of the next piece of weights; 0: the last version is loaded as a whole."""
         built: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(build, built), name="generator", daemon=True)
         self._thread.start()
@@ -142,10 +145,13 @@ class EngineThread(Generic[E]):
         self._info = info
 
     async def attach_weights(self, memory: SharedMemory) -> bool:
-        """Map the learner's memory, from which updates without bytes are loaded. Return False if it cannot be mapped
-        here, as on another node."""
+        """Map the learner's memory, for updates without bytes. Return False if it is not possible here."""
         self._attached = attached(memory)
         return self._attached is not None
+
+    async def detach_weights(self) -> None:
+        """Unmap the learner's memory."""
+        self._attached = None
 
     async def update_weights(self, weights: HostWeights) -> int:
         info = self._info
@@ -157,12 +163,15 @@ class EngineThread(Generic[E]):
             if weights.version < engine.version:
                 raise ValueError(f"weights.version: must not go back from {engine.version}, got {weights.version}")
             if weights.version > engine.version:
+                first, end = span(info, weights)
+                assert first == self._next_tensor, f"the piece must begin with tensor {self._next_tensor}, not {first}"
                 check_payload(info, weights)
                 try:
                     engine.load(weights)
                 except ValueError as error:
                     # Not a ValueError any more: a partly loaded policy must not generate, so the engine has to end.
                     raise RuntimeError(f"loading weights of version {weights.version} failed: {error}") from error
+                self._next_tensor = end % len(info.names)
             return engine.version
 
         version: int = await self._call(update)
@@ -244,11 +253,14 @@ class EngineThread(Generic[E]):
             if command is None:
                 return False
             function, future = command
+            del command
             if future is None:
                 function(engine)
             elif future.set_running_or_notify_cancel():
                 try:
-                    future.set_result(function(engine))
+                    result = function(engine)
+                    del function  # it may hold weights, which are freed before the caller sends more
+                    future.set_result(result)
                 except ValueError as error:
                     future.set_exception(error)
                 except BaseException as error:

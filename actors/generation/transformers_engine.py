@@ -20,9 +20,9 @@ from actors.generation.engine_thread import EngineThread
 from actors.generation.grouped_attention import use_grouped_attention
 from actors.generation.key_values import Caches
 from actors.generation.sampling import draw, uniform
-from actors.policy_files.reading import LOADING, load_model
+from actors.policy_files.reading import from_files, load_model
 from actors.weights.file_names import meta_in_files
-from actors.weights.host import named_views
+from actors.weights.host import info_of, named_views, span
 from configs.generator import GeneratorConfig
 
 PROMPT_TOKENS = 16_384
@@ -31,7 +31,6 @@ AUTO = 256
 """Most rows, if `generator.max_sequences` is 0."""
 REFILL = 4
 """New answers start when one row in REFILL is free, so that few steps compute prompts."""
-
 
 PER_ROW = ("seeds", "starts", "versions", "lengths", "tokens", "logps")
 """Arrays of `Rows` whose first axis is the row."""
@@ -114,10 +113,11 @@ class TransformersEngine:
         self._caches: Caches | None = None
         """Those of the models which the rows are sampled from."""
         self._info: WeightsInfo | None = None
+        self.updating, self._pieces = False, dict[str, Tensor]()
 
     @property
     def busy(self) -> bool:
-        return self._rows is not None or bool(self._queue)
+        return not self.updating and (self._rows is not None or bool(self._queue))
 
     def submit(self, jobs: Sequence[GenerationJob]) -> None:
         for _, similar in groupby(jobs, key=_sampling_of):
@@ -255,16 +255,17 @@ class TransformersEngine:
     @torch.no_grad()
     def load(self, weights: HostWeights) -> None:
         assert self._info is not None
+        tensors = span(self._info, weights)
+        self.updating = tensors[1] < len(self._info.names)
         parameters = dict(self.model.named_parameters())
-        named = dict(named_views(self._info, weights.data))
-        if named.keys() != parameters.keys():  # transformers converts the files' tensors when it loads a model
-            model = type(self.model)
-            with LOADING:
-                loaded = model.from_pretrained(None, config=self.model.config, state_dict=named, dtype=self.model.dtype)
-            named = dict(loaded.named_parameters())
-        for name, parameter in parameters.items():
-            parameter.copy_(named[name])
-        self.version = weights.version
+        named = dict(named_views(info_of(self._info, tensors), weights.data))
+        if set(self._info.names) != parameters.keys():  # transformers converts all of the files' tensors together
+            self._pieces |= {name: view.clone() if self.updating else view for name, view in named.items()}
+            named = {} if self.updating else from_files(self.model, self._pieces)
+        for name, tensor in named.items():
+            parameters[name].copy_(tensor)
+        if not self.updating:
+            self.version, self._pieces = weights.version, {}
 
     def close(self) -> None:
         self._queue.clear()

@@ -153,12 +153,16 @@ class VllmEngine:
         )
 
     def declare(self, info: WeightsInfo) -> None:
+        self._tensors = len(info.names)
         self.init_transfer({"names": info.names, "shapes": info.shapes, "dtype": info.dtype})
 
     def load(self, weights: HostWeights) -> None:
-        self.start_update()
-        self.receive({"data": weights.data})
-        self.finish_update(weights.version)
+        first, end = weights.tensors or (0, self._tensors)
+        if first == 0:
+            self.start_update()
+        self.receive({"data": weights.data, "tensors": (first, end)})
+        if end == self._tensors:
+            self.finish_update(weights.version)
 
     def init_transfer(self, info: dict[str, Any]) -> None:
         self.vllm.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": info})

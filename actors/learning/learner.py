@@ -35,6 +35,7 @@ from actors.scoring.policy import Policy
 from actors.scoring.value_heads import ValueHeads
 from actors.weights.file_names import as_in_files, meta_in_files
 from actors.weights.host import pack, weights_info
+from actors.weights.pieces import pieces_of
 from actors.weights.shared_memory import WeightsBuffer
 from configs.learner import LearnerConfig
 from configs.objective import ObjectiveConfig
@@ -106,6 +107,7 @@ class FsdpLearner:
         self.heads = AnchorHeads(objective, references or {}, dtype=dtype, device=device, temperature=temperature)
         self.sharded = ranks > 1 or dtype == "bfloat16" or config.offload_states
         self.buffer = WeightsBuffer(self.weights_info())
+        self.pieces = pieces_of(model, getattr(torch, dtype))
         self.updates = 0
         self.skipped_in_a_row = 0
 
@@ -256,6 +258,20 @@ class FsdpLearner:
             return None
         written = self.buffer.write(as_in_files(self.policy.model, named), version, checksum)
         return written if with_bytes else replace(written, data=None)
+
+    def weights_pieces(self) -> int:
+        """Free the memory of `share_weights`, and return the number of pieces of `weights_piece`."""
+        self.buffer.free()
+        return len(self.pieces)
+
+    def weights_piece(self, number: int, version: int, checksum: bool = False) -> HostWeights | None:
+        """Return some whole layers of what `weights` writes, in new memory, on rank 0; None on the other ranks."""
+        piece = self.pieces[number]
+        named = full_parameters(self.policy.model, getattr(torch, self.dtype), piece.parameters)
+        if self.rank:
+            deque(named, maxlen=0)
+            return None
+        return piece.packed(self.buffer.info, as_in_files(self.policy.model, named), version, checksum)
 
     def master_info(self) -> WeightsInfo:
         """Return the names, shapes and dtype of `master_weights`."""

@@ -1,6 +1,6 @@
 """Shard a policy over the learner ranks with FSDP2, accumulate its gradients, and gather its parameters and norms."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -103,7 +103,9 @@ def prepare_accumulation(policy: nn.Module, accumulate: str, *, last: bool) -> N
         policy.set_reshard_after_backward(last)
 
 
-def full_parameters(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
+def full_parameters(
+    model: nn.Module, dtype: torch.dtype | None = None, names: Container[str] | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """Yield every parameter, unsharded, under its Hugging Face name. The device holds one of them at a time.
 
     Contains collectives if the model is sharded: every rank must exhaust the iterator.
@@ -111,8 +113,11 @@ def full_parameters(model: nn.Module, dtype: torch.dtype | None = None) -> Itera
     Args:
         dtype: to which each shard is cast before it is gathered, so that no more bytes are sent than needed; None: the
             parameter's own.
+        names: of the parameters to yield; None: all.
     """
     for name, parameter in model.named_parameters():
+        if names is not None and name not in names:
+            continue
         p = parameter.detach()
         if not isinstance(p, DTensor):
             yield name, p.to(dtype or p.dtype)

@@ -20,6 +20,13 @@ LOADING = threading.Lock()
 and two threads at once would leave them replaced."""
 
 
+def from_files(model: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the parameters of a model like this one that transformers makes of the tensors of a policy's files."""
+    with LOADING:
+        loaded = type(model).from_pretrained(None, config=model.config, state_dict=tensors, dtype=model.dtype)
+    return dict(loaded.named_parameters())
+
+
 def load_model(path: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
     """Load a Hugging Face causal language model, with dropout off. Raises as `empty_model` and `read_weights`."""
     model = empty_model(path, dtype)

@@ -38,10 +38,34 @@ def pack(named_tensors: Named, version: int, checksum: bool = False) -> HostWeig
     return HostWeights(version=version, data=data, checksum=zlib.crc32(data.data) if checksum else None)
 
 
+def span(info: WeightsInfo, weights: HostWeights) -> tuple[int, int]:
+    """Return the numbers of the first tensor that the weights hold, and of the one after the last."""
+    return weights.tensors or (0, len(info.names))
+
+
+def info_of(info: WeightsInfo, tensors: tuple[int, int]) -> WeightsInfo:
+    """Return the names, shapes and dtype of a piece, whose tensors are these."""
+    chosen = slice(*tensors)
+    return WeightsInfo(names=info.names[chosen], shapes=info.shapes[chosen], dtype=info.dtype)
+
+
+def size_of(info: WeightsInfo) -> int:
+    """Return the bytes of the tensors."""
+    itemsize: int = getattr(torch, info.dtype).itemsize
+    return sum(math.prod(shape) for shape in info.shapes) * itemsize
+
+
+def copy_into(info: WeightsInfo, data: np.ndarray, named: Named) -> None:
+    """Copy the tensors, which `info` describes, into `data` one by one, cast to its dtype."""
+    for (name, view), (own_name, tensor) in zip(named_views(info, data), named, strict=True):
+        assert name == own_name and view.shape == tensor.shape, f"expected {name} {view.shape}, got {own_name}"
+        view.copy_(tensor.detach())
+
+
 def check_payload(info: WeightsInfo, weights: HostWeights) -> None:
     """Raise ValueError if the bytes have another size than `info` implies, or another checksum than declared."""
     assert weights.data is not None, "weights without bytes need attached memory"
-    size = sum(math.prod(shape) for shape in info.shapes) * getattr(torch, info.dtype).itemsize
+    size = size_of(info_of(info, span(info, weights)))
     if weights.data.dtype != np.uint8 or weights.data.shape != (size,):
         got = f"{weights.data.dtype} {weights.data.shape}"
         raise ValueError(f"weights.data: version {weights.version} must be {size} bytes of uint8, got {got}")

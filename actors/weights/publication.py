@@ -30,7 +30,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from actors.contracts import WeightsInfo
 from actors.learning.sharding import full_parameters
 from actors.weights.file_names import as_in_files, meta_in_files
-from actors.weights.host import named_views
+from actors.weights.host import info_of, named_views
 from actors.weights.transfer import TransferClient, unless_failed
 
 
@@ -61,13 +61,17 @@ class HostInitInfo(WeightTransferInitInfo):
 class HostUpdateInfo(WeightTransferUpdateInfo):
     data: np.ndarray
     """uint8, as in `HostWeights`."""
+    tensors: tuple[int, int] | None = None
+    """As in `HostWeights`."""
 
 
 class HostEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo]):
-    """Backend `host`: copies all weights from one buffer in host memory into the model's parameters, in place."""
+    """Backend `host`: copies weights from buffers in host memory into the model's parameters, in place."""
 
     init_info_cls, update_info_cls = HostInitInfo, HostUpdateInfo
     info: WeightsInfo | None = None
+    left: set[str]
+    """Names of the model's parameters that the update in progress has not loaded."""
 
     def init_transfer_engine(self, init_info: HostInitInfo) -> None:
         for experts in self._cpu_experts():
@@ -80,21 +84,24 @@ class HostEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo]):
         self.info = WeightsInfo(names=init_info.names, shapes=init_info.shapes, dtype=init_info.dtype)
 
     def start_weight_update(self) -> None:
+        self.left = {name for name, _ in self.model.named_parameters()}
         # Some GPU kernels keep weights in another layout. vLLM's layerwise reload converts new weights to it, as vLLM's
         # nccl backend does. On CPU only the layout of experts changes (see `finish_weight_update`).
         if self.device.type != "cpu":
             initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: HostUpdateInfo) -> None:
-        """Load all weights. Raise RuntimeError if the payload lacks any parameter of the model."""
+        """Load all weights, or a piece."""
         assert self.info is not None, "init_weight_transfer_engine must be called first"
-        expected = {name for name, _ in self.model.named_parameters()}
+        part = info_of(self.info, update_info.tensors or (0, len(self.info.names)))
         load_weights: Any = self.model.load_weights  # every vLLM model has it
-        loaded = load_weights(named_views(self.info, update_info.data))
-        if loaded is not None and expected - loaded:
-            raise RuntimeError(f"the payload has no weights for {sorted(expected - loaded)}")
+        loaded = load_weights(named_views(part, update_info.data))
+        self.left -= self.left if loaded is None else loaded  # some models do not say what they have loaded
 
     def finish_weight_update(self) -> None:
+        """End the update. Raise RuntimeError if it lacked any parameter of the model."""
+        if self.left:
+            raise RuntimeError(f"the payload has no weights for {sorted(self.left)}")
         if self.device.type != "cpu":
             finalize_layerwise_reload(self.model, self.model_config)
         # vLLM packs experts for its CPU kernel when it loads a model. An update writes them as the files hold them.

@@ -4,7 +4,6 @@ The buffer is an anonymous file of the kernel (memfd), which readers open throug
 no name in /dev/shm and none of its limits, and the kernel frees it when the last process that maps it ends.
 """
 
-import math
 import mmap
 import os
 import uuid
@@ -13,12 +12,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from actors.contracts import HostWeights, SharedMemory, WeightsInfo
 from actors.weights.file_names import as_in_files
-from actors.weights.host import named_views
+from actors.weights.host import copy_into, named_views, size_of
 
 
 class WeightsBuffer:
@@ -28,12 +26,14 @@ class WeightsBuffer:
         self.info = info
         self.data = np.empty(0, dtype=np.uint8)
         """uint8 [bytes]; allocated at the first use."""
+        self.descriptor = -1
+        """Of the shared memory, or -1."""
         self.holds_parameters = False
         """Whether the model's parameters themselves lie in the buffer."""
 
     @property
     def size(self) -> int:
-        return sum(math.prod(shape) for shape in self.info.shapes) * getattr(torch, self.info.dtype).itemsize
+        return size_of(self.info)
 
     def share(self) -> SharedMemory | None:
         """Allocate the buffer so that other processes of this node can map it. Return where it is, or None if the
@@ -47,8 +47,14 @@ class WeightsBuffer:
         except OSError:  # no memory is left
             os.close(descriptor)
             return None
-        self.data = np.frombuffer(mmap.mmap(descriptor, self.size), dtype=np.uint8)
+        self.data, self.descriptor = np.frombuffer(mmap.mmap(descriptor, self.size), dtype=np.uint8), descriptor
         return SharedMemory(process=os.getpid(), descriptor=descriptor, name=name, size=self.size)
+
+    def free(self) -> None:
+        """Give the memory back, unless the model's parameters lie in it. Readers must have detached."""
+        if self.descriptor >= 0 and not self.holds_parameters:
+            os.close(self.descriptor)
+            self.data, self.descriptor = np.empty(0, dtype=np.uint8), -1
 
     def hold_parameters(self, model: Any) -> bool:
         """Move the parameters of a transformers model into the buffer, if its files hold them as they are.
@@ -79,10 +85,8 @@ class WeightsBuffer:
         """
         if not len(self.data):
             self.data = np.empty(self.size, dtype=np.uint8)
-        pairs = zip(named_views(self.info, self.data), named, strict=True)
-        for (name, view), (own_name, tensor) in () if self.holds_parameters else pairs:
-            assert name == own_name and view.shape == tensor.shape, f"expected {name} {view.shape}, got {own_name}"
-            view.copy_(tensor.detach())
+        if not self.holds_parameters:
+            copy_into(self.info, self.data, named)
         return HostWeights(version=version, data=self.data, checksum=zlib.crc32(self.data.data) if checksum else None)
 
 

@@ -3,6 +3,7 @@
 Only parts that grow with the policy are counted, besides `PROCESS` for each actor.
 """
 
+from actors.weights.pieces import PIECE_BYTES
 from configs.config import Config
 from orchestrator.engine import chosen_engine
 from orchestrator.planning.learner_memory import FLOAT32, all_states, kept_inputs
@@ -12,8 +13,8 @@ from orchestrator.planning.phases import Phase, Place, phase
 GPUS_PER_HOST = 8
 PROCESS = 3e9
 """Bytes of host memory of one actor on a GPU, with its libraries and pinned buffers. Assumed."""
-PUBLISHED = 3
-"""Copies of the weights on the host of the first rank while `host` carries them: gathered, packed, and received."""
+PUBLISHED = 2
+"""Copies of a piece of the weights on the host of the first rank while Ray's object store carries it."""
 
 
 def hosts(cfg: Config, shapes: ModelShapes, references: int) -> tuple[Place, ...]:
@@ -38,7 +39,9 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int) -> tuple[Place, ...
     asleep = place.mode == "colocated" and cfg.lag == 0 and chosen_engine(cfg)[0] == "vllm"
     offloaded = sum(all_states(cfg, shapes).values()) if cfg.learner.offload_states else 0.0
     inputs = kept_inputs(cfg, shapes) if cfg.learner.offload_activations else 0.0
-    held = held | {"states of the learner": ranks * offloaded}
+    # Generators of one host map the learner's buffer. If any runs elsewhere, all get pieces.
+    mapped = dtype if cfg.generator.transfer == "host" and engines == place.generators else 0.0
+    held = held | {"states of the learner": ranks * offloaded, "weights for generators": mapped}
     # A rank's copies of moments and policy, and of the float32 weights if the policy is written in another dtype.
     copied = rank * (3 if cfg.checkpoint.dtype == "float32" else 3.5)
     update = {
@@ -51,8 +54,9 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int) -> tuple[Place, ...
         phase("loading", held | {"one tensor of each rank": ranks * float(FLOAT32 * shapes.largest_tensor)}),
         phase("an update", held | update),
     ]
-    if cfg.generator.transfer == "host":
-        phases.append(phase("the publication", held | {"weights": PUBLISHED * dtype}))
+    if cfg.generator.transfer == "host" and engines < place.generators:
+        piece = max(PIECE_BYTES, shapes.dtype_bytes * max(shapes.layer, shapes.largest_tensor))
+        phases.append(phase("the publication", held | {"pieces of the weights": float(PUBLISHED * piece)}))
     return (Place(name=_named(ranks, engines, with_references), count=1, capacity=0, phases=_ordered(phases)),)
 
 

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 from rich.console import Console
 
 from actors.batch_shells import RemoteWeightReceiver
 from actors.contracts import GradeTask
 from actors.weights import watch
+from actors.weights.pieces import pieces_of
 from actors.weights.watch import watched
 from configs.config import Config
 from configs.load import load
@@ -172,6 +174,47 @@ def test_two_generators_load_every_version_from_the_learners_memory_until_one_fa
 
     asyncio.run(run())
     assert not [name for name in set(os.listdir("/dev/shm")) - files if "breadth" in name]
+
+
+def test_generators_on_another_node_load_pieces_until_one_dies_between_two_which_is_named(
+    tmp_path: Path, cluster: None
+) -> None:
+    cfg = config(tmp_path, "name=pieces", "generator.engine=transformers", "placement.generators=2")
+
+    def every_layer_is_a_piece(shell: Any) -> int:
+        shell.role.pieces = pieces_of(shell.role.policy.model, torch.float32, 1)
+        return len(shell.role.pieces)
+
+    async def run() -> None:
+        roles = await start(cfg, ["generator", "learner"])
+        try:
+            learner = roles.learner
+            await learner.connect(roles.generators)
+            # Which memory can be mapped is tested elsewhere: here all processes are on one node.
+            learner.shared, rank = False, learner.ranks[0]
+            learner.pieces = await rank.actor.__ray_call__.remote(every_layer_is_a_piece)
+            assert learner.pieces > 3
+            for version in range(2):
+                await learner.publish(version)
+                await asyncio.gather(*(generator.served(version) for generator in roles.generators))
+            second, gathered, calls = roles.generators[1], learner._gathered, 0
+            pid = await second.actor.__ray_call__.remote(lambda shell: os.getpid())
+
+            async def gathered_and_killed(*arguments: Any, **limit: Any) -> Any:
+                nonlocal calls
+                calls += 1
+                if calls == 3:
+                    os.kill(pid, signal.SIGKILL)
+                return await gathered(*arguments, **limit)
+
+            learner._gathered = gathered_and_killed
+            with pytest.raises(RuntimeError, match=r"^generator 1: its process died"):
+                await learner.publish(2)
+            assert calls == 3
+        finally:
+            await roles.close()
+
+    asyncio.run(run())
 
 
 def test_the_process_of_a_grader_loads_no_torch(tmp_path: Path, cluster: None) -> None:

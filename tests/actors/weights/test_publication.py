@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,32 @@ def test_after_an_update_tokens_and_log_probs_are_those_of_the_new_weights(publi
             assert {(t.first_version, t.last_version) for _, t in done} == {(published.version, published.version)}
 
 
+def pieces_of_payload(published: Published, policy: int, version: int) -> list[HostWeights]:
+    """The payload in three pieces."""
+    named = in_files(published.policies[policy])
+    bounds = [0, 1, len(named) // 2, len(named)]
+    parts = [(pack(named[first:end], version, checksum=True), (first, end)) for first, end in pairwise(bounds)]
+    return [replace(packed, tensors=tensors) for packed, tensors in parts]
+
+
+def test_a_version_in_pieces_is_served_after_the_last_and_nothing_is_decoded_before(published: Published) -> None:
+    published.publish(0)
+    old, published.version = published.version, published.version + 1
+    first, *between, last = pieces_of_payload(published, 2, published.version)
+
+    async def run() -> Keyed:
+        for piece in (first, *between):
+            assert await published.generator.update_weights(piece) == old
+        await published.generator.submit([job("paused", 2)])
+        assert not len(await published.generator.collect(0.5))
+        assert await published.generator.update_weights(last) == published.version
+        return await collect(published.generator, [job("paused", 2)], 2)
+
+    done = asyncio.run(run())
+    assert_answers_of(load(published.policies[2]), done, 1.0)
+    assert {(t.first_version, t.last_version) for _, t in done} == {(published.version, published.version)}
+
+
 def test_a_version_can_be_repeated_but_not_taken_back(published: Published) -> None:
     published.publish(0)
     again = published.payload(1)
@@ -245,6 +273,19 @@ def test_a_tensor_that_the_first_update_leaves_out_shows_in_the_log_probs(
             assert_answers_of(load(folder), published.answers([job("a", 4)]), 1.0)
     finally:
         asyncio.run(generator.close())
+
+
+def test_an_engine_ends_when_a_piece_of_the_weights_is_left_out(policies: list[Path]) -> None:
+    config = GeneratorConfig(timeout_s=100)
+    generator = TransformersGenerator(str(policies[0]), config=config, dtype="float32", max_length=256)
+    published = Published(generator, policies)
+    first, _, last = pieces_of_payload(published, 1, 1)
+    asyncio.run(generator.update_weights(first))
+    with pytest.raises(AssertionError, match=r"the piece must begin with tensor 1, not \d+"):
+        asyncio.run(generator.update_weights(last))
+    with pytest.raises(RuntimeError, match="engine has ended"):
+        asyncio.run(generator.collect(0.1))
+    asyncio.run(generator.close())
 
 
 def test_the_transformers_engine_refuses_weights_of_another_model(tiny_policy: Path) -> None:

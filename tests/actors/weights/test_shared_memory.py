@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from actors.contracts import HostWeights, SharedMemory
 from actors.generation.transformers_engine import TransformersGenerator
 from actors.learning.learner import FsdpLearner
 from actors.remote import Handle, RemoteGenerator, RemoteLearner
+from actors.weights import pieces
 from actors.weights.host import check_payload, named_views, weights_info
 from actors.weights.shared_memory import WeightsBuffer, attached
 from configs.generator import GeneratorConfig
@@ -209,7 +211,8 @@ class Receiver(RemoteGenerator):
         if method == "attach_weights" and not self.same_node:
             return await self.role.attach_weights(replace(arguments[0], name="elsewhere"))
         if method == "update_weights":
-            self.received.append(arguments[0])
+            data = arguments[0].data
+            self.received.append(replace(arguments[0], data=None if data is None else data[:0].copy()))
         return await getattr(self.role, method)(*arguments)
 
 
@@ -243,6 +246,7 @@ def test_generators_on_the_learners_node_get_no_bytes_and_others_get_them_throug
             for receiver in receivers:
                 assert receiver.received[-1].version == version
                 assert (receiver.received[-1].data is None) == all(same_node)
+                assert (receiver.role._attached is None) == (not all(same_node))
         expected = dict(core.policy.model.named_parameters())
         for receiver in receivers:
             found = await parameters_of(receiver.role)
@@ -251,6 +255,52 @@ def test_generators_on_the_learners_node_get_no_bytes_and_others_get_them_throug
 
     asyncio.run(run())
     assert learner.shared == all(same_node)
+
+
+@pytest.mark.parametrize("kind", ["plain", "mixture of experts"])
+def test_the_object_store_holds_one_piece_of_the_weights_at_a_time(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make: Any = make_mixture_of_experts if "mixture" in kind else make_policy
+    policy, other = make(tmp_path / "policy"), make(tmp_path / "other", seed=7)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 1)  # every layer is a piece
+    core = joined(str(policy))
+    stored, peak = set[int](), 0
+    sizes = dict[int, int]()
+
+    class Store(Rank):
+        """A rank that counts the bytes of what it has returned and what still exists."""
+
+        def send(self, method: str, *arguments: Any) -> Any:
+            nonlocal peak
+            result = super().send(method, *arguments)
+            if method == "weights_piece":
+                key = len(sizes)
+                sizes[key] = result.data.nbytes
+                stored.add(key)
+                weakref.finalize(result.data, stored.discard, key)
+                peak = max(peak, sum(sizes[held] for held in stored))
+            return result
+
+    rank, receiver = Store(core), Receiver(generator_of(other), same_node=False)
+    learner = RemoteLearner(
+        [rank], core.config, transfer="host", tensor_parallel=1, checksum=True, publish_timeout_s=60.0
+    )
+
+    async def run() -> None:
+        await learner.connect([receiver])
+        step(core, batch_of(0))
+        await learner.publish(0)
+        receiver.received.clear()
+        step(core, batch_of(1))
+        await learner.publish(1)
+        assert [weights.tensors for weights in receiver.received] == [piece.tensors for piece in core.pieces]
+        found = await parameters_of(receiver.role)
+        assert all(torch.equal(found[name], p) for name, p in core.policy.model.named_parameters())
+        await receiver.role.close()
+
+    asyncio.run(run())
+    assert peak == max(sizes.values()) < core.buffer.size / 2
 
 
 @pytest.mark.parametrize("kind", ["plain", "untied", "mixture of experts", "bfloat16"])

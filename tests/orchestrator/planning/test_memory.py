@@ -86,7 +86,11 @@ def test_hosts_hold_what_is_written_published_and_offloaded() -> None:
     size = 7_615_616_512
     assert host()["an update"]["checkpoint being written"] == pytest.approx(12 * size)
     assert host("checkpoint.dtype=bfloat16")["an update"]["checkpoint being written"] == pytest.approx(14 * size)
-    assert host("generator.transfer=host")["the publication"]["weights"] == 3 * 2 * size
+    assert host("generator.transfer=host")["an update"]["weights for generators"] == 2 * size
+    elsewhere = host("generator.transfer=host", "placement.generators=8")
+    assert "weights for generators" not in elsewhere["an update"]
+    # Two copies of the embedding, the largest piece, whatever the size of the policy.
+    assert elsewhere["the publication"]["pieces of the weights"] == 2 * 2 * 152_064 * 3_584
     assert host("method=gkd")["an update"]["hidden states of references"] > 0
     assert host("learner.offload_states=true")["loading"]["states of the learner"] == pytest.approx(16 * size)
     assert host("learner.offload_activations=true")["an update"]["activations"] == 4 * 28 * 2 * 16_384 * 3_584
