@@ -16,6 +16,7 @@ from orchestrator.preflight.beginning import check_beginning, new_folder
 from orchestrator.preflight.check import Checked, check_run
 from orchestrator.preflight.given import report_changed_method
 from orchestrator.preflight.ineffective import report_ineffective
+from orchestrator.preflight.layout import check_layout
 from orchestrator.preflight.memory import check_memory
 from orchestrator.preflight.named import check_training
 from orchestrator.preflight.resume import check_resumed_settings, resume_command
@@ -58,6 +59,7 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
         begun = first_policy(cfg, resume=resume)
         roles = await _create(cfg, ending, begun) if begun else None
         with timed("checked settings, data and policy", log):
+            check_layout(cfg)
             check_memory(cfg, log)
             checked = await check_run(cfg, log)
         report_changed_method(cfg, log)

@@ -13,19 +13,23 @@ OLDEST_GPU = (8, 0)
 """Compute capability of the oldest GPUs that have the FlashAttention kernel."""
 
 
-def resolved(layout: str, model: Any, *, device: str, dtype: str) -> str:
+def resolved(layout: str, model: Any, *, device: str, dtype: str, elsewhere: bool = False) -> str:
     """Return the layout that "auto" stands for: "varlen" where the model, the device and the dtype have its kernel,
     else "pad". Return any other layout if the model can be computed in it.
 
     Args:
         device, dtype: of the forward pass.
+        elsewhere: whether it runs in another process, whose GPU is taken to have the kernel. To ask for this process's
+            GPU makes a CUDA context, which would stay on it.
 
     Raises:
         ValueError: names the setting and the reason.
     """
     kind = type(model).__name__
     if layout == "auto":
-        fits = device == "cuda" and getattr(torch, dtype) in KERNEL_DTYPES and _kernel_fits(model)
+        fits = device == "cuda" and getattr(torch, dtype) in KERNEL_DTYPES
+        fits = fits and (elsewhere or _gpu_has_kernel())
+        fits = fits and _head_width(model.config.get_text_config()) in range(8, WIDEST_HEAD + 1, 8)
         return "varlen" if fits and not varlen_refusal(model) else "pad"
     if layout == "varlen" and (reason := varlen_refusal(model)):
         raise ValueError(f"learner.layout: must be 'pad' or 'pack' for {kind}, {reason}, got 'varlen'")
@@ -36,11 +40,9 @@ def resolved(layout: str, model: Any, *, device: str, dtype: str) -> str:
     return layout
 
 
-def _kernel_fits(model: Any) -> bool:
-    """Return whether the kernel computes heads of the model's size, on the GPU of this process if it has one."""
-    if torch.cuda.is_available() and torch.cuda.get_device_capability() < OLDEST_GPU:
-        return False
-    return _head_width(model.config.get_text_config()) in range(8, WIDEST_HEAD + 1, 8)
+def _gpu_has_kernel() -> bool:
+    """Return whether the GPU of this process has the kernel, if there is one."""
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability() >= OLDEST_GPU
 
 
 def _head_width(config: Any) -> int:

@@ -148,6 +148,7 @@ def check_inputs(cfg: Config, report: Callable[[str], None]) -> None:
     if not incomplete:
         check_training(cfg)
     # What follows loads torch, which takes seconds, so it is imported after the settings have been printed.
+    importlib.import_module("orchestrator.preflight.layout").check_layout(cfg)
     if cfg.placement.device == "gpu":
         importlib.import_module("orchestrator.preflight.memory").check_memory(cfg, report)
     if incomplete:

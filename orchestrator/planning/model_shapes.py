@@ -91,9 +91,13 @@ def read_shapes(path: str, dtype: str) -> ModelShapes:
     Args:
         dtype: of the forward pass, "float32" or "bfloat16".
     """
+    return ModelShapes(meta_model(path), getattr(torch, dtype))
+
+
+def meta_model(path: str) -> Any:
+    """Return the model whose config.json is in the directory `path`, on the meta device."""
     with LOADING, torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(load_config(path))
-    return ModelShapes(model, getattr(torch, dtype))
+        return AutoModelForCausalLM.from_config(load_config(path))
 
 
 def _count(module: nn.Module) -> int:
