@@ -178,7 +178,12 @@ class FsdpLearner:
         totals: TensorStats = {}
         for update in updates:
             totals = added(totals, self._update(update, coefficients))
+        self.free_gradients()
         return to_stats(totals)
+
+    def free_gradients(self) -> None:
+        """Free the memory of the gradients, which other roles on the GPU may use until the next update."""
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _update(self, microbatches: Sequence[Batch], coefficients: Mapping[str, float]) -> TensorStats:
         totals: TensorStats = {}

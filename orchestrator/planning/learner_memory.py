@@ -24,13 +24,14 @@ SLICE_BYTES = 2**25
 WHOLE_CHUNKS = 6
 """Float32 chunks of logits that exist at a time where terms compare whole distributions: those of policy and anchor,
 their log-softmax, the products of them, and the gradient."""
+CRITIC = "states of the critic"
 IN_FLIGHT = 2
 """Layers whose shards or activations are on their way between GPU and host at a time."""
 
 
 def learner_phases(cfg: Config, shapes: ModelShapes) -> list[Phase]:
     """Return what one learner rank holds at the moments of a step at which it may be most."""
-    publication = {**states(cfg, shapes), **_sent(cfg, shapes)}
+    publication = {**resident(cfg, shapes), **_sent(cfg, shapes)}
     return [*update_phases(cfg, shapes), phase("the publication", publication)]
 
 
@@ -57,8 +58,17 @@ def update_phases(cfg: Config, shapes: ModelShapes) -> list[Phase]:
 
 
 def states(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
-    """Return the bytes that a rank holds on its GPU from step to step, by part."""
+    """Return the bytes of weights, gradients and moments on the GPU of a rank during an update, by part."""
     return {} if cfg.learner.offload_states else all_states(cfg, shapes)
+
+
+def resident(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
+    """Return the bytes that a rank holds on its GPU from step to step: gradients are freed after an update."""
+    found = states(cfg, shapes)
+    found.pop("float32 gradients", None)
+    if CRITIC in found:
+        found[CRITIC] *= 3 / 4
+    return found
 
 
 def all_states(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
@@ -69,7 +79,7 @@ def all_states(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
         found["weights before a look-ahead"] = mine
     if cfg.objective.value_heads is not None:
         heads = cfg.objective.value_heads.heads * shapes.hidden * (shapes.hidden // 4 + 2)
-        found["critic with its gradients and moments"] = 4 * FLOAT32 * heads / shard_ranks(cfg)
+        found[CRITIC] = 4 * FLOAT32 * heads / shard_ranks(cfg)
     return found
 
 

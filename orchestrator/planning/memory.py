@@ -12,8 +12,8 @@ from orchestrator.planning.learner_memory import (
     WHOLE_CHUNKS,
     learner_phases,
     microbatch_tokens,
+    resident,
     sending_buffers,
-    states,
     update_phases,
 )
 from orchestrator.planning.model_shapes import ModelShapes
@@ -104,8 +104,8 @@ def _shared(
     engine = _engine_share(cfg, shapes, gpu_bytes) if generator else {}
     asleep = {name: size for name, size in engine.items() if name == "CUDA graphs"} if sleeps(cfg) else engine
     beside = contexts | (_reference(cfg, shapes) if reference else {})
-    resident = states(cfg, shapes) if learner else {}
-    found = [phase("generation", resident | engine | beside)]
+    kept = resident(cfg, shapes) if learner else {}
+    found = [phase("generation", kept | engine | beside)]
     if learner:
         found += [one.plus(asleep | beside) for one in update_phases(cfg, shapes)]
         sent = learner_phases(cfg, shapes)[-1]
@@ -113,7 +113,7 @@ def _shared(
         awake = _engine(cfg, shapes) if generator and sleeps(cfg) else engine
         found.append(sent.plus(awake | beside))
     if reference:
-        found.append(phase("scoring", resident | asleep | beside | _scoring(cfg, shapes)))
+        found.append(phase("scoring", kept | asleep | beside | _scoring(cfg, shapes)))
     return found
 
 

@@ -113,9 +113,16 @@ def config_of(**choices: Any) -> LearnerConfig:
     )
 
 
+class KeepingLearner(FsdpLearner):
+    """A learner whose gradients can be read until its next update."""
+
+    def free_gradients(self) -> None:
+        pass
+
+
 def joined(policy: str, rank: int = 0, ranks: int = 1, address: str = "", **choices: Any) -> FsdpLearner:
     fields = {"objective": OBJECTIVE, "dtype": "float32", "temperature": 0.7, "config": config_of()} | choices
-    learner = FsdpLearner(policy, total_steps=10, rank=rank, ranks=ranks, **fields)
+    learner = KeepingLearner(policy, total_steps=10, rank=rank, ranks=ranks, **fields)
     learner.join(address)
     return learner
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from actors.learning.learner import FsdpLearner
 from actors.learning.rank_parts import plan_updates
 from actors.learning.schedule import learning_rate
 from actors.local import LocalLearner
@@ -101,6 +102,19 @@ def test_gates_token_weights_and_entropy_bonus_do_not_depend_on_microbatches_or_
     for stats, learner in found[1:]:
         assert stats == pytest.approx(found[0][0], rel=2e-5, abs=1e-6)
         assert_near(gradients_of(learner), gradients_of(found[0][1]), atol=1e-6)
+
+
+def test_gradients_are_freed_after_an_update_which_changes_no_other(tiny_policy: Path) -> None:
+    keeps = joined(str(tiny_policy))
+    frees = FsdpLearner(
+        str(tiny_policy), total_steps=10, config=keeps.config, objective=OBJECTIVE, dtype="float32", temperature=0.7
+    )
+    frees.join()
+    for seed in range(2):
+        assert step(frees, batch_of(seed)) == step(keeps, batch_of(seed))
+        assert all(p.grad is None for p in frees.policy.parameters())
+        assert all(p.grad is not None for p in keeps.policy.model.parameters())
+    assert_equal(weights_of(frees), weights_of(keeps))
 
 
 def test_the_gradient_of_the_entropy_bonus_is_that_of_the_mean_entropy(tiny_policy: Path) -> None:

@@ -56,12 +56,14 @@ def test_a_colocated_engine_sleeps_during_the_update_and_only_where_the_roles_ta
     assert update[0].bytes + 0.45 * 80e9 == pytest.approx(update[1].bytes)
 
 
-def test_each_colocated_phase_holds_the_states_of_the_learner() -> None:
+def test_each_colocated_phase_holds_weights_and_moments_of_the_learner_and_an_update_gradients_too() -> None:
     [place] = memory_plan(colocated(), shapes_of("1.5B"), 80e9).gpus
-    states = 16 * shapes_of("1.5B").parameters
+    states = 12 * shapes_of("1.5B").parameters
     [generation] = [one for one in place.phases if one.name == "generation"]
     assert generation.bytes == pytest.approx(states + 0.45 * 80e9 + 2 * CONTEXT + CUDA_GRAPHS)
     assert all(one.bytes > states for one in place.phases)
+    with_gradients = [one.name for one in place.phases if "float32 gradients" in one.parts]
+    assert with_gradients and not {"generation", "the publication"} & set(with_gradients)
 
 
 def test_colocated_gpus_with_and_without_a_reference_are_told_apart() -> None:
