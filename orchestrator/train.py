@@ -246,8 +246,12 @@ class Run:
         """Measure the published weights on the held-out prompts, apply the stop rules, and note the best value."""
         step = self.published
         summary, measurement = await self.monitor.measure(step)
-        self.logbook.measurement(step, summary, measurement)
-        self.logbook.trajectories(step, (), self.monitor.ungraded)
+
+        def write() -> None:
+            self.logbook.measurement(step, summary, measurement)
+            self.logbook.trajectories(step, (), self.monitor.ungraded)
+
+        await asyncio.to_thread(write)
         values = {name: interval.value for name, interval in summary.items()}
         if self.monitor.alert:
             self.logbook.alert("sharpening", self.monitor.alert)

@@ -125,7 +125,7 @@ class Monitor:
             The monitored values with their intervals, and the measurement they come from.
         """
         self.alert, self.ungraded = "", []
-        measurement = self._known_base() if step == 0 else None
+        measurement = await asyncio.to_thread(self._known_base) if step == 0 else None
         if measurement is None:
             measurement = await self._measure(step)
         base = measurement if step == 0 else read_measurement(measurement_path(self.run_dir, 0))
@@ -148,7 +148,8 @@ class Monitor:
         name, temperature = f"step {step}", self._decoding.temperature
         measurement = await asyncio.to_thread(measure, groups, name, step, temperature, self.cfg.answers)
         if step == 0 and self._own_cache is not None:
-            self._own_cache.write(self.cfg.answers, self._decoding, Measured.of(groups, measurement))
+            measured = Measured.of(groups, measurement)
+            await asyncio.to_thread(self._own_cache.write, self.cfg.answers, self._decoding, measured)
         return measurement
 
     @cached_property
@@ -176,17 +177,17 @@ class Monitor:
         Returns:
             The groups with an answer that could not be graded.
         """
-        ungraded, cache = list[Group](), self._cache
+        ungraded, cache = list[Group](), self._cache  # which `_known_base` has made
         if cache is None:
             return ungraded
         for temperature in other_temperatures(self.heldout.cfg):
             decoding = replace(self._decoding, temperature=temperature)
-            measured = cache.read(self.cfg.answers, decoding, "base")
+            measured = await asyncio.to_thread(cache.read, self.cfg.answers, decoding, "base")
             if measured is None:
                 groups = await self.heldout.answer(self.cfg.answers, decoding)
                 found = await asyncio.to_thread(measure, groups, "base", 0, temperature, self.cfg.answers)
                 measured = Measured.of(groups, found)
-                cache.write(self.cfg.answers, decoding, measured)
+                await asyncio.to_thread(cache.write, self.cfg.answers, decoding, measured)
                 ungraded += _with_ungraded(groups)
             measured.measurement.write(base_path(self.run_dir, temperature))
         return ungraded

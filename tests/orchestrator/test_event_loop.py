@@ -15,6 +15,8 @@ import orchestrator.train
 import orchestrator.watch.monitor
 from orchestrator.start import run_training
 from orchestrator.train import Run
+from orchestrator.watch.base_cache import BaseCache
+from orchestrator.watch.logbook import Logbook
 from tests.orchestrator.in_process import config
 
 WORK: tuple[tuple[Any, str], ...] = (
@@ -28,8 +30,13 @@ WORK: tuple[tuple[Any, str], ...] = (
     (orchestrator.watch.monitor, "measure"),
     (orchestrator.watch.monitor.Monitor, "_summary"),
     (orchestrator.train, "group_metrics"),
+    (orchestrator.watch.monitor, "BaseCache"),
+    (BaseCache, "read"),
+    (BaseCache, "write"),
+    (Logbook, "measurement"),
+    (Logbook, "trajectories"),
 )
-"""Functions that take long where a batch is large, and the owner whose name the step reads."""
+"""Functions that take long where a batch, or the policy's files, are large, and the owner whose name the step reads."""
 GOES_ON_S = 10.0
 """Longest time in seconds in which an event loop that is not blocked runs a callback."""
 
