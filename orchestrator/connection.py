@@ -5,6 +5,8 @@ import os
 
 import ray
 
+from orchestrator.planning.phases import UNKNOWN, Host
+
 OWN_CLUSTER = {
     # Ray gives its workers the lowest priority, so that a busy machine leaves them no time beside other programs.
     "RAY_worker_niceness": "0",
@@ -47,3 +49,16 @@ def own_cores() -> int:
         return 0
     # Ray's number respects the limits of a container.
     return min(int(ray.cluster_resources().get("CPU", 1)), len(os.sched_getaffinity(0)))
+
+
+def smallest_host() -> Host:
+    """Return the host with least memory for each of its GPUs, in the cluster that this process has joined: unknown if
+    it has joined none, or one without GPUs."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] if ray.is_initialized() else []
+    # Ray divides the memory of a node between its object store and the rest.
+    hosts = [
+        Host(memory=node.get("memory", 0.0) + node.get("object_store_memory", 0.0), gpus=int(node["GPU"]))
+        for node in nodes
+        if node.get("GPU", 0) >= 1
+    ]
+    return min(hosts, key=lambda host: host.memory / host.gpus, default=UNKNOWN)

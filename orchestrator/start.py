@@ -9,6 +9,7 @@ from pathlib import Path
 from configs.config import Config
 from configs.load import to_yaml
 from orchestrator import checkpoint, cluster
+from orchestrator.connection import smallest_host
 from orchestrator.engine import with_engine
 from orchestrator.manifest import SETTINGS
 from orchestrator.placement import needed_roles
@@ -60,7 +61,7 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
         roles = await _create(cfg, ending, begun) if begun else None
         with timed("checked settings, data and policy", log):
             check_layout(cfg)
-            check_memory(cfg, log)
+            check_memory(cfg, log, smallest_host())
             checked = await check_run(cfg, log)
         report_changed_method(cfg, log)
         report_ineffective(cfg, log)

@@ -8,28 +8,27 @@ from configs.config import Config
 from orchestrator.engine import chosen_engine
 from orchestrator.planning.learner_memory import FLOAT32, all_states, kept_inputs
 from orchestrator.planning.model_shapes import ModelShapes
-from orchestrator.planning.phases import Phase, Place, phase
+from orchestrator.planning.phases import Host, Phase, Place, phase
 
-GPUS_PER_HOST = 8
 PROCESS = 3e9
 """Bytes of host memory of one actor on a GPU, with its libraries and pinned buffers. Assumed."""
 PUBLISHED = 2
 """Copies of a piece of the weights on the host of the first rank while Ray's object store carries it."""
 
 
-def hosts(cfg: Config, shapes: ModelShapes, references: int) -> tuple[Place, ...]:
+def hosts(cfg: Config, shapes: ModelShapes, references: int, host: Host) -> tuple[Place, ...]:
     """Return the memory of the host of the first learner ranks, which needs most.
 
     Args:
         references: policies that a reference actor holds; 0: there is none.
     """
     place = cfg.placement
-    ranks = min(place.learners, GPUS_PER_HOST)
-    free = GPUS_PER_HOST if place.mode == "colocated" else max(0, GPUS_PER_HOST - ranks)
+    ranks = min(place.learners, host.gpus)
+    free = host.gpus if place.mode == "colocated" else max(0, host.gpus - ranks)
     engines = min(place.generators, free // place.tensor_parallel)
     with_references = min(place.references, free - engines * place.tensor_parallel) if references else 0
     if place.mode == "colocated" and references:
-        with_references = min(place.references, GPUS_PER_HOST)
+        with_references = min(place.references, host.gpus)
     processes = {"processes": PROCESS * (ranks + engines * place.tensor_parallel + with_references)}
     whole = float(FLOAT32 * shapes.parameters)
     rank = whole / cfg.placement.learners
@@ -57,7 +56,9 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int) -> tuple[Place, ...
     if cfg.generator.transfer == "host" and engines < place.generators:
         piece = max(PIECE_BYTES, shapes.dtype_bytes * max(shapes.layer, shapes.largest_tensor))
         phases.append(phase("the publication", held | {"pieces of the weights": float(PUBLISHED * piece)}))
-    return (Place(name=_named(ranks, engines, with_references), count=1, capacity=0, phases=_ordered(phases)),)
+    return (
+        Place(name=_named(ranks, engines, with_references), count=1, capacity=host.memory, phases=_ordered(phases)),
+    )
 
 
 def _batch(cfg: Config, shapes: ModelShapes) -> dict[str, float]:

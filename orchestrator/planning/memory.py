@@ -17,7 +17,7 @@ from orchestrator.planning.learner_memory import (
     update_phases,
 )
 from orchestrator.planning.model_shapes import ModelShapes
-from orchestrator.planning.phases import MemoryPlan, Phase, Place, phase
+from orchestrator.planning.phases import UNKNOWN, Host, MemoryPlan, Phase, Place, phase
 
 CONTEXT = 1e9
 """Bytes of a process on a GPU besides its tensors: CUDA context, kernels, cuBLAS workspaces, NCCL buffers. Assumed: no
@@ -32,12 +32,13 @@ SAMPLER_COPIES = 3
 """Float32 tensors [answers, V] that exist while vLLM samples."""
 
 
-def memory_plan(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> MemoryPlan:
+def memory_plan(cfg: Config, shapes: ModelShapes, gpu_bytes: float, host: Host = UNKNOWN) -> MemoryPlan:
     """Return the memory plan of a run on GPUs.
 
     Args:
         shapes: of the policy; references are taken to have the same.
         gpu_bytes: memory of one GPU.
+        host: what is known of the hosts.
 
     Raises:
         ValueError: the model's layers cannot be measured; names `policy.path`.
@@ -48,7 +49,7 @@ def memory_plan(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> MemoryPla
     places = _colocated(cfg, shapes, gpu_bytes) if cfg.placement.mode == "colocated" else _split(cfg, shapes, gpu_bytes)
     return MemoryPlan(
         gpus=tuple(places),
-        hosts=hosts(cfg, shapes, _references(cfg)),
+        hosts=hosts(cfg, shapes, _references(cfg), host),
         key_values_per_token=kv_per_token,
         key_values=key_values,
         longest=cfg.sampling.max_prompt_tokens + cfg.longest_answer,

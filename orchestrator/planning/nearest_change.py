@@ -9,7 +9,7 @@ from itertools import product
 from configs.config import Config
 from orchestrator.planning.memory import memory_plan
 from orchestrator.planning.model_shapes import ModelShapes
-from orchestrator.planning.phases import GB, MemoryPlan, Place
+from orchestrator.planning.phases import GB, UNKNOWN, Host, MemoryPlan, Place
 
 COUNTS = (2, 3, 4, 6, 8, 12, *range(16, 65, 8), 96, 128, 192, 256, 384, 512)
 """Numbers of GPUs that are tried."""
@@ -21,22 +21,25 @@ Change = tuple[str, Config]
 
 
 def lacking(plan: MemoryPlan) -> list[str]:
-    """Return the names of what does not fit: GPUs by their roles, and "sequence" for generators that hold none."""
+    """Return the names of what does not fit: GPUs by their roles, "sequence" for generators that hold none, "host"."""
     found = [place.name for place in plan.gpus if not place.fits and (place.name != "generator" or plan.sequences)]
-    return found if plan.sequences else [*found, "sequence"]
+    found += [] if plan.sequences else ["sequence"]
+    return found if all(host.fits for host in plan.hosts) else [*found, "host"]
 
 
-def nearest_changes(cfg: Config, shapes: ModelShapes, gpu_bytes: float, problem: str) -> list[str]:
+def nearest_changes(
+    cfg: Config, shapes: ModelShapes, gpu_bytes: float, problem: str, host: Host = UNKNOWN
+) -> list[str]:
     """Return the changes that solve a problem of `lacking`: of each setting the smallest, or of two settings together
     if no single one solves it. Empty if there are none.
 
     Example: ["placement.learners=64", "learner.token_budget=8192"]
     """
 
-    before = set(lacking(memory_plan(cfg, shapes, gpu_bytes)))
+    before = set(lacking(memory_plan(cfg, shapes, gpu_bytes, host)))
 
     def solves(changed: Config) -> bool:
-        after = set(lacking(memory_plan(changed, shapes, gpu_bytes)))
+        after = set(lacking(memory_plan(changed, shapes, gpu_bytes, host)))
         return problem not in after and after < before
 
     knobs = _knobs(cfg, shapes, problem)
@@ -52,17 +55,18 @@ def nearest_changes(cfg: Config, shapes: ModelShapes, gpu_bytes: float, problem:
     return []
 
 
-def refusal(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> str:
+def refusal(cfg: Config, shapes: ModelShapes, gpu_bytes: float, host: Host = UNKNOWN) -> str:
     """Return why a run does not fit, with the arithmetic and the changes that do; empty if it fits."""
-    plan = memory_plan(cfg, shapes, gpu_bytes)
+    plan = memory_plan(cfg, shapes, gpu_bytes, host)
     lines = []
     for problem in lacking(plan):
-        changes = nearest_changes(cfg, shapes, gpu_bytes, problem)
+        changes = nearest_changes(cfg, shapes, gpu_bytes, problem, host)
         advice = "No change of two settings fits: take a scale with more GPUs, or a smaller policy"
         if changes:
             advice = f"It fits with {', or with '.join(changes)}"
-        place = next((place for place in plan.gpus if place.name == problem), None)
-        lines.append(f"{_arithmetic(place) if place else _too_long(cfg, plan, gpu_bytes)}. {advice}")
+        places = {"host": plan.hosts[0]} | {place.name: place for place in plan.gpus}
+        reason = _too_long(cfg, plan, gpu_bytes) if problem == "sequence" else _arithmetic(places[problem], problem)
+        lines.append(f"{reason}. {advice}")
     return "\n".join(lines)
 
 
@@ -72,9 +76,9 @@ def terms(place: Place) -> str:
     return " + ".join(f"{name} {size / GB:.1f}" for name, size in parts if size >= 0.05 * GB)
 
 
-def _arithmetic(place: Place) -> str:
-    gpus = f"a {place.name} GPU ({place.count} of them)"
-    rule = f"placement: {gpus} must hold {place.peak.name} in {place.capacity / GB:.1f} GB"
+def _arithmetic(place: Place, problem: str) -> str:
+    where = f"a host of {place.name}" if problem == "host" else f"a {place.name} GPU ({place.count} of them)"
+    rule = f"placement: {where} must hold {place.peak.name} in {place.capacity / GB:.1f} GB"
     return f"{rule}, got {terms(place)} = {place.peak.bytes / GB:.1f} GB"
 
 
@@ -96,6 +100,8 @@ def _knobs(cfg: Config, shapes: ModelShapes, problem: str) -> list[Knob]:
     colocated = cfg.placement.mode == "colocated"
     if problem == "reference":
         return [_without_base_kl]
+    if problem == "host":
+        return [_states_on_gpu, _activations_on_gpu, _float32_checkpoint, _learners]
     if problem in ("sequence", "generator"):
         return [_fraction] if colocated else [partial(_tensor_parallel, shapes), _fraction]
     found: list[Knob] = [_checkpointing, _token_budget, _offload_activations, _learners, _offload_states]
@@ -138,6 +144,22 @@ def _offload_states(cfg: Config) -> Iterator[Change]:
     if not cfg.learner.offload_states:
         learner = replace(cfg.learner, offload_states=True)
         yield "learner.offload_states=true", replace(cfg, learner=learner)
+
+
+def _states_on_gpu(cfg: Config) -> Iterator[Change]:
+    if cfg.learner.offload_states:
+        yield "learner.offload_states=false", replace(cfg, learner=replace(cfg.learner, offload_states=False))
+
+
+def _activations_on_gpu(cfg: Config) -> Iterator[Change]:
+    if cfg.learner.offload_activations:
+        learner = replace(cfg.learner, offload_activations=False)
+        yield "learner.offload_activations=false", replace(cfg, learner=learner)
+
+
+def _float32_checkpoint(cfg: Config) -> Iterator[Change]:
+    if cfg.checkpoint.dtype != "float32":  # then the float32 weights are not copied twice
+        yield "checkpoint.dtype=float32", replace(cfg, checkpoint=replace(cfg.checkpoint, dtype="float32"))
 
 
 def _learners(cfg: Config) -> Iterator[Change]:

@@ -8,6 +8,19 @@ GB = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
+class Host:
+    """What is known of the smallest host with GPUs."""
+
+    memory: float = 0.0
+    """Bytes; 0: unknown."""
+    gpus: int = 8
+
+
+UNKNOWN = Host()
+"""Hosts elsewhere: of 8 GPUs, with enough memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Phase:
     """Bytes that exist at the same time, at the moment of a phase at which they are most."""
 
@@ -80,5 +93,5 @@ class MemoryPlan:
 
     @property
     def fits(self) -> bool:
-        """Whether every GPU holds its peak, and every generator at least one sequence of the longest length."""
-        return self.shortest is None and self.sequences > 0
+        """Whether every GPU and host holds its peak, and every generator at least one of the longest sequences."""
+        return self.shortest is None and self.sequences > 0 and all(host.fits for host in self.hosts)

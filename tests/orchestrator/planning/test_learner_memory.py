@@ -80,7 +80,7 @@ def test_ipc_holds_one_buffer_and_nccl_two() -> None:
 def test_a_critic_a_look_ahead_and_the_heads_of_references_are_counted() -> None:
     plain = peak(settings(), "7B")
     assert "weights before a look-ahead" in peak(settings("method=nash_mp"), "7B").parts
-    assert peak(settings("method=safe_critic"), "7B").parts["critic with its gradients and moments"] > 0
+    assert peak(settings("method=safe_critic"), "7B").parts["states of the critic"] > 0
     heads = peak(settings("method=gkd", "learner.token_budget=1024"), "7B")
     assert heads.parts["LM heads of references"] == 2 * 152_064 * 3_584
     assert not {"weights before a look-ahead", "LM heads of references"} & plain.parts.keys()

@@ -7,6 +7,7 @@ import pytest
 from configs.load import load
 from orchestrator.planning.memory import memory_plan
 from orchestrator.planning.nearest_change import COUNTS, lacking, nearest_changes, refusal
+from orchestrator.planning.phases import Host
 from tests.orchestrator.planning.known_models import shapes_of
 
 CASES = [
@@ -58,3 +59,27 @@ def test_a_larger_gpu_needs_no_change() -> None:
 def test_a_policy_for_which_no_change_is_enough_is_refused_with_the_sum_alone() -> None:
     text = refusal(load(["scale=1gpu"]), shapes_of("72B"), 80e9)
     assert " GB. No change of two settings fits: take a scale with more GPUs, or a smaller policy" in text
+
+
+def test_a_host_without_the_memory_is_refused_and_no_change_moves_the_states_to_it() -> None:
+    """14B: the states of 4 ranks are 16 x 14.8 GB = 236 GB, beside a checkpoint of 177 GB."""
+    cfg, shapes = load(["scale=8gpu", "learner.token_budget=4096", "sampling.max_new_tokens=2048"]), shapes_of("14B")
+    small, large = Host(memory=300e9), Host(memory=1000e9)
+    assert "learner.offload_states=true" in nearest_changes(cfg, shapes, 60e9, "learner", large)
+    assert "learner.offload_states=true" not in nearest_changes(cfg, shapes, 60e9, "learner", small)
+    offloaded = load(["scale=8gpu", "learner.offload_states=true"])
+    text = refusal(offloaded, shapes, 141e9, small)
+    assert text.startswith(
+        "placement: a host of 4 learner, 3 generator, 1 reference must hold an update in 300.0 GB, got "
+    )
+    assert "states of the learner 236" in text and "learner.offload_states=false" in text.split("It fits with")[1]
+    assert lacking(memory_plan(offloaded, shapes, 141e9, small)) == ["host"]
+    assert refusal(offloaded, shapes, 141e9, large) == ""
+
+
+def test_a_host_with_fewer_gpus_holds_fewer_ranks() -> None:
+    cfg = load(["scale=8gpu", "learner.offload_states=true"])
+    of_two, of_eight = (memory_plan(cfg, shapes_of("7B"), 80e9, Host(memory=1e12, gpus=n)).hosts[0] for n in (2, 8))
+    assert of_two.name == "2 learner"
+    states = [place.peak.parts["states of the learner"] for place in (of_two, of_eight)]
+    assert states[1] == 2 * states[0]

@@ -1,11 +1,13 @@
 """The check of memory at the start of a run."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from configs.load import load
-from orchestrator.preflight.memory import check_memory, gpu_bytes
+from orchestrator.planning.phases import UNKNOWN, Host
+from orchestrator.preflight.memory import check_memory, gpu_bytes, this_host
 from tests.orchestrator.planning.known_models import write_config
 
 
@@ -39,3 +41,29 @@ def test_the_memory_of_the_smallest_gpu_of_this_machine_counts(tmp_path: Path, m
     command.chmod(0o755)
     assert gpu_bytes(load(["scale=8gpu"])) == (40_960 * 2**20, "this machine's GPUs")
     assert gpu_bytes(load(["scale=8gpu", "placement.gpu_gigabytes=141"]))[0] == 141e9
+
+
+def test_a_host_is_known_where_its_gpus_hold_all_roles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    cfg = load(["scale=1gpu"])
+    assert this_host(cfg) == UNKNOWN
+    command.write_text("#!/bin/sh\necho 81559\necho 40960\n")
+    command.chmod(0o755)
+    found = this_host(cfg)
+    assert found.gpus == 2 and 1e9 < found.memory <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert this_host(load(["scale=8gpu"])) == UNKNOWN
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
+    assert this_host(cfg) == UNKNOWN
+
+
+def test_a_run_whose_host_lacks_memory_is_refused_after_its_plan_is_reported(tmp_path: Path) -> None:
+    lines: list[str] = []
+    cfg = load(["scale=8gpu", "placement.gpu_gigabytes=80", f"policy.path={write_config('7B', tmp_path / 'policy')}"])
+    with pytest.raises(
+        ValueError, match=r"^placement: a host of 4 learner.* in 100\.0 GB, got checkpoint being written"
+    ):
+        check_memory(cfg, lines.append, Host(memory=100e9))
+    assert " of 100.0 in an update" in lines[0]
+    check_memory(cfg, lines.append, Host(memory=1000e9))
