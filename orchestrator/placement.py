@@ -91,7 +91,7 @@ def load_order(wanted: Sequence[Reservation], cores: int) -> list[tuple[Reservat
 
 
 def threads(cfg: Config, role: str, names: Sequence[str], cores: int) -> int:
-    """Return the number of threads with which an actor of `role` computes on a CPU.
+    """Return the number of threads with which a process of an actor of `role` computes on a CPU.
 
     More threads than cores are many times slower: the threads of one process wait for each other in every operation.
 
@@ -106,8 +106,9 @@ def threads(cfg: Config, role: str, names: Sequence[str], cores: int) -> int:
     if given:
         return given
     if not cores:
-        return max(1, int(getattr(place, f"cpus_per_{role}")))
-    all_counts = {"generator": place.generators, "learner": place.learners, "reference": place.references}
+        return max(1, int(getattr(place, f"cpus_per_{role}")) // (place.tensor_parallel if role == "generator" else 1))
+    engines = place.generators * place.tensor_parallel  # each has a process per part of a layer
+    all_counts = {"generator": engines, "learner": place.learners, "reference": place.references}
     counts = {name: count for name, count in all_counts.items() if name in names}
     # Learner and reference take turns also with lag >= 1.
     trained = max(counts.get("learner", 0), counts.get("reference", 0))

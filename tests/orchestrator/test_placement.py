@@ -23,6 +23,9 @@ def config(*overrides: str) -> Config:
         (("lag=1", "placement.references=3"), 8, 2, 2),  # references and learner take turns
         (("placement.learners=2",), 8, 4, 8),
         (("placement.generators=16",), 8, 8, 1),  # never none
+        (("placement.tensor_parallel=2",), 8, 8, 4),  # a generator of two processes
+        (("placement.tensor_parallel=2", "lag=1"), 8, 2, 2),  # 8 // (2 + 1)
+        (("placement.tensor_parallel=2", "placement.cpus_per_generator=6"), 0, 1, 3),
         (("placement.threads_per_learner=3", "lag=1"), 2, 3, 1),
         (("placement.cpus_per_learner=6",), 0, 6, 1),  # a cluster: as reserved, and a generator reserves 1
         ((), 0, 1, 1),  # 0.5 is reserved for a learner

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 import torch
 from rich.console import Console
 
 from actors.batch_shells import RemoteWeightReceiver
-from actors.contracts import GradeTask
+from actors.contracts import GenerationJob, GradeTask
 from actors.weights import watch
 from actors.weights.pieces import pieces_of
 from actors.weights.watch import watched
@@ -211,6 +212,34 @@ def test_generators_on_another_node_load_pieces_until_one_dies_between_two_which
             with pytest.raises(RuntimeError, match=r"^generator 1: its process died"):
                 await learner.publish(2)
             assert calls == 3
+        finally:
+            await roles.close()
+
+    asyncio.run(run())
+
+
+def test_a_generator_sleeps_and_wakes_with_new_weights_over_ray(tmp_path: Path, cluster: None) -> None:
+    cfg = config(tmp_path, "name=sleeps", "generator.engine=vllm")
+    prompt = np.arange(3, 9, dtype=np.int32)
+    job = GenerationJob(key="a", prompt_id="a", prompt_tokens=prompt, seeds=(1, 2), temperature=1.0, max_new_tokens=200)
+
+    async def run() -> None:
+        roles = await start(cfg, ["generator", "learner"])
+        try:
+            [generator], learner = roles.generators, roles.learner
+            await learner.connect([generator])
+            await learner.publish(0)
+            await generator.submit([job])
+            assert await generator.sleep() == 2
+            await learner.ranks[0].free_gpu_memory()
+            assert not len(await generator.collect(0.3)), "a sleeping engine decodes nothing"
+            await generator.wake_up(["weights"])
+            await learner.publish(1)
+            assert not len(await generator.collect(0.3)), "without a key-value cache nothing is decoded"
+            await generator.wake_up(["kv_cache"])
+            taken = 0
+            while taken < 2:
+                taken += len(await generator.collect(60.0))
         finally:
             await roles.close()
 
