@@ -22,7 +22,7 @@ COMPARED = 512
 """Tokens whose scores are compared with float64."""
 LOGP_LIMIT, GRADIENT_LIMIT = 1e-3, 1e-2
 """Largest absolute error of a log-prob in nats, and relative one of the gradients, which are rounded to bfloat16."""
-SHARE_LIMIT = 0.5
+SHARE_LIMIT = 0.2
 """Largest peak besides the head's gradient, as a share of full logits, with the default chunk."""
 TIMED = 3
 

@@ -5,7 +5,7 @@ About 80 presets at 0.4 s each on both devices: 35 s, and 12 s of imports.
 
 import asyncio
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -63,7 +63,7 @@ def run(record: Record) -> None:
             if bad:
                 raise AssertionError(f"{method}: differs on {record.device} by {bad}")
         if number % 10 == 0:
-            record.value("presets so far", number)
+            record.value("so far", {"presets": number, **worst})
     record.value("presets", len(names))
     for kind, error in sorted(worst.items()):
         record.check(f"largest error of {kind}", error, at_most=_limit(kind))
@@ -129,7 +129,7 @@ async def _scored(cfg: Config, batch: Batch, policy: str, other: str, place: Pla
 def _updated(cfg: Config, batch: Batch, policy: str, other: str, place: Place) -> tuple[dict[str, float], Tensor]:
     """Return metrics and gradient [parameters] of one update."""
     learner = _learner(cfg, policy, other, place)
-    [updates] = plan_updates(replace(batch), learner.config, 1, learner.linear_width())
+    [updates] = plan_updates(batch, learner.config, 1, learner.linear_width())
     names = [*cfg.objective.terms, "replay"]
     stats = means(learner.update(updates, dict.fromkeys(names, COEFFICIENT)))
     gradients = [p.grad.detach().cpu().flatten() for p in learner.policy.model.parameters() if p.grad is not None]
