@@ -15,6 +15,7 @@ from configs.explain import settings as all_settings
 from configs.load import load, section_of
 from orchestrator.commands.cli import parser
 from orchestrator.evaluation.record import split_run
+from orchestrator.planning.request import split_words
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -84,6 +85,7 @@ def test_every_command_of_the_docs_is_accepted(words: list[str]) -> None:
     if hasattr(options, "overrides"):
         run, overrides = split_run(options.overrides)
         assert not run or options.command == "evaluate"
+        _, overrides = split_words(overrides) if options.command == "plan" else (None, overrides)
         load(overrides)  # without the file of `--config`, which is on the reader's machine
 
 
