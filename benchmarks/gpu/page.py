@@ -1,5 +1,10 @@
-"""The table of a check on a GPU, and the section of docs/performance.md with it, which only a published check has."""
+"""The table of a check on a GPU, and the section of docs/performance.md with it, which only a published check has.
 
+`python -m benchmarks.gpu.page FILE` publishes the check.json of a check that ran elsewhere.
+"""
+
+import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,3 +90,7 @@ def write_page(results: dict[str, Any], page: Path = PAGE) -> None:
     assert bool(rest) == bool(marker), f"{page} has one of the markers {BEGIN} and {END} alone"
     text = f"{BEGIN}\n\n## On a GPU\n\n{table(results)}\n\n{END}"
     page.write_text(f"{before.rstrip()}\n\n{text}{after or chr(10)}")
+
+
+if __name__ == "__main__":
+    write_page(json.loads(Path(sys.argv[1]).read_text()))
