@@ -44,7 +44,10 @@ def run(record: Record) -> None:
         expected: dict[str, Tensor] = {}
         if tokens <= 4_096:  # in float32 a GPU has no kernel of linear memory for fewer key heads than query heads
             with record.part(f"{tokens} tokens, float32"):
-                _, expected = _pass(_policy(shape, "pad", record.device, torch.float32), batch)
+                policy = _policy(shape, "pad", record.device, torch.float32)
+                _, expected = _pass(policy, batch)
+                with record.phase(f"{tokens} tokens, pad, float32"):
+                    record.value(f"{tokens} tokens, pad, float32: operators", _kernels(policy, batch))
         for title, layout in LAYOUTS.items():
             name = f"{tokens} tokens, {title}"
             with record.part(name):
@@ -102,7 +105,7 @@ def _pass(policy: Policy, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
 def _measured(record: Record, name: str, policy: Policy, batch: Batch) -> dict[str, Tensor]:
     """Note kernels, memory and seconds of a pass, and return its results."""
     _, found = _pass(policy, batch)
-    kernels = _kernels(lambda: _pass(policy, batch))
+    kernels = _kernels(policy, batch)
     record.value(f"{name}: operators", kernels)
     if record.gpu:
         linear = any(part in kernel for kernel in kernels for part in LINEAR)
@@ -113,10 +116,10 @@ def _measured(record: Record, name: str, policy: Policy, batch: Batch) -> dict[s
     return found
 
 
-def _kernels(action: Callable[[], object]) -> Sequence[str]:
-    """Return the operators of attention that torch dispatches to, forward and backward."""
+def _kernels(policy: Policy, batch: Batch) -> Sequence[str]:
+    """Return the operators of attention that torch dispatches to in a pass."""
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        action()
+        _pass(policy, batch)
     return sorted({event.key for event in profiled.key_averages() if "attention" in event.key or "attn" in event.key})
 
 
