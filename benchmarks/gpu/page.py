@@ -16,7 +16,7 @@ BEGIN, END = (
     "<!-- begin of the check on a GPU, by python -m benchmarks.gpu.check --publish -->",
     "<!-- end of the check -->",
 )
-NOT_SHOWN = ("so far", "lines", "operators", "refused", "planned peak", "last step")
+NOT_SHOWN = ("so far", "lines", "refused", "planned peak", "last step")
 """Ends of the names of values that are too long for a table."""
 
 
