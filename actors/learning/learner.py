@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from actors.contracts import HostWeights, SharedMemory, WeightsInfo
+from actors.learning.adapters import add_adapters, initialise, meta_adapters
 from actors.learning.anchor_heads import AnchorHeads
 from actors.learning.checkpoints import Checkpoints
 from actors.learning.context import ContextPolicy
@@ -25,6 +26,7 @@ from actors.learning.scores_in_loss import scores_in_loss
 from actors.learning.sharding import (
     clip_gradient,
     divide,
+    full_adapters,
     full_parameters,
     join_process_group,
     move_buffers,
@@ -33,6 +35,7 @@ from actors.learning.sharding import (
 from actors.policy_files.reading import empty_model, fill_model, load_tokenizer
 from actors.scoring.policy import Policy
 from actors.scoring.value_heads import ValueHeads
+from actors.weights.adapter_names import file_parameters
 from actors.weights.file_names import as_in_files, meta_in_files
 from actors.weights.host import pack, weights_info
 from actors.weights.shared_memory import WeightsBuffer
@@ -60,6 +63,7 @@ class FsdpLearner:
             average. Only the LM heads of references whose full distributions the objective needs are loaded.
         checkpoint_dtype: "float32" or "bfloat16", of the policy in checkpoints.
         collective_timeout_s: longest wait for the other ranks in one collective operation.
+        seed: of the first values of adapters (`learner.lora`).
         rank, ranks: number of this rank, and of all ranks.
     """
 
@@ -75,6 +79,7 @@ class FsdpLearner:
         references: Mapping[str, Mapping[str, float]] | None = None,
         checkpoint_dtype: str = "float32",
         collective_timeout_s: float = 3600.0,
+        seed: int = 0,
         device: str = "cpu",
         rank: int = 0,
         ranks: int = 1,
@@ -85,10 +90,14 @@ class FsdpLearner:
         )  # fmt: skip
         self.total_updates = total_steps * config.updates_per_batch
         self.tokenizer = load_tokenizer(policy_path)
-        self.policy_path = policy_path
+        self.policy_path, self.seed = policy_path, seed
+        self.adapted = config.lora.r > 0
         # In evaluation mode: dropout would make the log-probs differ from those of the generators. `join` reads the
         # weights, when it is known which of them this rank holds.
-        model = empty_model(policy_path)
+        # Frozen weights are held in the dtype of the forward pass: no update is too small for it.
+        model = empty_model(policy_path, getattr(torch, dtype) if self.adapted else torch.float32)
+        if self.adapted:
+            add_adapters(model, config.lora)
         prepare_layers(model, config)
         kind = Policy if config.context_parallel == 1 else ContextPolicy
         self.policy = kind(
@@ -124,13 +133,14 @@ class FsdpLearner:
         else:
             fill_model(self.policy.model, self.policy_path, self.device)
             self.policy.to(self.device)
-        self.groups = {"policy": list(self.policy.model.parameters())}
+        initialise(self.policy.model, self.seed)
+        self.groups = {"policy": [p for p in self.policy.model.parameters() if p.requires_grad]}
         if self.policy.critic is not None:
             self.groups["critic"] = list(self.policy.critic.parameters())
         self.optimizer = adamw(self.policy, self.groups.values(), self.config)
         self.pair = Extragradient(self.policy, self.optimizer)
         self.checkpoints = Checkpoints(
-            self.policy, self.optimizer, self.pair, self.tokenizer, rank=self.rank, ranks=self.ranks
+            self.policy, self.optimizer, self.pair, self.tokenizer, self.policy_path, rank=self.rank, ranks=self.ranks
         )
 
     def linear_width(self) -> float:
@@ -236,35 +246,47 @@ class FsdpLearner:
             values |= {"grad_norm/critic": norms["critic"]} if "critic" in norms else {}
         return {name: torch.tensor([value, 1.0], dtype=torch.float64) for name, value in values.items()}
 
+    @property
+    def publishes_adapter(self) -> bool:
+        """Whether `weights` are those of the adapter; the generators have the others from the policy's directory."""
+        return self.adapted and self.config.lora.publish == "adapter"
+
     def weights_info(self) -> WeightsInfo:
         """Return the names, shapes and dtype of `weights`."""
-        return weights_info(meta_in_files(self.policy.model, getattr(torch, self.dtype)))
+        dtype = getattr(torch, self.dtype)
+        if self.publishes_adapter:
+            return weights_info(meta_adapters(self.policy.model, dtype))
+        return weights_info(meta_in_files(self.policy.model, dtype))
 
     def share_weights(self) -> SharedMemory | None:
         """Hold `weights` in memory that other processes of this node can map. Return None if there is none."""
         memory = self.buffer.share()
-        if memory is None or self.sharded or self.device != "cpu":
+        if memory is None or self.sharded or self.adapted or self.device != "cpu":
             return memory
         return replace(memory, holds_parameters=self.buffer.hold_parameters(self.policy.model))
 
     def weights(self, version: int, checksum: bool = False, with_bytes: bool = True) -> HostWeights | None:
         """Write all weights for the generators into one buffer, over those of the version before: as the policy's files
-        hold them, in the dtype of the forward pass. Return them on rank 0; None on the other ranks."""
-        named = full_parameters(self.policy.model, getattr(torch, self.dtype))
+        hold them, or the adapter's, in the dtype of the forward pass. Return them on rank 0; None on the others."""
+        model, dtype = self.policy.model, getattr(torch, self.dtype)
+        named = full_adapters(model, dtype) if self.publishes_adapter else full_parameters(model, dtype)
         if self.rank:
             deque(named, maxlen=0)  # every rank iterates, as gathering a parameter is a collective
             return None
-        written = self.buffer.write(as_in_files(self.policy.model, named), version, checksum)
+        named = named if self.publishes_adapter else as_in_files(model, named)
+        written = self.buffer.write(named, version, checksum)
         return written if with_bytes else replace(written, data=None)
 
     def master_info(self) -> WeightsInfo:
         """Return the names, shapes and dtype of `master_weights`."""
-        return weights_info((name, p.detach().to("meta")) for name, p in self.policy.model.named_parameters())
+        model = self.policy.model
+        return weights_info((name, p.detach().to("meta", torch.float32)) for name, p in file_parameters(model))
 
     def master_weights(self) -> HostWeights | None:
         """Return the float32 parameters under transformers' names, on rank 0; None on the other ranks."""
         # Every rank iterates, as gathering a parameter is a collective; only rank 0 keeps the result.
-        named = [(name, p.cpu()) for name, p in full_parameters(self.policy.model) if self.rank == 0]
+        full = full_parameters(self.policy.model, torch.float32)
+        named = [(name, p.cpu()) for name, p in full if self.rank == 0]
         return None if self.rank else pack(named, 0)
 
     def save(self, folder: str) -> None:
