@@ -21,7 +21,6 @@ from actors.finished import EngineLoad, Finished
 from actors.generation.answers import AnswerBuilder
 from actors.generation.engine_thread import EngineThread
 from actors.generation.vllm_settings import engine_settings, sequences_that_fit
-from actors.learning.adapters import peft_config
 from actors.weights.publication import ADAPTER
 from configs.generator import GeneratorConfig
 from configs.lora import LoraConfig
@@ -177,7 +176,8 @@ class VllmEngine:
         """Replace the adapter. Answers in flight go on with the new one."""
         assert self.lora is not None
         self._drain()
-        settings = peft_config(self.lora).to_dict()
+        names = {"r": "r", "alpha": "lora_alpha", "use_rslora": "use_rslora", "target_modules": "target_modules"}
+        settings = {theirs: getattr(self.lora, ours) for ours, theirs in names.items()}
         self.vllm.collective_rpc("load_adapter", args=(self.info, weights.data, settings))
         self._serve(weights.version)
 

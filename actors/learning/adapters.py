@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 
 from actors.policy_files.weights import part_of
@@ -34,30 +34,42 @@ def add_adapters(model: Any, config: LoraConfig) -> None:
 
     setting = "learner.lora.target_modules"
     try:
-        inject_adapter_in_model(peft_config(config), model, low_cpu_mem_usage=True)
+        inject_adapter_in_model(peft_config(config, model), model, low_cpu_mem_usage=True)
     except ValueError as error:
         rule = "must name linear layers of the model"
         raise ValueError(f"{setting}: {rule}, got {config.target_modules}: {error}") from error
-    for module in (model.get_output_embeddings(), model.get_input_embeddings()):
-        if isinstance(module, BaseTunerLayer):
-            rule = "must not name the LM head or the input embedding"
-            raise ValueError(f"{setting}: {rule}, got {config.target_modules}")
+    head = model.get_output_embeddings()
+    adapted = ((name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer))
+    other = [name for name, module in adapted if module is head or not isinstance(module.base_layer, nn.Linear)]
+    if other:
+        rule = "must name linear layers of the model other than its LM head"
+        raise ValueError(f"{setting}: {rule}, got {config.target_modules}, which adapts {other[:3]}")
     for name, parameter in model.named_parameters():
         if is_adapter(name):
             parameter.data = parameter.data.float()
 
 
-def peft_config(config: LoraConfig) -> Any:
-    """Return peft's settings of the adapters."""
+def peft_config(config: LoraConfig, model: Any) -> Any:
+    """Return peft's settings of the adapters of a model without them."""
     from peft import LoraConfig as PeftConfig
 
     return PeftConfig(
         r=config.r,
         lora_alpha=config.alpha,
         use_rslora=config.use_rslora,
-        target_modules=ALL_LINEAR if config.target_modules == [ALL_LINEAR] else list(config.target_modules),
+        target_modules=target_names(config, model),
         task_type="CAUSAL_LM",
     )
+
+
+def target_names(config: LoraConfig, model: Any) -> list[str]:
+    """Return the last parts of the names of the layers that get an adapter, in a model without adapters."""
+    if config.target_modules != [ALL_LINEAR]:
+        return config.target_modules
+    # peft and vLLM would also adapt the experts that they stack, which are no linear layers of the model.
+    head = model.get_output_embeddings()
+    linear = [name for name, each in model.named_modules() if isinstance(each, nn.Linear) and each is not head]
+    return sorted({name.rpartition(".")[2] for name in linear})
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ Only parts that grow with the policy are counted, besides `PROCESS` for each act
 """
 
 from configs.config import Config
-from orchestrator.engine import chosen_engine
+from orchestrator.engine import chosen_engine, publishes_adapter
 from orchestrator.planning.learner_memory import FLOAT32, all_states, kept_inputs
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.planning.phases import Phase, Place, phase
@@ -31,7 +31,6 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int) -> tuple[Place, ...
         with_references = min(place.references, GPUS_PER_HOST)
     processes = {"processes": PROCESS * (ranks + engines * place.tensor_parallel + with_references)}
     whole = float(FLOAT32 * shapes.parameters)
-    rank = whole / cfg.placement.learners
     moved = whole * sum(reference.moves for reference in cfg.references.values()) * bool(with_references)
     held = processes | {"float32 weights of moving references": moved}
     dtype = shapes.dtype_bytes * float(shapes.parameters)
@@ -39,8 +38,10 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int) -> tuple[Place, ...
     offloaded = sum(all_states(cfg, shapes).values()) if cfg.learner.offload_states else 0.0
     inputs = kept_inputs(cfg, shapes) if cfg.learner.offload_activations else 0.0
     held = held | {"states of the learner": ranks * offloaded}
-    # A rank's copies of moments and policy, and of the float32 weights if the policy is written in another dtype.
-    copied = rank * (3 if cfg.checkpoint.dtype == "float32" else 3.5)
+    # A rank's copies of moments and policy, and of the float32 weights unless they are the policy that is written.
+    same = cfg.checkpoint.dtype == "float32" and not shapes.adapters
+    policy = shapes.parameters * (FLOAT32 if cfg.checkpoint.dtype == "float32" else 2)
+    copied = (policy + shapes.trained * FLOAT32 * (2 if same else 3)) / cfg.placement.learners
     update = {
         "weights of sleeping engines": engines * dtype * asleep,
         "activations": ranks * inputs,
@@ -51,8 +52,10 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int) -> tuple[Place, ...
         phase("loading", held | {"one tensor of each rank": ranks * float(FLOAT32 * shapes.largest_tensor)}),
         phase("an update", held | update),
     ]
-    if cfg.generator.transfer == "host":
-        phases.append(phase("the publication", held | {"weights": PUBLISHED * dtype}))
+    adapter = publishes_adapter(cfg)
+    if adapter or cfg.generator.transfer == "host":
+        sent = shapes.dtype_bytes * float(shapes.adapters) if adapter else dtype
+        phases.append(phase("the publication", held | {"weights": PUBLISHED * sent}))
     return (Place(name=_named(ranks, engines, with_references), count=1, capacity=0, phases=_ordered(phases)),)
 
 

@@ -26,7 +26,7 @@ def check_memory(cfg: Config, report: Callable[[str], None]) -> None:
     """
     if cfg.placement.device != "gpu":
         return
-    shapes = read_shapes(cfg.policy.path, cfg.policy.dtype)
+    shapes = read_shapes(cfg.policy.path, cfg.policy.dtype, cfg.learner.lora)
     memory, known = gpu_bytes(cfg)
     try:
         plan = memory_plan(cfg, shapes, memory)

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from actors.contracts import HostWeights
@@ -13,7 +15,7 @@ from actors.learning.learner import FsdpLearner
 from configs.lora import LoraConfig
 from tests.actors.generation.collected import Keyed, answers, collect
 from tests.actors.generation.generator_process import GeneratorProcess, GeneratorServer
-from tests.actors.learning.learner_ranks import batch_of, config_of, joined, step
+from tests.actors.learning.learner_ranks import batch_of, config_of, joined, save, step
 from tests.actors.weights.test_publication import assert_answers_of, job
 from tests.conftest import make_mixture_of_experts, make_policy
 
@@ -46,15 +48,12 @@ class Adapted:
         step(self.learner, batch_of(self.version))
 
 
-@pytest.fixture(scope="module", params=["tied", "untied", "mixture of experts"])
+@pytest.fixture(scope="module", params=["tied", "untied"])
 def adapted(
     request: pytest.FixtureRequest, vllm: GeneratorServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Adapted]:
     folder = tmp_path_factory.mktemp("base")
-    if request.param == "mixture of experts":
-        make_mixture_of_experts(folder)
-    else:
-        make_policy(folder, hidden=128, tie=request.param == "tied")
+    make_policy(folder, hidden=128, tie=request.param == "tied")
     found = Adapted(vllm, folder, LORA)
     yield found
     asyncio.run(found.generator.close())
@@ -98,3 +97,36 @@ def test_answers_in_flight_go_on_under_the_next_adapter(adapted: Adapted) -> Non
     done = asyncio.run(run())
     adapted.version = first + 1
     assert {t.last_version for _, t in done} == {first + 1}
+
+
+def test_vllm_loads_a_checkpoints_policy_and_computes_what_peft_does_with_its_adapter(
+    vllm: GeneratorServer, tmp_path: Path
+) -> None:
+    base = make_policy(tmp_path / "base", hidden=128)
+    learner = joined(str(base), config=config_of(lora=LORA, learning_rate=0.01))
+    for update in range(2):
+        step(learner, batch_of(update))
+    save(learner, tmp_path)
+    generator = vllm.fork().build(tmp_path / "policy", max_sequences=8)
+    done = answers(generator, [job("c", 4)])
+    asyncio.run(generator.close())
+    expected = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(tmp_path / "adapter"))
+    assert_answers_of(expected, done, 1.0)
+
+
+def test_an_adapter_beside_experts_is_refused_on_a_cpu(vllm: GeneratorServer, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"learner\.lora\.publish: must be 'merged' for a mixture of experts"):
+        vllm.fork().build(make_mixture_of_experts(tmp_path), lora=LORA)
+
+
+def test_a_target_that_vllm_does_not_adapt_ends_the_engine_with_the_setting(
+    vllm: GeneratorServer, tmp_path: Path
+) -> None:
+    folder = make_policy(tmp_path, hidden=128)
+    adapted = Adapted(vllm, folder, LORA)
+    info, weights = adapted.learner.weights_info(), adapted.learner.weights(1)
+    names = tuple(name.replace("q_proj", "unknown") for name in info.names)
+    asyncio.run(adapted.generator.init_weights(replace(info, names=names)))
+    with pytest.raises(RuntimeError, match=r"learner\.lora\.publish: must be merged"):
+        asyncio.run(adapted.generator.update_weights(weights))
+    adapted.generator.end()
