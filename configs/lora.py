@@ -6,6 +6,7 @@ from typing import Literal
 from configs.checks import require, require_not_negative, require_positive
 
 ALL_LINEAR = "all-linear"
+NEEDS_PEFT = "must be 0 where peft is not installed: pip install 'peft>=0.21,<0.22'"
 
 
 @dataclass(frozen=True, kw_only=True)

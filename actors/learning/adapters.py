@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor, Replicate
 from actors.policy_files.weights import part_of
 from actors.policy_files.writing import host_copy, write_tensors
 from actors.weights.adapter_names import BASE, DOWN, UP, is_adapter
-from configs.lora import ALL_LINEAR, LoraConfig
+from configs.lora import ALL_LINEAR, NEEDS_PEFT, LoraConfig
 
 PREFIX = "base_model.model."
 """Beginning of all names in the files of an adapter, as peft writes them."""
@@ -26,11 +26,14 @@ def add_adapters(model: Any, config: LoraConfig) -> None:
     """Freeze a model and add an adapter to each target layer, in place, without values: `initialise` sets them.
 
     Raises:
-        ValueError: a target is no linear layer of the model, or is its LM head.
+        ValueError: peft is not installed, or a target is no linear layer of the model or is its LM head.
     """
-    # Imported here: only a run with adapters needs peft, which takes seconds to import.
-    from peft import inject_adapter_in_model
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    # Imported here: only a run with adapters needs peft.
+    try:
+        from peft import inject_adapter_in_model
+        from peft.tuners.tuners_utils import BaseTunerLayer
+    except ModuleNotFoundError as error:
+        raise ValueError(f"learner.lora.r: {NEEDS_PEFT}, got {config.r}") from error
 
     setting = "learner.lora.target_modules"
     try:
@@ -39,8 +42,8 @@ def add_adapters(model: Any, config: LoraConfig) -> None:
         rule = "must name linear layers of the model"
         raise ValueError(f"{setting}: {rule}, got {config.target_modules}: {error}") from error
     head = model.get_output_embeddings()
-    adapted = ((name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer))
-    other = [name for name, module in adapted if module is head or not isinstance(module.base_layer, nn.Linear)]
+    adapted = ((name, each) for name, each in model.named_modules() if isinstance(each, BaseTunerLayer))
+    other = [name for name, each in adapted if each is head or not isinstance(each.get_base_layer(), nn.Linear)]
     if other:
         rule = "must name linear layers of the model other than its LM head"
         raise ValueError(f"{setting}: {rule}, got {config.target_modules}, which adapts {other[:3]}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from configs.checks import require
 from configs.config import Config
+from configs.lora import NEEDS_PEFT
 from orchestrator.engine import chosen_engine, publishes_adapter
 
 GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
@@ -39,8 +40,7 @@ def check_devices(cfg: Config) -> None:
     require(engine != "vllm" or importlib.util.find_spec("vllm") is not None, "generator.engine", rule, engine)
     publishes_adapter(cfg)
     r = cfg.learner.lora.r
-    rule = "must be 0 where peft is not installed: pip install 'peft>=0.21,<0.22'"
-    require(not r or importlib.util.find_spec("peft") is not None, "learner.lora.r", rule, r)
+    require(not r or importlib.util.find_spec("peft") is not None, "learner.lora.r", NEEDS_PEFT, r)
 
 
 def check_writable(folder: Path, setting: str, value: str) -> None:

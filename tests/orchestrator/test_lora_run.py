@@ -75,9 +75,10 @@ def test_adapters_are_published_to_vllm_through_host_memory_and_merged_to_transf
 @pytest.mark.slow
 def test_vllm_engines_over_ray_sample_from_the_adapter_that_two_ranks_train(tmp_path: Path) -> None:
     """At the start and at the resume, generators and learner must agree (`rollout/agreement.py`)."""
-    size = ("sampling.max_new_tokens=12", "task.heldout_prompts=4", "evaluate.answers=4", "evaluate.ks=[1,4]")
-    words = [*SMALL, *LORA, *size, f"runs={tmp_path}", "generator.engine=vllm", "placement.learners=2"]
-    words += ["logbook.console=false", *(f"placement.threads_per_{role}=1" for role in ("generator", "learner"))]
+    words = [*SMALL, *LORA, "learner.learning_rate=0.001", "groups_per_step=6", "sampling.group_size=4"]
+    words += ["sampling.max_new_tokens=12", "task.heldout_prompts=4", "evaluate.answers=4", "evaluate.ks=[1,4]"]
+    words += [f"runs={tmp_path}", "generator.engine=vllm", "placement.learners=2", "logbook.console=false"]
+    words += ["placement.threads_per_generator=1", "placement.threads_per_learner=1"]
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
         for steps in (2, 4):
@@ -86,7 +87,8 @@ def test_vllm_engines_over_ray_sample_from_the_adapter_that_two_ranks_train(tmp_
     finally:
         ray.shutdown()
     records = read_records(run_dir / "metrics.jsonl")
-    assert len(records) == 4 and all(record["mismatch_abs_log_ratio"] < 1e-4 for record in records)
-    assert sum(record["grad_norm"] > 0 for record in records) > 1, "a policy without updates would show nothing"
+    name = "mismatch_abs_log_ratio"  # a step whose answers all have the same reward has none
+    differences = [record[name] for record in records if name in record]
+    assert len(records) == 4 and len(differences) > 1 and max(differences) < 1e-4
     names = {path.name for path in (run_dir / "checkpoints" / "step-000004").iterdir()}
     assert {"policy", "adapter", "optimizer"} <= names

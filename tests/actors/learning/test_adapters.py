@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from actors.learning.adapters import add_adapters
 from actors.learning.learner import FsdpLearner
+from actors.learning.sharding import full_adapters, full_parameters
 from actors.policy_files.reading import empty_model
 from actors.weights.adapter_names import is_adapter
 from configs.lora import LoraConfig
@@ -156,6 +157,26 @@ def test_an_adapter_is_published_as_peft_names_it_and_merged_weights_as_the_poli
         {"q": weights_of(merged)["model.layers.0.self_attn.q_proj.weight"]}, {"q": expected.detach()}, atol=1e-6
     )
     assert one.share_weights() is not None and not one.buffer.holds_parameters
+
+
+def test_an_adapter_keeps_the_small_updates_that_merging_in_bfloat16_loses() -> None:
+    """The reason why vLLM gets adapters: an update by 1e-5 is smaller than the last bit of most bfloat16 weights."""
+    policy = "tasks/base_policies/countdown"
+    one = adapted(policy, dtype="bfloat16", learning_rate=1e-5)
+    before = dict(full_parameters(one.policy.model, torch.float32))
+    step(one, batch_of(0))
+    exact, rounded = (dict(full_parameters(one.policy.model, dtype)) for dtype in (torch.float32, torch.bfloat16))
+    sent = dict(full_adapters(one.policy.model, torch.bfloat16))
+    scale = LORA.alpha / LORA.r
+    update, merged, adapter = 0.0, 0.0, 0.0
+    for name in (name for name in exact if name.endswith("proj.weight")):
+        down, up = (sent[f"base_model.model.{name.replace('weight', f'lora_{kind}.weight')}"].float() for kind in "AB")
+        update += float((exact[name] - before[name]).square().sum())
+        merged += float((rounded[name].float() - exact[name]).square().sum())
+        adapter += float((before[name] + scale * up @ down - exact[name]).square().sum())
+    assert merged > 0.5**2 * update
+    assert adapter < 0.01**2 * update
+    one.close()
 
 
 def test_a_moving_reference_gets_merged_float32_weights(tiny_policy: Path) -> None:
