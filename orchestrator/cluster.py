@@ -21,7 +21,7 @@ from configs.config import Config
 from orchestrator.connection import connect, own_cores
 from orchestrator.devices.environment import environment
 from orchestrator.devices.turns import Turns
-from orchestrator.engine import publishes_adapter, with_engine
+from orchestrator.engine import with_engine
 from orchestrator.placement import (
     Reservation,
     bundles,
@@ -141,8 +141,7 @@ def create(
 
     Args:
         names: any of "generator", "grader", "learner", "reference".
-        policy_path: directory of the policy that the generators load first; empty: `policy.path`, which generators that
-            get an adapter always load.
+        policy_path: directory of the policy that the generators load first; empty: `policy.path`.
         references: policies of the Reference; None: those of the settings.
 
     Raises:
@@ -152,8 +151,6 @@ def create(
         cfg = replace(cfg, sampling=replace(cfg.sampling, mixed_with=""))
     cfg = with_engine(cfg)
     check_devices(cfg)
-    if "learner" in names and publishes_adapter(cfg):  # which is that of the policy at the start of the run
-        policy_path = cfg.policy.path
     roles = Roles(cfg, names, policy_path or cfg.policy.path, policies(cfg) if references is None else references)
     if cfg.placement.kind == "ray":
         connect()

@@ -26,7 +26,8 @@ from tests.actors.learning.learner_ranks import (
     weights_of,
 )
 
-LORA = LoraConfig(r=4, alpha=8, publish="merged")
+LORA = LoraConfig(r=3, alpha=8, publish="merged")
+"""With fewer rows of A than there may be ranks."""
 RATE = 1e-2
 DIVIDED: dict[int, dict[str, dict[str, Any]]] = {
     2: {"sharded": {}, "context": {"context_parallel": 2}},
