@@ -43,7 +43,7 @@ def test_a_lora_run_trains_resumes_bit_for_bit_and_is_exported_merged(
         plain = base(tokens).logits.log_softmax(-1)
         adapter = PeftModel.from_pretrained(base, str(checkpoint / "adapter"))(tokens).logits.log_softmax(-1)
         found = load_model(str(exported))(tokens).logits.log_softmax(-1)
-    torch.testing.assert_close(found, adapter, rtol=0, atol=2e-5)
+    torch.testing.assert_close(found, adapter, rtol=0, atol=1e-4)
     assert (found - plain).abs().max() > 0.01
 
 
