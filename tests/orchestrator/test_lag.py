@@ -34,8 +34,8 @@ def crash_in(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """End the run in this step, after its update."""
     advance = Run.advance
 
-    def crashing(run: Run, batch: Batch, stats: Stats) -> None:
-        advance(run, batch, stats)
+    async def crashing(run: Run, batch: Batch, stats: Stats) -> None:
+        await advance(run, batch, stats)
         if run.step == step:
             raise Crash
 
@@ -77,8 +77,8 @@ def test_a_group_that_is_passed_twice_is_in_the_ledger_and_is_trained_on_after_a
         if slot.position != 1:  # its answers take until the run is stopped
             await receive(self, slot, future)
 
-    def stopping(run: Run, batch: Batch, stats: Stats) -> None:
-        advance(run, batch, stats)
+    async def stopping(run: Run, batch: Batch, stats: Stats) -> None:
+        await advance(run, batch, stats)
         if run.step == 2:
             run.stop("after two steps")
 
@@ -124,9 +124,9 @@ def test_a_measurement_beside_training_is_of_the_weights_of_its_step_and_stands_
     learning: list[tuple[int, bool]] = []
     advance = Run.advance
 
-    def noting(run: Run, batch: Batch, stats: Stats) -> None:
+    async def noting(run: Run, batch: Batch, stats: Stats) -> None:
         learning.append((run.step + 1, run.monitor.begun))
-        advance(run, batch, stats)
+        await advance(run, batch, stats)
 
     monkeypatch.setattr(Run, "advance", noting)
     records = train(config(tmp_path, "steps=6", "lag=1", "name=r", *MEASURED))

@@ -235,8 +235,8 @@ def test_a_run_stopped_between_the_steps_of_a_pair_goes_on_as_one_that_was_not(
     expected = train(whole)
     advance = Run.advance
 
-    def stopping(run: Run, batch: Batch, stats: Stats) -> None:
-        advance(run, batch, stats)
+    async def stopping(run: Run, batch: Batch, stats: Stats) -> None:
+        await advance(run, batch, stats)
         if run.step == 1:
             run.stop("between two steps")
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from actors.remote import Handle, RemoteGenerator, RemoteReference
+from actors.remote import Handle, RemoteGenerator
+from actors.remote_reference import RemoteReference
 from configs.load import load
 from orchestrator.cluster import Roles
 
@@ -50,7 +51,7 @@ class NotingHandle(Noting, Handle):  # type: ignore[misc]
 
 class NotingGenerator(Noting, RemoteGenerator):  # type: ignore[misc]
     def __init__(self, name: str, events: list[str]) -> None:
-        RemoteGenerator.__init__(self, Actor(), name, 10.0)
+        RemoteGenerator.__init__(self, Actor(), name, 10.0, 10.0)
         self.events = events
 
 
