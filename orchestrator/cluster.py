@@ -226,8 +226,9 @@ def _constructor(roles: Roles, role: str, number: int) -> tuple[str, str, dict[s
         ranks = {"rank": number, "ranks": cfg.placement.learners}
         return "actors.learning.learner", "FsdpLearner", learner_arguments(cfg) | ranks
     if role == "generator" and cfg.generator.engine == "vllm":
-        sleeps = {"sleeps": takes_turns(cfg) and "learner" in roles.names}
-        return "actors.generation.vllm_engine", "VllmGenerator", generator_arguments(cfg, policy) | sleeps
+        learns = "learner" in roles.names
+        own = {"sleeps": takes_turns(cfg) and learns, "lora": cfg.learner.lora if learns else None}
+        return "actors.generation.vllm_engine", "VllmGenerator", generator_arguments(cfg, policy) | own
     if role == "generator":
         return "actors.generation.transformers_engine", "TransformersGenerator", generator_arguments(cfg, policy)
     if role == "reference":
@@ -293,6 +294,7 @@ def learner_arguments(cfg: Config) -> dict[str, Any]:
         "dtype": cfg.policy.dtype,
         "temperature": cfg.sampling.temperature,
         "total_steps": cfg.steps,
+        "seed": cfg.seed,
         "checkpoint_dtype": cfg.checkpoint.dtype,
         "collective_timeout_s": cfg.placement.collective_timeout_s,
         "device": _device(cfg),

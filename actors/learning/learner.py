@@ -4,9 +4,7 @@
 """
 
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,17 +13,18 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from actors.contracts import HostWeights, SharedMemory, WeightsInfo
+from actors.learning.adapters import add_adapters, initialise
 from actors.learning.anchor_heads import AnchorHeads
 from actors.learning.checkpoints import Checkpoints
 from actors.learning.context import ContextPolicy
 from actors.learning.layers import prepare_layers
 from actors.learning.optimizer import Extragradient, adamw
+from actors.learning.outgoing import OutgoingWeights
 from actors.learning.schedule import learning_rate
 from actors.learning.scores_in_loss import scores_in_loss
 from actors.learning.sharding import (
     clip_gradient,
     divide,
-    full_parameters,
     join_process_group,
     move_buffers,
     prepare_accumulation,
@@ -33,10 +32,6 @@ from actors.learning.sharding import (
 from actors.policy_files.reading import empty_model, fill_model, load_tokenizer
 from actors.scoring.policy import Policy
 from actors.scoring.value_heads import ValueHeads
-from actors.weights.file_names import as_in_files, meta_in_files
-from actors.weights.host import pack, weights_info
-from actors.weights.pieces import pieces_of
-from actors.weights.shared_memory import WeightsBuffer
 from configs.learner import LearnerConfig
 from configs.objective import ObjectiveConfig
 from objectives.advantage.critic import soft_min
@@ -61,6 +56,7 @@ class FsdpLearner:
             average. Only the LM heads of references whose full distributions the objective needs are loaded.
         checkpoint_dtype: "float32" or "bfloat16", of the policy in checkpoints.
         collective_timeout_s: longest wait for the other ranks in one collective operation.
+        seed: of the first values of adapters (`learner.lora`).
         rank, ranks: number of this rank, and of all ranks.
     """
 
@@ -76,6 +72,7 @@ class FsdpLearner:
         references: Mapping[str, Mapping[str, float]] | None = None,
         checkpoint_dtype: str = "float32",
         collective_timeout_s: float = 3600.0,
+        seed: int = 0,
         device: str = "cpu",
         rank: int = 0,
         ranks: int = 1,
@@ -86,10 +83,14 @@ class FsdpLearner:
         )  # fmt: skip
         self.total_updates = total_steps * config.updates_per_batch
         self.tokenizer = load_tokenizer(policy_path)
-        self.policy_path = policy_path
+        self.policy_path, self.seed = policy_path, seed
+        self.adapted = config.lora.r > 0
         # In evaluation mode: dropout would make the log-probs differ from those of the generators. `join` reads the
         # weights, when it is known which of them this rank holds.
-        model = empty_model(policy_path)
+        # Frozen weights are held in the dtype of the forward pass: no update is too small for it.
+        model = empty_model(policy_path, getattr(torch, dtype) if self.adapted else torch.float32)
+        if self.adapted:
+            add_adapters(model, config.lora)
         prepare_layers(model, config)
         kind = Policy if config.context_parallel == 1 else ContextPolicy
         self.policy = kind(
@@ -106,8 +107,13 @@ class FsdpLearner:
             self.policy.critic = ValueHeads(self.policy.width, objective.value_heads)
         self.heads = AnchorHeads(objective, references or {}, dtype=dtype, device=device, temperature=temperature)
         self.sharded = ranks > 1 or dtype == "bfloat16" or config.offload_states
-        self.buffer = WeightsBuffer(self.weights_info())
-        self.pieces = pieces_of(model, getattr(torch, dtype))
+        self.outgoing = OutgoingWeights(
+            model,
+            getattr(torch, dtype),
+            rank=rank,
+            adapter=self.adapted and config.lora.publish == "adapter",
+            can_hold=not (self.sharded or self.adapted) and device == "cpu",
+        )
         self.updates = 0
         self.skipped_in_a_row = 0
 
@@ -126,13 +132,14 @@ class FsdpLearner:
         else:
             fill_model(self.policy.model, self.policy_path, self.device)
             self.policy.to(self.device)
-        self.groups = {"policy": list(self.policy.model.parameters())}
+        initialise(self.policy.model, self.seed)
+        self.groups = {"policy": [p for p in self.policy.model.parameters() if p.requires_grad]}
         if self.policy.critic is not None:
             self.groups["critic"] = list(self.policy.critic.parameters())
         self.optimizer = adamw(self.policy, self.groups.values(), self.config)
         self.pair = Extragradient(self.policy, self.optimizer)
         self.checkpoints = Checkpoints(
-            self.policy, self.optimizer, self.pair, self.tokenizer, rank=self.rank, ranks=self.ranks
+            self.policy, self.optimizer, self.pair, self.tokenizer, self.policy_path, rank=self.rank, ranks=self.ranks
         )
 
     def linear_width(self) -> float:
@@ -245,48 +252,31 @@ class FsdpLearner:
 
     def weights_info(self) -> WeightsInfo:
         """Return the names, shapes and dtype of `weights`."""
-        return weights_info(meta_in_files(self.policy.model, getattr(torch, self.dtype)))
+        return self.outgoing.info()
 
     def share_weights(self) -> SharedMemory | None:
-        """Hold `weights` in memory that other processes of this node can map. Return None if there is none."""
-        memory = self.buffer.share()
-        if memory is None or self.sharded or self.device != "cpu":
-            return memory
-        return replace(memory, holds_parameters=self.buffer.hold_parameters(self.policy.model))
+        """As `OutgoingWeights.share`."""
+        return self.outgoing.share()
 
     def weights(self, version: int, checksum: bool = False, with_bytes: bool = True) -> HostWeights | None:
-        """Write all weights for the generators into one buffer, over those of the version before: as the policy's files
-        hold them, in the dtype of the forward pass. Return them on rank 0; None on the other ranks."""
-        named = full_parameters(self.policy.model, getattr(torch, self.dtype))
-        if self.rank:
-            deque(named, maxlen=0)  # every rank iterates, as gathering a parameter is a collective
-            return None
-        written = self.buffer.write(as_in_files(self.policy.model, named), version, checksum)
-        return written if with_bytes else replace(written, data=None)
+        """As `OutgoingWeights.whole`."""
+        return self.outgoing.whole(version, checksum, with_bytes)
 
     def weights_pieces(self) -> int:
-        """Free the memory of `share_weights`, and return the number of pieces of `weights_piece`."""
-        self.buffer.free()
-        return len(self.pieces)
+        """As `OutgoingWeights.count_pieces`."""
+        return self.outgoing.count_pieces()
 
     def weights_piece(self, number: int, version: int, checksum: bool = False) -> HostWeights | None:
-        """Return some whole layers of what `weights` writes, in new memory, on rank 0; None on the other ranks."""
-        piece = self.pieces[number]
-        named = full_parameters(self.policy.model, getattr(torch, self.dtype), piece.parameters)
-        if self.rank:
-            deque(named, maxlen=0)
-            return None
-        return piece.packed(self.buffer.info, as_in_files(self.policy.model, named), version, checksum)
+        """As `OutgoingWeights.piece`."""
+        return self.outgoing.piece(number, version, checksum)
 
     def master_info(self) -> WeightsInfo:
         """Return the names, shapes and dtype of `master_weights`."""
-        return weights_info((name, p.detach().to("meta")) for name, p in self.policy.model.named_parameters())
+        return self.outgoing.master_info()
 
     def master_weights(self) -> HostWeights | None:
-        """Return the float32 parameters under transformers' names, on rank 0; None on the other ranks."""
-        # Every rank iterates, as gathering a parameter is a collective; only rank 0 keeps the result.
-        named = [(name, p.cpu()) for name, p in full_parameters(self.policy.model) if self.rank == 0]
-        return None if self.rank else pack(named, 0)
+        """As `OutgoingWeights.master`."""
+        return self.outgoing.master()
 
     def save(self, folder: str) -> None:
         """Copy policy and training state, and begin to write them as `Checkpoints.save` does."""

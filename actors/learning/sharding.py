@@ -12,8 +12,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from actors.learning.adapters import is_adapted_weight, merged, name_of_adapter
 from actors.learning.context import ContextPolicy
 from actors.scoring.policy import Policy
+from actors.weights.adapter_names import is_adapter, name_in_files
 from configs.learner import LearnerConfig
 
 
@@ -106,7 +108,8 @@ def prepare_accumulation(policy: nn.Module, accumulate: str, *, last: bool) -> N
 def full_parameters(
     model: nn.Module, dtype: torch.dtype | None = None, names: Container[str] | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield every parameter, unsharded, under its Hugging Face name. The device holds one of them at a time.
+    """Yield every parameter of the model's files, unsharded, under its Hugging Face name; the weights of layers with
+    adapters with these merged. The device holds one of them at a time.
 
     Contains collectives if the model is sharded: every rank must exhaust the iterator.
 
@@ -115,16 +118,28 @@ def full_parameters(
             parameter's own.
         names: of the parameters to yield; None: all.
     """
+    own: dict[str, Any] = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    for name, p in own.items():
+        if not is_adapter(name) and (names is None or name_in_files(name) in names):
+            held = merged(model, name, own, _on_device) if is_adapted_weight(name, own) else _on_device(p)
+            yield name_in_files(name), _whole(held.to(dtype or p.dtype))
+
+
+def full_adapters(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Yield every parameter of the model's adapters, unsharded, under its name in peft's files. Collectives as in
+    `full_parameters`."""
     for name, parameter in model.named_parameters():
-        if names is not None and name not in names:
-            continue
-        p = parameter.detach()
-        if not isinstance(p, DTensor):
-            yield name, p.to(dtype or p.dtype)
-        else:
-            # A shard in host memory is gathered on the device.
-            on_device: Any = p.to(p.device_mesh.device_type, dtype or p.dtype)
-            yield name, on_device.full_tensor()
+        if is_adapter(name):
+            yield name_of_adapter(name), _whole(_on_device(parameter.detach()).to(dtype))
+
+
+def _on_device(p: Any) -> Any:
+    """Return a parameter whose shards are on the device, where they are gathered. They may be in host memory."""
+    return p.to(p.device_mesh.device_type) if isinstance(p, DTensor) else p
+
+
+def _whole(p: Tensor) -> Tensor:
+    return p.full_tensor() if isinstance(p, DTensor) else p
 
 
 def clip_gradient(parameters: Sequence[nn.Parameter], bound: float) -> float:

@@ -20,6 +20,8 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
+from actors.weights.adapter_names import file_state
+
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -91,7 +93,7 @@ def sources(model: Any, files: TensorFiles) -> tuple[dict[str, str], list[Made]]
     renamings = [one for one in conversions if isinstance(one, WeightRenaming)]
     converters = [one for one in conversions if isinstance(one, WeightConverter)]
     of_pattern = {pattern: one for one in converters for pattern in one.source_patterns}
-    own = model.state_dict()
+    own = file_state(model)
     plain: dict[str, str] = {}
     made: dict[str, WeightConverter] = {}
     for name in sorted(files.of, key=dot_natural_key):
@@ -118,7 +120,7 @@ def read_weights(model: Any, path: str) -> None:
         ValueError: a file is missing or damaged, or a parameter is missing or has another shape.
     """
     files = policy_tensors(path)
-    own = model.state_dict(keep_vars=True)
+    own = file_state(model)
     plain, made = sources(model, files)
     filled: set[int] = set()
 

@@ -11,6 +11,7 @@ Axes: T tokens of a microbatch, D hidden, V vocabulary, R ranks of a copy of the
 import math
 
 from configs.config import Config
+from orchestrator.engine import publishes_adapter
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.planning.phases import Phase, phase
 
@@ -45,7 +46,7 @@ def update_phases(cfg: Config, shapes: ModelShapes) -> list[Phase]:
         phase("the backward pass of a layer", held | _backward(cfg, shapes)),
         phase("the backward pass of the LM head", held | _head(cfg, shapes)),
     ]
-    if is_sharded(cfg):
+    if is_sharded(cfg) and not shapes.adapters:  # adapters are in layers only
         whole = cfg.learner.accumulate == "unsharded"
         reduced = {
             "root gradients": float((FLOAT32 if whole else shapes.dtype_bytes) * shapes.root),
@@ -73,8 +74,9 @@ def resident(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
 
 def all_states(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     """Return the bytes of weights, gradients and moments of a rank, on its GPU or in host memory, by part."""
-    mine = FLOAT32 * shapes.parameters / shard_ranks(cfg)
-    found = {"float32 weights": mine, "float32 gradients": mine, "Adam's moments": 2 * mine}
+    mine = FLOAT32 * shapes.trained / shard_ranks(cfg)
+    found = {"frozen weights": shapes.dtype_bytes * shapes.parameters / shard_ranks(cfg)} if shapes.adapters else {}
+    found |= {"float32 weights": mine, "float32 gradients": mine, "Adam's moments": 2 * mine}
     if cfg.learner.extragradient:
         found["weights before a look-ahead"] = mine
     if cfg.objective.value_heads is not None:
@@ -119,9 +121,9 @@ def _gathered(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
         return {}
     if cfg.learner.accumulate == "unsharded":
         # A reduced gradient takes the place of the whole one, so only the larger of the two is counted.
-        whole = shapes.parameters * FLOAT32
+        whole = shapes.trained * FLOAT32
         return {
-            "gathered weights": float(shapes.dtype_bytes * shapes.parameters),
+            "gathered weights": float(shapes.dtype_bytes * (shapes.parameters + shapes.adapters)),
             "whole gradient": whole - states(cfg, shapes).get("float32 gradients", 0.0),
         }
     return {"gathered root weights": float(shapes.dtype_bytes * shapes.root)}
@@ -153,13 +155,14 @@ def _backward(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     passing = activations.backward if recomputes else activations.backward - activations.saved
     # One rank copies its weights to the other dtype for the layer alone, and gathers nothing ahead.
     copies = 0 if whole or not sharded else 2 if shard_ranks(cfg) > 1 else 1
-    moved = IN_FLIGHT * FLOAT32 * shapes.layer / shard_ranks(cfg) if cfg.learner.offload_states else 0.0
+    frozen = dtype * shapes.layer if shapes.adapters else 0
+    on_the_way = IN_FLIGHT * (FLOAT32 * shapes.layer_trained + frozen) / shard_ranks(cfg)
     return {
-        "gathered layer weights": float(copies * dtype * shapes.layer),
-        "layer gradients": float(dtype * shapes.layer if sharded else 0),
-        "reduce-scatter buffer": float(FLOAT32 * shapes.layer if before_last else 0),
-        "shards from and to the host": moved,
-        "gradient of the LM head": float(dtype * shapes.head if sharded else 0),
+        "gathered layer weights": float(copies * dtype * (shapes.layer + shapes.layer_adapters)),
+        "layer gradients": float(dtype * shapes.layer_trained if sharded else 0),
+        "reduce-scatter buffer": float(FLOAT32 * shapes.layer_trained if before_last else 0),
+        "shards from and to the host": on_the_way if cfg.learner.offload_states else 0.0,
+        "gradient of the LM head": float(dtype * shapes.head if sharded and not shapes.adapters else 0),
         **_kept(cfg, shapes, shapes.layers - before_last),
         ("one recomputed layer" if recomputes else "gradients in one layer"): passing * _tokens(cfg),
     }
@@ -178,13 +181,14 @@ def _head(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
         else logits * (1 + dtype / FLOAT32) + SLICES * min(SLICE_BYTES, logits)
     )
     copies = 0 if cfg.learner.accumulate == "unsharded" or not is_sharded(cfg) else 1
+    of_weight = FLOAT32 + (dtype if dtype < FLOAT32 else 0)
     return {
-        "gathered layer weights": float(copies * dtype * shapes.layer),
+        "gathered layer weights": float(copies * dtype * (shapes.layer + shapes.layer_adapters)),
         **_kept(cfg, shapes, shapes.layers),
         # The last norm keeps its input, a float32 copy and its output; the head the trained rows, and their gradient.
         "final hidden states": float((4 * dtype + FLOAT32) * shapes.hidden * tokens),
         "logits of a chunk": float(chunks),
-        "gradient of the LM head": float((FLOAT32 + (dtype if dtype < FLOAT32 else 0)) * shapes.head),
+        "gradient of the LM head": 0.0 if shapes.adapters else float(of_weight * shapes.head),
     }
 
 
@@ -195,10 +199,13 @@ def _anchor_heads(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
 def sending_buffers(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     """Return the bytes of the buffers of a transfer between GPUs: two with `nccl`, on either side; one with `ipc`."""
     one = max(float(BUFFER_BYTES), float(shapes.dtype_bytes * shapes.largest_tensor))
-    return {"buffers of the transfer": {"nccl": 2, "ipc": 1, "host": 0}[cfg.generator.transfer] * one}
+    count = 0 if publishes_adapter(cfg) else {"nccl": 2, "ipc": 1, "host": 0}[cfg.generator.transfer]
+    return {"buffers of the transfer": count * one}
 
 
 def _sent(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     """Return the bytes of a publication: the largest tensor, cast and gathered, and what carries the weights."""
     gathered = 2.0 * shapes.dtype_bytes * shapes.largest_tensor
+    if shapes.adapters:  # W + s B A of a rank's rows, and its terms
+        gathered += 3.0 * FLOAT32 * shapes.largest_tensor / shard_ranks(cfg)
     return {"largest tensor, cast and gathered": gathered, **sending_buffers(cfg, shapes)}

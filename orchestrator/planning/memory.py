@@ -4,7 +4,7 @@ What is counted, and what is not: docs/deployment.md, "Memory". `learner_memory.
 """
 
 from configs.config import Config
-from orchestrator.engine import chosen_engine
+from orchestrator.engine import chosen_engine, publishes_adapter
 from orchestrator.placement import needed_roles
 from orchestrator.planning.host_memory import hosts
 from orchestrator.planning.learner_memory import (
@@ -123,7 +123,7 @@ def _engine(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     dtype, parallel = shapes.dtype_bytes, cfg.placement.tensor_parallel
     sampled = SAMPLER_COPIES * 4.0 * (cfg.generator.max_sequences or MOST_SEQUENCES) * shapes.vocabulary
     return {
-        "engine's weights": dtype * shapes.parameters / parallel,
+        "engine's weights": dtype * (shapes.parameters / parallel + shapes.adapters * publishes_adapter(cfg)),
         "engine's activations": max(shapes.activations.forward * BATCHED_TOKENS / parallel, sampled),
     }
 

@@ -183,8 +183,8 @@ def test_generators_on_another_node_load_pieces_until_one_dies_between_two_which
     cfg = config(tmp_path, "name=pieces", "generator.engine=transformers", "placement.generators=2")
 
     def every_layer_is_a_piece(shell: Any) -> int:
-        shell.role.pieces = pieces_of(shell.role.policy.model, torch.float32, 1)
-        return len(shell.role.pieces)
+        shell.role.outgoing.pieces = pieces_of(shell.role.policy.model, torch.float32, 1)
+        return len(shell.role.outgoing.pieces)
 
     async def run() -> None:
         roles = await start(cfg, ["generator", "learner"])
