@@ -26,15 +26,18 @@ def split(batch: Batch, actors: int) -> tuple[list[list[int]], list[Batch]]:
     return parts, [reduced.select(part) for part in parts]
 
 
+def logps_field(name: str) -> str:
+    """Return the name of a reference's log-probs among its outputs."""
+    return "logp_reference" if name == MAIN else f"anchors/{name}"
+
+
 def outputs(scored: Batch, names: Sequence[str], hidden: Sequence[str], columns: Sequence[Column]) -> dict[str, Tensor]:
     """Return what `Reference.score` with these arguments has computed."""
     found: dict[str, Tensor] = {}
     for name in (*names, *hidden, *(column.reference for column in columns)):
-        if name == MAIN:
-            assert scored.logp_reference is not None
-            found["logp_reference"] = scored.logp_reference
-        else:
-            found[f"anchors/{name}"] = scored.anchors[name]
+        logps = scored.logp_reference if name == MAIN else scored.anchors[name]
+        assert logps is not None
+        found[logps_field(name)] = logps
     found |= {f"hidden/{name}": scored.hidden[name] for name in hidden}
     return found | {f"{one.kind}/{one.term}": getattr(scored, one.kind)[one.term] for one in columns}
 

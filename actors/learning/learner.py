@@ -14,10 +14,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from actors.contracts import HostWeights, SharedMemory, WeightsInfo
+from actors.contracts import Column, HostWeights, SharedMemory, WeightsInfo
 from actors.learning.anchor_heads import AnchorHeads
 from actors.learning.checkpoints import Checkpoints
 from actors.learning.context import ContextPolicy
+from actors.learning.frozen_references import FrozenReferences
 from actors.learning.layers import prepare_layers
 from actors.learning.optimizer import Extragradient, adamw
 from actors.learning.schedule import learning_rate
@@ -56,8 +57,9 @@ class FsdpLearner:
             optimizer state are float32 in both cases (see `sharding.shard`).
         temperature: the sampling temperature, at which log-probs are computed.
         total_steps: training steps of the run, for the learning-rate schedule.
-        references: for each reference, the directories of the models that are averaged, and their weights in the
-            average. Only the LM heads of references whose full distributions the objective needs are loaded.
+        references: for each reference that this rank holds with the others, the directories of the models that are
+            averaged, and their weights in the average: those whose full distributions the objective needs, and those
+            that `score_references` scores with.
         checkpoint_dtype: "float32" or "bfloat16", of the policy in checkpoints.
         collective_timeout_s: longest wait for the other ranks in one collective operation.
         rank, ranks: number of this rank, and of all ranks.
@@ -103,27 +105,33 @@ class FsdpLearner:
         )
         if objective.value_heads is not None:
             self.policy.critic = ValueHeads(self.policy.width, objective.value_heads)
-        self.heads = AnchorHeads(objective, references or {}, dtype=dtype, device=device, temperature=temperature)
+        self.references = FrozenReferences(
+            references or {}, config=config, dtype=dtype, temperature=temperature, device=device
+        )
+        self.heads = AnchorHeads(objective, self.references, temperature=temperature)
         self.sharded = ranks > 1 or dtype == "bfloat16" or config.offload_states
         self.buffer = WeightsBuffer(self.weights_info())
         self.updates = 0
         self.skipped_in_a_row = 0
 
     def join(self, rendezvous: str = "") -> None:
-        """Join the process group, shard the policy, read its weights and create the optimizer.
+        """Join the process group, shard policy and references, read their weights and create the optimizer.
 
         Args:
             rendezvous: "tcp://host:port" of rank 0; empty with a single rank.
         """
+        mesh = None
         if self.sharded:
             timeout_s = self.collective_timeout_s
             join_process_group(rendezvous, timeout_s, device=self.device, rank=self.rank, ranks=self.ranks)
-            divide(self.policy, self.config, timeout_s, dtype=self.dtype, device=self.device, ranks=self.ranks)
+            mesh = divide(self.policy, self.config, timeout_s, dtype=self.dtype, device=self.device, ranks=self.ranks)
             fill_model(self.policy.model, self.policy_path, "cpu" if self.config.offload_states else self.device)
             move_buffers(self.policy, self.device)
         else:
             fill_model(self.policy.model, self.policy_path, self.device)
             self.policy.to(self.device)
+        self.references.fill(self.policy, mesh)
+        self.heads.gather()
         self.groups = {"policy": list(self.policy.model.parameters())}
         if self.policy.critic is not None:
             self.groups["critic"] = list(self.policy.critic.parameters())
@@ -159,6 +167,12 @@ class FsdpLearner:
             if isinstance(module, FSDPModule):
                 module.reshard()
         return outputs
+
+    def score_references(
+        self, microbatches: Sequence[Batch], names: Sequence[str], columns: Sequence[Column]
+    ) -> list[dict[str, Tensor]]:
+        """Score microbatches under references, as `FrozenReferences.score` does."""
+        return self.references.score(microbatches, names, columns)
 
     def update(self, updates: Sequence[Sequence[Batch]], coefficients: Mapping[str, float]) -> Stats:
         """Run one training step on this rank's part of the batch.

@@ -15,10 +15,10 @@ from configs.learner import LearnerConfig
 from trajectories.batch import TRAJECTORY_FIELDS, Batch
 from trajectories.split import Microbatches, deal, divide, microbatches, partition
 
-READ_BY_SCORE = ("hidden", "power")
+READ_BY_SCORE = ("power",)
 """Optional fields of `Batch` that `FsdpLearner.score` reads. The others are not sent to the ranks."""
 READ_BY_UPDATE = (
-    *("logp_old", "logp_reference", "anchors", "value_old", "hidden", "power", "reweighted", "advantage", "in_loss"),
+    *("logp_old", "logp_reference", "anchors", "value_old", "power", "reweighted", "advantage", "in_loss"),
     *("value_target", "gate", "high_covariance", "term_weights"),
 )
 """Optional fields of `Batch` that `FsdpLearner.update` reads; `credit` alone reads the others."""

@@ -9,7 +9,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor
 
 from actors.learning.context import ContextPolicy
@@ -36,16 +43,23 @@ def join_process_group(rendezvous: str, timeout_s: float, *, device: str, rank: 
         )
 
 
-def divide(policy: Policy, config: LearnerConfig, timeout_s: float, *, dtype: str, device: str, ranks: int) -> None:
+def divide(
+    policy: Policy, config: LearnerConfig, timeout_s: float, *, dtype: str, device: str, ranks: int
+) -> DeviceMesh:
     """Divide the policy's parameters, and with `learner.context_parallel` its tokens, among the ranks, in place.
 
     Args:
         timeout_s: as in `join_process_group`.
+
+    Returns:
+        The mesh of the ranks.
     """
     if isinstance(policy, ContextPolicy):
         group, _ = dist.new_subgroups(config.context_parallel, timeout=timedelta(seconds=timeout_s))
         policy.join_context(group)
-    shard(policy, mesh_of(config.replicas, timeout_s, device=device, ranks=ranks), config, dtype=dtype)
+    mesh = mesh_of(config.replicas, timeout_s, device=device, ranks=ranks)
+    shard(policy, mesh, config, dtype=dtype)
+    return mesh
 
 
 def mesh_of(replicas: int, timeout_s: float, *, device: str, ranks: int) -> DeviceMesh:
@@ -76,6 +90,22 @@ def shard(policy: Policy, mesh: DeviceMesh, config: LearnerConfig, *, dtype: str
         of_critic = replace(precision, param_dtype=torch.float32)
         fully_shard(policy.critic, mesh=mesh, mp_policy=of_critic, offload_policy=offload)
     fully_shard(policy, mesh=mesh, mp_policy=replace(precision, cast_forward_inputs=False), offload_policy=offload)
+
+
+def shard_frozen(policy: Policy, mesh: DeviceMesh, dtype: str) -> None:
+    """Shard each decoder layer and the rest of a policy that is never trained, in place.
+
+    A rank holds whole parameters of one layer at a time, and of the next one. On GPUs its shards lie in host memory:
+    they are read once per microbatch, while the layer before computes (this path is not tested without a GPU).
+    """
+    precision = MixedPrecisionPolicy(param_dtype=getattr(torch, dtype))
+    on_gpu = mesh.device_type == "cuda"
+    offload = CPUOffloadPolicy(pin_memory=True) if on_gpu else OffloadPolicy()
+    whole = replace(precision, cast_forward_inputs=False)
+    for module, policy_of in (*((layer, precision) for layer in decoder_layers(policy.model)), (policy, whole)):
+        # Without a backward pass nothing would reshard the root.
+        fully_shard(module, mesh=mesh, mp_policy=policy_of, offload_policy=offload, reshard_after_forward=True)
+    register_fsdp_forward_method(policy, "hidden_states")
 
 
 def move_buffers(module: nn.Module, device: str) -> None:
@@ -113,13 +143,17 @@ def full_parameters(model: nn.Module, dtype: torch.dtype | None = None) -> Itera
             parameter's own.
     """
     for name, parameter in model.named_parameters():
-        p = parameter.detach()
-        if not isinstance(p, DTensor):
-            yield name, p.to(dtype or p.dtype)
-        else:
-            # A shard in host memory is gathered on the device.
-            on_device: Any = p.to(p.device_mesh.device_type, dtype or p.dtype)
-            yield name, on_device.full_tensor()
+        yield name, whole(parameter, dtype)
+
+
+def whole(parameter: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a parameter unsharded, on the device. A collective if it is sharded. Args: as for `full_parameters`."""
+    p = parameter.detach()
+    if not isinstance(p, DTensor):
+        return p.to(dtype or p.dtype)
+    # A shard in host memory is gathered on the device.
+    on_device: Any = p.to(p.device_mesh.device_type, dtype or p.dtype)
+    return on_device.full_tensor()  # type: ignore[no-any-return]
 
 
 def clip_gradient(parameters: Sequence[nn.Parameter], bound: float) -> float:
