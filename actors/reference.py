@@ -3,6 +3,7 @@
 Axes: N tokens of the batch, C tokens of a chunk, V vocabulary, D hidden.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,8 @@ class References:
                 dtype=dtype,
             )
         self._masters: dict[str, dict[str, Tensor]] = {}
+        # Several groups may be sent at once. Together they would need several times the memory of a microbatch.
+        self._at_work = threading.Lock()
 
     @torch.no_grad()
     def score(
@@ -76,7 +79,8 @@ class References:
         compared = torch.tensor([ROUTES[route] in COMPARED for route in batch.route.tolist()])[batch.seq]
         for name in dict.fromkeys((*names, *hidden, *(column.reference for column in columns))):
             own_columns = [column for column in columns if column.reference == name]
-            scored = self._score(batch, self.policies[name], own_columns, keep_hidden=name in hidden)
+            with self._at_work:
+                scored = self._score(batch, self.policies[name], own_columns, keep_hidden=name in hidden)
             known = batch.logp_reference if name == MAIN else batch.anchors.get(name)
             logps = torch.where(compared, scored.logp, torch.nan if known is None else known)
             if name == MAIN:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from trajectories.arrays import ArrayOf, to_array, to_tensor
-from trajectories.columns import is_trained, joined, meanings, reference_logps, reward_parts
+from trajectories.columns import anchor_logps, is_trained, joined, meanings, reference_logps, reward_parts
 from trajectories.trajectory import OWN_ROUTES, ROUTES, Group, Route, Trajectory, domain
 
 PER_TOKEN = {"axis": "token"}
@@ -283,6 +283,7 @@ def pack(
         mask=joined([t.mask for t, _ in rows], torch.bool) & trained.repeat_interleave(lengths),
         logp_sampler=joined([t.logp_sampler for t, _ in rows], torch.float32),
         logp_reference=reference_logps([t for t, _ in rows]),
+        anchors=anchor_logps([t for t, _ in rows]),
         route=torch.tensor([ROUTES.index(t.route) for t, _ in rows]),
         group=torch.tensor([g for _, g in rows]),
         domain=torch.tensor([domains.index(group_domains[g]) if g >= 0 else -1 for _, g in rows]),

@@ -93,12 +93,9 @@ class AnchorHeads:
         functions = {name: function(name, self.terms[name]) for name in weighted}
         return functions | self._value_functions(batch, in_pairs, states)
 
-    def _logits(
-        self, batch: Batch, name: str, term: TermConfig, states: Mapping[str, Tensor], rows: Tensor
-    ) -> Tensor:
+    def _logits(self, batch: Batch, name: str, term: TermConfig, states: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         """Return the anchor's logits [C, V] at the sampling temperature, times `power` if the anchor is reweighted."""
         logits = head_logits(states[term.anchor][rows], self.heads[term.anchor])
         if self.temperature != 1:
             logits /= self.temperature
         return logits * batch.power[name][rows, None] if term.reweights else logits
-

@@ -87,8 +87,8 @@ def sources(model: Any, files: TensorFiles) -> tuple[dict[str, str], dict[str, M
     Notes in the model which conversions its files need, as transformers does, so that it is saved likewise.
 
     Returns:
-        For each parameter that is one tensor of the files, that tensor's name; and functions that make the others, by the
-        parameter that each is for, or one of them.
+        For each parameter that is one tensor of the files, that tensor's name; and functions that make the others, each
+        by the name of a parameter that it makes.
     """
     conversions = get_model_conversion_mapping(model)
     renamings = [one for one in conversions if isinstance(one, WeightRenaming)]
@@ -109,7 +109,9 @@ def sources(model: Any, files: TensorFiles) -> tuple[dict[str, str], dict[str, M
             converter = made.setdefault(target, copy.deepcopy(of_pattern[pattern]))
             converter.add_tensor(target, name, pattern, partial(files.read, name))  # type: ignore[arg-type]
     model._weight_conversions = [one for one in conversions if one.was_used()]
-    making = {name: partial(one.convert, name, model=model, config=model.config) for name, one in made.items()}
+    making: dict[str, Made] = {
+        name: partial(one.convert, name, model=model, config=model.config) for name, one in made.items()
+    }
     return plain, making
 
 

@@ -5,7 +5,8 @@ Only parts that grow with the policy are counted, besides `PROCESS` for each act
 
 from configs.config import Config
 from orchestrator.engine import chosen_engine
-from orchestrator.planning.learner_memory import FLOAT32, all_states, kept_inputs
+from orchestrator.placement import references_of_learner
+from orchestrator.planning.learner_memory import FLOAT32, all_states, is_sharded, kept_inputs, shard_ranks
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.planning.phases import Phase, Place, phase
 
@@ -38,7 +39,8 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int) -> tuple[Place, ...
     asleep = place.mode == "colocated" and cfg.lag == 0 and chosen_engine(cfg)[0] == "vllm"
     offloaded = sum(all_states(cfg, shapes).values()) if cfg.learner.offload_states else 0.0
     inputs = kept_inputs(cfg, shapes) if cfg.learner.offload_activations else 0.0
-    held = held | {"states of the learner": ranks * offloaded}
+    frozen = len(references_of_learner(cfg)) * dtype / shard_ranks(cfg) if is_sharded(cfg) else 0.0
+    held = held | {"states of the learner": ranks * offloaded, "shards of references": ranks * frozen}
     # A rank's copies of moments and policy, and of the float32 weights if the policy is written in another dtype.
     copied = rank * (3 if cfg.checkpoint.dtype == "float32" else 3.5)
     update = {
