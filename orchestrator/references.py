@@ -16,7 +16,7 @@ from configs.objective import ObjectiveConfig
 from configs.references import ReferenceConfig
 from objectives.divergence.anchors import AS_POLICY
 from objectives.divergence.reweighted_reference import reference_power
-from orchestrator.placement import MAIN, references_of_learner, scoring_references, takes_turns
+from orchestrator.placement import MAIN, references_of_learner, scoring_references, shares_gpus
 from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.feedback import FeedbackPrompts, with_feedback
 from trajectories.batch import Batch, pack
@@ -161,7 +161,7 @@ def early_references(cfg: Config) -> list[str]:
     Their log-probs must not depend on when they are computed, and neither engines nor learner may wait for them. In a
     repeatable run the whole batch is scored at once.
     """
-    if cfg.repeatable or takes_turns(cfg):
+    if cfg.repeatable or (shares_gpus(cfg) and cfg.lag == 0):
         return []
     moving = {name for name, reference in cfg.references.items() if reference.moves or reference.informed}
     elsewhere = {*references_of_learner(cfg), *(column.reference for column in columns(cfg.objective)), *moving}

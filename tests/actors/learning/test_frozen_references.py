@@ -77,7 +77,7 @@ def test_references_that_the_learner_does_not_hold_score_on_actors(tiny_policy: 
     assert_equal_columns(asyncio.run(mixed.score(batch, *request)), asyncio.run(role.score(batch, *request)))
 
 
-@pytest.mark.parametrize("method", ["gkd", "wpr", "tip", "akl"])
+@pytest.mark.parametrize("method", ["gkd", "wpr", "tip"])
 def test_no_hidden_states_leave_the_driver(tiny_policy: Path, other_policy: Path, method: str) -> None:
     objective = load([f"method={method}"]).objective
     assert objective.head_anchors and not objective.hidden_anchors

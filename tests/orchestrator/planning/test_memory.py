@@ -24,7 +24,7 @@ def test_split_roles_have_gpus_of_their_own() -> None:
 def test_references_on_the_learners_need_no_gpu_and_lie_in_host_memory() -> None:
     own, shared = (planned("7B", "scale=8gpu", f"placement.references_on={where}") for where in ("own", "learners"))
     assert [place.name for place in shared.gpus] == ["learner", "generator"]
-    assert own.hosts[0].phases[0].parts["shards of references"] == 0
+    assert "shards of references" not in own.hosts[0].phases[0].parts
     assert shared.hosts[0].phases[0].parts["shards of references"] == 2 * 7_615_616_512
     assert shared.gpus[0].peak.bytes == own.gpus[0].peak.bytes, "an update needs more than a forward pass"
 
@@ -96,7 +96,7 @@ def test_hosts_hold_what_is_written_published_and_offloaded() -> None:
     assert host("checkpoint.dtype=bfloat16")["an update"]["checkpoint being written"] == pytest.approx(14 * size)
     assert host("generator.transfer=host")["the publication"]["weights"] == 3 * 2 * size
     assert host("method=sparse_po")["an update"]["hidden states of references"] > 0
-    assert host("method=gkd")["an update"]["hidden states of references"] == 0
+    assert "hidden states of references" not in host("method=gkd")["an update"]
     assert host("method=gkd")["an update"]["shards of references"] == 2 * size
     assert host("learner.offload_states=true")["loading"]["states of the learner"] == pytest.approx(16 * size)
     assert host("learner.offload_activations=true")["an update"]["activations"] == 4 * 28 * 2 * 16_384 * 3_584
