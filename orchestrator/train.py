@@ -88,10 +88,9 @@ class Run:
         self.old_policy: Learner | NoScoring = roles.learner if cfg.scores_first else NoScoring()
         self.reference_role = roles.reference
         state = resumed.state if resumed else RunState.initial(cfg)
-        self.step, self.best = state.step, state.best
+        self.step, self.best, self.stop_reason = state.step, state.best, ""
         self.objective_state = resumed_state(state.objective, cfg.objective, state.step, cfg.steps)
         self.reference_schedule = ReferenceSchedule(cfg.references if cfg.objective.anchors else {}, state.drift)
-        self.stop_reason = ""
         self.source, self.rollouts, self.encode = source, rollouts, encode
         self.solutions = solutions_of(cfg, source, encode) if cfg.objective.imitates else None
         self.published = -1

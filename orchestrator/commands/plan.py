@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from configs.checks import require
 from configs.config import Config
 from configs.load import load
 from orchestrator.commands.paths import absolute
@@ -20,6 +21,8 @@ def run(options: argparse.Namespace, console: Console) -> None:
     usual = "1gpu" if request.gpus == 1 else "8gpu"
     chosen = [] if any(word.startswith("scale=") for word in words) else [f"scale={usual}"]
     cfg = absolute(load([*chosen, *words], options.config))
+    rule = "must be a directory with the config.json of a language model"
+    require((Path(cfg.policy.path) / "config.json").is_file(), "policy.path", rule, cfg.policy.path)
     prompt_tokens = request.prompt_tokens or max(1, cfg.sampling.max_prompt_tokens // 4)
     lengths = answer_lengths(request, cfg)
     # They load torch, which takes seconds, so they are imported after the words have been checked.

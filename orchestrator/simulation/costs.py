@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configs.config import Config
+from orchestrator.planning.memory import MOST_SEQUENCES
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.simulation.hardware import MEMORY_EFFICIENCY, Gpu
 
@@ -137,6 +138,7 @@ def gpu_costs(cfg: Config, shapes: ModelShapes, gpu: Gpu, *, references: bool) -
 
 def _engine(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> EngineCosts:
     parallel = cfg.placement.tensor_parallel
+    held, longest = kv_tokens(cfg, shapes, gpu), cfg.sampling.max_prompt_tokens + cfg.longest_answer
     bandwidth = gpu.bandwidth * MEMORY_EFFICIENCY
     flops = gpu.flops * gpu.compute_efficiency * parallel
     reduced = 2 * shapes.dtype_bytes * shapes.hidden * (parallel - 1) / parallel / gpu.interconnect(crosses_nodes=False)
@@ -147,8 +149,8 @@ def _engine(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> EngineCosts:
         overhead_s=STEP_OVERHEAD_S + (2 * shapes.layers * ALL_REDUCE_S if parallel > 1 else 0.0),
         overhead_sequence_s=SEQUENCE_OVERHEAD_S + 2 * shapes.layers * reduced,
         prefill_s=2.0 * multiplied(shapes) / flops,
-        kv_tokens=kv_tokens(cfg, shapes, gpu),
-        max_sequences=cfg.generator.max_sequences,
+        kv_tokens=held,
+        max_sequences=cfg.generator.max_sequences or max(1, min(MOST_SEQUENCES, int(2 * held / longest))),
     )
 
 

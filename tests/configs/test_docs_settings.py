@@ -15,6 +15,7 @@ from configs.explain import settings as all_settings
 from configs.load import load, section_of
 from orchestrator.commands.cli import parser
 from orchestrator.evaluation.record import split_run
+from orchestrator.planning.request import split_words
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -46,8 +47,8 @@ def commands() -> Iterator[Any]:
 
 
 def exists(key: str) -> bool:
-    """Whether a dotted key is a setting or a section; any key below the options of a task is one."""
-    if re.match(r"(task|replay|inspect_task\.others\.\w+)\.options\.", key):
+    """Whether a dotted key is a setting or a section; any key below a task's options or a role's environment is one."""
+    if re.match(r"((task|replay|inspect_task\.others\.\w+)\.options|placement\.environment)\.", key):
         return True
     try:
         return bool(explain(key))
@@ -84,6 +85,7 @@ def test_every_command_of_the_docs_is_accepted(words: list[str]) -> None:
     if hasattr(options, "overrides"):
         run, overrides = split_run(options.overrides)
         assert not run or options.command == "evaluate"
+        _, overrides = split_words(overrides) if options.command == "plan" else (None, overrides)
         load(overrides)  # without the file of `--config`, which is on the reader's machine
 
 

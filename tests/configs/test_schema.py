@@ -32,7 +32,6 @@ POSITIVE = [
     "learner.replicas",
     "learner.context_parallel",
     "learner.checkpoint_every",
-    "generator.max_sequences",
     "generator.timeout_s",
     "grader.first_call_timeout_s",
     "grader.timeout_s",

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from actors.batch_shells import RemoteWeightReceiver
 from actors.contracts import GradeTask
+from actors.weights import watch
 from actors.weights.watch import watched
 from configs.config import Config
 from configs.load import load
@@ -64,7 +65,7 @@ def train(cfg: Config, resume: bool = False) -> list[dict[str, Any]]:
     return read_records(run_dir / "metrics.jsonl")
 
 
-def test_two_learner_ranks_two_graders_and_a_reference_over_ray_train_as_one_process_does(
+def test_two_learner_ranks_two_graders_and_references_over_ray_train_as_one_process_does(
     tmp_path: Path, cluster: None
 ) -> None:
     shared = ("generator.engine=transformers", "method=grpo_adaptive_kl", "steps=3", "monitor.every=3")
@@ -74,8 +75,10 @@ def test_two_learner_ranks_two_graders_and_a_reference_over_ray_train_as_one_pro
             tmp_path, "name=spread", "placement.learners=2", "placement.graders=2", "placement.references=2", *shared
         )
     )
+    held = train(config(tmp_path, "name=held", "placement.learners=2", "placement.references_on=learners", *shared))
     assert [record["step"] for record in spread] == [record["step"] for record in alone]
-    for mine, theirs in zip(alone[1:], spread[1:], strict=True):
+    assert held[-1]["heldout/kl_to_base"] == pytest.approx(alone[-1]["heldout/kl_to_base"], abs=1e-3)
+    for mine, theirs in zip([*alone[1:], *alone[1:]], [*spread[1:], *held[1:]], strict=True):
         for name in (
             "reward",
             "policy_loss",
@@ -139,11 +142,12 @@ def test_vllm_trains_ahead_of_the_learner_and_evaluation_answers_with_its_checkp
 
 @pytest.mark.parametrize("fault", ["dies", "hangs"])
 def test_two_generators_load_every_version_from_the_learners_memory_until_one_fails_which_is_named(
-    tmp_path: Path, cluster: None, fault: str
+    tmp_path: Path, cluster: None, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit = "placement.publish_timeout_s=8"
+    monkeypatch.setattr(watch, "ALIVE_S", 1.0)
+    files, limit = set(os.listdir("/dev/shm")), "placement.publish_timeout_s=5"
     cfg = config(tmp_path, "name=shared", "generator.engine=transformers", "placement.generators=2", limit)
-    words = {"dies": "its process died", "hangs": "update_weights did not answer within 8 s"}[fault]
+    words = {"dies": "its process died", "hangs": "update_weights did not answer within 5 s"}[fault]
 
     async def run() -> None:
         roles = await start(cfg, ["generator", "learner"])
@@ -169,7 +173,7 @@ def test_two_generators_load_every_version_from_the_learners_memory_until_one_fa
             await roles.close()
 
     asyncio.run(run())
-    assert not [name for name in os.listdir("/dev/shm") if "breadth" in name]
+    assert not [name for name in set(os.listdir("/dev/shm")) - files if "breadth" in name]
 
 
 def test_the_process_of_a_grader_loads_no_torch(tmp_path: Path, cluster: None) -> None:

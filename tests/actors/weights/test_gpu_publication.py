@@ -11,7 +11,7 @@ pytestmark = pytest.mark.ray
 
 MODULE = "tests.actors.weights.gpu_publication"
 BUFFER = 4096
-"""Bytes of a buffer of the transfer, so that a small policy fills many. The largest tensor is larger."""
+"""Least bytes of a buffer of the transfer. The largest tensor is larger, and a policy has about ten times as many."""
 
 
 @pytest.mark.parametrize(("backend", "tie"), [("nccl", True), ("nccl", False), ("ipc", True)])
@@ -30,7 +30,7 @@ def test_two_engines_serve_every_version_that_vllms_classes_carry_in_many_small_
         buffer_bytes=BUFFER,
     )
     learner.end()
-    assert broadcasts >= 3 * 10 if backend == "nccl" else broadcasts == 0
+    assert broadcasts >= 3 * 4 if backend == "nccl" else broadcasts == 0
 
 
 def test_a_generator_that_dies_during_a_publication_ends_it_with_its_name(

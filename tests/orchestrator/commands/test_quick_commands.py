@@ -48,6 +48,8 @@ REFUSED = (
     "report gone",
     "report --evaluation gone",
     "show-config stepz=3",
+    "plan gpus=3",
+    "plan policy.path=gone",
     "methods dhp_f",
     "verify --verifier cuontdown",
 )

@@ -87,6 +87,13 @@ def test_more_gpus_per_engine_read_less_each_and_hold_more() -> None:
     assert four.overhead_s > one.overhead_s
 
 
+def test_an_engine_whose_answers_are_not_counted_decodes_as_many_as_it_holds_at_half_of_their_length() -> None:
+    engine = gpu_costs(settings("generator.max_sequences=0"), shapes_of("7B"), GPUS["a100-40"], references=False).engine
+    assert engine.max_sequences == min(512, int(engine.kv_tokens / (4_096 / 2)))
+    given = gpu_costs(settings("generator.max_sequences=7"), shapes_of("7B"), GPUS["a100-40"], references=False).engine
+    assert given.max_sequences == 7
+
+
 def test_a_trajectory_wider_than_half_of_the_budget_fills_a_microbatch() -> None:
     learner = LearnerCosts(token_budget=100, microbatch_s=1.0)
     assert learner.update([60] * 4)[0] == 4
