@@ -77,7 +77,8 @@ def test_a_run_whose_learner_holds_the_reference_has_the_numbers_of_one_with_an_
     for mine, theirs in zip(own, learners, strict=True):
         assert mine.keys() == theirs.keys()
         for name in ("loss", "kl_reference", "heldout/kl_to_base", "terms/divergence/value"):
-            assert theirs.get(name) == pytest.approx(mine.get(name), rel=1e-3, abs=1e-5), name
+            if name in mine:  # the record of the start has measurements alone
+                assert theirs[name] == pytest.approx(mine[name], rel=1e-3, abs=1e-5), name
 
 
 @pytest.mark.slow
