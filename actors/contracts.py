@@ -17,6 +17,8 @@ from configs.term_weights import Certainty
 from trajectories.trajectory import Grade
 
 if TYPE_CHECKING:  # A grader's process imports this module, and needs no torch.
+    from torch import Tensor
+
     from objectives.diagnostics import Stats
     from trajectories.batch import Batch
 
@@ -257,6 +259,16 @@ class Learner(Protocol):
         Returns:
             The batch with `logp_old` and `entropy_old`, float32 [N]; `distance`, for each divergence term whose token
             weights depend on KL(policy || anchor); and `value_old`, float32 [B], if there is a critic.
+        """
+        ...
+
+    async def score_references(
+        self, batch: "Batch", names: Sequence[str], columns: Sequence[Column]
+    ) -> "dict[str, Tensor]":
+        """Score a batch, all of whose trajectories are compared with references, under those that the learner holds.
+
+        Returns:
+            Log-probs of the references `names` and the columns, float32 [N], named as in `reference_parts.outputs`.
         """
         ...
 

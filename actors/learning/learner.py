@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
 
-from actors.contracts import HostWeights, SharedMemory, WeightsInfo
+from actors.contracts import Column, HostWeights, SharedMemory, WeightsInfo
 from actors.learning.adapters import add_adapters, initialise
 from actors.learning.anchor_heads import AnchorHeads
 from actors.learning.checkpoints import Checkpoints
 from actors.learning.context import ContextPolicy
+from actors.learning.frozen_references import FrozenReferences
 from actors.learning.layers import prepare_layers
 from actors.learning.optimizer import Extragradient, adamw
 from actors.learning.outgoing import OutgoingWeights
@@ -28,6 +28,7 @@ from actors.learning.sharding import (
     join_process_group,
     move_buffers,
     prepare_accumulation,
+    reshard,
 )
 from actors.policy_files.reading import empty_model, fill_model, load_tokenizer
 from actors.scoring.policy import Policy
@@ -52,8 +53,9 @@ class FsdpLearner:
             optimizer state are float32 in both cases (see `sharding.shard`).
         temperature: the sampling temperature, at which log-probs are computed.
         total_steps: training steps of the run, for the learning-rate schedule.
-        references: for each reference, the directories of the models that are averaged, and their weights in the
-            average. Only the LM heads of references whose full distributions the objective needs are loaded.
+        references: for each reference that this rank holds with the others, the directories of the models that are
+            averaged, and their weights in the average: those whose full distributions the objective needs, and those
+            that `score_references` scores with.
         checkpoint_dtype: "float32" or "bfloat16", of the policy in checkpoints.
         collective_timeout_s: longest wait for the other ranks in one collective operation.
         seed: of the first values of adapters (`learner.lora`).
@@ -105,7 +107,10 @@ class FsdpLearner:
         )
         if objective.value_heads is not None:
             self.policy.critic = ValueHeads(self.policy.width, objective.value_heads)
-        self.heads = AnchorHeads(objective, references or {}, dtype=dtype, device=device, temperature=temperature)
+        self.references = FrozenReferences(
+            references or {}, config=config, dtype=dtype, temperature=temperature, device=device
+        )
+        self.heads = AnchorHeads(objective, self.references, temperature=temperature)
         self.sharded = ranks > 1 or dtype == "bfloat16" or config.offload_states
         self.outgoing = OutgoingWeights(
             model,
@@ -118,21 +123,24 @@ class FsdpLearner:
         self.skipped_in_a_row = 0
 
     def join(self, rendezvous: str = "") -> None:
-        """Join the process group, shard the policy, read its weights and create the optimizer.
+        """Join the process group, shard policy and references, read their weights and create the optimizer.
 
         Args:
             rendezvous: "tcp://host:port" of rank 0; empty with a single rank.
         """
+        mesh = None
         if self.sharded:
             timeout_s = self.collective_timeout_s
             join_process_group(rendezvous, timeout_s, device=self.device, rank=self.rank, ranks=self.ranks)
-            divide(self.policy, self.config, timeout_s, dtype=self.dtype, device=self.device, ranks=self.ranks)
+            mesh = divide(self.policy, self.config, timeout_s, dtype=self.dtype, device=self.device, ranks=self.ranks)
             fill_model(self.policy.model, self.policy_path, "cpu" if self.config.offload_states else self.device)
             move_buffers(self.policy, self.device)
         else:
             fill_model(self.policy.model, self.policy_path, self.device)
             self.policy.to(self.device)
         initialise(self.policy.model, self.seed)
+        self.references.fill(self.policy, mesh)
+        self.heads.gather()
         self.groups = {"policy": [p for p in self.policy.model.parameters() if p.requires_grad]}
         if self.policy.critic is not None:
             self.groups["critic"] = list(self.policy.critic.parameters())
@@ -163,11 +171,14 @@ class FsdpLearner:
             if scored.values is not None:
                 columns["value_old"] = soft_min(scored.values, self.objective.critic.softness)
             outputs.append({name: values.cpu() for name, values in columns.items()})
-        # Without a backward pass the root's parameters stay gathered, and a checkpoint needs the shards.
-        for module in self.policy.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
+        reshard(self.policy)
         return outputs
+
+    def score_references(
+        self, microbatches: Sequence[Batch], names: Sequence[str], columns: Sequence[Column]
+    ) -> list[dict[str, Tensor]]:
+        """Score microbatches under references, as `FrozenReferences.score` does."""
+        return self.references.score(microbatches, names, columns)
 
     def update(self, updates: Sequence[Sequence[Batch]], coefficients: Mapping[str, float]) -> Stats:
         """Run one training step on this rank's part of the batch.

@@ -12,6 +12,7 @@ import math
 
 from configs.config import Config
 from orchestrator.engine import publishes_adapter
+from orchestrator.placement import references_of_learner
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.planning.phases import Phase, phase
 
@@ -41,7 +42,8 @@ def update_phases(cfg: Config, shapes: ModelShapes) -> list[Phase]:
 
     Adam's step is none: its kernel is fused and works in place.
     """
-    held = {**states(cfg, shapes), **_anchor_heads(cfg, shapes), **_gathered(cfg, shapes)}
+    references = _references(cfg, shapes)
+    held = {**states(cfg, shapes), **references, **_gathered(cfg, shapes)}
     found = [
         phase("the backward pass of a layer", held | _backward(cfg, shapes)),
         phase("the backward pass of the LM head", held | _head(cfg, shapes)),
@@ -53,8 +55,10 @@ def update_phases(cfg: Config, shapes: ModelShapes) -> list[Phase]:
             "reduce-scatter buffer": FLOAT32 * shapes.root * (1 + 1 / shard_ranks(cfg)),
         }
         # All gathered weights are freed before the root's gradients, the last ones, are reduced.
-        kept = {**states(cfg, shapes), **_anchor_heads(cfg, shapes)}
+        kept = {**states(cfg, shapes), **references}
         found.append(phase("the reduction of the root's gradients", kept | reduced))
+    if references_of_learner(cfg):
+        found.append(phase("the forward pass of a reference", states(cfg, shapes) | references | _scoring(cfg, shapes)))
     return found
 
 
@@ -192,8 +196,26 @@ def _head(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     }
 
 
-def _anchor_heads(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
-    return {"LM heads of references": float(len(cfg.objective.head_anchors) * shapes.dtype_bytes * shapes.head)}
+def _references(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
+    """Return the bytes that references of the learner ranks hold on the GPU. Shards of them are in host memory."""
+    anchors, dtype = len(cfg.objective.head_anchors), shapes.dtype_bytes
+    whole = 0 if is_sharded(cfg) else len(references_of_learner(cfg)) * dtype * shapes.parameters
+    return {
+        "weights of references": float(whole),
+        "LM heads of references": float(anchors * dtype * shapes.head),
+        "hidden states of references": float(anchors * dtype * shapes.hidden * microbatch_tokens(cfg)),
+    }
+
+
+def _scoring(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
+    """Return the bytes of a reference's forward pass over a microbatch, on a learner rank."""
+    # Two layers: the next one is gathered meanwhile.
+    gathered = shapes.root + 2 * shapes.layer if is_sharded(cfg) else 0
+    return {
+        "gathered weights of a reference": float(shapes.dtype_bytes * gathered),
+        "one layer's forward pass": shapes.activations.forward * _tokens(cfg),
+        "logits of a chunk": SLICES * cfg.learner.logits_megabytes * 1e6,
+    }
 
 
 def sending_buffers(cfg: Config, shapes: ModelShapes) -> dict[str, float]:

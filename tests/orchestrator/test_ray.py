@@ -68,7 +68,7 @@ def train(cfg: Config, resume: bool = False) -> list[dict[str, Any]]:
     return read_records(run_dir / "metrics.jsonl")
 
 
-def test_two_learner_ranks_two_graders_and_a_reference_over_ray_train_as_one_process_does(
+def test_two_learner_ranks_two_graders_and_references_over_ray_train_as_one_process_does(
     tmp_path: Path, cluster: None
 ) -> None:
     shared = ("generator.engine=transformers", "method=grpo_adaptive_kl", "steps=3", "monitor.every=3")
@@ -78,8 +78,10 @@ def test_two_learner_ranks_two_graders_and_a_reference_over_ray_train_as_one_pro
             tmp_path, "name=spread", "placement.learners=2", "placement.graders=2", "placement.references=2", *shared
         )
     )
+    held = train(config(tmp_path, "name=held", "placement.learners=2", "placement.references_on=learners", *shared))
     assert [record["step"] for record in spread] == [record["step"] for record in alone]
-    for mine, theirs in zip(alone[1:], spread[1:], strict=True):
+    assert held[-1]["heldout/kl_to_base"] == pytest.approx(alone[-1]["heldout/kl_to_base"], abs=1e-3)
+    for mine, theirs in zip([*alone[1:], *alone[1:]], [*spread[1:], *held[1:]], strict=True):
         for name in (
             "reward",
             "policy_loss",
