@@ -161,6 +161,18 @@ def test_an_adapter_is_published_as_peft_names_it_and_merged_weights_as_the_poli
     assert one.share_weights() is not None and not one.outgoing.buffer.holds_parameters
 
 
+def test_an_adapter_is_one_piece_for_generators_of_other_nodes(tiny_policy: Path) -> None:
+    one = adapted(tiny_policy, lora=replace(LORA, publish="adapter"))
+    step(one, batch_of(0))
+    whole = one.weights(1)
+    assert whole is not None and whole.data is not None
+    expected = whole.data.copy()
+    assert one.weights_pieces() == 1
+    piece = one.weights_piece(0, 1, False)
+    assert piece is not None and piece.data is not None and piece.tensors is None
+    assert (piece.data == expected).all()
+
+
 def test_an_adapter_keeps_the_small_updates_that_merging_in_bfloat16_loses() -> None:
     """The reason why vLLM gets adapters: an update by 1e-5 is smaller than the last bit of most bfloat16 weights."""
     policy = "tasks/base_policies/countdown"
