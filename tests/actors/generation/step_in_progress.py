@@ -7,8 +7,9 @@ from typing import Any
 
 from actors.finished import Finished
 from actors.generation.vllm_engine import VllmEngine
+from actors.weights.host import pack, weights_info
 from configs.generator import GeneratorConfig
-from tests.actors.weights.test_publication import job
+from tests.actors.weights.test_publication import in_files, job
 
 
 def check_drain(policy: Path) -> None:
@@ -21,6 +22,7 @@ def check_drain(policy: Path) -> None:
         device="cpu",
         tensor_parallel=1,
         sleeps=False,
+        lora=None,
     )
     core: Any = engine._core
     core.batch_queue_size, core.batch_queue = 2, deque(maxlen=2)
@@ -30,8 +32,11 @@ def check_drain(policy: Path) -> None:
     while not core.batch_queue:
         blocks += [block for block in [engine.step()] if block is not None]
     assert sum(map(len, blocks)) == 0, "the step is still in progress"
+    tensors = in_files(policy)
+    engine.declare(weights_info(tensors))
     engine.start_update()
     assert not core.batch_queue
+    engine.receive({"data": pack(tensors, 5).data, "tensors": (0, len(tensors))})
     engine.finish_update(5)
     while engine.busy:
         blocks += [block for block in [engine.step()] if block is not None]
