@@ -18,7 +18,6 @@ from actors.reference_parts import outputs
 from actors.weights.transfer import TransferClient
 from trajectories.arrays import ArrayOf, to_arrays
 from trajectories.batch import Batch
-from trajectories.split import Microbatches
 
 
 class ReferenceShell(RoleShell):
@@ -40,14 +39,14 @@ class LearnerShell(RoleShell):
     """Ray actor of one learner rank (`FsdpLearner`): also chooses addresses and sends weights from GPU to GPU."""
 
     async def call(self, method: str, *arguments: Any) -> Any:
-        """Run a method of the role, as `RoleShell.call`. That of `score` are the outputs of all microbatches of this
-        rank, end to end."""
-        if method == "score":
-            return await asyncio.to_thread(self._score, *arguments)
+        """Run a method of the role, as `RoleShell.call`. Those of `score` and `score_references` are the outputs of all
+        microbatches of this rank, end to end."""
+        if method in ("score", "score_references"):
+            return await asyncio.to_thread(self._scores, method, *arguments)
         return await super().call(method, *arguments)
 
-    def _score(self, part: Microbatches) -> dict[str, ArrayOf]:
-        return to_arrays(end_to_end(self.role.score(part)))
+    def _scores(self, method: str, *arguments: Any) -> dict[str, ArrayOf]:
+        return to_arrays(end_to_end(getattr(self.role, method)(*arguments)))
 
     async def address(self) -> tuple[str, int]:
         """Return this node's IP address and a free port, for a process group whose rank 0 runs here."""

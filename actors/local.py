@@ -8,9 +8,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from actors.contracts import Column, Generator, Reference, WeightsInfo
 from actors.learning.learner import FsdpLearner
-from actors.learning.rank_parts import end_to_end, merge_scores, plan_scores, plan_updates
+from actors.learning.rank_parts import end_to_end, merge_columns, merge_scores, plan_scores, plan_updates
 from actors.reference import References
 from objectives.diagnostics import Stats
 from trajectories.batch import Batch
@@ -45,6 +47,15 @@ class LocalLearner:
     def _score(self, batch: Batch) -> Batch:
         divided, [part] = plan_scores(batch, self.learner.config, 1, self.learner.linear_width())
         return merge_scores(batch, divided, [end_to_end(self.learner.score(part))])
+
+    async def score_references(
+        self, batch: Batch, names: Sequence[str], columns: Sequence[Column]
+    ) -> dict[str, Tensor]:
+        return await asyncio.to_thread(self._score_references, batch, names, columns)
+
+    def _score_references(self, batch: Batch, names: Sequence[str], columns: Sequence[Column]) -> dict[str, Tensor]:
+        divided, [part] = plan_scores(batch, self.learner.config, 1, self.learner.linear_width())
+        return merge_columns(batch, divided, [end_to_end(self.learner.score_references(part, names, columns))])
 
     async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
         return await asyncio.to_thread(self._update, batch, coefficients)

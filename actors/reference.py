@@ -3,6 +3,7 @@
 Axes: N tokens of the batch, C tokens of a chunk, V vocabulary, D hidden.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from actors.contracts import Column, HostWeights, WeightsInfo
-from actors.policy_files.reading import load_model
+from actors.policy_files.reading import empty_model, fill_average
 from actors.scoring.policy import Policy, Scored
 from actors.scoring.token_scores import LogitsFunction
 from actors.weights.host import check_payload, named_views
@@ -48,7 +49,7 @@ class References:
         self.policies: dict[str, Policy] = {}
         self.token_budget, self.dtype, self.device = config.token_budget, getattr(torch, dtype), device
         for name, directories in policies.items():
-            model = soup(directories, self.dtype).to(device).requires_grad_(False)
+            model = soup(directories, self.dtype, device).requires_grad_(False)
             self.policies[name] = Policy(
                 model,
                 layout=config.layout,
@@ -59,6 +60,8 @@ class References:
                 dtype=dtype,
             )
         self._masters: dict[str, dict[str, Tensor]] = {}
+        # Several groups may be sent at once. Together they would need several times the memory of a microbatch.
+        self._at_work = threading.Lock()
 
     @torch.no_grad()
     def score(
@@ -76,7 +79,8 @@ class References:
         compared = torch.tensor([ROUTES[route] in COMPARED for route in batch.route.tolist()])[batch.seq]
         for name in dict.fromkeys((*names, *hidden, *(column.reference for column in columns))):
             own_columns = [column for column in columns if column.reference == name]
-            scored = self._score(batch, self.policies[name], own_columns, keep_hidden=name in hidden)
+            with self._at_work:
+                scored = self._score(batch, self.policies[name], own_columns, keep_hidden=name in hidden)
             known = batch.logp_reference if name == MAIN else batch.anchors.get(name)
             logps = torch.where(compared, scored.logp, torch.nan if known is None else known)
             if name == MAIN:
@@ -86,7 +90,7 @@ class References:
             if scored.hidden is not None:
                 batch = replace(batch, hidden={**batch.hidden, name: scored.hidden})
             for column in own_columns:
-                values = torch.where(compared, scored.extra[_label(column)], torch.nan)
+                values = torch.where(compared, scored.extra[label(column)], torch.nan)
                 tables: dict[str, Any] = {column.kind: {**getattr(batch, column.kind), column.term: values}}
                 batch = replace(batch, **tables)
         return batch
@@ -99,13 +103,13 @@ class References:
         sequences = batch.sequences
         shared = shared_rows([sequences[i] for i in scored_indices], policy.linear_width, self.token_budget)
         outputs = {
-            name: torch.full((len(batch.tokens),), torch.nan) for name in ("logp", "entropy", *map(_label, columns))
+            name: torch.full((len(batch.tokens),), torch.nan) for name in ("logp", "entropy", *map(label, columns))
         }
         states = torch.zeros(len(batch.tokens), policy.width, dtype=self.dtype) if keep_hidden else None
         for microbatch in plan([row.width for row in shared], self.token_budget):
             indices = [scored_indices[i] for row in microbatch for i in shared[row].members]
             selected = batch.select(indices).to(self.device)
-            scored = policy(selected, _column_functions(selected, columns, policy.temperature), keep_hidden=keep_hidden)
+            scored = policy(selected, column_functions(selected, columns, policy.temperature), keep_hidden=keep_hidden)
             rows = batch.token_rows(indices)
             for name, values in {"logp": scored.logp, "entropy": scored.entropy, **scored.extra}.items():
                 outputs[name][rows] = values.cpu()
@@ -152,11 +156,12 @@ class References:
             self._load(name)
 
 
-def _label(column: Column) -> str:
+def label(column: Column) -> str:
+    """Return the name of a column among outputs."""
     return f"{column.kind}/{column.term}"
 
 
-def _column_functions(batch: Batch, columns: Sequence[Column], temperature: float) -> dict[str, LogitsFunction]:
+def column_functions(batch: Batch, columns: Sequence[Column], temperature: float) -> dict[str, LogitsFunction]:
     """Return, by column, the function that computes it from a chunk of logits already divided by `temperature`."""
 
     def function(column: Column) -> LogitsFunction:
@@ -167,10 +172,10 @@ def _column_functions(batch: Batch, columns: Sequence[Column], temperature: floa
 
         return values
 
-    return {_label(column): function(column) for column in columns}
+    return {label(column): function(column) for column in columns}
 
 
-def soup(parts: Mapping[str, float], dtype: torch.dtype) -> Any:
+def soup(parts: Mapping[str, float], dtype: torch.dtype, device: str = "cpu") -> Any:
     """Load a model whose parameters are the weighted average of several models', computed in float32.
 
     Args:
@@ -182,19 +187,12 @@ def soup(parts: Mapping[str, float], dtype: torch.dtype) -> Any:
 
     Source: SALSA, arXiv:2411.01798.
     """
-    assert parts and abs(sum(parts.values()) - 1) < 1e-6, f"weights of an average must sum to 1, got {parts}"
-    if len(parts) == 1:
-        # Loaded in `dtype` rather than cast afterwards: a cast would also round the rotary frequencies, which stay
-        # float32 in the learner.
-        return load_model(next(iter(parts)), dtype)
-    average: dict[str, Tensor] = {}
-    for path, weight in parts.items():
-        named = {name: p.detach().float() * weight for name, p in load_model(path).named_parameters()}
-        if average and {n: p.shape for n, p in named.items()} != {n: p.shape for n, p in average.items()}:
-            raise ValueError(f"references: policies of a soup must have the same parameters, got {list(parts)}")
-        average = {name: p + average[name] if average else p for name, p in named.items()}
-    model = load_model(next(iter(parts)), dtype)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(average[name])
+    model = empty_soup(parts, dtype)
+    fill_average(model, parts, device)
     return model
+
+
+def empty_soup(parts: Mapping[str, float], dtype: torch.dtype) -> Any:
+    """Return the model of `soup` on the meta device, without weights."""
+    assert parts and abs(sum(parts.values()) - 1) < 1e-6, f"weights of an average must sum to 1, got {parts}"
+    return empty_model(next(iter(parts)), dtype)

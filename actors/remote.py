@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
+from torch import Tensor
 
-from actors.contracts import GenerationJob, Generator, GradeTask, HostWeights, Reference, WeightsInfo
+from actors.contracts import Column, GenerationJob, Generator, GradeTask, HostWeights, Reference, WeightsInfo
 from actors.finished import Finished
-from actors.learning.rank_parts import merge_scores, plan_scores, plan_updates
+from actors.learning.rank_parts import merge_columns, plan_scores, plan_updates, with_columns
 from actors.local import init_host_weights, publish_host_weights
 from actors.weights.watch import watched
 from configs.learner import LearnerConfig
@@ -209,11 +210,20 @@ class RemoteLearner:
         return first
 
     async def score(self, batch: Batch) -> Batch:
+        return with_columns(batch, await self._scores("score", batch))
+
+    async def score_references(
+        self, batch: Batch, names: Sequence[str], columns: Sequence[Column]
+    ) -> dict[str, Tensor]:
+        return await self._scores("score_references", batch, list(names), list(columns))
+
+    async def _scores(self, method: str, batch: Batch, *arguments: Any) -> dict[str, Tensor]:
+        """Have the ranks score the trajectories of a batch with a method. Returns its outputs for all, by name."""
         width = await self._linear_width()
         divided, parts = await asyncio.to_thread(plan_scores, batch, self.config, len(self.ranks), width)
-        calls = [rank.call_stored("score", part) for rank, part in zip(self.ranks, parts, strict=True)]
+        calls = [rank.call_stored(method, part, *arguments) for rank, part in zip(self.ranks, parts, strict=True)]
         scored = await asyncio.gather(*calls)
-        return await asyncio.to_thread(lambda: merge_scores(batch, divided, list(map(to_tensors, scored))))
+        return await asyncio.to_thread(lambda: merge_columns(batch, divided, list(map(to_tensors, scored))))
 
     async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
         self._require_no_transfer()

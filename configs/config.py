@@ -119,7 +119,7 @@ class Config:
         self._check_reference(f"{path}.anchor", term.anchor, "'reference', 'old'", "old")
         hidden = term.reads_distributions or term.weights.needs_distance
         moves = term.anchor in self.references and self.references[term.anchor].moves
-        rule = "must be a reference that is never updated: the learner keeps a frozen copy of its LM head"
+        rule = "must be a reference that is never updated: the learner ranks hold it, frozen"
         require(not (hidden and moves), f"{path}.anchor", rule, term.anchor)
         informed = self.reads_feedback(term.anchor)
         rule = "must be 'reward' for an anchor that reads feedback, which not every answer has"

@@ -1,9 +1,10 @@
 """Learner: optimizer, learning-rate schedule, microbatching and memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from configs.checks import require, require_not_negative, require_positive
+from configs.lora import LoraConfig
 
 WIDEST_MASK = 4_096
 """Most tokens of a row whose attention may need a mask of row x row tokens."""
@@ -69,6 +70,8 @@ class LearnerConfig:
     offload_states: bool = False
     """Keep master weights, gradients and Adam's moments in host memory: 16 bytes per parameter, divided among the ranks
     of a copy. Shards are copied to the GPU before they are gathered, and the optimizer steps on the CPU."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """LoRA: low-rank adapters are trained instead of all weights."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of storing them."""
     checkpoint_every: int = 1

@@ -28,8 +28,9 @@ class MonitorConfig:
     hotter gives (`heldout/beyond_sharpening`). 0: greedy decoding. Empty: not measured. Each costs one measurement, and
     none if the base was measured before with the same settings."""
     kl_to_base: bool = True
-    """Measure the KL to the base policy on the held-out answers. This starts a reference actor. It needs answers that
-    are sampled as in training (`monitor.sampling`), up to their length."""
+    """Measure the KL to the base policy on the held-out answers. This needs the base as a
+    reference (`placement.references_on`), and answers that are sampled as in training (`monitor.sampling`), up to their
+    length."""
     stop_if: list[str] = field(default_factory=list)
     """Rules `metric < number` or `metric > number` on measured values that stop the run, e.g. "retention < 0.8"."""
 

@@ -265,7 +265,7 @@ class ObjectiveConfig:
 
     @property
     def head_anchors(self) -> list[str]:
-        """Names of the references whose next-token distributions are needed: hidden states and LM head."""
+        """Names of the references whose next-token distributions are needed. The learner ranks hold them."""
         terms = self.terms.values()
         wanted = (term.anchor for term in terms if term.reads_distributions or term.weights.needs_distance)
         return list(dict.fromkeys(wanted))
@@ -277,8 +277,8 @@ class ObjectiveConfig:
 
     @property
     def hidden_anchors(self) -> list[str]:
-        """Names of the references whose hidden states are needed."""
-        return list(dict.fromkeys([*self.head_anchors, *([self.pairs.anchor] if self.masks_pairs else [])]))
+        """Names of the references whose hidden states the batch must hold: that of the masks of pairs."""
+        return [self.pairs.anchor] if self.masks_pairs else []
 
     @property
     def anchors(self) -> list[str]:

@@ -128,7 +128,9 @@ COUNTERPARTS = (
         "by heads (Ulysses)",
     ),
     Counterpart("learner.compile", "torch_compile"),
-    Counterpart("", "use_peft lora_r", f"{MODEL}.lora_rank", "lora_rank", "all weights are trained"),
+    Counterpart("learner.lora.r", "use_peft lora_r", f"{MODEL}.lora_rank", "lora_rank", "0: all weights are trained"),
+    Counterpart("learner.lora.alpha", "lora_alpha", f"{MODEL}.lora_alpha", "lora_alpha"),
+    Counterpart("learner.lora.target_modules", "lora_target_modules", f"{MODEL}.target_modules", "target_modules"),
     Counterpart(
         "objective.advantage",
         "scale_rewards",

@@ -27,7 +27,13 @@ class PlacementConfig:
     graders: int = 1
     """Number of graders; each has worker processes of its own (`grader.workers`)."""
     references: int = 1
-    """Number of reference actors. They start only if the objective or the monitor needs a reference."""
+    """Number of reference actors. They start only if the objective or the monitor needs a reference that the learner
+    ranks do not hold."""
+    references_on: Literal["own", "learners"] = "own"
+    """own: reference actors, each with whole models on a device of its own; learners: the learner ranks hold the
+    references that are never updated, sharded like the policy, on GPUs in host memory between uses, and the learner
+    waits while they score. A reference whose next-token distributions the objective compares is on the learner ranks in
+    both cases; one whose hidden states the masks of pairs read is on actors."""
     cpus_per_generator: float = 1.0
     """CPU cores reserved for one generator."""
     cpus_per_learner: float = 0.5

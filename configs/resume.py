@@ -16,6 +16,7 @@ MAY_CHANGE = (
     "learner.checkpoint_every",
     "learner.offload_activations",
     "learner.compile",
+    "learner.lora.publish",
     "learner.max_skipped_in_a_row",
     "generator",
     "grader",

@@ -1,8 +1,8 @@
 """Write, verify, find and prune checkpoints. A broken one is reported and the one before it is used.
 
-`<run>/checkpoints/step-000040/` holds `policy/` (a Hugging Face directory), `optimizer/`, `references/` if a reference
-follows the policy, `config.yaml` (the settings of its steps), `state.json` (a RunState) and `manifest.json` with the
-SHA-256 of every other file.
+`<run>/checkpoints/step-000040/` holds `policy/` (a Hugging Face directory), `optimizer/`, `adapter/` with LoRA,
+`references/` if a reference follows the policy, `config.yaml` (the settings of its steps), `state.json` (a RunState)
+and `manifest.json` with the SHA-256 of every other file.
 """
 
 import asyncio

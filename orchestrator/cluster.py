@@ -26,13 +26,14 @@ from orchestrator.placement import (
     Reservation,
     bundles,
     load_order,
+    references_of_learner,
     require_capacity,
     reservations,
     shares_gpus,
     takes_turns,
 )
 from orchestrator.preflight.machine import check_devices
-from orchestrator.references import policies
+from orchestrator.references import on_actors, policies, with_learner
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Roles:
     policy: str
     """Directory of the policy that the generators load first."""
     references: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Policies of the Reference, as `references.policies` returns them."""
+    """Policies of the reference actors, as `references.policies` returns them."""
     generators: list[Generator] = field(default_factory=list)
     graders: list[Grader] = field(default_factory=list)
     learner: Learner | None = None
@@ -82,7 +83,7 @@ class Roles:
             ) from None
         engines = [handle for handle in self.handles if isinstance(handle, RemoteGenerator)]
         last = engines if shares_gpus(self.cfg) else []
-        first = [each for each in self.handles if each not in last and not each.name.startswith("reference")]
+        first = [each for each in self.handles if each not in (*last, *self.reference_actors)]
         seconds = await _started(first, timeout_s)
         if self.ranks:  # They form a process group at an address of the first rank's node.
             address = self.ranks[0].actor.address.remote()
@@ -95,15 +96,17 @@ class Roles:
                 engine.begin()
             seconds |= await _started(last, timeout_s)
         if takes_turns(self.cfg) and self.learner is not None:
-            references = self.reference.handles if isinstance(self.reference, RemoteReference) else []
-            self.turns = Turns(engines, [*self.ranks, *references])
+            self.turns = Turns(engines, [*self.ranks, *self.reference_actors])
             self.turns.apply(self.learner, self.reference)
         return seconds
 
     async def complete(self) -> None:
-        """Wait until the references are loaded too. Raises as `ready`."""
-        if isinstance(self.reference, RemoteReference):
-            await self.reference.started()
+        """Wait until the reference actors are loaded too. Raises as `ready`."""
+        await _started(self.reference_actors, self.cfg.placement.start_timeout_s)
+
+    @property
+    def reference_actors(self) -> list[Handle]:
+        return [handle for handle in self.handles if handle.name.startswith("reference")]
 
     async def close(self) -> None:
         """End the process of every role, and give back what they reserved."""
@@ -142,7 +145,7 @@ def create(
     Args:
         names: any of "generator", "grader", "learner", "reference".
         policy_path: directory of the policy that the generators load first; empty: `policy.path`.
-        references: policies of the Reference; None: those of the settings.
+        references: policies of the reference actors; None: those of the settings.
 
     Raises:
         ValueError: the cluster is too small, or a device is missing.
@@ -151,7 +154,7 @@ def create(
         cfg = replace(cfg, sampling=replace(cfg.sampling, mixed_with=""))
     cfg = with_engine(cfg)
     check_devices(cfg)
-    roles = Roles(cfg, names, policy_path or cfg.policy.path, policies(cfg) if references is None else references)
+    roles = Roles(cfg, names, policy_path or cfg.policy.path, on_actors(cfg) if references is None else references)
     if cfg.placement.kind == "ray":
         connect()
         wanted = reservations(cfg, names)
@@ -209,7 +212,7 @@ def _create_actors(roles: Roles, wanted: Sequence[Reservation], group: Placement
     if references:
         roles.reference = RemoteReference(references, cfg.placement.start_timeout_s)
     if roles.ranks:
-        roles.learner = RemoteLearner(
+        learner = RemoteLearner(
             roles.ranks,
             cfg.learner,
             transfer=cfg.generator.transfer,
@@ -217,6 +220,7 @@ def _create_actors(roles: Roles, wanted: Sequence[Reservation], group: Placement
             checksum=cfg.generator.checksum,
             publish_timeout_s=cfg.placement.publish_timeout_s,
         )
+        roles.learner, roles.reference = learner, with_learner(cfg, learner, roles.reference)
 
 
 def _constructor(roles: Roles, role: str, number: int) -> tuple[str, str, dict[str, Any]]:
@@ -226,8 +230,9 @@ def _constructor(roles: Roles, role: str, number: int) -> tuple[str, str, dict[s
         ranks = {"rank": number, "ranks": cfg.placement.learners}
         return "actors.learning.learner", "FsdpLearner", learner_arguments(cfg) | ranks
     if role == "generator" and cfg.generator.engine == "vllm":
-        sleeps = {"sleeps": takes_turns(cfg) and "learner" in roles.names}
-        return "actors.generation.vllm_engine", "VllmGenerator", generator_arguments(cfg, policy) | sleeps
+        learns = "learner" in roles.names
+        own = {"sleeps": takes_turns(cfg) and learns, "lora": cfg.learner.lora if learns else None}
+        return "actors.generation.vllm_engine", "VllmGenerator", generator_arguments(cfg, policy) | own
     if role == "generator":
         return "actors.generation.transformers_engine", "TransformersGenerator", generator_arguments(cfg, policy)
     if role == "reference":
@@ -289,10 +294,11 @@ def learner_arguments(cfg: Config) -> dict[str, Any]:
         "policy_path": cfg.policy.path,
         "config": cfg.learner,
         "objective": cfg.objective,
-        "references": policies(cfg),
+        "references": {name: policies(cfg)[name] for name in references_of_learner(cfg)},
         "dtype": cfg.policy.dtype,
         "temperature": cfg.sampling.temperature,
         "total_steps": cfg.steps,
+        "seed": cfg.seed,
         "checkpoint_dtype": cfg.checkpoint.dtype,
         "collective_timeout_s": cfg.placement.collective_timeout_s,
         "device": _device(cfg),

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
+from configs.checks import require
 from configs.config import Config
 
 LONGEST_FOR_TRANSFORMERS = 96
@@ -43,8 +44,22 @@ def chosen_engine(cfg: Config) -> tuple[str, str]:
     )
 
 
+def publishes_adapter(cfg: Config) -> bool:
+    """Return whether the generators get the LoRA adapter of the policy alone, and not its weights.
+
+    Raises:
+        ValueError: the settings ask for this of an engine without adapters.
+    """
+    lora, engine = cfg.learner.lora, chosen_engine(cfg)[0]
+    if not lora.r or lora.publish == "merged":
+        return False
+    rule = "must not be 'adapter' with the transformers engine, which has no adapters"
+    require(lora.publish == "auto" or engine == "vllm", "learner.lora.publish", rule, lora.publish)
+    return engine == "vllm"
+
+
 def with_engine(cfg: Config, report: Callable[[str], None] = lambda line: None) -> Config:
-    """Return the settings with the chosen engine in place of auto.
+    """Return the settings with the chosen engine in place of auto, and what a LoRA run publishes.
 
     Args:
         report: is called with a line that says which engine was chosen, and why.
@@ -52,4 +67,10 @@ def with_engine(cfg: Config, report: Callable[[str], None] = lambda line: None) 
     engine, why = chosen_engine(cfg)
     if cfg.generator.engine == "auto":
         report(f"generator.engine=auto: {engine}, because {why}")
-    return replace(cfg, generator=replace(cfg.generator, engine=engine))  # type: ignore[arg-type]
+    adapter = publishes_adapter(cfg)
+    # An adapter is small, and goes through host memory.
+    generator = replace(cfg.generator, engine=engine, transfer="host" if adapter else cfg.generator.transfer)  # type: ignore[arg-type]
+    if not cfg.learner.lora.r:
+        return replace(cfg, generator=generator)
+    lora = replace(cfg.learner.lora, publish="adapter" if adapter else "merged")
+    return replace(cfg, generator=generator, learner=replace(cfg.learner, lora=lora))

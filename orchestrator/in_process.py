@@ -5,7 +5,14 @@ from actors.grader import PooledGrader
 from actors.learning.learner import FsdpLearner
 from actors.local import LocalLearner, LocalReference
 from actors.reference import References
-from orchestrator.cluster import Roles, generator_arguments, grader_arguments, learner_arguments, reference_arguments
+from orchestrator.cluster import (
+    Roles,
+    generator_arguments,
+    grader_arguments,
+    learner_arguments,
+    reference_arguments,
+)
+from orchestrator.references import with_learner
 
 
 def build(roles: Roles) -> None:
@@ -22,3 +29,4 @@ def build(roles: Roles) -> None:
         learner = FsdpLearner(**learner_arguments(cfg))
         learner.join()
         roles.learner = LocalLearner(learner, checksum=cfg.generator.checksum)
+        roles.reference = with_learner(cfg, roles.learner, roles.reference)

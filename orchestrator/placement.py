@@ -10,13 +10,34 @@ from dataclasses import dataclass
 
 from configs.config import Config
 
+MAIN = "reference"
+"""Name of the reference policy of `reference_path`."""
+
 
 def needed_roles(cfg: Config) -> list[str]:
     """Return the roles a training run starts."""
-    reference = bool(cfg.objective.anchors or cfg.objective.hidden_anchors) or (
-        cfg.monitor.every > 0 and cfg.monitor.kl_to_base
-    )
-    return ["learner", "generator", "grader", *(["reference"] if reference else [])]
+    of_learner = references_of_learner(cfg)
+    actors = any(name not in of_learner for name in scoring_references(cfg))
+    return ["learner", "generator", "grader", *(["reference"] if actors else [])]
+
+
+def scoring_references(cfg: Config) -> list[str]:
+    """Return the names of the references whose log-probs or hidden states a run needs."""
+    measures = [MAIN] if cfg.monitor.every and cfg.monitor.kl_to_base else []
+    return list(dict.fromkeys([*cfg.objective.anchors, *cfg.objective.hidden_anchors, *measures]))
+
+
+def references_of_learner(cfg: Config) -> list[str]:
+    """Return the names of those that the learner ranks hold and score with.
+
+    It holds all whose whole distributions the objective compares anyway, and with `placement.references_on=learners`
+    the others that are never updated. Where the driver needs hidden states, a reference actor sends them.
+    """
+    chosen = [*cfg.objective.head_anchors]
+    if cfg.placement.references_on == "learners":
+        moving = [name for name, reference in cfg.references.items() if reference.moves]
+        chosen += [name for name in scoring_references(cfg) if name not in moving]
+    return [name for name in dict.fromkeys(chosen) if name not in cfg.objective.hidden_anchors]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,20 +7,21 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from actors.contracts import Column, Reference
+from actors.contracts import Column, Learner, Reference
+from actors.learner_reference import LearnerReference
 from actors.policy_files.reading import load_config
+from actors.reference_parts import READ, outputs, spread, unscored
 from configs.config import Config
 from configs.objective import ObjectiveConfig
 from configs.references import ReferenceConfig
 from objectives.divergence.anchors import AS_POLICY
 from objectives.divergence.reweighted_reference import reference_power
+from orchestrator.placement import MAIN, references_of_learner, scoring_references, shares_gpus
 from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.feedback import FeedbackPrompts, with_feedback
-from trajectories.batch import Batch
+from trajectories.batch import Batch, pack
 from trajectories.trajectory import ROUTES, Group
 
-MAIN = "reference"
-"""Name of the reference policy of `reference_path`."""
 SMOOTHING = 0.9
 """Decay per step of the moving average of the KL to a reference."""
 
@@ -34,6 +35,18 @@ def policies(cfg: Config) -> dict[str, dict[str, float]]:
     for name, reference in cfg.references.items():
         found[name] = dict(reference.soup) or {reference.path or cfg.policy.path: 1.0}
     return found
+
+
+def on_actors(cfg: Config) -> dict[str, dict[str, float]]:
+    """Return those of `policies` that the reference actors hold."""
+    of_learner = references_of_learner(cfg)
+    return {name: policies(cfg)[name] for name in scoring_references(cfg) if name not in of_learner}
+
+
+def with_learner(cfg: Config, learner: Learner, others: Reference | None) -> Reference | None:
+    """Return the Reference of a run, in which the learner scores with the references that it holds."""
+    held = references_of_learner(cfg)
+    return LearnerReference(learner, held, others) if held else others
 
 
 def columns(objective: ObjectiveConfig) -> list[Column]:
@@ -60,8 +73,30 @@ class Anchors:
     """Names of the references that read feedback."""
     feedback: FeedbackPrompts | None = None
     """Makes their prompts."""
+    early: Sequence[str] = ()
+    """Names of the references that score a group as soon as it is complete."""
     metrics: dict[str, float] = field(default_factory=dict)
     """`feedback_share` of the last batch, if a reference reads feedback."""
+
+    async def score_group(self, group: Group) -> Group:
+        """Return a complete group with the log-probs of the `early` references in its answers."""
+        truncated = self.objective.overlong.mask
+        batch = await asyncio.to_thread(pack, [replace(group, experience=(), solution=None)], (), truncated)
+        batch = await self.role.score(batch, self.early)
+        logps = {MAIN: batch.logp_reference, **batch.anchors}
+        lengths = batch.lengths.tolist()
+        parts = {name: column.split(lengths) for name, column in logps.items() if column is not None}
+        return replace(
+            group,
+            trajectories=tuple(
+                replace(
+                    t,
+                    logp_reference=parts[MAIN][i].numpy() if MAIN in parts else None,
+                    logp_anchors={name: part[i].numpy() for name, part in parts.items() if name != MAIN},
+                )
+                for i, t in enumerate(group.trajectories)
+            ),
+        )
 
     async def score(self, batch: Batch, groups: Sequence[Group] = ()) -> Batch:
         """Return the batch with the anchors' log-probs, final hidden states and columns.
@@ -76,12 +111,21 @@ class Anchors:
             for name, term in terms.items()
             if term.reweights
         }
-        names = [name for name in self.objective.anchors if name not in self.informed]
-        if names or not self.informed:
-            batch = await self.role.score(
-                replace(batch, power=power), names, self.objective.hidden_anchors, columns(self.objective)
-            )
+        batch = await self._rest(replace(batch, power=power)) if self.early else replace(batch, power=power)
+        names = [name for name in self.objective.anchors if name not in (*self.informed, *self.early)]
+        hidden, further = self.objective.hidden_anchors, columns(self.objective)
+        if names or hidden or further:
+            batch = await self.role.score(batch, names, hidden, further)
         return await self._informed(batch, groups) if self.informed else batch
+
+    async def _rest(self, batch: Batch) -> Batch:
+        """Return the batch in which the `early` references have also scored what was in no group when it was complete:
+        solutions."""
+        rest = await asyncio.to_thread(unscored, batch, self.early)
+        if not rest:
+            return batch
+        scored = await self.role.score(batch.reduced_to(READ).select(rest), self.early)
+        return await asyncio.to_thread(lambda: spread(batch, rest, outputs(scored, self.early, (), ())))
 
     async def _informed(self, batch: Batch, groups: Sequence[Group]) -> Batch:
         """Return the batch with the log-probs of references that read feedback; without it an answer has AS_POLICY."""
@@ -104,11 +148,24 @@ def anchors_of(cfg: Config, role: Reference | None, encode: PromptEncoder) -> "A
     if not (cfg.objective.anchors or cfg.objective.hidden_anchors):
         return NoScoring()
     assert role is not None, "the anchors need the Reference"
-    informed = [name for name in cfg.objective.anchors if cfg.reads_feedback(name)]
+    informed, early = [name for name in cfg.objective.anchors if cfg.reads_feedback(name)], early_references(cfg)
     if not informed:
-        return Anchors(role, cfg.objective)
+        return Anchors(role, cfg.objective, early=early)
     positions = getattr(load_config(cfg.policy.path).get_text_config(), "max_position_embeddings", None)
-    return Anchors(role, cfg.objective, informed, FeedbackPrompts(encode, positions or sys.maxsize))
+    return Anchors(role, cfg.objective, informed, FeedbackPrompts(encode, positions or sys.maxsize), early)
+
+
+def early_references(cfg: Config) -> list[str]:
+    """Return the names of the references that score a group as soon as it is complete, while others are generated.
+
+    Their log-probs must not depend on when they are computed, and neither engines nor learner may wait for them. In a
+    repeatable run the whole batch is scored at once.
+    """
+    if cfg.repeatable or (shares_gpus(cfg) and cfg.lag == 0):
+        return []
+    moving = {name for name, reference in cfg.references.items() if reference.moves or reference.informed}
+    elsewhere = {*references_of_learner(cfg), *(column.reference for column in columns(cfg.objective)), *moving}
+    return [name for name in cfg.objective.anchors if name not in elsewhere | {*cfg.objective.hidden_anchors}]
 
 
 class NoScoring:
@@ -116,6 +173,11 @@ class NoScoring:
 
     def __init__(self) -> None:
         self.metrics: dict[str, float] = {}
+        self.early: Sequence[str] = ()
+
+    async def score_group(self, group: Group) -> Group:
+        """Return the group unchanged."""
+        return group
 
     async def score(self, batch: Batch, groups: Sequence[Group] = ()) -> Batch:
         """Return the batch unchanged."""

@@ -15,6 +15,7 @@ from objectives.credit import credit
 from objectives.diagnostics import Stats
 from orchestrator import checkpoint, cluster
 from orchestrator.manifest import SETTINGS
+from orchestrator.placement import MAIN, scoring_references
 from orchestrator.references import Anchors, NoScoring, ReferenceSchedule, anchors_of
 from orchestrator.rollout.agreement import check_agreement
 from orchestrator.rollout.collector import Collector
@@ -105,9 +106,11 @@ class Run:
             groups_left=(cfg.steps - self.step) * cfg.groups_per_step,
             excluded=self.stored.rehearsed if cfg.rehearsal.explore == "unmastered" else frozenset(),
             experience=self.experience,
+            score=self.anchors.score_group if self.anchors.early else None,
         )
         measured = with_extraction(source, cfg.monitor.extraction, "monitor.extraction")
-        self.monitor = Monitor(HeldOut(cfg, measured, self.encode, rollouts), roles.reference, run_dir)
+        base = roles.reference if MAIN in scoring_references(cfg) else None
+        self.monitor = Monitor(HeldOut(cfg, measured, self.encode, rollouts), base, run_dir)
         self.logbook = Logbook(
             run_dir,
             cfg.logbook,

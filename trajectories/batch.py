@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from trajectories.arrays import ArrayOf, to_array, to_tensor
-from trajectories.columns import is_trained, joined, meanings, reference_logps, reward_parts
+from trajectories.columns import anchor_logps, is_trained, joined, meanings, reference_logps, reward_parts
 from trajectories.trajectory import OWN_ROUTES, ROUTES, Group, Route, Trajectory, domain
 
 PER_TOKEN = {"axis": "token"}
@@ -89,7 +89,7 @@ class Batch:
     value_old: Tensor | None = field(default=None, metadata=PER_TRAJECTORY)
     """float32 [B]: predictions of the critic before this step's first update."""
     hidden: dict[str, Tensor] = field(default_factory=dict, metadata=PER_TOKEN_TABLE)
-    """[N, D] by name of each reference whose whole distributions are needed: its final hidden states."""
+    """[N, D] of the reference that the masks of pairs read: its final hidden states."""
     power: dict[str, Tensor] = field(default_factory=dict, metadata=PER_TOKEN_TABLE)
     """float32 [N] by divergence term with a reweighted anchor: exponent phi of the anchor's distribution."""
     reweighted: dict[str, Tensor] = field(default_factory=dict, metadata=PER_TOKEN_TABLE)
@@ -283,6 +283,7 @@ def pack(
         mask=joined([t.mask for t, _ in rows], torch.bool) & trained.repeat_interleave(lengths),
         logp_sampler=joined([t.logp_sampler for t, _ in rows], torch.float32),
         logp_reference=reference_logps([t for t, _ in rows]),
+        anchors=anchor_logps([t for t, _ in rows]),
         route=torch.tensor([ROUTES.index(t.route) for t, _ in rows]),
         group=torch.tensor([g for _, g in rows]),
         domain=torch.tensor([domains.index(group_domains[g]) if g >= 0 else -1 for _, g in rows]),

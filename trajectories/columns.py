@@ -38,8 +38,21 @@ def reference_logps(trajectories: Sequence[Trajectory]) -> Tensor | None:
     """
     if all(t.logp_reference is None for t in trajectories):
         return None
-    missing = [np.full(len(t.tokens), np.nan) if t.logp_reference is None else t.logp_reference for t in trajectories]
-    return joined(missing, torch.float32)
+    return _joined_or_nan(trajectories, [t.logp_reference for t in trajectories])
+
+
+def anchor_logps(trajectories: Sequence[Trajectory]) -> dict[str, Tensor]:
+    """Return the log-probs of further references that are known, float32 [N] by name; NaN where they are not."""
+    names = dict.fromkeys(name for t in trajectories for name in t.logp_anchors)
+    return {name: _joined_or_nan(trajectories, [t.logp_anchors.get(name) for t in trajectories]) for name in names}
+
+
+def _joined_or_nan(trajectories: Sequence[Trajectory], columns: Sequence[np.ndarray | None]) -> Tensor:
+    whole = [
+        np.full(len(t.tokens), np.nan) if column is None else column
+        for t, column in zip(trajectories, columns, strict=True)
+    ]
+    return joined(whole, torch.float32)
 
 
 def joined(arrays: Sequence[np.ndarray], dtype: torch.dtype) -> Tensor:

@@ -126,7 +126,10 @@ class Trajectory:
     route: Route = "explore"
     grade: Grade | None = None
     logp_reference: np.ndarray | None = None
-    """float32 [T], nats: log-probs stored with a rehearsed answer; None where the reference has yet to compute them."""
+    """float32 [T], nats: log-probs stored with a rehearsed answer, or computed when its group was complete; None where
+    the reference has yet to compute them."""
+    logp_anchors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """float32 [T], nats, by name of each further reference that has scored the group when it was complete."""
 
     @property
     def key(self) -> str:

@@ -21,7 +21,9 @@ from actors.finished import EngineLoad, Finished
 from actors.generation.answers import AnswerBuilder
 from actors.generation.engine_thread import EngineThread
 from actors.generation.vllm_settings import engine_settings, sequences_that_fit
+from actors.weights.publication import ADAPTER
 from configs.generator import GeneratorConfig
+from configs.lora import LoraConfig
 
 
 class VllmEngine:
@@ -42,6 +44,7 @@ class VllmEngine:
         device: str,
         tensor_parallel: int,
         sleeps: bool,
+        lora: LoraConfig | None,
     ) -> None:
         assert not envs.VLLM_ENABLE_V1_MULTIPROCESSING, "set VLLM_ENABLE_V1_MULTIPROCESSING=0 before importing vllm"
         self.builder = AnswerBuilder(policy_path, max_length=max_length)
@@ -53,12 +56,15 @@ class VllmEngine:
             device=device,
             tensor_parallel=tensor_parallel,
             sleeps=sleeps,
+            lora=lora,
         )
         self.vllm = LLMEngine.from_vllm_config(settings, disable_log_stats=True)
         self.vllm.output_processor.tokenizer = self.builder.tokenizer  # decodes only answers with stop strings
         kv_tokens = settings.cache_config.kv_cache_size_tokens
         assert kv_tokens is not None, "vLLM sets it when it allocates the key-value cache"
         self.max_sequences = config.max_sequences or sequences_that_fit(kv_tokens, max_length)
+        self.lora = lora
+        """Of the adapter that updates consist of; None: they consist of weights."""
         self.version, self.finished_tokens = -1, 0
         self.updating = False
         """True from `start_update` to `finish_update`. Nothing is decoded then, as the weights may be partly loaded."""
@@ -125,7 +131,8 @@ class VllmEngine:
             skip_clone=True,
         )
         prompt = tokens_input(job.prompt_tokens.tolist(), cache_salt=f"v{self.version}")
-        self.vllm.add_request(request, prompt, params)
+        adapter = None if self.lora is None or self.version < 0 else ADAPTER
+        self.vllm.add_request(request, prompt, params, lora_request=adapter)
         self._inside[request] = (job, index, self.version)
 
     def _finish(self, outputs: Sequence[Any]) -> Finished:
@@ -153,16 +160,30 @@ class VllmEngine:
         )
 
     def declare(self, info: WeightsInfo) -> None:
-        self._tensors = len(info.names)
-        self.init_transfer({"names": info.names, "shapes": info.shapes, "dtype": info.dtype})
+        if self.lora is None:
+            self.init_transfer({"names": info.names, "shapes": info.shapes, "dtype": info.dtype})
+        self.info = info
 
     def load(self, weights: HostWeights) -> None:
-        first, end = weights.tensors or (0, self._tensors)
+        if self.lora is not None:
+            self._load_adapter(weights)
+            return
+        count = len(self.info.names)
+        first, end = weights.tensors or (0, count)
         if first == 0:
             self.start_update()
         self.receive({"data": weights.data, "tensors": (first, end)})
-        if end == self._tensors:
+        if end == count:
             self.finish_update(weights.version)
+
+    def _load_adapter(self, weights: HostWeights) -> None:
+        """Replace the adapter. Answers in flight go on with the new one."""
+        assert self.lora is not None
+        self._drain()
+        names = {"r": "r", "alpha": "lora_alpha", "use_rslora": "use_rslora", "target_modules": "target_modules"}
+        settings = {theirs: getattr(self.lora, ours) for ours, theirs in names.items()}
+        self.vllm.collective_rpc("load_adapter", args=(self.info, weights.data, settings))
+        self._serve(weights.version)
 
     def init_transfer(self, info: dict[str, Any]) -> None:
         self.vllm.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": info})
@@ -180,9 +201,12 @@ class VllmEngine:
 
     def finish_update(self, version: int) -> int:
         self.vllm.collective_rpc("finish_weight_update")
+        self._serve(version)
+        return version
+
+    def _serve(self, version: int) -> None:
         self.vllm.set_weight_version(str(version))
         self.version, self.updating = version, False
-        return version
 
     def sleep(self) -> int:
         """Give the GPU's memory back: weights go to host memory, key-values are discarded. Answers in flight stay in
@@ -213,6 +237,7 @@ class VllmGenerator(EngineThread[VllmEngine]):
     Args:
         max_length: most tokens of a prompt and its answer together.
         sleeps: whether the engine's GPU memory can be given back (`sleep`), for which vLLM allocates it differently.
+        lora: of the learner. With `publish` "adapter" the engine keeps its weights and gets the adapter.
 
     Raises:
         ValueError: the policy cannot be used (see `AnswerBuilder`), or vLLM has no attention kernel for its heads.
@@ -228,6 +253,7 @@ class VllmGenerator(EngineThread[VllmEngine]):
         device: str = "cpu",
         tensor_parallel: int = 1,
         sleeps: bool = False,
+        lora: LoraConfig | None = None,
     ) -> None:
         super().__init__(
             lambda: VllmEngine(
@@ -238,6 +264,7 @@ class VllmGenerator(EngineThread[VllmEngine]):
                 device=device,
                 tensor_parallel=tensor_parallel,
                 sleeps=sleeps,
+                lora=lora if lora is not None and lora.r and lora.publish == "adapter" else None,
             ),
             max_length=max_length,
             timeout_s=config.timeout_s,

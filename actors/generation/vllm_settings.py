@@ -3,17 +3,21 @@
 Importing this module, as vLLM's workers import `actors.weights.publication`, keeps weights as ordinary parameters.
 """
 
-from typing import Any
+from typing import Any, get_args
 
 from transformers import AutoConfig
 from vllm import ModelRegistry
 from vllm.config import VllmConfig, WeightTransferConfig
+from vllm.config.lora import MaxLoRARanks
 from vllm.engine.arg_utils import EngineArgs
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
 import breadth
+from actors.learning.adapters import target_names
+from actors.policy_files.reading import empty_model
 from actors.weights.publication import WorkerExtension
 from configs.generator import GeneratorConfig
+from configs.lora import LoraConfig
 
 CPU_BLOCK_SIZE = 32
 """Tokens of a key-value block. With vLLM's default on CPU, 128, prompts shorter than that have no cached prefix."""
@@ -33,15 +37,18 @@ def engine_settings(
     device: str,
     tensor_parallel: int,
     sleeps: bool,
+    lora: LoraConfig | None = None,
 ) -> VllmConfig:
     """Return vLLM's settings.
 
     Args:
         max_length: most tokens of a prompt and its answer together.
         sleeps: whether the engine's GPU memory can be given back, for which vLLM allocates it differently.
+        lora: the adapter that the engine gets; None: it gets weights.
 
     Raises:
-        ValueError: vLLM has no attention kernel for the policy's heads.
+        ValueError: vLLM has no attention kernel for the policy's heads, or none for the rank of the adapter, or for
+            experts beside an adapter.
     """
     most = config.max_sequences or MOST_SEQUENCES
     if device == "cpu":
@@ -59,8 +66,14 @@ def engine_settings(
         distributed_executor_backend="mp" if tensor_parallel > 1 else "uni",
         weight_transfer_config=WeightTransferConfig(backend=config.transfer),
         worker_extension_cls=f"{breadth.__name__}.{WorkerExtension.__name__}",
+        **({} if lora is None else _adapter_settings(lora, policy_path)),
         **_device_settings(config, device, max_length=max_length, most=most, sleeps=sleeps),
     ).create_engine_config()
+    if device == "cpu" and lora is not None and settings.model_config.is_moe:
+        raise ValueError(
+            "learner.lora.publish: must be 'merged' for a mixture of experts on a CPU, because vLLM has no kernel for "
+            f"experts beside adapters there, got {lora.publish!r}"
+        )
     sizes, size = CPUAttentionBackend.get_supported_head_sizes(), settings.model_config.get_head_size()
     if device == "cpu" and size not in sizes:
         raise ValueError(
@@ -68,6 +81,16 @@ def engine_settings(
             f"got {size}"
         )
     return settings
+
+
+def _adapter_settings(lora: LoraConfig, policy_path: str) -> dict[str, Any]:
+    ranks = [rank for rank in get_args(MaxLoRARanks) if rank >= lora.r]
+    if not ranks:
+        most = max(get_args(MaxLoRARanks))
+        raise ValueError(f"learner.lora.r: must be at most {most} unless learner.lora.publish=merged, got {lora.r}")
+    # By default vLLM also keeps memory for adapters of the LM head and of experts.
+    targets = target_names(lora, empty_model(policy_path))
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": min(ranks), "lora_target_modules": targets}
 
 
 def _device_settings(

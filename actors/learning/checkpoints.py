@@ -1,6 +1,7 @@
 """Save the training state of one learner rank while training goes on, and restore it on any number of ranks."""
 
 import shutil
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from actors.learning.adapters import adapter_files
 from actors.learning.optimizer import Extragradient
-from actors.learning.sharding import full_parameters
+from actors.learning.sharding import full_adapters, full_parameters
 from actors.learning.shards import Shards, held_parts
 from actors.policy_files.folder import check_policy_folder
 from actors.policy_files.weights import read_weights
 from actors.policy_files.writing import policy_part, write_settings, write_tensors
 from actors.scoring.policy import Policy
+from actors.weights.adapter_names import is_adapter
 
 
 class Checkpoints:
@@ -26,6 +29,7 @@ class Checkpoints:
 
     Args:
         policy: sharded, or on its device, with the critic if there is one.
+        start: directory of the policy that the run started from.
     """
 
     def __init__(
@@ -34,12 +38,14 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
         pair: Extragradient,
         tokenizer: Any,
+        start: str,
         *,
         rank: int,
         ranks: int,
     ) -> None:
         self.policy, self.optimizer, self.pair, self.tokenizer = policy, optimizer, pair, tokenizer
-        self.rank, self.ranks = rank, ranks
+        self.start, self.rank, self.ranks = start, rank, ranks
+        self.adapted = any(is_adapter(name) for name, _ in policy.named_parameters())
         self.writer = ThreadPoolExecutor(1, "checkpoint")
         self.writing: Future[None] | None = None
 
@@ -47,6 +53,9 @@ class Checkpoints:
         """Copy the training state to host memory, and begin to write it: `policy/`, an ordinary Hugging Face directory
         that loads in transformers and vLLM, and `optimizer/`, a file per rank with its parts of the optimizer's
         moments, critic, counters, the weights before a look-ahead, and the float32 weights if `policy/` has others.
+
+        With adapters (`learner.lora`), `policy/` has them merged, `adapter/` is a directory of peft, and `optimizer/`
+        has their float32 weights. The frozen weights are then read from the directory the run started from.
 
         The policy's files are shared among the ranks. A rank needs host memory for its part of policy and state.
 
@@ -56,10 +65,12 @@ class Checkpoints:
         """
         self.saved()
         write_policy = self._policy_writer(folder / "policy", dtype)
-        state = held_parts(self._state(counters, with_weights=dtype != "float32"), self.rank)
+        write_adapter = self._adapter_writer(folder / "adapter")
+        state = held_parts(self._state(counters, with_weights=self.adapted or dtype != "float32"), self.rank)
 
         def write() -> None:
             write_policy()
+            write_adapter()
             (folder / "optimizer").mkdir(parents=True, exist_ok=True)
             write_tensors(folder / "optimizer" / f"rank-{self.rank:05d}-of-{self.ranks:05d}.safetensors", state)
 
@@ -90,6 +101,15 @@ class Checkpoints:
 
         return write
 
+    def _adapter_writer(self, folder: Path) -> Callable[[], None]:
+        """Copy the adapter to the host memory of rank 0, and return what writes it there."""
+        named = full_adapters(self.policy.model, torch.float32)
+        if self.rank or not self.adapted:
+            deque(named, maxlen=0)  # every rank iterates, as gathering a parameter is a collective
+            return lambda: None
+        files = adapter_files(self.policy.model, named, self.start)
+        return lambda: files.write(folder)
+
     def load(self, folder: Path) -> tuple[int, int]:
         """Restore what `save` wrote, possibly on another number of ranks, and return the counters.
 
@@ -114,6 +134,6 @@ class Checkpoints:
         for name, parameter in self.policy.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 state[f"{key}/{name}"] = value
-            if with_weights or not name.startswith("model."):
+            if parameter.requires_grad and (with_weights or not name.startswith("model.")):
                 state[f"weights/{name}"] = parameter.detach()
         return state | {f"kept/{name}": value for name, value in self.pair.kept.items()}

@@ -4,39 +4,35 @@
 """
 
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
 
-from actors.contracts import HostWeights, SharedMemory, WeightsInfo
+from actors.contracts import Column, HostWeights, SharedMemory, WeightsInfo
+from actors.learning.adapters import add_adapters, initialise
 from actors.learning.anchor_heads import AnchorHeads
 from actors.learning.checkpoints import Checkpoints
 from actors.learning.context import ContextPolicy
+from actors.learning.frozen_references import FrozenReferences
 from actors.learning.layers import prepare_layers
 from actors.learning.optimizer import Extragradient, adamw
+from actors.learning.outgoing import OutgoingWeights
 from actors.learning.schedule import learning_rate
 from actors.learning.scores_in_loss import scores_in_loss
 from actors.learning.sharding import (
     clip_gradient,
     divide,
-    full_parameters,
     join_process_group,
     move_buffers,
     prepare_accumulation,
+    reshard,
 )
 from actors.policy_files.reading import empty_model, fill_model, load_tokenizer
 from actors.scoring.policy import Policy
 from actors.scoring.value_heads import ValueHeads
-from actors.weights.file_names import as_in_files, meta_in_files
-from actors.weights.host import pack, weights_info
-from actors.weights.pieces import pieces_of
-from actors.weights.shared_memory import WeightsBuffer
 from configs.learner import LearnerConfig
 from configs.objective import ObjectiveConfig
 from objectives.advantage.critic import soft_min
@@ -57,10 +53,12 @@ class FsdpLearner:
             optimizer state are float32 in both cases (see `sharding.shard`).
         temperature: the sampling temperature, at which log-probs are computed.
         total_steps: training steps of the run, for the learning-rate schedule.
-        references: for each reference, the directories of the models that are averaged, and their weights in the
-            average. Only the LM heads of references whose full distributions the objective needs are loaded.
+        references: for each reference that this rank holds with the others, the directories of the models that are
+            averaged, and their weights in the average: those whose full distributions the objective needs, and those
+            that `score_references` scores with.
         checkpoint_dtype: "float32" or "bfloat16", of the policy in checkpoints.
         collective_timeout_s: longest wait for the other ranks in one collective operation.
+        seed: of the first values of adapters (`learner.lora`).
         rank, ranks: number of this rank, and of all ranks.
     """
 
@@ -76,6 +74,7 @@ class FsdpLearner:
         references: Mapping[str, Mapping[str, float]] | None = None,
         checkpoint_dtype: str = "float32",
         collective_timeout_s: float = 3600.0,
+        seed: int = 0,
         device: str = "cpu",
         rank: int = 0,
         ranks: int = 1,
@@ -86,10 +85,14 @@ class FsdpLearner:
         )  # fmt: skip
         self.total_updates = total_steps * config.updates_per_batch
         self.tokenizer = load_tokenizer(policy_path)
-        self.policy_path = policy_path
+        self.policy_path, self.seed = policy_path, seed
+        self.adapted = config.lora.r > 0
         # In evaluation mode: dropout would make the log-probs differ from those of the generators. `join` reads the
         # weights, when it is known which of them this rank holds.
-        model = empty_model(policy_path)
+        # Frozen weights are held in the dtype of the forward pass: no update is too small for it.
+        model = empty_model(policy_path, getattr(torch, dtype) if self.adapted else torch.float32)
+        if self.adapted:
+            add_adapters(model, config.lora)
         prepare_layers(model, config)
         kind = Policy if config.context_parallel == 1 else ContextPolicy
         self.policy = kind(
@@ -104,35 +107,47 @@ class FsdpLearner:
         )
         if objective.value_heads is not None:
             self.policy.critic = ValueHeads(self.policy.width, objective.value_heads)
-        self.heads = AnchorHeads(objective, references or {}, dtype=dtype, device=device, temperature=temperature)
+        self.references = FrozenReferences(
+            references or {}, config=config, dtype=dtype, temperature=temperature, device=device
+        )
+        self.heads = AnchorHeads(objective, self.references, temperature=temperature)
         self.sharded = ranks > 1 or dtype == "bfloat16" or config.offload_states
-        self.buffer = WeightsBuffer(self.weights_info())
-        self.pieces = pieces_of(model, getattr(torch, dtype))
+        self.outgoing = OutgoingWeights(
+            model,
+            getattr(torch, dtype),
+            rank=rank,
+            adapter=self.adapted and config.lora.publish == "adapter",
+            can_hold=not (self.sharded or self.adapted) and device == "cpu",
+        )
         self.updates = 0
         self.skipped_in_a_row = 0
 
     def join(self, rendezvous: str = "") -> None:
-        """Join the process group, shard the policy, read its weights and create the optimizer.
+        """Join the process group, shard policy and references, read their weights and create the optimizer.
 
         Args:
             rendezvous: "tcp://host:port" of rank 0; empty with a single rank.
         """
+        mesh = None
         if self.sharded:
             timeout_s = self.collective_timeout_s
             join_process_group(rendezvous, timeout_s, device=self.device, rank=self.rank, ranks=self.ranks)
-            divide(self.policy, self.config, timeout_s, dtype=self.dtype, device=self.device, ranks=self.ranks)
+            mesh = divide(self.policy, self.config, timeout_s, dtype=self.dtype, device=self.device, ranks=self.ranks)
             fill_model(self.policy.model, self.policy_path, "cpu" if self.config.offload_states else self.device)
             move_buffers(self.policy, self.device)
         else:
             fill_model(self.policy.model, self.policy_path, self.device)
             self.policy.to(self.device)
-        self.groups = {"policy": list(self.policy.model.parameters())}
+        initialise(self.policy.model, self.seed)
+        self.references.fill(self.policy, mesh)
+        self.heads.gather()
+        self.groups = {"policy": [p for p in self.policy.model.parameters() if p.requires_grad]}
         if self.policy.critic is not None:
             self.groups["critic"] = list(self.policy.critic.parameters())
         self.optimizer = adamw(self.policy, self.groups.values(), self.config)
         self.pair = Extragradient(self.policy, self.optimizer)
         self.checkpoints = Checkpoints(
-            self.policy, self.optimizer, self.pair, self.tokenizer, rank=self.rank, ranks=self.ranks
+            self.policy, self.optimizer, self.pair, self.tokenizer, self.policy_path, rank=self.rank, ranks=self.ranks
         )
 
     def linear_width(self) -> float:
@@ -156,11 +171,14 @@ class FsdpLearner:
             if scored.values is not None:
                 columns["value_old"] = soft_min(scored.values, self.objective.critic.softness)
             outputs.append({name: values.cpu() for name, values in columns.items()})
-        # Without a backward pass the root's parameters stay gathered, and a checkpoint needs the shards.
-        for module in self.policy.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
+        reshard(self.policy)
         return outputs
+
+    def score_references(
+        self, microbatches: Sequence[Batch], names: Sequence[str], columns: Sequence[Column]
+    ) -> list[dict[str, Tensor]]:
+        """Score microbatches under references, as `FrozenReferences.score` does."""
+        return self.references.score(microbatches, names, columns)
 
     def update(self, updates: Sequence[Sequence[Batch]], coefficients: Mapping[str, float]) -> Stats:
         """Run one training step on this rank's part of the batch.
@@ -245,48 +263,31 @@ class FsdpLearner:
 
     def weights_info(self) -> WeightsInfo:
         """Return the names, shapes and dtype of `weights`."""
-        return weights_info(meta_in_files(self.policy.model, getattr(torch, self.dtype)))
+        return self.outgoing.info()
 
     def share_weights(self) -> SharedMemory | None:
-        """Hold `weights` in memory that other processes of this node can map. Return None if there is none."""
-        memory = self.buffer.share()
-        if memory is None or self.sharded or self.device != "cpu":
-            return memory
-        return replace(memory, holds_parameters=self.buffer.hold_parameters(self.policy.model))
+        """As `OutgoingWeights.share`."""
+        return self.outgoing.share()
 
     def weights(self, version: int, checksum: bool = False, with_bytes: bool = True) -> HostWeights | None:
-        """Write all weights for the generators into one buffer, over those of the version before: as the policy's files
-        hold them, in the dtype of the forward pass. Return them on rank 0; None on the other ranks."""
-        named = full_parameters(self.policy.model, getattr(torch, self.dtype))
-        if self.rank:
-            deque(named, maxlen=0)  # every rank iterates, as gathering a parameter is a collective
-            return None
-        written = self.buffer.write(as_in_files(self.policy.model, named), version, checksum)
-        return written if with_bytes else replace(written, data=None)
+        """As `OutgoingWeights.whole`."""
+        return self.outgoing.whole(version, checksum, with_bytes)
 
     def weights_pieces(self) -> int:
-        """Free the memory of `share_weights`, and return the number of pieces of `weights_piece`."""
-        self.buffer.free()
-        return len(self.pieces)
+        """As `OutgoingWeights.count_pieces`."""
+        return self.outgoing.count_pieces()
 
     def weights_piece(self, number: int, version: int, checksum: bool = False) -> HostWeights | None:
-        """Return some whole layers of what `weights` writes, in new memory, on rank 0; None on the other ranks."""
-        piece = self.pieces[number]
-        named = full_parameters(self.policy.model, getattr(torch, self.dtype), piece.parameters)
-        if self.rank:
-            deque(named, maxlen=0)
-            return None
-        return piece.packed(self.buffer.info, as_in_files(self.policy.model, named), version, checksum)
+        """As `OutgoingWeights.piece`."""
+        return self.outgoing.piece(number, version, checksum)
 
     def master_info(self) -> WeightsInfo:
         """Return the names, shapes and dtype of `master_weights`."""
-        return weights_info((name, p.detach().to("meta")) for name, p in self.policy.model.named_parameters())
+        return self.outgoing.master_info()
 
     def master_weights(self) -> HostWeights | None:
-        """Return the float32 parameters under transformers' names, on rank 0; None on the other ranks."""
-        # Every rank iterates, as gathering a parameter is a collective; only rank 0 keeps the result.
-        named = [(name, p.cpu()) for name, p in full_parameters(self.policy.model) if self.rank == 0]
-        return None if self.rank else pack(named, 0)
+        """As `OutgoingWeights.master`."""
+        return self.outgoing.master()
 
     def save(self, folder: str) -> None:
         """Copy policy and training state, and begin to write them as `Checkpoints.save` does."""

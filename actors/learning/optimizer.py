@@ -45,7 +45,7 @@ class Extragradient:
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.module, self.optimizer = module, optimizer
         self.kept: dict[str, Tensor] = {}
-        """The parameters before the look-ahead, by name, between the two steps of a pair; else empty."""
+        """The trained parameters before the look-ahead, by name, between the two steps of a pair; else empty."""
 
     def step(self, *, ahead: bool, finite: bool) -> None:
         """Do the first step of a pair (`ahead`), or the second. Without a `finite` gradient nothing is stepped: the
@@ -70,10 +70,10 @@ class Extragradient:
 
     @torch.no_grad()
     def _restore(self) -> None:
-        for name, parameter in self.module.named_parameters():
-            parameter.copy_(self.kept[name])
+        for name, kept in self.kept.items():
+            self.module.get_parameter(name).copy_(kept)
         self.kept = {}
 
     def copied(self) -> dict[str, Tensor]:
-        """Return a copy of the parameters by name, sharded as they are."""
-        return {name: parameter.detach().clone() for name, parameter in self.module.named_parameters()}
+        """Return a copy of the trained parameters by name, sharded as they are."""
+        return {name: p.detach().clone() for name, p in self.module.named_parameters() if p.requires_grad}

@@ -7,6 +7,7 @@ context group (`learner.context_parallel`) receive the same rank part.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +16,10 @@ from configs.learner import LearnerConfig
 from trajectories.batch import TRAJECTORY_FIELDS, Batch
 from trajectories.split import Microbatches, deal, divide, microbatches, partition
 
-READ_BY_SCORE = ("hidden", "power")
+READ_BY_SCORE = ("power",)
 """Optional fields of `Batch` that `FsdpLearner.score` reads. The others are not sent to the ranks."""
 READ_BY_UPDATE = (
-    *("logp_old", "logp_reference", "anchors", "value_old", "hidden", "power", "reweighted", "advantage", "in_loss"),
+    *("logp_old", "logp_reference", "anchors", "value_old", "power", "reweighted", "advantage", "in_loss"),
     *("value_target", "gate", "high_covariance", "term_weights"),
 )
 """Optional fields of `Batch` that `FsdpLearner.update` reads; `credit` alone reads the others."""
@@ -68,21 +69,30 @@ def end_to_end(outputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def merge_scores(batch: Batch, divided: Division, scored: Sequence[Mapping[str, Tensor]]) -> Batch:
-    """Put the ranks' outputs back in the order of the batch.
+    """Return the batch with the ranks' outputs in the fields they are named after. Args: as for `merge_columns`."""
+    return with_columns(batch, merge_columns(batch, divided, scored))
+
+
+def merge_columns(batch: Batch, divided: Division, scored: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Put the ranks' outputs back in the order of the batch, by name.
 
     Args:
         divided: the division from `plan_scores`.
-        scored: outputs of `FsdpLearner.score`, those of each rank `end_to_end`.
-
-    Returns:
-        The batch with these outputs in the fields they are named after; "distance/TERM" in `distance`.
+        scored: outputs of `FsdpLearner.score` or `score_references`, those of each rank `end_to_end`.
     """
     # All ranks of a context group have its outputs. An empty microbatch repeats a trajectory of another one, behind all
     # others of its rank: its outputs are left out.
     of_groups = scored[:: len(scored) // len(divided)]
-    columns = in_order(batch, [[i for part in rank_part for i in part] for rank_part in divided], of_groups)
-    distance = {name.removeprefix("distance/"): columns.pop(name) for name in list(columns) if "/" in name}
-    return replace(batch, **columns, distance=distance)  # type: ignore[arg-type]
+    return in_order(batch, [[i for part in rank_part for i in part] for rank_part in divided], of_groups)
+
+
+def with_columns(batch: Batch, columns: Mapping[str, Tensor]) -> Batch:
+    """Return the batch with columns in the fields they are named after; "FIELD/KEY" in that entry of a table."""
+    for name, column in columns.items():
+        field, _, key = name.partition("/")
+        changed: dict[str, Any] = {field: {**getattr(batch, field), key: column} if key else column}
+        batch = replace(batch, **changed)
+    return batch
 
 
 def in_order(

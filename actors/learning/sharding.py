@@ -9,11 +9,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor
 
+from actors.learning.adapters import is_adapted_weight, merged, name_of_adapter
 from actors.learning.context import ContextPolicy
 from actors.scoring.policy import Policy
+from actors.weights.adapter_names import is_adapter, name_in_files
 from configs.learner import LearnerConfig
 
 
@@ -36,16 +45,23 @@ def join_process_group(rendezvous: str, timeout_s: float, *, device: str, rank: 
         )
 
 
-def divide(policy: Policy, config: LearnerConfig, timeout_s: float, *, dtype: str, device: str, ranks: int) -> None:
+def divide(
+    policy: Policy, config: LearnerConfig, timeout_s: float, *, dtype: str, device: str, ranks: int
+) -> DeviceMesh:
     """Divide the policy's parameters, and with `learner.context_parallel` its tokens, among the ranks, in place.
 
     Args:
         timeout_s: as in `join_process_group`.
+
+    Returns:
+        The mesh of the ranks.
     """
     if isinstance(policy, ContextPolicy):
         group, _ = dist.new_subgroups(config.context_parallel, timeout=timedelta(seconds=timeout_s))
         policy.join_context(group)
-    shard(policy, mesh_of(config.replicas, timeout_s, device=device, ranks=ranks), config, dtype=dtype)
+    mesh = mesh_of(config.replicas, timeout_s, device=device, ranks=ranks)
+    shard(policy, mesh, config, dtype=dtype)
+    return mesh
 
 
 def mesh_of(replicas: int, timeout_s: float, *, device: str, ranks: int) -> DeviceMesh:
@@ -78,6 +94,22 @@ def shard(policy: Policy, mesh: DeviceMesh, config: LearnerConfig, *, dtype: str
     fully_shard(policy, mesh=mesh, mp_policy=replace(precision, cast_forward_inputs=False), offload_policy=offload)
 
 
+def shard_frozen(policy: Policy, mesh: DeviceMesh, dtype: str) -> None:
+    """Shard each decoder layer and the rest of a policy that is never trained, in place.
+
+    A rank holds whole parameters of one layer at a time, and of the next one. On GPUs its shards lie in host memory:
+    they are read once per microbatch, while the layer before computes (this path is not tested without a GPU).
+    """
+    precision = MixedPrecisionPolicy(param_dtype=getattr(torch, dtype))
+    on_gpu = mesh.device_type == "cuda"
+    offload = CPUOffloadPolicy(pin_memory=True) if on_gpu else OffloadPolicy()
+    whole = replace(precision, cast_forward_inputs=False)
+    for module, policy_of in (*((layer, precision) for layer in decoder_layers(policy.model)), (policy, whole)):
+        # Without a backward pass nothing would reshard the root.
+        fully_shard(module, mesh=mesh, mp_policy=policy_of, offload_policy=offload, reshard_after_forward=True)
+    register_fsdp_forward_method(policy, "hidden_states")
+
+
 def move_buffers(module: nn.Module, device: str) -> None:
     """Move what is no parameter, such as rotary frequencies: it is on the device, also where shards are not."""
     for part in module.modules():
@@ -103,10 +135,18 @@ def prepare_accumulation(policy: nn.Module, accumulate: str, *, last: bool) -> N
         policy.set_reshard_after_backward(last)
 
 
+def reshard(policy: nn.Module) -> None:
+    """Free gathered parameters. Without a backward pass those of the root stay, and a checkpoint needs the shards."""
+    for module in policy.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def full_parameters(
     model: nn.Module, dtype: torch.dtype | None = None, names: Container[str] | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield every parameter, unsharded, under its Hugging Face name. The device holds one of them at a time.
+    """Yield every parameter of the model's files, unsharded, under its Hugging Face name; the weights of layers with
+    adapters with these merged. The device holds one of them at a time.
 
     Contains collectives if the model is sharded: every rank must exhaust the iterator.
 
@@ -115,16 +155,31 @@ def full_parameters(
             parameter's own.
         names: of the parameters to yield; None: all.
     """
+    own: dict[str, Any] = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    for name, p in own.items():
+        if not is_adapter(name) and (names is None or name_in_files(name) in names):
+            held = merged(model, name, own, _on_device) if is_adapted_weight(name, own) else _on_device(p)
+            yield name_in_files(name), whole(held, dtype or p.dtype)
+
+
+def full_adapters(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Yield every parameter of the model's adapters, unsharded, under its name in peft's files. Collectives as in
+    `full_parameters`."""
     for name, parameter in model.named_parameters():
-        if names is not None and name not in names:
-            continue
-        p = parameter.detach()
-        if not isinstance(p, DTensor):
-            yield name, p.to(dtype or p.dtype)
-        else:
-            # A shard in host memory is gathered on the device.
-            on_device: Any = p.to(p.device_mesh.device_type, dtype or p.dtype)
-            yield name, on_device.full_tensor()
+        if is_adapter(name):
+            yield name_of_adapter(name), whole(parameter, dtype)
+
+
+def whole(parameter: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a parameter unsharded, on the device. A collective if it is sharded. Args: as for `full_parameters`."""
+    p = _on_device(parameter.detach())
+    p = p.to(dtype or p.dtype)
+    return p.full_tensor() if isinstance(p, DTensor) else p
+
+
+def _on_device(p: Any) -> Any:
+    """Return a parameter whose shards are on the device, where they are gathered. They may be in host memory."""
+    return p.to(p.device_mesh.device_type) if isinstance(p, DTensor) else p
 
 
 def clip_gradient(parameters: Sequence[nn.Parameter], bound: float) -> float:

@@ -1,6 +1,7 @@
 """Read a policy's directory: its model, configuration and tokenizer."""
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from actors.policy_files.folder import check_policy_folder
 from actors.policy_files.tiny import tiny_model
-from actors.policy_files.weights import policy_tensors, read_weights, sources
+from actors.policy_files.weights import policy_tensors, read_average, sources
 
 disable_progress_bar()  # the progress of loading each weight file would clutter the run's console
 
@@ -28,7 +29,7 @@ def from_files(model: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.
 
 
 def load_model(path: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
-    """Load a Hugging Face causal language model, with dropout off. Raises as `empty_model` and `read_weights`."""
+    """Load a Hugging Face causal language model, with dropout off. Raises as `empty_model` and `read_average`."""
     model = empty_model(path, dtype)
     fill_model(model, path, device)
     return model
@@ -57,17 +58,23 @@ def empty_model(path: str, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def fill_model(model: Any, path: str, device: str) -> None:
-    """Give a model on the meta device its weights, from the files of a policy. The model may be sharded.
+    """Give a model on the meta device its weights, from the files of a policy. As `fill_average`."""
+    fill_average(model, {path: 1.0}, device)
+
+
+def fill_average(model: Any, parts: Mapping[str, float], device: str) -> None:
+    """Give a model on the meta device its weights, the weighted average of those of policies. It may be sharded.
 
     Args:
+        parts: directories of policies, and their weights in the average.
         device: of the weights that this process holds.
 
     Raises:
-        ValueError: as `read_weights`.
+        ValueError: as `read_average`.
     """
     model.to_empty(device=device)
     model.tie_weights(recompute_mapping=False)
-    read_weights(model, path)
+    read_average(model, parts)
     for tensor in model.state_dict(keep_vars=True).values():
         tensor._is_hf_initialized = True
     with LOADING:

@@ -7,7 +7,7 @@ whole parameter is made first, so that a process holds one layer's more.
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+
+from actors.weights.adapter_names import file_state
 
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -77,21 +79,24 @@ def part_of(tensor: Tensor) -> tuple[Tensor, tuple[slice, ...]]:
 
 Made = Callable[[], Mapping[str, Tensor]]
 """Makes parameters of several tensors of the files."""
+Reader = Callable[[tuple[slice, ...]], Tensor]
+"""Returns the part of a tensor at these slices."""
 
 
-def sources(model: Any, files: TensorFiles) -> tuple[dict[str, str], list[Made]]:
+def sources(model: Any, files: TensorFiles) -> tuple[dict[str, str], dict[str, Made]]:
     """Map the tensors of the files to a model's parameters and buffers, as transformers does when it loads a model.
 
     Notes in the model which conversions its files need, as transformers does, so that it is saved likewise.
 
     Returns:
-        For each parameter that is one tensor of the files, that tensor's name; and functions that make the others.
+        For each parameter that is one tensor of the files, that tensor's name; and functions that make the others, each
+        by the name of a parameter that it makes.
     """
     conversions = get_model_conversion_mapping(model)
     renamings = [one for one in conversions if isinstance(one, WeightRenaming)]
     converters = [one for one in conversions if isinstance(one, WeightConverter)]
     of_pattern = {pattern: one for one in converters for pattern in one.source_patterns}
-    own = model.state_dict()
+    own = file_state(model)
     plain: dict[str, str] = {}
     made: dict[str, WeightConverter] = {}
     for name in sorted(files.of, key=dot_natural_key):
@@ -106,39 +111,66 @@ def sources(model: Any, files: TensorFiles) -> tuple[dict[str, str], list[Made]]
             converter = made.setdefault(target, copy.deepcopy(of_pattern[pattern]))
             converter.add_tensor(target, name, pattern, partial(files.read, name))  # type: ignore[arg-type]
     model._weight_conversions = [one for one in conversions if one.was_used()]
-    return plain, [partial(one.convert, target, model=model, config=model.config) for target, one in made.items()]
+    making: dict[str, Made] = {
+        name: partial(one.convert, name, model=model, config=model.config) for name, one in made.items()
+    }
+    return plain, making
+
+
+def read_weights(model: Any, path: str) -> None:
+    """Copy the weights of a policy's directory into a model. Args and Raises: as for `read_average`."""
+    read_average(model, {path: 1.0})
 
 
 @torch.no_grad()
-def read_weights(model: Any, path: str) -> None:
-    """Copy the weights of a policy's directory into a model's parameters and buffers, which may be sharded, on any
-    device and in any dtype. Every process reads on its own: there is no collective.
+def read_average(model: Any, parts: Mapping[str, float]) -> None:
+    """Copy the weighted average of the weights of several policies into a model's parameters and buffers, which may be
+    sharded, on any device and in any dtype. It is computed in float32 from one tensor of each policy at a time. Every
+    process reads on its own: there is no collective.
+
+    Args:
+        parts: directories of policies, and their weights in the average.
 
     Raises:
-        ValueError: a file is missing or damaged, or a parameter is missing or has another shape.
+        ValueError: a file is missing or damaged, a parameter is missing or has another shape, or the policies differ
+            in the names of their parameters.
     """
-    files = policy_tensors(path)
-    own = model.state_dict(keep_vars=True)
-    plain, made = sources(model, files)
+    own = file_state(model)
+    found = [(path, files, *sources(model, files)) for path, files in ((path, policy_tensors(path)) for path in parts)]
+    _, _, plain, made = found[0]
+    if any((each[2].keys(), each[3].keys()) != (plain.keys(), made.keys()) for each in found):
+        raise ValueError(f"references: policies of a soup must have the same parameters, got {list(parts)}")
     filled: set[int] = set()
 
-    def fill(target: str, shape: tuple[int, ...], read: Callable[[tuple[slice, ...]], Tensor]) -> None:
+    def fill(target: str, shapes: Sequence[tuple[int, ...]], readers: Sequence[Reader]) -> None:
         tensor = own[target]
-        if shape != tensor.shape:
-            raise ValueError(
-                f"policy.path: {target} must have the shape {tuple(tensor.shape)} of config.json, got {shape} in {path}"
-            )
+        for path, shape in zip(parts, shapes, strict=True):
+            if shape != tensor.shape:
+                rule = f"must have the shape {tuple(tensor.shape)} of config.json"
+                raise ValueError(f"policy.path: {target} {rule}, got {shape} in {path}")
         local, part = part_of(tensor)
         if local.numel():
-            local.copy_(read(part))
+            local.copy_(_average([read(part) for read in readers], list(parts.values())))
         filled.add(id(tensor))
 
-    for target, name in plain.items():
-        fill(target, files.shape(name), partial(files.read, name))
-    for make in made:
-        for target, whole in make().items():
-            value = whole[0] if isinstance(whole, list) else whole
-            fill(target, tuple(value.shape), lambda part, value=value: value[part])  # type: ignore[misc]
+    for target in plain:
+        names = [(files, of_file[target]) for _, files, of_file, _ in found]
+        fill(target, [f.shape(name) for f, name in names], [partial(f.read, name) for f, name in names])
+    for key in made:
+        wholes = [make[key]() for _, _, _, make in found]
+        for target in wholes[0]:
+            values = [whole[target][0] if isinstance(whole[target], list) else whole[target] for whole in wholes]
+            fill(target, [tuple(value.shape) for value in values], [value.__getitem__ for value in values])
     lacking = [name for name, tensor in own.items() if id(tensor) not in filled]
     if lacking:
-        raise ValueError(f"policy.path: its files must hold all weights, got none for {lacking[:5]} in {path}")
+        raise ValueError(f"policy.path: its files must hold all weights, got none for {lacking[:5]} in {list(parts)}")
+
+
+def _average(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return the weighted average, computed in float32; of a single tensor itself."""
+    if len(tensors) == 1:
+        return tensors[0]
+    total = torch.zeros_like(tensors[0], dtype=torch.float32)
+    for tensor, weight in zip(tensors, weights, strict=True):
+        total.add_(tensor.float(), alpha=weight)
+    return total

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from actors.policy_files.reading import empty_model, load_model, load_tokenizer
 from actors.policy_files.weights import INDEX, ONE_FILE
+from actors.weights.adapter_names import file_parameters
 from actors.weights.file_names import as_in_files, unit
 from trajectories.atomic_write import flush
 
@@ -80,7 +81,7 @@ def policy_part(
 def _places(model: Any, itemsize: int, ranks: int) -> dict[str, tuple[int, str]]:
     """Return, by layer (`file_names.unit`), the rank that writes it and the name of its file."""
     sizes: dict[str, int] = {}
-    for name, tensor in chain(model.named_parameters(), _persistent_buffers(model)):
+    for name, tensor in chain(file_parameters(model), _persistent_buffers(model)):
         sizes[unit(name)] = sizes.get(unit(name), 0) + tensor.numel() * itemsize
     total = sum(sizes.values())
     per_rank = math.ceil(total / ranks / FILE_BYTES)

@@ -117,12 +117,16 @@ class Policy(nn.Module):
         columns = self._score(hidden, batch.tokens[rows], batch.seq[rows], rows, functions or {})
         zeros = torch.zeros(len(batch.tokens), device=hidden.device)
         columns = {name: zeros.index_put((rows,), values) for name, values in columns.items()}
-        kept = None
-        if keep_hidden:
-            kept = hidden.new_zeros(len(batch.tokens), hidden.shape[-1]).index_put((rows,), hidden)
+        kept = _at_tokens(batch, rows, hidden) if keep_hidden else None
         return Scored(
             logp=columns.pop("logp"), entropy=columns.pop("entropy"), extra=columns, hidden=kept, values=values
         )
+
+    def hidden_states(self, batch: Batch) -> Tensor:
+        """Return the final hidden state that predicts each trained token, [N, D]; 0 where the mask is False."""
+        rows = batch.mask.nonzero().squeeze(1)  # [M]
+        [hidden] = self._hidden(batch, rows)
+        return _at_tokens(batch, rows, hidden)
 
     def _hidden(self, batch: Batch, rows: Tensor, *positions: Tensor) -> list[Tensor]:
         """Run the model's body on the whole batch.
@@ -211,6 +215,11 @@ class Policy(nn.Module):
         )
         extra = dict(zip(functions, values, strict=True))
         return {**extra, "logp": logp, "entropy": entropy if self.entropy_gradient else entropy.detach()}
+
+
+def _at_tokens(batch: Batch, rows: Tensor, hidden: Tensor) -> Tensor:
+    """Return hidden states [M, D] in the place of their tokens, [N, D]."""
+    return hidden.new_zeros(len(batch.tokens), hidden.shape[-1]).index_put((rows,), hidden)
 
 
 def chunk_sizes(blocks: Sequence[int], limit: int) -> list[int]:

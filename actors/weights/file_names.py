@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers.core_model_loading import revert_weight_conversion
 
+from actors.weights.adapter_names import file_parameters
+
 LAYER = re.compile(r".*?\.\d+\.")
 """Beginning of the names of one layer's parameters, such as `model.layers.3.`"""
 
@@ -38,7 +40,7 @@ def meta_in_files(model: Any, dtype: torch.dtype) -> list[tuple[str, Tensor]]:
     Raises:
         ValueError: a tensor of the files is made of parameters of several layers.
     """
-    named = [(name, torch.empty(p.shape, dtype=dtype, device="meta")) for name, p in model.named_parameters()]
+    named = [(name, torch.empty(p.shape, dtype=dtype, device="meta")) for name, p in file_parameters(model)]
     by_layer = list(as_in_files(model, named))
     whole = revert_weight_conversion(model, dict(named))
     if {name: t.shape for name, t in by_layer} != {name: t.shape for name, t in whole.items()}:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from actors.contracts import HostWeights, WeightsInfo
+from actors.weights.adapter_names import file_parameters
 from actors.weights.file_names import as_in_files, unit
 from actors.weights.host import copy_into, info_of, size_of
 
@@ -54,7 +55,7 @@ def pieces_of(model: Any, dtype: torch.dtype, limit: int | None = None) -> list[
     pieces: list[Piece] = []
     names: set[str] = set()
     first = end = size = 0
-    meta = [(name, torch.empty(p.shape, dtype=dtype, device="meta")) for name, p in model.named_parameters()]
+    meta = [(name, torch.empty(p.shape, dtype=dtype, device="meta")) for name, p in file_parameters(model)]
     for _, group in groupby(meta, lambda item: unit(item[0])):
         layer = list(group)
         tensors = [tensor for _, tensor in as_in_files(model, layer)]

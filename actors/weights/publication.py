@@ -24,6 +24,9 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+from vllm.lora.lora_model import LoRAModel
+from vllm.lora.peft_helper import PEFTHelper
+from vllm.lora.request import LoRARequest
 from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
@@ -120,6 +123,10 @@ class HostEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo]):
 WeightTransferEngineFactory.register_engine("host", HostEngine)
 
 
+ADAPTER = LoRARequest(lora_name="policy", lora_int_id=1, lora_path="published")
+"""Marks requests that the policy with its adapter answers. There is no such path: `load_adapter` gives the adapter."""
+
+
 class WorkerExtension:
     """Methods that vLLM's workers get. They import this module because `worker_extension_cls` names this class."""
 
@@ -129,6 +136,36 @@ class WorkerExtension:
         """Set every parameter to 0, so that the log-probs show whether an update loads all of them."""
         for parameter in self.model_runner.model.parameters():
             parameter.data.zero_()
+
+    def load_adapter(self, info: WeightsInfo, data: np.ndarray, settings: dict[str, Any]) -> None:
+        """Replace the LoRA adapter by one in host memory. vLLM itself reads adapters from files only.
+
+        Args:
+            info, data: tensors of the adapter, and their bytes.
+            settings: peft's.
+
+        Raises:
+            ValueError: vLLM does not compute a layer of the adapter with it.
+        """
+        workers = self.model_runner.lora_manager
+        manager = workers._adapter_manager
+        mapper = getattr(manager.model, "hf_to_vllm_mapper", None)
+        adapter = LoRAModel.from_lora_tensors(
+            ADAPTER.lora_int_id,
+            # Copied, because vLLM scales them in place.
+            {name: view.clone() for name, view in named_views(info, data)},
+            PEFTHelper.from_dict(settings),
+            device="cpu",
+            dtype=workers.lora_config.lora_dtype,
+            weights_mapper=None if mapper is None else mapper.get_rename_mapper(),
+        )
+        manager.remove_adapter(adapter.id)
+        manager.add_adapter(adapter)
+        unused = sorted(adapter.loras.keys() - manager.modules.keys())
+        if unused:
+            rule = "must be merged, or learner.lora.target_modules without layers that vLLM does not adapt"
+            raise ValueError(f"learner.lora.publish: {rule}, got an adapter of {unused[:3]}")
+        manager.activate_adapter(adapter.id)
 
 
 class CastSource(ModuleSource):

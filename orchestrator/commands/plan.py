@@ -29,7 +29,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     recommending, shaping, wording = (
         importlib.import_module(f"orchestrator.planning.{name}") for name in ("recommend", "model_shapes", "wording")
     )
-    shapes = shaping.read_shapes(cfg.policy.path, cfg.policy.dtype)
+    shapes = shaping.read_shapes(cfg.policy.path, cfg.policy.dtype, cfg.learner.lora)
 
     def report(line: str) -> None:
         if console.is_terminal:

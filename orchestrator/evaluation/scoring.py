@@ -13,8 +13,8 @@ from configs.heldout import Decoding
 from orchestrator import cluster
 from orchestrator.evaluation.engines import by_engine, reading_alike
 from orchestrator.evaluation.likelihoods import Likelihoods
+from orchestrator.placement import MAIN
 from orchestrator.preflight.evaluation import Posed
-from orchestrator.references import MAIN
 from orchestrator.watch.base_cache import SCORED, Row
 from orchestrator.watch.measurement import Measurement
 from orchestrator.watch.monitor import score_by_base

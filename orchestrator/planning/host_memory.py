@@ -5,8 +5,9 @@ Only parts that grow with the policy are counted, besides `PROCESS` for each act
 
 from actors.weights.pieces import PIECE_BYTES
 from configs.config import Config
-from orchestrator.engine import chosen_engine
-from orchestrator.planning.learner_memory import FLOAT32, all_states, kept_inputs
+from orchestrator.engine import chosen_engine, publishes_adapter
+from orchestrator.placement import references_of_learner
+from orchestrator.planning.learner_memory import FLOAT32, all_states, is_sharded, kept_inputs, shard_ranks
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.planning.phases import Host, Phase, Place, phase
 
@@ -31,18 +32,23 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int, host: Host) -> tupl
         with_references = min(place.references, host.gpus)
     processes = {"processes": PROCESS * (ranks + engines * place.tensor_parallel + with_references)}
     whole = float(FLOAT32 * shapes.parameters)
-    rank = whole / cfg.placement.learners
     moved = whole * sum(reference.moves for reference in cfg.references.values()) * bool(with_references)
     held = processes | {"float32 weights of moving references": moved}
     dtype = shapes.dtype_bytes * float(shapes.parameters)
     asleep = place.mode == "colocated" and cfg.lag == 0 and chosen_engine(cfg)[0] == "vllm"
     offloaded = sum(all_states(cfg, shapes).values()) if cfg.learner.offload_states else 0.0
     inputs = kept_inputs(cfg, shapes) if cfg.learner.offload_activations else 0.0
-    # Generators of one host map the learner's buffer. If any runs elsewhere, all get pieces.
-    mapped = dtype if cfg.generator.transfer == "host" and engines == place.generators else 0.0
+    adapter = publishes_adapter(cfg)
+    sent = shapes.dtype_bytes * float(shapes.adapters) if adapter else dtype
+    # Generators of one host map the learner's buffer. If any runs elsewhere, all get pieces; an adapter is one.
+    mapped = sent if cfg.generator.transfer == "host" and engines == place.generators else 0.0
+    frozen = len(references_of_learner(cfg)) * dtype / shard_ranks(cfg) if is_sharded(cfg) else 0.0
     held = held | {"states of the learner": ranks * offloaded, "weights for generators": mapped}
-    # A rank's copies of moments and policy, and of the float32 weights if the policy is written in another dtype.
-    copied = rank * (3 if cfg.checkpoint.dtype == "float32" else 3.5)
+    held = held | {"shards of references": ranks * frozen}
+    # A rank's copies of moments and policy, and of the float32 weights unless they are the policy that is written.
+    same = cfg.checkpoint.dtype == "float32" and not shapes.adapters
+    policy = shapes.parameters * (FLOAT32 if cfg.checkpoint.dtype == "float32" else 2)
+    copied = (policy + shapes.trained * FLOAT32 * (2 if same else 3)) / cfg.placement.learners
     update = {
         "weights of sleeping engines": engines * dtype * asleep,
         "activations": ranks * inputs,
@@ -54,8 +60,9 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int, host: Host) -> tupl
         phase("an update", held | update),
     ]
     if cfg.generator.transfer == "host" and engines < place.generators:
-        piece = max(PIECE_BYTES, shapes.dtype_bytes * max(shapes.layer, shapes.largest_tensor))
-        phases.append(phase("the publication", held | {"pieces of the weights": float(PUBLISHED * piece)}))
+        whole_layer = max(PIECE_BYTES, shapes.dtype_bytes * max(shapes.layer, shapes.largest_tensor))
+        piece = sent if adapter else float(whole_layer)
+        phases.append(phase("the publication", held | {"pieces of the weights": PUBLISHED * piece}))
     return (
         Place(name=_named(ranks, engines, with_references), count=1, capacity=host.memory, phases=_ordered(phases)),
     )

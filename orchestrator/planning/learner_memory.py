@@ -11,6 +11,8 @@ Axes: T tokens of a microbatch, D hidden, V vocabulary, R ranks of a copy of the
 import math
 
 from configs.config import Config
+from orchestrator.engine import publishes_adapter
+from orchestrator.placement import references_of_learner
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.planning.phases import Phase, phase
 
@@ -40,20 +42,23 @@ def update_phases(cfg: Config, shapes: ModelShapes) -> list[Phase]:
 
     Adam's step is none: its kernel is fused and works in place.
     """
-    held = {**states(cfg, shapes), **_anchor_heads(cfg, shapes), **_gathered(cfg, shapes)}
+    references = _references(cfg, shapes)
+    held = {**states(cfg, shapes), **references, **_gathered(cfg, shapes)}
     found = [
         phase("the backward pass of a layer", held | _backward(cfg, shapes)),
         phase("the backward pass of the LM head", held | _head(cfg, shapes)),
     ]
-    if is_sharded(cfg):
+    if is_sharded(cfg) and not shapes.adapters:  # adapters are in layers only
         whole = cfg.learner.accumulate == "unsharded"
         reduced = {
             "root gradients": float((FLOAT32 if whole else shapes.dtype_bytes) * shapes.root),
             "reduce-scatter buffer": FLOAT32 * shapes.root * (1 + 1 / shard_ranks(cfg)),
         }
         # All gathered weights are freed before the root's gradients, the last ones, are reduced.
-        kept = {**states(cfg, shapes), **_anchor_heads(cfg, shapes)}
+        kept = {**states(cfg, shapes), **references}
         found.append(phase("the reduction of the root's gradients", kept | reduced))
+    if references_of_learner(cfg):
+        found.append(phase("the forward pass of a reference", states(cfg, shapes) | references | _scoring(cfg, shapes)))
     return found
 
 
@@ -73,8 +78,9 @@ def resident(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
 
 def all_states(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     """Return the bytes of weights, gradients and moments of a rank, on its GPU or in host memory, by part."""
-    mine = FLOAT32 * shapes.parameters / shard_ranks(cfg)
-    found = {"float32 weights": mine, "float32 gradients": mine, "Adam's moments": 2 * mine}
+    mine = FLOAT32 * shapes.trained / shard_ranks(cfg)
+    found = {"frozen weights": shapes.dtype_bytes * shapes.parameters / shard_ranks(cfg)} if shapes.adapters else {}
+    found |= {"float32 weights": mine, "float32 gradients": mine, "Adam's moments": 2 * mine}
     if cfg.learner.extragradient:
         found["weights before a look-ahead"] = mine
     if cfg.objective.value_heads is not None:
@@ -119,9 +125,9 @@ def _gathered(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
         return {}
     if cfg.learner.accumulate == "unsharded":
         # A reduced gradient takes the place of the whole one, so only the larger of the two is counted.
-        whole = shapes.parameters * FLOAT32
+        whole = shapes.trained * FLOAT32
         return {
-            "gathered weights": float(shapes.dtype_bytes * shapes.parameters),
+            "gathered weights": float(shapes.dtype_bytes * (shapes.parameters + shapes.adapters)),
             "whole gradient": whole - states(cfg, shapes).get("float32 gradients", 0.0),
         }
     return {"gathered root weights": float(shapes.dtype_bytes * shapes.root)}
@@ -153,13 +159,14 @@ def _backward(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     passing = activations.backward if recomputes else activations.backward - activations.saved
     # One rank copies its weights to the other dtype for the layer alone, and gathers nothing ahead.
     copies = 0 if whole or not sharded else 2 if shard_ranks(cfg) > 1 else 1
-    moved = IN_FLIGHT * FLOAT32 * shapes.layer / shard_ranks(cfg) if cfg.learner.offload_states else 0.0
+    frozen = dtype * shapes.layer if shapes.adapters else 0
+    on_the_way = IN_FLIGHT * (FLOAT32 * shapes.layer_trained + frozen) / shard_ranks(cfg)
     return {
-        "gathered layer weights": float(copies * dtype * shapes.layer),
-        "layer gradients": float(dtype * shapes.layer if sharded else 0),
-        "reduce-scatter buffer": float(FLOAT32 * shapes.layer if before_last else 0),
-        "shards from and to the host": moved,
-        "gradient of the LM head": float(dtype * shapes.head if sharded else 0),
+        "gathered layer weights": float(copies * dtype * (shapes.layer + shapes.layer_adapters)),
+        "layer gradients": float(dtype * shapes.layer_trained if sharded else 0),
+        "reduce-scatter buffer": float(FLOAT32 * shapes.layer_trained if before_last else 0),
+        "shards from and to the host": on_the_way if cfg.learner.offload_states else 0.0,
+        "gradient of the LM head": float(dtype * shapes.head if sharded and not shapes.adapters else 0),
         **_kept(cfg, shapes, shapes.layers - before_last),
         ("one recomputed layer" if recomputes else "gradients in one layer"): passing * _tokens(cfg),
     }
@@ -178,27 +185,49 @@ def _head(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
         else logits * (1 + dtype / FLOAT32) + SLICES * min(SLICE_BYTES, logits)
     )
     copies = 0 if cfg.learner.accumulate == "unsharded" or not is_sharded(cfg) else 1
+    of_weight = FLOAT32 + (dtype if dtype < FLOAT32 else 0)
     return {
-        "gathered layer weights": float(copies * dtype * shapes.layer),
+        "gathered layer weights": float(copies * dtype * (shapes.layer + shapes.layer_adapters)),
         **_kept(cfg, shapes, shapes.layers),
         # The last norm keeps its input, a float32 copy and its output; the head the trained rows, and their gradient.
         "final hidden states": float((4 * dtype + FLOAT32) * shapes.hidden * tokens),
         "logits of a chunk": float(chunks),
-        "gradient of the LM head": float((FLOAT32 + (dtype if dtype < FLOAT32 else 0)) * shapes.head),
+        "gradient of the LM head": 0.0 if shapes.adapters else float(of_weight * shapes.head),
     }
 
 
-def _anchor_heads(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
-    return {"LM heads of references": float(len(cfg.objective.head_anchors) * shapes.dtype_bytes * shapes.head)}
+def _references(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
+    """Return the bytes that references of the learner ranks hold on the GPU. Shards of them are in host memory."""
+    anchors, dtype = len(cfg.objective.head_anchors), shapes.dtype_bytes
+    whole = 0 if is_sharded(cfg) else len(references_of_learner(cfg)) * dtype * shapes.parameters
+    return {
+        "weights of references": float(whole),
+        "LM heads of references": float(anchors * dtype * shapes.head),
+        "hidden states of references": float(anchors * dtype * shapes.hidden * microbatch_tokens(cfg)),
+    }
+
+
+def _scoring(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
+    """Return the bytes of a reference's forward pass over a microbatch, on a learner rank."""
+    # Two layers: the next one is gathered meanwhile.
+    gathered = shapes.root + 2 * shapes.layer if is_sharded(cfg) else 0
+    return {
+        "gathered weights of a reference": float(shapes.dtype_bytes * gathered),
+        "one layer's forward pass": shapes.activations.forward * _tokens(cfg),
+        "logits of a chunk": SLICES * cfg.learner.logits_megabytes * 1e6,
+    }
 
 
 def sending_buffers(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     """Return the bytes of the buffers of a transfer between GPUs: two with `nccl`, on either side; one with `ipc`."""
     one = max(float(BUFFER_BYTES), float(shapes.dtype_bytes * shapes.largest_tensor))
-    return {"buffers of the transfer": {"nccl": 2, "ipc": 1, "host": 0}[cfg.generator.transfer] * one}
+    count = 0 if publishes_adapter(cfg) else {"nccl": 2, "ipc": 1, "host": 0}[cfg.generator.transfer]
+    return {"buffers of the transfer": count * one}
 
 
 def _sent(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     """Return the bytes of a publication: the largest tensor, cast and gathered, and what carries the weights."""
     gathered = 2.0 * shapes.dtype_bytes * shapes.largest_tensor
+    if shapes.adapters:  # W + s B A of a rank's rows, and its terms
+        gathered += 3.0 * FLOAT32 * shapes.largest_tensor / shard_ranks(cfg)
     return {"largest tensor, cast and gathered": gathered, **sending_buffers(cfg, shapes)}

@@ -4,8 +4,8 @@ What is counted, and what is not: docs/deployment.md, "Memory". `learner_memory.
 """
 
 from configs.config import Config
-from orchestrator.engine import chosen_engine
-from orchestrator.placement import needed_roles
+from orchestrator.engine import chosen_engine, publishes_adapter
+from orchestrator.placement import needed_roles, references_of_learner, scoring_references
 from orchestrator.planning.host_memory import hosts
 from orchestrator.planning.learner_memory import (
     SLICES,
@@ -123,7 +123,7 @@ def _engine(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     dtype, parallel = shapes.dtype_bytes, cfg.placement.tensor_parallel
     sampled = SAMPLER_COPIES * 4.0 * (cfg.generator.max_sequences or MOST_SEQUENCES) * shapes.vocabulary
     return {
-        "engine's weights": dtype * shapes.parameters / parallel,
+        "engine's weights": dtype * (shapes.parameters / parallel + shapes.adapters * publishes_adapter(cfg)),
         "engine's activations": max(shapes.activations.forward * BATCHED_TOKENS / parallel, sampled),
     }
 
@@ -139,7 +139,7 @@ def _engine_share(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> dict[st
 
 def _references(cfg: Config) -> int:
     """Return how many policies a reference actor holds."""
-    return 1 + len(cfg.references) if "reference" in needed_roles(cfg) else 0
+    return len([name for name in scoring_references(cfg) if name not in references_of_learner(cfg)])
 
 
 def _reference(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
@@ -148,7 +148,8 @@ def _reference(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
 
 def _scoring(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     """Return the bytes of a reference's forward pass over a microbatch."""
-    chunks = WHOLE_CHUNKS if cfg.objective.head_anchors else SLICES
+    terms = cfg.objective.terms.values()
+    chunks = WHOLE_CHUNKS if any(term.reweights or term.weights.certainty_power for term in terms) else SLICES
     return {
         "one layer's forward pass": shapes.activations.forward * microbatch_tokens(cfg),
         "hidden states": 4.0 * shapes.dtype_bytes * shapes.hidden * microbatch_tokens(cfg),

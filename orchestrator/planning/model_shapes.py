@@ -18,8 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 
+from actors.learning.adapters import add_adapters
 from actors.learning.sharding import decoder_layers
 from actors.policy_files.reading import LOADING, load_config
+from actors.weights.adapter_names import file_parameters, is_adapter
+from configs.lora import LoraConfig
 
 ROWS, COLUMNS = 16, 4_096
 """Size of the microbatch with which a layer is measured: so large that one weight's gradient is small beside it."""
@@ -58,12 +61,18 @@ class ModelShapes:
         self.hidden: int = model.get_input_embeddings().weight.shape[1]
         self.vocabulary: int = model.get_output_embeddings().weight.shape[0]
         self.parameters = _count(model)
+        """Without those of adapters, as are the numbers below."""
         self.layer = max(map(_count, layers))
         """Parameters of the largest decoder layer."""
         self.root = self.parameters - sum(map(_count, layers))
         """Parameters outside the decoder layers: embedding, LM head if it is not the embedding, and the last norm."""
         self.head = self.vocabulary * self.hidden
-        self.largest_tensor = max(p.numel() for p in model.parameters())
+        self.largest_tensor = max(p.numel() for _, p in file_parameters(model))
+        self.adapters = _count(model, of_adapters=True)
+        """Parameters of LoRA adapters (`learner.lora`); 0: all parameters are trained."""
+        self.trained = self.adapters or self.parameters
+        self.layer_adapters = max(_count(layer, of_adapters=True) for layer in layers)
+        self.layer_trained = self.layer_adapters or self.layer
         self.heads: int = text.num_attention_heads
         width = getattr(text, "head_dim", None) or text.hidden_size // self.heads
         self.queries = self.heads * width
@@ -85,13 +94,17 @@ class ModelShapes:
             raise ValueError(f"policy.path: memory cannot be computed for {self.name}, got: {reason}") from error
 
 
-def read_shapes(path: str, dtype: str) -> ModelShapes:
+def read_shapes(path: str, dtype: str, lora: LoraConfig) -> ModelShapes:
     """Return the sizes of the model whose config.json is in the directory `path`. Weights are not needed.
 
     Args:
         dtype: of the forward pass, "float32" or "bfloat16".
+        lora: adapters of the model.
     """
-    return ModelShapes(meta_model(path), getattr(torch, dtype))
+    model = meta_model(path)
+    if lora.r:
+        add_adapters(model, lora)
+    return ModelShapes(model, getattr(torch, dtype))
 
 
 def meta_model(path: str) -> Any:
@@ -100,8 +113,8 @@ def meta_model(path: str) -> Any:
         return AutoModelForCausalLM.from_config(load_config(path))
 
 
-def _count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+def _count(module: nn.Module, *, of_adapters: bool = False) -> int:
+    return sum(p.numel() for name, p in module.named_parameters() if is_adapter(name) == of_adapters)
 
 
 class _LiveBytes(TorchDispatchMode):
@@ -155,7 +168,8 @@ def _measured(model: Any, dtype: torch.dtype) -> LayerBytes:
         states, *others = arguments["args"]
         states = states.detach().to(dtype).requires_grad_()
         for parameter in layer.parameters():  # A weight's gradient does not grow with the tokens.
-            parameter.register_post_accumulate_grad_hook(_without_gradient)
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(_without_gradient)
         with _LiveBytes() as counted, torch.no_grad():
             layer(states, *others, **arguments["kwargs"])
         forward = counted.most

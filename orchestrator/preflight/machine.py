@@ -9,7 +9,8 @@ from pathlib import Path
 
 from configs.checks import require
 from configs.config import Config
-from orchestrator.engine import chosen_engine
+from configs.lora import NEEDS_PEFT
+from orchestrator.engine import chosen_engine, publishes_adapter
 
 GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
 """Device files of NVIDIA, of AMD, and of both in the Windows subsystem for Linux."""
@@ -28,7 +29,7 @@ def check_machine(cfg: Config) -> None:
 
 
 def check_devices(cfg: Config) -> None:
-    """Raise ValueError if this machine lacks a GPU or vLLM, unless the roles run on a cluster at RAY_ADDRESS."""
+    """Raise ValueError if this machine lacks a GPU, vLLM or peft, unless the roles run on a cluster at RAY_ADDRESS."""
     if cfg.placement.kind == "ray" and os.environ.get("RAY_ADDRESS"):
         return
     rule = "must be 'cpu' on a machine without a GPU; to use those of a cluster, submit a Ray job or set RAY_ADDRESS"
@@ -37,6 +38,9 @@ def check_devices(cfg: Config) -> None:
     rule = "must be 'transformers' where vLLM is not installed"
     engine, _ = chosen_engine(cfg)
     require(engine != "vllm" or importlib.util.find_spec("vllm") is not None, "generator.engine", rule, engine)
+    publishes_adapter(cfg)
+    r = cfg.learner.lora.r
+    require(not r or importlib.util.find_spec("peft") is not None, "learner.lora.r", NEEDS_PEFT, r)
 
 
 def check_writable(folder: Path, setting: str, value: str) -> None:

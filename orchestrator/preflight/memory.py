@@ -32,7 +32,7 @@ def check_memory(cfg: Config, report: Callable[[str], None], host: Host = UNKNOW
     """
     if cfg.placement.device != "gpu":
         return
-    shapes = read_shapes(cfg.policy.path, cfg.policy.dtype)
+    shapes = read_shapes(cfg.policy.path, cfg.policy.dtype, cfg.learner.lora)
     memory, known = gpu_bytes(cfg)
     host = host if host.memory else this_host(cfg)
     try:

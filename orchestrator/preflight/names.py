@@ -6,7 +6,7 @@ from typing import Any
 from configs.checks import nearest, require
 from configs.config import Config
 from configs.monitor import parse_stop_rule
-from orchestrator.placement import needed_roles
+from orchestrator.placement import MAIN, scoring_references
 from orchestrator.watch.monitor import measured_names
 from rewards.registry import check as check_verifier
 from trajectories.trajectory import Prompt
@@ -44,7 +44,7 @@ def _check_measured_values(cfg: Config, heldout: Sequence[Prompt]) -> None:
         require(best in ("", type(cfg.checkpoint).best_metric), "checkpoint.best_metric", rule, best)
         require(not rules, "monitor.stop_if", rule, list(rules))
         return
-    scored = "reference" in needed_roles(cfg) and cfg.measures_as_trained
+    scored = MAIN in scoring_references(cfg) and cfg.measures_as_trained
     known = measured_names(cfg, [prompt.id for prompt in heldout], scored=scored)
     named = [("checkpoint.best_metric", best)] if best else []
     for setting, name in [*named, *(("monitor.stop_if", parse_stop_rule(rule)[0]) for rule in rules)]:

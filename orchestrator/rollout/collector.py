@@ -1,7 +1,7 @@
 """Generate and grade groups in the background, at most a window ahead of the training loop."""
 
 import asyncio
-from collections.abc import Collection, Container, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Coroutine, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -40,6 +40,7 @@ class Collector:
         excluded: ids of prompts to skip, because their reference answers are rehearsed.
         experience: right answers of earlier steps. Some groups answer one of its prompts, with one answer less, in
             place of the next prompt of the stream.
+        score: applied to each complete group that is trained on, before it is returned, while others are in progress.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class Collector:
         excluded: Container[str],
         experience: Experience | None = None,
         trained: Collection[int] = (),
+        score: Callable[[Group], Awaitable[Group]] | None = None,
     ) -> None:
+        self.score = score
         self.cfg, self.encode, self.rollouts, self.excluded = cfg, encode, rollouts, excluded
         self.source, self.experience = source, experience
         self.upcoming = Upcoming(source, self._job)
@@ -209,7 +212,10 @@ class Collector:
 
     async def _receive(self, slot: Slot, future: asyncio.Future[Group]) -> None:
         try:
-            self._accept(slot, await future)
+            group = await future
+            if self.score is not None and not self._lacks_signal(replace(group, experience=slot.experience)):
+                group = await self.score(group)
+            self._accept(slot, group)
             self._fill_window()
         except Exception as error:
             self.fail(error)
@@ -226,7 +232,7 @@ class Collector:
         Source: DAPO's dynamic sampling, arXiv:2503.14476.
         """
         assert slot.group is not None
-        if self._refills_left and not slot.group.has_signal:
+        if self._lacks_signal(slot.group):
             self._refills_left -= 1
             self.dropped += 1
             self.groups_left += 1
@@ -235,6 +241,10 @@ class Collector:
             if self.experience is not None:
                 self.experience.observe_dropped(slot.group)
             self.window.drop(slot)
+
+    def _lacks_signal(self, group: Group) -> bool:
+        """Return whether a group is to be dropped."""
+        return self._refills_left > 0 and not group.has_signal
 
     def fail(self, error: Exception) -> None:
         """Have `take` raise this error in the training loop, if it is the first."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configs.config import Config
+from orchestrator.engine import publishes_adapter
 from orchestrator.planning.memory import MOST_SEQUENCES
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.simulation.hardware import MEMORY_EFFICIENCY, Gpu
@@ -165,9 +166,10 @@ def kv_tokens(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> float:
 def _learner(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> LearnerCosts:
     learner, ranks = cfg.learner, cfg.placement.learners
     passes = 4.0 if learner.gradient_checkpointing else 3.0  # forward, backward (2), and the recomputed forward
+    passes -= learner.lora.r > 0  # frozen weights have no gradient
     rate = gpu.flops * gpu.compute_efficiency
     per_microbatch, per_update = traffic_s(cfg, shapes, gpu)
-    states = 28.0 * shapes.parameters / sharded_over(cfg) / (gpu.bandwidth * MEMORY_EFFICIENCY)
+    states = 28.0 * shapes.trained / sharded_over(cfg) / (gpu.bandwidth * MEMORY_EFFICIENCY)
     return LearnerCosts(
         ranks=ranks,
         token_budget=learner.token_budget,
@@ -191,18 +193,19 @@ def traffic_s(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> tuple[float, float]
     have one each, and of the gradients in float32 for their reduction. The gradients of replicas are summed once.
     """
     ranks, size = cfg.placement.learners, sharded_over(cfg)
-    sent = shapes.parameters * (size - 1) / size / gpu.interconnect(size > GPUS_PER_NODE)
-    gathers, reduction = 2 * shapes.dtype_bytes * sent, 4 * sent
+    sent = (size - 1) / size / gpu.interconnect(size > GPUS_PER_NODE)
+    gathers, reduction = 2 * shapes.dtype_bytes * shapes.parameters * sent, 4 * shapes.trained * sent
     copies = ranks // size
-    summed = 8.0 * shapes.parameters / size * (copies - 1) / copies / gpu.interconnect(ranks > GPUS_PER_NODE)
+    summed = 8.0 * shapes.trained / size * (copies - 1) / copies / gpu.interconnect(ranks > GPUS_PER_NODE)
     if cfg.learner.accumulate == "unsharded":
         return 0.0, gathers / 2 + reduction + summed
     return gathers + reduction, summed
 
 
 def _publication(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> float:
-    weights = float(shapes.parameters * shapes.dtype_bytes)
-    if cfg.generator.transfer == "host":
+    adapter = publishes_adapter(cfg)
+    weights = float((shapes.adapters if adapter else shapes.parameters) * shapes.dtype_bytes)
+    if adapter or cfg.generator.transfer == "host":
         return weights / HOST_BYTES_PER_S
     if cfg.generator.transfer == "ipc":
         moved = 2 * weights / SLEEP_BYTES_PER_S  # The engine sleeps during the update and wakes after it.

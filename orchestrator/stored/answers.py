@@ -6,6 +6,7 @@ from pathlib import Path
 
 from configs.checks import require
 from configs.config import Config
+from orchestrator.engine import publishes_adapter
 from orchestrator.evaluation.engines import by_engine
 from orchestrator.preflight.beginning import PRESAMPLED, keeps_presampled
 from orchestrator.rollout.encoding import Encoder
@@ -59,14 +60,14 @@ def first_policy(cfg: Config, *, resume: bool) -> str | None:
 
     Returns:
         A directory; None if presampling needs generators of its own, because the starting policy differs from the
-        reference in more than its weights.
+        reference in more than its weights, or is published as an adapter of its own weights.
     """
     found = (resume or keeps_presampled(cfg)) and _rehearsal_path(cfg, Path(cfg.runs) / cfg.name).exists()
     if not cfg.objective.rehearses or cfg.rehearsal.path or found or cfg.starts_from(cfg.reference_path):
         return cfg.policy.path
     policies = {"policy": cfg.policy.path, "reference": cfg.reference_path}
     engines = by_engine(policies, cfg.sampling.max_prompt_tokens + cfg.longest_answer)
-    return cfg.reference_path if len(engines) == 1 else None
+    return cfg.reference_path if len(engines) == 1 and not publishes_adapter(cfg) else None
 
 
 async def presample_missing(

@@ -68,7 +68,7 @@ def train(cfg: Config, resume: bool = False) -> list[dict[str, Any]]:
     return read_records(run_dir / "metrics.jsonl")
 
 
-def test_two_learner_ranks_two_graders_and_a_reference_over_ray_train_as_one_process_does(
+def test_two_learner_ranks_two_graders_and_references_over_ray_train_as_one_process_does(
     tmp_path: Path, cluster: None
 ) -> None:
     shared = ("generator.engine=transformers", "method=grpo_adaptive_kl", "steps=3", "monitor.every=3")
@@ -78,8 +78,10 @@ def test_two_learner_ranks_two_graders_and_a_reference_over_ray_train_as_one_pro
             tmp_path, "name=spread", "placement.learners=2", "placement.graders=2", "placement.references=2", *shared
         )
     )
+    held = train(config(tmp_path, "name=held", "placement.learners=2", "placement.references_on=learners", *shared))
     assert [record["step"] for record in spread] == [record["step"] for record in alone]
-    for mine, theirs in zip(alone[1:], spread[1:], strict=True):
+    assert held[-1]["heldout/kl_to_base"] == pytest.approx(alone[-1]["heldout/kl_to_base"], abs=1e-3)
+    for mine, theirs in zip([*alone[1:], *alone[1:]], [*spread[1:], *held[1:]], strict=True):
         for name in (
             "reward",
             "policy_loss",
@@ -183,8 +185,8 @@ def test_generators_on_another_node_load_pieces_until_one_dies_between_two_which
     cfg = config(tmp_path, "name=pieces", "generator.engine=transformers", "placement.generators=2")
 
     def every_layer_is_a_piece(shell: Any) -> int:
-        shell.role.pieces = pieces_of(shell.role.policy.model, torch.float32, 1)
-        return len(shell.role.pieces)
+        shell.role.outgoing.pieces = pieces_of(shell.role.policy.model, torch.float32, 1)
+        return len(shell.role.outgoing.pieces)
 
     async def run() -> None:
         roles = await start(cfg, ["generator", "learner"])
@@ -229,8 +231,8 @@ def test_a_generator_sleeps_and_wakes_with_new_weights_over_ray(tmp_path: Path, 
             [generator], learner = roles.generators, roles.learner
             await learner.connect([generator])
             await learner.publish(0)
+            assert await generator.sleep() == 0, "no answer is in flight"
             await generator.submit([job])
-            assert await generator.sleep() == 2
             await learner.ranks[0].free_gpu_memory()
             assert not len(await generator.collect(0.3)), "a sleeping engine decodes nothing"
             await generator.wake_up(["weights"])

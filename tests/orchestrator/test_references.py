@@ -3,6 +3,7 @@
 import asyncio
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,6 +60,25 @@ def test_a_resumed_schedule_goes_on_with_the_weights_of_one_that_was_not_ended(r
     whole = ReferenceSchedule({"slow": average}, {})
     assert updates == [whole.after(step, {"kl_slow": 0.1}) for step in range(1, 13)]
     assert second.drift == whole.drift
+
+
+def test_a_run_whose_learner_holds_the_reference_has_the_numbers_of_one_with_an_actor(
+    tiny_policy: Path, tmp_path: Path
+) -> None:
+    small = ("method=grpo_adaptive_kl", "groups_per_step=3", "sampling.group_size=3", "steps=2", "monitor.every=2")
+
+    def records(where: str) -> list[dict[str, Any]]:
+        cfg = config(tiny_policy, tmp_path, *small, f"name={where}", f"placement.references_on={where}")
+        run_dir = asyncio.run(run_training(cfg, resume=False, log=lambda text: None))
+        return read_records(run_dir / "metrics.jsonl")
+
+    own, learners = records("own"), records("learners")
+    assert own[-1]["heldout/kl_to_base"] != 0 and own[-1]["kl_reference"] != 0
+    for mine, theirs in zip(own, learners, strict=True):
+        assert mine.keys() == theirs.keys()
+        for name in ("loss", "kl_reference", "heldout/kl_to_base", "terms/divergence/value"):
+            if name in mine:  # the record of the start has measurements alone
+                assert theirs[name] == pytest.approx(mine[name], rel=1e-3, abs=1e-5), name
 
 
 @pytest.mark.slow

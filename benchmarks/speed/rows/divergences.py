@@ -14,6 +14,7 @@ from benchmarks.speed.rows.learner import seconds, settings, small
 from configs.config import Config
 from configs.divergences import DIVERGENCES
 from orchestrator import cluster
+from orchestrator.placement import needed_roles
 from orchestrator.references import Anchors
 from trajectories.batch import Batch
 
@@ -55,10 +56,10 @@ def forms(plan: Plan) -> dict[str, tuple[str, ...]]:
 
 async def prepared(cfg: Config) -> Step:
     """Start the roles of a step."""
-    scores = bool(cfg.objective.anchors or cfg.objective.hidden_anchors)
-    roles = await cluster.start(cfg, ["learner", *(["reference"] if scores else [])])
+    roles = await cluster.start(cfg, [role for role in needed_roles(cfg) if role in ("learner", "reference")])
     assert roles.learner is not None
-    return Step(cfg, roles.learner, Anchors(roles.reference, cfg.objective) if roles.reference else None)
+    anchors = Anchors(roles.reference, cfg.objective) if roles.reference and cfg.objective.terms else None
+    return Step(cfg, roles.learner, anchors)
 
 
 def measure(plan: Plan) -> list[Row]:

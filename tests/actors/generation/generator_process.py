@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.generator import GeneratorConfig
+from configs.lora import LoraConfig
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -132,11 +133,17 @@ class GeneratorProcess:
         return result
 
     def build(
-        self, path: Path, *, max_length: int = 256, tensor_parallel: int = 1, **settings: Any
+        self,
+        path: Path,
+        *,
+        max_length: int = 256,
+        tensor_parallel: int = 1,
+        lora: LoraConfig | None = None,
+        **settings: Any,
     ) -> "GeneratorProcess":
         config = GeneratorConfig(timeout_s=100, **settings)
         keywords = {"policy_path": str(path), "config": config, "dtype": "float32", "max_length": max_length}
-        keywords["tensor_parallel"] = tensor_parallel
+        keywords |= {"tensor_parallel": tensor_parallel, "lora": lora}
         self.call("build", "actors.generation.vllm_engine", "VllmGenerator", keywords)
         return self
 

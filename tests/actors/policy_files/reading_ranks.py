@@ -1,7 +1,9 @@
 """As a script: load and save a policy on several ranks, each in a process of its own, and measure the memory.
 
 Rank 0 writes the gathered weights, and each rank its bytes and its part of the policy, to FOLDER:
-python reading_ranks.py ADDRESS POLICY FOLDER RANKS
+python reading_ranks.py ADDRESS POLICIES FOLDER RANKS
+
+Several POLICIES, with colons between them, are averaged.
 """
 
 import multiprocessing
@@ -15,10 +17,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 
-from actors.learning.sharding import full_parameters, join_process_group, shard
-from actors.policy_files.reading import empty_model, fill_model
+from actors.learning.sharding import full_parameters, join_process_group, mesh_of, shard
+from actors.policy_files.reading import empty_model, fill_average
 from actors.policy_files.writing import policy_part
 from actors.scoring.policy import Policy
+from configs.learner import LearnerConfig
 
 RANKS_S = 120.0
 
@@ -38,13 +41,16 @@ def taken(work: Callable[[], object]) -> int:
     return memory("VmHWM") - before
 
 
-def run_rank(rank: int, ranks: int, address: str, policy_path: str, folder: Path) -> None:
+def run_rank(rank: int, ranks: int, address: str, policy_paths: str, folder: Path) -> None:
     join_process_group(address, RANKS_S, device="cpu", rank=rank, ranks=ranks)
     torch.ones(1000, 1000) @ torch.ones(1000, 1000)  # the libraries' own memory is there before
-    model = empty_model(policy_path)
+    paths = policy_paths.split(os.pathsep)
+    model = empty_model(paths[0])
     policy = Policy(model, layout="pad", logits_megabytes=1, temperature=1.0)
-    shard(policy, dtype="float32", device="cpu", ranks=ranks)
-    loading = taken(lambda: fill_model(model, policy_path, "cpu"))
+    mesh = mesh_of(1, RANKS_S, device="cpu", ranks=ranks)
+    shard(policy, mesh, LearnerConfig(), dtype="float32")
+    parts_of = dict.fromkeys(paths, 1 / len(paths))
+    loading = taken(lambda: fill_average(model, parts_of, "cpu"))
     parts = []
     copying = taken(lambda: parts.append(policy_part(model, full_parameters(model), "float32", rank=rank, ranks=ranks)))
     (folder / f"bytes-{rank}").write_text(f"{loading} {copying}")
@@ -59,10 +65,10 @@ def run_rank(rank: int, ranks: int, address: str, policy_path: str, folder: Path
 
 
 if __name__ == "__main__":
-    address, policy_path, folder, count = sys.argv[1:]
+    address, policy_paths, folder, count = sys.argv[1:]
     torch.set_num_threads(1)
     context = multiprocessing.get_context("fork")
-    arguments = (int(count), address, policy_path, Path(folder))
+    arguments = (int(count), address, policy_paths, Path(folder))
     processes = [context.Process(target=run_rank, args=(rank, *arguments), daemon=True) for rank in range(int(count))]
     for process in processes:
         process.start()

@@ -75,13 +75,22 @@ def make_policy_with_buffers(folder: Path) -> Path:
     return folder
 
 
-def loaded_by_ranks(policy: Path, folder: Path, ranks: int) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
+def loaded_by_ranks(
+    policy: Path, folder: Path, ranks: int, *averaged: Path
+) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
     """The weights and buffers that `ranks` processes have together, and the bytes that loading, and the copy of what
     each writes to `folder`/saved, took in each."""
     folder.mkdir()
     script = Path(__file__).with_name("reading_ranks.py")
     done = subprocess.run(
-        [sys.executable, str(script), free_address(), str(policy), str(folder), str(ranks)],
+        [
+            sys.executable,
+            str(script),
+            free_address(),
+            os.pathsep.join(map(str, (policy, *averaged))),
+            str(folder),
+            str(ranks),
+        ],
         capture_output=True,
         text=True,
         timeout=2 * RANKS_S,
@@ -114,6 +123,14 @@ def test_a_rank_needs_the_memory_of_its_part_and_one_tensor(tmp_path: Path) -> N
         for loading, copying in taken:
             assert loading < size / ranks + largest + 8 * MEGABYTE, taken
             assert copying < size / ranks + layer + 3 * largest + 8 * MEGABYTE, taken
+    halved = {name: p.data / 2 for name, p in model.named_parameters()}
+    model.load_state_dict(halved, strict=False)
+    model.save_pretrained(tmp_path / "half", max_shard_size="50MB")
+    weights, taken = loaded_by_ranks(tmp_path / "policy", tmp_path / "soup", 2, tmp_path / "half")
+    for name, half in halved.items():
+        torch.testing.assert_close(weights[name], 1.5 * half)
+    for loading, _ in taken:
+        assert loading < size / 2 + 3 * largest + 8 * MEGABYTE, "a part of a tensor of each policy, and their sum"
 
 
 @pytest.mark.slow

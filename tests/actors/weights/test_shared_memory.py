@@ -294,13 +294,13 @@ def test_the_object_store_holds_one_piece_of_the_weights_at_a_time(
         receiver.received.clear()
         step(core, batch_of(1))
         await learner.publish(1)
-        assert [weights.tensors for weights in receiver.received] == [piece.tensors for piece in core.pieces]
+        assert [weights.tensors for weights in receiver.received] == [piece.tensors for piece in core.outgoing.pieces]
         found = await parameters_of(receiver.role)
         assert all(torch.equal(found[name], p) for name, p in core.policy.model.named_parameters())
         await receiver.role.close()
 
     asyncio.run(run())
-    assert peak == max(sizes.values()) < core.buffer.size / 2
+    assert peak == max(sizes.values()) < core.outgoing.buffer.size / 2
 
 
 @pytest.mark.parametrize("kind", ["plain", "untied", "mixture of experts", "bfloat16"])
@@ -313,7 +313,7 @@ def test_shared_weights_follow_training_and_checkpoints(tmp_path: Path, kind: st
     assert memory is not None
     data = attached(memory)
     # Only parameters that the files hold as they are can lie in the buffer.
-    assert shared.buffer.holds_parameters == (kind in ("plain", "untied"))
+    assert shared.outgoing.buffer.holds_parameters == (kind in ("plain", "untied"))
     for version in range(3):
         assert step(shared, batch_of(version)) == step(plain, batch_of(version))
         if version == 1:

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, Qwen2Config, Qwen3Config
 
+from actors.learning.adapters import add_adapters
+from configs.lora import LoraConfig
 from orchestrator.planning.model_shapes import ModelShapes
 
 # hidden, intermediate, layers, heads, key heads, vocabulary, tied
@@ -40,10 +42,12 @@ def config_of(name: str) -> PreTrainedConfig:
 
 
 @cache
-def shapes_of(name: str) -> ModelShapes:
-    """Return the sizes of a model in bfloat16."""
+def shapes_of(name: str, r: int = 0) -> ModelShapes:
+    """Return the sizes of a model in bfloat16, with adapters of rank r."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config_of(name))
+    if r:
+        add_adapters(model, LoraConfig(r=r))
     return ModelShapes(model, torch.bfloat16)
 
 

@@ -21,6 +21,14 @@ def test_split_roles_have_gpus_of_their_own() -> None:
     assert [place.name for place in without.gpus] == ["learner", "generator"]
 
 
+def test_references_on_the_learners_need_no_gpu_and_lie_in_host_memory() -> None:
+    own, shared = (planned("7B", "scale=8gpu", f"placement.references_on={where}") for where in ("own", "learners"))
+    assert [place.name for place in shared.gpus] == ["learner", "generator"]
+    assert "shards of references" not in own.hosts[0].phases[0].parts
+    assert shared.hosts[0].phases[0].parts["shards of references"] == 2 * 7_615_616_512
+    assert shared.gpus[0].peak.bytes == own.gpus[0].peak.bytes, "an update needs more than a forward pass"
+
+
 @pytest.mark.parametrize(("scale", "policy"), [("1gpu", "1.5B"), ("8gpu", "8B")])
 def test_presets_fit_the_policies_that_they_are_for(scale: str, policy: str) -> None:
     assert planned(policy, f"scale={scale}").fits
@@ -93,7 +101,9 @@ def test_hosts_hold_what_is_written_published_and_offloaded() -> None:
     assert "weights for generators" not in elsewhere["an update"]
     # Two copies of the embedding, the largest piece, whatever the size of the policy.
     assert elsewhere["the publication"]["pieces of the weights"] == 2 * 2 * 152_064 * 3_584
-    assert host("method=gkd")["an update"]["hidden states of references"] > 0
+    assert host("method=sparse_po")["an update"]["hidden states of references"] > 0
+    assert "hidden states of references" not in host("method=gkd")["an update"]
+    assert host("method=gkd")["an update"]["shards of references"] == 2 * size
     assert host("learner.offload_states=true")["loading"]["states of the learner"] == pytest.approx(16 * size)
     assert host("learner.offload_activations=true")["an update"]["activations"] == 4 * 28 * 2 * 16_384 * 3_584
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from configs.lora import LoraConfig
 from orchestrator.planning.model_shapes import ModelShapes, read_shapes
 from tests.orchestrator.planning.known_models import config_of, shapes_of, write_config
 
@@ -32,7 +33,7 @@ def test_key_values_are_two_for_each_layer_key_head_and_its_width() -> None:
 
 
 def test_a_config_without_weights_and_tokenizer_is_enough(tmp_path: Path) -> None:
-    shapes = read_shapes(write_config("7B", tmp_path / "policy"), "bfloat16")
+    shapes = read_shapes(write_config("7B", tmp_path / "policy"), "bfloat16", LoraConfig())
     assert shapes.parameters == shapes_of("7B").parameters
     assert shapes.activations == shapes_of("7B").activations
 

@@ -17,6 +17,7 @@ from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoModelForCausalLM
 
+from actors.learning.adapters import add_adapters
 from actors.learning.layers import prepare_layers
 from actors.learning.sharding import mesh_of, prepare_accumulation, shard
 from actors.scoring import token_scores
@@ -52,6 +53,9 @@ def tracked_peak(name: str, config: LearnerConfig, *, ranks: int, rows: int, wid
     """Return the bytes at the peak of the second microbatch of an update in bfloat16, on one of `ranks`."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config_of(name)).eval()
+    if config.lora.r:
+        model.bfloat16()
+        add_adapters(model, config.lora)
     prepare_layers(model, config)
     # Where the gradients of the first microbatch are not those of the ranks, they cannot be zeros that exist before.
     twice = config.accumulate == "unsharded" or config.replicas > 1
@@ -60,8 +64,9 @@ def tracked_peak(name: str, config: LearnerConfig, *, ranks: int, rows: int, wid
         shard(policy, mesh_of(config.replicas, 60.0, device="cpu", ranks=ranks), config, dtype="bfloat16")
         with FakeTensorMode(allow_non_fake_inputs=True):
             policy.to_empty(device="cpu")
-            optimizer = torch.optim.AdamW(policy.parameters(), fused=True)
-            for parameter in policy.parameters():
+            trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+            optimizer = torch.optim.AdamW(trained, fused=True)
+            for parameter in trained:
                 moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
                 optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
                 if not twice:

@@ -1,7 +1,7 @@
 """Collector: groups in the order of their prompts, generated at most a window ahead; errors reach `take`."""
 
 import asyncio
-from collections.abc import Collection, Container
+from collections.abc import Awaitable, Callable, Collection, Container
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -59,6 +59,7 @@ async def collecting(
     grader: ScriptedGrader | None = None,
     experience: Experience | None = None,
     trained: Collection[int] = (),
+    score: Callable[[Group], Awaitable[Group]] | None = None,
 ) -> Any:
     async with Rollouts([generator], [grader or ScriptedGrader()], 20.0) as rollouts:
         collector = Collector(
@@ -71,6 +72,7 @@ async def collecting(
             excluded=excluded,
             experience=experience,
             trained=trained,
+            score=score,
         )
         async with collector:
             yield collector

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from configs.config import Config
 from configs.load import load
 from tests.orchestrator.fake_roles import ScriptedGenerator, ScriptedGrader, run
 from tests.orchestrator.rollout.test_collector import collecting, positions
-from trajectories.trajectory import Grade
+from trajectories.trajectory import Grade, Group
 
 
 def settings(refills: int, *more: str) -> Config:
@@ -126,5 +127,43 @@ def test_without_refills_every_group_is_used() -> None:
         async with collecting(generator, settings(0), grader=judge(lambda _: False)) as collector:
             assert positions(await collector.take(2)) == [0, 1]
             assert "dropped_groups" not in collector.stats()
+
+    run(body())
+
+
+def test_a_complete_group_is_scored_while_others_are_generated_and_a_dropped_one_is_not() -> None:
+    scored: list[int] = []
+
+    async def score(group: Group) -> Group:
+        scored.append(group.prompt.position)
+        await asyncio.sleep(0)
+        return replace(group, trajectories=tuple(replace(t, logp_anchors={"t": t.mask}) for t in group.trajectories))
+
+    async def body() -> None:
+        generator = ScriptedGenerator()
+        cfg, grader = settings(10, "lag=1"), judge(lambda position: position != 1)
+        async with collecting(generator, cfg, grader=grader, score=score) as collector:
+            while len(generator.keys) < 4:
+                await asyncio.sleep(0)
+            for key in ("train/1", "train/0"):
+                generator.finish(key, 0, 1)
+            while not scored:
+                await asyncio.sleep(0)
+            generator.finish("train/2", 0, 1)
+            groups = await collector.take(2)
+            assert positions(groups) == scored == [0, 2]
+            assert all(t.logp_anchors for group in groups for t in group.trajectories)
+
+    run(body())
+
+
+def test_an_error_of_the_scores_reaches_the_training_loop() -> None:
+    async def score(group: Group) -> Group:
+        raise RuntimeError("reference 0: its process died")
+
+    async def body() -> None:
+        async with collecting(ScriptedGenerator(at_once=True), settings(0, "lag=1"), score=score) as collector:
+            with pytest.raises(RuntimeError, match="reference 0"):
+                await collector.take(2)
 
     run(body())

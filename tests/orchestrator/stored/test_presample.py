@@ -334,6 +334,9 @@ def test_generators_load_the_reference_first_exactly_while_it_is_still_to_be_pre
     assert first("method=grpo") == str(tiny_policy), "nothing is rehearsed"
     assert first() == first(resume=True) == str(other_policy)
     assert first("rehearsal.path=elsewhere.parquet") == str(tiny_policy)
+    adapter = ("learner.lora.r=4", "generator.engine=vllm", "placement.kind=ray")
+    assert first(*adapter) is None, "the engines keep their weights, and get the adapter alone"
+    assert first(*adapter, "learner.lora.publish=merged") == str(other_policy)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "rehearsal.parquet").touch()
     assert first() == first(resume=True) == str(tiny_policy), "it has been presampled"
