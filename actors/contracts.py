@@ -227,8 +227,7 @@ class Reference(Protocol):
                 others go to `anchors`, where rehearsed trajectories get NaN.
             hidden: references whose final hidden states [N, D] are added to `hidden`, on these and on rehearsed
                 trajectories.
-            columns: further numbers per token, float32 [N], on explored and imitated trajectories; NaN on the
-                others.
+            columns: further numbers per token, float32 [N], on explored and imitated trajectories; NaN elsewhere.
         """
         ...
 
@@ -289,15 +288,12 @@ class Learner(Protocol):
 
     async def connect(self, generators: Sequence[Generator]) -> None:
         """Prepare the weight transfer to these generators. Call it once, before the first `publish`."""
-        ...
 
     async def publish(self, version: int) -> None:
         """Send the current weights as `version`. When this returns, every connected generator serves them."""
-        ...
 
     async def update_reference(self, reference: Reference, name: str, mixing_weight: float) -> None:
-        """Move the reference `name` towards the policy: mixing_weight * policy + (1 - mixing_weight) * reference,
-        computed from float32 weights."""
+        """Move a reference towards the policy's float32 weights, as `Reference.move` does."""
         ...
 
     async def save(self, folder: str) -> None:

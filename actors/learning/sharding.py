@@ -136,7 +136,7 @@ def prepare_accumulation(policy: nn.Module, accumulate: str, *, last: bool) -> N
 
 
 def reshard(policy: nn.Module) -> None:
-    """Free the gathered parameters. Without a backward pass those of the root stay, and a checkpoint needs the shards."""
+    """Free gathered parameters. Without a backward pass those of the root stay, and a checkpoint needs the shards."""
     for module in policy.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
