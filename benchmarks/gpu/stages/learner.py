@@ -79,7 +79,7 @@ def run(record: Record) -> None:
     with record.part("publication"), record.phase("the publication"):
         learner.weights(0)
     with record.part("memory plan"):
-        _against_plan(record, cfg, read_shapes(path, "bfloat16"))
+        _against_plan(record, cfg, read_shapes(path, "bfloat16", cfg.learner.lora))
     with record.part("checkpoint"):
         _checkpoint(record, learner, batch, parameters)
     learner.close()
