@@ -62,7 +62,8 @@ class PlacementConfig:
     """Longest call to a role, in seconds; an update of the learner takes longest."""
     publish_timeout_s: float = 300.0
     """Longest publication of weights, in seconds, from the learner to the last generator that serves them. A 32B policy
-    takes 5 s from GPU to GPU and 90 s through host memory, and a generator begins between two decoding steps."""
+    takes 5 s from GPU to GPU and 90 s through host memory, and a generator begins between two decoding steps. Between
+    nodes `generator.transfer=host` sends pieces of at most 1 GiB, and the limit is that of each piece."""
     collective_timeout_s: float = 3600.0
     """Longest wait of a learner rank for the others in one collective operation (NCCL or gloo), in seconds. A rank that
     waits longer ends with an error. The ranks wait for each other where one reads or writes files more slowly."""

@@ -25,8 +25,8 @@ from orchestrator.engine import with_engine
 from orchestrator.placement import (
     Reservation,
     bundles,
+    held_by_learner,
     load_order,
-    references_of_learner,
     require_capacity,
     reservations,
     shares_gpus,
@@ -294,7 +294,7 @@ def learner_arguments(cfg: Config) -> dict[str, Any]:
         "policy_path": cfg.policy.path,
         "config": cfg.learner,
         "objective": cfg.objective,
-        "references": {name: policies(cfg)[name] for name in references_of_learner(cfg)},
+        "references": {name: policies(cfg)[name] for name in held_by_learner(cfg)},
         "dtype": cfg.policy.dtype,
         "temperature": cfg.sampling.temperature,
         "total_steps": cfg.steps,

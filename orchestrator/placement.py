@@ -27,11 +27,17 @@ def scoring_references(cfg: Config) -> list[str]:
     return list(dict.fromkeys([*cfg.objective.anchors, *cfg.objective.hidden_anchors, *measures]))
 
 
-def references_of_learner(cfg: Config) -> list[str]:
-    """Return the names of those that the learner ranks hold and score with.
+def held_by_learner(cfg: Config) -> list[str]:
+    """Return the names of the references that the learner ranks hold: those whose whole distributions the objective
+    compares, and those that they score with."""
+    return list(dict.fromkeys([*cfg.objective.head_anchors, *references_of_learner(cfg)]))
 
-    It holds all whose whole distributions the objective compares anyway, and with `placement.references_on=learners`
-    the others that are never updated. Where the driver needs hidden states, a reference actor sends them.
+
+def references_of_learner(cfg: Config) -> list[str]:
+    """Return the names of the references that the learner ranks score with.
+
+    These are all whose whole distributions the objective compares, and with `placement.references_on=learners` the
+    others that are never updated. Where the driver needs hidden states, a reference actor scores and sends them.
     """
     chosen = [*cfg.objective.head_anchors]
     if cfg.placement.references_on == "learners":

@@ -49,7 +49,9 @@ def plan(widths: Sequence[int], token_budget: int) -> list[list[int]]:
             cost = best[start][0] + count * width + MICROBATCH_COST * math.ceil(count / max(token_budget // width, 1))
             if end not in best or cost < best[end][0]:
                 best[end] = (cost, start)
-            if padding > MICROBATCH_COST:  # so a cut costs less than the padding, and would with more rows
+            # The padding is the sum over j of d_j, by which the jth row is narrower than the widest. It is at most
+            # max_j (j d_j) times 1 + log(count), and a cut behind row j saves j d_j, with more rows before it too.
+            if padding > MICROBATCH_COST * (1 + math.log(count)):
                 break
     parts: list[list[int]] = []
     end = len(order)

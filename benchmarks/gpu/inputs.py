@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
+from actors.learning.learner import FsdpLearner
 from configs.objective import ObjectiveConfig
 from objectives.coefficient.controllers import ObjectiveState
 from objectives.credit import credit
@@ -102,6 +103,13 @@ def credited(batch: Batch, objective: ObjectiveConfig, coefficient: float) -> Ba
     """Return the batch with advantages and weights, every divergence term with the same coefficient."""
     coefficients = dict.fromkeys(objective.terms, coefficient)
     return credit(batch, objective, ObjectiveState(coefficients=coefficients, pass_k=objective.pass_k.k))
+
+
+class KeepingLearner(FsdpLearner):
+    """A learner that keeps the gradients of its last update, to be compared."""
+
+    def free_gradients(self) -> None:
+        pass
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from actors.local import init_host_weights, publish_host_weights
 from actors.policy_files.reading import load_model
-from actors.weights.file_names import as_in_files
-from actors.weights.host import pack, weights_info
+from actors.weights.file_names import as_in_files, meta_in_files
+from actors.weights.host import weights_info
+from actors.weights.pieces import pieces_of
 from configs.config import Config
 from configs.heldout import Decoding
 from configs.load import to_yaml
@@ -201,12 +201,6 @@ def _write(
     return evaluation
 
 
-def _parameters(cfg: Config, path: str) -> list[tuple[str, Any]]:
-    model = load_model(path)
-    dtype = {"float32": model.float, "bfloat16": model.bfloat16}[cfg.policy.dtype]
-    return list(as_in_files(model, ((name, p.detach()) for name, p in dtype().named_parameters())))
-
-
 async def _publish_checked(
     cfg: Config, rollouts: Rollouts, path: str, version: int, first: tuple[Prompt, PromptEncoder]
 ) -> None:
@@ -220,8 +214,15 @@ async def _publish_checked(
 
 
 async def _publish(cfg: Config, rollouts: Rollouts, path: str, version: int) -> None:
-    parameters = _parameters(cfg, path)
+    model = load_model(path)
+    model = {"float32": model.float, "bfloat16": model.bfloat16}[cfg.policy.dtype]()
+    info = weights_info(meta_in_files(model, model.dtype))
     if version == 0:
-        await init_host_weights(rollouts.generators, weights_info(parameters))
-    weights = cluster.store_once(cfg, pack(parameters, version, cfg.generator.checksum))
-    await publish_host_weights(rollouts.generators, weights, version)
+        await init_host_weights(rollouts.generators, info)
+    pieces = pieces_of(model, model.dtype)
+    for number, piece in enumerate(pieces, 1):
+        named = [(name, p) for name, p in model.named_parameters() if name in piece.parameters]
+        packed = piece.packed(info, as_in_files(model, named), version, cfg.generator.checksum)
+        weights = cluster.store_once(cfg, packed)
+        await publish_host_weights(rollouts.generators, weights, version, last=number == len(pieces))
+        del packed, weights  # memory and Ray's object store hold one piece at a time

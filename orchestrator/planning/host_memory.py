@@ -6,7 +6,7 @@ Only parts that grow with the policy are counted, besides `PROCESS` for each act
 from actors.weights.pieces import PIECE_BYTES
 from configs.config import Config
 from orchestrator.engine import chosen_engine, publishes_adapter
-from orchestrator.placement import references_of_learner
+from orchestrator.placement import held_by_learner
 from orchestrator.planning.learner_memory import FLOAT32, all_states, is_sharded, kept_inputs, shard_ranks
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.planning.phases import Host, Phase, Place, phase
@@ -42,7 +42,7 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int, host: Host) -> tupl
     sent = shapes.dtype_bytes * float(shapes.adapters) if adapter else dtype
     # Generators of one host map the learner's buffer. If any runs elsewhere, all get pieces; an adapter is one.
     mapped = sent if cfg.generator.transfer == "host" and engines == place.generators else 0.0
-    frozen = len(references_of_learner(cfg)) * dtype / shard_ranks(cfg) if is_sharded(cfg) else 0.0
+    frozen = len(held_by_learner(cfg)) * dtype / shard_ranks(cfg) if is_sharded(cfg) else 0.0
     held = held | {"states of the learner": ranks * offloaded, "weights for generators": mapped}
     held = held | {"shards of references": ranks * frozen}
     # A rank's copies of moments and policy, and of the float32 weights unless they are the policy that is written.

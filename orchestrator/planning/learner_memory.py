@@ -12,7 +12,7 @@ import math
 
 from configs.config import Config
 from orchestrator.engine import publishes_adapter
-from orchestrator.placement import references_of_learner
+from orchestrator.placement import held_by_learner
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.planning.phases import Phase, phase
 
@@ -57,7 +57,7 @@ def update_phases(cfg: Config, shapes: ModelShapes) -> list[Phase]:
         # All gathered weights are freed before the root's gradients, the last ones, are reduced.
         kept = {**states(cfg, shapes), **references}
         found.append(phase("the reduction of the root's gradients", kept | reduced))
-    if references_of_learner(cfg):
+    if held_by_learner(cfg):
         found.append(phase("the forward pass of a reference", states(cfg, shapes) | references | _scoring(cfg, shapes)))
     return found
 
@@ -199,7 +199,7 @@ def _head(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
 def _references(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     """Return the bytes that references of the learner ranks hold on the GPU. Shards of them are in host memory."""
     anchors, dtype = len(cfg.objective.head_anchors), shapes.dtype_bytes
-    whole = 0 if is_sharded(cfg) else len(references_of_learner(cfg)) * dtype * shapes.parameters
+    whole = 0 if is_sharded(cfg) else len(held_by_learner(cfg)) * dtype * shapes.parameters
     return {
         "weights of references": float(whole),
         "LM heads of references": float(anchors * dtype * shapes.head),

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks.gpu.check import LIMIT_S, RESULTS, STAGES, main, run_stage
+from benchmarks.gpu.machine import ROOT
 from benchmarks.gpu.page import BEGIN, END, table, write_page
 from benchmarks.gpu.receiver import COLUMNS, checksum
 from benchmarks.gpu.record import Record, passed
@@ -47,6 +50,18 @@ def test_every_stage_passes_on_a_cpu_at_the_smallest_sizes(tmp_path: Path) -> No
     assert {stage["stage"]: stage["outcome"] for stage in stages} == dict.fromkeys(STAGES, "passed"), stages
     assert status == 0
     assert all(json.loads((tmp_path / f"{stage}.json").read_text())["checks"] for stage in STAGES)
+
+
+@pytest.mark.slow
+def test_whole_runs_need_no_ray(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from benchmarks.gpu.stage import main
+sys.modules["ray"] = None  # as where it is not installed
+sys.exit(main("training", {str(tmp_path / "training.json")!r}, "cpu", {str(tmp_path)!r}, "small"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=200)
+    assert done.returncode == 0, (tmp_path / "training.json").read_text() + done.stderr
 
 
 def test_the_deadlines_of_all_stages_fit_into_eight_minutes() -> None:

@@ -27,9 +27,9 @@ LAYOUTS = {"pad": "pad", "varlen": "varlen", "varlen, shared prompts": "varlen",
 LINEAR = ("flash_attention", "cudnn_attention", "efficient_attention")
 """Parts of the names of operators whose memory is linear in the tokens."""
 TOKENS = (4_096, 16_384, 32_768)
-LOGP_LIMIT, GRADIENT_LIMIT = 0.02, 0.05
+LOGP_LIMIT, GRADIENT_LIMIT = 0.02, 0.08
 """Largest mean absolute difference of log-probs in nats, and relative one of a gradient, in bfloat16. Two bfloat16
-passes differ by a few times 2^-8."""
+passes differ by a few times 2^-8; a wrong mask or head changes them by a large part."""
 SHARED = 16
 """The prompt that all sequences share is N / SHARED tokens."""
 TIMED = 5

@@ -11,11 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actors.learning.learner import FsdpLearner
 from actors.learning.rank_parts import plan_updates
 from actors.local import LocalLearner, LocalReference
 from actors.reference import References
-from benchmarks.gpu.inputs import TINY, credited, random_batch, random_policy, relative_error, with_routes
+from benchmarks.gpu.inputs import (
+    TINY,
+    KeepingLearner,
+    credited,
+    random_batch,
+    random_policy,
+    relative_error,
+    with_routes,
+)
 from benchmarks.gpu.record import Record
 from configs.config import Config
 from configs.learner import LearnerConfig
@@ -136,8 +143,8 @@ def _updated(cfg: Config, batch: Batch, policy: str, other: str, place: Place) -
     return stats, torch.cat(gradients)
 
 
-def _learner(cfg: Config, policy: str, other: str, place: Place) -> FsdpLearner:
-    learner = FsdpLearner(
+def _learner(cfg: Config, policy: str, other: str, place: Place) -> KeepingLearner:
+    learner = KeepingLearner(
         policy,
         config=_config(place),
         objective=cfg.objective,

@@ -33,12 +33,14 @@ def run(record: Record) -> None:
 
 
 def without_ray() -> None:
-    """Where Ray is not installed, put empty modules in its place: a run in one process calls nothing of it."""
+    """Where Ray is not installed, put empty modules in its place: a run in one process asks
+    only whether it is initialised."""
     try:
         import ray  # noqa: F401
     except ModuleNotFoundError:
         for name in ("ray", "ray.util", "ray.util.placement_group", "ray.util.scheduling_strategies"):
             sys.modules[name] = _Empty(name)
+        sys.modules["ray"].is_initialized = lambda: False  # type: ignore[attr-defined]
 
 
 class _Empty(ModuleType):

@@ -17,7 +17,7 @@ from actors.reference import References
 from configs.load import load
 from configs.objective import ObjectiveConfig
 from objectives.diagnostics import means, merge
-from orchestrator.placement import needed_roles, references_of_learner, scoring_references
+from orchestrator.placement import held_by_learner, needed_roles, references_of_learner, scoring_references
 from orchestrator.references import Anchors
 from tests.actors.learning.frozen_ranks import DIVIDED, RANKS, RANKS_S, TERMS, compared_batch, exact_batch, learner_of
 from tests.actors.learning.learner_ranks import assert_near, config_of, gradients_of, run_script, step
@@ -112,6 +112,7 @@ def test_what_the_learner_holds_needs_no_reference_actor() -> None:
     # References that move, and those whose hidden states the driver reads, are on actors.
     assert roles("method=tr_dpo", alone, shared)[1:] == ([], True)
     assert roles("method=mapo", alone, shared)[1:] == ([], True)
+    assert held_by_learner(load(["method=mapo"])) == ["reference"], "for its exact term"
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from actors.weights import pieces
 from actors.weights.file_names import as_in_files
 from orchestrator.evaluation.engines import by_engine
 from orchestrator.evaluation.job import evaluate
@@ -47,8 +48,9 @@ def instruct(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_policies_of_equal_shapes_are_measured_with_their_own_templates_and_stop_tokens(
-    base: Path, instruct: Path, tmp_path: Path
+    base: Path, instruct: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 1)  # every layer of their weights is published on its own
     settings = ("policy.chat_template=true", "sampling.max_prompt_tokens=64", "evaluate.frontier=[]", "seed=3")
 
     def measured(**policies: Path) -> dict[str, list[tuple[Any, ...]]]:
