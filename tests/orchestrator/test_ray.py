@@ -223,7 +223,7 @@ def test_generators_on_another_node_load_pieces_until_one_dies_between_two_which
 def test_a_generator_sleeps_and_wakes_with_new_weights_over_ray(tmp_path: Path, cluster: None) -> None:
     cfg = config(tmp_path, "name=sleeps", "generator.engine=vllm")
     prompt = np.arange(3, 9, dtype=np.int32)
-    job = GenerationJob(key="a", prompt_id="a", prompt_tokens=prompt, seeds=(1, 2), temperature=1.0, max_new_tokens=200)
+    job = GenerationJob(key="a", prompt_id="a", prompt_tokens=prompt, seeds=(1, 2), temperature=1.0, max_new_tokens=40)
 
     async def run() -> None:
         roles = await start(cfg, ["generator", "learner"])
