@@ -69,7 +69,8 @@ def test_a_preset_file_holds_only_what_differs_from_the_defaults(preset: str) ->
 
     written: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "methods" / f"{preset}.yaml")) or {}
     assert set(written) <= {f.name for f in fields(Config)}
-    assert same(written, Config()) == []
+    # Scales of several GPUs have another lag, so a method that needs answers of the policy itself has to name its own.
+    assert set(same(written, Config())) <= {"lag"}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
