@@ -58,6 +58,9 @@ def _shrink(text: Any) -> None:
     for name, largest in LARGEST.items():
         if isinstance(getattr(text, name, None), int):
             setattr(text, name, min(getattr(text, name), largest))
+    if isinstance(getattr(text, "num_key_value_heads", None), int):
+        while text.num_attention_heads % text.num_key_value_heads:  # as 4 heads with 3, of a model of 9 heads with 3
+            text.num_key_value_heads -= 1
     if heads:
         text.hidden_size = min(text.hidden_size, text.num_attention_heads * head_width)
     if getattr(text, "word_embed_proj_dim", None):

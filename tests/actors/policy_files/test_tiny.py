@@ -34,6 +34,20 @@ def test_a_tiny_model_of_a_large_architecture_is_small_and_runs(architecture: st
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.parametrize(
+    ("heads", "keys"), [(heads, keys) for heads in range(1, 61) for keys in range(1, 13) if heads % keys == 0]
+)
+def test_every_key_head_of_a_tiny_model_belongs_to_equally_many_heads(heads: int, keys: int) -> None:
+    config = AutoConfig.for_model(
+        "llama", num_attention_heads=heads, num_key_value_heads=keys, hidden_size=8 * heads, intermediate_size=8,
+        num_hidden_layers=1, vocab_size=64,
+    )  # fmt: skip
+    with torch.device("meta"):
+        large = AutoModelForCausalLM.from_config(config)
+    small = tiny_model(large).config
+    assert small.num_attention_heads == min(heads, 4) and small.num_attention_heads % small.num_key_value_heads == 0
+
+
 def test_every_kind_of_layer_is_in_the_tiny_model() -> None:
     kinds = set(tiny_model(without_weights("gemma3_text")).config.layer_types)
     assert kinds == {"sliding_attention", "full_attention"}
