@@ -5,8 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from actors.contracts import Column, Learner, Reference, WeightsInfo
-from actors.reference import label
-from actors.reference_parts import logps_field, spread, to_score
+from actors.reference_parts import label, logps_field, spread, to_score
 from trajectories.batch import Batch
 
 

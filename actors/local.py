@@ -5,14 +5,14 @@ grader satisfy their contracts as they are.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from actors.contracts import Column, Generator, Reference, WeightsInfo
 from actors.learning.learner import FsdpLearner
-from actors.learning.rank_parts import end_to_end, merge_columns, merge_scores, plan_scores, plan_updates
+from actors.learning.rank_parts import end_to_end, merge_columns, plan_scores, plan_updates, with_columns
 from actors.reference import References
 from objectives.diagnostics import Stats
 from trajectories.batch import Batch
@@ -42,20 +42,19 @@ class LocalLearner:
         self.generators: list[Generator] = []
 
     async def score(self, batch: Batch) -> Batch:
-        return await asyncio.to_thread(self._score, batch)
-
-    def _score(self, batch: Batch) -> Batch:
-        divided, [part] = plan_scores(batch, self.learner.config, 1, self.learner.linear_width())
-        return merge_scores(batch, divided, [end_to_end(self.learner.score(part))])
+        return with_columns(batch, await asyncio.to_thread(self._scores, self.learner.score, batch))
 
     async def score_references(
         self, batch: Batch, names: Sequence[str], columns: Sequence[Column]
     ) -> dict[str, Tensor]:
-        return await asyncio.to_thread(self._score_references, batch, names, columns)
+        return await asyncio.to_thread(self._scores, self.learner.score_references, batch, names, columns)
 
-    def _score_references(self, batch: Batch, names: Sequence[str], columns: Sequence[Column]) -> dict[str, Tensor]:
+    def _scores(
+        self, method: Callable[..., list[dict[str, Tensor]]], batch: Batch, *arguments: Any
+    ) -> dict[str, Tensor]:
+        """Score the trajectories of a batch with a method of the learner. Returns its outputs for all, by name."""
         divided, [part] = plan_scores(batch, self.learner.config, 1, self.learner.linear_width())
-        return merge_columns(batch, divided, [end_to_end(self.learner.score_references(part, names, columns))])
+        return merge_columns(batch, divided, [end_to_end(method(part, *arguments))])
 
     async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
         return await asyncio.to_thread(self._update, batch, coefficients)

@@ -5,7 +5,6 @@ Axes: N tokens of the batch, C tokens of a chunk, V vocabulary, D hidden.
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,9 @@ import torch
 from torch import Tensor
 
 from actors.contracts import Column, HostWeights, WeightsInfo
+from actors.learning.rank_parts import with_columns
 from actors.policy_files.reading import empty_model, fill_average
+from actors.reference_parts import MAIN, label, logps_field
 from actors.scoring.policy import Policy, Scored
 from actors.scoring.token_scores import LogitsFunction
 from actors.weights.host import check_payload, named_views
@@ -23,9 +24,6 @@ from trajectories.batch import Batch
 from trajectories.shared_prefixes import shared_rows
 from trajectories.split import plan
 from trajectories.trajectory import COMPARED, ROUTES, Route
-
-MAIN = "reference"
-"""Name of the reference whose log-probs are `Batch.logp_reference`; those of the others are in `Batch.anchors`."""
 
 
 class References:
@@ -50,15 +48,7 @@ class References:
         self.token_budget, self.dtype, self.device = config.token_budget, getattr(torch, dtype), device
         for name, directories in policies.items():
             model = soup(directories, self.dtype, device).requires_grad_(False)
-            self.policies[name] = Policy(
-                model,
-                layout=config.layout,
-                logits_megabytes=config.logits_megabytes,
-                temperature=temperature,
-                share_prefixes=config.share_prefixes,
-                device=device,
-                dtype=dtype,
-            )
+            self.policies[name] = Policy.configured(model, config, temperature=temperature, device=device, dtype=dtype)
         self._masters: dict[str, dict[str, Tensor]] = {}
         # Several groups may be sent at once. Together they would need several times the memory of a microbatch.
         self._at_work = threading.Lock()
@@ -82,17 +72,12 @@ class References:
             with self._at_work:
                 scored = self._score(batch, self.policies[name], own_columns, keep_hidden=name in hidden)
             known = batch.logp_reference if name == MAIN else batch.anchors.get(name)
-            logps = torch.where(compared, scored.logp, torch.nan if known is None else known)
-            if name == MAIN:
-                batch = replace(batch, logp_reference=logps)
-            else:
-                batch = replace(batch, anchors={**batch.anchors, name: logps})
+            found = {logps_field(name): torch.where(compared, scored.logp, torch.nan if known is None else known)}
             if scored.hidden is not None:
-                batch = replace(batch, hidden={**batch.hidden, name: scored.hidden})
-            for column in own_columns:
-                values = torch.where(compared, scored.extra[label(column)], torch.nan)
-                tables: dict[str, Any] = {column.kind: {**getattr(batch, column.kind), column.term: values}}
-                batch = replace(batch, **tables)
+                found[f"hidden/{name}"] = scored.hidden
+            extra = {label(column): scored.extra[label(column)] for column in own_columns}
+            found |= {key: torch.where(compared, values, torch.nan) for key, values in extra.items()}
+            batch = with_columns(batch, found)
         return batch
 
     def _score(self, batch: Batch, policy: Policy, columns: Sequence[Column], keep_hidden: bool) -> Scored:
@@ -154,11 +139,6 @@ class References:
         self._masters = torch.load(Path(folder) / "references" / "moved.pt", weights_only=True)
         for name in self._masters:
             self._load(name)
-
-
-def label(column: Column) -> str:
-    """Return the name of a column among outputs."""
-    return f"{column.kind}/{column.term}"
 
 
 def column_functions(batch: Batch, columns: Sequence[Column], temperature: float) -> dict[str, LogitsFunction]:

@@ -26,6 +26,11 @@ def split(batch: Batch, actors: int) -> tuple[list[list[int]], list[Batch]]:
     return parts, [reduced.select(part) for part in parts]
 
 
+def label(column: Column) -> str:
+    """Return the name of a column among outputs."""
+    return f"{column.kind}/{column.term}"
+
+
 def logps_field(name: str) -> str:
     """Return the name of a reference's log-probs among its outputs."""
     return "logp_reference" if name == MAIN else f"anchors/{name}"
@@ -39,7 +44,7 @@ def outputs(scored: Batch, names: Sequence[str], hidden: Sequence[str], columns:
         assert logps is not None
         found[logps_field(name)] = logps
     found |= {f"hidden/{name}": scored.hidden[name] for name in hidden}
-    return found | {f"{one.kind}/{one.term}": getattr(scored, one.kind)[one.term] for one in columns}
+    return found | {label(one): getattr(scored, one.kind)[one.term] for one in columns}
 
 
 def merge(batch: Batch, parts: Sequence[Sequence[int]], scored: Sequence[Mapping[str, Tensor]]) -> Batch:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configs.config import Config
+from orchestrator.engine import chosen_engine
 
 MAIN = "reference"
 """Name of the reference policy of `reference_path`."""
@@ -16,9 +17,7 @@ MAIN = "reference"
 
 def needed_roles(cfg: Config) -> list[str]:
     """Return the roles a training run starts."""
-    of_learner = references_of_learner(cfg)
-    actors = any(name not in of_learner for name in scoring_references(cfg))
-    return ["learner", "generator", "grader", *(["reference"] if actors else [])]
+    return ["learner", "generator", "grader", *(["reference"] if references_on_actors(cfg) else [])]
 
 
 def scoring_references(cfg: Config) -> list[str]:
@@ -44,6 +43,12 @@ def references_of_learner(cfg: Config) -> list[str]:
         moving = [name for name, reference in cfg.references.items() if reference.moves]
         chosen += [name for name in scoring_references(cfg) if name not in moving]
     return [name for name in dict.fromkeys(chosen) if name not in cfg.objective.hidden_anchors]
+
+
+def references_on_actors(cfg: Config) -> list[str]:
+    """Return the names of the references that the reference actors hold."""
+    of_learner = references_of_learner(cfg)
+    return [name for name in scoring_references(cfg) if name not in of_learner]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +104,7 @@ def shares_gpus(cfg: Config) -> bool:
 def takes_turns(cfg: Config) -> bool:
     """Return whether the engines sleep while learner and references compute: on shared GPUs, if they never generate
     at the same time."""
-    return shares_gpus(cfg) and cfg.lag == 0 and cfg.generator.engine == "vllm"
+    return shares_gpus(cfg) and cfg.lag == 0 and chosen_engine(cfg)[0] == "vllm"
 
 
 def load_order(wanted: Sequence[Reservation], cores: int) -> list[tuple[Reservation, int | None]]:

@@ -16,7 +16,7 @@ from configs.objective import ObjectiveConfig
 from configs.references import ReferenceConfig
 from objectives.divergence.anchors import AS_POLICY
 from objectives.divergence.reweighted_reference import reference_power
-from orchestrator.placement import MAIN, references_of_learner, scoring_references, shares_gpus
+from orchestrator.placement import MAIN, references_of_learner, references_on_actors, shares_gpus
 from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.feedback import FeedbackPrompts, with_feedback
 from trajectories.batch import Batch, pack
@@ -39,8 +39,7 @@ def policies(cfg: Config) -> dict[str, dict[str, float]]:
 
 def on_actors(cfg: Config) -> dict[str, dict[str, float]]:
     """Return those of `policies` that the reference actors hold."""
-    of_learner = references_of_learner(cfg)
-    return {name: policies(cfg)[name] for name in scoring_references(cfg) if name not in of_learner}
+    return {name: policies(cfg)[name] for name in references_on_actors(cfg)}
 
 
 def with_learner(cfg: Config, learner: Learner, others: Reference | None) -> Reference | None:

@@ -21,6 +21,7 @@ from actors.finished import EngineLoad, Finished
 from actors.generation.answers import AnswerBuilder
 from actors.generation.engine_thread import EngineThread
 from actors.generation.vllm_settings import engine_settings, sequences_that_fit
+from actors.weights.host import span
 from actors.weights.publication import ADAPTER
 from configs.generator import GeneratorConfig
 from configs.lora import LoraConfig
@@ -168,12 +169,11 @@ class VllmEngine:
         if self.lora is not None:
             self._load_adapter(weights)
             return
-        count = len(self.info.names)
-        first, end = weights.tensors or (0, count)
+        first, end = span(self.info, weights)
         if first == 0:
             self.start_update()
         self.receive({"data": weights.data, "tensors": (first, end)})
-        if end == count:
+        if end == len(self.info.names):
             self.finish_update(weights.version)
 
     def _load_adapter(self, weights: HostWeights) -> None:

@@ -23,6 +23,7 @@ from actors.scoring.attention import varlen_refusal, window
 from actors.scoring.policy import Policy
 from actors.scoring.token_scores import LogitsFunction
 from actors.scoring.varlen import NAME as VARLEN
+from configs.learner import LearnerConfig
 from objectives.divergence.batch_sinkhorn import answer_blocks
 
 ATTENTION = "context_parallel"
@@ -68,6 +69,11 @@ class ContextPolicy(Policy):
         columns = torch.stack([pad(column, (start, len(rows) - end)) for column in scored.values()])
         summed: Tensor = _SumOnce.apply(columns, self.context.group)  # type: ignore[no-untyped-call]
         return dict(zip(scored, summed.unbind(), strict=True))
+
+
+def policy_class(config: LearnerConfig) -> type[Policy]:
+    """Return the class of the policies on the learner ranks."""
+    return Policy if config.context_parallel == 1 else ContextPolicy
 
 
 class ContextGroup:

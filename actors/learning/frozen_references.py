@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from actors.contracts import Column
-from actors.learning.context import ContextPolicy
+from actors.learning.context import ContextPolicy, policy_class
 from actors.learning.sharding import move_buffers, shard_frozen, whole
 from actors.policy_files.reading import fill_average
-from actors.reference import column_functions, empty_soup, label
-from actors.reference_parts import logps_field
+from actors.reference import column_functions, empty_soup
+from actors.reference_parts import label, logps_field
 from actors.scoring.policy import Policy
 from configs.learner import LearnerConfig
 from trajectories.batch import Batch
@@ -42,17 +42,11 @@ class FrozenReferences:
         device: str,
     ) -> None:
         self.references, self.dtype, self.temperature, self.device = references, dtype, temperature, device
-        kind = Policy if config.context_parallel == 1 else ContextPolicy
         self.policies: dict[str, Policy] = {}
         for name, parts in references.items():
-            self.policies[name] = kind(
-                empty_soup(parts, getattr(torch, dtype)).requires_grad_(False),
-                layout=config.layout,
-                logits_megabytes=config.logits_megabytes,
-                temperature=temperature,
-                share_prefixes=config.share_prefixes,
-                device=device,
-                dtype=dtype,
+            model = empty_soup(parts, getattr(torch, dtype)).requires_grad_(False)
+            self.policies[name] = policy_class(config).configured(
+                model, config, temperature=temperature, device=device, dtype=dtype
             )
 
     def fill(self, trained: Policy, mesh: DeviceMesh | None) -> None:

@@ -15,7 +15,7 @@ from actors.contracts import Column, HostWeights, SharedMemory, WeightsInfo
 from actors.learning.adapters import add_adapters, initialise
 from actors.learning.anchor_heads import AnchorHeads
 from actors.learning.checkpoints import Checkpoints
-from actors.learning.context import ContextPolicy
+from actors.learning.context import policy_class
 from actors.learning.frozen_references import FrozenReferences
 from actors.learning.layers import prepare_layers
 from actors.learning.optimizer import Extragradient, adamw
@@ -31,7 +31,6 @@ from actors.learning.sharding import (
     reshard,
 )
 from actors.policy_files.reading import empty_model, fill_model, load_tokenizer
-from actors.scoring.policy import Policy
 from actors.scoring.value_heads import ValueHeads
 from configs.learner import LearnerConfig
 from configs.objective import ObjectiveConfig
@@ -94,16 +93,13 @@ class FsdpLearner:
         if self.adapted:
             add_adapters(model, config.lora)
         prepare_layers(model, config)
-        kind = Policy if config.context_parallel == 1 else ContextPolicy
-        self.policy = kind(
+        self.policy = policy_class(config).configured(
             model,
-            layout=config.layout,
-            logits_megabytes=config.logits_megabytes,
+            config,
             temperature=temperature,
-            share_prefixes=config.share_prefixes,
-            entropy_gradient=objective.entropy_bonus > 0,
             device=device,
             dtype=dtype,
+            entropy_gradient=objective.entropy_bonus > 0,
         )
         if objective.value_heads is not None:
             self.policy.critic = ValueHeads(self.policy.width, objective.value_heads)

@@ -54,7 +54,7 @@ def plan_scores(
         linear_width: of the policy; 0: no prefixes are shared.
 
     Returns:
-        The division among the context groups, for `merge_scores`, and the rank parts, as many microbatches on every
+        The division among the context groups, for `merge_columns`, and the rank parts, as many microbatches on every
         rank.
     """
     context = config.context_parallel
@@ -66,11 +66,6 @@ def plan_scores(
 def end_to_end(outputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Join the outputs of all microbatches of one rank."""
     return {name: torch.cat([output[name] for output in outputs]) for name in outputs[0]}
-
-
-def merge_scores(batch: Batch, divided: Division, scored: Sequence[Mapping[str, Tensor]]) -> Batch:
-    """Return the batch with the ranks' outputs in the fields they are named after. Args: as for `merge_columns`."""
-    return with_columns(batch, merge_columns(batch, divided, scored))
 
 
 def merge_columns(batch: Batch, divided: Division, scored: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -103,10 +103,10 @@ def shard_frozen(policy: Policy, mesh: DeviceMesh, dtype: str) -> None:
     precision = MixedPrecisionPolicy(param_dtype=getattr(torch, dtype))
     on_gpu = mesh.device_type == "cuda"
     offload = CPUOffloadPolicy(pin_memory=True) if on_gpu else OffloadPolicy()
-    whole = replace(precision, cast_forward_inputs=False)
-    for module, policy_of in (*((layer, precision) for layer in decoder_layers(policy.model)), (policy, whole)):
+    of_root = replace(precision, cast_forward_inputs=False)
+    for module, own in (*((layer, precision) for layer in decoder_layers(policy.model)), (policy, of_root)):
         # Without a backward pass nothing would reshard the root.
-        fully_shard(module, mesh=mesh, mp_policy=policy_of, offload_policy=offload, reshard_after_forward=True)
+        fully_shard(module, mesh=mesh, mp_policy=own, offload_policy=offload, reshard_after_forward=True)
     register_fsdp_forward_method(policy, "hidden_states")
 
 
@@ -158,7 +158,7 @@ def full_parameters(
     own: dict[str, Any] = {name: parameter.detach() for name, parameter in model.named_parameters()}
     for name, p in own.items():
         if not is_adapter(name) and (names is None or name_in_files(name) in names):
-            held = merged(model, name, own, _on_device) if is_adapted_weight(name, own) else _on_device(p)
+            held = merged(model, name, own, _on_device) if is_adapted_weight(name, own) else p
             yield name_in_files(name), whole(held, dtype or p.dtype)
 
 

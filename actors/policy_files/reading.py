@@ -47,14 +47,19 @@ def empty_model(path: str, dtype: torch.dtype = torch.float32) -> Any:
     config = load_config(path)
     if getattr(config, "quantization_config", None) is not None:
         raise ValueError(f"policy.path: its weights must not be quantized, got {path!r}")
-    with LOADING, torch.device("meta"), meta_device_safe_creation_ops():
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    model = meta_model(config, dtype)
     _keep_in_float32(model, dtype)
     if (Path(path) / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
     _check_logits(model, path)
     sources(model, policy_tensors(path))
     return model
+
+
+def meta_model(config: Any, dtype: torch.dtype = torch.float32) -> Any:
+    """Build the causal language model of a configuration on the meta device, with dropout off."""
+    with LOADING, torch.device("meta"), meta_device_safe_creation_ops():
+        return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
 
 
 def fill_model(model: Any, path: str, device: str) -> None:

@@ -5,7 +5,7 @@ Axes: N tokens of the batch, M trained tokens (mask True), C tokens of a chunk, 
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from actors.scoring.attention import linear_width, resolved, window
 from actors.scoring.token_scores import LogitsFunction, token_scores
 from actors.scoring.value_heads import ValueHeads
 from actors.scoring.varlen import NAME, spans
+from configs.learner import LearnerConfig
 from configs.transport import BLOCK
 from objectives.divergence.batch_sinkhorn import answer_blocks
 from trajectories.batch import Batch
@@ -85,6 +86,29 @@ class Policy(nn.Module):
         self.temperature = temperature
         self.entropy_gradient = entropy_gradient
         self.critic: ValueHeads | None = None
+
+    @classmethod
+    def configured(
+        cls,
+        model: Any,
+        config: LearnerConfig,
+        *,
+        temperature: float,
+        device: str,
+        dtype: str,
+        entropy_gradient: bool = False,
+    ) -> Self:
+        """Return the policy of a model in the layout and with the chunks of the learner's settings."""
+        return cls(
+            model,
+            layout=config.layout,
+            logits_megabytes=config.logits_megabytes,
+            temperature=temperature,
+            share_prefixes=config.share_prefixes,
+            entropy_gradient=entropy_gradient,
+            device=device,
+            dtype=dtype,
+        )
 
     @property
     def log_vocabulary(self) -> float:

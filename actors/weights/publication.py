@@ -34,7 +34,7 @@ from actors.contracts import WeightsInfo
 from actors.learning.sharding import full_parameters
 from actors.weights.file_names import as_in_files, meta_in_files
 from actors.weights.host import info_of, named_views
-from actors.weights.transfer import TransferClient, unless_failed
+from actors.weights.transfer import BUFFER_BYTES, TransferClient, unless_failed
 
 
 def disable_cpu_weight_packing() -> None:
@@ -181,11 +181,6 @@ class CastSource(ModuleSource):
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         yield from as_in_files(self._module, full_parameters(self._module, self.dtype))
-
-
-BUFFER_BYTES = 2**28
-"""Bytes of a buffer of the transfer, or those of the largest tensor, as no tensor is divided. The sending rank and each
-generator hold two of them for nccl, each learner rank holds one for ipc."""
 
 
 class GpuPublisher:

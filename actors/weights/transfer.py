@@ -9,6 +9,9 @@ from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadP
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+BUFFER_BYTES = 2**28
+"""Bytes of a buffer of the transfer, or those of the largest tensor, as no tensor is divided. The sending rank and each
+generator hold two of them for nccl, each learner rank holds one for ipc."""
 NAMING_S = 5.0
 """Longest wait for the name of the generator that has failed, in seconds."""
 

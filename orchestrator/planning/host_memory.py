@@ -5,8 +5,8 @@ Only parts that grow with the policy are counted, besides `PROCESS` for each act
 
 from actors.weights.pieces import PIECE_BYTES
 from configs.config import Config
-from orchestrator.engine import chosen_engine, publishes_adapter
-from orchestrator.placement import held_by_learner
+from orchestrator.engine import publishes_adapter
+from orchestrator.placement import held_by_learner, takes_turns
 from orchestrator.planning.learner_memory import FLOAT32, all_states, is_sharded, kept_inputs, shard_ranks
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.planning.phases import Host, Phase, Place, phase
@@ -35,7 +35,6 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int, host: Host) -> tupl
     moved = whole * sum(reference.moves for reference in cfg.references.values()) * bool(with_references)
     held = processes | {"float32 weights of moving references": moved}
     dtype = shapes.dtype_bytes * float(shapes.parameters)
-    asleep = place.mode == "colocated" and cfg.lag == 0 and chosen_engine(cfg)[0] == "vllm"
     offloaded = sum(all_states(cfg, shapes).values()) if cfg.learner.offload_states else 0.0
     inputs = kept_inputs(cfg, shapes) if cfg.learner.offload_activations else 0.0
     adapter = publishes_adapter(cfg)
@@ -50,7 +49,7 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int, host: Host) -> tupl
     policy = shapes.parameters * (FLOAT32 if cfg.checkpoint.dtype == "float32" else 2)
     copied = (policy + shapes.trained * FLOAT32 * (2 if same else 3)) / cfg.placement.learners
     update = {
-        "weights of sleeping engines": engines * dtype * asleep,
+        "weights of sleeping engines": engines * dtype * takes_turns(cfg),
         "activations": ranks * inputs,
         "checkpoint being written": ranks * copied,
         **_batch(cfg, shapes),

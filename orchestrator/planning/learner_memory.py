@@ -10,6 +10,8 @@ Axes: T tokens of a microbatch, D hidden, V vocabulary, R ranks of a copy of the
 
 import math
 
+from actors.scoring.token_scores import SLICE_BYTES
+from actors.weights.transfer import BUFFER_BYTES
 from configs.config import Config
 from orchestrator.engine import publishes_adapter
 from orchestrator.placement import held_by_learner
@@ -18,11 +20,8 @@ from orchestrator.planning.phases import Phase, phase
 
 FLOAT32 = 4
 """Bytes of master weights and gradients; two moments take twice as much."""
-BUFFER_BYTES = 2**28
-"""Bytes of a buffer in which tensors are sent, unless one tensor is larger (`GpuPublisher`)."""
 SLICES = 4
 """Float32 slices of logits that exist at a time in `token_scores`."""
-SLICE_BYTES = 2**25
 WHOLE_CHUNKS = 6
 """Float32 chunks of logits that exist at a time where terms compare whole distributions: those of policy and anchor,
 their log-softmax, the products of them, and the gradient."""
@@ -182,7 +181,7 @@ def _head(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
         WHOLE_CHUNKS * logits
         if cfg.objective.head_anchors
         # The gradient of the logits is cast to the dtype of the head.
-        else logits * (1 + dtype / FLOAT32) + SLICES * min(SLICE_BYTES, logits)
+        else logits * (1 + dtype / FLOAT32) + SLICES * min(SLICE_BYTES["cuda"], logits)
     )
     copies = 0 if cfg.learner.accumulate == "unsharded" or not is_sharded(cfg) else 1
     of_weight = FLOAT32 + (dtype if dtype < FLOAT32 else 0)

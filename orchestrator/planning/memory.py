@@ -4,8 +4,8 @@ What is counted, and what is not: docs/deployment.md, "Memory". `learner_memory.
 """
 
 from configs.config import Config
-from orchestrator.engine import chosen_engine, publishes_adapter
-from orchestrator.placement import needed_roles, references_of_learner, scoring_references
+from orchestrator.engine import publishes_adapter
+from orchestrator.placement import needed_roles, references_on_actors, takes_turns
 from orchestrator.planning.host_memory import hosts
 from orchestrator.planning.learner_memory import (
     SLICES,
@@ -57,11 +57,6 @@ def memory_plan(cfg: Config, shapes: ModelShapes, gpu_bytes: float, host: Host =
     )
 
 
-def sleeps(cfg: Config) -> bool:
-    """Return whether engines give their GPU's memory back while the learner computes."""
-    return cfg.placement.mode == "colocated" and cfg.lag == 0 and chosen_engine(cfg)[0] == "vllm"
-
-
 def _split(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> list[Place]:
     """Return the GPUs of each role, where every role has its own."""
     place, context = cfg.placement, {"CUDA context and NCCL": CONTEXT}
@@ -103,7 +98,7 @@ def _shared(
     """Return the phases of a GPU that these roles share."""
     contexts = {"CUDA contexts and NCCL": CONTEXT * (learner + generator + reference)}
     engine = _engine_share(cfg, shapes, gpu_bytes) if generator else {}
-    asleep = {name: size for name, size in engine.items() if name == "CUDA graphs"} if sleeps(cfg) else engine
+    asleep = {name: size for name, size in engine.items() if name == "CUDA graphs"} if takes_turns(cfg) else engine
     beside = contexts | (_reference(cfg, shapes) if reference else {})
     kept = resident(cfg, shapes) if learner else {}
     found = [phase("generation", kept | engine | beside)]
@@ -111,7 +106,7 @@ def _shared(
         found += [one.plus(asleep | beside) for one in update_phases(cfg, shapes)]
         sent = learner_phases(cfg, shapes)[-1]
         # The engine's weights are back before new ones arrive, its key-values only after.
-        awake = _engine(cfg, shapes) if generator and sleeps(cfg) else engine
+        awake = _engine(cfg, shapes) if generator and takes_turns(cfg) else engine
         found.append(sent.plus(awake | beside))
     if reference:
         found.append(phase("scoring", kept | asleep | beside | _scoring(cfg, shapes)))
@@ -139,7 +134,7 @@ def _engine_share(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> dict[st
 
 def _references(cfg: Config) -> int:
     """Return how many policies a reference actor holds."""
-    return len([name for name in scoring_references(cfg) if name not in references_of_learner(cfg)])
+    return len(references_on_actors(cfg))
 
 
 def _reference(cfg: Config, shapes: ModelShapes) -> dict[str, float]:

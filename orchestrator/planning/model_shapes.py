@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoModelForCausalLM
 
 from actors.learning.adapters import add_adapters
 from actors.learning.sharding import decoder_layers
-from actors.policy_files.reading import LOADING, load_config
+from actors.policy_files.reading import load_config, meta_model
 from actors.weights.adapter_names import file_parameters, is_adapter
 from configs.lora import LoraConfig
 
@@ -101,16 +100,10 @@ def read_shapes(path: str, dtype: str, lora: LoraConfig) -> ModelShapes:
         dtype: of the forward pass, "float32" or "bfloat16".
         lora: adapters of the model.
     """
-    model = meta_model(path)
+    model = meta_model(load_config(path))
     if lora.r:
         add_adapters(model, lora)
     return ModelShapes(model, getattr(torch, dtype))
-
-
-def meta_model(path: str) -> Any:
-    """Return the model whose config.json is in the directory `path`, on the meta device."""
-    with LOADING, torch.device("meta"):
-        return AutoModelForCausalLM.from_config(load_config(path))
 
 
 def _count(module: nn.Module, *, of_adapters: bool = False) -> int:

@@ -1,11 +1,11 @@
 """Check that the policy's attention can be computed in the layout, and by the ranks, that the settings name."""
 
 from actors.learning.context import check_context
+from actors.policy_files.reading import load_config, meta_model
 from actors.scoring.attention import resolved, varlen_refusal, window
 from actors.scoring.varlen import NAME
 from configs.config import Config
 from configs.learner import WIDEST_MASK
-from orchestrator.planning.model_shapes import meta_model
 
 
 def check_layout(cfg: Config) -> None:
@@ -19,7 +19,7 @@ def check_layout(cfg: Config) -> None:
     longest = cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens
     if cfg.learner.layout in ("auto", "pad") and ranks == 1 and longest <= WIDEST_MASK:
         return  # no model is refused, so none is built
-    model = meta_model(cfg.policy.path)
+    model = meta_model(load_config(cfg.policy.path))
     device = "cuda" if cfg.placement.device == "gpu" else "cpu"
     layout = resolved(cfg.learner.layout, model, device=device, dtype=cfg.policy.dtype, elsewhere=True)
     if layout == "varlen":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from configs.config import Config
 from orchestrator.engine import publishes_adapter
+from orchestrator.planning.learner_memory import shard_ranks
 from orchestrator.planning.memory import MOST_SEQUENCES
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.simulation.hardware import MEMORY_EFFICIENCY, Gpu
@@ -169,7 +170,7 @@ def _learner(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> LearnerCosts:
     passes -= learner.lora.r > 0  # frozen weights have no gradient
     rate = gpu.flops * gpu.compute_efficiency
     per_microbatch, per_update = traffic_s(cfg, shapes, gpu)
-    states = 28.0 * shapes.trained / sharded_over(cfg) / (gpu.bandwidth * MEMORY_EFFICIENCY)
+    states = 28.0 * shapes.trained / shard_ranks(cfg) / (gpu.bandwidth * MEMORY_EFFICIENCY)
     return LearnerCosts(
         ranks=ranks,
         token_budget=learner.token_budget,
@@ -181,18 +182,13 @@ def _learner(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> LearnerCosts:
     )
 
 
-def sharded_over(cfg: Config) -> int:
-    """Return the number of ranks over which one copy of the policy is sharded."""
-    return cfg.placement.learners // cfg.learner.replicas
-
-
 def traffic_s(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> tuple[float, float]:
     """Return the seconds of FSDP2's traffic for each microbatch, and once per update.
 
     A rank of n sends (n - 1) / n of the parameters in bfloat16 for each gathering, of which forward and backward pass
     have one each, and of the gradients in float32 for their reduction. The gradients of replicas are summed once.
     """
-    ranks, size = cfg.placement.learners, sharded_over(cfg)
+    ranks, size = cfg.placement.learners, shard_ranks(cfg)
     sent = (size - 1) / size / gpu.interconnect(size > GPUS_PER_NODE)
     gathers, reduction = 2 * shapes.dtype_bytes * shapes.parameters * sent, 4 * shapes.trained * sent
     copies = ranks // size

@@ -25,7 +25,7 @@ WORK: tuple[tuple[Any, str], ...] = (
     (orchestrator.references, "reference_power"),
     (actors.learning.rank_parts, "divide"),
     (actors.learning.rank_parts, "deal"),
-    (actors.local, "merge_scores"),
+    (actors.local, "merge_columns"),
     (Run, "_advance"),
     (orchestrator.watch.monitor, "measure"),
     (orchestrator.watch.monitor.Monitor, "_summary"),

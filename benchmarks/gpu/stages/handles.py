@@ -16,9 +16,9 @@ import torch
 import torch.multiprocessing as multiprocessing
 from torch import Tensor
 
+from actors.weights.transfer import BUFFER_BYTES
 from benchmarks.gpu.receiver import WAIT_S, checksum, receive
 from benchmarks.gpu.record import Record
-from orchestrator.planning.learner_memory import BUFFER_BYTES
 
 Named = list[tuple[str, Tensor]]
 

@@ -3,7 +3,6 @@
 Rank 0 writes the whole training state to TO/state.pt: python resharding_ranks.py ADDRESS POLICY FROM TO RANKS
 """
 
-import multiprocessing
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from actors.learning.learner import FsdpLearner
-from tests.actors.learning.learner_ranks import CRITIC, RANKS_S, config_of, joined, save
+from tests.actors.learning.learner_ranks import CRITIC, RANKS_S, config_of, fork, joined, save
 
 CHOICES = {
     "objective": CRITIC,
@@ -39,14 +38,4 @@ def run_rank(rank: int, ranks: int, address: str, policy: str, source: str, targ
 
 if __name__ == "__main__":
     address, policy, source, target, count = sys.argv[1:]
-    torch.set_num_threads(1)
-    context = multiprocessing.get_context("fork")
-    arguments = (int(count), address, policy, source, Path(target))
-    processes = [context.Process(target=run_rank, args=(rank, *arguments), daemon=True) for rank in range(int(count))]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(RANKS_S)
-        process.kill()
-        process.join(10)
-    sys.exit(any(process.exitcode for process in processes))
+    sys.exit(not fork(run_rank, int(count), address, policy, source, Path(target), ranks=int(count), timeout_s=RANKS_S))

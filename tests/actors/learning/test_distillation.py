@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from actors.learning.learner import FsdpLearner
-from actors.learning.rank_parts import end_to_end, merge_scores, plan_scores, plan_updates
+from actors.learning.rank_parts import end_to_end, merge_columns, plan_scores, plan_updates, with_columns
 from actors.local import LocalReference
 from actors.policy_files.reading import load_model
 from actors.reference import References
@@ -51,7 +51,7 @@ def scored_by_teacher(
 
 def scored(batch: Batch, learner: FsdpLearner, ranks: int) -> Batch:
     divided, parts = plan_scores(batch, learner.config, ranks)
-    return merge_scores(batch, divided, [end_to_end(learner.score(mine)) for mine in parts])
+    return with_columns(batch, merge_columns(batch, divided, [end_to_end(learner.score(mine)) for mine in parts]))
 
 
 def log_probs(model: torch.nn.Module, batch: Batch) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from transformers import BloomConfig, BloomForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from actors.learning.context import check_context
-from actors.learning.rank_parts import end_to_end, merge_scores, plan_scores
+from actors.learning.rank_parts import end_to_end, merge_columns, plan_scores, with_columns
 from objectives.diagnostics import means, merge
 from tasks.characters import VOCABULARY_SIZE, save_tokenizer
 from tests.actors.learning.division_ranks import DIVIDED, RANKS, RANKS_S
@@ -130,8 +130,11 @@ def test_each_rank_of_a_context_group_computes_its_share_of_the_columns(
 def test_a_context_group_scores_a_batch_as_one_rank_does(policy: Path, four: list[dict[str, Any]]) -> None:
     alone = joined(str(policy), objective=RICH)
     divided, [part] = plan_scores(rich_batch(), alone.config, 1, alone.linear_width())
-    expected = merge_scores(rich_batch(), divided, [end_to_end(alone.score(part))])
-    found = merge_scores(rich_batch(), four[0]["scored"][0], [end_to_end(rank["scored"][1]) for rank in four])
+    expected = with_columns(rich_batch(), merge_columns(rich_batch(), divided, [end_to_end(alone.score(part))]))
+    found = with_columns(
+        rich_batch(),
+        merge_columns(rich_batch(), four[0]["scored"][0], [end_to_end(rank["scored"][1]) for rank in four]),
+    )
     for name in ("logp_old", "entropy_old"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-5)
 

@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from actors.learning.rank_parts import READ_BY_UPDATE, end_to_end, merge_scores, plan_scores, plan_updates
+from actors.learning.rank_parts import (
+    READ_BY_UPDATE,
+    end_to_end,
+    merge_columns,
+    plan_scores,
+    plan_updates,
+    with_columns,
+)
 from configs.learner import LearnerConfig
 from configs.load import load, presets
 from objectives.coefficient.controllers import initial_state
@@ -113,7 +120,9 @@ def test_scores_of_all_ranks_are_put_back_in_the_order_of_the_batch(ranks: int) 
         per_token = {"logp_old": micro.tokens.float(), "distance/term": micro.logp_sampler}
         return per_token | {"value_old": micro.reward + micro.lengths}
 
-    merged = merge_scores(batch, divided, [end_to_end([scored(micro) for micro in part]) for part in parts])
+    merged = with_columns(
+        batch, merge_columns(batch, divided, [end_to_end([scored(micro) for micro in part]) for part in parts])
+    )
     assert merged.logp_old is not None and torch.equal(merged.logp_old, batch.tokens.float())
     assert torch.equal(merged.distance["term"], batch.logp_sampler)
     assert merged.value_old is not None and torch.equal(merged.value_old, batch.reward + batch.lengths)

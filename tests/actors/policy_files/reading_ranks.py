@@ -6,7 +6,6 @@ python reading_ranks.py ADDRESS POLICIES FOLDER RANKS
 Several POLICIES, with colons between them, are averaged.
 """
 
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from actors.policy_files.reading import empty_model, fill_average
 from actors.policy_files.writing import policy_part
 from actors.scoring.policy import Policy
 from configs.learner import LearnerConfig
+from tests.actors.learning.learner_ranks import fork
 
 RANKS_S = 120.0
 
@@ -66,14 +66,4 @@ def run_rank(rank: int, ranks: int, address: str, policy_paths: str, folder: Pat
 
 if __name__ == "__main__":
     address, policy_paths, folder, count = sys.argv[1:]
-    torch.set_num_threads(1)
-    context = multiprocessing.get_context("fork")
-    arguments = (int(count), address, policy_paths, Path(folder))
-    processes = [context.Process(target=run_rank, args=(rank, *arguments), daemon=True) for rank in range(int(count))]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(RANKS_S)
-        process.kill()
-        process.join(10)
-    sys.exit(any(process.exitcode for process in processes))
+    sys.exit(not fork(run_rank, int(count), address, policy_paths, Path(folder), ranks=int(count), timeout_s=RANKS_S))

@@ -4,7 +4,8 @@ import pytest
 
 from configs.config import Config
 from configs.load import load
-from orchestrator.planning.memory import BATCHED_TOKENS, CONTEXT, CUDA_GRAPHS, memory_plan, sleeps
+from orchestrator.placement import takes_turns
+from orchestrator.planning.memory import BATCHED_TOKENS, CONTEXT, CUDA_GRAPHS, memory_plan
 from orchestrator.planning.phases import MemoryPlan
 from tests.orchestrator.planning.known_models import shapes_of
 
@@ -56,7 +57,7 @@ def colocated(*words: str) -> Config:
 
 def test_a_colocated_engine_sleeps_during_the_update_and_only_where_the_roles_take_turns() -> None:
     turns, beside = colocated(), colocated("lag=1", "objective.old_policy=sampler")
-    assert sleeps(turns) and not sleeps(beside) and not sleeps(load(["scale=8gpu"]))
+    assert takes_turns(turns) and not takes_turns(beside) and not takes_turns(load(["scale=8gpu"]))
     update = [
         next(one for one in memory_plan(cfg, shapes_of("1.5B"), 80e9).gpus[0].phases if "layer" in one.name)
         for cfg in (turns, beside)
