@@ -19,8 +19,9 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from actors.contracts import GenerationJob, HostWeights, WeightsInfo
 from actors.finished import EngineLoad, Finished
 from actors.generation.answers import AnswerBuilder
+from actors.generation.engine_limits import sequences_that_fit
 from actors.generation.engine_thread import EngineThread
-from actors.generation.vllm_settings import engine_settings, sequences_that_fit
+from actors.generation.vllm_settings import engine_settings
 from actors.weights.host import span
 from actors.weights.publication import ADAPTER
 from configs.generator import GeneratorConfig

@@ -13,6 +13,7 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
 import breadth
+from actors.generation.engine_limits import GPU_STEP_TOKENS, MOST_SEQUENCES
 from actors.learning.adapters import target_names
 from actors.policy_files.reading import empty_model
 from actors.weights.publication import WorkerExtension
@@ -21,11 +22,8 @@ from configs.lora import LoraConfig
 
 CPU_BLOCK_SIZE = 32
 """Tokens of a key-value block. With vLLM's default on CPU, 128, prompts shorter than that have no cached prefix."""
-CPU_STEP_TOKENS, GPU_STEP_TOKENS = 4096, 8192
-"""Most tokens of one step, prompts included. With vLLM's default here, 2,048, a GPU computes prompts in small steps."""
-MOST_SEQUENCES = 512
-"""Most answers that are decoded at the same time if `generator.max_sequences` is 0. vLLM keeps memory for the logits of
-so many."""
+CPU_STEP_TOKENS = 4096
+"""Most tokens of one step on a CPU, prompts included."""
 
 
 def engine_settings(
@@ -113,19 +111,6 @@ def _device_settings(
         # The next step is scheduled while the GPU computes one; `VllmEngine` ends that one before an update.
         "async_scheduling": True,
     }
-
-
-def sequences_that_fit(kv_tokens: int, max_length: int) -> int:
-    """Return how many answers are decoded at the same time: 2 * kv_tokens / max_length.
-
-    Answers that all reach the greatest length are half generated on average while others take the places of finished
-    ones. Where more memory is needed for a time, vLLM computes the key-values of some answers again later.
-
-    Args:
-        kv_tokens: tokens whose key-values the engine's memory holds.
-        max_length: most tokens of a prompt and its answer together.
-    """
-    return max(1, min(MOST_SEQUENCES, 2 * kv_tokens // max_length))
 
 
 def _register_architectures(policy_path: str) -> None:

@@ -1,13 +1,14 @@
 """The placements that a plan compares, and a quick estimate that decides which of them are simulated."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from configs.config import Config
 from configs.load import load
 from orchestrator.placement import needed_roles, reservations
+from orchestrator.planning.changes import changed
 from orchestrator.planning.memory import memory_plan
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.planning.phases import MemoryPlan
@@ -112,22 +113,6 @@ def _placements(gpus: int, preset: Config, shapes: ModelShapes) -> Iterator[dict
         nodes = learners // GPUS_PER_NODE if learners % GPUS_PER_NODE == 0 else 1
         for replicas, budget in product({1, max(1, nodes)}, BUDGETS):
             yield placed | {"learner.replicas": replicas, "learner.token_budget": budget}
-
-
-def changed(cfg: Config, values: Mapping[str, Any]) -> Config:
-    """Return the settings with other values of some keys, such as `placement.generators`.
-
-    Raises:
-        ValueError: they contradict other settings.
-    """
-    sections: dict[str, Any] = {}
-    for key, value in values.items():
-        section, dot, name = key.rpartition(".")
-        if dot:
-            sections[section] = replace(sections.get(section, getattr(cfg, section)), **{name: value})
-        else:
-            sections[key] = value
-    return replace(cfg, **sections)
 
 
 def _at(cfg: Config, key: str) -> Any:

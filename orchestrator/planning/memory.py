@@ -3,6 +3,7 @@
 What is counted, and what is not: docs/deployment.md, "Memory". `learner_memory.py` has the learner's part.
 """
 
+from actors.generation.engine_limits import GPU_STEP_TOKENS, MOST_SEQUENCES
 from configs.config import Config
 from orchestrator.engine import publishes_adapter
 from orchestrator.placement import needed_roles, references_on_actors, takes_turns
@@ -24,10 +25,6 @@ CONTEXT = 1e9
 run of Breadth on a GPU has measured it."""
 CUDA_GRAPHS = 1e9
 """Bytes of vLLM's CUDA graphs, which it captures after it has divided its memory. Assumed."""
-BATCHED_TOKENS = 8_192
-"""Tokens of one step of the engine, prompts included, that its memory profile runs."""
-MOST_SEQUENCES = 512
-"""Answers for whose logits vLLM keeps memory if `generator.max_sequences` is 0."""
 SAMPLER_COPIES = 3
 """Float32 tensors [answers, V] that exist while vLLM samples."""
 
@@ -119,7 +116,7 @@ def _engine(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     sampled = SAMPLER_COPIES * 4.0 * (cfg.generator.max_sequences or MOST_SEQUENCES) * shapes.vocabulary
     return {
         "engine's weights": dtype * (shapes.parameters / parallel + shapes.adapters * publishes_adapter(cfg)),
-        "engine's activations": max(shapes.activations.forward * BATCHED_TOKENS / parallel, sampled),
+        "engine's activations": max(shapes.activations.forward * GPU_STEP_TOKENS / parallel, sampled),
     }
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from itertools import product
 
 from configs.config import Config
+from orchestrator.planning.changes import Change, change
 from orchestrator.planning.memory import memory_plan
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.planning.phases import GB, UNKNOWN, Host, MemoryPlan, Place
@@ -15,9 +15,6 @@ COUNTS = (2, 3, 4, 6, 8, 12, *range(16, 65, 8), 96, 128, 192, 256, 384, 512)
 """Numbers of GPUs that are tried."""
 SHORTEST_BUDGET = 1_024
 FRACTIONS = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
-
-Change = tuple[str, Config]
-"""The change as words, and the settings with it."""
 
 
 def lacking(plan: MemoryPlan) -> list[str]:
@@ -101,83 +98,60 @@ def _knobs(cfg: Config, shapes: ModelShapes, problem: str) -> list[Knob]:
     if problem == "reference":
         return [_without_base_kl]
     if problem == "host":
-        return [_states_on_gpu, _activations_on_gpu, _float32_checkpoint, _learners]
+        on_gpu = [_switched("offload_states", False), _switched("offload_activations", False)]
+        return [*on_gpu, _float32_checkpoint, _learners]
     if problem in ("sequence", "generator"):
         return [_fraction] if colocated else [partial(_tensor_parallel, shapes), _fraction]
-    found: list[Knob] = [_checkpointing, _token_budget, _offload_activations, _learners, _offload_states]
+    found: list[Knob] = [_switched("gradient_checkpointing", True), _token_budget]
+    found += [_switched("offload_activations", True), _learners, _switched("offload_states", True)]
     found.append(partial(_context_parallel, shapes))
     if colocated:
         found += [_fraction, *([_without_base_kl] if "reference" in problem else [])]
     return found
 
 
-def _checkpointing(cfg: Config) -> Iterator[Change]:
-    if not cfg.learner.gradient_checkpointing:
-        learner = replace(cfg.learner, gradient_checkpointing=True)
-        yield "learner.gradient_checkpointing=true", replace(cfg, learner=learner)
+def _switched(key: str, on: bool) -> Knob:
+    """Return the change of a switch of the learner to `on`. None where it is so already, or the settings refuse it."""
+
+    def knob(cfg: Config) -> Iterator[Change]:
+        if getattr(cfg.learner, key) != on:
+            with suppress(ValueError):
+                yield change(cfg, {f"learner.{key}": on})
+
+    return knob
 
 
 def _token_budget(cfg: Config) -> Iterator[Change]:
     budget = cfg.learner.token_budget // 2
     while budget >= max(SHORTEST_BUDGET, cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens):
-        learner = replace(cfg.learner, token_budget=budget)
-        yield f"learner.token_budget={budget}", replace(cfg, learner=learner)
+        yield change(cfg, {"learner.token_budget": budget})
         budget //= 2
-
-
-def _offload_activations(cfg: Config) -> Iterator[Change]:
-    if not cfg.learner.offload_activations:
-        with suppress(ValueError):  # without gradient checkpointing
-            learner = replace(cfg.learner, offload_activations=True)
-            yield "learner.offload_activations=true", replace(cfg, learner=learner)
 
 
 def _context_parallel(shapes: ModelShapes, cfg: Config) -> Iterator[Change]:
     for count in (2, 4, 8):
         if count > cfg.learner.context_parallel and shapes.heads % count == 0:
             with suppress(ValueError):  # of a count that does not divide the ranks, or of another layout
-                learner = replace(cfg.learner, context_parallel=count)
-                yield f"learner.context_parallel={count}", replace(cfg, learner=learner)
-
-
-def _offload_states(cfg: Config) -> Iterator[Change]:
-    if not cfg.learner.offload_states:
-        learner = replace(cfg.learner, offload_states=True)
-        yield "learner.offload_states=true", replace(cfg, learner=learner)
-
-
-def _states_on_gpu(cfg: Config) -> Iterator[Change]:
-    if cfg.learner.offload_states:
-        yield "learner.offload_states=false", replace(cfg, learner=replace(cfg.learner, offload_states=False))
-
-
-def _activations_on_gpu(cfg: Config) -> Iterator[Change]:
-    if cfg.learner.offload_activations:
-        learner = replace(cfg.learner, offload_activations=False)
-        yield "learner.offload_activations=false", replace(cfg, learner=learner)
+                yield change(cfg, {"learner.context_parallel": count})
 
 
 def _float32_checkpoint(cfg: Config) -> Iterator[Change]:
     if cfg.checkpoint.dtype != "float32":  # then the float32 weights are not copied twice
-        yield "checkpoint.dtype=float32", replace(cfg, checkpoint=replace(cfg.checkpoint, dtype="float32"))
+        yield change(cfg, {"checkpoint.dtype": "float32"})
 
 
 def _learners(cfg: Config) -> Iterator[Change]:
-    colocated = cfg.placement.mode == "colocated"
+    roles = ("learners", "generators") if cfg.placement.mode == "colocated" else ("learners",)
     for count in COUNTS:
         if count > cfg.placement.learners:
-            generators = count if colocated else cfg.placement.generators
-            words = f"placement.learners={count}" + (f" placement.generators={count}" if colocated else "")
-            placement = replace(cfg.placement, learners=count, generators=generators)
             with suppress(ValueError):  # of a count that the settings refuse
-                yield words, replace(cfg, placement=placement)
+                yield change(cfg, {f"placement.{role}": count for role in roles})
 
 
 def _tensor_parallel(shapes: ModelShapes, cfg: Config) -> Iterator[Change]:
     for count in (2, 4, 8):
         if count > cfg.placement.tensor_parallel and shapes.heads % count == 0:
-            placement = replace(cfg.placement, tensor_parallel=count)
-            yield f"placement.tensor_parallel={count}", replace(cfg, placement=placement)
+            yield change(cfg, {"placement.tensor_parallel": count})
 
 
 def _fraction(cfg: Config) -> Iterator[Change]:
@@ -185,10 +159,9 @@ def _fraction(cfg: Config) -> Iterator[Change]:
     given = cfg.generator.memory_fraction
     for fraction in sorted(FRACTIONS, key=lambda one: abs(one - given)):
         if fraction != given:
-            generator = replace(cfg.generator, memory_fraction=fraction)
-            yield f"generator.memory_fraction={fraction:g}", replace(cfg, generator=generator)
+            yield change(cfg, {"generator.memory_fraction": fraction})
 
 
 def _without_base_kl(cfg: Config) -> Iterator[Change]:
     if cfg.monitor.kl_to_base:
-        yield "monitor.kl_to_base=false", replace(cfg, monitor=replace(cfg.monitor, kl_to_base=False))
+        yield change(cfg, {"monitor.kl_to_base": False})

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from configs.checks import require
-from orchestrator.planning.candidates import Candidate, candidates, changed, estimate
+from orchestrator.planning.candidates import Candidate, candidates, estimate
+from orchestrator.planning.changes import changed
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.planning.nearest_change import refusal
 from orchestrator.planning.phases import GB

@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from actors.generation.engine_limits import sequences_that_fit
 from configs.config import Config
 from orchestrator.engine import publishes_adapter
 from orchestrator.planning.learner_memory import shard_ranks
-from orchestrator.planning.memory import MOST_SEQUENCES
 from orchestrator.planning.model_shapes import ModelShapes
 from orchestrator.simulation.hardware import MEMORY_EFFICIENCY, Gpu
 
@@ -152,7 +152,7 @@ def _engine(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> EngineCosts:
         overhead_sequence_s=SEQUENCE_OVERHEAD_S + 2 * shapes.layers * reduced,
         prefill_s=2.0 * multiplied(shapes) / flops,
         kv_tokens=held,
-        max_sequences=cfg.generator.max_sequences or max(1, min(MOST_SEQUENCES, int(2 * held / longest))),
+        max_sequences=cfg.generator.max_sequences or sequences_that_fit(held, longest),
     )
 
 

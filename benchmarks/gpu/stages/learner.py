@@ -27,11 +27,10 @@ from configs.load import load
 from objectives.diagnostics import means
 from orchestrator.planning.learner_memory import learner_phases, states, update_phases
 from orchestrator.planning.model_shapes import ModelShapes, read_shapes
+from orchestrator.simulation.hardware import GPUS
 from trajectories.batch import Batch
 
 WORDS = ("scale=1gpu", "method=grpo", "learner.learning_rate=1e-5", "learner.warmup_steps=0")
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
-"""Dense bfloat16 operations a second, from NVIDIA's data sheets, by a part of the card's name."""
 UPDATES = 3
 LOWEST, HIGHEST = 0.7, 1.15
 """Measured memory as a share of the planned."""
@@ -130,7 +129,7 @@ def _speed(record: Record, learner: FsdpLearner, batch: Batch) -> None:
     if not record.gpu:
         return
     name = torch.cuda.get_device_name()
-    peak = next((flops for part, flops in PEAK_FLOPS.items() if part in name), None)
+    peak = next((gpu.flops for gpu in GPUS.values() if gpu.name.partition("-")[0].upper() in name), None)
     record.value("MFU", peak and round(_operations(learner, batch, sum(computed)) / seconds / peak, 4))
 
 

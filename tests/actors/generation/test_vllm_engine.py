@@ -89,7 +89,7 @@ def test_as_many_answers_are_decoded_as_the_cache_holds_at_half_their_length(
 ) -> None:
     process = vllm.fork()
     found: Any = process.run(
-        "actors.generation.vllm_settings", "sequences_that_fit", kv_tokens=kv_tokens, max_length=max_length
+        "actors.generation.engine_limits", "sequences_that_fit", kv_tokens=kv_tokens, max_length=max_length
     )
     process.end()
     assert found == expected

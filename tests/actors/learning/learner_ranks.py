@@ -52,6 +52,9 @@ RICH = replace(
 CRITIC = replace(OBJECTIVE, advantage="critic")
 UPDATES = 2
 RATE = 3e-4
+WEIGHTS_ATOL = 0.05 * RATE
+"""AdamW divides a gradient by its own size, rounding and all: a weight whose gradient is next to nothing moves by a
+part of the rate that depends on the order of additions."""
 RANKS_S = 60.0
 """Timeout of each rank's process."""
 ONE_ANSWER = SHAPES[:1]

@@ -15,9 +15,9 @@ from tests.actors.learning.division_ranks import DIVIDED, RANKS, RANKS_S
 from tests.actors.learning.learner_ranks import (
     CRITIC,
     ONE_ANSWER,
-    RATE,
     RICH,
     UPDATES,
+    WEIGHTS_ATOL,
     assert_equal,
     assert_near,
     batch_of,
@@ -33,9 +33,6 @@ from tests.actors.learning.learner_ranks import (
 )
 
 pytestmark = pytest.mark.slow
-WEIGHTS_ATOL = 0.05 * RATE
-"""AdamW divides a gradient by its own size, rounding and all: a weight whose gradient is next to nothing moves by a
-part of the rate that depends on the order of additions."""
 LAYERS = 3
 
 

@@ -12,9 +12,9 @@ from tests.actors.learning.learner_ranks import (
     CRITIC,
     ONE_ANSWER,
     RANKS_S,
-    RATE,
     RICH,
     UPDATES,
+    WEIGHTS_ATOL,
     assert_equal,
     assert_near,
     batch_of,
@@ -34,9 +34,6 @@ from trajectories.batch import Batch
 from trajectories.split import partition
 
 pytestmark = pytest.mark.slow
-WEIGHTS_ATOL = 0.05 * RATE
-"""AdamW divides a gradient by its own size, rounding and all: a weight whose gradient is next to nothing moves by a
-part of the rate that depends on the order of additions."""
 
 
 @pytest.mark.parametrize("layout", ["pad", "varlen", "pack"])

@@ -4,7 +4,8 @@ import pytest
 
 from configs.load import load
 from orchestrator.placement import needed_roles, reservations
-from orchestrator.planning.candidates import candidates, changed, estimate
+from orchestrator.planning.candidates import candidates, estimate
+from orchestrator.planning.changes import changed
 from orchestrator.simulation.hardware import GPUS
 from orchestrator.simulation.lengths import lognormal
 from tests.orchestrator.planning.known_models import shapes_of

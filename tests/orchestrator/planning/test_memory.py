@@ -2,10 +2,11 @@
 
 import pytest
 
+from actors.generation.engine_limits import GPU_STEP_TOKENS
 from configs.config import Config
 from configs.load import load
 from orchestrator.placement import takes_turns
-from orchestrator.planning.memory import BATCHED_TOKENS, CONTEXT, CUDA_GRAPHS, memory_plan
+from orchestrator.planning.memory import CONTEXT, CUDA_GRAPHS, memory_plan
 from orchestrator.planning.phases import MemoryPlan
 from tests.orchestrator.planning.known_models import shapes_of
 
@@ -38,7 +39,7 @@ def test_presets_fit_the_policies_that_they_are_for(scale: str, policy: str) -> 
 def test_key_values_fill_what_weights_and_activations_leave_of_the_fraction() -> None:
     """0.9 x 80 GB - 2 x 7.6156 GB - 133,072 x 8,192 bytes = 55.68 GB; 57,344 bytes x 4,096 tokens: 237 answers."""
     plan = planned("7B", "scale=8gpu")
-    forward = shapes_of("7B").activations.forward * BATCHED_TOKENS
+    forward = shapes_of("7B").activations.forward * GPU_STEP_TOKENS
     assert plan.key_values == pytest.approx(0.9 * 80e9 - 2 * 7_615_616_512 - forward)
     assert plan.key_values_per_token == 57_344
     assert plan.sequences == int(plan.key_values / (57_344 * 4_096)) == 237
