@@ -7,7 +7,7 @@ import pytest
 
 from configs.config import Config
 from configs.load import COMMITTED, load, presets
-from orchestrator.commands.compare import METHODS, SETTINGS
+from orchestrator.commands.jobs.compare import METHODS, SETTINGS
 
 TUNED = {"grpo_nll": 1.0, "dph_f": 1.0, "dph_alpha": 1.0, "dph_js": 2.0, "dph_js_definition": 1.0}
 """Coefficients with which the README and the comparisons of methods were measured."""

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from configs.load import load
-from orchestrator.commands.compare import SETTINGS
-from orchestrator.commands.show_config import plan
+from orchestrator.commands.jobs.compare import SETTINGS
+from orchestrator.commands.pages.show_config import plan
 from orchestrator.engine import LONGEST_FOR_TRANSFORMERS as LIMIT
 from orchestrator.engine import chosen_engine, with_engine
 

@@ -26,7 +26,7 @@ from actors.weights.watch import watched
 from configs.config import Config
 from configs.load import load
 from orchestrator.cluster import start
-from orchestrator.commands.compare import METHODS, compare
+from orchestrator.commands.jobs.compare import METHODS, compare
 from orchestrator.commands.paths import absolute
 from orchestrator.evaluation.job import evaluate
 from orchestrator.placement import Reservation, require_capacity

@@ -10,7 +10,7 @@ import pytest
 from configs.config import Config
 from configs.load import load, presets, to_yaml
 from orchestrator.commands.cli import main
-from orchestrator.commands.compare import clear
+from orchestrator.commands.jobs.compare import clear
 from orchestrator.commands.paths import absolute
 from tests.orchestrator.in_process import SMALL
 
@@ -229,7 +229,7 @@ def test_ctrl_c_prints_one_line_and_exits_with_its_own_status(
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("orchestrator.commands.train.run", interrupted)
+    monkeypatch.setattr("orchestrator.commands.jobs.train.run", interrupted)
     assert main(["train"]) == 130
     assert capsys.readouterr().err == "breadth: interrupted\n"
 

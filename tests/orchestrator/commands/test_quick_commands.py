@@ -57,7 +57,7 @@ CODE = f"""
 import json, sys
 from configs.load import load, presets
 from orchestrator.commands.cli import main
-from orchestrator.commands.show_config import plan
+from orchestrator.commands.pages.show_config import plan
 found = {{}}
 for arguments in json.loads(sys.argv[1]):
     try:

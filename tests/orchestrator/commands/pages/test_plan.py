@@ -7,7 +7,7 @@ import pytest
 
 from configs.load import load, to_yaml
 from orchestrator.commands.cli import main
-from orchestrator.commands.plan import answer_lengths
+from orchestrator.commands.pages.plan import answer_lengths
 from orchestrator.planning.request import Request
 from tests.orchestrator.planning.known_models import write_config
 

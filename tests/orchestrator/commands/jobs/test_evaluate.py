@@ -51,7 +51,7 @@ def evaluation_of(cfg: Config) -> Evaluation:
 def toy_verifiers_on_path() -> Iterator[None]:
     """Put toy_verifiers on the import path of the grader's workers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
         yield
 
 

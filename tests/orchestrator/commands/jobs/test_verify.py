@@ -118,7 +118,7 @@ def test_the_required_fields_of_a_row_depend_on_its_verifier(
 
 
 def test_the_example_rows_of_the_documentation_are_judged_correct() -> None:
-    text = (Path(__file__).resolve().parents[3] / "docs" / "verifiers.md").read_text()
+    text = (Path(__file__).resolve().parents[4] / "docs" / "verifiers.md").read_text()
     found = re.findall(r'^\| `(\w+)`[^|]*\| `(\{"id".*?\})`', text, flags=re.MULTILINE)
     assert {name for name, _ in found} == VERIFIERS.keys()
     packages = {name: VERIFIERS[name].package for name, _ in found}

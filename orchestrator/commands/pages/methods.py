@@ -12,7 +12,7 @@ from configs.load import preset
 from configs.load import presets as names
 from orchestrator.documentation.method_table import changed, comment
 
-PAGES = Path(__file__).resolve().parents[2] / "docs" / "methods"
+PAGES = Path(__file__).resolve().parents[3] / "docs" / "methods"
 
 
 def run(options: argparse.Namespace, console: Console) -> None:

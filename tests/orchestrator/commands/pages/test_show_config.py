@@ -6,7 +6,7 @@ import pytest
 
 from configs.load import load, to_yaml
 from orchestrator.commands.cli import main
-from orchestrator.commands.show_config import plan
+from orchestrator.commands.pages.show_config import plan
 from tests.orchestrator.planning.known_models import write_config
 
 

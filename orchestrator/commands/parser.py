@@ -1,0 +1,170 @@
+"""The command line of `breadth`: its commands, their options and their help."""
+
+import argparse
+from pathlib import Path
+from typing import TypeAlias
+
+from rewards.registry import VERIFIERS, names
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""What `add_subparsers` returns; argparse has no public name for it."""
+
+EVALUATE = (
+    "RUN is the directory or the name of a run, whose policies are measured as they were trained: its config.yaml has "
+    "task, verifier, prompt form, dtype and sampling. Its starting policy is the base, and evaluate.checkpoints "
+    "chooses others than its last checkpoint: last, best, a step, a directory. Results are in evaluations/NAME of RUN."
+)
+PLAN = (
+    "Besides settings: gpus=N and gpu=NAME (a100-40, a100-80, h100, h200, l40s; default gpus=8 gpu=h100); "
+    "prompt_tokens=N and answer_tokens=N, means (default: a quarter and a third of their limits), or lengths=RUN for "
+    "answers as long as those of a run. The policy's directory needs its config.json alone."
+)
+OVERRIDES = "Change settings; method=NAME and scale=NAME choose presets, which `breadth show-config` lists."
+
+
+def verifier_list() -> str:
+    """Return the text of `breadth verify --help` about verifiers and the fields of their rows."""
+    lines = ["Verifiers, and the fields that each of their rows must have besides id and answer:"]
+    for name, row in VERIFIERS.items():
+        fields = "; ".join(f"{field.name}: {field.allowed}" for field in row.fields) or "none"
+        lines += [f"  {name}", f"      {row.help}", f"      {fields}"]
+    lines += [
+        "  package.module:function",
+        "      a verifier of your own; all fields of a row are its problem",
+        "",
+        "A row with verifier, problem and answer, as in a run's trajectories.jsonl, needs no other field. If it also",
+        "has reward and status, the command prints how many rows get another verdict than the recorded one. The exit",
+        "status does not depend on that number.",
+    ]
+    return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands and their options.
+
+    `module` of the parsed options is the module of `orchestrator.commands` that runs the command.
+    """
+    description = "Reinforcement learning with verifiable rewards that raises Pass@1 without lowering Pass@k."
+    top = argparse.ArgumentParser(prog="breadth", description=description)
+    commands = top.add_subparsers(dest="command", metavar="command")
+    _add_jobs(commands)
+    _add_pages(commands)
+    return top
+
+
+def _command(commands: Subparsers, module: str, text: str) -> argparse.ArgumentParser:
+    """Add the command that `module` of `orchestrator.commands` runs."""
+    name = module.rpartition(".")[2].replace("_", "-")
+    sub = commands.add_parser(name, help=text, description=text)
+    sub.set_defaults(module=module)
+    return sub
+
+
+def _configured(commands: Subparsers, module: str, text: str) -> argparse.ArgumentParser:
+    """Add a command that reads settings."""
+    sub = _command(commands, module, text)
+    sub.add_argument("--config", metavar="FILE", help="Read settings from this YAML file; overrides change them.")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    return sub
+
+
+def _add_jobs(commands: Subparsers) -> None:
+    """Add the commands that train, measure or verify."""
+    sub = _configured(commands, "jobs.train", "Train a policy.")
+    sub.add_argument("--resume", action="store_true", help="Continue the run `name` from its last complete checkpoint.")
+    _configured(commands, "jobs.warm_start", "Train a small policy from scratch on a task's own solutions.")
+    text = "Store correct answers of the reference policy for rehearsal (DPH-RL)."
+    _configured(commands, "jobs.presample", text)
+    text = "Measure Pass@k of a run's last checkpoint, or of any policies, on the held-out prompts."
+    sub = _configured(commands, "jobs.evaluate", text)
+    sub.usage, sub.epilog = "breadth evaluate [-h] [RUN] [--config FILE] [key=value ...]", EVALUATE
+    text = "Report duplicates, novelty and contamination of a task's prompts."
+    _add_inspection(_configured(commands, "jobs.inspect_task", text))
+    text = "Verify the answers of a file or of a run, or check that a task's right answers pass."
+    _add_verify(_command(commands, "jobs.verify", text))
+    text = "Train five methods from one policy here, and compare them with it sampled colder."
+    sub = _command(commands, "jobs.compare", text)
+    _add_output(sub, "Write all files to this directory", Path("runs/compare"), "DIR")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="Change settings of all runs.")
+
+
+def _add_pages(commands: Subparsers) -> None:
+    """Add the commands that print or write pages."""
+    text = "Print all settings and what they mean, without starting anything."
+    sub = _configured(commands, "pages.show_config", text)
+    offline = "Check the settings alone, without reading data and policy."
+    sub.add_argument("--offline", action="store_true", help=offline)
+    explained = "Print the meaning of this setting or section instead; without KEY, of all settings."
+    sub.add_argument("--explain", nargs="?", const="", metavar="KEY", help=explained)
+    text = "Recommend placement, lag and budgets on GPUs, with the time of a step by simulation."
+    sub = _configured(commands, "pages.plan", text)
+    sub.usage, sub.epilog = "breadth plan [-h] [--config FILE] [gpus=N] [gpu=NAME] [key=value ...]", PLAN
+    text = "List every method with its paper and settings, or show one with its equations."
+    sub = _command(commands, "pages.methods", text)
+    sub.add_argument("name", nargs="?", metavar="NAME", help="Show this method.")
+    text = "Write figures and one self-contained HTML page about runs and an evaluation."
+    sub = _command(commands, "pages.report", text)
+    sub.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="Directory of a run to show.")
+    evaluation = "Evaluation to show (default: the latest of the runs)."
+    sub.add_argument("--evaluation", type=Path, metavar="DIR", help=evaluation)
+    _add_output(sub, "Write the page to this file", Path("runs/report.html"), "FILE")
+    text = "Write the policy of a checkpoint as a Hugging Face directory with a model card."
+    _add_export(_command(commands, "pages.export", text))
+
+
+def _add_output(sub: argparse.ArgumentParser, text: str, default: Path, metavar: str) -> None:
+    sub.add_argument("--output", type=Path, default=default, metavar=metavar, help=f"{text} (default {default}).")
+
+
+def _add_inspection(sub: argparse.ArgumentParser) -> None:
+    text = "Write the page to this file, and its numbers to a .json file beside it"
+    _add_output(sub, text, Path("runs/task.html"), "FILE")
+
+
+def _add_export(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("run", type=Path, metavar="RUN", help="Directory of the run.")
+    sub.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="Write the policy to this new directory."
+    )
+    sub.add_argument("--step", type=int, metavar="N", help="Step of the checkpoint (default: the newest).")
+    sub.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="Of the weights (default bfloat16)."
+    )
+
+
+def _add_verify(sub: argparse.ArgumentParser) -> None:
+    sub.formatter_class, sub.epilog = argparse.RawDescriptionHelpFormatter, verifier_list()
+    answers = sub.add_mutually_exclusive_group()
+    all_rows = f"Verify all rows of --input with this verifier: {names()}."
+    each_row = "Without it, each row names its own, as in the trajectories.jsonl of a run."
+    answers.add_argument("--verifier", metavar="NAME", help=f"{all_rows} {each_row}")
+    answers.add_argument(
+        "--task", metavar="NAME", help="Verify right answers of this task; exit with status 1 if one is rejected."
+    )
+    sub.add_argument("--input", type=Path, metavar="FILE", help="Read these rows (see below).")
+    output = (
+        "Write rows with id, reward, status, reason and seconds. Optional without --verifier, or with --audit or "
+        "--compare, which add fields."
+    )
+    sub.add_argument("--output", type=Path, metavar="FILE", help=output)
+    audit = "List answers that are undecided or disagree with the row's field correct (true or false), as extracted."
+    sub.add_argument("--audit", action="store_true", help=audit)
+    compare = "Judge all rows with this verifier too, and list the answers that it gives another reward."
+    sub.add_argument("--compare", metavar="NAME", help=compare)
+    sub.add_argument(
+        "--count",
+        type=int,
+        default=200,
+        metavar="N",
+        help="Number of the task's right answers to verify (default 200).",
+    )
+    sub.add_argument(
+        "--workers", type=int, metavar="N", help="Use this many worker processes (default: as many as are needed)."
+    )
+    sub.add_argument(
+        "--timeout-s", type=float, metavar="S", help="Time limit for one answer in seconds (default grader.timeout_s)."
+    )
+    sub.add_argument(
+        "--require", type=int, choices=range(4), help="Lowest allowed isolation level (default sandbox.require)."
+    )
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help=f"{OVERRIDES} Only with --task.")
