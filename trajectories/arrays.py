@@ -28,9 +28,13 @@ def to_array(tensor: Tensor) -> ArrayOf:
 
 
 def to_tensor(array: ArrayOf) -> Tensor:
-    """Return the tensor on the CPU. Bytes that may not be written to, as those in Ray's shared memory, are copied."""
-    data = array.data if array.data.flags.writeable else array.data.copy()
-    return torch.from_numpy(data).view(getattr(torch, array.dtype))
+    """Return the tensor on the CPU, copied to memory that torch aligns.
+
+    Arrays of a message may begin at any address, and the last bits of a matrix product depend on those of its inputs.
+    """
+    aligned = torch.empty(array.data.shape, dtype=torch.uint8)
+    aligned.numpy()[...] = array.data
+    return aligned.view(getattr(torch, array.dtype))
 
 
 def to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, ArrayOf]:

@@ -1,4 +1,4 @@
-"""How the decoder layers of the policy compute: recomputed activations, activations in host memory, compiled layers."""
+"""How the decoder layers compute: recomputed or offloaded activations, compiled layers, sums in a fixed order."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -37,3 +37,15 @@ def compile_layers(layers: Iterable[nn.Module], backend: str = "inductor") -> No
     """
     for layer in layers:
         layer.forward = torch.compile(layer.forward, dynamic=True, backend=backend)  # type: ignore[method-assign]
+
+
+def fix_order_of_sums(device: str) -> None:
+    """Have the gradients on a CPU summed in the same order each time, in the whole process.
+
+    Else several threads add up those of an element that is indexed more than once, such as the hidden state behind a
+    shared prompt, in the order in which they arrive, and the last bits of a repeated run differ.
+    """
+    if device == "cpu":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # To fill empty tensors costs time, and nothing reads them.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from actors.learning.anchor_heads import AnchorHeads
 from actors.learning.checkpoints import Checkpoints
 from actors.learning.context import policy_class
 from actors.learning.frozen_references import FrozenReferences
-from actors.learning.layers import prepare_layers
+from actors.learning.layers import fix_order_of_sums, prepare_layers
 from actors.learning.optimizer import Extragradient, adamw
 from actors.learning.outgoing import OutgoingWeights
 from actors.learning.schedule import learning_rate
@@ -93,6 +93,7 @@ class FsdpLearner:
         if self.adapted:
             add_adapters(model, config.lora)
         prepare_layers(model, config)
+        fix_order_of_sums(device)
         self.policy = policy_class(config).configured(
             model,
             config,

@@ -198,6 +198,12 @@ def same(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def different(left: dict[str, Any], right: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The values of both records under each name where they differ."""
+    names = left.keys() | right.keys()
+    return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
+
+
 @pytest.mark.ray
 def test_a_run_with_two_threads_per_role_continues_bit_for_bit_over_ray(tmp_path: Path, own_cluster: None) -> None:
     two = [f"placement.threads_per_{role}=2" for role in ("generator", "learner", "reference")]
@@ -210,7 +216,8 @@ def test_a_run_with_two_threads_per_role_continues_bit_for_bit_over_ray(tmp_path
 
     whole = records("whole", 3)
     records("parts", 1)
-    assert records("parts", 3, resume=True) == whole
+    resumed = records("parts", 3, resume=True)
+    assert [different(*pair) for pair in zip(resumed, whole, strict=True)] == [{}, {}, {}]
 
 
 @pytest.mark.ray

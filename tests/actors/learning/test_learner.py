@@ -117,6 +117,27 @@ def test_gradients_are_freed_after_an_update_which_changes_no_other(tiny_policy:
     assert_equal(weights_of(frees), weights_of(keeps))
 
 
+def test_with_a_learner_two_threads_sum_the_gradients_of_an_indexed_state_in_one_order(tiny_policy: Path) -> None:
+    """As those of the hidden state that predicts the first token of each answer to a shared prompt. torch divides the
+    indexed elements between threads from 32,768 on."""
+    joined(str(tiny_policy))
+    draw = torch.Generator().manual_seed(0)
+    states, slopes = torch.randn(64, 64, generator=draw), torch.randn(1024, 64, generator=draw)
+    at = torch.arange(1024) // 16
+    at[504:520] = 0  # in the parts of both threads
+    found = set()
+    try:
+        torch.set_num_threads(2)
+        for _ in range(200):
+            leaf = states.clone().requires_grad_()
+            leaf[at].backward(slopes)
+            assert leaf.grad is not None
+            found.add(leaf.grad.numpy().tobytes())
+    finally:
+        torch.set_num_threads(1)
+    assert len(found) == 1
+
+
 def test_the_gradient_of_the_entropy_bonus_is_that_of_the_mean_entropy(tiny_policy: Path) -> None:
     silent = replace(OBJECTIVE, terms={})
     bonus = replace(silent, entropy_bonus=0.3)
