@@ -193,17 +193,16 @@ class FsdpLearner:
         totals: TensorStats = {}
         for update in updates:
             totals = added(totals, self._update(update, coefficients))
-        self.free_gradients()
+            self.free_gradients()
         return to_stats(totals)
 
     def free_gradients(self) -> None:
-        """Free the memory of the gradients, which other roles on the GPU may use until the next update."""
+        """Free the gradients: the next update adds to what is left, and other roles on the GPU may use the memory."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def _update(self, microbatches: Sequence[Batch], coefficients: Mapping[str, float]) -> TensorStats:
         totals: TensorStats = {}
         loss_sum = torch.zeros((), dtype=torch.float64)
-        self.optimizer.zero_grad(set_to_none=True)
         for number, micro in enumerate(microbatches, 1):
             prepare_accumulation(self.policy, self.config.accumulate, last=number == len(microbatches))
             on_device = micro.to(self.device)

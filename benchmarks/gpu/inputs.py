@@ -106,7 +106,7 @@ def credited(batch: Batch, objective: ObjectiveConfig, coefficient: float) -> Ba
 
 
 class KeepingLearner(FsdpLearner):
-    """A learner that keeps the gradients of its last update, to be compared."""
+    """A learner of one update, which keeps its gradients to be compared."""
 
     def free_gradients(self) -> None:
         pass

@@ -28,7 +28,7 @@ from configs.objective import ObjectiveConfig
 from configs.policy_gradient import ClipConfig, GatesConfig, MismatchConfig
 from configs.term_weights import TermWeightsConfig
 from configs.terms import TermConfig
-from objectives.diagnostics import Stats
+from objectives.diagnostics import Stats, TensorStats
 from tests.actors.random_batch import SHAPES, credited, logits_megabytes, random_batch
 from trajectories.batch import Batch
 
@@ -118,6 +118,10 @@ def config_of(**choices: Any) -> LearnerConfig:
 
 class KeepingLearner(FsdpLearner):
     """A learner whose gradients can be read until its next update."""
+
+    def _update(self, *arguments: Any) -> TensorStats:
+        super().free_gradients()
+        return super()._update(*arguments)
 
     def free_gradients(self) -> None:
         pass
