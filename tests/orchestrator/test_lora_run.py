@@ -47,6 +47,21 @@ def test_a_lora_run_trains_resumes_bit_for_bit_and_is_exported_merged(
     assert (found - plain).abs().max() > 0.01
 
 
+def test_a_lora_run_has_the_same_frozen_reference_on_an_actor_and_on_the_learner_also_after_a_resume(
+    tiny_policy: Path, tmp_path: Path
+) -> None:
+    """The reference is the policy without its adapter: at the first step their KL is 0, at the second it is not."""
+    found = {}
+    for placed in ("own", "learners"):
+        words = (*LORA, "method=grpo_adaptive_kl", f"placement.references_on={placed}", "checkpoint.every=1")
+        runs = tmp_path / placed
+        train(tiny_policy, runs, *words, "steps=1")
+        found[placed] = numbers(train(tiny_policy, runs, *words, "steps=2", resume=True))
+    assert found["learners"] == found["own"]
+    first, second = [record["kl_reference"] for record in found["own"]]
+    assert abs(first) < 1e-6 and abs(second) > 1e-3
+
+
 def test_without_peft_a_lora_run_is_refused_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = load(["placement.kind=in_process", *LORA])
     machine.check_devices(cfg)

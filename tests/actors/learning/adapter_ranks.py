@@ -48,7 +48,8 @@ def adapted(
     policy: Path | str, *, lora: LoraConfig = LORA, rank: int = 0, ranks: int = 1, address: str = "", **choices: Any
 ) -> FsdpLearner:
     """A learner of adapters; `choices` that the learner does not have itself are its settings."""
-    own = {name: choices.pop(name) for name in ("dtype", "checkpoint_dtype", "objective", "seed") if name in choices}
+    names = ("dtype", "checkpoint_dtype", "objective", "references", "seed")
+    own = {name: choices.pop(name) for name in names if name in choices}
     config = config_of(**{"lora": lora, "learning_rate": RATE, **choices})
     return joined(str(policy), rank, ranks, address, config=config, **own)
 

@@ -14,9 +14,13 @@ from actors.learning.adapters import add_adapters
 from actors.learning.learner import FsdpLearner
 from actors.learning.sharding import full_adapters, full_parameters
 from actors.policy_files.reading import empty_model
+from actors.reference_parts import logps_field
 from actors.weights.adapter_names import is_adapter
 from configs.lora import LoraConfig
+from objectives.diagnostics import means
 from tests.actors.learning.adapter_ranks import DIVIDED, LORA, RATE, adapted, adapters_of
+from tests.actors.learning.frozen_ranks import OBJECTIVE as EXACT
+from tests.actors.learning.frozen_ranks import exact_batch
 from tests.actors.learning.learner_ranks import (
     CRITIC,
     RANKS_S,
@@ -191,6 +195,40 @@ def test_an_adapter_keeps_the_small_updates_that_merging_in_bfloat16_loses() -> 
     assert merged > 0.5**2 * update
     assert adapter < 0.01**2 * update
     one.close()
+
+
+def test_references_on_the_learner_have_no_adapter_and_are_the_same_after_an_update(
+    tiny_policy: Path, other_policy: Path
+) -> None:
+    named = {"reference": {str(tiny_policy): 1.0}, "teacher": {str(other_policy): 1.0}}
+    one, batch = adapted(tiny_policy, references=named), batch_of(0)
+
+    def scored() -> list[torch.Tensor]:
+        [outputs] = one.score_references([batch], list(named), [])
+        with torch.no_grad():
+            return [*(outputs[logps_field(name)] for name in named), one.policy(batch).logp]
+
+    before = scored()
+    assert torch.equal(before[0], before[2]), "without its adapter the policy is the reference"
+    step(one, batch)
+    reference, teacher, policy = scored()
+    assert torch.equal(reference, before[0]) and torch.equal(teacher, before[1])
+    assert (policy - reference).abs().max() > 1e-3 and (teacher - reference).abs().max() > 1e-3
+    for held in one.references.policies.values():
+        assert not any(is_adapter(name) or p.requires_grad for name, p in held.named_parameters())
+
+
+def test_adapters_learn_from_the_whole_distributions_of_a_reference_that_the_learner_holds(
+    tiny_policy: Path, other_policy: Path
+) -> None:
+    named, batch = {"teacher": {str(other_policy): 1.0}}, exact_batch()
+    batch = replace(batch, advantage=torch.zeros(len(batch.tokens)))  # the divergence is all that is trained on
+    one = adapted(tiny_policy, references=named, objective=EXACT)
+    whole = joined(str(tiny_policy), references=named, objective=EXACT)
+    name = "terms/divergence/value"
+    first, of_all_weights = means(step(one, batch))[name], means(step(whole, batch))[name]
+    assert first == pytest.approx(of_all_weights, rel=1e-5) and first > 0.01
+    assert min(means(step(one, batch))[name] for _ in range(5)) < 0.95 * first
 
 
 def test_a_moving_reference_gets_merged_float32_weights(tiny_policy: Path) -> None:
