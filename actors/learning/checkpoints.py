@@ -1,7 +1,6 @@
 """Save the training state of one learner rank while training goes on, and restore it on any number of ranks."""
 
 import shutil
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from actors.learning.adapters import adapter_files
 from actors.learning.optimizer import Extragradient
-from actors.learning.sharding import full_adapters, full_parameters
+from actors.learning.sharding import full_adapters, full_parameters, gather_only
 from actors.learning.shards import Shards, held_parts
 from actors.policy_files.folder import check_policy_folder
 from actors.policy_files.weights import read_weights
@@ -105,7 +104,7 @@ class Checkpoints:
         """Copy the adapter to the host memory of rank 0, and return what writes it there."""
         named = full_adapters(self.policy.model, torch.float32)
         if self.rank or not self.adapted:
-            deque(named, maxlen=0)  # every rank iterates, as gathering a parameter is a collective
+            gather_only(named)
             return lambda: None
         files = adapter_files(self.policy.model, named, self.start)
         return lambda: files.write(folder)

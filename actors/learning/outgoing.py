@@ -4,7 +4,6 @@ Every rank must make the same calls, since gathering a parameter is a collective
 others None.
 """
 
-from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 
 from actors.contracts import HostWeights, SharedMemory, WeightsInfo
 from actors.learning.adapters import meta_adapters
-from actors.learning.sharding import full_adapters, full_parameters
+from actors.learning.sharding import full_adapters, full_parameters, gather_only
 from actors.weights.adapter_names import file_parameters
 from actors.weights.file_names import as_in_files, meta_in_files
 from actors.weights.host import pack, weights_info
@@ -49,7 +48,7 @@ class OutgoingWeights:
         """Write all weights for the generators into one buffer, over those of the version before, and return them."""
         named = (full_adapters if self.adapter else full_parameters)(self.model, self.dtype)
         if self.rank:
-            deque(named, maxlen=0)
+            gather_only(named)
             return None
         written = self.buffer.write(named if self.adapter else as_in_files(self.model, named), version, checksum)
         return written if with_bytes else replace(written, data=None)
@@ -66,7 +65,7 @@ class OutgoingWeights:
         piece = self.pieces[number]
         named = full_parameters(self.model, self.dtype, piece.parameters)
         if self.rank:
-            deque(named, maxlen=0)
+            gather_only(named)
             return None
         return piece.packed(self.buffer.info, as_in_files(self.model, named), version, checksum)
 

@@ -1,6 +1,7 @@
 """Shard a policy over the learner ranks with FSDP2, accumulate its gradients, and gather its parameters and norms."""
 
-from collections.abc import Container, Iterator, Sequence
+from collections import deque
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -168,6 +169,11 @@ def full_adapters(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, T
     for name, parameter in model.named_parameters():
         if is_adapter(name):
             yield name_of_adapter(name), whole(parameter, dtype)
+
+
+def gather_only(gathered: Iterable[tuple[str, Tensor]]) -> None:
+    """Take part in the collectives of `full_parameters` or `full_adapters`, and keep nothing."""
+    deque(gathered, maxlen=0)
 
 
 def whole(parameter: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -17,7 +17,7 @@ from orchestrator.watch import monitor
 from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.logbook import measurement_path, read_records
 from orchestrator.watch.measurement import Measurement
-from tests.orchestrator.test_train import config, train
+from tests.orchestrator.test_train import config, stop_after, train
 from trajectories.batch import Batch
 from trajectories.trajectory import Group
 
@@ -71,20 +71,15 @@ def test_a_group_that_is_passed_twice_is_in_the_ledger_and_is_trained_on_after_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = config(tmp_path, "steps=5", "name=r", *ANY_ORDER, *ALL_ANSWERS)
-    receive, advance = Collector._receive, Run.advance
+    receive = Collector._receive
 
     async def receiving(self: Collector, slot: Slot, future: asyncio.Future[Group]) -> None:
         if slot.position != 1:  # its answers take until the run is stopped
             await receive(self, slot, future)
 
-    async def stopping(run: Run, batch: Batch, stats: Stats) -> None:
-        await advance(run, batch, stats)
-        if run.step == 2:
-            run.stop("after two steps")
-
     with monkeypatch.context() as patch:
         patch.setattr(Collector, "_receive", receiving)
-        patch.setattr(Run, "advance", stopping)
+        stop_after(patch, step=2)
         train(cfg)
     state = json.loads((tmp_path / "r" / "checkpoints" / "step-000002" / "state.json").read_text())
     done = set(range(state["position"])) | set(state["trained"])

@@ -60,6 +60,18 @@ def train(cfg: Config, resume: bool = False) -> list[dict[str, Any]]:
     return read_records(run_dir / "metrics.jsonl")
 
 
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Have the run stop after this step, with a checkpoint."""
+    advance = Run.advance
+
+    async def stopping(run: Run, batch: Batch, stats: Stats) -> None:
+        await advance(run, batch, stats)
+        if run.step == step:
+            run.stop(f"after step {step}")
+
+    monkeypatch.setattr(Run, "advance", stopping)
+
+
 def numbers(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The records without metrics of time and of the graders, whose counts start anew on resume."""
     ours = ("seconds/", "grader/")
@@ -233,15 +245,8 @@ def test_a_run_stopped_between_the_steps_of_a_pair_goes_on_as_one_that_was_not(
     settings = ("method=nash_mp", "name=r", "steps=4")
     whole, stopped = (config(tmp_path / folder, *settings) for folder in ("whole", "stopped"))
     expected = train(whole)
-    advance = Run.advance
-
-    async def stopping(run: Run, batch: Batch, stats: Stats) -> None:
-        await advance(run, batch, stats)
-        if run.step == 1:
-            run.stop("between two steps")
-
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "advance", stopping)
+        stop_after(patch, step=1)
         assert [record["step"] for record in train(stopped)] == [1]
     assert numbers(train(stopped, resume=True)) == numbers(expected)
 
