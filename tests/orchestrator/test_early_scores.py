@@ -1,6 +1,7 @@
 """References that score groups as they complete: the same batch as one that is scored at the step."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ import torch
 from actors.local import LocalReference
 from actors.reference import References
 from configs.load import load
-from orchestrator.references import Anchors, early_references
+from orchestrator.cluster import reference_arguments
+from orchestrator.references import Anchors, early_references, policies
 from orchestrator.train import Run
 from tasks.characters import VOCABULARY_SIZE
 from tests.actors.learning.learner_ranks import config_of
+from tests.orchestrator.test_lag import ALL_ANSWERS, ANY_ORDER, Crash, crash_in, places
 from tests.orchestrator.test_train import config, train
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Grade, Group, Prompt, Trajectory
@@ -147,6 +150,35 @@ def test_a_run_with_a_lag_scores_its_groups_one_by_one(tmp_path: Path, monkeypat
     assert len(batches) == 3 and all(batch.logp_reference is not None for batch in batches)
     assert seen and set(seen) == {1}
     assert all(not batch.logp_reference.isnan().any() for batch in batches)  # type: ignore[union-attr]
+
+
+def test_a_crashed_run_that_scores_early_in_any_order_continues_with_its_ledger_and_scores_every_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("method=grpo_adaptive_kl", "steps=6", "monitor.every=0", "checkpoint.every=2", "name=r")
+    cfg = config(tmp_path, *words, *ANY_ORDER, *ALL_ANSWERS)
+    assert early_references(cfg) == ["reference"]
+    batches: list[Batch] = []
+    monkeypatch.setattr(Run, "credit", _keeping(batches, Run.credit))
+    with monkeypatch.context() as patch:
+        crash_in(patch, step=5)
+        with pytest.raises(Crash):
+            train(cfg)
+    assert len(batches) == 5
+    state = json.loads((tmp_path / "r" / "checkpoints" / "step-000004" / "state.json").read_text())
+    ledger = {*range(state["position"]), *state["trained"]}
+    records = train(cfg, resume=True)
+    trained = places(tmp_path / "r")
+    assert set().union(*(trained[step] for step in range(1, 5))) == ledger and len(ledger) == 4 * 4
+    assert sorted(place for of_step in trained.values() for place in of_step) == list(range(6 * 4))
+    assert [record["step"] for record in records] == list(range(1, 7))
+    assert max(record["staleness_max"] for record in records) <= 2
+    again = LocalReference(References(**reference_arguments(cfg, policies(cfg))))
+    assert len(batches) == 5 + 2
+    for batch in batches:
+        scored = asyncio.run(again.score(replace(batch, logp_reference=None)))
+        assert batch.logp_reference is not None and scored.logp_reference is not None
+        torch.testing.assert_close(batch.logp_reference, scored.logp_reference, rtol=1e-5, atol=1e-5)
 
 
 def _keeping(batches: list[Batch], credit: Any) -> Any:
