@@ -36,15 +36,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timed)
 
 
-def make_policy(folder: Path, seed: int = 0, hidden: int = 64, tie: bool = True, layers: int = 2) -> Path:
+def make_policy(
+    folder: Path,
+    seed: int = 0,
+    hidden: int = 64,
+    tie: bool = True,
+    layers: int = 2,
+    head_size: int = 32,
+    key_heads: int = 1,
+) -> Path:
     """A random Qwen2 policy over bytes, with weights large enough that its distribution is far from uniform."""
     config = Qwen2Config(
         vocab_size=VOCABULARY_SIZE,
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,
-        num_attention_heads=hidden // 32,
-        num_key_value_heads=1,
+        num_attention_heads=hidden // head_size,
+        num_key_value_heads=key_heads,
         max_position_embeddings=512,
         tie_word_embeddings=tie,
         initializer_range=0.2,

@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BloomConfig, BloomForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import BloomConfig, BloomForCausalLM
 
 from actors.learning.context import check_context
 from actors.learning.rank_parts import end_to_end, merge_columns, plan_scores, with_columns
 from objectives.diagnostics import means, merge
-from tasks.characters import VOCABULARY_SIZE, save_tokenizer
 from tests.actors.learning.division_ranks import DIVIDED, RANKS, RANKS_S
 from tests.actors.learning.learner_ranks import (
     CRITIC,
@@ -31,6 +30,7 @@ from tests.actors.learning.learner_ranks import (
     step,
     weights_of,
 )
+from tests.conftest import make_policy
 
 pytestmark = pytest.mark.slow
 LAYERS = 3
@@ -39,26 +39,7 @@ LAYERS = 3
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random policy with 4 attention heads and 2 key heads: two ranks divide the key heads, four share them."""
-    folder = tmp_path_factory.mktemp("grouped")
-    config = Qwen2Config(
-        vocab_size=VOCABULARY_SIZE,
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        initializer_range=0.1,
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=None,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        Qwen2ForCausalLM(config).save_pretrained(folder)
-    save_tokenizer(folder)
-    return folder
+    return make_policy(tmp_path_factory.mktemp("grouped"), layers=LAYERS, head_size=16, key_heads=2)
 
 
 @pytest.fixture(scope="module")
