@@ -77,7 +77,7 @@ def candidates(gpus: int, words: Sequence[str], file: str | None, shapes: ModelS
                 Candidate(
                     words=(*chosen, *(f"{key}={value}" for key, value in free.items())),
                     cfg=cfg,
-                    costs=gpu_costs(cfg, shapes, gpu, references="reference" in roles),
+                    costs=gpu_costs(cfg, shapes, gpu),
                     memory=memory_plan(cfg, shapes, gpu.memory_bytes),
                 )
             )
@@ -128,13 +128,14 @@ def estimate(candidate: Candidate, lengths: Lengths, prompt_tokens: int) -> floa
     answers = cfg.groups_per_step * cfg.sampling.group_size
     per_engine = answers / cfg.placement.generators
     length, held = lengths.mean, prompt_tokens + lengths.mean / 2
-    batch = int(max(1, min(engine.max_sequences, engine.kv_tokens / held, (cfg.lag + 1) * per_engine / 2)))
-    decoded = per_engine / batch * length * (engine.step_s(batch) + batch * held * engine.kv_s)
+    running = int(max(1, min(engine.max_sequences, engine.kv_tokens / held, (cfg.lag + 1) * per_engine / 2)))
+    decoded = per_engine / running * length * (engine.step_s(running) + running * held * engine.kv_s)
     decoded += per_engine / cfg.sampling.group_size * prompt_tokens * engine.prefill_s
     if cfg.lag == 0 or cfg.placement.mode == "colocated":
         decoded = max(decoded, lengths.longest(answers) * engine.step_s(1))
     total = int(prompt_tokens + length)
-    tokens = answers * total
-    learned = costs.learner.update([total] * answers)[0] + costs.publish_s
-    learned += tokens * (costs.score_token_s + costs.reference_token_s) + costs.other_s
-    return decoded + learned if cfg.lag == 0 or cfg.placement.mode == "colocated" else max(decoded, learned)
+    batch = [total] * answers
+    learned = costs.learner.update(batch)[0] + sum(costs.scoring(batch)) + costs.publish_s + costs.other_s
+    scored = costs.early_references * costs.reference.score(batch)  # while others are generated
+    in_turns = cfg.lag == 0 or cfg.placement.mode == "colocated"
+    return max(decoded, scored) + learned if in_turns else max(decoded, scored, learned)

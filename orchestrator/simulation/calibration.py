@@ -1,12 +1,14 @@
 """Measure the costs of a machine from short runs at lag 0, so that other settings can be simulated.
 
-A step at lag 0 waits for generation, then trains. With the roles of a run on cores of their own, the same costs hold at
-other lags and batches; `benchmarks/plan_check.py` compares.
+A step at lag 0 waits for generation, then trains. With a lag the roles compute at the same time and share the cores of
+the machine. The seconds of computation stay the same; how they share the cores is simulated (`cores.py`).
+`benchmarks/plan_check.py` compares.
 """
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,10 @@ from configs.config import Config
 from configs.load import load
 from orchestrator.simulation.costs import Costs, EngineCosts, LearnerCosts
 from orchestrator.simulation.lengths import Lengths
+from orchestrator.simulation.steps import simulate
 
+CORRECTIONS = 3
+"""Number of times that the costs of engines are corrected by a simulation of the runs that they are fitted to."""
 FIRST_STEPS = 3
 """Steps at the beginning of a run that are not measured: engine and learner reserve memory."""
 
@@ -69,15 +74,18 @@ def measured_run(run: Path, lengths: Lengths, prompt_tokens: int) -> Measured:
     )
 
 
-def fit(runs: Sequence[Measured]) -> Costs:
+def fit(runs: Sequence[Measured], *, cores: float = math.inf, grade_s: float = 0.0) -> Costs:
     """Return the costs of the machine that made these runs, by least squares.
 
     Generation of n answers takes a * (tokens of the longest) + b * (tokens of all), where a is the time of a decoding
-    step and b that of a further answer in it. An update takes c + d * (its tokens), and the driver e + f * n.
+    step and b that of a further answer in it. An update takes c + d * (its tokens), and the driver e + f * n. As
+    answers are graded while others are generated, a and b are corrected until a simulation generates as long.
 
     Args:
-        runs: at lag 0, with one generator that decodes all answers at once, one learner rank, and at least two numbers
-            of answers.
+        runs: at lag 0, with one generator that decodes all answers at once, one learner rank, one thread in each, and
+            at least two numbers of answers.
+        cores: of the machine (`Cores`).
+        grade_s: seconds of computation per answer besides generator, learner and driver.
     """
     assert all(run.cfg.lag == 0 and run.cfg.placement.generators == run.cfg.placement.learners == 1 for run in runs)
     answers = np.array([run.answers for run in runs], float)
@@ -86,25 +94,30 @@ def fit(runs: Sequence[Measured]) -> Costs:
     means = np.array([run.lengths.mean for run in runs])
     longest = np.array([run.lengths.longest(run.answers) for run in runs])
     prompts = np.array([run.prompt_tokens for run in runs], float)
-    # The generators begin when the slots are released, while the driver still records the step before.
-    generation = np.array([run.wait_s + run.other_s for run in runs])
-    step, sequence = _line(longest, answers * means, generation)
     once, token = _line(np.ones_like(answers), answers * (means + prompts), np.array([run.update_s for run in runs]))
     driver, answer = _line(np.ones_like(answers), answers, np.array([run.other_s for run in runs]))
     one = runs[0].cfg
-    return Costs(
+    costs = Costs(
         engine=EngineCosts(
-            overhead_s=step,
-            overhead_sequence_s=sequence,
-            max_sequences=one.generator.max_sequences,
-            one_submission=one.generator.engine == "transformers",
+            max_sequences=one.generator.max_sequences, one_submission=one.generator.engine == "transformers"
         ),
         learner=LearnerCosts(update_s=once, token_s=token),
         publish_s=float(np.mean([run.publish_s for run in runs])),
-        grade_s=0.0,  # The time of the graders is in that of generation.
+        grade_s=grade_s,
+        cores=cores,
         other_s=driver,
         other_answer_s=answer,
     )
+    # The generators begin when the slots are released, while the driver still records the step before.
+    taken = np.array([run.wait_s + run.other_s for run in runs])
+    generation = taken
+    for _ in range(CORRECTIONS if grade_s else 1):
+        step, sequence = _line(longest, answers * means, generation)
+        costs = replace(costs, engine=replace(costs.engine, overhead_s=step, overhead_sequence_s=sequence))
+        if grade_s:
+            outcomes = [simulate(run.cfg, costs, run.lengths, run.prompt_tokens, steps=2).seconds for run in runs]
+            generation = generation * taken / [parts["wait_generation"] + parts["other"] for parts in outcomes]
+    return costs
 
 
 def _line(first: np.ndarray, second: np.ndarray, values: np.ndarray) -> tuple[float, float]:

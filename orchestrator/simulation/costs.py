@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from actors.generation.engine_limits import sequences_that_fit
 from configs.config import Config
 from orchestrator.engine import publishes_adapter
+from orchestrator.placement import references_on_actors
 from orchestrator.planning.learner_memory import shard_ranks
 from orchestrator.planning.model_shapes import ModelShapes
+from orchestrator.references import early_references
 from orchestrator.simulation.hardware import MEMORY_EFFICIENCY, Gpu
 
 STEP_OVERHEAD_S = 0.004
@@ -77,6 +79,8 @@ class LearnerCosts:
     microbatch_s: float = 0.0
     update_s: float = 0.0
     """Seconds once per update: optimizer step, sum over replicas, and what is not per token."""
+    forward_share: float = 0.25
+    """Fraction of a microbatch's computation and traffic that one forward pass without gradient takes."""
 
     def update(self, lengths: Sequence[int]) -> tuple[float, float]:
         """Return the seconds of an update, and how many of them are for traffic that computation does not hide.
@@ -84,11 +88,41 @@ class LearnerCosts:
         Args:
             lengths: tokens of each trajectory, prompt included.
         """
-        microbatches = max(1, math.ceil(sum(_shares(lengths, self.token_budget)) / self.ranks))
-        squares = sum(float(length) ** 2 for length in lengths)
-        computed = (sum(lengths) * self.token_s + squares * self.token_squared_s) / self.ranks
-        exposed = max(0.0, microbatches * self.traffic_s - computed)
+        computed, exposed, microbatches = self._passes(lengths)
         return computed + exposed + microbatches * self.microbatch_s + self.update_s, exposed
+
+    def score(self, lengths: Sequence[int]) -> float:
+        """Return the seconds in which the ranks compute the log-probs of a batch: a forward pass of the policy, or of a
+        reference that they hold.
+
+        Args:
+            lengths: tokens of each trajectory, prompt included.
+        """
+        computed, exposed, microbatches = self._passes(lengths)
+        return self.forward_share * (computed + exposed + microbatches * self.microbatch_s)
+
+    def _passes(self, lengths: Sequence[int]) -> tuple[float, float, int]:
+        """Return the seconds of computation, those of traffic that it does not hide, and the microbatches."""
+        microbatches = max(1, math.ceil(sum(_shares(lengths, self.token_budget)) / self.ranks))
+        computed = (sum(lengths) * self.token_s + _squares(lengths) * self.token_squared_s) / self.ranks
+        return computed, max(0.0, microbatches * self.traffic_s - computed), microbatches
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceCosts:
+    """Seconds of the reference actors together, for one reference."""
+
+    token_s: float = 0.0
+    token_squared_s: float = 0.0
+    """Seconds per squared length of a trajectory: attention."""
+
+    def score(self, lengths: Sequence[int]) -> float:
+        """Return the seconds of the log-probs of trajectories of these lengths, prompt included."""
+        return sum(lengths) * self.token_s + _squares(lengths) * self.token_squared_s
+
+
+def _squares(lengths: Sequence[int]) -> float:
+    return sum(float(length) ** 2 for length in lengths)
 
 
 def _shares(lengths: Sequence[int], token_budget: int) -> list[float]:
@@ -103,16 +137,33 @@ class Costs:
     engine: EngineCosts
     learner: LearnerCosts
     publish_s: float = 0.0
-    score_token_s: float = 0.0
-    """Seconds per token of the learner's scoring before the update; 0 if there is none."""
-    reference_token_s: float = 0.0
-    """Seconds per token of the references' scoring; 0 if there is none."""
+    scores: int = 0
+    """Forward passes of the learner ranks with the policy before the update: 1 with `Config.scores_first`."""
+    held_references: int = 0
+    """References with which the learner ranks score, before the update."""
+    early_references: int = 0
+    """References on actors that score each group as soon as it is complete."""
+    late_references: int = 0
+    """References on actors that score the whole batch, before the update."""
+    reference: ReferenceCosts = ReferenceCosts()
     grade_s: float = 0.01
     """Seconds of one verifier call in one worker process."""
+    cores: float = math.inf
+    """Cores that all roles share (`Cores`); infinite where each has devices of its own."""
     other_s: float = 0.0
     """Seconds of a step in the driver: packing, credit, records."""
     other_answer_s: float = 0.0
     """Of it, seconds for each answer."""
+
+    def scoring(self, lengths: Sequence[int]) -> tuple[float, float]:
+        """Return the seconds for which a step waits for scores of references, and of the policy.
+
+        Args:
+            lengths: tokens of each trajectory of the batch, prompt included.
+        """
+        pass_s = self.learner.score(lengths) if self.scores or self.held_references else 0.0
+        late = self.late_references * self.reference.score(lengths) if self.late_references else 0.0
+        return late + self.held_references * pass_s, self.scores * pass_s
 
 
 def multiplied(shapes: ModelShapes) -> int:
@@ -120,20 +171,22 @@ def multiplied(shapes: ModelShapes) -> int:
     return shapes.parameters - shapes.root + shapes.head
 
 
-def gpu_costs(cfg: Config, shapes: ModelShapes, gpu: Gpu, *, references: bool) -> Costs:
-    """Return the costs of a run on GPUs.
-
-    Args:
-        references: whether the run has reference actors.
-    """
-    place = cfg.placement
-    forward = 2.0 * multiplied(shapes) / (gpu.flops * gpu.compute_efficiency)
+def gpu_costs(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> Costs:
+    """Return the costs of a run on GPUs. References have the size of the policy."""
+    rate = gpu.flops * gpu.compute_efficiency * cfg.placement.references
+    own, early = references_on_actors(cfg), early_references(cfg)
+    scoring = list(dict.fromkeys([*cfg.objective.anchors, *cfg.objective.hidden_anchors]))
     return Costs(
         engine=_engine(cfg, shapes, gpu),
         learner=_learner(cfg, shapes, gpu),
         publish_s=_publication(cfg, shapes, gpu),
-        score_token_s=forward / place.learners if cfg.scores_first else 0.0,
-        reference_token_s=forward / place.references if references and cfg.objective.anchors else 0.0,
+        scores=int(cfg.scores_first),
+        held_references=sum(name not in own for name in scoring),
+        early_references=len(early),
+        late_references=sum(name in own and name not in early for name in scoring),
+        reference=ReferenceCosts(
+            token_s=2.0 * multiplied(shapes) / rate, token_squared_s=2.0 * shapes.layers * shapes.queries / rate
+        ),
         other_s=1.0,
     )
 
@@ -168,6 +221,7 @@ def _learner(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> LearnerCosts:
     learner, ranks = cfg.learner, cfg.placement.learners
     passes = 4.0 if learner.gradient_checkpointing else 3.0  # forward, backward (2), and the recomputed forward
     passes -= learner.lora.r > 0  # frozen weights have no gradient
+    passes += len(cfg.objective.head_anchors)  # a forward pass of each with every microbatch
     rate = gpu.flops * gpu.compute_efficiency
     per_microbatch, per_update = traffic_s(cfg, shapes, gpu)
     states = 28.0 * shapes.trained / shard_ranks(cfg) / (gpu.bandwidth * MEMORY_EFFICIENCY)
@@ -179,6 +233,7 @@ def _learner(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> LearnerCosts:
         traffic_s=per_microbatch,
         microbatch_s=MICROBATCH_S,
         update_s=states + per_update,
+        forward_share=1 / passes,
     )
 
 

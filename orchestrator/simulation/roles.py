@@ -17,8 +17,9 @@ import numpy as np
 
 from actors.contracts import GenerationJob, GradeTask, WeightsInfo
 from actors.finished import EngineLoad, Finished
+from orchestrator.simulation.cores import Cores
 from orchestrator.simulation.costs import EngineCosts
-from trajectories.trajectory import Grade, Trajectory
+from trajectories.trajectory import Grade, Group, Trajectory
 
 EARLY = 1e-6
 """Tokens: an answer that lacks fewer is finished, in spite of rounding."""
@@ -62,10 +63,12 @@ class SimulatedGenerator:
 
     Args:
         length: tokens of an answer, from its seed.
+        cores: on which it computes. None: on a device of its own.
     """
 
-    def __init__(self, costs: EngineCosts, length: Callable[[int], int]) -> None:
+    def __init__(self, costs: EngineCosts, length: Callable[[int], int], cores: Cores | None = None) -> None:
         self.costs, self.length, self.version = costs, length, 0
+        self.cores = cores or Cores()
         self.preemptions = 0
         self.busy_s = 0.0
         self.answer_s = 0.0
@@ -122,7 +125,6 @@ class SimulatedGenerator:
             await self._task
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._awake.wait()
             self._changed.clear()
@@ -131,13 +133,9 @@ class SimulatedGenerator:
                 await self._changed.wait()
                 continue
             steps = self._until_event()
-            seconds, began = self._stall + self._seconds(steps), loop.time()
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._changed.wait()
-                self._advance(loop.time() - began, None)
-            except TimeoutError:
-                self._advance(seconds, steps)
+            seconds = self._stall + self._seconds(steps)
+            computed = await self.cores.work(seconds, self._changed)
+            self._advance(computed, steps if computed == seconds else None)
             self._finish()
             self._make_room()
 
@@ -245,17 +243,20 @@ class SimulatedGenerator:
 class SimulatedGrader:
     """A pool of workers that takes the same time for every answer. Half of the answers are right."""
 
-    def __init__(self, seconds: float, workers: float) -> None:
-        self.seconds, self.workers, self._free_at = seconds, workers, 0.0
+    def __init__(self, seconds: float, workers: float, cores: Cores | None = None) -> None:
+        self.seconds, self.workers = seconds, workers
+        self.cores, self._turn = cores or Cores(), asyncio.Lock()
 
     async def prove(self, verifiers: Sequence[str]) -> dict[str, int]:
         raise NotImplementedError
 
     async def grade(self, tasks: Sequence[GradeTask]) -> dict[str, Grade]:
-        now = asyncio.get_running_loop().time()
-        self._free_at = max(self._free_at, now) + len(tasks) * self.seconds / self.workers
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         if self.seconds:
-            await asyncio.sleep(max(self._free_at - now, self.seconds))
+            async with self._turn:
+                await self.cores.finish(len(tasks) * self.seconds / self.workers, self.workers)
+            await asyncio.sleep(began + self.seconds - loop.time())  # one answer takes one worker so long
         return {task.key: Grade(reward=float(crc32(task.key.encode()) % 2), status="correct") for task in tasks}
 
     async def stats(self) -> dict[str, float]:
@@ -263,3 +264,20 @@ class SimulatedGrader:
 
     async def close(self) -> None:
         pass
+
+
+class SimulatedReference:
+    """Reference actors that score complete groups one after another.
+
+    Args:
+        seconds: those of a group, from the tokens of its trajectories.
+    """
+
+    def __init__(self, seconds: Callable[[Sequence[int]], float]) -> None:
+        self.seconds, self._turn = seconds, asyncio.Lock()
+
+    async def score_group(self, group: Group) -> Group:
+        """Return the group after the time that its scores take."""
+        async with self._turn:
+            await asyncio.sleep(self.seconds([tokens_of(t) for t in group.trajectories]))
+        return group

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,9 +11,10 @@ from configs.config import Config
 from orchestrator.engine import with_engine
 from orchestrator.rollout.collector import Collector
 from orchestrator.rollout.rollouts import Rollouts, jobs_for, rollouts_for
+from orchestrator.simulation.cores import Cores
 from orchestrator.simulation.costs import Costs
 from orchestrator.simulation.lengths import Lengths
-from orchestrator.simulation.roles import SimulatedGenerator, SimulatedGrader, tokens_of
+from orchestrator.simulation.roles import SimulatedGenerator, SimulatedGrader, SimulatedReference, tokens_of
 from orchestrator.simulation.virtual_clock import run_virtually
 from trajectories.trajectory import Group, Prompt
 
@@ -86,9 +87,13 @@ def simulate(cfg: Config, costs: Costs, lengths: Lengths, prompt_tokens: int, st
     Args:
         cfg: lag, groups, group size, placement, and the limits of answers.
         prompt_tokens: tokens of every prompt.
-        steps: steps that are measured, after 2 * lag + 2 others until the window is in its usual state.
+        steps: steps that are measured at least, after 2 * lag + 2 others until the window is in its usual state.
+            Where steps wait for their longest answers, their waits repeat with the steps that a window holds (77, 0,
+            77, 0 s at lag 1), so the steps of whole windows are measured.
     """
-    return run_virtually(_Simulation(with_engine(cfg), costs, lengths, prompt_tokens, steps).run())
+    window = cfg.window_slots // cfg.groups_per_step
+    whole = math.ceil(steps / window) * window
+    return run_virtually(_Simulation(with_engine(cfg), costs, lengths, prompt_tokens, whole).run())
 
 
 def _part(cfg: Config) -> Config:
@@ -111,7 +116,7 @@ class _Simulation:
         # No generator is silent for too long, and the window is full to the end.
         generator = replace(cfg.generator, timeout_s=math.inf)
         self.cfg = replace(part, generator=generator, steps=self.first + steps + self.after + cfg.lag + 1)
-        self.costs, self.lengths = costs, lengths
+        self.costs, self.lengths, self.cores = costs, lengths, Cores(costs.cores)
         self.source = _Prompts(prompt_tokens)
         self.measurement: asyncio.Task[list[Group]] | None = None
         """A measurement of the held-out prompts, which is finished before the next publication."""
@@ -121,14 +126,23 @@ class _Simulation:
     async def run(self) -> Outcome:
         """Simulate the first steps, the measured ones, and those that a measurement of held-out prompts delays."""
         cfg, place, loop = self.cfg, self.cfg.placement, asyncio.get_running_loop()
-        self.generators = [SimulatedGenerator(self.costs.engine, self.lengths.of) for _ in range(place.generators)]
+        engine = self.costs.engine
+        self.generators = [SimulatedGenerator(engine, self.lengths.of, self.cores) for _ in range(place.generators)]
         workers = place.graders * (cfg.grader.workers or max(1.0, place.cpus_per_grader)) * self.share
+        grader = SimulatedGrader(self.costs.grade_s, workers, self.cores)
         groups = cfg.steps * cfg.groups_per_step
         try:
             async with (
-                rollouts_for(cfg, self.generators, [SimulatedGrader(self.costs.grade_s, workers)]) as rollouts,
+                rollouts_for(cfg, self.generators, [grader]) as rollouts,
                 Collector(
-                    cfg, self.source, _encode, rollouts, position=0, groups_left=groups, excluded=()
+                    cfg,
+                    self.source,
+                    _encode,
+                    rollouts,
+                    position=0,
+                    groups_left=groups,
+                    excluded=(),
+                    score=SimulatedReference(self._group_s).score_group if self.costs.early_references else None,
                 ) as collector,
             ):
                 for step in range(self.first):
@@ -161,6 +175,10 @@ class _Simulation:
             preemptions=preemptions / self.steps / self.share,
         )
 
+    def _group_s(self, lengths: Sequence[int]) -> float:
+        """Return the seconds of the references that score a group early."""
+        return self.costs.early_references * self.costs.reference.score(lengths) / self.share
+
     def _engine_sums(self) -> Iterator[float]:
         yield sum(generator.busy_s for generator in self.generators)
         yield sum(generator.answer_s for generator in self.generators)
@@ -177,24 +195,26 @@ class _Simulation:
         if self.cfg.placement.mode == "colocated":  # Engine and learner take turns on the GPU.
             self._pause()
         update, exposed = costs.learner.update(lengths)
-        row = {
-            "wait_generation": taken - began,
-            "reference": sum(lengths) * costs.reference_token_s,
-            "score": sum(lengths) * costs.score_token_s,
-            "update": update,
-            "publish": costs.publish_s,
-            "other": costs.other_s + len(lengths) * costs.other_answer_s,
-        }
-        await asyncio.sleep(row["reference"] + row["score"] + row["update"])
+        reference, score = costs.scoring(lengths)
+        row = {"wait_generation": taken - began}
+
+        async def part(name: str, seconds: float, processes: int = 1) -> None:
+            started = loop.time()
+            await self.cores.finish(seconds, processes)
+            row[name] = loop.time() - started
+
+        await part("reference", reference)
+        await part("score", score, costs.learner.ranks)
+        await part("update", update, costs.learner.ranks)
         if self.measurement is not None:
             self._resume(step)
             await self.measurement
             self.measurement = None
         self._pause()
-        await asyncio.sleep(row["publish"])
+        await part("publish", costs.publish_s)
         self._resume(step + 1)
         collector.release(groups)
-        await asyncio.sleep(row["other"])
+        await part("other", costs.other_s + len(lengths) * costs.other_answer_s)
         stale = [step - t.first_version for t in trajectories]
         generated = sum(int(t.tokens[-1]) for t in trajectories) / self.share
         self.rows.append({**row, "exposed": exposed, "tokens": generated, "staleness": float(np.mean(stale))})

@@ -67,3 +67,15 @@ def test_a_change_names_the_section_of_a_setting() -> None:
     assert (cfg.placement.learners, cfg.placement.generators, cfg.lag) == (2, 3, 4)
     with pytest.raises(ValueError, match="learners: must be positive"):
         changed(cfg, {"placement.learners": 0})
+
+
+def test_the_gpus_of_references_count_where_the_objective_needs_them() -> None:
+    def used(method: str) -> list[tuple[int, int]]:
+        words = ["policy.path=/policy", "scale=8gpu", "monitor.kl_to_base=false", f"method={method}"]
+        found = candidates(8, words, None, shapes_of("7B"), GPUS["h100"])
+        places = [candidate.cfg.placement for candidate in found]
+        return [(p.generators * p.tensor_parallel + p.learners, candidate.costs.early_references)
+                for p, candidate in zip(places, found, strict=True)]  # fmt: skip
+
+    assert max(used("dpo")) == (7, 1)
+    assert max(used("grpo")) == (8, 0)

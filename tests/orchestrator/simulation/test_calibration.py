@@ -1,6 +1,8 @@
 """Costs of a machine from short runs."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,16 @@ def test_costs_fitted_at_lag_0_give_the_steps_of_other_batches_and_lags() -> Non
     for groups, lag in ((32, 0), (96, 0), (32, 1), (64, 2)):
         real = measured_on(TRUE, groups, lag)
         assert simulate(real.cfg, costs, LENGTHS, PROMPT).step_s == pytest.approx(real.step_s, rel=0.05)
+
+
+def test_costs_of_a_machine_whose_roles_share_its_cores_give_the_steps_of_other_lags() -> None:
+    shared = replace(TRUE, cores=1.8, grade_s=5e-5)
+    costs = fit([measured_on(shared, groups, 0) for groups in (16, 64, 128)], cores=1.8, grade_s=5e-5)
+    for groups, lag in ((32, 0), (32, 1), (96, 1), (64, 2)):
+        real = measured_on(shared, groups, lag)
+        assert simulate(real.cfg, costs, LENGTHS, PROMPT).step_s == pytest.approx(real.step_s, rel=0.05)
+    quicker = simulate(measured_on(shared, 96, 1).cfg, replace(costs, cores=math.inf), LENGTHS, PROMPT).step_s
+    assert quicker < 0.95 * measured_on(shared, 96, 1).step_s
 
 
 def test_a_run_is_measured_by_the_medians_of_its_later_steps(tmp_path: Path) -> None:

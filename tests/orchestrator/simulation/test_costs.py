@@ -41,7 +41,7 @@ def test_the_input_embedding_is_in_no_matrix_product() -> None:
 
 def test_decoding_on_an_a100_is_near_the_published_rate() -> None:
     """TensorRT-LLM 0.6.1, docs/source/performance.md: LLaMA 7B, FP16, batch 60, 128 + 2,048 tokens: 1,928 tokens/s."""
-    engine = gpu_costs(settings(), llama(*LLAMA_7B), GPUS["a100-80"], references=False).engine
+    engine = gpu_costs(settings(), llama(*LLAMA_7B), GPUS["a100-80"]).engine
     step = engine.step_s(60) + 60 * (128 + 1024) * engine.kv_s
     assert 60 / step == pytest.approx(1_928, rel=0.2)
 
@@ -49,7 +49,7 @@ def test_decoding_on_an_a100_is_near_the_published_rate() -> None:
 def test_training_on_eight_h100_is_near_the_published_rate() -> None:
     """torchtitan, docs/performance.md: Llama 3.1 8B, FSDP2, batch 2 of 8,192 tokens: 5,762 tokens/s per GPU."""
     words = ("placement.learners=8", "placement.generators=1", "learner.token_budget=16384")
-    learner = gpu_costs(settings(*words), llama(*LLAMA_8B), GPUS["h100"], references=False).learner
+    learner = gpu_costs(settings(*words), llama(*LLAMA_8B), GPUS["h100"]).learner
     seconds, _ = learner.update([8_192] * 16)
     assert 2 * 8_192 / seconds == pytest.approx(5_762, rel=0.25)
 
@@ -57,7 +57,7 @@ def test_training_on_eight_h100_is_near_the_published_rate() -> None:
 def test_the_reviewed_update_of_67_million_tokens_has_the_reviewed_arithmetic() -> None:
     """7B on 32 H100, one answer of 8.4k tokens per microbatch: update 360 s, FSDP traffic 390 s."""
     words = ("placement.learners=32", "placement.generators=1")
-    learner = gpu_costs(settings(*words), shapes_of("7B"), GPUS["h100"], references=False).learner
+    learner = gpu_costs(settings(*words), shapes_of("7B"), GPUS["h100"]).learner
     lengths = [8_200] * 8_192
     computed = (sum(lengths) * learner.token_s + sum(n**2 for n in lengths) * learner.token_squared_s) / 32
     assert computed == pytest.approx(360, rel=0.15)
@@ -79,8 +79,7 @@ def test_replicas_within_a_node_and_unsharded_accumulation_need_less_traffic_per
 
 def test_more_gpus_per_engine_read_less_each_and_hold_more() -> None:
     one, four = (
-        gpu_costs(settings(f"placement.tensor_parallel={n}"), shapes_of("14B"), GPUS["h100"], references=False).engine
-        for n in (1, 4)
+        gpu_costs(settings(f"placement.tensor_parallel={n}"), shapes_of("14B"), GPUS["h100"]).engine for n in (1, 4)
     )
     assert four.weights_s == pytest.approx(one.weights_s / 4)
     assert four.kv_tokens > 4 * one.kv_tokens
@@ -88,10 +87,39 @@ def test_more_gpus_per_engine_read_less_each_and_hold_more() -> None:
 
 
 def test_an_engine_whose_answers_are_not_counted_decodes_as_many_as_it_holds_at_half_of_their_length() -> None:
-    engine = gpu_costs(settings("generator.max_sequences=0"), shapes_of("7B"), GPUS["a100-40"], references=False).engine
+    engine = gpu_costs(settings("generator.max_sequences=0"), shapes_of("7B"), GPUS["a100-40"]).engine
     assert engine.max_sequences == min(512, int(engine.kv_tokens / (4_096 / 2)))
-    given = gpu_costs(settings("generator.max_sequences=7"), shapes_of("7B"), GPUS["a100-40"], references=False).engine
+    given = gpu_costs(settings("generator.max_sequences=7"), shapes_of("7B"), GPUS["a100-40"]).engine
     assert given.max_sequences == 7
+
+
+def test_references_are_counted_where_they_score() -> None:
+    words = ("method=dpo", "objective.pairs.mask=none")
+    own, held = (
+        gpu_costs(load([f"scale={scale}", "policy.path=/policy", *words]), shapes_of("7B"), GPUS["h100"])
+        for scale in ("8gpu", "8gpu_colocated")
+    )
+    assert (own.scores, own.early_references, own.late_references, own.held_references) == (1, 1, 0, 0)
+    assert (held.scores, held.early_references, held.late_references, held.held_references) == (1, 0, 0, 1)
+    none = gpu_costs(settings(), shapes_of("7B"), GPUS["h100"])
+    assert none.scoring([1000] * 8) == (0.0, 0.0) and not none.early_references
+
+
+def test_a_pass_for_scores_is_a_quarter_of_an_update_and_one_for_whole_distributions_is_in_the_update() -> None:
+    lengths = [4_000] * 64
+    plain = gpu_costs(settings("method=dpo"), shapes_of("7B"), GPUS["h100"]).learner
+    assert plain.score(lengths) == pytest.approx((plain.update(lengths)[0] - plain.update_s) / 4)
+    distilled = gpu_costs(settings("method=gkd"), shapes_of("7B"), GPUS["h100"]).learner
+    assert distilled.token_s == pytest.approx(plain.token_s * 5 / 4)
+    assert distilled.score(lengths) < distilled.update(lengths)[0] / 4
+
+
+def test_more_reference_actors_score_a_group_sooner() -> None:
+    one, two = (
+        gpu_costs(settings("method=dpo", f"placement.references={n}"), shapes_of("7B"), GPUS["h100"]).reference
+        for n in (1, 2)
+    )
+    assert two.score([3_000] * 16) == pytest.approx(one.score([3_000] * 16) / 2)
 
 
 def test_a_trajectory_wider_than_half_of_the_budget_fills_a_microbatch() -> None:
