@@ -49,6 +49,21 @@ def _head_width(config: Any) -> int:
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
+def undivided(config: Any, parts: int) -> str:
+    """Return the rule that the attention heads of a model break if they are divided among so many ranks; empty if they
+    can be. Ranks beyond the number of key heads have copies of them.
+
+    Args:
+        config: of the model, from its config.json.
+    """
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    keys = getattr(text, "num_key_value_heads", None) or heads
+    if heads % parts == 0 and (keys % parts == 0 or parts % keys == 0):
+        return ""
+    return f"must divide the attention heads ({heads}), and divide or be a multiple of the key heads ({keys})"
+
+
 def window(model: Any) -> int | None:
     """Return the number of last tokens that a token attends to in the layers with a sliding window; None: no layer has
     one."""

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from actors.learning.adapters import add_adapters
 from actors.learning.sharding import decoder_layers
 from actors.policy_files.reading import load_config, meta_model
+from actors.scoring.attention import undivided
 from actors.weights.adapter_names import file_parameters, is_adapter
 from configs.lora import LoraConfig
 
@@ -76,8 +77,17 @@ class ModelShapes:
         width = getattr(text, "head_dim", None) or text.hidden_size // self.heads
         self.queries = self.heads * width
         """Width of the queries of one layer."""
-        self.key_values = 2 * self.layers * (getattr(text, "num_key_value_heads", None) or self.heads) * width
+        self.key_heads: int = getattr(text, "num_key_value_heads", None) or self.heads
+        self.key_values = 2 * self.layers * self.key_heads * width
         """Keys and values of one token in all layers."""
+
+    def divides(self, ranks: int) -> bool:
+        """Return whether the attention heads can be divided among so many ranks."""
+        return not undivided(self._model.config, ranks)
+
+    def key_values_on(self, ranks: int) -> float:
+        """Return the keys and values of one token on each of the GPUs that share a generator: at least one head's."""
+        return self.key_values / min(ranks, self.key_heads)
 
     @cached_property
     def activations(self) -> LayerBytes:

@@ -52,6 +52,36 @@ def test_tensor_parallel_divides_weights_and_key_values() -> None:
     assert weights[1] == weights[0] / 2
 
 
+def test_gpus_beyond_the_key_heads_hold_copies_of_their_key_values() -> None:
+    """Qwen2.5 1.5B has 12 heads and 2 key heads."""
+    sizes = (1, 2, 4)
+    plans = [planned("1.5B", "scale=8gpu", f"placement.tensor_parallel={size}") for size in sizes]
+    one, two, four = (plan.key_values_per_token for plan in plans)
+    assert two == four == one / 2
+
+
+def test_roles_of_one_process_share_a_gpu_and_its_context() -> None:
+    own = ("placement.kind=in_process", "generator.transfer=host", "placement.references_on=own")
+    plan = planned("1.5B", "scale=1gpu", *own, "generator.max_sequences=64")
+    [place] = plan.gpus
+    peak, size = place.peak.parts, 2 * shapes_of("1.5B").parameters
+    assert peak["CUDA contexts and NCCL"] == CONTEXT
+    assert peak["engine's weights"] == peak["weights of references"] == size
+    assert "CUDA graphs" not in peak
+    assert peak["engine's key-values"] == 64 * 4_096 * plan.key_values_per_token
+    assert plan.sequences == 64
+    [two] = planned("1.5B", "scale=1gpu", *own, "generator.max_sequences=64", "placement.generators=2").gpus
+    assert two.peak.parts["engine's weights"] == 2 * size
+
+
+def test_a_second_policy_of_the_transformers_engine_is_counted() -> None:
+    words = ("scale=8gpu", "generator.transfer=host", "generator.max_sequences=8")
+    plain = planned("1.5B", *words, "generator.engine=transformers")
+    mixed = planned("1.5B", *words, "method=minillm", "sampling.mixed_with=teacher")
+    for part in ("engine's weights", "engine's key-values"):
+        assert mixed.gpus[1].peak.parts[part] == 2 * plain.gpus[1].peak.parts[part]
+
+
 def colocated(*words: str) -> Config:
     return load(["scale=1gpu", *words])
 
