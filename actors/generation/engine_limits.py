@@ -4,8 +4,8 @@ GPU_STEP_TOKENS = 8192
 """Most tokens of one step of vLLM on a GPU, prompts included. With vLLM's default here, 2,048, a GPU computes prompts
 in small steps."""
 MOST_SEQUENCES = 512
-"""Most answers that vLLM decodes at the same time if `generator.max_sequences` is 0. It keeps memory for the logits of so
-many."""
+"""Most answers that vLLM decodes at the same time if `generator.max_sequences` is 0. It keeps memory for the logits of
+so many."""
 PROMPT_TOKENS = 16_384
 """Most tokens of the prompts, with padding, that the transformers engine computes in one step."""
 MOST_ROWS = 256

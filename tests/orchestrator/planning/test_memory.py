@@ -1,5 +1,7 @@
 """Memory plans of whole runs."""
 
+import math
+
 import pytest
 
 from actors.generation.engine_limits import GPU_STEP_TOKENS
@@ -138,6 +140,24 @@ def test_hosts_hold_what_is_written_published_and_offloaded() -> None:
     assert host("method=gkd")["an update"]["shards of references"] == 2 * size
     assert host("learner.offload_states=true")["loading"]["states of the learner"] == pytest.approx(16 * size)
     assert host("learner.offload_activations=true")["an update"]["activations"] == 4 * 28 * 2 * 16_384 * 3_584
+
+
+def test_pinned_memory_takes_powers_of_two() -> None:
+    def rounded(size: float) -> float:
+        return 2.0 ** math.ceil(math.log2(size))
+
+    sizes, input_ = shapes_of("7B").sizes, 2 * 16_384 * 3_584
+    assert sum(sizes) == 7_615_616_512
+    of_shards = sum(rounded(4 * size / 4) - 4 * size / 4 for size in sizes)
+    unused = "pinned memory, rounded up"
+    assert host("learner.offload_states=true")["an update"][unused] == pytest.approx(4 * 2 * of_shards)
+    assert host("learner.offload_activations=true")["an update"][unused] == 4 * 28 * (rounded(input_) - input_)
+    of_references = sum(rounded(2 * size / 4) - 2 * size / 4 for size in sizes)
+    assert host("method=gkd")["loading"][unused] == pytest.approx(4 * of_references)
+    assert unused not in host()["an update"]
+    [asleep] = planned("7B", "scale=8gpu_colocated", "monitor.kl_to_base=false").hosts
+    parts = next(one.parts for one in asleep.phases if one.name == "an update")
+    assert parts[unused] == pytest.approx(8 * sum(rounded(2 * size) - 2 * size for size in sizes))
 
 
 def test_a_sleeping_engine_keeps_its_weights_in_host_memory() -> None:
