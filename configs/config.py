@@ -237,6 +237,13 @@ class Config:
         fits = self.generator.transfer == "host" or self.placement.device == "gpu"
         rule = "must be 'host' when placement.device is 'cpu'"
         require(fits, "generator.transfer", rule, self.generator.transfer)
+        own = self.generator.engine == "transformers"
+        rule = "must be 'host' with the transformers engine, which loads weights from host memory"
+        fits = not own or self.generator.transfer == "host"
+        require(fits, "generator.transfer", rule, self.generator.transfer)
+        rule = "must be 1 with the transformers engine"
+        fits = not own or self.placement.tensor_parallel == 1
+        require(fits, "placement.tensor_parallel", rule, self.placement.tensor_parallel)
         rule = "must be 1 when placement.kind is 'in_process'"
         require(remote or self.placement.learners == 1, "placement.learners", rule, self.placement.learners)
         for name in ("replicas", "context_parallel"):

@@ -33,11 +33,15 @@ def largest(values: Tensor) -> Tensor:
 
 
 def added(totals: TensorStats, more: TensorStats) -> TensorStats:
-    """Add `more` to `totals`, in float64 on the CPU; a name may be missing from `totals`."""
+    """Add `more` to `totals`, in float64 on the CPU, in one transfer from each device; a name may be missing from
+    `totals`."""
     found = dict(totals)
-    for name, pair in more.items():
-        before, pair = found.get(name, torch.zeros(2, dtype=torch.float64)), pair.double().cpu()
-        found[name] = torch.maximum(before, pair) if name.endswith(LARGEST) else before + pair
+    for device in dict.fromkeys(pair.device for pair in more.values()):
+        names = [name for name, pair in more.items() if pair.device == device]
+        pairs = torch.stack([more[name] for name in names]).cpu().double()
+        for name, pair in zip(names, pairs, strict=True):
+            before = found.get(name, torch.zeros(2, dtype=torch.float64))
+            found[name] = torch.maximum(before, pair) if name.endswith(LARGEST) else before + pair
     return found
 
 

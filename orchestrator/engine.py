@@ -23,6 +23,9 @@ CPU seconds per token of vLLM divided by those of the transformers engine, in fl
 vLLM's Python takes as long for a token of a small model as for one of a large model.
 """
 
+HIGHEST_RANK = 512
+"""Largest `learner.lora.r` of an adapter that vLLM computes."""
+
 
 def chosen_engine(cfg: Config) -> tuple[str, str]:
     """Return the engine of a run's generators, and the reason in words."""
@@ -30,10 +33,10 @@ def chosen_engine(cfg: Config) -> tuple[str, str]:
         return cfg.generator.engine, "as set"
     if cfg.sampling.mixed_with:
         return "transformers", "sampling.mixed_with needs an engine that reads two policies"
-    if cfg.placement.device == "gpu":
-        return "vllm", "it is the engine for GPUs"
     if cfg.placement.kind == "in_process":
         return "transformers", "placement.kind is in_process"
+    if cfg.placement.device == "gpu":
+        return "vllm", "it is the engine for GPUs"
     elsewhere = bool(os.environ.get("RAY_ADDRESS"))  # where vLLM may be installed although it is not here
     if not elsewhere and importlib.util.find_spec("vllm") is None:
         return "transformers", "vLLM is not installed"
@@ -48,13 +51,15 @@ def publishes_adapter(cfg: Config) -> bool:
     """Return whether the generators get the LoRA adapter of the policy alone, and not its weights.
 
     Raises:
-        ValueError: the settings ask for this of an engine without adapters.
+        ValueError: the settings ask for this of an engine without adapters, or for adapters that vLLM does not have.
     """
     lora, engine = cfg.learner.lora, chosen_engine(cfg)[0]
     if not lora.r or lora.publish == "merged":
         return False
     rule = "must not be 'adapter' with the transformers engine, which has no adapters"
     require(lora.publish == "auto" or engine == "vllm", "learner.lora.publish", rule, lora.publish)
+    rule = f"must be at most {HIGHEST_RANK} unless learner.lora.publish=merged: vLLM computes no larger adapters"
+    require(engine != "vllm" or lora.r <= HIGHEST_RANK, "learner.lora.r", rule, lora.r)
     return engine == "vllm"
 
 

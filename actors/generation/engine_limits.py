@@ -1,10 +1,15 @@
-"""How much a vLLM engine on a GPU computes at a time. Imports no vllm, so that the memory of a run can be planned."""
+"""How much an engine computes at a time. Imports no engine, so that the memory of a run can be planned."""
 
 GPU_STEP_TOKENS = 8192
-"""Most tokens of one step, prompts included. With vLLM's default here, 2,048, a GPU computes prompts in small steps."""
+"""Most tokens of one step of vLLM on a GPU, prompts included. With vLLM's default here, 2,048, a GPU computes prompts
+in small steps."""
 MOST_SEQUENCES = 512
-"""Most answers that are decoded at the same time if `generator.max_sequences` is 0. vLLM keeps memory for the logits of
+"""Most answers that vLLM decodes at the same time if `generator.max_sequences` is 0. It keeps memory for the logits of
 so many."""
+PROMPT_TOKENS = 16_384
+"""Most tokens of the prompts, with padding, that the transformers engine computes in one step."""
+MOST_ROWS = 256
+"""Most answers that the transformers engine decodes at the same time if `generator.max_sequences` is 0."""
 
 
 def sequences_that_fit(kv_tokens: float, max_length: int) -> int:

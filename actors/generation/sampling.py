@@ -55,12 +55,15 @@ def draw(logits: Tensor, points: np.ndarray, job: GenerationJob, other: Tensor |
         logits = mixed(logits, other / job.temperature, job.mixture)
     logits = truncated(logits, job)
     weights = logits.sub_(logits.amax(-1, keepdim=True)).exp_()  # probabilities up to a factor
-    cumulative = weights.cumsum(-1)
+    # A CPU sums one by one, in float64 whatever the dtype. A GPU sums in a tree, of which a single row has another one
+    # in each call: in float32 the sum could grow at a token of weight 0, which would be drawn, and change from call to
+    # call.
+    cumulative = weights.cumsum(-1, dtype=torch.float32 if weights.is_cpu else torch.float64)
     total = cumulative[:, -1]
     # A point equal to the total would lie beyond the last token.
-    point = torch.from_numpy(points).to(total.device, torch.float32).mul_(total).minimum(total.nextafter(total * 0))
+    point = torch.from_numpy(points).to(total.device, total.dtype).mul_(total).minimum(total.nextafter(total * 0))
     drawn = torch.searchsorted(cumulative, point[:, None], right=True)  # tokens of weight 0 are never the first above
-    return drawn.squeeze(-1), (weights.gather(-1, drawn).squeeze(-1) / total).log_()
+    return drawn.squeeze(-1), (weights.gather(-1, drawn).squeeze(-1) / total).log_().float()
 
 
 def mixed(logits: Tensor, other: Tensor, share: float) -> Tensor:

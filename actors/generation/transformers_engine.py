@@ -16,6 +16,7 @@ from transformers import DynamicCache
 from actors.contracts import GenerationJob, HostWeights, WeightsInfo
 from actors.finished import EngineLoad, Finished
 from actors.generation.answers import Answer, AnswerBuilder
+from actors.generation.engine_limits import MOST_ROWS, PROMPT_TOKENS
 from actors.generation.engine_thread import EngineThread
 from actors.generation.grouped_attention import use_grouped_attention
 from actors.generation.key_values import Caches
@@ -25,10 +26,6 @@ from actors.weights.file_names import meta_in_files
 from actors.weights.host import info_of, named_views, span
 from configs.generator import GeneratorConfig
 
-PROMPT_TOKENS = 16_384
-"""Most tokens of the prompts, with padding, that are computed in one step."""
-AUTO = 256
-"""Most rows, if `generator.max_sequences` is 0."""
 REFILL = 4
 """New answers start when one row in REFILL is free, so that few steps compute prompts."""
 
@@ -105,7 +102,7 @@ class TransformersEngine:
         sizes = [model.config.get_text_config().vocab_size for model in self.models]
         if len(set(sizes)) > 1:
             raise ValueError(f"sampling.mixed_with: must be a policy with the same vocabulary, got sizes {sizes}")
-        self.device, self.max_sequences, self.max_length = device, config.max_sequences or AUTO, max_length
+        self.device, self.max_sequences, self.max_length = device, config.max_sequences or MOST_ROWS, max_length
         self.version, self.finished_tokens = -1, 0
         self._queue: deque[deque[Answer]] = deque()
         """Answers that have not started. Those of the first element may join the rows."""

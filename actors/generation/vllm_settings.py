@@ -45,8 +45,7 @@ def engine_settings(
         lora: the adapter that the engine gets; None: it gets weights.
 
     Raises:
-        ValueError: vLLM has no attention kernel for the policy's heads, or none for the rank of the adapter, or for
-            experts beside an adapter.
+        ValueError: vLLM has no attention kernel for the policy's heads, or for experts beside an adapter.
     """
     most = config.max_sequences or MOST_SEQUENCES
     if device == "cpu":
@@ -83,9 +82,7 @@ def engine_settings(
 
 def _adapter_settings(lora: LoraConfig, policy_path: str) -> dict[str, Any]:
     ranks = [rank for rank in get_args(MaxLoRARanks) if rank >= lora.r]
-    if not ranks:
-        most = max(get_args(MaxLoRARanks))
-        raise ValueError(f"learner.lora.r: must be at most {most} unless learner.lora.publish=merged, got {lora.r}")
+    assert ranks, "`engine.publishes_adapter` has refused larger ones"
     # By default vLLM also keeps memory for adapters of the LM head and of experts.
     targets = target_names(lora, empty_model(policy_path))
     return {"enable_lora": True, "max_loras": 1, "max_lora_rank": min(ranks), "lora_target_modules": targets}

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from actors.scoring.attention import varlen_refusal, window
+from actors.scoring.attention import undivided, varlen_refusal, window
 from actors.scoring.policy import Policy
 from actors.scoring.token_scores import LogitsFunction
 from actors.scoring.varlen import NAME as VARLEN
@@ -179,11 +179,8 @@ AttentionInterface.register(ATTENTION, exchanged_attention)
 
 def check_context(model: Any, ranks: int) -> None:
     """Raise ValueError unless `ranks` ranks can share the attention of a model."""
-    config, attention = model.config.get_text_config(), model.config._attn_implementation
-    heads = config.num_attention_heads
-    keys = getattr(config, "num_key_value_heads", None) or heads
-    if heads % ranks or (keys % ranks and ranks % keys):
-        rule = f"must divide the attention heads ({heads}), and divide or be a multiple of the key heads ({keys})"
+    attention = model.config._attn_implementation
+    if rule := undivided(model.config, ranks):
         raise ValueError(f"learner.context_parallel: {rule}, got {ranks}")
     # A policy with layout varlen has shown already that its attention is computed by functions of the registry.
     reason = "" if attention == VARLEN else varlen_refusal(model)

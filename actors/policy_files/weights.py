@@ -61,11 +61,24 @@ class TensorFiles:
 
 
 def policy_tensors(path: str) -> TensorFiles:
-    """Open the weights of a policy's directory. Raises as `TensorFiles`."""
+    """Open the weights of a policy's directory. Raises as `TensorFiles`, and ValueError for an index that is missing or
+    no index."""
     folder = Path(path)
+    return TensorFiles([folder / name for name in _file_names(folder)], "policy.path")
+
+
+def _file_names(folder: Path) -> list[str]:
+    """Return the names of the files with the weights of a policy."""
     index = folder / INDEX
-    names = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.is_file() else [ONE_FILE]
-    return TensorFiles([folder / name for name in names], "policy.path")
+    if not index.is_file():
+        if not (folder / ONE_FILE).exists() and any(folder.glob("*.safetensors")):
+            raise ValueError(f"policy.path: must hold {INDEX} where it has no {ONE_FILE}, got {str(folder)!r}")
+        return [ONE_FILE]
+    try:
+        return sorted({str(name) for name in json.loads(index.read_text())["weight_map"].values()})
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        rule = "must be an index, which names the file of each tensor in 'weight_map'"
+        raise ValueError(f"policy.path: {index} {rule}, got {type(error).__name__}: {error}") from None
 
 
 def part_of(tensor: Tensor) -> tuple[Tensor, tuple[slice, ...]]:

@@ -5,12 +5,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from actors.policy_files.tiny import tiny_model
 from actors.scoring.varlen import KERNEL_DTYPES, NAME, WIDEST_HEAD, spans
 
 OLDEST_GPU = (8, 0)
 """Compute capability of the oldest GPUs that have the FlashAttention kernel."""
+
+REPEATED = "sdpa_repeated"
+"""Name of `repeated_attention` in transformers' registry."""
 
 
 def resolved(layout: str, model: Any, *, device: str, dtype: str, elsewhere: bool = False) -> str:
@@ -49,6 +55,38 @@ def _head_width(config: Any) -> int:
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
+def repeated_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Attend as transformers' `sdpa` does, with a copy of the key heads for each query head.
+
+    In float32 a GPU has one kernel that does not store all pairs of tokens, torch's memory-efficient one, and it takes
+    as many key heads as query heads (`check_batch_size_and_num_heads_dense<false>` in ATen's sdp_utils.cpp).
+    """
+    if attention_mask is None:  # with a mask, transformers repeats them itself
+        key, value = (repeat_kv(heads, query.shape[1] // heads.shape[1]) for heads in (key, value))
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
+
+
+AttentionInterface.register(REPEATED, repeated_attention)
+AttentionMaskInterface.register(REPEATED, sdpa_mask)
+
+
+def undivided(config: Any, parts: int) -> str:
+    """Return the rule that the attention heads of a model break if they are divided among so many ranks; empty if they
+    can be. Ranks beyond the number of key heads have copies of them.
+
+    Args:
+        config: of the model, from its config.json.
+    """
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    keys = getattr(text, "num_key_value_heads", None) or heads
+    if heads % parts == 0 and (keys % parts == 0 or parts % keys == 0):
+        return ""
+    return f"must divide the attention heads ({heads}), and divide or be a multiple of the key heads ({keys})"
+
+
 def window(model: Any) -> int | None:
     """Return the number of last tokens that a token attends to in the layers with a sliding window; None: no layer has
     one."""
@@ -76,7 +114,7 @@ def varlen_refusal(model: Any) -> str:
     small = tiny_model(model)
     tokens = torch.arange(8)[None]
     alone = [small.base_model(input_ids=part, use_cache=False).last_hidden_state[0] for part in tokens.split([3, 5], 1)]
-    if small.config._attn_implementation != "sdpa" or not small._can_set_attn_implementation():
+    if small.config._attn_implementation not in ("sdpa", REPEATED) or not small._can_set_attn_implementation():
         return "which does not take its attention from transformers' registry"
     small.set_attn_implementation(NAME)
     lengths = torch.tensor([3, 5])

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from actors.scoring.attention import linear_width, resolved, window
+from actors.scoring.attention import REPEATED, linear_width, resolved, window
 from actors.scoring.token_scores import LogitsFunction, token_scores
 from actors.scoring.value_heads import ValueHeads
 from actors.scoring.varlen import NAME, spans
@@ -82,6 +82,8 @@ class Policy(nn.Module):
         self.window = window(model)
         if self.layout == "varlen":
             model.set_attn_implementation(NAME)
+        elif device == "cuda" and dtype == "float32" and model.config._attn_implementation == "sdpa":
+            model.set_attn_implementation(REPEATED)
         self.logits_chunk = max(1, int(logits_megabytes * 1e6) // (4 * head.out_features))
         self.temperature = temperature
         self.entropy_gradient = entropy_gradient

@@ -23,6 +23,9 @@ Not with `generator.transfer=ipc`: opening memory of such segments in another pr
 generators either: vLLM's memory for sleeping engines turns it off, and its other memory hardly changes in size.
 """
 
+OTHER_NAMES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+"""Older names of `PYTORCH_ALLOC_CONF`."""
+
 
 def environment(cfg: Config, role: str, *, gpu: bool, names: Sequence[str], cores: int) -> dict[str, str]:
     """Return the environment variables of the actors of a role: the defaults, then `placement.environment`.
@@ -40,6 +43,9 @@ def environment(cfg: Config, role: str, *, gpu: bool, names: Sequence[str], core
         found |= CPU | {"OMP_NUM_THREADS": str(threads(cfg, role, names, cores))}
     if role == "generator" and cfg.generator.engine == "vllm":
         found |= VLLM | ({} if gpu else VLLM_CPU)
-    if gpu and role != "generator" and cfg.generator.transfer != "ipc":
+    own = given.get("all", {}) | given.get(role, {})
+    # torch ignores the other names of this variable where it has this one.
+    named = not own.keys().isdisjoint(OTHER_NAMES)
+    if gpu and role != "generator" and cfg.generator.transfer != "ipc" and not named:
         found |= EXPANDABLE
-    return found | given.get("all", {}) | given.get(role, {})
+    return found | own

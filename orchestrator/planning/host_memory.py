@@ -3,6 +3,9 @@
 Only parts that grow with the policy are counted, besides `PROCESS` for each actor.
 """
 
+import math
+from collections.abc import Iterable
+
 from actors.weights.pieces import PIECE_BYTES
 from configs.config import Config
 from orchestrator.engine import publishes_adapter
@@ -13,6 +16,8 @@ from orchestrator.planning.phases import Host, Phase, Place, phase
 
 PROCESS = 3e9
 """Bytes of host memory of one actor on a GPU, with its libraries and pinned buffers. Assumed."""
+PINNED = "pinned memory, rounded up"
+"""torch allocates pinned memory in powers of two: of a tensor of 68 MB, 134 MB (ATen/core/CachingHostAllocator.h)."""
 PUBLISHED = 2
 """Copies of a piece of the weights on the host of the first rank while Ray's object store carries it."""
 
@@ -43,7 +48,7 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int, host: Host) -> tupl
     mapped = sent if cfg.generator.transfer == "host" and engines == place.generators else 0.0
     frozen = len(held_by_learner(cfg)) * dtype / shard_ranks(cfg) if is_sharded(cfg) else 0.0
     held = held | {"states of the learner": ranks * offloaded, "weights for generators": mapped}
-    held = held | {"shards of references": ranks * frozen}
+    held = held | {"shards of references": ranks * frozen, PINNED: ranks * _pinned_shards(cfg, shapes)}
     # A rank's copies of moments and policy, and of the float32 weights unless they are the policy that is written.
     same = cfg.checkpoint.dtype == "float32" and not shapes.adapters
     policy = shapes.parameters * (FLOAT32 if cfg.checkpoint.dtype == "float32" else 2)
@@ -51,9 +56,12 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int, host: Host) -> tupl
     update = {
         "weights of sleeping engines": engines * dtype * takes_turns(cfg),
         "activations": ranks * inputs,
+        PINNED: held[PINNED] + ranks * shapes.layers * _unused([inputs / shapes.layers]),
         "checkpoint being written": ranks * copied,
         **_batch(cfg, shapes),
     }
+    if takes_turns(cfg):
+        update[PINNED] += engines * _unused(shapes.dtype_bytes * size for size in shapes.sizes)
     phases = [
         phase("loading", held | {"one tensor of each rank": ranks * float(FLOAT32 * shapes.largest_tensor)}),
         phase("an update", held | update),
@@ -65,6 +73,24 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int, host: Host) -> tupl
     return (
         Place(name=_named(ranks, engines, with_references), count=1, capacity=host.memory, phases=_ordered(phases)),
     )
+
+
+def _pinned_shards(cfg: Config, shapes: ModelShapes) -> float:
+    """Return the unused bytes of the pinned memory of a rank, which holds shards of weights, gradients and references.
+    Adam's moments are in other memory."""
+    if not is_sharded(cfg):
+        return 0.0
+    ranks, weights = shard_ranks(cfg), [shapes.dtype_bytes * size for size in shapes.sizes]
+    trained = [FLOAT32 * size for size in shapes.adapter_sizes or shapes.sizes]
+    pinned = weights * len(held_by_learner(cfg))
+    if cfg.learner.offload_states:
+        pinned += [*(weights if shapes.adapters else ()), *trained, *trained]
+    return _unused(size / ranks for size in pinned)
+
+
+def _unused(sizes: Iterable[float]) -> float:
+    """Return the bytes by which pinned tensors are smaller than what torch allocates for them."""
+    return sum(2.0 ** math.ceil(math.log2(size)) - size for size in sizes if size)
 
 
 def _batch(cfg: Config, shapes: ModelShapes) -> dict[str, float]:

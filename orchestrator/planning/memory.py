@@ -3,9 +3,9 @@
 What is counted, and what is not: docs/deployment.md, "Memory". `learner_memory.py` has the learner's part.
 """
 
-from actors.generation.engine_limits import GPU_STEP_TOKENS, MOST_SEQUENCES
+from actors.generation.engine_limits import GPU_STEP_TOKENS, MOST_ROWS, MOST_SEQUENCES, PROMPT_TOKENS
 from configs.config import Config
-from orchestrator.engine import publishes_adapter
+from orchestrator.engine import chosen_engine, publishes_adapter
 from orchestrator.placement import needed_roles, references_on_actors, takes_turns
 from orchestrator.planning.host_memory import hosts
 from orchestrator.planning.learner_memory import (
@@ -41,17 +41,28 @@ def memory_plan(cfg: Config, shapes: ModelShapes, gpu_bytes: float, host: Host =
         ValueError: the model's layers cannot be measured; names `policy.path`.
     """
     parallel = cfg.placement.tensor_parallel
-    kv_per_token = shapes.key_values * shapes.dtype_bytes / parallel
-    key_values = cfg.generator.memory_fraction * gpu_bytes - sum(_engine(cfg, shapes).values())
-    places = _colocated(cfg, shapes, gpu_bytes) if cfg.placement.mode == "colocated" else _split(cfg, shapes, gpu_bytes)
+    kv_per_token = shapes.key_values_on(parallel) * shapes.dtype_bytes
+    if chosen_engine(cfg)[0] == "vllm":
+        key_values = cfg.generator.memory_fraction * gpu_bytes - sum(_engine(cfg, shapes).values())
+    else:
+        key_values = kv_per_token * _longest(cfg) * (cfg.generator.max_sequences or MOST_ROWS)
+    if cfg.placement.kind == "in_process":
+        places = [_one_process(cfg, shapes, gpu_bytes)]
+    else:
+        places = (_colocated if cfg.placement.mode == "colocated" else _split)(cfg, shapes, gpu_bytes)
     return MemoryPlan(
         gpus=tuple(places),
         hosts=hosts(cfg, shapes, _references(cfg), host),
         key_values_per_token=kv_per_token,
         key_values=key_values,
-        longest=cfg.sampling.max_prompt_tokens + cfg.longest_answer,
+        longest=_longest(cfg),
         max_sequences=cfg.generator.max_sequences,
     )
+
+
+def _longest(cfg: Config) -> int:
+    """Return the most tokens of a prompt and its answer."""
+    return cfg.sampling.max_prompt_tokens + cfg.longest_answer
 
 
 def _split(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> list[Place]:
@@ -89,12 +100,21 @@ def _colocated(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> list[Place
     ]
 
 
+def _one_process(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> Place:
+    """Return the GPU that all roles of one process share."""
+    reference = "reference" in needed_roles(cfg)
+    phases = _shared(cfg, shapes, gpu_bytes, learner=True, generator=True, reference=reference)
+    return Place(name="learner + generator", count=1, capacity=gpu_bytes, phases=tuple(phases))
+
+
 def _shared(
     cfg: Config, shapes: ModelShapes, gpu_bytes: float, learner: bool, generator: bool, reference: bool
 ) -> list[Phase]:
     """Return the phases of a GPU that these roles share."""
-    contexts = {"CUDA contexts and NCCL": CONTEXT * (learner + generator + reference)}
+    alone = cfg.placement.kind == "in_process"
+    contexts = {"CUDA contexts and NCCL": CONTEXT * (1 if alone else learner + generator + reference)}
     engine = _engine_share(cfg, shapes, gpu_bytes) if generator else {}
+    engine = {name: size * (cfg.placement.generators if alone else 1) for name, size in engine.items()}
     asleep = {name: size for name, size in engine.items() if name == "CUDA graphs"} if takes_turns(cfg) else engine
     beside = contexts | (_reference(cfg, shapes) if reference else {})
     kept = resident(cfg, shapes) if learner else {}
@@ -113,6 +133,13 @@ def _shared(
 def _engine(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
     """Return the bytes of an engine on one GPU besides its key-values."""
     dtype, parallel = shapes.dtype_bytes, cfg.placement.tensor_parallel
+    if chosen_engine(cfg)[0] == "transformers":
+        copies, models = 4.0 * SAMPLER_COPIES * shapes.vocabulary, 1 + bool(cfg.sampling.mixed_with)
+        sampled = copies * (cfg.generator.max_sequences or MOST_ROWS)
+        return {
+            "engine's weights": float(models * dtype * shapes.parameters),
+            "engine's activations": max(shapes.activations.forward * PROMPT_TOKENS, sampled),
+        }
     sampled = SAMPLER_COPIES * 4.0 * (cfg.generator.max_sequences or MOST_SEQUENCES) * shapes.vocabulary
     return {
         "engine's weights": dtype * (shapes.parameters / parallel + shapes.adapters * publishes_adapter(cfg)),
@@ -121,10 +148,13 @@ def _engine(cfg: Config, shapes: ModelShapes) -> dict[str, float]:
 
 
 def _engine_share(cfg: Config, shapes: ModelShapes, gpu_bytes: float) -> dict[str, float]:
-    """Return the bytes of an engine on one GPU. vLLM fills its fraction with key-values, at least one sequence."""
+    """Return the bytes of an engine on one GPU. vLLM fills its fraction with key-values, at least one sequence. The
+    transformers engine holds those of all its answers, as long as the longest."""
     engine = _engine(cfg, shapes)
-    one = shapes.key_values * shapes.dtype_bytes / cfg.placement.tensor_parallel
-    one *= cfg.sampling.max_prompt_tokens + cfg.longest_answer
+    one = shapes.key_values_on(cfg.placement.tensor_parallel) * shapes.dtype_bytes * _longest(cfg)
+    if chosen_engine(cfg)[0] == "transformers":
+        models = 1 + bool(cfg.sampling.mixed_with)
+        return engine | {"engine's key-values": models * one * (cfg.generator.max_sequences or MOST_ROWS)}
     filled = max(one, cfg.generator.memory_fraction * gpu_bytes - sum(engine.values()))
     return engine | {"engine's key-values": filled, "CUDA graphs": CUDA_GRAPHS}
 

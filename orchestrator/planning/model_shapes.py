@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from actors.learning.adapters import add_adapters
 from actors.learning.sharding import decoder_layers
 from actors.policy_files.reading import load_config, meta_model
+from actors.scoring.attention import undivided
 from actors.weights.adapter_names import file_parameters, is_adapter
 from configs.lora import LoraConfig
 
@@ -59,7 +60,9 @@ class ModelShapes:
         self.layers = len(layers)
         self.hidden: int = model.get_input_embeddings().weight.shape[1]
         self.vocabulary: int = model.get_output_embeddings().weight.shape[0]
-        self.parameters = _count(model)
+        self.sizes = _sizes(model)
+        """Parameters of each tensor, without those of adapters."""
+        self.parameters = sum(self.sizes)
         """Without those of adapters, as are the numbers below."""
         self.layer = max(map(_count, layers))
         """Parameters of the largest decoder layer."""
@@ -67,7 +70,8 @@ class ModelShapes:
         """Parameters outside the decoder layers: embedding, LM head if it is not the embedding, and the last norm."""
         self.head = self.vocabulary * self.hidden
         self.largest_tensor = max(p.numel() for _, p in file_parameters(model))
-        self.adapters = _count(model, of_adapters=True)
+        self.adapter_sizes = _sizes(model, of_adapters=True)
+        self.adapters = sum(self.adapter_sizes)
         """Parameters of LoRA adapters (`learner.lora`); 0: all parameters are trained."""
         self.trained = self.adapters or self.parameters
         self.layer_adapters = max(_count(layer, of_adapters=True) for layer in layers)
@@ -76,8 +80,17 @@ class ModelShapes:
         width = getattr(text, "head_dim", None) or text.hidden_size // self.heads
         self.queries = self.heads * width
         """Width of the queries of one layer."""
-        self.key_values = 2 * self.layers * (getattr(text, "num_key_value_heads", None) or self.heads) * width
+        self.key_heads: int = getattr(text, "num_key_value_heads", None) or self.heads
+        self.key_values = 2 * self.layers * self.key_heads * width
         """Keys and values of one token in all layers."""
+
+    def divides(self, ranks: int) -> bool:
+        """Return whether the attention heads can be divided among so many ranks."""
+        return not undivided(self._model.config, ranks)
+
+    def key_values_on(self, ranks: int) -> float:
+        """Return the keys and values of one token on each of the GPUs that share a generator: at least one head's."""
+        return self.key_values / min(ranks, self.key_heads)
 
     @cached_property
     def activations(self) -> LayerBytes:
@@ -106,8 +119,12 @@ def read_shapes(path: str, dtype: str, lora: LoraConfig) -> ModelShapes:
     return ModelShapes(model, getattr(torch, dtype))
 
 
+def _sizes(module: nn.Module, *, of_adapters: bool = False) -> list[int]:
+    return [p.numel() for name, p in module.named_parameters() if is_adapter(name) == of_adapters]
+
+
 def _count(module: nn.Module, *, of_adapters: bool = False) -> int:
-    return sum(p.numel() for name, p in module.named_parameters() if is_adapter(name) == of_adapters)
+    return sum(_sizes(module, of_adapters=of_adapters))
 
 
 class _LiveBytes(TorchDispatchMode):

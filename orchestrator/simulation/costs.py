@@ -200,7 +200,7 @@ def _engine(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> EngineCosts:
     return EngineCosts(
         weights_s=multiplied(shapes) * shapes.dtype_bytes / parallel / bandwidth,
         sequence_s=2.0 * multiplied(shapes) / flops,
-        kv_s=shapes.key_values * shapes.dtype_bytes / parallel / bandwidth,
+        kv_s=shapes.key_values_on(parallel) * shapes.dtype_bytes / bandwidth,
         overhead_s=STEP_OVERHEAD_S + (2 * shapes.layers * ALL_REDUCE_S if parallel > 1 else 0.0),
         overhead_sequence_s=SEQUENCE_OVERHEAD_S + 2 * shapes.layers * reduced,
         prefill_s=2.0 * multiplied(shapes) / flops,
@@ -214,7 +214,7 @@ def kv_tokens(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> float:
     parallel = cfg.placement.tensor_parallel
     weights = shapes.parameters * shapes.dtype_bytes / parallel
     free = gpu.memory_bytes * cfg.generator.memory_fraction - weights - ENGINE_RESERVE_BYTES
-    return free * parallel / (shapes.key_values * shapes.dtype_bytes)
+    return free / (shapes.key_values_on(parallel) * shapes.dtype_bytes)
 
 
 def _learner(cfg: Config, shapes: ModelShapes, gpu: Gpu) -> LearnerCosts:

@@ -2,9 +2,12 @@
 
 import math
 from functools import reduce
+from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from objectives.diagnostics import added, means, merge, per_trajectory, sampler_mismatch, to_stats, total
 
@@ -24,6 +27,24 @@ def test_to_stats_keeps_sums_and_weights() -> None:
         "b": (3.0, 0.5),
     }
     assert to_stats({}) == {}
+
+
+def test_adding_metrics_makes_one_transfer_from_the_gpu_however_many_there_are() -> None:
+    class Transfers(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = function(*args, **(kwargs or {}))
+            moved = isinstance(result, torch.Tensor) and args and isinstance(args[0], torch.Tensor)
+            self.count += bool(moved and args[0].is_cuda and result.is_cpu)
+            return result
+
+    with FakeTensorMode(), Transfers() as transfers:  # tensors on a GPU without one
+        there = {f"metric {i}": torch.zeros(2, device="cuda") for i in range(7)}
+        found = added(added({}, there | {"here": torch.zeros(2)}), there)
+    assert list(found) == [*there, "here"]
+    assert all(pair.is_cpu and pair.dtype == torch.float64 for pair in found.values())
+    assert transfers.count == 2
 
 
 def test_the_sampler_mismatch_has_the_numbers_computed_by_hand() -> None:

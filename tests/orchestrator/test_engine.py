@@ -49,6 +49,17 @@ def test_a_gpu_always_has_vllm_and_one_process_never() -> None:
         "transformers",
         "placement.kind is in_process",
     )
+    on_gpu = load(["scale=1gpu", "placement.kind=in_process", "generator.transfer=host"])
+    assert with_engine(on_gpu).generator.engine == "transformers"
+
+
+def test_the_transformers_engine_has_one_gpu_and_weights_from_host_memory() -> None:
+    own = ("scale=8gpu", "generator.engine=transformers", "generator.transfer=host")
+    assert load(list(own)).generator.engine == "transformers"
+    with pytest.raises(ValueError, match=r"^generator\.transfer: must be 'host' with the transformers .*got 'nccl'"):
+        load(list(own[:2]))
+    with pytest.raises(ValueError, match=r"^placement\.tensor_parallel: must be 1 with the transformers .*got 2"):
+        load([*own, "placement.tensor_parallel=2"])
 
 
 def test_a_mixture_of_two_policies_needs_the_transformers_engine_whatever_the_length() -> None:

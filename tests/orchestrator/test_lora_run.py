@@ -2,17 +2,19 @@
 
 import asyncio
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import ray
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
+from vllm.config.lora import MaxLoRARanks
 
 from actors.policy_files.reading import load_model
 from configs.load import load
 from orchestrator.commands.paths import absolute
-from orchestrator.engine import publishes_adapter, with_engine
+from orchestrator.engine import HIGHEST_RANK, publishes_adapter, with_engine
 from orchestrator.preflight import machine
 from orchestrator.report.export import export
 from orchestrator.start import run_training
@@ -84,6 +86,15 @@ def test_adapters_are_published_to_vllm_through_host_memory_and_merged_to_transf
     assert with_engine(plain).learner == plain.learner and not publishes_adapter(plain)
     with pytest.raises(ValueError, match=r"learner\.lora\.publish: must not be 'adapter' with the transformers engine"):
         published("generator.engine=transformers", "learner.lora.publish=adapter")
+
+
+def test_an_adapter_larger_than_those_of_vllm_is_refused_unless_it_is_merged() -> None:
+    assert max(get_args(MaxLoRARanks)) == HIGHEST_RANK
+    large = ["scale=8gpu", f"learner.lora.r={HIGHEST_RANK + 1}"]
+    assert publishes_adapter(load([*large[:1], f"learner.lora.r={HIGHEST_RANK}"]))
+    assert not publishes_adapter(load([*large, "learner.lora.publish=merged"]))
+    with pytest.raises(ValueError, match=r"^learner\.lora\.r: must be at most 512 unless .*got 513"):
+        publishes_adapter(load(large))
 
 
 @pytest.mark.ray

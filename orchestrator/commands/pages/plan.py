@@ -23,6 +23,10 @@ def run(options: argparse.Namespace, console: Console) -> None:
     cfg = absolute(load([*chosen, *words], options.config))
     rule = "must be a directory with the config.json of a language model"
     require((Path(cfg.policy.path) / "config.json").is_file(), "policy.path", rule, cfg.policy.path)
+    rule = "must be a scale for GPUs"
+    require(cfg.placement.device == "gpu", "scale", rule, cfg.scale)
+    rule, most = "must be at most sampling.max_prompt_tokens", cfg.sampling.max_prompt_tokens
+    require(request.prompt_tokens <= most, "prompt_tokens", f"{rule} ({most})", request.prompt_tokens)
     prompt_tokens = request.prompt_tokens or max(1, cfg.sampling.max_prompt_tokens // 4)
     lengths = answer_lengths(request, cfg)
     # They load torch, which takes seconds, so they are imported after the words have been checked.

@@ -28,7 +28,7 @@ from objectives.wording import (
 )
 from orchestrator.commands.options import config
 from orchestrator.documentation.method_table import leaves
-from orchestrator.engine import chosen_engine
+from orchestrator.engine import chosen_engine, with_engine
 from orchestrator.placement import needed_roles, reservations
 from orchestrator.preflight.given import report_changed_method
 from orchestrator.preflight.ineffective import report_ineffective
@@ -140,6 +140,7 @@ def check_inputs(cfg: Config, report: Callable[[str], None]) -> None:
     What this machine lacks is reported only: the run may be planned here for a cluster. So is a policy without weights
     or tokenizer, whose config.json is enough for the memory plan.
     """
+    cfg = with_engine(cfg)
     try:
         check_machine(cfg)
     except ValueError as error:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from actors.contracts import GenerationJob
 from actors.generation.sampling import draw, uniform
@@ -32,6 +33,27 @@ def assert_drawn_from(probabilities: torch.Tensor, drawn: torch.Tensor) -> None:
     assert not counts[probabilities == 0].any()
     expected = (probabilities * len(drawn))[probabilities > 0]
     assert float(((counts[probabilities > 0] - expected) ** 2 / expected).sum()) < 35.9
+
+
+def test_a_gpu_sums_probabilities_in_float64_and_a_cpu_does_without_being_told() -> None:
+    """On the meta device, which has dtypes but no numbers."""
+
+    class Sums(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dtypes: list[torch.dtype] = []
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = function(*args, **(kwargs or {}))
+            self.dtypes += [result.dtype] if function is torch.ops.aten.cumsum.default else []
+            return result
+
+    with Sums() as sums:
+        tokens, logps = draw(LOGITS.repeat(3, 1).to("meta"), np.full(3, 0.5), job())
+    assert sums.dtypes == [torch.float64]
+    assert (tokens.dtype, logps.dtype) == (torch.int64, torch.float32)
+    many = torch.full((1, 200_000), 0.1).cumsum(-1)[0, -1]
+    assert float(many) == float(np.float32(200_000 * float(np.float32(0.1))))
 
 
 @pytest.mark.parametrize("over", ["seeds", "positions"])

@@ -208,6 +208,18 @@ def test_a_truncated_a_missing_and_a_malformed_file_is_named(tmp_path: Path) -> 
         load_model(str(policy))
 
 
+def test_a_missing_and_a_malformed_index_is_named(tmp_path: Path) -> None:
+    policy = sharded(tmp_path)
+    index = policy / "model.safetensors.index.json"
+    for damage in ("", "{}", "[]", '{"weight_map": []}', '{"weight_map": {"a": '):
+        index.write_text(damage)
+        with pytest.raises(ValueError, match=rf"^policy\.path: {index} must be an index, which names the file of each"):
+            load_model(str(policy))
+    index.unlink()
+    with pytest.raises(ValueError, match=r"^policy\.path: must hold model\.safetensors\.index\.json where it has no "):
+        load_model(str(policy))
+
+
 def test_files_without_a_weight_or_with_one_of_another_shape_are_refused(tmp_path: Path) -> None:
     policy = make_policy(tmp_path)
     file = policy / "model.safetensors"

@@ -303,3 +303,27 @@ def test_packed_microbatches_above_the_limit_are_refused_before_the_run() -> Non
     LearnerConfig(layout="pack", token_budget=WIDEST)
     with pytest.raises(ValueError, match=r"token_budget: must be at most 4096 with layout pack.*got 4097"):
         LearnerConfig(layout="pack", token_budget=WIDEST + 1)
+
+
+@pytest.mark.parametrize("layout", ["pad", "pack"])
+def test_in_float32_a_gpu_gets_as_many_key_heads_as_query_heads_and_the_numbers_stay(layout: str) -> None:
+    batch = ragged(3)
+    plain, plain_slopes = scored(policy_of(model_of("llama"), layout), batch)
+    on_gpu = Policy(
+        model_of("llama"),
+        layout=layout,
+        logits_megabytes=0.04,
+        temperature=0.7,
+        entropy_gradient=True,
+        device="cuda",
+        dtype="float32",
+    )
+    with AttentionSpy() as spy:
+        found, slopes = scored(on_gpu, batch)
+    assert len(spy.calls) == LAYERS
+    assert all(call.query[1] == call.key[1] == HEADS for call in spy.calls)
+    assert all((call.mask is None) == call.causal == (layout == "pad") for call in spy.calls)
+    torch.testing.assert_close(found, plain, rtol=0, atol=1e-5)
+    for name, slope in plain_slopes.items():
+        torch.testing.assert_close(slopes[name], slope, rtol=1e-5, atol=1e-5)
+    assert not varlen_refusal(on_gpu.model), "context parallelism asks this of a policy that was made"

@@ -75,3 +75,11 @@ def test_what_the_user_sets_for_a_role_comes_after_what_is_set_for_all_and_after
 def test_a_variable_that_may_not_be_set_is_refused_by_name(word: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config(f"placement.environment.{word}")
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"])
+def test_an_older_name_of_the_allocator_s_settings_takes_the_place_of_the_default(name: str) -> None:
+    """torch reads `PYTORCH_ALLOC_CONF` first, and others only without it."""
+    learner = of(config("scale=8gpu", f"placement.environment.learner.{name}=max_split_size_mb:512"), "learner")
+    assert learner[name] == "max_split_size_mb:512" and CONF not in learner
+    assert CONF in of(config("scale=8gpu", f"placement.environment.learner.{name}=x"), "reference")

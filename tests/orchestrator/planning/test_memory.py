@@ -1,5 +1,7 @@
 """Memory plans of whole runs."""
 
+import math
+
 import pytest
 
 from actors.generation.engine_limits import GPU_STEP_TOKENS
@@ -50,6 +52,36 @@ def test_tensor_parallel_divides_weights_and_key_values() -> None:
     assert two.key_values_per_token == one.key_values_per_token / 2
     weights = [plan.gpus[1].peak.parts["engine's weights"] for plan in (one, two)]
     assert weights[1] == weights[0] / 2
+
+
+def test_gpus_beyond_the_key_heads_hold_copies_of_their_key_values() -> None:
+    """Qwen2.5 1.5B has 12 heads and 2 key heads."""
+    sizes = (1, 2, 4)
+    plans = [planned("1.5B", "scale=8gpu", f"placement.tensor_parallel={size}") for size in sizes]
+    one, two, four = (plan.key_values_per_token for plan in plans)
+    assert two == four == one / 2
+
+
+def test_roles_of_one_process_share_a_gpu_and_its_context() -> None:
+    own = ("placement.kind=in_process", "generator.transfer=host", "placement.references_on=own")
+    plan = planned("1.5B", "scale=1gpu", *own, "generator.max_sequences=64")
+    [place] = plan.gpus
+    peak, size = place.peak.parts, 2 * shapes_of("1.5B").parameters
+    assert peak["CUDA contexts and NCCL"] == CONTEXT
+    assert peak["engine's weights"] == peak["weights of references"] == size
+    assert "CUDA graphs" not in peak
+    assert peak["engine's key-values"] == 64 * 4_096 * plan.key_values_per_token
+    assert plan.sequences == 64
+    [two] = planned("1.5B", "scale=1gpu", *own, "generator.max_sequences=64", "placement.generators=2").gpus
+    assert two.peak.parts["engine's weights"] == 2 * size
+
+
+def test_a_second_policy_of_the_transformers_engine_is_counted() -> None:
+    words = ("scale=8gpu", "generator.transfer=host", "generator.max_sequences=8")
+    plain = planned("1.5B", *words, "generator.engine=transformers")
+    mixed = planned("1.5B", *words, "method=minillm", "sampling.mixed_with=teacher")
+    for part in ("engine's weights", "engine's key-values"):
+        assert mixed.gpus[1].peak.parts[part] == 2 * plain.gpus[1].peak.parts[part]
 
 
 def colocated(*words: str) -> Config:
@@ -108,6 +140,24 @@ def test_hosts_hold_what_is_written_published_and_offloaded() -> None:
     assert host("method=gkd")["an update"]["shards of references"] == 2 * size
     assert host("learner.offload_states=true")["loading"]["states of the learner"] == pytest.approx(16 * size)
     assert host("learner.offload_activations=true")["an update"]["activations"] == 4 * 28 * 2 * 16_384 * 3_584
+
+
+def test_pinned_memory_takes_powers_of_two() -> None:
+    def rounded(size: float) -> float:
+        return 2.0 ** math.ceil(math.log2(size))
+
+    sizes, input_ = shapes_of("7B").sizes, 2 * 16_384 * 3_584
+    assert sum(sizes) == 7_615_616_512
+    of_shards = sum(rounded(4 * size / 4) - 4 * size / 4 for size in sizes)
+    unused = "pinned memory, rounded up"
+    assert host("learner.offload_states=true")["an update"][unused] == pytest.approx(4 * 2 * of_shards)
+    assert host("learner.offload_activations=true")["an update"][unused] == 4 * 28 * (rounded(input_) - input_)
+    of_references = sum(rounded(2 * size / 4) - 2 * size / 4 for size in sizes)
+    assert host("method=gkd")["loading"][unused] == pytest.approx(4 * of_references)
+    assert unused not in host()["an update"]
+    [asleep] = planned("7B", "scale=8gpu_colocated", "monitor.kl_to_base=false").hosts
+    parts = next(one.parts for one in asleep.phases if one.name == "an update")
+    assert parts[unused] == pytest.approx(8 * sum(rounded(2 * size) - 2 * size for size in sizes))
 
 
 def test_a_sleeping_engine_keeps_its_weights_in_host_memory() -> None:

@@ -43,6 +43,17 @@ def test_long_rows_with_sliding_windows_are_refused_unless_the_layout_is_varlen(
         check_layout(run_of(tmp_path, mistral(sliding_window=5_000), *LONG))
 
 
+def test_ranks_of_a_generator_that_cannot_share_the_attention_heads_are_refused(tmp_path: Path) -> None:
+    split = ("scale=16gpu", "placement.tensor_parallel=2")
+    check_layout(run_of(tmp_path, mistral(), *split))
+    check_layout(run_of(tmp_path, mistral(), "scale=16gpu", "placement.tensor_parallel=4"))
+    message = r"^placement\.tensor_parallel: must divide the attention heads \(9\), and .* key heads \(3\), got 2$"
+    with pytest.raises(ValueError, match=message):
+        check_layout(run_of(tmp_path, mistral(num_attention_heads=9, num_key_value_heads=3, hidden_size=72), *split))
+    with pytest.raises(ValueError, match=r"\(12\), and divide or be a multiple of the key heads \(3\), got 2$"):
+        check_layout(run_of(tmp_path, mistral(num_attention_heads=12, num_key_value_heads=3, hidden_size=96), *split))
+
+
 def test_the_layout_of_gpus_is_resolved_without_a_gpu(tmp_path: Path) -> None:
     on_gpu = ("scale=8gpu", "learner.layout=auto", *LONG)
     check_layout(run_of(tmp_path, mistral(), *on_gpu))

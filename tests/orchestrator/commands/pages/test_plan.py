@@ -33,6 +33,8 @@ def test_the_settings_that_are_printed_load_and_need_only_the_config_of_the_poli
     [
         ("gpus=12", "gpus: must be 1, 2, 4, or a multiple of 8"),
         ("answer_tokens=9000", "answer_tokens: must be at least 1 and below sampling.max_new_tokens"),
+        ("prompt_tokens=1025", "prompt_tokens: must be at most sampling.max_prompt_tokens (1024), got 1025"),
+        ("scale=cpu", "scale: must be a scale for GPUs, got 'cpu'"),
         ("lengths=/nowhere", "lengths: must be a run's directory with trajectories.jsonl"),
         ("policy.pth=/nowhere", "policy.pth: unknown key"),
     ],

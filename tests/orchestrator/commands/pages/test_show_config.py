@@ -148,3 +148,18 @@ def test_a_policy_that_does_not_fit_is_refused_with_the_arithmetic(
     assert "\n#   4 learner GPUs: 339.4 of 80.0 in " in out
     assert "placement: a learner GPU (4 of them) must hold " in err and "Adam's moments 145.4 + " in err
     assert "It fits with placement.learners=40" in err
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("learner.lora.r=513", "learner.lora.r: must be at most 512 unless learner.lora.publish=merged"),
+        ("placement.tensor_parallel=3", "placement.tensor_parallel: must divide the attention heads (28)"),
+    ],
+)
+def test_what_the_engine_cannot_do_with_the_policy_is_refused(
+    word: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config("7B", tmp_path)
+    assert main(["show-config", "scale=8gpu", f"policy.path={tmp_path}", word]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
