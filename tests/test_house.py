@@ -18,7 +18,7 @@ MAY_USE = {
         "actors/generation/vllm_settings.py",
         "actors/weights/publication.py",
     },
-    "wandb": {"orchestrator/watch/sinks.py"},
+    "wandb": {"orchestrator/sinks/wandb_run.py"},
     "matplotlib": {"orchestrator/report/plots.py"},
     "math_verify": {"rewards/mathematics/by_math_verify.py"},
 }
