@@ -14,6 +14,7 @@ from objectives.coefficient.controllers import advance, resumed_state, with_mask
 from objectives.credit import credit
 from objectives.diagnostics import Stats
 from orchestrator import checkpoint, cluster
+from orchestrator.devices.usage import NodeUsage
 from orchestrator.manifest import SETTINGS
 from orchestrator.placement import MAIN, scoring_references
 from orchestrator.references import Anchors, NoScoring, ReferenceSchedule, anchors_of
@@ -122,6 +123,7 @@ class Run:
             resume_step=self.step if resume else None,
         )
         self.graders = GraderWatch(roles.graders, self.logbook.alert)
+        self.nodes = NodeUsage(roles.handles)
         self.drift = Drift(cfg, self.learner, self.logbook.alert)
         self.saved_step = self.step if resumed else -1
         self.checkpoints = checkpoint.Writer(run_dir / "checkpoints", cfg.checkpoint.keep_last, self.collector.fail)
@@ -213,7 +215,7 @@ class Run:
         moved = await self.drift.measure()
         seconds = self.clock.lap()
         rewarded = await asyncio.to_thread(group_metrics, groups, by_domain=self.cfg.task.name == "mixture")
-        values = self._metrics | moved | rewarded | collected | graded | seconds
+        values = self._metrics | moved | rewarded | collected | graded | seconds | self.nodes.take()
         values |= self.experience.metrics(groups) if self.experience else {}
         # This lap includes the previous step's `due` (measurements, checkpoints), which is not work of this step.
         other = seconds.get("seconds/due", 0.0) + (seconds.get("seconds/measurement", 0.0) if self.cfg.lag else 0.0)
