@@ -23,6 +23,7 @@ from orchestrator.rollout.collector import Collector
 from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.grading import GraderWatch
 from orchestrator.rollout.rollouts import Rollouts
+from orchestrator.sinks.answer_table import Signals
 from orchestrator.state import Best, RunState
 from orchestrator.stored.answers import StoredAnswers
 from orchestrator.stored.experience import experience_of
@@ -68,6 +69,9 @@ class Run:
         resume: whether the run directory holds an earlier part of this run.
         resumed: the checkpoint to continue from; None starts at step 0.
     """
+
+    _signals: Signals | None = None
+    """Of the last step's batch, for the sinks."""
 
     def __init__(
         self,
@@ -197,6 +201,7 @@ class Run:
     def _advance(self, batch: Batch, stats: Stats) -> None:
         scored = batch_metrics(batch, stats, self.cfg.objective, self.objective_state, self.step)
         self._metrics = scored | self.anchors.metrics
+        self._signals = Signals.of(batch)
         self.step += 1
         self.drift.keep(batch)
         self.objective_state = advance(
@@ -224,7 +229,7 @@ class Run:
 
         def write() -> None:
             self.logbook.write(self.step, values)
-            self.logbook.trajectories(self.step, groups, dropped)
+            self.logbook.trajectories(self.step, groups, dropped, self._signals)
 
         await asyncio.to_thread(write)
 

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from configs.logbook import LogbookConfig
+from orchestrator.sinks.answer_table import Signals, table_row
 from orchestrator.sinks.copies import CONSOLE, Copies, open_sinks
-from orchestrator.watch.answer_rows import answer_row, shown
+from orchestrator.watch.alarms import Alarms
+from orchestrator.watch.answer_rows import answer_row
 from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.console import Console
 from orchestrator.watch.measurement import Measurement
@@ -116,7 +118,7 @@ class Logbook:
         self._config = config
         self.wandb_id = wandb_id or secrets.token_hex(4)
         """Id of the run in W&B. A resumed run passes it in again and continues the same W&B run."""
-        self.copies = Copies(self._record_locally)
+        self.copies, self._alarms = Copies(self._record_locally), Alarms()
         run_dir.mkdir(parents=True, exist_ok=True)
         warnings = self._open_files(resume_step)
         first_step = resume_step or 0
@@ -190,8 +192,16 @@ class Logbook:
         os.fsync(self._file)
         self._record, self._line, self._end = record, line, start + len(line)
         self.copies.forward(lambda sink: sink.write(step, plain))
+        for title, text in self._alarms.observe(plain):
+            self.alert(title, text)
 
-    def trajectories(self, step: int, groups: Sequence[Group], unsampled: Sequence[Group] = ()) -> None:
+    def trajectories(
+        self,
+        step: int,
+        groups: Sequence[Group],
+        unsampled: Sequence[Group] = (),
+        signals: Signals | None = None,
+    ) -> None:
         """Write sampled answers of this step, and every answer that could not be graded, one row each.
 
         The sample is taken every `trajectories_every` steps, evenly spread over the groups. Answers with the status
@@ -201,6 +211,7 @@ class Logbook:
             step: number of the step.
             groups: the groups that the step trained on.
             unsampled: groups of which only ungraded answers are written: replaced before the step, or held out.
+            signals: of the step's batch, for the sinks.
         """
         every, wanted = self._config.trajectories_every, self._config.trajectories
         answers = [(group, t) for group in groups for t in group.trajectories]
@@ -216,7 +227,10 @@ class Logbook:
         with (self._run_dir / TRAJECTORIES).open("ab") as file:
             file.writelines(encode(row) for row in rows.values())
         if sampled:
-            short = [{name: shown(v) for name, v in rows[i].items() if name != "problem"} for i in sampled]
+            short = [
+                table_row(rows[i], t, self._render, signals.row(i, t) if signals else {})
+                for i, t in ((i, answers[i][1]) for i in sampled)
+            ]
             self.copies.forward(lambda sink: sink.table(step, "answers", short))
 
     def measurement(self, step: int, summary: Mapping[str, Interval], measurement: Measurement) -> None:

@@ -16,6 +16,7 @@ CHAPTERS = {
     "Mismatch between engine and learner": {"mismatch"},
     "Staleness": {"rollout"},
     "Time": {"speed"},
+    "Nodes": {"system"},
 }
 OF_EVALUATION = ("pass_k_above", "pass_1_above", "kl_to_base", "kl_efficiency", "optimal_gain")
 
