@@ -6,9 +6,11 @@ from typing import Any
 
 from configs.logbook import LogbookConfig
 from orchestrator.sinks import wandb_run
+from orchestrator.sinks.mlflow_run import MlflowSink
 from orchestrator.sinks.own_thread import OwnThread
 from orchestrator.sinks.sink import Sink
 from orchestrator.sinks.tensorboard_events import TensorboardSink
+from orchestrator.sinks.trackio_run import TrackioSink
 
 CONSOLE = "console"
 
@@ -77,6 +79,10 @@ class Copies:
         self.report("warning", name, f"turned off after {type(error).__name__}: {error}{location}")
 
 
+def _nothing() -> None:
+    """End no process: this sink has none of its own."""
+
+
 def open_sinks(
     copies: Copies,
     config: LogbookConfig,
@@ -90,41 +96,43 @@ def open_sinks(
     """Open the sinks of the settings, but for the console.
 
     Args:
-        run_id: id of the W&B run.
+        run_id: id of the run in W&B and MLflow.
         resume_step: step of the checkpoint that the run resumes from, None for a new run.
     """
     if config.tensorboard:
         purge = None if resume_step is None else resume_step + 1
         copies.open("tensorboard", lambda: TensorboardSink(run_dir / "tensorboard", first_step=purge))
-    mode = config.wandb
-    if mode == "disabled":
-        return
 
-    def start() -> wandb_run.WandbSink:
-        return wandb_run.WandbSink(
-            run_dir,
-            mode=mode,
-            project=config.wandb_project,
-            run_id=run_id,
-            run_name=run_name,
-            settings=settings,
-            first_step=-1 if resume_step is None else resume_step,
+    def own_thread(
+        name: str, start: Callable[[], Any], wake: Callable[[], None] = _nothing, abandon: Callable[[], None] = _nothing
+    ) -> None:
+        """Open a sink that talks to a service."""
+        starting, closing = wandb_run.START_TIMEOUT_S, wandb_run.CLOSE_TIMEOUT_S
+        copies.open(
+            name,
+            lambda: OwnThread(
+                name, start, wake=wake, abandon=abandon, start_timeout_s=starting, close_timeout_s=closing
+            ),
         )
+        thread = copies.sinks.get(name)
+        if isinstance(thread, OwnThread):
+            error = getattr(thread.sink, "online_error", "")
+            if error:
+                reason = f"the online run failed to start, so the run is written offline: {error}"
+                copies.report("warning", name, reason)
+            copies.tell_location(name, thread.sink.location)
 
-    def in_thread() -> OwnThread[wandb_run.WandbSink]:
-        return OwnThread(
+    mode, project = config.wandb, config.wandb_project
+    named: dict[str, Any] = {"project": project, "run_name": run_name, "settings": settings}
+    if config.mlflow:
+        own_thread("mlflow", lambda: MlflowSink(run_id=run_id, **named))
+    if config.trackio:
+        own_thread("trackio", lambda: TrackioSink(group=wandb_run.labels(settings)[0], **named))
+    if mode != "disabled":
+        first_step = -1 if resume_step is None else resume_step
+        own_thread(
             "wandb",
-            start,
+            lambda: wandb_run.WandbSink(run_dir, mode=mode, run_id=run_id, first_step=first_step, **named),
             wake=wandb_run.wake_service,
             abandon=wandb_run.end_service,
-            start_timeout_s=wandb_run.START_TIMEOUT_S,
-            close_timeout_s=wandb_run.CLOSE_TIMEOUT_S,
         )
-
-    copies.open("wandb", in_thread)
-    thread = copies.sinks.get("wandb")
-    if isinstance(thread, OwnThread):
-        if thread.sink.online_error:
-            reason = f"the online run failed to start, so the run is written offline: {thread.sink.online_error}"
-            copies.report("warning", "wandb", reason)
-        copies.tell_location("wandb", thread.sink.location)

@@ -70,6 +70,8 @@ class WandbSink:
                 silent=True, console="wrap", init_timeout=INIT_TIMEOUT_S, finish_timeout=FINISH_TIMEOUT_S
             ),
         }
+        # Silent from the start: without a key, W&B would ask for one on a terminal, and the run would wait.
+        wandb.setup(wandb.Settings(silent=True))
         try:
             self._run = wandb.init(mode=mode, **arguments)
         except wandb.Error as error:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from orchestrator.sinks.wandb_sections import in_section
 from orchestrator.watch.logbook import read_records
 from orchestrator.watch.measurement import measure
 from orchestrator.watch.passk import summary
+from tests.orchestrator.sinks.interpreter import run_in_new_interpreter
 
 
 @pytest.fixture
@@ -93,23 +93,6 @@ def test_a_resumed_run_continues_under_the_same_wandb_id(tmp_path: Path) -> None
     assert run["run_id"] == first.wandb_id == second.wandb_id
 
 
-def run_in_new_interpreter(script: str, run_dir: Path, **environment: str) -> str:
-    """Run `script` in a new interpreter, which starts a W&B service of its own. Returns its standard error.
-
-    W&B passes the address of its service to child processes in an environment variable, so that variable is removed.
-    """
-    inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(run_dir)],
-        env={**inherited, "PYTHONPATH": os.getcwd(), **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stderr
-
-
 UNREACHABLE = """
 import sys
 from pathlib import Path
@@ -145,6 +128,14 @@ def test_an_unreachable_wandb_server_leaves_an_offline_run_and_never_stops_train
     assert any("the online run failed to start" in event["text"] for event in events(run_dir))
     (log,) = run_dir.glob("wandb/offline-run-*/run-abcd1234.wandb")
     assert log.stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_an_online_run_without_a_key_is_an_offline_run_and_asks_for_nothing(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    run_in_new_interpreter(UNREACHABLE, run_dir, WANDB_API_KEY="", HOME=str(tmp_path))
+    assert any("No API key configured" in event["text"] for event in events(run_dir))
+    assert len(list(run_dir.glob("wandb/offline-run-*/run-abcd1234.wandb"))) == 1
 
 
 SERVICE_DIES = """
