@@ -17,6 +17,9 @@ class LogbookConfig:
     """Mode of Weights & Biases; a resumed run continues under the same id."""
     wandb_project: str = "breadth"
     """Project in W&B and Trackio, and experiment in MLflow."""
+    wandb_artifacts: bool = False
+    """Upload the policy of the last checkpoint, and HTML reports in the run directory, when the run ends. The end then
+    waits up to an hour for the upload."""
     tensorboard: bool = False
     """Write TensorBoard events into the run directory."""
     mlflow: bool = False

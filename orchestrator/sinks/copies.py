@@ -51,6 +51,10 @@ class Copies:
             except Exception as error:  # No exception of a sink may end the run.
                 self._turn_off(name, error)
 
+    def files(self, step: int, kind: str, path: Path) -> None:
+        """Copy a directory or a file to W&B."""
+        self.forward(lambda sink: sink.files(step, kind, path) if isinstance(sink, OwnThread) else None, {"wandb"})
+
     def count_dropped(self) -> dict[str, float]:
         """Return the calls dropped since the start of the process by each sink with a queue, as metrics.
 
@@ -103,11 +107,13 @@ def open_sinks(
         purge = None if resume_step is None else resume_step + 1
         copies.open("tensorboard", lambda: TensorboardSink(run_dir / "tensorboard", first_step=purge))
 
+    finishing = wandb_run.UPLOAD_TIMEOUT_S if config.wandb_artifacts else wandb_run.FINISH_TIMEOUT_S
+
     def own_thread(
         name: str, start: Callable[[], Any], wake: Callable[[], None] = _nothing, abandon: Callable[[], None] = _nothing
     ) -> None:
         """Open a sink that talks to a service."""
-        starting, closing = wandb_run.START_TIMEOUT_S, wandb_run.CLOSE_TIMEOUT_S
+        starting, closing = wandb_run.START_TIMEOUT_S, finishing + wandb_run.CLOSE_TIMEOUT_S
         copies.open(
             name,
             lambda: OwnThread(
@@ -132,7 +138,9 @@ def open_sinks(
         first_step = -1 if resume_step is None else resume_step
         own_thread(
             "wandb",
-            lambda: wandb_run.WandbSink(run_dir, mode=mode, run_id=run_id, first_step=first_step, **named),
+            lambda: wandb_run.WandbSink(
+                run_dir, mode=mode, run_id=run_id, first_step=first_step, finish_timeout_s=finishing, **named
+            ),
             wake=wandb_run.wake_service,
             abandon=wandb_run.end_service,
         )

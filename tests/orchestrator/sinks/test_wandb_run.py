@@ -32,8 +32,13 @@ def stopped_wandb_service() -> Iterator[None]:
 
 
 def inspect(run_dir: Path) -> list[dict[str, Any]]:
-    """Records of the only W&B transaction log below `run_dir`, read by W&B's own tool."""
+    """Records of the only W&B transaction log below `run_dir`."""
     (log,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
+    return read_log(log)
+
+
+def read_log(log: Path) -> list[dict[str, Any]]:
+    """Records of a W&B transaction log, read by W&B's own tool."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -91,6 +96,34 @@ def test_a_resumed_run_continues_under_the_same_wandb_id(tmp_path: Path) -> None
     second.close()
     run = next(record["run"] for record in inspect(tmp_path / "a") if "run" in record)
     assert run["run_id"] == first.wandb_id == second.wandb_id
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("stopped_wandb_service")
+def test_the_policy_of_the_last_checkpoint_and_reports_become_artifacts_only_if_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    for step in (10, 20):
+        policy = tmp_path / "run" / "checkpoints" / f"step-{step:06d}" / "policy"
+        policy.mkdir(parents=True)
+        (policy / "config.json").write_text(f'{{"step": {step}}}')
+    (tmp_path / "run" / "report.html").write_text("<html></html>")
+    for asked in (False, True):
+        config = LogbookConfig(console=False, wandb="offline", wandb_artifacts=asked)
+        logbook = open_logbook(tmp_path / "run", config, wandb_id=f"abcd123{asked:d}", resume_step=20)
+        logbook.write(21, {"reward": 0.5})
+        logbook.close()
+        assert logbook.copies.failed == 0, events(tmp_path / "run")
+    found = {log.stem: read_log(log) for log in tmp_path.glob("run/wandb/offline-run-*/run-*.wandb")}
+    artifacts = {
+        name: [record["artifact"] for record in records if "artifact" in record] for name, records in found.items()
+    }
+    assert artifacts["run-abcd1230"] == []
+    assert [(each["type"], each["name"]) for each in artifacts["run-abcd1231"]] == [
+        ("model", "test-policy"),
+        ("report", "test-report-report"),
+    ]
 
 
 UNREACHABLE = """
