@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from configs.logbook import LogbookConfig
 from orchestrator.sinks import wandb_run
@@ -96,6 +96,7 @@ def open_sinks(
     run_name: str,
     settings: Mapping[str, Any],
     resume_step: int | None,
+    job_type: Literal["train", "evaluate"] = "train",
 ) -> None:
     """Open the sinks of the settings, but for the console.
 
@@ -139,7 +140,13 @@ def open_sinks(
         own_thread(
             "wandb",
             lambda: wandb_run.WandbSink(
-                run_dir, mode=mode, run_id=run_id, first_step=first_step, finish_timeout_s=finishing, **named
+                run_dir,
+                mode=mode,
+                run_id=run_id,
+                first_step=first_step,
+                finish_timeout_s=finishing,
+                job_type=job_type,
+                **named,
             ),
             wake=wandb_run.wake_service,
             abandon=wandb_run.end_service,
