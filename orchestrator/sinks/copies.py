@@ -109,45 +109,44 @@ def open_sinks(
         copies.open("tensorboard", lambda: TensorboardSink(run_dir / "tensorboard", first_step=purge))
 
     finishing = wandb_run.UPLOAD_TIMEOUT_S if config.wandb_artifacts else wandb_run.FINISH_TIMEOUT_S
-
-    def own_thread(
-        name: str, start: Callable[[], Any], wake: Callable[[], None] = _nothing, abandon: Callable[[], None] = _nothing
-    ) -> None:
-        """Open a sink that talks to a service."""
-        starting, closing = wandb_run.START_TIMEOUT_S, finishing + wandb_run.CLOSE_TIMEOUT_S
-        copies.open(
-            name,
-            lambda: OwnThread(
-                name, start, wake=wake, abandon=abandon, start_timeout_s=starting, close_timeout_s=closing
-            ),
-        )
-        thread = copies.sinks.get(name)
-        if isinstance(thread, OwnThread):
-            error = getattr(thread.sink, "online_error", "")
-            if error:
-                reason = f"the online run failed to start, so the run is written offline: {error}"
-                copies.report("warning", name, reason)
-            copies.tell_location(name, thread.sink.location)
-
     mode, project = config.wandb, config.wandb_project
     named: dict[str, Any] = {"project": project, "run_name": run_name, "settings": settings}
     if config.mlflow:
-        own_thread("mlflow", lambda: MlflowSink(run_id=run_id, **named))
+        _open_in_thread(copies, "mlflow", lambda: MlflowSink(run_id=run_id, **named))
     if config.trackio:
-        own_thread("trackio", lambda: TrackioSink(group=wandb_run.labels(settings)[0], **named))
+        group, _ = wandb_run.labels(settings)
+        _open_in_thread(copies, "trackio", lambda: TrackioSink(group=group, **named))
     if mode != "disabled":
-        first_step = -1 if resume_step is None else resume_step
-        own_thread(
+        named |= {"run_id": run_id, "first_step": -1 if resume_step is None else resume_step, "job_type": job_type}
+        _open_in_thread(
+            copies,
             "wandb",
-            lambda: wandb_run.WandbSink(
-                run_dir,
-                mode=mode,
-                run_id=run_id,
-                first_step=first_step,
-                finish_timeout_s=finishing,
-                job_type=job_type,
-                **named,
-            ),
+            lambda: wandb_run.WandbSink(run_dir, mode=mode, finish_timeout_s=finishing, **named),
+            finishing_s=finishing,
             wake=wandb_run.wake_service,
             abandon=wandb_run.end_service,
         )
+
+
+def _open_in_thread(
+    copies: Copies,
+    name: str,
+    start: Callable[[], Any],
+    *,
+    finishing_s: float = wandb_run.FINISH_TIMEOUT_S,
+    wake: Callable[[], None] = _nothing,
+    abandon: Callable[[], None] = _nothing,
+) -> None:
+    """Open a sink that talks to a service, and report where it is."""
+    limits = {
+        "start_timeout_s": wandb_run.START_TIMEOUT_S,
+        "close_timeout_s": finishing_s + wandb_run.CLOSE_TIMEOUT_S,
+    }
+    copies.open(name, lambda: OwnThread(name, start, wake=wake, abandon=abandon, **limits))
+    thread = copies.sinks.get(name)
+    if isinstance(thread, OwnThread):
+        error = getattr(thread.sink, "online_error", "")
+        if error:
+            reason = f"the online run failed to start, so the run is written offline: {error}"
+            copies.report("warning", name, reason)
+        copies.tell_location(name, thread.sink.location)

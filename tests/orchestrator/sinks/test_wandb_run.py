@@ -220,7 +220,7 @@ import orchestrator.sinks.wandb_run as wandb_run
 from configs.logbook import LogbookConfig
 from orchestrator.watch.logbook import Logbook
 
-wandb_run.CLOSE_TIMEOUT_S = 1.0
+wandb_run.FINISH_TIMEOUT_S, wandb_run.CLOSE_TIMEOUT_S = 2.0, 0.5
 orchestrator.sinks.own_thread.QUEUE_LIMIT = 50
 arguments = {"settings": {}, "total_steps": 9, "wandb_id": "abcd1234", "render": str, "resume_step": None}
 logbook = Logbook(Path(sys.argv[1]), LogbookConfig(console=False, wandb="offline"), run_name="r", **arguments)
