@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from actors.loading import collector_paused
+from actors.node_usage import node_usage
 
 
 class RoleShell:
@@ -45,6 +46,10 @@ class RoleShell:
         if inspect.iscoroutinefunction(function):
             return await function(*arguments)
         return await asyncio.to_thread(function, *arguments)
+
+    async def usage(self) -> tuple[str, dict[str, float]]:
+        """Return the node's host name and its use, also while the role computes."""
+        return await asyncio.to_thread(node_usage)
 
     async def free_gpu_memory(self) -> None:
         """Give back the GPU memory that torch keeps for later tensors, for another role on the same GPU."""

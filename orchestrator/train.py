@@ -14,6 +14,7 @@ from objectives.coefficient.controllers import advance, resumed_state, with_mask
 from objectives.credit import credit
 from objectives.diagnostics import Stats
 from orchestrator import checkpoint, cluster
+from orchestrator.devices.usage import NodeUsage
 from orchestrator.manifest import SETTINGS
 from orchestrator.placement import MAIN, scoring_references
 from orchestrator.references import Anchors, NoScoring, ReferenceSchedule, anchors_of
@@ -22,6 +23,7 @@ from orchestrator.rollout.collector import Collector
 from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.grading import GraderWatch
 from orchestrator.rollout.rollouts import Rollouts
+from orchestrator.sinks.answer_table import Signals
 from orchestrator.state import Best, RunState
 from orchestrator.stored.answers import StoredAnswers
 from orchestrator.stored.experience import experience_of
@@ -67,6 +69,9 @@ class Run:
         resume: whether the run directory holds an earlier part of this run.
         resumed: the checkpoint to continue from; None starts at step 0.
     """
+
+    _signals: Signals | None = None
+    """Of the last step's batch, for the sinks."""
 
     def __init__(
         self,
@@ -122,6 +127,7 @@ class Run:
             resume_step=self.step if resume else None,
         )
         self.graders = GraderWatch(roles.graders, self.logbook.alert)
+        self.nodes = NodeUsage(roles.handles)
         self.drift = Drift(cfg, self.learner, self.logbook.alert)
         self.saved_step = self.step if resumed else -1
         self.checkpoints = checkpoint.Writer(run_dir / "checkpoints", cfg.checkpoint.keep_last, self.collector.fail)
@@ -195,6 +201,7 @@ class Run:
     def _advance(self, batch: Batch, stats: Stats) -> None:
         scored = batch_metrics(batch, stats, self.cfg.objective, self.objective_state, self.step)
         self._metrics = scored | self.anchors.metrics
+        self._signals = Signals.of(batch)
         self.step += 1
         self.drift.keep(batch)
         self.objective_state = advance(
@@ -213,7 +220,7 @@ class Run:
         moved = await self.drift.measure()
         seconds = self.clock.lap()
         rewarded = await asyncio.to_thread(group_metrics, groups, by_domain=self.cfg.task.name == "mixture")
-        values = self._metrics | moved | rewarded | collected | graded | seconds
+        values = self._metrics | moved | rewarded | collected | graded | seconds | self.nodes.take()
         values |= self.experience.metrics(groups) if self.experience else {}
         # This lap includes the previous step's `due` (measurements, checkpoints), which is not work of this step.
         other = seconds.get("seconds/due", 0.0) + (seconds.get("seconds/measurement", 0.0) if self.cfg.lag else 0.0)
@@ -222,7 +229,7 @@ class Run:
 
         def write() -> None:
             self.logbook.write(self.step, values)
-            self.logbook.trajectories(self.step, groups, dropped)
+            self.logbook.trajectories(self.step, groups, dropped, self._signals)
 
         await asyncio.to_thread(write)
 

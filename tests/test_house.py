@@ -18,7 +18,9 @@ MAY_USE = {
         "actors/generation/vllm_settings.py",
         "actors/weights/publication.py",
     },
-    "wandb": {"orchestrator/watch/sinks.py"},
+    "wandb": {"orchestrator/sinks/wandb_run.py"},
+    "mlflow": {"orchestrator/sinks/mlflow_run.py"},
+    "trackio": {"orchestrator/sinks/trackio_run.py"},
     "matplotlib": {"orchestrator/report/plots.py"},
     "math_verify": {"rewards/mathematics/by_math_verify.py"},
 }

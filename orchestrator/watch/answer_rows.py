@@ -6,9 +6,6 @@ from typing import Any
 
 from trajectories.trajectory import Group, Trajectory
 
-TABLE_TEXT_LIMIT = 2_000
-"""Characters of a prompt or an answer in a sink's table. trajectories.jsonl holds the full text."""
-
 
 def answer_row(
     step: int, group: Group, trajectory: Trajectory, render: Callable[[Sequence[int]], str]
@@ -46,8 +43,3 @@ def _json_or_none(problem: Mapping[str, Any]) -> dict[str, Any] | None:
     except (TypeError, ValueError, RecursionError):
         return None
     return dict(problem)
-
-
-def shown(value: Any) -> Any:
-    """Return a text as a sink can store it: short, and valid UTF-8 whatever the policy generated."""
-    return value[:TABLE_TEXT_LIMIT].encode("utf-8", "replace").decode() if isinstance(value, str) else value

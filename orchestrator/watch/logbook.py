@@ -9,16 +9,19 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from configs.logbook import LogbookConfig
-from orchestrator.watch.answer_rows import answer_row, shown
+from orchestrator.manifest import saved
+from orchestrator.sinks.answer_table import Signals, table_row
+from orchestrator.sinks.copies import CONSOLE, Copies, open_sinks
+from orchestrator.watch.alarms import Alarms
+from orchestrator.watch.answer_rows import answer_row
 from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.console import Console
 from orchestrator.watch.measurement import Measurement
-from orchestrator.watch.sinks import Sink, TensorboardSink, WandbSink
 from trajectories.atomic_write import replace_file
 from trajectories.trajectory import Group
 
@@ -116,8 +119,7 @@ class Logbook:
         self._config = config
         self.wandb_id = wandb_id or secrets.token_hex(4)
         """Id of the run in W&B. A resumed run passes it in again and continues the same W&B run."""
-        self.failed_sinks = 0
-        self._sinks: dict[str, Sink] = {}
+        self.copies, self._alarms = Copies(self._record_locally), Alarms()
         run_dir.mkdir(parents=True, exist_ok=True)
         warnings = self._open_files(resume_step)
         first_step = resume_step or 0
@@ -125,17 +127,21 @@ class Logbook:
             records = reversed(read_records(run_dir / METRICS))
             held_out = ({k: v for k, v in r.items() if k.startswith("heldout/") and v is not None} for r in records)
             measured = next(filter(None, held_out), {})
-            self._sinks["console"] = Console(
-                run_name=run_name, total_steps=total_steps, first_step=first_step, measured=measured
+            self.copies.open(
+                CONSOLE,
+                lambda: Console(run_name=run_name, total_steps=total_steps, first_step=first_step, measured=measured),
             )
         for warning in warnings:
             self._record_locally("warning", "resume", warning)
-        if config.wandb != "disabled":
-            mode = config.wandb
-            self._open_sink("wandb", lambda: self._wandb_sink(mode, run_name, settings))
-        if config.tensorboard:
-            purge = None if resume_step is None else resume_step + 1
-            self._open_sink("tensorboard", lambda: TensorboardSink(run_dir / "tensorboard", first_step=purge))
+        open_sinks(
+            self.copies,
+            config,
+            run_dir,
+            run_id=self.wandb_id,
+            run_name=run_name,
+            settings=settings,
+            resume_step=resume_step,
+        )
 
     def _open_files(self, resume_step: int | None) -> list[str]:
         path = self._run_dir / METRICS
@@ -154,34 +160,26 @@ class Logbook:
         records = read_records(path)
         self._record: dict[str, Any] = records[-1] if records else {"step": -1}
         self._line = encode(self._record) if records else b""
+        self._earlier_tokens = 0.0
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         self._end = os.fstat(self._file).st_size
         return warnings
 
-    def _wandb_sink(self, mode: Literal["online", "offline"], run_name: str, settings: Mapping[str, Any]) -> WandbSink:
-        sink = WandbSink(
-            self._run_dir,
-            mode=mode,
-            project=self._config.wandb_project,
-            run_id=self.wandb_id,
-            run_name=run_name,
-            settings=settings,
-        )
-        if sink.online_error:
-            reason = f"the online run failed to start, so the run is written offline: {sink.online_error}"
-            self._record_locally("warning", "wandb", reason)
-        self._record_locally("info", "wandb", sink.location)
-        return sink
-
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append the record of `step`, or add `values` to it if it is the last record.
 
-        The record is on disk when this returns. The logbook itself adds the keys `step` and `time`.
+        The record is on disk when this returns. The logbook itself adds the keys `step`, `time`, `tokens_total` and
+        `sinks/NAME/dropped`.
         """
         last = self._record["step"]
         assert step >= last, f"step {step} is before step {last}, the last one of metrics.jsonl"
         assert not {"step", "time"} & set(values), "`step` and `time` are reserved keys of a record"
         plain = {name: value if isinstance(value, int) else float(value) for name, value in values.items()}
+        plain |= self.copies.count_dropped()
+        if step > last:
+            self._earlier_tokens = self._record.get("tokens_total", self._earlier_tokens)
+        if "tokens" in plain:
+            plain["tokens_total"] = self._earlier_tokens + plain["tokens"]
         if step > last:
             start, record = self._end, {"step": step, "time": time.time(), **plain}
             line = encode(record)
@@ -194,9 +192,17 @@ class Logbook:
             raise OSError(f"{self._run_dir / METRICS}: wrote {written} of {len(line)} bytes of step {step}")
         os.fsync(self._file)
         self._record, self._line, self._end = record, line, start + len(line)
-        self._forward(lambda sink: sink.write(step, plain))
+        self.copies.forward(lambda sink: sink.write(step, plain))
+        for title, text in self._alarms.observe(plain):
+            self.alert(title, text)
 
-    def trajectories(self, step: int, groups: Sequence[Group], unsampled: Sequence[Group] = ()) -> None:
+    def trajectories(
+        self,
+        step: int,
+        groups: Sequence[Group],
+        unsampled: Sequence[Group] = (),
+        signals: Signals | None = None,
+    ) -> None:
         """Write sampled answers of this step, and every answer that could not be graded, one row each.
 
         The sample is taken every `trajectories_every` steps, evenly spread over the groups. Answers with the status
@@ -206,6 +212,7 @@ class Logbook:
             step: number of the step.
             groups: the groups that the step trained on.
             unsampled: groups of which only ungraded answers are written: replaced before the step, or held out.
+            signals: of the step's batch, for the sinks.
         """
         every, wanted = self._config.trajectories_every, self._config.trajectories
         answers = [(group, t) for group in groups for t in group.trajectories]
@@ -221,8 +228,11 @@ class Logbook:
         with (self._run_dir / TRAJECTORIES).open("ab") as file:
             file.writelines(encode(row) for row in rows.values())
         if sampled:
-            short = [{name: shown(v) for name, v in rows[i].items() if name != "problem"} for i in sampled]
-            self._forward(lambda sink: sink.table(step, "trajectories", short))
+            short = [
+                table_row(rows[i], t, self._render, signals.row(i, t) if signals else {})
+                for i, t in ((i, answers[i][1]) for i in sampled)
+            ]
+            self.copies.forward(lambda sink: sink.table(step, "answers", short))
 
     def measurement(self, step: int, summary: Mapping[str, Interval], measurement: Measurement) -> None:
         """Add the held-out values and intervals to the record of `step`, and write the measurement to its own file."""
@@ -237,44 +247,32 @@ class Logbook:
     def alert(self, title: str, text: str) -> None:
         """Report an event that needs the user's attention, in events.jsonl and in all sinks."""
         self._record_event("alert", title, text)
-        self._forward(lambda sink: sink.alert(title[:ALERT_TITLE_LIMIT], text))
+        self.copies.forward(lambda sink: sink.alert(title[:ALERT_TITLE_LIMIT], text))
 
     def note(self, title: str, text: str) -> None:
         """Report an event that needs no attention, in events.jsonl and on the console."""
         self._record_locally("info", title, text)
 
     def close(self) -> None:
-        """Close metrics.jsonl and all sinks."""
-        self._forward(lambda sink: sink.close())
-        self._sinks.clear()
+        """Close metrics.jsonl and all sinks, with the run's artifacts in W&B if `logbook.wandb_artifacts` is set."""
+        if self._config.wandb_artifacts:
+            self._copy_artifacts()
+        self.copies.close()
         os.close(self._file)
+
+    def _copy_artifacts(self) -> None:
+        checkpoints = saved(self._run_dir / "checkpoints")
+        if checkpoints:
+            step = int(checkpoints[-1].name.removeprefix("step-"))
+            self.copies.files(step, "policy", checkpoints[-1] / "policy")
+        for path in sorted(self._run_dir.glob("*.html")):
+            self.copies.files(self._record["step"], f"report-{path.stem}", path)
 
     def _record_locally(self, level: str, title: str, text: str) -> None:
         """Report an event in events.jsonl and on the console, not in W&B or TensorBoard."""
         self._record_event(level, title, text)
-        self._forward(lambda sink: sink.alert(title, text), names={"console"})
+        self.copies.forward(lambda sink: sink.alert(title, text), names={CONSOLE})
 
     def _record_event(self, level: str, title: str, text: str) -> None:
         with (self._run_dir / EVENTS).open("ab") as file:
             file.write(encode({"time": time.time(), "level": level, "title": title, "text": text}))
-
-    def _open_sink(self, name: str, start: Callable[[], Sink]) -> None:
-        try:
-            self._sinks[name] = start()
-        except Exception as error:
-            self._turn_off(name, error)
-
-    def _forward(
-        self, act: Callable[[Sink], None], names: Container[str] = ("console", "wandb", "tensorboard")
-    ) -> None:
-        for name, sink in list(self._sinks.items()):
-            try:
-                if name in names:
-                    act(sink)
-            except Exception as error:  # No exception of a sink may end the run.
-                self._turn_off(name, error)
-
-    def _turn_off(self, name: str, error: Exception) -> None:
-        self._sinks.pop(name, None)
-        self.failed_sinks += 1
-        self._record_locally("warning", name, f"turned off after {type(error).__name__}: {error}")

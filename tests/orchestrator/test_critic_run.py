@@ -14,7 +14,7 @@ from orchestrator.watch.logbook import read_records
 from tests.orchestrator.in_process import config
 
 SMALL = ("monitor.every=0", "groups_per_step=3", "sampling.group_size=3", "checkpoint.every=2")
-WALL = ("time", "tokens_per_second", "seconds/", "grader/")
+WALL = ("time", "tokens_per_second", "seconds/", "grader/", "system/")
 
 
 def train(policy: Path, runs: Path, *overrides: str, resume: bool = False) -> list[dict[str, Any]]:

@@ -194,7 +194,9 @@ def same(record: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in record.items()
-        if name not in ("time", "tokens_per_second") and "seconds" not in name and not name.startswith("grader/")
+        if name not in ("time", "tokens_per_second")
+        and "seconds" not in name
+        and not name.startswith(("grader/", "system/"))
     }
 
 

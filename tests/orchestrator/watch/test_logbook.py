@@ -5,63 +5,19 @@ import json
 import math
 import os
 import re
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from logbook_runs import events, group, open_logbook
 from rich.console import Console as Terminal
 
 from configs.logbook import LogbookConfig
 from orchestrator.watch.console import Console
-from orchestrator.watch.logbook import Logbook, encode, measurement_path, read_records, truncate_records
+from orchestrator.watch.logbook import encode, measurement_path, read_records, truncate_records
 from orchestrator.watch.measurement import Measurement, measure
 from orchestrator.watch.passk import summary
-from trajectories.trajectory import Grade, Group, Prompt, Trajectory
-
-PLAIN = LogbookConfig(console=False)
-
-
-def open_logbook(run_dir: Path, config: LogbookConfig = PLAIN, **changes: Any) -> Logbook:
-    arguments: dict[str, Any] = {
-        "run_name": "test",
-        "settings": {"seed": 3},
-        "total_steps": 4,
-        "wandb_id": None,
-        "render": lambda tokens: f"tokens {tokens}",
-        "resume_step": None,
-    }
-    return Logbook(run_dir, config, **{**arguments, **changes})
-
-
-def group(prompt: str = "1,2=3:", answers: tuple[str, ...] = ("1+2", "2-1")) -> Group:
-    trajectories = tuple(
-        Trajectory(
-            prompt_id=prompt,
-            sample_index=i,
-            tokens=np.arange(5, dtype=np.int32),
-            mask=np.array([False, False, True, True, True]),
-            logp_sampler=np.array([0, 0, -0.5, -0.5, -0.5], dtype=np.float32),
-            first_version=7,
-            last_version=8,
-            finish_reason="stop",
-            seed=i,
-            text=answer,
-            grade=Grade(reward=float(answer == "1+2"), status="correct" if answer == "1+2" else "wrong"),
-        )
-        for i, answer in enumerate(answers)
-    )
-    return Group(
-        prompt=Prompt(id=prompt, position=0, text=prompt, verifier="countdown", problem={}), trajectories=trajectories
-    )
-
-
-def events(run_dir: Path) -> list[dict[str, Any]]:
-    path = run_dir / "events.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def test_every_step_is_one_line_of_strict_json_and_nan_becomes_null(tmp_path: Path) -> None:
@@ -181,167 +137,6 @@ def test_sampled_trajectories_carry_everything_a_reader_needs(tmp_path: Path) ->
     assert (rows[0]["prompt"], rows[0]["rendered"]) == ("a", "tokens [0, 1]")
 
 
-@pytest.fixture
-def stopped_wandb_service() -> Iterator[None]:
-    """Stop W&B's background service after the test.
-
-    W&B stops it in an atexit hook otherwise, which prints a traceback after pytest's summary if the service has died.
-    """
-    import wandb
-
-    yield
-    wandb.teardown()
-
-
-def inspect(run_dir: Path) -> list[dict[str, Any]]:
-    """Records of the only W&B transaction log below `run_dir`, read by W&B's own tool."""
-    (log,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def history(records: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    return {record["history"]["item"]["_step"]: record["history"]["item"] for record in records if "history" in record}
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("stopped_wandb_service")
-def test_an_offline_wandb_run_reads_back_with_metrics_tables_settings_and_alerts(tmp_path: Path) -> None:
-    config = LogbookConfig(console=False, wandb="offline", wandb_project="breadth-test", trajectories_every=1)
-    logbook = open_logbook(tmp_path, config, wandb_id="abcd1234")
-    logbook.write(1, {"reward": 0.25, "divergence": math.nan})
-    logbook.trajectories(1, [group(answers=("\ud800", "1+2"))])
-    measured = measure([group()], "test", 1, 1.0)
-    logbook.measurement(1, summary(measured, [1, 2], measured), measured)
-    logbook.write(2, {"reward": 0.5})
-    logbook.alert("retention fell" * 10, "0.7 < 0.8")
-    logbook.close()
-    assert logbook.failed_sinks == 0, events(tmp_path)
-
-    records = inspect(tmp_path)
-    steps = history(records)
-    assert steps[1]["reward"] == 0.25 and steps[2]["reward"] == 0.5
-    assert steps[1]["heldout/pass@1"] == 0.5
-    (table,) = tmp_path.glob("wandb/offline-run-*/files/media/table/trajectories_1_*.table.json")
-    columns, data = (json.loads(table.read_text())[key] for key in ("columns", "data"))
-    assert [row[columns.index("answer")] for row in data] == ["?", "1+2"]
-    run = next(record["run"] for record in records if "run" in record)
-    assert run["run_id"] == "abcd1234" and run["project"] == "breadth-test"
-    assert "seed" in json.dumps(run["config"])
-    (alert,) = [record["alert"] for record in records if "alert" in record]
-    assert alert["text"] == "0.7 < 0.8"
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("stopped_wandb_service")
-def test_a_resumed_run_continues_under_the_same_wandb_id(tmp_path: Path) -> None:
-    first = open_logbook(tmp_path / "a")
-    assert first.wandb_id
-    first.write(1, {"reward": 0.0})
-    first.close()
-    config = LogbookConfig(console=False, wandb="offline")
-    second = open_logbook(tmp_path / "a", config, wandb_id=first.wandb_id, resume_step=1)
-    second.write(2, {"reward": 0.5})
-    second.close()
-    run = next(record["run"] for record in inspect(tmp_path / "a") if "run" in record)
-    assert run["run_id"] == first.wandb_id == second.wandb_id
-
-
-def run_in_new_interpreter(script: str, run_dir: Path, **environment: str) -> None:
-    """Run `script` in a new interpreter, which starts a W&B service of its own.
-
-    W&B passes the address of its service to child processes in an environment variable, so that variable is removed.
-    """
-    inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(run_dir)],
-        env={**inherited, "PYTHONPATH": os.getcwd(), **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-UNREACHABLE = """
-import sys
-from pathlib import Path
-import orchestrator.watch.sinks
-from configs.logbook import LogbookConfig
-from orchestrator.watch.logbook import Logbook
-
-orchestrator.watch.sinks.INIT_TIMEOUT_S = 2.0
-config = LogbookConfig(console=False, wandb="online")
-logbook = Logbook(
-    Path(sys.argv[1]),
-    config,
-    run_name="r",
-    settings={},
-    total_steps=1,
-    wandb_id="abcd1234",
-    render=str,
-    resume_step=None,
-)
-logbook.write(1, {"reward": 0.5})
-logbook.close()
-assert logbook.failed_sinks == 0
-"""
-
-
-@pytest.mark.slow
-def test_an_unreachable_wandb_server_leaves_an_offline_run_and_never_stops_training(tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    run_in_new_interpreter(
-        UNREACHABLE, run_dir, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY="0" * 40, HOME=str(tmp_path)
-    )
-    assert read_records(run_dir / "metrics.jsonl")[0]["reward"] == 0.5
-    assert any("the online run failed to start" in event["text"] for event in events(run_dir))
-    (log,) = run_dir.glob("wandb/offline-run-*/run-abcd1234.wandb")
-    assert log.stat().st_size > 0
-
-
-SERVICE_DIES = """
-import sys, time
-from pathlib import Path
-import psutil
-from configs.logbook import LogbookConfig
-from orchestrator.watch.logbook import Logbook
-
-config = LogbookConfig(console=False, wandb="offline")
-logbook = Logbook(
-    Path(sys.argv[1]),
-    config,
-    run_name="r",
-    settings={},
-    total_steps=9,
-    wandb_id=None,
-    render=str,
-    resume_step=None,
-)
-logbook.write(1, {"reward": 0.1})
-(service,) = [child for child in psutil.Process().children() if child.name() == "wandb-core"]
-service.kill()
-service.wait(10)
-step, deadline = 1, time.monotonic() + 10
-while not logbook.failed_sinks and time.monotonic() < deadline:
-    step += 1
-    logbook.write(step, {"reward": 0.1})
-logbook.write(step + 1, {"reward": 0.2})
-logbook.close()
-assert logbook.failed_sinks == 1
-"""
-
-
-@pytest.mark.slow
-def test_a_wandb_sink_whose_service_dies_is_turned_off_and_reported_once(tmp_path: Path) -> None:
-    run_in_new_interpreter(SERVICE_DIES, tmp_path)
-    assert sum("turned off" in event["text"] for event in events(tmp_path)) == 1
-    records = read_records(tmp_path / "metrics.jsonl")
-    assert [record["step"] for record in records] == list(range(1, len(records) + 1))
-    assert records[-1]["reward"] == 0.2
-
-
 def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -353,7 +148,7 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     reader = EventAccumulator(str(tmp_path / "tensorboard"))
     reader.Reload()
     assert [(event.step, event.value) for event in reader.Scalars("reward")] == [(1, 0.25), (2, 0.5)]
-    assert logbook.failed_sinks == 0
+    assert logbook.copies.failed == 0
 
 
 def show(terminal: Terminal) -> Console:
@@ -444,5 +239,21 @@ def test_a_broken_standard_output_turns_the_console_off_and_training_goes_on(
         logbook.close()
         monkeypatch.undo()
         os.dup2(os.open(os.devnull, os.O_WRONLY), broken.fileno())
-    assert logbook.failed_sinks == 1
+    assert logbook.copies.failed == 1
     assert len(read_records(tmp_path / "metrics.jsonl")) == 2
+
+
+def test_the_tokens_of_all_steps_are_summed_up_also_across_a_resume(tmp_path: Path) -> None:
+    logbook = open_logbook(tmp_path)
+    logbook.write(0, {"heldout/pass@1": 0.5})
+    logbook.write(1, {"tokens": 100.0})
+    logbook.write(2, {"tokens": 10.0})
+    logbook.write(2, {"heldout/pass@1": 0.5})
+    logbook.write(3, {"tokens": 1000.0})
+    logbook.close()
+    resumed = open_logbook(tmp_path, resume_step=2)
+    resumed.write(2, {"heldout/pass@1": 0.5})
+    resumed.write(3, {"tokens": 7.0})
+    resumed.close()
+    totals = [record.get("tokens_total") for record in read_records(tmp_path / "metrics.jsonl")]
+    assert totals == [None, 100.0, 110.0, 117.0]

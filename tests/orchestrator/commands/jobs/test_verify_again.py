@@ -64,7 +64,7 @@ def write_run(
     arguments: dict[str, Any] = {"settings": {}, "total_steps": 9, "wandb_id": None, "render": str, "resume_step": None}
     logbook = Logbook(Path("runs/x"), config, run_name="x", **arguments)
     if sink is not None:
-        logbook._sinks["console"] = sink
+        logbook.copies.sinks["console"] = sink
     for step, groups in enumerate(steps, start=1):
         logbook.trajectories(step, groups, unsampled)
     logbook.close()
