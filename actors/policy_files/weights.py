@@ -20,6 +20,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
+from actors.policy_files.folder import policy_folder
 from actors.weights.adapter_names import file_state
 
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -62,7 +63,7 @@ class TensorFiles:
 
 def policy_tensors(path: str) -> TensorFiles:
     """Open the weights of a policy's directory. Raises as `TensorFiles`."""
-    folder = Path(path)
+    folder = policy_folder(path)
     index = folder / INDEX
     names = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.is_file() else [ONE_FILE]
     return TensorFiles([folder / name for name in names], "policy.path")

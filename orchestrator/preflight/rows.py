@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import AutoConfig
 
+from actors.policy_files.folder import policy_folder
 from configs.config import Config
 from configs.task import TaskConfig
 from orchestrator.manifest import file_digest
@@ -119,7 +120,8 @@ def _report(about: str, checked: Checked, limit: int, report: Callable[[str], No
 
 
 async def _check_all(cfg: Config, rows: Sequence[ListedPrompt], encode: PromptEncoder) -> Checked:
-    vocabulary: int = AutoConfig.from_pretrained(cfg.policy.path, local_files_only=True).get_text_config().vocab_size
+    folder = policy_folder(cfg.policy.path)
+    vocabulary: int = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().vocab_size
     checked = Checked(rows=len(rows))
     judge = Judge(len(os.sched_getaffinity(0)), cfg.grader.timeout_s)
     try:
@@ -166,7 +168,7 @@ def _named(row: ListedPrompt, fault: str) -> str:
 def _key(cfg: Config, task: TaskConfig, rows: Sequence[ListedPrompt]) -> str:
     """Return a digest of everything that the result depends on."""
     files = sorted({row.file for row in rows})
-    tokenizer = sorted(path for path in Path(cfg.policy.path).iterdir() if path.suffix in TOKENIZER_FILES)
+    tokenizer = sorted(path for path in policy_folder(cfg.policy.path).iterdir() if path.suffix in TOKENIZER_FILES)
     databases = sorted({path for row in rows for path in _databases(row.prompt.problem)})
     key: dict[str, Any] = {
         "files": [[str(path), file_digest(path)] for path in files],

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from configs.checks import nearest, require
+from configs.hub import rows_name
 from tasks.dataset.files import data_files, rows
 from tasks.dataset.formats import FORMATS, NEED_DATABASES, QUERIES, check_template, likely_format
+from tasks.dataset.hub_rows import hub_files
 from tasks.dataset.rows import GOLD_LIMITS, Malformed, Row, RowOptions
-from tasks.options import PATH, VERIFIER
+from tasks.options import ROWS, VERIFIER
 from tasks.source import ListedPrompt, digest, generator
 from trajectories.trajectory import Message, Prompt, chat_text
 
@@ -21,10 +23,10 @@ DATABASE_DIR = "task.options.database_dir"
 class DatasetOptions(RowOptions):
     """`task.options` of dataset."""
 
-    path: str = field(default="", metadata=PATH)
-    """A file of rows (.jsonl, .json, .parquet), a folder of such files or one written by `save_to_disk`, or a pattern
-    such as `data/train-*`."""
-    heldout_path: str = field(default="", metadata=PATH)
+    path: str = field(default="", metadata=ROWS)
+    """A file of rows (.jsonl, .json, .csv, .parquet), a folder of them or one written by `save_to_disk`, a pattern such
+    as `data/train-*`, or a dataset of the Hugging Face Hub, `org/dataset[/subset][@revision][:split]`."""
+    heldout_path: str = field(default="", metadata=ROWS)
     """The same for held-out rows. Empty: a fraction of `path` is held out."""
     heldout_fraction: float = 0.1
     """Fraction of the problems in `path` that is held out, by a hash of the problem; unused with `heldout_path`."""
@@ -60,7 +62,7 @@ class DatasetOptions(RowOptions):
         rule = "must be between 0 and 1, both excluded"
         require(0 < self.heldout_fraction < 1, "task.options.heldout_fraction", rule, self.heldout_fraction)
         for name in ("path", "heldout_path") if self.heldout_path else ("path",):
-            data_files(getattr(self, name), f"task.options.{name}")
+            files_of(getattr(self, name), f"task.options.{name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,8 +174,14 @@ def _refuse_overlap(train: list[Problem], heldout: list[Problem]) -> None:
             raise ValueError(f"{problem.where}: the problem is also held out, in {other}")
 
 
+def files_of(path: str, field: str) -> list[Path]:
+    """Return the files of rows that a path names, on this machine or on the Hub. Raises ValueError, naming `field`."""
+    name = rows_name(path)
+    return data_files(path, field) if name is None else hub_files(name, field)
+
+
 def _read(options: DatasetOptions, path: str, field: str) -> list[Problem]:
-    files = data_files(path, field)
+    files = files_of(path, field)
     template = options.prompt_template or FORMATS[options.format].template
     return [
         _problem(options, template, value, file, line, f"{file.name}/" * (len(files) > 1) + f"line-{line}")

@@ -10,12 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from actors.policy_files.folder import check_policy_folder
+from actors.policy_files.folder import check_policy_folder, config_folder
 from configs.checks import nearest, require
 from configs.config import Config
 from configs.explain import NAME, agree, explain, settings, value_words
 from configs.extraction import STRICT
 from configs.extraction import describe as describe_mode
+from configs.hub import policy_name
 from configs.load import committed_settings, presets, to_yaml
 from objectives.advantage.words import describe_no_terms
 from objectives.wording import (
@@ -26,6 +27,7 @@ from objectives.wording import (
     describe_policy_gradient,
     describe_replay,
 )
+from orchestrator.commands.hub import fetched
 from orchestrator.commands.options import config
 from orchestrator.documentation.method_table import leaves
 from orchestrator.engine import chosen_engine
@@ -144,6 +146,7 @@ def check_inputs(cfg: Config, report: Callable[[str], None]) -> None:
         check_machine(cfg)
     except ValueError as error:
         report(f"this machine: {error}")
+    cfg = fetched(cfg, report, weights=False)
     incomplete = _incomplete(cfg)
     if not incomplete:
         check_training(cfg)
@@ -152,7 +155,7 @@ def check_inputs(cfg: Config, report: Callable[[str], None]) -> None:
     if cfg.placement.device == "gpu":
         importlib.import_module("orchestrator.preflight.memory").check_memory(cfg, report)
     if incomplete:
-        report(f"{incomplete}; `breadth train` refuses it, and nothing else is checked")
+        report(incomplete)
         return
     check = importlib.import_module("orchestrator.preflight.check")
     asyncio.run(check.check_run(cfg, report))
@@ -162,11 +165,14 @@ def check_inputs(cfg: Config, report: Callable[[str], None]) -> None:
 
 def _incomplete(cfg: Config) -> str:
     """Return what the policy of a run on GPUs lacks if it has a config.json; empty if it lacks nothing."""
-    if cfg.placement.device == "gpu" and (Path(cfg.policy.path) / "config.json").is_file():
+    if policy_name(cfg.policy.path) is not None:
+        if not any(config_folder(cfg.policy.path).glob("*.safetensors")):
+            return f"policy.path: the weights of {cfg.policy.path} are not on this machine, so nothing else is checked"
+    elif cfg.placement.device == "gpu" and (Path(cfg.policy.path) / "config.json").is_file():
         try:
             check_policy_folder(cfg.policy.path)
         except ValueError as error:
-            return str(error)
+            return f"{error}; `breadth train` refuses it, and nothing else is checked"
     return ""
 
 
