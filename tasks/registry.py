@@ -7,6 +7,7 @@ from typing import Any
 
 from configs.checks import nearest
 from configs.extraction import STRICT
+from configs.sets import set_names
 from configs.task import TaskConfig
 from tasks.changed import Changed, with_extraction
 from tasks.countdown import Countdown, CountdownOptions
@@ -39,7 +40,7 @@ def build(config: TaskConfig, seed: int) -> Source:
         ValueError: the task or an option is unknown, or a value is not allowed; names the setting.
     """
     options = check_options(config)
-    source = TASKS[config.name][1](options, seed)
+    source = task_of(config.name)[1](options, seed)
     if config.verifier:
         source = Changed(source, partial(replace, verifier=config.verifier))
     return with_extraction(source, config.extraction, "task.extraction") if config.extraction != STRICT else source
@@ -51,10 +52,22 @@ def check_options(config: TaskConfig) -> Any:
     Raises:
         ValueError: the task or an option is unknown, or a value is not allowed; names the setting.
     """
-    if config.name not in TASKS:
-        known = ", ".join(TASKS)
-        raise ValueError(f"task.name: must be one of {known}{nearest(config.name, TASKS)}, got {config.name!r}")
-    return parse(TASKS[config.name][0], config.options)
+    return parse(task_of(config.name)[0], config.options)
+
+
+def task_of(name: str) -> tuple[type, Callable[[Any, int], Source]]:
+    """Return the options and the maker of a task, or of a known set, which is the task dataset under another name.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name in set_names():
+        return DatasetOptions, lambda options, seed: Dataset(options, seed, name)
+    if name not in TASKS:
+        known = [*TASKS, *set_names()]
+        listed = f"{', '.join(TASKS)}, or of the sets {', '.join(set_names())}"
+        raise ValueError(f"task.name: must be one of {listed}{nearest(name, known)}, got {name!r}")
+    return TASKS[name]
 
 
 Resolve = Callable[[str, str], str]
@@ -78,9 +91,9 @@ def map_paths(name: str, options: dict[str, Any], changes: Changes, where: str =
     In a mixture, the options of each domain are those of the domain's own task. Unknown tasks and values of wrong types
     stay as they are, because `build` refuses them.
     """
-    if name not in TASKS:
+    if name not in TASKS and name not in set_names():
         return options
-    mapped = _mapped(options, TASKS[name][0], changes, where)
+    mapped = _mapped(options, task_of(name)[0], changes, where)
     if name == "mixture" and isinstance(options.get("domains"), list):
         domains = enumerate(options["domains"])
         mapped["domains"] = [_map_domain(domain, changes, f"{where}.domains[{index}]") for index, domain in domains]

@@ -10,7 +10,7 @@ from pathlib import Path
 from configs.config import Config
 from configs.hub import policy_name, rows_name
 from rewards.user_functions import with_file
-from tasks.registry import Changes, Resolve, map_paths
+from tasks.registry import Changes, Resolve, map_paths, task_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +22,11 @@ def absolute(cfg: Config) -> Config:
     holds the committed policies. `runs` is relative to the working directory; in a Ray job, whose working directory is
     removed at its end, to the home directory. Other outputs are relative to the working directory. The policies of
     `evaluate.checkpoints` are found by `orchestrator/evaluation/policies.py`, as they may be checkpoints of a run.
+
+    Raises:
+        ValueError: there is no task of this name.
     """
+    task_of(cfg.task.name)  # refuses an unknown name, before anything is looked up
     in_ray_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     runs = (Path.home() if in_ray_job else Path.cwd()) / cfg.runs
     rewards = {

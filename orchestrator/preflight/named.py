@@ -5,6 +5,7 @@ takes seconds, so that a wrong name is refused at once.
 """
 
 from pathlib import Path
+from typing import Any
 
 from actors.policy_files.folder import check_policy_folder
 from configs.checks import require
@@ -17,6 +18,7 @@ from orchestrator.preflight.machine import has_gpu
 from rewards.registry import check as check_verifier
 from tasks.options import settings_named
 from tasks.registry import check_options
+from tasks.source import evaluation_only
 
 
 def check_training(cfg: Config) -> None:
@@ -30,7 +32,9 @@ def check_training(cfg: Config) -> None:
 
 def check_presampling(cfg: Config) -> None:
     """Raise ValueError, naming the setting, for a task, verifier, policy or reference that does not exist."""
-    check_task(cfg)
+    options = check_task(cfg)
+    if getattr(options, "path", None) == "":
+        raise ValueError(evaluation_only(cfg.task.name, options.heldout_path))
     check_policy_folder(cfg.policy.path)
     check_references(cfg)
 
@@ -50,14 +54,15 @@ def check_evaluation(cfg: Config, run_dir: Path | None) -> None:
         require(place.folder.is_dir(), "evaluate.checkpoints", rule, str(place.folder))
 
 
-def check_task(cfg: Config) -> None:
-    """Raise ValueError, naming the setting, unless the task, its options and `task.verifier` exist."""
-    check_options(cfg.task)
+def check_task(cfg: Config) -> Any:
+    """Return the options of the task. Raise ValueError, naming the setting, unless it and `task.verifier` exist."""
+    options = check_options(cfg.task)
     if cfg.task.verifier:
         check_verifier(cfg.task.verifier)
     for name, reward in cfg.objective.rewards.items():
         if reward.verifier:
             check_verifier(reward.verifier, f"objective.rewards.{name}.verifier")
+    return options
 
 
 def check_inspection(cfg: Config) -> None:

@@ -38,6 +38,8 @@ SHOWN = 10
 """Faults that are reported one by one."""
 BIG = 2_000
 """Number of rows from which a progress bar is shown."""
+SIZES = {"path": "rows", "heldout_path": "heldout_rows"}
+"""Options of a dataset: files, and how many rows they should have."""
 FAULTY_LIMIT = 0.5
 """A run is refused if a larger fraction of its rows is faulty: another column or format was meant."""
 TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt")
@@ -75,6 +77,7 @@ async def check_rows(
     rows.sort(key=lambda row: (row.file, row.line))
     if not rows:
         return
+    report_missing(task, len(rows), report)
     for verifier, row in {row.prompt.verifier: row for row in reversed(rows)}.items():
         try:
             check_verifier(verifier)
@@ -93,6 +96,24 @@ async def check_rows(
     files = {row.file for row in rows}
     about = str(rows[0].file) if len(files) == 1 else f"{len(files)} files of {rows[0].file.parent}"
     _report(f"{about}: {checked.rows:,} rows {how}", checked, cfg.sampling.max_prompt_tokens, report)
+
+
+def report_missing(task: TaskConfig, found: int, report: Callable[[str], None]) -> None:
+    """Report that the files of a task have fewer rows than its options, or those of a known set, say."""
+    expected = _expected(task.name, task.options)
+    if found < expected:
+        report(
+            f"task {task.name}: {found:,} rows, where {expected:,} are expected: files are cut short, or rows malformed"
+        )
+
+
+def _expected(name: str, options: Mapping[str, Any]) -> int:
+    """Return the number of rows that the options of a task say; 0 if they do not say that of all files."""
+    if name == "mixture":
+        domains = [_expected(str(one.get("name")), one.get("options", {})) for one in options.get("domains", [])]
+        return sum(domains) if all(domains) else 0
+    parts = [options.get(number, 0) for path, number in SIZES.items() if options.get(path)]
+    return sum(parts) if all(parts) else 0
 
 
 def _report(about: str, checked: Checked, limit: int, report: Callable[[str], None]) -> None:

@@ -13,9 +13,10 @@ from tasks.dataset.formats import FORMATS, NEED_DATABASES, QUERIES, check_templa
 from tasks.dataset.hub_rows import hub_files
 from tasks.dataset.rows import GOLD_LIMITS, Malformed, Row, RowOptions
 from tasks.options import ROWS, VERIFIER
-from tasks.source import ListedPrompt, digest, generator
+from tasks.source import EvaluationOnly, ListedPrompt, digest, evaluation_only, generator
 from trajectories.trajectory import Message, Prompt, chat_text
 
+DATASET = "dataset"
 DATABASE_DIR = "task.options.database_dir"
 
 
@@ -27,12 +28,16 @@ class DatasetOptions(RowOptions):
     """A file of rows (.jsonl, .json, .csv, .parquet), a folder of them or one written by `save_to_disk`, a pattern such
     as `data/train-*`, or a dataset of the Hugging Face Hub, `org/dataset[/subset][@revision][:split]`."""
     heldout_path: str = field(default="", metadata=ROWS)
-    """The same for held-out rows. Empty: a fraction of `path` is held out."""
+    """The same for held-out rows. Empty: a fraction of `path` is held out. Without a `path` nothing is trained on."""
+    rows: int = 0
+    """Number of rows that `path` should have; fewer are reported. 0: any."""
+    heldout_rows: int = 0
+    """The same for `heldout_path`."""
     heldout_fraction: float = 0.1
     """Fraction of the problems in `path` that is held out, by a hash of the problem; unused with `heldout_path`."""
     format: str = "plain"
     """Format of the rows, a name of `tasks/dataset/formats.py`: plain, gsm8k, math, sql, spider, bird, code, humaneval,
-    mbpp, livecodebench, verl, trl or open_instruct."""
+    mbpp, livecodebench, deepcoder, orz, skywork, verl, trl or open_instruct."""
     prompt_template: str = ""
     """Template of a prompt, in the syntax of `str.format`, with fields of the format. Empty: the format's template."""
     verifier: str = field(default="", metadata=VERIFIER)
@@ -40,7 +45,7 @@ class DatasetOptions(RowOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(bool(self.path), "task.options.path", "must not be empty", self.path)
+        require(bool(self.path or self.heldout_path), "task.options.path", "must not be empty", self.path)
         rule = f"must be one of {', '.join(FORMATS)}{nearest(self.format, FORMATS)}"
         require(self.format in FORMATS, "task.options.format", rule, self.format)
         for name in ("prompt_field", "answer_field"):
@@ -54,14 +59,17 @@ class DatasetOptions(RowOptions):
         if self.prompt_template:
             check_template(self.prompt_template, self.format, "task.options.prompt_template")
         if self.format in NEED_DATABASES:
-            rule = f"must be the folder of the databases with task.options.format={self.format}"
+            rule = (
+                f"must be the folder of the databases with task.options.format={self.format}, which holds a file "
+                f"<db_id>/<db_id>.sqlite for each; they are published at {NEED_DATABASES[self.format]}"
+            )
             require(Path(self.database_dir).is_dir() and bool(self.database_dir), DATABASE_DIR, rule, self.database_dir)
         else:
             rule = f"must be left out unless task.options.format is one of {', '.join(NEED_DATABASES)}"
             require(not self.database_dir, DATABASE_DIR, rule, self.database_dir)
         rule = "must be between 0 and 1, both excluded"
         require(0 < self.heldout_fraction < 1, "task.options.heldout_fraction", rule, self.heldout_fraction)
-        for name in ("path", "heldout_path") if self.heldout_path else ("path",):
+        for name in (name for name in ("path", "heldout_path") if getattr(self, name)):
             files_of(getattr(self, name), f"task.options.{name}")
 
 
@@ -86,25 +94,29 @@ class Problem:
 class Dataset:
     """Source of the rows of files. Every epoch has a different order, which depends on seed and epoch."""
 
-    def __init__(self, options: DatasetOptions, seed: int) -> None:
+    def __init__(self, options: DatasetOptions, seed: int, name: str = DATASET) -> None:
         """Read all rows.
+
+        Args:
+            name: first segment of the ids of prompts: that of a known set, if it is one.
 
         Raises:
             ValueError: a file is missing, a row is malformed, a held-out problem is also in the train rows, or no row
                 is left for training; names the option, or file and line.
         """
-        self.options = options
-        self.seed = seed
+        self.options, self.seed, self.name = options, seed, name
         self._order: tuple[int, list[int]] = (-1, [])
-        train = _read(options, options.path, "task.options.path")
+        known = name != DATASET
+        train = _read(options, options.path, "task.options.path", lenient=known) if options.path else []
         if options.heldout_path:
-            heldout = _read(options, options.heldout_path, "task.options.heldout_path")
-            _refuse_overlap(train, heldout)
+            heldout = _read(options, options.heldout_path, "task.options.heldout_path", lenient=known)
+            train = _apart(train, heldout, refuse=not known)
         else:
             limit = options.heldout_fraction * 2**64
             heldout = [problem for problem in train if _split_hash(problem.row.key) < limit]
             train = [problem for problem in train if _split_hash(problem.row.key) >= limit]
-        require(bool(train), "task.options.path", "must hold at least one row for training", options.path)
+        rule = "must hold at least one row for training"
+        require(bool(train) or not options.path, "task.options.path", rule, options.path)
         self._train = train
         # The sort is stable, so copies of a problem stay in the order of their lines.
         self._heldout = sorted(heldout, key=lambda problem: digest(problem.row.key))
@@ -142,16 +154,18 @@ class Dataset:
 
     def _problem_at(self, position: int) -> Problem:
         require(position >= 0, "position", "must not be negative", position)
+        if not self._train:
+            raise EvaluationOnly(evaluation_only(self.name, self.options.heldout_path))
         epoch, index = divmod(position, len(self._train))
         if self._order[0] != epoch:
             order = list(range(len(self._train)))
-            generator(self.seed, "dataset", "epoch", epoch).shuffle(order)
+            generator(self.seed, DATASET, "epoch", epoch).shuffle(order)
             self._order = (epoch, order)
         return self._train[self._order[1][index]]
 
     def _prompt(self, stream: str, position: int, problem: Problem) -> Prompt:
         return Prompt(
-            id=f"dataset/{stream}/{problem.name}",
+            id=f"{self.name}/{stream}/{problem.name}",
             position=position,
             text=problem.text,
             messages=problem.messages,
@@ -165,13 +179,18 @@ def _split_hash(key: str) -> int:
     return digest("side/" + " ".join(key.split()))
 
 
-def _refuse_overlap(train: list[Problem], heldout: list[Problem]) -> None:
-    """Raise ValueError if a train problem is also held out."""
+def _apart(train: list[Problem], heldout: list[Problem], *, refuse: bool) -> list[Problem]:
+    """Return the train problems that are not held out too.
+
+    Args:
+        refuse: raise ValueError for the first one that is. The rows of a known set are as they were published.
+    """
     held = {_split_hash(problem.row.key): problem.where for problem in heldout}
-    for problem in train:
-        other = held.get(_split_hash(problem.row.key))
-        if other is not None:
-            raise ValueError(f"{problem.where}: the problem is also held out, in {other}")
+    both = [problem for problem in train if _split_hash(problem.row.key) in held]
+    if both and refuse:
+        other = held[_split_hash(both[0].row.key)]
+        raise ValueError(f"{both[0].where}: the problem is also held out, in {other}")
+    return [problem for problem in train if _split_hash(problem.row.key) not in held] if both else train
 
 
 def files_of(path: str, field: str) -> list[Path]:
@@ -180,19 +199,37 @@ def files_of(path: str, field: str) -> list[Path]:
     return data_files(path, field) if name is None else hub_files(name, field)
 
 
-def _read(options: DatasetOptions, path: str, field: str) -> list[Problem]:
+def _read(options: DatasetOptions, path: str, field: str, *, lenient: bool) -> list[Problem]:
+    """Read the rows of files.
+
+    Args:
+        lenient: leave out malformed rows, unless all are, as users cannot mend those of a published set. What is
+            missing is reported by its number of rows.
+    """
     files = files_of(path, field)
     template = options.prompt_template or FORMATS[options.format].template
-    return [
-        _problem(options, template, value, file, line, f"{file.name}/" * (len(files) > 1) + f"line-{line}")
-        for file in files
-        for line, value in rows(file)
-    ]
+    same_name = len({file.name for file in files}) < len(files)
+    problems: list[Problem] = []
+    first: ValueError | None = None
+    for file in files:
+        name = f"{file.parent.name}/{file.name}/" if same_name else f"{file.name}/" * (len(files) > 1)
+        for line, value in rows(file):
+            try:
+                problems.append(_problem(options, template, value, file, line, f"{name}line-{line}"))
+            except ValueError as error:
+                if not lenient:
+                    raise
+                first = first or error
+    if first is not None and not problems:
+        raise first
+    return problems
 
 
 def _problem(options: DatasetOptions, template: str, value: Any, file: Path, line: int, name: str) -> Problem:
     """Convert a data row. Raise ValueError, with file and line, if it is malformed."""
     try:
+        if isinstance(value, list) and FORMATS[options.format].arrays:
+            value = {str(index): inner for index, inner in enumerate(value)}
         if not isinstance(value, dict):
             raise Malformed(f"must be an object with fields, got {type(value).__name__}")
         row = FORMATS[options.format].read(value, options)

@@ -36,7 +36,7 @@ from orchestrator.preflight.given import report_changed_method
 from orchestrator.preflight.ineffective import report_ineffective
 from orchestrator.preflight.machine import check_machine
 from orchestrator.preflight.named import check_training
-from tasks.registry import TASKS
+from tasks.registry import task_of
 
 OPTIONS = "task.options."
 """Beginning of the keys of a task's options, which the task declares and not `Config`."""
@@ -223,8 +223,7 @@ def explanation(cfg: Config, key: str) -> Iterator[str]:
 def _task_options(cfg: Config, key: str) -> Iterator[str]:
     """Yield the two lines of one option of the run's task, `task.options.NAME`."""
     name = cfg.task.name
-    require(name in TASKS, "task.name", f"must be one of {', '.join(TASKS)}{nearest(name, TASKS)}", name)
-    options = {setting.key: setting for setting in settings(TASKS[name][0], OPTIONS)}
+    options = {setting.key: setting for setting in settings(task_of(name)[0], OPTIONS)}
     require(key in options, key, f"must be an option of task {name}{nearest(key, options)}", key)
     setting = options[key]
     given = cfg.task.options.get(key.removeprefix(OPTIONS))
