@@ -5,7 +5,6 @@ takes seconds, so that a wrong name is refused at once.
 """
 
 from pathlib import Path
-from typing import Any
 
 from actors.policy_files.folder import check_policy_folder
 from configs.checks import require
@@ -32,9 +31,8 @@ def check_training(cfg: Config) -> None:
 
 def check_presampling(cfg: Config) -> None:
     """Raise ValueError, naming the setting, for a task, verifier, policy or reference that does not exist."""
-    options = check_task(cfg)
-    if getattr(options, "path", None) == "":
-        raise ValueError(evaluation_only(cfg.task.name, options.heldout_path))
+    check_trains(cfg)
+    check_task(cfg)
     check_policy_folder(cfg.policy.path)
     check_references(cfg)
 
@@ -54,15 +52,21 @@ def check_evaluation(cfg: Config, run_dir: Path | None) -> None:
         require(place.folder.is_dir(), "evaluate.checkpoints", rule, str(place.folder))
 
 
-def check_task(cfg: Config) -> Any:
-    """Return the options of the task. Raise ValueError, naming the setting, unless it and `task.verifier` exist."""
-    options = check_options(cfg.task)
+def check_trains(cfg: Config) -> None:
+    """Raise ValueError if the task has rows for evaluation only. Looks nothing up."""
+    path, heldout = (cfg.task.options.get(name, "") for name in ("path", "heldout_path"))
+    if heldout and not path:
+        raise ValueError(evaluation_only(cfg.task.name, heldout))
+
+
+def check_task(cfg: Config) -> None:
+    """Raise ValueError, naming the setting, unless the task, its options and `task.verifier` exist."""
+    check_options(cfg.task)
     if cfg.task.verifier:
         check_verifier(cfg.task.verifier)
     for name, reward in cfg.objective.rewards.items():
         if reward.verifier:
             check_verifier(reward.verifier, f"objective.rewards.{name}.verifier")
-    return options
 
 
 def check_inspection(cfg: Config) -> None:

@@ -13,7 +13,7 @@ from orchestrator.commands.options import line_printer, load_modules
 from orchestrator.commands.paths import absolute
 from orchestrator.manifest import SETTINGS, saved
 from orchestrator.preflight.beginning import check_beginning
-from orchestrator.preflight.named import check_training
+from orchestrator.preflight.named import check_training, check_trains
 from orchestrator.preflight.resume import resume_command
 
 
@@ -21,6 +21,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     """Train with the settings of the command line. With `--resume` they change those of the run's config.yaml."""
     cfg, log = _settings(options), line_printer(console)
     run_dir = Path(cfg.runs) / cfg.name
+    check_trains(cfg)
     cfg = pinned(cfg, run_dir / SETTINGS if options.resume else None)
     if not check_beginning(cfg, resume=options.resume, report=log):
         return

@@ -18,6 +18,7 @@ from configs.extraction import STRICT
 from configs.extraction import describe as describe_mode
 from configs.hub import policy_name
 from configs.load import committed_settings, presets, to_yaml
+from configs.sets import set_names
 from objectives.advantage.words import describe_no_terms
 from objectives.wording import (
     describe,
@@ -194,6 +195,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     for name, line in plan(cfg).items():
         out.print(f"# {name}: {escape(line)}", soft_wrap=True)
     out.print(f"# methods: {', '.join(presets('method'))}\n# scales: {', '.join(presets('scale'))}", soft_wrap=True)
+    out.print(f"# sets: {', '.join(set_names())}", soft_wrap=True)
     for report in (report_changed_method, report_ineffective):
         report(cfg, lambda line: out.print(f"# {escape(line)}", soft_wrap=True))
     if not options.offline:

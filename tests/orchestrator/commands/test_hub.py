@@ -121,6 +121,23 @@ def test_a_run_records_the_commit_of_its_policy_and_trains_on_rows_of_the_hub(ca
     assert f"path: org/tiny@{commit}" in record and f"path: org/sums@{rows}:train" in record
 
 
+@pytest.mark.slow
+def test_a_policy_of_the_hub_is_measured_on_a_known_set(cache: HubCache, tmp_path: Path) -> None:
+    commit = cache.add_policy("org/tiny", POLICY)
+    lines = [json.dumps({"question": f"{number},2,3>{number + 5}=", "answer": str(number)}) for number in range(10, 14)]
+    rows = cache.add("dataset", "math-ai/amc23", {"test.jsonl": "\n".join(lines)})
+    done = breadth(
+        *(cache, "evaluate", "task=amc23", "task.options.prompt_template='{question}'", "task.heldout_prompts=4"),
+        *("policy.path=org/tiny", "evaluate.answers=2", "evaluate.ks=[1,2]", "evaluate.frontier=[]"),
+        *("sampling.max_prompt_tokens=32", "sampling.max_new_tokens=16", "name=measured", "evaluate.name=amc"),
+        *("placement.kind=in_process", "generator.engine=transformers"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "task amc23: 4 rows, where 40 are expected" in done.stderr
+    record = (tmp_path / "runs" / "measured" / "evaluations" / "amc" / "config.yaml").read_text()
+    assert f"math-ai/amc23@{rows}:test" in record and f"org/tiny@{commit}" in record
+
+
 def test_a_policy_that_is_neither_here_nor_in_reach_is_refused_at_once(cache: HubCache) -> None:
     refused = breadth(cache, "train", "policy.path=org/gone")
     assert refused.returncode == 2
