@@ -125,6 +125,8 @@ class Dataset:
         return self._prompt("train", position, self._problem_at(position))
 
     def heldout(self, count: int) -> list[Prompt]:
+        if self.name != DATASET and count == self.options.heldout_rows:
+            count = min(count, len(self._heldout))  # all rows of a known set; if it has fewer, that is reported
         rule = f"must be at most the {len(self._heldout)} held-out rows of {self._heldout_source}"
         require(count <= len(self._heldout), "task.heldout_prompts", rule, count)
         return [self._prompt("heldout", index, problem) for index, problem in enumerate(self._heldout[:count])]

@@ -127,7 +127,7 @@ def test_a_policy_of_the_hub_is_measured_on_a_known_set(cache: HubCache, tmp_pat
     lines = [json.dumps({"question": f"{number},2,3>{number + 5}=", "answer": str(number)}) for number in range(10, 14)]
     rows = cache.add("dataset", "math-ai/amc23", {"test.jsonl": "\n".join(lines)})
     done = breadth(
-        *(cache, "evaluate", "task=amc23", "task.options.prompt_template='{question}'", "task.heldout_prompts=4"),
+        *(cache, "evaluate", "task=amc23", "task.options.prompt_template='{question}'"),
         *("policy.path=org/tiny", "evaluate.answers=2", "evaluate.ks=[1,2]", "evaluate.frontier=[]"),
         *("sampling.max_prompt_tokens=32", "sampling.max_new_tokens=16", "name=measured", "evaluate.name=amc"),
         *("placement.kind=in_process", "generator.engine=transformers"),

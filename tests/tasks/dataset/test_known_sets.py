@@ -87,6 +87,10 @@ def test_the_three_forms_of_tests_of_deepcoder_are_read(cache: HubCache) -> None
 def test_a_set_for_evaluation_is_measured_and_not_trained_on(cache: HubCache, name: str) -> None:
     source = posed(cache, name)
     assert first_prompts(source, 4) == source.heldout(1)
+    rows = len(source.heldout(known_set(name).options["heldout_rows"]))  # all that there are
+    assert 1 <= rows <= 2
+    with pytest.raises(ValueError, match=rf"^task.heldout_prompts: must be at most the {rows} held-out rows"):
+        source.heldout(3)
     rule = f"^task.options.path: must name rows to train on; {name} has rows for evaluation only"
     with pytest.raises(EvaluationOnly, match=rule):
         source.prompt(0)
