@@ -75,3 +75,18 @@ def test_what_the_user_sets_for_a_role_comes_after_what_is_set_for_all_and_after
 def test_a_variable_that_may_not_be_set_is_refused_by_name(word: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config(f"placement.environment.{word}")
+
+
+@pytest.mark.parametrize(
+    ("word", "offline"),
+    [
+        ("policy.path=runs/policy/gone/x", True),
+        ("policy.path=org/tiny", False),
+        ("reference_path=org/tiny@main", False),
+        ("references.mix.soup={org/tiny: 1.0}", False),
+        ("evaluate.checkpoints=[base=org/tiny]", False),
+    ],
+)
+def test_an_actor_may_ask_the_hub_only_if_a_policy_is_named_by_a_repository(word: str, offline: bool) -> None:
+    found = environment(load([word]), "learner", gpu=False, names=["learner"], cores=2)
+    assert (found.get("HF_HUB_OFFLINE") == "1") == offline
