@@ -59,7 +59,7 @@ class Config:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """The policy."""
     reference_path: str = ""
-    """Directory of the reference policy; empty: the starting policy."""
+    """Directory of the reference policy, or its name on the Hub; empty: the starting policy."""
     references: dict[str, ReferenceConfig] = field(default_factory=dict)
     """Further references by names of your own, for `objective.terms.NAME.anchor` and `objective.pairs`."""
     task: TaskConfig = field(default_factory=TaskConfig)

@@ -1,4 +1,6 @@
-"""Load the settings of a run: defaults <- method YAML <- scale YAML <- policy <- file <- key=value, later ones winning.
+"""Load the settings of a run: defaults <- method <- scale <- set <- policy <- file <- key=value, later ones winning.
+
+Method, scale and set are presets, YAML files: `method=NAME`, `scale=NAME`, and `task=NAME` for a known set of problems.
 
 The layer of the policy exists only for the committed policies: `tasks/base_policies/settings.yaml`.
 """
@@ -19,6 +21,7 @@ from configs.checks import nearest, shown
 from configs.config import Config
 from configs.hints import hint, leaf
 from configs.policy import PolicyConfig
+from configs.sets import known_set, name_task, set_names, task_word, with_sets
 
 HERE = Path(__file__).resolve().parent
 COMMITTED = HERE.parent / "tasks" / "base_policies"
@@ -47,6 +50,7 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
         ValueError: an unknown key, a value of the wrong type or out of range, or a missing preset or file. The message
             starts with the full key, as the user types it.
     """
+    chosen, overrides = task_word(overrides)
     last = _read_overrides(overrides)
     from_file = _read(Path(file)) if file else {}
     names = {kind: str(last.get(kind) or from_file.get(kind) or getattr(Config, kind)) for kind in ("method", "scale")}
@@ -58,13 +62,18 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
         if kind == "method" and name != from_file.get(kind, name) and from_file.get("objective"):
             rule = f"must be {from_file[kind]!r} or left out, because {file} sets an objective for that method"
             raise ValueError(f"{kind}: {rule}, got {name!r}")
+    task = name_task(chosen, last, from_file)
     presets_ = [] if whole else [_read(preset(kind, name)) for kind, name in names.items()]
     if not whole:
         method, scale = presets_
         if "lag" in method:  # one that the method's mathematics needs
             presets_[1] = {key: value for key, value in scale.items() if key != "lag"}
+        if task in set_names():
+            presets_.append(known_set(task).settings(scale))
         path = next((layer["policy"]["path"] for layer in (last, from_file) if _has_path(layer)), PolicyConfig.path)
         presets_.append(committed_settings(path, names["method"]))
+    elif task in set_names() and "name" not in from_file["task"]:  # the words chose another task than the file
+        presets_.append({"task": known_set(task).settings({})["task"]})
     layers = [*presets_, from_file, last, dict(names)]
     for layer in layers:
         _refuse_unknown_keys(layer, Config, "")
@@ -75,6 +84,7 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
         plain: Any = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from None
+    with_sets(plain)
     config = _build(Config, plain, "")
     assert isinstance(config, Config)
     return config

@@ -37,7 +37,13 @@ class Counterpart:
 
 
 COUNTERPARTS = (
-    Counterpart("policy.path", "model_name_or_path", f"{MODEL}.path", "pretrain", "a directory, not a name of the Hub"),
+    Counterpart(
+        "policy.path",
+        "model_name_or_path",
+        f"{MODEL}.path",
+        "pretrain",
+        "a directory or org/name",
+    ),
     Counterpart("policy.dtype", "bf16", "", "bf16", "policy.dtype=bfloat16"),
     Counterpart("policy.chat_template", "", "", "apply_chat_template", "policy.chat_template=true"),
     Counterpart("policy.template_arguments", "chat_template_kwargs", "data.apply_chat_template_kwargs", ""),

@@ -11,7 +11,8 @@ class PolicyConfig:
     """The language model that is trained."""
 
     path: str = "tasks/base_policies/countdown"
-    """Directory of a Hugging Face causal language model with its tokenizer."""
+    """Directory of a Hugging Face causal language model with its tokenizer, or its name on the Hugging Face Hub,
+    `org/name[@revision]`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute dtype of forward passes. Master weights, gradient reductions and optimizer state are always float32."""
     chat_template: bool = False

@@ -11,7 +11,7 @@ class ReferenceConfig:
     """A reference policy, the anchor of a term or of pairs: a teacher, a soup of checkpoints, or a slow copy."""
 
     path: str = ""
-    """Directory of a Hugging Face policy with the same vocabulary; empty: the starting policy."""
+    """Directory of a Hugging Face policy with the same vocabulary, or its name on the Hub; empty: the starting one."""
     soup: dict[str, float] = field(default_factory=dict)
     """Directories and weights that sum to 1: the reference is the weighted average of their parameters (SALSA,
     arXiv:2411.01798). Replaces `path`."""

@@ -13,7 +13,9 @@ class TaskConfig:
 
     name: str = "countdown"
     """A task of `tasks/registry.py`: countdown, few_shot_sums, word_problems, scratchpad_addition, sql_questions,
-    programs, dataset (rows of files) or mixture."""
+    programs, dataset (rows of files) or mixture; or a known set of `configs/sets/`, such as gsm8k, which is a dataset
+    with its options. `task=NAME` is the same word for `task.name=NAME`, and in place of a file's task removes the
+    options of that one."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the task, checked by the task itself."""
     verifier: str = ""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from configs.checks import require
 from configs.extraction import EXTRACTING, FIELD, STRICT
-from tasks.source import ListedPrompt, ListedSource, Source
+from tasks.source import ListedPrompt, ListedSource, Source, first_prompts
 from trajectories.trajectory import Prompt
 
 SEARCHED = 64
@@ -46,7 +46,7 @@ def with_extraction(source: Source, mode: str, setting: str) -> Source:
     """
     if not mode:
         return source
-    verifiers = sorted({source.prompt(position).verifier for position in range(SEARCHED)})
+    verifiers = sorted({prompt.verifier for prompt in first_prompts(source, SEARCHED)})
     rule = f"must be left out unless prompts have the verifier {' or '.join(EXTRACTING)}; these have {verifiers}"
     require(not set(verifiers).isdisjoint(EXTRACTING), setting, rule, mode)
 

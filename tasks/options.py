@@ -13,6 +13,8 @@ from configs.checks import nearest, shown
 
 PATH = {"path": True}
 """Metadata of an option that is the path of something to read."""
+ROWS = {**PATH, "rows": True}
+"""Metadata of an option that is the path of rows, or the name of a dataset of the Hugging Face Hub."""
 VERIFIER = {"verifier": True}
 """Metadata of an option that is the name of a verifier."""
 KINDS: dict[Any, str] = {

@@ -1,19 +1,20 @@
 """Tasks by name. A task is a frozen dataclass of options and a class that makes its Source from them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from configs.checks import nearest
 from configs.extraction import STRICT
+from configs.sets import set_names
 from configs.task import TaskConfig
 from tasks.changed import Changed, with_extraction
 from tasks.countdown import Countdown, CountdownOptions
 from tasks.dataset.task import Dataset, DatasetOptions
 from tasks.few_shot_sums import FewShotSums, FewShotSumsOptions
 from tasks.mixture import Mixture, MixtureDomain, MixtureOptions
-from tasks.options import PATH, VERIFIER, options_with, parse
+from tasks.options import PATH, ROWS, VERIFIER, options_with, parse
 from tasks.programs import Programs, ProgramsOptions
 from tasks.scratchpad_addition import ScratchpadAddition, ScratchpadAdditionOptions
 from tasks.source import Source
@@ -39,7 +40,7 @@ def build(config: TaskConfig, seed: int) -> Source:
         ValueError: the task or an option is unknown, or a value is not allowed; names the setting.
     """
     options = check_options(config)
-    source = TASKS[config.name][1](options, seed)
+    source = task_of(config.name)[1](options, seed)
     if config.verifier:
         source = Changed(source, partial(replace, verifier=config.verifier))
     return with_extraction(source, config.extraction, "task.extraction") if config.extraction != STRICT else source
@@ -51,41 +52,68 @@ def check_options(config: TaskConfig) -> Any:
     Raises:
         ValueError: the task or an option is unknown, or a value is not allowed; names the setting.
     """
-    if config.name not in TASKS:
-        known = ", ".join(TASKS)
-        raise ValueError(f"task.name: must be one of {known}{nearest(config.name, TASKS)}, got {config.name!r}")
-    return parse(TASKS[config.name][0], config.options)
+    return parse(task_of(config.name)[0], config.options)
 
 
-Resolve = Callable[[str], str]
+def task_of(name: str) -> tuple[type, Callable[[Any, int], Source]]:
+    """Return the options and the maker of a task, or of a known set, which is the task dataset under another name.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name in set_names():
+        return DatasetOptions, lambda options, seed: Dataset(options, seed, name)
+    if name not in TASKS:
+        known = [*TASKS, *set_names()]
+        listed = f"{', '.join(TASKS)}, or of the sets {', '.join(set_names())}"
+        raise ValueError(f"task.name: must be one of {listed}{nearest(name, known)}, got {name!r}")
+    return TASKS[name]
 
 
-def map_paths(name: str, options: dict[str, Any], resolve: Resolve, resolve_verifier: Resolve) -> dict[str, Any]:
-    """Return the options of the task `name` with `resolve` applied to each path in them, and `resolve_verifier` to each
-    name of a verifier.
+Resolve = Callable[[str, str], str]
+"""Returns what stands in place of a value; its arguments are the setting, for errors, and the value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What is applied to values of a task's options, by what they name."""
+
+    path: Resolve = lambda setting, value: value
+    """For each path of something on this machine."""
+    rows: Resolve = lambda setting, value: value
+    """For each path of rows, which may name a dataset of the Hugging Face Hub."""
+    verifier: Resolve = lambda setting, value: value
+
+
+def map_paths(name: str, options: dict[str, Any], changes: Changes, where: str = "task.options") -> dict[str, Any]:
+    """Return the options of the task `name` with `changes` applied.
 
     In a mixture, the options of each domain are those of the domain's own task. Unknown tasks and values of wrong types
     stay as they are, because `build` refuses them.
     """
-    if name not in TASKS:
+    if name not in TASKS and name not in set_names():
         return options
-    schema = TASKS[name][0]
-    mapped = _mapped(
-        _mapped(options, options_with(schema, PATH), resolve), options_with(schema, VERIFIER), resolve_verifier
-    )
+    mapped = _mapped(options, task_of(name)[0], changes, where)
     if name == "mixture" and isinstance(options.get("domains"), list):
-        mapped["domains"] = [_map_domain(domain, resolve, resolve_verifier) for domain in options["domains"]]
+        domains = enumerate(options["domains"])
+        mapped["domains"] = [_map_domain(domain, changes, f"{where}.domains[{index}]") for index, domain in domains]
     return mapped
 
 
-def _mapped(options: dict[str, Any], keys: Sequence[str], resolve: Resolve) -> dict[str, Any]:
-    return {key: resolve(value) if key in keys and isinstance(value, str) else value for key, value in options.items()}
+def _mapped(options: dict[str, Any], schema: type, changes: Changes, where: str) -> dict[str, Any]:
+    of = dict.fromkeys(options_with(schema, PATH), changes.path)
+    of |= dict.fromkeys(options_with(schema, ROWS), changes.rows)
+    of |= dict.fromkeys(options_with(schema, VERIFIER), changes.verifier)
+    return {
+        key: of[key](f"{where}.{key}", value) if key in of and isinstance(value, str) and value else value
+        for key, value in options.items()
+    }
 
 
-def _map_domain(domain: Any, resolve: Resolve, resolve_verifier: Resolve) -> Any:
+def _map_domain(domain: Any, changes: Changes, where: str) -> Any:
     if not isinstance(domain, dict):
         return domain
-    mapped = _mapped(domain, options_with(MixtureDomain, VERIFIER), resolve_verifier)
+    mapped = _mapped(domain, MixtureDomain, changes, where)
     if isinstance(domain.get("options"), dict):
-        mapped["options"] = map_paths(str(domain.get("name")), domain["options"], resolve, resolve_verifier)
+        mapped["options"] = map_paths(str(domain.get("name")), domain["options"], changes, f"{where}.options")
     return mapped

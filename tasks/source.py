@@ -67,6 +67,31 @@ class ListedSource(Protocol):
         ...
 
 
+class EvaluationOnly(ValueError):
+    """A task has held-out prompts only, and none to train on."""
+
+
+def evaluation_only(name: str, path: str) -> str:
+    """Return the error of training on a task that is for evaluation only.
+
+    Args:
+        path: its held-out rows.
+    """
+    return (
+        f"task.options.path: must name rows to train on; {name} has rows for evaluation only, and what is measured on "
+        f"problems that a policy was trained on means nothing. To train on them nevertheless: task.options.path={path} "
+        "task.options.heldout_path=''"
+    )
+
+
+def first_prompts(source: Source, count: int) -> list[Prompt]:
+    """Return the first prompts of the train stream; of a task without one, the first held-out prompt."""
+    try:
+        return [source.prompt(position) for position in range(count)]
+    except EvaluationOnly:
+        return source.heldout(1)
+
+
 def digest(text: str) -> int:
     """Return a 64-bit hash of the text, the same in every process and on every machine."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")

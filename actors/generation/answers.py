@@ -1,7 +1,6 @@
 """Shared by both engines: stop tokens and stop strings, and the block of finished answers."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ from transformers import AutoConfig, GenerationConfig
 
 from actors.contracts import GenerationJob
 from actors.finished import Finished
+from actors.policy_files.folder import policy_folder
 from actors.policy_files.reading import load_tokenizer
 
 Answer = tuple[GenerationJob, int]
@@ -28,15 +28,16 @@ class AnswerBuilder:
 
     def __init__(self, policy_path: str, *, max_length: int) -> None:
         self.tokenizer: Any = load_tokenizer(policy_path)
-        config = AutoConfig.from_pretrained(policy_path, local_files_only=True)
+        folder = policy_folder(policy_path)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
         positions = getattr(config.get_text_config(), "max_position_embeddings", None)
         if positions is not None and positions < max_length:
             raise ValueError(
                 f"policy.path: its model must hold max_prompt_tokens + max_new_tokens = {max_length} tokens, "
                 f"got max_position_embeddings {positions}"
             )
-        if (Path(policy_path) / "generation_config.json").is_file():
-            generation = GenerationConfig.from_pretrained(policy_path, local_files_only=True)
+        if (folder / "generation_config.json").is_file():
+            generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
         else:
             generation = GenerationConfig.from_model_config(config)
         declared = generation.eos_token_id

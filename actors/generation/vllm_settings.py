@@ -15,6 +15,7 @@ from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 import breadth
 from actors.generation.engine_limits import GPU_STEP_TOKENS, MOST_SEQUENCES
 from actors.learning.adapters import target_names
+from actors.policy_files.folder import policy_folder
 from actors.policy_files.reading import empty_model
 from actors.weights.publication import WorkerExtension
 from configs.generator import GeneratorConfig
@@ -47,6 +48,7 @@ def engine_settings(
     Raises:
         ValueError: vLLM has no attention kernel for the policy's heads, or for experts beside an adapter.
     """
+    policy_path = str(policy_folder(policy_path))
     most = config.max_sequences or MOST_SEQUENCES
     if device == "cpu":
         _register_architectures(policy_path)

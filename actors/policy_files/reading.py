@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.initialization import meta_device_safe_creation_ops
 from transformers.utils.logging import disable_progress_bar
 
-from actors.policy_files.folder import check_policy_folder
+from actors.policy_files.folder import check_policy_folder, config_folder
 from actors.policy_files.tiny import tiny_model
 from actors.policy_files.weights import policy_tensors, read_average, sources
 
@@ -43,14 +42,14 @@ def empty_model(path: str, dtype: torch.dtype = torch.float32) -> Any:
             its LM head applied to its final hidden states. Capped or rescaled logits would be scored wrongly, since
             `Policy` applies the head itself.
     """
-    check_policy_folder(path)
+    folder = check_policy_folder(path)
     config = load_config(path)
     if getattr(config, "quantization_config", None) is not None:
         raise ValueError(f"policy.path: its weights must not be quantized, got {path!r}")
     model = meta_model(config, dtype)
     _keep_in_float32(model, dtype)
-    if (Path(path) / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     _check_logits(model, path)
     sources(model, policy_tensors(path))
     return model
@@ -111,7 +110,7 @@ def _check_logits(model: Any, path: str) -> None:
 
 def load_config(path: str) -> Any:
     """Load the configuration of a policy's model, without a padding token that its embedding does not have."""
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    config = AutoConfig.from_pretrained(config_folder(path), local_files_only=True)
     if not has_usable_padding(config):
         # Loading would fail; or, with -1, the embedding of the last token would never be trained.
         config.get_text_config().pad_token_id = None
@@ -131,8 +130,7 @@ def load_tokenizer(path: str) -> Any:
     Raises:
         ValueError: there is none, or it has no end-of-sequence token.
     """
-    check_policy_folder(path)
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(check_policy_folder(path), local_files_only=True)
     if tokenizer.eos_token_id is None:
         raise ValueError(f"policy.path: its tokenizer must have an EOS token, so that answers can end, got {path!r}")
     return tokenizer

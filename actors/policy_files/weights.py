@@ -20,6 +20,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
+from actors.policy_files.folder import policy_folder
 from actors.weights.adapter_names import file_state
 
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -63,7 +64,7 @@ class TensorFiles:
 def policy_tensors(path: str) -> TensorFiles:
     """Open the weights of a policy's directory. Raises as `TensorFiles`, and ValueError for an index that is missing or
     no index."""
-    folder = Path(path)
+    folder = policy_folder(path)
     return TensorFiles([folder / name for name in _file_names(folder)], "policy.path")
 
 

@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 
 from configs.config import Config
+from configs.hub import policy_name
+from orchestrator.commands.paths import split_name
 from orchestrator.placement import threads
 
-COMMON = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+COMMON = {"TOKENIZERS_PARALLELISM": "false"}
 """Of every actor."""
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
+"""Of every actor of a run whose policies are all directories, so that no library asks the Hub about them."""
 CPU = {
     # Threads that wait actively take the cores from the other roles, and make them and themselves several times slower.
     "OMP_WAIT_POLICY": "passive",
@@ -36,7 +40,7 @@ def environment(cfg: Config, role: str, *, gpu: bool, names: Sequence[str], core
         cores: of this machine, if the cluster is its own; 0 otherwise.
     """
     given = cfg.placement.environment
-    found = dict(COMMON)
+    found = COMMON | ({} if _names_hub(cfg) else OFFLINE)
     if gpu:
         found["OMP_NUM_THREADS"] = str(max(1, int(getattr(cfg.placement, f"cpus_per_{role}"))))
     else:
@@ -49,3 +53,10 @@ def environment(cfg: Config, role: str, *, gpu: bool, names: Sequence[str], core
     if gpu and role != "generator" and cfg.generator.transfer != "ipc" and not named:
         found |= EXPANDABLE
     return found | own
+
+
+def _names_hub(cfg: Config) -> bool:
+    """Return whether a policy is named by a repository of the Hub: a role on another node has to fetch it."""
+    paths = [cfg.policy.path, cfg.reference_path, *(split_name(item)[1] for item in cfg.evaluate.checkpoints)]
+    paths += [path for reference in cfg.references.values() for path in (reference.path, *reference.soup)]
+    return any(policy_name(path) is not None for path in paths)

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from actors.generation.answers import AnswerBuilder
+from actors.policy_files.folder import policy_folder
 
 NOT_COMPARED = (
     "_name_or_path",
@@ -59,7 +60,7 @@ def _reading(builder: AnswerBuilder) -> list[Any]:
 def _besides_weights(path: str, max_length: int) -> str:
     """Return all that an engine reads from the directory of a policy except its weights, as JSON."""
     builder = AnswerBuilder(path, max_length=max_length)
-    config = AutoConfig.from_pretrained(path, local_files_only=True).to_dict()
+    config = AutoConfig.from_pretrained(policy_folder(path), local_files_only=True).to_dict()
     parts = [_compared(config), builder.pad_id, *_reading(builder)]
     return json.dumps(parts, sort_keys=True, default=str)
 

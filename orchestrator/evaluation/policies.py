@@ -46,7 +46,7 @@ def named_policies(cfg: Config, run_dir: Path | None, log: Callable[[str], None]
         if name in named:
             raise ValueError(f"{KEY}: names must differ, got {name!r} twice")
         check_policy_folder(str(folder), setting)
-        named[name] = str(folder.resolve())
+        named[name] = place.hub or str(folder.resolve())
     return named
 
 

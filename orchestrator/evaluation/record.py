@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from actors.policy_files.folder import policy_folder
 from configs.config import Config
+from configs.hub import policy_name
 from configs.load import load
 from orchestrator.commands.paths import existing
 from orchestrator.manifest import MANIFEST, SETTINGS, folder_name
@@ -83,6 +85,8 @@ class Place:
     """Directory of the policy, or of the run whose checkpoint it is."""
     which: Which | None = None
     """The checkpoint of the run; None: a directory of a policy."""
+    hub: str = ""
+    """Its name on the Hugging Face Hub, if it has one."""
 
 
 def located(path: str, run_dir: Path | None) -> Place:
@@ -100,6 +104,9 @@ def located(path: str, run_dir: Path | None) -> Place:
         folder = run_dir / "checkpoints" / name
         if path.isdigit() or ("/" not in path and folder.is_dir()):
             return Place(name, folder / "policy")
+    repository = policy_name(path)
+    if repository is not None and not Path(existing(path)).exists():
+        return Place(repository.repository.rpartition("/")[2], policy_folder(path, "evaluate.checkpoints"), hub=path)
     folder = Path(existing(path))
     if (folder / SETTINGS).is_file() and (folder / "checkpoints").is_dir():
         return Place(folder.name, folder, "last")

@@ -6,6 +6,7 @@ from itertools import count, islice
 
 from configs.config import Config
 from configs.inspect_task import OtherTaskConfig
+from configs.sets import set_names
 from configs.task import TaskConfig
 from orchestrator.preflight.prompts import check_prompt
 from orchestrator.rollout.encoding import PromptEncoder
@@ -72,7 +73,7 @@ def _train(source: Source, most: int) -> list[Prompt]:
 def _other(other: OtherTaskConfig, cfg: Config) -> list[Prompt]:
     """Return prompts of another task set: of a dataset its rows, held-out ones too; else the train stream."""
     source = build(TaskConfig(name=other.task, options=other.options), cfg.seed)
-    if other.task == "dataset":
+    if other.task == "dataset" or other.task in set_names():
         assert isinstance(source, ListedSource)
         return [row.prompt for row in islice(source.listed(), cfg.inspect_task.prompts)]
     return _train(source, cfg.inspect_task.prompts)

@@ -6,11 +6,12 @@ from functools import partial
 
 from configs.config import Config
 from orchestrator.preflight.prompts import check_prompt, report_repairs, shortened
+from orchestrator.preflight.rows import report_missing
 from orchestrator.rollout.encoding import PromptEncoder, encode_heldout
 from rewards.registry import check as check_verifier
 from tasks.changed import with_extraction
 from tasks.registry import build
-from tasks.source import Source
+from tasks.source import ListedSource, Source
 from trajectories.trajectory import Prompt
 
 
@@ -37,6 +38,8 @@ def check_evaluation(cfg: Config, checkpoints: Mapping[str, str], report: Callab
         ValueError: a check failed; names the setting.
     """
     source = with_extraction(build(cfg.task, cfg.seed), cfg.evaluate.extraction, "evaluate.extraction")
+    if isinstance(source, ListedSource):
+        report_missing(cfg.task, sum(1 for _ in source.listed()), report)
     prompts = source.heldout(cfg.task.heldout_prompts)
     check_verifier(prompts[0].verifier)
     encoders = {name: PromptEncoder(replace(cfg.policy, path=path)) for name, path in checkpoints.items()}

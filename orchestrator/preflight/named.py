@@ -17,6 +17,7 @@ from orchestrator.preflight.machine import has_gpu
 from rewards.registry import check as check_verifier
 from tasks.options import settings_named
 from tasks.registry import check_options
+from tasks.source import evaluation_only
 
 
 def check_training(cfg: Config) -> None:
@@ -30,6 +31,7 @@ def check_training(cfg: Config) -> None:
 
 def check_presampling(cfg: Config) -> None:
     """Raise ValueError, naming the setting, for a task, verifier, policy or reference that does not exist."""
+    check_trains(cfg)
     check_task(cfg)
     check_policy_folder(cfg.policy.path)
     check_references(cfg)
@@ -48,6 +50,13 @@ def check_evaluation(cfg: Config, run_dir: Path | None) -> None:
         place = located(split_name(item)[1], run_dir)
         rule = "must be a directory of a Hugging Face policy"
         require(place.folder.is_dir(), "evaluate.checkpoints", rule, str(place.folder))
+
+
+def check_trains(cfg: Config) -> None:
+    """Raise ValueError if the task has rows for evaluation only. Looks nothing up."""
+    path, heldout = (cfg.task.options.get(name, "") for name in ("path", "heldout_path"))
+    if heldout and not path:
+        raise ValueError(evaluation_only(cfg.task.name, heldout))
 
 
 def check_task(cfg: Config) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from transformers import AutoConfig
 
 from actors.generation.answers import AnswerBuilder
+from actors.policy_files.folder import policy_folder
 from actors.policy_files.reading import has_usable_padding
 from configs.config import Config
 from orchestrator.rollout.encoding import PromptEncoder, encode_heldout
@@ -93,7 +94,7 @@ def check_prompt(encode: PromptEncoder, prompt: Prompt, row: Sequence[int], voca
 
 def report_repairs(policy: str, encode: PromptEncoder, report: Callable[[str], None]) -> int:
     """Report what is wrong with the policy's tokenizer and is repaired. Return the size of the model's vocabulary."""
-    config = AutoConfig.from_pretrained(policy, local_files_only=True)
+    config = AutoConfig.from_pretrained(policy_folder(policy), local_files_only=True)
     vocabulary: int = config.get_text_config().vocab_size
     pad = encode.tokenizer.pad_token_id
     if not has_usable_padding(config) or (pad is not None and not 0 <= pad < vocabulary):

@@ -9,6 +9,7 @@ from typing import Any
 
 from configs.config import Config
 from configs.explain import value_words
+from configs.hub import policy_name, rows_name
 from configs.load import load
 from configs.resume import MAY_CHANGE, may_change
 from orchestrator.manifest import BrokenCheckpoint, file_digest, saved, step_of, verify
@@ -91,10 +92,16 @@ def _moved(key: str, old: Any, new: Any, report: Callable[[str], None]) -> bool:
     """Return whether two different paths may stand for the same files."""
     if not (isinstance(old, str) and isinstance(new, str) and old and new):
         return False
+    if _on_hub(old) and _on_hub(new):
+        return False  # Of two revisions, each is what it is.
     before = _contents(old)
     if not before:
         report(f"{key}: {old} is gone; {new} is read in its place")
     return not before or before == _contents(new)
+
+
+def _on_hub(path: str) -> bool:
+    return policy_name(path) is not None or rows_name(path) is not None
 
 
 def _contents(path: str) -> list[tuple[str, str]]:

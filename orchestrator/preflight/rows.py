@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import AutoConfig
 
+from actors.policy_files.folder import policy_folder
 from configs.config import Config
 from configs.task import TaskConfig
 from orchestrator.manifest import file_digest
@@ -37,6 +38,8 @@ SHOWN = 10
 """Faults that are reported one by one."""
 BIG = 2_000
 """Number of rows from which a progress bar is shown."""
+SIZES = {"path": "rows", "heldout_path": "heldout_rows"}
+"""Options of a dataset: files, and how many rows they should have."""
 FAULTY_LIMIT = 0.5
 """A run is refused if a larger fraction of its rows is faulty: another column or format was meant."""
 TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt")
@@ -74,6 +77,7 @@ async def check_rows(
     rows.sort(key=lambda row: (row.file, row.line))
     if not rows:
         return
+    report_missing(task, len(rows), report)
     for verifier, row in {row.prompt.verifier: row for row in reversed(rows)}.items():
         try:
             check_verifier(verifier)
@@ -92,6 +96,24 @@ async def check_rows(
     files = {row.file for row in rows}
     about = str(rows[0].file) if len(files) == 1 else f"{len(files)} files of {rows[0].file.parent}"
     _report(f"{about}: {checked.rows:,} rows {how}", checked, cfg.sampling.max_prompt_tokens, report)
+
+
+def report_missing(task: TaskConfig, found: int, report: Callable[[str], None]) -> None:
+    """Report that the files of a task have fewer rows than its options, or those of a known set, say."""
+    expected = _expected(task.name, task.options)
+    if found < expected:
+        report(
+            f"task {task.name}: {found:,} rows, where {expected:,} are expected: files are cut short, or rows malformed"
+        )
+
+
+def _expected(name: str, options: Mapping[str, Any]) -> int:
+    """Return the number of rows that the options of a task say; 0 if they do not say that of all files."""
+    if name == "mixture":
+        domains = [_expected(str(one.get("name")), one.get("options", {})) for one in options.get("domains", [])]
+        return sum(domains) if all(domains) else 0
+    parts = [options.get(number, 0) for path, number in SIZES.items() if options.get(path)]
+    return sum(parts) if all(parts) else 0
 
 
 def _report(about: str, checked: Checked, limit: int, report: Callable[[str], None]) -> None:
@@ -119,7 +141,8 @@ def _report(about: str, checked: Checked, limit: int, report: Callable[[str], No
 
 
 async def _check_all(cfg: Config, rows: Sequence[ListedPrompt], encode: PromptEncoder) -> Checked:
-    vocabulary: int = AutoConfig.from_pretrained(cfg.policy.path, local_files_only=True).get_text_config().vocab_size
+    folder = policy_folder(cfg.policy.path)
+    vocabulary: int = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().vocab_size
     checked = Checked(rows=len(rows))
     judge = Judge(len(os.sched_getaffinity(0)), cfg.grader.timeout_s)
     try:
@@ -166,7 +189,7 @@ def _named(row: ListedPrompt, fault: str) -> str:
 def _key(cfg: Config, task: TaskConfig, rows: Sequence[ListedPrompt]) -> str:
     """Return a digest of everything that the result depends on."""
     files = sorted({row.file for row in rows})
-    tokenizer = sorted(path for path in Path(cfg.policy.path).iterdir() if path.suffix in TOKENIZER_FILES)
+    tokenizer = sorted(path for path in policy_folder(cfg.policy.path).iterdir() if path.suffix in TOKENIZER_FILES)
     databases = sorted({path for row in rows for path in _databases(row.prompt.problem)})
     key: dict[str, Any] = {
         "files": [[str(path), file_digest(path)] for path in files],

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from actors.contracts import Grader
 from configs.rewards import RewardConfig
-from tasks.source import Source
+from tasks.source import Source, first_prompts
 from trajectories.trajectory import Group
 
 PROMPTS_SEARCHED = 64
@@ -57,7 +57,7 @@ async def prove(
         ValueError: the required isolation level is not reached. Names `sandbox.require`.
     """
     named = {reward.verifier for reward in (rewards or {}).values() if reward.verifier}
-    verifiers = sorted(named | {source.prompt(position).verifier for position in range(PROMPTS_SEARCHED)})
+    verifiers = sorted(named | {prompt.verifier for prompt in first_prompts(source, PROMPTS_SEARCHED)})
     for number, levels in enumerate(await asyncio.gather(*(grader.prove(verifiers) for grader in graders))):
         text = ", ".join(f"{verifier} at isolation level {level}" for verifier, level in sorted(levels.items()))
         if text:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from actors.policy_files.folder import policy_folder
 from configs.config import Config
 from orchestrator.manifest import folder_digest
 from rewards.registry import version_of
@@ -33,7 +34,7 @@ class Parts:
         self.folder = path.with_name(f"{path.name}.parts")
         rehearsal = asdict(cfg.rehearsal)
         self._settings = {
-            "reference": folder_digest(Path(cfg.reference_path or cfg.policy.path)),
+            "reference": folder_digest(policy_folder(cfg.reference_path or cfg.policy.path)),
             "policy": asdict(cfg.policy),
             "sampling": asdict(cfg.sampling),
             "rehearsal": [rehearsal[name] for name in ("answers", "threshold", "keep")],

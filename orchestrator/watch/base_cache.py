@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.policy_files.folder import policy_folder
 from configs.config import Config
 from configs.heldout import Decoding
 from orchestrator.manifest import folder_digest
@@ -58,9 +59,9 @@ class BaseCache:
     """
 
     def __init__(self, cfg: Config, prompts: Sequence[Prompt], policy: str) -> None:
-        self.folder, self._policy = Path(cfg.runs) / FOLDER, Path(policy).resolve()
+        self.folder, self._policy = Path(cfg.runs) / FOLDER, policy_folder(policy).resolve()
         self._key: dict[str, Any] = {
-            "policy": folder_digest(Path(policy)),
+            "policy": folder_digest(self._policy),
             "prompts": [[p.id, p.text, p.messages, p.verifier, _text(p.problem)] for p in prompts],
             "verifiers": sorted({version_of(p.verifier) for p in prompts}),
             "rewards": [
@@ -80,9 +81,10 @@ class BaseCache:
 
     def scored_by(self, reference: str) -> "BaseCache":
         """Return the cache of measurements that include the KL to the policy of the directory `reference`."""
-        same = Path(reference).resolve() == self._policy
+        folder = policy_folder(reference).resolve()
+        same = folder == self._policy
         scored = copy(self)
-        scored._key = self._key | {"reference": self._key["policy"] if same else folder_digest(Path(reference))}
+        scored._key = self._key | {"reference": self._key["policy"] if same else folder_digest(folder)}
         return scored
 
     def path(self, answers: int, decoding: Decoding) -> Path:

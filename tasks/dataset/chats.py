@@ -1,8 +1,9 @@
 """Rows as verl, TRL and open-instruct read them: prompts are texts or lists of messages."""
 
+import json
 from typing import Any
 
-from tasks.dataset.rows import Malformed, Row, RowOptions, first_of, is_answer, prompt_of
+from tasks.dataset.rows import Malformed, Row, RowOptions, answer_of, first_of, is_answer, prompt_of, text_of
 from trajectories.trajectory import chat_text
 
 TRL_ANSWERS = ("answer", "solution", "ground_truth")
@@ -25,6 +26,35 @@ def read_verl(row: dict[str, Any], options: RowOptions) -> Row:
     other = isinstance(source, str) and source.startswith(OTHER_SOURCES)
     verifier = str(source) if other else ""
     return _row(row, "prompt", model["ground_truth"], "reward_model.ground_truth", verifier)
+
+
+def read_skywork(row: dict[str, Any], options: RowOptions) -> Row:
+    """Read a row of Skywork-OR1: as of verl, with a JSON list of right answers as `reward_model.ground_truth`."""
+    model = row.get("reward_model")
+    given = model.get("ground_truth") if isinstance(model, dict) else None
+    try:
+        answers = json.loads(given) if isinstance(given, str) else None
+    except (ValueError, RecursionError):
+        answers = None
+    if not (isinstance(answers, list) and is_answer(answers)):
+        raise Malformed(f"field 'reward_model' must have a JSON list of answers as ground_truth, got {given!r:.100}")
+    return read_verl(row | {"reward_model": {"ground_truth": answers}}, options)
+
+
+def read_orz(row: dict[str, Any], options: RowOptions) -> Row:
+    """Read a row of Open-Reasoner-Zero: two messages, the problem's `value` and `ground_truth.value`."""
+    human, assistant = row.get("0"), row.get("1")
+    truth = assistant.get("ground_truth") if isinstance(assistant, dict) else None
+    if not isinstance(human, dict) or not isinstance(truth, dict):
+        raise Malformed(f"must be a message with value and one with ground_truth, got {row!r:.100}")
+    question, answer = text_of(human, "value"), answer_of(truth, "value")
+    return Row(
+        key=question,
+        shown={"question": question},
+        problem={"answer": answer, "question": question},
+        solution=f"\\boxed{{{first_of(answer)}}}",
+        columns={"answer": "ground_truth.value"},
+    )
 
 
 def read_trl(row: dict[str, Any], options: RowOptions) -> Row:

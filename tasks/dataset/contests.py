@@ -69,6 +69,51 @@ def read_livecodebench(row: dict[str, Any], options: RowOptions) -> Row:
     )
 
 
+def read_deepcoder(row: dict[str, Any], options: RowOptions) -> Row:
+    """Read a row of DeepCoder: `problem`, `starter_code`, and JSON `tests` in one of three forms.
+
+    They are those of LiveCodeBench, of PrimeIntellect (`input` and `output`, with `fn_name` for a function), or of TACO
+    (lists `inputs` and `outputs`, with `fn_name` for a function).
+    """
+    given = row.get("tests")
+    try:
+        tests = json.loads(given) if isinstance(given, str) else given
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"field 'tests' must be JSON ({error})") from None
+    name = ""
+    if isinstance(tests, dict):
+        inputs, outputs, name = tests.get("inputs"), tests.get("outputs"), tests.get("fn_name") or ""
+        if not (isinstance(inputs, list) and isinstance(outputs, list) and len(inputs) == len(outputs)):
+            raise Malformed(f"field 'tests' must have as many inputs as outputs, got {tests!r:.100}")
+        tests = [{"input": one, "output": other} for one, other in zip(inputs, outputs, strict=True)]
+    if not isinstance(tests, list) or not tests or not all(isinstance(test, dict) for test in tests):
+        raise Malformed(f"field 'tests' must be a list of tests, or hold inputs and outputs, got {tests!r:.100}")
+    name = name or next((test["fn_name"] for test in tests if test.get("fn_name")), "")
+    contest = {
+        "question_content": text_of(row, "problem"),
+        "starter_code": row.get("starter_code") or "",
+        "public_test_cases": [_contest_case(test, called=bool(name)) for test in tests],
+        "metadata": {"func_name": name} if name else row.get("metadata") or "{}",
+    }
+    return read_livecodebench(contest, options)
+
+
+def _contest_case(test: dict[str, Any], *, called: bool) -> dict[str, str]:
+    """Return a test of DeepCoder in the form of LiveCodeBench.
+
+    Args:
+        called: whether a function is called. Its arguments are a list, and its result may be in a list of its own.
+    """
+    given, wanted = test.get("input"), test.get("output")
+    if called and isinstance(given, list):
+        wanted = wanted[0] if isinstance(wanted, list) and len(wanted) == 1 else wanted
+        texts = ["\n".join(map(json.dumps, given)), json.dumps(wanted)]
+    else:
+        texts = ["\n".join(map(str, side)) if isinstance(side, list) else str(side) for side in (given, wanted)]
+    functional = called or test.get("testtype") == "functional"
+    return {"input": texts[0], "output": texts[1], "testtype": "functional" if functional else "stdin"}
+
+
 def _cases(value: Any, field: str) -> list[dict[str, str]]:
     """Return the tests in a column: their list, its JSON, or its JSON packed as in the public release."""
     if isinstance(value, str) and value.strip():

@@ -1,15 +1,17 @@
-"""Find and read files of rows: jsonl, json and parquet, and folders written by `save_to_disk` of `datasets`.
+"""Find and read files of rows: jsonl, json, csv and parquet, and folders written by `save_to_disk` of `datasets`.
 
-Nothing is downloaded. Files are read row by row or batch by batch, except that a .json file is loaded whole. A folder
+Files are read row by row or batch by batch, except that a .json file is loaded whole. A folder
 written by `save_to_disk` holds Arrow streams, so the library `datasets` is not needed. All values are JSON: what JSON
 lacks, such as a date, becomes text.
 """
 
 import base64
+import csv
+import gzip
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ def data_files(path: str, field: str) -> list[Path]:
         files = sorted(found for found in given.parent.glob(given.name) if found.is_file()) if given.name else []
         require(bool(files), field, "must be an existing file or folder, or a pattern that matches files", path)
     for file in files:
-        require(file.suffix in READERS, field, f"must end in one of {', '.join(READERS)}", str(file))
+        require(kind(file) in READERS, field, f"must end in one of {', '.join(READERS)}", str(file))
     return files
 
 
@@ -56,7 +58,17 @@ def rows(file: Path) -> Iterator[tuple[int, Any]]:
     Raises:
         ValueError: the file or a row cannot be read; names the file, and the line of a bad row.
     """
-    return READERS[file.suffix](file)
+    return READERS[kind(file)](file)
+
+
+def kind(file: Path) -> str:
+    """Return the ending of a file's name that says how its rows are written; `.gz` after it says it is compressed."""
+    text = file.suffix == ".gz" and Path(file.stem).suffix in (".jsonl", ".json", ".csv")
+    return Path(file.stem).suffix if text else file.suffix
+
+
+def _opened(file: Path) -> Any:
+    return gzip.GzipFile(file) if file.suffix == ".gz" else file.open("rb")
 
 
 def _of_folder(folder: Path, field: str) -> list[Path]:
@@ -67,7 +79,9 @@ def _of_folder(folder: Path, field: str) -> list[Path]:
     rule = f"must be one of the folders saved in it ({', '.join(saved)})"
     require(not saved, field, rule, str(folder))
     files = sorted(file for file in folder.iterdir() if _is_data(file))
-    require(bool(files), field, "must hold .jsonl or .parquet files, or be written by `save_to_disk`", str(folder))
+    require(
+        bool(files), field, "must hold .jsonl, .csv or .parquet files, or be written by `save_to_disk`", str(folder)
+    )
     splits = sorted(SPLITS & {re.split("[^a-z]", file.stem)[0] for file in files})
     if len(splits) > 1:
         likely = max(splits, key=lambda name: name.startswith("train"))
@@ -77,7 +91,7 @@ def _of_folder(folder: Path, field: str) -> list[Path]:
 
 
 def _is_data(file: Path) -> bool:
-    return file.suffix in (".jsonl", ".parquet") and not file.name.startswith(".") and file.is_file()
+    return kind(file) in (".jsonl", ".parquet", ".csv") and not file.name.startswith(".") and file.is_file()
 
 
 def _saved_files(state: Path, field: str) -> list[str]:
@@ -93,8 +107,8 @@ def _saved_files(state: Path, field: str) -> list[str]:
 
 
 def _jsonl(file: Path) -> Iterator[tuple[int, Any]]:
-    with file.open("rb") as lines:
-        for line, raw in enumerate(lines, start=1):
+    with _opened(file) as lines:
+        for line, raw in enumerate(_whole(lines, file), start=1):
             if not raw.strip():
                 continue
             try:
@@ -103,14 +117,33 @@ def _jsonl(file: Path) -> Iterator[tuple[int, Any]]:
                 raise ValueError(f"{file}, line {line}: is not JSON ({error})") from None
 
 
+def _whole(lines: Iterable[bytes], file: Path) -> Iterator[bytes]:
+    """Yield the lines of a file. Raise ValueError if it is compressed and was cut short."""
+    try:
+        yield from lines
+    except (EOFError, OSError) as error:
+        raise ValueError(f"{file}: cannot be read ({error})") from None
+
+
 def _json(file: Path) -> Iterator[tuple[int, Any]]:
     try:
-        values = json.loads(file.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        with _opened(file) as opened:
+            values = json.loads(opened.read().decode("utf-8-sig"))
+    except (ValueError, RecursionError, OSError, EOFError) as error:
         raise ValueError(f"{file}: is not JSON ({error})") from None
     if not isinstance(values, list):
         raise ValueError(f"{file}: must hold an array of rows, got {type(values).__name__}")
     yield from enumerate(values, start=1)
+
+
+def _csv(file: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        with _opened(file) as opened:
+            text = opened.read().decode("utf-8-sig")
+        for number, row in enumerate(csv.DictReader(text.splitlines(keepends=True), strict=True), start=1):
+            yield number, {name: value for name, value in row.items() if name is not None}
+    except (csv.Error, OSError, EOFError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: is not CSV ({error})") from None
 
 
 def _parquet(file: Path) -> Iterator[tuple[int, Any]]:
@@ -179,6 +212,7 @@ def _as_json(value: Any) -> Any:
 READERS: dict[str, Callable[[Path], Iterator[tuple[int, Any]]]] = {
     ".jsonl": _jsonl,
     ".json": _json,
+    ".csv": _csv,
     ".parquet": _parquet,
     ".arrow": _arrow,
 }

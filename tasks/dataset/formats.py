@@ -4,8 +4,8 @@ import string
 from collections.abc import Collection, Mapping
 
 from configs.checks import nearest
-from tasks.dataset.chats import read_open_instruct, read_trl, read_verl
-from tasks.dataset.contests import read_livecodebench
+from tasks.dataset.chats import read_open_instruct, read_orz, read_skywork, read_trl, read_verl
+from tasks.dataset.contests import read_deepcoder, read_livecodebench
 from tasks.dataset.programs import read_code, read_humaneval, read_mbpp
 from tasks.dataset.rows import Format, read_gsm8k, read_math, read_plain
 from tasks.dataset.sql import read_bird, read_spider, read_sql
@@ -41,6 +41,11 @@ FORMATS: Mapping[str, Format] = {
     "livecodebench": Format(
         read=read_livecodebench, fields=("question", "starter_code", "how"), template=CODE, verifier="code"
     ),
+    "deepcoder": Format(
+        read=read_deepcoder, fields=("question", "starter_code", "how"), template=CODE, verifier="code"
+    ),
+    "orz": Format(read=read_orz, fields=("question",), template=MATH, verifier="math", arrays=True),
+    "skywork": Format(read=read_skywork, fields=("prompt",), template="{prompt}", verifier="math"),
     "verl": Format(read=read_verl, fields=("prompt",), template="{prompt}", verifier="math"),
     "trl": Format(read=read_trl, fields=("prompt",), template="{prompt}", verifier="math"),
     "open_instruct": Format(read=read_open_instruct, fields=("prompt",), template="{prompt}", verifier="math"),
@@ -57,12 +62,14 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "humaneval": ("prompt", "canonical_solution"),
     "mbpp": ("test_list",),
     "livecodebench": ("question_content",),
+    "deepcoder": ("problem", "tests"),
+    "orz": ("0", "1"),
 }
 """Columns by which the rows of a format are recognised."""
 QUERIES = ("sql", "spider", "bird")
 """Formats whose right answers are queries."""
-NEED_DATABASES = ("spider", "bird")
-"""Formats whose rows name a SQLite database."""
+NEED_DATABASES = {"spider": "https://yale-lily.github.io/spider", "bird": "https://bird-bench.github.io"}
+"""Formats whose rows name a SQLite database, and where their databases are published."""
 
 
 def likely_format(columns: Collection[str]) -> str:

@@ -84,6 +84,8 @@ class Format:
     template: str
     """Default prompt template, in the syntax of `str.format`."""
     verifier: str
+    arrays: bool = False
+    """Whether a row may be an array, which is read as an object with the fields 0, 1 and so on."""
 
 
 def text_of(row: dict[str, Any], *names: str) -> str:
@@ -183,7 +185,7 @@ def read_gsm8k(row: dict[str, Any], options: RowOptions) -> Row:
 def read_math(row: dict[str, Any], options: RowOptions) -> Row:
     """Read a row of MATH; the right answer is the column `answer`, or the last box of the column `solution`."""
     question = text_of(row, "problem", "question")
-    solution = text_of(row, "solution") if row.get("solution") is not None else ""
+    solution = text_of(row, "solution") if row.get("solution") else ""  # DeepScaleR has empty ones
     box = last_box(solution)
     column = "solution" if row.get("answer") is None else "answer"
     answer = answer_of(row, "answer") if column == "answer" else box

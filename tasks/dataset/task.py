@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from configs.checks import nearest, require
+from configs.hub import rows_name
 from tasks.dataset.files import data_files, rows
 from tasks.dataset.formats import FORMATS, NEED_DATABASES, QUERIES, check_template, likely_format
+from tasks.dataset.hub_rows import hub_files
 from tasks.dataset.rows import GOLD_LIMITS, Malformed, Row, RowOptions
-from tasks.options import PATH, VERIFIER
-from tasks.source import ListedPrompt, digest, generator
+from tasks.options import ROWS, VERIFIER
+from tasks.source import EvaluationOnly, ListedPrompt, digest, evaluation_only, generator
 from trajectories.trajectory import Message, Prompt, chat_text
 
+DATASET = "dataset"
 DATABASE_DIR = "task.options.database_dir"
 
 
@@ -21,16 +24,20 @@ DATABASE_DIR = "task.options.database_dir"
 class DatasetOptions(RowOptions):
     """`task.options` of dataset."""
 
-    path: str = field(default="", metadata=PATH)
-    """A file of rows (.jsonl, .json, .parquet), a folder of such files or one written by `save_to_disk`, or a pattern
-    such as `data/train-*`."""
-    heldout_path: str = field(default="", metadata=PATH)
-    """The same for held-out rows. Empty: a fraction of `path` is held out."""
+    path: str = field(default="", metadata=ROWS)
+    """A file of rows (.jsonl, .json, .csv, .parquet), a folder of them or one written by `save_to_disk`, a pattern such
+    as `data/train-*`, or a dataset of the Hugging Face Hub, `org/dataset[/subset][@revision][:split]`."""
+    heldout_path: str = field(default="", metadata=ROWS)
+    """The same for held-out rows. Empty: a fraction of `path` is held out. Without a `path` nothing is trained on."""
+    rows: int = 0
+    """Number of rows that `path` should have; fewer are reported. 0: any."""
+    heldout_rows: int = 0
+    """The same for `heldout_path`."""
     heldout_fraction: float = 0.1
     """Fraction of the problems in `path` that is held out, by a hash of the problem; unused with `heldout_path`."""
     format: str = "plain"
     """Format of the rows, a name of `tasks/dataset/formats.py`: plain, gsm8k, math, sql, spider, bird, code, humaneval,
-    mbpp, livecodebench, verl, trl or open_instruct."""
+    mbpp, livecodebench, deepcoder, orz, skywork, verl, trl or open_instruct."""
     prompt_template: str = ""
     """Template of a prompt, in the syntax of `str.format`, with fields of the format. Empty: the format's template."""
     verifier: str = field(default="", metadata=VERIFIER)
@@ -38,7 +45,7 @@ class DatasetOptions(RowOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(bool(self.path), "task.options.path", "must not be empty", self.path)
+        require(bool(self.path or self.heldout_path), "task.options.path", "must not be empty", self.path)
         rule = f"must be one of {', '.join(FORMATS)}{nearest(self.format, FORMATS)}"
         require(self.format in FORMATS, "task.options.format", rule, self.format)
         for name in ("prompt_field", "answer_field"):
@@ -52,15 +59,18 @@ class DatasetOptions(RowOptions):
         if self.prompt_template:
             check_template(self.prompt_template, self.format, "task.options.prompt_template")
         if self.format in NEED_DATABASES:
-            rule = f"must be the folder of the databases with task.options.format={self.format}"
+            rule = (
+                f"must be the folder of the databases with task.options.format={self.format}, which holds a file "
+                f"<db_id>/<db_id>.sqlite for each; they are published at {NEED_DATABASES[self.format]}"
+            )
             require(Path(self.database_dir).is_dir() and bool(self.database_dir), DATABASE_DIR, rule, self.database_dir)
         else:
             rule = f"must be left out unless task.options.format is one of {', '.join(NEED_DATABASES)}"
             require(not self.database_dir, DATABASE_DIR, rule, self.database_dir)
         rule = "must be between 0 and 1, both excluded"
         require(0 < self.heldout_fraction < 1, "task.options.heldout_fraction", rule, self.heldout_fraction)
-        for name in ("path", "heldout_path") if self.heldout_path else ("path",):
-            data_files(getattr(self, name), f"task.options.{name}")
+        for name in (name for name in ("path", "heldout_path") if getattr(self, name)):
+            files_of(getattr(self, name), f"task.options.{name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,25 +94,29 @@ class Problem:
 class Dataset:
     """Source of the rows of files. Every epoch has a different order, which depends on seed and epoch."""
 
-    def __init__(self, options: DatasetOptions, seed: int) -> None:
+    def __init__(self, options: DatasetOptions, seed: int, name: str = DATASET) -> None:
         """Read all rows.
+
+        Args:
+            name: first segment of the ids of prompts: that of a known set, if it is one.
 
         Raises:
             ValueError: a file is missing, a row is malformed, a held-out problem is also in the train rows, or no row
                 is left for training; names the option, or file and line.
         """
-        self.options = options
-        self.seed = seed
+        self.options, self.seed, self.name = options, seed, name
         self._order: tuple[int, list[int]] = (-1, [])
-        train = _read(options, options.path, "task.options.path")
+        known = name != DATASET
+        train = _read(options, options.path, "task.options.path", lenient=known) if options.path else []
         if options.heldout_path:
-            heldout = _read(options, options.heldout_path, "task.options.heldout_path")
-            _refuse_overlap(train, heldout)
+            heldout = _read(options, options.heldout_path, "task.options.heldout_path", lenient=known)
+            train = _apart(train, heldout, refuse=not known)
         else:
             limit = options.heldout_fraction * 2**64
             heldout = [problem for problem in train if _split_hash(problem.row.key) < limit]
             train = [problem for problem in train if _split_hash(problem.row.key) >= limit]
-        require(bool(train), "task.options.path", "must hold at least one row for training", options.path)
+        rule = "must hold at least one row for training"
+        require(bool(train) or not options.path, "task.options.path", rule, options.path)
         self._train = train
         # The sort is stable, so copies of a problem stay in the order of their lines.
         self._heldout = sorted(heldout, key=lambda problem: digest(problem.row.key))
@@ -111,6 +125,8 @@ class Dataset:
         return self._prompt("train", position, self._problem_at(position))
 
     def heldout(self, count: int) -> list[Prompt]:
+        if self.name != DATASET and count == self.options.heldout_rows:
+            count = min(count, len(self._heldout))  # all rows of a known set; if it has fewer, that is reported
         rule = f"must be at most the {len(self._heldout)} held-out rows of {self._heldout_source}"
         require(count <= len(self._heldout), "task.heldout_prompts", rule, count)
         return [self._prompt("heldout", index, problem) for index, problem in enumerate(self._heldout[:count])]
@@ -140,16 +156,18 @@ class Dataset:
 
     def _problem_at(self, position: int) -> Problem:
         require(position >= 0, "position", "must not be negative", position)
+        if not self._train:
+            raise EvaluationOnly(evaluation_only(self.name, self.options.heldout_path))
         epoch, index = divmod(position, len(self._train))
         if self._order[0] != epoch:
             order = list(range(len(self._train)))
-            generator(self.seed, "dataset", "epoch", epoch).shuffle(order)
+            generator(self.seed, DATASET, "epoch", epoch).shuffle(order)
             self._order = (epoch, order)
         return self._train[self._order[1][index]]
 
     def _prompt(self, stream: str, position: int, problem: Problem) -> Prompt:
         return Prompt(
-            id=f"dataset/{stream}/{problem.name}",
+            id=f"{self.name}/{stream}/{problem.name}",
             position=position,
             text=problem.text,
             messages=problem.messages,
@@ -163,28 +181,57 @@ def _split_hash(key: str) -> int:
     return digest("side/" + " ".join(key.split()))
 
 
-def _refuse_overlap(train: list[Problem], heldout: list[Problem]) -> None:
-    """Raise ValueError if a train problem is also held out."""
+def _apart(train: list[Problem], heldout: list[Problem], *, refuse: bool) -> list[Problem]:
+    """Return the train problems that are not held out too.
+
+    Args:
+        refuse: raise ValueError for the first one that is. The rows of a known set are as they were published.
+    """
     held = {_split_hash(problem.row.key): problem.where for problem in heldout}
-    for problem in train:
-        other = held.get(_split_hash(problem.row.key))
-        if other is not None:
-            raise ValueError(f"{problem.where}: the problem is also held out, in {other}")
+    both = [problem for problem in train if _split_hash(problem.row.key) in held]
+    if both and refuse:
+        other = held[_split_hash(both[0].row.key)]
+        raise ValueError(f"{both[0].where}: the problem is also held out, in {other}")
+    return [problem for problem in train if _split_hash(problem.row.key) not in held] if both else train
 
 
-def _read(options: DatasetOptions, path: str, field: str) -> list[Problem]:
-    files = data_files(path, field)
+def files_of(path: str, field: str) -> list[Path]:
+    """Return the files of rows that a path names, on this machine or on the Hub. Raises ValueError, naming `field`."""
+    name = rows_name(path)
+    return data_files(path, field) if name is None else hub_files(name, field)
+
+
+def _read(options: DatasetOptions, path: str, field: str, *, lenient: bool) -> list[Problem]:
+    """Read the rows of files.
+
+    Args:
+        lenient: leave out malformed rows, unless all are, as users cannot mend those of a published set. What is
+            missing is reported by its number of rows.
+    """
+    files = files_of(path, field)
     template = options.prompt_template or FORMATS[options.format].template
-    return [
-        _problem(options, template, value, file, line, f"{file.name}/" * (len(files) > 1) + f"line-{line}")
-        for file in files
-        for line, value in rows(file)
-    ]
+    same_name = len({file.name for file in files}) < len(files)
+    problems: list[Problem] = []
+    first: ValueError | None = None
+    for file in files:
+        name = f"{file.parent.name}/{file.name}/" if same_name else f"{file.name}/" * (len(files) > 1)
+        for line, value in rows(file):
+            try:
+                problems.append(_problem(options, template, value, file, line, f"{name}line-{line}"))
+            except ValueError as error:
+                if not lenient:
+                    raise
+                first = first or error
+    if first is not None and not problems:
+        raise first
+    return problems
 
 
 def _problem(options: DatasetOptions, template: str, value: Any, file: Path, line: int, name: str) -> Problem:
     """Convert a data row. Raise ValueError, with file and line, if it is malformed."""
     try:
+        if isinstance(value, list) and FORMATS[options.format].arrays:
+            value = {str(index): inner for index, inner in enumerate(value)}
         if not isinstance(value, dict):
             raise Malformed(f"must be an object with fields, got {type(value).__name__}")
         row = FORMATS[options.format].read(value, options)

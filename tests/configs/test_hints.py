@@ -51,9 +51,10 @@ def test_a_setting_of_another_trainer_answers_with_the_one_here(override: str, o
     assert message.endswith(f"got {float(value)}" if "." in value or "e" in value else f"got {value}") or "x" in value
 
 
-def test_a_task_in_the_place_of_its_section_answers_with_its_name() -> None:
+def test_a_value_in_the_place_of_a_section_answers_with_its_setting() -> None:
     assert (
-        error("task=dataset") == "task: must be a section of settings (did you mean task.name=dataset?), got 'dataset'"
+        error("policy=runs/x")
+        == "policy: must be a section of settings (did you mean policy.path=runs/x?), got 'runs/x'"
     )
     assert "did you mean policy.path=/models/mine?" in error("policy=/models/mine")
     assert "must be a section of the settings group_size, temperature, " in error("sampling=3")

@@ -9,7 +9,7 @@ import pytest
 from configs.load import load
 from orchestrator.commands.paths import absolute
 from tasks.options import KINDS, PATH, VERIFIER, options_with, settings_named
-from tasks.registry import TASKS, map_paths
+from tasks.registry import TASKS, Changes, map_paths
 
 
 def test_errors_can_describe_the_type_of_every_option() -> None:
@@ -35,17 +35,25 @@ def test_paths_are_mapped_by_the_task_that_declares_them() -> None:
         {"name": "dataset"},
         {"name": "dataset", "verifier": "v", "options": {"verifier": "w"}},
     ]
-    mapped = map_paths("mixture", {"domains": domains}, str.upper, str.title)["domains"]
+    seen = []
+
+    def upper(setting: str, path: str) -> str:
+        seen.append(setting)
+        return path.upper()
+
+    changes = Changes(path=upper, rows=upper, verifier=lambda setting, name: name.title())
+    mapped = map_paths("mixture", {"domains": domains}, changes)["domains"]
+    assert seen == ["task.options.domains[0].options.path"]
     assert mapped == [
         domains[0] | {"options": {"path": "A", "format": "b"}},
         *domains[1:3],
         {"name": "dataset", "verifier": "V", "options": {"verifier": "W"}},
     ]
-    assert map_paths("countdown", {"path": "a"}, str.upper, str.title) == {"path": "a"}
-    assert map_paths("unknown", {"path": "a"}, str.upper, str.title) == {"path": "a"}
+    assert map_paths("countdown", {"path": "a"}, changes) == {"path": "a"}
+    assert map_paths("unknown", {"path": "a"}, changes) == {"path": "a"}
     for odd in (3, [3], [{"name": 3, "options": {"path": "a"}}], [{"options": 3}]):
-        assert map_paths("mixture", {"domains": odd}, str.upper, str.title) == {"domains": odd}
-    assert map_paths("dataset", {"path": ["a"]}, str.upper, str.title) == {"path": ["a"]}
+        assert map_paths("mixture", {"domains": odd}, changes) == {"domains": odd}
+    assert map_paths("dataset", {"path": ["a"]}, changes) == {"path": ["a"]}
 
 
 def test_paths_of_task_and_replay_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from configs.checks import require
 from configs.config import Config
 from configs.load import load
+from orchestrator.commands.hub import pinned
 from orchestrator.commands.options import load_modules
 from orchestrator.commands.paths import absolute
 
@@ -106,7 +107,7 @@ def _config(method: str, output: Path, rehearsal: Path, overrides: Sequence[str]
         *SETTINGS,
         *METHODS[method],
     ]
-    cfg = absolute(load([*settings, *overrides]))
+    cfg = pinned(absolute(load([*settings, *overrides])))
     return replace(cfg, rehearsal=replace(cfg.rehearsal, path=str(rehearsal)))
 
 

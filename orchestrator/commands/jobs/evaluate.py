@@ -11,6 +11,7 @@ from rich.console import Console
 from actors.loading import collector_paused
 from configs.config import Config
 from configs.load import load
+from orchestrator.commands.hub import fetched
 from orchestrator.commands.options import config, line_printer
 from orchestrator.commands.paths import absolute
 from orchestrator.evaluation.folders import check_name
@@ -22,6 +23,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     """Evaluate a run, or `evaluate.checkpoints`, and print the tables of results."""
     log = line_printer(console)
     cfg, run_dir, words = _settings(options)
+    cfg = fetched(cfg, log)
     check_evaluation(cfg, run_dir)
     check_name(Path(cfg.runs) / cfg.name, cfg.evaluate.name)
     # They load torch and Ray, which takes seconds, so they are imported after what can be checked without them.

@@ -9,14 +9,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from actors.loading import collector_paused
-from orchestrator.commands.options import config
+from orchestrator.commands.hub import fetched
+from orchestrator.commands.options import config, line_printer
 from orchestrator.preflight.machine import check_writable
 from orchestrator.preflight.named import check_inspection
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Write the report to the path of `--output`, and print its tables."""
-    cfg = config(options)
+    cfg = fetched(config(options), line_printer(console))
     check_inspection(cfg)
     if options.output.suffix != ".html":
         raise ValueError(f"--output: must end in .html, got {str(options.output)!r}")

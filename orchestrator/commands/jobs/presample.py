@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.commands.options import config, load_modules
+from orchestrator.commands.hub import fetched
+from orchestrator.commands.options import config, line_printer, load_modules
 from orchestrator.preflight.machine import check_writable
 from orchestrator.preflight.named import check_presampling
 
@@ -16,6 +17,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     cfg = config(options)
     if not cfg.rehearsal.path:
         raise ValueError("rehearsal.path: must be the path of the parquet file to write, got ''")
+    cfg = fetched(cfg, line_printer(console))
     check_presampling(cfg)
     check_writable(Path(cfg.rehearsal.path).parent, "rehearsal.path", cfg.rehearsal.path)
     with console.status("presample") as status:

@@ -8,21 +8,24 @@ from rich.console import Console
 
 from configs.config import Config
 from configs.load import load
+from orchestrator.commands.hub import fetched, pinned
 from orchestrator.commands.options import line_printer, load_modules
 from orchestrator.commands.paths import absolute
 from orchestrator.manifest import SETTINGS, saved
 from orchestrator.preflight.beginning import check_beginning
-from orchestrator.preflight.named import check_training
+from orchestrator.preflight.named import check_training, check_trains
 from orchestrator.preflight.resume import resume_command
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Train with the settings of the command line. With `--resume` they change those of the run's config.yaml."""
-    cfg = _settings(options)
-    run_dir, log = Path(cfg.runs) / cfg.name, line_printer(console)
+    cfg, log = _settings(options), line_printer(console)
+    run_dir = Path(cfg.runs) / cfg.name
+    check_trains(cfg)
+    cfg = pinned(cfg, run_dir / SETTINGS if options.resume else None)
     if not check_beginning(cfg, resume=options.resume, report=log):
         return
-    check_training(cfg)
+    check_training(fetched(cfg, log))
     log(f"run directory {run_dir}")
     try:
         [start] = load_modules(cfg, "orchestrator.start", report=log)  # after what can be checked without them

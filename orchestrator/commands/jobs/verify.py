@@ -39,7 +39,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
     1: the grader is broken, a task's own right answer is not judged correct, or a problem is faulty. Else 0, also if
     verdicts differ from the recorded ones.
     """
-    cfg = absolute(load([*([f"task.name={options.task}"] if options.task else []), *options.overrides]))
+    named = [f"task.name={options.task}"] if options.task else []
+    with settings_named("--task", "task.options"):
+        cfg = absolute(load([*named, *options.overrides]))
     try:
         return asyncio.run((_judge_task if options.task else _judge_file)(options, cfg, console))
     except RuntimeError as error:  # A canary got a wrong verdict.

@@ -7,8 +7,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from actors.policy_files.folder import config_folder
 from configs.checks import require
 from configs.config import Config
+from configs.hub import policy_name
 from configs.load import load
 from orchestrator.commands.paths import absolute
 from orchestrator.planning.request import Request, split_words
@@ -21,8 +23,9 @@ def run(options: argparse.Namespace, console: Console) -> None:
     usual = "1gpu" if request.gpus == 1 else "8gpu"
     chosen = [] if any(word.startswith("scale=") for word in words) else [f"scale={usual}"]
     cfg = absolute(load([*chosen, *words], options.config))
-    rule = "must be a directory with the config.json of a language model"
-    require((Path(cfg.policy.path) / "config.json").is_file(), "policy.path", rule, cfg.policy.path)
+    rule = "must be a directory with the config.json of a language model, or a Hugging Face repository"
+    folder = Path(cfg.policy.path) if policy_name(cfg.policy.path) is None else config_folder(cfg.policy.path)
+    require((folder / "config.json").is_file(), "policy.path", rule, cfg.policy.path)
     rule = "must be a scale for GPUs"
     require(cfg.placement.device == "gpu", "scale", rule, cfg.scale)
     rule, most = "must be at most sampling.max_prompt_tokens", cfg.sampling.max_prompt_tokens

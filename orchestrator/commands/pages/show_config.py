@@ -10,13 +10,15 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from actors.policy_files.folder import check_policy_folder
+from actors.policy_files.folder import check_policy_folder, config_folder
 from configs.checks import nearest, require
 from configs.config import Config
 from configs.explain import NAME, agree, explain, settings, value_words
 from configs.extraction import STRICT
 from configs.extraction import describe as describe_mode
+from configs.hub import policy_name
 from configs.load import committed_settings, presets, to_yaml
+from configs.sets import set_names
 from objectives.advantage.words import describe_no_terms
 from objectives.wording import (
     describe,
@@ -26,6 +28,7 @@ from objectives.wording import (
     describe_policy_gradient,
     describe_replay,
 )
+from orchestrator.commands.hub import fetched
 from orchestrator.commands.options import config
 from orchestrator.documentation.method_table import leaves
 from orchestrator.engine import chosen_engine, with_engine
@@ -34,7 +37,7 @@ from orchestrator.preflight.given import report_changed_method
 from orchestrator.preflight.ineffective import report_ineffective
 from orchestrator.preflight.machine import check_machine
 from orchestrator.preflight.named import check_training
-from tasks.registry import TASKS
+from tasks.registry import task_of
 
 OPTIONS = "task.options."
 """Beginning of the keys of a task's options, which the task declares and not `Config`."""
@@ -145,6 +148,7 @@ def check_inputs(cfg: Config, report: Callable[[str], None]) -> None:
         check_machine(cfg)
     except ValueError as error:
         report(f"this machine: {error}")
+    cfg = fetched(cfg, report, weights=False)
     incomplete = _incomplete(cfg)
     if not incomplete:
         check_training(cfg)
@@ -153,7 +157,7 @@ def check_inputs(cfg: Config, report: Callable[[str], None]) -> None:
     if cfg.placement.device == "gpu":
         importlib.import_module("orchestrator.preflight.memory").check_memory(cfg, report)
     if incomplete:
-        report(f"{incomplete}; `breadth train` refuses it, and nothing else is checked")
+        report(incomplete)
         return
     check = importlib.import_module("orchestrator.preflight.check")
     asyncio.run(check.check_run(cfg, report))
@@ -163,11 +167,14 @@ def check_inputs(cfg: Config, report: Callable[[str], None]) -> None:
 
 def _incomplete(cfg: Config) -> str:
     """Return what the policy of a run on GPUs lacks if it has a config.json; empty if it lacks nothing."""
-    if cfg.placement.device == "gpu" and (Path(cfg.policy.path) / "config.json").is_file():
+    if policy_name(cfg.policy.path) is not None:
+        if not any(config_folder(cfg.policy.path).glob("*.safetensors")):
+            return f"policy.path: the weights of {cfg.policy.path} are not on this machine, so nothing else is checked"
+    elif cfg.placement.device == "gpu" and (Path(cfg.policy.path) / "config.json").is_file():
         try:
             check_policy_folder(cfg.policy.path)
         except ValueError as error:
-            return str(error)
+            return f"{error}; `breadth train` refuses it, and nothing else is checked"
     return ""
 
 
@@ -189,6 +196,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     for name, line in plan(cfg).items():
         out.print(f"# {name}: {escape(line)}", soft_wrap=True)
     out.print(f"# methods: {', '.join(presets('method'))}\n# scales: {', '.join(presets('scale'))}", soft_wrap=True)
+    out.print(f"# sets: {', '.join(set_names())}", soft_wrap=True)
     for report in (report_changed_method, report_ineffective):
         report(cfg, lambda line: out.print(f"# {escape(line)}", soft_wrap=True))
     if not options.offline:
@@ -218,8 +226,7 @@ def explanation(cfg: Config, key: str) -> Iterator[str]:
 def _task_options(cfg: Config, key: str) -> Iterator[str]:
     """Yield the two lines of one option of the run's task, `task.options.NAME`."""
     name = cfg.task.name
-    require(name in TASKS, "task.name", f"must be one of {', '.join(TASKS)}{nearest(name, TASKS)}", name)
-    options = {setting.key: setting for setting in settings(TASKS[name][0], OPTIONS)}
+    options = {setting.key: setting for setting in settings(task_of(name)[0], OPTIONS)}
     require(key in options, key, f"must be an option of task {name}{nearest(key, options)}", key)
     setting = options[key]
     given = cfg.task.options.get(key.removeprefix(OPTIONS))

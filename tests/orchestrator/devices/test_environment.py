@@ -83,3 +83,18 @@ def test_an_older_name_of_the_allocator_s_settings_takes_the_place_of_the_defaul
     learner = of(config("scale=8gpu", f"placement.environment.learner.{name}=max_split_size_mb:512"), "learner")
     assert learner[name] == "max_split_size_mb:512" and CONF not in learner
     assert CONF in of(config("scale=8gpu", f"placement.environment.learner.{name}=x"), "reference")
+
+
+@pytest.mark.parametrize(
+    ("word", "offline"),
+    [
+        ("policy.path=runs/policy/gone/x", True),
+        ("policy.path=org/tiny", False),
+        ("reference_path=org/tiny@main", False),
+        ("references.mix.soup={org/tiny: 1.0}", False),
+        ("evaluate.checkpoints=[base=org/tiny]", False),
+    ],
+)
+def test_an_actor_may_ask_the_hub_only_if_a_policy_is_named_by_a_repository(word: str, offline: bool) -> None:
+    found = environment(load([word]), "learner", gpu=False, names=["learner"], cores=2)
+    assert (found.get("HF_HUB_OFFLINE") == "1") == offline

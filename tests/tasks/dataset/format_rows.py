@@ -73,6 +73,8 @@ METHOD = CONTEST | {
     "private_test_cases": json.dumps([{"input": "[]\n2", "output": "[2, true]", "testtype": "functional"}]),
     "metadata": json.dumps({"func_name": "pair"}),
 }
+DEEPCODER = {"problem": "Print the square.", "tests": json.dumps([{"input": "3\n", "output": "9\n"}])}
+ORZ = {"0": {"from": "human", "value": "What is 4 + 6?"}, "1": {"from": "assistant", "ground_truth": {"value": "10"}}}
 VERL = {
     "data_source": "openai/gsm8k",
     "prompt": [{"role": "user", "content": 'What is 48 + 24? Give the final answer after "####".'}],
@@ -105,6 +107,9 @@ ROWS = {
     "humaneval": HUMANEVAL,
     "mbpp": MBPP,
     "livecodebench": CONTEST,
+    "deepcoder": DEEPCODER,
+    "orz": ORZ,
+    "skywork": VERL | {"reward_model": {"ground_truth": '["72"]'}},
     "verl": VERL,
     "trl": TRL,
     "open_instruct": OPEN_INSTRUCT,

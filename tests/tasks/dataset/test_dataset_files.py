@@ -124,5 +124,5 @@ def test_a_broken_saved_folder_is_refused(tmp_path: Path, table: arrow.Table) ->
     with pytest.raises(ValueError, match=r"state.json: must list the saved files, got "):
         source(tmp_path / "saved")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"task.options.path: must hold .jsonl or .parquet files, or be written by"):
+    with pytest.raises(ValueError, match=r"task.options.path: must hold .jsonl, .csv or .parquet files, or be written"):
         source(tmp_path / "empty")

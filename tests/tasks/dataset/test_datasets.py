@@ -248,8 +248,8 @@ def test_bad_options_of_a_dataset_are_refused_by_name(rows: Path, options: dict,
 
 
 def test_a_file_of_another_type_or_without_rows_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"task.options.path: must end in one of .jsonl, .json, .parquet, .arrow"):
-        source(write(tmp_path / "rows.csv", ["a,b"]))
+    with pytest.raises(ValueError, match=r"options.path: must end in one of .jsonl, .json, .csv, .parquet, .arrow"):
+        source(write(tmp_path / "rows.tsv", ["a\tb"]))
     with pytest.raises(ValueError, match=r"task.options.path: must hold at least one row"):
         source(write(tmp_path / "empty.jsonl", []))
 
