@@ -4,6 +4,7 @@ A run then uses the same folders on every node, and in a Ray job, whose working 
 """
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from rewards.user_functions import with_file
 from tasks.registry import map_paths
 
 ROOT = Path(__file__).resolve().parents[2]
+JOB_FOLDER = re.compile(r".*/working_dir_files/_ray_pkg_[0-9a-f]+/")
+"""Where Ray unpacks the working directory of a job. Each content has a folder of its own."""
 
 
 def absolute(cfg: Config) -> Config:
@@ -75,6 +78,9 @@ def existing(path: str) -> str:
     if not path:
         return ""
     given = Path(path).expanduser()
+    sent = JOB_FOLDER.match(path)
+    if sent and (Path.cwd() / path[sent.end() :]).exists():  # recorded by an earlier job of the run
+        return str(Path.cwd() / path[sent.end() :])
     if not given.is_absolute() and not given.exists() and (ROOT / given).exists():
         return str(ROOT / given)
     return str(given.absolute())

@@ -12,6 +12,7 @@ from configs.explain import value_words
 from configs.load import load
 from configs.resume import MAY_CHANGE, may_change
 from orchestrator.manifest import BrokenCheckpoint, file_digest, saved, step_of, verify
+from rewards.user_functions import in_file, split_name
 from tasks.options import PATH, options_with
 from tasks.registry import TASKS
 
@@ -82,15 +83,19 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, An
 
 
 def _is_path(key: str) -> bool:
-    """Return whether a setting is a path to read."""
+    """Return whether a setting is a path to read, or a function in a file."""
     options = [name for schema, _ in TASKS.values() for name in options_with(schema, PATH)]
-    return key.rpartition(".")[2] in ("path", "reference_path", *options)
+    return key.rpartition(".")[2] in ("path", "reference_path", "verifier", *options)
 
 
 def _moved(key: str, old: Any, new: Any, report: Callable[[str], None]) -> bool:
     """Return whether two different paths may stand for the same files."""
     if not (isinstance(old, str) and isinstance(new, str) and old and new):
         return False
+    if in_file(old) and in_file(new):
+        if split_name(old)[1] != split_name(new)[1]:
+            return False
+        old, new = split_name(old)[0], split_name(new)[0]
     before = _contents(old)
     if not before:
         report(f"{key}: {old} is gone; {new} is read in its place")

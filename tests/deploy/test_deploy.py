@@ -18,7 +18,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from configs.config import Config
 from configs.load import load, presets
-from orchestrator.commands.cli import parser
+from orchestrator.commands.parser import parser
 from orchestrator.evaluation.record import split_run
 from orchestrator.placement import Reservation, needed_roles, require_capacity, reservations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMAGE = f"registry.example.com/breadth:{PROJECT['version']}"
-COMMAND = re.compile(r"^[#\s]*(?:ray job submit .* -- )?(breadth (?:train|evaluate|report|presample|show-config)\b.*)$")
+COMMAND = re.compile(r"^[#\s]*(breadth (?:submit|train|evaluate|report|presample|show-config)\b.*)$")
 SCALES = {
     "1gpu": [(8, 1)],
     "8gpu": [(64, 8)],
@@ -50,9 +50,11 @@ def pinned(name: str) -> str:
 
 
 def command_lines(text: str) -> list[list[str]]:
-    """Return the arguments of every `breadth ...` line, also after a comment sign or `ray job submit ... --`."""
-    lines = text.replace("\\\n", " ").splitlines()
-    return [shlex.split(match[1])[1:] for line in lines if (match := COMMAND.match(line))]
+    """Return the arguments of every `breadth ...` line, also after a comment sign; of `breadth submit`, those of the
+    command that it submits."""
+    lines = re.sub(r"\\\n *#? *", " ", text).splitlines()
+    found = [shlex.split(match[1])[1:] for line in lines if (match := COMMAND.match(line))]
+    return [parser().parse_args(words).words if words[0] == "submit" else words for words in found]
 
 
 def fenced(path: Path) -> str:
