@@ -134,10 +134,13 @@ def _add_pages(commands: Subparsers) -> None:
     sub.add_argument("name", nargs="?", metavar="NAME", help="Show this method.")
     text = "Write figures and one self-contained HTML page about runs and an evaluation."
     sub = _command(commands, "pages.report", text)
-    sub.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="Directory of a run to show.")
+    sub.add_argument("runs", nargs="*", metavar="RUN", help="Directory, or URL, of a run to show.")
     evaluation = "Evaluation to show (default: the latest of the runs)."
     sub.add_argument("--evaluation", type=Path, metavar="DIR", help=evaluation)
-    _add_output(sub, "Write the page to this file", Path("runs/report.html"), "FILE")
+    output = (
+        "Write the page to this file (default RUN/report.html; of several runs report-NAMES.html beside the first)."
+    )
+    sub.add_argument("--output", type=Path, metavar="FILE", help=output)
     text = "Write the policy of a checkpoint as a Hugging Face directory with a model card."
     _add_export(_command(commands, "pages.export", text))
 
@@ -152,7 +155,7 @@ def _add_inspection(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_export(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("run", type=Path, metavar="RUN", help="Directory of the run.")
+    sub.add_argument("run", metavar="RUN", help="Directory, or URL, of the run.")
     sub.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="Write the policy to this new directory."
     )

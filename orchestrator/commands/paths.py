@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.config import Config
+from orchestrator.remote_runs.place import check_url, is_url, work_folder
 from rewards.user_functions import with_file
 from tasks.registry import map_paths
 
@@ -23,11 +24,16 @@ def absolute(cfg: Config) -> Config:
 
     A relative path of something to read is looked up in the working directory, then in the project's own folder, which
     holds the committed policies. `runs` is relative to the working directory; in a Ray job, whose working directory is
-    removed at its end, to the home directory. Other outputs are relative to the working directory. The policies of
-    `evaluate.checkpoints` are found by `orchestrator/evaluation/policies.py`, as they may be checkpoints of a run.
+    removed at its end, to the home directory. If it is a URL, `mirror` is the URL, and `runs` the local folder of that
+    place. Other outputs are relative to the working directory. The policies of `evaluate.checkpoints` are found by
+    `orchestrator/evaluation/policies.py`, as they may be checkpoints of a run.
     """
     in_ray_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    runs = (Path.home() if in_ray_job else Path.cwd()) / cfg.runs
+    place = cfg.runs.rstrip("/") if is_url(cfg.runs) else ""
+    mirror = place or cfg.mirror.rstrip("/")
+    if mirror:
+        check_url("runs" if place else "mirror", mirror)
+    runs = work_folder(place) if place else (Path.home() if in_ray_job else Path.cwd()) / cfg.runs
     rewards = {
         name: replace(reward, verifier=_existing_verifier(reward.verifier))
         for name, reward in cfg.objective.rewards.items()
@@ -35,6 +41,7 @@ def absolute(cfg: Config) -> Config:
     return replace(
         cfg,
         runs=str(runs),
+        mirror=mirror,
         objective=replace(cfg.objective, rewards=rewards),
         policy=replace(cfg.policy, path=existing(cfg.policy.path)),
         reference_path=existing(cfg.reference_path),

@@ -12,6 +12,7 @@ from configs.explain import value_words
 from configs.load import load
 from configs.resume import MAY_CHANGE, may_change
 from orchestrator.manifest import BrokenCheckpoint, file_digest, saved, step_of, verify
+from orchestrator.remote_runs.place import work_folder
 from rewards.user_functions import in_file, split_name
 from tasks.options import PATH, options_with
 from tasks.registry import TASKS
@@ -24,7 +25,8 @@ SHOWN = 4
 
 def resume_command(cfg: Config, *changes: str) -> str:
     """Return the command that continues the run, from any working directory."""
-    words = ["breadth", "train", "--resume", f"name={cfg.name}", f"runs={cfg.runs}", *changes]
+    remote = cfg.mirror and Path(cfg.runs) == work_folder(cfg.mirror)
+    words = ["breadth", "train", "--resume", f"name={cfg.name}", f"runs={cfg.mirror if remote else cfg.runs}", *changes]
     return " ".join(map(shlex.quote, words))
 
 

@@ -20,7 +20,7 @@ from rewards.user_functions import in_file, split_name
 
 JOBS = ("train", "evaluate", "presample", "warm-start", "inspect-task", "verify")
 """Commands that can be submitted."""
-OUTPUTS = ("runs", "rehearsal.path", "warm_start.output")
+OUTPUTS = ("runs", "mirror", "rehearsal.path", "warm_start.output")
 """Settings with paths to write, relative to a folder that the cluster decides."""
 
 

@@ -79,9 +79,11 @@ def checked(arguments: list[str], trained: Sequence[str] = ()) -> tuple[Namespac
     return options, load(words, options.config)
 
 
-def train_of(lines: Sequence[list[str]]) -> list[str]:
-    """Return the train command of a file, which is not a resume."""
-    return next(line for line in lines if line[0] == "train" and "--resume" not in line)
+def train_of(lines: Sequence[list[str]], evaluate: Sequence[str] = ()) -> list[str]:
+    """Return the train command of a file, which is not a resume; of several, that of the run which `evaluate` reads."""
+    found = [line for line in lines if line[0] == "train" and "--resume" not in line]
+    runs, _, name = (evaluate[1] if evaluate else "").rpartition("/")
+    return next((line for line in found if {f"runs={runs}", f"name={name}"} <= set(line)), found[0])
 
 
 def kuberay() -> dict[str, Any]:
@@ -149,7 +151,7 @@ def test_a_gpu_scale_sets_sizes_and_placement_and_nothing_of_a_method(scale: str
 def test_the_cli_accepts_every_command_line_in_deploy_and_docs() -> None:
     found = sources()
     commands = {
-        checked(arguments, train_of(lines) if arguments[0] == "evaluate" else ())[0].command
+        checked(arguments, train_of(lines, arguments) if arguments[0] == "evaluate" else ())[0].command
         for lines in found.values()
         for arguments in lines
     }
@@ -338,7 +340,7 @@ def test_the_slurm_script_starts_ray_on_all_nodes_then_trains_evaluates_and_repo
     assert trained is not None and trained.runs == "/lustre/me/runs"
     assert split_run(evaluate[1:])[0] == f"{trained.runs}/{trained.name}"
     options, _ = checked(report)
-    assert options.runs == [Path(trained.runs) / trained.name] and options.evaluation is None
+    assert options.runs == [f"{trained.runs}/{trained.name}"] and options.evaluation is None
 
 
 def test_the_slurm_script_resumes_a_run_when_asked(tmp_path: Path) -> None:
