@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from orchestrator.commands.parser import parse
-from orchestrator.submission.runtime import KEY_VARIABLE, receive
+from orchestrator.submission.runtime import KEY_VARIABLE, STOP_VARIABLE, receive, watch_for_stop
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = """Breadth trains language models by reinforcement learning with verifiable rewards. To begin:
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # The modules that start roles load torch and Ray, which takes seconds. Each command imports them after it has
         # checked its settings.
-        if KEY_VARIABLE in os.environ:  # a job that `breadth submit` sent with secrets
-            receive(importlib.import_module("orchestrator.submission.client").JobStore())
+        if STOP_VARIABLE in os.environ:  # a job that `breadth submit` sent
+            _begin_job()
         command = importlib.import_module(f"orchestrator.commands.{options.module}")
         status: int | None = command.run(options, console)
     except ValueError as error:
@@ -49,6 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("\n".join(lines), markup=False, soft_wrap=True)
         return 130
     return status or 0
+
+
+def _begin_job() -> None:
+    """Take the secrets of this job, and watch for the request to stop it."""
+    store = importlib.import_module("orchestrator.submission.client").JobStore()
+    if KEY_VARIABLE in os.environ:
+        receive(store)
+    watch_for_stop(store)
 
 
 def _raised_by_breadth(error: ValueError) -> bool:

@@ -194,8 +194,13 @@ def _first_line(error: Exception) -> str:
 class JobStore:
     """The key-value store of the cluster of this job."""
 
+    def __init__(self) -> None:
+        self._client = GcsClient(address=os.environ.get("RAY_ADDRESS", ""))
+
+    def has(self, key: str) -> bool:
+        return bool(self._client.internal_kv_get(key.encode(), None, timeout=STORE_S))
+
     def take(self, key: str) -> bytes | None:
-        client = GcsClient(address=os.environ.get("RAY_ADDRESS", ""))
-        value = client.internal_kv_get(key.encode(), None, timeout=STORE_S)
-        client.internal_kv_del(key.encode(), False, None, timeout=STORE_S)
+        value = self._client.internal_kv_get(key.encode(), None, timeout=STORE_S)
+        self._client.internal_kv_del(key.encode(), False, None, timeout=STORE_S)
         return value if value is None else bytes(value)

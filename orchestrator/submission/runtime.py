@@ -9,6 +9,9 @@ import json
 import os
 import re
 import secrets
+import signal
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -16,6 +19,10 @@ SECRETS = ("WANDB_API_KEY", "HF_TOKEN")
 """Variables of the user that are sent as secrets where they are set."""
 KEY_VARIABLE = "BREADTH_SECRETS"
 """Variable of a job with the name of its secrets in the cluster's key-value store."""
+STOP_VARIABLE = "BREADTH_STOP"
+"""Variable of a job with the key under which `breadth submit --stop` asks its driver to stop."""
+POLL_S = 2.0
+"""Seconds between two looks for that request."""
 STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
 STOP_WAIT_S = 900
 """Seconds between SIGTERM and SIGKILL when a job is stopped: time for a step and a checkpoint. Ray's own are 3."""
@@ -71,6 +78,9 @@ def encoded(values: Mapping[str, str]) -> bytes:
 class Store(Protocol):
     """A key-value store whose calls raise after a time limit."""
 
+    def has(self, key: str) -> bool:
+        """Return whether a key has a value that is not empty."""
+
     def take(self, key: str) -> bytes | None:
         """Return the value of a key and remove it; None if there is none."""
 
@@ -88,3 +98,24 @@ def receive(store: Store) -> list[str]:
     values: dict[str, str] = json.loads(value)
     os.environ.update(values)
     return list(values)
+
+
+def watch_for_stop(store: Store) -> None:
+    """Send SIGTERM to this process when its stop is asked for, from a thread that the end does not wait for.
+
+    Ray's own stop sends SIGTERM to all processes below the job's command, and so to the service of W&B, which then ends
+    before the last step is recorded.
+    """
+    key = os.environ.pop(STOP_VARIABLE)
+    threading.Thread(target=_watch, args=(store, key), daemon=True, name="stop request").start()
+
+
+def _watch(store: Store, key: str) -> None:
+    while True:
+        time.sleep(POLL_S)
+        try:
+            if store.has(key):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+        except Exception:  # The store may be away for a moment; Ray ends the driver if it stays so.
+            continue

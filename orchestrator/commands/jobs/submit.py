@@ -34,6 +34,7 @@ from orchestrator.submission.package import Package, in_words, own_source, worki
 from orchestrator.submission.runtime import (
     KEY_VARIABLE,
     RAY_STOP_WAIT_S,
+    STOP_VARIABLE,
     STOP_WAIT,
     encoded,
     found_secrets,
@@ -122,7 +123,7 @@ def _runtime(
     cluster: Cluster, package: Package, variables_: dict[str, str], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Upload the packages, and return the runtime environment of the job."""
-    runtime: dict[str, Any] = {"env_vars": dict(variables_)}
+    runtime: dict[str, Any] = {"env_vars": {STOP_VARIABLE: new_key()} | variables_}
     with tempfile.TemporaryDirectory(prefix="breadth-") as scratch:
         if package.sizes:
             runtime["working_dir"] = _upload(cluster, package, Path(scratch) / "working_directory.zip")
@@ -213,8 +214,14 @@ def _stop(cluster: Cluster, job: Job, console: Console) -> int:
         log(f"job {job.id} has {STOP_WAIT}={limit_s:.0f}: Ray kills it after so many seconds, checkpoint or not")
     log(f"stopping job {job.id}: it has {limit_s:.0f} s for its step and a checkpoint")
     shown = len(cluster.output(job.id))
-    cluster.stop(job.id)
-    ended = asyncio.run(follow(cluster, job.id, _print, limit_s=limit_s + STOP_SLACK_S, skip=shown))
+    ended = job
+    if job.command == "train" and job.status == "RUNNING" and STOP_VARIABLE in job.variables:
+        cluster.store(job.variables[STOP_VARIABLE], b"stop")
+        ended = asyncio.run(follow(cluster, job.id, _print, limit_s=limit_s, skip=shown))
+        shown = len(cluster.output(job.id))
+    if not ended.ended:
+        cluster.stop(job.id)
+        ended = asyncio.run(follow(cluster, job.id, _print, limit_s=limit_s + STOP_SLACK_S, skip=shown))
     _forget(cluster, ended.variables)
     log(f"job {job.id} ended: {_outcome(ended)}" if ended.ended else f"job {job.id} still goes on: {ended.status}")
     return 0 if ended.ended else 1

@@ -22,6 +22,8 @@ class FakeCluster:
     stored: dict[str, bytes] = field(default_factory=dict)
     submitted: list[dict[str, Any]] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
+    obeys: bool = True
+    """Whether a job ends when its stop is asked for."""
     broken_tails: int = 0
     """Number of times that the connection breaks after the first piece of output."""
 
@@ -34,6 +36,8 @@ class FakeCluster:
 
     def store(self, key: str, value: bytes) -> None:
         self.stored[key] = value
+        if value == b"stop" and self.obeys:
+            self.outcome = ("SUCCEEDED", 0)
 
     def submit(self, job_id: str, entrypoint: str, runtime: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
         self.submitted.append({"id": job_id, "entrypoint": entrypoint, "runtime": runtime, "metadata": metadata})
@@ -67,7 +71,7 @@ class FakeCluster:
             if self.broken_tails:
                 self.broken_tails -= 1
                 raise ValueError("--address: the log could not be read")
-        status, code = self.outcome
+        status, code = self.outcome if self.obeys or self.stopped else ("RUNNING", None)
         self.known = [
             replace(job, status=status, exit_code=code, end=job.start + 1) if job.id == job_id else job
             for job in self.known

@@ -4,6 +4,8 @@ import asyncio
 import io
 import json
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +16,10 @@ from rich.console import Console
 from orchestrator.commands.jobs import submit
 from orchestrator.commands.parser import parse
 from orchestrator.submission import follow as following
+from orchestrator.submission import runtime
 from orchestrator.submission.client import resolved
 from orchestrator.submission.names import Job, newest, submission_id
-from orchestrator.submission.runtime import KEY_VARIABLE, receive
+from orchestrator.submission.runtime import KEY_VARIABLE, STOP_VARIABLE, receive
 
 REWARD = "def exact(answer, problem):\n    return float(answer == problem['answer'])\n"
 ROW = '{"prompt": "1+1=", "answer": "2"}\n'
@@ -61,6 +64,8 @@ def test_a_job_gets_the_working_directory_the_source_of_breadth_and_time_to_stop
     [sent] = cluster.submitted
     assert sent["id"] == "first"
     assert sent["entrypoint"] == f"python -m breadth train {' '.join(OWN)} name=first steps=2"
+    stop_key = sent["runtime"]["env_vars"].pop(STOP_VARIABLE)
+    assert stop_key.startswith("gcs://breadth_")
     assert sent["runtime"] == {
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "900"},
         "working_dir": "gcs://_ray_pkg_1.zip",
@@ -138,7 +143,8 @@ def test_secrets_are_sent_by_name_and_their_values_are_nowhere_but_in_the_store(
     assert "secrets, from this environment, by name: WANDB_API_KEY, MY_SECRET" in said
     [sent] = cluster.submitted
     shown = said + repr(sent) + capsys.readouterr().out
-    assert "0123" not in shown.replace(sent["runtime"]["env_vars"][KEY_VARIABLE], "")
+    keys = [sent["runtime"]["env_vars"][name] for name in (KEY_VARIABLE, STOP_VARIABLE)]
+    assert "0123" not in shown.replace(keys[0], "").replace(keys[1], "")
     assert not any(b"0123" in package for package in cluster.uploaded)
     assert list(cluster.stored.values()) == [b""], "after the job's end, nothing is left of them"
 
@@ -147,6 +153,9 @@ def test_the_driver_of_a_job_takes_its_secrets_once(monkeypatch: pytest.MonkeyPa
     values = {"gcs://breadth_1.zip": json.dumps({"A_SECRET": "x"}).encode()}
 
     class Memory:
+        def has(self, key: str) -> bool:
+            return key in values
+
         def take(self, key: str) -> bytes | None:
             return values.pop(key, None)
 
@@ -215,10 +224,47 @@ def test_a_job_is_stopped_and_followed_to_its_end(
 ) -> None:
     run("--detach", "train", "name=first")
     status, said = run("--stop", "first")
-    assert status == 0 and cluster.stopped == ["first"]
-    assert "it has 900 s for its step and a checkpoint" in said and "ended: STOPPED" in said
+    assert status == 0 and cluster.stopped == [] and b"stop" in cluster.stored.values()
+    assert "it has 900 s for its step and a checkpoint" in said and "ended: SUCCEEDED, exit status 0" in said
     assert capsys.readouterr().out == "step 2\n", "what was printed before is not printed again"
     assert "has ended" in run("--stop", "first")[1]
+
+
+def test_a_job_that_does_not_stop_in_time_is_stopped_by_ray(work: Path, cluster: FakeCluster) -> None:
+    run("--detach", "--env", "RAY_JOB_STOP_WAIT_TIME_S=0", "train", "name=first")
+    cluster.obeys = False
+    _, said = run("--stop", "first")
+    assert cluster.stopped == ["first"] and "ended: STOPPED" in said
+
+
+def test_an_evaluation_is_stopped_by_ray_as_it_has_no_checkpoint(work: Path, cluster: FakeCluster) -> None:
+    run("--detach", "evaluate", "/shared/runs/first")
+    run("--stop", "first")
+    assert cluster.stopped == ["first-evaluate"]
+
+
+def test_the_driver_gets_sigterm_when_its_stop_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [ConnectionError("away"), False, True]
+
+    class Asked:
+        def has(self, key: str) -> bool:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return bool(answer)
+
+        def take(self, key: str) -> bytes | None:
+            return None
+
+    received = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *arguments: received.set())
+    try:
+        monkeypatch.setattr(runtime, "POLL_S", 0.01)
+        monkeypatch.setenv(STOP_VARIABLE, "gcs://breadth_1.zip")
+        runtime.watch_for_stop(Asked())
+        assert received.wait(10) and answers == []
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_job_that_ray_would_kill_too_soon_is_told_before_it_is_stopped(work: Path, cluster: FakeCluster) -> None:

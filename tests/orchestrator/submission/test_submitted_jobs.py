@@ -149,7 +149,7 @@ def test_the_documented_command_trains_with_the_reward_and_the_data_of_the_worki
 def test_a_stopped_job_writes_a_checkpoint_and_another_job_resumes_it_with_a_changed_folder(
     head: Head, work: Path, tmp_path: Path
 ) -> None:
-    own = ("task.verifier=rewards.py:exact", "checkpoint.every=100000", *SMALL)
+    own = ("task.verifier=rewards.py:exact", "checkpoint.every=100000", "logbook.wandb=offline", *SMALL)
     place = f"runs={tmp_path}/runs"
     started = head.submit(work, "--detach", "train", *own, "name=long", "steps=100000", place)
     assert started.returncode == 0, started.stderr
@@ -160,6 +160,8 @@ def test_a_stopped_job_writes_a_checkpoint_and_another_job_resumes_it_with_a_cha
         time.sleep(0.5)
     stopped = head.submit(work, "--stop", "long")
     assert stopped.returncode == 0 and "stopping after this step, with a checkpoint" in stopped.stdout, stopped
+    assert "ended: SUCCEEDED, exit status 0" in stopped.stderr
+    assert "turned off" not in (run_dir / "events.jsonl").read_text(), "the service of W&B got no signal"
     [checkpoint] = saved(run_dir / "checkpoints")
     step = int(checkpoint.name.removeprefix("step-"))
     (work / "notes.txt").write_text("another content, and so another folder on the cluster")
