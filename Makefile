@@ -40,7 +40,7 @@ SMOLLM := --config benchmarks/smollm/config.yaml
 smollm: setup runs/smollm/policy
 	$(BIN)/breadth train $(SMOLLM) method=grpo name=grpo
 	$(BIN)/breadth evaluate runs/smollm/grpo
-	$(BIN)/breadth report runs/smollm/grpo --output runs/smollm/report.html
+	$(BIN)/breadth report runs/smollm/grpo
 
 runs/smollm/policy: | setup
 	mkdir -p runs/smollm

@@ -37,7 +37,11 @@ class Config:
     name: str = "run"
     """Name of the run; its directory is `<runs>/<name>`."""
     runs: str = "runs"
-    """Directory of all runs, relative to the working directory (in a Ray job, to the home directory)."""
+    """Directory of all runs, relative to the working directory (in a Ray job, to the home directory). A URL, such as
+    `s3://bucket/runs`, sets `mirror`, and the run works in a folder below `~/.cache/breadth/runs`."""
+    mirror: str = ""
+    """URL of a place to which the run's directory is copied while the run goes on, as `<mirror>/<name>`: `s3://`, `gs://`,
+    `file://` and others of fsspec. Empty: it is not copied."""
     method: str = "grpo"
     """Preset of `configs/methods/`; all other settings override it."""
     scale: str = "cpu"

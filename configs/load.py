@@ -90,6 +90,11 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
     return config
 
 
+def check_keys(overrides: Sequence[str]) -> None:
+    """Raise ValueError for a word whose key is no setting. The values are not checked."""
+    _refuse_unknown_keys(_read_overrides(overrides), Config, "")
+
+
 def _has_path(layer: dict[str, Any]) -> bool:
     section = layer.get("policy")
     return isinstance(section, dict) and isinstance(section.get("path"), str)

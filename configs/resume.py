@@ -3,6 +3,7 @@
 MAY_CHANGE = (
     "name",
     "runs",
+    "mirror",
     "steps",
     "learner.token_budget",
     "learner.logits_megabytes",
@@ -33,8 +34,8 @@ MAY_CHANGE = (
     "inspect_task",
     "warm_start",
 )
-"""Settings, and sections with all their settings, that may differ at a resume: where the run lies (name, runs), its
-length, where and how fast it is computed, and what is measured and written.
+"""Settings, and sections with all their settings, that may differ at a resume: where the run lies (name, runs,
+mirror), its length, where and how fast it is computed, and what is measured and written.
 
 Not in the list are the objective, the task, the sampling, the optimizer and `lag`, because config.yaml describes every
 step of a run, and two halves trained differently are described by no settings at all; nor `monitor.answers` and

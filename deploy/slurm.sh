@@ -86,4 +86,4 @@ fi
 
 # The last checkpoint against the starting policy. Generators only, so the weights come from host memory.
 run breadth evaluate "$SHARED/runs/$NAME" placement.generators=8
-run breadth report "$SHARED/runs/$NAME" --output "$SHARED/runs/$NAME/report.html"
+run breadth report "$SHARED/runs/$NAME"

@@ -2,8 +2,12 @@
 
 import logging
 import os
+import socket
+from urllib.parse import urlsplit
 
 import ray
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray.exceptions import AuthenticationError
 
 from orchestrator.planning.phases import UNKNOWN, Host
 
@@ -18,11 +22,18 @@ OWN_CLUSTER = {
 """Settings of Ray, as environment variables, of a cluster that is started here. Those of the user win."""
 
 
+ANSWER_S = 5.0
+"""Limit on a first connection to a cluster."""
+
+
 def connect() -> None:
     """Join the Ray cluster at RAY_ADDRESS, which Ray sets in a job, or start one on this machine.
 
     Without the variable no running cluster is searched for: Ray would find the address of the machine's last cluster
     and wait for it, even if it has ended.
+
+    Raises:
+        ValueError: there is no cluster at RAY_ADDRESS, or it rejects this machine.
     """
     if ray.is_initialized():
         return
@@ -31,16 +42,40 @@ def connect() -> None:
     if address == "local":
         for name, value in OWN_CLUSTER.items():
             os.environ.setdefault(name, value)
-        # At every start it says that the cluster is protected by a token.
-        logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-    ray.init(
-        address,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        # In a job the working directory comes first on every worker's import path.
-        runtime_env={"worker_process_setup_hook": "breadth.own_packages_first"},
-    )
+    else:
+        check_address(address)
+    # At every start it says that the cluster is protected by a token.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    if address != "local":
+        # Ray itself uses the token of this machine for the address `auto` alone.
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    try:
+        ray.init(
+            address,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            # In a job the working directory comes first on every worker's import path.
+            runtime_env={"worker_process_setup_hook": "breadth.own_packages_first"},
+        )
+    except (AuthenticationError, ConnectionError) as error:
+        rule = "must be the address of a running Ray cluster whose token this machine has (~/.ray/auth_token)"
+        raise ValueError(f"RAY_ADDRESS: {rule}, got {address!r}: {str(error).partition(chr(10))[0]}") from None
+
+
+def check_address(address: str) -> None:
+    """Raise ValueError unless something answers at RAY_ADDRESS. Ray would try for minutes to reach it."""
+    if address == "auto":
+        return
+    url = urlsplit(address if "://" in address else f"//{address}")
+    if url.scheme in ("http", "https"):
+        rule = "must be a cluster's own address, head-node:6379 or auto (`breadth submit` takes a dashboard's)"
+        raise ValueError(f"RAY_ADDRESS: {rule}, got {address!r}")
+    try:
+        socket.create_connection((url.hostname, url.port), timeout=ANSWER_S).close()
+    except (OSError, ValueError, TypeError) as error:
+        rule = "must be the address of a running Ray cluster, such as head-node:6379"
+        raise ValueError(f"RAY_ADDRESS: {rule}, got {address!r}: {error}") from None
 
 
 def own_cores() -> int:

@@ -21,6 +21,7 @@ from orchestrator.preflight.layout import check_layout
 from orchestrator.preflight.memory import check_memory
 from orchestrator.preflight.named import check_training
 from orchestrator.preflight.resume import check_resumed_settings, resume_command
+from orchestrator.remote_runs.mirror import mirrored
 from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import NothingGraded, prove
 from orchestrator.rollout.rollouts import rollouts_for
@@ -128,12 +129,13 @@ async def _train(
         # Before the first publication the generators serve the reference, if it is still to be presampled.
         stored = await presample_missing(cfg, run_dir, stored, log, (rollouts, *checked))
         run = Run(cfg, run_dir, *checked, roles=roles, rollouts=rollouts, stored=stored, resume=resume, resumed=resumed)
-        try:
-            async with run.checkpoints:  # waits until the last one is written
-                await train_until_stopped(run, unmeasured=resumed is not None and not resumed.state.measured)
-        finally:
-            run.monitor.abandon()
-            run.logbook.close()
+        async with mirrored(cfg, run_dir, run.logbook.alert):  # waits for the last copies, if there is a remote place
+            try:
+                async with run.checkpoints:  # waits until the last one is written
+                    await train_until_stopped(run, unmeasured=resumed is not None and not resumed.state.measured)
+            finally:
+                run.monitor.abandon()
+                run.logbook.close()
     return run
 
 

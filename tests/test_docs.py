@@ -14,7 +14,7 @@ import torch
 from configs.load import load
 from configs.other_trainers import table
 from objectives.divergence.f_divergences import AtRatio
-from orchestrator.commands.cli import parser
+from orchestrator.commands.parser import parser
 from orchestrator.rollout.window import Window
 from trajectories.trajectory import Group, Prompt
 

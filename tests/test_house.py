@@ -12,7 +12,13 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("configs", "trajectories", "objectives", "rewards", "tasks", "actors", "orchestrator")
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 MAY_USE = {
-    "ray": {"actors/batch_shells.py", "actors/remote.py", "orchestrator/cluster.py", "orchestrator/connection.py"},
+    "ray": {
+        "actors/batch_shells.py",
+        "actors/remote.py",
+        "orchestrator/cluster.py",
+        "orchestrator/connection.py",
+        "orchestrator/submission/client.py",
+    },
     "vllm": {
         "actors/generation/vllm_engine.py",
         "actors/generation/vllm_settings.py",

@@ -1,6 +1,5 @@
 """The `breadth` command: parse the command line, run one command, and report the user's errors in one line."""
 
-import argparse
 import importlib
 import os
 import sys
@@ -10,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from configs.hints import other_trainers
-from orchestrator.commands.parser import parser
+from orchestrator.commands.parser import parse
+from orchestrator.submission.runtime import KEY_VARIABLE, STOP_VARIABLE, receive, watch_for_stop
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = """Breadth trains language models by reinforcement learning with verifiable rewards. To begin:
@@ -26,7 +25,7 @@ FIRST = """Breadth trains language models by reinforcement learning with verifia
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 for a failure, 2 for wrong settings, 130 when interrupted."""
-    options = _parse(arguments)
+    options = parse(arguments)
     console = Console(stderr=True, highlight=False)
     if options.command is None:
         Console(highlight=False).print(FIRST, soft_wrap=True, markup=False)
@@ -36,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # The modules that start roles load torch and Ray, which takes seconds. Each command imports them after it has
         # checked its settings.
+        if STOP_VARIABLE in os.environ:  # a job that `breadth submit` sent
+            _begin_job()
         command = importlib.import_module(f"orchestrator.commands.{options.module}")
         status: int | None = command.run(options, console)
     except ValueError as error:
@@ -50,24 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status or 0
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line. argparse does not accept overrides after an option, so they are added here."""
-    top = parser()
-    options, unparsed = top.parse_known_args(arguments)
-    if unparsed and (not hasattr(options, "overrides") or any(word.startswith("-") for word in unparsed)):
-        top.error(f"unrecognized arguments: {' '.join(unparsed)}{_without_dashes(unparsed, options)}")
-    if unparsed:
-        options.overrides += unparsed
-    return options
-
-
-def _without_dashes(words: Sequence[str], options: argparse.Namespace) -> str:
-    """Return the hint for settings that are written like options, as other trainers have them: `--lr 1e-6`."""
-    if not hasattr(options, "overrides"):
-        return ""
-    names = [word.lstrip("-").partition("=")[0].replace("-", "_") for word in words if word.startswith("--")]
-    hints = "".join(other_trainers(name) for name in names)
-    return f"; settings are written key=value{hints}" if names else ""
+def _begin_job() -> None:
+    """Take the secrets of this job, and watch for the request to stop it."""
+    store = importlib.import_module("orchestrator.submission.client").JobStore()
+    if KEY_VARIABLE in os.environ:
+        receive(store)
+    watch_for_stop(store)
 
 
 def _raised_by_breadth(error: ValueError) -> bool:

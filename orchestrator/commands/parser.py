@@ -1,9 +1,11 @@
 """The command line of `breadth`: its commands, their options and their help."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from configs.hints import other_trainers
 from rewards.registry import VERIFIERS, names
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -18,6 +20,12 @@ PLAN = (
     "Besides settings: gpus=N and gpu=NAME (a100-40, a100-80, h100, h200, l40s; default gpus=8 gpu=h100); "
     "prompt_tokens=N and answer_tokens=N, means (default: a quarter and a third of their limits), or lengths=RUN for "
     "answers as long as those of a run. The policy's directory needs its config.json alone."
+)
+SUBMIT_USAGE = """breadth submit [options] COMMAND [options and key=value of COMMAND]
+       breadth submit [--address URL] --status [NAME] | --logs NAME | --stop NAME"""
+SUBMIT = (
+    "COMMAND is train, evaluate, presample, warm-start, inspect-task or verify. NAME is that of a run, or of a job. "
+    "Ctrl-C ends the printing, not the job. The exit status is that of the job."
 )
 OVERRIDES = "Change settings; method=NAME and scale=NAME choose presets, which `breadth show-config` lists."
 
@@ -37,6 +45,26 @@ def verifier_list() -> str:
         "status does not depend on that number.",
     ]
     return "\n".join(lines)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line. argparse does not accept overrides after an option, so they are added here."""
+    top = parser()
+    options, unparsed = top.parse_known_args(arguments)
+    if unparsed and (not hasattr(options, "overrides") or any(word.startswith("-") for word in unparsed)):
+        top.error(f"unrecognized arguments: {' '.join(unparsed)}{_without_dashes(unparsed, options)}")
+    if unparsed:
+        options.overrides += unparsed
+    return options
+
+
+def _without_dashes(words: Sequence[str], options: argparse.Namespace) -> str:
+    """Return the hint for settings that are written like options, as other trainers have them: `--lr 1e-6`."""
+    if not hasattr(options, "overrides"):
+        return ""
+    names = [word.lstrip("-").partition("=")[0].replace("-", "_") for word in words if word.startswith("--")]
+    hints = "".join(other_trainers(name) for name in names)
+    return f"; settings are written key=value{hints}" if names else ""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,6 +100,8 @@ def _add_jobs(commands: Subparsers) -> None:
     """Add the commands that train, measure or verify."""
     sub = _configured(commands, "jobs.train", "Train a policy.")
     sub.add_argument("--resume", action="store_true", help="Continue the run `name` from its last complete checkpoint.")
+    text = "Run another command as a job on a Ray cluster, and follow its output; list, follow or stop such jobs."
+    _add_submit(_command(commands, "jobs.submit", text))
     _configured(commands, "jobs.warm_start", "Train a small policy from scratch on a task's own solutions.")
     text = "Store correct answers of the reference policy for rehearsal (DPH-RL)."
     _configured(commands, "jobs.presample", text)
@@ -104,10 +134,13 @@ def _add_pages(commands: Subparsers) -> None:
     sub.add_argument("name", nargs="?", metavar="NAME", help="Show this method.")
     text = "Write figures and one self-contained HTML page about runs and an evaluation."
     sub = _command(commands, "pages.report", text)
-    sub.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="Directory of a run to show.")
+    sub.add_argument("runs", nargs="*", metavar="RUN", help="Directory, or URL, of a run to show.")
     evaluation = "Evaluation to show (default: the latest of the runs)."
     sub.add_argument("--evaluation", type=Path, metavar="DIR", help=evaluation)
-    _add_output(sub, "Write the page to this file", Path("runs/report.html"), "FILE")
+    output = (
+        "Write the page to this file (default RUN/report.html; of several runs report-NAMES.html beside the first)."
+    )
+    sub.add_argument("--output", type=Path, metavar="FILE", help=output)
     text = "Write the policy of a checkpoint as a Hugging Face directory with a model card."
     _add_export(_command(commands, "pages.export", text))
 
@@ -122,7 +155,7 @@ def _add_inspection(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_export(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("run", type=Path, metavar="RUN", help="Directory of the run.")
+    sub.add_argument("run", metavar="RUN", help="Directory, or URL, of the run.")
     sub.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="Write the policy to this new directory."
     )
@@ -130,6 +163,29 @@ def _add_export(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="Of the weights (default bfloat16)."
     )
+
+
+def _add_submit(sub: argparse.ArgumentParser) -> None:
+    sub.usage, sub.epilog = SUBMIT_USAGE, SUBMIT
+    address = "Dashboard of the cluster, as http://head-node:8265 (default $RAY_ADDRESS, or that of this machine)."
+    sub.add_argument("--address", default="", metavar="URL", help=address)
+    sub.add_argument("--status", nargs="?", const="", metavar="NAME", help="List all jobs, or those of a run.")
+    sub.add_argument("--logs", metavar="NAME", help="Print the output of a run's job, and follow it to its end.")
+    stop = "Stop a run's job: `train` finishes its step and writes a checkpoint."
+    sub.add_argument("--stop", metavar="NAME", help=stop)
+    folder = "Send this folder as the job's working directory (default: the current one)."
+    sub.add_argument("--working-dir", type=Path, default=Path(), metavar="DIR", help=folder)
+    exclude = "Leave out files by a pattern as in a .gitignore. May be repeated, as all options below."
+    sub.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help=exclude)
+    sub.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="Set a variable of the job.")
+    secret = "Send this variable as a secret, besides WANDB_API_KEY and HF_TOKEN, which are sent where they are set."
+    sub.add_argument("--secret", action="append", default=[], metavar="NAME", help=secret)
+    pip = "Install this package for the job alone. The nodes need a package index."
+    sub.add_argument("--pip", action="append", default=[], metavar="PACKAGE", help=pip)
+    installed = "Run the Breadth that is installed on the nodes, instead of sending this one's source."
+    sub.add_argument("--installed", action="store_true", help=installed)
+    sub.add_argument("--detach", action="store_true", help="End when the job is submitted, without following it.")
+    sub.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="The command and its words.")
 
 
 def _add_verify(sub: argparse.ArgumentParser) -> None:

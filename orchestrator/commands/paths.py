@@ -4,15 +4,19 @@ A run then uses the same folders on every node, and in a Ray job, whose working 
 """
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from configs.config import Config
 from configs.hub import policy_name, rows_name
+from orchestrator.remote_runs.place import check_url, is_url, work_folder
 from rewards.user_functions import with_file
 from tasks.registry import Changes, Resolve, map_paths, task_of
 
 ROOT = Path(__file__).resolve().parents[2]
+JOB_FOLDER = re.compile(r".*/working_dir_files/_ray_pkg_[0-9a-f]+/")
+"""Where Ray unpacks the working directory of a job. Each content has a folder of its own."""
 
 
 def absolute(cfg: Config) -> Config:
@@ -20,15 +24,20 @@ def absolute(cfg: Config) -> Config:
 
     A relative path of something to read is looked up in the working directory, then in the project's own folder, which
     holds the committed policies. `runs` is relative to the working directory; in a Ray job, whose working directory is
-    removed at its end, to the home directory. Other outputs are relative to the working directory. The policies of
-    `evaluate.checkpoints` are found by `orchestrator/evaluation/policies.py`, as they may be checkpoints of a run.
+    removed at its end, to the home directory. If it is a URL, `mirror` is the URL, and `runs` the local folder of that
+    place. Other outputs are relative to the working directory. The policies of `evaluate.checkpoints` are found by
+    `orchestrator/evaluation/policies.py`, as they may be checkpoints of a run.
 
     Raises:
         ValueError: there is no task of this name.
     """
     task_of(cfg.task.name)  # refuses an unknown name, before anything is looked up
     in_ray_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    runs = (Path.home() if in_ray_job else Path.cwd()) / cfg.runs
+    place = cfg.runs.rstrip("/") if is_url(cfg.runs) else ""
+    mirror = place or cfg.mirror.rstrip("/")
+    if mirror:
+        check_url("runs" if place else "mirror", mirror)
+    runs = work_folder(place) if place else (Path.home() if in_ray_job else Path.cwd()) / cfg.runs
     rewards = {
         name: replace(reward, verifier=_existing_verifier("", reward.verifier))
         for name, reward in cfg.objective.rewards.items()
@@ -36,6 +45,7 @@ def absolute(cfg: Config) -> Config:
     cfg = replace(
         cfg,
         runs=str(runs),
+        mirror=mirror,
         objective=replace(cfg.objective, rewards=rewards),
         task=replace(cfg.task, verifier=_existing_verifier("", cfg.task.verifier)),
         rehearsal=replace(cfg.rehearsal, path=_below(Path.cwd(), cfg.rehearsal.path)),
@@ -93,6 +103,9 @@ def existing(path: str) -> str:
     if not path:
         return ""
     given = Path(path).expanduser()
+    sent = JOB_FOLDER.match(path)
+    if sent and (Path.cwd() / path[sent.end() :]).exists():  # recorded by an earlier job of the run
+        return str(Path.cwd() / path[sent.end() :])
     if not given.is_absolute() and not given.exists() and (ROOT / given).exists():
         return str(ROOT / given)
     return str(given.absolute())

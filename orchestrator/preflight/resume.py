@@ -13,6 +13,8 @@ from configs.hub import policy_name, rows_name
 from configs.load import load
 from configs.resume import MAY_CHANGE, may_change
 from orchestrator.manifest import BrokenCheckpoint, file_digest, saved, step_of, verify
+from orchestrator.remote_runs.place import work_folder
+from rewards.user_functions import in_file, split_name
 from tasks.options import PATH, options_with
 from tasks.registry import TASKS
 
@@ -24,7 +26,8 @@ SHOWN = 4
 
 def resume_command(cfg: Config, *changes: str) -> str:
     """Return the command that continues the run, from any working directory."""
-    words = ["breadth", "train", "--resume", f"name={cfg.name}", f"runs={cfg.runs}", *changes]
+    remote = cfg.mirror and Path(cfg.runs) == work_folder(cfg.mirror)
+    words = ["breadth", "train", "--resume", f"name={cfg.name}", f"runs={cfg.mirror if remote else cfg.runs}", *changes]
     return " ".join(map(shlex.quote, words))
 
 
@@ -83,9 +86,9 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, An
 
 
 def _is_path(key: str) -> bool:
-    """Return whether a setting is a path to read."""
+    """Return whether a setting is a path to read, or a function in a file."""
     options = [name for schema, _ in TASKS.values() for name in options_with(schema, PATH)]
-    return key.rpartition(".")[2] in ("path", "reference_path", *options)
+    return key.rpartition(".")[2] in ("path", "reference_path", "verifier", *options)
 
 
 def _moved(key: str, old: Any, new: Any, report: Callable[[str], None]) -> bool:
@@ -94,6 +97,10 @@ def _moved(key: str, old: Any, new: Any, report: Callable[[str], None]) -> bool:
         return False
     if _on_hub(old) and _on_hub(new):
         return False  # Of two revisions, each is what it is.
+    if in_file(old) and in_file(new):
+        if split_name(old)[1] != split_name(new)[1]:
+            return False
+        old, new = split_name(old)[0], split_name(new)[0]
     before = _contents(old)
     if not before:
         report(f"{key}: {old} is gone; {new} is read in its place")

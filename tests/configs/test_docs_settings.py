@@ -13,7 +13,7 @@ from configs.config import Config
 from configs.explain import NAME, explain, sections
 from configs.explain import settings as all_settings
 from configs.load import load, section_of
-from orchestrator.commands.cli import parser
+from orchestrator.commands.parser import parser
 from orchestrator.evaluation.record import split_run
 from orchestrator.planning.request import split_words
 

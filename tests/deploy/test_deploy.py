@@ -18,7 +18,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from configs.config import Config
 from configs.load import load, presets
-from orchestrator.commands.cli import parser
+from orchestrator.commands.parser import parser
 from orchestrator.evaluation.record import split_run
 from orchestrator.placement import Reservation, needed_roles, require_capacity, reservations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMAGE = f"registry.example.com/breadth:{PROJECT['version']}"
-COMMAND = re.compile(r"^[#\s]*(?:ray job submit .* -- )?(breadth (?:train|evaluate|report|presample|show-config)\b.*)$")
+COMMAND = re.compile(r"^[#\s]*(breadth (?:submit|train|evaluate|report|presample|show-config)\b.*)$")
 SCALES = {
     "1gpu": [(8, 1)],
     "8gpu": [(64, 8)],
@@ -50,9 +50,11 @@ def pinned(name: str) -> str:
 
 
 def command_lines(text: str) -> list[list[str]]:
-    """Return the arguments of every `breadth ...` line, also after a comment sign or `ray job submit ... --`."""
-    lines = text.replace("\\\n", " ").splitlines()
-    return [shlex.split(match[1])[1:] for line in lines if (match := COMMAND.match(line))]
+    """Return the arguments of every `breadth ...` line, also after a comment sign; of `breadth submit`, those of the
+    command that it submits."""
+    lines = re.sub(r"\\\n *#? *", " ", text).splitlines()
+    found = [shlex.split(match[1])[1:] for line in lines if (match := COMMAND.match(line))]
+    return [parser().parse_args(words).words if words[0] == "submit" else words for words in found]
 
 
 def fenced(path: Path) -> str:
@@ -77,9 +79,11 @@ def checked(arguments: list[str], trained: Sequence[str] = ()) -> tuple[Namespac
     return options, load(words, options.config)
 
 
-def train_of(lines: Sequence[list[str]]) -> list[str]:
-    """Return the train command of a file, which is not a resume."""
-    return next(line for line in lines if line[0] == "train" and "--resume" not in line)
+def train_of(lines: Sequence[list[str]], evaluate: Sequence[str] = ()) -> list[str]:
+    """Return the train command of a file, which is not a resume; of several, that of the run which `evaluate` reads."""
+    found = [line for line in lines if line[0] == "train" and "--resume" not in line]
+    runs, _, name = (evaluate[1] if evaluate else "").rpartition("/")
+    return next((line for line in found if {f"runs={runs}", f"name={name}"} <= set(line)), found[0])
 
 
 def kuberay() -> dict[str, Any]:
@@ -151,7 +155,7 @@ def test_a_gpu_scale_sets_sizes_and_placement_and_nothing_of_a_method(scale: str
 def test_the_cli_accepts_every_command_line_in_deploy_and_docs() -> None:
     found = sources()
     commands = {
-        checked(arguments, train_of(lines) if arguments[0] == "evaluate" else ())[0].command
+        checked(arguments, train_of(lines, arguments) if arguments[0] == "evaluate" else ())[0].command
         for lines in found.values()
         for arguments in lines
     }
@@ -340,7 +344,7 @@ def test_the_slurm_script_starts_ray_on_all_nodes_then_trains_evaluates_and_repo
     assert trained is not None and trained.runs == "/lustre/me/runs"
     assert split_run(evaluate[1:])[0] == f"{trained.runs}/{trained.name}"
     options, _ = checked(report)
-    assert options.runs == [Path(trained.runs) / trained.name] and options.evaluation is None
+    assert options.runs == [f"{trained.runs}/{trained.name}"] and options.evaluation is None
 
 
 def test_the_slurm_script_resumes_a_run_when_asked(tmp_path: Path) -> None:

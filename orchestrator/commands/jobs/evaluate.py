@@ -3,7 +3,8 @@
 import argparse
 import asyncio
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -13,16 +14,18 @@ from configs.config import Config
 from configs.load import load
 from orchestrator.commands.hub import fetched
 from orchestrator.commands.options import config, line_printer
-from orchestrator.commands.paths import absolute
-from orchestrator.evaluation.folders import check_name
+from orchestrator.commands.paths import absolute, split_name
+from orchestrator.evaluation.folders import EVALUATIONS, check_name
 from orchestrator.evaluation.record import check_records, find_run, settings_of, split_run
 from orchestrator.preflight.named import check_evaluation
+from orchestrator.remote_runs.place import is_url
+from orchestrator.remote_runs.place import split_run as split_run_url
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Evaluate a run, or `evaluate.checkpoints`, and print the tables of results."""
     log = line_printer(console)
-    cfg, run_dir, words = _settings(options)
+    cfg, run_dir, words = _settings(options, log)
     cfg = fetched(cfg, log)
     check_evaluation(cfg, run_dir)
     check_name(Path(cfg.runs) / cfg.name, cfg.evaluate.name)
@@ -35,16 +38,38 @@ def run(options: argparse.Namespace, console: Console) -> None:
     check_records(cfg, checkpoints, words)
     for evaluation in asyncio.run(job.evaluate(cfg, checkpoints, log)):
         terminal.print_evaluation(evaluation, Console())
+    if cfg.mirror:
+        url = f"{cfg.mirror}/{cfg.name}"
+        importlib.import_module("orchestrator.remote_runs.mirror").copy_now(
+            Path(cfg.runs) / cfg.name, url, (EVALUATIONS,), log
+        )
 
 
-def _settings(options: argparse.Namespace) -> tuple[Config, Path | None, Sequence[str]]:
+def _settings(options: argparse.Namespace, log: Callable[[str], None]) -> tuple[Config, Path | None, Sequence[str]]:
     """Return the settings with absolute paths, the run they are read from, and the words that change them."""
     named, words = split_run(options.overrides)
     if not named:
         return config(options), None, words
     if options.config:
         raise ValueError(f"--config: must be left out for a run, whose config.yaml is read, got {options.config!r}")
-    places = absolute(load([word for word in words if word.startswith("runs=")])).runs
+    places = absolute(load([word for word in words if word.startswith("runs=")]))
     words = [word for word in words if not word.startswith("runs=")]
-    run_dir = find_run(named, places)
+    if places.mirror and not is_url(named):
+        named = f"{places.mirror}/{named}"
+    if is_url(named):
+        cfg, run_dir = _remote(named, words, log)
+        return cfg, run_dir, words
+    run_dir = find_run(named, places.runs)
     return absolute(settings_of(run_dir, words)), run_dir, words
+
+
+def _remote(url: str, words: Sequence[str], log: Callable[[str], None]) -> tuple[Config, Path]:
+    """Fetch a remote run and its checkpoints that are measured. Return its settings and its local directory."""
+    fetching = importlib.import_module("orchestrator.remote_runs.fetch")
+    run_dir: Path = fetching.fetch_run(url, log, setting="run")
+    cfg = absolute(settings_of(run_dir, words))
+    for item in cfg.evaluate.checkpoints or ["last"]:
+        which = split_name(item)[1]
+        if "/" not in which:
+            fetching.fetch_run(url, log, checkpoint=which, setting="evaluate.checkpoints")
+    return replace(cfg, mirror=split_run_url(url)[0]), run_dir

@@ -2,6 +2,8 @@
 
 import argparse
 import asyncio
+import importlib
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -19,14 +21,17 @@ from orchestrator.preflight.resume import resume_command
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Train with the settings of the command line. With `--resume` they change those of the run's config.yaml."""
-    cfg, log = _settings(options), line_printer(console)
+    log = line_printer(console)
+    cfg = _settings(options, log)
     run_dir = Path(cfg.runs) / cfg.name
     check_trains(cfg)
     cfg = pinned(cfg, run_dir / SETTINGS if options.resume else None)
     if not check_beginning(cfg, resume=options.resume, report=log):
         return
     check_training(fetched(cfg, log))
-    log(f"run directory {run_dir}")
+    if cfg.mirror:
+        _check_mirror(cfg, resume=options.resume)
+    log(f"run directory {run_dir}{f', copied to {cfg.mirror}/{cfg.name}' if cfg.mirror else ''}")
     try:
         [start] = load_modules(cfg, "orchestrator.start", report=log)  # after what can be checked without them
         asyncio.run(start.train_run(cfg, resume=options.resume, log=log))
@@ -36,12 +41,27 @@ def run(options: argparse.Namespace, console: Console) -> None:
         raise
 
 
-def _settings(options: argparse.Namespace) -> Config:
+def _check_mirror(cfg: Config, *, resume: bool) -> None:
+    """Raise ValueError unless the remote place can be written to, and has no run of the name of a new one."""
+    url = f"{cfg.mirror}/{cfg.name}"
+    importlib.import_module("orchestrator.remote_runs.store").Store(url, "mirror").check_writable("mirror")
+    if not resume and importlib.import_module("orchestrator.remote_runs.fetch").has_run(url, "mirror"):
+        rule = "must be new (or pass --resume to continue)"
+        raise ValueError(f"name: {rule}, got {cfg.name!r}, which exists in {cfg.mirror}")
+
+
+def _settings(options: argparse.Namespace, log: Callable[[str], None]) -> Config:
     """Return the settings, with absolute paths."""
     file = options.config
     if options.resume and file is None:
         # Only these: other overrides may be valid on top of the run's own settings alone.
-        place = absolute(load([word for word in options.overrides if word.partition("=")[0] in ("runs", "name")]))
+        place = absolute(
+            load([word for word in options.overrides if word.partition("=")[0] in ("runs", "mirror", "name")])
+        )
+        if place.mirror:
+            fetching = importlib.import_module("orchestrator.remote_runs.fetch")
+            url, folder = f"{place.mirror}/{place.name}", Path(place.runs)
+            fetching.fetch_run(url, log, checkpoint="last", folder=folder, setting="runs")
         file = str(Path(place.runs) / place.name / SETTINGS)
         if not Path(file).is_file():
             raise ValueError(f"name: must be an existing run to resume, got {str(Path(file).parent)!r}")

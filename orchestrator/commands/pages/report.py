@@ -1,26 +1,61 @@
 """`breadth report`: write figures and one self-contained HTML page about runs and an evaluation."""
 
 import argparse
+import hashlib
 import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
+from orchestrator.commands.options import line_printer
 from orchestrator.evaluation.folders import latest
+from orchestrator.remote_runs.fetch import local_run
+from orchestrator.remote_runs.mirror import copy_now
+from orchestrator.remote_runs.place import is_url
 from orchestrator.report.inputs import RESULTS, check_evaluation, named_runs
+
+NAMES_LIMIT = 100
+"""Characters of the runs' names in the name of a page."""
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
-    """Write the page to the path of `--output`, with the latest evaluation of the runs unless another one is given."""
-    runs = named_runs(options.runs)
+    """Write the page, with the latest evaluation of the runs unless another one is given."""
+    log = line_printer(console)
+    runs = named_runs([local_run(given, log) for given in options.runs])
     folder = options.evaluation or latest(runs.values())
     if options.evaluation and not (options.evaluation / RESULTS).is_file():
         folder = latest([options.evaluation]) or folder
     if folder:
         check_evaluation(folder)
+    output = options.output or default_output(options.runs, runs, folder)
     # They load scipy and matplotlib, so only after the checks.
     measured, writing = (importlib.import_module(f"orchestrator.report.{name}") for name in ("evaluation", "write"))
     evaluation, *samplings = measured.read_samplings(folder) if folder else (None,)
-    page = writing.write_report(
-        options.output, runs=runs, evaluation=evaluation, title="Breadth report", samplings=samplings
-    )
-    console.print(f"evaluation {folder or 'none'}\nwrote {page}", soft_wrap=True)
+    page = writing.write_report(output, runs=runs, evaluation=evaluation, title="Breadth report", samplings=samplings)
+    log(f"evaluation {folder or 'none'}\nwrote {page}")
+    if options.output is None and len(options.runs) == 1 and is_url(options.runs[0]):
+        files = tuple(path.name for path in page.parent.glob(f"{page.stem}*"))
+        copy_now(page.parent, options.runs[0], files, log)
+
+
+def default_output(given: Sequence[str], runs: Mapping[str, Path], evaluation: Path | None) -> Path:
+    """Return the file of the page: `report.html` in the directory of one run, or of an evaluation without runs.
+
+    The page of several runs lies beside the first and has all their names, so that it never replaces that of others.
+
+    Args:
+        given: the runs as the user named them; beside a remote run, the page lies in the working directory.
+        runs: their local directories, by name.
+    """
+    if len(runs) <= 1:
+        [folder] = runs.values() or [evaluation or Path()]
+        return folder / "report.html"
+    folders = [folder.resolve() for folder in runs.values()]
+    stem = f"report-{'-'.join(runs)}"
+    apart = len({folder.parent for folder in folders}) > 1
+    if apart or len(stem) > NAMES_LIMIT:
+        digest = hashlib.sha256("\n".join(map(str, folders)).encode()).hexdigest()[:8]
+        stem = f"{stem[:NAMES_LIMIT]}-{digest}"
+    place = Path() if any(map(is_url, given)) else next(iter(runs.values())).parent
+    return place / f"{stem}.html"

@@ -10,7 +10,8 @@ from configs.config import Config
 from configs.explain import settings
 from configs.load import load, to_yaml
 from configs.resume import MAY_CHANGE, may_change
-from orchestrator.preflight.resume import check_resumed_settings, differences
+from orchestrator.commands.paths import absolute, existing
+from orchestrator.preflight.resume import check_resumed_settings, differences, resume_command
 
 FAULTS = Path(__file__).resolve().parents[3] / "docs" / "faults.md"
 
@@ -140,3 +141,35 @@ def test_the_list_names_settings_that_exist_and_the_page_of_faults_has_all_of_it
 
 def test_settings_that_are_equal_differ_nowhere() -> None:
     assert list(differences(asdict(load()), asdict(load()))) == []
+
+
+def test_the_file_of_a_verifier_may_lie_elsewhere_with_the_same_content(tmp_path: Path) -> None:
+    for name, text in (("old", "def exact(): ..."), ("same", "def exact(): ..."), ("other", "def exact(): pass")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rewards.py").write_text(text)
+    _, record = recorded(tmp_path, f"task.verifier={tmp_path}/old/rewards.py:exact")
+    assert check(record, f"task.verifier={tmp_path}/same/rewards.py:exact") == []
+    for changed in ("other/rewards.py:exact", "same/rewards.py:inexact"):
+        with pytest.raises(ValueError, match=r"^task.verifier: must stay"):
+            check(record, f"task.verifier={tmp_path}/{changed}")
+    (tmp_path / "old" / "rewards.py").unlink()
+    [line] = check(record, f"task.verifier={tmp_path}/other/rewards.py:exact")
+    assert "is gone" in line
+
+
+def test_a_file_that_an_earlier_job_of_the_run_was_sent_is_found_in_the_present_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rewards.py").write_text("def exact(): ...")
+    sent = f"/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_{'0a' * 20}"
+    assert existing(f"{sent}/rewards.py") == str(tmp_path / "rewards.py")
+    assert existing(f"{sent}/gone.py") == f"{sent}/gone.py"
+
+
+def test_the_command_that_resumes_a_remote_run_has_its_url() -> None:
+    remote = absolute(load(["runs=s3://bucket/runs", "name=first"]))
+    assert remote.mirror == "s3://bucket/runs" and resume_command(remote).endswith("runs=s3://bucket/runs")
+    both = absolute(load(["runs=/shared/runs", "mirror=s3://bucket/runs/"]))
+    assert (both.runs, both.mirror) == ("/shared/runs", "s3://bucket/runs")
+    assert resume_command(both).endswith("runs=/shared/runs")

@@ -1,0 +1,92 @@
+"""Runs in remote places, by the commands: trained, resumed on another machine, evaluated, reported, exported."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.commands.cli import main
+from orchestrator.commands.pages.report import default_output
+from orchestrator.remote_runs.place import work_folder
+from orchestrator.remote_runs.store import Store
+from orchestrator.watch.logbook import read_records
+
+SMALL = (
+    "placement.kind=in_process",
+    "generator.engine=transformers",
+    "generator.max_sequences=512",
+    "sampling.max_new_tokens=6",
+    "task.heldout_prompts=4",
+    "logbook.console=false",
+    "groups_per_step=2",
+    "sampling.group_size=2",
+    "monitor.every=0",
+    "checkpoint.every=1",
+)
+
+
+@pytest.fixture
+def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, ...]:
+    """The home directories of two machines; the first is this one."""
+    homes = tuple(tmp_path / name for name in ("machine_1", "machine_2"))
+    for home in homes:
+        home.mkdir()
+    monkeypatch.setenv("HOME", str(homes[0]))
+    return homes
+
+
+def test_a_run_is_resumed_on_a_machine_that_has_never_seen_it(
+    place: str, machines: tuple[Path, ...], tiny_policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ["train", *SMALL, f"policy.path={tiny_policy}", f"runs={place}", "name=first"]
+    assert main([*train, "steps=2"]) == 0
+    there = set(Store(f"{place}/first").sizes())
+    assert {"config.yaml", "metrics.jsonl", "events.jsonl", "checkpoints/step-000002/manifest.json"} <= there
+    monkeypatch.setenv("HOME", str(machines[1]))
+    assert main([*train, "steps=2"]) == 2, "the name is taken there, though not on this machine"
+    assert main(["train", "--resume", "name=first", f"runs={place}", "steps=4"]) == 0
+    run_dir = work_folder(place) / "first"
+    assert run_dir.is_relative_to(machines[1])
+    assert [record["step"] for record in read_records(run_dir / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert Store(f"{place}/first").read("metrics.jsonl") == (run_dir / "metrics.jsonl").read_bytes()
+    steps = {name.split("/")[1] for name in Store(f"{place}/first").sizes() if name.startswith("checkpoints/")}
+    assert {"step-000003", "step-000004"} <= steps
+
+
+@pytest.mark.slow
+def test_a_remote_run_is_evaluated_reported_and_exported(
+    place: str, machines: tuple[Path, ...], tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ["train", *SMALL, f"policy.path={tiny_policy}", f"runs={place}", "name=first", "steps=1"]
+    assert main(train) == 0
+    monkeypatch.setenv("HOME", str(machines[1]))
+    evaluate = ["evaluate", f"{place}/first", "evaluate.answers=4", "evaluate.ks=[1,4]", "evaluate.name=a"]
+    assert main(evaluate) == 0
+    assert "evaluations/a/results.json" in Store(f"{place}/first").sizes()
+    assert main(["report", f"{place}/first"]) == 0
+    assert b"<html" in Store(f"{place}/first").read("report.html")
+    assert main(["export", f"{place}/first", "--output", str(tmp_path / "exported")]) == 0
+    assert (tmp_path / "exported" / "config.json").is_file()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_run(
+    machines: tuple[Path, ...], tiny_policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    words = [*SMALL, f"policy.path={tiny_policy}", f"runs=file://{tmp_path}/file", "name=first"]
+    assert main(["train", *words]) == 2
+    assert "mirror: must be a place that this user can write to, got" in capsys.readouterr().err
+
+
+def test_the_page_of_one_run_lies_in_it_and_that_of_several_has_their_names() -> None:
+    a, b, other = Path("runs/a"), Path("runs/b"), Path("elsewhere/b")
+    assert default_output(["runs/a"], {"a": a}, None) == Path("runs/a/report.html")
+    assert default_output([], {}, Path("runs/a/evaluations/x")) == Path("runs/a/evaluations/x/report.html")
+    both = default_output(["runs/a", "runs/b"], {"a": a, "b": b}, None)
+    assert both == Path("runs/report-a-b.html")
+    apart = default_output(["runs/a", "elsewhere/b"], {"a": a, "b": other}, None)
+    assert apart.parent == Path("runs") and apart.name.startswith("report-a-b-") and apart != both
+    many = {f"run_{number}": Path(f"runs/run_{number}") for number in range(60)}
+    fewer = dict(list(many.items())[:59])
+    assert default_output([], many, None) != default_output([], fewer, None)
+    assert len(default_output([], many, None).name) < 140
+    assert default_output(["s3://b/runs/a", "runs/b"], {"a": a, "b": b}, None) == Path("report-a-b.html")

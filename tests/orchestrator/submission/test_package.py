@@ -1,0 +1,100 @@
+"""What of a working directory is sent: rules that leave files out, sizes, the bound, and the zip file."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from orchestrator.submission import package as packaging
+from orchestrator.submission.package import Package, in_words, own_source, working_directory
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_runs_environments_caches_and_files_of_secrets_are_never_sent(tmp_path: Path) -> None:
+    for name in (
+        "rewards.py",
+        "runs/first/metrics.jsonl",
+        ".venv/bin/python",
+        "a/__pycache__/x.pyc",
+        ".git/HEAD",
+        ".env",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    found = working_directory(tmp_path)
+    assert list(found.sizes) == ["rewards.py"]
+    assert set(found.excluded) == {".env", ".git/", ".venv/", "a/__pycache__/", "runs/"}
+
+
+def test_ignore_files_count_for_their_own_folder_and_cannot_undo_what_is_never_sent(tmp_path: Path) -> None:
+    for name in ("data/big.bin", "data/train.jsonl", "data/raw/x.txt", "other/train.jsonl", "runs/a", "keep.bin"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".gitignore").write_text("*.bin\n!keep.bin\n!runs/\n")
+    (tmp_path / "data" / ".rayignore").write_text("raw/\n")
+    (tmp_path / "other" / ".gitignore").write_text("train.jsonl\n")
+    found = working_directory(tmp_path)
+    assert sorted(found.sizes) == [".gitignore", "data/.rayignore", "data/train.jsonl", "keep.bin", "other/.gitignore"]
+
+
+def test_exclude_takes_patterns_as_in_a_gitignore(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text("x")
+    (tmp_path / "rewards.py").write_text("x")
+    assert list(working_directory(tmp_path, ["data/"]).sizes) == ["rewards.py"]
+    assert list(working_directory(tmp_path, ["*.csv"]).sizes) == ["rewards.py"]
+
+
+def test_links_to_folders_and_broken_links_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "rewards.py").write_text("x")
+    (tmp_path / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    assert list(working_directory(tmp_path).sizes) == ["rewards.py"]
+
+
+def test_the_largest_entries_are_shown_with_their_sizes(tmp_path: Path) -> None:
+    found = Package(tmp_path, {"data/a": 2_000_000, "data/b": 3_000_000, "c.py": 10, "d.py": 20, "e.py": 30})
+    assert found.largest() == "data/ 5.0 MB, e.py 30 B, d.py 20 B"
+    assert [in_words(size) for size in (0, 999, 1000, 1_500_000_000)] == ["0 B", "999 B", "1.0 kB", "1.5 GB"]
+
+
+def test_a_directory_above_the_limit_is_refused_with_what_is_largest(tmp_path: Path) -> None:
+    found = Package(tmp_path, {"data/a.parquet": packaging.LIMIT, "c.py": 10})
+    with pytest.raises(ValueError, match=r"^--working-dir: must hold at most 268.4 MB.*\(largest: data/ 268.4 MB"):
+        found.check_size()
+    Package(tmp_path, {"data/a.parquet": packaging.LIMIT}).check_size()
+
+
+def test_the_limit_is_below_that_of_ray() -> None:
+    from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE
+
+    assert packaging.LIMIT < GCS_STORAGE_MAX_SIZE
+
+
+def test_the_zip_file_has_the_files_with_their_modes_and_the_same_bytes_at_any_time(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "run.sh").write_text("echo hello")
+    (folder / "run.sh").chmod(0o755)
+    working_directory(folder).write(tmp_path / "a.zip")
+    os.utime(folder / "run.sh", (0, 0))
+    working_directory(folder).write(tmp_path / "b.zip")
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        [entry] = archive.infolist()
+        assert (entry.filename, entry.external_attr >> 16) == ("run.sh", 0o755)
+        assert archive.read(entry) == b"echo hello"
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^--working-dir: must be a directory"):
+        working_directory(tmp_path / "nowhere")
+
+
+def test_the_own_source_has_the_modules_and_their_data_and_is_small() -> None:
+    found = own_source(ROOT)
+    assert {"breadth.py", "orchestrator/train.py", "configs/methods/grpo.yaml"} <= found.sizes.keys()
+    assert not any("__pycache__" in name or name.startswith("tests/") for name in found.sizes)
+    assert found.size < 20_000_000
