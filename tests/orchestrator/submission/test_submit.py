@@ -129,8 +129,8 @@ def test_a_gpu_scale_is_accepted_on_a_machine_without_one_and_paths_of_the_clust
 
 
 def test_a_policy_that_is_not_here_is_named(work: Path, cluster: FakeCluster) -> None:
-    _, said = run("train", "policy.path=models/policy")
-    assert "policy.path=models/policy is not in" in said
+    _, said = run("train", "policy.path=models/of/mine")
+    assert "policy.path=models/of/mine is not in" in said
 
 
 def test_secrets_are_sent_by_name_and_their_values_are_nowhere_but_in_the_store(
