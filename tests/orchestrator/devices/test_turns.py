@@ -86,6 +86,10 @@ class Rank:
         self.gpu.give("buffer")
         self.gpu.events.append("publish")
 
+    async def join(self, engine: Engine) -> None:
+        assert "weights" in self.gpu.used
+        self.gpu.events.append("join")
+
     async def free_gpu_memory(self) -> None:
         self.gpu.give("work")
         self.gpu.events.append("free")
