@@ -112,13 +112,9 @@ class Handle:
         self.begin()
 
     async def rebuilt(self, timeout_s: float) -> None:
-        """Wait until the role is built that `restart` began. Calls are made again from then on. Raises as `wait`."""
-        self._given_up, own = None, self._given_up
-        try:
-            await self.started(timeout_s)
-        except BaseException:
-            self._given_up = own
-            raise
+        """Wait until the role is built that `restart` began. Only then do other calls reach it. Raises as `wait`."""
+        await self._build(timeout_s, asyncio.get_running_loop().create_future())
+        self._given_up = None
 
     async def _end_process(self) -> None:
         """End the process, also if it is stopped (SIGSTOP) and answers nobody."""
@@ -153,9 +149,13 @@ class Handle:
 
     async def started(self, timeout_s: float) -> float:
         """Wait until the role is built, and return the seconds that this took in its actor. Raises as `wait`."""
-        seconds: float = await self.wait(self._starting, "start", timeout_s)
+        return await self._build(timeout_s, self._watched())
+
+    async def _build(self, timeout_s: float, given_up: "asyncio.Future[str]") -> float:
+        seconds: float = await self.wait(self._starting, "start", timeout_s, given_up)
         if not self._built:
-            self._process = await self.wait(self.actor.__ray_call__.remote(_whereabouts), "start", timeout_s)
+            where = self.actor.__ray_call__.remote(_whereabouts)
+            self._process = await self.wait(where, "start", timeout_s, given_up)
         self._built = True
         return seconds
 

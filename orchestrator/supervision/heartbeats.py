@@ -21,16 +21,19 @@ class Answering(Protocol):
         ...
 
 
-async def listen(process: Answering, limit_s: float, lost: Callable[[Exception], object]) -> None:
+async def listen(process: Answering, limit_s: float, lost: Callable[[Exception], object], start_s: float = 0.0) -> None:
     """Call `lost` once when the process has ended, or has not answered for `limit_s`, and return.
 
     What answers is a thread of its own (`ray_shells.HEARTBEAT`): a process whose role computes for long is not silent.
+
+    Args:
+        start_s: longest wait for the first answer, where the process may still be starting; 0: as for the others.
     """
-    silent = 0
+    silent, wait_s = 0, start_s or limit_s / BEATS
     while True:
         try:
-            await process.alive(limit_s / BEATS)
-            silent = 0
+            await process.alive(wait_s)
+            silent, wait_s = 0, limit_s / BEATS
         except RoleSilent:
             silent += 1
             if silent == BEATS:

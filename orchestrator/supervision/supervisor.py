@@ -49,7 +49,7 @@ class Supervisor:
         for member in self.members:
             self._listen(member)
         for other in self.others:
-            self._start(listen(other, self.place.heartbeat_s, partial(_give_up, other)))
+            self._start(listen(other, self.place.heartbeat_s, partial(_give_up, other), self.place.start_timeout_s))
         return self
 
     async def __aexit__(
@@ -65,7 +65,8 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
     def _listen(self, member: Member) -> None:
-        self._start(listen(member.process, self.place.heartbeat_s, partial(self._silent, member.process)))
+        lost = partial(self._silent, member.process)
+        self._start(listen(member.process, self.place.heartbeat_s, lost, self.place.start_timeout_s))
 
     def _silent(self, process: Process, error: Exception) -> None:
         if not self.lost(process, error):

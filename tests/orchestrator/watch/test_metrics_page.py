@@ -11,7 +11,10 @@ from tasks.mixture import MixtureOptions
 from tests.orchestrator.test_critic_run import train
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
-PLACEHOLDERS = {"K": r"\d+", "DOMAIN": r"[^/]+", "NAME": r"[^/]+", "VERIFIER": r"[^/]+", "METRIC": r".+"}
+PLACEHOLDERS = {
+    "K": r"\d+", "DOMAIN": r"[^/]+", "NAME": r"[^/]+", "VERIFIER": r"[^/]+", "METRIC": r".+",
+    "ROLE": "(?:generator|grader|reference)",
+}  # fmt: skip
 """What a word in capitals in a documented name stands for."""
 OF_EVERY_RECORD = {"step", "time"}
 
