@@ -75,8 +75,11 @@ class Handle:
             kind = RoleLost if isinstance(error.cause, LOSSES) else RuntimeError
             raise kind(f"{self.name}: {method} failed: {error.cause!r}") from error
         except ray.exceptions.RayActorError as error:
-            cause, self._process = _cause(error), None
-            raise RoleLost(f"{self.name}: its process died before {method} ended: {cause}") from None
+            if isinstance(error, ray.exceptions.ActorDiedError):
+                self._process = None  # there is none to end
+            raise RoleLost(f"{self.name}: its process died before {method} ended: {_cause(error)}") from None
+        except ray.exceptions.ObjectLostError:
+            raise RoleLost(f"{self.name}: the result of {method} was lost with its node") from None
         finally:
             value.cancel()
         if given_up.done():

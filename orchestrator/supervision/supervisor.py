@@ -107,6 +107,8 @@ class Supervisor:
                 try:
                     await self._start_again(member)
                     break
+                except NotEnough:
+                    raise
                 except (RuntimeError, *LOSSES) as failed:
                     error = failed
         except Exception as failed:  # a run that cannot go on must end, whatever the reason is
@@ -152,5 +154,5 @@ def _give_up(process: Any, error: Exception) -> None:
     process.give_up(str(error))
 
 
-class NotEnough(Exception):
+class NotEnough(RuntimeError):
     """Too few processes of a role are left for the run to go on."""
