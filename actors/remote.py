@@ -64,6 +64,8 @@ class Handle:
         """
         timeout_s = timeout_s or self.timeout_s
         given_up = given_up or self._watched()
+        if given_up.done():
+            raise RoleLost(given_up.result())
         value = asyncio.ensure_future(_value(result))
         try:
             await asyncio.wait([value, given_up], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
