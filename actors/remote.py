@@ -113,7 +113,10 @@ class Handle:
         await self._end_process()
         self._built = False
         self.actor = self.create()
-        await _value(self.actor.alive.remote())
+        try:
+            await _value(self.actor.alive.remote())
+        except ray.exceptions.RayActorError as error:
+            raise RoleLost(f"{self.name}: its process did not start: {_cause(error)}") from None
         self.begin()
 
     async def rebuilt(self, timeout_s: float) -> None:
