@@ -185,6 +185,7 @@ class RemoteLearner:
         async with self._at_work:
             if self.transfer == "host":
                 await self._join_host(generator)
+            self._in_group = []  # its process is another one than that in the group
             self.receivers.enter(generator)
             try:
                 if not self.newcomers.changed and self.newcomers.version >= 0:

@@ -1,8 +1,10 @@
 """Generators that were started again: they serve the weights of the others before they get work."""
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,9 @@ import torch
 from actors.contracts import HostWeights
 from actors.local import LocalGenerator, LocalLearner
 from actors.presence import RoleLost
+from actors.remote import Handle, RemoteGenerator
 from actors.remote_learner import RemoteLearner
+from configs.learner import LearnerConfig
 from tests.actors.learning.learner_ranks import COEFFICIENTS, batch_of, joined, step
 from tests.actors.weights.test_shared_memory import Rank, Receiver, generator_of, parameters_of
 
@@ -147,5 +151,70 @@ def test_a_generator_that_is_back_before_the_first_publication_gets_no_weights(
         await learner.publish(0)
         assert await serves(receiver.role, core)
         await receiver.role.close()
+
+    asyncio.run(run())
+
+
+class SendingRank(Handle):
+    """A learner rank that sends from GPU to GPU, which notes the members of each transfer group and what it sends."""
+
+    def __init__(self, events: list[Any]) -> None:
+        def note(name: str, value: Callable[..., Any]) -> Any:
+            return SimpleNamespace(remote=lambda *arguments: events.append((name, value(*arguments))))
+
+        self.actor = SimpleNamespace(
+            address=SimpleNamespace(remote=lambda: ("10.0.0.1", 5)),
+            init_transfer=note("group", lambda actors, *others: sorted(actors)),
+            send_weights=note("send", lambda version: version),
+        )
+
+    async def wait(self, result: Any, method: str, timeout_s: float | None = None, given_up: Any = None) -> Any:
+        return result
+
+
+class GpuReceiver(RemoteGenerator):
+    """A generator that serves every version at once."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.actor = name, None
+
+    async def served(self, version: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize("backend", ["nccl", "ipc"])
+def test_from_gpu_to_gpu_no_group_has_a_lost_member_and_one_that_is_back_is_in_a_group_of_all(
+    tiny_policy: Path, backend: str
+) -> None:
+    events: list[Any] = []
+    generators = [GpuReceiver(f"generator {i}") for i in range(2)]
+    names = [generator.name for generator in generators]
+    learner = RemoteLearner(
+        [SendingRank(events)],
+        LearnerConfig(),
+        transfer=backend,
+        tensor_parallel=1,
+        checksum=False,
+        publish_timeout_s=LONG_S,
+    )
+
+    async def run() -> None:
+        await learner.connect(generators)
+        await learner.publish(0)
+        assert events == [("group", names), ("send", 0)]
+        learner.receivers.leave(generators[1])
+        await learner.publish(1)
+        assert events[2:] == [("group", names[:1]), ("send", 1)]
+        await learner.join(generators[1])
+        assert events[4:] == [("group", names), ("send", 1)], "it gets the version that the other one serves"
+        await learner.publish(2)
+        assert events[6:] == [("send", 2)], "the group stays"
+        learner.receivers.leave(generators[1])
+        await learner.join(generators[1])
+        assert events[7:] == [("group", names), ("send", 2)], "a process that was started again is another member"
+        for generator in generators:
+            learner.receivers.leave(generator)
+        await learner.publish(3)
+        assert len(events) == 9, "nobody is there"
 
     asyncio.run(run())
