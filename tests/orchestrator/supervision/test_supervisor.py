@@ -202,3 +202,17 @@ def test_leaving_the_context_ends_every_task() -> None:
         assert asyncio.all_tasks() == before
 
     run(body())
+
+
+def test_calls_to_a_learner_rank_that_is_silent_end_and_it_is_not_started_again() -> None:
+    async def body() -> None:
+        rank = Process("learner 0")
+        watched = Supervisor(PlacementConfig(heartbeat_s=0.1), [], [rank], lambda title, text: None)
+        async with watched:
+            await asyncio.sleep(0)
+            rank.silent = True
+            await until(lambda: bool(rank.events))
+            await asyncio.sleep(0.05)
+        assert rank.events == ["give up"]
+
+    run(body())
