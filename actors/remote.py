@@ -197,7 +197,7 @@ def _cause(error: Exception) -> str:
     """Return the sentence of Ray's report of a dead actor that says how it ended."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if line.startswith(("The actor is dead", "The actor's node", "The node"))]
-    return (told or lines or [type(error).__name__])[0].partition(" Some common causes")[0]
+    return (told or lines or [type(error).__name__])[0].partition(" Some common causes")[0].rstrip(".")
 
 
 def _whereabouts(shell: Any) -> tuple[str, int, str]:

@@ -94,7 +94,7 @@ Some common causes include: (1) the process was killed"""
 def test_the_cause_of_a_death_is_one_sentence_of_rays_report() -> None:
     cause = _cause(RuntimeError(DIED))
     assert cause.startswith("The actor is dead because its worker process has died.") and "\n" not in cause
-    assert cause.endswith("End of file.")
+    assert cause.endswith("End of file")
     assert _cause(RuntimeError("")) == "RuntimeError"
 
 

@@ -169,13 +169,12 @@ def test_vllm_engines_that_die_while_they_generate_ahead_and_during_a_publicatio
 def test_a_run_goes_on_without_the_generator_of_a_lost_node_and_takes_it_back_when_there_is_a_node_again(
     tmp_path: Path,
 ) -> None:
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 3})
     try:
-        other = nodes.add_node(num_cpus=0.75)  # one generator, and nothing else that a run cannot lose
+        other = nodes.add_node(num_cpus=1)  # one generator, and nothing else that a run cannot lose
         ray.init(address=nodes.address, log_to_driver=False)
         words = (
-            "generator.engine=transformers", "steps=100000", "placement.generators=2", "placement.cpus_per_learner=1",
-            "placement.cpus_per_generator=0.75",
+            "generator.engine=transformers", "steps=100000", "placement.generators=2", "placement.cpus_per_learner=1.5",
         )  # fmt: skip
         cfg = config(tmp_path, "name=nodes", "placement.start_timeout_s=45", *words)
         titles: list[str] = []
@@ -192,7 +191,7 @@ def test_a_run_goes_on_without_the_generator_of_a_lost_node_and_takes_it_back_wh
                 nodes.remove_node(other, allow_graceful=False)
                 stage = "lost"
             elif stage == "lost" and "is left out" in titles:
-                nodes.add_node(num_cpus=0.75)
+                nodes.add_node(num_cpus=1)
                 stage = "added"
             elif stage == "added" and "is back" in titles:
                 stage, back_at = "back", step
