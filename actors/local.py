@@ -36,13 +36,13 @@ class LocalGenerator:
         """Nothing: calls of an engine that has ended raise RoleLost by themselves."""
 
     async def restart(self) -> None:
-        """Close the engine, and build another one."""
+        """Close the engine."""
         with contextlib.suppress(Exception):  # it may have ended with any error
             await self.generator.close()
-        self.generator = await asyncio.to_thread(self.build)
 
     async def rebuilt(self, timeout_s: float) -> None:
-        """Return at once: `restart` has built it."""
+        """Build another engine."""
+        self.generator = await asyncio.to_thread(self.build)
 
     async def alive(self, timeout_s: float) -> None:
         """Return at once: this process is alive."""

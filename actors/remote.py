@@ -104,7 +104,7 @@ class Handle:
         await self.wait(ping, "alive", timeout_s)
 
     async def restart(self) -> None:
-        """End what is left of the actor's process, and create the actor again in its place. `rebuilt` waits for it.
+        """End what is left of the actor's process, and create the actor again in its place. `rebuilt` builds its role.
 
         Returns when Ray has placed the actor: that takes as long as there is no room for it.
         """
@@ -117,10 +117,10 @@ class Handle:
             await _value(self.actor.alive.remote())
         except ray.exceptions.RayActorError as error:
             raise RoleLost(f"{self.name}: its process did not start: {_cause(error)}") from None
-        self.begin()
 
     async def rebuilt(self, timeout_s: float) -> None:
-        """Wait until the role is built that `restart` began. Only then do other calls reach it. Raises as `wait`."""
+        """Build the role after `restart`. Only when it is built do other calls reach it. Raises as `wait`."""
+        self.begin()
         await self._build(timeout_s, asyncio.get_running_loop().create_future())
         self._given_up = None
 

@@ -16,11 +16,11 @@ class Process(Answering, Protocol):
         ...
 
     async def restart(self) -> None:
-        """End what is left of the process, and start it again. Returns when there is room for it."""
+        """End what is left of the process, and start another one. Returns when there was room for it."""
         ...
 
     async def rebuilt(self, timeout_s: float) -> None:
-        """Wait until its role is built again."""
+        """Build its role again, which takes memory of its device."""
         ...
 
 

@@ -44,6 +44,8 @@ class Supervisor:
         self._restarts = dict.fromkeys((member.role for member in members), 0)
         self._seconds: dict[str, float] = dict.fromkeys(self._restarts, 0.0)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._listening: dict[Member, asyncio.Task[None]] = {}
+        """Those that ask the members that are present for heartbeats."""
 
     async def __aenter__(self) -> "Supervisor":
         for member in self.members:
@@ -59,14 +61,16 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _listen(self, member: Member) -> None:
         lost = partial(self._silent, member.process)
-        self._start(listen(member.process, self.place.heartbeat_s, lost, self.place.start_timeout_s))
+        work = listen(member.process, self.place.heartbeat_s, lost, self.place.start_timeout_s)
+        self._listening[member] = self._start(work)
 
     def _silent(self, process: Process, error: Exception) -> None:
         if not self.lost(process, error):
@@ -79,6 +83,7 @@ class Supervisor:
             return False
         if member.state == "present":
             member.state = "absent"
+            self._listening[member].cancel()
             member.process.give_up(str(error))
             member.leave()
             self._start(self._recover(member, error))
@@ -123,15 +128,15 @@ class Supervisor:
         self.alert(f"{member.name} is back", f"after {seconds:.1f} s")
 
     async def _start_again(self, member: Member) -> None:
+        placing = asyncio.ensure_future(member.process.restart())
+        try:
+            await asyncio.wait([placing], timeout=self.place.start_timeout_s)
+            if not placing.done():
+                self._leave_out(member, f"Ray has had no room for it for {self.place.start_timeout_s:.0f} s")
+            await placing
+        finally:
+            placing.cancel()
         async with member.turn():
-            placing = asyncio.ensure_future(member.process.restart())
-            try:
-                await asyncio.wait([placing], timeout=self.place.start_timeout_s)
-                if not placing.done():
-                    self._leave_out(member, f"Ray has had no room for it for {self.place.start_timeout_s:.0f} s")
-                await placing
-            finally:
-                placing.cancel()
             await member.process.rebuilt(self.place.start_timeout_s)
         await member.prepare()
 
@@ -142,7 +147,7 @@ class Supervisor:
         if left < member.least:
             rule = "placement.min_generators" if member.role == "generator" else "placement.start_timeout_s"
             raise NotEnough(
-                f"{member.name} was lost and cannot be started again: {reason}. {left} of {member.role}s are left, and "
+                f"{member.name} was lost and cannot be started again: {reason}. {left} {member.role}s are left, and "
                 f"at least {member.least} must be ({rule}); mend the cause and resume the run"
             )
         member.leave_out()
