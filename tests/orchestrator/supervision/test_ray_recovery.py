@@ -162,7 +162,9 @@ def test_vllm_engines_that_die_while_they_generate_ahead_and_during_a_publicatio
     assert cfg.binds_late
     records = train(cfg, injected(("generator 1", 1, KILL)))
     assert killed and records[-1]["restarts/generator"] + records[-1]["restarts/generator/absent"] == 2
-    assert max(record["mismatch_abs_log_ratio"] for record in records) < 0.5, "answers are of published weights"
+    # Steps without a gradient have no value. An engine without the published weights would be several nats away.
+    found = [record["mismatch_abs_log_ratio"] for record in records if "mismatch_abs_log_ratio" in record]
+    assert found and max(found) < 1.0
     assert max(record["staleness_max"] for record in records) <= 2
 
 
