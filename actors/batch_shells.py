@@ -38,6 +38,9 @@ class ReferenceShell(RoleShell):
 class LearnerShell(RoleShell):
     """Ray actor of one learner rank (`FsdpLearner`): also chooses addresses and sends weights from GPU to GPU."""
 
+    publisher: Any = None
+    """Sends weights from GPU to GPU."""
+
     async def call(self, method: str, *arguments: Any) -> Any:
         """Run a method of the role, as `RoleShell.call`. Those of `score` and `score_references` are the outputs of all
         microbatches of this rank, end to end."""
@@ -62,7 +65,8 @@ class LearnerShell(RoleShell):
         address: tuple[str, int],
         timeout_s: float,
     ) -> None:
-        """Build the sending side of vLLM's weight transfer. All ranks and generators must do this at the same time.
+        """Build the sending side of vLLM's weight transfer, in place of an earlier one of other generators. All ranks
+        and generators must do this at the same time.
 
         Args:
             generators: Ray actors of the vLLM generators, by name.
@@ -76,6 +80,8 @@ class LearnerShell(RoleShell):
         # Imported here, as it imports vllm, which alters the process; with backend `host` no learner needs it.
         publisher = importlib.import_module("actors.weights.publication").GpuPublisher
         role = self.role
+        if self.publisher is not None:
+            await asyncio.to_thread(self.publisher.close)
         self.publisher = await asyncio.to_thread(
             lambda: publisher(
                 role.policy.model,

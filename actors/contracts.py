@@ -152,7 +152,7 @@ class Generator(Protocol):
             The block, whose `load` is the engine's of this moment, also where it has no answer.
 
         Raises:
-            RuntimeError: the engine ended with an exception, which is the cause.
+            RoleLost: the engine ended with an exception, which is the cause.
             TimeoutError: answers are in flight and no token was generated for `generator.timeout_s`.
         """
         ...

@@ -5,17 +5,62 @@ grader satisfy their contracts as they are.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from actors.contracts import Column, Generator, Reference, WeightsInfo
+from actors.contracts import Column, GenerationJob, Generator, HostWeights, Reference, WeightsInfo
+from actors.finished import Finished
 from actors.learning.learner import FsdpLearner
 from actors.learning.rank_parts import end_to_end, merge_columns, plan_scores, plan_updates, with_columns
+from actors.presence import LOSSES, Presence
 from actors.reference import References
 from objectives.diagnostics import Stats
 from trajectories.batch import Batch
+
+
+class LocalGenerator:
+    """Generator in this process, which is built again when its engine has ended.
+
+    Args:
+        build: builds the generator. The first one is built at once.
+    """
+
+    def __init__(self, build: Callable[[], Generator], name: str) -> None:
+        self.build, self.name = build, name
+        self.generator = build()
+
+    def give_up(self, reason: str) -> None:
+        """Nothing: calls of an engine that has ended raise RoleLost by themselves."""
+
+    async def restart(self) -> None:
+        """Close the engine."""
+        with contextlib.suppress(Exception):  # it may have ended with any error
+            await self.generator.close()
+
+    async def rebuilt(self, timeout_s: float) -> None:
+        """Build another engine."""
+        self.generator = await asyncio.to_thread(self.build)
+
+    async def alive(self, timeout_s: float) -> None:
+        """Return at once: this process is alive."""
+
+    async def submit(self, jobs: Sequence[GenerationJob]) -> None:
+        await self.generator.submit(jobs)
+
+    async def collect(self, wait_s: float) -> Finished:
+        return await self.generator.collect(wait_s)
+
+    async def init_weights(self, info: WeightsInfo) -> None:
+        await self.generator.init_weights(info)
+
+    async def update_weights(self, weights: HostWeights) -> int:
+        return await self.generator.update_weights(weights)
+
+    async def close(self) -> None:
+        await self.generator.close()
 
 
 async def init_host_weights(generators: Sequence[Generator], info: WeightsInfo) -> None:
@@ -23,15 +68,52 @@ async def init_host_weights(generators: Sequence[Generator], info: WeightsInfo) 
     await asyncio.gather(*(generator.init_weights(info) for generator in generators))
 
 
-async def publish_host_weights(generators: Sequence[Generator], weights: Any, version: int, last: bool = True) -> None:
-    """Load the same weights into every generator.
+async def publish_host_weights(receivers: Presence[Generator], weights: Any, version: int, last: bool = True) -> None:
+    """Load the same weights into every generator that is present.
 
     Args:
         weights: a HostWeights of this version, or a Ray object reference to one.
         last: whether they are all weights, or the last piece, so that the generators must serve the version after it.
     """
-    versions = await asyncio.gather(*(generator.update_weights(weights) for generator in generators))
-    assert not last or set(versions) == {version}, f"generators serve versions {versions}, not {version}"
+
+    async def load(generator: Generator) -> int:
+        try:
+            return await generator.update_weights(weights)
+        except LOSSES as error:
+            if not receivers.lost(generator, error):
+                raise
+            return version  # it is given them when it is started again
+
+    versions = await asyncio.gather(*(load(generator) for generator in receivers.present))
+    assert not last or set(versions) <= {version}, f"generators serve versions {versions}, not {version}"
+
+
+class Newcomers:
+    """Generators that were started again, and wait for the weights of the next publication.
+
+    A learner publishes the version of its last publication again to a newcomer, unless it has changed the weights
+    since: then the newcomer waits for the next version.
+    """
+
+    def __init__(self) -> None:
+        self.version = -1
+        """The version published last; -1: none."""
+        self.changed = False
+        """Whether the weights have changed since."""
+        self._published: asyncio.Future[None] | None = None
+
+    def published(self, version: int) -> None:
+        """Note that the present generators serve this version."""
+        self.version, self.changed = version, False
+        if self._published is not None:
+            self._published.set_result(None)
+            self._published = None
+
+    async def next_publication(self) -> None:
+        """Return when the next version is published."""
+        if self._published is None:
+            self._published = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._published)
 
 
 class LocalLearner:
@@ -39,7 +121,9 @@ class LocalLearner:
 
     def __init__(self, learner: FsdpLearner, *, checksum: bool) -> None:
         self.learner, self.checksum = learner, checksum
-        self.generators: list[Generator] = []
+        self.receivers: Presence[Generator] = Presence([])
+        self.newcomers = Newcomers()
+        self._at_work = asyncio.Lock()
 
     async def score(self, batch: Batch) -> Batch:
         return with_columns(batch, await asyncio.to_thread(self._scores, self.learner.score, batch))
@@ -57,20 +141,39 @@ class LocalLearner:
         return merge_columns(batch, divided, [end_to_end(method(part, *arguments))])
 
     async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
-        return await asyncio.to_thread(self._update, batch, coefficients)
+        async with self._at_work:
+            self.newcomers.changed = True
+            return await asyncio.to_thread(self._update, batch, coefficients)
 
     def _update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
         [updates] = plan_updates(batch, self.learner.config, 1, self.learner.linear_width())
         return self.learner.update(updates, coefficients)
 
     async def connect(self, generators: Sequence[Generator]) -> None:
-        self.generators = list(generators)
-        await init_host_weights(self.generators, self.learner.weights_info())
+        self.receivers = Presence(generators)
+        await init_host_weights(generators, self.learner.weights_info())
 
     async def publish(self, version: int) -> None:
+        async with self._at_work:
+            await self._publish(self.receivers, version)
+            self.newcomers.published(version)
+
+    async def _publish(self, receivers: Presence[Generator], version: int) -> None:
         weights = await asyncio.to_thread(self.learner.weights, version, self.checksum)
         assert weights is not None
-        await publish_host_weights(self.generators, weights, version)
+        await publish_host_weights(receivers, weights, version)
+
+    async def join(self, generator: Generator) -> None:
+        """Give a generator that was started again the weights that the others serve."""
+        async with self._at_work:
+            await generator.init_weights(self.learner.weights_info())
+            if not self.newcomers.changed:
+                if self.newcomers.version >= 0:
+                    await self._publish(Presence([generator]), self.newcomers.version)
+                self.receivers.enter(generator)
+                return
+            self.receivers.enter(generator)
+        await self.newcomers.next_publication()
 
     async def update_reference(self, reference: Reference, name: str, mixing_weight: float) -> None:
         weights = await asyncio.to_thread(self.learner.master_weights)

@@ -12,6 +12,9 @@ from typing import Any
 from actors.loading import collector_paused
 from actors.node_usage import node_usage
 
+HEARTBEAT = "heartbeat"
+"""Ray's concurrency group, with a thread of its own, of the calls that ask whether a process answers."""
+
 
 class RoleShell:
     """Ray actor that builds one role and calls its methods.
@@ -51,6 +54,9 @@ class RoleShell:
         """Return the node's host name and its use, also while the role computes."""
         return await asyncio.to_thread(node_usage)
 
+    async def alive(self) -> None:
+        """Return at once."""
+
     async def free_gpu_memory(self) -> None:
         """Give back the GPU memory that torch keeps for later tensors, for another role on the same GPU."""
         torch = importlib.import_module("torch")  # not at the top: a grader's process loads no torch
@@ -58,7 +64,7 @@ class RoleShell:
 
 
 class GeneratorShell(RoleShell):
-    """Ray actor of a generator: also says that it is alive, and since when it serves a version of the weights."""
+    """Ray actor of a generator: also says since when it serves a version of the weights."""
 
     def __init__(self, module: str, name: str, arguments: dict[str, Any]) -> None:
         super().__init__(module, name, arguments)
@@ -78,6 +84,3 @@ class GeneratorShell(RoleShell):
         """Return when the generator serves this version."""
         async with self.loaded:
             await self.loaded.wait_for(lambda: self.version >= version)
-
-    async def alive(self) -> None:
-        """Return at once."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -126,6 +127,17 @@ class References:
         masters = self._masters[name]
         for key, parameter in self.policies[name].model.named_parameters():
             parameter.copy_(masters[key])
+
+    def moved(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return the float32 weights of the references that have moved, by name and parameter."""
+        return {name: {key: t.numpy() for key, t in masters.items()} for name, masters in self._masters.items()}
+
+    @torch.no_grad()
+    def restore(self, moved: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """Set the weights that `moved` returned elsewhere."""
+        for name, masters in moved.items():
+            self._masters[name] = {key: torch.tensor(values) for key, values in masters.items()}
+            self._load(name)
 
     def save(self, folder: str) -> None:
         """Write the weights of the references that have moved; the others are unchanged in their directories."""

@@ -1,75 +1,155 @@
-"""Roles over Ray: proxies on the driver that satisfy the contracts by calling Ray actors. The fourth one is
-`remote_reference.RemoteReference`.
+"""Roles over Ray: proxies on the driver that satisfy the contracts by calling Ray actors. Those of the roles that
+receive batches are in `remote_learner` and `remote_reference`.
 
 Every wait has a timeout: a role that does not return in time is an error, never a hang.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
-from torch import Tensor
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.contracts import Column, GenerationJob, Generator, GradeTask, HostWeights, Reference, WeightsInfo
+from actors.contracts import GenerationJob, GradeTask, HostWeights, WeightsInfo
 from actors.finished import Finished
-from actors.learning.rank_parts import merge_columns, plan_scores, plan_updates, with_columns
-from actors.local import init_host_weights, publish_host_weights
-from actors.weights.watch import watched
-from configs.learner import LearnerConfig
-from objectives.diagnostics import Stats, merge
-from trajectories.arrays import to_tensors
-from trajectories.batch import Batch
+from actors.presence import LOSSES, RoleLost, RoleSilent
+from actors.processes import end_process, identity
+from actors.ray_shells import HEARTBEAT
 from trajectories.trajectory import Grade
+
+KILL_S = 20.0
+"""Longest wait for the end of a process that does not answer, in seconds."""
 
 
 class Handle:
-    """A Ray actor that runs one role (`ray_shells.RoleShell`), its name in error messages, and its timeout."""
+    """A Ray actor that runs one role (`ray_shells.RoleShell`), its name in error messages, and its timeout.
 
-    def __init__(self, actor: Any, name: str, timeout_s: float) -> None:
-        self.actor, self.name, self.timeout_s = actor, name, timeout_s
+    Args:
+        create: creates the actor again, after its process has ended.
+    """
+
+    def __init__(self, actor: Any, name: str, timeout_s: float, create: Callable[[], Any] | None = None) -> None:
+        self.actor, self.name, self.timeout_s, self.create = actor, name, timeout_s, create
         self._starting: Any = None
         self._built = False
+        self._process: tuple[str, int, str] | None = None
+        """Its node and its `processes.identity`, once the role is built."""
+        self._given_up: asyncio.Future[str] | None = None
+        """Done, with the reason, when no answer of the process is waited for any more."""
 
     def send(self, method: str, *arguments: Any) -> Any:
         """Start a call of the role and return Ray's object reference to its result."""
         return self.actor.call.remote(method, *arguments)
 
-    async def wait(self, result: Any, method: str, timeout_s: float | None = None) -> Any:
+    async def wait(
+        self,
+        result: Any,
+        method: str,
+        timeout_s: float | None = None,
+        given_up: "asyncio.Future[str] | None" = None,
+    ) -> Any:
         """Return the value of a Ray object reference.
 
         Args:
             method: the call's name, for error messages.
             timeout_s: default: the handle's.
+            given_up: default: what `give_up` sets.
 
         Raises:
             ValueError: the call raised one.
-            RuntimeError: the call raised anything else or took longer than the timeout, or the actor's process died.
+            RoleLost: the call took longer than the timeout, the actor's process died, or the role has ended.
+            RuntimeError: the call raised anything else.
         """
         timeout_s = timeout_s or self.timeout_s
+        given_up = given_up or self._watched()
+        if given_up.done():
+            raise RoleLost(given_up.result())
+        value = asyncio.ensure_future(_value(result))
         try:
-            async with asyncio.timeout(timeout_s):
-                return await _value(result)
-        except TimeoutError:
-            raise RuntimeError(f"{self.name}: {method} did not answer within {timeout_s:.0f} s") from None
+            await asyncio.wait([value, given_up], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if value.done():
+                return value.result()
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, ValueError):  # the user's fault, with the message it would have in process
                 raise ValueError(str(error.cause)) from error
-            raise RuntimeError(f"{self.name}: {method} failed: {error.cause!r}") from error
+            kind = RoleLost if isinstance(error.cause, LOSSES) else RuntimeError
+            raise kind(f"{self.name}: {method} failed: {error.cause!r}") from error
         except ray.exceptions.RayActorError as error:
-            raise RuntimeError(f"{self.name}: its process died before {method} ended: {error}") from error
+            if isinstance(error, ray.exceptions.ActorDiedError):
+                self._process = None  # there is none to end
+            raise RoleLost(f"{self.name}: its process died before {method} ended: {_cause(error)}") from None
+        except ray.exceptions.ObjectLostError:
+            raise RoleLost(f"{self.name}: the result of {method} was lost with its node") from None
+        finally:
+            value.cancel()
+        if given_up.done():
+            raise RoleLost(given_up.result())
+        raise RoleSilent(f"{self.name}: {method} did not answer within {timeout_s:.0f} s")
+
+    def _watched(self) -> "asyncio.Future[str]":
+        if self._given_up is None:
+            self._given_up = asyncio.get_running_loop().create_future()
+        return self._given_up
+
+    def give_up(self, reason: str) -> None:
+        """Have every call in progress, and every later one, raise RoleLost with this reason, until `restart`."""
+        if not self._watched().done():
+            self._watched().set_result(reason)
+
+    async def alive(self, timeout_s: float) -> None:
+        """Return if the actor's process answers, also while the role is at work. Raises as `wait`."""
+        ping = self.actor.alive.options(concurrency_group=HEARTBEAT).remote()
+        await self.wait(ping, "alive", timeout_s)
+
+    async def restart(self) -> None:
+        """End what is left of the actor's process, and create the actor again in its place. `rebuilt` builds its role.
+
+        Returns when Ray has placed the actor: that takes as long as there is no room for it.
+        """
+        assert self.create is not None, f"{self.name} cannot be started again"
+        self.give_up(f"{self.name}: it is started again")
+        await self._end_process()
+        self._built = False
+        self.actor = self.create()
+        try:
+            await _value(self.actor.alive.remote())
+        except ray.exceptions.RayActorError as error:
+            raise RoleLost(f"{self.name}: its process did not start: {_cause(error)}") from None
+
+    async def rebuilt(self, timeout_s: float) -> None:
+        """Build the role after `restart`. Only when it is built do other calls reach it. Raises as `wait`."""
+        self.begin()
+        await self._build(timeout_s, asyncio.get_running_loop().create_future())
+        self._given_up = None
+
+    async def _end_process(self) -> None:
+        """End the process, also if it is stopped (SIGSTOP) and answers nobody."""
+        ray.kill(self.actor)
+        if self._process is None:
+            return
+        (node, process, began), self._process = self._process, None
+        with contextlib.suppress(Exception):  # the node may be gone
+            async with asyncio.timeout(KILL_S):
+                if node == ray.get_runtime_context().get_node_id():
+                    await asyncio.to_thread(end_process, process, began)
+                    return
+                on_node = NodeAffinitySchedulingStrategy(node, soft=False)
+                await _value(
+                    ray.remote(end_process).options(num_cpus=0, scheduling_strategy=on_node).remote(process, began)
+                )
 
     async def computed(self, result: Any, method: str, timeout_s: float | None = None) -> None:
         """Wait until a call has ended, without its result.
 
         Raises:
-            RuntimeError: it took longer than the timeout. What the call itself raises comes where its result is read.
+            RoleLost: it took longer than the timeout. What the call itself raises comes where its result is read.
         """
         limit_s = timeout_s or self.timeout_s
         ended, _ = await asyncio.to_thread(ray.wait, [result], timeout=limit_s, fetch_local=False)
         if not ended:
-            raise RuntimeError(f"{self.name}: {method} did not answer within {limit_s:.0f} s")
+            raise RoleSilent(f"{self.name}: {method} did not answer within {limit_s:.0f} s")
 
     def begin(self, after: "Handle | None" = None) -> None:
         """Begin to build the role in its actor, once the role of `after` is built."""
@@ -77,7 +157,13 @@ class Handle:
 
     async def started(self, timeout_s: float) -> float:
         """Wait until the role is built, and return the seconds that this took in its actor. Raises as `wait`."""
-        seconds: float = await self.wait(self._starting, "start", timeout_s)
+        return await self._build(timeout_s, self._watched())
+
+    async def _build(self, timeout_s: float, given_up: "asyncio.Future[str]") -> float:
+        seconds: float = await self.wait(self._starting, "start", timeout_s, given_up)
+        if not self._built:
+            where = self.actor.__ray_call__.remote(_whereabouts)
+            self._process = await self.wait(where, "start", timeout_s, given_up)
         self._built = True
         return seconds
 
@@ -99,11 +185,24 @@ class Handle:
         if self._built:
             with contextlib.suppress(Exception):  # the next line ends the process whatever happened
                 await self.call("close", timeout_s=10.0)
-        ray.kill(self.actor)
+                self._process = None
+        await self._end_process()
 
 
 async def _value(result: Any) -> Any:
     return await result
+
+
+def _cause(error: Exception) -> str:
+    """Return the sentence of Ray's report of a dead actor that says how it ended."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith(("The actor is dead", "The actor's node", "The node"))]
+    return (told or lines or [type(error).__name__])[0].partition(" Some common causes")[0].rstrip(".")
+
+
+def _whereabouts(shell: Any) -> tuple[str, int, str]:
+    """Return the node and the identity of the process that this runs in."""
+    return ray.get_runtime_context().get_node_id(), *identity()
 
 
 class RemoteGenerator(Handle):
@@ -113,8 +212,15 @@ class RemoteGenerator(Handle):
         publish_timeout_s: longest `update_weights`, in seconds.
     """
 
-    def __init__(self, actor: Any, name: str, timeout_s: float, publish_timeout_s: float) -> None:
-        super().__init__(actor, name, timeout_s)
+    def __init__(
+        self,
+        actor: Any,
+        name: str,
+        timeout_s: float,
+        publish_timeout_s: float,
+        create: Callable[[], Any] | None = None,
+    ) -> None:
+        super().__init__(actor, name, timeout_s, create)
         self.publish_timeout_s = publish_timeout_s
 
     async def submit(self, jobs: Sequence[GenerationJob]) -> None:
@@ -134,10 +240,6 @@ class RemoteGenerator(Handle):
     async def served(self, version: int) -> None:
         """Return when the generator serves this version. Raises as `wait`."""
         await self.wait(self.actor.served.remote(version), "served")
-
-    async def alive(self, timeout_s: float) -> None:
-        """Return if the actor's process answers. Raises as `wait`."""
-        await self.wait(self.actor.alive.remote(), "alive", timeout_s)
 
     async def sleep(self) -> int:
         """As in `orchestrator.devices.turns.SleepingGenerator`; vLLM only."""
@@ -159,150 +261,3 @@ class RemoteGrader(Handle):
 
     async def stats(self) -> dict[str, float]:
         return await self.call("stats")  # type: ignore[no-any-return]
-
-
-class RemoteLearner:
-    """All learner ranks, each a `batch_shells.LearnerShell`. Every call runs on every rank, since each may contain a
-    collective.
-
-    Args:
-        publish_timeout_s: longest publication, in seconds.
-    """
-
-    def __init__(
-        self,
-        ranks: Sequence[Handle],
-        config: LearnerConfig,
-        *,
-        transfer: str,
-        tensor_parallel: int,
-        checksum: bool,
-        publish_timeout_s: float,
-    ) -> None:
-        self.publish_timeout_s = publish_timeout_s
-        self.ranks, self.config, self.transfer = list(ranks), config, transfer
-        self.tensor_parallel, self.checksum = tensor_parallel, checksum
-        self.generators: list[Generator] = []
-        self.shared = False
-        """Whether all generators read the weights from the memory of rank 0, as they run on its node."""
-        self.written = False
-        """Whether training itself writes each version into that memory, so that rank 0 has nothing to do."""
-        self.pieces = 0
-        """Pieces of the weights that go through Ray's object store, if the generators are not all `shared`."""
-        self.version_in_transfer: int | None = None
-        self._width: float | None = None
-
-    async def _linear_width(self) -> float:
-        """Return the policy's `linear_width`, asked of rank 0 once."""
-        if self._width is None:
-            self._width = await self.ranks[0].call("linear_width")
-        return self._width
-
-    async def _all(self, method: str, *arguments: Any, timeout_s: float | None = None) -> list[Any]:
-        return list(await asyncio.gather(*(rank.call(method, *arguments, timeout_s=timeout_s) for rank in self.ranks)))
-
-    async def _gathered(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
-        """Have every rank gather weights. Returns the Ray object reference to those of rank 0: receivers read them
-        from Ray's object store, which is shared memory on one node, and they do not pass through the driver."""
-        rank, first = self.ranks[0], self.ranks[0].send(method, *arguments)
-        others = [other.call(method, *arguments, timeout_s=timeout_s) for other in self.ranks[1:]]
-        await asyncio.gather(rank.computed(first, method, timeout_s), *others)
-        return first
-
-    async def score(self, batch: Batch) -> Batch:
-        return with_columns(batch, await self._scores("score", batch))
-
-    async def score_references(
-        self, batch: Batch, names: Sequence[str], columns: Sequence[Column]
-    ) -> dict[str, Tensor]:
-        return await self._scores("score_references", batch, list(names), list(columns))
-
-    async def _scores(self, method: str, batch: Batch, *arguments: Any) -> dict[str, Tensor]:
-        """Have the ranks score the trajectories of a batch with a method. Returns its outputs for all, by name."""
-        width = await self._linear_width()
-        divided, parts = await asyncio.to_thread(plan_scores, batch, self.config, len(self.ranks), width)
-        calls = [rank.call_stored(method, part, *arguments) for rank, part in zip(self.ranks, parts, strict=True)]
-        scored = await asyncio.gather(*calls)
-        return await asyncio.to_thread(lambda: merge_columns(batch, divided, list(map(to_tensors, scored))))
-
-    async def update(self, batch: Batch, coefficients: Mapping[str, float]) -> Stats:
-        self._require_no_transfer()
-        width = await self._linear_width()
-        parts = await asyncio.to_thread(plan_updates, batch, self.config, len(self.ranks), width)
-        calls = [rank.call_stored("update", part, coefficients) for rank, part in zip(self.ranks, parts, strict=True)]
-        return merge(*await asyncio.gather(*calls))
-
-    async def connect(self, generators: Sequence[Generator]) -> None:
-        self.generators = list(generators)
-        if self.transfer == "host":
-            await init_host_weights(self.generators, await self.ranks[0].call("weights_info"))
-            await self._share()
-            return
-        address = await self.ranks[0].wait(self.ranks[0].actor.address.remote(), "address")
-        actors = {receiver.name: receiver.actor for receiver in self._receivers}
-        limit_s = self.publish_timeout_s
-        starts = [
-            rank.actor.init_transfer.remote(actors, self.transfer, self.tensor_parallel, address, limit_s)
-            for rank in self.ranks
-        ]
-        await asyncio.gather(*(r.wait(s, "init_transfer") for r, s in zip(self.ranks, starts, strict=True)))
-
-    @property
-    def _receivers(self) -> list[RemoteGenerator]:
-        return [generator for generator in self.generators if isinstance(generator, RemoteGenerator)]
-
-    async def _share(self) -> None:
-        """Have all generators map the memory of rank 0's weights, if they can."""
-        memory = await self.ranks[0].call("share_weights")
-        handles = self._receivers
-        if memory is not None and len(handles) == len(self.generators):
-            self.shared = all(await asyncio.gather(*(handle.call("attach_weights", memory) for handle in handles)))
-            self.written = memory.holds_parameters and not self.checksum
-            if not self.shared:
-                await asyncio.gather(*(handle.call("detach_weights") for handle in handles))
-        if not self.shared:
-            self.pieces = await self.ranks[0].call("weights_pieces")
-
-    async def publish(self, version: int) -> None:
-        if self.transfer == "host":
-            await self._publish_from_host(version)
-            return
-        sends = [rank.wait(rank.actor.send_weights.remote(version), "publish") for rank in self.ranks]
-        await watched(sends, self._receivers, version, self.publish_timeout_s)
-
-    def _require_no_transfer(self) -> None:
-        version = self.version_in_transfer
-        assert version is None, f"version {version} is being loaded, and must not change meanwhile"
-
-    async def _publish_from_host(self, version: int) -> None:
-        """Publish from the memory of rank 0; or, if a generator runs on another node, through Ray's object store, which
-        holds one piece at a time. The limit on the time is that of each piece."""
-        self._require_no_transfer()
-        self.version_in_transfer, limit_s = version, self.publish_timeout_s
-        if self.shared and self.written:
-            weights: Any = HostWeights(version=version)
-        elif self.shared:
-            weights, *_ = await self._all("weights", version, self.checksum, False, timeout_s=limit_s)
-        if self.shared:
-            await publish_host_weights(self.generators, weights, version)
-        for number in range(self.pieces):
-            weights = await self._gathered("weights_piece", number, version, self.checksum, timeout_s=limit_s)
-            await publish_host_weights(self.generators, weights, version, last=number + 1 == self.pieces)
-            del weights  # the store holds it as long as there is a reference to it
-        self.version_in_transfer = None  # not after a failure: a generator may still be reading
-
-    async def update_reference(self, reference: Reference, name: str, mixing_weight: float) -> None:
-        info = await self.ranks[0].call("master_info")
-        await reference.move(name, info, await self._gathered("master_weights"), mixing_weight)
-
-    async def save(self, folder: str) -> None:
-        await self._all("save", folder)
-
-    async def saved(self) -> None:
-        await self._all("saved")
-
-    async def load(self, folder: str) -> None:
-        await self._all("load", folder)
-
-    async def close(self) -> None:
-        await asyncio.gather(*(rank.close() for rank in self.ranks))

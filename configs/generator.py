@@ -26,7 +26,7 @@ class GeneratorConfig:
     checksum: bool = False
     """Verify a checksum of every published byte, for debugging."""
     timeout_s: float = 600.0
-    """Seconds without a generated token, while answers are in progress, after which a generator counts as failed."""
+    """Seconds without a generated token, while answers are in progress, after which a generator is lost."""
 
     def __post_init__(self) -> None:
         require_not_negative(self, "max_sequences")

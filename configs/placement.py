@@ -55,6 +55,20 @@ class PlacementConfig:
     80 if it has none."""
     start_timeout_s: float = 300.0
     """Longest start of a role, in seconds."""
+    heartbeat_s: float = 60.0
+    """Seconds without an answer after which the process of a role counts as lost. A thread of its own answers, so a
+    role that computes for longer is not lost."""
+    restarts: int = 3
+    """Most restarts of one generator, grader or reference actor within `restart_window_s`, when it was lost during a
+    run. After them the run goes on with the others of its role, or ends if too few are left. 0: any loss ends the
+    run."""
+    restart_window_s: float = 3600.0
+    """Seconds within which restarts are counted."""
+    restart_delay_s: float = 1.0
+    """Seconds before the first restart within the window; each further one waits twice as long, at most 60 s."""
+    min_generators: int = 1
+    """Fewest generators with which a run goes on, where the others cannot be started again or Ray has no room for them.
+    One that waits for room joins the run again when there is some."""
     environment: dict[str, dict[str, str]] = field(default_factory=dict)
     """Environment variables of the actors of a role (generator, learner, reference, grader) or of all: network, GPU and
     threads, such as `placement.environment.all.NCCL_SOCKET_IFNAME=eth0`. They come after Breadth's own."""
@@ -69,9 +83,12 @@ class PlacementConfig:
     waits longer ends with an error. The ranks wait for each other where one reads or writes files more slowly."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "generators", "tensor_parallel", "learners", "graders", "references")
+        require_positive(self, "generators", "tensor_parallel", "learners", "graders", "references", "min_generators")
         require_not_negative(self, *(f"cpus_per_{role}" for role in ("generator", "learner", "grader", "reference")))
-        require_not_negative(self, "gpu_gigabytes")
+        require_not_negative(self, "gpu_gigabytes", "restarts", "restart_delay_s")
+        require_positive(self, "heartbeat_s", "restart_window_s")
+        rule = "must be at most placement.generators"
+        require(self.min_generators <= self.generators, "min_generators", rule, self.min_generators)
         require_not_negative(self, *(f"threads_per_{role}" for role in ("generator", "learner", "reference")))
         require_positive(self, "start_timeout_s", "call_timeout_s", "publish_timeout_s", "collective_timeout_s")
         allowed = self.tensor_parallel == 1 or self.mode == "split"

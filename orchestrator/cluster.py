@@ -2,8 +2,9 @@
 
 import asyncio
 import importlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -14,18 +15,19 @@ from actors.batch_shells import LearnerShell, ReferenceShell
 from actors.contracts import Generator, Grader, Learner, Reference
 from actors.loading import collector_paused
 from actors.policy_files.reading import load_tokenizer
-from actors.ray_shells import GeneratorShell, RoleShell
-from actors.remote import Handle, RemoteGenerator, RemoteGrader, RemoteLearner
+from actors.ray_shells import HEARTBEAT, GeneratorShell, RoleShell
+from actors.remote import Handle, RemoteGenerator, RemoteGrader
+from actors.remote_learner import RemoteLearner
 from actors.remote_reference import RemoteReference
 from configs.config import Config
 from orchestrator.connection import connect, own_cores
+from orchestrator.constructors import constructor
 from orchestrator.devices.environment import environment
 from orchestrator.devices.turns import Turns
 from orchestrator.engine import with_engine
 from orchestrator.placement import (
     Reservation,
     bundles,
-    held_by_learner,
     load_order,
     require_capacity,
     reservations,
@@ -33,7 +35,7 @@ from orchestrator.placement import (
     takes_turns,
 )
 from orchestrator.preflight.machine import check_devices
-from orchestrator.references import on_actors, policies, with_learner
+from orchestrator.references import on_actors, with_learner
 
 
 @dataclass
@@ -50,12 +52,16 @@ class Roles:
     graders: list[Grader] = field(default_factory=list)
     learner: Learner | None = None
     reference: Reference | None = None
+    reference_actors: RemoteReference | None = None
+    """The Ray actors that `reference` scores with, if there are any."""
     handles: list[Handle] = field(default_factory=list)
     """All Ray actors, also those that are still starting."""
     ranks: list[Handle] = field(default_factory=list)
     group: PlacementGroup | None = None
     turns: Turns | None = None
     """Where the engines sleep while the learner computes."""
+    recovered: Callable[[], Mapping[str, float]] = dict
+    """Returns the metrics of the roles that were started again (`orchestrator/supervision/`)."""
 
     async def ready(self) -> dict[str, float]:
         """Wait until all roles can be called. Returns the seconds that each Ray actor took to build its role, by name.
@@ -83,7 +89,7 @@ class Roles:
             ) from None
         engines = [handle for handle in self.handles if isinstance(handle, RemoteGenerator)]
         last = engines if shares_gpus(self.cfg) else []
-        first = [each for each in self.handles if each not in (*last, *self.reference_actors)]
+        first = [each for each in self.handles if each not in (*last, *self._references)]
         seconds = await _started(first, timeout_s)
         if self.ranks:  # They form a process group at an address of the first rank's node.
             address = self.ranks[0].actor.address.remote()
@@ -96,16 +102,16 @@ class Roles:
                 engine.begin()
             seconds |= await _started(last, timeout_s)
         if takes_turns(self.cfg) and self.learner is not None:
-            self.turns = Turns(engines, [*self.ranks, *self.reference_actors])
+            self.turns = Turns(engines, [*self.ranks, *self._references])
             self.turns.apply(self.learner, self.reference)
         return seconds
 
     async def complete(self) -> None:
         """Wait until the reference actors are loaded too. Raises as `ready`."""
-        await _started(self.reference_actors, self.cfg.placement.start_timeout_s)
+        await _started(self._references, self.cfg.placement.start_timeout_s)
 
     @property
-    def reference_actors(self) -> list[Handle]:
+    def _references(self) -> list[Handle]:
         return [handle for handle in self.handles if handle.name.startswith("reference")]
 
     async def close(self) -> None:
@@ -193,24 +199,25 @@ def _create_actors(roles: Roles, wanted: Sequence[Reservation], group: Placement
     references: list[Handle] = []
     for reservation, after in load_order(wanted, own_cores()):
         number = sum(handle.name.startswith(f"{reservation.role} ") for handle in roles.handles)
-        actor = _create_actor(roles, reservation, group, _constructor(roles, reservation.role, number))
-        name = f"{reservation.role} {number}"
+        create = partial(_create_actor, roles, reservation, group, number)
+        actor, name = create(), f"{reservation.role} {number}"
         if reservation.role == "generator":
-            generator = RemoteGenerator(actor, name, timeout_s, cfg.placement.publish_timeout_s)
+            generator = RemoteGenerator(actor, name, timeout_s, cfg.placement.publish_timeout_s, create)
             roles.generators.append(generator)
             handle: Handle = generator
         elif reservation.role == "grader":
-            grader = RemoteGrader(actor, name, timeout_s)
+            grader = RemoteGrader(actor, name, timeout_s, create)
             roles.graders.append(grader)
             handle = grader
         else:
-            handle = Handle(actor, name, timeout_s)
+            handle = Handle(actor, name, timeout_s, create)
             (roles.ranks if reservation.role == "learner" else references).append(handle)
         if not (shares_gpus(cfg) and reservation.role == "generator"):  # `Roles.ready` begins those
             handle.begin(None if after is None else roles.handles[after])
         roles.handles.append(handle)
     if references:
-        roles.reference = RemoteReference(references, cfg.placement.start_timeout_s)
+        roles.reference_actors = RemoteReference(references, cfg.placement.start_timeout_s)
+        roles.reference = roles.reference_actors
     if roles.ranks:
         learner = RemoteLearner(
             roles.ranks,
@@ -223,87 +230,25 @@ def _create_actors(roles: Roles, wanted: Sequence[Reservation], group: Placement
         roles.learner, roles.reference = learner, with_learner(cfg, learner, roles.reference)
 
 
-def _constructor(roles: Roles, role: str, number: int) -> tuple[str, str, dict[str, Any]]:
-    """Return the module, class and constructor arguments of the actor `number` of a role."""
-    cfg, policy = roles.cfg, roles.policy
-    if role == "learner":
-        ranks = {"rank": number, "ranks": cfg.placement.learners}
-        return "actors.learning.learner", "FsdpLearner", learner_arguments(cfg) | ranks
-    if role == "generator" and cfg.generator.engine == "vllm":
-        learns = "learner" in roles.names
-        own = {"sleeps": takes_turns(cfg) and learns, "lora": cfg.learner.lora if learns else None}
-        return "actors.generation.vllm_engine", "VllmGenerator", generator_arguments(cfg, policy) | own
-    if role == "generator":
-        return "actors.generation.transformers_engine", "TransformersGenerator", generator_arguments(cfg, policy)
-    if role == "reference":
-        return "actors.reference", "References", reference_arguments(cfg, roles.references)
-    return "actors.grader", "PooledGrader", grader_arguments(cfg)
-
-
-def _create_actor(
-    roles: Roles, reservation: Reservation, group: PlacementGroup, constructor: tuple[str, str, dict[str, Any]]
-) -> Any:
+def _create_actor(roles: Roles, reservation: Reservation, group: PlacementGroup, number: int) -> Any:
+    """Create the actor `number` of a role, which does not build it yet."""
     gpu, cores = reservation.gpus > 0, own_cores()
+    built = constructor(
+        roles.cfg,
+        reservation.role,
+        number,
+        names=roles.names,
+        policy=roles.policy,
+        references=roles.references,
+    )
     variables = environment(roles.cfg, reservation.role, gpu=gpu, names=roles.names, cores=cores)
     shells = {"learner": LearnerShell, "reference": ReferenceShell, "generator": GeneratorShell}
-    options = ray.remote(shells.get(reservation.role, RoleShell)).options(
+    remote: Any = ray.remote  # its types do not know `concurrency_groups`
+    options = remote(concurrency_groups={HEARTBEAT: 1})(shells.get(reservation.role, RoleShell)).options(
         num_cpus=reservation.cpus,
         num_gpus=reservation.gpus,
         max_concurrency=16,
         runtime_env={"env_vars": variables},
         scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=reservation.bundle),
     )
-    return options.remote(*constructor)
-
-
-def generator_arguments(cfg: Config, policy: str) -> dict[str, Any]:
-    """Return the constructor arguments of a Generator that loads the directory `policy`."""
-    arguments = {
-        "policy_path": policy,
-        "config": cfg.generator,
-        "dtype": cfg.policy.dtype,
-        "max_length": cfg.sampling.max_prompt_tokens + cfg.longest_answer,
-        "device": _device(cfg),
-        "tensor_parallel": cfg.placement.tensor_parallel,
-    }
-    if cfg.sampling.mixed_with:
-        [arguments["mixed_with"]] = policies(cfg)[cfg.sampling.mixed_with]
-    return arguments
-
-
-def grader_arguments(cfg: Config) -> dict[str, Any]:
-    """Return the constructor arguments of a Grader."""
-    reserved = int(cfg.placement.cpus_per_grader) if cfg.placement.kind == "ray" else 0
-    return asdict(cfg.grader) | {"require": cfg.sandbox.require, "cores": reserved}
-
-
-def reference_arguments(cfg: Config, references: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Return the constructor arguments of a Reference that holds these policies."""
-    return {
-        "policies": references,
-        "config": cfg.learner,
-        "dtype": cfg.policy.dtype,
-        "temperature": cfg.sampling.temperature,
-        "device": _device(cfg),
-    }
-
-
-def learner_arguments(cfg: Config) -> dict[str, Any]:
-    """Return the constructor arguments of a Learner, without its rank."""
-    return {
-        "policy_path": cfg.policy.path,
-        "config": cfg.learner,
-        "objective": cfg.objective,
-        "references": {name: policies(cfg)[name] for name in held_by_learner(cfg)},
-        "dtype": cfg.policy.dtype,
-        "temperature": cfg.sampling.temperature,
-        "total_steps": cfg.steps,
-        "seed": cfg.seed,
-        "checkpoint_dtype": cfg.checkpoint.dtype,
-        "collective_timeout_s": cfg.placement.collective_timeout_s,
-        "device": _device(cfg),
-    }
-
-
-def _device(cfg: Config) -> str:
-    return "cuda" if cfg.placement.device == "gpu" else "cpu"
+    return options.remote(*built)

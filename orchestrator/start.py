@@ -23,9 +23,10 @@ from orchestrator.preflight.named import check_training
 from orchestrator.preflight.resume import check_resumed_settings, resume_command
 from orchestrator.remote_runs.mirror import mirrored
 from orchestrator.rollout.collector import Stopped
-from orchestrator.rollout.grading import NothingGraded, prove
+from orchestrator.rollout.grading import NothingGraded, prove, verifiers_of
 from orchestrator.rollout.rollouts import rollouts_for
 from orchestrator.stored.answers import StoredAnswers, first_policy, load_stored, presample_missing
+from orchestrator.supervision.members import supervised
 from orchestrator.train import Run, train
 from orchestrator.watch.timing import timed
 from trajectories.atomic_write import replace_file
@@ -125,10 +126,15 @@ async def _train(
     if resume:  # Only now: a resume that fails leaves the settings of the run as they are.
         _write_settings(cfg, run_dir)
     await roles.learner.connect(roles.generators)
-    async with rollouts_for(cfg, roles.generators, roles.graders) as rollouts:
+    async with contextlib.AsyncExitStack() as within:
+        rollouts = await within.enter_async_context(rollouts_for(cfg, roles.generators, roles.graders))
+        verifiers = verifiers_of(checked.source, cfg.objective.rewards)
+        supervisor = supervised(cfg, roles, rollouts, verifiers, lambda title, text: log(f"{title}: {text}"))
+        await within.enter_async_context(supervisor)
         # Before the first publication the generators serve the reference, if it is still to be presampled.
         stored = await presample_missing(cfg, run_dir, stored, log, (rollouts, *checked))
         run = Run(cfg, run_dir, *checked, roles=roles, rollouts=rollouts, stored=stored, resume=resume, resumed=resumed)
+        supervisor.alert = run.logbook.alert
         async with mirrored(cfg, run_dir, run.logbook.alert):  # waits for the last copies, if there is a remote place
             try:
                 async with run.checkpoints:  # waits until the last one is written

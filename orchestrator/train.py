@@ -220,7 +220,8 @@ class Run:
         moved = await self.drift.measure()
         seconds = self.clock.lap()
         rewarded = await asyncio.to_thread(group_metrics, groups, by_domain=self.cfg.task.name == "mixture")
-        values = self._metrics | moved | rewarded | collected | graded | seconds | self.nodes.take()
+        values = self._metrics | moved | rewarded | collected | graded | seconds
+        values |= self.nodes.take() | dict(self.roles.recovered())
         values |= self.experience.metrics(groups) if self.experience else {}
         # This lap includes the previous step's `due` (measurements, checkpoints), which is not work of this step.
         other = seconds.get("seconds/due", 0.0) + (seconds.get("seconds/measurement", 0.0) if self.cfg.lag else 0.0)

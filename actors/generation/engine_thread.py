@@ -19,6 +19,7 @@ import numpy as np
 
 from actors.contracts import GenerationJob, HostWeights, SharedMemory, WeightsInfo
 from actors.finished import EngineLoad, Finished
+from actors.presence import RoleLost
 from actors.weights.host import check_payload, span
 from actors.weights.shared_memory import attached
 from configs.checks import LOWEST_TEMPERATURE
@@ -72,7 +73,7 @@ class EngineThread(Generic[E]):
     """A Generator whose engine is built, run and closed by one background thread.
 
     A ValueError in a command is raised to its caller, and the engine continues. Any other exception in the thread ends
-    the engine; from then on every method but `close` raises RuntimeError with it as the cause.
+    the engine; from then on every method but `close` raises RoleLost with it as the cause.
 
     Args:
         build: creates the engine, inside the thread. The constructor re-raises its exception.
@@ -96,8 +97,7 @@ class EngineThread(Generic[E]):
         self._progress = 0.0
         """When decoding began, or a token was last generated."""
         self._load = EngineLoad()
-        self._load_time = 0.0
-        """When it was measured."""
+        self._load_time = 0.0  # when it was measured
         self._info: WeightsInfo | None = None
         self._attached: np.ndarray | None = None
         self._next_tensor = 0
@@ -218,7 +218,7 @@ class EngineThread(Generic[E]):
 
     def _raise_if_ended(self) -> None:
         if self._error is not None:
-            raise RuntimeError(f"the generation engine has ended: {self._error!r}") from self._error
+            raise RoleLost(f"the generation engine has ended: {self._error!r}") from self._error
 
     def _run(self, build: Callable[[], E], built: Future[None]) -> None:
         try:
@@ -301,7 +301,7 @@ class EngineThread(Generic[E]):
             while not self._commands.empty():
                 command = self._commands.get()
                 if command is not None and command[1] is not None and command[1].set_running_or_notify_cancel():
-                    command[1].set_exception(RuntimeError(f"the generation engine has ended: {error!r}"))
+                    command[1].set_exception(RoleLost(f"the generation engine has ended: {error!r}"))
             self._wake()
 
     def _wake(self) -> None:

@@ -187,6 +187,7 @@ class VllmEngine:
         self._serve(weights.version)
 
     def init_transfer(self, info: dict[str, Any]) -> None:
+        self.vllm.collective_rpc("shutdown_weight_transfer_engine")  # leaves the group of an earlier learner or member
         self.vllm.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": info})
 
     def start_update(self) -> None:

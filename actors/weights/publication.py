@@ -236,3 +236,7 @@ class GpuPublisher:
             unless_failed(self.engine.send_weights, self.client)
             self.version = version
         return self.version
+
+    def close(self) -> None:
+        """End the transfer group, so that another one can be built, with other generators."""
+        self.engine.shutdown()

@@ -1,11 +1,13 @@
 """Turns of engines and learner on GPUs that they share: the engines sleep while learner and references compute."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from actors.contracts import Generator, Learner, Reference
+from actors.presence import LOSSES
 
 
 class SleepingGenerator(Generator, Protocol):
@@ -43,6 +45,8 @@ class Turns:
 
     def __init__(self, generators: Sequence[SleepingGenerator], others: Sequence[GpuRole]) -> None:
         self.generators, self.others = list(generators), list(others)
+        self.lost: Callable[[SleepingGenerator, Exception], bool] = lambda generator, error: False
+        """As in `Presence`. A generator that was lost has no memory to give or to take."""
         self.asleep = False
         self._lock = asyncio.Lock()
 
@@ -52,6 +56,7 @@ class Turns:
             (learner, "score", self.computing),
             (learner, "update", self.computing),
             (learner, "publish", self.publishing),
+            (learner, "join", self.publishing),
             *((generator, "submit", self.generating) for generator in self.generators),
             *(((reference, "score", self.computing),) if reference is not None else ()),
         ):
@@ -63,7 +68,7 @@ class Turns:
         async with self._lock:
             unfinished = 0
             if not self.asleep:
-                unfinished = sum(await asyncio.gather(*(generator.sleep() for generator in self.generators)))
+                unfinished = sum(await self._each(lambda generator: generator.sleep()))
                 self.asleep = True
             yield
             if unfinished:
@@ -88,11 +93,38 @@ class Turns:
                 await self._wake("weights", "kv_cache")
             yield
 
+    @asynccontextmanager
+    async def starting(self, generator: SleepingGenerator) -> AsyncIterator[None]:
+        """A generator is started again inside, while nobody else computes or takes memory."""
+        async with self._lock:
+            await asyncio.gather(*(role.free_gpu_memory() for role in self.others))
+            yield
+            if self.asleep:
+                await generator.sleep()
+
+    async def _each(self, call: Callable[[SleepingGenerator], Awaitable[int]]) -> list[int]:
+        """Make a call to every generator, and return the results of those that are not lost."""
+
+        async def made(generator: SleepingGenerator) -> int:
+            try:
+                return await call(generator)
+            except LOSSES as error:
+                if not self.lost(generator, error):
+                    raise
+                return 0
+
+        return list(await asyncio.gather(*map(made, self.generators)))
+
     async def _wake(self, *tags: str) -> None:
         await asyncio.gather(*(role.free_gpu_memory() for role in self.others))
         for tag in tags:
-            await asyncio.gather(*(generator.wake_up([tag]) for generator in self.generators))
+            await self._each(partial(_wake_up, tag))
         self.asleep = "kv_cache" not in tags
+
+
+async def _wake_up(tag: str, generator: SleepingGenerator) -> int:
+    await generator.wake_up([tag])
+    return 0
 
 
 def _wrap(owner: Any, method: str, turn: Callable[[], AbstractAsyncContextManager[None]]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from actors.local import init_host_weights, publish_host_weights
 from actors.policy_files.reading import load_model
+from actors.presence import Presence
 from actors.weights.file_names import as_in_files, meta_in_files
 from actors.weights.host import weights_info
 from actors.weights.pieces import pieces_of
@@ -229,5 +230,5 @@ async def _publish(cfg: Config, rollouts: Rollouts, path: str, version: int) -> 
         named = [(name, p) for name, p in model.named_parameters() if name in piece.parameters]
         packed = piece.packed(info, as_in_files(model, named), version, cfg.generator.checksum)
         weights = cluster.store_once(cfg, packed)
-        await publish_host_weights(rollouts.generators, weights, version, last=number == len(pieces))
+        await publish_host_weights(Presence(rollouts.generators), weights, version, last=number == len(pieces))
         del packed, weights  # memory and Ray's object store hold one piece at a time

@@ -11,7 +11,8 @@ import torch
 from configs.config import Config
 from orchestrator.preflight.prompts import FIRST
 from orchestrator.rollout.encoding import Encoder
-from orchestrator.rollout.rollouts import Rollouts, jobs_for
+from orchestrator.rollout.jobs import jobs_for
+from orchestrator.rollout.rollouts import Rollouts
 from tasks.source import Source
 from trajectories.batch import Batch, pack
 from trajectories.trajectory import Prompt

@@ -10,7 +10,8 @@ from actors.contracts import GenerationJob
 from configs.config import Config
 from orchestrator.rollout.encoding import Encoder
 from orchestrator.rollout.grading import require_grades
-from orchestrator.rollout.rollouts import Rollouts, jobs_for
+from orchestrator.rollout.jobs import jobs_for
+from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.rollout.upcoming import Upcoming
 from orchestrator.rollout.window import Slot, Window
 from orchestrator.stored.experience import Experience, Question

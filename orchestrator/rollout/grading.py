@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from actors.contracts import Grader
+from actors.presence import LOSSES
 from configs.rewards import RewardConfig
 from tasks.source import Source, first_prompts
 from trajectories.trajectory import Group
@@ -38,6 +39,12 @@ def require_grades(groups: Sequence[Group]) -> None:
         raise NothingGraded(groups)
 
 
+def verifiers_of(source: Source, rewards: Mapping[str, RewardConfig] | None = None) -> list[str]:
+    """Return the verifiers of a task's first prompts, and of further rewards."""
+    named = {reward.verifier for reward in (rewards or {}).values() if reward.verifier}
+    return sorted(named | {prompt.verifier for prompt in first_prompts(source, PROMPTS_SEARCHED)})
+
+
 async def prove(
     graders: Sequence[Grader],
     source: Source,
@@ -56,8 +63,7 @@ async def prove(
         RuntimeError: a canary got a wrong verdict.
         ValueError: the required isolation level is not reached. Names `sandbox.require`.
     """
-    named = {reward.verifier for reward in (rewards or {}).values() if reward.verifier}
-    verifiers = sorted(named | {prompt.verifier for prompt in first_prompts(source, PROMPTS_SEARCHED)})
+    verifiers = verifiers_of(source, rewards)
     for number, levels in enumerate(await asyncio.gather(*(grader.prove(verifiers) for grader in graders))):
         text = ", ".join(f"{verifier} at isolation level {level}" for verifier, level in sorted(levels.items()))
         if text:
@@ -96,17 +102,35 @@ class GraderWatch:
         self._active: set[str] = set()
         """Titles of the alerts whose condition is true."""
         self._before: dict[str, float] = {}
+        self._last: list[dict[str, float]] = [{} for _ in graders]
+        """The latest statistics of each grader's process."""
+        self._ended: list[dict[str, float]] = [{} for _ in graders]
+        """Those of its processes that were lost."""
 
     async def start(self) -> None:
         """Exclude the answers graded so far, which were presampled, from metrics and alerts."""
-        self._before = merge_stats(await asyncio.gather(*(grader.stats() for grader in self._graders)))
+        self._before = await self._merged()
 
     async def collect(self) -> dict[str, float]:
         """Return the graders' statistics as metrics `grader/...`, and raise the alerts that are due."""
-        now = merge_stats(await asyncio.gather(*(grader.stats() for grader in self._graders)))
-        now = since(self._before, now)
+        now = since(self._before, await self._merged())
         self.check(now)
         return {f"grader/{name}": value for name, value in now.items()}
+
+    async def _merged(self) -> dict[str, float]:
+        """Return the merged statistics of all graders since they were first started. A grader that is lost has those of
+        its last answer, and begins again at 0 when it was started again."""
+        await asyncio.gather(*(self._ask(i) for i in range(len(self._graders))))
+        return merge_stats([merge_stats([e, last]) for e, last in zip(self._ended, self._last, strict=True)])
+
+    async def _ask(self, i: int) -> None:
+        try:
+            now = await self._graders[i].stats()
+        except LOSSES:
+            return  # its grades or its heartbeats are missed too, and the supervisor acts on that
+        if now.get("graded", 0.0) < self._last[i].get("graded", 0.0):
+            self._ended[i] = merge_stats([self._ended[i], self._last[i]])
+        self._last[i] = now
 
     def check(self, now: dict[str, float]) -> None:
         """Raise the alerts that are due, given the merged statistics since the start."""

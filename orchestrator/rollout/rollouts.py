@@ -1,19 +1,18 @@
 """Turn prompts into graded groups, over any number of generators and graders."""
 
 import asyncio
-import hashlib
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
-
-import numpy as np
+from typing import Any
 
 from actors.contracts import GenerationJob, Generator, Grader
-from actors.finished import EngineLoad, Finished
+from actors.finished import EngineLoad
+from actors.presence import LOSSES, Presence, RoleLost
 from configs.config import Config
 from configs.rewards import ANSWER_REWARD, RewardConfig, with_answer
-from orchestrator.rollout.answers import trajectories
+from orchestrator.rollout.bound import Bound, Pending
 from orchestrator.rollout.grade_tasks import tasks_of
 from orchestrator.rollout.rewards import combined
 from orchestrator.rollout.room import Lengths, Room
@@ -25,43 +24,16 @@ BIND_S = 0.25
 """The same while groups wait for room: `Generator.collect` reports it."""
 
 
-def answer_seed(run_seed: int, prompt_key: str, sample_index: int) -> int:
-    """Return the seed of one answer, 31 bits (the range of every engine), a function of the arguments alone."""
-    return answer_seeds(run_seed, prompt_key, [sample_index])[0]
-
-
-def answer_seeds(run_seed: int, prompt_key: str, sample_indices: Iterable[int]) -> tuple[int, ...]:
-    """Return `answer_seed` of several answers to one prompt."""
-    of_prompt = hashlib.blake2b(f"{run_seed}/{prompt_key}/".encode(), digest_size=8)
-    seeds = []
-    for index in sample_indices:
-        digest = of_prompt.copy()
-        digest.update(b"%d" % index)
-        seeds.append(int.from_bytes(digest.digest()[:4], "little") % 2**31)
-    return tuple(seeds)
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A group that is being generated or graded."""
-
-    prompt: Prompt
-    job: GenerationJob
-    done: asyncio.Future[Group]
-    graded: list[Trajectory | None]
-    """The graded answers by sample index; None for the others."""
-    ungraded: int
-    """Number of answers without a grade."""
-    generator: int = -1
-    """Index of the generator; -1 before the group is bound to one."""
-
-
 class Rollouts:
     """Binds whole groups to generators, and sends every finished answer to a grader.
 
-    A group is bound to the generator with the fewest pending answers. With `late_binding` only to one that has room,
-    and groups wait here until one has. If a role fails, every pending group fails; also if a generator with work
-    generates no token for `silence_s`. Use as an async context manager.
+    A group is bound to the generator with the fewest pending answers, in a repeatable run with the fewest so far. With
+    `late_binding` only to one that has room, and groups wait here until one has. If a role fails, every pending group
+    fails; also if a generator with work generates no token for `silence_s`. Use as an async context manager.
+
+    Under supervision (`lost`) a generator that is lost leaves. The others generate its missing answers with the same
+    seeds, and those that it has finished are kept. In a repeatable run the groups wait for it, and it decodes again all
+    that it was sent, so that they are the same bit for bit; what is finished twice is dropped.
 
     Silence is counted in the seconds that a generator has waited for its own answers, never by the clock of this
     process: while its event loop is blocked, nothing is counted, and tokens generated meanwhile end the silence.
@@ -70,6 +42,7 @@ class Rollouts:
         silence_s: longest time without a token, in seconds.
         rewards: further rewards of every answer (`objective.rewards`).
         late_binding: whether groups wait for room (`Room`). Which generator answers which group then depends on timing.
+        repeatable: whether what an engine decodes together must not depend on a loss.
     """
 
     def __init__(
@@ -80,36 +53,40 @@ class Rollouts:
         rewards: Mapping[str, RewardConfig] | None = None,
         *,
         late_binding: bool = False,
+        repeatable: bool = False,
     ) -> None:
-        self.generators, self.graders, self.silence_s = list(generators), list(graders), silence_s
+        self.generators, self.graders, self.silence_s = list(generators), Presence(graders), silence_s
+        self.lost: Callable[[Generator, Exception], bool] = lambda generator, error: False
+        """Called with a generator that was lost. Returns whether it is started again, or others go on without it."""
+        self._repeatable = repeatable
         self._rewards = with_answer(rewards) if rewards else {}
-        self._pending: dict[str, _Pending] = {}
-        self._unbound: deque[_Pending] = deque()
-        self._rooms = [Room(EngineLoad()) for _ in generators] if late_binding else []  # none before a report
+        self._pending: dict[str, Pending] = {}
+        self._unbound: deque[Pending] = deque()
+        self._bound = [Bound(generator, late_binding) for generator in generators]
         self._lengths = Lengths()
-        self._has_work = [asyncio.Event() for _ in generators]
-        self._load = [0 for _ in generators]
-        """Answers of the pending groups that are bound to each generator."""
-        self._decoding = [0 for _ in generators]
-        """Answers that each generator has not finished."""
-        self._pollers: list[asyncio.Task[None]] = []
-        self._grading: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
-        self._next_grader = 0
 
     async def __aenter__(self) -> "Rollouts":
-        self._pollers = [asyncio.create_task(self._poll(i)) for i in range(len(self.generators))]
+        for bound in self._bound:
+            bound.poller = self._start(self._poll(bound))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tasks = [*self._pollers, *self._grading]
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for pending in self._pending.values():
             pending.done.cancel()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def submit(
         self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob], *, first: bool = False
@@ -128,7 +105,7 @@ class Rollouts:
         for prompt, job in zip(prompts, jobs, strict=True):
             assert job.key not in self._pending, f"{job.key} is already in flight"
             size, done = len(job.seeds), asyncio.get_running_loop().create_future()
-            self._pending[job.key] = _Pending(prompt, job, done, [None] * size, size)
+            self._pending[job.key] = Pending(prompt, job, done, [None] * size, size)
             added.append(self._pending[job.key])
         if first:
             self._unbound.extendleft(reversed(added))
@@ -137,7 +114,7 @@ class Rollouts:
         try:
             await self._bind()
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
             raise
         return [pending.done for pending in added]
 
@@ -147,74 +124,124 @@ class Rollouts:
         """Generate and grade groups of all prompts, and return them in the order of the prompts."""
         return list(await asyncio.gather(*await self.submit(prompts, jobs, first=first)))
 
+    def leave(self, generator: Generator) -> None:
+        """Bind no group to a generator that was lost, and take from it what it has not finished."""
+        bound = self._of(generator)
+        bound.state = "absent"
+        if bound.poller is not asyncio.current_task() and bound.poller is not None:
+            bound.poller.cancel()
+        if not self._repeatable:
+            self._take_back(bound)
+
+    def leave_out(self, generator: Generator) -> None:
+        """Expect a generator that has left no more for now: the others generate all that was bound to it."""
+        bound = self._of(generator)
+        bound.state = "left_out"
+        self._take_back(bound)
+
+    def enter(self, generator: Generator) -> None:
+        """Bind groups to a generator that was started again and serves the weights of the others."""
+        bound = self._of(generator)
+        assert bound.state != "present", "it has not left"
+        again, bound.room, bound.state = bound.sent, Room(EngineLoad()), "present"
+        bound.idle()
+        bound.poller = self._start(self._poll(bound))
+        self._start(self._send_again(bound, again))
+
+    def _of(self, generator: Generator) -> Bound:
+        return next(bound for bound in self._bound if bound.generator is generator)
+
+    def _take_back(self, bound: Bound) -> None:
+        groups = [pending for pending in self._pending.values() if pending.bound is bound and pending.missing]
+        self._unbound.extendleft(reversed(groups))
+        for pending in groups:
+            pending.bound = None
+            bound.load -= len(pending.graded)
+        bound.idle()
+        self._start(self._send_again(bound, []))
+
+    async def _send_again(self, bound: Bound, sent: Sequence[Sequence[Pending]]) -> None:
+        """Send a generator the submissions that its process before had not finished, then bind the groups that wait."""
+        try:
+            if any(pending.missing for groups in sent for pending in groups):
+                bound.sent += map(list, sent)
+                bound.decoding += sum(len(pending.graded) for groups in sent for pending in groups)
+                for groups in sent:
+                    await self._send(bound, groups, whole=True)
+            await self._bind()
+        except Exception as error:
+            self.fail(error)
+
     async def _bind(self) -> None:
         """Submit the groups that wait, in order, as far as generators have room; those of a generator in one call."""
-        assigned: list[list[GenerationJob]] = [[] for _ in self.generators]
+        assigned: dict[Bound, list[Pending]] = {}
         while self._unbound:
-            job = self._unbound[0].job
-            roomy = [i for i in range(len(self.generators)) if self._has_room(i, job)]
+            pending = self._unbound[0]
+            expected = self._lengths.expected(pending.job)
+            # In a repeatable run an absent generator gets what it would get if it were there, when it is back.
+            usable = [b for b in self._bound if b.state == "present" or (self._repeatable and b.state == "absent")]
+            roomy = [bound for bound in usable if bound.has_room(pending.job, expected)]
             if not roomy:
                 break
-            target, size = min(roomy, key=lambda i: self._load[i]), len(job.seeds)
-            self._unbound.popleft().generator = target
-            self._load[target] += size
-            self._decoding[target] += size
-            if self._rooms:
-                self._rooms[target].fill(job, self._lengths.expected(job))
-            assigned[target].append(job)
-        for i, jobs in enumerate(assigned):
-            if jobs:
-                await self.generators[i].submit(jobs)
-                self._has_work[i].set()
+            target = min(roomy, key=lambda bound: bound.load)
+            target.take(self._unbound.popleft(), expected)
+            assigned.setdefault(target, []).append(pending)
+        for bound, groups in assigned.items():
+            bound.sent.append(groups)
+        for bound, groups in assigned.items():
+            if bound.state == "present" and any(groups is own for own in bound.sent):  # it may have left meanwhile
+                await self._send(bound, groups, whole=False)
 
-    def _has_room(self, i: int, job: GenerationJob) -> bool:
-        return not self._rooms or not self._decoding[i] or self._rooms[i].holds(job, self._lengths.expected(job))
+    async def _send(self, bound: Bound, groups: Sequence[Pending], *, whole: bool) -> None:
+        try:
+            await bound.generator.submit(bound.jobs(groups, whole=whole))
+        except LOSSES as error:
+            if not self.lost(bound.generator, error):
+                raise
+        else:
+            bound.has_work.set()
 
-    async def _poll(self, i: int) -> None:
+    async def _poll(self, bound: Bound) -> None:
         silence_s, tokens = 0.0, 0
         try:
             while True:
-                if not self._decoding[i]:
-                    self._has_work[i].clear()
+                if not bound.decoding:
+                    bound.idle()
                     silence_s = 0.0
-                await self._has_work[i].wait()
+                await bound.has_work.wait()
                 wait_s = BIND_S if self._unbound else POLL_S
-                finished = await self.generators[i].collect(wait_s)
-                if self._rooms:
-                    self._rooms[i] = Room(finished.load)
+                finished = await bound.generator.collect(wait_s)
+                if bound.late:
+                    bound.room = Room(finished.load)
                 if len(finished) or finished.load.tokens != tokens:
                     silence_s, tokens = 0.0, finished.load.tokens
                 else:
                     silence_s += wait_s
                 if silence_s > self.silence_s:
-                    raise RuntimeError(f"generator {i} generated no token for {self.silence_s:.0f} s with work to do")
+                    number = self._bound.index(bound)
+                    words = f"generated no token for {self.silence_s:.0f} s with work to do"
+                    raise RoleLost(f"generator {number} {words}")
                 if len(finished):
-                    self._decoding[i] -= len(finished)
                     self._lengths.observe(finished)
-                    self._start_grading(finished)
+                    keys, answers = bound.fresh(finished)
+                    if keys:  # in a task of its own, so that grading time does not delay the next poll
+                        self._start(self._grade(keys, answers))
                 await self._bind()
-        except Exception as error:  # whatever a role raises fails the groups
-            self._fail(error)
-
-    def _start_grading(self, finished: Finished) -> None:
-        """Grade the answers in a task of its own, so that grading time does not delay the next poll."""
-        jobs = {key: self._pending[key].job for key in finished.keys}
-        task = asyncio.create_task(self._grade(finished.keys, trajectories(finished, jobs)))
-        self._grading.add(task)
-        task.add_done_callback(self._grading.discard)
+        except Exception as error:  # whatever else a role raises fails the groups
+            if not (isinstance(error, LOSSES) and self.lost(bound.generator, error)):
+                self.fail(error)
 
     async def _grade(self, keys: Sequence[str], answers: Sequence[Trajectory]) -> None:
         """Grade answers, and store their grades.
 
         Args:
-            keys: key of the job of each answer.
+            keys: key of the job of each answer's group.
         """
         try:
-            grader = self.graders[self._next_grader % len(self.graders)]
-            self._next_grader += 1
             prompts = [self._pending[key].prompt for key in keys]
             tasks = [tasks_of(*one, self._rewards) for one in zip(prompts, keys, answers, strict=True)]
-            grades = await grader.grade([task for of_answer in tasks for task in of_answer.values()])
+            every = [task for of_answer in tasks for task in of_answer.values()]
+            grades = await self.graders.use(lambda grader: grader.grade(every))
             for key, answer, of_answer in zip(keys, answers, tasks, strict=True):
                 missing = [task.key for task in of_answer.values() if task.key not in grades]
                 assert not missing, f"the grader returned no grade for {missing}"
@@ -223,7 +250,7 @@ class Rollouts:
                     grade = combined(parts, self._rewards) if self._rewards else parts[ANSWER_REWARD]
                     self._complete(key, replace(answer, grade=grade))
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
     def _complete(self, key: str, graded: Trajectory) -> None:
         pending = self._pending[key]
@@ -232,12 +259,15 @@ class Rollouts:
         pending.ungraded -= 1
         if not pending.ungraded:
             del self._pending[key]
-            self._load[pending.generator] -= len(pending.graded)
+            assert pending.bound is not None
+            if not self._repeatable:  # there the choice of a generator must not depend on which groups are complete
+                pending.bound.load -= len(pending.graded)
             if not pending.done.done():
                 answers = tuple(answer for answer in pending.graded if answer is not None)
                 pending.done.set_result(Group(prompt=pending.prompt, trajectories=answers))
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """Fail every pending group and every later submission with this error, if it is the first."""
         self._failure = self._failure or error
         for pending in self._pending.values():
             if not pending.done.done():
@@ -250,47 +280,11 @@ class Rollouts:
 def rollouts_for(cfg: Config, generators: Sequence[Generator], graders: Sequence[Grader]) -> Rollouts:
     """Return the rollouts of a run."""
     rewards = cfg.objective.rewards
-    return Rollouts(generators, graders, cfg.generator.timeout_s, rewards, late_binding=cfg.binds_late)
-
-
-def jobs_for(
-    prompts: Iterable[Prompt],
-    tokens: Iterable[Sequence[int]],
-    *,
-    purpose: str,
-    run_seed: int,
-    answers: int,
-    temperature: float,
-    max_new_tokens: int,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    min_p: float = 0.0,
-    stop: Sequence[str] = (),
-    mixture: float = 0.0,
-) -> list[GenerationJob]:
-    """Return one job per prompt.
-
-    Args:
-        tokens: token ids of each prompt.
-        purpose: "train", "heldout", "presample", ...; part of the job's key and seeds, so that the jobs of one prompt
-            for different purposes differ.
-        answers: answers per prompt.
-        stop: texts that end an answer.
-        mixture: share of the generators' second policy in the distribution of every token.
-    """
-    return [
-        GenerationJob(
-            key=f"{purpose}/{prompt.position}",
-            prompt_id=prompt.id,
-            prompt_tokens=np.asarray(row, dtype=np.int32),
-            seeds=answer_seeds(run_seed, f"{purpose}/{prompt.position}", range(answers)),
-            temperature=temperature,
-            max_new_tokens=max_new_tokens,
-            top_p=top_p,
-            top_k=top_k,
-            min_p=min_p,
-            stop=tuple(stop),
-            mixture=mixture,
-        )
-        for prompt, row in zip(prompts, tokens, strict=True)
-    ]
+    return Rollouts(
+        generators,
+        graders,
+        cfg.generator.timeout_s,
+        rewards,
+        late_binding=cfg.binds_late,
+        repeatable=cfg.repeatable,
+    )

@@ -10,7 +10,8 @@ import numpy as np
 from configs.config import Config
 from orchestrator.engine import with_engine
 from orchestrator.rollout.collector import Collector
-from orchestrator.rollout.rollouts import Rollouts, jobs_for, rollouts_for
+from orchestrator.rollout.jobs import jobs_for
+from orchestrator.rollout.rollouts import Rollouts, rollouts_for
 from orchestrator.simulation.cores import Cores
 from orchestrator.simulation.costs import Costs
 from orchestrator.simulation.lengths import Lengths

@@ -13,7 +13,8 @@ from orchestrator import cluster
 from orchestrator.engine import with_engine
 from orchestrator.preflight.named import check_presampling
 from orchestrator.rollout.encoding import Encoder, PromptEncoder
-from orchestrator.rollout.rollouts import Rollouts, jobs_for, rollouts_for
+from orchestrator.rollout.jobs import jobs_for
+from orchestrator.rollout.rollouts import Rollouts, rollouts_for
 from orchestrator.stored.parts import Parts
 from tasks.registry import build
 from tasks.source import Source

@@ -13,7 +13,8 @@ from actors.contracts import Reference
 from configs.config import Config
 from configs.heldout import Decoding
 from orchestrator.rollout.encoding import Encoder, encode_heldout
-from orchestrator.rollout.rollouts import Rollouts, jobs_for
+from orchestrator.rollout.jobs import jobs_for
+from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.watch.base_cache import BaseCache, Measured
 from orchestrator.watch.bootstrap import UNDEFINED, Interval
 from orchestrator.watch.logbook import measurement_path

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from configs.load import load, to_yaml
-from orchestrator.cluster import generator_arguments
+from orchestrator.constructors import generator_arguments
 from orchestrator.evaluation.record import settings_of
 from orchestrator.manifest import SETTINGS
 from tests.orchestrator.test_critic_run import train

@@ -25,7 +25,7 @@ from configs.config import Config
 from configs.load import load
 from objectives.diagnostics import Stats
 from orchestrator.commands.paths import absolute
-from orchestrator.rollout.rollouts import jobs_for
+from orchestrator.rollout.jobs import jobs_for
 from orchestrator.start import run_training
 from orchestrator.train import Run
 from orchestrator.watch.logbook import read_records

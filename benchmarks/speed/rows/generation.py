@@ -17,7 +17,8 @@ from benchmarks.speed.rows.learner import settings
 from configs.config import Config
 from orchestrator import cluster
 from orchestrator.rollout.encoding import PromptEncoder
-from orchestrator.rollout.rollouts import Rollouts, jobs_for
+from orchestrator.rollout.jobs import jobs_for
+from orchestrator.rollout.rollouts import Rollouts
 from tasks.registry import build
 from trajectories.trajectory import Prompt
 

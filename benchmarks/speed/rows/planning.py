@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.remote import Handle, RemoteLearner
+from actors.remote import Handle
+from actors.remote_learner import RemoteLearner
 from benchmarks.speed.batches import make_groups
 from benchmarks.speed.heartbeat import Heartbeat
 from benchmarks.speed.plan import Plan

@@ -78,6 +78,33 @@ def check_publication(address: str, start: Path, policies: list[Path], backend: 
             engine.end()
 
 
+def check_return(address: str, policies: list[Path], backend: str, buffer_bytes: int) -> None:
+    """Publish to two engines, replace the second, and publish the same version, then another one, to both."""
+    engines = generators(address, policies[0], backend)
+    try:
+        sender = publisher(policies[1], TransferClient(engines, tensor_parallel=1), backend, buffer_bytes)
+        sender.publish(0)
+        engines.pop().end()
+        [again, *rest] = generators(address, policies[0], backend)
+        for other in rest:
+            other.end()
+        engines.append(again)
+        sender.close()
+        sender = publisher(policies[1], TransferClient(engines, tensor_parallel=1), backend, buffer_bytes)
+        sender.publish(0)
+        for engine in engines:
+            assert_serves(engine, policies[1], 0)
+        source = AutoModelForCausalLM.from_pretrained(policies[2], dtype=torch.float32)
+        sender.engine.source._module.load_state_dict(source.state_dict())
+        sender.publish(1)
+        for engine in engines:
+            assert_serves(engine, policies[2], 1)
+        without_cuda.remove_shared()
+    finally:
+        for engine in engines:
+            engine.end()
+
+
 def check_death(address: str, policy: Path, buffer_bytes: int, dies_in: int) -> str:
     """Publish to two engines, the second of which dies on the way. Return the error."""
     engines = generators(address, policy, "nccl", dies_in)

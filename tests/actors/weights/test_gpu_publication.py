@@ -40,3 +40,13 @@ def test_a_generator_that_dies_during_a_publication_ends_it_with_its_name(
     error = learner.run(MODULE, "check_death", address=vllm.address, policy=policy, buffer_bytes=BUFFER, dies_in=3)
     learner.end()
     assert error.startswith("generator 1: receive failed: "), error
+
+
+@pytest.mark.parametrize("backend", ["nccl", "ipc"])
+def test_an_engine_that_was_started_again_joins_a_transfer_group_that_is_set_up_anew(
+    vllm: GeneratorServer, tmp_path: Path, backend: str
+) -> None:
+    policies = [make_policy(tmp_path / str(seed), seed=seed, hidden=128) for seed in range(3)]
+    learner = vllm.fork()
+    learner.run(MODULE, "check_return", address=vllm.address, policies=policies, backend=backend, buffer_bytes=BUFFER)
+    learner.end()

@@ -21,7 +21,8 @@ from torch import Tensor
 from actors.contracts import HostWeights, SharedMemory
 from actors.generation.transformers_engine import TransformersGenerator
 from actors.learning.learner import FsdpLearner
-from actors.remote import Handle, RemoteGenerator, RemoteLearner
+from actors.remote import Handle, RemoteGenerator
+from actors.remote_learner import RemoteLearner
 from actors.weights import pieces
 from actors.weights.host import check_payload, named_views, weights_info
 from actors.weights.shared_memory import WeightsBuffer, attached

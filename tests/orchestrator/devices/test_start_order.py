@@ -71,6 +71,8 @@ class NoLearner:
 
     async def publish(self) -> None: ...
 
+    async def join(self) -> None: ...
+
 
 def events_of(*words: str) -> tuple[list[str], Roles]:
     cfg = load(["policy.path=p", "generator.engine=vllm", *words])

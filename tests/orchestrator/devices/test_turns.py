@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from actors.generation.transformers_engine import TransformersEngine, TransformersGenerator
+from actors.presence import RoleLost
 from configs.load import load
 from orchestrator import in_process
 from orchestrator.cluster import Roles
@@ -86,6 +87,10 @@ class Rank:
         self.gpu.give("buffer")
         self.gpu.events.append("publish")
 
+    async def join(self, engine: Engine) -> None:
+        assert "weights" in self.gpu.used
+        self.gpu.events.append("join")
+
     async def free_gpu_memory(self) -> None:
         self.gpu.give("work")
         self.gpu.events.append("free")
@@ -96,6 +101,48 @@ def on_one_gpu() -> tuple[Gpu, Any, Any, Any]:
     engine, learner, reference = Engine(gpu), Rank(gpu), Rank(gpu)
     Turns([engine], [learner, reference]).apply(learner, reference)
     return gpu, engine, learner, reference
+
+
+class LostEngine(Engine):
+    """An engine whose calls raise RoleLost."""
+
+    async def sleep(self) -> int:
+        raise RoleLost("generator 1: its process died before sleep ended")
+
+    async def wake_up(self, tags: list[str]) -> None:
+        raise RoleLost("generator 1: its process died before wake_up ended")
+
+
+def test_turns_go_on_without_an_engine_that_is_lost_and_start_it_again_where_nobody_computes() -> None:
+    gpu = Gpu()
+    engine, learner, lost = Engine(gpu), Rank(gpu), LostEngine(gpu)
+    turns = Turns([engine, lost], [learner])  # type: ignore[list-item]
+    turns.apply(learner, None)  # type: ignore[arg-type]
+    reported: list[Any] = []
+
+    async def run() -> None:
+        with pytest.raises(RoleLost):
+            await learner.update("batch", {})
+
+        def report(generator: Any, error: Exception) -> bool:
+            reported.append(generator)
+            return True
+
+        turns.lost = report
+        await learner.update("batch", {})
+        assert reported == [lost] and turns.asleep
+        gpu.events.clear()
+        async with turns.starting(engine):  # type: ignore[arg-type]
+            update = asyncio.create_task(learner.update("batch", {}))
+            await asyncio.sleep(0.01)
+            assert gpu.events == ["free"], "the learner waits, and has given its memory back"
+        await update
+        assert gpu.events == ["free", "sleep", "update"], "it sleeps as the others do"
+        await learner.publish(1)
+        await learner.join(engine)
+        assert reported == [lost] * 3
+
+    asyncio.run(run())
 
 
 def test_a_step_frees_the_engine_before_scoring_and_wakes_its_weights_before_and_its_cache_after_the_publication() -> (

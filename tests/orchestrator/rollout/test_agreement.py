@@ -11,7 +11,7 @@ from actors.learning.learner import FsdpLearner
 from actors.local import LocalLearner
 from configs.config import Config
 from configs.load import load
-from orchestrator import cluster
+from orchestrator import cluster, constructors
 from orchestrator.commands.paths import absolute
 from orchestrator.rollout.agreement import check_agreement
 from orchestrator.rollout.encoding import PromptEncoder
@@ -28,9 +28,9 @@ def config(policy: Path, *overrides: str) -> Config:
 async def compare(cfg: Config, served: Path, *, publish: bool) -> None:
     """Compare the learner of `policy.path` with generators that were started with the policy `served`."""
     roles = await cluster.start(cfg, ["grader"])
-    arguments = [cluster.generator_arguments(cfg, path) for path in (cfg.policy.path, str(served))]
+    arguments = [constructors.generator_arguments(cfg, path) for path in (cfg.policy.path, str(served))]
     generators = [TransformersGenerator(**one) for one in arguments]
-    core = FsdpLearner(**cluster.learner_arguments(cfg))
+    core = FsdpLearner(**constructors.learner_arguments(cfg))
     core.join()
     learner = LocalLearner(core, checksum=False)
     try:

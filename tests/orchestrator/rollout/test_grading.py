@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from actors.presence import RoleLost
 from orchestrator.rollout.grading import GraderWatch, merge_stats, prove
 from tasks.countdown import Countdown, CountdownOptions
 
@@ -104,3 +105,28 @@ def test_the_statistics_become_metrics_of_the_graders() -> None:
     graders: Any = [FakeGrader({}), FakeGrader({})]
     found = asyncio.run(GraderWatch(graders, lambda title, text: None).collect())
     assert found == {"grader/graded": 6.0, "grader/grader_error": 0.0, "grader/timeout": 0.0}
+
+
+def test_a_grader_that_was_started_again_adds_to_the_counts_of_its_process_before() -> None:
+    class LosingGrader:
+        now: dict[str, float] | None = numbers(100, grader_error=2)
+
+        async def stats(self) -> dict[str, float]:
+            if self.now is None:
+                raise RoleLost("grader 0: its process died")
+            return self.now
+
+    grader = LosingGrader()
+    graders: Any = [grader, FakeGrader({})]
+    watched = GraderWatch(graders, lambda title, text: None)
+    asyncio.run(watched.start())
+    found = []
+    for now in (numbers(110, grader_error=3), None, numbers(4, grader_error=1), numbers(9, grader_error=1)):
+        grader.now = now
+        found.append(asyncio.run(watched.collect()))
+    assert [(values["grader/graded"], values["grader/grader_error"]) for values in found] == [
+        (10.0, 1.0),
+        (10.0, 1.0),  # it is away
+        (14.0, 2.0),
+        (19.0, 2.0),
+    ]

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from actors.contracts import GenerationJob, GradeTask
-from orchestrator.rollout.rollouts import POLL_S, Rollouts, answer_seed, jobs_for
+from actors.presence import RoleLost
+from orchestrator.rollout.jobs import answer_seed, jobs_for
+from orchestrator.rollout.rollouts import POLL_S, Rollouts
 from tests.orchestrator.fake_roles import ScriptedGenerator, ScriptedGrader, prompt, run
 from trajectories.trajectory import Grade, Group, Prompt
 
@@ -212,7 +214,7 @@ def test_a_generator_that_generates_no_token_while_it_has_work_is_an_error_with_
         generators[1].silent = True
         async with Rollouts(generators, [ScriptedGrader()], 3.0) as rollouts:
             futures = await rollouts.submit(*work({0: 1, 1: 1}))
-            await everything_fails(rollouts, futures, RuntimeError, "generator 1 generated no token for 3 s")
+            await everything_fails(rollouts, futures, RoleLost, "generator 1 generated no token for 3 s")
 
     run(body())
 

@@ -18,7 +18,8 @@ from configs.learner import LearnerConfig
 from configs.load import to_yaml
 from orchestrator import cluster
 from orchestrator.rollout.encoding import PromptEncoder
-from orchestrator.rollout.rollouts import Rollouts, answer_seed
+from orchestrator.rollout.jobs import answer_seed
+from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.start import run_training
 from orchestrator.stored.answers import first_policy, load_stored
 from orchestrator.stored.presample import Tally, presample, presample_with

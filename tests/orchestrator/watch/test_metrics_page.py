@@ -18,6 +18,7 @@ PLACEHOLDERS = {
     "NAME": r"[^/]+",
     "VERIFIER": r"[^/]+",
     "METRIC": r".+",
+    "ROLE": "(?:generator|grader|reference)",
 }
 """What a word in capitals in a documented name stands for."""
 OF_EVERY_RECORD = {"step", "time"}

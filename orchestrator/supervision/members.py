@@ -1,0 +1,96 @@
+"""The processes of a training run that can be started again, and what each role needs for it."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+from actors.contracts import Generator
+from actors.local import LocalGenerator
+from actors.remote import Handle, RemoteGrader
+from configs.config import Config
+from orchestrator.cluster import Roles
+from orchestrator.rollout.rollouts import Rollouts
+from orchestrator.supervision.member import Member
+from orchestrator.supervision.supervisor import Supervisor
+
+
+def supervised(cfg: Config, roles: Roles, rollouts: Rollouts, verifiers: Sequence[str], report: Any) -> Supervisor:
+    """Return the supervisor of a run, to which all roles report what is lost. The learner must be connected.
+
+    Args:
+        verifiers: those whose canaries a grader judges when it was started again.
+        report: called with the title and the text of each event.
+    """
+    learner: Any = roles.learner
+    members = [
+        _generator(cfg, roles, rollouts, learner, generator)
+        for generator in roles.generators
+        if isinstance(generator, Handle | LocalGenerator)
+    ]
+    if cfg.placement.kind == "ray":
+        members += [_grader(rollouts, verifiers, one) for one in roles.graders if isinstance(one, RemoteGrader)]
+        pool = roles.reference_actors
+        members += [_reference(rollouts, pool, handle) for handle in (pool.handles if pool is not None else [])]
+    supervisor = Supervisor(cfg.placement, members, roles.ranks, report)
+    rollouts.lost = learner.receivers.lost = rollouts.graders.lost = supervisor.lost
+    if roles.reference_actors is not None:
+        roles.reference_actors.presence.lost = supervisor.lost
+    if roles.turns is not None:
+        roles.turns.lost = supervisor.lost
+    roles.recovered = supervisor.metrics
+    return supervisor
+
+
+def _generator(cfg: Config, roles: Roles, rollouts: Rollouts, learner: Any, generator: Generator) -> Member:
+    def leave() -> None:
+        learner.receivers.leave(generator)
+        rollouts.leave(generator)
+
+    process: Any = generator
+    return Member(
+        role="generator",
+        process=process,
+        leave=leave,
+        leave_out=partial(rollouts.leave_out, generator),
+        prepare=partial(learner.join, generator),
+        enter=partial(rollouts.enter, generator),
+        fail=rollouts.fail,
+        least=cfg.placement.min_generators,
+        turn=nullcontext if roles.turns is None else partial(roles.turns.starting, process),
+    )
+
+
+def _grader(rollouts: Rollouts, verifiers: Sequence[str], grader: RemoteGrader) -> Member:
+    async def prove() -> None:
+        await grader.prove(verifiers)
+
+    def fail(error: Exception) -> None:
+        rollouts.graders.fail(error)
+        rollouts.fail(error)
+
+    return Member(
+        role="grader",
+        process=grader,
+        leave=partial(rollouts.graders.leave, grader),
+        leave_out=lambda: None,  # the others grade what it had not graded since it left
+        prepare=prove,
+        enter=partial(rollouts.graders.enter, grader),
+        fail=fail,
+    )
+
+
+def _reference(rollouts: Rollouts, pool: Any, handle: Handle) -> Member:
+    def fail(error: Exception) -> None:
+        pool.presence.fail(error)
+        rollouts.fail(error)
+
+    return Member(
+        role="reference",
+        process=handle,
+        leave=partial(pool.presence.leave, handle),
+        leave_out=lambda: None,
+        prepare=partial(pool.restore, handle),
+        enter=partial(pool.presence.enter, handle),
+        fail=fail,
+    )

@@ -1,0 +1,163 @@
+"""Start roles again that were lost during a run, and record what happened."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from actors.presence import LOSSES
+from configs.placement import PlacementConfig
+from orchestrator.supervision.budget import Budget
+from orchestrator.supervision.heartbeats import listen
+from orchestrator.supervision.member import Member, Process
+
+
+class Supervisor:
+    """Watches the processes of a run, and starts those of generators, graders and references again.
+
+    A process is lost when a call to it says so (`lost`), or when it does not answer its heartbeats. It then leaves at
+    once. It is started again, at most `placement.restarts` times within `placement.restart_window_s`; a start that
+    fails counts too. While Ray has no room for it, or after its last restart, the run goes on without it, as long as
+    enough of its role are left. Use as an async context manager.
+
+    Args:
+        members: the processes that can be started again.
+        others: learner ranks. One that is silent ends the run.
+        alert: called with the title and the text of what the user has to know.
+        clock: in seconds.
+    """
+
+    def __init__(
+        self,
+        place: PlacementConfig,
+        members: Sequence[Member],
+        others: Sequence[Any],
+        alert: Callable[[str, str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.place, self.members, self.others, self.alert, self._clock = place, list(members), others, alert, clock
+        self._budgets = {
+            member: Budget(place.restarts, place.restart_window_s, place.restart_delay_s, clock) for member in members
+        }
+        self._restarts = dict.fromkeys((member.role for member in members), 0)
+        self._seconds: dict[str, float] = dict.fromkeys(self._restarts, 0.0)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listening: dict[Member, asyncio.Task[None]] = {}
+        """Those that ask the members that are present for heartbeats."""
+
+    async def __aenter__(self) -> "Supervisor":
+        for member in self.members:
+            self._listen(member)
+        for other in self.others:
+            self._start(listen(other, self.place.heartbeat_s, partial(_give_up, other), self.place.start_timeout_s))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _listen(self, member: Member) -> None:
+        lost = partial(self._silent, member.process)
+        work = listen(member.process, self.place.heartbeat_s, lost, self.place.start_timeout_s)
+        self._listening[member] = self._start(work)
+
+    def _silent(self, process: Process, error: Exception) -> None:
+        if not self.lost(process, error):
+            _give_up(process, error)
+
+    def lost(self, process: object, error: Exception) -> bool:
+        """Note that a process was lost, unless it is known. Return False if it is none that can be started again."""
+        member = next((member for member in self.members if member.process is process), None)
+        if member is None or not self.place.restarts:
+            return False
+        if member.state == "present":
+            member.state = "absent"
+            self._listening[member].cancel()
+            member.process.give_up(str(error))
+            member.leave()
+            self._start(self._recover(member, error))
+        return True
+
+    def metrics(self) -> dict[str, float]:
+        """Return restarts since the start of the run, the seconds that they took in all, and how many are left out."""
+        found: dict[str, float] = {}
+        for role, count in self._restarts.items():
+            away = sum(member.role == role and member.state != "present" for member in self.members)
+            found |= {f"restarts/{role}": count, f"restarts/{role}/seconds": self._seconds[role]}
+            found[f"restarts/{role}/absent"] = away
+        return found
+
+    async def _recover(self, member: Member, error: Exception) -> None:
+        began = self._clock()
+        try:
+            while True:
+                delay_s = self._budgets[member].take()
+                if delay_s is None:
+                    used = f"placement.restarts={self.place.restarts} within {self.place.restart_window_s:.0f} s"
+                    self._leave_out(member, f"{used} are used up; the last error: {error}")
+                    return
+                self.alert(f"{member.name} was lost", f"{error}; it is started again after {delay_s:.0f} s")
+                await asyncio.sleep(delay_s)
+                try:
+                    await self._start_again(member)
+                    break
+                except NotEnough:
+                    raise
+                except (RuntimeError, *LOSSES) as failed:
+                    error = failed
+        except Exception as failed:  # a run that cannot go on must end, whatever the reason is
+            member.fail(failed)
+            return
+        member.state = "present"
+        member.enter()
+        self._listen(member)
+        seconds = self._clock() - began
+        self._restarts[member.role] += 1
+        self._seconds[member.role] += seconds
+        self.alert(f"{member.name} is back", f"after {seconds:.1f} s")
+
+    async def _start_again(self, member: Member) -> None:
+        placing = asyncio.ensure_future(member.process.restart())
+        try:
+            await asyncio.wait([placing], timeout=self.place.start_timeout_s)
+            if not placing.done():
+                self._leave_out(member, f"Ray has had no room for it for {self.place.start_timeout_s:.0f} s")
+            await placing
+        finally:
+            placing.cancel()
+        async with member.turn():
+            await member.process.rebuilt(self.place.start_timeout_s)
+        await member.prepare()
+
+    def _leave_out(self, member: Member, reason: str) -> None:
+        """Go on without a member. Raise RuntimeError if too few of its role are left."""
+        member.state = "left_out"
+        left = sum(other.role == member.role and other.state != "left_out" for other in self.members)
+        if left < member.least:
+            rule = "placement.min_generators" if member.role == "generator" else "placement.start_timeout_s"
+            raise NotEnough(
+                f"{member.name} was lost and cannot be started again: {reason}. {left} {member.role}s are left, and "
+                f"at least {member.least} must be ({rule}); mend the cause and resume the run"
+            )
+        member.leave_out()
+        self.alert(f"{member.name} is left out", f"{reason}; the run goes on with {left}")
+
+
+def _give_up(process: Any, error: Exception) -> None:
+    """Have the calls to a process that is not started again raise, which ends the run."""
+    process.give_up(str(error))
+
+
+class NotEnough(RuntimeError):
+    """Too few processes of a role are left for the run to go on."""
