@@ -9,6 +9,7 @@ import inspect
 import time
 from typing import Any
 
+from actors import stack_signal
 from actors.loading import collector_paused
 
 
@@ -21,6 +22,7 @@ class RoleShell:
 
     def __init__(self, module: str, name: str, arguments: dict[str, Any]) -> None:
         self.module, self.name, self.arguments = module, name, arguments
+        stack_signal.register()
 
     async def start(self, *after: float) -> float:
         """Import the module, build the role with `arguments` as keywords, and return the seconds that this took.

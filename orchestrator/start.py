@@ -21,7 +21,7 @@ from orchestrator.preflight.layout import check_layout
 from orchestrator.preflight.memory import check_memory
 from orchestrator.preflight.named import check_training
 from orchestrator.preflight.resume import check_resumed_settings, resume_command
-from orchestrator.recovery import ledger
+from orchestrator.recovery import ledger, stacks
 from orchestrator.recovery.run_lock import RunLock
 from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import NothingGraded, prove
@@ -81,7 +81,7 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
             if roles is None:
                 stored = await presample_missing(cfg, run_dir, stored, log)
                 roles = await _create(cfg, ending, cfg.policy.path)
-            with contextlib.closing(ledger.Ledger(run_dir, lock.check)) as book:
+            with contextlib.closing(ledger.Ledger(run_dir, lock.check)) as book, stacks.on_stall(run_dir):
                 run = await _train(cfg, checked, roles, stored, book, resume=resume, resumed=resumed, log=log)
     if run.step < cfg.steps:
         log(f"stopped at step {run.step} of {cfg.steps}. To go on: {resume_command(cfg)}")

@@ -72,6 +72,8 @@ def _add_jobs(commands: Subparsers) -> None:
     """Add the commands that train, measure or verify."""
     sub = _configured(commands, "jobs.train", "Train a policy.")
     sub.add_argument("--resume", action="store_true", help="Continue the run `name` from its last complete checkpoint.")
+    text = "Continue a run that fails or is killed by itself, at most N times without a new checkpoint (default 0)."
+    sub.add_argument("--restarts", type=int, default=0, metavar="N", help=text)
     _configured(commands, "jobs.warm_start", "Train a small policy from scratch on a task's own solutions.")
     text = "Store correct answers of the reference policy for rehearsal (DPH-RL)."
     _configured(commands, "jobs.presample", text)

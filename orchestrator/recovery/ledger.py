@@ -123,7 +123,7 @@ class Account:
         """Return the account in one line."""
         again = f"; {self.resumes} resumes, {self.superseded} steps done again" if self.resumes else ""
         fault = f"; {'; '.join(self.problems)}" if self.problems else ", each once and none lost"
-        return f"ledger: {len(self.trained)} groups in {self.step} steps{fault}{again}"
+        return f"{len(self.trained)} groups in {self.step} steps{fault}{again}"
 
     def begin(self, record: dict[str, Any]) -> None:
         step, position, trained = record["step"], record["position"], set(record["trained"])

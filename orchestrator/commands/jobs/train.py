@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -14,23 +15,45 @@ from orchestrator.manifest import SETTINGS, saved
 from orchestrator.preflight.beginning import check_beginning
 from orchestrator.preflight.named import check_training
 from orchestrator.preflight.resume import resume_command
+from orchestrator.recovery.failures import failure, raised_by_breadth
+from orchestrator.recovery.restarts import Supervisor
 
 
-def run(options: argparse.Namespace, console: Console) -> None:
+def run(options: argparse.Namespace, console: Console) -> int | None:
     """Train with the settings of the command line. With `--resume` they change those of the run's config.yaml."""
     cfg = _settings(options)
+    if options.restarts:
+        return _supervised(options, cfg, line_printer(console))
     run_dir, log = Path(cfg.runs) / cfg.name, line_printer(console)
     if not check_beginning(cfg, resume=options.resume, report=log):
-        return
+        return None
     check_training(cfg)
     log(f"run directory {run_dir}")
     try:
         [start] = load_modules(cfg, "orchestrator.start", report=log)  # after what can be checked without them
         asyncio.run(start.train_run(cfg, resume=options.resume, log=log))
     except BaseException as error:
-        if saved(run_dir / "checkpoints"):
-            error.add_note(f"To go on from the last checkpoint: {resume_command(cfg)}")
+        if isinstance(error, OSError) or (isinstance(error, RuntimeError) and raised_by_breadth(error)):
+            raise _advised(failure(run_dir, error), cfg) from error
+        _advised(error, cfg)
         raise
+    return None
+
+
+def _advised(error: BaseException, cfg: Config) -> BaseException:
+    """Return the error with a note that says how to go on, if there is a checkpoint."""
+    if saved(Path(cfg.runs) / cfg.name / "checkpoints"):
+        error.add_note(f"To go on from the last checkpoint: {resume_command(cfg)}")
+    return error
+
+
+def _supervised(options: argparse.Namespace, cfg: Config, log: Callable[[str], None]) -> int:
+    """Train in a process of its own, which is started again when it fails."""
+    if options.restarts < 0:
+        raise ValueError(f"--restarts: must be at least 0, got {options.restarts}")
+    words = [*options.overrides, *(["--config", options.config] if options.config else [])]
+    words += ["--resume"] if options.resume else []
+    return Supervisor(words, Path(cfg.runs) / cfg.name, options.restarts, log).run()
 
 
 def _settings(options: argparse.Namespace) -> Config:
