@@ -12,15 +12,14 @@ from orchestrator.recovery.run_lock import RunLock
 from tests.faults.subject import Subject
 
 WORDS = ("placement.kind=in_process",)
-ALONE = {"action": "SIGKILL", "role": "driver", "phase": "updating", "step": 5, "value": 0}
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The directory of a run that was killed in step 5, with checkpoints of steps 2 and 4."""
-    subject = Subject(tmp_path_factory.mktemp("killed"), WORDS)
-    ended = subject.run(fault=dict(ALONE))
-    assert ended.status == -9, ended.output
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The directory of a run of 4 steps, with checkpoints of steps 2 and 4."""
+    subject = Subject(tmp_path_factory.mktemp("stopped"), WORDS)
+    ended = subject.run("steps=4", "logbook.trajectories_every=1")
+    assert ended.status == 0, ended.output
     subject.close()
     yield subject.run_dir
 
@@ -40,9 +39,10 @@ def empty(path: Path) -> None:
     os.truncate(path, 0)
 
 
-def half_line(path: Path) -> None:
-    """Cut the last line of a file, as a machine without power does."""
-    os.truncate(path, path.stat().st_size - 9)
+def torn(path: Path) -> None:
+    """Append half a line, as a writer that is killed does."""
+    with path.open("ab") as file:
+        file.write(b'{"step": 5, "event": "st')
 
 
 def garbage(path: Path) -> None:
@@ -69,17 +69,17 @@ SAME = "goes on after step 4 of 5"
         (f"{NEWEST}/manifest.json", Path.unlink, OLDER),
         (f"{NEWEST}/added", garbage, OLDER),
         (NEWEST, shutil.rmtree, OLDER),
-        ("metrics.jsonl", half_line, SAME),
-        ("trajectories.jsonl", half_line, SAME),
-        ("events.jsonl", half_line, SAME),
-        ("ledger.jsonl", half_line, SAME),
+        ("metrics.jsonl", torn, SAME),
+        ("trajectories.jsonl", torn, SAME),
+        ("events.jsonl", torn, SAME),
+        ("ledger.jsonl", torn, SAME),
         ("run.lock", garbage, SAME),
     ],
 )
 def test_a_run_whose_file_is_broken_goes_on(
-    file: str, fault: Callable[[Path], None], message: str, killed: Path, tmp_path: Path
+    file: str, fault: Callable[[Path], None], message: str, stopped: Path, tmp_path: Path
 ) -> None:
-    subject = resumed(killed, tmp_path)
+    subject = resumed(stopped, tmp_path)
     fault(subject.run_dir / file)
     try:
         ended = subject.run("--resume")
@@ -90,15 +90,15 @@ def test_a_run_whose_file_is_broken_goes_on(
         subject.close()
 
 
-def resumed(killed: Path, folder: Path) -> Subject:
-    shutil.copytree(killed, folder / "a")
+def resumed(stopped: Path, folder: Path) -> Subject:
+    shutil.copytree(stopped, folder / "a")
     return Subject(folder, WORDS)
 
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_run_whose_checkpoints_are_all_broken_is_refused(killed: Path, tmp_path: Path) -> None:
-    subject = resumed(killed, tmp_path)
+def test_a_run_whose_checkpoints_are_all_broken_is_refused(stopped: Path, tmp_path: Path) -> None:
+    subject = resumed(stopped, tmp_path)
     for path in subject.run_dir.glob("checkpoints/*/manifest.json"):
         empty(path)
     ended = subject.run("--resume")
@@ -108,8 +108,8 @@ def test_a_run_whose_checkpoints_are_all_broken_is_refused(killed: Path, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_run_without_its_ledger_goes_on_and_says_that_the_proof_is_missing(killed: Path, tmp_path: Path) -> None:
-    subject = resumed(killed, tmp_path)
+def test_a_run_without_its_ledger_goes_on_and_says_that_the_proof_is_missing(stopped: Path, tmp_path: Path) -> None:
+    subject = resumed(stopped, tmp_path)
     (subject.run_dir / "ledger.jsonl").unlink()
     ended = subject.run("--resume")
     subject.close()
@@ -118,8 +118,8 @@ def test_a_run_without_its_ledger_goes_on_and_says_that_the_proof_is_missing(kil
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_second_resume_is_refused_at_once_with_who_holds_the_run(killed: Path, tmp_path: Path) -> None:
-    subject = resumed(killed, tmp_path)
+def test_a_second_resume_is_refused_at_once_with_who_holds_the_run(stopped: Path, tmp_path: Path) -> None:
+    subject = resumed(stopped, tmp_path)
     with RunLock(subject.run_dir):
         ended = subject.run("--resume")
     subject.close()
