@@ -9,7 +9,7 @@ import inspect
 import time
 from typing import Any
 
-from actors import stack_signal
+from actors import scratch, stack_signal
 from actors.loading import collector_paused
 
 
@@ -22,6 +22,7 @@ class RoleShell:
 
     def __init__(self, module: str, name: str, arguments: dict[str, Any]) -> None:
         self.module, self.name, self.arguments = module, name, arguments
+        self.scratch = scratch.own_of_actor()
         stack_signal.register()
 
     async def start(self, *after: float) -> float:
@@ -45,8 +46,12 @@ class RoleShell:
         """Run a method of the role. A blocking one runs in a thread, so that the actor can serve other calls."""
         function = getattr(self.role, method)
         if inspect.iscoroutinefunction(function):
-            return await function(*arguments)
-        return await asyncio.to_thread(function, *arguments)
+            result = await function(*arguments)
+        else:
+            result = await asyncio.to_thread(function, *arguments)
+        if method == "close" and self.scratch is not None:
+            await asyncio.to_thread(scratch.sweep, self.scratch, 0.0)
+        return result
 
     async def free_gpu_memory(self) -> None:
         """Give back the GPU memory that torch keeps for later tensors, for another role on the same GPU."""

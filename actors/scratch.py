@@ -1,8 +1,9 @@
 """The temporary folder of one run on one machine, and the sweeper, a small process that cleans up after the run.
 
 Libraries leave files in the temporary folder when their process is killed: sockets, `pymp-*`, `vllm_dist_*`. So all
-processes of a run share one folder, named after the process that owns it, which is removed when the owner ends. The
-environment variable SCRATCH names it in every process that the owner starts, so that they can be found again.
+processes of a run on one machine share one folder, named after the process that owns it, which is removed when the
+owner ends. In a cluster that the run did not start, each actor has one. The environment variable SCRATCH names the
+folder in every process that the owner starts, so that they can be found again.
 
 The sweeper waits for the owner's end, however it comes, ends the processes that are left, and removes the folder. If it
 was killed too, the next run on the machine does this. This file is also the sweeper's program; it needs the standard
@@ -46,6 +47,17 @@ def make() -> Path:
     os.environ[SCRATCH] = os.environ["TMPDIR"] = str(folder)
     tempfile.tempdir = None  # it is read from TMPDIR again
     return folder
+
+
+def own_of_actor() -> Path | None:
+    """Make a temporary folder of its own for an actor of a cluster that the run did not start, as on other machines.
+
+    None: the actor uses that of the run. The next actor on the machine cleans up after one that was killed.
+    """
+    if SCRATCH in os.environ or "RAY_JOB_ID" not in os.environ:
+        return None
+    sweep_dead()
+    return make()
 
 
 def start_sweeper(folder: Path) -> subprocess.Popen[bytes]:

@@ -26,7 +26,7 @@ class Fault:
     kind: Literal["in_process", "ray"] = "in_process"
     words: tuple[str, ...] = ()
     """Further settings."""
-    bound_s: float = 90.0
+    bound_s: float = 120.0
     always: bool = False
     """Whether `make test` runs it too."""
 
@@ -46,6 +46,7 @@ MEASURED = ("monitor.every=3",)
 SCORED = ("method=grpo_adaptive_kl",)
 ANY_ORDER = ("lag=2", "take=any_order", "sampling.max_refills=1")
 AHEAD = ("lag=2", "sampling.max_refills=2")
+OFFLINE = ("logbook.wandb=offline",)
 STOPPING = "stopping after this step, with a checkpoint"
 FULL = "File too large|wrote [01] of"
 NO_ANSWER = "did not answer within|generated no token for|was not published|no token was generated"
@@ -91,7 +92,11 @@ def in_process() -> list[Fault]:
         Fault(action="full_disk", value=1e5, phase="checkpointing", expected="ends", message=FULL, always=True),
         Fault(action="full_disk", value=1, phase="recording", expected="ends", message=FULL),
     ]
-    return [*signals, *machine]
+    wandb = [
+        Fault(action="SIGKILL", role="wandb", phase="updating", expected="goes on", words=OFFLINE),
+        Fault(action="SIGSTOP", role="wandb", phase="updating", value=3, expected="goes on", words=OFFLINE),
+    ]
+    return [*signals, *machine, *wandb]
 
 
 def over_ray() -> list[Fault]:
@@ -105,7 +110,8 @@ def over_ray() -> list[Fault]:
     drivers = [_ray("SIGKILL", "killed", phase=phase, words=MEASURED) for phase in DRIVER_PHASES]
     daemons = [
         _ray("SIGKILL", "goes on", role="gcs", phase="updating"),
-        _ray("SIGKILL", "goes on", role="gcs", phase="ending"),
+        # Ray ends the process that waits for its GCS after 60 s.
+        _ray("SIGKILL", "ends", role="gcs", phase="ending", message=f"{UNEXPECTED}|Failed to connect to GCS"),
         _ray("SIGSTOP", "goes on", role="gcs", phase="updating"),
         _ray("SIGKILL", "ends", role="raylet", phase="updating", message=UNEXPECTED),
         _ray("SIGSTOP", "ends", role="raylet", phase="updating", message=NO_ANSWER),

@@ -110,8 +110,8 @@ class Subject:
         """Return the processes and temporary files of the subject that are left after `QUIET_S`.
 
         Args:
-            records: whether the run's directory may hold no half-written checkpoint either, as after a driver that was
-                killed: the next checkpoint removes it.
+            records: whether the run's directory may hold no half-written checkpoint either. After a failure it may: the
+                next checkpoint removes it.
         """
         until = time.monotonic() + QUIET_S
         while (left := [*self._processes(), *self._files(records)]) and time.monotonic() < until:

@@ -26,7 +26,7 @@ def test_after_a_fault_the_run_is_whole_and_nothing_is_left(fault: Fault, tmp_pa
         assert ended.status == STATUS[fault.expected], ended.output[-3000:]
         assert re.search(fault.message, ended.output), ended.output[-3000:]
         assert ended.output.count("Traceback") == 0, ended.output[-3000:]
-        left = subject.leftovers(records=fault.expected != "killed")
+        left = subject.leftovers(records=False)
         assert not left, left
         if fault.expected != "goes on":
             # One process is enough to go on, and starts sooner.
