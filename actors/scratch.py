@@ -76,7 +76,10 @@ def end(sweeper: subprocess.Popen[bytes], timeout_s: float) -> None:
             del os.environ[name]
     tempfile.tempdir = None
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        sweeper.communicate(b"done\n", timeout=timeout_s)
+        assert sweeper.stdin is not None
+        sweeper.stdin.write(b"done\n")
+        sweeper.stdin.close()
+        sweeper.wait(timeout_s)
 
 
 def sweep_dead() -> None:

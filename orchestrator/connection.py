@@ -85,7 +85,7 @@ def _disconnect(sweeper: "subprocess.Popen[bytes]") -> None:
             ending.start()
             ending.join(2 * END_S)
     atexit.unregister(ray.shutdown)  # it has ended, or never will
-    scratch.end(sweeper, 2 * scratch.KILL_S)
+    scratch.end(sweeper, 2 * scratch.KILL_S if works else 0.0)  # Ray may end this process with its raylet
     if not works or ending.is_alive():  # Ray's threads would crash the interpreter's end
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -104,12 +104,10 @@ def bounded(limit_s: float) -> Iterator[bool]:
     Calls of Ray have no timeout of their own when one of its processes hangs; they return or raise when it is dead.
 
     Yields:
-        Whether the cluster works. If one of its daemons is dead or stopped, the others are killed, and no call of Ray
-        should be made: without its GCS, Ray ends the calling process after 60 s.
+        Whether the cluster works. If one of its daemons is dead or stopped, no call of Ray should be made: without its
+        GCS, Ray ends the calling process after 60 s. Nothing is killed then, as Ray ends this process with its raylet.
     """
     works = not _broken()
-    if not works:
-        _kill_own_cluster()
     timer = threading.Timer(limit_s, _kill_own_cluster)
     timer.daemon = True
     timer.start()
