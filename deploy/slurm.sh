@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Start Ray on a Slurm allocation of two nodes with 8 GPUs, train, then run the pass@k job on the last checkpoint.
 #   sbatch deploy/slurm.sh                     (settings: SHARED=/other/folder sbatch deploy/slurm.sh)
-#   RESUME=yes sbatch deploy/slurm.sh          (continues the run after a crash or the end of its time)
+#   sbatch deploy/slurm.sh                     (again: continues the run, after a crash or the end of its time)
 #SBATCH --job-name=breadth
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -12,6 +12,9 @@
 # This script gets SIGTERM 15 minutes before the end and passes it on, so that the run can finish its step and write a
 # checkpoint.
 #SBATCH --signal=B:TERM@900
+# After the failure of a node Slurm starts this script again, which continues the run.
+#SBATCH --requeue
+#SBATCH --open-mode=append
 #SBATCH --output=breadth-%j.log
 set -euo pipefail
 
@@ -19,7 +22,6 @@ set -euo pipefail
 SHARED=${SHARED:-/shared}
 NAME=${NAME:-dph-f}
 STEPS=${STEPS:-200}
-RESUME=${RESUME:-}
 PORT=${PORT:-6379}
 # NCCL over InfiniBand locks memory; srun passes this script's limits on to the nodes.
 ulimit -l unlimited 2> /dev/null || echo "locked memory is limited to $(ulimit -l) KB: NCCL may fail over InfiniBand" >&2
@@ -77,12 +79,9 @@ settings=(
   name="$NAME" runs="$SHARED/runs" policy.path="$SHARED/models/policy" policy.chat_template=true
   task.name=dataset task.options.path="$SHARED/data/train.jsonl"
 )
-if [ -n "$RESUME" ]; then
-  run breadth train --resume name="$NAME" runs="$SHARED/runs"
-else
-  run breadth train method=dph_f scale=16gpu steps="$STEPS" "${settings[@]}" \
-    objective.terms.divergence.coefficient.value=0.02 logbook.wandb=offline
-fi
+# With --restarts a run that fails goes on by itself, and one that exists is continued.
+run breadth train --restarts 3 method=dph_f scale=16gpu steps="$STEPS" "${settings[@]}" \
+  objective.terms.divergence.coefficient.value=0.02 logbook.wandb=offline
 
 # The last checkpoint against the starting policy. Generators only, so the weights come from host memory.
 run breadth evaluate "$SHARED/runs/$NAME" placement.generators=8

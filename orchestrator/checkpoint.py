@@ -95,8 +95,9 @@ class Writer:
             await asyncio.to_thread(finish_folder, partial, target)
             await asyncio.to_thread(prune, self.root, self.keep_last, best_step)
         except Exception as error:
-            self.failed(error)
-            raise
+            failure = RuntimeError(f"checkpoint {target} could not be written: {error}")
+            self.failed(failure)
+            raise failure from error
 
 
 def read(path: Path) -> Checkpoint:

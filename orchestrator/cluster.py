@@ -20,7 +20,7 @@ from actors.remote import Handle, RemoteGenerator, RemoteGrader
 from actors.remote_learner import RemoteLearner
 from actors.remote_reference import RemoteReference
 from configs.config import Config
-from orchestrator.connection import connect, own_cores
+from orchestrator.connection import END_S, bounded, connect, own_cores
 from orchestrator.constructors import constructor
 from orchestrator.devices.environment import environment
 from orchestrator.devices.turns import Turns
@@ -119,9 +119,10 @@ class Roles:
         if self.cfg.placement.kind == "in_process":
             roles = [*self.generators, *self.graders, self.learner, self.reference]
             await asyncio.gather(*(role.close() for role in roles if role is not None))
-        await asyncio.gather(*(handle.close() for handle in self.handles))
-        if self.group is not None:
-            remove_placement_group(self.group)
+        with bounded(END_S) as works:
+            await asyncio.gather(*(handle.close() for handle in self.handles if works))
+            if self.group is not None and works:
+                remove_placement_group(self.group)
 
 
 async def _started(handles: Sequence[Handle], timeout_s: float) -> dict[str, float]:

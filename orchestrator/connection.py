@@ -1,14 +1,22 @@
 """Join a Ray cluster, or start one on this machine. Importing this loads Ray, but not torch."""
 
+import atexit
+import contextlib
 import logging
 import os
 import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import psutil
 import ray
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.exceptions import AuthenticationError
 
+from actors import scratch, stack_signal
 from orchestrator.planning.phases import UNKNOWN, Host
 
 OWN_CLUSTER = {
@@ -20,6 +28,15 @@ OWN_CLUSTER = {
     "RAY_task_events_report_interval_ms": "0",
 }
 """Settings of Ray, as environment variables, of a cluster that is started here. Those of the user win."""
+START_S = 300.0
+"""Seconds after which the processes of a cluster that does not start are killed."""
+END_S = 30.0
+"""Seconds after which the processes of a cluster that is started here are killed, if it does not end."""
+
+_daemons: list[psutil.Process] = []
+"""Ray's daemons on this machine that this process has started."""
+_exit_status = [1]
+"""That of an uncaught exception, until `exits_with`."""
 
 
 ANSWER_S = 5.0
@@ -39,17 +56,18 @@ def connect() -> None:
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = os.environ.get("RAY_ADDRESS", "local")
-    if address == "local":
+    local = address == "local"
+    if local:
+        sweeper = _make_scratch()
         for name, value in OWN_CLUSTER.items():
             os.environ.setdefault(name, value)
     else:
         check_address(address)
-    # At every start it says that the cluster is protected by a token.
-    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-    if address != "local":
         # Ray itself uses the token of this machine for the address `auto` alone.
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    try:
+    # At every start it says that the cluster is protected by a token.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    with _refusing(address), bounded(START_S):
         ray.init(
             address,
             include_dashboard=False,
@@ -58,6 +76,87 @@ def connect() -> None:
             # In a job the working directory comes first on every worker's import path.
             runtime_env={"worker_process_setup_hook": "breadth.own_packages_first"},
         )
+    # Ray's own hook would send the traceback to the cluster, and wait for an answer when the cluster hangs.
+    sys.excepthook = sys.__excepthook__
+    if local:
+        _daemons[:] = [child for child in psutil.Process().children() if child.name() in ("raylet", "gcs_server")]
+        atexit.register(_disconnect, sweeper)  # before Ray's own, as it is registered later
+
+
+def _make_scratch() -> "subprocess.Popen[bytes]":
+    """Make the temporary folder of this process and of the cluster it starts, and return the folder's sweeper."""
+    scratch.sweep_dead()
+    folder = scratch.make()
+    os.environ.setdefault("RAY_TMPDIR", str(folder))
+    stack_signal.register()
+    return scratch.start_sweeper(folder)
+
+
+def _disconnect(sweeper: "subprocess.Popen[bytes]") -> None:
+    """End the cluster that was started here, in a bounded time, and all that is left of it."""
+    ending = threading.Thread(target=ray.shutdown, daemon=True)
+    with bounded(END_S) as works:
+        if works:
+            ending.start()
+            ending.join(2 * END_S)
+    atexit.unregister(ray.shutdown)  # it has ended, or never will
+    scratch.end(sweeper, 2 * scratch.KILL_S if works else 0.0)  # Ray may end this process with its raylet
+    if not works or ending.is_alive():  # Ray's threads would crash the interpreter's end
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(_exit_status[0])
+
+
+def exits_with(status: int) -> None:
+    """Note the exit status of this process, for an end without a working cluster."""
+    _exit_status[0] = status
+
+
+@contextlib.contextmanager
+def bounded(limit_s: float) -> Iterator[bool]:
+    """Kill the processes of the cluster that was started here if what is done inside takes longer than `limit_s`.
+
+    Calls of Ray have no timeout of their own when one of its processes hangs; they return or raise when it is dead.
+
+    Yields:
+        Whether the cluster works. If one of its daemons is dead or stopped, no call of Ray should be made: without its
+        GCS, Ray ends the calling process after 60 s. Nothing is killed then, as Ray ends this process with its raylet.
+    """
+    works = not _broken()
+    timer = threading.Timer(limit_s, _kill_own_cluster)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield works
+    finally:
+        timer.cancel()
+
+
+def _broken() -> bool:
+    """Return whether a daemon of the cluster that was started here is dead or stopped."""
+    for daemon in _daemons:
+        try:
+            if daemon.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD, psutil.STATUS_STOPPED):
+                return True
+        except psutil.NoSuchProcess:
+            return True
+    return False
+
+
+def _kill_own_cluster() -> None:
+    """Kill the daemons of the cluster that was started here, and all that they have started."""
+    for daemon in _daemons:
+        with contextlib.suppress(psutil.Error):
+            for process in [*daemon.children(recursive=True), daemon]:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+
+
+@contextlib.contextmanager
+def _refusing(address: str) -> Iterator[None]:
+    """Raise ValueError where Ray cannot join the cluster at `address`."""
+    try:
+        yield
     except (AuthenticationError, ConnectionError) as error:
         rule = "must be the address of a running Ray cluster whose token this machine has (~/.ray/auth_token)"
         raise ValueError(f"RAY_ADDRESS: {rule}, got {address!r}: {str(error).partition(chr(10))[0]}") from None

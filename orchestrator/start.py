@@ -21,10 +21,13 @@ from orchestrator.preflight.layout import check_layout
 from orchestrator.preflight.memory import check_memory
 from orchestrator.preflight.named import check_training
 from orchestrator.preflight.resume import check_resumed_settings, resume_command
+from orchestrator.recovery import ledger, stacks
+from orchestrator.recovery.run_lock import RunLock
 from orchestrator.remote_runs.mirror import mirrored
 from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import NothingGraded, prove, verifiers_of
 from orchestrator.rollout.rollouts import rollouts_for
+from orchestrator.state import RunState
 from orchestrator.stored.answers import StoredAnswers, first_policy, load_stored, presample_missing
 from orchestrator.supervision.members import supervised
 from orchestrator.train import Run, train
@@ -55,10 +58,13 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
     """
     cfg = with_engine(cfg, log)
     run_dir = Path(cfg.runs) / cfg.name
-    resumed = checkpoint.find(run_dir, log) if resume else None
-    if resumed is not None:
-        check_resumed_settings(cfg, resumed.path / SETTINGS, log)
     async with contextlib.AsyncExitStack() as ending:
+        lock = RunLock(run_dir)
+        if resume and run_dir.is_dir():
+            ending.enter_context(lock)
+        resumed = checkpoint.find(run_dir, log) if resume else None
+        if resumed is not None:
+            check_resumed_settings(cfg, resumed.path / SETTINGS, log)
         begun = first_policy(cfg, resume=resume)
         roles = await _create(cfg, ending, begun) if begun else None
         with timed("checked settings, data and policy", log):
@@ -71,12 +77,14 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
             log(_continuation(cfg, resumed))
         with contextlib.nullcontext() if resume else new_folder(cfg):
             if not resume:
+                ending.enter_context(lock)
                 _write_settings(cfg, run_dir)
             stored = load_stored(cfg, run_dir)
             if roles is None:
                 stored = await presample_missing(cfg, run_dir, stored, log)
                 roles = await _create(cfg, ending, cfg.policy.path)
-            run = await _train(cfg, run_dir, checked, roles, stored, resume=resume, resumed=resumed, log=log)
+            with contextlib.closing(ledger.Ledger(run_dir, lock.check)) as book, stacks.on_stall(run_dir):
+                run = await _train(cfg, checked, roles, stored, book, resume=resume, resumed=resumed, log=log)
     if run.step < cfg.steps:
         log(f"stopped at step {run.step} of {cfg.steps}. To go on: {resume_command(cfg)}")
     return run_dir
@@ -98,16 +106,17 @@ async def _create(cfg: Config, ending: contextlib.AsyncExitStack, policy: str) -
 
 async def _train(
     cfg: Config,
-    run_dir: Path,
     checked: Checked,
     roles: cluster.Roles,
     stored: StoredAnswers,
+    book: ledger.Ledger,
     *,
     resume: bool,
     resumed: checkpoint.Checkpoint | None,
     log: Callable[[str], None],
 ) -> Run:
     """Wait for the roles, and train. Return the run as it ended."""
+    run_dir = Path(cfg.runs) / cfg.name
     with timed("started the roles", log) as more:
         seconds = await roles.ready()
         more += [f"{name} {taken:.1f}" for name, taken in seconds.items()]
@@ -133,16 +142,36 @@ async def _train(
         await within.enter_async_context(supervisor)
         # Before the first publication the generators serve the reference, if it is still to be presampled.
         stored = await presample_missing(cfg, run_dir, stored, log, (rollouts, *checked))
-        run = Run(cfg, run_dir, *checked, roles=roles, rollouts=rollouts, stored=stored, resume=resume, resumed=resumed)
+        book.begin(cfg, resumed.state if resumed else RunState.initial(cfg))
+        run = Run(
+            cfg,
+            run_dir,
+            *checked,
+            roles=roles,
+            rollouts=rollouts,
+            stored=stored,
+            ledger=book,
+            resume=resume,
+            resumed=resumed,
+        )
         supervisor.alert = run.logbook.alert
         async with mirrored(cfg, run_dir, run.logbook.alert):  # waits for the last copies, if there is a remote place
             try:
+                if resume:
+                    _check_ledger(run)
                 async with run.checkpoints:  # waits until the last one is written
                     await train_until_stopped(run, unmeasured=resumed is not None and not resumed.state.measured)
+                _check_ledger(run)
             finally:
                 run.monitor.abandon()
                 run.logbook.close()
     return run
+
+
+def _check_ledger(run: Run) -> None:
+    """Note what the run was trained on so far, or raise an alert if its ledger shows a lost or doubled group."""
+    found = ledger.account(ledger.read(run.run_dir), ended=run.step >= run.cfg.steps)
+    (run.logbook.alert if found.problems else run.logbook.note)("ledger", found.words())
 
 
 def _write_settings(cfg: Config, run_dir: Path) -> None:

@@ -17,6 +17,7 @@ from orchestrator import checkpoint, cluster
 from orchestrator.devices.usage import NodeUsage
 from orchestrator.manifest import SETTINGS
 from orchestrator.placement import MAIN, scoring_references
+from orchestrator.recovery.ledger import Ledger
 from orchestrator.references import Anchors, NoScoring, ReferenceSchedule, anchors_of
 from orchestrator.rollout.agreement import check_agreement
 from orchestrator.rollout.collector import Collector
@@ -68,6 +69,7 @@ class Run:
         roles: started, with the checkpoint loaded and the generators connected to the learner.
         resume: whether the run directory holds an earlier part of this run.
         resumed: the checkpoint to continue from; None starts at step 0.
+        ledger: gets the groups of every step.
     """
 
     _signals: Signals | None = None
@@ -83,11 +85,12 @@ class Run:
         roles: cluster.Roles,
         rollouts: Rollouts,
         stored: StoredAnswers,
+        ledger: Ledger,
         resume: bool,
         resumed: checkpoint.Checkpoint | None,
     ) -> None:
         assert roles.learner is not None
-        self.cfg, self.run_dir, self.roles, self.stored = cfg, run_dir, roles, stored
+        self.cfg, self.run_dir, self.roles, self.stored, self.ledger = cfg, run_dir, roles, stored, ledger
         self.learner: Learner = roles.learner
         self.anchors: Anchors | NoScoring = anchors_of(cfg, roles.reference, encode)
         self.old_policy: Learner | NoScoring = roles.learner if cfg.scores_first else NoScoring()
@@ -226,9 +229,10 @@ class Run:
         # This lap includes the previous step's `due` (measurements, checkpoints), which is not work of this step.
         other = seconds.get("seconds/due", 0.0) + (seconds.get("seconds/measurement", 0.0) if self.cfg.lag else 0.0)
         values["tokens_per_second"] = values["tokens"] / (seconds["seconds/step"] - other)
-        dropped = self.collector.take_dropped_ungraded()
+        dropped, passed = self.collector.take_dropped_ungraded(), self.collector.window.take_passed()
 
         def write() -> None:
+            self.ledger.step(self.step, groups, passed)
             self.logbook.write(self.step, values)
             self.logbook.trajectories(self.step, groups, dropped, self._signals)
 
@@ -283,6 +287,7 @@ class Run:
 
     def run_state(self) -> RunState:
         """Return the state from which the run can be resumed after this step."""
+        self.ledger.passed(self.collector.window.take_passed())
         return RunState(
             step=self.step,
             position=self.collector.window.resume_position,

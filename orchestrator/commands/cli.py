@@ -4,15 +4,14 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
 from orchestrator.commands.parser import parse
+from orchestrator.recovery.failures import Failure, raised_by_breadth
 from orchestrator.submission.runtime import KEY_VARIABLE, STOP_VARIABLE, receive, watch_for_stop
 
-ROOT = Path(__file__).resolve().parents[2]
 FIRST = """Breadth trains language models by reinforcement learning with verifiable rewards. To begin:
 
   breadth compare        train five methods from a small policy on this machine, and compare them (6 minutes on 2 cores)
@@ -25,6 +24,14 @@ FIRST = """Breadth trains language models by reinforcement learning with verifia
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 for a failure, 2 for wrong settings, 130 when interrupted."""
+    status = _run(arguments)
+    connection = sys.modules.get("orchestrator.connection")  # only if the command has loaded Ray
+    if connection is not None:
+        connection.exits_with(status)
+    return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = parse(arguments)
     console = Console(stderr=True, highlight=False)
     if options.command is None:
@@ -40,10 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = importlib.import_module(f"orchestrator.commands.{options.module}")
         status: int | None = command.run(options, console)
     except ValueError as error:
-        if not _raised_by_breadth(error):
+        if not raised_by_breadth(error):
             raise
         console.print(f"[red]breadth:[/red] {escape(str(error))}", soft_wrap=True)
         return 2
+    except Failure as failure:
+        lines = [f"breadth: {failure}", *getattr(failure, "__notes__", [])]
+        console.print("\n".join(lines), markup=False, soft_wrap=True)
+        return 1
     except KeyboardInterrupt as interrupt:
         lines = ["breadth: interrupted", *getattr(interrupt, "__notes__", [])]
         console.print("\n".join(lines), markup=False, soft_wrap=True)
@@ -57,17 +68,6 @@ def _begin_job() -> None:
     if KEY_VARIABLE in os.environ:
         receive(store)
     watch_for_stop(store)
-
-
-def _raised_by_breadth(error: ValueError) -> bool:
-    """Return whether this project's own code raised `error`, as it does for wrong settings.
-
-    A ValueError of a library is a bug, so it is shown with its traceback.
-    """
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and Path(trace.tb_frame.f_code.co_filename).is_relative_to(ROOT)
 
 
 if __name__ == "__main__":

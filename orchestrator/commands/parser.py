@@ -100,6 +100,8 @@ def _add_jobs(commands: Subparsers) -> None:
     """Add the commands that train, measure or verify."""
     sub = _configured(commands, "jobs.train", "Train a policy.")
     sub.add_argument("--resume", action="store_true", help="Continue the run `name` from its last complete checkpoint.")
+    text = "Continue a run that fails or is killed by itself, at most N times without a new checkpoint (default 0)."
+    sub.add_argument("--restarts", type=int, default=0, metavar="N", help=text)
     text = "Run another command as a job on a Ray cluster, and follow its output; list, follow or stop such jobs."
     _add_submit(_command(commands, "jobs.submit", text))
     _configured(commands, "jobs.warm_start", "Train a small policy from scratch on a task's own solutions.")

@@ -10,6 +10,7 @@ from configs.config import Config
 from orchestrator.manifest import SETTINGS
 from orchestrator.preflight.machine import check_machine
 from orchestrator.preflight.resume import check_resumed_settings, nothing_left
+from orchestrator.recovery.run_lock import Held, require_free
 
 PRESAMPLED = "rehearsal.parquet"
 """File in the directory of a run with the answers it presampled."""
@@ -27,6 +28,7 @@ def check_beginning(cfg: Config, *, resume: bool, report: Callable[[str], None])
     """
     check_machine(cfg)
     run_dir = Path(cfg.runs) / cfg.name
+    require_free(run_dir)
     if not resume:
         rule = f"must be new (or pass --resume to continue), got {cfg.name!r}, which exists in {cfg.runs}"
         if has_records(run_dir):
@@ -75,6 +77,8 @@ def new_folder(cfg: Config) -> Iterator[None]:
         (run_dir / PRESAMPLED).unlink(missing_ok=True)
     try:
         yield
+    except Held:  # by another new run of this name
+        raise
     except ValueError:
         if made and not has_records(run_dir):
             shutil.rmtree(run_dir)

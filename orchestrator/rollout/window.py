@@ -48,6 +48,8 @@ class Window:
         """Next position of the train stream: neither admitted, skipped nor trained on."""
         self._queue: deque[Slot] = deque()
         """Admitted slots, oldest first."""
+        self._passed: list[int] = []
+        """Positions that were skipped or dropped since the last `take_passed`."""
         self._trained = set(trained)
         self._releases = 0
         self._pass_trained()
@@ -89,8 +91,14 @@ class Window:
     def skip(self, position: int) -> None:
         """Pass over the prompt at the next position, which cannot be used."""
         assert position == self.position, f"{position} is not the next position {self.position}"
+        self._passed.append(position)
         self.position += 1
         self._pass_trained()
+
+    def take_passed(self) -> list[int]:
+        """Return the positions that were skipped or dropped since the last call."""
+        passed, self._passed = self._passed, []
+        return passed
 
     def _pass_trained(self) -> None:
         while self.position in self._trained:
@@ -99,6 +107,7 @@ class Window:
     def drop(self, slot: Slot) -> None:
         """Remove a slot whose group was not taken; another prompt may be admitted in its place."""
         assert not slot.taken, "the group is being trained on"
+        self._passed.append(slot.position)
         self._queue.remove(slot)
 
     def ready(self, count: int) -> bool:

@@ -73,7 +73,7 @@ def checked(arguments: list[str], trained: Sequence[str] = ()) -> tuple[Namespac
         return options, None
     run, words = split_run(options.overrides)
     if run:
-        record = load([*trained[1:], *words])
+        record = load([*parser().parse_args(list(trained)).overrides, *words])
         assert run == f"{record.runs}/{record.name}"
         return options, record
     return options, load(words, options.config)
@@ -168,7 +168,7 @@ def test_kuberay_requests_the_pods_that_its_entrypoint_and_its_evaluation_need()
     job = kuberay()
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     assert job["spec"].keys() <= RAYJOB_KEYS
-    assert job["spec"]["backoffLimit"] == 0
+    assert job["spec"]["backoffLimit"] > 0 and "--restarts" in job["spec"]["entrypoint"]
     assert not set("&|;") & set(job["spec"]["entrypoint"])
     cluster = job["spec"]["rayClusterSpec"]
     head, [workers] = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
@@ -347,10 +347,11 @@ def test_the_slurm_script_starts_ray_on_all_nodes_then_trains_evaluates_and_repo
     assert options.runs == [f"{trained.runs}/{trained.name}"] and options.evaluation is None
 
 
-def test_the_slurm_script_resumes_a_run_when_asked(tmp_path: Path) -> None:
-    assert slurm(tmp_path, RESUME="yes").returncode == 0
+def test_the_slurm_script_has_a_command_that_continues_its_run_when_slurm_starts_it_again(tmp_path: Path) -> None:
+    assert re.search(r"^#SBATCH --requeue$", (DEPLOY / "slurm.sh").read_text(), re.MULTILINE)
+    assert slurm(tmp_path).returncode == 0
     options, cfg = checked(calls(tmp_path, "breadth")[0])
-    assert options.resume and cfg is not None and (cfg.runs, cfg.name) == ("/shared/runs", "dph-f")
+    assert options.restarts and cfg is not None and (cfg.runs, cfg.name) == ("/shared/runs", "dph-f")
 
 
 def test_the_slurm_script_passes_slurms_warning_to_the_run_and_starts_nothing_after_it(tmp_path: Path) -> None:

@@ -17,17 +17,21 @@ from orchestrator.manifest import SETTINGS, saved
 from orchestrator.preflight.beginning import check_beginning
 from orchestrator.preflight.named import check_training, check_trains
 from orchestrator.preflight.resume import resume_command
+from orchestrator.recovery.failures import failure, raised_by_breadth
+from orchestrator.recovery.restarts import Supervisor
 
 
-def run(options: argparse.Namespace, console: Console) -> None:
+def run(options: argparse.Namespace, console: Console) -> int | None:
     """Train with the settings of the command line. With `--resume` they change those of the run's config.yaml."""
     log = line_printer(console)
     cfg = _settings(options, log)
+    if options.restarts:
+        return _supervised(options, cfg, log)
     run_dir = Path(cfg.runs) / cfg.name
     check_trains(cfg)
     cfg = pinned(cfg, run_dir / SETTINGS if options.resume else None)
     if not check_beginning(cfg, resume=options.resume, report=log):
-        return
+        return None
     check_training(fetched(cfg, log))
     if cfg.mirror:
         _check_mirror(cfg, resume=options.resume)
@@ -36,9 +40,27 @@ def run(options: argparse.Namespace, console: Console) -> None:
         [start] = load_modules(cfg, "orchestrator.start", report=log)  # after what can be checked without them
         asyncio.run(start.train_run(cfg, resume=options.resume, log=log))
     except BaseException as error:
-        if saved(run_dir / "checkpoints"):
-            error.add_note(f"To go on from the last checkpoint: {resume_command(cfg)}")
+        if isinstance(error, OSError) or (isinstance(error, RuntimeError) and raised_by_breadth(error)):
+            raise _advised(failure(run_dir, error), cfg) from error
+        _advised(error, cfg)
         raise
+    return None
+
+
+def _advised(error: BaseException, cfg: Config) -> BaseException:
+    """Return the error with a note that says how to go on, if there is a checkpoint."""
+    if saved(Path(cfg.runs) / cfg.name / "checkpoints"):
+        error.add_note(f"To go on from the last checkpoint: {resume_command(cfg)}")
+    return error
+
+
+def _supervised(options: argparse.Namespace, cfg: Config, log: Callable[[str], None]) -> int:
+    """Train in a process of its own, which is started again when it fails."""
+    if options.restarts < 0:
+        raise ValueError(f"--restarts: must be at least 0, got {options.restarts}")
+    words = [*options.overrides, *(["--config", options.config] if options.config else [])]
+    words += ["--resume"] if options.resume else []
+    return Supervisor(words, Path(cfg.runs) / cfg.name, options.restarts, log).run()
 
 
 def _check_mirror(cfg: Config, *, resume: bool) -> None:

@@ -1,0 +1,118 @@
+"""`breadth train --restarts N`: a process that starts a run again from its last checkpoint whenever it fails."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from orchestrator.manifest import SETTINGS, saved, step_of
+
+BACKOFF_S = 5.0
+"""Seconds before the first restart in a row; each further one waits twice as long."""
+LONGEST_BACKOFF_S = 300.0
+REFUSED = 2
+"""Exit status of wrong settings or data, which would be wrong again."""
+PR_SET_PDEATHSIG = 1
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Supervisor:
+    """Runs `breadth train` in a process of its own, and again while it fails, with `--resume` if the run exists.
+
+    So the same command starts a run and continues it, as a job that a cluster starts again does.
+    An exit status of 0 or 2, or a signal to this process, ends it. SIGINT and SIGTERM are passed on once each,
+    so that the run stops with a checkpoint. If this process is killed, the kernel sends the run SIGTERM.
+
+    Args:
+        words: the arguments of `breadth train`, without `--restarts`.
+        run_dir: the run's directory, which may not exist yet.
+        restarts: greatest number of restarts in a row without a new checkpoint.
+        report: called with a line for each restart.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        run_dir: Path,
+        restarts: int,
+        report: Callable[[str], None],
+        *,
+        backoff_s: float = BACKOFF_S,
+    ) -> None:
+        self.words, self.run_dir, self.restarts, self.report = list(words), run_dir, restarts, report
+        self.backoff_s = backoff_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = False
+
+    def run(self) -> int:
+        """Return the exit status of the last process: 128 plus the number of the signal that ended it, or its own."""
+        in_a_row, step = 0, self._step()
+        with self._signals():
+            while True:
+                status = self._train()
+                if status in (0, REFUSED) or self._stopping:
+                    return status if status >= 0 else 128 - status
+                reached = self._step()
+                in_a_row, step = (in_a_row if reached == step else 0) + 1, reached
+                if in_a_row > self.restarts:
+                    self.report(
+                        f"{_words(status)}; {self.restarts} restarts in a row made no checkpoint, so none follows"
+                    )
+                    return status if status >= 0 else 128 - status
+                wait_s = min(self.backoff_s * 2 ** (in_a_row - 1), LONGEST_BACKOFF_S)
+                place = f"from the checkpoint of step {step}" if step >= 0 else "from the start"
+                self.report(
+                    f"restart {in_a_row} of {self.restarts}: {_words(status)}; goes on {place} in {wait_s:.0f} s"
+                )
+                if not self._sleep(wait_s):
+                    return status if status >= 0 else 128 - status
+
+    def _step(self) -> int:
+        """Return the step of the newest checkpoint; -1: there is none."""
+        return max(map(step_of, saved(self.run_dir / "checkpoints")), default=-1)
+
+    def _train(self) -> int:
+        begun = (self.run_dir / SETTINGS).is_file()
+        words = [*self.words, "--resume"] if begun else self.words
+        parent = os.getpid()
+
+        def end_with_parent() -> None:
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:
+                os._exit(1)
+
+        # A process group of its own: a terminal sends Ctrl-C to the whole group, and the run would get it twice.
+        command = [sys.executable, str(ROOT / "breadth.py"), "train", *words]
+        self._process = subprocess.Popen(command, process_group=0, preexec_fn=end_with_parent)
+        return self._process.wait()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            self._stopping = True
+            if self._process is not None and self._process.poll() is None:
+                self._process.send_signal(number)
+
+        before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _sleep(self, seconds: float) -> bool:
+        """Wait, and return whether nothing asked to stop meanwhile."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._stopping:
+            time.sleep(min(0.2, seconds))
+        return not self._stopping
+
+
+def _words(status: int) -> str:
+    return f"the run was ended by {signal.Signals(-status).name}" if status < 0 else f"the run failed (status {status})"

@@ -1,0 +1,89 @@
+"""The temporary folder of a run, and the sweeper that removes it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from actors import scratch
+
+ROOT = Path(__file__).resolve().parents[2]
+OWNER = """
+import subprocess, sys, tempfile, time
+from actors import scratch
+folder = scratch.make()
+sweeper = scratch.start_sweeper(folder)
+child = subprocess.Popen(["sleep", "60"], start_new_session=True)
+tempfile.mkdtemp(prefix="pymp-")
+print(folder, child.pid, flush=True)
+if sys.argv[1] == "end":
+    scratch.end(sweeper, 10.0)
+else:
+    time.sleep(60)
+"""
+
+
+def owner(tmp: Path, how: str) -> tuple["subprocess.Popen[str]", Path, int]:
+    environment = os.environ | {"TMPDIR": str(tmp)}
+    command = [sys.executable, "-c", OWNER, how]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    folder, pid = process.stdout.readline().split()
+    return process, Path(folder), int(pid)
+
+
+def gone(pid: int, folder: Path, within_s: float) -> bool:
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        if not Path(f"/proc/{pid}").exists() and not folder.exists():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_the_folder_and_what_still_uses_it_end_with_the_owner(tmp_path: Path) -> None:
+    process, folder, child = owner(tmp_path, "end")
+    assert process.wait(timeout=30) == 0
+    assert gone(child, folder, 1.0)
+
+
+def test_they_end_when_the_owner_is_killed(tmp_path: Path) -> None:
+    process, folder, child = owner(tmp_path, "wait")
+    assert folder.is_dir() and any(folder.glob("pymp-*"))
+    process.kill()
+    process.wait()
+    assert gone(child, folder, scratch.GRACE_S + 10)
+
+
+def test_the_next_owner_cleans_up_when_the_sweeper_was_killed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, folder, child = owner(tmp_path, "wait")
+    mark = str(folder).encode()
+    sweepers = [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdecimal() and mark in (entry / "cmdline").read_bytes().split(b"\0")
+    ]
+    for pid in (*sweepers, process.pid):
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+    monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: str(folder.parent))
+    scratch.sweep_dead()
+    assert gone(child, folder, 5.0)
+
+
+def test_the_folder_of_a_living_owner_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process, folder, child = owner(tmp_path, "wait")
+    try:
+        monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: str(folder.parent))
+        scratch.sweep_dead()
+        assert folder.is_dir() and Path(f"/proc/{child}").exists()
+    finally:
+        process.kill()
+        process.wait()
+        assert gone(child, folder, scratch.GRACE_S + 10)

@@ -1,0 +1,152 @@
+"""The subject of a fault: `breadth train`, to which a fault happens when a phase of a step begins.
+
+    python tests/faults/program.py '{"action": "SIGKILL", "role": "learner", "phase": "updating", "step": 2}' train ...
+
+A signal is sent in the event loop's next turn, when the phase's call is on its way. The other actions change this
+process, of which the roles are a part with placement.kind=in_process: `slow_disk`, `full_disk` and `clock`, with a
+`value`.
+"""
+
+import asyncio
+import functools
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import psutil  # noqa: E402
+
+TITLES = {
+    "generator": "ray::GeneratorShell",
+    "learner": "ray::LearnerShell",
+    "reference": "ray::ReferenceShell",
+    "grader": "ray::RoleShell",
+    "raylet": "raylet/raylet",
+    "gcs": "gcs_server",
+    "agent": "dashboard/agent.py",
+    "worker": "rewards",
+    "wandb": "wandb-core",
+}
+"""A part of the command line of each role's process."""
+
+
+def find(role: str) -> int:
+    """Return the process id of a role of this run."""
+    if role == "driver":
+        return os.getpid()
+    below = psutil.Process().children(recursive=True)
+    found = [process.pid for process in below if TITLES[role] in " ".join(process.cmdline())]
+    assert found, (role, [" ".join(process.cmdline())[:100] for process in below])
+    return found[-1] if role == "worker" else found[0]  # the last one is below its keeper
+
+
+class Fault:
+    """Happens once, in one phase of one step."""
+
+    def __init__(self, text: str) -> None:
+        row = json.loads(text)
+        self.action, self.role, self.phase = row["action"], row["role"], row["phase"]
+        self.step, self.value = int(row["step"]), float(row["value"])
+        self.done = False
+
+    def arrive(self, phase: str, step: int) -> None:
+        """Let the fault happen, if it is due in this phase."""
+        if phase == self.phase and step >= self.step and not self.done:
+            self.done = True
+            sys.stderr.write(f"FAULT {self.action} of {self.role} while {phase} in step {step}\n")
+            sys.stderr.flush()
+            if self.action.startswith("SIG"):
+                asyncio.get_running_loop().call_soon(self._send, find(self.role))
+            else:
+                getattr(self, f"_{self.action}")()
+
+    def _send(self, pid: int) -> None:
+        if self.value:  # for so many seconds
+            timer = threading.Timer(self.value, os.kill, (pid, signal.SIGCONT))
+            timer.daemon = True
+            timer.start()
+        os.kill(pid, signal.Signals[self.action])
+
+    def _slow_disk(self) -> None:
+        flush = os.fsync
+
+        def slow(descriptor: int) -> None:
+            time.sleep(self.value)
+            flush(descriptor)
+
+        os.fsync = slow
+
+    def _full_disk(self) -> None:
+        """Refuse files of more than `value` bytes, as a full disk refuses the rest of a file."""
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(self.value), resource.RLIM_INFINITY))
+
+    def _clock(self) -> None:
+        """Set the clock of this process forward by `value` seconds, or back."""
+        now = time.time
+        time.time = lambda: now() + self.value
+
+
+def wrap(owner: Any, method: str, phase: str, fault: Fault, step: Callable[[], int]) -> None:
+    """Have `fault` arrive at `phase` whenever an async method of an object or a class is called."""
+    inner = getattr(owner, method)
+
+    @functools.wraps(inner)
+    async def arrived(*arguments: Any, **options: Any) -> Any:
+        fault.arrive(phase, step())
+        return await inner(*arguments, **options)
+
+    setattr(owner, method, arrived)
+
+
+def install(fault: Fault) -> None:
+    """Wrap the methods at which phases begin, on every run that is made."""
+    start, train, cluster = (importlib.import_module(f"orchestrator.{name}") for name in ("start", "train", "cluster"))
+    wrap(cluster.Roles, "ready", "starting", fault, lambda: fault.step)
+    wrap(cluster.Roles, "close", "ending", fault, lambda: fault.step)
+
+    class WatchedRun(train.Run):  # type: ignore[name-defined]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+
+            def now() -> int:
+                return int(self.step) + 1  # the step that is being made
+
+            for grader in self.roles.graders:
+                wrap(grader, "grade", "grading", fault, now)
+            for owner, method, phase in (
+                (self.collector, "take", "generating"),
+                (self.anchors, "score", "scoring"),
+                (self.learner, "update", "updating"),
+                (self.learner, "publish", "publishing"),
+                (self, "record", "recording"),
+                (self.learner, "save", "checkpointing"),
+                (self.monitor, "measure", "evaluating"),
+            ):
+                wrap(owner, method, phase, fault, now)
+
+    start.Run = WatchedRun
+
+
+def main() -> int:
+    breadth = importlib.import_module("breadth")
+    breadth.own_packages_first()
+    fault = Fault(sys.argv[1])
+    sys.argv = ["breadth", *sys.argv[2:]]
+    install(fault)
+    status: int = breadth.main()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

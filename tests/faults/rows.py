@@ -1,0 +1,129 @@
+"""The faults, one row each: what happens to which process in which phase, and what the run must do."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Expected = Literal["goes on", "stops", "ends", "killed"]
+"""`goes on`: the run is done in spite of it, status 0. `stops`: it stops with a checkpoint, status 0. `ends`: status 1
+and a message. `killed`: the driver is gone. After all but the first, a resumed run must be complete."""
+PHASES = ("generating", "grading", "scoring", "updating", "publishing", "recording", "checkpointing", "evaluating")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One fault."""
+
+    action: str
+    """A signal, or an action of `program.py`."""
+    phase: str
+    expected: Expected
+    role: str = "driver"
+    step: int = 3
+    value: float = 0.0
+    """Of the action; with a signal, the seconds after which SIGCONT follows (0: none)."""
+    message: str = ""
+    """Regular expression that the output must match."""
+    kind: Literal["in_process", "ray"] = "in_process"
+    words: tuple[str, ...] = ()
+    """Further settings."""
+    bound_s: float = 120.0
+    always: bool = False
+    """Whether `make test` runs it too."""
+
+    @property
+    def name(self) -> str:
+        more = f"-{self.value:g}" if self.value else ""
+        return f"{self.kind}-{self.role}-{self.action}{more}-{self.phase}"
+
+    def arguments(self) -> dict[str, object]:
+        """Return the argument of `program.py`."""
+        return {
+            name: value for name, value in asdict(self).items() if name in ("action", "role", "phase", "step", "value")
+        }
+
+
+MEASURED = ("monitor.every=3",)
+SCORED = ("method=grpo_adaptive_kl",)
+ANY_ORDER = ("lag=2", "take=any_order", "sampling.max_refills=1")
+AHEAD = ("lag=2", "sampling.max_refills=2")
+OFFLINE = ("logbook.wandb=offline",)
+STOPPING = "stopping after this step, with a checkpoint"
+FULL = "File too large|wrote [01] of"
+NO_ANSWER = "did not answer within|generated no token for|was not published|no token was generated"
+UNEXPECTED = "ended unexpectedly"
+DIED = "its process died before|does not answer"
+PHASES_OF = {
+    "generator": ("generating", "grading", "updating", "publishing", "checkpointing", "evaluating"),
+    "grader": ("generating", "grading", "updating", "evaluating"),
+    "reference": ("generating", "scoring", "updating", "evaluating"),
+    "learner": ("generating", "scoring", "updating", "publishing", "checkpointing", "evaluating"),
+}
+"""Phases in which something happens to each role."""
+DRIVER_PHASES = ("starting", "generating", "updating", "publishing", "checkpointing", "evaluating", "ending")
+IN_EVERY_TEST = {
+    ("SIGKILL", "learner", "updating"),
+    ("SIGKILL", "driver", "updating"),
+    ("SIGKILL", "gcs", "updating"),
+    ("SIGSTOP", "raylet", "updating"),
+}
+"""Faults over Ray that `make test` runs too."""
+
+
+def in_process() -> list[Fault]:
+    """Return the faults of a run in one process."""
+    signals = [
+        *(Fault(action="SIGKILL", phase=phase, expected="killed", words=MEASURED) for phase in PHASES),
+        Fault(action="SIGKILL", phase="starting", expected="killed"),
+        Fault(action="SIGKILL", phase="ending", expected="killed"),
+        Fault(action="SIGKILL", phase="updating", expected="killed", words=ANY_ORDER, step=4, always=True),
+        Fault(action="SIGKILL", phase="checkpointing", expected="killed", words=AHEAD, step=5),
+        *(Fault(action="SIGTERM", phase=phase, expected="stops", words=MEASURED, message=STOPPING) for phase in PHASES),
+        Fault(action="SIGINT", phase="generating", expected="stops", message=STOPPING, always=True),
+        Fault(action="SIGKILL", role="worker", phase="grading", expected="goes on"),
+        Fault(action="SIGKILL", role="worker", phase="updating", expected="goes on"),
+        Fault(action="SIGSTOP", role="worker", phase="updating", expected="goes on"),
+    ]
+    machine = [
+        Fault(action="slow_disk", value=0.3, phase="updating", expected="goes on", words=("checkpoint.every=1",)),
+        Fault(action="slow_disk", value=2.0, phase="checkpointing", expected="goes on"),
+        Fault(action="clock", value=3e7, phase="updating", expected="goes on", words=MEASURED),
+        Fault(action="clock", value=-3e7, phase="updating", expected="goes on", words=MEASURED),
+        Fault(action="clock", value=-3e7, phase="generating", expected="goes on", words=("lag=1",)),
+        Fault(action="full_disk", value=1e5, phase="checkpointing", expected="ends", message=FULL, always=True),
+        Fault(action="full_disk", value=1, phase="recording", expected="ends", message=FULL),
+    ]
+    wandb = [
+        Fault(action="SIGKILL", role="wandb", phase="updating", expected="goes on", words=OFFLINE),
+        Fault(action="SIGSTOP", role="wandb", phase="updating", value=3, expected="goes on", words=OFFLINE),
+    ]
+    return [*signals, *machine, *wandb]
+
+
+def over_ray() -> list[Fault]:
+    """Return the faults of a run whose roles are Ray actors."""
+    roles = []
+    for role, phases in PHASES_OF.items():
+        words = MEASURED + (SCORED if role == "reference" else ())
+        for phase in phases:
+            both = {"role": role, "phase": phase, "words": words}
+            roles += [_ray("SIGKILL", "ends", message=DIED, **both), _ray("SIGSTOP", "ends", message=NO_ANSWER, **both)]
+    drivers = [_ray("SIGKILL", "killed", phase=phase, words=MEASURED) for phase in DRIVER_PHASES]
+    daemons = [
+        _ray("SIGKILL", "goes on", role="gcs", phase="updating"),
+        # Ray ends the process that waits for its GCS after 60 s.
+        _ray("SIGKILL", "ends", role="gcs", phase="ending", message=f"{UNEXPECTED}|Failed to connect to GCS"),
+        _ray("SIGSTOP", "goes on", role="gcs", phase="updating"),
+        _ray("SIGKILL", "ends", role="raylet", phase="updating", message=UNEXPECTED),
+        _ray("SIGSTOP", "ends", role="raylet", phase="updating", message=NO_ANSWER),
+        _ray("SIGSTOP", "goes on", role="raylet", phase="ending"),
+        _ray("SIGKILL", "ends", role="agent", phase="updating", message=f"{UNEXPECTED}|{DIED}"),
+    ]
+    return [*roles, *drivers, *daemons]
+
+
+def _ray(action: str, expected: Expected, **more: Any) -> Fault:
+    always = (action, more.get("role", "driver"), more["phase"]) in IN_EVERY_TEST
+    return Fault(action=action, expected=expected, kind="ray", always=always, **more)
+
+
+ROWS = [*in_process(), *over_ray()]

@@ -1,0 +1,37 @@
+"""A fault happens to a run in each row of `rows.py`; afterwards the run is whole, and nothing is left of it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.faults.rows import ROWS, Fault
+from tests.faults.subject import Subject
+
+STATUS = {"goes on": 0, "stops": 0, "ends": 1, "killed": -9}
+
+
+def marks(fault: Fault) -> list[pytest.MarkDecorator]:
+    kind = [pytest.mark.ray] if fault.kind == "ray" else [pytest.mark.slow]
+    return kind if fault.always else [*kind, pytest.mark.faults]
+
+
+@pytest.mark.parametrize("fault", [pytest.param(row, id=row.name, marks=marks(row)) for row in ROWS])
+def test_after_a_fault_the_run_is_whole_and_nothing_is_left(fault: Fault, tmp_path: Path) -> None:
+    words = [f"placement.kind={fault.kind}", *fault.words]
+    subject = Subject(tmp_path, words)
+    try:
+        ended = subject.run(fault=fault.arguments(), bound_s=fault.bound_s)
+        assert f"FAULT {fault.action}" in ended.output, ended.output[-3000:]
+        assert ended.status == STATUS[fault.expected], ended.output[-3000:]
+        assert re.search(fault.message, ended.output), ended.output[-3000:]
+        assert ended.output.count("Traceback") == 0, ended.output[-3000:]
+        left = subject.leftovers(records=False)
+        assert not left, left
+        if fault.expected != "goes on":
+            # One process is enough to go on, and starts sooner.
+            again = subject.run("--resume", "placement.kind=in_process", bound_s=90.0)
+            assert again.status == 0, again.output[-3000:]
+        subject.check()
+    finally:
+        subject.close()

@@ -1,0 +1,78 @@
+"""The stacks of a run's processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors import scratch
+from orchestrator.recovery import stacks
+from orchestrator.recovery.stacks import dump, stalled
+
+ROOT = Path(__file__).resolve().parents[3]
+CHILD = """
+import time
+from actors.stack_signal import register
+register()
+def waits_for_nothing():
+    print("ready", flush=True)
+    time.sleep(60)
+waits_for_nothing()
+"""
+
+
+@pytest.fixture
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
+    monkeypatch.setenv(scratch.SCRATCH, str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def text_of(run_dir: Path, pid: int) -> str:
+    [file] = (run_dir / "stacks").glob(f"*/{pid}-*.txt")
+    return file.read_text()
+
+
+def test_the_stacks_of_this_process_and_of_all_it_started_are_written(
+    tmp_path: Path, child: subprocess.Popen[str]
+) -> None:
+    line = dump(tmp_path)
+    assert line.startswith("The stacks of ") and str(tmp_path / "stacks") in line
+    assert "waits_for_nothing" in text_of(tmp_path, child.pid)
+    assert "state sleeping" in text_of(tmp_path, child.pid)
+
+
+def test_without_py_spy_a_process_writes_its_own(
+    tmp_path: Path, child: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacks.shutil, "which", lambda *arguments, **options: None)
+    dump(tmp_path)
+    assert "in waits_for_nothing" in text_of(tmp_path, child.pid)
+
+
+def test_a_stopped_process_is_said_to_be_stopped_and_the_dump_ends(
+    tmp_path: Path, child: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacks, "ANSWER_S", 0.3)
+    os.kill(child.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    dump(tmp_path)
+    assert time.monotonic() - began < 30
+    assert "it was stopped by a signal" in text_of(tmp_path, child.pid)
+
+
+def test_an_error_of_a_wait_is_a_stall_and_another_is_none() -> None:
+    assert stalled(RuntimeError("learner 0: update did not answer within 8 s"))
+    assert stalled(RuntimeError("generator 0 generated no token for 8 s with work to do"))
+    wrapped = RuntimeError("no answer")
+    wrapped.__cause__ = TimeoutError()
+    assert stalled(wrapped)
+    assert not stalled(RuntimeError("learner 0: its process died before update ended"))
