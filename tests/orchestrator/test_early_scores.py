@@ -14,7 +14,7 @@ import torch
 from actors.local import LocalReference
 from actors.reference import References
 from configs.load import load
-from orchestrator.cluster import reference_arguments
+from orchestrator.constructors import reference_arguments
 from orchestrator.references import Anchors, early_references, policies
 from orchestrator.train import Run
 from tasks.characters import VOCABULARY_SIZE
