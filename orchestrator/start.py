@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from configs.config import Config
 from configs.load import to_yaml
 from orchestrator import checkpoint, cluster
 from orchestrator.connection import smallest_host
+from orchestrator.console.screen import Screen
 from orchestrator.engine import with_engine
 from orchestrator.manifest import SETTINGS
 from orchestrator.placement import needed_roles
@@ -26,7 +28,7 @@ from orchestrator.rollout.grading import NothingGraded, prove
 from orchestrator.rollout.rollouts import rollouts_for
 from orchestrator.stored.answers import StoredAnswers, first_policy, load_stored, presample_missing
 from orchestrator.train import Run, train
-from orchestrator.watch.timing import timed
+from orchestrator.watch.logbook import Logbook
 from trajectories.atomic_write import replace_file
 
 
@@ -46,11 +48,12 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
     directory. On SIGINT or SIGTERM the run stops between two steps, with a checkpoint; a second signal ends it at once.
 
     Args:
-        log: called with each line for the user.
+        log: the screen of the command, or a function that is called with each line for the user.
 
     Raises:
         ValueError: a setting or the data is wrong; mostly raised before any role is started.
     """
+    screen = log = Screen.of(log)
     cfg = with_engine(cfg, log)
     run_dir = Path(cfg.runs) / cfg.name
     resumed = checkpoint.find(run_dir, log) if resume else None
@@ -59,7 +62,7 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
     async with contextlib.AsyncExitStack() as ending:
         begun = first_policy(cfg, resume=resume)
         roles = await _create(cfg, ending, begun) if begun else None
-        with timed("checked settings, data and policy", log):
+        with screen.phase("reading settings, data and policy", "checked settings, data and policy"):
             check_layout(cfg)
             check_memory(cfg, log, smallest_host())
             checked = await check_run(cfg, log)
@@ -68,13 +71,14 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
         if resume:
             log(_continuation(cfg, resumed))
         with contextlib.nullcontext() if resume else new_folder(cfg):
+            screen.keep(run_dir)
             if not resume:
                 _write_settings(cfg, run_dir)
             stored = load_stored(cfg, run_dir)
             if roles is None:
-                stored = await presample_missing(cfg, run_dir, stored, log)
+                stored = await presample_missing(cfg, run_dir, stored, screen)
                 roles = await _create(cfg, ending, cfg.policy.path)
-            run = await _train(cfg, run_dir, checked, roles, stored, resume=resume, resumed=resumed, log=log)
+            run = await _train(cfg, run_dir, checked, roles, stored, resume=resume, resumed=resumed, screen=screen)
     if run.step < cfg.steps:
         log(f"stopped at step {run.step} of {cfg.steps}. To go on: {resume_command(cfg)}")
     return run_dir
@@ -103,19 +107,20 @@ async def _train(
     *,
     resume: bool,
     resumed: checkpoint.Checkpoint | None,
-    log: Callable[[str], None],
+    screen: Screen,
 ) -> Run:
     """Wait for the roles, and train. Return the run as it ended."""
-    with timed("started the roles", log) as more:
+    names = ", ".join(roles.names).replace("generator", f"generator ({cfg.generator.engine})")
+    with screen.phase(f"starting {names}", "started the roles") as phase:
         seconds = await roles.ready()
-        more += [f"{name} {taken:.1f}" for name, taken in seconds.items()]
+        phase.details += [f"{name} {taken:.1f}" for name, taken in seconds.items()]
     if not cfg.generator.max_sequences:
         for number, generator in enumerate(roles.generators):
             load = (await generator.collect(0.0)).load
             rule = f"generator.max_sequences=0: generator {number} decodes {load.free_sequences} answers at a time"
-            log(f"{rule}, with key-value memory for {load.free_kv_tokens:,} tokens")
+            screen(f"{rule}, with key-value memory for {load.free_kv_tokens:,} tokens")
     assert roles.learner is not None
-    await prove(roles.graders, checked.source, log, cfg.objective.rewards)
+    await prove(roles.graders, checked.source, screen, cfg.objective.rewards)
     if resumed is not None:
         await roles.learner.load(str(resumed.path))
         if (resumed.path / "references").is_dir():
@@ -126,15 +131,42 @@ async def _train(
     await roles.learner.connect(roles.generators)
     async with rollouts_for(cfg, roles.generators, roles.graders) as rollouts:
         # Before the first publication the generators serve the reference, if it is still to be presampled.
-        stored = await presample_missing(cfg, run_dir, stored, log, (rollouts, *checked))
-        run = Run(cfg, run_dir, *checked, roles=roles, rollouts=rollouts, stored=stored, resume=resume, resumed=resumed)
+        stored = await presample_missing(cfg, run_dir, stored, screen, (rollouts, *checked))
+        logbook = _logbook(cfg, run_dir, checked, screen, resume=resume, resumed=resumed)
+        run = Run(
+            cfg, run_dir, *checked, roles=roles, rollouts=rollouts, stored=stored, logbook=logbook, resumed=resumed
+        )
         try:
             async with run.checkpoints:  # waits until the last one is written
-                await train_until_stopped(run, unmeasured=resumed is not None and not resumed.state.measured)
+                await train_until_stopped(run, screen, unmeasured=resumed is not None and not resumed.state.measured)
         finally:
             run.monitor.abandon()
             run.logbook.close()
     return run
+
+
+def _logbook(
+    cfg: Config,
+    run_dir: Path,
+    checked: Checked,
+    screen: Screen,
+    *,
+    resume: bool,
+    resumed: checkpoint.Checkpoint | None,
+) -> Logbook:
+    """Open the logbook of a run, a new one or one that goes on."""
+    step = resumed.state.step if resumed else 0
+    return Logbook(
+        run_dir,
+        cfg.logbook,
+        run_name=cfg.name,
+        settings=asdict(cfg),
+        total_steps=cfg.steps,
+        wandb_id=resumed.state.wandb_id if resumed else None,
+        render=checked.encode.shown,
+        resume_step=step if resume else None,
+        screen=screen,
+    )
 
 
 def _write_settings(cfg: Config, run_dir: Path) -> None:
@@ -143,7 +175,7 @@ def _write_settings(cfg: Config, run_dir: Path) -> None:
         file.write(to_yaml(cfg).encode())
 
 
-async def train_until_stopped(run: Run, *, unmeasured: bool) -> None:
+async def train_until_stopped(run: Run, screen: Screen, *, unmeasured: bool) -> None:
     """Measure the start of a new run, train until the last step, a stop rule or a signal, and write a checkpoint.
 
     Args:
@@ -162,15 +194,17 @@ async def train_until_stopped(run: Run, *, unmeasured: bool) -> None:
     for received in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(received, on_signal, received)
     try:
-        with timed("published the first weights", lambda text: run.logbook.note("start", text)):
+        with screen.phase("publishing the first weights", "published the first weights") as phase:
             await run.publish()
+        run.logbook.note("start", phase.finished(), shown=True)
         await run.graders.start()
         measures = run.cfg.monitor.every and (run.step == 0 or unmeasured)
         if not measures or run.monitor.base_scorer is None:
             await run.roles.complete()  # else the measurement waits for the reference when it has the answers
         if measures:
-            with timed("measured the held-out prompts", lambda text: run.logbook.note("start", text)):
+            with screen.phase("measuring the held-out prompts", "measured the held-out prompts") as phase:
                 await run.measure()
+            run.logbook.note("start", phase.finished(), shown=True)
         with contextlib.suppress(Stopped):
             try:
                 await train(run)

@@ -3,16 +3,18 @@
 import argparse
 import asyncio
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from actors.loading import collector_paused
 from configs.config import Config
 from configs.load import load
-from orchestrator.commands.options import config, line_printer
+from orchestrator.commands.options import config
 from orchestrator.commands.paths import absolute
+from orchestrator.console.choice import open_screen
 from orchestrator.evaluation.folders import check_name
 from orchestrator.evaluation.record import check_records, find_run, settings_of, split_run
 from orchestrator.preflight.named import check_evaluation
@@ -20,19 +22,33 @@ from orchestrator.preflight.named import check_evaluation
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Evaluate a run, or `evaluate.checkpoints`, and print the tables of results."""
-    log = line_printer(console)
-    cfg, run_dir, words = _settings(options)
-    check_evaluation(cfg, run_dir)
-    check_name(Path(cfg.runs) / cfg.name, cfg.evaluate.name)
-    # They load torch and Ray, which takes seconds, so they are imported after what can be checked without them.
-    with collector_paused():
-        policies = importlib.import_module("orchestrator.evaluation.policies")
-        job = importlib.import_module("orchestrator.evaluation.job")
-        terminal = importlib.import_module("orchestrator.report.terminal")
-    checkpoints = policies.named_policies(cfg, run_dir, log)
-    check_records(cfg, checkpoints, words)
-    for evaluation in asyncio.run(job.evaluate(cfg, checkpoints, log)):
+    with open_screen(json=options.json, stderr=True) as screen:
+        cfg, run_dir, words = _settings(options)
+        check_evaluation(cfg, run_dir)
+        check_name(Path(cfg.runs) / cfg.name, cfg.evaluate.name)
+        # They load torch and Ray, which takes seconds, so they are imported after what can be checked without them.
+        with screen.phase("loading torch and transformers", "loaded torch and transformers"), collector_paused():
+            policies = importlib.import_module("orchestrator.evaluation.policies")
+            job = importlib.import_module("orchestrator.evaluation.job")
+            terminal = importlib.import_module("orchestrator.report.terminal")
+        checkpoints = policies.named_policies(cfg, run_dir, screen)
+        check_records(cfg, checkpoints, words)
+        evaluations = asyncio.run(job.evaluate(cfg, checkpoints, screen))
+        for evaluation in evaluations:
+            for values in _values(evaluation):
+                screen.event("evaluation", values)
+    for evaluation in [] if options.json else evaluations:
         terminal.print_evaluation(evaluation, Console())
+
+
+def _values(evaluation: Any) -> Iterator[dict[str, Any]]:
+    """Yield the values of an evaluation with their intervals, one policy at one temperature at a time."""
+    for name, by_temperature in evaluation.summaries.items():
+        for temperature, summary in by_temperature.items():
+            values = {"sampling": evaluation.about["sampling"], "policy": name, "temperature": temperature}
+            for metric, interval in summary.items():
+                values |= {metric: interval.value, f"{metric}/low": interval.low, f"{metric}/high": interval.high}
+            yield values
 
 
 def _settings(options: argparse.Namespace) -> tuple[Config, Path | None, Sequence[str]]:

@@ -8,8 +8,9 @@ from rich.console import Console
 
 from configs.config import Config
 from configs.load import load
-from orchestrator.commands.options import line_printer, load_modules
+from orchestrator.commands.options import load_modules
 from orchestrator.commands.paths import absolute
+from orchestrator.console.choice import open_screen
 from orchestrator.manifest import SETTINGS, saved
 from orchestrator.preflight.beginning import check_beginning
 from orchestrator.preflight.named import check_training
@@ -18,19 +19,21 @@ from orchestrator.preflight.resume import resume_command
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Train with the settings of the command line. With `--resume` they change those of the run's config.yaml."""
-    cfg = _settings(options)
-    run_dir, log = Path(cfg.runs) / cfg.name, line_printer(console)
-    if not check_beginning(cfg, resume=options.resume, report=log):
-        return
-    check_training(cfg)
-    log(f"run directory {run_dir}")
-    try:
-        [start] = load_modules(cfg, "orchestrator.start", report=log)  # after what can be checked without them
-        asyncio.run(start.train_run(cfg, resume=options.resume, log=log))
-    except BaseException as error:
-        if saved(run_dir / "checkpoints"):
-            error.add_note(f"To go on from the last checkpoint: {resume_command(cfg)}")
-        raise
+    with open_screen(json=options.json) as screen:
+        cfg = _settings(options)
+        run_dir = Path(cfg.runs) / cfg.name
+        if not check_beginning(cfg, resume=options.resume, report=screen):
+            return
+        check_training(cfg)
+        screen(f"run directory {run_dir}")
+        try:
+            # After what can be checked without it, as it loads torch and Ray, which takes seconds.
+            [start] = load_modules(cfg, "orchestrator.start", report=screen)
+            asyncio.run(start.train_run(cfg, resume=options.resume, log=screen))
+        except BaseException as error:
+            if saved(run_dir / "checkpoints"):
+                error.add_note(f"To go on from the last checkpoint: {resume_command(cfg)}")
+            raise
 
 
 def _settings(options: argparse.Namespace) -> Config:

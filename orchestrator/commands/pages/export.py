@@ -16,6 +16,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     output = options.output
     new = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     require(new, "--output", "must be a new or empty directory", str(output))
+    console.print("loading torch, and writing the policy ...")
     exporting = importlib.import_module("orchestrator.report.export")  # loads torch, so only after the checks
     path = exporting.export(options.run, options.step, output, options.dtype)
     console.print(f"wrote {output}: the policy of {path}, in {options.dtype}", soft_wrap=True)

@@ -25,6 +25,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     require((Path(cfg.policy.path) / "config.json").is_file(), "policy.path", rule, cfg.policy.path)
     prompt_tokens = request.prompt_tokens or max(1, cfg.sampling.max_prompt_tokens // 4)
     lengths = answer_lengths(request, cfg)
+    console.print("loading torch, and simulating placements ...")
     # They load torch, which takes seconds, so they are imported after the words have been checked.
     recommending, shaping, wording = (
         importlib.import_module(f"orchestrator.planning.{name}") for name in ("recommend", "model_shapes", "wording")

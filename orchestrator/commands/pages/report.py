@@ -17,6 +17,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
         folder = latest([options.evaluation]) or folder
     if folder:
         check_evaluation(folder)
+    console.print("loading matplotlib, and drawing the figures ...")
     # They load scipy and matplotlib, so only after the checks.
     measured, writing = (importlib.import_module(f"orchestrator.report.{name}") for name in ("evaluation", "write"))
     evaluation, *samplings = measured.read_samplings(folder) if folder else (None,)

@@ -1,0 +1,81 @@
+"""The screen: a display that fails ends nothing, and everything that is shown is kept in a file of the run."""
+
+import re
+from pathlib import Path
+
+from shown_runs import show_run
+
+from orchestrator.console.lines import Lines
+from orchestrator.console.record import BUFFERED_LINES, CONSOLE_LOG, Record
+from orchestrator.console.run_console import RunConsole
+from orchestrator.console.screen import Screen
+
+
+def test_a_display_that_fails_is_left_out_and_the_others_go_on() -> None:
+    def closed(text: str) -> None:
+        raise BrokenPipeError
+
+    written: list[str] = []
+    screen = Screen(Lines(closed), Lines(written.append))
+    for text in ("one", "two"):
+        screen(text)
+    assert written == ["one", "two"]
+    assert isinstance(screen.error, BrokenPipeError) and len(screen.displays) == 1
+
+
+def test_a_function_serves_as_a_screen_and_a_screen_as_itself() -> None:
+    written: list[str] = []
+    screen = Screen.of(written.append)
+    with screen.phase("reading", "read"):
+        screen("a line")
+    assert written[:2] == ["reading ...", "a line"] and re.fullmatch(r"read in 0\.\d s", written[2])
+    assert Screen.of(screen) is screen
+
+
+def test_a_phase_that_fails_is_not_said_to_be_done() -> None:
+    written: list[str] = []
+    screen = Screen(Lines(written.append))
+    try:
+        with screen.phase("reading", "read"):
+            raise ValueError
+    except ValueError:
+        pass
+    assert written == ["reading ..."]
+
+
+def test_the_file_of_a_run_holds_what_was_shown_before_and_after_it_was_made(tmp_path: Path) -> None:
+    shown: list[str] = []
+    screen = Screen(Lines(shown.append), Record())
+    screen("run directory runs/demo")
+    screen.keep(tmp_path)
+    show_run(screen)
+    screen.note("a library's warning\nof two lines")
+    kept = (tmp_path / CONSOLE_LOG).read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in kept)
+    texts = [line[20:] for line in kept]
+    assert texts == [*(line for text in shown for line in text.splitlines()), "a library's warning", "of two lines"]
+
+
+def test_lines_before_there_is_a_file_are_kept_up_to_a_limit(tmp_path: Path) -> None:
+    screen = Screen(Record())
+    for number in range(BUFFERED_LINES + 5):
+        screen.note(f"line {number}")
+    screen.keep(tmp_path)
+    kept = (tmp_path / CONSOLE_LOG).read_text().splitlines()
+    assert len(kept) == BUFFERED_LINES and kept[0].endswith(" line 5")
+
+
+def test_a_run_that_was_refused_before_its_first_values_shows_no_end() -> None:
+    written: list[str] = []
+    measured = {"heldout/pass@1": 0.4}
+    RunConsole(Screen(Lines(written.append)), run_name="demo", total_steps=9, first_step=4, measured=measured).close()
+    assert written == []
+
+
+def test_without_a_measured_base_no_change_is_shown() -> None:
+    written: list[str] = []
+    console = RunConsole(Screen(Lines(written.append)), run_name="demo", total_steps=9, first_step=4)
+    console.write(5, {"heldout/pass@1": 0.4})
+    console.write(6, {"heldout/pass@1": 0.5})
+    console.close()
+    assert written[1] == " 6/9  held out  Pass@1 0.500" and "(" not in "".join(written)
