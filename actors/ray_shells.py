@@ -23,6 +23,10 @@ class RoleShell:
     def __init__(self, module: str, name: str, arguments: dict[str, Any]) -> None:
         self.module, self.name, self.arguments = module, name, arguments
 
+    def __repr__(self) -> str:
+        """Return the name under which Ray passes on what this process prints."""
+        return self.name
+
     async def start(self, *after: float) -> float:
         """Import the module, build the role with `arguments` as keywords, and return the seconds that this took.
 

@@ -17,7 +17,7 @@ class LogbookConfig:
     tensorboard: bool = False
     """Write TensorBoard events into the run directory."""
     console: bool = True
-    """Show live progress in the terminal."""
+    """Show the steps on the console."""
     trajectories_every: int = 10
     """Steps between samples of trajectories written to trajectories.jsonl; 0: no samples."""
     trajectories: int = 8

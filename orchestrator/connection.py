@@ -2,8 +2,11 @@
 
 import logging
 import os
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ray
+from ray._private.ray_logging import global_worker_stdstream_dispatcher
 
 from orchestrator.planning.phases import UNKNOWN, Host
 
@@ -18,11 +21,14 @@ OWN_CLUSTER = {
 """Settings of Ray, as environment variables, of a cluster that is started here. Those of the user win."""
 
 
-def connect() -> None:
+def connect(output: Callable[[Mapping[str, Any]], None] | None = None) -> None:
     """Join the Ray cluster at RAY_ADDRESS, which Ray sets in a job, or start one on this machine.
 
     Without the variable no running cluster is searched for: Ray would find the address of the machine's last cluster
     and wait for it, even if it has ended.
+
+    Args:
+        output: called, by a thread, with what the workers of this process print, on all nodes.
     """
     if ray.is_initialized():
         return
@@ -36,11 +42,14 @@ def connect() -> None:
     ray.init(
         address,
         include_dashboard=False,
-        log_to_driver=False,
+        log_to_driver=output is not None,
         configure_logging=False,
         # In a job the working directory comes first on every worker's import path.
         runtime_env={"worker_process_setup_hook": "breadth.own_packages_first"},
     )
+    if output is not None:
+        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")  # which prints them
+        global_worker_stdstream_dispatcher.add_handler("breadth", output)
 
 
 def own_cores() -> int:

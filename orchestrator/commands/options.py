@@ -1,6 +1,7 @@
 """Functions that several commands use: load the settings of a command line, and load what starts roles."""
 
 import argparse
+import functools
 import importlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from actors.loading import collector_paused
 from configs.config import Config
 from configs.load import load
 from orchestrator.commands.paths import absolute
+from orchestrator.console.libraries import keep_output
 from orchestrator.console.screen import Screen
 
 
@@ -31,5 +33,5 @@ def load_modules(cfg: Config, *names: str, report: Callable[[str], None] = lambd
         if cfg.placement.kind == "ray":
             # In this thread, because Ray handles signals.
             with screen.phase("starting or joining Ray", "started Ray"):
-                importlib.import_module("orchestrator.connection").connect()
+                importlib.import_module("orchestrator.connection").connect(functools.partial(keep_output, screen))
         return loading.result()

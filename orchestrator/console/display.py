@@ -17,6 +17,8 @@ class Phase:
     """What is being done: `starting the roles`."""
     done: str
     """What was done: `started the roles`."""
+    brief: bool = False
+    """Whether many such phases follow one another, so that lines of text say only that each is done."""
     state: Literal["begins", "ends", "fails"] = "begins"
     progress: tuple[int, int] | None = None
     """How many of how many are done."""

@@ -35,7 +35,8 @@ class Lines:
 
     def phase(self, phase: Phase) -> None:
         if self._activity.phase(phase):
-            self.line(f"{phase.doing} ...")
+            if not phase.brief:
+                self.line(f"{phase.doing} ...")
         elif phase.state == "ends":
             self.line(phase.finished())
 

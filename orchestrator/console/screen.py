@@ -57,17 +57,18 @@ class Screen:
                     self.error = error
 
     @contextmanager
-    def phase(self, doing: str, done: str, *, of: str = "") -> Iterator[Phase]:
+    def phase(self, doing: str, done: str, *, of: str = "", brief: bool = False) -> Iterator[Phase]:
         """Show that something is being done and, at its end, the seconds that it took. Nothing then if it fails.
 
         Args:
             doing, done: in words: `starting the roles`, `started the roles`.
             of: what the progress of the phase counts.
+            brief: as `Phase.brief`.
 
         Yields:
             The phase, to which the caller may add details and, by `progress`, how far it is.
         """
-        phase = Phase(doing, done, of=of)
+        phase = Phase(doing, done, of=of, brief=brief)
         self.show(lambda display: display.phase(phase))
         try:
             yield phase

@@ -104,7 +104,7 @@ async def _measure_all(
                     heldout = HeldOut(cfg, posed.source, posed.encoders[name], rollouts)
                     for decoding in [decoding for decoding, known in found[name].items() if known is None]:
                         what = f"{name} at {decoding.words()}"
-                        with screen.phase(f"evaluating {what}", f"evaluate {what}") as phase:
+                        with screen.phase(f"evaluating {what}", f"evaluate {what}", brief=True) as phase:
                             measured = await _measure(heldout, name, decoding)
                             phase.done += f": {len(measured.rows)} answers"
                         found[name][decoding] = measured

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from orchestrator import cluster
 from orchestrator.commands.options import load_modules
 from orchestrator.commands.paths import absolute
 from orchestrator.connection import OWN_CLUSTER
+from orchestrator.console.record import CONSOLE_LOG, Record
+from orchestrator.console.screen import Screen
 from orchestrator.placement import bundles, needed_roles, reservations
 from orchestrator.start import run_training
 from orchestrator.watch.logbook import read_records
@@ -69,14 +72,28 @@ def test_loading_modules_for_a_run_in_one_process_starts_no_ray(tmp_path: Path, 
 
 
 @pytest.fixture(scope="module")
-def own_cluster() -> Iterator[None]:
-    """A cluster that Breadth starts itself."""
+def own_cluster() -> Iterator[Screen]:
+    """A cluster that Breadth starts itself, and the screen that gets what its workers print."""
+    screen = Screen(Record())
     with pytest.MonkeyPatch.context() as patch:
         for name in ("RAY_ADDRESS", *OWN_CLUSTER):
             patch.delenv(name, raising=False)
-        load_modules(over_ray(Path("unused")), "orchestrator.start", report=lambda line: None)
-        yield
+        load_modules(over_ray(Path("unused")), "orchestrator.start", report=screen)
+        yield screen
         ray.shutdown()
+
+
+@pytest.mark.ray
+def test_what_a_worker_prints_goes_to_the_file_of_the_run_and_not_to_the_terminal(
+    tmp_path: Path, own_cluster: Screen, capfd: pytest.CaptureFixture[str]
+) -> None:
+    own_cluster.keep(tmp_path)
+    ray.get(ray.remote(lambda: os.write(1, b"said by a worker\n")).remote(), timeout=60)
+    kept, deadline = tmp_path / CONSOLE_LOG, time.monotonic() + 60
+    while time.monotonic() < deadline and "said by a worker" not in kept.read_text():
+        time.sleep(0.1)
+    assert re.search(r"\(worker pid=\d+ ip=\S+\) said by a worker\n", kept.read_text())
+    assert "said by a worker" not in "".join(capfd.readouterr())
 
 
 def over_ray(runs: Path, *overrides: str) -> Config:

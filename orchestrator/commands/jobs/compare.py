@@ -19,6 +19,7 @@ from configs.load import load
 from orchestrator.commands.options import load_modules
 from orchestrator.commands.paths import absolute
 from orchestrator.console.choice import text_display
+from orchestrator.console.libraries import logs_kept
 from orchestrator.console.record import Record
 from orchestrator.console.screen import Screen
 
@@ -58,7 +59,7 @@ async def compare(output: Path, overrides: Sequence[str], console: Console) -> N
     rehearsal = output / "rehearsal.parquet"
     configs = {m: _config(m, output, rehearsal, overrides) for m in METHODS}
     clear(output)
-    with Screen(text_display(console), Record()) as screen:
+    with Screen(text_display(console), Record()) as screen, logs_kept(screen):
         screen.start_ticking()
         evaluation = await _compare(output, rehearsal, configs, screen)
     if evaluation is not None:

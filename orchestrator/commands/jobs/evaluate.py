@@ -15,6 +15,7 @@ from configs.load import load
 from orchestrator.commands.options import config
 from orchestrator.commands.paths import absolute
 from orchestrator.console.choice import open_screen
+from orchestrator.console.libraries import logs_kept
 from orchestrator.evaluation.folders import check_name
 from orchestrator.evaluation.record import check_records, find_run, settings_of, split_run
 from orchestrator.preflight.named import check_evaluation
@@ -22,7 +23,7 @@ from orchestrator.preflight.named import check_evaluation
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Evaluate a run, or `evaluate.checkpoints`, and print the tables of results."""
-    with open_screen(json=options.json, stderr=True) as screen:
+    with open_screen(json=options.json, stderr=True) as screen, logs_kept(screen):
         cfg, run_dir, words = _settings(options)
         check_evaluation(cfg, run_dir)
         check_name(Path(cfg.runs) / cfg.name, cfg.evaluate.name)

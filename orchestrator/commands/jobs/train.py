@@ -11,6 +11,7 @@ from configs.load import load
 from orchestrator.commands.options import load_modules
 from orchestrator.commands.paths import absolute
 from orchestrator.console.choice import open_screen
+from orchestrator.console.libraries import logs_kept
 from orchestrator.manifest import SETTINGS, saved
 from orchestrator.preflight.beginning import check_beginning
 from orchestrator.preflight.named import check_training
@@ -19,7 +20,7 @@ from orchestrator.preflight.resume import resume_command
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Train with the settings of the command line. With `--resume` they change those of the run's config.yaml."""
-    with open_screen(json=options.json) as screen:
+    with open_screen(json=options.json) as screen, logs_kept(screen):
         cfg = _settings(options)
         run_dir = Path(cfg.runs) / cfg.name
         if not check_beginning(cfg, resume=options.resume, report=screen):

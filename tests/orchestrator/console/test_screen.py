@@ -1,10 +1,12 @@
 """The screen: a display that fails ends nothing, and everything that is shown is kept in a file of the run."""
 
+import logging
 import re
 from pathlib import Path
 
 from shown_runs import show_run
 
+from orchestrator.console.libraries import keep_output, logs_kept
 from orchestrator.console.lines import Lines
 from orchestrator.console.record import BUFFERED_LINES, CONSOLE_LOG, Record
 from orchestrator.console.run_console import RunConsole
@@ -79,3 +81,29 @@ def test_without_a_measured_base_no_change_is_shown() -> None:
     console.write(6, {"heldout/pass@1": 0.5})
     console.close()
     assert written[1] == " 6/9  held out  Pass@1 0.500" and "(" not in "".join(written)
+
+
+def test_warnings_of_libraries_are_kept_off_the_screen_and_their_errors_are_shown(tmp_path: Path) -> None:
+    shown: list[str] = []
+    screen = Screen(Lines(shown.append), Record())
+    screen.keep(tmp_path)
+    log = logging.getLogger("a.library")
+    with logs_kept(screen):
+        log.warning("harmless [x]")
+        log.error("broken")
+    handlers = [handler for handler in logging.root.handlers if "console" in type(handler).__module__]
+    assert shown == ["a.library ERROR: broken"] and handlers == []
+    texts = [line[20:] for line in (tmp_path / CONSOLE_LOG).read_text().splitlines()]
+    assert texts == ["a.library WARNING: harmless [x]", "a.library ERROR: broken"]
+
+
+def test_what_workers_print_is_kept_with_their_names_and_off_the_screen(tmp_path: Path) -> None:
+    shown: list[str] = []
+    screen = Screen(Lines(shown.append), Record())
+    screen.keep(tmp_path)
+    role = {"pid": 7, "ip": "10.0.0.1", "actor_name": "VllmGenerator"}
+    keep_output(screen, role | {"lines": ["", "loading\rready"]})
+    keep_output(screen, {"lines": [], "pid": 8, "ip": "10.0.0.1"})
+    keep_output(screen, {"lines": ["Autoscaler status:"], "pid": "autoscaler", "ip": "10.0.0.1"})
+    texts = [line[20:] for line in (tmp_path / CONSOLE_LOG).read_text().splitlines()]
+    assert texts == [f"(VllmGenerator pid=7 ip=10.0.0.1) {text}" for text in ("loading", "ready")] and not shown
