@@ -1,9 +1,12 @@
-"""The logbook: W&B, TensorBoard, console, and sampled trajectories."""
+"""The logbook: W&B, TensorBoard, MLflow, Trackio, console, and sampled trajectories."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from configs.checks import require_not_negative, require_positive
+
+OPTIONAL_PACKAGES = ("mlflow", "trackio")
+"""Settings that are true only where the package of that name is installed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,9 +16,17 @@ class LogbookConfig:
     wandb: Literal["online", "offline", "disabled"] = "disabled"
     """Mode of Weights & Biases; a resumed run continues under the same id."""
     wandb_project: str = "breadth"
-    """W&B project."""
+    """Project in W&B and Trackio, and experiment in MLflow."""
+    wandb_artifacts: bool = False
+    """Upload the policy of the last checkpoint, and HTML reports in the run directory, when the run ends. The end then
+    waits up to an hour for the upload."""
     tensorboard: bool = False
     """Write TensorBoard events into the run directory."""
+    mlflow: bool = False
+    """Copy metrics, sampled answers and alerts to the MLflow server of `MLFLOW_TRACKING_URI`. Needs `pip install
+    mlflow`."""
+    trackio: bool = False
+    """Copy them to Trackio: to a local database, or to the Space of `TRACKIO_SPACE_ID`. Needs `pip install trackio`."""
     console: bool = True
     """Show the steps on the console."""
     trajectories_every: int = 10

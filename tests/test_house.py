@@ -19,6 +19,8 @@ MAY_USE = {
         "actors/weights/publication.py",
     },
     "wandb": {"orchestrator/sinks/wandb_run.py"},
+    "mlflow": {"orchestrator/sinks/mlflow_run.py"},
+    "trackio": {"orchestrator/sinks/trackio_run.py"},
     "matplotlib": {"orchestrator/report/plots.py"},
     "math_verify": {"rewards/mathematics/by_math_verify.py"},
 }

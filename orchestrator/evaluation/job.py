@@ -1,5 +1,6 @@
 """Measure Pass@k of any number of policies on the held-out prompts of one task, and write the evaluations."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from orchestrator.report.evaluation import SAMPLINGS, Evaluation
 from orchestrator.rollout.agreement import check_same_policy, first_tokens
 from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.rollouts import Rollouts, rollouts_for
+from orchestrator.sinks.evaluation_run import copy_evaluation
 from orchestrator.watch.base_cache import BaseCache, Measured
 from orchestrator.watch.measurement import measure
 from orchestrator.watch.monitor import HeldOut
@@ -72,6 +74,9 @@ async def evaluate(
         written.append(_write(cfg, checkpoints, posed, found, name, place, scores))
     with replace_file(folder / SETTINGS) as file:
         file.write(to_yaml(cfg).encode())
+    first = written[0]
+    values = {name: of_policy[first.sampling.temperature] for name, of_policy in first.summaries.items()}
+    await asyncio.to_thread(copy_evaluation, cfg, folder, values, log)
     return written
 
 

@@ -36,7 +36,9 @@ def _rules(cfg: Config) -> Iterator[Rule]:
         yield f"monitor.{name}", cfg.monitor.every > 0, "monitor.every is 0"
     sampled = replace(cfg.evaluate, kl_to_base=True).scored(cfg.sampling) is not None
     yield "evaluate.kl_to_base", sampled, "the first sampling of breadth evaluate is greedy or truncated"
-    yield "logbook.wandb_project", cfg.logbook.wandb != "disabled", "logbook.wandb is disabled"
+    with_project = cfg.logbook.wandb != "disabled" or cfg.logbook.mlflow or cfg.logbook.trackio
+    yield "logbook.wandb_project", with_project, "logbook.wandb is disabled"
+    yield "logbook.wandb_artifacts", cfg.logbook.wandb != "disabled", "logbook.wandb is disabled"
     yield "logbook.trajectories", cfg.logbook.trajectories_every > 0, "logbook.trajectories_every is 0"
     yield "sampling.mixture", bool(cfg.sampling.mixed_with), "sampling.mixed_with is empty"
     yield "generator.kv_cache_bytes", vllm and not on_gpu, "it is for generator.engine=vllm on a CPU"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from configs.checks import require
 from configs.config import Config
+from configs.logbook import OPTIONAL_PACKAGES
 from configs.lora import NEEDS_PEFT
 from orchestrator.engine import chosen_engine, publishes_adapter
 
@@ -25,6 +26,9 @@ def check_machine(cfg: Config) -> None:
         ValueError: a folder cannot be written to, or a device or library is missing; names the setting.
     """
     check_writable(Path(cfg.runs) / cfg.name, "runs", cfg.runs)
+    for name in OPTIONAL_PACKAGES:
+        usable = not getattr(cfg.logbook, name) or importlib.util.find_spec(name) is not None
+        require(usable, f"logbook.{name}", f"must be false where {name} is not installed: pip install {name}", True)
     check_devices(cfg)
 
 

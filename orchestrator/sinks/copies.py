@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from configs.logbook import LogbookConfig
 from orchestrator.sinks import wandb_run
+from orchestrator.sinks.mlflow_run import MlflowSink
 from orchestrator.sinks.own_thread import OwnThread
 from orchestrator.sinks.sink import Sink
 from orchestrator.sinks.tensorboard_events import TensorboardSink
+from orchestrator.sinks.trackio_run import TrackioSink
 
 CONSOLE = "console"
 
@@ -49,6 +51,10 @@ class Copies:
             except Exception as error:  # No exception of a sink may end the run.
                 self._turn_off(name, error)
 
+    def files(self, step: int, kind: str, path: Path) -> None:
+        """Copy a directory or a file to W&B."""
+        self.forward(lambda sink: sink.files(step, kind, path) if isinstance(sink, OwnThread) else None, {"wandb"})
+
     def count_dropped(self) -> dict[str, float]:
         """Return the calls dropped since the start of the process by each sink with a queue, as metrics.
 
@@ -77,6 +83,10 @@ class Copies:
         self.report("warning", name, f"turned off after {type(error).__name__}: {error}{location}")
 
 
+def _nothing() -> None:
+    """End no process: this sink has none of its own."""
+
+
 def open_sinks(
     copies: Copies,
     config: LogbookConfig,
@@ -86,45 +96,57 @@ def open_sinks(
     run_name: str,
     settings: Mapping[str, Any],
     resume_step: int | None,
+    job_type: Literal["train", "evaluate"] = "train",
 ) -> None:
     """Open the sinks of the settings, but for the console.
 
     Args:
-        run_id: id of the W&B run.
+        run_id: id of the run in W&B and MLflow.
         resume_step: step of the checkpoint that the run resumes from, None for a new run.
     """
     if config.tensorboard:
         purge = None if resume_step is None else resume_step + 1
         copies.open("tensorboard", lambda: TensorboardSink(run_dir / "tensorboard", first_step=purge))
-    mode = config.wandb
-    if mode == "disabled":
-        return
 
-    def start() -> wandb_run.WandbSink:
-        return wandb_run.WandbSink(
-            run_dir,
-            mode=mode,
-            project=config.wandb_project,
-            run_id=run_id,
-            run_name=run_name,
-            settings=settings,
-            first_step=-1 if resume_step is None else resume_step,
-        )
-
-    def in_thread() -> OwnThread[wandb_run.WandbSink]:
-        return OwnThread(
+    finishing = wandb_run.UPLOAD_TIMEOUT_S if config.wandb_artifacts else wandb_run.FINISH_TIMEOUT_S
+    mode, project = config.wandb, config.wandb_project
+    named: dict[str, Any] = {"project": project, "run_name": run_name, "settings": settings}
+    if config.mlflow:
+        _open_in_thread(copies, "mlflow", lambda: MlflowSink(run_id=run_id, **named))
+    if config.trackio:
+        group, _ = wandb_run.labels(settings)
+        _open_in_thread(copies, "trackio", lambda: TrackioSink(group=group, **named))
+    if mode != "disabled":
+        named |= {"run_id": run_id, "first_step": -1 if resume_step is None else resume_step, "job_type": job_type}
+        _open_in_thread(
+            copies,
             "wandb",
-            start,
+            lambda: wandb_run.WandbSink(run_dir, mode=mode, finish_timeout_s=finishing, **named),
+            finishing_s=finishing,
             wake=wandb_run.wake_service,
             abandon=wandb_run.end_service,
-            start_timeout_s=wandb_run.START_TIMEOUT_S,
-            close_timeout_s=wandb_run.CLOSE_TIMEOUT_S,
         )
 
-    copies.open("wandb", in_thread)
-    thread = copies.sinks.get("wandb")
+
+def _open_in_thread(
+    copies: Copies,
+    name: str,
+    start: Callable[[], Any],
+    *,
+    finishing_s: float = wandb_run.FINISH_TIMEOUT_S,
+    wake: Callable[[], None] = _nothing,
+    abandon: Callable[[], None] = _nothing,
+) -> None:
+    """Open a sink that talks to a service, and report where it is."""
+    limits = {
+        "start_timeout_s": wandb_run.START_TIMEOUT_S,
+        "close_timeout_s": finishing_s + wandb_run.CLOSE_TIMEOUT_S,
+    }
+    copies.open(name, lambda: OwnThread(name, start, wake=wake, abandon=abandon, **limits))
+    thread = copies.sinks.get(name)
     if isinstance(thread, OwnThread):
-        if thread.sink.online_error:
-            reason = f"the online run failed to start, so the run is written offline: {thread.sink.online_error}"
-            copies.report("warning", "wandb", reason)
-        copies.tell_location("wandb", thread.sink.location)
+        error = getattr(thread.sink, "online_error", "")
+        if error:
+            reason = f"the online run failed to start, so the run is written offline: {error}"
+            copies.report("warning", name, reason)
+        copies.tell_location(name, thread.sink.location)

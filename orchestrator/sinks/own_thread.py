@@ -72,7 +72,7 @@ class OwnThread(Generic[AnySink]):
         self._add("alert", title, text)
 
     def files(self, *arguments: Any) -> None:
-        """As in `FileSink`, if the sink is one."""
+        """As in `WandbSink.files`; only for a sink that has this method."""
         self._add("files", *arguments)
 
     def close(self) -> None:

@@ -1,7 +1,6 @@
 """What a sink does: it copies the metrics, tables and alerts of a run to where a user watches them."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -19,10 +18,3 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Send what is not sent yet, and end."""
-
-
-class FileSink(Sink, Protocol):
-    """A sink that also copies files."""
-
-    def files(self, step: int, kind: str, path: Path) -> None:
-        """Copy a directory or a file of the run, of a kind such as "checkpoint"."""

@@ -5,6 +5,7 @@ that is frozen holds up every call, so this sink runs in an `OwnThread`, and `en
 """
 
 import contextlib
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +22,10 @@ START_TIMEOUT_S = 2 * INIT_TIMEOUT_S + 20.0
 """Longest wait for an online run that fails and the offline run after it. Only a frozen service takes longer."""
 FINISH_TIMEOUT_S = 30.0
 """Longest wait for unsent data at the end of a run. The rest stays on disk for `wandb sync`."""
-CLOSE_TIMEOUT_S = FINISH_TIMEOUT_S + 15.0
-"""Longest wait for the end of the run and of W&B's service. Only a frozen service takes longer."""
+CLOSE_TIMEOUT_S = 15.0
+"""Longest further wait for the end of the run and of W&B's service. Only a frozen service takes longer."""
+UPLOAD_TIMEOUT_S = 3600.0
+"""FINISH_TIMEOUT_S of a run with artifacts."""
 TABLE_ROWS = 2_000
 """Most rows in the table of sampled answers. Later ones are in trajectories.jsonl only."""
 SERVICE = "wandb-core"
@@ -35,6 +38,7 @@ class WandbSink:
         folder: directory in which W&B makes `wandb/`.
         settings: of the run, stored as its config; `method`, `scale` and `task.name` become tags and the group.
         first_step: last step before this process; the records of later steps come from this process.
+        finish_timeout_s: longest wait for unsent data at the end of the run.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class WandbSink:
         run_name: str,
         settings: Mapping[str, Any],
         first_step: int,
+        finish_timeout_s: float = FINISH_TIMEOUT_S,
         job_type: Literal["train", "evaluate"] = "train",
     ) -> None:
         import wandb
@@ -67,9 +72,11 @@ class WandbSink:
             "resume": "allow",
             # `wrap` copies what this process prints, without waiting for the service.
             "settings": wandb.Settings(
-                silent=True, console="wrap", init_timeout=INIT_TIMEOUT_S, finish_timeout=FINISH_TIMEOUT_S
+                silent=True, console="wrap", init_timeout=INIT_TIMEOUT_S, finish_timeout=finish_timeout_s
             ),
         }
+        # Silent from the start: without a key, W&B would ask for one on a terminal, and the run would wait.
+        wandb.setup(wandb.Settings(silent=True))
         try:
             self._run = wandb.init(mode=mode, **arguments)
         except wandb.Error as error:
@@ -117,6 +124,17 @@ class WandbSink:
 
     def alert(self, title: str, text: str) -> None:
         self._run.alert(title=title, text=text)
+
+    def files(self, step: int, kind: str, path: Path) -> None:
+        """Upload a directory or a file as the next version of the artifact `RUN-KIND`."""
+        name = re.sub(r"[^\w.-]", "-", f"{self._run.name}-{kind}")
+        kind_in_wandb = "model" if kind == "policy" else "report"
+        artifact = self._wandb.Artifact(name, type=kind_in_wandb, metadata={"step": step})
+        if path.is_dir():
+            artifact.add_dir(str(path))
+        else:
+            artifact.add_file(str(path))
+        self._run.log_artifact(artifact, aliases=["latest", f"step-{step}"])
 
     def close(self) -> None:
         """Finish the run, and end W&B's service if this run has started it."""

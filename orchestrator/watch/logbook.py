@@ -17,6 +17,7 @@ from orchestrator.console.choice import open_screen
 from orchestrator.console.json_lines import encode
 from orchestrator.console.run_console import RunConsole
 from orchestrator.console.screen import Screen
+from orchestrator.manifest import saved
 from orchestrator.sinks.answer_table import Signals, table_row
 from orchestrator.sinks.copies import CONSOLE, Copies, open_sinks
 from orchestrator.sinks.sink import Sink
@@ -263,9 +264,19 @@ class Logbook:
         self._on_console(lambda console: console.doing(name, progress))
 
     def close(self) -> None:
-        """Close metrics.jsonl and all sinks."""
+        """Close metrics.jsonl and all sinks, with the run's artifacts in W&B if `logbook.wandb_artifacts` is set."""
+        if self._config.wandb_artifacts:
+            self._copy_artifacts()
         self.copies.close()
         os.close(self._file)
+
+    def _copy_artifacts(self) -> None:
+        checkpoints = saved(self._run_dir / "checkpoints")
+        if checkpoints:
+            step = int(checkpoints[-1].name.removeprefix("step-"))
+            self.copies.files(step, "policy", checkpoints[-1] / "policy")
+        for path in sorted(self._run_dir.glob("*.html")):
+            self.copies.files(self._record["step"], f"report-{path.stem}", path)
 
     def _record_locally(self, level: str, title: str, text: str) -> None:
         """Report an event in events.jsonl and on the console, not in W&B or TensorBoard."""

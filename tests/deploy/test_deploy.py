@@ -89,7 +89,11 @@ def kuberay() -> dict[str, Any]:
 
 def sources() -> dict[str, list[list[str]]]:
     """Return the command lines of each file: file name -> arguments."""
-    files = [*(path for path in DEPLOY.glob("*") if path.is_file()), ROOT / "docs" / "deployment.md", ROOT / "docs" / "faults.md"]
+    files = [
+        *(path for path in DEPLOY.glob("*") if path.is_file()),
+        ROOT / "docs" / "deployment.md",
+        ROOT / "docs" / "faults.md",
+    ]
     found = {p.name: command_lines(fenced(p) if p.suffix == ".md" else p.read_text()) for p in files}
     found["kuberay.yaml"].append(shlex.split(kuberay()["spec"]["entrypoint"])[1:])
     return {name: lines for name, lines in found.items() if name != "slurm.sh"}  # which is run below

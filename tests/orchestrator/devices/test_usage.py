@@ -1,12 +1,14 @@
 """The use of all nodes: one process per node is asked, and no step waits for the answers."""
 
 import asyncio
+import sys
 import time
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+import actors.node_usage
 import orchestrator.devices.usage
 from actors.node_usage import node_usage
 from orchestrator.devices.usage import NodeUsage
@@ -83,3 +85,40 @@ def test_a_step_does_not_wait_for_a_node_that_does_not_answer() -> None:
         assert process.asked == 1 and nodes.take() == {}, "the next reading is not due"
 
     asyncio.run(body())
+
+
+def test_gpus_are_read_through_nvml_and_a_value_that_the_driver_refuses_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class NVMLError(Exception):
+        pass
+
+    def utilization(handle: int) -> Any:
+        if handle == 1:
+            raise NVMLError("not supported on a GPU that is divided")
+        return SimpleNamespace(gpu=87, memory=40)
+
+    nvml = ModuleType("pynvml")
+    nvml.__dict__.update(
+        NVMLError=NVMLError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetUtilizationRates=utilization,
+        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=80 * 2**30, free=60 * 2**30, used=20 * 2**30),
+        nvmlDeviceGetPowerUsage=lambda handle: 350_000,  # milliwatts
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    actors.node_usage._nvml.cache_clear()
+    try:
+        _, values = node_usage()
+    finally:
+        actors.node_usage._nvml.cache_clear()
+    gpus = {name: value for name, value in values.items() if name.startswith("gpu")}
+    assert gpus == {
+        "gpu0/utilization_percent": 87.0,
+        "gpu0/memory_gib": 20.0,
+        "gpu0/power_watts": 350.0,
+        "gpu1/memory_gib": 20.0,
+        "gpu1/power_watts": 350.0,
+    }

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from orchestrator.sinks.wandb_sections import in_section
 from orchestrator.watch.logbook import read_records
 from orchestrator.watch.measurement import measure
 from orchestrator.watch.passk import summary
+from tests.orchestrator.sinks.interpreter import run_in_new_interpreter
 
 
 @pytest.fixture
@@ -32,8 +32,13 @@ def stopped_wandb_service() -> Iterator[None]:
 
 
 def inspect(run_dir: Path) -> list[dict[str, Any]]:
-    """Records of the only W&B transaction log below `run_dir`, read by W&B's own tool."""
+    """Records of the only W&B transaction log below `run_dir`."""
     (log,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
+    return read_log(log)
+
+
+def read_log(log: Path) -> list[dict[str, Any]]:
+    """Records of a W&B transaction log, read by W&B's own tool."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -93,21 +98,32 @@ def test_a_resumed_run_continues_under_the_same_wandb_id(tmp_path: Path) -> None
     assert run["run_id"] == first.wandb_id == second.wandb_id
 
 
-def run_in_new_interpreter(script: str, run_dir: Path, **environment: str) -> str:
-    """Run `script` in a new interpreter, which starts a W&B service of its own. Returns its standard error.
-
-    W&B passes the address of its service to child processes in an environment variable, so that variable is removed.
-    """
-    inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(run_dir)],
-        env={**inherited, "PYTHONPATH": os.getcwd(), **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+@pytest.mark.slow
+@pytest.mark.usefixtures("stopped_wandb_service")
+def test_the_policy_of_the_last_checkpoint_and_reports_become_artifacts_only_if_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    for step in (10, 20):
+        policy = tmp_path / "run" / "checkpoints" / f"step-{step:06d}" / "policy"
+        policy.mkdir(parents=True)
+        (policy / "config.json").write_text(f'{{"step": {step}}}')
+    (tmp_path / "run" / "report.html").write_text("<html></html>")
+    for asked in (False, True):
+        config = LogbookConfig(console=False, wandb="offline", wandb_artifacts=asked)
+        logbook = open_logbook(tmp_path / "run", config, wandb_id=f"abcd123{asked:d}", resume_step=20)
+        logbook.write(21, {"reward": 0.5})
+        logbook.close()
+        assert logbook.copies.failed == 0, events(tmp_path / "run")
+    found = {log.stem: read_log(log) for log in tmp_path.glob("run/wandb/offline-run-*/run-*.wandb")}
+    artifacts = {
+        name: [record["artifact"] for record in records if "artifact" in record] for name, records in found.items()
+    }
+    assert artifacts["run-abcd1230"] == []
+    assert [(each["type"], each["name"]) for each in artifacts["run-abcd1231"]] == [
+        ("model", "test-policy"),
+        ("report", "test-report-report"),
+    ]
 
 
 UNREACHABLE = """
@@ -145,6 +161,14 @@ def test_an_unreachable_wandb_server_leaves_an_offline_run_and_never_stops_train
     assert any("the online run failed to start" in event["text"] for event in events(run_dir))
     (log,) = run_dir.glob("wandb/offline-run-*/run-abcd1234.wandb")
     assert log.stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_an_online_run_without_a_key_is_an_offline_run_and_asks_for_nothing(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    run_in_new_interpreter(UNREACHABLE, run_dir, WANDB_API_KEY="", HOME=str(tmp_path))
+    assert any("No API key configured" in event["text"] for event in events(run_dir))
+    assert len(list(run_dir.glob("wandb/offline-run-*/run-abcd1234.wandb"))) == 1
 
 
 SERVICE_DIES = """
@@ -196,7 +220,7 @@ import orchestrator.sinks.wandb_run as wandb_run
 from configs.logbook import LogbookConfig
 from orchestrator.watch.logbook import Logbook
 
-wandb_run.CLOSE_TIMEOUT_S = 1.0
+wandb_run.FINISH_TIMEOUT_S, wandb_run.CLOSE_TIMEOUT_S = 2.0, 0.5
 orchestrator.sinks.own_thread.QUEUE_LIMIT = 50
 arguments = {"settings": {}, "total_steps": 9, "wandb_id": "abcd1234", "render": str, "resume_step": None}
 logbook = Logbook(Path(sys.argv[1]), LogbookConfig(console=False, wandb="offline"), run_name="r", **arguments)

@@ -1,0 +1,46 @@
+"""Copy an evaluation into a W&B run of the job type `evaluate`, in the group of the training runs."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from configs.config import Config
+from orchestrator.sinks.copies import Copies, open_sinks
+from orchestrator.watch.bootstrap import Interval
+
+
+def copy_evaluation(
+    cfg: Config, folder: Path, summaries: Mapping[str, Mapping[str, Interval]], log: Callable[[str], None]
+) -> None:
+    """Write one record per policy, numbered from 0, the base, and a table of all values, if `logbook.wandb` is set.
+
+    Args:
+        folder: of the evaluation; W&B's files are below it.
+        summaries: monitored values of each policy by its name, as `watch.passk.summary` returns them.
+        log: called with each line of text for the user.
+    """
+    if cfg.logbook.wandb == "disabled":
+        return
+    copies = Copies(lambda level, title, text: log(f"{title}: {text}"))
+    only_wandb = replace(cfg.logbook, tensorboard=False, mlflow=False, trackio=False, wandb_artifacts=False)
+    open_sinks(
+        copies,
+        only_wandb,
+        folder,
+        run_id=secrets.token_hex(4),
+        run_name=f"{cfg.name} {folder.name}",
+        settings=asdict(cfg),
+        resume_step=None,
+        job_type="evaluate",
+    )
+    rows = []
+    for number, (policy, values) in enumerate(summaries.items()):
+        record: dict[str, float] = {}
+        for name, interval in values.items():
+            ends = {"": interval.value, "/low": interval.low, "/high": interval.high}
+            record |= {f"heldout/{name}{end}": value for end, value in ends.items()}
+            rows.append({"policy": policy, "metric": name, **asdict(interval)})
+        copies.forward(lambda sink, step=number, values=record: sink.write(step, values))  # type: ignore[misc]
+    copies.forward(lambda sink: sink.table(len(summaries) - 1, "evaluation", rows))
+    copies.close()
