@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+RUN_ENDED = "run_ended"
+"""Name of the event at the end of a run."""
+
 
 @dataclass
 class Phase:
@@ -16,7 +19,7 @@ class Phase:
     doing: str
     """What is being done: `starting the roles`."""
     done: str
-    """What was done: `started the roles`."""
+    """What was done: `started the roles`. Empty if no line is to say so."""
     brief: bool = False
     """Whether many such phases follow one another, so that lines of text say only that each is done."""
     state: Literal["begins", "ends", "fails"] = "begins"

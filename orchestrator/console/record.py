@@ -23,7 +23,8 @@ class Record(Lines):
         """Write lines of text."""
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         self._buffer += [f"{now} {line}\n" for line in text.splitlines()]
-        if self._path is not None:
+        # A run that is refused removes its directory again.
+        if self._path is not None and self._path.parent.is_dir():
             with self._path.open("a") as file:
                 file.writelines(self._buffer)
             self._buffer.clear()

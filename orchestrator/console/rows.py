@@ -22,6 +22,8 @@ class Column:
     form: str
     rank: int
     """A narrow terminal shows the columns of the lowest ranks."""
+    help: str = ""
+    """What the label does not say."""
 
     def cell(self, values: Values) -> str:
         found = self.value(values)
@@ -41,24 +43,20 @@ def _waiting(values: Values) -> float | None:
 
 COLUMNS = (
     Column("reward", 6, _metric("reward"), "{:.3f}", 0),
-    Column("solved", 6, _metric("solved_groups"), "{:.0%}", 6),
-    Column("cut", 4, _metric("truncated"), "{:.0%}", 5),
+    Column("solved", 6, _metric("solved_groups"), "{:.0%}", 6, "groups with a right answer"),
+    Column("cut", 4, _metric("truncated"), "{:.0%}", 5, "answers that reach the length limit"),
     Column("length", 6, _metric("answer_length"), "{:,.0f}", 9),
     Column("entropy", 7, _metric("entropy"), "{:.3f}", 1),
-    Column("KL", 7, _metric("kl_reference_per_trajectory"), "{:.3g}", 3),
+    Column("KL", 7, _metric("kl_reference_per_trajectory"), "{:.3g}", 3, "to the reference, nats per answer"),
     Column("update KL", 9, _metric("kl_update_per_trajectory"), "{:.3g}", 10),
     Column("grad", 6, _metric("grad_norm"), "{:.3g}", 8),
-    Column("stale", 5, _metric("staleness"), "{:.1f}", 11),
+    Column("stale", 5, _metric("staleness"), "{:.1f}", 11, "steps between answers and update"),
     Column("tok/s", 7, _metric("tokens_per_second"), "{:,.0f}", 4),
-    Column("wait", 4, _waiting, "{:.0%}", 7),
+    Column("wait", 4, _waiting, "{:.0%}", 7, "part of the step spent waiting for answers"),
     Column("s/step", 7, _metric("seconds/step"), "{:.1f}", 2),
 )
 MARKS = {"info": "", "warning": "warning: ", "alert": "ALERT: "}
 """What comes before an event, by its level."""
-LEGEND = (
-    "solved: groups with a right answer; cut: answers that reach the length limit; KL: to the reference, per answer; "
-    "wait: part of the step spent waiting for answers"
-)
 
 
 @dataclass
@@ -91,6 +89,10 @@ class Rows:
     def _indent(self) -> int:
         """Width of the first column: the step of all steps."""
         return max(2 * len(str(self.total_steps)) + 1, len("step"))
+
+    def legend(self) -> str:
+        """Return what the labels mean that need it."""
+        return "; ".join(f"{column.label}: {column.help}" for column in self._columns if column.help)
 
     def header(self) -> str:
         """Return the labels of the columns."""

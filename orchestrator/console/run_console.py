@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from orchestrator.console.display import RUN_ENDED
 from orchestrator.console.rows import HELD_OUT, clock, pass_names, with_change
 from orchestrator.console.screen import Screen
 
@@ -93,7 +94,7 @@ class RunConsole:
             return
         seconds = time.monotonic() - self._began
         facts = {"name": self._run_name, "step": self._step, "steps": self._total_steps, "seconds": seconds}
-        self._screen.event("run_ended", {**facts, **self._measured})
+        self._screen.event(RUN_ENDED, {**facts, **self._measured})
         self._screen(f"{self._run_name} ended at step {self._step}/{self._total_steps} after {clock(seconds)}")
         names = [f"{label} {with_change(self._measured, name)}" for label, name in pass_names(self._measured)]
         if names:
@@ -104,6 +105,6 @@ class RunConsole:
         return clock((ended - began) / (last - first) * max(self._total_steps - last, 0)) if last > first else "?"
 
     def _check(self) -> None:
-        """Raise the error of a display that could not be written to, so that the logbook reports it."""
-        if self._screen.error is not None:
+        """Raise the error of the last display that could be seen, so that the logbook reports it."""
+        if self._screen.error is not None and not self._screen.seen:
             raise self._screen.error

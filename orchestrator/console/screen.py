@@ -55,6 +55,8 @@ class Screen:
                 except Exception as error:  # What is shown may not end what is done.
                     self.displays.remove(display)
                     self.error = error
+                    if isinstance(display, Record):
+                        self(f"warning: {CONSOLE_LOG} is no longer written: {error}")
 
     @contextmanager
     def phase(self, doing: str, done: str, *, of: str = "", brief: bool = False) -> Iterator[Phase]:
@@ -87,17 +89,19 @@ class Screen:
 
     def keep(self, folder: Path) -> None:
         """Keep everything that is shown in a file of this folder, also what was shown until now."""
-        for record in self.records():
-            record.keep(folder / CONSOLE_LOG)
+        self._record(lambda record: record.keep(folder / CONSOLE_LOG))
 
     def note(self, text: str) -> None:
         """Write text to the kept file alone."""
-        with self._lock:
-            for record in self.records():
-                record.write(text)
+        self._record(lambda record: record.write(text))
 
-    def records(self) -> list[Record]:
-        return [display for display in self.displays if isinstance(display, Record)]
+    def _record(self, act: Callable[[Record], None]) -> None:
+        self.show(lambda display: act(display) if isinstance(display, Record) else None)
+
+    @property
+    def seen(self) -> bool:
+        """Whether there is a display besides the kept file."""
+        return any(not isinstance(display, Record) for display in self.displays)
 
     def event(self, name: str, values: Mapping[str, Any]) -> None:
         """Show values for machines."""

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.console.activity import Activity
-from orchestrator.console.display import Phase
-from orchestrator.console.rows import LEGEND, Rows, clock, event_line
+from orchestrator.console.display import RUN_ENDED, Phase
+from orchestrator.console.rows import Rows, clock, event_line
 
 REFRESHES_PER_S = 4
 STYLES: Mapping[str, str] = {"info": "", "warning": "yellow", "alert": "bold red"}
@@ -32,7 +32,7 @@ class TerminalDisplay:
         self._terminal, self._activity = terminal, Activity()
         self._spinner = Spinner("dots")
         self._rows = Rows(0, width=terminal.width)
-        self._name, self._step, self._first_step, self._left = "", 0, 0, ""
+        self._name, self._step, self._left = "", 0, ""
         self._began = time.monotonic()
         self._since_header = 0
         """Rows since the labels of the columns were written."""
@@ -47,21 +47,20 @@ class TerminalDisplay:
     def phase(self, phase: Phase) -> None:
         if self._activity.phase(phase):
             self._live.refresh()
-        elif phase.state == "ends" and phase.seconds >= SHORTEST_SHOWN_S:
+        elif phase.state == "ends" and phase.done and phase.seconds >= SHORTEST_SHOWN_S:
             self._print(phase.finished(), "green")
 
     def run(self, name: str, total_steps: int, first_step: int) -> None:
-        self._name, self._step, self._first_step, self._left = name, first_step, first_step, ""
+        self._name, self._step, self._left = name, first_step, ""
         self._rows = Rows(total_steps, width=self._terminal.width)
         self._began = time.monotonic()
 
     def step(self, step: int, values: Mapping[str, float], left: str) -> None:
         width = self._terminal.width
         if not self._rows.chosen or self._rows.width != width:
-            if not self._rows.chosen:
-                self._terminal.print(Text(LEGEND, style="dim"))
             self._rows.width = width
             self._rows.choose(values)
+            self._terminal.print(Text(self._rows.legend(), style="dim"))
             self._since_header = self._terminal.height
         # The labels stay in sight.
         if self._since_header >= max(self._terminal.height - 6, 10):
@@ -86,7 +85,8 @@ class TerminalDisplay:
         self._live.refresh()
 
     def event(self, name: str, values: Mapping[str, Any]) -> None:
-        pass
+        if name == RUN_ENDED:
+            self._rows = Rows(0)  # no progress bar until another run begins
 
     def close(self) -> None:
         self._activity.clear()

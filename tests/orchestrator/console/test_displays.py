@@ -67,7 +67,7 @@ def test_the_labels_are_repeated_for_those_who_look_into_the_middle_of_a_log() -
             screen.show(lambda display, step=step: display.step(step, STEP, "0:10:00"))  # type: ignore[misc]
 
     lines = as_lines(act)
-    assert [number for number, line in enumerate(lines) if "reward" in line] == [1, ROWS + 2]
+    assert [number for number, line in enumerate(lines) if " reward " in line] == [1, ROWS + 2]
 
 
 def test_text_in_square_brackets_and_long_lines_are_shown_as_they_are() -> None:
@@ -90,7 +90,7 @@ def test_in_a_terminal_steps_stay_as_lines_that_fit_and_progress_is_shown_below(
     assert max(map(len, lines)) <= width
     for step in range(1, 8):
         assert sum(line.startswith(f"   {step}/1000   0.{step}00") for line in lines) == 1
-    assert any(re.match(r"demo ━*.* 7/1000  0:00:0\d elapsed, 0:0\d:\d\d left$", line) for line in lines)
+    assert any(re.match(r"demo ━*.* 6/1000  0:00:0\d elapsed, 0:0\d:\d\d left$", line) for line in lines)
     assert any("step 1: waiting for answers (3 of 8 groups are complete)" in line for line in lines)
     assert "ALERT: retention fell: retention is [red]0.91[/red]" in shown
 
@@ -142,6 +142,34 @@ def test_a_long_silence_is_broken_less_and_less_often(monkeypatch: pytest.Monkey
     now += 1000.0
     display.tick()
     assert written[-1] == "presampled in 100.0 s", "nothing goes on, so there is nothing to say"
+
+
+def test_between_steps_a_silence_is_long_only_where_the_steps_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(lines_module.time, "monotonic", lambda: now)
+    written: list[str] = []
+    display = Lines(written.append)
+    display.run("demo", 1000, 0)
+    display.step(1, STEP | {"seconds/step": 100.0}, "0:10:00")
+    display.doing(2, "waiting for answers", lambda: "3 of 8 groups are complete")
+    for _ in range(299):
+        now += 1.0
+        display.tick()
+    assert len(written) == 3, "legend, labels and step 1: a step of 200 seconds is no news"
+    now += 1.0
+    display.tick()
+    assert written[3:] == ["step 2: waiting for answers (3 of 8 groups are complete), 300 s so far"]
+
+
+def test_the_bar_of_a_run_goes_when_the_run_ends() -> None:
+    out = io.StringIO()
+    display = text_display(Console(file=out, force_terminal=True, width=80, _environ={"TERM": "xterm"}))
+    screen = Screen(display)
+    show_run(screen)
+    out.truncate(0)
+    display.tick()
+    display.close()
+    assert "7/1000" not in out.getvalue()
 
 
 def test_json_lines_hold_phases_steps_measurements_alerts_and_the_end() -> None:

@@ -45,6 +45,7 @@ def test_a_metric_that_the_run_does_not_have_gets_no_column() -> None:
     rows = Rows(1000)
     rows.choose({name: value for name, value in STEP.items() if "kl_reference" not in name})
     assert "KL" not in rows.header().replace("update KL", "")
+    assert "KL: " not in rows.legend() and "cut: answers that reach the length limit" in rows.legend()
 
 
 def test_a_measurement_breaks_between_values_and_stays_below_the_step() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 from pathlib import Path
 
 from shown_runs import show_run
@@ -107,3 +108,23 @@ def test_what_workers_print_is_kept_with_their_names_and_off_the_screen(tmp_path
     keep_output(screen, {"lines": ["Autoscaler status:"], "pid": "autoscaler", "ip": "10.0.0.1"})
     texts = [line[20:] for line in (tmp_path / CONSOLE_LOG).read_text().splitlines()]
     assert texts == [f"(VllmGenerator pid=7 ip=10.0.0.1) {text}" for text in ("loading", "ready")] and not shown
+
+
+def test_a_file_that_cannot_be_written_is_reported_and_the_steps_go_on(tmp_path: Path) -> None:
+    shown: list[str] = []
+    screen = Screen(Lines(shown.append), Record())
+    (tmp_path / CONSOLE_LOG).mkdir()
+    screen.keep(tmp_path)
+    show_run(screen)
+    assert shown[0].startswith("warning: console.log is no longer written: ") and "7/1000" in shown[-2]
+
+
+def test_a_run_whose_directory_is_removed_again_writes_no_file(tmp_path: Path) -> None:
+    shown: list[str] = []
+    screen = Screen(Lines(shown.append), Record())
+    folder = tmp_path / "run"
+    folder.mkdir()
+    screen.keep(folder)
+    shutil.rmtree(folder)
+    screen("refused")
+    assert shown == ["refused"] and not folder.exists()
