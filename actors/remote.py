@@ -30,7 +30,8 @@ class Handle:
     def __init__(self, actor: Any, name: str, timeout_s: float) -> None:
         self.actor, self.name, self.timeout_s = actor, name, timeout_s
         self._starting: Any = None
-        self._built = False
+        self.built = False
+        """Whether the role is known to be built."""
 
     def send(self, method: str, *arguments: Any) -> Any:
         """Start a call of the role and return Ray's object reference to its result."""
@@ -78,7 +79,7 @@ class Handle:
     async def started(self, timeout_s: float) -> float:
         """Wait until the role is built, and return the seconds that this took in its actor. Raises as `wait`."""
         seconds: float = await self.wait(self._starting, "start", timeout_s)
-        self._built = True
+        self.built = True
         return seconds
 
     async def call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
@@ -96,7 +97,7 @@ class Handle:
 
     async def close(self) -> None:
         """Close the role if it was built, then end its process, also if closing failed."""
-        if self._built:
+        if self.built:
             with contextlib.suppress(Exception):  # the next line ends the process whatever happened
                 await self.call("close", timeout_s=10.0)
         ray.kill(self.actor)

@@ -111,7 +111,8 @@ async def _train(
 ) -> Run:
     """Wait for the roles, and train. Return the run as it ended."""
     names = ", ".join(roles.names).replace("generator", f"generator ({cfg.generator.engine})")
-    with screen.phase(f"starting {names}", "started the roles") as phase:
+    with screen.phase(f"starting {names}", "started the roles", of="are ready") as phase:
+        phase.count = lambda: (sum(handle.built for handle in roles.handles), len(roles.handles))
         seconds = await roles.ready()
         phase.details += [f"{name} {taken:.1f}" for name, taken in seconds.items()]
     if not cfg.generator.max_sequences:

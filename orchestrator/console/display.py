@@ -27,6 +27,8 @@ class Phase:
     """How many of how many are done."""
     of: str = ""
     """What `progress` counts."""
+    count: Callable[[], tuple[int, int]] | None = None
+    """Returns the progress where nobody reports it. It may be called from another thread."""
     details: list[str] = field(default_factory=list)
     """Added to the line at the end, in brackets."""
     began: float = field(default_factory=time.monotonic)
@@ -35,9 +37,9 @@ class Phase:
 
     def now(self) -> str:
         """Return what is being done, and how far it is."""
-        if self.progress is None:
+        done, total = self.count() if self.count else self.progress or (0, 0)
+        if not total:
             return self.doing
-        done, total = self.progress
         return f"{self.doing}: {done:,} of {total:,} {self.of}".rstrip()
 
     def finished(self) -> str:

@@ -144,6 +144,16 @@ def test_a_long_silence_is_broken_less_and_less_often(monkeypatch: pytest.Monkey
     assert written[-1] == "presampled in 100.0 s", "nothing goes on, so there is nothing to say"
 
 
+def test_what_nobody_reports_is_counted_when_it_is_shown() -> None:
+    ready = [True, False]
+    phase = Phase("starting learner, grader", "started the roles", of="are ready")
+    assert phase.now() == "starting learner, grader"
+    phase.count = lambda: (sum(ready), len(ready))
+    assert phase.now() == "starting learner, grader: 1 of 2 are ready"
+    ready[:] = []
+    assert phase.now() == "starting learner, grader"
+
+
 def test_between_steps_a_silence_is_long_only_where_the_steps_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(lines_module.time, "monotonic", lambda: now)
