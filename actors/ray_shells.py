@@ -29,6 +29,10 @@ class RoleShell:
         self.scratch = scratch.own_of_actor()
         stack_signal.register()
 
+    def __repr__(self) -> str:
+        """Return the name under which Ray passes on what this process prints."""
+        return self.name
+
     async def start(self, *after: float) -> float:
         """Import the module, build the role with `arguments` as keywords, and return the seconds that this took.
 

@@ -33,7 +33,8 @@ class Handle:
     def __init__(self, actor: Any, name: str, timeout_s: float, create: Callable[[], Any] | None = None) -> None:
         self.actor, self.name, self.timeout_s, self.create = actor, name, timeout_s, create
         self._starting: Any = None
-        self._built = False
+        self.built = False
+        """Whether the role is known to be built."""
         self._process: tuple[str, int, str] | None = None
         """Its node and its `processes.identity`, once the role is built."""
         self._given_up: asyncio.Future[str] | None = None
@@ -161,10 +162,10 @@ class Handle:
 
     async def _build(self, timeout_s: float, given_up: "asyncio.Future[str]") -> float:
         seconds: float = await self.wait(self._starting, "start", timeout_s, given_up)
-        if not self._built:
+        if not self.built:
             where = self.actor.__ray_call__.remote(_whereabouts)
             self._process = await self.wait(where, "start", timeout_s, given_up)
-        self._built = True
+        self.built = True
         return seconds
 
     async def call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
@@ -183,7 +184,7 @@ class Handle:
 
     async def close(self) -> None:
         """Close the role if it was built, then end its process, also if closing failed."""
-        if self._built:
+        if self.built:
             with contextlib.suppress(Exception):  # the next line ends the process whatever happened
                 await self.call("close", timeout_s=10.0)
                 self._process = None

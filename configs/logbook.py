@@ -28,7 +28,7 @@ class LogbookConfig:
     trackio: bool = False
     """Copy them to Trackio: to a local database, or to the Space of `TRACKIO_SPACE_ID`. Needs `pip install trackio`."""
     console: bool = True
-    """Show live progress in the terminal."""
+    """Show the steps on the console."""
     trajectories_every: int = 10
     """Steps between samples of trajectories written to trajectories.jsonl; 0: no samples."""
     trajectories: int = 8

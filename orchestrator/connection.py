@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 import ray
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._private.ray_logging import global_worker_stdstream_dispatcher
 from ray.exceptions import AuthenticationError
 
 from actors import scratch, stack_signal
@@ -43,11 +45,14 @@ ANSWER_S = 5.0
 """Limit on a first connection to a cluster."""
 
 
-def connect() -> None:
+def connect(output: Callable[[Mapping[str, Any]], None] | None = None) -> None:
     """Join the Ray cluster at RAY_ADDRESS, which Ray sets in a job, or start one on this machine.
 
     Without the variable no running cluster is searched for: Ray would find the address of the machine's last cluster
     and wait for it, even if it has ended.
+
+    Args:
+        output: called, by a thread, with what the workers of this process print, on all nodes.
 
     Raises:
         ValueError: there is no cluster at RAY_ADDRESS, or it rejects this machine.
@@ -71,11 +76,14 @@ def connect() -> None:
         ray.init(
             address,
             include_dashboard=False,
-            log_to_driver=False,
+            log_to_driver=output is not None,
             configure_logging=False,
             # In a job the working directory comes first on every worker's import path.
             runtime_env={"worker_process_setup_hook": "breadth.own_packages_first"},
         )
+    if output is not None:
+        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")  # which prints them
+        global_worker_stdstream_dispatcher.add_handler("breadth", output)
     # Ray's own hook would send the traceback to the cluster, and wait for an answer when the cluster hangs.
     sys.excepthook = sys.__excepthook__
     if local:

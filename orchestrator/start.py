@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from configs.config import Config
 from configs.load import to_yaml
 from orchestrator import checkpoint, cluster
 from orchestrator.connection import smallest_host
+from orchestrator.console.screen import Screen
 from orchestrator.engine import with_engine
 from orchestrator.manifest import SETTINGS
 from orchestrator.placement import needed_roles
@@ -31,7 +33,7 @@ from orchestrator.state import RunState
 from orchestrator.stored.answers import StoredAnswers, first_policy, load_stored, presample_missing
 from orchestrator.supervision.members import supervised
 from orchestrator.train import Run, train
-from orchestrator.watch.timing import timed
+from orchestrator.watch.logbook import Logbook
 from trajectories.atomic_write import replace_file
 
 
@@ -51,11 +53,12 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
     directory. On SIGINT or SIGTERM the run stops between two steps, with a checkpoint; a second signal ends it at once.
 
     Args:
-        log: called with each line for the user.
+        log: the screen of the command, or a function that is called with each line for the user.
 
     Raises:
         ValueError: a setting or the data is wrong; mostly raised before any role is started.
     """
+    screen = log = Screen.of(log)
     cfg = with_engine(cfg, log)
     run_dir = Path(cfg.runs) / cfg.name
     async with contextlib.AsyncExitStack() as ending:
@@ -67,7 +70,7 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
             check_resumed_settings(cfg, resumed.path / SETTINGS, log)
         begun = first_policy(cfg, resume=resume)
         roles = await _create(cfg, ending, begun) if begun else None
-        with timed("checked settings, data and policy", log):
+        with screen.phase("reading settings, data and policy", "checked settings, data and policy"):
             check_layout(cfg)
             check_memory(cfg, log, smallest_host())
             checked = await check_run(cfg, log)
@@ -76,15 +79,16 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
         if resume:
             log(_continuation(cfg, resumed))
         with contextlib.nullcontext() if resume else new_folder(cfg):
+            screen.keep(run_dir)
             if not resume:
                 ending.enter_context(lock)
                 _write_settings(cfg, run_dir)
             stored = load_stored(cfg, run_dir)
             if roles is None:
-                stored = await presample_missing(cfg, run_dir, stored, log)
+                stored = await presample_missing(cfg, run_dir, stored, screen)
                 roles = await _create(cfg, ending, cfg.policy.path)
             with contextlib.closing(ledger.Ledger(run_dir, lock.check)) as book, stacks.on_stall(run_dir):
-                run = await _train(cfg, checked, roles, stored, book, resume=resume, resumed=resumed, log=log)
+                run = await _train(cfg, checked, roles, stored, book, resume=resume, resumed=resumed, screen=screen)
     if run.step < cfg.steps:
         log(f"stopped at step {run.step} of {cfg.steps}. To go on: {resume_command(cfg)}")
     return run_dir
@@ -113,20 +117,22 @@ async def _train(
     *,
     resume: bool,
     resumed: checkpoint.Checkpoint | None,
-    log: Callable[[str], None],
+    screen: Screen,
 ) -> Run:
     """Wait for the roles, and train. Return the run as it ended."""
     run_dir = Path(cfg.runs) / cfg.name
-    with timed("started the roles", log) as more:
+    names = ", ".join(roles.names).replace("generator", f"generator ({cfg.generator.engine})")
+    with screen.phase(f"starting {names}", "started the roles", of="are ready") as phase:
+        phase.count = lambda: (sum(handle.built for handle in roles.handles), len(roles.handles))
         seconds = await roles.ready()
-        more += [f"{name} {taken:.1f}" for name, taken in seconds.items()]
+        phase.details += [f"{name} {taken:.1f}" for name, taken in seconds.items()]
     if not cfg.generator.max_sequences:
         for number, generator in enumerate(roles.generators):
             load = (await generator.collect(0.0)).load
             rule = f"generator.max_sequences=0: generator {number} decodes {load.free_sequences} answers at a time"
-            log(f"{rule}, with key-value memory for {load.free_kv_tokens:,} tokens")
+            screen(f"{rule}, with key-value memory for {load.free_kv_tokens:,} tokens")
     assert roles.learner is not None
-    await prove(roles.graders, checked.source, log, cfg.objective.rewards)
+    await prove(roles.graders, checked.source, screen, cfg.objective.rewards)
     if resumed is not None:
         await roles.learner.load(str(resumed.path))
         if (resumed.path / "references").is_dir():
@@ -138,11 +144,12 @@ async def _train(
     async with contextlib.AsyncExitStack() as within:
         rollouts = await within.enter_async_context(rollouts_for(cfg, roles.generators, roles.graders))
         verifiers = verifiers_of(checked.source, cfg.objective.rewards)
-        supervisor = supervised(cfg, roles, rollouts, verifiers, lambda title, text: log(f"{title}: {text}"))
+        supervisor = supervised(cfg, roles, rollouts, verifiers, lambda title, text: screen(f"{title}: {text}"))
         await within.enter_async_context(supervisor)
         # Before the first publication the generators serve the reference, if it is still to be presampled.
-        stored = await presample_missing(cfg, run_dir, stored, log, (rollouts, *checked))
+        stored = await presample_missing(cfg, run_dir, stored, screen, (rollouts, *checked))
         book.begin(cfg, resumed.state if resumed else RunState.initial(cfg))
+        logbook = _logbook(cfg, run_dir, checked, screen, resume=resume, resumed=resumed)
         run = Run(
             cfg,
             run_dir,
@@ -150,22 +157,27 @@ async def _train(
             roles=roles,
             rollouts=rollouts,
             stored=stored,
+            logbook=logbook,
             ledger=book,
-            resume=resume,
             resumed=resumed,
         )
-        supervisor.alert = run.logbook.alert
-        async with mirrored(cfg, run_dir, run.logbook.alert):  # waits for the last copies, if there is a remote place
-            try:
-                if resume:
-                    _check_ledger(run)
-                async with run.checkpoints:  # waits until the last one is written
-                    await train_until_stopped(run, unmeasured=resumed is not None and not resumed.state.measured)
-                _check_ledger(run)
-            finally:
-                run.monitor.abandon()
-                run.logbook.close()
+        supervisor.alert = logbook.alert
+        await _to_the_end(run, screen, resume=resume, resumed=resumed)
     return run
+
+
+async def _to_the_end(run: Run, screen: Screen, *, resume: bool, resumed: checkpoint.Checkpoint | None) -> None:
+    """Train until the run stops, check its ledger, and wait for its last checkpoint and copies."""
+    async with mirrored(run.cfg, run.run_dir, run.logbook.alert):
+        try:
+            if resume:
+                _check_ledger(run)
+            async with run.checkpoints:
+                await train_until_stopped(run, screen, unmeasured=resumed is not None and not resumed.state.measured)
+            _check_ledger(run)
+        finally:
+            run.monitor.abandon()
+            run.logbook.close()
 
 
 def _check_ledger(run: Run) -> None:
@@ -174,13 +186,37 @@ def _check_ledger(run: Run) -> None:
     (run.logbook.alert if found.problems else run.logbook.note)("ledger", found.words())
 
 
+def _logbook(
+    cfg: Config,
+    run_dir: Path,
+    checked: Checked,
+    screen: Screen,
+    *,
+    resume: bool,
+    resumed: checkpoint.Checkpoint | None,
+) -> Logbook:
+    """Open the logbook of a run, a new one or one that goes on."""
+    step = resumed.state.step if resumed else 0
+    return Logbook(
+        run_dir,
+        cfg.logbook,
+        run_name=cfg.name,
+        settings=asdict(cfg),
+        total_steps=cfg.steps,
+        wandb_id=resumed.state.wandb_id if resumed else None,
+        render=checked.encode.shown,
+        resume_step=step if resume else None,
+        screen=screen,
+    )
+
+
 def _write_settings(cfg: Config, run_dir: Path) -> None:
     """Write config.yaml, which `--resume` and `breadth evaluate RUN` read."""
     with replace_file(run_dir / SETTINGS) as file:
         file.write(to_yaml(cfg).encode())
 
 
-async def train_until_stopped(run: Run, *, unmeasured: bool) -> None:
+async def train_until_stopped(run: Run, screen: Screen, *, unmeasured: bool) -> None:
     """Measure the start of a new run, train until the last step, a stop rule or a signal, and write a checkpoint.
 
     Args:
@@ -199,15 +235,17 @@ async def train_until_stopped(run: Run, *, unmeasured: bool) -> None:
     for received in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(received, on_signal, received)
     try:
-        with timed("published the first weights", lambda text: run.logbook.note("start", text)):
+        with screen.phase("publishing the first weights", "published the first weights") as phase:
             await run.publish()
+        run.logbook.note("start", phase.finished(), shown=True)
         await run.graders.start()
         measures = run.cfg.monitor.every and (run.step == 0 or unmeasured)
         if not measures or run.monitor.base_scorer is None:
             await run.roles.complete()  # else the measurement waits for the reference when it has the answers
         if measures:
-            with timed("measured the held-out prompts", lambda text: run.logbook.note("start", text)):
+            with screen.phase("measuring the held-out prompts", "measured the held-out prompts") as phase:
                 await run.measure()
+            run.logbook.note("start", phase.finished(), shown=True)
         with contextlib.suppress(Stopped):
             try:
                 await train(run)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +66,6 @@ class Run:
 
     Args:
         roles: started, with the checkpoint loaded and the generators connected to the learner.
-        resume: whether the run directory holds an earlier part of this run.
         resumed: the checkpoint to continue from; None starts at step 0.
         ledger: gets the groups of every step.
     """
@@ -86,11 +84,12 @@ class Run:
         rollouts: Rollouts,
         stored: StoredAnswers,
         ledger: Ledger,
-        resume: bool,
         resumed: checkpoint.Checkpoint | None,
+        logbook: Logbook,
     ) -> None:
         assert roles.learner is not None
-        self.cfg, self.run_dir, self.roles, self.stored, self.ledger = cfg, run_dir, roles, stored, ledger
+        self.cfg, self.run_dir, self.roles, self.stored = cfg, run_dir, roles, stored
+        self.logbook, self.ledger = logbook, ledger
         self.learner: Learner = roles.learner
         self.anchors: Anchors | NoScoring = anchors_of(cfg, roles.reference, encode)
         self.old_policy: Learner | NoScoring = roles.learner if cfg.scores_first else NoScoring()
@@ -119,16 +118,6 @@ class Run:
         measured = with_extraction(source, cfg.monitor.extraction, "monitor.extraction")
         base = roles.reference if MAIN in scoring_references(cfg) else None
         self.monitor = Monitor(HeldOut(cfg, measured, self.encode, rollouts), base, run_dir)
-        self.logbook = Logbook(
-            run_dir,
-            cfg.logbook,
-            run_name=cfg.name,
-            settings=asdict(cfg),
-            total_steps=cfg.steps,
-            wandb_id=state.wandb_id,
-            render=self.encode.shown,
-            resume_step=self.step if resume else None,
-        )
         self.graders = GraderWatch(roles.graders, self.logbook.alert)
         self.nodes = NodeUsage(roles.handles)
         self.drift = Drift(cfg, self.learner, self.logbook.alert)
@@ -139,7 +128,7 @@ class Run:
 
     def _watched(self) -> Clock:
         """Return the clock of the calls whose seconds are recorded."""
-        clock = Clock()
+        clock = Clock(lambda name: self.logbook.doing(name, self.collector.window.progress))
         clock.watch(self.collector, "take", "wait_generation")
         clock.watch(self.learner, "update", "update")
         clock.watch(self.anchors, "score", "reference")

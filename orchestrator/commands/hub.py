@@ -13,7 +13,7 @@ from configs.config import Config
 from configs.hub import HubName, pin, policy_name, rows_name
 from configs.load import load
 from orchestrator.commands.paths import split_name, with_inputs
-from orchestrator.watch.timing import timed
+from orchestrator.console.screen import Screen
 from tasks.dataset.hub_rows import hub_files
 from tasks.registry import Changes, Resolve
 
@@ -60,18 +60,18 @@ def fetched(cfg: Config, report: Callable[[str], None], *, weights: bool = True)
     Raises:
         ValueError: as `pinned`, or the Hub refuses the files.
     """
-    cfg = pinned(cfg)
+    cfg, screen = pinned(cfg), Screen.of(report)
 
     def policy(setting: str, path: str) -> str:
         if policy_name(path) is not None:
-            with timed(f"{setting}: found {path}", report):
+            with screen.phase(f"{setting}: fetching {path}", f"{setting}: found {path}"):
                 (policy_folder if weights else config_folder)(path, setting)
         return path
 
     def rows(setting: str, path: str) -> str:
         name = rows_name(path)
         if name is not None:
-            with timed(f"{setting}: found {path}", report):
+            with screen.phase(f"{setting}: fetching {path}", f"{setting}: found {path}"):
                 hub_files(name, setting)
         return path
 

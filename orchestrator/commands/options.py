@@ -1,6 +1,7 @@
 """Functions that several commands use: load the settings of a command line, print lines, and load what starts roles."""
 
 import argparse
+import functools
 import importlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,8 @@ from actors.loading import collector_paused
 from configs.config import Config
 from configs.load import load
 from orchestrator.commands.paths import absolute
-from orchestrator.watch.timing import timed
+from orchestrator.console.libraries import keep_output
+from orchestrator.console.screen import Screen
 
 
 def config(options: argparse.Namespace) -> Config:
@@ -26,16 +28,18 @@ def line_printer(console: Console) -> Callable[[str], None]:
     return lambda text: console.print(escape(text), soft_wrap=True)
 
 
-def load_modules(cfg: Config, *names: str, report: Callable[[str], None] | None = None) -> list[ModuleType]:
+def load_modules(cfg: Config, *names: str, report: Callable[[str], None] = lambda line: None) -> list[ModuleType]:
     """Import modules that load torch and start roles, which takes seconds. Ray, if it is needed, starts meanwhile.
 
     Args:
-        report: called with a line about the seconds that Ray took.
+        report: the screen of the command, or a function that is called with each line for the user.
     """
-    with ThreadPoolExecutor(1) as beside, collector_paused():
+    screen = Screen.of(report)
+    loading_all = screen.phase("loading torch and transformers", "loaded torch and transformers")
+    with ThreadPoolExecutor(1) as beside, collector_paused(), loading_all:
         loading = beside.submit(lambda: [importlib.import_module(name) for name in names])
         if cfg.placement.kind == "ray":
             # In this thread, because Ray handles signals.
-            with timed("started Ray", report or (lambda text: None)):
-                importlib.import_module("orchestrator.connection").connect()
+            with screen.phase("starting or joining Ray", "started Ray"):
+                importlib.import_module("orchestrator.connection").connect(functools.partial(keep_output, screen))
         return loading.result()

@@ -96,20 +96,26 @@ def _configured(commands: Subparsers, module: str, text: str) -> argparse.Argume
     return sub
 
 
+def _add_json(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--json", action="store_true", help="Write lines of JSON to standard output, for machines.")
+
+
 def _add_jobs(commands: Subparsers) -> None:
     """Add the commands that train, measure or verify."""
     sub = _configured(commands, "jobs.train", "Train a policy.")
     sub.add_argument("--resume", action="store_true", help="Continue the run `name` from its last complete checkpoint.")
+    _add_json(sub)
     text = "Continue a run that fails or is killed by itself, at most N times without a new checkpoint (default 0)."
     sub.add_argument("--restarts", type=int, default=0, metavar="N", help=text)
     text = "Run another command as a job on a Ray cluster, and follow its output; list, follow or stop such jobs."
     _add_submit(_command(commands, "jobs.submit", text))
-    _configured(commands, "jobs.warm_start", "Train a small policy from scratch on a task's own solutions.")
+    _add_json(_configured(commands, "jobs.warm_start", "Train a small policy from scratch on a task's own solutions."))
     text = "Store correct answers of the reference policy for rehearsal (DPH-RL)."
-    _configured(commands, "jobs.presample", text)
+    _add_json(_configured(commands, "jobs.presample", text))
     text = "Measure Pass@k of a run's last checkpoint, or of any policies, on the held-out prompts."
     sub = _configured(commands, "jobs.evaluate", text)
-    sub.usage, sub.epilog = "breadth evaluate [-h] [RUN] [--config FILE] [key=value ...]", EVALUATE
+    sub.usage, sub.epilog = "breadth evaluate [-h] [RUN] [--config FILE] [--json] [key=value ...]", EVALUATE
+    _add_json(sub)
     text = "Report duplicates, novelty and contamination of a task's prompts."
     _add_inspection(_configured(commands, "jobs.inspect_task", text))
     text = "Verify the answers of a file or of a run, or check that a task's right answers pass."

@@ -16,6 +16,7 @@ from configs.config import Config
 from configs.heldout import Decoding
 from configs.load import to_yaml
 from orchestrator import cluster
+from orchestrator.console.screen import Screen
 from orchestrator.engine import with_engine
 from orchestrator.evaluation.engines import by_engine
 from orchestrator.evaluation.folders import check_name, new_folder
@@ -67,6 +68,7 @@ async def evaluate(
     likelihoods = await _score(cfg, checkpoints, posed, found, log)
     folder = folder or new_folder(run_dir, cfg.evaluate.name)
     log(f"evaluation {folder}")
+    Screen.of(log).keep(folder)
     written = []
     for number, name in enumerate(cfg.evaluate.decodings(cfg.sampling)):
         place, scores = (folder / SAMPLINGS / name, None) if number else (folder, likelihoods)
@@ -92,25 +94,28 @@ async def _measure_all(
         sampling=replace(cfg.sampling, max_new_tokens=longest),
         monitor=replace(cfg.monitor, every=0),
     )
-    base = next(iter(checkpoints))
+    base, screen = next(iter(checkpoints)), Screen.of(log)
     cache = BaseCache(cfg, posed.prompts, checkpoints[base])
     found = {name: _wanted(cfg, list(decodings.values()), name == base) for name in checkpoints}
     _read_cache(cfg, cache, base, found[base], log)
     unknown = [name for name in checkpoints if None in found[name].values()]
     max_length = cfg.sampling.max_prompt_tokens + longest
     for paths in by_engine({name: checkpoints[name] for name in unknown}, max_length):
-        roles = await cluster.start(cfg, ["generator", "grader"], policy_path=next(iter(paths.values())))
+        with screen.phase(f"starting generator ({cfg.generator.engine}), grader", "started the roles"):
+            roles = await cluster.start(cfg, ["generator", "grader"], policy_path=next(iter(paths.values())))
         try:
             async with rollouts_for(cfg, roles.generators, roles.graders) as rollouts:
                 for version, (name, path) in enumerate(paths.items()):
                     await _publish_checked(cfg, rollouts, path, version, (posed.prompts[0], posed.encoders[name]))
                     heldout = HeldOut(cfg, posed.source, posed.encoders[name], rollouts)
                     for decoding in [decoding for decoding, known in found[name].items() if known is None]:
-                        measured = await _measure(heldout, name, decoding)
+                        what = f"{name} at {decoding.words()}"
+                        with screen.phase(f"evaluating {what}", f"evaluate {what}", brief=True) as phase:
+                            measured = await _measure(heldout, name, decoding)
+                            phase.done += f": {len(measured.rows)} answers"
                         found[name][decoding] = measured
                         if name == base:
                             cache.write(cfg.evaluate.answers, decoding, measured)
-                        log(f"evaluate {name} at {decoding.words()}: {len(measured.rows)} answers")
         finally:
             await roles.close()
     return found

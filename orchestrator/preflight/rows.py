@@ -14,13 +14,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
 from transformers import AutoConfig
 
 from actors.policy_files.folder import policy_folder
 from configs.config import Config
 from configs.task import TaskConfig
+from orchestrator.console.screen import Screen
 from orchestrator.manifest import file_digest
 from orchestrator.preflight.prompts import check_prompt
 from orchestrator.rollout.encoding import PromptEncoder
@@ -36,8 +35,6 @@ AT_A_TIME = 512
 """Rows that are tokenized and checked together."""
 SHOWN = 10
 """Faults that are reported one by one."""
-BIG = 2_000
-"""Number of rows from which a progress bar is shown."""
 SIZES = {"path": "rows", "heldout_path": "heldout_rows"}
 """Options of a dataset: files, and how many rows they should have."""
 FAULTY_LIMIT = 0.5
@@ -88,7 +85,7 @@ async def check_rows(
     checked = _read(path)
     known = checked is not None
     if checked is None:
-        checked = await _check_all(cfg, rows, encode)
+        checked = await _check_all(cfg, rows, encode, Screen.of(report))
         path.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(path) as file:
             file.write(json.dumps(asdict(checked)).encode())
@@ -140,14 +137,13 @@ def _report(about: str, checked: Checked, limit: int, report: Callable[[str], No
         report(f"  and {len(faults) - SHOWN:,} more")
 
 
-async def _check_all(cfg: Config, rows: Sequence[ListedPrompt], encode: PromptEncoder) -> Checked:
+async def _check_all(cfg: Config, rows: Sequence[ListedPrompt], encode: PromptEncoder, screen: Screen) -> Checked:
     folder = policy_folder(cfg.policy.path)
     vocabulary: int = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().vocab_size
     checked = Checked(rows=len(rows))
     judge = Judge(len(os.sched_getaffinity(0)), cfg.grader.timeout_s)
     try:
-        with Progress(console=Console(stderr=True), transient=True, disable=len(rows) < BIG) as progress:
-            bar = progress.add_task("checking rows", total=len(rows))
+        with screen.phase("checking the data", "", of="rows", brief=True) as phase:
             for start in range(0, len(rows), AT_A_TIME):
                 some = rows[start : start + AT_A_TIME]
                 checks = (judge.faults(row.prompt.verifier, row.prompt.problem) for row in some)
@@ -159,7 +155,7 @@ async def _check_all(cfg: Config, rows: Sequence[ListedPrompt], encode: PromptEn
                 checked.too_long += sum(length > cfg.sampling.max_prompt_tokens for length in lengths)
                 checked.longest = max(checked.longest, *lengths)
                 checked.faults += [_named(row, fault) for row, fault in zip(some, found, strict=True) if fault]
-                progress.update(bar, advance=len(some))
+                screen.progress(phase, start + len(some), len(rows))
     finally:
         await judge.close()
     return checked

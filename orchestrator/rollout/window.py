@@ -79,6 +79,11 @@ class Window:
         """Number of slots whose group is not complete."""
         return sum(slot.group is None for slot in self._queue)
 
+    def progress(self) -> str:
+        """Return how many groups are complete, in words. It may be called from another thread."""
+        slots = list(self._queue)
+        return f"{sum(slot.group is not None for slot in slots)} of {len(slots)} groups are complete"
+
     def admit(self, position: int, experience: tuple[Trajectory, ...] = ()) -> Slot:
         """Add the prompt at `position`, or in its place one with `experience`, and return its slot."""
         assert self.free > 0, "the window is full"

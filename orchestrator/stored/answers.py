@@ -1,11 +1,13 @@
 """The stored answers of a run: rehearsed ones (the reference's) and replayed ones (right answers of a task)."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.checks import require
 from configs.config import Config
+from orchestrator.console.screen import Screen
 from orchestrator.engine import publishes_adapter
 from orchestrator.evaluation.engines import by_engine
 from orchestrator.preflight.beginning import PRESAMPLED, keeps_presampled
@@ -85,16 +87,14 @@ async def presample_missing(
     """
     if not cfg.objective.rehearses or stored.rehearsal is not None:
         return stored
-    path = _rehearsal_path(cfg, run_dir)
-
-    def progress(done: int, total: int) -> None:
-        log(f"presample: {done} of {total} prompts")
-
-    if run is None:
-        tally = await presample(cfg, path, progress)
-    else:
-        tally = await presample_with(*run, cfg, path, progress)
-    log(f"presample: {tally}")
+    path, screen = _rehearsal_path(cfg, run_dir), Screen.of(log)
+    with screen.phase("presampling the reference", "presampled the reference", of="prompts") as phase:
+        progress = functools.partial(screen.progress, phase)
+        if run is None:
+            tally = await presample(cfg, path, progress)
+        else:
+            tally = await presample_with(*run, cfg, path, progress)
+    screen(f"presample: {tally}")
     return replace(stored, rehearsal=read(path, cfg.rehearsal.batch, cfg.seed))
 
 

@@ -5,7 +5,6 @@ copies. A sink that raises is turned off, counted and reported once, and trainin
 """
 
 import json
-import math
 import os
 import secrets
 import time
@@ -14,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from configs.logbook import LogbookConfig
+from orchestrator.console.choice import open_screen
+from orchestrator.console.json_lines import encode
+from orchestrator.console.run_console import RunConsole
+from orchestrator.console.screen import Screen
 from orchestrator.manifest import saved
 from orchestrator.sinks.answer_table import Signals, table_row
 from orchestrator.sinks.copies import CONSOLE, Copies, open_sinks
+from orchestrator.sinks.sink import Sink
 from orchestrator.watch.alarms import Alarms
 from orchestrator.watch.answer_rows import answer_row
 from orchestrator.watch.bootstrap import Interval
-from orchestrator.watch.console import Console
 from orchestrator.watch.measurement import Measurement
 from trajectories.atomic_write import replace_file
 from trajectories.trajectory import Group
@@ -51,12 +54,6 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
             except ValueError:
                 record = None
             yield number, record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
-
-
-def encode(record: Mapping[str, Any]) -> bytes:
-    """Encode one line of strict JSON. Numbers that JSON does not have (NaN, infinities) become null."""
-    safe = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-    return json.dumps(safe, allow_nan=False).encode() + b"\n"
 
 
 def truncate_records(path: Path, step: int) -> list[str]:
@@ -98,6 +95,7 @@ class Logbook:
         render: returns the text of token ids with special tokens visible.
         resume_step: step of the checkpoint that the run resumes from, None for a new run. Records after that step are
             dropped, so that no step is missing or appears twice.
+        screen: where `logbook.console` shows the steps; None opens one.
 
     Raises:
         ValueError: a new run's directory already holds metrics.jsonl.
@@ -114,6 +112,7 @@ class Logbook:
         wandb_id: str | None,
         render: Callable[[Sequence[int]], str],
         resume_step: int | None,
+        screen: Screen | None = None,
     ) -> None:
         self._run_dir, self._render = run_dir, render
         self._config = config
@@ -127,9 +126,12 @@ class Logbook:
             records = reversed(read_records(run_dir / METRICS))
             held_out = ({k: v for k, v in r.items() if k.startswith("heldout/") and v is not None} for r in records)
             measured = next(filter(None, held_out), {})
+            shown = screen or open_screen()
             self.copies.open(
                 CONSOLE,
-                lambda: Console(run_name=run_name, total_steps=total_steps, first_step=first_step, measured=measured),
+                lambda: RunConsole(
+                    shown, run_name=run_name, total_steps=total_steps, first_step=first_step, measured=measured
+                ),
             )
         for warning in warnings:
             self._record_locally("warning", "resume", warning)
@@ -249,9 +251,17 @@ class Logbook:
         self._record_event("alert", title, text)
         self.copies.forward(lambda sink: sink.alert(title[:ALERT_TITLE_LIMIT], text))
 
-    def note(self, title: str, text: str) -> None:
-        """Report an event that needs no attention, in events.jsonl and on the console."""
-        self._record_locally("info", title, text)
+    def note(self, title: str, text: str, *, shown: bool = False) -> None:
+        """Report an event that needs no attention, in events.jsonl and, unless it is `shown` there, on the console."""
+        (self._record_event if shown else self._record_locally)("info", title, text)
+
+    def doing(self, name: str, progress: Callable[[], str]) -> None:
+        """Show on the console that a call begins, by its name in `seconds/NAME`.
+
+        Args:
+            progress: returns how far the generation of groups is, in words.
+        """
+        self._on_console(lambda console: console.doing(name, progress))
 
     def close(self) -> None:
         """Close metrics.jsonl and all sinks, with the run's artifacts in W&B if `logbook.wandb_artifacts` is set."""
@@ -271,7 +281,14 @@ class Logbook:
     def _record_locally(self, level: str, title: str, text: str) -> None:
         """Report an event in events.jsonl and on the console, not in W&B or TensorBoard."""
         self._record_event(level, title, text)
-        self.copies.forward(lambda sink: sink.alert(title, text), names={CONSOLE})
+        self._on_console(lambda console: console.note(level, title, text))
+
+    def _on_console(self, act: Callable[[RunConsole], None]) -> None:
+        def on(sink: Sink) -> None:
+            assert isinstance(sink, RunConsole)
+            act(sink)
+
+        self.copies.forward(on, names={CONSOLE})
 
     def _record_event(self, level: str, title: str, text: str) -> None:
         with (self._run_dir / EVENTS).open("ab") as file:

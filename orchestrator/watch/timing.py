@@ -1,29 +1,19 @@
-"""Measure wall time: of the phases of a start, and of role methods by wrapping them, so that the training loop contains
-no timing code."""
+"""Measure wall time of role methods by wrapping them, so that the training loop contains no timing code."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 
-@contextmanager
-def timed(words: str, report: Callable[[str], None]) -> Iterator[list[str]]:
-    """Report what was done inside, and its wall seconds: `checked the data in 1.2 s`. Nothing if it fails.
-
-    Yields:
-        A list, to which the caller may add details: `started the roles in 5.1 s (learner 0 3.2, generator 0 4.9)`.
-    """
-    began, details = time.monotonic(), list[str]()
-    yield details
-    more = f" ({', '.join(details)})" if details else ""
-    report(f"{words} in {time.monotonic() - began:.1f} s{more}")
-
-
 class Clock:
-    """Add up wall seconds by name; `lap` returns and resets them."""
+    """Add up wall seconds by name; `lap` returns and resets them.
 
-    def __init__(self) -> None:
+    Args:
+        begins: called with the name of a watched call that begins.
+    """
+
+    def __init__(self, begins: Callable[[str], None] = lambda name: None) -> None:
+        self._begins = begins
         self._seconds: dict[str, float] = {}
         self._lap_started = time.monotonic()
 
@@ -33,6 +23,7 @@ class Clock:
 
         async def watched(*arguments: Any, **options: Any) -> Any:
             started = time.monotonic()
+            self._begins(name)
             try:
                 return await inner(*arguments, **options)
             finally:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from orchestrator import cluster
 from orchestrator.commands.options import load_modules
 from orchestrator.commands.paths import absolute
 from orchestrator.connection import OWN_CLUSTER
+from orchestrator.console.record import CONSOLE_LOG, Record
+from orchestrator.console.screen import Screen
 from orchestrator.placement import bundles, needed_roles, reservations
 from orchestrator.start import run_training
 from orchestrator.watch.logbook import read_records
@@ -38,7 +41,12 @@ def test_the_phases_of_a_start_are_reported_in_order_with_their_seconds(tiny_pol
     cfg = config(tiny_policy, tmp_path, *SMALL)
     run_dir = asyncio.run(run_training(cfg, resume=False, log=lines.append))
     lines = [SECONDS.split(line)[0] for line in lines if SECONDS.search(line)]
-    assert lines == ["checked settings, data and policy", "started the roles"]
+    assert lines == [
+        "checked settings, data and policy",
+        "started the roles",
+        "published the first weights",
+        "measured the held-out prompts",
+    ]
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
     started = [SECONDS.split(event["text"])[0] for event in events if event["title"] == "start"]
     assert started == ["published the first weights", "measured the held-out prompts"]
@@ -60,18 +68,32 @@ def test_loading_modules_for_a_run_in_one_process_starts_no_ray(tmp_path: Path, 
     lines: list[str] = []
     [module] = load_modules(config(tiny_policy, tmp_path), "orchestrator.start", report=lines.append)
     assert module.run_training is run_training
-    assert not ray.is_initialized() and not lines
+    assert not ray.is_initialized() and not any("Ray" in line for line in lines)
 
 
 @pytest.fixture(scope="module")
-def own_cluster() -> Iterator[None]:
-    """A cluster that Breadth starts itself."""
+def own_cluster() -> Iterator[Screen]:
+    """A cluster that Breadth starts itself, and the screen that gets what its workers print."""
+    screen = Screen(Record())
     with pytest.MonkeyPatch.context() as patch:
         for name in ("RAY_ADDRESS", *OWN_CLUSTER):
             patch.delenv(name, raising=False)
-        load_modules(over_ray(Path("unused")), "orchestrator.start")
-        yield
+        load_modules(over_ray(Path("unused")), "orchestrator.start", report=screen)
+        yield screen
         ray.shutdown()
+
+
+@pytest.mark.ray
+def test_what_a_worker_prints_goes_to_the_file_of_the_run_and_not_to_the_terminal(
+    tmp_path: Path, own_cluster: Screen, capfd: pytest.CaptureFixture[str]
+) -> None:
+    own_cluster.keep(tmp_path)
+    ray.get(ray.remote(lambda: os.write(1, b"said by a worker\n")).remote(), timeout=60)
+    kept, deadline = tmp_path / CONSOLE_LOG, time.monotonic() + 60
+    while time.monotonic() < deadline and "said by a worker" not in kept.read_text():
+        time.sleep(0.1)
+    assert re.search(r"\(worker pid=\d+ ip=\S+\) said by a worker\n", kept.read_text())
+    assert "said by a worker" not in "".join(capfd.readouterr())
 
 
 def over_ray(runs: Path, *overrides: str) -> Config:
@@ -227,12 +249,13 @@ def test_the_command_shows_its_first_line_before_it_loads_torch_and_then_how_lon
     settings = [f"runs={tmp_path}", "name=run", "sampling.max_prompt_tokens=1", "generator.engine=transformers"]
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "breadth", "train", *settings],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         timeout=120,
         env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
     )
-    lines = [line for line in done.stderr.splitlines() if "Token authentication" not in line]
+    lines = done.stdout.splitlines()
     first, loaded, ray_started = (
         next(number for number, line in enumerate(lines) if re.search(pattern, line))
         for pattern in (r"^run directory ", r"import time:.* torch$", r"^started Ray in \d+\.\d s$")

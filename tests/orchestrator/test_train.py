@@ -373,5 +373,5 @@ def test_a_limit_that_no_prompt_fits_is_refused_and_one_that_some_exceed_is_repo
     asyncio.run(run_training(cfg, resume=False, log=lines.append))
     assert re.fullmatch(
         r"prompts: \d+ of the first 64 have more than sampling.max_prompt_tokens=8 tokens \(at most 1\d\) .* skipped",
-        lines[0],
+        lines[1],
     )

@@ -2,14 +2,16 @@
 
 import argparse
 import asyncio
+import functools
+import importlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from configs.checks import require
 from configs.config import Config
@@ -17,6 +19,10 @@ from configs.load import load
 from orchestrator.commands.hub import pinned
 from orchestrator.commands.options import load_modules
 from orchestrator.commands.paths import absolute
+from orchestrator.console.choice import text_display
+from orchestrator.console.libraries import logs_kept
+from orchestrator.console.record import Record
+from orchestrator.console.screen import Screen
 
 PRESAMPLED = ("rehearsal.prompts=2048",)
 METHODS: dict[str, tuple[str, ...]] = {
@@ -54,38 +60,46 @@ async def compare(output: Path, overrides: Sequence[str], console: Console) -> N
     rehearsal = output / "rehearsal.parquet"
     configs = {m: _config(m, output, rehearsal, overrides) for m in METHODS}
     clear(output)
+    with Screen(text_display(console), Record()) as screen, logs_kept(screen):
+        screen.start_ticking()
+        evaluation = await _compare(output, rehearsal, configs, screen)
+    if evaluation is not None:
+        importlib.import_module("orchestrator.report.terminal").print_evaluation(evaluation, console)
+        console.print(f"report  {output / 'report.html'}\nresults {output / 'results.json'}", soft_wrap=True)
+
+
+async def _compare(output: Path, rehearsal: Path, configs: Mapping[str, Config], screen: Screen) -> Any:
+    """Train and evaluate, write the files, and return the evaluation; None if a method did not finish."""
+    screen(f"compare: {', '.join(METHODS)}, each from {BASE}, then all on the same held-out prompts")
     # These load torch and Ray, so only after the settings are checked.
     names = ("stored.presample", "start", "evaluation.job", "report.write", "report.terminal")
-    presampling, start, job, writing, terminal = load_modules(configs["grpo"], *(f"orchestrator.{n}" for n in names))
-    log = console.print
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
-    with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
-        task = bar.add_task("presample: reference answers for DPH")
-        tally = await presampling.presample(
-            configs["dph_f"], rehearsal, lambda done, total: bar.update(task, completed=done, total=total)
-        )
-    log(f"presample: {tally}", soft_wrap=True)
+    modules = load_modules(configs["grpo"], *(f"orchestrator.{n}" for n in names), report=screen)
+    presampling, start, job, writing, _ = modules
+    with screen.phase("presampling the reference", "presampled the reference", of="prompts") as phase:
+        progress = functools.partial(screen.progress, phase)
+        tally = await presampling.presample(configs["dph_f"], rehearsal, progress)
+    screen(f"presample: {tally}")
     policies = {"base": configs["grpo"].policy.path} | {
         method: str(output / method / "checkpoints" / f"step-{cfg.steps:06d}" / "policy")
         for method, cfg in configs.items()
     }
     for method, cfg in configs.items():
-        log(f"\n[bold]{method}[/bold]: {cfg.steps} steps")
-        await start.run_training(cfg, resume=False, log=log)
+        screen(f"\n{method}: {cfg.steps} steps")
+        await start.run_training(cfg, resume=False, log=screen)
         if not Path(policies[method]).is_dir():
-            log(f"{method} stopped before its last step, so there is no evaluation")
-            return
+            screen(f"{method} stopped before its last step, so there is no evaluation")
+            return None
     cfg = configs["grpo"]
-    evaluation, *_ = await job.evaluate(cfg, policies, log, output / "evaluation")
+    screen("\nevaluation")
+    evaluation, *_ = await job.evaluate(cfg, policies, screen, output / "evaluation")
     shutil.copy(output / "evaluation" / "results.json", output / "results.json")
-    report = writing.write_report(
+    writing.write_report(
         output / "report.html",
         runs={method: output / method for method in METHODS},
         evaluation=evaluation,
         title="Five methods on Countdown, on a CPU",
     )
-    terminal.print_evaluation(evaluation, console)
-    log(f"report  {report}\nresults {output / 'results.json'}", soft_wrap=True)
+    return evaluation
 
 
 def clear(output: Path) -> None:

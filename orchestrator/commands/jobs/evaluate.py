@@ -3,9 +3,10 @@
 import argparse
 import asyncio
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -15,6 +16,8 @@ from configs.load import load
 from orchestrator.commands.hub import fetched
 from orchestrator.commands.options import config, line_printer
 from orchestrator.commands.paths import absolute, split_name
+from orchestrator.console.choice import open_screen
+from orchestrator.console.libraries import logs_kept
 from orchestrator.evaluation.folders import EVALUATIONS, check_name
 from orchestrator.evaluation.record import check_records, find_run, settings_of, split_run
 from orchestrator.preflight.named import check_evaluation
@@ -24,25 +27,38 @@ from orchestrator.remote_runs.place import split_run as split_run_url
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Evaluate a run, or `evaluate.checkpoints`, and print the tables of results."""
-    log = line_printer(console)
-    cfg, run_dir, words = _settings(options, log)
-    cfg = fetched(cfg, log)
-    check_evaluation(cfg, run_dir)
-    check_name(Path(cfg.runs) / cfg.name, cfg.evaluate.name)
-    # They load torch and Ray, which takes seconds, so they are imported after what can be checked without them.
-    with collector_paused():
-        policies = importlib.import_module("orchestrator.evaluation.policies")
-        job = importlib.import_module("orchestrator.evaluation.job")
-        terminal = importlib.import_module("orchestrator.report.terminal")
-    checkpoints = policies.named_policies(cfg, run_dir, log)
-    check_records(cfg, checkpoints, words)
-    for evaluation in asyncio.run(job.evaluate(cfg, checkpoints, log)):
+    with open_screen(json=options.json, stderr=True) as screen, logs_kept(screen):
+        cfg, run_dir, words = _settings(options, screen)
+        cfg = fetched(cfg, screen)
+        check_evaluation(cfg, run_dir)
+        check_name(Path(cfg.runs) / cfg.name, cfg.evaluate.name)
+        # They load torch and Ray, which takes seconds, so they are imported after what can be checked without them.
+        with screen.phase("loading torch and transformers", "loaded torch and transformers"), collector_paused():
+            policies = importlib.import_module("orchestrator.evaluation.policies")
+            job = importlib.import_module("orchestrator.evaluation.job")
+            terminal = importlib.import_module("orchestrator.report.terminal")
+        checkpoints = policies.named_policies(cfg, run_dir, screen)
+        check_records(cfg, checkpoints, words)
+        evaluations = asyncio.run(job.evaluate(cfg, checkpoints, screen))
+        for evaluation in evaluations:
+            for values in _values(evaluation):
+                screen.event("evaluation", values)
+    for evaluation in [] if options.json else evaluations:
         terminal.print_evaluation(evaluation, Console())
     if cfg.mirror:
         url = f"{cfg.mirror}/{cfg.name}"
-        importlib.import_module("orchestrator.remote_runs.mirror").copy_now(
-            Path(cfg.runs) / cfg.name, url, (EVALUATIONS,), log
-        )
+        copying = importlib.import_module("orchestrator.remote_runs.mirror")
+        copying.copy_now(Path(cfg.runs) / cfg.name, url, (EVALUATIONS,), line_printer(console))
+
+
+def _values(evaluation: Any) -> Iterator[dict[str, Any]]:
+    """Yield the values of an evaluation with their intervals, one policy at one temperature at a time."""
+    for name, by_temperature in evaluation.summaries.items():
+        for temperature, summary in by_temperature.items():
+            values = {"sampling": evaluation.about["sampling"], "policy": name, "temperature": temperature}
+            for metric, interval in summary.items():
+                values |= {metric: interval.value, f"{metric}/low": interval.low, f"{metric}/high": interval.high}
+            yield values
 
 
 def _settings(options: argparse.Namespace, log: Callable[[str], None]) -> tuple[Config, Path | None, Sequence[str]]:

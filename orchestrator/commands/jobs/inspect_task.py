@@ -1,6 +1,7 @@
 """`breadth inspect-task`: report duplicates, diversity, novelty and contamination of a task's prompts."""
 
 import argparse
+import functools
 import importlib
 from collections.abc import Sequence
 
@@ -10,24 +11,26 @@ from rich.table import Table
 
 from actors.loading import collector_paused
 from orchestrator.commands.hub import fetched
-from orchestrator.commands.options import config, line_printer
+from orchestrator.commands.options import config
+from orchestrator.console.choice import open_screen
 from orchestrator.preflight.machine import check_writable
 from orchestrator.preflight.named import check_inspection
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Write the report to the path of `--output`, and print its tables."""
-    cfg = fetched(config(options), line_printer(console))
-    check_inspection(cfg)
     if options.output.suffix != ".html":
         raise ValueError(f"--output: must end in .html, got {str(options.output)!r}")
     check_writable(options.output.absolute().parent, "--output", str(options.output))
-    # They load torch and matplotlib, which takes seconds, so only after the checks.
-    with collector_paused():
-        job = importlib.import_module("orchestrator.inspection.job")
-        words = importlib.import_module("orchestrator.inspection.words")
-    with console.status("inspect") as status:
-        findings = job.inspect(cfg, options.output, lambda done, total: status.update(f"{done}/{total} prompts"))
+    with open_screen(stderr=True) as screen:
+        cfg = fetched(config(options), screen)
+        check_inspection(cfg)
+        # They load torch and matplotlib, which takes seconds, so only after the checks.
+        with screen.phase("loading torch and matplotlib", "loaded torch and matplotlib"), collector_paused():
+            job = importlib.import_module("orchestrator.inspection.job")
+            words = importlib.import_module("orchestrator.inspection.words")
+        with screen.phase("inspecting the task", "inspected the task", of="prompts") as phase:
+            findings = job.inspect(cfg, options.output, functools.partial(screen.progress, phase))
     out = Console(highlight=False)
     # A set has many cells and there are few sets, so each is a column.
     out.print(_table(*zip(words.SETS, *words.set_rows(findings), strict=True)))

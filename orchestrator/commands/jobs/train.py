@@ -11,8 +11,10 @@ from rich.console import Console
 from configs.config import Config
 from configs.load import load
 from orchestrator.commands.hub import fetched, pinned
-from orchestrator.commands.options import line_printer, load_modules
+from orchestrator.commands.options import load_modules
 from orchestrator.commands.paths import absolute
+from orchestrator.console.choice import open_screen
+from orchestrator.console.libraries import logs_kept
 from orchestrator.manifest import SETTINGS, saved
 from orchestrator.preflight.beginning import check_beginning
 from orchestrator.preflight.named import check_training, check_trains
@@ -23,27 +25,28 @@ from orchestrator.recovery.restarts import Supervisor
 
 def run(options: argparse.Namespace, console: Console) -> int | None:
     """Train with the settings of the command line. With `--resume` they change those of the run's config.yaml."""
-    log = line_printer(console)
-    cfg = _settings(options, log)
-    if options.restarts:
-        return _supervised(options, cfg, log)
-    run_dir = Path(cfg.runs) / cfg.name
-    check_trains(cfg)
-    cfg = pinned(cfg, run_dir / SETTINGS if options.resume else None)
-    if not check_beginning(cfg, resume=options.resume, report=log):
-        return None
-    check_training(fetched(cfg, log))
-    if cfg.mirror:
-        _check_mirror(cfg, resume=options.resume)
-    log(f"run directory {run_dir}{f', copied to {cfg.mirror}/{cfg.name}' if cfg.mirror else ''}")
-    try:
-        [start] = load_modules(cfg, "orchestrator.start", report=log)  # after what can be checked without them
-        asyncio.run(start.train_run(cfg, resume=options.resume, log=log))
-    except BaseException as error:
-        if isinstance(error, OSError) or (isinstance(error, RuntimeError) and raised_by_breadth(error)):
-            raise _advised(failure(run_dir, error), cfg) from error
-        _advised(error, cfg)
-        raise
+    with open_screen(json=options.json) as screen, logs_kept(screen):
+        cfg = _settings(options, screen)
+        if options.restarts:
+            return _supervised(options, cfg, screen)
+        run_dir = Path(cfg.runs) / cfg.name
+        check_trains(cfg)
+        cfg = pinned(cfg, run_dir / SETTINGS if options.resume else None)
+        if not check_beginning(cfg, resume=options.resume, report=screen):
+            return None
+        check_training(fetched(cfg, screen))
+        if cfg.mirror:
+            _check_mirror(cfg, resume=options.resume)
+        screen(f"run directory {run_dir}{f', copied to {cfg.mirror}/{cfg.name}' if cfg.mirror else ''}")
+        try:
+            # After what can be checked without it, as it loads torch and Ray, which takes seconds.
+            [start] = load_modules(cfg, "orchestrator.start", report=screen)
+            asyncio.run(start.train_run(cfg, resume=options.resume, log=screen))
+        except BaseException as error:
+            if isinstance(error, OSError) or (isinstance(error, RuntimeError) and raised_by_breadth(error)):
+                raise _advised(failure(run_dir, error), cfg) from error
+            _advised(error, cfg)
+            raise
     return None
 
 
@@ -60,6 +63,7 @@ def _supervised(options: argparse.Namespace, cfg: Config, log: Callable[[str], N
         raise ValueError(f"--restarts: must be at least 0, got {options.restarts}")
     words = [*options.overrides, *(["--config", options.config] if options.config else [])]
     words += ["--resume"] if options.resume else []
+    words += ["--json"] if options.json else []
     return Supervisor(words, Path(cfg.runs) / cfg.name, options.restarts, log).run()
 
 

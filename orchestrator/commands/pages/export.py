@@ -20,6 +20,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     run_dir = local_run(options.run, line_printer(console), checkpoint=step)
     is_run = (run_dir / SETTINGS).is_file() and (run_dir / "checkpoints").is_dir()
     require(is_run, "RUN", "must be a run directory with checkpoints", options.run)
+    console.print("loading torch, and writing the policy ...")
     exporting = importlib.import_module("orchestrator.report.export")  # loads torch, so only after the checks
     path = exporting.export(run_dir, options.step, output, options.dtype)
     console.print(f"wrote {output}: the policy of {path}, in {options.dtype}", soft_wrap=True)

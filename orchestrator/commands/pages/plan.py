@@ -32,6 +32,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     require(request.prompt_tokens <= most, "prompt_tokens", f"{rule} ({most})", request.prompt_tokens)
     prompt_tokens = request.prompt_tokens or max(1, cfg.sampling.max_prompt_tokens // 4)
     lengths = answer_lengths(request, cfg)
+    console.print("loading torch, and simulating placements ...")
     # They load torch, which takes seconds, so they are imported after the words have been checked.
     recommending, shaping, wording = (
         importlib.import_module(f"orchestrator.planning.{name}") for name in ("recommend", "model_shapes", "wording")

@@ -29,6 +29,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     if folder:
         check_evaluation(folder)
     output = options.output or default_output(options.runs, runs, folder)
+    console.print("loading matplotlib, and drawing the figures ...")
     # They load scipy and matplotlib, so only after the checks.
     measured, writing = (importlib.import_module(f"orchestrator.report.{name}") for name in ("evaluation", "write"))
     evaluation, *samplings = measured.read_samplings(folder) if folder else (None,)
