@@ -9,9 +9,9 @@ import inspect
 import time
 from typing import Any
 
-from actors import scratch, stack_signal
 from actors.loading import collector_paused
-from actors.node_usage import node_usage
+from actors.machine import scratch, stack_signal
+from actors.machine.node_usage import node_usage
 
 HEARTBEAT = "heartbeat"
 """Ray's concurrency group, with a thread of its own, of the calls that ask whether a process answers."""

@@ -14,8 +14,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.contracts import GenerationJob, GradeTask, HostWeights, WeightsInfo
 from actors.finished import Finished
+from actors.machine.processes import end_process, identity
 from actors.presence import LOSSES, RoleLost, RoleSilent
-from actors.processes import end_process, identity
 from actors.ray_shells import HEARTBEAT
 from trajectories.trajectory import Grade
 

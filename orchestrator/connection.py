@@ -18,7 +18,7 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 from ray._private.ray_logging import global_worker_stdstream_dispatcher
 from ray.exceptions import AuthenticationError
 
-from actors import scratch, stack_signal
+from actors.machine import scratch, stack_signal
 from orchestrator.planning.phases import UNKNOWN, Host
 
 OWN_CLUSTER = {

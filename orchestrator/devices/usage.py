@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from actors.node_usage import node_usage
+from actors.machine.node_usage import node_usage
 
 EVERY_S = 30.0
 """Least seconds between two readings."""

@@ -11,7 +11,7 @@ import time
 import traceback
 from pathlib import Path
 
-from actors.scratch import SCRATCH
+from actors.machine.scratch import SCRATCH
 
 FAILURES = "failures"
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,7 +1,7 @@
 """Write what every process of a run is doing to `stacks/TIME` of its directory, when a role does not answer.
 
-A process's Python stacks come from py-spy, or from the process itself (`actors/stack_signal.py`) where py-spy is not
-installed or may not attach. The latter may crash a process whose threads are at work, so stacks are written only when
+A process's Python stacks come from py-spy, or from the process itself (`actors/machine/stack_signal.py`) where py-spy is
+not installed or may not attach. The latter may crash a process whose threads are at work, so stacks are written only when
 the run ends. Every file begins with the state of the process in the kernel.
 """
 
@@ -19,8 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from actors.scratch import SCRATCH, processes
-from actors.stack_signal import SIGNAL, stack_file
+from actors.machine.scratch import SCRATCH, processes
+from actors.machine.stack_signal import SIGNAL, stack_file
 
 STACKS = "stacks"
 ATTACH_S = 5.0

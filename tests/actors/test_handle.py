@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import ray
 
+from actors.machine.processes import _began, end_process, identity
 from actors.presence import RoleLost, RoleSilent
-from actors.processes import _began, end_process, identity
 from actors.remote import Handle, _cause
 from tests.orchestrator.fake_roles import run
 

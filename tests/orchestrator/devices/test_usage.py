@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-import actors.node_usage
+import actors.machine.node_usage
 import orchestrator.devices.usage
-from actors.node_usage import node_usage
+from actors.machine.node_usage import node_usage
 from orchestrator.devices.usage import NodeUsage
 
 
@@ -109,11 +109,11 @@ def test_gpus_are_read_through_nvml_and_a_value_that_the_driver_refuses_is_left_
         nvmlDeviceGetPowerUsage=lambda handle: 350_000,  # milliwatts
     )
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    actors.node_usage._nvml.cache_clear()
+    actors.machine.node_usage._nvml.cache_clear()
     try:
         _, values = node_usage()
     finally:
-        actors.node_usage._nvml.cache_clear()
+        actors.machine.node_usage._nvml.cache_clear()
     gpus = {name: value for name, value in values.items() if name.startswith("gpu")}
     assert gpus == {
         "gpu0/utilization_percent": 87.0,

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from actors import scratch
+from actors.machine import scratch
 from orchestrator.recovery import stacks
 from orchestrator.recovery.stacks import dump, stalled
 
 ROOT = Path(__file__).resolve().parents[3]
 CHILD = """
 import time
-from actors.stack_signal import register
+from actors.machine.stack_signal import register
 register()
 def waits_for_nothing():
     print("ready", flush=True)

@@ -24,7 +24,7 @@ WORDS = (
     f"steps={STEPS}", "groups_per_step=4", "sampling.group_size=3", "monitor.every=2", "monitor.answers=2",
     "monitor.ks=[1,2]", "sampling.max_new_tokens=16", "placement.restart_delay_s=0", "method=grpo",
 )  # fmt: skip
-TIMED = ("time", "tokens_per_second", "seconds/", "grader/", "restarts/")
+TIMED = ("system/", "time", "tokens_per_second", "seconds/", "grader/", "restarts/")
 Fault = Callable[[pytest.MonkeyPatch], None]
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from actors import scratch
+from actors.machine import scratch
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 OWNER = """
 import subprocess, sys, tempfile, time
-from actors import scratch
+from actors.machine import scratch
 folder = scratch.make()
 sweeper = scratch.start_sweeper(folder)
 child = subprocess.Popen(["sleep", "60"], start_new_session=True)

@@ -8,7 +8,7 @@ import os
 import signal
 from pathlib import Path
 
-from actors.scratch import SCRATCH
+from actors.machine.scratch import SCRATCH
 
 SIGNAL = signal.SIGUSR2
 _files: list[object] = []
