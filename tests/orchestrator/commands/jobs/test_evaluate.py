@@ -127,7 +127,8 @@ def test_a_policy_equal_to_the_base_changes_nothing_and_is_on_its_frontier_at_ev
 
 def test_greedy_decoding_is_one_answer_that_counts_for_all(rows: list[dict[str, Any]], results: dict[str, Any]) -> None:
     greedy = results["policies"]["base"]["0.0"]
-    assert greedy["pass@1"] == greedy["pass@4"] == greedy["maj@n"] == greedy["distinct_correct"]
+    assert greedy["pass@1"] == greedy["pass@4"] == greedy["distinct_correct"]
+    assert greedy["maj@n"] is None, "the verifier notes no final answers"
     assert greedy["entropy"] == 0.0
     answers = of(rows, "base", "prompt_id", "sample_index", "log_prob", temperature=0.0)
     assert len(answers) == PROMPTS and all(answer[1:] == (0, 0.0) for answer in answers)
