@@ -14,6 +14,7 @@ from objectives.coefficient.controllers import advance, resumed_state, with_mask
 from objectives.credit import credit
 from objectives.diagnostics import Stats
 from orchestrator import checkpoint, cluster
+from orchestrator.heldout.prompts import HeldOut
 from orchestrator.manifest import SETTINGS
 from orchestrator.placement import MAIN, scoring_references
 from orchestrator.references import Anchors, NoScoring, ReferenceSchedule, anchors_of
@@ -28,7 +29,7 @@ from orchestrator.stored.experience import experience_of
 from orchestrator.stored.solutions import solutions_of
 from orchestrator.watch.drift import Drift
 from orchestrator.watch.logbook import Logbook
-from orchestrator.watch.monitor import HeldOut, Monitor
+from orchestrator.watch.monitor import Monitor
 from orchestrator.watch.passk import fired_rule
 from orchestrator.watch.step_metrics import batch_metrics, group_metrics
 from orchestrator.watch.timing import Clock

@@ -4,11 +4,13 @@ A run then uses the same folders on every node, and in a Ray job, whose working 
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from configs.config import Config
+from configs.heldout_task import HeldOutTaskConfig
 from rewards.user_functions import with_file
 from tasks.registry import map_paths
 
@@ -48,6 +50,8 @@ def absolute(cfg: Config) -> Config:
             options=_paths(cfg.task.name, cfg.task.options),
             verifier=_existing_verifier(cfg.task.verifier),
         ),
+        monitor=replace(cfg.monitor, also=_further_tasks(cfg.monitor.also)),
+        evaluate=replace(cfg.evaluate, tasks=_further_tasks(cfg.evaluate.tasks)),
         rehearsal=replace(cfg.rehearsal, path=_below(Path.cwd(), cfg.rehearsal.path)),
         replay=replace(cfg.replay, options=_paths(cfg.replay.task, cfg.replay.options)),
         inspect_task=replace(
@@ -59,6 +63,13 @@ def absolute(cfg: Config) -> Config:
         ),
         warm_start=replace(cfg.warm_start, output=_below(Path.cwd(), cfg.warm_start.output)),
     )
+
+
+def _further_tasks(tasks: Mapping[str, HeldOutTaskConfig]) -> dict[str, HeldOutTaskConfig]:
+    return {
+        name: replace(task, options=_paths(task.name, task.options), verifier=_existing_verifier(task.verifier))
+        for name, task in tasks.items()
+    }
 
 
 def split_name(item: str) -> tuple[str, str]:

@@ -52,6 +52,7 @@ class _Pending:
     """The graded answers by sample index; None for the others."""
     ungraded: int
     """Number of answers without a grade."""
+    rewards: Mapping[str, RewardConfig]
     generator: int = -1
     """Index of the generator; -1 before the group is bound to one."""
 
@@ -112,12 +113,13 @@ class Rollouts:
             pending.done.cancel()
 
     async def submit(
-        self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob], *, first: bool = False
+        self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob], *, first: bool = False, foreign: bool = False
     ) -> list[asyncio.Future[Group]]:
         """Start one group for each prompt and its job.
 
         Args:
             first: whether these groups are bound before those that wait for room.
+            foreign: whether the prompts are of another task, whose answers have the reward of its verifier alone.
 
         Returns:
             One future per prompt, of its graded group with the answers in the order of their seeds.
@@ -128,7 +130,7 @@ class Rollouts:
         for prompt, job in zip(prompts, jobs, strict=True):
             assert job.key not in self._pending, f"{job.key} is already in flight"
             size, done = len(job.seeds), asyncio.get_running_loop().create_future()
-            self._pending[job.key] = _Pending(prompt, job, done, [None] * size, size)
+            self._pending[job.key] = _Pending(prompt, job, done, [None] * size, size, {} if foreign else self._rewards)
             added.append(self._pending[job.key])
         if first:
             self._unbound.extendleft(reversed(added))
@@ -142,10 +144,10 @@ class Rollouts:
         return [pending.done for pending in added]
 
     async def run(
-        self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob], *, first: bool = False
+        self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob], *, first: bool = False, foreign: bool = False
     ) -> list[Group]:
-        """Generate and grade groups of all prompts, and return them in the order of the prompts."""
-        return list(await asyncio.gather(*await self.submit(prompts, jobs, first=first)))
+        """Generate and grade groups of all prompts, and return them in the order of the prompts. Args: as `submit`."""
+        return list(await asyncio.gather(*await self.submit(prompts, jobs, first=first, foreign=foreign)))
 
     async def _bind(self) -> None:
         """Submit the groups that wait, in order, as far as generators have room; those of a generator in one call."""
@@ -213,14 +215,15 @@ class Rollouts:
             grader = self.graders[self._next_grader % len(self.graders)]
             self._next_grader += 1
             prompts = [self._pending[key].prompt for key in keys]
-            tasks = [tasks_of(*one, self._rewards) for one in zip(prompts, keys, answers, strict=True)]
+            rewards = [self._pending[key].rewards for key in keys]
+            tasks = [tasks_of(*one) for one in zip(prompts, keys, answers, rewards, strict=True)]
             grades = await grader.grade([task for of_answer in tasks for task in of_answer.values()])
-            for key, answer, of_answer in zip(keys, answers, tasks, strict=True):
+            for key, answer, of_answer, own in zip(keys, answers, tasks, rewards, strict=True):
                 missing = [task.key for task in of_answer.values() if task.key not in grades]
                 assert not missing, f"the grader returned no grade for {missing}"
                 if key in self._pending:  # otherwise its group failed during grading
                     parts = {name: grades[task.key] for name, task in of_answer.items()}
-                    grade = combined(parts, self._rewards) if self._rewards else parts[ANSWER_REWARD]
+                    grade = combined(parts, own) if own else parts[ANSWER_REWARD]
                     self._complete(key, replace(answer, grade=grade))
         except Exception as error:
             self._fail(error)

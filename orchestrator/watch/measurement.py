@@ -57,6 +57,12 @@ class PromptResult:
     wrong_answers: tuple[str, ...]
     """Up to EXAMPLES distinct answers of each kind, for the report."""
 
+    @classmethod
+    def from_plain(cls, row: dict[str, Any]) -> "PromptResult":
+        """Return the result of its JSON data. Raises TypeError on other data."""
+        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        return cls(**plain)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
@@ -91,13 +97,9 @@ class Measurement:
         try:
             fields = json.loads(text)
             rows = fields.pop("prompts")
-            return cls(prompts=tuple(PromptResult(**_tuples(row)) for row in rows), **fields)
+            return cls(prompts=tuple(map(PromptResult.from_plain, rows)), **fields)
         except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"measurement: must be the JSON of a Measurement, got {text[:80]!r} ({error})") from error
-
-
-def _tuples(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
 
 
 def measure(
@@ -108,18 +110,15 @@ def measure(
     Args:
         answers: temperature 0: how often the only answer of each group counts. Otherwise the answers are counted.
     """
+    prompts = tuple(prompt_result(group, temperature, answers) for group in groups)
+    most = max((p.total + p.ungraded for p in prompts), default=0)
+    return Measurement(name=name, step=step, temperature=temperature, answers=most, prompts=prompts)
+
+
+def prompt_result(group: Group, temperature: float, answers: int | None = None) -> PromptResult:
+    """Count the answers to one prompt, as `measure` does."""
     if temperature == 0 and answers is not None:
-        groups = [replace(group, trajectories=group.trajectories * answers) for group in groups]
-    return Measurement(
-        name=name,
-        step=step,
-        temperature=temperature,
-        answers=max((len(group.trajectories) for group in groups), default=0),
-        prompts=tuple(_prompt_result(group) for group in groups),
-    )
-
-
-def _prompt_result(group: Group) -> PromptResult:
+        group = replace(group, trajectories=group.trajectories * answers)
     graded = [t for t in group.trajectories if t.grade is not None and t.grade.reward is not None]
     texts = [" ".join(t.text.split()) for t in graded]
     correct_texts = {text for text, t in zip(texts, graded, strict=True) if _is_correct(t)}

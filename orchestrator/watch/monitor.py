@@ -2,78 +2,20 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from actors.contracts import Reference
 from configs.config import Config
-from configs.heldout import Decoding
-from orchestrator.rollout.encoding import Encoder, encode_heldout
-from orchestrator.rollout.rollouts import Rollouts, jobs_for
-from orchestrator.watch.base_cache import BaseCache, Measured
+from orchestrator.heldout.cache import MeasurementCache
+from orchestrator.heldout.prompts import HeldOut, score_by_base
 from orchestrator.watch.bootstrap import UNDEFINED, Interval
 from orchestrator.watch.logbook import measurement_path
 from orchestrator.watch.measurement import Measurement, PromptResult, measure
 from orchestrator.watch.passk import summary
 from orchestrator.watch.sharpening import placement, temperature_curve
-from tasks.source import Source
-from trajectories.batch import pack
-from trajectories.trajectory import Group, Prompt
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The held-out prompts of a task, with what is needed to answer them. Every measurement uses the same seeds."""
-
-    cfg: Config
-    source: Source
-    encode: Encoder
-    rollouts: Rollouts
-
-    @cached_property
-    def prompts(self) -> list[Prompt]:
-        """The held-out prompts."""
-        return self.source.heldout(self.cfg.task.heldout_prompts)
-
-    async def answer(self, answers: int, decoding: Decoding, *, first: bool = False) -> list[Group]:
-        """Generate and grade `answers` answers to each held-out prompt; one at temperature 0, where all are equal.
-
-        Args:
-            first: whether the groups are generated before those of training that wait for a generator.
-
-        Raises:
-            ValueError: a held-out prompt has more than `sampling.max_prompt_tokens` tokens.
-        """
-        prompts = self.prompts
-        tokens = encode_heldout(self.encode, prompts, self.cfg.sampling.max_prompt_tokens)
-        jobs = jobs_for(
-            prompts,
-            tokens,
-            purpose="heldout",
-            run_seed=self.cfg.seed,
-            answers=answers if decoding.temperature > 0 else 1,
-            **decoding.plain(),
-            stop=self.cfg.sampling.stop,
-        )
-        return await self.rollouts.run(prompts, jobs, first=first)
-
-
-async def score_by_base(groups: Sequence[Group], base: Reference) -> list[Group]:
-    """Return the groups with `logp_reference` of the base policy in every trajectory."""
-    batch = await asyncio.to_thread(pack, groups)
-    # `pack` masks ungraded answers, but the KL to the base includes them.
-    generated = np.concatenate([t.mask for group in groups for t in group.trajectories])
-    batch = await base.score(replace(batch, mask=torch.from_numpy(generated)))
-    assert batch.logp_reference is not None
-    logps = iter(batch.logp_reference.split(batch.lengths.tolist()))
-    return [
-        replace(g, trajectories=tuple(replace(t, logp_reference=next(logps).numpy()) for t in g.trajectories))
-        for g in groups
-    ]
+from trajectories.trajectory import Group
 
 
 def _with_ungraded(groups: Sequence[Group]) -> list[Group]:
@@ -148,18 +90,17 @@ class Monitor:
         name, temperature = f"step {step}", self._decoding.temperature
         measurement = await asyncio.to_thread(measure, groups, name, step, temperature, self.cfg.answers)
         if step == 0 and self._own_cache is not None:
-            measured = Measured.of(groups, measurement)
-            await asyncio.to_thread(self._own_cache.write, self.cfg.answers, self._decoding, measured)
+            await asyncio.to_thread(self._own_cache.write, self.cfg.answers, self._decoding, groups, name)
         return measurement
 
     @cached_property
-    def _cache(self) -> BaseCache | None:
+    def _cache(self) -> MeasurementCache | None:
         """The measurements of the base; None if it is measured at no other temperature. Reads all files of the base."""
         cfg = self.heldout.cfg
-        return BaseCache(cfg, self.heldout.prompts, cfg.policy.path) if other_temperatures(cfg) else None
+        return MeasurementCache(cfg, self.heldout.prompts, cfg.policy.path) if other_temperatures(cfg) else None
 
     @cached_property
-    def _own_cache(self) -> BaseCache | None:
+    def _own_cache(self) -> MeasurementCache | None:
         """The same with the KL to the reference, if this monitor measures it."""
         cfg = self.heldout.cfg
         if self._cache is None or self.base_scorer is None:
@@ -182,14 +123,15 @@ class Monitor:
             return ungraded
         for temperature in other_temperatures(self.heldout.cfg):
             decoding = replace(self._decoding, temperature=temperature)
-            measured = await asyncio.to_thread(cache.read, self.cfg.answers, decoding, "base")
-            if measured is None:
+            known = await asyncio.to_thread(cache.read, self.cfg.answers, decoding, "base")
+            if known is None:
                 groups = await self.heldout.answer(self.cfg.answers, decoding)
                 found = await asyncio.to_thread(measure, groups, "base", 0, temperature, self.cfg.answers)
-                measured = Measured.of(groups, found)
-                await asyncio.to_thread(cache.write, self.cfg.answers, decoding, measured)
+                await asyncio.to_thread(cache.write, self.cfg.answers, decoding, groups, "base")
                 ungraded += _with_ungraded(groups)
-            measured.measurement.write(base_path(self.run_dir, temperature))
+            else:
+                found = known.measurement
+            found.write(base_path(self.run_dir, temperature))
         return ungraded
 
     def _margins(self, measurement: Measurement, base: Measurement | None) -> dict[str, Interval]:

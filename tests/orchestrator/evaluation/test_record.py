@@ -11,7 +11,7 @@ import pytest
 
 from configs.load import to_yaml
 from orchestrator.commands.cli import main
-from orchestrator.evaluation.folders import latest, new_folder
+from orchestrator.evaluation.folders import check_name, latest, new_folder, one_job
 from orchestrator.manifest import SETTINGS
 from orchestrator.state import Best, RunState
 from tests.conftest import make_policy
@@ -232,11 +232,28 @@ def test_a_run_that_was_moved_keeps_its_evaluations_beside_it(first: Path, tmp_p
 
 
 def test_folders_of_evaluations_are_numbered_and_the_latest_is_that_with_the_latest_date(tmp_path: Path) -> None:
-    names = [new_folder(tmp_path, "").name for _ in range(3)]
+    names = [new_folder(tmp_path, "", f"settings: {i}").name for i in range(3)]
     assert [name.rpartition("-")[2] for name in names] == ["1", "2", "3"]
     assert new_folder(tmp_path, "mine").name == "mine"
-    assert new_folder(tmp_path, "mine").name.endswith("-4"), "a name that was taken meanwhile is not overwritten"
     assert latest([tmp_path]) is None, "none has ended"
     for name, day in ((names[0], "2026-01-02"), (names[1], "2026-01-03"), ("mine", "2026-01-01")):
         (tmp_path / "evaluations" / name / "results.json").write_text(json.dumps({"about": {"date": day}}))
     assert latest([tmp_path]) == tmp_path / "evaluations" / names[1]
+
+
+def test_an_interrupted_evaluation_goes_on_in_its_folder_and_one_that_ended_or_runs_is_not_touched(
+    tmp_path: Path,
+) -> None:
+    first = new_folder(tmp_path, "", "seed: 1")
+    assert new_folder(tmp_path, "", "seed: 1") == first, "the same settings"
+    assert new_folder(tmp_path, "", "seed: 2") != first
+    with one_job(first):
+        assert new_folder(tmp_path, "", "seed: 1") != first
+        running = r"^evaluate\.name: must not be that of a job that is running"
+        with pytest.raises(ValueError, match=running), one_job(first):
+            pass
+    (first / "results.json").write_text("{}")
+    assert new_folder(tmp_path, "", "seed: 1") != first
+    check_name(tmp_path, "new")
+    with pytest.raises(ValueError, match=r"^evaluate\.name: must be new"):
+        check_name(tmp_path, first.name)
