@@ -87,6 +87,11 @@ class MeasurementCache:
             ],
         }
 
+    @property
+    def digest(self) -> str:
+        """`folder_digest` of the policy."""
+        return str(self._key["policy"])
+
     def scored_by(self, reference: str) -> "MeasurementCache":
         """Return the cache of measurements that include the KL to the policy of the directory `reference`."""
         same = Path(reference).resolve() == self._policy

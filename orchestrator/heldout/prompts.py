@@ -28,11 +28,13 @@ class HeldOut:
     rollouts: Rollouts
     name: str = ""
     """Name of the task, if it is another than that of the run."""
+    count: int = 0
+    """Number of prompts; 0: `task.heldout_prompts`."""
 
     @cached_property
     def prompts(self) -> list[Prompt]:
         """The held-out prompts."""
-        return self.source.heldout(self.cfg.task.heldout_prompts)
+        return self.source.heldout(self.count or self.cfg.task.heldout_prompts)
 
     async def answer(self, answers: int, decoding: Decoding, *, first: bool = False) -> list[Group]:
         """Generate and grade `answers` answers to each held-out prompt; one at temperature 0, where all are equal.

@@ -9,6 +9,7 @@ from pathlib import Path
 from actors.contracts import Reference
 from configs.config import Config
 from orchestrator.heldout.cache import MeasurementCache
+from orchestrator.heldout.other_tasks import measurable, other_path
 from orchestrator.heldout.prompts import HeldOut, score_by_base
 from orchestrator.watch.bootstrap import UNDEFINED, Interval
 from orchestrator.watch.logbook import measurement_path
@@ -38,22 +39,31 @@ class Monitor:
         """Groups of the last measurement with an answer that could not be graded."""
         self.alert = ""
         """What the user must know about the last measurement; empty: nothing new."""
-        self._decoding = self.cfg.sampling.resolved(heldout.cfg.sampling)
+        self._tasks = measurable(heldout)
+        self._decoding = self._tasks[""].decoding
         self._told: set[str] = set()
-        self._answers: asyncio.Task[list[Group]] | None = None
-        """Answers that are being generated for the next measurement."""
+        self._answers: asyncio.Task[dict[str, list[Group]]] | None = None
+        """Answers by task that are being generated for the next measurement."""
 
     @property
     def begun(self) -> bool:
         """Whether a measurement was begun and has not been made."""
         return self._answers is not None
 
-    def begin(self) -> None:
-        """Begin to generate and grade the answers of the next measurement."""
+    def begin(self, names: Sequence[str] = ()) -> None:
+        """Begin to generate and grade the answers of the next measurement.
+
+        Args:
+            names: of the tasks that are measured; empty: all.
+        """
         assert self._answers is None, "the measurement before was not made"
-        self._answers = asyncio.create_task(self.heldout.answer(self.cfg.answers, self._decoding, first=True))
+        self._answers = asyncio.create_task(self._answer(names or list(self._tasks)))
         # Marks its error as retrieved if the run ends before `measure`; asyncio warns of every error that is not.
         self._answers.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _answer(self, names: Sequence[str]) -> dict[str, list[Group]]:
+        groups = await asyncio.gather(*(self._tasks[name].answer() for name in names))
+        return dict(zip(names, groups, strict=True))
 
     def abandon(self) -> None:
         """Cancel a measurement that was begun."""
@@ -67,31 +77,45 @@ class Monitor:
             The monitored values with their intervals, and the measurement they come from.
         """
         self.alert, self.ungraded = "", []
-        measurement = await asyncio.to_thread(self._known_base) if step == 0 else None
-        if measurement is None:
-            measurement = await self._measure(step)
+        found = await asyncio.to_thread(self._known_base) if step == 0 else {}
+        missing = [name for name in self._tasks if name not in found]
+        if missing:
+            found |= await self._measure(step, missing)
+        measurement = found.pop("")
         base = measurement if step == 0 else read_measurement(measurement_path(self.run_dir, 0))
         if step == 0:
             self.ungraded += await self._measure_base()
-        return await asyncio.to_thread(self._summary, measurement, base), measurement
+        values = await asyncio.to_thread(self._summary, measurement, base)
+        for name, other in found.items():
+            values |= await asyncio.to_thread(self._summary_of_other, name, other, step)
+        return values, measurement
 
     def _summary(self, measurement: Measurement, base: Measurement | None) -> dict[str, Interval]:
         return summary(measurement, self.ks, base) | self._margins(measurement, base)
 
-    async def _measure(self, step: int) -> Measurement:
+    def _summary_of_other(self, name: str, measurement: Measurement, step: int) -> dict[str, Interval]:
+        """Write the measurement of another task, and return its values, compared with the base's, as NAME/VALUE."""
+        measurement.write(other_path(self.run_dir, name, step))
+        base = read_measurement(other_path(self.run_dir, name, 0))
+        return {f"{name}/{key}": value for key, value in summary(measurement, self._tasks[name].ks, base).items()}
+
+    async def _measure(self, step: int, names: Sequence[str]) -> dict[str, Measurement]:
+        """Measure the tasks of these names; the answers may have been begun."""
         if self._answers is None:
-            self.begin()
+            self.begin(names)
         assert self._answers is not None
-        groups = await self._answers
-        self._answers = None
-        self.ungraded = _with_ungraded(groups)
-        if self.base_scorer is not None:
-            groups = await score_by_base(groups, self.base_scorer)
-        name, temperature = f"step {step}", self._decoding.temperature
-        measurement = await asyncio.to_thread(measure, groups, name, step, temperature, self.cfg.answers)
-        if step == 0 and self._own_cache is not None:
-            await asyncio.to_thread(self._own_cache.write, self.cfg.answers, self._decoding, groups, name)
-        return measurement
+        answered, self._answers = await self._answers, None
+        found = {}
+        for name in names:
+            groups, task = answered[name], self._tasks[name]
+            self.ungraded += _with_ungraded(groups)
+            if self.base_scorer is not None and not name:
+                groups = await score_by_base(groups, self.base_scorer)
+            title, temperature = f"step {step}", task.decoding.temperature
+            found[name] = await asyncio.to_thread(measure, groups, title, step, temperature, task.answers)
+            if step == 0 and (cache := self._cache_of(name)) is not None:
+                await asyncio.to_thread(cache.write, task.answers, task.decoding, groups, title)
+        return found
 
     @cached_property
     def _cache(self) -> MeasurementCache | None:
@@ -107,10 +131,22 @@ class Monitor:
             return self._cache
         return self._cache.scored_by(cfg.reference_path or cfg.policy.path)
 
-    def _known_base(self) -> Measurement | None:
-        """Return the measurement of the base that an earlier run has made; None if there is none."""
-        found = self._own_cache and self._own_cache.read(self.cfg.answers, self._decoding, "step 0")
-        return found.measurement if found else None
+    def _cache_of(self, name: str) -> MeasurementCache | None:
+        """Return the measurements of the base on a task."""
+        if not name or self._cache is None:
+            return self._own_cache
+        cfg, digest = self.heldout.cfg, self._cache.digest
+        return MeasurementCache(cfg, self._tasks[name].heldout.prompts, cfg.policy.path, digest, foreign=True)
+
+    def _known_base(self) -> dict[str, Measurement]:
+        """Return the measurements of the base that an earlier run has made, by task."""
+        found = {}
+        for name, task in self._tasks.items():
+            cache = self._cache_of(name)
+            known = cache and cache.read(task.answers, task.decoding, "step 0")
+            if known:
+                found[name] = known.measurement
+        return found
 
     async def _measure_base(self) -> list[Group]:
         """Measure the base, which the generators hold now, at the other temperatures, unless that is cached.
@@ -200,8 +236,14 @@ def measured_names(cfg: Config, prompt_ids: Sequence[str], *, scored: bool) -> l
     )
     prompts = tuple(replace(result, prompt_id=prompt_id) for prompt_id in prompt_ids)
     stand_in = Measurement(name="", step=0, temperature=1.0, answers=max(ks), prompts=prompts)
+    other = replace(stand_in, prompts=(replace(result, kl_to_base=None),))
+    others = [
+        f"{name}/{value}"
+        for name, task in cfg.monitor.also.items()
+        for value in summary(other, task.resolved_ks(cfg.monitor.answers, cfg.monitor.ks), other, resamples=1)
+    ]
     margins = [f"beyond_sharpening/pass@{k}" for k in ks] if other_temperatures(cfg) else []
-    return [*summary(stand_in, ks, stand_in, resamples=1), *margins]
+    return [*summary(stand_in, ks, stand_in, resamples=1), *margins, *others]
 
 
 def base_path(run_dir: Path, temperature: float) -> Path:
