@@ -47,12 +47,20 @@ class EvaluateConfig:
     """Measure KL(policy || base) at the first sampling, and the map of the policies: each policy scores 16 answers of
     every policy to each prompt, in a reference role. Not measured of policies with another tokenizer than the base, nor
     where the first sampling is greedy or truncated, which has no finite KL."""
+    watch: str = ""
+    """A run, by directory or name, that is followed while it goes on: its starting policy and each new checkpoint are
+    measured, and the evaluation is written anew after each. Ends when the run has ended. Empty: `checkpoints` are
+    measured."""
+    watch_patience_s: float = 1800.0
+    """With `watch`: seconds without a step, event or checkpoint of the run after which the evaluation ends too."""
     name: str = ""
     """Name of the evaluation, whose results are in `<run directory>/evaluations/<name>`. One that has ended is not
     replaced; one that was interrupted goes on. Empty: the date and a number, as in `2026-01-31-1`."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "answers")
+        require_positive(self, "answers", "watch_patience_s")
+        both = bool(self.watch and self.checkpoints)
+        require(not both, "checkpoints", "must be empty with evaluate.watch", self.checkpoints)
         if self.extraction:
             check_mode(self.extraction)
         require_temperatures(self.temperatures, "temperatures")

@@ -13,6 +13,9 @@ from orchestrator.manifest import SETTINGS
 from orchestrator.report.inputs import RESULTS
 
 EVALUATIONS = "evaluations"
+WATCHED = "watched.json"
+"""File of an evaluation that watches a run which has not ended: digests of the checkpoints that were measured, by name.
+They may be gone since."""
 LOCK = ".lock"
 """File of an evaluation that its job holds locked."""
 
@@ -48,7 +51,7 @@ def new_folder(run_dir: Path, name: str, settings: str = "") -> Path:
 
 def _is_free(folder: Path) -> bool:
     """Return whether there is no evaluation in a folder, or one that was interrupted."""
-    if (folder / RESULTS).exists():
+    if (folder / RESULTS).exists() and not (folder / WATCHED).exists():
         return False
     if not (folder / LOCK).exists():
         return True

@@ -45,7 +45,7 @@ async def evaluate(
     folder = folder or new_folder(run_dir, cfg.evaluate.name, to_yaml(cfg))
     log(f"evaluation {folder}")
     with one_job(folder), Progress(folder / STREAM, log) as progress:
-        measuring = Measuring(cfg, checkpoints, asked, progress, log)
+        measuring = Measuring(cfg, dict(checkpoints), asked, progress, log)
         try:
             await measuring.all()
             likelihoods = await _score(cfg, measuring, asked[0], log)

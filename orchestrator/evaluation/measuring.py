@@ -1,7 +1,7 @@
 """Measure every policy on every task in every sampling, where it is not in the cache, and go on where it was."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,13 +34,14 @@ class Measuring:
     """The measurements of an evaluation that are known, and how the others are made."""
 
     cfg: Config
-    checkpoints: Mapping[str, str]
+    checkpoints: dict[str, str]
     """Policy directories by name, the base first. A job that watches a run adds to them."""
     asked: Sequence[Asked]
     progress: Progress
     log: Callable[[str], None]
     found: Found = field(default_factory=dict)
-    _digests: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    """Of the policies, by directory: to compute one reads all weights."""
     _caches: dict[tuple[str, str], MeasurementCache] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -76,10 +77,10 @@ class Measuring:
     async def look_up(self, name: str) -> bool:
         """Read what is in the cache of a policy. Returns whether something is still to be measured."""
         is_base, path = name == next(iter(self.checkpoints)), self.checkpoints[name]
-        if path not in self._digests:
-            self._digests[path] = await asyncio.to_thread(folder_digest, Path(path))
+        if path not in self.digests:
+            self.digests[path] = await asyncio.to_thread(folder_digest, Path(path))
         for asked in self.asked:
-            cache = MeasurementCache(self.cfg, asked.posed.prompts, path, self._digests[path], foreign=bool(asked.name))
+            cache = MeasurementCache(self.cfg, asked.posed.prompts, path, self.digests[path], foreign=bool(asked.name))
             self._caches[asked.name, name] = cache
             of_policy = self.found.setdefault(asked.name, {}).setdefault(name, {})
             for decoding in asked.wanted(is_base=is_base):
@@ -90,6 +91,16 @@ class Measuring:
                         place = cache.path(asked.evaluate.answers, decoding)
                         self.log(f"evaluate {self._words(name, asked, decoding)}: read from {place}")
         return any(self._missing(name))
+
+    async def left(self, name: str) -> int:
+        """Return the number of answers of a policy that are still to be generated."""
+        return self._answers_left(name) if await self.look_up(name) else 0
+
+    def forget(self, name: str) -> None:
+        """Leave a policy out."""
+        del self.checkpoints[name]
+        for of_task in self.found.values():
+            del of_task[name]
 
     def _missing(self, name: str) -> Iterable[tuple[Asked, Decoding]]:
         for asked in self.asked:

@@ -20,11 +20,14 @@ CHECKPOINTS = "checkpoints"
 
 
 def write_all(
-    cfg: Config, measuring: Measuring, folder: Path, likelihoods: Likelihoods | None = None
+    cfg: Config, measuring: Measuring, folder: Path, likelihoods: Likelihoods | None = None, *, answers: bool = True
 ) -> list[Evaluation]:
     """Write an evaluation of the run's own task in each sampling, and of each further task, and return them.
 
     Policies that lack a measurement, as those that a watching job has yet to measure, are left out.
+
+    Args:
+        answers: whether the tables of answers are written, which takes long for many policies.
     """
     written = []
     for asked in measuring.asked:
@@ -32,14 +35,20 @@ def write_all(
             place = folder / TASKS / asked.name if asked.name else folder
             place = place / SAMPLINGS / sampling if number else place
             scores = likelihoods if not (asked.name or number) else None
-            written.append(_write(cfg, measuring, asked, sampling, place, scores))
+            written.append(_write(measuring, asked, sampling, place, scores, answers=answers))
     with replace_file(folder / SETTINGS) as file:
         file.write(to_yaml(cfg).encode())
     return written
 
 
 def _write(
-    cfg: Config, measuring: Measuring, asked: Asked, sampling: str, folder: Path, likelihoods: Likelihoods | None
+    measuring: Measuring,
+    asked: Asked,
+    sampling: str,
+    folder: Path,
+    likelihoods: Likelihoods | None,
+    *,
+    answers: bool,
 ) -> Evaluation:
     """Write the evaluation of one task under the sampling of this name."""
     base, decodings, found = next(iter(measuring.checkpoints)), asked.decodings[sampling], measuring.found[asked.name]
@@ -75,7 +84,7 @@ def _write(
     )
     _write_comparisons(evaluation, asked, folder)
     tables = [(name, m.answers) for name, of_policy in chosen.items() for m in of_policy.values()]
-    evaluation.write(folder, tables)
+    evaluation.write(folder, tables if answers else [])
     return evaluation
 
 

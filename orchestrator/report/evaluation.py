@@ -134,10 +134,11 @@ class Evaluation:
         """Write the answers, the measurements and results.json, which `read_evaluation` reads, to `folder`.
 
         Args:
-            answers: parquet files of answers, each with the name of its policy.
+            answers: parquet files of answers, each with the name of its policy; none: the answers are not written.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        join_tables(folder / "answers.parquet", answers)
+        if answers:
+            join_tables(folder / "answers.parquet", answers)
         for name, by_temperature in self.measurements.items():
             for t, measurement in by_temperature.items():
                 measurement.write(folder / "measurements" / f"{name}@{t}.json")
