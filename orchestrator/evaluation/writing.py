@@ -17,6 +17,8 @@ from tasks.changed import extraction_modes
 from trajectories.atomic_write import replace_file
 
 CHECKPOINTS = "checkpoints"
+TASK_REPORT = "task.html"
+"""File of a run with the report of `breadth inspect-task`, if it was written there."""
 
 
 def write_all(
@@ -79,6 +81,7 @@ def _write(
             "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
             "paths": paths,
             "first_prompt": {name: text for name, text in asked.posed.first.items() if name in chosen},
+            **_task_report(measuring, asked),
         },
         likelihoods=likelihoods,
     )
@@ -86,6 +89,12 @@ def _write(
     tables = [(name, m.answers) for name, of_policy in chosen.items() for m in of_policy.values()]
     evaluation.write(folder, tables if answers else [])
     return evaluation
+
+
+def _task_report(measuring: Measuring, asked: Asked) -> dict[str, str]:
+    """Return the report of `breadth inspect-task` on the run's own task, if it is in the run's folder."""
+    report = Path(measuring.cfg.runs) / measuring.cfg.name / TASK_REPORT
+    return {"task_report": str(report)} if report.is_file() and not asked.name else {}
 
 
 def _write_comparisons(evaluation: Evaluation, asked: Asked, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """`breadth evaluate`: several policies, the same seeds, and results that other programs can read."""
 
 import asyncio
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from configs.config import Config
 from orchestrator.evaluation.folders import latest
 from orchestrator.evaluation.job import evaluate
 from orchestrator.evaluation.policies import named_policies
 from orchestrator.report.evaluation import Evaluation, read_evaluation, read_samplings
+from orchestrator.report.terminal import print_evaluation
 from orchestrator.report.write import write_report
 from tests.conftest import make_policy
 from tests.orchestrator.in_process import config
@@ -253,6 +256,22 @@ def test_one_job_measures_several_samplings_each_as_an_evaluation_with_the_base_
     assert all(text.startswith(start) for (_, start), (_, text) in zip(greedy, longer, strict=True))
     assert greedy != longer, "answers of `one` may have 9 tokens"
     assert (nucleus.sampling.top_p, one.sampling.top_k, one.sampling.max_new_tokens) == (0.8, 1, 9)
+
+
+def test_votes_and_a_report_on_the_task_are_in_the_results(tiny_policy: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "task.html").write_text("")
+    cfg = config(tiny_policy, tmp_path, "task.verifier=toy_verifiers:even_letter", "evaluate.frontier=[]")
+    measured(cfg)
+    results = evaluation_of(cfg).results()
+    assert results["about"]["task_report"] == str(tmp_path / "run" / "task.html")
+    values = results["policies"]["policy"]["1.0"]
+    assert 0 <= values["maj@4"] == values["maj@n"] <= 1 and "maj@1" not in values, "of 4 answers all 4 vote"
+    console = Console(width=160, record=True, file=io.StringIO())
+    print_evaluation(evaluation_of(cfg), console)
+    assert "maj@4" in console.export_text()
+    rows = pq.read_table(folder_of(cfg) / "answers.parquet").to_pylist()
+    assert all(row["vote"] == row["answer"][:1].encode("utf-8", "replace").decode() for row in rows)
 
 
 def test_one_greedy_answer_per_prompt_needs_no_other_setting(tiny_policy: Path, tmp_path: Path) -> None:
