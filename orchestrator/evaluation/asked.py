@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from configs.config import Config
 from configs.evaluate import EvaluateConfig
@@ -47,12 +48,16 @@ def asked_tasks(cfg: Config, checkpoints: Mapping[str, str], log: Callable[[str]
     found = [own]
     for name, task in cfg.evaluate.tasks.items():
         try:
-            further = check_evaluation(cfg, task, checkpoints, log, posed.encoders)
+            further = check_evaluation(cfg, task, checkpoints, partial(_of_task_line, name, log), posed.encoders)
         except ValueError as error:
             raise ValueError(f"evaluate.tasks.{name}: {error}") from None
         evaluate = _of_task(cfg.evaluate, task, next(iter(own.decodings.values()))[0])
         found.append(Asked(name, task, evaluate, evaluate.decodings(cfg.sampling), further))
     return found
+
+
+def _of_task_line(name: str, log: Callable[[str], None], text: str) -> None:
+    log(f"{name}: {text}")
 
 
 def _of_task(evaluate: EvaluateConfig, task: HeldOutTaskConfig, first: Decoding) -> EvaluateConfig:

@@ -62,7 +62,7 @@ class Measuring:
     async def all(self) -> Found:
         """Measure every policy. Policies that an engine can serve one after another use the same generators."""
         unknown = [name for name in self.checkpoints if await self.look_up(name)]
-        self.progress.plan(sum(map(self._answers_left, unknown)))
+        self.progress.plan(sum(map(self.answers_left, unknown)))
         for paths in by_engine({name: self.checkpoints[name] for name in unknown}, self.max_length):
             roles = await cluster.start(self.cfg, ["generator", "grader"], policy_path=next(iter(paths.values())))
             try:
@@ -93,8 +93,8 @@ class Measuring:
         return any(self._missing(name))
 
     async def left(self, name: str) -> int:
-        """Return the number of answers of a policy that are still to be generated."""
-        return self._answers_left(name) if await self.look_up(name) else 0
+        """Look into the cache, and return the number of answers of a policy that are still to be generated."""
+        return self.answers_left(name) if await self.look_up(name) else 0
 
     def forget(self, name: str) -> None:
         """Leave a policy out."""
@@ -108,7 +108,8 @@ class Measuring:
                 if known is None:
                     yield asked, decoding
 
-    def _answers_left(self, name: str) -> int:
+    def answers_left(self, name: str) -> int:
+        """Return the number of answers of the measurements of a policy that are not known."""
         return sum(asked.answers(decoding) * len(asked.posed.prompts) for asked, decoding in self._missing(name))
 
     def _words(self, name: str, asked: Asked, decoding: Decoding) -> str:
@@ -124,6 +125,7 @@ class Measuring:
                 partial = self._caches[asked.name, name].begin(asked.evaluate.answers, decoding)
                 partials.append(stack.enter_context(partial))
                 if partial.done:
+                    self.progress.skip(len(partial.done) * asked.answers(decoding))
                     self.progress.known(name, asked.name, decoding, list(partial.done.values()))
                     done = f"goes on after {len(partial.done)} of {len(asked.posed.prompts)} prompts"
                     self.log(f"resume {self._words(name, asked, decoding)}: {done}")
@@ -182,7 +184,9 @@ class Serving:
         The first one is that with which the engines were started, so it must answer as before its publication.
         """
         measuring = self.measuring
+        planned = measuring.answers_left(name)
         if self._version and not await measuring.look_up(name):
+            measuring.progress.skip(planned)
             return
         cfg, path, version = measuring.cfg, measuring.checkpoints[name], self._version
         posed = measuring.asked[0].posed

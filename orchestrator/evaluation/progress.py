@@ -50,6 +50,10 @@ class Progress:
         self._planned, self._answered = answers, 0
         self._started = self._told = self._clock()
 
+    def skip(self, answers: int) -> None:
+        """Note that so many of the planned answers are there already."""
+        self._planned -= answers
+
     def known(self, policy: str, task: str, decoding: Decoding, results: Sequence[PromptResult]) -> None:
         """Write results that were measured before."""
         for number, result in enumerate(results, 1):

@@ -257,3 +257,34 @@ def test_an_interrupted_evaluation_goes_on_in_its_folder_and_one_that_ended_or_r
     check_name(tmp_path, "new")
     with pytest.raises(ValueError, match=r"^evaluate\.name: must be new"):
         check_name(tmp_path, first.name)
+
+
+def test_all_checkpoints_of_a_run_are_a_series_over_its_steps(first: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "first", "evaluate.checkpoints=[all]", "evaluate.kl_to_base=false"]) == 0
+    assert list(results(first)["policies"]) == ["base", "step-000001", "step-000002"]
+    folder = latest([first])
+    assert folder is not None
+    points = json.loads((folder / "series.json").read_text())["points"]
+    assert [(point["step"], point["policy"]) for point in points] == [
+        (0, "base"),
+        (1, "step-000001"),
+        (2, "step-000002"),
+    ]
+    assert "must select a checkpoint" in refusal(capsys, "first", "evaluate.checkpoints=[every:7]")
+
+
+def test_a_run_is_watched_by_name_or_directory_and_its_settings_are_those_of_its_record(
+    first: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (first / "metrics.jsonl").write_text(json.dumps({"step": 2, "time": 1.0}) + "\n")
+    record = first / SETTINGS
+    record.write_text(record.read_text().replace("steps: 100\n", "steps: 2\n"))
+    assert main(["evaluate", "evaluate.watch=first", "evaluate.name=watched"]) == 0
+    assert "watch: first has ended, and all of its checkpoints are measured" in capsys.readouterr().err
+    assert list(results(first)["policies"]) == ["base", "step-000001", "step-000002"]
+    words = refusal(capsys, "first", "evaluate.watch=first")
+    assert words.startswith("evaluate.watch: must be left out for the run 'first'")
+    assert refusal(capsys, "evaluate.watch=nowhere").startswith("run: must be the directory or the name of a run")
+    assert "evaluate.checkpoints: must be empty" in refusal(
+        capsys, "evaluate.watch=first", "evaluate.checkpoints=[last]"
+    )
