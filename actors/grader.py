@@ -44,6 +44,7 @@ class PooledGrader:
                 seconds=v.seconds,
                 parts=v.parts,
                 semantic_key=v.semantic_key,
+                vote=v.vote,
             )
             for task, v in zip(tasks, verdicts, strict=True)
         }

@@ -299,8 +299,9 @@ class Config:
     @property
     def longest_answer(self) -> int:
         """Most tokens of an answer that a training run samples, measurements included."""
-        measured = self.monitor.sampling.resolved(self.sampling).max_new_tokens if self.monitor.every else 0
-        return max(self.sampling.max_new_tokens, measured)
+        samplings = [self.monitor.sampling, *(task.sampling for task in self.monitor.also.values())]
+        measured = [one.resolved(self.sampling).max_new_tokens for one in samplings if self.monitor.every]
+        return max([self.sampling.max_new_tokens, *measured])
 
     @property
     def scores_first(self) -> bool:

@@ -52,6 +52,8 @@ def _by_its_end(key: str, own: Sequence[str]) -> str:
     """Return the hint for the last part of a full key: `group_size` for `sampling.group_size`."""
     last = nearest_name(key.rpartition(".")[2], [name.rpartition(".")[2] for name in own], cutoff=0.85)
     found = [name for name in own if last and name.endswith(f".{last}")]
+    if len(found) > MOST:
+        found = [name for name in found if name.count(".") == min(one.count(".") for one in found)]
     return f" (did you mean {' or '.join(repr(name) for name in found)}?)" if 0 < len(found) <= MOST else ""
 
 

@@ -1,11 +1,17 @@
 """The breadth monitor: how often Pass@k is measured during training, and when to stop."""
 
 import math
+import re
 from dataclasses import dataclass, field
 
 from configs.checks import fit_ks, require, require_not_negative, require_positive, require_temperatures
 from configs.extraction import check_mode
 from configs.heldout import HeldOutSampling
+from configs.heldout_task import HeldOutTaskConfig
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+RESERVED = ("change", "beyond_sharpening", "low", "high", "ungraded")
+"""Not allowed as names of `also`: the metrics `heldout/NAME/...` of the run's own task have them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +33,10 @@ class MonitorConfig:
     """Further temperatures at which the base is measured once before the first step, to know what sampling it colder or
     hotter gives (`heldout/beyond_sharpening`). 0: greedy decoding. Empty: not measured. Each costs one measurement, and
     none if the base was measured before with the same settings."""
+    also: dict[str, HeldOutTaskConfig] = field(default_factory=dict)
+    """Further tasks, by names of your own, whose held-out prompts are measured at the same steps, to see what the
+    policy forgets: `also.gsm8k={name: dataset, options: {path: gsm8k.jsonl}}` logs `heldout/gsm8k/pass@1`,
+    `heldout/gsm8k/retention` and so on. Each costs one measurement more."""
     kl_to_base: bool = True
     """Measure the KL to the base policy on the held-out answers. This needs the base as a
     reference (`placement.references_on`), and answers that are sampled as in training (`monitor.sampling`), up to their
@@ -41,6 +51,10 @@ class MonitorConfig:
             check_mode(self.extraction)
         require_temperatures(self.frontier, "frontier")
         fit_ks(self)
+        for name in self.also:
+            rule = f"must have names that begin with a letter and are none of {', '.join(RESERVED)}"
+            fits = NAME.fullmatch(name) is not None and name not in RESERVED
+            require(fits, "also", rule, name)
         for rule in self.stop_if:
             parse_stop_rule(rule)
 

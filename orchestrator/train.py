@@ -14,6 +14,7 @@ from objectives.credit import credit
 from objectives.diagnostics import Stats
 from orchestrator import checkpoint, cluster
 from orchestrator.devices.usage import NodeUsage
+from orchestrator.heldout.prompts import HeldOut
 from orchestrator.manifest import SETTINGS
 from orchestrator.placement import MAIN, scoring_references
 from orchestrator.recovery.ledger import Ledger
@@ -30,7 +31,7 @@ from orchestrator.stored.experience import experience_of
 from orchestrator.stored.solutions import solutions_of
 from orchestrator.watch.drift import Drift
 from orchestrator.watch.logbook import Logbook
-from orchestrator.watch.monitor import HeldOut, Monitor
+from orchestrator.watch.monitor import Monitor
 from orchestrator.watch.passk import fired_rule
 from orchestrator.watch.step_metrics import batch_metrics, group_metrics
 from orchestrator.watch.timing import Clock

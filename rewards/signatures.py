@@ -152,8 +152,8 @@ def _constants(code: CodeType) -> Iterator[str]:
 
 def to_verdict(value: Any) -> Verdict:
     """Convert a return value to a Verdict. A number is correct from 1 up; a value that is not a finite number is a
-    grader_error. The other finite numbers of a dict with `reward` or `score` are its parts, and a text `semantic_key`
-    is that of the verdict."""
+    grader_error. The other finite numbers of a dict with `reward` or `score` are its parts, and the texts
+    `semantic_key` and `vote` are those of the verdict."""
     if isinstance(value, Verdict):
         assert value.reward is None or math.isfinite(value.reward), f"reward must be finite, got {value.reward}"
         return value
@@ -178,9 +178,12 @@ def _of_parts(value: Mapping[Any, Any]) -> Verdict:
     verdict = to_verdict(value[named])
     numbers = {str(k): float(v) for k, v in value.items() if k not in (named, "answer") and isinstance(v, int | float)}
     parts = {name: number for name, number in numbers.items() if math.isfinite(number)}
-    key = value.get("semantic_key", "")
-    key = key if isinstance(key, str) else ""
-    return verdict if verdict.reward is None else replace(verdict, parts=parts, semantic_key=key)
+    key, vote = (_text(value.get(name, "")) for name in ("semantic_key", "vote"))
+    return verdict if verdict.reward is None else replace(verdict, parts=parts, semantic_key=key, vote=vote)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 async def _await(value: Any) -> Any:

@@ -17,7 +17,9 @@ UNDECIDED = "undecided: "
 REASON_LIMIT = 500
 """Characters of `Verdict.reason` that are kept: a reason may quote an answer of any length."""
 KEY_LIMIT = 200
-"""Characters of `Verdict.semantic_key`. A longer one is replaced by its digest."""
+"""Characters of `Verdict.semantic_key` and `Verdict.vote`. A longer one is replaced by its digest."""
+RIGHT_VOTE = " right"
+"""`Verdict.vote` of the right answers where all of them are the same final answer. Others have no space in front."""
 EXTRACTED_LIMIT = 200
 """Characters of `Verdict.extracted` that are kept."""
 
@@ -52,6 +54,9 @@ class Verdict:
     extracted: str = ""
     """The part of the answer that is compared with the gold, for an audit. Empty: there is none, or the verifier does
     not note it."""
+    vote: str = ""
+    """The final answer in a majority vote: answers to one problem with equal votes agree on it. Empty: it has none, or
+    answers of this verifier are not voted on."""
 
     def __post_init__(self) -> None:
         assert self.status in STATUSES, f"status: must be one of {STATUSES}, got {self.status!r}"
@@ -64,20 +69,24 @@ class Verdict:
         object.__setattr__(self, "reason", reason)
         if len(self.extracted) > EXTRACTED_LIMIT:
             object.__setattr__(self, "extracted", self.extracted[:EXTRACTED_LIMIT])
-        assert isinstance(self.semantic_key, str), f"semantic_key must be a string, got {self.semantic_key!r}"
-        if len(self.semantic_key) > KEY_LIMIT:
-            digest = hashlib.blake2b(self.semantic_key.encode("utf-8", "surrogatepass"), digest_size=16)
-            object.__setattr__(self, "semantic_key", digest.hexdigest())
+        for name in ("semantic_key", "vote"):
+            key = getattr(self, name)
+            assert isinstance(key, str), f"{name} must be a string, got {key!r}"
+            if len(key) > KEY_LIMIT:
+                digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16)
+                object.__setattr__(self, name, digest.hexdigest())
 
 
-def correct(reason: str = "", semantic_key: str = "", extracted: str = "") -> Verdict:
+def correct(reason: str = "", semantic_key: str = "", extracted: str = "", vote: str = "") -> Verdict:
     """Return a verdict with reward 1."""
-    return Verdict(reward=1.0, status="correct", reason=reason, semantic_key=semantic_key, extracted=extracted)
+    return Verdict(
+        reward=1.0, status="correct", reason=reason, semantic_key=semantic_key, extracted=extracted, vote=vote
+    )
 
 
-def wrong(reason: str, status: Status = "wrong", extracted: str = "") -> Verdict:
+def wrong(reason: str, status: Status = "wrong", extracted: str = "", vote: str = "") -> Verdict:
     """Return a verdict with reward 0: the answer is at fault."""
-    return Verdict(reward=0.0, status=status, reason=reason, extracted=extracted)
+    return Verdict(reward=0.0, status=status, reason=reason, extracted=extracted, vote=vote)
 
 
 def grader_error(reason: str) -> Verdict:

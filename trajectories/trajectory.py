@@ -82,10 +82,12 @@ class Grade:
     """Each of several rewards by name, before weights and gates, or the parts of the verdict; empty if there is one."""
     semantic_key: str = ""
     """That of the verdict: answers to one prompt with the same key are the same solution. Empty: not known."""
+    vote: str = ""
+    """That of the verdict: the final answer in a majority vote. Empty: the answer has none, or is not voted on."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as a call: setting the fields of a frozen dataclass with slots one by one takes ten times as long."""
-        return _grade, (self.reward, self.status, self.reason, self.seconds, self.parts, self.semantic_key)
+        return _grade, (self.reward, self.status, self.reason, self.seconds, self.parts, self.semantic_key, self.vote)
 
 
 def _grade(
@@ -95,8 +97,10 @@ def _grade(
     seconds: float,
     parts: Mapping[str, float | None],
     semantic_key: str,
+    vote: str,
 ) -> Grade:
-    return Grade(reward=reward, status=status, reason=reason, seconds=seconds, parts=parts, semantic_key=semantic_key)
+    key = semantic_key
+    return Grade(reward=reward, status=status, reason=reason, seconds=seconds, parts=parts, semantic_key=key, vote=vote)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,8 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 EVALUATE = (
     "RUN is the directory or the name of a run, whose policies are measured as they were trained: its config.yaml has "
     "task, verifier, prompt form, dtype and sampling. Its starting policy is the base, and evaluate.checkpoints "
-    "chooses others than its last checkpoint: last, best, a step, a directory. Results are in evaluations/NAME of RUN."
+    "chooses others than its last checkpoint: last, best, a step, a directory, all, every:100, 100..500. Results are "
+    "in evaluations/NAME of RUN. evaluate.watch=RUN follows a run that is going on."
 )
 PLAN = (
     "Besides settings: gpus=N and gpu=NAME (a100-40, a100-80, h100, h200, l40s; default gpus=8 gpu=h100); "

@@ -5,10 +5,12 @@ A run then uses the same folders on every node, and in a Ray job, whose working 
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from configs.config import Config
+from configs.heldout_task import HeldOutTaskConfig
 from configs.hub import policy_name, rows_name
 from orchestrator.remote_runs.place import check_url, is_url, work_folder
 from rewards.user_functions import with_file
@@ -86,7 +88,22 @@ def with_inputs(cfg: Config, policy: Resolve, changes: Changes) -> Config:
         task=replace(cfg.task, options=map_paths(cfg.task.name, cfg.task.options, changes)),
         replay=replace(cfg.replay, options=map_paths(cfg.replay.task, cfg.replay.options, changes, "replay.options")),
         inspect_task=replace(cfg.inspect_task, others=others),
+        monitor=replace(cfg.monitor, also=_further_tasks(cfg.monitor.also, changes, "monitor.also")),
+        evaluate=replace(cfg.evaluate, tasks=_further_tasks(cfg.evaluate.tasks, changes, "evaluate.tasks")),
     )
+
+
+def _further_tasks(
+    tasks: Mapping[str, HeldOutTaskConfig], changes: Changes, setting: str
+) -> dict[str, HeldOutTaskConfig]:
+    return {
+        name: replace(
+            task,
+            options=map_paths(task.name, task.options, changes, f"{setting}.{name}.options"),
+            verifier=_existing_verifier("", task.verifier),
+        )
+        for name, task in tasks.items()
+    }
 
 
 def split_name(item: str) -> tuple[str, str]:

@@ -1,36 +1,83 @@
-"""Folders of evaluations: `<run directory>/evaluations/NAME`. An evaluation never replaces another one."""
+"""Folders of evaluations: `<run directory>/evaluations/NAME`. An evaluation that has ended is never replaced."""
 
+import fcntl
 import json
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import date
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 
 from configs.checks import require
+from orchestrator.manifest import SETTINGS
 from orchestrator.report.inputs import RESULTS
 
 EVALUATIONS = "evaluations"
+WATCHED = "watched.json"
+"""File of an evaluation that watches a run which has not ended: digests of the checkpoints that were measured, by name.
+They may be gone since."""
+LOCK = ".lock"
+"""File of an evaluation that its job holds locked."""
 
 
 def check_name(run_dir: Path, name: str) -> None:
-    """Raise ValueError if the run has an evaluation of this name, before an hour of answers is sampled for it."""
-    taken = bool(name) and (run_dir / EVALUATIONS / name).exists()
-    require(not taken, "evaluate.name", f"must be new in {str(run_dir / EVALUATIONS)!r}", name)
+    """Raise ValueError if the run has an evaluation of this name that has ended, or that another job is making, before
+    an hour of answers is sampled for it."""
+    folder = run_dir / EVALUATIONS / name
+    rule = f"must be new in {str(run_dir / EVALUATIONS)!r}, or that of an evaluation that was interrupted"
+    require(not name or _is_free(folder), "evaluate.name", rule, name)
 
 
-def new_folder(run_dir: Path, name: str) -> Path:
-    """Make the folder of a new evaluation.
+def new_folder(run_dir: Path, name: str, settings: str = "") -> Path:
+    """Return the folder of a new evaluation, or of an interrupted one that goes on.
 
     Args:
-        name: of the evaluation; empty, or taken since `check_name`: today's date and a number, such as `2026-01-31-2`.
+        name: of the evaluation. Empty: today's date and a number, such as `2026-01-31-2`, or that of the interrupted
+            evaluation with the same settings.
+        settings: of the evaluation, as YAML.
     """
     root = run_dir / EVALUATIONS
-    for candidate in chain([name] if name else [], (f"{date.today().isoformat()}-{number}" for number in count(1))):
-        with suppress(FileExistsError):
-            (root / candidate).mkdir(parents=True)
-            return root / candidate
-    raise AssertionError("count() has no end")
+    if name:
+        assert _is_free(root / name), f"the evaluation {name} was made since check_name"
+        folder = root / name
+    else:
+        begun = [path.parent for path in sorted(root.glob(f"*/{SETTINGS}")) if path.read_text() == settings]
+        dated = (root / f"{date.today().isoformat()}-{number}" for number in count(1))
+        folder = next(filter(_is_free, begun), None) or next(path for path in dated if not path.exists())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SETTINGS).write_text(settings)
+    return folder
+
+
+def _is_free(folder: Path) -> bool:
+    """Return whether there is no evaluation in a folder, or one that was interrupted."""
+    if (folder / RESULTS).exists() and not (folder / WATCHED).exists():
+        return False
+    if not (folder / LOCK).exists():
+        return True
+    with (folder / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+@contextmanager
+def one_job(folder: Path) -> Iterator[None]:
+    """Hold the lock of the folder while the block runs. The lock of a killed job is free.
+
+    Raises:
+        ValueError: another job holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"evaluate.name: must not be that of a job that is running, got {folder.name!r}") from None
+        yield
+    (folder / LOCK).unlink(missing_ok=True)
 
 
 def latest(folders: Iterable[Path]) -> Path | None:

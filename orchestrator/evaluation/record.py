@@ -54,8 +54,8 @@ def find_run(run: str, runs: str) -> Path:
 def settings_of(run_dir: Path, words: Sequence[str]) -> Config:
     """Return the settings of a run, changed by the words, for an evaluation of it.
 
-    `evaluate.checkpoints` and `evaluate.name` are those of the words alone. `runs` and `name` are the place of the
-    directory, which may have been moved.
+    `evaluate.checkpoints`, `evaluate.name` and `evaluate.watch` are those of the words alone. `runs` and `name` are the
+    place of the directory, which may have been moved.
     """
     given = [word.partition("=")[0] for word in words]
     moved = [key for key in given if key in ("runs", "name")]
@@ -67,6 +67,7 @@ def settings_of(run_dir: Path, words: Sequence[str]) -> Config:
         cfg.evaluate,
         checkpoints=cfg.evaluate.checkpoints if "evaluate.checkpoints" in given else [],
         name=cfg.evaluate.name if "evaluate.name" in given else "",
+        watch=cfg.evaluate.watch if "evaluate.watch" in given else "",
     )
     return replace(cfg, runs=str(run_dir.parent), name=run_dir.name, evaluate=own)
 

@@ -13,11 +13,11 @@ from configs.heldout import Decoding
 from orchestrator import cluster
 from orchestrator.evaluation.engines import by_engine, reading_alike
 from orchestrator.evaluation.likelihoods import Likelihoods
+from orchestrator.heldout.answer_table import SCORED, Row
+from orchestrator.heldout.prompts import score_by_base
 from orchestrator.placement import MAIN
 from orchestrator.preflight.evaluation import Posed
-from orchestrator.watch.base_cache import SCORED, Row
 from orchestrator.watch.measurement import Measurement
-from orchestrator.watch.monitor import score_by_base
 from trajectories.trajectory import Group, Trajectory
 
 CHUNK_TOKENS = 2**18

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from actors.policy_files.writing import check_saving
 from configs.config import Config
 from configs.task import TaskConfig
+from orchestrator.heldout.other_tasks import check_other_tasks
 from orchestrator.preflight.names import check_names
 from orchestrator.preflight.prompts import check_prompts
 from orchestrator.preflight.rewards import check_reward_names, check_rewards
@@ -42,6 +43,7 @@ async def check_run(cfg: Config, report: Callable[[str], None]) -> Checked:
     check_names(cfg, heldout)
     check_reward_names(cfg, source)
     encode = check_prompts(cfg, source, heldout, report)
+    check_other_tasks(cfg, encode)
     await check_rewards(cfg, source, encode, report)
     await check_rows(cfg, cfg.task, source, encode, report)
     if cfg.objective.replays and cfg.replay.task:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from configs.config import Config
+from configs.task import TaskConfig
 from orchestrator.preflight.prompts import check_prompt, report_repairs, shortened
 from orchestrator.preflight.rows import report_missing
 from orchestrator.rollout.encoding import PromptEncoder, encode_heldout
@@ -27,22 +28,32 @@ class Posed:
     """The first prompt, rendered, tokenized and decoded again."""
 
 
-def check_evaluation(cfg: Config, checkpoints: Mapping[str, str], report: Callable[[str], None]) -> Posed:
+def check_evaluation(
+    cfg: Config,
+    task: TaskConfig,
+    checkpoints: Mapping[str, str],
+    report: Callable[[str], None],
+    encoders: Mapping[str, PromptEncoder] | None = None,
+) -> Posed:
     """Check the held-out prompts of a task for every policy: their number, verifier, chat template and lengths.
 
     Args:
+        task: that of the run, or another one.
         checkpoints: policy directories by name.
         report: called with the first prompt as every policy reads it.
+        encoders: of the policies by name, if another task was checked before.
 
     Raises:
         ValueError: a check failed; names the setting.
     """
-    source = with_extraction(build(cfg.task, cfg.seed), cfg.evaluate.extraction, "evaluate.extraction")
+    source = build(task, cfg.seed)
+    if encoders is None:
+        source = with_extraction(source, cfg.evaluate.extraction, "evaluate.extraction")
+        encoders = {name: PromptEncoder(replace(cfg.policy, path=path)) for name, path in checkpoints.items()}
     if isinstance(source, ListedSource):
-        report_missing(cfg.task, sum(1 for _ in source.listed()), report)
-    prompts = source.heldout(cfg.task.heldout_prompts)
+        report_missing(task, sum(1 for _ in source.listed()), report)
+    prompts = source.heldout(task.heldout_prompts)
     check_verifier(prompts[0].verifier)
-    encoders = {name: PromptEncoder(replace(cfg.policy, path=path)) for name, path in checkpoints.items()}
     first: dict[str, str] = {}
     read_by: dict[tuple[str, int], list[str]] = {}
     for name, encode in encoders.items():
@@ -54,7 +65,7 @@ def check_evaluation(cfg: Config, checkpoints: Mapping[str, str], report: Callab
         read_by.setdefault((first[name], len(rows[0])), []).append(name)
     for (text, length), names in read_by.items():
         report(f"first prompt of {', '.join(names)}, {length} tokens:\n{shortened(text)}")
-    return Posed(source, prompts, encoders, first)
+    return Posed(source, prompts, dict(encoders), first)
 
 
 def _report_of(name: str, report: Callable[[str], None], text: str) -> None:

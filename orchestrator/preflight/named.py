@@ -10,8 +10,7 @@ from actors.policy_files.folder import check_policy_folder
 from configs.checks import require
 from configs.config import Config
 from configs.task import TaskConfig
-from orchestrator.commands.paths import split_name
-from orchestrator.evaluation.record import located
+from orchestrator.evaluation.selection import check_places
 from orchestrator.preflight.gradient import check_gradient
 from orchestrator.preflight.machine import has_gpu
 from rewards.registry import check as check_verifier
@@ -23,6 +22,8 @@ from tasks.source import evaluation_only
 def check_training(cfg: Config) -> None:
     """Raise ValueError, naming the setting, for a run that names what does not exist, or that nothing would train."""
     check_presampling(cfg)
+    for name, task in cfg.monitor.also.items():
+        check_further_task(task, f"monitor.also.{name}")
     check_gradient(cfg)
     path = cfg.rehearsal.path
     if cfg.objective.rehearses and path and not Path(path).is_file():
@@ -46,10 +47,9 @@ def check_evaluation(cfg: Config, run_dir: Path | None) -> None:
     check_task(cfg)
     if not cfg.evaluate.checkpoints:
         check_policy_folder(cfg.policy.path)
-    for item in cfg.evaluate.checkpoints:
-        place = located(split_name(item)[1], run_dir)
-        rule = "must be a directory of a Hugging Face policy"
-        require(place.folder.is_dir(), "evaluate.checkpoints", rule, str(place.folder))
+    check_places(cfg.evaluate.checkpoints, run_dir)
+    for name, task in cfg.evaluate.tasks.items():
+        check_further_task(task, f"evaluate.tasks.{name}")
 
 
 def check_trains(cfg: Config) -> None:
@@ -67,6 +67,18 @@ def check_task(cfg: Config) -> None:
     for name, reward in cfg.objective.rewards.items():
         if reward.verifier:
             check_verifier(reward.verifier, f"objective.rewards.{name}.verifier")
+
+
+def check_further_task(task: TaskConfig, where: str) -> None:
+    """Raise ValueError unless a task other than the run's, its options and its verifier exist.
+
+    Args:
+        where: the section of the task, for errors.
+    """
+    with settings_named(f"{where}.name", f"{where}.options"):
+        check_options(task)
+    if task.verifier:
+        check_verifier(task.verifier, f"{where}.verifier")
 
 
 def check_inspection(cfg: Config) -> None:

@@ -1,8 +1,8 @@
 """Write what every process of a run is doing to `stacks/TIME` of its directory, when a role does not answer.
 
-A process's Python stacks come from py-spy, or from the process itself (`actors/machine/stack_signal.py`) where py-spy is
-not installed or may not attach. The latter may crash a process whose threads are at work, so stacks are written only when
-the run ends. Every file begins with the state of the process in the kernel.
+A process's Python stacks come from py-spy, or from the process itself (`actors/machine/stack_signal.py`) where py-spy
+is not installed or may not attach. The latter may crash a process whose threads are at work, so stacks are written
+only when the run ends. Every file begins with the state of the process in the kernel.
 """
 
 import contextlib

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from configs.extraction import STRICT
 from configs.heldout import Decoding
 from orchestrator.evaluation.likelihoods import Likelihoods, Map, read_likelihoods
 from orchestrator.evaluation.reward_kl import best_of_points, efficiency, tilt_points
+from orchestrator.heldout.answer_table import join_tables
+from orchestrator.heldout.votes import majorities
 from orchestrator.report.inputs import RESULTS, check_evaluation
 from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.frontier import BaseCurve, Placement
@@ -26,6 +26,8 @@ from trajectories.atomic_write import replace_file
 
 SAMPLINGS = "samplings"
 """Folder of an evaluation that holds one for each further sampling, by name."""
+TASKS = "tasks"
+"""Folder of an evaluation that holds one for each further task, by name."""
 DEFAULT_HEADLINE_K = 16
 """The k of the first figure, where it is among the measured ones and no other is chosen."""
 
@@ -46,8 +48,9 @@ class Evaluation:
     measurements: dict[str, dict[float, Measurement]]
     """Name of the policy -> temperature -> measurement; the base first."""
     about: dict[str, Any]
-    """Task, number of answers, name of the sampling, extraction modes, date, and the directories (`paths`) and rendered
-    first prompts of the policies, for the report."""
+    """Task, its name in `evaluate.tasks`, number of answers, name of the sampling, extraction modes, date, the
+    directories (`paths`) and rendered first prompts of the policies, and the path of a report on the task's prompts if
+    there is one, for the report."""
     likelihoods: Likelihoods | None = None
     """Of answers at the first of `temperatures`; None: not measured. Policies that read other tokens are left out."""
 
@@ -59,7 +62,7 @@ class Evaluation:
     @property
     def conditions(self) -> str:
         """The sampling in words, after its name if it has one, and the extraction mode unless it is strict."""
-        name, mode = self.about.get("sampling"), self.about.get("extraction", "")
+        name, mode = self.about.get("sampling") or self.about.get("name"), self.about.get("extraction", "")
         sampling = f"{name}: {self.sampling.limits()}" if name else self.sampling.limits()
         return sampling if mode in ("", STRICT) else f"{sampling}, extraction {mode}"
 
@@ -84,7 +87,7 @@ class Evaluation:
 
     def _summary(self, name: str, measurement: Measurement) -> dict[str, Interval]:
         spent = {} if name == self.base else efficiency(measurement, self.at_base)
-        return summary(measurement, self.ks, self.at_base) | spent
+        return summary(measurement, self.ks, self.at_base) | majorities(measurement, self.ks) | spent
 
     @cached_property
     def map(self) -> Map | None:
@@ -128,10 +131,15 @@ class Evaluation:
             if name != self.base and curves
         }
 
-    def write(self, folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-        """Write the answers, the measurements and results.json, which `read` reads, to `folder`."""
+    def write(self, folder: Path, answers: Sequence[tuple[str, Path]]) -> None:
+        """Write the answers, the measurements and results.json, which `read_evaluation` reads, to `folder`.
+
+        Args:
+            answers: parquet files of answers, each with the name of its policy; none: the answers are not written.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(list(rows)), folder / "answers.parquet")
+        if answers:
+            join_tables(folder / "answers.parquet", answers)
         for name, by_temperature in self.measurements.items():
             for t, measurement in by_temperature.items():
                 measurement.write(folder / "measurements" / f"{name}@{t}.json")
@@ -217,8 +225,8 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 
 def read_samplings(folder: Path) -> list[Evaluation]:
-    """Read the evaluation in `folder`, and those of further samplings below it."""
-    further = sorted(path.parent for path in (folder / SAMPLINGS).glob(f"*/{RESULTS}"))
+    """Read the evaluation in `folder`, and those of further samplings and tasks below it."""
+    further = [path.parent for below in (SAMPLINGS, TASKS) for path in sorted((folder / below).glob(f"*/{RESULTS}"))]
     return [read_evaluation(path) for path in (folder, *further)]
 
 

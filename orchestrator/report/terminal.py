@@ -11,7 +11,7 @@ from rich.text import Text
 from orchestrator.report.divergence import NOTE, Rows, reward_kl_rows
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.verdicts import beyond_sharpening, survival
-from orchestrator.watch.bootstrap import Interval
+from orchestrator.watch.bootstrap import UNDEFINED, Interval
 from orchestrator.watch.frontier import Placement
 
 WORD_STYLES = {"beyond": "green", "on": "", "below": "red", "not measured": "dim"}
@@ -40,12 +40,14 @@ def results_table(evaluation: Evaluation) -> Table:
         f"bootstrap interval over prompts (of {base}: the interval of the value), and its place against {base} at all "
         "its temperatures."
     )
-    columns = ["policy", "T", *(f"Pass@{k}" for k in evaluation.ks), "distinct\ncorrect"]
+    voted = [k for k in evaluation.ks if f"maj@{k}" in evaluation.summaries[base][evaluation.temperatures[0]]][-1:]
+    columns = ["policy", "T", *(f"Pass@{k}" for k in evaluation.ks), *(f"maj@{k}" for k in voted), "distinct\ncorrect"]
     table = Table(*columns, title=title, caption=escape(caption))
     for name, by_temperature in evaluation.summaries.items():
         for temperature, values in by_temperature.items():
             places = evaluation.placements.get(name, {}).get(temperature, {})
             cells = [_pass_cell(values, k, name == base, places.get(k)) for k in evaluation.ks]
+            cells += [Text(_number(values.get(f"maj@{k}", UNDEFINED))) for k in voted]
             table.add_row(escape(name), f"{temperature:g}", *cells, _number(values["distinct_correct"]))
         table.add_section()
     return table

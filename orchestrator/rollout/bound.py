@@ -1,12 +1,13 @@
 """What is bound to one generator: groups, answers in progress, and the jobs to issue again if it is lost."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from actors.contracts import GenerationJob, Generator
 from actors.finished import EngineLoad, Finished
+from configs.rewards import RewardConfig
 from orchestrator.rollout.answers import trajectories
 from orchestrator.rollout.room import Room
 from trajectories.trajectory import Group, Prompt, Trajectory
@@ -23,6 +24,8 @@ class Pending:
     """The graded answers by sample index; None for the others."""
     ungraded: int
     """Number of answers without a grade."""
+    rewards: Mapping[str, RewardConfig]
+    """Of each answer, with that of its task's verifier; empty: that of the verifier alone."""
     received: set[int] = field(default_factory=set)
     """Sample indices of the answers that a generator has finished."""
     issues: int = 0

@@ -14,7 +14,7 @@ def combined(graded: Mapping[str, Grade], rewards: Mapping[str, RewardConfig]) -
 
         reward = sum over rewards of weight x reward, or 0 if a gate's reward is below 1
 
-    Status, reason and semantic key are those of `answer`, the reward of the problem's own verifier. If one of the
+    Status, reason, semantic key and vote are those of `answer`, the reward of the problem's own verifier. If one of the
     rewards is missing, because its grader failed or a verdict lacks a part, so is the sum.
     """
     answer = graded[ANSWER_REWARD]
@@ -35,6 +35,7 @@ def combined(graded: Mapping[str, Grade], rewards: Mapping[str, RewardConfig]) -
         seconds=seconds,
         parts=parts,
         semantic_key=answer.semantic_key,
+        vote=answer.vote,
     )
 
 

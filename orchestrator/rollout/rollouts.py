@@ -89,12 +89,13 @@ class Rollouts:
         return task
 
     async def submit(
-        self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob], *, first: bool = False
+        self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob], *, first: bool = False, foreign: bool = False
     ) -> list[asyncio.Future[Group]]:
         """Start one group for each prompt and its job.
 
         Args:
             first: whether these groups are bound before those that wait for room.
+            foreign: whether the prompts are of another task, whose answers have the reward of its verifier alone.
 
         Returns:
             One future per prompt, of its graded group with the answers in the order of their seeds.
@@ -105,7 +106,8 @@ class Rollouts:
         for prompt, job in zip(prompts, jobs, strict=True):
             assert job.key not in self._pending, f"{job.key} is already in flight"
             size, done = len(job.seeds), asyncio.get_running_loop().create_future()
-            self._pending[job.key] = Pending(prompt, job, done, [None] * size, size)
+            own = {} if foreign else self._rewards
+            self._pending[job.key] = Pending(prompt, job, done, [None] * size, size, own)
             added.append(self._pending[job.key])
         if first:
             self._unbound.extendleft(reversed(added))
@@ -119,10 +121,10 @@ class Rollouts:
         return [pending.done for pending in added]
 
     async def run(
-        self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob], *, first: bool = False
+        self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob], *, first: bool = False, foreign: bool = False
     ) -> list[Group]:
-        """Generate and grade groups of all prompts, and return them in the order of the prompts."""
-        return list(await asyncio.gather(*await self.submit(prompts, jobs, first=first)))
+        """Generate and grade groups of all prompts, and return them in the order of the prompts. Args: as `submit`."""
+        return list(await asyncio.gather(*await self.submit(prompts, jobs, first=first, foreign=foreign)))
 
     def leave(self, generator: Generator) -> None:
         """Bind no group to a generator that was lost, and take from it what it has not finished."""
@@ -239,15 +241,16 @@ class Rollouts:
         """
         try:
             prompts = [self._pending[key].prompt for key in keys]
-            tasks = [tasks_of(*one, self._rewards) for one in zip(prompts, keys, answers, strict=True)]
+            rewards = [self._pending[key].rewards for key in keys]
+            tasks = [tasks_of(*one) for one in zip(prompts, keys, answers, rewards, strict=True)]
             every = [task for of_answer in tasks for task in of_answer.values()]
             grades = await self.graders.use(lambda grader: grader.grade(every))
-            for key, answer, of_answer in zip(keys, answers, tasks, strict=True):
+            for key, answer, of_answer, own in zip(keys, answers, tasks, rewards, strict=True):
                 missing = [task.key for task in of_answer.values() if task.key not in grades]
                 assert not missing, f"the grader returned no grade for {missing}"
                 if key in self._pending:  # otherwise its group failed during grading
                     parts = {name: grades[task.key] for name, task in of_answer.items()}
-                    grade = combined(parts, self._rewards) if self._rewards else parts[ANSWER_REWARD]
+                    grade = combined(parts, own) if own else parts[ANSWER_REWARD]
                     self._complete(key, replace(answer, grade=grade))
         except Exception as error:
             self.fail(error)

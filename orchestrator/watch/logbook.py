@@ -152,8 +152,8 @@ class Logbook:
             warnings = truncate_records(path, resume_step)
             if (self._run_dir / TRAJECTORIES).exists():
                 warnings += truncate_records(self._run_dir / TRAJECTORIES, resume_step)
-            for stale in (self._run_dir / "measurements").glob("step-*.json"):
-                if stale > measurement_path(self._run_dir, resume_step):
+            for stale in (self._run_dir / "measurements").rglob("step-*.json"):
+                if stale.name > measurement_path(self._run_dir, resume_step).name:
                     stale.unlink()
         elif path.exists() and path.stat().st_size:
             raise ValueError(

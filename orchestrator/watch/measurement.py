@@ -23,8 +23,8 @@ class PromptResult:
     """Counts and sums over a policy's answers to one prompt.
 
     Example: PromptResult(prompt_id="countdown/heldout/7", prompt_text="3,7,12=22:", total=32, correct=5, ungraded=0,
-    distinct_correct=2, majority_correct=False, tokens=180, negative_logp=101.5, log_probs=(-3.1, -3.4),
-    kl_to_base=0.4, correct_answers=("3+7+12", "12+7+3"), wrong_answers=("3*7",))
+    distinct_correct=2, verifier="countdown", votes=(20, 4, 1), right_votes=(0, 4, 1), tokens=180, negative_logp=101.5,
+    log_probs=(-3.1, -3.4), kl_to_base=0.4, correct_answers=("3+7+12", "12+7+3"), wrong_answers=("3*7",))
     """
 
     prompt_id: str
@@ -37,8 +37,12 @@ class PromptResult:
     """Answers whose grader failed. They count for entropy and KL, but not for Pass@k."""
     distinct_correct: int
     """Different texts among the correct answers; runs of whitespace count as one space."""
-    majority_correct: bool
-    """Whether the most frequent text among the graded answers (the earliest on a tie) is correct."""
+    verifier: str
+    votes: tuple[int, ...]
+    """Graded answers with each vote (`rewards.verdict.Verdict.vote`), in descending order. Answers without one are left
+    out; empty: there is no vote."""
+    right_votes: tuple[int, ...]
+    """How many of them are correct."""
     tokens: int
     """Generated tokens of all answers."""
     negative_logp: float
@@ -52,6 +56,12 @@ class PromptResult:
     correct_answers: tuple[str, ...]
     wrong_answers: tuple[str, ...]
     """Up to EXAMPLES distinct answers of each kind, for the report."""
+
+    @classmethod
+    def from_plain(cls, row: dict[str, Any]) -> "PromptResult":
+        """Return the result of its JSON data. Raises TypeError on other data."""
+        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        return cls(**plain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +97,9 @@ class Measurement:
         try:
             fields = json.loads(text)
             rows = fields.pop("prompts")
-            return cls(prompts=tuple(PromptResult(**_tuples(row)) for row in rows), **fields)
+            return cls(prompts=tuple(map(PromptResult.from_plain, rows)), **fields)
         except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"measurement: must be the JSON of a Measurement, got {text[:80]!r} ({error})") from error
-
-
-def _tuples(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
 
 
 def measure(
@@ -104,24 +110,21 @@ def measure(
     Args:
         answers: temperature 0: how often the only answer of each group counts. Otherwise the answers are counted.
     """
+    prompts = tuple(prompt_result(group, temperature, answers) for group in groups)
+    most = max((p.total + p.ungraded for p in prompts), default=0)
+    return Measurement(name=name, step=step, temperature=temperature, answers=most, prompts=prompts)
+
+
+def prompt_result(group: Group, temperature: float, answers: int | None = None) -> PromptResult:
+    """Count the answers to one prompt, as `measure` does."""
     if temperature == 0 and answers is not None:
-        groups = [replace(group, trajectories=group.trajectories * answers) for group in groups]
-    return Measurement(
-        name=name,
-        step=step,
-        temperature=temperature,
-        answers=max((len(group.trajectories) for group in groups), default=0),
-        prompts=tuple(_prompt_result(group) for group in groups),
-    )
-
-
-def _prompt_result(group: Group) -> PromptResult:
+        group = replace(group, trajectories=group.trajectories * answers)
     graded = [t for t in group.trajectories if t.grade is not None and t.grade.reward is not None]
     texts = [" ".join(t.text.split()) for t in graded]
     correct_texts = {text for text, t in zip(texts, graded, strict=True) if _is_correct(t)}
     distinct_wrong_texts = dict.fromkeys(text for text in texts if text not in correct_texts)
     distinct_correct_texts = dict.fromkeys(text for text in texts if text in correct_texts)
-    counts = Counter(texts).most_common(1)
+    votes, right_votes = counted([(t.grade.vote, _is_correct(t)) for t in graded if t.grade])
     right_first = sorted(graded, key=_is_correct, reverse=True)
     return PromptResult(
         prompt_id=group.prompt.id,
@@ -130,7 +133,9 @@ def _prompt_result(group: Group) -> PromptResult:
         correct=sum(map(_is_correct, graded)),
         ungraded=len(group.trajectories) - len(graded),
         distinct_correct=len(correct_texts),
-        majority_correct=bool(counts) and counts[0][0] in correct_texts,
+        verifier=group.prompt.verifier,
+        votes=votes,
+        right_votes=right_votes,
         tokens=sum(t.answer_length for t in group.trajectories),
         negative_logp=-float(sum(t.logp_sampler[t.mask].sum(dtype=np.float64) for t in group.trajectories)),
         log_probs=tuple(round(float(t.logp_sampler[t.mask].sum(dtype=np.float64)), 4) for t in right_first),
@@ -138,6 +143,21 @@ def _prompt_result(group: Group) -> PromptResult:
         correct_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(distinct_correct_texts)[:EXAMPLES]),
         wrong_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(distinct_wrong_texts)[:EXAMPLES]),
     )
+
+
+def counted(votes: Sequence[tuple[str, bool]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Count the votes for each final answer to a prompt.
+
+    Args:
+        votes: vote of each graded answer and whether it is correct. An empty vote is none.
+
+    Returns:
+        The number of answers with each vote, in descending order, and the number of them that are correct.
+    """
+    every = Counter(vote for vote, _ in votes if vote)
+    right = Counter(vote for vote, is_correct in votes if vote and is_correct)
+    ordered = every.most_common()
+    return tuple(count for _, count in ordered), tuple(right[vote] for vote, _ in ordered)
 
 
 def _is_correct(trajectory: Trajectory) -> bool:

@@ -2,79 +2,21 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from actors.contracts import Reference
 from configs.config import Config
-from configs.heldout import Decoding
-from orchestrator.rollout.encoding import Encoder, encode_heldout
-from orchestrator.rollout.jobs import jobs_for
-from orchestrator.rollout.rollouts import Rollouts
-from orchestrator.watch.base_cache import BaseCache, Measured
+from orchestrator.heldout.cache import MeasurementCache
+from orchestrator.heldout.other_tasks import measurable, other_path
+from orchestrator.heldout.prompts import HeldOut, score_by_base
 from orchestrator.watch.bootstrap import UNDEFINED, Interval
 from orchestrator.watch.logbook import measurement_path
 from orchestrator.watch.measurement import Measurement, PromptResult, measure
 from orchestrator.watch.passk import summary
 from orchestrator.watch.sharpening import placement, temperature_curve
-from tasks.source import Source
-from trajectories.batch import pack
-from trajectories.trajectory import Group, Prompt
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The held-out prompts of a task, with what is needed to answer them. Every measurement uses the same seeds."""
-
-    cfg: Config
-    source: Source
-    encode: Encoder
-    rollouts: Rollouts
-
-    @cached_property
-    def prompts(self) -> list[Prompt]:
-        """The held-out prompts."""
-        return self.source.heldout(self.cfg.task.heldout_prompts)
-
-    async def answer(self, answers: int, decoding: Decoding, *, first: bool = False) -> list[Group]:
-        """Generate and grade `answers` answers to each held-out prompt; one at temperature 0, where all are equal.
-
-        Args:
-            first: whether the groups are generated before those of training that wait for a generator.
-
-        Raises:
-            ValueError: a held-out prompt has more than `sampling.max_prompt_tokens` tokens.
-        """
-        prompts = self.prompts
-        tokens = encode_heldout(self.encode, prompts, self.cfg.sampling.max_prompt_tokens)
-        jobs = jobs_for(
-            prompts,
-            tokens,
-            purpose="heldout",
-            run_seed=self.cfg.seed,
-            answers=answers if decoding.temperature > 0 else 1,
-            **decoding.plain(),
-            stop=self.cfg.sampling.stop,
-        )
-        return await self.rollouts.run(prompts, jobs, first=first)
-
-
-async def score_by_base(groups: Sequence[Group], base: Reference) -> list[Group]:
-    """Return the groups with `logp_reference` of the base policy in every trajectory."""
-    batch = await asyncio.to_thread(pack, groups)
-    # `pack` masks ungraded answers, but the KL to the base includes them.
-    generated = np.concatenate([t.mask for group in groups for t in group.trajectories])
-    batch = await base.score(replace(batch, mask=torch.from_numpy(generated)))
-    assert batch.logp_reference is not None
-    logps = iter(batch.logp_reference.split(batch.lengths.tolist()))
-    return [
-        replace(g, trajectories=tuple(replace(t, logp_reference=next(logps).numpy()) for t in g.trajectories))
-        for g in groups
-    ]
+from trajectories.trajectory import Group
 
 
 def _with_ungraded(groups: Sequence[Group]) -> list[Group]:
@@ -97,22 +39,31 @@ class Monitor:
         """Groups of the last measurement with an answer that could not be graded."""
         self.alert = ""
         """What the user must know about the last measurement; empty: nothing new."""
-        self._decoding = self.cfg.sampling.resolved(heldout.cfg.sampling)
+        self._tasks = measurable(heldout)
+        self._decoding = self._tasks[""].decoding
         self._told: set[str] = set()
-        self._answers: asyncio.Task[list[Group]] | None = None
-        """Answers that are being generated for the next measurement."""
+        self._answers: asyncio.Task[dict[str, list[Group]]] | None = None
+        """Answers by task that are being generated for the next measurement."""
 
     @property
     def begun(self) -> bool:
         """Whether a measurement was begun and has not been made."""
         return self._answers is not None
 
-    def begin(self) -> None:
-        """Begin to generate and grade the answers of the next measurement."""
+    def begin(self, names: Sequence[str] = ()) -> None:
+        """Begin to generate and grade the answers of the next measurement.
+
+        Args:
+            names: of the tasks that are measured; empty: all.
+        """
         assert self._answers is None, "the measurement before was not made"
-        self._answers = asyncio.create_task(self.heldout.answer(self.cfg.answers, self._decoding, first=True))
+        self._answers = asyncio.create_task(self._answer(names or list(self._tasks)))
         # Marks its error as retrieved if the run ends before `measure`; asyncio warns of every error that is not.
         self._answers.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _answer(self, names: Sequence[str]) -> dict[str, list[Group]]:
+        groups = await asyncio.gather(*(self._tasks[name].answer() for name in names))
+        return dict(zip(names, groups, strict=True))
 
     def abandon(self) -> None:
         """Cancel a measurement that was begun."""
@@ -126,51 +77,76 @@ class Monitor:
             The monitored values with their intervals, and the measurement they come from.
         """
         self.alert, self.ungraded = "", []
-        measurement = await asyncio.to_thread(self._known_base) if step == 0 else None
-        if measurement is None:
-            measurement = await self._measure(step)
+        found = await asyncio.to_thread(self._known_base) if step == 0 else {}
+        missing = [name for name in self._tasks if name not in found]
+        if missing:
+            found |= await self._measure(step, missing)
+        measurement = found.pop("")
         base = measurement if step == 0 else read_measurement(measurement_path(self.run_dir, 0))
         if step == 0:
             self.ungraded += await self._measure_base()
-        return await asyncio.to_thread(self._summary, measurement, base), measurement
+        values = await asyncio.to_thread(self._summary, measurement, base)
+        for name, other in found.items():
+            values |= await asyncio.to_thread(self._summary_of_other, name, other, step)
+        return values, measurement
 
     def _summary(self, measurement: Measurement, base: Measurement | None) -> dict[str, Interval]:
         return summary(measurement, self.ks, base) | self._margins(measurement, base)
 
-    async def _measure(self, step: int) -> Measurement:
+    def _summary_of_other(self, name: str, measurement: Measurement, step: int) -> dict[str, Interval]:
+        """Write the measurement of another task, and return its values, compared with the base's, as NAME/VALUE."""
+        measurement.write(other_path(self.run_dir, name, step))
+        base = read_measurement(other_path(self.run_dir, name, 0))
+        return {f"{name}/{key}": value for key, value in summary(measurement, self._tasks[name].ks, base).items()}
+
+    async def _measure(self, step: int, names: Sequence[str]) -> dict[str, Measurement]:
+        """Measure the tasks of these names; the answers may have been begun."""
         if self._answers is None:
-            self.begin()
+            self.begin(names)
         assert self._answers is not None
-        groups = await self._answers
-        self._answers = None
-        self.ungraded = _with_ungraded(groups)
-        if self.base_scorer is not None:
-            groups = await score_by_base(groups, self.base_scorer)
-        name, temperature = f"step {step}", self._decoding.temperature
-        measurement = await asyncio.to_thread(measure, groups, name, step, temperature, self.cfg.answers)
-        if step == 0 and self._own_cache is not None:
-            measured = Measured.of(groups, measurement)
-            await asyncio.to_thread(self._own_cache.write, self.cfg.answers, self._decoding, measured)
-        return measurement
+        answered, self._answers = await self._answers, None
+        found = {}
+        for name in names:
+            groups, task = answered[name], self._tasks[name]
+            self.ungraded += _with_ungraded(groups)
+            if self.base_scorer is not None and not name:
+                groups = await score_by_base(groups, self.base_scorer)
+            title, temperature = f"step {step}", task.decoding.temperature
+            found[name] = await asyncio.to_thread(measure, groups, title, step, temperature, task.answers)
+            if step == 0 and (cache := self._cache_of(name)) is not None:
+                await asyncio.to_thread(cache.write, task.answers, task.decoding, groups, title)
+        return found
 
     @cached_property
-    def _cache(self) -> BaseCache | None:
+    def _cache(self) -> MeasurementCache | None:
         """The measurements of the base; None if it is measured at no other temperature. Reads all files of the base."""
         cfg = self.heldout.cfg
-        return BaseCache(cfg, self.heldout.prompts, cfg.policy.path) if other_temperatures(cfg) else None
+        return MeasurementCache(cfg, self.heldout.prompts, cfg.policy.path) if other_temperatures(cfg) else None
 
     @cached_property
-    def _own_cache(self) -> BaseCache | None:
+    def _own_cache(self) -> MeasurementCache | None:
         """The same with the KL to the reference, if this monitor measures it."""
         cfg = self.heldout.cfg
         if self._cache is None or self.base_scorer is None:
             return self._cache
         return self._cache.scored_by(cfg.reference_path or cfg.policy.path)
 
-    def _known_base(self) -> Measurement | None:
-        """Return the measurement of the base that an earlier run has made; None if there is none."""
-        found = self._own_cache and self._own_cache.read(self.cfg.answers, self._decoding, "step 0")
-        return found.measurement if found else None
+    def _cache_of(self, name: str) -> MeasurementCache | None:
+        """Return the measurements of the base on a task."""
+        if not name or self._cache is None:
+            return self._own_cache
+        cfg, digest = self.heldout.cfg, self._cache.digest
+        return MeasurementCache(cfg, self._tasks[name].heldout.prompts, cfg.policy.path, digest, foreign=True)
+
+    def _known_base(self) -> dict[str, Measurement]:
+        """Return the measurements of the base that an earlier run has made, by task."""
+        found = {}
+        for name, task in self._tasks.items():
+            cache = self._cache_of(name)
+            known = cache and cache.read(task.answers, task.decoding, "step 0")
+            if known:
+                found[name] = known.measurement
+        return found
 
     async def _measure_base(self) -> list[Group]:
         """Measure the base, which the generators hold now, at the other temperatures, unless that is cached.
@@ -183,14 +159,15 @@ class Monitor:
             return ungraded
         for temperature in other_temperatures(self.heldout.cfg):
             decoding = replace(self._decoding, temperature=temperature)
-            measured = await asyncio.to_thread(cache.read, self.cfg.answers, decoding, "base")
-            if measured is None:
+            known = await asyncio.to_thread(cache.read, self.cfg.answers, decoding, "base")
+            if known is None:
                 groups = await self.heldout.answer(self.cfg.answers, decoding)
                 found = await asyncio.to_thread(measure, groups, "base", 0, temperature, self.cfg.answers)
-                measured = Measured.of(groups, found)
-                await asyncio.to_thread(cache.write, self.cfg.answers, decoding, measured)
+                await asyncio.to_thread(cache.write, self.cfg.answers, decoding, groups, "base")
                 ungraded += _with_ungraded(groups)
-            measured.measurement.write(base_path(self.run_dir, temperature))
+            else:
+                found = known.measurement
+            found.write(base_path(self.run_dir, temperature))
         return ungraded
 
     def _margins(self, measurement: Measurement, base: Measurement | None) -> dict[str, Interval]:
@@ -247,7 +224,9 @@ def measured_names(cfg: Config, prompt_ids: Sequence[str], *, scored: bool) -> l
         correct=0,
         ungraded=0,
         distinct_correct=0,
-        majority_correct=False,
+        verifier="",
+        votes=(),
+        right_votes=(),
         tokens=1,
         negative_logp=0.0,
         log_probs=(),
@@ -257,8 +236,14 @@ def measured_names(cfg: Config, prompt_ids: Sequence[str], *, scored: bool) -> l
     )
     prompts = tuple(replace(result, prompt_id=prompt_id) for prompt_id in prompt_ids)
     stand_in = Measurement(name="", step=0, temperature=1.0, answers=max(ks), prompts=prompts)
+    other = replace(stand_in, prompts=(replace(result, kl_to_base=None),))
+    others = [
+        f"{name}/{value}"
+        for name, task in cfg.monitor.also.items()
+        for value in summary(other, task.resolved_ks(cfg.monitor.answers, cfg.monitor.ks), other, resamples=1)
+    ]
     margins = [f"beyond_sharpening/pass@{k}" for k in ks] if other_temperatures(cfg) else []
-    return [*summary(stand_in, ks, stand_in, resamples=1), *margins]
+    return [*summary(stand_in, ks, stand_in, resamples=1), *margins, *others]
 
 
 def base_path(run_dir: Path, temperature: float) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from configs.monitor import parse_stop_rule
+from orchestrator.heldout.votes import majority_at, voting
 from orchestrator.watch.bootstrap import RESAMPLES, Interval, interval, resample
 from orchestrator.watch.measurement import Measurement, PromptResult
 from trajectories.trajectory import domain
@@ -29,8 +30,10 @@ def pass_at_k(total: int, correct: int, k: int) -> float:
         raise ValueError(f"k: must be between 1 and the graded answers ({total}), got {k}")
     if total - correct < k:
         return 1.0
+    # The product of 1 - k / i over `correct` factors, as a sum of logarithms: no binomial coefficient, which would
+    # overflow, and no difference of nearly equal numbers where Pass@k is near 0.
     misses = np.arange(total - correct + 1, total + 1)
-    return float(1.0 - np.prod(1.0 - k / misses))
+    return float(0.0 - np.expm1(np.log1p(-k / misses).sum()))
 
 
 def passes_at(prompts: Sequence[PromptResult], k: int) -> np.ndarray:
@@ -48,10 +51,11 @@ def summary(
     """Compute every monitored value and its percentile bootstrap interval over prompts.
 
     `pass@k` is the mean over prompts with at least k graded answers, `pass@k/DOMAIN` the same over the prompts of one
-    domain of a mixture. `maj@n` and `distinct_correct` are means over prompts with any graded answer. `retention` is
-    the fraction still solved of the prompts that the base solved, `expansion` the fraction now solved of the prompts
-    that the base did not solve; solved means that at least one answer is correct. `change/pass@k` is Pass@k minus that
-    of the base, over prompts with at least k graded answers in both; its interval is paired.
+    domain of a mixture. `distinct_correct` is the mean over prompts with any graded answer, `maj@n` over those whose
+    verifier notes final answers (`orchestrator.heldout.votes.voting`). `retention` is the fraction still solved of the
+    prompts that the base solved, `expansion` the fraction now solved of the prompts that the base did not solve; solved
+    means that at least one answer is correct. `change/pass@k` is Pass@k minus that of the base, over prompts with at
+    least k graded answers in both; its interval is paired.
 
     Args:
         base: measurement of the base on the same prompts; None leaves out the values that compare with it.
@@ -97,7 +101,8 @@ def _ratios(
         if before is not None:
             change = passes - passes_at(before, k)
             rows[f"change/pass@{k}"] = np.nan_to_num(change), np.isfinite(change)
-    rows["maj@n"] = np.array([p.majority_correct for p in measurement.prompts]), graded
+    votes = voting(measurement)
+    rows["maj@n"] = np.array([majority_at(p, [p.total])[p.total] for p in measurement.prompts]) * votes, votes
     if before is not None:
         known = graded & (np.array([p.total for p in before]) > 0)
         solved_before = np.array([p.correct for p in before]) > 0

@@ -1,6 +1,6 @@
 """The Countdown verifier: parse the answer as an arithmetic expression, and check its numbers and its exact value.
 
-Right answers are the same solution if they differ only in the order and grouping of sums and of products.
+Answers are the same solution, and the same vote, if they differ only in the order and grouping of sums and of products.
 
 Grammar: expression = term (("+" | "-") term)*, term = atom (("*" | "/") atom)*, atom = number | "(" expression ")".
 There is no unary minus, and a number has no leading zero. ASCII white space separates tokens and is otherwise ignored.
@@ -44,13 +44,14 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
         value = parser.parse()
     except Malformed as error:
         return wrong(str(error))
+    form = Parser(tokens, _Form, _join).parse().text
     used, given = Counter(parser.numbers), Counter(numbers)
     if used != given:
         extra, missing = sorted((used - given).elements()), sorted((given - used).elements())
-        return wrong(f"each number must be used exactly once; too many: {extra}, missing: {missing}")
+        return wrong(f"each number must be used exactly once; too many: {extra}, missing: {missing}", vote=form)
     if value != target:
-        return wrong(f"evaluates to {value}, not {target}")
-    return correct(semantic_key=Parser(tokens, _Form, _join).parse().text)
+        return wrong(f"evaluates to {value}, not {target}", vote=form)
+    return correct(semantic_key=form, vote=form)
 
 
 class _Form(NamedTuple):

@@ -26,4 +26,5 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
     match = NUMBER.search(answer)
     if match is None:
         return wrong("the answer has no number", "no_answer")
-    return correct() if match[0] == str(number) else wrong("the first number is another one")
+    vote = match[0]
+    return correct(vote=vote) if vote == str(number) else wrong("the first number is another one", vote=vote)

@@ -34,9 +34,10 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
     match = RESULT.fullmatch(result)
     if match is None:
         return wrong(f"the text after {END_OF_SCRATCHPAD} must be the digits of one number and nothing else")
-    if match[1].replace(" ", "") != str(sum(operands)):
-        return wrong("the result is not the sum")
-    return correct()
+    result = match[1].replace(" ", "")
+    if result != str(sum(operands)):
+        return wrong("the result is not the sum", vote=result)
+    return correct(vote=result)
 
 
 def _is_operand(number: object) -> bool:

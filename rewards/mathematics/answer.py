@@ -27,7 +27,7 @@ from rewards.mathematics.symbolic.limits import start_verdict
 from rewards.mathematics.symbolic.questions import OPERATOR, asks_for, asks_for_order, restates
 from rewards.mathematics.symbolic.symbols import warm_up
 from rewards.mathematics.text import canonical, nesting_depth, normalise
-from rewards.verdict import UNDECIDED, Verdict, correct, grader_error, wrong
+from rewards.verdict import RIGHT_VOTE, UNDECIDED, Verdict, correct, grader_error, wrong
 
 LENGTH_LIMIT = 1_000
 """Largest number of characters of a final answer."""
@@ -76,6 +76,15 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
     return verdicts.get("correct") or verdicts.get("grader_error") or next(iter(verdicts.values()))
 
 
+def _vote(text: str) -> str:
+    """Return the vote of a wrong final answer, equal for equal numbers however they are written: "1/2" and "0.5".
+
+    Other expressions are compared as texts, without white space.
+    """
+    number = parse_number(text)
+    return "".join(text.split()) if number is None else f"{number.numerator:x}/{number.denominator:x}"
+
+
 def _verify(answer: str, given: Any, problem: Mapping[str, Any], mode: str) -> Verdict:
     """Return whether the final answer of a response equals one gold."""
     if isinstance(given, bool) or not isinstance(given, str | int | float):
@@ -91,7 +100,9 @@ def _verify(answer: str, given: Any, problem: Mapping[str, Any], mode: str) -> V
     if len(read) > LENGTH_LIMIT:
         return wrong(f"the final answer is longer than {LENGTH_LIMIT} characters", "rejected", read)
     if _is_small_integer(gold) and _is_small_integer(read):
-        return correct(extracted=read) if int(gold) == int(read) else wrong(f"{read} is not the answer", extracted=read)
+        if int(gold) == int(read):
+            return correct(extracted=read, vote=RIGHT_VOTE)
+        return wrong(f"{read} is not the answer", extracted=read, vote=_vote(read))
     if nesting_depth(read) > DEPTH_LIMIT:
         return wrong(f"the brackets of the final answer are nested more than {DEPTH_LIMIT} deep", "rejected", read)
     text = normalise(read)
@@ -107,13 +118,14 @@ def _verify(answer: str, given: Any, problem: Mapping[str, Any], mode: str) -> V
         reason = f"comparing it with the gold would exceed a size limit ({type(error).__name__})"
         return wrong(reason, "rejected", read)
     if fault:
-        return wrong(f"{text[:200]} {fault}", extracted=read)
+        return wrong(f"{text[:200]} {fault}", extracted=read, vote=_vote(text))
     if is_equal or _counts_what_the_question_names(gold, text, question):
-        return correct(next((REASONS[ground] for ground in REASONS if ground in GROUNDS.notes), ""), extracted=read)
+        reason = next((REASONS[ground] for ground in REASONS if ground in GROUNDS.notes), "")
+        return correct(reason, extracted=read, vote=RIGHT_VOTE)
     if "undecided" in GROUNDS.notes:
         reason = f"{UNDECIDED}neither numbers nor sympy show whether {text[:200]} is the answer"
-        return wrong(reason, extracted=read)
-    return wrong(f"{text[:200]} is not the answer", extracted=read)
+        return wrong(reason, extracted=read, vote=_vote(text))
+    return wrong(f"{text[:200]} is not the answer", extracted=read, vote=_vote(text))
 
 
 def _counts_what_the_question_names(gold: str, answer: str, question: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from rewards.mathematics.answer import gold_text
 from rewards.mathematics.extraction import readable
-from rewards.verdict import Verdict, correct, grader_error, wrong
+from rewards.verdict import RIGHT_VOTE, Verdict, correct, grader_error, wrong
 
 WARM_UP = (r"\boxed{\frac{x}{2}}", r"$0.5x$")
 """Two answers that are compared before the first one is judged: the first comparison builds the parser's tables."""
@@ -48,8 +48,8 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
         return wrong("math-verify finds no answer in it", "no_answer")
     text = next((one for one in found if isinstance(one, str)), "")
     if any(_library().verify(gold, found, timeout_seconds=None) for gold in golds):
-        return correct(extracted=text)
-    return wrong(f"{text[:200]} is not the answer", extracted=text)
+        return correct(extracted=text, vote=RIGHT_VOTE)
+    return wrong(f"{text[:200]} is not the answer", extracted=text, vote="".join(text.split()))
 
 
 def check_problem(problem: Mapping[str, Any]) -> list[str]:

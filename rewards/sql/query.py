@@ -30,7 +30,7 @@ from rewards.sql.results import row_overlap, same_results
 from rewards.sql.text import QueryFailed, canonical, extract
 from rewards.sql.ties import cut_tie
 from rewards.steps import begin_step
-from rewards.verdict import Verdict, correct, grader_error, wrong
+from rewards.verdict import RIGHT_VOTE, Verdict, correct, grader_error, wrong
 
 COMPARE_S = 1e-4
 """Wall seconds allowed for reading and comparing one row of a result."""
@@ -73,7 +73,7 @@ def verify(answer: str, problem: Mapping[str, Any]) -> Verdict:
     if evidence.fault:
         return wrong(evidence.fault + _agreement("; equal on", evidence))
     where = f"equal on {len(golds)} database{'s' if len(golds) > 1 else ''}"
-    return correct(where + _agreement(" and", evidence), canonical(query, parsed.engine))
+    return correct(where + _agreement(" and", evidence), canonical(query, parsed.engine), vote=RIGHT_VOTE)
 
 
 def check_problem(problem: Mapping[str, Any]) -> list[str]:
@@ -129,14 +129,15 @@ def _wrong_result(gold: Expected, result: Result, parsed: SqlProblem, number: in
         number: that of the database, from 1.
     """
     where = f" on database {number} of {len(parsed.databases)}" if len(parsed.databases) > 1 else ""
+    vote = f"{number}: {sorted(map(repr, result.rows))}"  # the result, up to the order of its rows
     if len(result.columns) != len(gold.result.columns):
-        return wrong(f"returns a different number of columns{where}")
+        return wrong(f"returns a different number of columns{where}", vote=vote)
     if gold.tie_lengths is not None and same_results(gold.result.rows, None, result.rows, parsed.any_columns):
         reason = f"returns the rows in a different order{where}"
     else:
         reason = f"returns different rows{where}"
     reward = PARTIAL_CREDIT * row_overlap(gold.result.rows, result.rows) if parsed.partial_credit else 0.0
-    return Verdict(reward=reward, status="wrong", reason=reason)
+    return Verdict(reward=reward, status="wrong", reason=reason, vote=vote)
 
 
 def _agreement(before: str, evidence: Evidence) -> str:

@@ -13,9 +13,9 @@ import actors.local
 import orchestrator.references
 import orchestrator.train
 import orchestrator.watch.monitor
+from orchestrator.heldout.cache import MeasurementCache
 from orchestrator.start import run_training
 from orchestrator.train import Run
-from orchestrator.watch.base_cache import BaseCache
 from orchestrator.watch.logbook import Logbook
 from tests.orchestrator.in_process import config
 
@@ -30,9 +30,9 @@ WORK: tuple[tuple[Any, str], ...] = (
     (orchestrator.watch.monitor, "measure"),
     (orchestrator.watch.monitor.Monitor, "_summary"),
     (orchestrator.train, "group_metrics"),
-    (orchestrator.watch.monitor, "BaseCache"),
-    (BaseCache, "read"),
-    (BaseCache, "write"),
+    (orchestrator.watch.monitor, "MeasurementCache"),
+    (MeasurementCache, "read"),
+    (MeasurementCache, "write"),
     (Logbook, "measurement"),
     (Logbook, "trajectories"),
 )

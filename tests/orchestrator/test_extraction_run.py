@@ -8,7 +8,8 @@ import pytest
 
 from orchestrator import train as loop
 from orchestrator.commands.cli import main
-from orchestrator.watch.monitor import HeldOut, Monitor
+from orchestrator.heldout.prompts import HeldOut
+from orchestrator.watch.monitor import Monitor
 from tests.orchestrator.test_train import config, train
 from trajectories.trajectory import Prompt
 

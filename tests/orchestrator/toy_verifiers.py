@@ -10,6 +10,11 @@ def even(answer: str, problem: Mapping[str, Any]) -> float:
     return float(sum(map(ord, answer)) % 2 == 0)
 
 
+def even_letter(answer: str, problem: Mapping[str, Any]) -> dict[str, Any]:
+    """Answers vote for their first letter, of which every second one is right."""
+    return {"reward": float(bool(answer) and ord(answer[0]) % 2 == 0), "vote": answer[:1]}
+
+
 def even_or_fails(answer: str, problem: Mapping[str, Any]) -> float:
     """Fails on every third answer with other than ASCII letters, which only random policies write."""
     if sum(map(ord, answer)) % 3 == 0 and not (answer.isascii() and answer.isprintable()):

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from actors.loading import collector_paused
+from configs.checks import require
 from configs.config import Config
 from configs.load import load
 from orchestrator.commands.hub import fetched
@@ -24,6 +25,9 @@ from orchestrator.preflight.named import check_evaluation
 from orchestrator.remote_runs.place import is_url
 from orchestrator.remote_runs.place import split_run as split_run_url
 
+WATCH = "evaluate.watch="
+"""Beginning of the word that names the run to watch."""
+
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Evaluate a run, or `evaluate.checkpoints`, and print the tables of results."""
@@ -36,10 +40,15 @@ def run(options: argparse.Namespace, console: Console) -> None:
         with screen.phase("loading torch and transformers", "loaded torch and transformers"), collector_paused():
             policies = importlib.import_module("orchestrator.evaluation.policies")
             job = importlib.import_module("orchestrator.evaluation.job")
+            following = importlib.import_module("orchestrator.evaluation.following")
             terminal = importlib.import_module("orchestrator.report.terminal")
-        checkpoints = policies.named_policies(cfg, run_dir, screen)
-        check_records(cfg, checkpoints, words)
-        evaluations = asyncio.run(job.evaluate(cfg, checkpoints, screen))
+        if cfg.evaluate.watch:
+            assert run_dir is not None
+            evaluations = asyncio.run(following.follow(cfg, run_dir, screen))
+        else:
+            checkpoints = policies.named_policies(cfg, run_dir, screen)
+            check_records(cfg, checkpoints, words)
+            evaluations = asyncio.run(job.evaluate(cfg, checkpoints, screen))
         for evaluation in evaluations:
             for values in _values(evaluation):
                 screen.event("evaluation", values)
@@ -64,8 +73,13 @@ def _values(evaluation: Any) -> Iterator[dict[str, Any]]:
 def _settings(options: argparse.Namespace, log: Callable[[str], None]) -> tuple[Config, Path | None, Sequence[str]]:
     """Return the settings with absolute paths, the run they are read from, and the words that change them."""
     named, words = split_run(options.overrides)
+    watched = [word.removeprefix(WATCH) for word in words if word.startswith(WATCH)]
+    require(not (watched and named), "evaluate.watch", f"must be left out for the run {named!r}", watched)
+    named = "".join(watched[-1:]) or named
     if not named:
-        return config(options), None, words
+        cfg = config(options)
+        require(not cfg.evaluate.watch, "evaluate.watch", "must be on the command line", cfg.evaluate.watch)
+        return cfg, None, words
     if options.config:
         raise ValueError(f"--config: must be left out for a run, whose config.yaml is read, got {options.config!r}")
     places = absolute(load([word for word in words if word.startswith("runs=")]))

@@ -11,7 +11,7 @@ import pytest
 
 from configs.load import to_yaml
 from orchestrator.commands.cli import main
-from orchestrator.evaluation.folders import latest, new_folder
+from orchestrator.evaluation.folders import check_name, latest, new_folder, one_job
 from orchestrator.manifest import SETTINGS
 from orchestrator.state import Best, RunState
 from tests.conftest import make_policy
@@ -232,11 +232,59 @@ def test_a_run_that_was_moved_keeps_its_evaluations_beside_it(first: Path, tmp_p
 
 
 def test_folders_of_evaluations_are_numbered_and_the_latest_is_that_with_the_latest_date(tmp_path: Path) -> None:
-    names = [new_folder(tmp_path, "").name for _ in range(3)]
+    names = [new_folder(tmp_path, "", f"settings: {i}").name for i in range(3)]
     assert [name.rpartition("-")[2] for name in names] == ["1", "2", "3"]
     assert new_folder(tmp_path, "mine").name == "mine"
-    assert new_folder(tmp_path, "mine").name.endswith("-4"), "a name that was taken meanwhile is not overwritten"
     assert latest([tmp_path]) is None, "none has ended"
     for name, day in ((names[0], "2026-01-02"), (names[1], "2026-01-03"), ("mine", "2026-01-01")):
         (tmp_path / "evaluations" / name / "results.json").write_text(json.dumps({"about": {"date": day}}))
     assert latest([tmp_path]) == tmp_path / "evaluations" / names[1]
+
+
+def test_an_interrupted_evaluation_goes_on_in_its_folder_and_one_that_ended_or_runs_is_not_touched(
+    tmp_path: Path,
+) -> None:
+    first = new_folder(tmp_path, "", "seed: 1")
+    assert new_folder(tmp_path, "", "seed: 1") == first, "the same settings"
+    assert new_folder(tmp_path, "", "seed: 2") != first
+    with one_job(first):
+        assert new_folder(tmp_path, "", "seed: 1") != first
+        running = r"^evaluate\.name: must not be that of a job that is running"
+        with pytest.raises(ValueError, match=running), one_job(first):
+            pass
+    (first / "results.json").write_text("{}")
+    assert new_folder(tmp_path, "", "seed: 1") != first
+    check_name(tmp_path, "new")
+    with pytest.raises(ValueError, match=r"^evaluate\.name: must be new"):
+        check_name(tmp_path, first.name)
+
+
+def test_all_checkpoints_of_a_run_are_a_series_over_its_steps(first: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "first", "evaluate.checkpoints=[all]", "evaluate.kl_to_base=false"]) == 0
+    assert list(results(first)["policies"]) == ["base", "step-000001", "step-000002"]
+    folder = latest([first])
+    assert folder is not None
+    points = json.loads((folder / "series.json").read_text())["points"]
+    assert [(point["step"], point["policy"]) for point in points] == [
+        (0, "base"),
+        (1, "step-000001"),
+        (2, "step-000002"),
+    ]
+    assert "must select a checkpoint" in refusal(capsys, "first", "evaluate.checkpoints=[every:7]")
+
+
+def test_a_run_is_watched_by_name_or_directory_and_its_settings_are_those_of_its_record(
+    first: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (first / "metrics.jsonl").write_text(json.dumps({"step": 2, "time": 1.0}) + "\n")
+    record = first / SETTINGS
+    record.write_text(record.read_text().replace("steps: 100\n", "steps: 2\n"))
+    assert main(["evaluate", "evaluate.watch=first", "evaluate.name=watched"]) == 0
+    assert "watch: first has ended, and all of its checkpoints are measured" in capsys.readouterr().err
+    assert list(results(first)["policies"]) == ["base", "step-000001", "step-000002"]
+    words = refusal(capsys, "first", "evaluate.watch=first")
+    assert words.startswith("evaluate.watch: must be left out for the run 'first'")
+    assert refusal(capsys, "evaluate.watch=nowhere").startswith("run: must be the directory or the name of a run")
+    assert "evaluate.checkpoints: must be empty" in refusal(
+        capsys, "evaluate.watch=first", "evaluate.checkpoints=[last]"
+    )

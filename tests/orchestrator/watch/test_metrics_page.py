@@ -57,6 +57,13 @@ RUNS = {
     ),
     "several": (EVEN, "objective.rewards.low.verifier=toy_verifiers:starts_low"),
     "solutions": ("method=spin",),
+    "others": (
+        "monitor.every=2",
+        "monitor.answers=4",
+        "monitor.ks=[1,4]",
+        "monitor.also.sums={name: few_shot_sums, heldout_prompts: 2}",
+        "sampling.max_prompt_tokens=200",
+    ),
     "experience": ("method=exgrpo", EVEN, "objective.experience.start=0"),
     "mask": ("method=sparse_po", EVEN),
     "rehearsal": ("method=dph_f", EVEN, "rehearsal.prompts=4", "rehearsal.batch=2", "rehearsal.threshold=1"),

@@ -17,10 +17,11 @@ from actors.reference import References
 from configs.heldout import Decoding
 from configs.learner import LearnerConfig
 from configs.load import load
+from orchestrator.heldout.prompts import HeldOut, score_by_base
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.logbook import measurement_path
-from orchestrator.watch.monitor import HeldOut, Monitor, base_path, score_by_base
+from orchestrator.watch.monitor import Monitor, base_path
 from orchestrator.watch.passk import fired_rule
 from tests.orchestrator.fake_roles import ScriptedGenerator, ScriptedGrader, prompt, run
 from trajectories.batch import Batch

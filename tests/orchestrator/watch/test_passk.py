@@ -1,7 +1,9 @@
 """Pass@k, its intervals, and the prompts lost and gained against the base."""
 
 import math
+from fractions import Fraction
 from itertools import combinations
+from math import comb
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from trajectories.trajectory import Grade, Group, Prompt, Trajectory
 
 
 def result(prompt_id: str, total: int, correct: int, **changes: object) -> PromptResult:
+    """The right answers have one vote, the wrong ones another."""
+    votes = tuple(sorted(filter(None, (correct, total - correct)), reverse=True))
     fields: dict[str, object] = {
         "prompt_id": prompt_id,
         "prompt_text": prompt_id,
@@ -21,7 +25,9 @@ def result(prompt_id: str, total: int, correct: int, **changes: object) -> Promp
         "correct": correct,
         "ungraded": 0,
         "distinct_correct": min(correct, 2),
-        "majority_correct": correct * 2 > total,
+        "verifier": "math",
+        "votes": votes,
+        "right_votes": tuple(count if count == correct else 0 for count in votes),
         "tokens": 10 * total,
         "negative_logp": 5.0 * total,
         "log_probs": (-5.0,) * total,
@@ -37,7 +43,7 @@ def measured(corrects: list[int], total: int = 8, name: str = "m") -> Measuremen
     return Measurement(name=name, step=0, temperature=1.0, answers=total, prompts=rows)
 
 
-def trajectory(index: int, text: str, status: str, reference: float | None = None) -> Trajectory:
+def trajectory(index: int, text: str, status: str, reference: float | None = None, vote: str = "") -> Trajectory:
     """Two prompt tokens and two generated ones with log-probs -1 and -2."""
     return Trajectory(
         prompt_id="p",
@@ -50,7 +56,7 @@ def trajectory(index: int, text: str, status: str, reference: float | None = Non
         finish_reason="stop",
         seed=0,
         text=text,
-        grade=Grade(reward=None if status == "grader_error" else float(status == "correct"), status=status),
+        grade=Grade(reward=None if status == "grader_error" else float(status == "correct"), status=status, vote=vote),
         logp_reference=None if reference is None else np.array([np.nan, np.nan, reference, reference], np.float32),
     )
 
@@ -62,6 +68,15 @@ def group(*trajectories: Trajectory) -> Group:
 
 def test_pass_at_k_has_the_published_value() -> None:
     assert pass_at_k(16, 3, 8) == pytest.approx(0.9)
+
+
+def test_pass_at_k_of_a_thousand_answers_has_the_exact_value_without_overflow() -> None:
+    for total, correct, k in ((1024, 1, 512), (1024, 3, 1024), (1024, 3, 1021), (1024, 3, 700), (1024, 500, 9)):
+        exact = 1 - Fraction(comb(total - correct, k), comb(total, k))
+        assert pass_at_k(total, correct, k) == pytest.approx(float(exact), rel=1e-12)
+    assert pass_at_k(1024, 1, 512) == pytest.approx(0.5)  # the right one is among the first half
+    assert pass_at_k(10**9, 1, 1) == pytest.approx(1e-9, rel=1e-12), "small values keep their digits"
+    assert (pass_at_k(1024, 0, 1024), pass_at_k(1024, 1024, 1)) == (0.0, 1.0)
 
 
 @given(st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
@@ -89,10 +104,10 @@ def test_pass_at_k_without_an_unbiased_estimate_is_refused(total: int, correct: 
 
 def test_a_measurement_counts_answers_and_leaves_out_ungraded_ones() -> None:
     answers = [
-        trajectory(0, " 1+2 ", "correct"),
-        trajectory(1, "1+2", "correct"),
-        trajectory(2, "2+1", "correct"),
-        trajectory(3, "2*1", "wrong"),
+        trajectory(0, " 1+2 ", "correct", vote="1+2"),
+        trajectory(1, "1+2", "correct", vote="1+2"),
+        trajectory(2, "2+1", "correct", vote="1+2"),
+        trajectory(3, "2*1", "wrong", vote="1*2"),
         trajectory(4, "", "timeout"),
         trajectory(5, "9", "grader_error"),
     ]
@@ -100,7 +115,7 @@ def test_a_measurement_counts_answers_and_leaves_out_ungraded_ones() -> None:
     (prompt,) = got.prompts
     assert (got.name, got.step, got.answers, got.ungraded) == ("base", 3, 6, 1)
     assert (prompt.total, prompt.correct, prompt.ungraded, prompt.distinct_correct) == (5, 3, 1, 2)
-    assert prompt.majority_correct
+    assert (prompt.verifier, prompt.votes, prompt.right_votes) == ("countdown", (3, 1), (3, 0)), "a timeout has no vote"
     assert prompt.correct_answers == ("1+2", "2+1") and prompt.wrong_answers == ("2*1", "")
     values = summary(got, [1], None)
     assert values["entropy"].value == pytest.approx(1.5)

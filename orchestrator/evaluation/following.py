@@ -1,0 +1,220 @@
+"""Follow a run that is going on: evaluate each of its checkpoints as it comes, until the run ends."""
+
+import asyncio
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from configs.config import Config
+from configs.load import to_yaml
+from orchestrator import cluster
+from orchestrator.engine import with_engine
+from orchestrator.evaluation.asked import asked_tasks
+from orchestrator.evaluation.comparisons import write_json
+from orchestrator.evaluation.folders import WATCHED, check_name, new_folder, one_job
+from orchestrator.evaluation.measuring import Measuring, Serving
+from orchestrator.evaluation.policies import BASE
+from orchestrator.evaluation.progress import STREAM, Progress
+from orchestrator.evaluation.writing import discard, write_all
+from orchestrator.manifest import MANIFEST, SETTINGS, saved, step_of
+from orchestrator.report.evaluation import Evaluation
+from orchestrator.rollout.encoding import PromptEncoder
+from orchestrator.rollout.rollouts import rollouts_for
+from orchestrator.watch.logbook import EVENTS, METRICS, read_records
+from orchestrator.watch.passk import summary
+
+POLL_S = 5.0
+"""Seconds between two looks at the run."""
+STOPS = ("signal", "stop_if", "no answer could be judged")
+"""Titles of the alerts after which a run ends before its last step."""
+
+
+async def follow(cfg: Config, run_dir: Path, log: Callable[[str], None]) -> list[Evaluation]:
+    """Evaluate the base of a run and each of its checkpoints, and write the evaluations anew after each.
+
+    The generators are started once. Ends when the last checkpoint of the run is measured, or when the run has shown
+    nothing new for `evaluate.watch_patience_s`. No KL is measured, which needs the GPUs of the generators.
+
+    Args:
+        run_dir: the run. Its checkpoints may be removed while they are read.
+        log: called with each line of text for the user.
+    """
+    cfg = with_engine(replace(cfg, evaluate=replace(cfg.evaluate, kl_to_base=False)), log)
+    check_name(run_dir, cfg.evaluate.name)
+    checkpoints = {BASE: cfg.policy.path}
+    asked = asked_tasks(cfg, checkpoints, log)
+    folder = new_folder(run_dir, cfg.evaluate.name, to_yaml(cfg))
+    log(f"evaluation {folder}")
+    with one_job(folder), Progress(folder / STREAM, log) as progress:
+        measuring = Measuring(cfg, checkpoints, asked, progress, log)
+        watching = _Watching(cfg, run_dir, folder, measuring, log)
+        if not (folder / WATCHED).exists():
+            write_json(folder / WATCHED, {})
+        roles = await cluster.start(measuring.cfg, ["generator", "grader"], policy_path=cfg.policy.path)
+        try:
+            async with rollouts_for(measuring.cfg, roles.generators, roles.graders) as rollouts:
+                serving = Serving(measuring, rollouts)
+                await watching.measure(serving, BASE)
+                await watching.read_measured()
+                return await watching.until_end(serving)
+        finally:
+            discard(measuring.found)
+            await roles.close()
+            shutil.rmtree(watching.copies, ignore_errors=True)
+
+
+class _Watching:
+    """A job that watches a run."""
+
+    def __init__(
+        self, cfg: Config, run_dir: Path, folder: Path, measuring: Measuring, log: Callable[[str], None]
+    ) -> None:
+        self.cfg, self.run_dir, self.folder, self.measuring, self.log = cfg, run_dir, folder, measuring, log
+        self.copies = folder / "copies"
+        self._seen: set[str] = set()
+        """Names of the checkpoints that were measured, or skipped."""
+
+    async def until_end(self, serving: Serving) -> list[Evaluation]:
+        """Measure checkpoints as they come, and return the last evaluations."""
+        await asyncio.to_thread(write_all, self.cfg, self.measuring, self.folder, answers=False)
+        last_news, before = time.monotonic(), self._state()
+        while True:
+            ended = _ended(self.run_dir)  # before the look at the checkpoints, of which the last one is written first
+            new = [path for path in self._whole() if path.name not in self._seen]
+            for path in new:
+                self._seen.add(path.name)
+                if await self._measure_checkpoint(serving, path):
+                    await asyncio.to_thread(write_all, self.cfg, self.measuring, self.folder, answers=False)
+                    self.log(f"watch: {self._values(path.name)}")
+            state = self._state()
+            if new or state != before:
+                last_news, before = time.monotonic(), state
+            elif ended:
+                self.log(f"watch: {self.run_dir.name} has ended, and all of its checkpoints are measured")
+                written = await asyncio.to_thread(write_all, self.cfg, self.measuring, self.folder)
+                (self.folder / WATCHED).unlink()
+                return written
+            elif time.monotonic() - last_news > self.cfg.evaluate.watch_patience_s:
+                silent = f"nothing new from {self.run_dir.name} for {self.cfg.evaluate.watch_patience_s:g} s"
+                self.log(f"watch: {silent} (evaluate.watch_patience_s), so this is the end")
+                return await asyncio.to_thread(write_all, self.cfg, self.measuring, self.folder)
+            if not new:
+                await asyncio.sleep(POLL_S)
+
+    def _values(self, name: str) -> str:
+        """Return Pass@1 and Pass@k of a checkpoint on the run's own task, in words."""
+        asked = self.measuring.asked[0]
+        measured = self.measuring.found[asked.name][name][asked.wanted(is_base=False)[0]]
+        assert measured is not None
+        values = summary(measured.measurement, asked.evaluate.ks, None, resamples=1)
+        ks = sorted({1, max(asked.evaluate.ks)})
+        return ", ".join([name, *(f"Pass@{k} {values[f'pass@{k}'].value:.3f}" for k in ks if f"pass@{k}" in values)])
+
+    async def measure(self, serving: Serving, name: str) -> None:
+        """Measure a policy, unless it is in the cache."""
+        self.measuring.progress.plan(await self.measuring.left(name))
+        await serving.measure(name)
+
+    async def _measure_checkpoint(self, serving: Serving, path: Path) -> bool:
+        """Measure a checkpoint. Returns whether it could be: it may be removed at any time."""
+        name = path.name
+        copy = await asyncio.to_thread(self._copied, path)
+        if copy is None:
+            self.log(f"watch: {name} is skipped, because it was removed while it was copied")
+            return False
+        try:
+            encoder = PromptEncoder(replace(self.cfg.policy, path=str(copy)))
+            for asked in self.measuring.asked:
+                asked.posed.encoders[name] = encoder
+                asked.posed.first[name] = encoder.shown(encoder(asked.posed.prompts[0]))
+            self.measuring.checkpoints[name] = str(copy)
+            await self.measure(serving, name)
+            digest = self.measuring.digests[str(copy)]
+        finally:
+            shutil.rmtree(copy, ignore_errors=True)
+        self._note(name, str(path / "policy"), digest)
+        return True
+
+    def _copied(self, path: Path) -> Path | None:
+        """Return a copy of the policy of a checkpoint, by links where the file system has them; None if it is gone."""
+        copy = self.copies / path.name
+        shutil.rmtree(copy, ignore_errors=True)
+        copy.mkdir(parents=True)
+        try:
+            named = [name for name in json.loads((path / MANIFEST).read_text()) if name.startswith("policy/")]
+            for file in named:
+                target = copy / file.removeprefix("policy/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    os.link(path / file, target)
+                except FileNotFoundError:
+                    raise
+                except OSError:
+                    shutil.copy2(path / file, target)
+        except (FileNotFoundError, NotADirectoryError):
+            shutil.rmtree(copy, ignore_errors=True)
+            return None
+        return copy
+
+    def _note(self, name: str, path: str, digest: str) -> None:
+        """Remember a measured checkpoint, which is known by its own place from now on."""
+        self.measuring.checkpoints[name] = path
+        known = {n: {"path": p, "digest": d} for n, p, d in self._noted()} | {name: {"path": path, "digest": digest}}
+        write_json(self.folder / WATCHED, known)
+
+    def _noted(self) -> Iterator[tuple[str, str, str]]:
+        with suppress(OSError, ValueError):
+            for name, one in json.loads((self.folder / WATCHED).read_text()).items():
+                yield name, one["path"], one["digest"]
+
+    async def read_measured(self) -> None:
+        """Read the checkpoints that this job had measured before it was interrupted, also those that are gone."""
+        for name, path, digest in list(self._noted()):
+            self.measuring.checkpoints[name], self.measuring.digests[path] = path, digest
+            for asked in self.measuring.asked:
+                asked.posed.first.setdefault(name, "")
+            if await self.measuring.look_up(name):
+                self.measuring.forget(name)
+            else:
+                self._seen.add(name)
+
+    def _whole(self) -> list[Path]:
+        return [path for path in saved(self.run_dir / "checkpoints") if (path / MANIFEST).is_file()]
+
+    def _state(self) -> tuple[int, ...]:
+        """Return what changes while a run goes on: the sizes of its records."""
+        files = (self.run_dir / name for name in (METRICS, EVENTS))
+        return tuple(file.stat().st_size if file.is_file() else 0 for file in files)
+
+
+def _ended(run_dir: Path) -> bool:
+    """Return whether the run has written the checkpoint of its end: of the last step, or of that in which it stopped.
+
+    The alert of a stop comes before the record of its step. A resumed run has a later record.
+    """
+    steps = [step_of(path) for path in saved(run_dir / "checkpoints") if (path / MANIFEST).is_file()]
+    records = read_records(run_dir / METRICS)
+    if not steps or not records:
+        return False
+    with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
+        if steps[-1] >= yaml.safe_load((run_dir / SETTINGS).read_text())["steps"]:
+            return True
+    before = records[-2].get("time", 0.0) if len(records) > 1 else 0.0
+    stopped = any(title in STOPS and when > before for title, when in _events(run_dir))
+    return stopped and bool(steps[-1] == records[-1]["step"])
+
+
+def _events(run_dir: Path) -> Iterator[tuple[str, float]]:
+    """Yield title and time of each event of a run."""
+    with suppress(OSError):
+        for line in (run_dir / EVENTS).read_text(errors="replace").splitlines():
+            with suppress(ValueError, TypeError, KeyError):
+                event = json.loads(line)
+                yield str(event["title"]), float(event["time"])
