@@ -33,6 +33,8 @@ SVG_SIZE = (400, 280)
 """Width and height of a panel in a page, in CSS pixels before scaling: about the width of a phone, so that text stays
 as large as it is drawn."""
 SVG_FONT = 13
+LABEL_SHOWN = 16
+"""Limit on the characters of a label of a point, for which the axes make room."""
 LABEL_FONT = 0.85
 """Size of the labels of points, as a fraction of that of other text."""
 SMOOTH_FROM = 40
@@ -158,6 +160,8 @@ def _element(figure: Figure, label: str) -> str:
     # Groups are numbered in every figure alike; ids of markers and clips are digests of their content, and are needed.
     body = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", body)
     body = re.sub(r" font-family: [^;\"]*;", "", body)
+    # Coloured text is nearer to the page's ink than lines are, so that it can be read in every colour.
+    body = re.sub(r"(<text [^>]*fill: )(#[0-9a-f]{6})", r"\1color-mix(in srgb, \2 55%, currentColor)", body)
     for colour, variable in PAGE_COLOURS.items():
         body = body.replace(colour, variable)
     said = f'role="img" aria-label="{escaped(label)}"' if label else 'aria-hidden="true"'
@@ -206,8 +210,12 @@ def _line(ax: Axes, curve: Curve, offset: float | None) -> Artist:
             "color": colour,
         }
         # A dollar sign in a name is no formula.
-        ax.annotate(printable(label), place, (shift, 4), parse_math=False, **beside)
+        ax.annotate(_short(label), place, (shift, 4), parse_math=False, **beside)
     return line
+
+
+def _short(label: str) -> str:
+    return printable(label if len(label) <= LABEL_SHOWN else f"{label[: LABEL_SHOWN - 1]}\N{HORIZONTAL ELLIPSIS}")
 
 
 def _look(curve: Curve) -> dict[str, Any]:

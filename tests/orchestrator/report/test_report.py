@@ -97,7 +97,7 @@ def run_directory(path: Path, steps: int = 6, lag: int = 0) -> Path:
     lines = []
     for step in range(steps):
         record = {"step": step, "time": 0.0, "reward": 0.3 + 0.01 * step, "entropy": float("nan") if step == 2 else 1.0}
-        record |= {"seconds/step": 2.0, "staleness": 0.0}
+        record |= {"seconds/step": 2.0, "staleness": 0.0, "answer_length": 9.0 + step}
         if step % 2 == 0:
             for k in (1, 8):
                 value = {f"heldout/pass@{k}": 0.5, f"heldout/pass@{k}/low": 0.4, f"heldout/pass@{k}/high": 0.6}
@@ -132,11 +132,12 @@ def test_the_report_has_its_figures_table_problems_and_cost(tmp_path: Path) -> N
         "Pass@8: fraction of problems against step",
         "Reward: mean reward against step",
         "Entropy: nats per token against step",
+        "Length of an answer: tokens against step",
         "Reward against KL (grey: answers of base; labels: n): Pass@1 against KL to the base (nats per answer)",
-        page.figures[7],
+        page.figures[8],
         "Step: seconds against step",
     ]
-    assert page.figures[7].startswith("Map of the policies (")
+    assert page.figures[8].startswith("Map of the policies (")
     for shown in (
         "Pass@8",
         "Retention",
