@@ -9,6 +9,7 @@ from orchestrator.report.verdicts import change_word
 from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.frontier import Placement
 from orchestrator.watch.measurement import PromptResult
+from orchestrator.watch.passk import lost_and_gained
 
 PROBLEMS_SHOWN = 15
 """Limit on the lost, and on the gained, problems listed per policy."""
@@ -105,37 +106,32 @@ def _word(placement: Placement) -> str:
     return f'<span class="word {placement.word}" title="{title}">{placement.word}</span>'
 
 
-def lost_and_gained_problems(
-    name: str,
-    lost: Sequence[tuple[PromptResult, PromptResult]],
-    gained: Sequence[tuple[PromptResult, PromptResult]],
-) -> str:
-    """Return a section with the problems solved only by the base, and only by the policy `name`.
+def lost_and_gained_problems(evaluation: Evaluation) -> str:
+    """Return a section with the problems that only the base solved, and those that only another policy solved.
 
     Each problem stands above example answers of both, side by side: right answers of the one that solves it, and wrong
-    answers of the other with verdict and reason.
+    answers of the other with verdict and reason. All policies but the first are folded.
     """
-    return (
-        f"<h2>{escaped(name)}: problems lost and gained</h2>\n"
-        + _problems(f"Lost: solved by the base, not by {name}", name, lost)
-        + _problems(f"Gained: solved by {name}, not by the base", name, gained)
-    )
+    first, sections = evaluation.temperatures[0], list[str]()
+    for name in evaluation.names[1:]:
+        lost, gained = lost_and_gained(evaluation.at_base, evaluation.measurements[name][first])
+        sections.append(
+            f"<details{'' if sections else ' open'}><summary>{escaped(name)}: {len(lost)} lost, {len(gained)} gained"
+            f"</summary>\n{_problems(f'Lost: solved by the base, not by {name}', name, lost)}"
+            f"{_problems(f'Gained: solved by {name}, not by the base', name, gained)}</details>\n"
+        )
+    return f"<h2>Problems lost and gained</h2>\n{''.join(sections)}" if sections else ""
 
 
 def _problems(heading: str, name: str, pairs: Sequence[tuple[PromptResult, PromptResult]]) -> str:
     if not pairs:
         return f'<p class="soft">{escaped(heading)}: none.</p>\n'
     problems = [_problem(name, *pair) for pair in pairs[:PROBLEMS_SHOWN]]
-    more = len(pairs) - PROBLEMS_SHOWN
-    folded = "".join(problems[UNFOLDED:])
+    folded, more = problems[UNFOLDED:], len(pairs) - PROBLEMS_SHOWN
     return (
         f"<h3>{escaped(heading)}: {len(pairs)}</h3>\n{''.join(problems[:UNFOLDED])}"
-        + (
-            f"<details><summary>{len(problems) - UNFOLDED} further ones</summary>\n{folded}</details>\n"
-            if folded
-            else ""
-        )
-        + (f'<p class="soft">{more} more are not shown.</p>\n' if more > 0 else "")
+        + (f"<details><summary>{len(folded)} more</summary>\n{''.join(folded)}</details>\n" if folded else "")
+        + (f'<p class="soft">{more} further ones are not shown.</p>\n' if more > 0 else "")
     )
 
 

@@ -39,7 +39,7 @@ figure { margin: 0; } figcaption { margin-top: .5rem; max-width: 62rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; overflow-wrap: normal; }
 th, td { padding: .4rem .6rem .4rem 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; vertical-align: bottom; } th:first-child, td:first-child { text-align: left; }
-td:first-child { min-width: 6.5rem; overflow-wrap: anywhere; }
+td:first-child { min-width: 8.2rem; max-width: 16rem; overflow-wrap: anywhere; }
 td small { display: block; color: var(--soft); font-size: .8rem; white-space: nowrap; }
 td .fell { color: var(--bad); } td .rose { color: var(--good); }
 .word { font-size: .82rem; padding: .05rem .35rem; border-radius: 3px; white-space: nowrap; }
@@ -56,7 +56,7 @@ td .fell { color: var(--bad); } td .rose { color: var(--good); }
 .first { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 0 2rem; }
 .first h2 { margin-top: .8rem; } .first > div:empty { display: none; }
 .note { background: var(--note); border-left: 4px solid var(--edge); padding: .5rem .9rem; margin: .5rem 0; }
-details { margin: .5rem 0; } summary { cursor: pointer; font-weight: 600; }
+details { margin: .6rem 0; } summary { cursor: pointer; font-weight: 600; } details h3 { margin-top: .8rem; }
 code, pre { font: .85rem/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; background: var(--tint);
   white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; }
 code { padding: .05rem .3rem; border-radius: 3px; } pre { padding: .7rem .9rem; margin: .4rem 0; }

@@ -11,12 +11,18 @@ from orchestrator.report.differences import differences
 from orchestrator.report.divergence import MAP, NOTE, REWARD_KL, map_panels, reward_kl_panels, reward_kl_rows
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.inputs import run_facts
+from orchestrator.report.monitored import monitored
 from orchestrator.report.page import first_prompts, lost_and_gained_problems, results
 from orchestrator.report.plots import draw, figure
 from orchestrator.report.style import facts, first_screen, page, table
 from orchestrator.report.verdicts import beyond_sharpening, survival
 from orchestrator.watch.logbook import METRICS, read_records
-from orchestrator.watch.passk import lost_and_gained
+
+NO_EVALUATION = "There is no evaluation, so there is no table and no curve of Pass@k: run `breadth evaluate`."
+OWN_MEASUREMENTS = (
+    "There is no evaluation: the results are the last held-out measurements that the runs made themselves. "
+    "`breadth evaluate` measures any checkpoints, with more answers."
+)
 
 
 def write_report(
@@ -29,7 +35,8 @@ def write_report(
 ) -> Path:
     """Write the HTML file `output`, and its first figure as a PNG file beside it, for documents that show no SVG.
 
-    The page has a note where a run has no records or there is no evaluation. A part without data is left out.
+    The page has a note where a run has no records or there is no evaluation; then it shows the runs' own held-out
+    measurements. A part without data is left out.
 
     Args:
         runs: run directories by name.
@@ -41,8 +48,11 @@ def write_report(
     output.parent.mkdir(parents=True, exist_ok=True)
     notes: list[str] = []
     records = {name: _read(name, run_dir, notes) for name, run_dir in runs.items()}
+    if evaluation is None:
+        evaluation = monitored(runs)
+        notes.append(NO_EVALUATION if evaluation is None else OWN_MEASUREMENTS)
     sources = Sources(runs=runs, records=records, evaluation=evaluation)
-    notes += _notes(evaluation)
+    notes += _ungraded(evaluation)
     headline = curves.frontier(sources)
     if headline:
         draw(headline, output.with_name(f"{output.stem}-frontier.png"))
@@ -53,7 +63,7 @@ def write_report(
         figure(curves.pass_against_k(sources), curves.PASS_AGAINST_K),
         figure(curves.held_out(sources), curves.HELD_OUT, "Held-out problems over steps"),
         figure(curves.over_steps(sources, curves.TRAINED), curves.TRAINING, "Training over steps"),
-        *_lost_and_gained_problems(sources),
+        lost_and_gained_problems(evaluation) if evaluation else "",
         *_against_kl(sources),
         cost(sources),
         figure(curves.over_steps(sources, curves.SPED), curves.SPEED, "Speed over steps"),
@@ -73,9 +83,9 @@ def _read(name: str, run_dir: Path, notes: list[str]) -> list[dict[str, Any]]:
     return records
 
 
-def _notes(evaluation: Evaluation | None) -> list[str]:
+def _ungraded(evaluation: Evaluation | None) -> list[str]:
     if evaluation is None:
-        return ["There is no evaluation, so there is no table and no curve of Pass@k: run `breadth evaluate`."]
+        return []
     return [
         f"Evaluation {name} at temperature {t:g}: {measurement.ungraded} answers could not be graded and are left out."
         for name, by_temperature in evaluation.measurements.items()
@@ -110,15 +120,4 @@ def _against_kl(sources: Sources) -> list[str]:
         figure(reward_kl_panels(evaluation, sources.style), REWARD_KL),
         table("", found.header, found.rows, NOTE) if found else "",
         figure(map_panels(evaluation, sources.style), MAP),
-    ]
-
-
-def _lost_and_gained_problems(sources: Sources) -> list[str]:
-    evaluation = sources.evaluation
-    if evaluation is None:
-        return []
-    first = evaluation.temperatures[0]
-    return [
-        lost_and_gained_problems(name, *lost_and_gained(evaluation.at_base, evaluation.measurements[name][first]))
-        for name in evaluation.names[1:]
     ]

@@ -208,7 +208,7 @@ def test_a_value_that_no_policy_has_gets_no_column(tmp_path: Path) -> None:
 def test_the_answers_of_a_lost_problem_are_short_and_stand_beside_verdict_and_reason(tmp_path: Path) -> None:
     told = evaluation([1, 8], measured("base", [4] * 40), measured("p", [0] * 40, "long " * 1000))
     page = Page(write_report(tmp_path / "r.html", runs={}, evaluation=told, title="t"))
-    assert "Lost: solved by the base, not by p: 40" in page.text and "25 more are not shown." in page.text
+    assert "Lost: solved by the base, not by p: 40" in page.text and "25 further ones are not shown." in page.text
     assert page.text.count("wrong: evaluates to 9") == 15 and page.text.count("4 of 8 correct") == 15
     assert 400 < max(map(len, page.text.split("wrong: evaluates")[1:-1])) < 1_000, "a problem and its two answers"
 
