@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.report.evaluation import Evaluation
+from orchestrator.report.inputs import beside
 from orchestrator.report.plots import Curve, Panel
 from orchestrator.watch.frontier import Line, line
 
@@ -17,11 +18,13 @@ FRONTIER = (
     "distribution, p^alpha over whole answers. A policy has learned something that sampling does not give where no "
     "point of the grey curve is as good in both."
 )
+CHECKPOINTS = "Pass@k of the evaluated checkpoints over their steps, with 95 % bootstrap intervals over problems."
 PASS_AGAINST_K = (
-    "Probability that at least one of k answers is correct, mean over held-out problems, with 95 % bootstrap intervals "
-    "over problems. If a run became better without losing solutions, its curve is above the base at every k. If its "
-    "curve crosses the base, it gained Pass@1 and lost problems that the base can solve. Curves are shifted slightly "
-    "sideways so that their intervals do not overlap."
+    "Pass@k: probability that at least one of k answers is correct, mean over held-out problems, with 95 % bootstrap "
+    "intervals over problems. If a run became better without losing solutions, its curve is above the base at every k. "
+    "If its curve crosses the base, it gained Pass@1 and lost problems that the base can solve. Maj@k: the fraction of "
+    "problems whose most frequent final answer among k is right. Curves are shifted slightly sideways so that their "
+    "intervals do not overlap."
 )
 HELD_OUT = (
     "The held-out problems during training, with 95 % bootstrap intervals over problems; the dotted line is the "
@@ -123,10 +126,25 @@ def pass_against_k(sources: Sources) -> list[Panel]:
     evaluation = sources.evaluation
     if evaluation is None or len(evaluation.ks) < 2:
         return []
+    return [
+        Panel(
+            title=f"{kind}@k",
+            x_label="k (answers per problem)",
+            y_label="fraction of problems",
+            curves=_against_k(sources, evaluation, f"{kind.lower()}@"),
+            log2_x=True,
+        )
+        for kind in ("Pass", "Maj")
+    ]
+
+
+def _against_k(sources: Sources, evaluation: Evaluation, prefix: str) -> list[Curve]:
+    """Return a curve for each policy that has values named `prefix` and k."""
     curves = []
     for name in evaluation.names:
         values = evaluation.summaries[name][evaluation.temperatures[0]]
-        points = [(k, values[f"pass@{k}"]) for k in sorted(set(evaluation.ks)) if values[f"pass@{k}"].prompts]
+        named = [(k, values[f"{prefix}{k}"]) for k in sorted(set(evaluation.ks)) if f"{prefix}{k}" in values]
+        points = [(k, interval) for k, interval in named if interval.prompts]
         if points:
             intervals = [interval for _, interval in points]
             curve = Curve(
@@ -139,10 +157,30 @@ def pass_against_k(sources: Sources) -> list[Panel]:
                 marked=True,
             )
             curves.append(curve)
-    label = "fraction of problems"
-    return [
-        Panel(title="Pass@k against k", x_label="k (answers per problem)", y_label=label, curves=curves, log2_x=True)
-    ]
+    return curves
+
+
+def over_checkpoints(sources: Sources) -> list[Panel]:
+    """Return Pass@k of a run's evaluated checkpoints over their steps; nothing if fewer than three were evaluated."""
+    evaluation = sources.evaluation
+    points = beside(evaluation.folder, "series.json").get("points", []) if evaluation else []
+    if evaluation is None or len(points) < 3:
+        return []
+    curves = []
+    for style, k in enumerate(evaluation.ks, start=1):
+        known = [(point["step"], point["values"].get(f"pass@{k}", [None])) for point in points]
+        known = [(step, value) for step, value in known if None not in value]
+        curve = Curve(
+            name=f"Pass@{k}",
+            style=style,
+            x=[step for step, _ in known],
+            y=[value for _, (value, _, _) in known],
+            low=[low for _, (_, low, _) in known],
+            high=[high for _, (_, _, high) in known],
+            marked=True,
+        )
+        curves += [curve] if known else []
+    return [Panel(title="Checkpoints of the run", x_label="step", y_label="fraction of problems", curves=curves)]
 
 
 def held_out(sources: Sources) -> list[Panel]:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ class Evaluation:
     first prompts of the policies, for the report."""
     likelihoods: Likelihoods | None = None
     """Of answers at the first of `temperatures`; None: not measured. Policies that read other tokens are left out."""
+    folder: Path | None = field(default=None, compare=False)
+    """Directory it was read from; None: it was not."""
 
     @property
     def names(self) -> list[str]:
@@ -208,6 +210,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             measurements=measurements,
             about=dict(results["about"]),
             likelihoods=read_likelihoods(folder),
+            folder=folder,
         )
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
         raise ValueError(

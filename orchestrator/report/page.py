@@ -1,10 +1,12 @@
 """Sections of a report about an evaluation: the table of results, problems lost and gained, and the first prompt."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from orchestrator.report.evaluation import Evaluation
-from orchestrator.report.style import escaped, shortened
+from orchestrator.report.inputs import beside
+from orchestrator.report.style import escaped, shortened, table
 from orchestrator.report.verdicts import change_word
 from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.frontier import Placement
@@ -75,6 +77,32 @@ def results(evaluation: Evaluation) -> str:
     )
 
 
+def coverage(evaluation: Evaluation) -> str:
+    """Return Pass@k of each policy by the difficulty of the problems; nothing if the evaluation did not record it."""
+    found = beside(evaluation.folder, "coverage.json")
+    ways = (("by_base_rate", "base's pass rate"), ("by_level", str(found.get("field", ""))))
+    sections = [
+        f"<h3>Pass@{k} by {escaped(label)}</h3>\n{table('', [label, 'problems', *evaluation.names], rows)}"
+        for way, label in ways
+        for k in dict.fromkeys((1, evaluation.figure_k))
+        if len(rows := [_bin(one, k, evaluation) for one in found.get(way, [])]) > 1
+    ]
+    note = "Below a value: the change since the base, with its paired 95 % bootstrap interval over problems."
+    below = f'<p class="soft">{note}</p>\n'
+    return f"<h2>Coverage by difficulty</h2>\n{''.join(sections)}{below}" if sections else ""
+
+
+def _bin(row: Mapping[str, Any], k: int, evaluation: Evaluation) -> list[str]:
+    cells = []
+    for name in evaluation.names:
+        values = row["policies"].get(name, {})
+        value, change = (values.get(key, [None] * 3) for key in (f"pass@{k}", f"change/pass@{k}"))
+        known = name != evaluation.base and None not in change
+        shift = f"\n{change[0]:+.2f} ({change[1]:+.2f} to {change[2]:+.2f})" if known else ""
+        cells.append("" if value[0] is None else f"{value[0]:.3f}{shift}")
+    return [str(row["bin"]), str(row["prompts"]), *cells]
+
+
 def first_prompts(evaluation: Evaluation | None) -> str:
     """Return a section with the first held-out prompt as each policy read it; equal texts are shown once."""
     rendered: dict[str, list[str]] = {}
@@ -113,11 +141,17 @@ def lost_and_gained_problems(evaluation: Evaluation) -> str:
     answers of the other with verdict and reason. All policies but the first are folded.
     """
     first, sections = evaluation.temperatures[0], list[str]()
+    counted = beside(evaluation.folder, "problems.json").get("policies", {})
     for name in evaluation.names[1:]:
         lost, gained = lost_and_gained(evaluation.at_base, evaluation.measurements[name][first])
+        clear = {kind: counted[name][kind]["clear"] for kind in ("lost", "gained")} if name in counted else {}
+        counts = [
+            f"{len(pairs)} {kind}" + (f" ({clear[kind]} beyond chance)" if clear else "")
+            for kind, pairs in (("lost", lost), ("gained", gained))
+        ]
         sections.append(
-            f"<details{'' if sections else ' open'}><summary>{escaped(name)}: {len(lost)} lost, {len(gained)} gained"
-            f"</summary>\n{_problems(f'Lost: solved by the base, not by {name}', name, lost)}"
+            f"<details{'' if sections else ' open'}><summary>{escaped(name)}: {', '.join(counts)}</summary>\n"
+            f"{_problems(f'Lost: solved by the base, not by {name}', name, lost)}"
             f"{_problems(f'Gained: solved by {name}, not by the base', name, gained)}</details>\n"
         )
     return f"<h2>Problems lost and gained</h2>\n{''.join(sections)}" if sections else ""

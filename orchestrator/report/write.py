@@ -12,7 +12,7 @@ from orchestrator.report.divergence import MAP, NOTE, REWARD_KL, map_panels, rew
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.inputs import run_facts
 from orchestrator.report.monitored import monitored
-from orchestrator.report.page import first_prompts, lost_and_gained_problems, results
+from orchestrator.report.page import coverage, first_prompts, lost_and_gained_problems, results
 from orchestrator.report.plots import draw, figure
 from orchestrator.report.style import facts, first_screen, page, table
 from orchestrator.report.verdicts import beyond_sharpening, survival
@@ -40,7 +40,7 @@ def write_report(
 
     Args:
         runs: run directories by name.
-        samplings: evaluations of the same policies under further samplings, shown as tables.
+        samplings: evaluations under further samplings or on further tasks, shown as tables with their answers.
 
     Returns:
         `output`.
@@ -59,8 +59,11 @@ def write_report(
     sections = [
         first_screen(_facts(evaluation), _answers(evaluation), figure(headline, curves.FRONTIER)),
         facts([run_facts(name, folder) for name, folder in runs.items()]),
-        *(results(shown) for shown in (evaluation, *samplings) if shown is not None),
-        figure(curves.pass_against_k(sources), curves.PASS_AGAINST_K),
+        results(evaluation) if evaluation else "",
+        *(results(shown) + first_screen([], _answers(shown)) for shown in samplings),
+        figure(curves.pass_against_k(sources), curves.PASS_AGAINST_K, "Pass@k against k"),
+        figure(curves.over_checkpoints(sources), curves.CHECKPOINTS),
+        coverage(evaluation) if evaluation else "",
         figure(curves.held_out(sources), curves.HELD_OUT, "Held-out problems over steps"),
         figure(curves.over_steps(sources, curves.TRAINED), curves.TRAINING, "Training over steps"),
         lost_and_gained_problems(evaluation) if evaluation else "",
