@@ -60,7 +60,7 @@ def write_report(
         first_screen(_facts(evaluation), _answers(evaluation), figure(headline, curves.FRONTIER)),
         facts([run_facts(name, folder) for name, folder in runs.items()]),
         results(evaluation) if evaluation else "",
-        *(results(shown) + first_screen([], _answers(shown)) for shown in samplings),
+        *(results(shown) + first_screen(_facts(shown), _answers(shown)) for shown in samplings),
         figure(curves.pass_against_k(sources), curves.PASS_AGAINST_K, "Pass@k against k"),
         figure(curves.over_checkpoints(sources), curves.CHECKPOINTS),
         coverage(evaluation) if evaluation else "",
@@ -101,8 +101,14 @@ def _facts(evaluation: Evaluation | None) -> list[str]:
     if evaluation is None:
         return []
     at_base, about = evaluation.at_base, evaluation.about
+    where = [f"evaluation: {evaluation.folder}"] if evaluation.folder else []
     measured = f"{len(at_base.prompts)} held-out prompts of {about['task']}, {at_base.answers} answers each"
-    return [f"{measured}, {evaluation.conditions}", f"base: {about['paths'][evaluation.base]}", str(about["date"])]
+    return [
+        f"{measured}, {evaluation.conditions}",
+        f"base: {about['paths'][evaluation.base]}",
+        *where,
+        str(about["date"]),
+    ]
 
 
 def _answers(evaluation: Evaluation | None) -> dict[str, str]:
