@@ -44,7 +44,7 @@ def _of_run(records: Sequence[Mapping[str, Any]], run_dir: Path) -> dict[str, st
         return {}
     steps, tokens = sum("seconds/step" in record for record in records), _sum(records, "tokens")
     found = {"Steps": f"{steps:,}", "Wall time": _words(total)}
-    found |= {f"{device} hours": _hours(count * total / 3600) for device, count in _devices(run_dir).items()}
+    found |= {f"{device} hours": _rounded(count * total / 3600) for device, count in _devices(run_dir).items()}
     found["Seconds per step"] = f"{total / steps:,.2f}"
     if tokens:
         found["Tokens"] = f"{tokens:,.0f}"
@@ -52,7 +52,7 @@ def _of_run(records: Sequence[Mapping[str, Any]], run_dir: Path) -> dict[str, st
     spent = {label: _sum(records, f"seconds/{name}") for name, label in PHASES.items()}
     spent["everything else"] = max(total - sum(spent.values()), 0.0)
     return found | {
-        f"Seconds: {label}": f"{s:,.1f}\n({s / total:.0%})" for label, s in spent.items() if s >= 0.005 * total
+        f"Seconds: {label}": f"{_rounded(s)}\n({s / total:.0%})" for label, s in spent.items() if s >= 0.005 * total
     }
 
 
@@ -78,5 +78,5 @@ def _words(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
 
 
-def _hours(value: float) -> str:
-    return f"{value:,.1f}" if value >= 10 else f"{value:.3g}"
+def _rounded(value: float) -> str:
+    return f"{value:,.1f}" if value >= 10 else f"{value:.2g}"

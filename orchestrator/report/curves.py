@@ -27,8 +27,8 @@ PASS_AGAINST_K = (
     "intervals do not overlap."
 )
 HELD_OUT = (
-    "The held-out problems during training, with 95 % bootstrap intervals over problems; the dotted line is the "
-    "evaluation of the base. The margin is positive where no temperature of the base gives this Pass@1 and Pass@k. "
+    "The held-out problems during training, with 95 % bootstrap intervals over problems. Dotted: the base at the first "
+    "temperature. The margin is positive where no temperature of the base gives this Pass@1 and Pass@k. "
     "Retention: of the problems that the base solved, the fraction still solved at least once."
 )
 TRAINING = (
@@ -199,7 +199,7 @@ def held_out(sources: Sources) -> list[Panel]:
             x_label="step",
             y_label="fraction of problems",
             curves=list(_over_steps(sources, (f"heldout/pass@{k}",), marked=True)),
-            base_line=Curve(name=f"{base} (evaluated)", style=0, x=[0], y=[interval.value], dashed=True)
+            base_line=Curve(name=f"{base}, measured", style=0, x=[0], y=[interval.value], dashed=True)
             if interval is not None and known
             else None,
         )

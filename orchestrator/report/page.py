@@ -118,13 +118,13 @@ def first_prompts(evaluation: Evaluation | None) -> str:
 def _cell(interval: Interval | None, change: Interval | None, placement: Placement | None) -> str:
     if interval is None or math.isnan(interval.value):
         return '<td title="not measured">&ndash;</td>'
-    detail, mark = f"{interval.low:.2f} to {interval.high:.2f}", ""
+    detail, mark = f"{interval.low:z.2f} to {interval.high:z.2f}", ""
     if change is not None and change.prompts:
         detail = f"{change.value:+.3f}<br>{change.low:+.2f} to {change.high:+.2f}"
         mark = f' class="{change_word(change)}"'
     word = _word(placement) if placement else ""
     title = f' title="{interval.prompts} problems"'
-    return f"<td{title}><b>{interval.value:.3f}</b><small{mark}>{detail}</small>{word}</td>"
+    return f"<td{title}><b>{interval.value:z.3f}</b><small{mark}>{detail}</small>{word}</td>"
 
 
 def _word(placement: Placement) -> str:

@@ -276,6 +276,6 @@ def _ticks(ax: Axes, panel: Panel) -> None:
     elif panel.sqrt_x:
         ax.set_xscale("function", functions=(_root, np.square))
         ax.set_xlim(left=0)
-        ax.xaxis.set_major_locator(MaxNLocator(9))
+        ax.xaxis.set_major_locator(MaxNLocator(6))
     else:
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=panel.whole_x))

@@ -24,7 +24,7 @@ class PromptResult:
 
     Example: PromptResult(prompt_id="countdown/heldout/7", prompt_text="3,7,12=22:", total=32, correct=5, ungraded=0,
     distinct_correct=2, majority_correct=False, tokens=180, negative_logp=101.5, log_probs=(-3.1, -3.4),
-    kl_to_base=0.4, correct_answers=("3+7+12", "12+7+3"), wrong_answers=("3*7",), wrong_reasons=("wrong: 21, not 22",))
+    kl_to_base=0.4, correct_answers=("3+7+12", "12+7+3"), wrong_answers=("3*7",))
     """
 
     prompt_id: str
