@@ -33,6 +33,8 @@ SVG_SIZE = (400, 280)
 """Width and height of a panel in a page, in CSS pixels before scaling: about the width of a phone, so that text stays
 as large as it is drawn."""
 SVG_FONT = 13
+POINTS_OF_MEAN = 300
+"""About as many points are drawn of a running mean, whatever its length: a panel has not many more pixels."""
 LABEL_SHOWN = 16
 """Limit on the characters of a label of a point, for which the axes make room."""
 LABEL_FONT = 0.85
@@ -165,6 +167,7 @@ def _element(figure: Figure, label: str) -> str:
     for colour, variable in PAGE_COLOURS.items():
         body = body.replace(colour, variable)
     said = f'role="img" aria-label="{escaped(label)}"' if label else 'aria-hidden="true"'
+    body = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+| (?=\n)", r"\1", path.group()), body)
     body = re.sub(r">\s+<", "><", body).strip()
     return f"<svg {view.group()} {said}>{body}"
 
@@ -200,6 +203,8 @@ def _line(ax: Axes, curve: Curve, offset: float | None) -> Artist:
     if curve.noisy and len(y) >= SMOOTH_FROM:
         ax.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)
         y = running_mean(y, max(len(y) // 20, 3))
+        thinned = slice(None, None, 1 + len(y) // POINTS_OF_MEAN)
+        x, y = x[thinned], y[thinned]
     (line,) = ax.plot(x, y, **look)
     shift, side = (-4, "right") if curve.labels_left else (4, "left")
     for label, place in zip(curve.labels, zip(x, y, strict=True), strict=False):
