@@ -1,6 +1,7 @@
 """Panels of a report: an evaluation's frontier and Pass@k, and the records of runs over their steps."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,13 @@ TRAINING = (
 SPEED = (
     "Wall seconds of every step and of what the loop waits for, and generated tokens per second of the whole pipeline."
 )
+PARTS = (
+    "Pass@k of each domain of a mixture, or of each other task that the run measures: one that falls while the others "
+    "rise is forgotten. With 95 % bootstrap intervals over problems."
+)
+DOMAIN = re.compile(r"heldout/pass@(?P<k>\d+)/(?P<name>(?!(low|high)$)[^/]+)")
+OTHER_TASK = re.compile(r"heldout/(?P<name>(?!beyond_sharpening/)[^/]+)/pass@(?P<k>\d+)")
+"""Names of metrics, as docs/metrics.md has them."""
 KL_METRICS = ("heldout/kl_to_base", "kl_reference_per_trajectory")
 """The KL of a run is the first of these metrics that it recorded."""
 KEPT = (
@@ -206,6 +214,22 @@ def held_out(sources: Sources) -> list[Panel]:
         panels.append(panel)
     margins = [(f"Beyond sharpening, Pass@{k}", "margin", (f"heldout/beyond_sharpening/pass@{k}",)) for k in ks[-1:]]
     return panels + over_steps(sources, [*margins, *KEPT], marked=True)
+
+
+def parts_held_out(sources: Sources) -> list[Panel]:
+    """Return Pass@k over steps for the smallest and the largest k of each domain of a mixture, and of each other task
+    that the runs measured."""
+    found: dict[str, dict[int, str]] = {}
+    for key in sorted(sources.recorded):
+        domain, other = DOMAIN.fullmatch(key), OTHER_TASK.fullmatch(key)
+        if match := domain or other:
+            found.setdefault(match["name"], {})[int(match["k"])] = key
+    slots = [
+        (f"{name}: Pass@{k}", "fraction of problems", (by_k[k],))
+        for name, by_k in found.items()
+        for k in dict.fromkeys((min(by_k), max(by_k)))
+    ]
+    return over_steps(sources, slots, marked=True)
 
 
 def over_steps(

@@ -65,6 +65,7 @@ def write_report(
         figure(curves.over_checkpoints(sources), curves.CHECKPOINTS),
         coverage(evaluation) if evaluation else "",
         figure(curves.held_out(sources), curves.HELD_OUT, "Held-out problems over steps"),
+        figure(curves.parts_held_out(sources), curves.PARTS, "Domains and other tasks over steps"),
         figure(curves.over_steps(sources, curves.TRAINED), curves.TRAINING, "Training over steps"),
         lost_and_gained_problems(evaluation) if evaluation else "",
         *_against_kl(sources),

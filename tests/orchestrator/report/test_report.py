@@ -195,6 +195,24 @@ def test_a_run_that_recorded_only_a_reward_has_a_reward_curve(tmp_path: Path) ->
     assert page.figures == ["Reward: mean reward against step"]
 
 
+def test_domains_of_a_mixture_and_other_tasks_have_curves_of_their_own(tmp_path: Path) -> None:
+    run = run_directory(tmp_path / "run")
+    named = {"pass@1": 0.3, "pass@8": 0.4, "pass@8/sums": 0.5, "beyond_sharpening/pass@8": 0.1, "code/pass@8": 0.7}
+    record = {f"heldout/{key}{end}": value for key, value in named.items() for end in ("", "/low", "/high")}
+    (run / "metrics.jsonl").write_bytes(encode({"step": 0, **record}))
+    page = Page(write_report(tmp_path / "r.html", runs={"run": run}, evaluation=None, title="t"))
+    assert page.figures == [
+        f"{title}: {label} against step"
+        for title, label in (
+            ("Pass@1", "fraction of problems"),
+            ("Pass@8", "fraction of problems"),
+            ("Beyond sharpening, Pass@8", "margin"),
+            ("code: Pass@8", "fraction of problems"),
+            ("sums: Pass@8", "fraction of problems"),
+        )
+    ]
+
+
 def test_a_value_that_no_policy_has_gets_no_column(tmp_path: Path) -> None:
     told = evaluation([1, 16], measured("base", [8, 8]), measured("p", [8, 4]))
     for by_temperature in told.measurements.values():
