@@ -15,11 +15,11 @@ class EvaluateConfig:
 
     checkpoints: list[str] = field(default_factory=list)
     """Policies to measure, each as `name=directory` or `directory`: of a Hugging Face policy, of a checkpoint, or of a
-    run, whose last checkpoint it is; or a name on the Hub, `org/name[@revision]`. Without a run on the command line the
-    first one is the base, and the default is `policy.path`. With one its starting policy is the base, unless an item is
-    named `base`; `last`, `best`, a step or `step-000100` is a checkpoint of it, and the default is its last one. Several
-    checkpoints of it are `all`, `every:100` (those whose step is a multiple), and `100..500`, `100..` or `..500` (those
-    between two steps)."""
+    run, whose last checkpoint it is; or a name on the Hub, `org/name[@revision]`. Without a run on the command line
+    the first one is the base, and the default is `policy.path`. With one its starting policy is the base, unless an
+    item is named `base`; `last`, `best`, a step or `step-000100` is a checkpoint of it, and the default is its last
+    one. Several checkpoints of it are `all`, `every:100` (those whose step is a multiple), and `100..500`, `100..`
+    or `..500` (those between two steps)."""
     answers: int = 128
     """Answers per held-out prompt, n of the unbiased Pass@k estimator."""
     ks: list[int] = field(default_factory=lambda: [1, 4, 16, 64, 128])

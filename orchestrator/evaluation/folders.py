@@ -90,6 +90,12 @@ def latest(folders: Iterable[Path]) -> Path | None:
     return max(found, key=_date).parent if found else None
 
 
+def latest_of_each(folders: Iterable[Path]) -> list[Path]:
+    """Return the folder of the latest evaluation of every run that has one, the latest first."""
+    found = [folder for run in folders if (folder := latest([run]))]
+    return sorted(found, key=lambda folder: _date(folder / RESULTS), reverse=True)
+
+
 def _date(results: Path) -> tuple[str, str]:
     try:
         return str(json.loads(results.read_text())["about"]["date"]), results.parent.name

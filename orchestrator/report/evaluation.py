@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ class Evaluation:
     there is one, for the report."""
     likelihoods: Likelihoods | None = None
     """Of answers at the first of `temperatures`; None: not measured. Policies that read other tokens are left out."""
+    folder: Path | None = field(default=None, compare=False)
+    """Directory it was read from; None: it was not."""
 
     @property
     def names(self) -> list[str]:
@@ -216,6 +218,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             measurements=measurements,
             about=dict(results["about"]),
             likelihoods=read_likelihoods(folder),
+            folder=folder,
         )
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
         raise ValueError(
@@ -228,6 +231,39 @@ def read_samplings(folder: Path) -> list[Evaluation]:
     """Read the evaluation in `folder`, and those of further samplings and tasks below it."""
     further = [path.parent for below in (SAMPLINGS, TASKS) for path in sorted((folder / below).glob(f"*/{RESULTS}"))]
     return [read_evaluation(path) for path in (folder, *further)]
+
+
+def read_compared(folders: Sequence[Path]) -> list[Evaluation]:
+    """Read evaluations of runs, with those below them. Those of one base under the same conditions become one.
+
+    Args:
+        folders: `<run directory>/evaluations/NAME`, of different runs. A policy of several joined ones is named by its
+            run, and by its own name if the run has more than one.
+    """
+    groups: dict[str, list[Evaluation]] = {}
+    for evaluation in (each for folder in folders for each in read_samplings(folder)):
+        groups.setdefault(_conditions(evaluation), []).append(evaluation)
+    return [_joined(group) if len(group) > 1 else group[0] for group in groups.values()]
+
+
+def _conditions(evaluation: Evaluation) -> str:
+    """Return all that must be equal for policies to be compared: the base, its answers' grades, and the sampling."""
+    about = {key: evaluation.about.get(key) for key in ("task", "name", "extraction", "answers")}
+    counts = [(p.prompt_id, p.total, p.correct) for p in evaluation.at_base.prompts]
+    path = evaluation.about["paths"][evaluation.base]
+    return repr((path, about, counts, evaluation.ks, evaluation.temperatures, evaluation.sampling))
+
+
+def _joined(group: Sequence[Evaluation]) -> Evaluation:
+    first = group[0]
+    measurements, paths = {first.base: first.measurements[first.base]}, {first.base: first.about["paths"][first.base]}
+    for evaluation in group:
+        run = evaluation.folder.resolve().parents[1].name if evaluation.folder else ""
+        for name in evaluation.names[1:]:
+            called = run if len(evaluation.names) == 2 and run not in measurements else f"{run} {name}"
+            measurements[called], paths[called] = evaluation.measurements[name], evaluation.about["paths"][name]
+    about = first.about | {"paths": paths, "first_prompt": {}}
+    return replace(first, measurements=measurements, about=about, likelihoods=None, folder=None)
 
 
 def _placement(placement: Placement) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Read the inputs of a report: names and facts of the run directories, and whether there is an evaluation."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -24,6 +26,15 @@ def check_evaluation(folder: Path) -> None:
     """Raise ValueError unless `breadth evaluate` wrote to this directory."""
     if not (folder / RESULTS).is_file():
         raise ValueError(f"--evaluation: must be an output directory of `breadth evaluate`, got {str(folder)!r}")
+
+
+def beside(folder: Path | None, name: str) -> dict[str, Any]:
+    """Return a JSON file of an evaluation beside its results; empty if there is none, or one that is not JSON data."""
+    try:
+        found = json.loads((folder / name).read_text()) if folder else None
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def run_facts(name: str, run_dir: Path) -> str:

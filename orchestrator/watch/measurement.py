@@ -56,6 +56,8 @@ class PromptResult:
     correct_answers: tuple[str, ...]
     wrong_answers: tuple[str, ...]
     """Up to EXAMPLES distinct answers of each kind, for the report."""
+    wrong_reasons: tuple[str, ...] = ()
+    """Status and reason of each of `wrong_answers`, such as `wrong: the value is 21`; empty: not recorded."""
 
     @classmethod
     def from_plain(cls, row: dict[str, Any]) -> "PromptResult":
@@ -122,7 +124,8 @@ def prompt_result(group: Group, temperature: float, answers: int | None = None) 
     graded = [t for t in group.trajectories if t.grade is not None and t.grade.reward is not None]
     texts = [" ".join(t.text.split()) for t in graded]
     correct_texts = {text for text, t in zip(texts, graded, strict=True) if _is_correct(t)}
-    distinct_wrong_texts = dict.fromkeys(text for text in texts if text not in correct_texts)
+    whys = [f"{t.grade.status}: {t.grade.reason}".removesuffix(": ") if t.grade else "" for t in graded]
+    wrong = {text: why for text, why in zip(texts, whys, strict=True) if text not in correct_texts}
     distinct_correct_texts = dict.fromkeys(text for text in texts if text in correct_texts)
     votes, right_votes = counted([(t.grade.vote, _is_correct(t)) for t in graded if t.grade])
     right_first = sorted(graded, key=_is_correct, reverse=True)
@@ -141,7 +144,8 @@ def prompt_result(group: Group, temperature: float, answers: int | None = None) 
         log_probs=tuple(round(float(t.logp_sampler[t.mask].sum(dtype=np.float64)), 4) for t in right_first),
         kl_to_base=_kl_to_base(group.trajectories),
         correct_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(distinct_correct_texts)[:EXAMPLES]),
-        wrong_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(distinct_wrong_texts)[:EXAMPLES]),
+        wrong_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(wrong)[:EXAMPLES]),
+        wrong_reasons=tuple(why[:EXAMPLE_LIMIT] for why in list(wrong.values())[:EXAMPLES]),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.commands.options import line_printer
-from orchestrator.evaluation.folders import latest
+from orchestrator.evaluation.folders import latest, latest_of_each
 from orchestrator.remote_runs.fetch import local_run
 from orchestrator.remote_runs.mirror import copy_now
 from orchestrator.remote_runs.place import is_url
@@ -20,7 +20,7 @@ NAMES_LIMIT = 100
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
-    """Write the page, with the latest evaluation of the runs unless another one is given."""
+    """Write the page, with the latest evaluation of each run unless another one is given."""
     log = line_printer(console)
     runs = named_runs([local_run(given, log) for given in options.runs])
     folder = options.evaluation or latest(runs.values())
@@ -32,9 +32,10 @@ def run(options: argparse.Namespace, console: Console) -> None:
     console.print("loading matplotlib, and drawing the figures ...")
     # They load scipy and matplotlib, so only after the checks.
     measured, writing = (importlib.import_module(f"orchestrator.report.{name}") for name in ("evaluation", "write"))
-    evaluation, *samplings = measured.read_samplings(folder) if folder else (None,)
+    folders = [folder] if options.evaluation else latest_of_each(runs.values())
+    evaluation, *samplings = measured.read_compared(folders) if folder else (None,)
     page = writing.write_report(output, runs=runs, evaluation=evaluation, title="Breadth report", samplings=samplings)
-    log(f"evaluation {folder or 'none'}\nwrote {page}")
+    log(f"evaluation {', '.join(map(str, folders if folder else ['none']))}\nwrote {page}")
     if options.output is None and len(options.runs) == 1 and is_url(options.runs[0]):
         files = tuple(path.name for path in page.parent.glob(f"{page.stem}*"))
         copy_now(page.parent, options.runs[0], files, log)

@@ -1,0 +1,50 @@
+"""Evaluations of several runs in one report: those of one base under the same conditions are compared."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.commands.cli import main
+from orchestrator.report.evaluation import read_compared
+from tests.orchestrator.report.test_report import evaluation, measured, run_directory
+
+BASE = measured("base", [4, 2, 0, 1])
+
+
+def evaluated(run: Path, *corrects: list[int], date: str = "2026-01-31", base: list[int] | None = None) -> Path:
+    """The folder of an evaluation of a run's checkpoints, of the same base unless it has other right answers."""
+    start = measured("base", base) if base else BASE
+    told = evaluation([1, 8], start, *(measured(f"step-{step}", found) for step, found in enumerate(corrects)))
+    about = told.about | {"date": date, "paths": told.about["paths"] | {"base": "/models/start"}}
+    folder = run / "evaluations" / "one"
+    replace(told, about=about).write(folder, [])
+    return folder
+
+
+def test_runs_that_were_evaluated_apart_from_one_base_are_compared_under_their_own_names(tmp_path: Path) -> None:
+    folders = [evaluated(tmp_path / "grpo", [8, 8, 8, 8]), evaluated(tmp_path / "dph_f", [0, 0, 0, 0])]
+    [joined] = read_compared(folders)
+    assert joined.names == ["base", "grpo", "dph_f"]
+    changes = [joined.summaries[name][1.0]["change/pass@8"].value for name in joined.names[1:]]
+    assert changes == [0.25, -0.75]
+    assert list(joined.measurements["base"]) == [1.0, 0.0]
+
+
+def test_checkpoints_of_one_run_keep_their_names_beside_that_of_the_run(tmp_path: Path) -> None:
+    folders = [evaluated(tmp_path / "grpo", [8, 8, 8, 8], [4, 4, 4, 4]), evaluated(tmp_path / "dph_f", [0, 0, 0, 0])]
+    [joined] = read_compared(folders)
+    assert joined.names == ["base", "grpo step-0", "grpo step-1", "dph_f"]
+
+
+def test_evaluations_of_other_bases_stand_apart(tmp_path: Path) -> None:
+    folders = [evaluated(tmp_path / "grpo", [8] * 4), evaluated(tmp_path / "other", [8] * 4, base=[4, 2, 0, 0])]
+    assert [each.names for each in read_compared(folders)] == [["base", "step-0"], ["base", "step-0"]]
+
+
+def test_the_command_shows_the_latest_evaluation_of_each_run(tmp_path: Path) -> None:
+    runs = [run_directory(tmp_path / name) for name in ("grpo", "dph_f", "never evaluated")]
+    for run, date in zip(runs, ("2026-01-30", "2026-01-31"), strict=False):
+        evaluated(run, [8, 8, 8, 8], date=date)
+    output = tmp_path / "page.html"
+    assert main(["report", *map(str, runs), "--output", str(output)]) == 0
+    text = output.read_text()
+    assert "Yes in dph_f (Pass@8 +0.25) and grpo (Pass@8 +0.25)" in text
