@@ -8,8 +8,8 @@ import numpy as np
 
 from orchestrator.inspection.findings import Findings, SetFindings
 from orchestrator.inspection.words import PAIRS, SETS, answers, pair_rows, set_rows
-from orchestrator.report.page import escaped, figure, first_screen, page
-from orchestrator.report.plots import Curve, Panel, draw
+from orchestrator.report.plots import Curve, Panel, figure
+from orchestrator.report.style import first_screen, page, table
 from trajectories.atomic_write import replace_file
 
 LISTED = 20
@@ -36,7 +36,7 @@ FIGURES_NOTE = (
 
 
 def write(findings: Findings, facts: Sequence[str], output: Path) -> None:
-    """Write the HTML file `output`, its figure as a PNG file and its numbers as a JSON file beside it.
+    """Write the HTML file `output`, and its numbers as a JSON file beside it.
 
     Args:
         facts: what was inspected, in a few words each.
@@ -46,31 +46,13 @@ def write(findings: Findings, facts: Sequence[str], output: Path) -> None:
         file.write(json.dumps({"about": list(facts), **findings.plain()}, indent=1, allow_nan=False).encode())
     sections = [
         first_screen(facts, answers(findings)),
-        _table("The sets", SETS, set_rows(findings), SETS_NOTE),
-        _table("Set against set", PAIRS, pair_rows(findings), PAIRS_NOTE),
-        figure(
-            "Contamination scores and hidden states", draw(_panels(findings), output.with_suffix(".png")), FIGURES_NOTE
-        ),
+        table("The sets", SETS, set_rows(findings), SETS_NOTE),
+        table("Set against set", PAIRS, pair_rows(findings), PAIRS_NOTE),
+        figure(_panels(findings), FIGURES_NOTE, "Contamination scores and hidden states"),
         *_copies(findings),
         *(_highest(found) for found in findings.sets.values()),
     ]
     output.write_bytes(page("Prompts of a task", [], sections).encode("utf-8", "replace"))
-
-
-def _table(heading: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "", style: str = "") -> str:
-    """Return a section with a table.
-
-    Args:
-        note: is shown below the table.
-        style: CSS class of the table.
-    """
-    head = "".join(f"<th>{escaped(column)}</th>" for column in columns)
-    body = "".join(f"<tr>{''.join(f'<td>{escaped(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
-    caption = f'<p class="soft">{escaped(note)}</p>\n' if note else ""
-    return (
-        f'<h2>{escaped(heading)}</h2>\n<div class="scroll"><table class="{style}"><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table></div>\n{caption}"
-    )
 
 
 def _copies(findings: Findings) -> list[str]:
@@ -90,13 +72,13 @@ def _copies(findings: Findings) -> list[str]:
             for pair in copies.pairs[:LISTED]
         ]
         heading = f"Duplicates {where}: {len(rows)} of {len(copies.pairs)}"
-        sections.append(_table(heading, ("similarity", one, other), rows, style="problems"))
+        sections.append(table(heading, ("similarity", one, other), rows, words=True))
     return sections
 
 
 def _highest(found: SetFindings) -> str:
     rows = [[f"{found.scores[i]:.4g}", _prompt(found, i)] for i in found.by_score[:LISTED]]
-    return _table(f"Highest contamination scores of {found.name}", ("score", "prompt"), rows, style="problems")
+    return table(f"Highest contamination scores of {found.name}", ("score", "prompt"), rows, words=True)
 
 
 def _prompt(found: SetFindings, index: int) -> str:

@@ -1,8 +1,11 @@
-"""Draw the figures of a report: line panels side by side under one legend. Curves differ in colour, dash and marker."""
+"""Draw line panels: as SVG in a page, or side by side in a PNG file. Curves differ in colour, dash and marker."""
 
+import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,12 +15,26 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from orchestrator.report.style import escaped, printable
+
 BASE_COLOUR = "#4d4d4d"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette without black and yellow: distinct under every common form of colour blindness."""
 DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
-BASE_DASH = (0, (4, 3))
 MARKERS = "osD^vP"
+GRID_COLOUR = "#e3e3e3"
+PAGE_COLOURS = {
+    "#000000": "currentColor",
+    GRID_COLOUR: "var(--line)",
+    **{colour.lower(): f"var(--series-{number})" for number, colour in enumerate((BASE_COLOUR, *COLOURS))},
+}
+"""What stands in a page for the colours of a figure: its CSS variables, which are lighter on a dark page."""
+SVG_SIZE = (400, 280)
+"""Width and height of a panel in a page, in CSS pixels before scaling: about the width of a phone, so that text stays
+as large as it is drawn."""
+SVG_FONT = 13
+LABEL_FONT = 0.85
+"""Size of the labels of points, as a fraction of that of other text."""
 SMOOTH_FROM = 40
 """Number of points from which a noisy curve is drawn as a thin line with its running mean on top."""
 
@@ -58,9 +75,8 @@ class Panel:
     x_label: str
     y_label: str
     curves: Sequence[Curve]
-    base_value: float | None = None
-    """Value of the base, drawn as a horizontal line that the legend calls `base_label`."""
-    base_label: str = ""
+    base_line: Curve | None = None
+    """A value of the base, its first y, drawn as a horizontal line."""
     log2_x: bool = False
     """Use a logarithmic x axis to base 2, with a tick at every x of a curve."""
     sqrt_x: bool = False
@@ -79,28 +95,80 @@ def draw(panels: Sequence[Panel], path: Path) -> Path:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         handles: dict[str, Artist] = {}
         for ax, panel in zip(axes, panels, strict=True):
-            _frame(ax, panel)
-            if panel.base_value is not None:
-                handles[panel.base_label] = ax.axhline(
-                    panel.base_value, color=BASE_COLOUR, linestyle=BASE_DASH, zorder=1
-                )
-            for index, curve in enumerate(panel.curves):
-                offset = index - (len(panel.curves) - 1) / 2 if panel.log2_x else None
-                handles[curve.name] = _line(ax, curve, offset)
-            _ticks(ax, panel)
+            ax.set_title(panel.title, loc="left", fontweight="bold")
+            handles |= _contents(ax, panel)
         columns = min(len(handles), 2 + 2 * len(panels))
-        # A dollar sign in a name would begin a formula.
-        names = [name.replace("$", r"\$") for name in handles]
-        figure.legend(list(handles.values()), names, loc="outside upper center", ncols=columns, frameon=False)
+        names = [printable(name) for name in handles]
+        legend = figure.legend(list(handles.values()), names, loc="outside upper center", ncols=columns, frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
         figure.savefig(path, dpi=144)
     return path
 
 
+def _contents(ax: Axes, panel: Panel) -> dict[str, Artist]:
+    """Draw everything but the title, and return the line of each name."""
+    handles: dict[str, Artist] = {}
+    _frame(ax, panel)
+    if panel.base_line:
+        handles[panel.base_line.name] = ax.axhline(panel.base_line.y[0], zorder=1, **_look(panel.base_line))
+    for index, curve in enumerate(panel.curves):
+        offset = index - (len(panel.curves) - 1) / 2 if panel.log2_x else None
+        handles[curve.name] = _line(ax, curve, offset)
+    _ticks(ax, panel)
+    return handles
+
+
+def panel_svg(panel: Panel) -> str:
+    """Return the SVG element of a panel, without its title. Text stays text; colours are the page's CSS variables."""
+    width, height = SVG_SIZE
+    with matplotlib.rc_context({"font.size": SVG_FONT, "svg.fonttype": "none", "svg.hashsalt": "breadth"}):
+        figure = Figure(figsize=(width / 72, height / 72), layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02))
+        ax = figure.subplots()
+        _contents(ax, panel)
+        return _element(figure, f"{panel.title}: {panel.y_label} against {panel.x_label}")
+
+
+def key_svg(curve: Curve) -> str:
+    """Return the SVG element of a curve's line and marker, for a legend."""
+    figure = Figure(figsize=(30 / 72, 14 / 72))
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    ax.set(xlim=(0, 2), ylim=(-1, 1))
+    ax.plot([0, 1, 2], [0, 0, 0], markevery=[1], **_look(curve))
+    with matplotlib.rc_context({"svg.hashsalt": "breadth"}):
+        return _element(figure, "")
+
+
+def _element(figure: Figure, label: str) -> str:
+    """Return a figure as an SVG element that takes its size, font and colours from the page.
+
+    Args:
+        label: what the figure shows, for a reader who does not see it; empty: it is decoration.
+    """
+    buffer = io.StringIO()
+    figure.savefig(
+        buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    )
+    text = buffer.getvalue()
+    view = re.search(r'viewBox="[^"]*"', text)
+    assert view is not None, "matplotlib writes the size of a figure"
+    body = text[text.index(">", text.index("<svg")) + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
+    # Groups are numbered in every figure alike; ids of markers and clips are digests of their content, and are needed.
+    body = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", body)
+    body = re.sub(r" font-family: [^;\"]*;", "", body)
+    for colour, variable in PAGE_COLOURS.items():
+        body = body.replace(colour, variable)
+    said = f'role="img" aria-label="{escaped(label)}"' if label else 'aria-hidden="true"'
+    body = re.sub(r">\s+<", "><", body).strip()
+    return f"<svg {view.group()} {said}>{body}"
+
+
 def _frame(ax: Axes, panel: Panel) -> None:
-    ax.set_title(panel.title, loc="left", fontweight="bold")
     ax.set_xlabel(panel.x_label)
     ax.set_ylabel(panel.y_label)
-    ax.grid(color="#e3e3e3", linewidth=0.8)
+    ax.grid(color=GRID_COLOUR, linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.margins(x=0.03, y=0.08)
@@ -114,12 +182,8 @@ def _line(ax: Axes, curve: Curve, offset: float | None) -> Artist:
 
     Bars of several curves at the same x would hide each other without the shift.
     """
-    colour = BASE_COLOUR if curve.style == 0 else COLOURS[(curve.style - 1) % len(COLOURS)]
-    dashes = "" if not curve.joined else (0, (1, 1.5)) if curve.dashed else DASHES[curve.style % len(DASHES)]
-    # Another marker at each turn of the colours: 36 styles differ.
-    turned = curve.style + (curve.style - 1) // len(COLOURS)
-    marker = MARKERS[turned % len(MARKERS)] if curve.marked else ""
-    x, y = curve.x, curve.y
+    look, x, y = _look(curve), curve.x, curve.y
+    colour = look["color"]
     if offset is not None:
         x = [value * 2 ** (0.06 * offset) for value in x]
     if len(curve.x_low):
@@ -132,12 +196,56 @@ def _line(ax: Axes, curve: Curve, offset: float | None) -> Artist:
     if curve.noisy and len(y) >= SMOOTH_FROM:
         ax.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)
         y = running_mean(y, max(len(y) // 20, 3))
-    width = 1.2 if curve.dashed else 1.9
-    (line,) = ax.plot(x, y, color=colour, linestyle=dashes, marker=marker, markersize=4.5, linewidth=width)
+    (line,) = ax.plot(x, y, **look)
     shift, side = (-4, "right") if curve.labels_left else (4, "left")
     for label, place in zip(curve.labels, zip(x, y, strict=True), strict=False):
-        ax.annotate(label, place, (shift, 4), textcoords="offset points", ha=side, fontsize=7.5, color=colour)
+        beside = {
+            "textcoords": "offset points",
+            "ha": side,
+            "fontsize": LABEL_FONT * matplotlib.rcParams["font.size"],
+            "color": colour,
+        }
+        # A dollar sign in a name is no formula.
+        ax.annotate(printable(label), place, (shift, 4), parse_math=False, **beside)
     return line
+
+
+def _look(curve: Curve) -> dict[str, Any]:
+    """Return colour, dash, marker and width of a curve's line."""
+    dashes = "" if not curve.joined else (0, (1, 1.5)) if curve.dashed else DASHES[curve.style % len(DASHES)]
+    # Another marker at each turn of the colours: 36 styles differ.
+    turned = curve.style + (curve.style - 1) // len(COLOURS)
+    return {
+        "color": BASE_COLOUR if curve.style == 0 else COLOURS[(curve.style - 1) % len(COLOURS)],
+        "linestyle": dashes,
+        "marker": MARKERS[turned % len(MARKERS)] if curve.marked else "",
+        "markersize": 4.5,
+        "linewidth": 1.2 if curve.dashed else 1.9,
+    }
+
+
+def figure(panels: Sequence[Panel], caption: str, heading: str = "") -> str:
+    """Return a section of a page with the panels that have curves, under one legend; nothing if none has.
+
+    Panels stand side by side as far as the page is wide enough.
+
+    Args:
+        heading: of the section; empty: the title of the first panel, which is then the only one.
+    """
+    drawn = [panel for panel in panels if panel.curves]
+    if not drawn:
+        return ""
+    lines = [panel.base_line for panel in drawn if panel.base_line]
+    curves = {curve.name: curve for curve in [*lines, *(curve for panel in drawn for curve in panel.curves)]}
+    keys = "".join(f'<li class="key">{key_svg(curve)}{escaped(name)}</li>\n' for name, curve in curves.items())
+    plots = "".join(
+        f'<div class="plot">{f"<h3>{escaped(panel.title)}</h3>" if heading else ""}{panel_svg(panel)}</div>\n'
+        for panel in drawn
+    )
+    return (
+        f'<h2>{escaped(heading or drawn[0].title)}</h2>\n<figure>\n<ul class="keys">\n{keys}</ul>\n'
+        f'<div class="plots">\n{plots}</div>\n<figcaption>{escaped(caption)}</figcaption></figure>\n'
+    )
 
 
 def running_mean(values: Sequence[float], width: int) -> list[float]:

@@ -24,7 +24,7 @@ class PromptResult:
 
     Example: PromptResult(prompt_id="countdown/heldout/7", prompt_text="3,7,12=22:", total=32, correct=5, ungraded=0,
     distinct_correct=2, majority_correct=False, tokens=180, negative_logp=101.5, log_probs=(-3.1, -3.4),
-    kl_to_base=0.4, correct_answers=("3+7+12", "12+7+3"), wrong_answers=("3*7",))
+    kl_to_base=0.4, correct_answers=("3+7+12", "12+7+3"), wrong_answers=("3*7",), wrong_reasons=("wrong: 21, not 22",))
     """
 
     prompt_id: str
@@ -52,6 +52,8 @@ class PromptResult:
     correct_answers: tuple[str, ...]
     wrong_answers: tuple[str, ...]
     """Up to EXAMPLES distinct answers of each kind, for the report."""
+    wrong_reasons: tuple[str, ...] = ()
+    """Status and reason of each of `wrong_answers`, such as `wrong: the value is 21`; empty: not recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,8 @@ def _prompt_result(group: Group) -> PromptResult:
     graded = [t for t in group.trajectories if t.grade is not None and t.grade.reward is not None]
     texts = [" ".join(t.text.split()) for t in graded]
     correct_texts = {text for text, t in zip(texts, graded, strict=True) if _is_correct(t)}
-    distinct_wrong_texts = dict.fromkeys(text for text in texts if text not in correct_texts)
+    whys = [f"{t.grade.status}: {t.grade.reason}".removesuffix(": ") if t.grade else "" for t in graded]
+    wrong = {text: why for text, why in zip(texts, whys, strict=True) if text not in correct_texts}
     distinct_correct_texts = dict.fromkeys(text for text in texts if text in correct_texts)
     counts = Counter(texts).most_common(1)
     right_first = sorted(graded, key=_is_correct, reverse=True)
@@ -136,7 +139,8 @@ def _prompt_result(group: Group) -> PromptResult:
         log_probs=tuple(round(float(t.logp_sampler[t.mask].sum(dtype=np.float64)), 4) for t in right_first),
         kl_to_base=_kl_to_base(group.trajectories),
         correct_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(distinct_correct_texts)[:EXAMPLES]),
-        wrong_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(distinct_wrong_texts)[:EXAMPLES]),
+        wrong_answers=tuple(text[:EXAMPLE_LIMIT] for text in list(wrong)[:EXAMPLES]),
+        wrong_reasons=tuple(why[:EXAMPLE_LIMIT] for why in list(wrong.values())[:EXAMPLES]),
     )
 
 

@@ -119,8 +119,8 @@ def test_the_evaluation_its_table_and_the_report_show_reward_against_kl(output: 
     assert "Reward against KL" in shown and f"{values['kl_to_base'].value:.3f}" in shown
     assert f"{read.results()['reward_kl']['best_of'][2]['kl']:.3f}" in shown, "best of 4"
     page = write_report(tmp_path / "report.html", runs={}, evaluation=read, title="Scored").read_text()
-    assert "Map of the policies" in page and f"<b>{values['kl_efficiency'].value:.3f}</b>" in page
-    assert {path.name for path in tmp_path.glob("report-*.png")} >= {"report-reward-kl.png", "report-map.png"}
+    assert "Map of the policies" in page and f"<td>{values['kl_efficiency'].value:.3f}<small>" in page
+    assert "Reward against KL" in page
 
 
 def test_a_base_from_the_cache_and_any_number_of_tokens_at_a_time_give_the_same_scores(

@@ -57,7 +57,7 @@ def test_a_synthetic_task_has_no_copies_across_and_is_like_itself(
     copies = "0 of 12 held-out prompts are equal to one of 40 train prompts, 0 more are nearly equal to one."
     for words in (copies, "Not shown: their KL divergence", "Not shown. The contamination score of a held-out prompt"):
         assert words in page and words in out
-    assert "data:image/png;base64," in page and Path("out/task.png").is_file()
+    assert page.count('<svg viewBox="0 0 400 280" role="img"') == 2
     assert inspected(tiny_policy) == found
 
 

@@ -1,6 +1,7 @@
 """Pass@k, its intervals, and the prompts lost and gained against the base."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -105,6 +106,15 @@ def test_a_measurement_counts_answers_and_leaves_out_ungraded_ones() -> None:
     values = summary(got, [1], None)
     assert values["entropy"].value == pytest.approx(1.5)
     assert "kl_to_base" not in values
+
+
+def test_a_kept_wrong_answer_has_its_verdict_and_reason() -> None:
+    graded = replace(trajectory(0, "2*1", ""), grade=Grade(reward=0.0, status="wrong", reason="evaluates to 2, not 3"))
+    (prompt,) = measure([group(graded, trajectory(1, "", "timeout"))], "base", 3, 1.0).prompts
+    assert dict(zip(prompt.wrong_answers, prompt.wrong_reasons, strict=True)) == {
+        "2*1": "wrong: evaluates to 2, not 3",
+        "": "timeout",
+    }
 
 
 def test_kl_to_base_is_the_mean_over_answers_of_the_sum_over_their_generated_tokens() -> None:
