@@ -108,6 +108,8 @@ def _add_pages(commands: Subparsers) -> None:
     evaluation = "Evaluation to show (default: the latest of the runs)."
     sub.add_argument("--evaluation", type=Path, metavar="DIR", help=evaluation)
     _add_output(sub, "Write the page to this file", Path("runs/report.html"), "FILE")
+    text = "Show the sampled answers of a run, token by token: in a browser, a terminal, or one HTML file."
+    _add_view(_command(commands, "pages.view", text))
     text = "Write the policy of a checkpoint as a Hugging Face directory with a model card."
     _add_export(_command(commands, "pages.export", text))
 
@@ -130,6 +132,24 @@ def _add_export(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="Of the weights (default bfloat16)."
     )
+
+
+def _add_view(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("run", type=Path, metavar="RUN", help="Directory of the run, which may still go on.")
+    sub.add_argument("--port", type=int, default=0, metavar="N", help="Serve at this port (default: a free one).")
+    ways = sub.add_mutually_exclusive_group()
+    ways.add_argument("--export", type=Path, metavar="FILE", help="Write one HTML file, which needs no server.")
+    ways.add_argument("--terminal", action="store_true", help="Print the answers here.")
+    sub.add_argument("--last", type=int, default=32, metavar="N", help="Answers to print (default 32, the newest).")
+    colours = ("entropy", "logp", "divergence", "advantage", "mismatch", "staleness")
+    sub.add_argument("--colour", choices=colours, default="entropy", help="Of printed tokens (default entropy).")
+    choices = sub.add_argument_group("answers to export or print (the page in the browser has the same choices)")
+    choices.add_argument("--step", type=int, metavar="N", help="Of this step.")
+    choices.add_argument("--status", default="", help="With this status: correct, wrong, ...")
+    choices.add_argument("--route", default="", help="On this route: explore, ...")
+    choices.add_argument("--problem", default="", metavar="TEXT", help="With this text in the prompt or its id.")
+    choices.add_argument("--min-reward", type=float, metavar="R", help="With at least this reward.")
+    choices.add_argument("--max-reward", type=float, metavar="R", help="With at most this reward.")
 
 
 def _add_verify(sub: argparse.ArgumentParser) -> None:
