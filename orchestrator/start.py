@@ -24,6 +24,7 @@ from orchestrator.preflight.resume import check_resumed_settings, resume_command
 from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import NothingGraded, prove
 from orchestrator.rollout.rollouts import rollouts_for
+from orchestrator.step_again.recording import record_updates
 from orchestrator.stored.answers import StoredAnswers, first_policy, load_stored, presample_missing
 from orchestrator.train import Run, train
 from orchestrator.watch.timing import timed
@@ -128,6 +129,7 @@ async def _train(
         # Before the first publication the generators serve the reference, if it is still to be presampled.
         stored = await presample_missing(cfg, run_dir, stored, log, (rollouts, *checked))
         run = Run(cfg, run_dir, *checked, roles=roles, rollouts=rollouts, stored=stored, resume=resume, resumed=resumed)
+        record_updates(run)
         try:
             async with run.checkpoints:  # waits until the last one is written
                 await train_until_stopped(run, unmeasured=resumed is not None and not resumed.state.measured)

@@ -192,7 +192,7 @@ class Run:
         return await asyncio.to_thread(pack, groups, stored, objective.overlong.mask, objective.reads_meanings)
 
     async def credit(self, batch: Batch) -> Batch:
-        """Return the batch with what `objectives.credit` computes."""
+        """Return the batch with what `objectives.credit` computes, and keep the values of its sampled answers."""
         batch = await asyncio.to_thread(credit, batch, self.cfg.objective, self.objective_state)
         self._signals = await signals_of(batch, self.learner, partial(self.logbook.sampled, self.step + 1))
         return batch

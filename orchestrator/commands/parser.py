@@ -82,6 +82,11 @@ def _add_jobs(commands: Subparsers) -> None:
     _add_inspection(_configured(commands, "jobs.inspect_task", text))
     text = "Verify the answers of a file or of a run, or check that a task's right answers pass."
     _add_verify(_command(commands, "jobs.verify", text))
+    text = "Run a recorded update again, and compare it with what was recorded (logbook.dump_steps)."
+    sub = _command(commands, "jobs.replay_step", text)
+    sub.add_argument("folder", type=Path, metavar="FOLDER", help="A step of a run: RUN/steps/step-000003.")
+    changes = "Change settings, such as placement.device=cpu or policy.dtype=float32."
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help=changes)
     text = "Train five methods from one policy here, and compare them with it sampled colder."
     sub = _command(commands, "jobs.compare", text)
     _add_output(sub, "Write all files to this directory", Path("runs/compare"), "DIR")

@@ -130,7 +130,7 @@ function background(share) {
 }
 function legend(scale) {
   const kind = COLOURS[controls.colour.value];
-  if (controls.colour.value === "none") return "";
+  if (controls.colour.value === "none" || !answers.length) return "";
   if (scale.empty) return make("span", { className: "legend" }, `these answers have no values of: ${kind.label}`);
   const bar = make("i"), stops = (kind.both ? [-1, 0, 1] : [0, 1]).map(background);
   bar.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
