@@ -104,10 +104,9 @@ class Config:
         require(folder, "name", "must be a folder name without '/'", self.name)
         require_positive(self, "steps", "groups_per_step")
         require_not_negative(self, "lag", "seed")
-        rule = "must be at least 2 with take=any_order, which has lag x groups_per_step prompts in progress"
-        require(self.take == "fifo" or self.lag >= 2, "lag", rule, self.lag)
-        taken = [name for name in self.references if name in ("reference", "old")]
-        require(not taken, "references", "must not be named 'reference' or 'old'", taken)
+        require(self.take == "fifo" or self.lag >= 2, "lag", "must be at least 2 with take=any_order", self.lag)
+        taken = {"reference", "old"}.intersection(self.references)
+        require(not taken, "references", "must not be named 'reference' or 'old'", sorted(taken))
         for name in self.objective.terms:
             self._check_term(name)
         self._check_objective()

@@ -1,9 +1,9 @@
 """The logbook: W&B, TensorBoard, MLflow, Trackio, console, and sampled trajectories."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.checks import require_not_negative, require_positive
+from configs.checks import require, require_not_negative, require_positive
 
 OPTIONAL_PACKAGES = ("mlflow", "trackio")
 """Settings that are true only where the package of that name is installed."""
@@ -33,7 +33,11 @@ class LogbookConfig:
     """Steps between samples of trajectories written to trajectories.jsonl; 0: no samples."""
     trajectories: int = 8
     """Trajectories per sample."""
+    dump_steps: list[int] = field(default_factory=list)
+    """Steps whose update is recorded in `steps/` of the run directory, so that `breadth replay-step` can run it again:
+    batch, policy, optimizer, and what came of it. Each takes the space of a checkpoint and two scores of the batch."""
 
     def __post_init__(self) -> None:
         require_not_negative(self, "trajectories_every")
         require_positive(self, "trajectories")
+        require(min(self.dump_steps, default=1) >= 1, "dump_steps", "must be steps from 1 on", self.dump_steps)

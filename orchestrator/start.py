@@ -30,6 +30,7 @@ from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import NothingGraded, prove, verifiers_of
 from orchestrator.rollout.rollouts import rollouts_for
 from orchestrator.state import RunState
+from orchestrator.step_again.recording import record_updates
 from orchestrator.stored.answers import StoredAnswers, first_policy, load_stored, presample_missing
 from orchestrator.supervision.members import supervised
 from orchestrator.train import Run, train
@@ -162,6 +163,7 @@ async def _train(
             resumed=resumed,
         )
         supervisor.alert = logbook.alert
+        record_updates(run)
         await _to_the_end(run, screen, resume=resume, resumed=resumed)
     return run
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from orchestrator.rollout.collector import Collector
 from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.rollout.grading import GraderWatch
 from orchestrator.rollout.rollouts import Rollouts
-from orchestrator.sinks.answer_table import Signals
+from orchestrator.rollout.signals import Signals, signals_of
 from orchestrator.state import Best, RunState
 from orchestrator.stored.answers import StoredAnswers
 from orchestrator.stored.experience import experience_of
@@ -72,7 +73,7 @@ class Run:
     """
 
     _signals: Signals | None = None
-    """Of the last step's batch, for the sinks."""
+    """Of the last step's batch, for its sampled answers."""
 
     def __init__(
         self,
@@ -184,8 +185,10 @@ class Run:
         return await asyncio.to_thread(pack, groups, stored, objective.overlong.mask, objective.reads_meanings)
 
     async def credit(self, batch: Batch) -> Batch:
-        """Return the batch with what `objectives.credit` computes."""
-        return await asyncio.to_thread(credit, batch, self.cfg.objective, self.objective_state)
+        """Return the batch with what `objectives.credit` computes, and keep the values of its sampled answers."""
+        batch = await asyncio.to_thread(credit, batch, self.cfg.objective, self.objective_state)
+        self._signals = await signals_of(batch, self.learner, partial(self.logbook.sampled, self.step + 1))
+        return batch
 
     async def advance(self, batch: Batch, stats: Stats) -> None:
         """Count the step, and advance the coefficient controllers by its metrics."""
@@ -194,7 +197,6 @@ class Run:
     def _advance(self, batch: Batch, stats: Stats) -> None:
         scored = batch_metrics(batch, stats, self.cfg.objective, self.objective_state, self.step)
         self._metrics = scored | self.anchors.metrics
-        self._signals = Signals.of(batch)
         self.step += 1
         self.drift.keep(batch)
         self.objective_state = advance(

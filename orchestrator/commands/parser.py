@@ -121,6 +121,11 @@ def _add_jobs(commands: Subparsers) -> None:
     _add_inspection(_configured(commands, "jobs.inspect_task", text))
     text = "Verify the answers of a file or of a run, or check that a task's right answers pass."
     _add_verify(_command(commands, "jobs.verify", text))
+    text = "Run a recorded update again, and compare it with what was recorded (logbook.dump_steps)."
+    sub = _command(commands, "jobs.replay_step", text)
+    sub.add_argument("folder", type=Path, metavar="FOLDER", help="A step of a run: RUN/steps/step-000003.")
+    changes = "Change settings, such as placement.device=cpu or policy.dtype=float32."
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help=changes)
     text = "Train five methods from one policy here, and compare them with it sampled colder."
     sub = _command(commands, "jobs.compare", text)
     _add_output(sub, "Write all files to this directory", Path("runs/compare"), "DIR")
@@ -150,6 +155,8 @@ def _add_pages(commands: Subparsers) -> None:
         "Write the page to this file (default RUN/report.html; of several runs report-NAMES.html beside the first)."
     )
     sub.add_argument("--output", type=Path, metavar="FILE", help=output)
+    text = "Show the sampled answers of a run, token by token: in a browser, a terminal, or one HTML file."
+    _add_view(_command(commands, "pages.view", text))
     text = "Write the policy of a checkpoint as a Hugging Face directory with a model card."
     _add_export(_command(commands, "pages.export", text))
 
@@ -195,6 +202,24 @@ def _add_submit(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--installed", action="store_true", help=installed)
     sub.add_argument("--detach", action="store_true", help="End when the job is submitted, without following it.")
     sub.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="The command and its words.")
+
+
+def _add_view(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("run", type=Path, metavar="RUN", help="Directory of the run, which may still go on.")
+    sub.add_argument("--port", type=int, default=0, metavar="N", help="Serve at this port (default: a free one).")
+    ways = sub.add_mutually_exclusive_group()
+    ways.add_argument("--export", type=Path, metavar="FILE", help="Write one HTML file, which needs no server.")
+    ways.add_argument("--terminal", action="store_true", help="Print the answers here.")
+    sub.add_argument("--last", type=int, default=32, metavar="N", help="Answers to print (default 32, the newest).")
+    colours = ("entropy", "logp", "divergence", "advantage", "mismatch", "staleness")
+    sub.add_argument("--colour", choices=colours, default="entropy", help="Of printed tokens (default entropy).")
+    choices = sub.add_argument_group("answers to export or print (the page in the browser has the same choices)")
+    choices.add_argument("--step", type=int, metavar="N", help="Of this step.")
+    choices.add_argument("--status", default="", help="With this status: correct, wrong, ...")
+    choices.add_argument("--route", default="", help="On this route: explore, ...")
+    choices.add_argument("--problem", default="", metavar="TEXT", help="With this text in the prompt or its id.")
+    choices.add_argument("--min-reward", type=float, metavar="R", help="With at least this reward.")
+    choices.add_argument("--max-reward", type=float, metavar="R", help="With at most this reward.")
 
 
 def _add_verify(sub: argparse.ArgumentParser) -> None:

@@ -1,56 +1,16 @@
 """Rows of the table of sampled answers: prompt, answer, verdict, and what training computed for the answer's tokens."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from trajectories.batch import Batch
-from trajectories.trajectory import ROUTES, Trajectory
+from trajectories.trajectory import Trajectory
 
 TEXT_LIMIT = 2_000
 """Characters of a text in a sink's table. trajectories.jsonl holds the full text."""
 TOKEN_LIMIT = 256
 """Tokens of an answer whose log-probs are in a sink's table."""
-
-
-@dataclass(frozen=True)
-class Signals:
-    """What a step computed for the tokens of its explored answers, of which it keeps only references to tensors."""
-
-    starts: Tensor
-    """int64 [explored answers]: position in [N] of their first token, in the order of groups and samples."""
-    advantage: Tensor | None
-    """float32 [N]"""
-    entropy: Tensor | None
-    """float32 [N], nats."""
-    logp_reference: Tensor | None
-    """float32 [N], nats."""
-
-    @staticmethod
-    def of(batch: Batch) -> "Signals":
-        explored = batch.route == ROUTES.index("explore")
-        return Signals(batch.starts[explored], batch.advantage, batch.entropy_old, batch.logp_reference)
-
-    def row(self, number: int, trajectory: Trajectory) -> dict[str, float | None]:
-        """Return signals of the explored answer `number`; None where the step did not compute one.
-
-        `advantage` and `entropy` (nats) are means over its tokens. `divergence` is its KL to the reference in nats, the
-        sum over its tokens of `logp_sampler - logp_reference`.
-        """
-        start, mask = int(self.starts[number]), trajectory.mask
-
-        def tokens(values: Tensor | None) -> np.ndarray | None:
-            return None if values is None else values[start : start + len(mask)].cpu().numpy()[mask]
-
-        advantage, entropy, reference = map(tokens, (self.advantage, self.entropy, self.logp_reference))
-        return {
-            "advantage": None if advantage is None else float(advantage.mean()),
-            "entropy": None if entropy is None else float(entropy.mean()),
-            "divergence": None if reference is None else float((trajectory.logp_sampler[mask] - reference).sum()),
-        }
 
 
 def table_row(

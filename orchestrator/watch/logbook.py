@@ -18,7 +18,8 @@ from orchestrator.console.json_lines import encode
 from orchestrator.console.run_console import RunConsole
 from orchestrator.console.screen import Screen
 from orchestrator.manifest import saved
-from orchestrator.sinks.answer_table import Signals, table_row
+from orchestrator.rollout.signals import Signals
+from orchestrator.sinks.answer_table import table_row
 from orchestrator.sinks.copies import CONSOLE, Copies, open_sinks
 from orchestrator.sinks.sink import Sink
 from orchestrator.watch.alarms import Alarms
@@ -198,6 +199,14 @@ class Logbook:
         for title, text in self._alarms.observe(plain):
             self.alert(title, text)
 
+    def sampled(self, step: int, answers: int) -> list[int]:
+        """Return the numbers of the answers of `step`, of so many, that are written to trajectories.jsonl."""
+        every, wanted = self._config.trajectories_every, self._config.trajectories
+        if not every or step % every:
+            return []
+        stride = max(answers / wanted, 1.0)
+        return [int(i * stride) for i in range(min(wanted, answers))]
+
     def trajectories(
         self,
         step: int,
@@ -214,17 +223,16 @@ class Logbook:
             step: number of the step.
             groups: the groups that the step trained on.
             unsampled: groups of which only ungraded answers are written: replaced before the step, or held out.
-            signals: of the step's batch, for the sinks.
+            signals: of the step's batch.
         """
-        every, wanted = self._config.trajectories_every, self._config.trajectories
         answers = [(group, t) for group in groups for t in group.trajectories]
-        sampled: list[int] = []
-        if every and step % every == 0:
-            stride = max(len(answers) / wanted, 1.0)
-            sampled = [int(i * stride) for i in range(min(wanted, len(answers)))]
+        trained, sampled = len(answers), self.sampled(step, len(answers))
         answers += [(group, t) for group in unsampled for t in group.trajectories]
         ungraded = [i for i, (_, t) in enumerate(answers) if t.grade is not None and t.grade.status == "grader_error"]
-        rows = {i: answer_row(step, *answers[i], self._render) for i in sorted({*sampled, *ungraded})}
+        rows: dict[int, dict[str, Any]] = {}
+        for i in sorted({*sampled, *ungraded}):
+            values = signals.tokens(i, answers[i][1]) if signals and i < trained else {}
+            rows[i] = answer_row(step, *answers[i], self._render, values)
         if not rows:
             return
         with (self._run_dir / TRAJECTORIES).open("ab") as file:

@@ -1,37 +1,12 @@
-"""The table of sampled answers: each row has the advantage, entropy and log-probs of its own tokens."""
+"""The table of sampled answers: its rows are bounded and name each token."""
 
 from dataclasses import replace
 
 import numpy as np
-import pytest
-import torch
 from logbook_runs import group
 
-from orchestrator.sinks.answer_table import TOKEN_LIMIT, Signals, table_row
+from orchestrator.sinks.answer_table import TOKEN_LIMIT, table_row
 from orchestrator.watch.answer_rows import answer_row
-from trajectories.batch import pack
-
-
-def test_a_row_has_the_signals_of_its_own_answer_also_beside_experience_and_stored_answers() -> None:
-    groups = [group("a"), group("b")]
-    old = replace(groups[0].trajectories[0], route="experience")
-    stored = replace(groups[0].trajectories[0], route="rehearse")
-    batch = pack([replace(groups[0], experience=(old,)), groups[1]], [stored])
-    positions = torch.arange(len(batch.tokens), dtype=torch.float32)
-    batch = replace(batch, advantage=positions, entropy_old=positions / 10, logp_reference=positions * 0 - 1.5)
-    signals = Signals.of(batch)
-    # Every trajectory has 5 tokens, of which 2 to 4 are the answer; the experience is the third one.
-    rows = [signals.row(i, t) for i, t in enumerate(t for g in groups for t in g.trajectories)]
-    assert [row["advantage"] for row in rows] == [3.0, 8.0, 18.0, 23.0]
-    assert [row["entropy"] for row in rows] == pytest.approx([0.3, 0.8, 1.8, 2.3])
-    # log-prob of the sampler minus that of the reference: 3 x (-0.5 + 1.5)
-    assert [row["divergence"] for row in rows] == pytest.approx([3.0] * 4)
-
-
-def test_signals_that_a_step_did_not_compute_are_missing() -> None:
-    groups = [group("a")]
-    row = Signals.of(pack(groups)).row(1, groups[0].trajectories[1])
-    assert row == {"advantage": None, "entropy": None, "divergence": None}
 
 
 def test_a_row_names_each_token_with_its_log_prob_and_is_bounded() -> None:

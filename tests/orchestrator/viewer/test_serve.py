@@ -1,0 +1,83 @@
+"""The viewer's server: a page, summaries as they are written, and answers, for this machine only."""
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from answer_lines import HOSTILE, row, write
+
+from orchestrator.viewer import serve as serve_module
+from orchestrator.viewer.serve import Server, serve
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server("run", tmp_path / "trajectories.jsonl", 0) as found:
+        thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield found
+        found.shutdown()
+        thread.join(10)
+
+
+def get(server: Server, path: str, **headers: str) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    is_json = response.headers["Content-Type"] == "application/json"
+    return response.status, json.loads(body) if is_json else body.decode()
+
+
+def test_answers_appear_while_the_run_writes_them(server: Server, tmp_path: Path) -> None:
+    status, page = get(server, "/")
+    assert status == 200 and '"live": true' in page and "connect-src 'self'" in page
+    assert get(server, "/index?generation=0&from=0")[1]["answers"] == []
+    path = write(tmp_path / "trajectories.jsonl", row(1, texts=HOSTILE), row(2), end='{"step": 3')
+    index = get(server, "/index?generation=0&from=0")[1]
+    assert [each[0] for each in index["answers"]] == [1, 2] and not index["more"]
+    write(path, end=', "status": "wrong"}\n')
+    index = get(server, "/index?generation=0&from=2")[1]
+    assert (index["from"], [each[0] for each in index["answers"]]) == (2, [3])
+    status, found = get(server, "/answer?generation=0&number=0")
+    assert status == 200 and found["tokens"]["texts"][:2] == list(HOSTILE[:2])
+
+
+def test_a_replaced_file_is_sent_from_its_beginning_and_old_numbers_are_gone(server: Server, tmp_path: Path) -> None:
+    path = write(tmp_path / "trajectories.jsonl", row(1), row(2))
+    get(server, "/index?generation=0&from=0")
+    write(tmp_path / "new", row(5)).replace(path)
+    index = get(server, "/index?generation=0&from=2")[1]
+    assert (index["generation"], index["from"], [each[0] for each in index["answers"]]) == (1, 0, [5])
+    assert get(server, "/answer?generation=0&number=0")[0] == 404
+    assert get(server, "/answer?generation=1&number=0")[0] == 200
+
+
+def test_a_long_index_comes_in_parts(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_module, "SUMMARIES_LIMIT", 2)
+    write(tmp_path / "trajectories.jsonl", *map(row, range(3)))
+    index = get(server, "/index?generation=0&from=0")[1]
+    assert len(index["answers"]) == 2 and index["more"]
+    assert not get(server, "/index?generation=0&from=2")[1]["more"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/../config.yaml", "/index/", "/answer?number=9", "/answer?number=-1", "/answer?number=x"]
+)
+def test_nothing_else_is_served(server: Server, path: str) -> None:
+    assert get(server, path)[0] == 404
+
+
+def test_a_page_under_another_name_cannot_read_the_answers(server: Server) -> None:
+    assert get(server, "/index", Host="evil.example:80")[0] == 403
+    assert get(server, "/index", Host=f"localhost:{server.server_port}")[0] == 200
+
+
+def test_a_port_in_use_is_refused_by_name(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"^--port: must be free, got {server.server_port}"):
+        serve("run", tmp_path / "a.jsonl", server.server_port, print)
