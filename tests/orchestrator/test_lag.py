@@ -92,7 +92,7 @@ def test_a_group_that_is_passed_twice_is_in_the_ledger_and_is_trained_on_after_a
 
 
 def test_a_lag_below_two_is_refused_for_any_order() -> None:
-    with pytest.raises(ValueError, match=r"^lag: must be at least 2 with take=any_order, .*, got 1"):
+    with pytest.raises(ValueError, match=r"^lag: must be at least 2 with take=any_order, got 1"):
         load(["lag=1", "take=any_order"])
     assert load(["lag=2", "take=any_order", "groups_per_step=8"]).window_slots == 16
     assert load(["lag=2", "groups_per_step=8"]).window_slots == 24
