@@ -87,3 +87,30 @@ def test_the_folder_of_a_living_owner_stays(tmp_path: Path, monkeypatch: pytest.
         process.kill()
         process.wait()
         assert gone(child, folder, scratch.GRACE_S + 10)
+
+
+def test_a_process_without_an_environment_uses_the_folder_if_it_has_a_file_there_open(tmp_path: Path) -> None:
+    folder = tmp_path / "breadth-1-1"
+    folder.mkdir()
+    processes = []
+    for place in (folder, tmp_path):  # Ray's titles are written over the environment, which leaves none
+        with (place / "log").open("w") as log:
+            processes.append(subprocess.Popen(["/bin/sleep", "60"], env={}, stdout=log))
+    inside, beside = processes
+    try:
+        assert list(scratch.processes(folder)) == [inside.pid]
+        assert scratch.sweep(folder, 0.0) == [inside.pid]
+        assert inside.wait(timeout=10) == -signal.SIGKILL and beside.poll() is None
+    finally:
+        beside.kill()
+        beside.wait()
+
+
+def test_the_owner_of_a_folder_is_not_swept(tmp_path: Path) -> None:
+    process, folder, child = owner(tmp_path, "wait")
+    try:
+        assert child in scratch.processes(folder) and process.pid not in scratch.processes(folder)
+    finally:
+        process.kill()
+        process.wait()
+    assert gone(child, folder, within_s=2 * scratch.GRACE_S + 10)

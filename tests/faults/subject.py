@@ -1,5 +1,6 @@
 """Run the subject of a fault as a process of its own, and check what it left behind."""
 
+import contextlib
 import getpass
 import json
 import os
@@ -122,7 +123,9 @@ class Subject:
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal():
                 try:
-                    if f"{MARK}={self.mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    marked = f"{MARK}={self.mark}".encode() in (entry / "environ").read_bytes().split(b"\0")
+                    # Ray writes titles of its processes over their environment.
+                    if marked or any(os.readlink(file).startswith(f"{self.temporary}/") for file in _open_files(entry)):
                         command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                         yield f"process {entry.name}: {command[:200]}"
                 except OSError:
@@ -154,3 +157,8 @@ class Subject:
             except OSError:
                 continue
         shutil.rmtree(self.temporary, ignore_errors=True)
+
+
+def _open_files(process: Path) -> Iterator[Path]:
+    with contextlib.suppress(OSError):
+        yield from (process / "fd").iterdir()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.watch.logbook import read_records
 from tests.faults.rows import ROWS, Fault
 from tests.faults.subject import Subject
 
@@ -19,7 +20,7 @@ def marks(fault: Fault) -> list[pytest.MarkDecorator]:
 @pytest.mark.parametrize("fault", [pytest.param(row, id=row.name, marks=marks(row)) for row in ROWS])
 def test_after_a_fault_the_run_is_whole_and_nothing_is_left(fault: Fault, tmp_path: Path) -> None:
     words = [f"placement.kind={fault.kind}", *fault.words]
-    subject = Subject(tmp_path, words)
+    subject = Subject(tmp_path, words, dict(fault.environment))
     try:
         ended = subject.run(fault=fault.arguments(), bound_s=fault.bound_s)
         assert f"FAULT {fault.action}" in ended.output, ended.output[-3000:]
@@ -33,5 +34,10 @@ def test_after_a_fault_the_run_is_whole_and_nothing_is_left(fault: Fault, tmp_pa
             again = subject.run("--resume", "placement.kind=in_process", bound_s=90.0)
             assert again.status == 0, again.output[-3000:]
         subject.check()
+        if fault.heals:
+            assert read_records(subject.run_dir / "metrics.jsonl")[-1][f"restarts/{fault.role}"] == 1
+        if fault.heals and fault.action == "SIGSTOP":
+            stacks = [path.read_text() for path in subject.run_dir.glob("stacks/*/*.txt")]
+            assert sum("it was stopped by a signal" in text for text in stacks) == 1, ended.output[-3000:]
     finally:
         subject.close()
