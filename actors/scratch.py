@@ -126,10 +126,9 @@ def processes(folder: Path) -> Iterator[int]:
     for entry in os.scandir("/proc"):
         if entry.name.isdecimal() and int(entry.name) != os.getpid() and not _owns(entry.name, folder):
             with contextlib.suppress(OSError):  # it has ended, or belongs to another user
-                environment = Path(entry.path, "environ").read_bytes()
-                if mark in environment.split(b"\0") or (
-                    not environment.strip(b"\0 ") and _has_open(entry.path, folder)
-                ):
+                process = Path(entry.path)
+                titled = (process / "cmdline").read_bytes().startswith(b"ray::")
+                if mark in (process / "environ").read_bytes().split(b"\0") or (titled and _has_open(process, folder)):
                     yield int(entry.name)
 
 
@@ -137,9 +136,9 @@ def _owns(pid: str, folder: Path) -> bool:
     return folder.name == f"{PREFIX}{pid}-{_start_time(int(pid))}"
 
 
-def _has_open(process: str, folder: Path) -> bool:
+def _has_open(process: Path, folder: Path) -> bool:
     """Return whether a process, by its folder in /proc, has a file of the temporary folder open."""
-    for file in os.scandir(f"{process}/fd"):
+    for file in os.scandir(process / "fd"):
         with contextlib.suppress(OSError):
             if os.readlink(file.path).startswith(f"{folder}/"):
                 return True

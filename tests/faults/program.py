@@ -69,7 +69,8 @@ class Fault:
         """Let the fault happen, if it is due in this phase."""
         if phase == self.phase and step >= self.step and not self.done:
             self.done = True
-            sys.stderr.write(f"FAULT {self.action} of {self.role} while {phase} in step {step}\n")
+            at = f"at {time.monotonic():.1f}"  # of the machine's clock, the same in all processes
+            sys.stderr.write(f"FAULT {self.action} of {self.role} while {phase} in step {step} {at}\n")
             sys.stderr.flush()
             if self.action.startswith("SIG"):
                 asyncio.get_running_loop().call_soon(self._send, find(self.role))

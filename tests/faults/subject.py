@@ -4,6 +4,7 @@ import contextlib
 import getpass
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -53,6 +54,8 @@ class Ended:
     """Exit status; minus the number of the signal that ended it."""
     seconds: float
     output: str
+    since_fault_s: float = 0.0
+    """Seconds from the fault to its end."""
 
 
 @dataclass
@@ -79,7 +82,9 @@ class Subject:
             os.kill(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
             raise AssertionError(f"the subject hung for {bound_s:.0f} s:\n{output[-6000:]}") from None
-        return Ended(process.returncode, time.monotonic() - began, output)
+        at = re.search(r"^FAULT .* at ([0-9.]+)$", output, re.MULTILINE)
+        now = time.monotonic()
+        return Ended(process.returncode, now - began, output, now - float(at[1]) if at else 0.0)
 
     def start(self, *more: str, fault: dict[str, object] | None = None) -> "subprocess.Popen[str]":
         """Start `breadth train`, with a fault or without."""

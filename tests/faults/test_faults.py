@@ -1,6 +1,7 @@
 """A fault happens to a run in each row of `rows.py`; afterwards the run is whole, and nothing is left of it."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ def test_after_a_fault_the_run_is_whole_and_nothing_is_left(fault: Fault, tmp_pa
     try:
         ended = subject.run(fault=fault.arguments(), bound_s=fault.bound_s)
         assert f"FAULT {fault.action}" in ended.output, ended.output[-3000:]
+        back = re.findall(r"is back.* after ([0-9.]+ s)", ended.output)
+        sys.stdout.write(f"TIMES {fault.name}: ended {ended.since_fault_s:.0f} s after the fault; back after {back}\n")
         assert ended.status == STATUS[fault.expected], ended.output[-3000:]
         assert re.search(fault.message, ended.output), ended.output[-3000:]
         assert ended.output.count("Traceback") == 0, ended.output[-3000:]
