@@ -82,6 +82,9 @@ class Handle:
             if isinstance(error, ray.exceptions.ActorDiedError):
                 self._process = None  # there is none to end
             raise RoleLost(f"{self.name}: its process died before {method} ended: {_cause(error)}") from None
+        except (ray.exceptions.OutOfDiskError, ray.exceptions.ObjectStoreFullError):
+            full = "Ray's object store is full, and the disk to which it moves what does not fit has no room"
+            raise RuntimeError(f"{self.name}: {method} failed: {full}") from None
         except ray.exceptions.ObjectLostError:
             raise RoleLost(f"{self.name}: the result of {method} was lost with its node") from None
         finally:

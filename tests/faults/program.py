@@ -52,8 +52,8 @@ def find(role: str) -> int:
 
 FILLER = "filler"
 """File that fills a disk."""
-FILLING = 5
-"""Objects that fill the object store of Ray."""
+FILLING = ((5, 1.0), (30, 1 / 30), (200, 1 / 3000))
+"""Objects that fill the object store of Ray: how many, and their part of the largest size."""
 
 
 class Fault:
@@ -100,7 +100,11 @@ class Fault:
         """Put more objects of `value` bytes into Ray's object store than it has room for, and keep them."""
         import ray
 
-        self.kept = [ray.put(os.urandom(int(self.value))) for _ in range(FILLING)]
+        self.kept: list[ray.ObjectRef] = []
+        for count, part in FILLING:
+            with contextlib.suppress(ray.exceptions.OutOfDiskError):
+                for _ in range(count):
+                    self.kept.append(ray.put(os.urandom(int(self.value * part))))
 
     def _fill_disk(self) -> None:
         """Write a file until the file system of the run's directory is full."""

@@ -67,6 +67,7 @@ STOPPING = "stopping after this step, with a checkpoint"
 FULL = "File too large|wrote [01] of"
 NO_ANSWER = "did not answer within|generated no token for|was not published|no token was generated"
 TURNED_OFF = "turned off after TimeoutError"
+NO_ROOM = "object store is full, and the disk"
 UNEXPECTED = "ended unexpectedly"
 DIED = "its process died before|does not answer"
 SIGNALS = ("SIGKILL", "SIGSTOP")
@@ -156,7 +157,15 @@ def over_ray() -> list[Fault]:
             bound_s=300.0,
         ),
         _ray("full_store", "goes on", value=3e7, phase="updating", environment=SMALL_STORE, special="spilling"),
-        _ray("full_store", "ends", value=3e7, phase="updating", environment=NO_SPILLING, special="no_room"),
+        _ray(
+            "full_store",
+            "ends",
+            value=3e7,
+            phase="updating",
+            environment=NO_SPILLING,
+            special="no_room",
+            message=NO_ROOM,
+        ),
     ]
     drivers = [_ray("SIGKILL", "killed", phase=phase, words=MEASURED) for phase in DRIVER_PHASES]
     daemons = [
