@@ -28,7 +28,7 @@ WORDS = (
     "placement.heartbeat_s=8", "placement.restart_delay_s=0.1",
     *(f"placement.threads_per_{role}=1" for role in ("generator", "learner", "reference")),
 )  # fmt: skip
-TIMED = ("time", "tokens_per_second", "seconds/", "grader/", "restarts/")
+TIMED = ("time", "tokens_per_second", "seconds/", "grader/", "restarts/", "system/")
 KILL, STOP = signal.SIGKILL, signal.SIGSTOP
 LONG_S = 280.0
 
