@@ -31,6 +31,8 @@ class LocalGenerator:
     def __init__(self, build: Callable[[], Generator], name: str) -> None:
         self.build, self.name = build, name
         self.generator = build()
+        self.local_pid: int | None = None
+        """None: there is no process but this one."""
 
     def give_up(self, reason: str) -> None:
         """Nothing: calls of an engine that has ended raise RoleLost by themselves."""

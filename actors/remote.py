@@ -5,7 +5,9 @@ Every wait has a timeout: a role that does not return in time is an error, never
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -81,6 +83,9 @@ class Handle:
             if isinstance(error, ray.exceptions.ActorDiedError):
                 self._process = None  # there is none to end
             raise RoleLost(f"{self.name}: its process died before {method} ended: {_cause(error)}") from None
+        except (ray.exceptions.OutOfDiskError, ray.exceptions.ObjectStoreFullError):
+            full = "Ray's object store is full, and the disk to which it moves what does not fit has no room"
+            raise RuntimeError(f"{self.name}: {method} failed: {full}") from None
         except ray.exceptions.ObjectLostError:
             raise RoleLost(f"{self.name}: the result of {method} was lost with its node") from None
         finally:
@@ -98,6 +103,12 @@ class Handle:
         """Have every call in progress, and every later one, raise RoleLost with this reason, until `restart`."""
         if not self._watched().done():
             self._watched().set_result(reason)
+
+    @property
+    def local_pid(self) -> int | None:
+        """Process id of the actor, if it is on this machine and its role was built."""
+        here = self._process is not None and self._process[0] == ray.get_runtime_context().get_node_id()
+        return self._process[1] if self._process is not None and here else None
 
     async def alive(self, timeout_s: float) -> None:
         """Return if the actor's process answers, also while the role is at work. Raises as `wait`."""
@@ -175,7 +186,7 @@ class Handle:
     async def call_stored(self, method: str, value: Any, *arguments: Any) -> Any:
         """Run a method of the role whose first argument is large: it goes through Ray's object store, and is written
         there outside the event loop. Raises as `wait`."""
-        stored = await self.wait(asyncio.to_thread(ray.put, value), f"storing the arguments of {method}")
+        stored = await self.wait(_in_thread(ray.put, value), f"storing the arguments of {method}")
         return await self.call(method, stored, *arguments)
 
     async def free_gpu_memory(self) -> None:
@@ -193,6 +204,21 @@ class Handle:
 
 async def _value(result: Any) -> Any:
     return await result
+
+
+async def _in_thread(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the value of a call that may never return, as of a raylet that hangs: nothing waits for its thread."""
+    result: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    result.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            result.set_result(call(*arguments))
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(result)
 
 
 def _cause(error: Exception) -> str:

@@ -118,13 +118,31 @@ def sweep(folder: Path, grace_s: float) -> list[int]:
 
 
 def processes(folder: Path) -> Iterator[int]:
-    """Yield the other processes of this user that use the temporary folder, by their environment."""
+    """Yield the other processes of this user that use the temporary folder, but for its owner.
+
+    They have it in their environment. Where Ray has written a title over that, they have files of the folder open.
+    """
     mark = f"{SCRATCH}={folder}".encode()
     for entry in os.scandir("/proc"):
-        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid() and not _owns(entry.name, folder):
             with contextlib.suppress(OSError):  # it has ended, or belongs to another user
-                if mark in Path(entry.path, "environ").read_bytes().split(b"\0"):
+                process = Path(entry.path)
+                titled = (process / "cmdline").read_bytes().startswith(b"ray::")
+                if mark in (process / "environ").read_bytes().split(b"\0") or (titled and _has_open(process, folder)):
                     yield int(entry.name)
+
+
+def _owns(pid: str, folder: Path) -> bool:
+    return folder.name == f"{PREFIX}{pid}-{_start_time(int(pid))}"
+
+
+def _has_open(process: Path, folder: Path) -> bool:
+    """Return whether a process, by its folder in /proc, has a file of the temporary folder open."""
+    for file in os.scandir(process / "fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(file.path).startswith(f"{folder}/"):
+                return True
+    return False
 
 
 def _namespace() -> str:

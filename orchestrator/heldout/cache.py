@@ -67,7 +67,9 @@ class MeasurementCache:
     def __init__(
         self, cfg: Config, prompts: Sequence[Prompt], policy: str, digest: str = "", *, foreign: bool = False
     ) -> None:
-        self.folder, self._policy = Path(cfg.runs) / FOLDER, policy_folder(policy).resolve()
+        # A watched run may have removed a policy whose digest is known.
+        self._policy = (Path(policy) if digest else policy_folder(policy)).resolve()
+        self.folder = Path(cfg.runs) / FOLDER
         self._ids = [p.id for p in prompts]
         self._key: dict[str, Any] = {
             "policy": digest or folder_digest(self._policy),

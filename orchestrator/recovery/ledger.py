@@ -77,6 +77,10 @@ def _row(group: Group) -> dict[str, Any]:
     }
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def _ranges(positions: Iterable[int]) -> list[list[int]]:
     """Return positions as [first, last] of each unbroken range."""
     ranges: list[list[int]] = []
@@ -121,9 +125,10 @@ class Account:
 
     def words(self) -> str:
         """Return the account in one line."""
-        again = f"; {self.resumes} resumes, {self.superseded} steps done again" if self.resumes else ""
+        resumes, steps = _count(self.resumes, "resume"), _count(self.superseded, "step")
+        again = f"; {resumes}, {steps} done again" if self.resumes else ""
         fault = f"; {'; '.join(self.problems)}" if self.problems else ", each once and none lost"
-        return f"{len(self.trained)} groups in {self.step} steps{fault}{again}"
+        return f"{_count(len(self.trained), 'group')} in {_count(self.step, 'step')}{fault}{again}"
 
     def begin(self, record: dict[str, Any]) -> None:
         step, position, trained = record["step"], record["position"], set(record["trained"])

@@ -1,8 +1,9 @@
 """Write what every process of a run is doing to `stacks/TIME` of its directory, when a role does not answer.
 
 A process's Python stacks come from py-spy, or from the process itself (`actors/machine/stack_signal.py`) where py-spy
-is not installed or may not attach. The latter may crash a process whose threads are at work, so stacks are written
-only when the run ends. Every file begins with the state of the process in the kernel.
+is not installed or may not attach. The latter may crash a process whose threads are at work, so only processes that
+are ended anyway get its signal: all of them when the run ends, and the silent one when its role is started again.
+Every file begins with the state of the process in the kernel.
 """
 
 import contextlib
@@ -13,8 +14,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -31,7 +33,10 @@ AT_A_TIME = 8
 """Processes that are read at a time."""
 MOST = 256
 """Processes that are read at most."""
-STALLS = ("did not answer within", "generated no token for", "no token was generated", "does not answer", "Timed out")
+STALLS = (
+    "did not answer within", "has not answered for", "generated no token for", "no token was generated",
+    "does not answer", "Timed out",
+)  # fmt: skip
 """Parts of the messages of errors that end a wait."""
 
 
@@ -57,16 +62,19 @@ def on_stall(run_dir: Path) -> Iterator[None]:
         raise
 
 
-def dump(run_dir: Path) -> str:
+def dump(run_dir: Path, ended: Collection[int] | None = None) -> str:
     """Write the stacks of all processes of the run on this machine, and return a line that says where.
 
     Takes at most about `ATTACH_S + ANSWER_S` for every `AT_A_TIME` processes.
+
+    Args:
+        ended: the processes that are ended afterwards, which may get a signal; None: all.
     """
     folder = run_dir / STACKS / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}-{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
     found = list(_processes())[:MOST]
     with ThreadPoolExecutor(AT_A_TIME) as reading:
-        texts = reading.map(_text, found)
+        texts = reading.map(partial(_text, ended=ended), found)
         for process, text in zip(found, texts, strict=True):
             (folder / f"{process.pid}-{_name(process)}.txt").write_text(text)
     return f"The stacks of {len(found)} processes are in {folder}"
@@ -91,7 +99,7 @@ def _name(process: psutil.Process) -> str:
     return "process"
 
 
-def _text(process: psutil.Process) -> str:
+def _text(process: psutil.Process, ended: Collection[int] | None) -> str:
     try:
         state = f"{' '.join(process.cmdline())[:1000]}\nstate {process.status()}, {process.num_threads()} threads, "
         state += f"cpu {sum(process.cpu_times()[:2]):.1f} s, resident {process.memory_info().rss / 1e6:.0f} MB\n\n"
@@ -101,7 +109,10 @@ def _text(process: psutil.Process) -> str:
         return state + _own()
     if process.status() == psutil.STATUS_STOPPED:
         return f"{state}it was stopped by a signal (SIGCONT continues it)\n\n{_by_py_spy(process.pid)}"
-    return state + (_by_py_spy(process.pid) or _by_itself(process.pid) or "its stacks could not be read\n")
+    text = _by_py_spy(process.pid)
+    if not text and (ended is None or process.pid in ended):
+        text = _by_itself(process.pid)
+    return state + (text or "its stacks could not be read\n")
 
 
 def _own() -> str:

@@ -5,7 +5,10 @@ that is frozen holds up every call, so this sink runs in an `OwnThread`, and `en
 """
 
 import contextlib
+import os
 import re
+import shutil
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -194,6 +197,8 @@ def end_service() -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs([*found, *below], timeout=2.0)
+    for sockets in Path(tempfile.gettempdir()).glob(f"wandb-{os.getpid()}-*"):
+        shutil.rmtree(sockets, ignore_errors=True)  # a service that is killed leaves them
     # Else the library would wait for its service again when the process exits.
     forgetting = threading.Thread(target=_forget, name="wandb teardown", daemon=True)
     forgetting.start()

@@ -11,6 +11,11 @@ from orchestrator.supervision.heartbeats import Answering
 class Process(Answering, Protocol):
     """What can be started again: `actors.remote.Handle` over Ray, `actors.local.LocalGenerator` in this process."""
 
+    @property
+    def local_pid(self) -> int | None:
+        """Its process id; None if it is on another machine, was never built or is this process."""
+        ...
+
     def give_up(self, reason: str) -> None:
         """Have every call that waits for an answer raise RoleLost."""
         ...

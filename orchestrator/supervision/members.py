@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from actors.contracts import Generator
@@ -10,6 +11,7 @@ from actors.local import LocalGenerator
 from actors.remote import Handle, RemoteGrader
 from configs.config import Config
 from orchestrator.cluster import Roles
+from orchestrator.recovery import stacks
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.supervision.member import Member
 from orchestrator.supervision.supervisor import Supervisor
@@ -32,7 +34,12 @@ def supervised(cfg: Config, roles: Roles, rollouts: Rollouts, verifiers: Sequenc
         members += [_grader(rollouts, verifiers, one) for one in roles.graders if isinstance(one, RemoteGrader)]
         pool = roles.reference_actors
         members += [_reference(rollouts, pool, handle) for handle in (pool.handles if pool is not None else [])]
-    supervisor = Supervisor(cfg.placement, members, roles.ranks, report)
+    run_dir = Path(cfg.runs) / cfg.name
+
+    def dump(silent: int | None) -> str:
+        return stacks.dump(run_dir, ended=() if silent is None else (silent,))
+
+    supervisor = Supervisor(cfg.placement, members, roles.ranks, report, dump)
     rollouts.lost = learner.receivers.lost = rollouts.graders.lost = supervisor.lost
     if roles.reference_actors is not None:
         roles.reference_actors.presence.lost = supervisor.lost

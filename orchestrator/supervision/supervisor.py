@@ -1,6 +1,7 @@
 """Start roles again that were lost during a run, and record what happened."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -9,9 +10,13 @@ from typing import Any
 
 from actors.presence import LOSSES
 from configs.placement import PlacementConfig
+from orchestrator.recovery.stacks import stalled
 from orchestrator.supervision.budget import Budget
 from orchestrator.supervision.heartbeats import listen
 from orchestrator.supervision.member import Member, Process
+
+STACKS_S = 60.0
+"""Longest wait for the stacks of all processes before one that is silent is ended, in seconds."""
 
 
 class Supervisor:
@@ -26,6 +31,8 @@ class Supervisor:
         members: the processes that can be started again.
         others: learner ranks. One that is silent ends the run.
         alert: called with the title and the text of what the user has to know.
+        dump: called in a thread of its own with the process id of a member that is silent, before it is ended. Writes
+            the stacks of all processes, and returns a line that says where.
         clock: in seconds.
     """
 
@@ -35,9 +42,11 @@ class Supervisor:
         members: Sequence[Member],
         others: Sequence[Any],
         alert: Callable[[str, str], None],
+        dump: Callable[[int | None], str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.place, self.members, self.others, self.alert, self._clock = place, list(members), others, alert, clock
+        self._dump = dump
         self._budgets = {
             member: Budget(place.restarts, place.restart_window_s, place.restart_delay_s, clock) for member in members
         }
@@ -108,6 +117,8 @@ class Supervisor:
                     self._leave_out(member, f"{used} are used up; the last error: {error}")
                     return
                 self.alert(f"{member.name} was lost", f"{error}; it is started again after {delay_s:.0f} s")
+                if stalled(error):
+                    await self._write_stacks(member)
                 await asyncio.sleep(delay_s)
                 try:
                     await self._start_again(member)
@@ -126,6 +137,12 @@ class Supervisor:
         self._restarts[member.role] += 1
         self._seconds[member.role] += seconds
         self.alert(f"{member.name} is back", f"after {seconds:.1f} s")
+
+    async def _write_stacks(self, member: Member) -> None:
+        """Write what all processes are doing while the silent one still is."""
+        with contextlib.suppress(OSError, TimeoutError):  # a full disk, or a machine that is too busy
+            async with asyncio.timeout(STACKS_S):
+                self.alert(member.name, await asyncio.to_thread(self._dump, member.process.local_pid))
 
     async def _start_again(self, member: Member) -> None:
         placing = asyncio.ensure_future(member.process.restart())

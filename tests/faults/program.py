@@ -3,11 +3,11 @@
     python tests/faults/program.py '{"action": "SIGKILL", "role": "learner", "phase": "updating", "step": 2}' train ...
 
 A signal is sent in the event loop's next turn, when the phase's call is on its way. The other actions change this
-process, of which the roles are a part with placement.kind=in_process: `slow_disk`, `full_disk` and `clock`, with a
-`value`.
+process, of which the roles are a part with placement.kind=in_process, or its surroundings: see the methods of `Fault`.
 """
 
 import asyncio
+import contextlib
 import functools
 import importlib
 import json
@@ -50,6 +50,12 @@ def find(role: str) -> int:
     return found[-1] if role == "worker" else found[0]  # the last one is below its keeper
 
 
+FILLER = "filler"
+"""File that fills a disk."""
+FILLING = ((5, 1.0), (30, 1 / 30), (200, 1 / 3000))
+"""Objects that fill the object store of Ray: how many, and their part of the largest size."""
+
+
 class Fault:
     """Happens once, in one phase of one step."""
 
@@ -63,7 +69,8 @@ class Fault:
         """Let the fault happen, if it is due in this phase."""
         if phase == self.phase and step >= self.step and not self.done:
             self.done = True
-            sys.stderr.write(f"FAULT {self.action} of {self.role} while {phase} in step {step}\n")
+            at = f"at {time.monotonic():.1f}"  # of the machine's clock, the same in all processes
+            sys.stderr.write(f"FAULT {self.action} of {self.role} while {phase} in step {step} {at}\n")
             sys.stderr.flush()
             if self.action.startswith("SIG"):
                 asyncio.get_running_loop().call_soon(self._send, find(self.role))
@@ -76,6 +83,35 @@ class Fault:
             timer.daemon = True
             timer.start()
         os.kill(pid, signal.Signals[self.action])
+
+    def _freeze(self) -> None:
+        """Stop a process again and again, whoever tells it to continue, until it is gone."""
+        process = psutil.Process(find(self.role))
+
+        def stop() -> None:
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                with contextlib.suppress(psutil.Error):
+                    process.suspend()
+                time.sleep(0.02)
+
+        threading.Thread(target=stop, daemon=True).start()
+
+    def _full_store(self) -> None:
+        """Put more objects of `value` bytes into Ray's object store than it has room for, and keep them."""
+        import ray
+
+        self.kept: list[ray.ObjectRef] = []
+        for count, part in FILLING:
+            with contextlib.suppress(ray.exceptions.OutOfDiskError):
+                for _ in range(count):
+                    self.kept.append(ray.put(os.urandom(int(self.value * part))))
+
+    def _fill_disk(self) -> None:
+        """Write a file until the file system of the run's directory is full."""
+        [runs] = [word.partition("=")[2] for word in sys.argv if word.startswith("runs=")]
+        with contextlib.suppress(OSError), (Path(runs) / FILLER).open("wb", buffering=0) as file:
+            while file.write(b"0" * 4096):
+                pass
 
     def _slow_disk(self) -> None:
         flush = os.fsync

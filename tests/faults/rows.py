@@ -26,6 +26,10 @@ class Fault:
     kind: Literal["in_process", "ray"] = "in_process"
     words: tuple[str, ...] = ()
     """Further settings."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Further environment variables."""
+    special: str = ""
+    """What else is special, for the name."""
     bound_s: float = 120.0
     always: bool = False
     """Whether `make test` runs it too."""
@@ -33,7 +37,13 @@ class Fault:
     @property
     def name(self) -> str:
         more = f"-{self.value:g}" if self.value else ""
-        return f"{self.kind}-{self.role}-{self.action}{more}-{self.phase}"
+        special = f"-{self.special}" if self.special else ""
+        return f"{self.kind}-{self.role}-{self.action}{more}-{self.phase}{special}"
+
+    @property
+    def heals(self) -> bool:
+        """Whether the role is started again, so that the run waits for it."""
+        return self.expected == "goes on" and self.role in HEALED and self.phase != "ending"
 
     def arguments(self) -> dict[str, object]:
         """Return the argument of `program.py`."""
@@ -42,16 +52,25 @@ class Fault:
         }
 
 
+HEALED = ("generator", "grader", "reference")
+"""Roles that are started again."""
 MEASURED = ("monitor.every=3",)
 SCORED = ("method=grpo_adaptive_kl",)
 ANY_ORDER = ("lag=2", "take=any_order", "sampling.max_refills=1")
 AHEAD = ("lag=2", "sampling.max_refills=2")
 OFFLINE = ("logbook.wandb=offline",)
+VLLM = ("generator.engine=vllm",)
+SMALL_STORE = (("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", "80000000"),)
+NO_SPILLING = (*SMALL_STORE, ("RAY_local_fs_capacity_threshold", "0.0001"))
+"""Ray believes that the disk has no room for what does not fit into its object store."""
 STOPPING = "stopping after this step, with a checkpoint"
 FULL = "File too large|wrote [01] of"
 NO_ANSWER = "did not answer within|generated no token for|was not published|no token was generated"
+TURNED_OFF = "turned off after TimeoutError"
+NO_ROOM = "object store is full, and the disk"
 UNEXPECTED = "ended unexpectedly"
 DIED = "its process died before|does not answer"
+SIGNALS = ("SIGKILL", "SIGSTOP")
 PHASES_OF = {
     "generator": ("generating", "grading", "updating", "publishing", "checkpointing", "evaluating"),
     "grader": ("generating", "grading", "updating", "evaluating"),
@@ -61,10 +80,9 @@ PHASES_OF = {
 """Phases in which something happens to each role."""
 DRIVER_PHASES = ("starting", "generating", "updating", "publishing", "checkpointing", "evaluating", "ending")
 IN_EVERY_TEST = {
-    ("SIGKILL", "learner", "updating"),
-    ("SIGKILL", "driver", "updating"),
-    ("SIGKILL", "gcs", "updating"),
-    ("SIGSTOP", "raylet", "updating"),
+    ("SIGKILL", "generator", "generating", ""),
+    ("SIGKILL", "driver", "updating", ""),
+    ("SIGSTOP", "raylet", "updating", ""),
 }
 """Faults over Ray that `make test` runs too."""
 
@@ -95,6 +113,9 @@ def in_process() -> list[Fault]:
     wandb = [
         Fault(action="SIGKILL", role="wandb", phase="updating", expected="goes on", words=OFFLINE),
         Fault(action="SIGSTOP", role="wandb", phase="updating", value=3, expected="goes on", words=OFFLINE),
+        Fault(action="SIGSTOP", role="wandb", phase="updating", expected="goes on", words=OFFLINE),
+        # Stopped again whenever it is told to continue.
+        Fault(action="freeze", role="wandb", phase="updating", expected="goes on", words=OFFLINE, message=TURNED_OFF),
     ]
     return [*signals, *machine, *wandb]
 
@@ -106,7 +127,46 @@ def over_ray() -> list[Fault]:
         words = MEASURED + (SCORED if role == "reference" else ())
         for phase in phases:
             both = {"role": role, "phase": phase, "words": words}
-            roles += [_ray("SIGKILL", "ends", message=DIED, **both), _ray("SIGSTOP", "ends", message=NO_ANSWER, **both)]
+            if role in HEALED:
+                roles += [_ray(action, "goes on", message=f"{role} 0 is back", **both) for action in SIGNALS]
+            else:
+                roles += [
+                    _ray("SIGKILL", "ends", message=DIED, **both),
+                    _ray("SIGSTOP", "ends", message=NO_ANSWER, **both),
+                ]
+    for role in ("generator", "grader", "learner"):
+        roles += [_ray(action, "goes on", role=role, phase="ending") for action in SIGNALS]
+    others = [
+        _ray(
+            "SIGKILL",
+            "ends",
+            role="generator",
+            phase="generating",
+            words=("placement.restarts=0",),
+            message=DIED,
+            special="no_restarts",
+        ),
+        _ray(
+            "SIGKILL",
+            "goes on",
+            role="generator",
+            phase="generating",
+            words=(*VLLM, "generator.timeout_s=60"),
+            message="generator 0 is back",
+            special="vllm",
+            bound_s=300.0,
+        ),
+        _ray("full_store", "goes on", value=3e7, phase="updating", environment=SMALL_STORE, special="spilling"),
+        _ray(
+            "full_store",
+            "ends",
+            value=3e7,
+            phase="updating",
+            environment=NO_SPILLING,
+            special="no_room",
+            message=NO_ROOM,
+        ),
+    ]
     drivers = [_ray("SIGKILL", "killed", phase=phase, words=MEASURED) for phase in DRIVER_PHASES]
     daemons = [
         _ray("SIGKILL", "goes on", role="gcs", phase="updating"),
@@ -118,11 +178,11 @@ def over_ray() -> list[Fault]:
         _ray("SIGSTOP", "goes on", role="raylet", phase="ending"),
         _ray("SIGKILL", "ends", role="agent", phase="updating", message=f"{UNEXPECTED}|{DIED}"),
     ]
-    return [*roles, *drivers, *daemons]
+    return [*roles, *others, *drivers, *daemons]
 
 
 def _ray(action: str, expected: Expected, **more: Any) -> Fault:
-    always = (action, more.get("role", "driver"), more["phase"]) in IN_EVERY_TEST
+    always = (action, more.get("role", "driver"), more["phase"], more.get("special", "")) in IN_EVERY_TEST
     return Fault(action=action, expected=expected, kind="ray", always=always, **more)
 
 

@@ -1,8 +1,10 @@
 """Run the subject of a fault as a process of its own, and check what it left behind."""
 
+import contextlib
 import getpass
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -52,6 +54,8 @@ class Ended:
     """Exit status; minus the number of the signal that ended it."""
     seconds: float
     output: str
+    since_fault_s: float = 0.0
+    """Seconds from the fault to its end."""
 
 
 @dataclass
@@ -78,7 +82,9 @@ class Subject:
             os.kill(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
             raise AssertionError(f"the subject hung for {bound_s:.0f} s:\n{output[-6000:]}") from None
-        return Ended(process.returncode, time.monotonic() - began, output)
+        at = re.search(r"^FAULT .* at ([0-9.]+)$", output, re.MULTILINE)
+        now = time.monotonic()
+        return Ended(process.returncode, now - began, output, now - float(at[1]) if at else 0.0)
 
     def start(self, *more: str, fault: dict[str, object] | None = None) -> "subprocess.Popen[str]":
         """Start `breadth train`, with a fault or without."""
@@ -122,7 +128,9 @@ class Subject:
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal():
                 try:
-                    if f"{MARK}={self.mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    marked = f"{MARK}={self.mark}".encode() in (entry / "environ").read_bytes().split(b"\0")
+                    # Ray writes titles of its processes over their environment.
+                    if marked or any(os.readlink(file).startswith(f"{self.temporary}/") for file in _open_files(entry)):
                         command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                         yield f"process {entry.name}: {command[:200]}"
                 except OSError:
@@ -154,3 +162,8 @@ class Subject:
             except OSError:
                 continue
         shutil.rmtree(self.temporary, ignore_errors=True)
+
+
+def _open_files(process: Path) -> Iterator[Path]:
+    with contextlib.suppress(OSError):
+        yield from (process / "fd").iterdir()

@@ -35,9 +35,9 @@ def test_a_run_that_loses_a_node_ends_with_the_role_and_goes_on_where_there_is_r
 ) -> None:
     nodes = [cluster.add_node(num_cpus=4) for _ in range(2)]
     where = {"RAY_ADDRESS": cluster.address, "RAY_AUTH_MODE": "disabled"}
-    # Two cores for each role, so that they do not fit on one node.
+    # Two cores for each role, so that they do not fit on one node, and none of a lost one finds room on the other.
     cores = [f"placement.cpus_per_{role}=2" for role in ("generator", "learner", "grader")]
-    subject = Subject(tmp_path, ["placement.kind=ray", "steps=40", *cores], where)
+    subject = Subject(tmp_path, ["placement.kind=ray", "steps=40", "placement.start_timeout_s=60", *cores], where)
     process = subject.start()
     try:
         subject.wait_for_step(3, timeout_s=120)

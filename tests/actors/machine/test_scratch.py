@@ -87,3 +87,32 @@ def test_the_folder_of_a_living_owner_stays(tmp_path: Path, monkeypatch: pytest.
         process.kill()
         process.wait()
         assert gone(child, folder, scratch.GRACE_S + 10)
+
+
+def test_a_process_with_a_title_of_ray_uses_the_folder_if_it_has_a_file_there_open(tmp_path: Path) -> None:
+    folder = tmp_path / "breadth-1-1"
+    folder.mkdir()
+    processes = []
+    # Ray's titles are written over the environment, which leaves none. A reader of a log is no process of the run.
+    for title, place in (("ray::Learner", folder), ("ray::Learner", tmp_path), ("tail", folder)):
+        with (place / "log").open("w") as log:
+            processes.append(subprocess.Popen([title, "60"], executable="/bin/sleep", env={}, stdout=log))
+    inside, *others = processes
+    try:
+        assert list(scratch.processes(folder)) == [inside.pid]
+        assert scratch.sweep(folder, 0.0) == [inside.pid]
+        assert inside.wait(timeout=10) == -signal.SIGKILL and [other.poll() for other in others] == [None, None]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_the_owner_of_a_folder_is_not_swept(tmp_path: Path) -> None:
+    process, folder, child = owner(tmp_path, "wait")
+    try:
+        assert child in scratch.processes(folder) and process.pid not in scratch.processes(folder)
+    finally:
+        process.kill()
+        process.wait()
+    assert gone(child, folder, within_s=2 * scratch.GRACE_S + 10)

@@ -76,7 +76,7 @@ def test_a_line_whose_writer_was_killed_is_left_out_and_the_next_one_is_whole(tm
 def test_steps_after_the_checkpoint_of_a_resume_do_not_count() -> None:
     found = of(begun(0, 0), stepped(1, 0, 1), stepped(2, 2, 3), begun(1, 2), stepped(2, 2, 3), stepped(3, 4, 5))
     assert (found.problems, found.step, found.resumes, found.superseded) == ([], 3, 1, 1)
-    assert found.words() == "6 groups in 3 steps, each once and none lost; 1 resumes, 1 steps done again"
+    assert found.words() == "6 groups in 3 steps, each once and none lost; 1 resume, 1 step done again"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from actors.machine import scratch
+from actors.machine.stack_signal import stack_file
 from orchestrator.recovery import stacks
 from orchestrator.recovery.stacks import dump, stalled
 
@@ -56,6 +57,15 @@ def test_without_py_spy_a_process_writes_its_own(
     monkeypatch.setattr(stacks.shutil, "which", lambda *arguments, **options: None)
     dump(tmp_path)
     assert "in waits_for_nothing" in text_of(tmp_path, child.pid)
+
+
+def test_a_process_that_is_not_ended_afterwards_gets_no_signal(
+    tmp_path: Path, child: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacks.shutil, "which", lambda *arguments, **options: None)
+    dump(tmp_path, ended=())
+    assert "its stacks could not be read" in text_of(tmp_path, child.pid)
+    assert stack_file(tmp_path, child.pid).read_text() == ""
 
 
 def test_a_stopped_process_is_said_to_be_stopped_and_the_dump_ends(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from actors.presence import RoleLost
+from actors.presence import RoleLost, RoleSilent
 from configs.placement import PlacementConfig
 from orchestrator.supervision.member import Member
 from orchestrator.supervision.supervisor import Supervisor
@@ -21,6 +21,7 @@ class Process:
     def __init__(self, name: str, *starts: Any) -> None:
         self.name, self.starts, self.events = name, list(starts), list[str]()
         self.silent = False
+        self.local_pid: int | None = 4711
 
     def give_up(self, reason: str) -> None:
         self.events.append("give up")
@@ -64,7 +65,11 @@ def supervisor(*processes: Process, **changes: Any) -> tuple[Supervisor, list[tu
     alerts, failures = list[tuple[str, str]](), list[Exception]()
     place = PlacementConfig(**(PLACE | {k: v for k, v in changes.items() if k != "least"}))
     members = [member(process, failures, least=changes.get("least", 1)) for process in processes]
-    return Supervisor(place, members, [], lambda title, text: alerts.append((title, text))), alerts, failures
+    return Supervisor(place, members, [], lambda title, text: alerts.append((title, text)), stacks), alerts, failures
+
+
+def stacks(pid: int | None) -> str:
+    return f"the stacks, that of {pid} too"
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -91,6 +96,36 @@ def test_a_member_that_is_lost_leaves_at_once_and_enters_when_it_is_built_and_pr
             metrics = watched.metrics()
             assert (metrics["restarts/generator"], metrics["restarts/generator/absent"]) == (1, 0)
             assert metrics["restarts/generator/seconds"] >= 0 and failures == []
+
+    run(body())
+
+
+def test_the_stacks_are_written_before_a_silent_process_is_ended_but_not_for_one_that_died() -> None:
+    async def body() -> None:
+        silent, dead = Process("generator 0"), Process("generator 1")
+        watched, alerts, _ = supervisor(silent, dead)
+        async with watched:
+            assert watched.lost(silent, RoleSilent("generator 0: collect did not answer within 8 s"))
+            assert watched.lost(dead, ERROR)
+            await until(lambda: "enter" in silent.events and "enter" in dead.events)
+        told = [alert[1] for alert in alerts if alert[0] == "generator 0"]
+        assert told == ["the stacks, that of 4711 too"] and not [one for one in alerts if one[0] == "generator 1"]
+
+    run(body())
+
+
+def test_stacks_that_cannot_be_written_do_not_keep_a_silent_process_from_its_restart() -> None:
+    def full(pid: int | None) -> str:
+        raise OSError(28, "No space left on device")
+
+    async def body() -> None:
+        process = Process("generator 0")
+        failures: list[Exception] = []
+        members = [member(process, failures)]
+        async with Supervisor(PlacementConfig(**PLACE), members, [], lambda title, text: None, full) as watched:
+            assert watched.lost(process, RoleSilent("generator 0: collect did not answer within 8 s"))
+            await until(lambda: "enter" in process.events)
+        assert not failures
 
     run(body())
 
@@ -184,7 +219,7 @@ def test_an_error_that_no_restart_can_mend_ends_the_run() -> None:
         failures: list[Exception] = []
         process = Process("grader 0")
         members = [member(process, failures, role="grader", prepare=refused)]
-        async with Supervisor(PlacementConfig(**PLACE), members, [], lambda title, text: None) as watched:
+        async with Supervisor(PlacementConfig(**PLACE), members, [], lambda title, text: None, stacks) as watched:
             watched.lost(process, ERROR)
             await until(lambda: bool(failures))
         assert "enter" not in process.events and str(failures[0]) == "sandbox.require: must be reached"
@@ -207,7 +242,7 @@ def test_leaving_the_context_ends_every_task() -> None:
 def test_calls_to_a_learner_rank_that_is_silent_end_and_it_is_not_started_again() -> None:
     async def body() -> None:
         rank = Process("learner 0")
-        watched = Supervisor(PlacementConfig(heartbeat_s=0.1), [], [rank], lambda title, text: None)
+        watched = Supervisor(PlacementConfig(heartbeat_s=0.1), [], [rank], lambda title, text: None, stacks)
         async with watched:
             await asyncio.sleep(0)
             rank.silent = True
