@@ -57,7 +57,7 @@ def test_whole_runs_need_no_ray(tmp_path: Path) -> None:
     program = f"""
 import sys
 from benchmarks.gpu.stage import main
-sys.modules["ray"] = None  # as where it is not installed
+sys.modules["ray"] = sys.modules["psutil"] = None  # as where they are not installed
 sys.exit(main("training", {str(tmp_path / "training.json")!r}, "cpu", {str(tmp_path)!r}, "small"))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=200)

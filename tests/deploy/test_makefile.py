@@ -27,13 +27,15 @@ def make(folder: Path, target: str, **variables: str) -> subprocess.CompletedPro
     for name, text in {"pip": PIP, "python": PYTHON, "breadth": BREADTH}.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
+    # `make test` would hand its own flags down.
+    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     return subprocess.run(
         ["make", target, f"PYTHON={folder / 'python'}"],
         capture_output=True,
         text=True,
         timeout=60,
         cwd=folder,
-        env=os.environ | {"EDITABLE_STATUS": "0", **variables},
+        env=outside | {"EDITABLE_STATUS": "0", **variables},
     )
 
 

@@ -5,8 +5,11 @@ reference, and a checkpoint at its end. A step takes below 1 s, so that two runs
 """
 
 import asyncio
+import importlib
 import json
 import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -33,14 +36,32 @@ def run(record: Record) -> None:
 
 
 def without_ray() -> None:
-    """Where Ray is not installed, put empty modules in its place: a run in one process asks
-    only whether it is initialised."""
-    try:
-        import ray  # noqa: F401
-    except ModuleNotFoundError:
-        for name in ("ray", "ray.util", "ray.util.placement_group", "ray.util.scheduling_strategies"):
-            sys.modules[name] = _Empty(name)
-        sys.modules["ray"].is_initialized = lambda: False  # type: ignore[attr-defined]
+    """Where Ray or psutil is not installed, put empty modules in its place: a run in one process asks only whether Ray
+    is initialised."""
+    for name in ("ray", "psutil"):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            sys.meta_path.insert(0, _Finder(name))
+            sys.modules.pop(name, None)
+            module = importlib.import_module(name)
+            module.is_initialized = lambda: False  # type: ignore[attr-defined]
+
+
+class _Finder(MetaPathFinder, Loader):
+    """Finds a package, and any module in it, as an empty one."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self, is_package=True) if name.split(".")[0] == self.package else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Empty(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Leave it empty."""
 
 
 class _Empty(ModuleType):
