@@ -123,7 +123,7 @@ class Handle:
         assert self.create is not None, f"{self.name} cannot be started again"
         self.give_up(f"{self.name}: it is started again")
         await self._end_process()
-        self._built = False
+        self.built = False
         self.actor = self.create()
         try:
             await _value(self.actor.alive.remote())

@@ -197,12 +197,12 @@ def end_service() -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs([*found, *below], timeout=2.0)
-    for sockets in Path(tempfile.gettempdir()).glob(f"wandb-{os.getpid()}-*"):
-        shutil.rmtree(sockets, ignore_errors=True)  # a service that is killed leaves them
     # Else the library would wait for its service again when the process exits.
     forgetting = threading.Thread(target=_forget, name="wandb teardown", daemon=True)
     forgetting.start()
     forgetting.join(5.0)
+    for sockets in Path(tempfile.gettempdir()).glob(f"wandb-{os.getpid()}-*"):
+        shutil.rmtree(sockets, ignore_errors=True)  # a service that is killed leaves them
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

@@ -193,21 +193,25 @@ def test_a_reference_that_cannot_be_loaded_ends_the_run_before_its_first_record(
 
 
 @pytest.mark.ray
-def test_the_chosen_number_of_threads_reaches_the_process_of_a_role(tmp_path: Path, own_cluster: None) -> None:
+def test_the_chosen_number_of_threads_reaches_the_process_of_a_role(
+    tmp_path: Path, own_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cfg = over_ray(tmp_path, "placement.threads_per_learner=2")
     [reservation] = reservations(cfg, ["learner"])
     roles = cluster.Roles(cfg, ["learner"], cfg.policy.path)
 
     async def counted() -> int:
         group = ray.util.placement_group(bundles([reservation]))
-        # The "role" is the module torch, whose functions are then called in the actor.
-        actor = cluster._create_actor(roles, reservation, group, ("importlib", "import_module", {"name": "torch"}))
+        actor = cluster._create_actor(roles, reservation, group, 0)
         try:
             await actor.start.remote()
             return int(await actor.call.remote("get_num_threads"))
         finally:
             ray.util.remove_placement_group(group)
 
+    # The "role" is the module torch, whose functions are then called in the actor.
+    torch_itself = ("importlib", "import_module", {"name": "torch"})
+    monkeypatch.setattr(cluster, "constructor", lambda *arguments, **more: torch_itself)
     assert asyncio.run(counted()) == 2, "this process has one"
 
 

@@ -446,7 +446,7 @@ def test_a_refused_command_leaves_the_engine_alive_and_a_half_loaded_policy_does
         with pytest.raises(RuntimeError, match="version 1 failed: half"):
             await generator.update_weights(HostWeights(version=1, data=np.zeros(4, np.uint8)))
         with pytest.raises(RuntimeError, match="half"):
-            await generator.collect(0.0)
+            await generator.collect(10.0)
         await generator.close()
 
     asyncio.run(run())

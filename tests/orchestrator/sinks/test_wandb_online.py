@@ -68,4 +68,4 @@ def test_an_online_run_has_labels_and_the_console_and_its_address_is_told_at_sta
     assert (created["groupName"], created["jobType"], created["displayName"]) == ("countdown grpo", "train", "first")
     assert created["tags"] == ["method:grpo", "scale:cpu", "task:countdown"]
     console = "\n".join(server.console)
-    assert "a line of the driver" in console and "step 2/9" in console
+    assert "a line of the driver" in console and " 2/9 " in console
