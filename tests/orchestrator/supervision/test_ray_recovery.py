@@ -21,7 +21,7 @@ from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.start import run_training
 from orchestrator.watch.logbook import read_records
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timed]
 
 WORDS = (
     "groups_per_step=4", "sampling.group_size=4", "monitor.every=0", "task.heldout_prompts=4", "logbook.console=false",
