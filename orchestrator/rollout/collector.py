@@ -1,11 +1,11 @@
 """Generate and grade groups in the background, at most a window ahead of the training loop."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Container, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
 
+from actors.background import Background
 from actors.contracts import GenerationJob
 from configs.config import Config
 from orchestrator.rollout.encoding import Encoder
@@ -72,7 +72,7 @@ class Collector:
         self._refills_left = self._refills
         self._changed = asyncio.Event()
         self._failure: BaseException | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._stop = False
 
     async def __aenter__(self) -> "Collector":
@@ -82,9 +82,7 @@ class Collector:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.end()
 
     async def take(self, count: int) -> list[Group]:
         """Return the next `count` groups, oldest first, once the window has them: the oldest, or with `take=any_order`
@@ -150,13 +148,10 @@ class Collector:
         except ValueError as error:
             self.fail(error)
         if prompts:
-            self._start(self._collect(prompts, jobs, slots))
-            self._start(self.upcoming.prepare(self.window.position, min(self.cfg.groups_per_step, self.groups_left)))
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._background.start(self._collect(prompts, jobs, slots))
+            self._background.start(
+                self.upcoming.prepare(self.window.position, min(self.cfg.groups_per_step, self.groups_left))
+            )
 
     def _question(self, position: int) -> Question | None:
         """Return the question that is answered again in place of the prompt at `position`; None: that prompt is."""
@@ -202,7 +197,7 @@ class Collector:
             futures = await self.rollouts.submit(prompts, jobs)
             if not self.cfg.repeatable:
                 for slot, future in zip(slots, futures, strict=True):
-                    self._start(self._receive(slot, future))
+                    self._background.start(self._receive(slot, future))
                 return
             for slot, future in zip(slots, futures, strict=True):
                 self._accept(slot, await future)

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
 
+from actors.background import Background
 from actors.contracts import GenerationJob, Generator, Grader
 from actors.finished import EngineLoad
 from actors.presence import LOSSES, Presence, RoleLost
@@ -64,29 +64,20 @@ class Rollouts:
         self._unbound: deque[Pending] = deque()
         self._bound = [Bound(generator, late_binding) for generator in generators]
         self._lengths = Lengths()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._failure: BaseException | None = None
 
     async def __aenter__(self) -> "Rollouts":
         for bound in self._bound:
-            bound.poller = self._start(self._poll(bound))
+            bound.poller = self._background.start(self._poll(bound))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.end()
         for pending in self._pending.values():
             pending.done.cancel()
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     async def submit(
         self, prompts: Sequence[Prompt], jobs: Sequence[GenerationJob], *, first: bool = False, foreign: bool = False
@@ -147,8 +138,8 @@ class Rollouts:
         assert bound.state != "present", "it has not left"
         again, bound.room, bound.state = bound.sent, Room(EngineLoad()), "present"
         bound.idle()
-        bound.poller = self._start(self._poll(bound))
-        self._start(self._send_again(bound, again))
+        bound.poller = self._background.start(self._poll(bound))
+        self._background.start(self._send_again(bound, again))
 
     def _of(self, generator: Generator) -> Bound:
         return next(bound for bound in self._bound if bound.generator is generator)
@@ -160,7 +151,7 @@ class Rollouts:
             pending.bound = None
             bound.load -= len(pending.graded)
         bound.idle()
-        self._start(self._send_again(bound, []))
+        self._background.start(self._send_again(bound, []))
 
     async def _send_again(self, bound: Bound, sent: Sequence[Sequence[Pending]]) -> None:
         """Send a generator the submissions that its process before had not finished, then bind the groups that wait."""
@@ -227,7 +218,7 @@ class Rollouts:
                     self._lengths.observe(finished)
                     keys, answers = bound.fresh(finished)
                     if keys:  # in a task of its own, so that grading time does not delay the next poll
-                        self._start(self._grade(keys, answers))
+                        self._background.start(self._grade(keys, answers))
                 await self._bind()
         except Exception as error:  # whatever else a role raises fails the groups
             if not (isinstance(error, LOSSES) and self.lost(bound.generator, error)):

@@ -1,4 +1,4 @@
-"""Send jobs to a Ray cluster, and read what it says of them. Every request has a time limit.
+"""Submit jobs to a Ray cluster, and read their status and logs. Every request has a time limit.
 
 Raises:
     ValueError: the cluster cannot be used: nothing answers, the token is missing or wrong, or it refuses a request.

@@ -8,6 +8,7 @@ from typing import Any
 
 from actors.contracts import Generator
 from actors.local import LocalGenerator
+from actors.presence import Presence
 from actors.remote import Handle, RemoteGrader
 from configs.config import Config
 from orchestrator.cluster import Roles
@@ -72,10 +73,6 @@ def _grader(rollouts: Rollouts, verifiers: Sequence[str], grader: RemoteGrader) 
     async def prove() -> None:
         await grader.prove(verifiers)
 
-    def fail(error: Exception) -> None:
-        rollouts.graders.fail(error)
-        rollouts.fail(error)
-
     return Member(
         role="grader",
         process=grader,
@@ -83,15 +80,11 @@ def _grader(rollouts: Rollouts, verifiers: Sequence[str], grader: RemoteGrader) 
         leave_out=lambda: None,  # the others grade what it had not graded since it left
         prepare=prove,
         enter=partial(rollouts.graders.enter, grader),
-        fail=fail,
+        fail=partial(_fail, rollouts, rollouts.graders),
     )
 
 
 def _reference(rollouts: Rollouts, pool: Any, handle: Handle) -> Member:
-    def fail(error: Exception) -> None:
-        pool.presence.fail(error)
-        rollouts.fail(error)
-
     return Member(
         role="reference",
         process=handle,
@@ -99,5 +92,11 @@ def _reference(rollouts: Rollouts, pool: Any, handle: Handle) -> Member:
         leave_out=lambda: None,
         prepare=partial(pool.restore, handle),
         enter=partial(pool.presence.enter, handle),
-        fail=fail,
+        fail=partial(_fail, rollouts, pool.presence),
     )
+
+
+def _fail(rollouts: Rollouts, presence: Presence, error: Exception) -> None:
+    """Fail what waits for a process of this role, and all groups."""
+    presence.fail(error)
+    rollouts.fail(error)

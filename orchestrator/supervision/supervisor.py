@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any
 
+from actors.background import Background
 from actors.presence import LOSSES
 from configs.placement import PlacementConfig
 from orchestrator.recovery.stacks import stalled
@@ -52,7 +53,7 @@ class Supervisor:
         }
         self._restarts = dict.fromkeys((member.role for member in members), 0)
         self._seconds: dict[str, float] = dict.fromkeys(self._restarts, 0.0)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._listening: dict[Member, asyncio.Task[None]] = {}
         """Those that ask the members that are present for heartbeats."""
 
@@ -60,26 +61,20 @@ class Supervisor:
         for member in self.members:
             self._listen(member)
         for other in self.others:
-            self._start(listen(other, self.place.heartbeat_s, partial(_give_up, other), self.place.start_timeout_s))
+            self._background.start(
+                listen(other, self.place.heartbeat_s, partial(_give_up, other), self.place.start_timeout_s)
+            )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        await self._background.end()
 
     def _listen(self, member: Member) -> None:
         lost = partial(self._silent, member.process)
         work = listen(member.process, self.place.heartbeat_s, lost, self.place.start_timeout_s)
-        self._listening[member] = self._start(work)
+        self._listening[member] = self._background.start(work)
 
     def _silent(self, process: Process, error: Exception) -> None:
         if not self.lost(process, error):
@@ -95,7 +90,7 @@ class Supervisor:
             self._listening[member].cancel()
             member.process.give_up(str(error))
             member.leave()
-            self._start(self._recover(member, error))
+            self._background.start(self._recover(member, error))
         return True
 
     def metrics(self) -> dict[str, float]:
