@@ -28,7 +28,8 @@ class OwnThread(Generic[AnySink]):
         name: of the sink, for errors.
         start: makes the sink, in the thread.
         wake: lets processes that the sink has started continue if they are stopped.
-        abandon: ends these processes, so that a call that waits for them returns. Both are called from any thread.
+        abandon: ends these processes, so that a call that waits for them returns; also called before an error of the
+            sink is raised. Both are called from any thread.
         start_timeout_s: longest wait for `start`.
         close_timeout_s: longest wait for all calls in the queue and for the sink's `close`.
 
@@ -107,6 +108,7 @@ class OwnThread(Generic[AnySink]):
         try:
             sink = start()
         except BaseException as error:
+            self._abandon()
             started.set_exception(error)
             return
         started.set_result(sink)
@@ -115,9 +117,10 @@ class OwnThread(Generic[AnySink]):
                 method, arguments = call
                 getattr(sink, method)(*arguments)
             sink.close()
-        except BaseException as error:  # raised again by the next call
-            self._error = error
+        except BaseException as error:
+            # Before the error is known: the process may end as soon as it is, and must not end beside this.
             self._abandon()
+            self._error = error  # raised by the next call
 
     def _next(self) -> tuple[str, tuple[Any, ...]] | None:
         """Return the next call; None if there is none and the sink is closed."""

@@ -34,13 +34,16 @@ class Recorder:
 
 
 def in_thread(
-    gate: threading.Event, close_timeout_s: float = 20.0, wake: Callable[[], None] = lambda: None
+    gate: threading.Event,
+    close_timeout_s: float = 20.0,
+    wake: Callable[[], None] = lambda: None,
+    abandon: Callable[[], None] | None = None,
 ) -> OwnThread[Recorder]:
     return OwnThread(
         "recorder",
         lambda: Recorder(gate),
         wake=wake,
-        abandon=gate.set,
+        abandon=abandon or gate.set,
         start_timeout_s=20.0,
         close_timeout_s=close_timeout_s,
     )
@@ -94,6 +97,31 @@ def test_the_next_call_raises_what_the_sink_has_raised() -> None:
             time.sleep(0.01)
     with pytest.raises(RuntimeError, match="the service is gone"):
         thread.close()
+
+
+def test_the_processes_of_a_sink_are_ended_before_its_error_is_raised() -> None:
+    # A process that ends beside the ending of W&B's service prints a traceback of W&B's exit handler.
+    ended = list[str]()
+
+    def end_slowly() -> None:
+        time.sleep(0.2)
+        ended.append("the service")
+
+    thread = in_thread(opened(), abandon=end_slowly)
+    thread.write(1, {"fault": 1.0})
+    deadline = time.monotonic() + 20
+    with pytest.raises(RuntimeError, match="the service is gone"):
+        while time.monotonic() < deadline:
+            thread.write(2, {})
+            time.sleep(0.01)
+    assert ended == ["the service"]
+
+    def refuse() -> Recorder:
+        raise OSError("no such host")
+
+    with pytest.raises(OSError, match="no such host"):
+        OwnThread("recorder", refuse, wake=end_slowly, abandon=end_slowly, start_timeout_s=20.0, close_timeout_s=1.0)
+    assert ended == ["the service"] * 2
 
 
 def test_a_sink_that_wakes_up_at_the_end_gets_all_its_calls() -> None:
