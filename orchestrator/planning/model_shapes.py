@@ -43,6 +43,10 @@ class LayerBytes:
     gradients."""
 
 
+class UnknownMemory(ValueError):
+    """The memory of a model cannot be computed."""
+
+
 class ModelShapes:
     """Sizes of a causal language model, in elements unless a name says otherwise.
 
@@ -101,13 +105,13 @@ class ModelShapes:
         """Bytes per token of a decoder layer's passes.
 
         Raises:
-            ValueError: the layer cannot run on fake tensors, for example because it routes tokens by their values.
+            UnknownMemory: the layer cannot run on fake tensors, for example because it routes tokens by their values.
         """
         try:
             return _measured(self._model, self._dtype)
         except Exception as error:  # of any architecture's own code
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"policy.path: memory cannot be computed for {self.name}, got: {reason}") from error
+            raise UnknownMemory(f"policy.path: memory cannot be computed for {self.name}, got: {reason}") from error
 
 
 def read_shapes(path: str, dtype: str, lora: LoraConfig) -> ModelShapes:

@@ -8,7 +8,7 @@ from pathlib import Path
 from configs.config import Config
 from orchestrator.placement import bundles, needed_roles, reservations
 from orchestrator.planning.memory import memory_plan
-from orchestrator.planning.model_shapes import read_shapes
+from orchestrator.planning.model_shapes import UnknownMemory, read_shapes
 from orchestrator.planning.nearest_change import refusal, terms
 from orchestrator.planning.phases import GB, UNKNOWN, Host, MemoryPlan
 
@@ -37,7 +37,7 @@ def check_memory(cfg: Config, report: Callable[[str], None], host: Host = UNKNOW
     host = host if host.memory else this_host(cfg)
     try:
         plan = memory_plan(cfg, shapes, memory, host)
-    except ValueError as error:  # A model whose layers do not run on fake tensors is not refused.
+    except UnknownMemory as error:  # A model whose layers do not run on fake tensors is not refused.
         report(f"memory: not computed: {error}")
         return
     report("\n".join(described(plan, f"{shapes.name}, {shapes.parameters / 1e9:.2f}e9 parameters; {known}")))
