@@ -66,10 +66,11 @@ def _gpus_here() -> list[float]:
 
 
 def this_host(cfg: Config) -> Host:
-    """Return what is known of this machine, if the roles run on it: its GPUs are enough, and no cluster is named."""
-    gpus = len(_gpus_here())
-    needed = sum(bundle.get("GPU", 0.0) for bundle in bundles(reservations(cfg, needed_roles(cfg))))
-    if os.environ.get("RAY_ADDRESS") or gpus < needed:
+    """Return what is known of this machine, if the roles run on it: its GPUs are enough, and no cluster is named.
+    The roles of one process are on one GPU here."""
+    gpus, alone = len(_gpus_here()), cfg.placement.kind == "in_process"
+    needed = 1 if alone else sum(each.get("GPU", 0.0) for each in bundles(reservations(cfg, needed_roles(cfg))))
+    if (os.environ.get("RAY_ADDRESS") and not alone) or gpus < needed:
         return UNKNOWN
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = LIMIT.read_text().strip() if LIMIT.is_file() else ""

@@ -67,8 +67,10 @@ def test_a_host_is_known_where_its_gpus_hold_all_roles(tmp_path: Path, monkeypat
     found = this_host(cfg)
     assert found.gpus == 2 and 1e9 < found.memory <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert this_host(load(["scale=8gpu"])) == UNKNOWN
+    alone = load(["scale=1gpu", "placement.kind=in_process", "generator.transfer=host", "placement.generators=3"])
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
     assert this_host(cfg) == UNKNOWN
+    assert this_host(alone) == found
 
 
 def test_a_run_whose_host_lacks_memory_is_refused_after_its_plan_is_reported(tmp_path: Path) -> None:
