@@ -47,8 +47,8 @@ COMPUTATION = "computation.json"
 ROLES = {"ray::GeneratorShell": "generator", "ray::LearnerShell": "learner"}
 """Roles by the first word of their processes' command lines. The driver has its own; all others count as `beside`."""
 SETTINGS = (
-    "method=grpo", "scale=cpu", "monitor.every=0", "checkpoint.every=0", "logbook.trajectories_every=1",
-    "logbook.trajectories=4096", "generator.max_sequences=2048",
+    "method=grpo", "scale=cpu", "monitor.every=0", "checkpoint.every=0", "logbook.trajectories=4096",
+    "generator.max_sequences=2048",
     "placement.threads_per_generator=1", "placement.threads_per_learner=1",
 )  # fmt: skip
 
@@ -58,14 +58,22 @@ def train(folder: Path, setting: Setting, steps: int) -> Path:
     groups, lag, take = setting
     run = folder / f"groups-{groups}-lag-{lag}{'' if take == 'fifo' else f'-{take}'}"
     if not (run / "metrics.jsonl").is_file():
-        words = [*SETTINGS, f"runs={folder}", f"name={run.name}", f"steps={steps}", f"groups_per_step={groups}"]
-        command = [sys.executable, "-m", "orchestrator.commands.cli", "train", *words, f"lag={lag}", f"take={take}"]
+        words = [f"runs={folder}", f"name={run.name}", f"groups_per_step={groups}", f"lag={lag}", f"take={take}"]
+        command = [sys.executable, "-m", "orchestrator.commands.cli", "train", *SETTINGS, *words, *of_steps(steps)]
         driver = psutil.Popen(command, stdout=subprocess.DEVNULL)
         per_step = computation(driver, run / "metrics.jsonl", steps)
         if driver.wait():
             raise subprocess.CalledProcessError(driver.returncode, command)
         (run / COMPUTATION).write_text(json.dumps(per_step, indent=1))
     return run
+
+
+def of_steps(steps: int) -> list[str]:
+    """Return the settings of a run of so many steps. It records the answers of the last step alone.
+
+    Their lengths are simulated. Recording them, with the values of their tokens, is after the last measured step.
+    """
+    return [f"steps={steps}", f"logbook.trajectories_every={steps}"]
 
 
 def computation(driver: psutil.Process, metrics: Path, steps: int) -> dict[str, float]:

@@ -1,6 +1,8 @@
-"""Fixtures of the whole suite: tiny random policies on disk, and one process with vLLM imported."""
+"""The temporary folder of a session, and fixtures: tiny random policies on disk, and one process with vLLM imported."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +28,24 @@ TIMED = (
     "tasks/dataset/test_dataset_programs",
 )
 """Tests of the timeouts of real processes. `make test` runs them with no other test beside them."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make a temporary folder of the session, which the workers of pytest-xdist inherit.
+
+    Libraries leave files there when their process is killed, as many tests do: sockets, `pymp-*`.
+    """
+    if not hasattr(config, "workerinput"):
+        # pytest keeps the directories of its last sessions where they are without this.
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+        # Its path is short, as that of a socket has at most 107 bytes.
+        tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="t")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the temporary folder of the session."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -87,6 +87,17 @@ def undivided(config: Any, parts: int) -> str:
     return f"must divide the attention heads ({heads}), and divide or be a multiple of the key heads ({keys})"
 
 
+def undivided_layers(config: Any, parts: int) -> str:
+    """Return the rule that a model breaks if vLLM divides its layers among so many ranks: that of `undivided`, or that
+    of the widths of its feed-forward layers; empty if they can be divided."""
+    text = config.get_text_config()
+    experts = ("moe_intermediate_size", "shared_expert_intermediate_size")
+    names = experts if getattr(text, experts[0], None) else ("intermediate_size",)
+    widths = {name: getattr(text, name, None) for name in names}
+    odd = [f"{name} ({width:,})" for name, width in widths.items() if isinstance(width, int) and width % parts]
+    return undivided(config, parts) or (f"must divide {' and '.join(odd)}" if odd else "")
+
+
 def window(model: Any) -> int | None:
     """Return the number of last tokens that a token attends to in the layers with a sliding window; None: no layer has
     one."""

@@ -102,7 +102,7 @@ def _placements(gpus: int, preset: Config, shapes: ModelShapes) -> Iterator[dict
     step = max(1, gpus // GPUS_PER_NODE)
     for parallel, learners, count in product((1, 2, 4, 8), range(step, gpus, step), references):
         generators = (gpus - learners - count) // parallel
-        if generators < 1 or not shapes.divides(parallel) or parallel > min(gpus, GPUS_PER_NODE):
+        if generators < 1 or not shapes.divides_layers(parallel) or parallel > min(gpus, GPUS_PER_NODE):
             continue
         placed = {
             "placement.generators": generators,

@@ -28,14 +28,9 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int, host: Host) -> tupl
     Args:
         references: policies that a reference actor holds; 0: there is none.
     """
-    place = cfg.placement
-    ranks = min(place.learners, host.gpus)
-    free = host.gpus if place.mode == "colocated" else max(0, host.gpus - ranks)
-    engines = min(place.generators, free // place.tensor_parallel)
-    with_references = min(place.references, free - engines * place.tensor_parallel) if references else 0
-    if place.mode == "colocated" and references:
-        with_references = min(place.references, host.gpus)
-    processes = {"processes": PROCESS * (ranks + engines * place.tensor_parallel + with_references)}
+    place, alone = cfg.placement, cfg.placement.kind == "in_process"
+    ranks, engines, with_references = _roles(cfg, references, host)
+    processes = {"processes": PROCESS * (1 if alone else ranks + engines * place.tensor_parallel + with_references)}
     whole = float(FLOAT32 * shapes.parameters)
     moved = whole * sum(reference.moves for reference in cfg.references.values()) * bool(with_references)
     held = processes | {"float32 weights of moving references": moved}
@@ -73,6 +68,18 @@ def hosts(cfg: Config, shapes: ModelShapes, references: int, host: Host) -> tupl
     return (
         Place(name=_named(ranks, engines, with_references), count=1, capacity=host.memory, phases=_ordered(phases)),
     )
+
+
+def _roles(cfg: Config, references: int, host: Host) -> tuple[int, int, int]:
+    """Return how many learner ranks, engines and reference actors are on the host."""
+    place, wanted = cfg.placement, cfg.placement.references if references else 0
+    if place.kind == "in_process":  # all on one GPU
+        return 1, place.generators, min(wanted, 1)
+    ranks = min(place.learners, host.gpus)
+    free = host.gpus if place.mode == "colocated" else max(0, host.gpus - ranks)
+    engines = min(place.generators, free // place.tensor_parallel)
+    left = host.gpus if place.mode == "colocated" else free - engines * place.tensor_parallel
+    return ranks, engines, min(wanted, left)
 
 
 def _pinned_shards(cfg: Config, shapes: ModelShapes) -> float:

@@ -38,7 +38,7 @@ def memory_plan(cfg: Config, shapes: ModelShapes, gpu_bytes: float, host: Host =
         host: what is known of the hosts.
 
     Raises:
-        ValueError: the model's layers cannot be measured; names `policy.path`.
+        UnknownMemory: the model's layers cannot be measured; names `policy.path`.
     """
     parallel = cfg.placement.tensor_parallel
     kv_per_token = shapes.key_values_on(parallel) * shapes.dtype_bytes

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from actors.learning.adapters import add_adapters
 from actors.learning.sharding import decoder_layers
 from actors.policy_files.reading import load_config, meta_model
-from actors.scoring.attention import undivided
+from actors.scoring.attention import undivided, undivided_layers
 from actors.weights.adapter_names import file_parameters, is_adapter
 from configs.lora import LoraConfig
 
@@ -41,6 +41,10 @@ class LayerBytes:
     backward: float
     """Most at one time in the backward pass, with what was saved and the gradient of the output; without the weights'
     gradients."""
+
+
+class UnknownMemory(ValueError):
+    """The memory of a model cannot be computed."""
 
 
 class ModelShapes:
@@ -84,9 +88,13 @@ class ModelShapes:
         self.key_values = 2 * self.layers * self.key_heads * width
         """Keys and values of one token in all layers."""
 
-    def divides(self, ranks: int) -> bool:
+    def divides_heads(self, ranks: int) -> bool:
         """Return whether the attention heads can be divided among so many ranks."""
         return not undivided(self._model.config, ranks)
+
+    def divides_layers(self, ranks: int) -> bool:
+        """Return whether vLLM can divide the layers among so many ranks."""
+        return not undivided_layers(self._model.config, ranks)
 
     def key_values_on(self, ranks: int) -> float:
         """Return the keys and values of one token on each of the GPUs that share a generator: at least one head's."""
@@ -97,13 +105,13 @@ class ModelShapes:
         """Bytes per token of a decoder layer's passes.
 
         Raises:
-            ValueError: the layer cannot run on fake tensors, for example because it routes tokens by their values.
+            UnknownMemory: the layer cannot run on fake tensors, for example because it routes tokens by their values.
         """
         try:
             return _measured(self._model, self._dtype)
         except Exception as error:  # of any architecture's own code
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"policy.path: memory cannot be computed for {self.name}, got: {reason}") from error
+            raise UnknownMemory(f"policy.path: memory cannot be computed for {self.name}, got: {reason}") from error
 
 
 def read_shapes(path: str, dtype: str, lora: LoraConfig) -> ModelShapes:

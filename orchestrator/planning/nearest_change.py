@@ -130,7 +130,7 @@ def _token_budget(cfg: Config) -> Iterator[Change]:
 
 def _context_parallel(shapes: ModelShapes, cfg: Config) -> Iterator[Change]:
     for count in (2, 4, 8):
-        if count > cfg.learner.context_parallel and shapes.divides(count):
+        if count > cfg.learner.context_parallel and shapes.divides_heads(count):
             with suppress(ValueError):  # of a count that does not divide the ranks, or of another layout
                 yield change(cfg, {"learner.context_parallel": count})
 
@@ -150,7 +150,7 @@ def _learners(cfg: Config) -> Iterator[Change]:
 
 def _tensor_parallel(shapes: ModelShapes, cfg: Config) -> Iterator[Change]:
     for count in (2, 4, 8):
-        if count > cfg.placement.tensor_parallel and shapes.divides(count):
+        if count > cfg.placement.tensor_parallel and shapes.divides_layers(count):
             with suppress(ValueError):  # of an engine that has one GPU
                 yield change(cfg, {"placement.tensor_parallel": count})
 

@@ -2,7 +2,7 @@
 
 from actors.learning.context import check_context
 from actors.policy_files.reading import load_config, meta_model
-from actors.scoring.attention import resolved, undivided, varlen_refusal, window
+from actors.scoring.attention import resolved, undivided_layers, varlen_refusal, window
 from actors.scoring.varlen import NAME
 from configs.config import Config
 from configs.learner import WIDEST_MASK
@@ -17,7 +17,7 @@ def check_layout(cfg: Config) -> None:
             names the setting.
     """
     config, parallel = load_config(cfg.policy.path), cfg.placement.tensor_parallel
-    if parallel > 1 and (rule := undivided(config, parallel)):
+    if parallel > 1 and (rule := undivided_layers(config, parallel)):
         raise ValueError(f"placement.tensor_parallel: {rule}, got {parallel}")
     ranks = cfg.learner.context_parallel
     longest = cfg.sampling.max_prompt_tokens + cfg.sampling.max_new_tokens

@@ -8,7 +8,7 @@ from pathlib import Path
 from configs.config import Config
 from orchestrator.placement import bundles, needed_roles, reservations
 from orchestrator.planning.memory import memory_plan
-from orchestrator.planning.model_shapes import read_shapes
+from orchestrator.planning.model_shapes import UnknownMemory, read_shapes
 from orchestrator.planning.nearest_change import refusal, terms
 from orchestrator.planning.phases import GB, UNKNOWN, Host, MemoryPlan
 
@@ -37,7 +37,7 @@ def check_memory(cfg: Config, report: Callable[[str], None], host: Host = UNKNOW
     host = host if host.memory else this_host(cfg)
     try:
         plan = memory_plan(cfg, shapes, memory, host)
-    except ValueError as error:  # A model whose layers do not run on fake tensors is not refused.
+    except UnknownMemory as error:  # A model whose layers do not run on fake tensors is not refused.
         report(f"memory: not computed: {error}")
         return
     report("\n".join(described(plan, f"{shapes.name}, {shapes.parameters / 1e9:.2f}e9 parameters; {known}")))
@@ -66,10 +66,11 @@ def _gpus_here() -> list[float]:
 
 
 def this_host(cfg: Config) -> Host:
-    """Return what is known of this machine, if the roles run on it: its GPUs are enough, and no cluster is named."""
-    gpus = len(_gpus_here())
-    needed = sum(bundle.get("GPU", 0.0) for bundle in bundles(reservations(cfg, needed_roles(cfg))))
-    if os.environ.get("RAY_ADDRESS") or gpus < needed:
+    """Return what is known of this machine, if the roles run on it: its GPUs are enough, and no cluster is named.
+    The roles of one process are on one GPU here."""
+    gpus, alone = len(_gpus_here()), cfg.placement.kind == "in_process"
+    needed = 1 if alone else sum(each.get("GPU", 0.0) for each in bundles(reservations(cfg, needed_roles(cfg))))
+    if (os.environ.get("RAY_ADDRESS") and not alone) or gpus < needed:
         return UNKNOWN
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = LIMIT.read_text().strip() if LIMIT.is_file() else ""

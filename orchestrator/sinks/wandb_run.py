@@ -201,8 +201,13 @@ def end_service() -> None:
     forgetting = threading.Thread(target=_forget, name="wandb teardown", daemon=True)
     forgetting.start()
     forgetting.join(5.0)
-    for sockets in Path(tempfile.gettempdir()).glob(f"wandb-{os.getpid()}-*"):
-        shutil.rmtree(sockets, ignore_errors=True)  # a service that is killed leaves them
+    # A service that is killed leaves its folder of sockets, and its child that measures the machine leaves a socket.
+    temporary = Path(tempfile.gettempdir())
+    for sockets in temporary.glob(f"wandb-{os.getpid()}-*"):
+        shutil.rmtree(sockets, ignore_errors=True)
+    for service in found:
+        for socket in temporary.glob(f"wandb_symon-{service.pid}-*.sock"):
+            socket.unlink(missing_ok=True)
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

@@ -39,7 +39,7 @@ class Member:
     """Use it no more. Its unfinished work waits, or others do it."""
     leave_out: Callable[[], None]
     """Expect it no more for now: others do what still waits for it."""
-    prepare: Callable[[], Awaitable[None]]
+    prepare: Callable[[], Awaitable[object]]
     """Make the role that was built again what it was: weights, verifiers."""
     enter: Callable[[], None]
     """Use it again."""

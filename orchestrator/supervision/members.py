@@ -1,10 +1,10 @@
 """The processes of a training run that can be started again, and what each role needs for it."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from actors.contracts import Generator
 from actors.local import LocalGenerator
@@ -31,10 +31,14 @@ def supervised(cfg: Config, roles: Roles, rollouts: Rollouts, verifiers: Sequenc
         for generator in roles.generators
         if isinstance(generator, Handle | LocalGenerator)
     ]
+    pool: Any = roles.reference_actors
     if cfg.placement.kind == "ray":
-        members += [_grader(rollouts, verifiers, one) for one in roles.graders if isinstance(one, RemoteGrader)]
-        pool = roles.reference_actors
-        members += [_reference(rollouts, pool, handle) for handle in (pool.handles if pool is not None else [])]
+        graders = [one for one in roles.graders if isinstance(one, RemoteGrader)]
+        members += [
+            _in_turn("grader", one, rollouts.graders, partial(one.prove, verifiers), rollouts) for one in graders
+        ]
+        handles = pool.handles if pool is not None else []
+        members += [_in_turn("reference", one, pool.presence, partial(pool.restore, one), rollouts) for one in handles]
     run_dir = Path(cfg.runs) / cfg.name
 
     def dump(silent: int | None) -> str:
@@ -42,8 +46,8 @@ def supervised(cfg: Config, roles: Roles, rollouts: Rollouts, verifiers: Sequenc
 
     supervisor = Supervisor(cfg.placement, members, roles.ranks, report, dump)
     rollouts.lost = learner.receivers.lost = rollouts.graders.lost = supervisor.lost
-    if roles.reference_actors is not None:
-        roles.reference_actors.presence.lost = supervisor.lost
+    if pool is not None:
+        pool.presence.lost = supervisor.lost
     if roles.turns is not None:
         roles.turns.lost = supervisor.lost
     roles.recovered = supervisor.metrics
@@ -69,30 +73,22 @@ def _generator(cfg: Config, roles: Roles, rollouts: Rollouts, learner: Any, gene
     )
 
 
-def _grader(rollouts: Rollouts, verifiers: Sequence[str], grader: RemoteGrader) -> Member:
-    async def prove() -> None:
-        await grader.prove(verifiers)
-
+def _in_turn(
+    role: Literal["grader", "reference"],
+    process: Any,
+    presence: Presence[Any],
+    prepare: Callable[[], Awaitable[object]],
+    rollouts: Rollouts,
+) -> Member:
+    """Return a member of a role whose processes are used in turn."""
     return Member(
-        role="grader",
-        process=grader,
-        leave=partial(rollouts.graders.leave, grader),
-        leave_out=lambda: None,  # the others grade what it had not graded since it left
-        prepare=prove,
-        enter=partial(rollouts.graders.enter, grader),
-        fail=partial(_fail, rollouts, rollouts.graders),
-    )
-
-
-def _reference(rollouts: Rollouts, pool: Any, handle: Handle) -> Member:
-    return Member(
-        role="reference",
-        process=handle,
-        leave=partial(pool.presence.leave, handle),
-        leave_out=lambda: None,
-        prepare=partial(pool.restore, handle),
-        enter=partial(pool.presence.enter, handle),
-        fail=partial(_fail, rollouts, pool.presence),
+        role=role,
+        process=process,
+        leave=partial(presence.leave, process),
+        leave_out=lambda: None,  # the calls that it lost are made again to the others
+        prepare=prepare,
+        enter=partial(presence.enter, process),
+        fail=partial(_fail, rollouts, presence),
     )
 
 

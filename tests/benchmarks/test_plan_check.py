@@ -7,7 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.plan_check import FITTED, HELD_OUT, TOGETHER, computation
+from benchmarks.plan_check import FITTED, HELD_OUT, SETTINGS, TOGETHER, computation, of_steps
+from configs.load import load
 
 PROGRAM = """
 import subprocess, sys, time
@@ -33,6 +34,13 @@ def test_a_run_that_ends_early_has_no_computation(tmp_path: Path) -> None:
     driver = psutil.Popen([sys.executable, "-c", ""])
     assert computation(driver, tmp_path / "metrics.jsonl", 12) == {}
     driver.wait()
+
+
+def test_only_the_answers_of_the_last_step_are_recorded_and_all_of_them() -> None:
+    for groups, *_ in (*FITTED, *TOGETHER, *HELD_OUT):
+        cfg = load([*SETTINGS, *of_steps(16), f"groups_per_step={groups}"])
+        assert [step for step in range(1, 17) if step % cfg.logbook.trajectories_every == 0] == [16]
+        assert groups * cfg.sampling.group_size <= cfg.logbook.trajectories
 
 
 def test_no_measured_step_that_is_compared_was_fitted() -> None:

@@ -8,8 +8,9 @@ from actors.generation.engine_limits import GPU_STEP_TOKENS
 from configs.config import Config
 from configs.load import load
 from orchestrator.placement import takes_turns
+from orchestrator.planning.host_memory import PROCESS
 from orchestrator.planning.memory import CONTEXT, CUDA_GRAPHS, memory_plan
-from orchestrator.planning.phases import MemoryPlan
+from orchestrator.planning.phases import Host, MemoryPlan
 from tests.orchestrator.planning.known_models import shapes_of
 
 
@@ -74,6 +75,23 @@ def test_roles_of_one_process_share_a_gpu_and_its_context() -> None:
     assert plan.sequences == 64
     [two] = planned("1.5B", "scale=1gpu", *own, "generator.max_sequences=64", "placement.generators=2").gpus
     assert two.peak.parts["engine's weights"] == 2 * size
+
+
+@pytest.mark.parametrize("mode", ["colocated", "split"])
+def test_the_host_of_one_process_holds_that_process_with_all_its_roles(mode: str) -> None:
+    own = ("placement.kind=in_process", "generator.transfer=host", "placement.references_on=own")
+    plan = memory_plan(
+        load(["scale=1gpu", *own, f"placement.mode={mode}", "placement.generators=2"]),
+        shapes_of("1.5B"),
+        80e9,
+        Host(memory=500e9, gpus=1),
+    )
+    [place] = plan.hosts
+    assert place.name == "1 learner, 2 generator, 1 reference"
+    [update] = [one for one in place.phases if one.name == "an update"]
+    assert update.parts["processes"] == PROCESS
+    assert update.parts["weights for generators"] == 2 * shapes_of("1.5B").parameters
+    assert "the publication" not in [one.name for one in place.phases]
 
 
 def test_a_second_policy_of_the_transformers_engine_is_counted() -> None:

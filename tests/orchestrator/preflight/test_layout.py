@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import Gemma2Config, MistralConfig
+from transformers import Gemma2Config, MistralConfig, Qwen2MoeConfig
 
 from configs.config import Config
 from configs.load import load
@@ -52,6 +52,21 @@ def test_ranks_of_a_generator_that_cannot_share_the_attention_heads_are_refused(
         check_layout(run_of(tmp_path, mistral(num_attention_heads=9, num_key_value_heads=3, hidden_size=72), *split))
     with pytest.raises(ValueError, match=r"\(12\), and divide or be a multiple of the key heads \(3\), got 2$"):
         check_layout(run_of(tmp_path, mistral(num_attention_heads=12, num_key_value_heads=3, hidden_size=96), *split))
+
+
+def test_ranks_of_a_generator_that_cannot_share_the_feed_forward_layers_are_refused(tmp_path: Path) -> None:
+    split = ("scale=16gpu", "placement.tensor_parallel=4")
+    with pytest.raises(ValueError, match=r"^placement\.tensor_parallel: must divide intermediate_size \(66\), got 4$"):
+        check_layout(run_of(tmp_path, mistral(intermediate_size=66), *split))
+    check_layout(run_of(tmp_path, mistral(intermediate_size=66), "scale=16gpu", "placement.tensor_parallel=2"))
+    # The learner divides no widths, and this model has no layer without experts.
+    parallel = ("placement.learners=4", "learner.context_parallel=4")
+    check_layout(run_of(tmp_path, mistral(intermediate_size=66, sliding_window=None), *parallel))
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 64}
+    sizes = {"hidden_size": 64, "intermediate_size": 66, "shared_expert_intermediate_size": 64, **heads}
+    check_layout(run_of(tmp_path, Qwen2MoeConfig(**sizes, moe_intermediate_size=32), *split))
+    with pytest.raises(ValueError, match=r"must divide moe_intermediate_size \(34\), got 4$"):
+        check_layout(run_of(tmp_path, Qwen2MoeConfig(**sizes, moe_intermediate_size=34), *split))
 
 
 def test_the_layout_of_gpus_is_resolved_without_a_gpu(tmp_path: Path) -> None:

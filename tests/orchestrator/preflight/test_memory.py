@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from transformers import JetMoeConfig
 
 from configs.load import load
 from orchestrator.planning.phases import UNKNOWN, Host
@@ -25,6 +26,18 @@ def test_the_memory_of_the_gpus_is_a_setting(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="placement: a learner GPU"):
         check_memory(load([*words, "placement.gpu_gigabytes=80"]), print)
     check_memory(load([*words, "placement.gpu_gigabytes=141"]), print)
+
+
+def test_a_model_whose_memory_cannot_be_computed_is_not_refused_but_a_wrong_setting_is(tmp_path: Path) -> None:
+    lines: list[str] = []
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 64, "kv_channels": 16}
+    JetMoeConfig(**sizes, architectures=["JetMoeForCausalLM"]).save_pretrained(tmp_path)
+    check_memory(load(["scale=8gpu", f"policy.path={tmp_path}"]), lines.append)
+    [line] = lines
+    assert line.startswith("memory: not computed: policy.path: memory cannot be computed for JetMoeForCausalLM, got: ")
+    path = f"policy.path={write_config('7B', tmp_path / 'policy')}"
+    with pytest.raises(ValueError, match=r"^learner\.lora\.r: must be at most 512 unless"):
+        check_memory(load(["scale=8gpu", "learner.lora.r=513", path]), lines.append)
 
 
 def test_a_run_on_cpus_has_no_memory_plan() -> None:
@@ -54,8 +67,10 @@ def test_a_host_is_known_where_its_gpus_hold_all_roles(tmp_path: Path, monkeypat
     found = this_host(cfg)
     assert found.gpus == 2 and 1e9 < found.memory <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert this_host(load(["scale=8gpu"])) == UNKNOWN
+    alone = load(["scale=1gpu", "placement.kind=in_process", "generator.transfer=host", "placement.generators=3"])
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
     assert this_host(cfg) == UNKNOWN
+    assert this_host(alone) == found
 
 
 def test_a_run_whose_host_lacks_memory_is_refused_after_its_plan_is_reported(tmp_path: Path) -> None:
