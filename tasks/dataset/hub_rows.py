@@ -24,6 +24,8 @@ SPLITS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 """Words of file names and folders by the split that they name, as in `datasets`."""
+NOT_ROWS = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
+"""Names of files that describe a dataset, as in `datasets`."""
 Files = dict[str, list[str]]
 """Paths of files in a repository, by split."""
 
@@ -56,7 +58,7 @@ def choose(paths: Sequence[str], card: str, name: HubName, setting: str) -> list
         paths: of all files of the repository.
         card: text of its README.md.
     """
-    rows = [path for path in paths if kind(Path(path)) in READERS]
+    rows = [path for path in paths if kind(Path(path)) in READERS and Path(path).name not in NOT_ROWS]
     subsets = _subsets(card, rows)
     if name.part and name.part not in subsets:
         found = [p for p in rows if fnmatchcase(p, name.part) or p.startswith(name.part.rstrip("/") + "/")]

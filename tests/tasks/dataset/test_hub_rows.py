@@ -48,6 +48,10 @@ def test_without_a_card_names_of_files_and_folders_say_the_split() -> None:
     assert chosen("org/set", ["deepscaler.json"]) == ["deepscaler.json"] == chosen("org/set:train", ["deepscaler.json"])
 
 
+def test_files_that_describe_a_dataset_hold_no_rows_of_it() -> None:
+    assert chosen("org/set", ["dataset_infos.json", "rows.jsonl"]) == ["rows.jsonl"]
+
+
 def test_files_and_folders_of_a_repository_can_be_named() -> None:
     paths = ["test.jsonl", "test2.jsonl", "old/test.jsonl", "old/train.jsonl"]
     assert chosen("org/set/test*.jsonl", paths) == ["test.jsonl", "test2.jsonl"]
