@@ -79,7 +79,9 @@ def check_sent(cfg: Config, package: Package, config_file: str | None) -> list[s
         ValueError: a file does not exist, is not sent, or lacks the function that is to be called.
     """
     lines = []
-    if config_file:
+    if config_file and Path(config_file).is_absolute():
+        lines.append(f"--config {config_file} is an absolute path: the cluster must have it")
+    elif config_file:
         _require_sent("--config", config_file, package.folder / config_file, package)
     with contextlib.chdir(package.folder):
         for key, given, path in _relative_paths(cfg):
@@ -109,8 +111,8 @@ def _require_sent(key: str, given: str, path: Path, package: Package) -> None:
         raise ValueError(f"{key}: must exist in {package.folder}, or be an absolute path on the cluster, got {given!r}")
     if not package.holds(path):
         raise ValueError(
-            f"{key}: must be among the files that are sent, got {given!r}, which a .gitignore, a .rayignore, --exclude "
-            "or Breadth's own list leaves out. Move it, or give the absolute path of a copy on the cluster"
+            f"{key}: must be among the files that are sent, got {given!r}, which {package.why_not(path)}. Move it, or "
+            "give the absolute path of a copy on the cluster"
         )
 
 

@@ -62,7 +62,8 @@ def found_secrets(asked: Sequence[str], environment: Mapping[str, str]) -> dict[
     """
     missing = [name for name in asked if not environment.get(name)]
     if missing:
-        raise ValueError(f"--secret: must name variables that are set here, got {', '.join(missing)}")
+        names = [name.partition("=")[0] for name in missing]  # NAME=VALUE would print the secret
+        raise ValueError(f"--secret: must name variables that are set here, got {', '.join(names)}")
     return {name: environment[name] for name in (*SECRETS, *asked) if environment.get(name)}
 
 
