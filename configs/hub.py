@@ -79,9 +79,10 @@ def pin(name: HubName, setting: str) -> HubName:
         return replace(name, revision=_asked(name))
     except Exception as error:  # of the Hub's client: its own, those of its HTTP library, and the system's
         ref = _cache_folder(name) / "refs" / (name.revision or "main")
-        if _denied(error) or not ref.is_file():
+        commit = "" if _denied(error) or not ref.is_file() else ref.read_text(errors="replace").strip()
+        if not COMMIT.fullmatch(commit):
             raise _unreached(name, setting, error) from None
-        return replace(name, revision=ref.read_text().strip())
+        return replace(name, revision=commit)
 
 
 def fetch(name: HubName, setting: str, allow: Sequence[str], ignore: Sequence[str] = ()) -> Path:
