@@ -27,7 +27,8 @@ STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
 STOP_WAIT_S = 900
 """Seconds between SIGTERM and SIGKILL when a job is stopped: time for a step and a checkpoint. Ray's own are 3."""
 RAY_STOP_WAIT_S = 3
-LOOKS_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+LOOKS_SECRET = re.compile(r"(KEY|TOKEN)(_|\Z)|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+"""Names of variables with secrets. TOKENIZERS_PARALLELISM is none."""
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 

@@ -200,6 +200,8 @@ def _status(cluster: Cluster, name: str) -> int:
     if not shown:
         console.print(f"no jobs on {cluster.address}")
     for job in shown:
+        if job.ended and job.exit_code is None:  # its driver may never have begun, and have taken nothing
+            _forget(cluster, job.variables)
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.start)) if job.start else "-"
         seconds = (job.end or time.time()) - job.start if job.start else 0.0
         line = f"{job.id}  {_outcome(job) if job.ended else job.status}  {started}  {seconds:.0f} s  {job.entrypoint}"

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,7 @@ def test_an_installed_breadth_runs_as_a_command_and_packages_are_passed_on(work:
         (["train", "task.name=dataset", "task.options.path=data/test.jsonl"], "^task.options.path: must exist in"),
         (["report", "runs/a"], "^COMMAND: must be one of train, evaluate"),
         (["--env", "HF_TOKEN=hf_abc", "train"], "^--env: must not hold a secret"),
+        (["--env", "MY_API_KEY=hf_abc", "train"], "^--env: must not hold a secret"),
         (["--env", "A", "train"], "^--env: must be NAME=VALUE"),
         (["--secret", "NOT_SET_HERE", "train"], "^--secret: must name variables that are set here, got NOT_SET_HERE"),
         (["--secret", "HF_TOKEN=hf_abc", "train"], "^--secret: must name variables that are set here, got HF_TOKEN$"),
@@ -333,6 +335,24 @@ def test_the_status_lists_jobs_with_their_end(
     capsys.readouterr()
     run("--status")
     assert "first  FAILED, exit status 2" in capsys.readouterr().out
+
+
+def test_secrets_of_a_job_that_ended_before_its_driver_began_are_removed_when_jobs_are_listed(
+    work: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_abc")
+    run("--detach", "train", "name=first")
+    [key] = cluster.stored
+    run("--status")
+    assert b"hf_abc" in cluster.stored[key], "a job that waits still needs them"
+    cluster.known = [replace(cluster.known[0], status="FAILED", message="pip install failed")]
+    run("--status")
+    assert cluster.stored[key] == b""
+
+
+def test_a_variable_whose_name_only_begins_like_a_secret_is_passed_on(work: Path, cluster: FakeCluster) -> None:
+    run("--env", "TOKENIZERS_PARALLELISM=false", "--env", "MAX_TOKENS=5", "train", "name=first")
+    assert cluster.submitted[0]["runtime"]["env_vars"].items() >= {"MAX_TOKENS": "5"}.items()
 
 
 def test_following_ends_at_its_limit_though_a_job_says_nothing() -> None:
