@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 RUN, COMMAND = "breadth_run", "breadth_command"
 """Keys of a job's metadata."""
+WITHOUT_RUN = "verify"
+"""The command whose jobs belong to no run: they have its name in the place of one."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 NOT_IN_ID = re.compile(r"[^A-Za-z0-9._-]+")
 """What an id does not hold: Ray's client writes ids into URLs as they are, and `a?b` would be taken for `a`."""
@@ -37,10 +39,10 @@ class Job:
 
 
 def submission_id(run: str, command: str, taken: Iterable[str]) -> str:
-    """Return an id that no job has had: the run's name, with the command unless it is `train`, and a number from 2."""
+    """Return an id that no job has had: the run's name, with the command unless that is clear, and a number from 2."""
     used = set(taken)
     name = NOT_IN_ID.sub("-", run)[:LONGEST_ID]
-    base = name if command == "train" else f"{name}-{command}"
+    base = name if command in ("train", WITHOUT_RUN) else f"{name}-{command}"
     number, found = 1, base
     while found in used:
         number += 1
@@ -83,7 +85,7 @@ def chosen(jobs: Iterable[Job], name: str) -> Job:
 def check_free(jobs: Iterable[Job], run: str, command: str) -> None:
     """Raise ValueError if a job of this run and command goes on: two would write to one directory."""
     going = [job.id for job in jobs if (job.run, job.command) == (run, command) and not job.ended]
-    if going:
+    if going and command != WITHOUT_RUN:
         raise ValueError(
             f"name: must not be that of a run whose job goes on, got {run!r}, which job {going[0]} runs. "
             f"`breadth submit --logs {going[0]}` follows it, `breadth submit --stop {going[0]}` stops it"

@@ -96,6 +96,13 @@ def test_an_installed_breadth_runs_as_a_command_and_packages_are_passed_on(work:
         (["train", "task.name=dataset", "task.options.path=data/test.jsonl"], "^task.options.path: must exist in"),
         (["report", "runs/a"], "^COMMAND: must be one of train, evaluate"),
         (["--env", "HF_TOKEN=hf_abc", "train"], "^--env: must not hold a secret"),
+        (
+            ["presample", "rehearsal.path=a.parquet"],
+            "^rehearsal.path: must be an absolute path on the cluster, because",
+        ),
+        (["warm-start", "warm_start.output=a"], "^warm_start.output: must be an absolute path on the cluster, because"),
+        (["inspect-task"], "^--output: must be an absolute path on the cluster, .* got 'runs/task.html'"),
+        (["verify", "--task", "countdown", "--output", "a"], "^--output: must be an absolute path on the cluster"),
         (["--env", "MY_API_KEY=hf_abc", "train"], "^--env: must not hold a secret"),
         (["--env", "A", "train"], "^--env: must be NAME=VALUE"),
         (["--secret", "NOT_SET_HERE", "train"], "^--secret: must name variables that are set here, got NOT_SET_HERE"),
@@ -222,6 +229,13 @@ def test_a_run_whose_job_goes_on_is_not_submitted_again(work: Path, cluster: Fak
     with pytest.raises(ValueError, match=r"^name: must not be that of a run whose job goes on, got 'first'"):
         run("train", "--resume", "name=first")
     run("--detach", "evaluate", "first")
+
+
+def test_jobs_that_belong_to_no_run_do_not_exclude_each_other(work: Path, cluster: FakeCluster) -> None:
+    for _ in range(2):
+        run("--detach", "verify", "--task", "countdown")
+    run("--detach", "presample", "rehearsal.path=/shared/answers.parquet", "name=first")
+    assert [sent["id"] for sent in cluster.submitted] == ["verify", "verify-2", "first-presample"]
 
 
 def test_the_job_of_a_run_is_the_one_that_goes_on_or_else_its_last() -> None:
