@@ -120,16 +120,17 @@ def fetch(name: HubName, setting: str, allow: Sequence[str], ignore: Sequence[st
             raise _unreached(name, setting, error) from None
 
 
-def listing(name: HubName, folder: Path) -> list[str]:
-    """Return the paths of the files of a pinned repository; if the Hub never listed them, of those in its folder."""
+def listing(name: HubName, folder: Path) -> tuple[list[str], bool]:
+    """Return the paths of the files of a pinned repository, and whether the Hub has listed them: if it never has, they
+    are those in its folder."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     try:
         tree = get_cached_repo_tree(name.repository, repo_type=name.kind, revision=name.revision)
-        return sorted(file.path for file in tree)
+        return sorted(file.path for file in tree), True
     except CachedRepoTreeNotFoundError:
-        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()), False
 
 
 def _asked(name: HubName) -> str:

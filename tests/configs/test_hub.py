@@ -82,7 +82,7 @@ def test_a_folder_has_what_the_cache_has_if_the_hub_does_not_answer(cache: HubCa
     assert name
     folder = fetch(name, "task.options.path", ["data/*"])
     assert (folder / "data/train.jsonl").read_text() == "{}\n"
-    assert listing(pin(name, ""), folder) == ["README.md", "data/train.jsonl"]
+    assert listing(pin(name, ""), folder) == (["README.md", "data/train.jsonl"], False)
 
 
 def test_a_name_that_is_neither_here_nor_in_reach_says_what_was_tried(cache: HubCache, tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ EXAMPLES: dict[str, Example] = {
     "deepcoder": Example(
         repository="agentica-org/DeepCoder-Preview-Dataset",
         files={
-            "primeintellect/train-00000-of-00002.jsonl": [{"problem": "Print the square.", "tests": TESTS}],
+            "primeintellect/train-00000-of-00001.jsonl": [{"problem": "Print the square.", "tests": TESTS}],
             "taco/train-00000-of-00001.jsonl": [
                 {"problem": "Add.", "tests": '{"fn_name": "add", "inputs": [[1, 2]], "outputs": [[3]]}'}
             ],

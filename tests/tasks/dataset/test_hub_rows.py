@@ -97,6 +97,20 @@ def test_a_file_that_neither_cache_nor_hub_has_is_refused(tmp_path: Path, monkey
         build(TaskConfig(name="mixture", options={"domains": domains}), seed=0)
 
 
+def test_half_a_cache_of_numbered_files_is_refused_unless_those_it_has_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = hub_cache(tmp_path, monkeypatch)
+    file = "data/train-00000-of-00002.jsonl"
+    cache.add("dataset", "org/half", {file: '{"prompt": "1 + 1?", "answer": "2"}\n' * 40})
+    rule = r"^task.options.path: the Hub does not answer, and its cache lacks data/train-00001-of-00002.jsonl, got "
+    for path in ("org/half:train", "org/half/data", "org/half/data/train-*"):
+        with pytest.raises(ValueError, match=rule):
+            build(TaskConfig(name="dataset", options={"path": path}), seed=0)
+    options = {"path": f"org/half/{file}", "heldout_fraction": 1e-9}
+    assert build(TaskConfig(name="dataset", options=options), seed=0).prompt(0).text == "1 + 1?"
+
+
 def test_csv_and_compressed_files_are_read(tmp_path: Path) -> None:
     row = {"prompt": 'What is "2, 3"?\nAnswer.', "answer": "5"}
     table = tmp_path / "rows.csv"
