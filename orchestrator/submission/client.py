@@ -190,9 +190,12 @@ def _job(details: JobDetails) -> Job:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the last line of a server's traceback, or else the first line of a message."""
-    lines = [line.strip() for line in str(error).replace("\\n", "\n").splitlines() if line.strip(" .")]
-    traced = any(line.startswith("Traceback") for line in lines[:2])
+    """Return the last line of a server's traceback, or else the first line of a message.
+
+    The text of one server may be quoted by another, with `\\n` for its line breaks.
+    """
+    lines = [line.strip() for line in str(error).replace("\\n", "\n").splitlines() if line.strip(" .'\"")]
+    traced = any("Traceback (most recent call last)" in line for line in lines)
     return (lines[-1] if traced else lines[0]) if lines else type(error).__name__
 
 

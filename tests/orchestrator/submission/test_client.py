@@ -13,12 +13,14 @@ from orchestrator.submission import client
 from orchestrator.submission.client import RayCluster
 
 VERSION = {"version": "4", "ray_version": "2.60.0", "ray_commit": "", "session_name": ""}
+TAKEN = "ValueError: Job with submission_id a already exists. Please use a different submission_id"
+TRACEBACK = f"Traceback (most recent call last):\n  File 'job_agent.py', line 50, in submit_job\n{TAKEN}\n"
 NO_CLUSTER = r"^--address: must be the address of a Ray dashboard that answers, .* where no cluster answers"
 
 
 @contextmanager
 def answering(answers: Mapping[str, str]) -> Iterator[str]:
-    """Serve texts by path, and status 404 for other paths."""
+    """Serve texts by path, status 404 for other paths, and status 500 with the text `POST` for what is sent."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -26,6 +28,12 @@ def answering(answers: Mapping[str, str]) -> Iterator[str]:
             self.send_response(404 if text is None else 200)
             self.end_headers()
             self.wfile.write((text or "").encode())
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(500)
+            self.end_headers()
+            self.wfile.write(answers["POST"].encode())
 
         def log_message(self, format: str, *arguments: object) -> None:
             pass
@@ -70,6 +78,22 @@ def test_a_port_that_speaks_another_protocol_is_refused_in_time(closes: bool, mo
         thread.join(timeout=10)
         for connection in kept:
             connection.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (TRACEBACK, TAKEN),
+        (f"Traceback (most recent call last):\n  x\nRuntimeError: failed with status code 400: {TRACEBACK!r}", TAKEN),
+        ("No available agent to submit job, please try again later.", "500: No available agent to submit job"),
+    ],
+)
+def test_a_job_that_is_refused_is_one_line_with_the_reason(text: str, said: str) -> None:
+    with answering({"/api/version": json.dumps(VERSION), "POST": text}) as address:
+        cluster = RayCluster(address)
+        with pytest.raises(ValueError, match=r"^--address: the cluster at http://127.0.0.1:\d+ refuses: ") as caught:
+            cluster.submit("a", "true", {}, {})
+    assert said in str(caught.value) and "Traceback" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_resources_are_those_of_all_nodes_that_are_up_or_unknown() -> None:
