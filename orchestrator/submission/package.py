@@ -19,9 +19,10 @@ LIMIT = 256 * 2**20
 IGNORE_FILES = (".gitignore", ".rayignore")
 LEFT_OUT = (
     ".git/", ".hg/", ".svn/", ".venv/", "venv/", ".tox/", "node_modules/", "__pycache__/", ".mypy_cache/",
-    ".pytest_cache/", ".ruff_cache/", "*.egg-info/", "/runs/", "checkpoints/", "wandb/", ".env", ".netrc", "*.pem",
+    ".pytest_cache/", ".ruff_cache/", "*.egg-info/", "/runs/", "checkpoints/", "wandb/", ".env", ".env.*", ".netrc",
+    "*.pem", "*.key", ".ssh/", ".aws/", ".gnupg/", ".kube/", ".docker/", ".ray/", "/.cache/", "/.config/",
 )  # fmt: skip
-"""What is never sent: environments, caches, runs, and files that hold secrets."""
+"""What is never sent: environments, caches, runs, and files that hold secrets, also where a home directory is sent."""
 LARGEST = 3
 """Number of the largest entries that are shown."""
 

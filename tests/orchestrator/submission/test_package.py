@@ -20,12 +20,17 @@ def test_runs_environments_caches_and_files_of_secrets_are_never_sent(tmp_path: 
         "a/__pycache__/x.pyc",
         ".git/HEAD",
         ".env",
+        ".env.local",
+        ".ssh/id_ed25519",
+        ".ray/auth_token",
+        ".cache/huggingface/token",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     found = working_directory(tmp_path)
     assert list(found.sizes) == ["rewards.py"]
-    assert set(found.excluded) == {".env", ".git/", ".venv/", "a/__pycache__/", "runs/"}
+    left_out = {".env", ".env.local", ".git/", ".venv/", "a/__pycache__/", "runs/", ".ssh/", ".ray/", ".cache/"}
+    assert set(found.excluded) == left_out
 
 
 def test_ignore_files_count_for_their_own_folder_and_cannot_undo_what_is_never_sent(tmp_path: Path) -> None:
