@@ -6,7 +6,9 @@ Loads no torch, which a grader does not need; `batch_shells` does.
 import asyncio
 import importlib
 import inspect
+import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from actors.loading import collector_paused
@@ -33,13 +35,16 @@ class RoleShell:
         """Return the name under which Ray passes on what this process prints."""
         return self.name
 
-    async def start(self, *after: float) -> float:
+    async def start(self, secrets: Mapping[str, str], *after: float) -> float:
         """Import the module, build the role with `arguments` as keywords, and return the seconds that this took.
 
         Args:
+            secrets: variables for the environment of this process. Arguments of a call go from process to process
+                alone; Ray lists the variables of an actor, and its cluster stores the arguments that create it.
             after: not used. Ray waits for the value of an object reference that is passed here before it calls.
         """
         began = time.monotonic()
+        os.environ.update(secrets)
         self.role = await asyncio.to_thread(self._build)
         return time.monotonic() - began
 

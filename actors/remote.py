@@ -8,7 +8,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -31,6 +31,9 @@ class Handle:
     Args:
         create: creates the actor again, after its process has ended.
     """
+
+    secrets: Mapping[str, str] = {}
+    """Variables that the actor's process gets when its role is built, and that Ray does not list."""
 
     def __init__(self, actor: Any, name: str, timeout_s: float, create: Callable[[], Any] | None = None) -> None:
         self.actor, self.name, self.timeout_s, self.create = actor, name, timeout_s, create
@@ -165,7 +168,7 @@ class Handle:
 
     def begin(self, after: "Handle | None" = None) -> None:
         """Begin to build the role in its actor, once the role of `after` is built."""
-        self._starting = self.actor.start.remote(*([after._starting] if after else []))
+        self._starting = self.actor.start.remote(dict(self.secrets), *([after._starting] if after else []))
 
     async def started(self, timeout_s: float) -> float:
         """Wait until the role is built, and return the seconds that this took in its actor. Raises as `wait`."""

@@ -79,9 +79,10 @@ def pin(name: HubName, setting: str) -> HubName:
         return replace(name, revision=_asked(name))
     except Exception as error:  # of the Hub's client: its own, those of its HTTP library, and the system's
         ref = _cache_folder(name) / "refs" / (name.revision or "main")
-        if _denied(error) or not ref.is_file():
+        commit = "" if _denied(error) or not ref.is_file() else ref.read_text(errors="replace").strip()
+        if not COMMIT.fullmatch(commit):
             raise _unreached(name, setting, error) from None
-        return replace(name, revision=ref.read_text().strip())
+        return replace(name, revision=commit)
 
 
 def fetch(name: HubName, setting: str, allow: Sequence[str], ignore: Sequence[str] = ()) -> Path:
@@ -119,16 +120,17 @@ def fetch(name: HubName, setting: str, allow: Sequence[str], ignore: Sequence[st
             raise _unreached(name, setting, error) from None
 
 
-def listing(name: HubName, folder: Path) -> list[str]:
-    """Return the paths of the files of a pinned repository; if the Hub never listed them, of those in its folder."""
+def listing(name: HubName, folder: Path) -> tuple[list[str], bool]:
+    """Return the paths of the files of a pinned repository, and whether the Hub has listed them: if it never has, they
+    are those in its folder."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     try:
         tree = get_cached_repo_tree(name.repository, repo_type=name.kind, revision=name.revision)
-        return sorted(file.path for file in tree)
+        return sorted(file.path for file in tree), True
     except CachedRepoTreeNotFoundError:
-        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()), False
 
 
 def _asked(name: HubName) -> str:

@@ -22,7 +22,7 @@ from actors.remote_reference import RemoteReference
 from configs.config import Config
 from orchestrator.connection import END_S, bounded, connect, own_cores
 from orchestrator.constructors import constructor
-from orchestrator.devices.environment import environment
+from orchestrator.devices.environment import environment, secrets
 from orchestrator.devices.turns import Turns
 from orchestrator.engine import with_engine
 from orchestrator.placement import (
@@ -213,6 +213,7 @@ def _create_actors(roles: Roles, wanted: Sequence[Reservation], group: Placement
         else:
             handle = Handle(actor, name, timeout_s, create)
             (roles.ranks if reservation.role == "learner" else references).append(handle)
+        handle.secrets = secrets(cfg, reservation.role)
         if not (shares_gpus(cfg) and reservation.role == "generator"):  # `Roles.ready` begins those
             handle.begin(None if after is None else roles.handles[after])
         roles.handles.append(handle)

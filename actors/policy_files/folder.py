@@ -1,5 +1,6 @@
 """Find the directory of a policy, and check it. Loads no torch, so that a wrong path is refused at once."""
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,9 @@ WEIGHTS = ("*.safetensors",)
 NOT_LOADED = ("*/*.json", "*/*.model", "*/*.txt", "*/*.safetensors", "consolidated*", "README*", "LICENSE*")
 """Files of a repository that transformers and vLLM do not read: those in folders, which are exports, and copies of the
 weights in the layout of their authors."""
+
+
+ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def policy_folder(path: str, setting: str = "policy.path") -> Path:
@@ -32,7 +36,11 @@ def policy_folder(path: str, setting: str = "policy.path") -> Path:
 
 @cache
 def _fetched(name: HubName, setting: str) -> Path:
-    return fetch(name, setting, (*SETTINGS, *WEIGHTS), NOT_LOADED)
+    folder = fetch(name, setting, (*SETTINGS, *WEIGHTS), NOT_LOADED)
+    missing = [file for file in weight_files(folder, setting) if not (folder / file).is_file()]
+    if missing and any(folder.glob("*.safetensors")):  # it has weights, in safetensors
+        raise ValueError(f"{setting}: the Hub does not answer, and its cache lacks {', '.join(missing)}, got {name}")
+    return folder
 
 
 def config_folder(path: str, setting: str = "policy.path") -> Path:
@@ -57,4 +65,25 @@ def check_policy_folder(path: str, setting: str = "policy.path") -> Path:
             raise ValueError(f"{setting}: must hold {name}, got {path!r}")
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"{setting}: must hold its weights as *.safetensors, got {path!r}")
+    for name in weight_files(folder, setting):
+        if not (folder / name).is_file():
+            raise ValueError(f"{setting}: must hold {name}, which its {INDEX} names, got {path!r}")
     return folder
+
+
+def weight_files(folder: Path, setting: str = "policy.path") -> list[str]:
+    """Return the names of the files with the weights of a policy.
+
+    Raises:
+        ValueError: there are several without an index, or it is none; names `setting`.
+    """
+    index = folder / INDEX
+    if not index.is_file():
+        if not (folder / ONE_FILE).exists() and any(folder.glob("*.safetensors")):
+            raise ValueError(f"{setting}: must hold {INDEX} where it has no {ONE_FILE}, got {str(folder)!r}")
+        return [ONE_FILE]
+    try:
+        return sorted({str(name) for name in json.loads(index.read_text())["weight_map"].values()})
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        rule = "must be an index, which names the file of each tensor in 'weight_map'"
+        raise ValueError(f"{setting}: {index} {rule}, got {type(error).__name__}: {error}") from None

@@ -6,7 +6,6 @@ whole parameter is made first, so that a process holds one layer's more.
 """
 
 import copy
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,10 +19,8 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
-from actors.policy_files.folder import policy_folder
+from actors.policy_files.folder import policy_folder, weight_files
 from actors.weights.adapter_names import file_state
-
-ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 class TensorFiles:
@@ -65,21 +62,7 @@ def policy_tensors(path: str) -> TensorFiles:
     """Open the weights of a policy's directory. Raises as `TensorFiles`, and ValueError for an index that is missing or
     no index."""
     folder = policy_folder(path)
-    return TensorFiles([folder / name for name in _file_names(folder)], "policy.path")
-
-
-def _file_names(folder: Path) -> list[str]:
-    """Return the names of the files with the weights of a policy."""
-    index = folder / INDEX
-    if not index.is_file():
-        if not (folder / ONE_FILE).exists() and any(folder.glob("*.safetensors")):
-            raise ValueError(f"policy.path: must hold {INDEX} where it has no {ONE_FILE}, got {str(folder)!r}")
-        return [ONE_FILE]
-    try:
-        return sorted({str(name) for name in json.loads(index.read_text())["weight_map"].values()})
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        rule = "must be an index, which names the file of each tensor in 'weight_map'"
-        raise ValueError(f"policy.path: {index} {rule}, got {type(error).__name__}: {error}") from None
+    return TensorFiles([folder / name for name in weight_files(folder)], "policy.path")
 
 
 def part_of(tensor: Tensor) -> tuple[Tensor, tuple[slice, ...]]:

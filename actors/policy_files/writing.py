@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
+from actors.policy_files.folder import INDEX, ONE_FILE
 from actors.policy_files.reading import empty_model, load_model, load_tokenizer
-from actors.policy_files.weights import INDEX, ONE_FILE
 from actors.weights.adapter_names import file_parameters
 from actors.weights.file_names import as_in_files, unit
 from trajectories.atomic_write import flush

@@ -1,6 +1,7 @@
 """Environment variables of the actors, which libraries read when they are imported or first used."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 
 from configs.config import Config
 from configs.hub import policy_name
@@ -11,6 +12,8 @@ COMMON = {"TOKENIZERS_PARALLELISM": "false"}
 """Of every actor."""
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 """Of every actor of a run whose policies are all directories, so that no library asks the Hub about them."""
+HUB_TOKEN = "HF_TOKEN"
+"""With which a role on another node fetches a gated or private policy."""
 CPU = {
     # Threads that wait actively take the cores from the other roles, and make them and themselves several times slower.
     "OMP_WAIT_POLICY": "passive",
@@ -53,6 +56,17 @@ def environment(cfg: Config, role: str, *, gpu: bool, names: Sequence[str], core
     if gpu and role != "generator" and cfg.generator.transfer != "ipc" and not named:
         found |= EXPANDABLE
     return found | own
+
+
+def secrets(cfg: Config, role: str, given: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variables of this process that the actors of a role get without Ray knowing them as variables.
+
+    Ray shows the variables of an actor to everyone who can list actors, so these are sent in the call that builds the
+    role. A role gets what it needs: the token of the Hub, if it loads policies and one is named by a repository. A
+    grader, beside which programs of the policy run, gets none.
+    """
+    needed = role != "grader" and _names_hub(cfg) and bool(given.get(HUB_TOKEN))
+    return {HUB_TOKEN: given[HUB_TOKEN]} if needed else {}
 
 
 def _names_hub(cfg: Config) -> bool:

@@ -101,8 +101,7 @@ def _fetch_checkpoint(
     for name in reversed(whole) if which == "last" else [which] if which in whole else []:
         local = run_dir / CHECKPOINTS / name
         try:
-            if local.is_dir():
-                verify(local)
+            if local.is_dir() and _is_whole(local):
                 return
             log(f"fetching checkpoint {name} from {store.url}")
             with replace_folder(local) as partial:
@@ -116,6 +115,14 @@ def _fetch_checkpoint(
             return
         except BrokenCheckpoint as error:
             log(f"{error}; going back to the one before it")
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        verify(checkpoint)
+    except BrokenCheckpoint:
+        return False  # That of the store may be whole.
+    return True
 
 
 def _best(store: Store, whole: list[str]) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from os import walk
 from pathlib import Path
 
 from configs.config import Config
@@ -115,14 +116,15 @@ class Mirror:
 
     def _files(self) -> Iterator[tuple[str, Stamp]]:
         """Yield the files that are complete. Temporary names begin with a dot."""
-        for path in self.run_dir.rglob("*"):
-            name = path.relative_to(self.run_dir).as_posix()
-            parts = name.split("/")
-            if any(part.startswith(".") for part in parts) or (self.only and parts[0] not in self.only):
-                continue
-            with contextlib.suppress(FileNotFoundError):  # it may be removed meanwhile
-                if path.is_file() and not path.is_symlink():
-                    yield name, _stamp(path)
+        for place, folders, files in walk(self.run_dir):  # which skips folders that are removed meanwhile
+            folders[:] = [folder for folder in folders if not folder.startswith(".")]
+            for path in (Path(place) / file for file in files if not file.startswith(".")):
+                name = path.relative_to(self.run_dir).as_posix()
+                if self.only and name.partition("/")[0] not in self.only:
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # it may be removed meanwhile
+                    if path.is_file() and not path.is_symlink():
+                        yield name, _stamp(path)
 
 
 def _stamp(path: Path) -> Stamp:
@@ -175,7 +177,10 @@ class Copying:
             pause_s = min(2 * pause_s, LARGEST_PAUSE_S) if failing else PERIOD_S
 
     def _pass(self, *, last: bool = False, ends: float | None = None) -> list[str]:
-        errors = self.mirror.sync(last=last, ends=ends)
+        try:
+            errors = self.mirror.sync(last=last, ends=ends)
+        except Exception as error:  # this thread must not end silently
+            errors = [f"{type(error).__name__}: {error}"]
         url = self.mirror.store.url
         if errors and not self._failing:
             text = f"{len(errors)} files could not be copied to {url}, the first: {errors[0]}"

@@ -15,6 +15,7 @@ from orchestrator.evaluation.record import split_run
 from orchestrator.placement import needed_roles, require_capacity, reservations
 from orchestrator.preflight.gradient import check_gradient
 from orchestrator.preflight.resume import differences
+from orchestrator.submission.names import WITHOUT_RUN
 from orchestrator.submission.package import Package
 from rewards.user_functions import in_file, split_name
 
@@ -22,6 +23,13 @@ JOBS = ("train", "evaluate", "presample", "warm-start", "inspect-task", "verify"
 """Commands that can be submitted."""
 OUTPUTS = ("runs", "mirror", "rehearsal.path", "warm_start.output")
 """Settings with paths to write, relative to a folder that the cluster decides."""
+WRITES = {
+    "presample": "rehearsal.path",
+    "warm-start": "warm_start.output",
+    "inspect-task": "--output",
+    "verify": "--output",
+}
+"""Where a command writes that has no run directory."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ def request(words: Sequence[str], options: argparse.Namespace) -> Request:
         raise ValueError(f"COMMAND: {rule}, got {command!r}")
     given: list[str] = getattr(options, "overrides", [])
     run, settings = split_run(given) if command == "evaluate" else ("", given)
-    known = command not in ("verify",) and not run and not getattr(options, "resume", False)
+    known = command != WITHOUT_RUN and not run and not getattr(options, "resume", False)
     cfg = None
     if known:
         cfg = load(settings, getattr(options, "config", None))
@@ -62,12 +70,27 @@ def request(words: Sequence[str], options: argparse.Namespace) -> Request:
         check_keys(settings)
     if run:
         name = run.rstrip("/").rpartition("/")[2]
-    elif command == "verify":
+    elif command == WITHOUT_RUN:
         name = command
     else:
         # Only these: others may be valid on top of the settings of the run on the cluster alone.
         name = cfg.name if cfg else load([word for word in settings if word.partition("=")[0] == "name"]).name
+    if command in WRITES:
+        _require_kept(WRITES[command], cfg, options)
     return Request(command, tuple(words), name, cfg)
+
+
+def _require_kept(key: str, cfg: Config | None, options: argparse.Namespace) -> None:
+    """Raise ValueError if what a command writes would be removed with the working directory of its job."""
+    if key == "--output":
+        path = options.output
+    else:
+        assert cfg is not None
+        section, _, name = key.partition(".")
+        path = Path(getattr(getattr(cfg, section), name)).expanduser()
+    if path is not None and path != Path() and not path.is_absolute():
+        rule = "must be an absolute path on the cluster, because the working directory of a job is removed at its end"
+        raise ValueError(f"{key}: {rule}, got {str(path)!r}")
 
 
 def check_sent(cfg: Config, package: Package, config_file: str | None) -> list[str]:
@@ -79,7 +102,9 @@ def check_sent(cfg: Config, package: Package, config_file: str | None) -> list[s
         ValueError: a file does not exist, is not sent, or lacks the function that is to be called.
     """
     lines = []
-    if config_file:
+    if config_file and Path(config_file).is_absolute():
+        lines.append(f"--config {config_file} is an absolute path: the cluster must have it")
+    elif config_file:
         _require_sent("--config", config_file, package.folder / config_file, package)
     with contextlib.chdir(package.folder):
         for key, given, path in _relative_paths(cfg):
@@ -109,8 +134,8 @@ def _require_sent(key: str, given: str, path: Path, package: Package) -> None:
         raise ValueError(f"{key}: must exist in {package.folder}, or be an absolute path on the cluster, got {given!r}")
     if not package.holds(path):
         raise ValueError(
-            f"{key}: must be among the files that are sent, got {given!r}, which a .gitignore, a .rayignore, --exclude "
-            "or Breadth's own list leaves out. Move it, or give the absolute path of a copy on the cluster"
+            f"{key}: must be among the files that are sent, got {given!r}, which {package.why_not(path)}. Move it, or "
+            "give the absolute path of a copy on the cluster"
         )
 
 

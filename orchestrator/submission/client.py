@@ -64,19 +64,24 @@ class RayCluster:
             logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         with self._faults(source), _only_address(self.address):
-            self._client = _Bounded(self.address)
+            try:
+                self._client = _Bounded(self.address)
+            except (KeyError, TypeError):  # an answer in JSON of another program
+                raise ConnectionError from None
         self.version = str(self._client._server_ray_version)
 
     def resources(self) -> dict[str, float]:
         with self._faults():
             answer = self._client._do_request("GET", "/nodes?view=summary")
         total: dict[str, float] = {}
-        with contextlib.suppress(KeyError, TypeError, ValueError):  # This page is no public interface of Ray.
+        try:  # This page is no public interface of Ray.
             for node in answer.json()["data"]["summary"]:
                 if node["raylet"].get("state") == "ALIVE":
                     for name, amount in node["raylet"]["resourcesTotal"].items():
                         if name in ("CPU", "GPU"):
                             total[name] = total.get(name, 0.0) + float(amount)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return {}  # of all nodes, or unknown: of some of them a run that fits would be refused
         return total
 
     def upload(self, package: Path) -> str:
@@ -128,9 +133,9 @@ class RayCluster:
             text = NO_TOKEN if "401" in str(error) or "required" in str(error) else WRONG_TOKEN
             raise ValueError(f"{setting}: {text.format(address=self.address)}") from None
         except (OSError, ConnectionError) as error:
-            reason = "in time" if isinstance(error, requests.exceptions.Timeout) else "there"
+            late = " in time" if isinstance(error, requests.exceptions.Timeout) else ""
             rule = "must be the address of a Ray dashboard that answers, such as http://head-node:8265"
-            raise ValueError(f"{setting}: {rule}, got {self.address}, where no cluster answers {reason}") from None
+            raise ValueError(f"{setting}: {rule}, got {self.address}, where no cluster answers{late}") from None
         except RuntimeError as error:
             raise ValueError(f"{setting}: the cluster at {self.address} refuses: {_first_line(error)}") from None
 
@@ -185,9 +190,12 @@ def _job(details: JobDetails) -> Job:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the last line of a server's traceback, or else the first line of a message."""
-    lines = [line.strip() for line in str(error).replace("\\n", "\n").splitlines() if line.strip(" .")]
-    traced = any(line.startswith("Traceback") for line in lines[:2])
+    """Return the last line of a server's traceback, or else the first line of a message.
+
+    The text of one server may be quoted by another, with `\\n` for its line breaks.
+    """
+    lines = [line.strip() for line in str(error).replace("\\n", "\n").splitlines() if line.strip(" .'\"")]
+    traced = any("Traceback (most recent call last)" in line for line in lines)
     return (lines[-1] if traced else lines[0]) if lines else type(error).__name__
 
 

@@ -1,10 +1,13 @@
 """Pack a working directory, or Breadth's own source, into a zip file for a cluster. Importing this loads no Ray."""
 
+import contextlib
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import walk
+from os.path import normpath
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
@@ -16,9 +19,10 @@ LIMIT = 256 * 2**20
 IGNORE_FILES = (".gitignore", ".rayignore")
 LEFT_OUT = (
     ".git/", ".hg/", ".svn/", ".venv/", "venv/", ".tox/", "node_modules/", "__pycache__/", ".mypy_cache/",
-    ".pytest_cache/", ".ruff_cache/", "*.egg-info/", "/runs/", "checkpoints/", "wandb/", ".env", ".netrc", "*.pem",
+    ".pytest_cache/", ".ruff_cache/", "*.egg-info/", "/runs/", "checkpoints/", "wandb/", ".env", ".env.*", ".netrc",
+    "*.pem", "*.key", ".ssh/", ".aws/", ".gnupg/", ".kube/", ".docker/", ".ray/", "/.cache/", "/.config/",
 )  # fmt: skip
-"""What is never sent: environments, caches, runs, and files that hold secrets."""
+"""What is never sent: environments, caches, runs, and files that hold secrets, also where a home directory is sent."""
 LARGEST = 3
 """Number of the largest entries that are shown."""
 
@@ -32,6 +36,8 @@ class Package:
     """Bytes of each file, by its path relative to the folder."""
     excluded: tuple[str, ...] = ()
     """What was left out by a rule, relative to the folder; a folder ends with a slash, and its files are not listed."""
+    links: tuple[str, ...] = ()
+    """Links to folders, which are not sent either."""
 
     @property
     def size(self) -> int:
@@ -52,6 +58,17 @@ class Package:
         name = path.relative_to(self.folder).as_posix()
         return name == "." or name in self.sizes or any(other.startswith(f"{name}/") for other in self.sizes)
 
+    def why_not(self, path: Path) -> str:
+        """Return why a file or a folder that exists is not sent, for the user."""
+        name = normpath(path)
+        if not Path(name).is_relative_to(self.folder):
+            return f"is outside of {self.folder}"
+        inside = Path(name).relative_to(self.folder)
+        link = next((link for link in self.links if inside.is_relative_to(link)), "")
+        if link:
+            return f"is behind the link {link}, and links to folders are not followed"
+        return "a .gitignore, a .rayignore, --exclude or Breadth's own list leaves out"
+
     def check_size(self) -> None:
         """Raise ValueError if the files are too large to be sent."""
         if self.size > LIMIT:
@@ -62,61 +79,94 @@ class Package:
             )
 
     def write(self, target: Path) -> None:
-        """Write the zip file. The same files give the same bytes, so that a cluster that has them gets them once."""
+        """Write the zip file. The same files give the same bytes, so that a cluster that has them gets them once.
+
+        Raises:
+            ValueError: a file cannot be read, or its name is no Unicode text.
+        """
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
             for name in sorted(self.sizes):
                 path = self.folder / name
                 entry = zipfile.ZipInfo(name)  # of 1980: a time would change the bytes
                 entry.compress_type = zipfile.ZIP_DEFLATED
-                entry.external_attr = (path.stat().st_mode & 0o777) << 16
-                archive.writestr(entry, path.read_bytes())
+                try:
+                    entry.external_attr = (path.stat().st_mode & 0o777) << 16
+                    content = path.read_bytes()
+                    name.encode()
+                except (OSError, UnicodeEncodeError) as error:
+                    rule = "must hold files that can be read and have names in UTF-8 (or leave them out with --exclude)"
+                    raise ValueError(f"--working-dir: {rule}, got {str(path)!r}: {error}") from None
+                archive.writestr(entry, content)
+
+
+def require_folder(folder: Path) -> None:
+    """Raise ValueError unless the working directory exists."""
+    if not folder.is_dir():
+        raise ValueError(f"--working-dir: must be a directory, got {str(folder)!r}")
 
 
 def working_directory(folder: Path, excludes: Sequence[str] = ()) -> Package:
     """Return the files of a working directory that are sent.
 
     Left out are LEFT_OUT, what the `.gitignore` and `.rayignore` files of each folder name, and `excludes`, patterns
-    in the form of a `.gitignore`. Links to folders are not followed.
+    in the form of a `.gitignore`. As in Git, a later rule wins over an earlier one, and one of a folder over those of
+    the folders above it; LEFT_OUT and `excludes` win over all. Links to folders are not followed.
 
     Raises:
         ValueError: there is no such folder, or a pattern is malformed.
     """
-    if not folder.is_dir():
-        raise ValueError(f"--working-dir: must be a directory, got {str(folder)!r}")
+    require_folder(folder)
     try:
         given = GitIgnoreSpec.from_lines([*LEFT_OUT, *excludes])
-    except ValueError as error:
+    except (ValueError, re.error) as error:
         raise ValueError(f"--exclude: must be a pattern as in a .gitignore, got {error}") from None
-    sizes, excluded = {}, []
-    rules: dict[Path, GitIgnoreSpec] = {Path(): given}
+    sizes, excluded, links = {}, [], []
+    rules: dict[Path, GitIgnoreSpec] = {}
     for place, names, files in walk(folder):
         here = Path(place).relative_to(folder)
-        own = [Path(place) / name for name in IGNORE_FILES if name in files]
-        if own:
-            lines = [line for file in own for line in file.read_text(errors="replace").splitlines()]
-            # The rules of the top folder count for it too; `given` stays apart, so that no file can undo it.
-            rules[here / IGNORE_FILES[0]] = GitIgnoreSpec.from_lines(lines)
-        kept = [name for name in sorted(names) if not _ignored(here / name, rules, folder=True)]
-        excluded += [f"{(here / name).as_posix()}/" for name in names if name not in kept]
-        names[:] = [name for name in kept if not (Path(place) / name).is_symlink()]
+        lines = [line for name in IGNORE_FILES if name in files for line in _lines(Path(place) / name)]
+        if lines:
+            rules[here] = GitIgnoreSpec.from_lines(lines)
+        kept = []
+        for name in sorted(names):
+            if _ignored(here / name, given, rules, folder=True):
+                excluded.append(f"{(here / name).as_posix()}/")
+            elif (Path(place) / name).is_symlink():
+                links.append((here / name).as_posix())
+            else:
+                kept.append(name)
+        names[:] = kept
         for name in files:
             path = Path(place) / name
-            if _ignored(here / name, rules, folder=False):
+            if _ignored(here / name, given, rules, folder=False):
                 excluded.append((here / name).as_posix())
             elif path.is_file():  # not a socket, nor a broken link
                 sizes[(here / name).as_posix()] = path.stat().st_size
-    return Package(folder, sizes, tuple(sorted(excluded)))
+    return Package(folder, sizes, tuple(sorted(excluded)), tuple(sorted(links)))
 
 
-def _ignored(path: Path, rules: dict[Path, GitIgnoreSpec], *, folder: bool) -> bool:
-    """Return whether the rules of any folder above a path name it."""
-    for file, rule in rules.items():
-        place = file.parent
-        if path.is_relative_to(place):
-            name = path.relative_to(place).as_posix() + "/" * folder
-            if rule.match_file(name):
-                return True
-    return False
+def _lines(file: Path) -> Iterator[str]:
+    """Yield the patterns of an ignore file. Malformed ones match nothing, as in Git."""
+    for line in file.read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError, re.error):
+            GitIgnoreSpec.from_lines([line])
+            yield line
+
+
+def _ignored(path: Path, given: GitIgnoreSpec, rules: dict[Path, GitIgnoreSpec], *, folder: bool) -> bool:
+    """Return whether a path is left out: by `given`, or by the last of the rules of the folders above it.
+
+    Args:
+        rules: of each folder that has some; those of a folder come after those of the folders above it.
+    """
+    slash = "/" * folder
+    found = [
+        rule.check_file(path.relative_to(place).as_posix() + slash).include
+        for place, rule in rules.items()
+        if path.is_relative_to(place)
+    ]
+    decided = [include for include in found if include is not None]
+    return given.match_file(path.as_posix() + slash) or bool(decided and decided[-1])
 
 
 def own_source(root: Path) -> Package:

@@ -27,7 +27,8 @@ STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
 STOP_WAIT_S = 900
 """Seconds between SIGTERM and SIGKILL when a job is stopped: time for a step and a checkpoint. Ray's own are 3."""
 RAY_STOP_WAIT_S = 3
-LOOKS_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+LOOKS_SECRET = re.compile(r"(KEY|TOKEN)(_|\Z)|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+"""Names of variables with secrets. TOKENIZERS_PARALLELISM is none."""
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -62,7 +63,8 @@ def found_secrets(asked: Sequence[str], environment: Mapping[str, str]) -> dict[
     """
     missing = [name for name in asked if not environment.get(name)]
     if missing:
-        raise ValueError(f"--secret: must name variables that are set here, got {', '.join(missing)}")
+        names = [name.partition("=")[0] for name in missing]  # NAME=VALUE would print the secret
+        raise ValueError(f"--secret: must name variables that are set here, got {', '.join(names)}")
     return {name: environment[name] for name in (*SECRETS, *asked) if environment.get(name)}
 
 

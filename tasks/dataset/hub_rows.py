@@ -6,7 +6,7 @@ can load are read by naming their files.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,10 @@ SPLITS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 """Words of file names and folders by the split that they name, as in `datasets`."""
+SHARD = re.compile(r"(?P<before>.*-)\d{5}-of-(?P<count>\d{5})(?P<after>.*)")
+"""One of several numbered files, `train-00000-of-00002.parquet`."""
+NOT_ROWS = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
+"""Names of files that describe a dataset, as in `datasets`."""
 Files = dict[str, list[str]]
 """Paths of files in a repository, by split."""
 
@@ -41,12 +45,23 @@ def hub_files(name: HubName, setting: str) -> list[Path]:
 def _files(name: HubName, setting: str) -> list[Path]:
     folder = fetch(name, setting, [CARD])
     card = folder / CARD
-    chosen = choose(listing(name, folder), card.read_text() if card.is_file() else "", name, setting)
+    paths, listed = listing(name, folder)
+    chosen = choose(paths, card.read_text() if card.is_file() else "", name, setting)
     folder = fetch(name, setting, [re.sub(r"([\[*?])", r"[\1]", path) for path in chosen])
-    missing = [path for path in chosen if not (folder / path).is_file()]
+    wanted = chosen if listed else sorted({*chosen, *_shards(chosen, name.part)})
+    missing = [path for path in wanted if not (folder / path).is_file()]
     if missing:
         raise ValueError(f"{setting}: the Hub does not answer, and its cache lacks {', '.join(missing)}, got {name}")
     return [folder / path for path in chosen]
+
+
+def _shards(paths: Sequence[str], part: str) -> Iterator[str]:
+    """Yield the paths of all files that are numbered as these are, and that `part` of a name means too."""
+    for found in filter(None, map(SHARD.fullmatch, paths)):
+        for number in range(int(found["count"])):
+            path = f"{found['before']}{number:05d}-of-{found['count']}{found['after']}"
+            if not part or fnmatchcase(path, part) or path.startswith(part.rstrip("/") + "/"):
+                yield path
 
 
 def choose(paths: Sequence[str], card: str, name: HubName, setting: str) -> list[str]:
@@ -56,7 +71,7 @@ def choose(paths: Sequence[str], card: str, name: HubName, setting: str) -> list
         paths: of all files of the repository.
         card: text of its README.md.
     """
-    rows = [path for path in paths if kind(Path(path)) in READERS]
+    rows = [path for path in paths if kind(Path(path)) in READERS and Path(path).name not in NOT_ROWS]
     subsets = _subsets(card, rows)
     if name.part and name.part not in subsets:
         found = [p for p in rows if fnmatchcase(p, name.part) or p.startswith(name.part.rstrip("/") + "/")]

@@ -40,7 +40,7 @@ class Role:
 
 async def started(kind: type[RoleShell]) -> RoleShell:
     shell = kind(__name__, "Role", {"factor": 3})
-    await shell.start()
+    await shell.start({})
     return shell
 
 
@@ -51,6 +51,13 @@ def test_a_shell_serves_other_calls_while_a_blocking_method_runs() -> None:
         return int(result)
 
     assert asyncio.run(run()) == 6
+
+
+def test_a_shell_has_its_secrets_before_its_role_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "")
+    shell = RoleShell("os", "getenv", {"key": "HF_TOKEN"})
+    asyncio.run(shell.start({"HF_TOKEN": "hf_abc"}))
+    assert shell.role == "hf_abc"
 
 
 def test_a_shell_raises_what_a_method_of_its_role_raises() -> None:

@@ -67,13 +67,22 @@ def test_a_name_is_pinned_to_the_commit_of_its_revision(cache: HubCache) -> None
     assert exact and exact.pinned and pin(exact, "policy.path") == exact
 
 
+def test_a_file_of_the_cache_that_holds_no_commit_is_no_revision(cache: HubCache) -> None:
+    cache.add("model", "org/policy", {"config.json": "{}"})
+    (cache.home / "hub/notes").write_text("no commit")
+    name = policy_name("org/policy@../../notes")
+    assert name
+    with pytest.raises(ValueError, match=r"^policy.path: must be a directory or a Hugging Face repository"):
+        pin(name, "policy.path")
+
+
 def test_a_folder_has_what_the_cache_has_if_the_hub_does_not_answer(cache: HubCache) -> None:
     cache.add("dataset", "org/rows", {"README.md": "", "data/train.jsonl": "{}\n"})
     name = rows_name("org/rows:train")
     assert name
     folder = fetch(name, "task.options.path", ["data/*"])
     assert (folder / "data/train.jsonl").read_text() == "{}\n"
-    assert listing(pin(name, ""), folder) == ["README.md", "data/train.jsonl"]
+    assert listing(pin(name, ""), folder) == (["README.md", "data/train.jsonl"], False)
 
 
 def test_a_name_that_is_neither_here_nor_in_reach_says_what_was_tried(cache: HubCache, tmp_path: Path) -> None:

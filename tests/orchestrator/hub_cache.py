@@ -1,6 +1,7 @@
 """A cache of `huggingface_hub` in a temporary HF_HOME, laid out by hand, and read without a network."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from huggingface_hub import constants
 
 
 class HubCache:
-    """Repositories as `huggingface_hub` keeps them: `<kind>s--org--name/snapshots/<commit>`, and `refs/main`."""
+    """Repositories as `huggingface_hub` keeps them: `<kind>s--org--name/snapshots/<commit>`, whose files are links to
+    `blobs`, and `refs/main`."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -26,11 +28,15 @@ class HubCache:
         commit = hashlib.sha1(f"{self.home}{repository}{revision}{sorted(files)}".encode()).hexdigest()
         for name, content in files.items():
             path = folder / "snapshots" / commit / name
-            path.parent.mkdir(parents=True, exist_ok=True)
+            blob = folder / "blobs" / hashlib.sha1(f"{commit}{name}".encode()).hexdigest()
+            for parent in (path.parent, blob.parent):
+                parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, Path):
-                shutil.copy(content, path)
+                shutil.copy(content, blob)
             else:
-                path.write_bytes(content.encode() if isinstance(content, str) else content)
+                blob.write_bytes(content.encode() if isinstance(content, str) else content)
+            path.unlink(missing_ok=True)
+            path.symlink_to(blob)
         ref = folder / "refs" / revision
         ref.parent.mkdir(parents=True, exist_ok=True)
         ref.write_text(commit)
@@ -39,6 +45,12 @@ class HubCache:
     def add_policy(self, repository: str, source: Path, revision: str = "main") -> str:
         """Add the policy of a directory."""
         return self.add("model", repository, {path.name: path for path in source.iterdir() if path.is_file()}, revision)
+
+
+def read_from(home: str) -> None:
+    """Have this process, in which `huggingface_hub` may be imported already, read from the cache in a folder alone."""
+    os.environ.update(HubCache(Path(home)).variables)
+    constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE = str(Path(home) / "hub"), True
 
 
 def hub_cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> HubCache:

@@ -204,7 +204,7 @@ def test_the_chosen_number_of_threads_reaches_the_process_of_a_role(
         group = ray.util.placement_group(bundles([reservation]))
         actor = cluster._create_actor(roles, reservation, group, 0)
         try:
-            await actor.start.remote()
+            await actor.start.remote({})
             return int(await actor.call.remote("get_num_threads"))
         finally:
             ray.util.remove_placement_group(group)

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import os
 import shlex
@@ -25,12 +26,12 @@ from orchestrator.submission.names import (
     RUN,
     Job,
     check_free,
+    chosen,
     entrypoint,
-    newest,
     of_run,
     submission_id,
 )
-from orchestrator.submission.package import Package, in_words, own_source, working_directory
+from orchestrator.submission.package import Package, in_words, own_source, require_folder, working_directory
 from orchestrator.submission.runtime import (
     KEY_VARIABLE,
     RAY_STOP_WAIT_S,
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     cluster = _cluster(options.address)
     if options.status is not None:
         return _status(cluster, options.status)
-    job = newest(cluster.jobs(), options.logs or options.stop)
+    job = chosen(cluster.jobs(), options.logs or options.stop)
     if options.stop is not None:
         return _stop(cluster, job, console)
     return _follow(cluster, job.id, options, console)
@@ -75,8 +76,10 @@ def _submit(options: argparse.Namespace, console: Console) -> int:
     """Check the command here, send it, and follow the job."""
     log = line_printer(console)
     parsed = parse(options.words)
-    request = checks.request(options.words, parsed)
     folder = options.working_dir.absolute()
+    require_folder(folder)
+    with contextlib.chdir(folder):  # as in the job, where relative paths are looked up in what is sent
+        request = checks.request(options.words, parsed)
     package = working_directory(folder, options.exclude)
     package.check_size()
     for line in checks.check_sent(request.cfg, package, getattr(parsed, "config", None)) if request.cfg else ():
@@ -113,6 +116,8 @@ def _describe(package: Package, secrets: Iterable[str], cluster: Cluster, log: C
     if package.excluded:
         more = ", ..." if len(package.excluded) > 8 else ""
         log(f"left out: {', '.join(package.excluded[:8])}{more}")
+    if package.links:
+        log(f"not followed, as they are links to folders: {', '.join(package.links[:8])}")
     log(f"secrets, from this environment, by name: {', '.join(secrets) or 'none'}")
     own = version("ray")
     if cluster.version != own:
@@ -195,6 +200,8 @@ def _status(cluster: Cluster, name: str) -> int:
     if not shown:
         console.print(f"no jobs on {cluster.address}")
     for job in shown:
+        if job.ended and job.exit_code is None:  # its driver may never have begun, and have taken nothing
+            _forget(cluster, job.variables)
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.start)) if job.start else "-"
         seconds = (job.end or time.time()) - job.start if job.start else 0.0
         line = f"{job.id}  {_outcome(job) if job.ended else job.status}  {started}  {seconds:.0f} s  {job.entrypoint}"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hub_cache import HubCache
 
 from actors.weights.host import pack, weights_info
 from tests.actors.generation.collected import Keyed, answers, collect
@@ -47,6 +48,24 @@ def test_answers_in_flight_go_on_after_a_sleep_and_the_weights_wake_before_the_c
     asyncio.run(generator.close())
     assert_same(expected, found, 1e-4)
     assert {t.last_version for _, t in found} == {1}
+
+
+def test_a_policy_of_the_hub_answers_as_the_same_files_in_a_folder_do(vllm: GeneratorServer, tmp_path: Path) -> None:
+    folder = make_policy(tmp_path / "policy", hidden=128)
+    cache = HubCache(tmp_path / "home")
+    commit = cache.add_policy("org/tiny", folder)
+    jobs = [job("sampled", 4), job("greedy", 1, temperature=0.0)]
+
+    def answered(path: str) -> list[Keyed]:
+        process = vllm.fork()
+        process.run("hub_cache", "read_from", home=str(cache.home))
+        generator = process.build(Path(path), max_sequences=4)
+        found = [answers(generator, [one]) for one in jobs]
+        asyncio.run(generator.close())
+        return found
+
+    for here, hub in zip(answered(str(folder)), answered(f"org/tiny@{commit}"), strict=True):
+        assert_same(here, hub, 0.0)
 
 
 def test_a_step_in_progress_is_finished_before_weights_are_loaded_and_its_answers_are_kept(

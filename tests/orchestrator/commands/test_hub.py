@@ -10,7 +10,7 @@ import pytest
 from hub_cache import HubCache, hub_cache
 from huggingface_hub import constants
 
-from actors.policy_files.folder import config_folder, policy_folder
+from actors.policy_files.folder import check_policy_folder, config_folder, policy_folder
 from actors.policy_files.reading import load_config, load_tokenizer
 from configs.load import load, to_yaml
 from orchestrator.commands.hub import fetched, pinned
@@ -77,6 +77,23 @@ def test_a_resumed_run_keeps_the_commit_it_was_started_with(cache: HubCache, tmp
     other = pinned(absolute(load([f"policy.path=org/tiny@{newer}"])), record)
     with pytest.raises(ValueError, match=rf"^policy.path: must stay .*{first}.* in a resumed run, got .*{newer}"):
         check_resumed_settings(other, record, report=print)
+
+
+@pytest.mark.parametrize("place", ["hub", "here"])
+def test_a_policy_of_which_a_file_of_weights_is_missing_is_refused(cache: HubCache, tmp_path: Path, place: str) -> None:
+    """As a cache without a network after a fetch that was interrupted."""
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    files = {path.name: path for path in POLICY.iterdir() if path.is_file() and path.name != "model.safetensors"}
+    files |= {"model-00001-of-00002.safetensors": POLICY / "model.safetensors"}
+    cache.add("model", "org/half", files | {"model.safetensors.index.json": json.dumps(index)})
+    if place == "here":
+        [commit] = (tmp_path / "home/hub/models--org--half/snapshots").iterdir()
+        shutil.copytree(commit, tmp_path / "org" / "half")
+        rule = "must hold model-00002-of-00002.safetensors, which its model.safetensors.index.json names, got "
+    else:
+        rule = "the Hub does not answer, and its cache lacks model-00002-of-00002.safetensors, got org/half"
+    with pytest.raises(ValueError, match=rf"^references.a.path: {rule}"):
+        check_policy_folder("org/half", "references.a.path")
 
 
 def test_a_local_folder_of_the_same_name_wins(cache: HubCache, tmp_path: Path) -> None:

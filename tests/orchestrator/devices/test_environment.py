@@ -4,7 +4,7 @@ import pytest
 
 from configs.config import Config
 from configs.load import load
-from orchestrator.devices.environment import environment
+from orchestrator.devices.environment import environment, secrets
 
 ALL = ("learner", "generator", "grader", "reference")
 CONF = "PYTORCH_ALLOC_CONF"
@@ -98,3 +98,16 @@ def test_an_older_name_of_the_allocator_s_settings_takes_the_place_of_the_defaul
 def test_an_actor_may_ask_the_hub_only_if_a_policy_is_named_by_a_repository(word: str, offline: bool) -> None:
     found = environment(load([word]), "learner", gpu=False, names=["learner"], cores=2)
     assert (found.get("HF_HUB_OFFLINE") == "1") == offline
+
+
+def test_roles_that_load_a_policy_of_the_hub_get_its_token_and_no_variable_of_an_actor_holds_it() -> None:
+    given = {"HF_TOKEN": "hf_abc", "WANDB_API_KEY": "0123"}
+    hub, here = config("reference_path=org/name"), config(f"policy.path={__file__}", f"reference_path={__file__}")
+    assert {role: secrets(hub, role, given) for role in ALL} == {
+        "learner": {"HF_TOKEN": "hf_abc"},
+        "generator": {"HF_TOKEN": "hf_abc"},
+        "reference": {"HF_TOKEN": "hf_abc"},
+        "grader": {},
+    }
+    assert not any(secrets(here, role, given) or secrets(hub, role, {"HF_TOKEN": ""}) for role in ALL)
+    assert not any("HF_TOKEN" in of(hub, role) for role in ALL)

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import shutil
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +149,42 @@ def test_a_store_that_is_gone_is_an_alert_and_ends_nothing(
     assert "files are not in file://" in alerts[-1] and str(run_dir) in alerts[-1]
 
 
+def test_copying_goes_on_beside_checkpoints_that_are_written_and_removed(run_dir: Path, url: str) -> None:
+    copies, ends, failed = Mirror(run_dir, Store(url)), threading.Event(), []
+
+    def change() -> None:
+        while not ends.is_set():
+            shutil.rmtree(checkpoint(run_dir, 9))
+
+    def copy() -> None:
+        deadline = time.monotonic() + 1.0
+        try:
+            while time.monotonic() < deadline:
+                copies.pending()
+        except OSError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=target) for target in (change, copy)]
+    for thread in threads:
+        thread.start()
+    threads[1].join(30)
+    ends.set()
+    threads[0].join(30)
+    assert failed == []
+
+
+def test_a_pass_that_fails_unexpectedly_is_an_alert_and_the_next_one_copies(
+    run_dir: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alerts: list[str] = []
+    copying = mirror.Copying(Mirror(run_dir, Store(url)), lambda title, text: alerts.append(text))
+    with monkeypatch.context() as patched:
+        patched.setattr(Mirror, "pending", lambda self: 1 / 0)
+        assert copying._pass()
+    assert not copying._pass()
+    assert "ZeroDivisionError" in alerts[0] and "are copied" in alerts[1]
+
+
 def test_a_store_that_hangs_delays_the_end_by_its_limit_alone(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +229,16 @@ def test_a_broken_checkpoint_of_the_store_is_named_and_the_one_before_it_is_fetc
     there = fetch_run(url, lines.append, checkpoint="last", folder=tmp_path / "there")
     names = [path.name for path in (there / "checkpoints").iterdir() if not path.name.startswith(".")]
     assert names == ["step-000002"] and any("is not what was written" in line for line in lines)
+
+
+def test_a_broken_local_checkpoint_is_fetched_again(run_dir: Path, url: str) -> None:
+    checkpoint(run_dir, 4)
+    Mirror(run_dir, Store(url)).sync()
+    weights = run_dir / "checkpoints" / "step-000004" / "policy" / "model.safetensors"
+    weights.write_text("cut sh")
+    fetch_run(url, lambda line: None, checkpoint="last", folder=run_dir.parent)
+    assert weights.read_text() == "weights 4"
+    verify(run_dir / "checkpoints" / "step-000004")
 
 
 def test_a_local_run_that_is_ahead_of_the_store_is_left_as_it_is(run_dir: Path, url: str, tmp_path: Path) -> None:

@@ -20,12 +20,17 @@ def test_runs_environments_caches_and_files_of_secrets_are_never_sent(tmp_path: 
         "a/__pycache__/x.pyc",
         ".git/HEAD",
         ".env",
+        ".env.local",
+        ".ssh/id_ed25519",
+        ".ray/auth_token",
+        ".cache/huggingface/token",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     found = working_directory(tmp_path)
     assert list(found.sizes) == ["rewards.py"]
-    assert set(found.excluded) == {".env", ".git/", ".venv/", "a/__pycache__/", "runs/"}
+    left_out = {".env", ".env.local", ".git/", ".venv/", "a/__pycache__/", "runs/", ".ssh/", ".ray/", ".cache/"}
+    assert set(found.excluded) == left_out
 
 
 def test_ignore_files_count_for_their_own_folder_and_cannot_undo_what_is_never_sent(tmp_path: Path) -> None:
@@ -37,6 +42,23 @@ def test_ignore_files_count_for_their_own_folder_and_cannot_undo_what_is_never_s
     (tmp_path / "other" / ".gitignore").write_text("train.jsonl\n")
     found = working_directory(tmp_path)
     assert sorted(found.sizes) == [".gitignore", "data/.rayignore", "data/train.jsonl", "keep.bin", "other/.gitignore"]
+
+
+def test_a_rule_of_a_folder_wins_over_those_above_it_and_a_malformed_one_matches_nothing(tmp_path: Path) -> None:
+    for name in ("data/train.bin", "data/other.bin", "top.bin", "rewards.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".gitignore").write_text("*.bin\n!\n[z-a]\n")
+    (tmp_path / "data" / ".gitignore").write_text("!train.bin\n")
+    sent = set(working_directory(tmp_path).sizes)
+    assert sent == {".gitignore", "data/.gitignore", "data/train.bin", "rewards.py"}
+    assert set(working_directory(tmp_path, ["train.bin"]).sizes) == sent - {"data/train.bin"}
+
+
+@pytest.mark.parametrize("pattern", ["!", "[z-a]"])
+def test_a_malformed_pattern_of_the_user_is_refused(pattern: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^--exclude: must be a pattern as in a .gitignore, got "):
+        working_directory(tmp_path, [pattern])
 
 
 def test_exclude_takes_patterns_as_in_a_gitignore(tmp_path: Path) -> None:
@@ -51,7 +73,39 @@ def test_links_to_folders_and_broken_links_are_not_followed(tmp_path: Path) -> N
     (tmp_path / "rewards.py").write_text("x")
     (tmp_path / "loop").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    assert list(working_directory(tmp_path).sizes) == ["rewards.py"]
+    found = working_directory(tmp_path)
+    assert list(found.sizes) == ["rewards.py"] and found.links == ("loop",)
+
+
+def test_why_a_file_is_not_sent_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    for place in (folder / "data", tmp_path / "elsewhere"):
+        place.mkdir(parents=True)
+        (place / "train.jsonl").write_text("x")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (folder / ".gitignore").write_text("data/\n")
+    found = working_directory(folder)
+    assert "a .gitignore, a .rayignore, --exclude" in found.why_not(folder / "data" / "train.jsonl")
+    assert found.why_not(folder / "linked" / "train.jsonl").startswith("is behind the link linked")
+    outside = found.why_not(folder / ".." / "elsewhere" / "train.jsonl")
+    assert outside == f"is outside of {folder}"
+
+
+def test_a_file_of_5_gigabytes_is_refused_at_once_and_one_that_cannot_be_read_with_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    with (folder / "my data.bin").open("wb") as file:
+        file.truncate(5 * 10**9)
+    with pytest.raises(ValueError, match=r"got 5.0 GB in .*a folder \(largest: my data.bin 5.0 GB\)"):
+        working_directory(folder).check_size()
+    (folder / "my data.bin").write_text("x")
+    found = working_directory(folder)
+    (folder / "my data.bin").unlink()
+    with pytest.raises(ValueError, match=r"^--working-dir: must hold files that can be read .*my data.bin': "):
+        found.write(tmp_path / "a.zip")
+    (folder / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+    with pytest.raises(ValueError, match=r"^--working-dir: must hold files .* names in UTF-8 .*caf"):
+        working_directory(folder).write(tmp_path / "b.zip")
 
 
 def test_the_largest_entries_are_shown_with_their_sizes(tmp_path: Path) -> None:

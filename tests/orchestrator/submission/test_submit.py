@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from orchestrator.commands.parser import parse
 from orchestrator.submission import follow as following
 from orchestrator.submission import runtime
 from orchestrator.submission.client import resolved
-from orchestrator.submission.names import Job, newest, submission_id
+from orchestrator.submission.names import Job, chosen, submission_id
 from orchestrator.submission.runtime import KEY_VARIABLE, STOP_VARIABLE, receive
 
 REWARD = "def exact(answer, problem):\n    return float(answer == problem['answer'])\n"
@@ -95,8 +96,18 @@ def test_an_installed_breadth_runs_as_a_command_and_packages_are_passed_on(work:
         (["train", "task.name=dataset", "task.options.path=data/test.jsonl"], "^task.options.path: must exist in"),
         (["report", "runs/a"], "^COMMAND: must be one of train, evaluate"),
         (["--env", "HF_TOKEN=hf_abc", "train"], "^--env: must not hold a secret"),
+        (
+            ["presample", "rehearsal.path=a.parquet"],
+            "^rehearsal.path: must be an absolute path on the cluster, because",
+        ),
+        (["warm-start", "warm_start.output=a"], "^warm_start.output: must be an absolute path on the cluster, because"),
+        (["inspect-task"], "^--output: must be an absolute path on the cluster, .* got 'runs/task.html'"),
+        (["verify", "--task", "countdown", "--output", "a"], "^--output: must be an absolute path on the cluster"),
+        (["--env", "MY_API_KEY=hf_abc", "train"], "^--env: must not hold a secret"),
         (["--env", "A", "train"], "^--env: must be NAME=VALUE"),
         (["--secret", "NOT_SET_HERE", "train"], "^--secret: must name variables that are set here, got NOT_SET_HERE"),
+        (["--secret", "HF_TOKEN=hf_abc", "train"], "^--secret: must name variables that are set here, got HF_TOKEN$"),
+        (["--working-dir", "nowhere", "train"], "^--working-dir: must be a directory, got '/.*/nowhere'"),
         (["--status", "--stop", "a"], "^breadth submit: must be one of"),
         ([], "^breadth submit: must be one of"),
         (["train", "placement.generators=9", "name=a"], r"^placement: must fit the cluster, got .* where Ray has 8"),
@@ -118,6 +129,34 @@ def test_a_file_that_an_ignore_rule_leaves_out_is_refused_where_the_settings_nam
     with pytest.raises(ValueError, match=r"^task.options.path: must be among the files that are sent, got"):
         run("train", *OWN)
     assert not cluster.uploaded
+
+
+def test_a_file_behind_a_link_or_outside_is_refused_with_that_reason(
+    work: Path, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "train.jsonl").write_text(ROW * 40)
+    (work / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    for path, reason in (
+        ("linked/train.jsonl", "is behind the link linked"),
+        ("../elsewhere/train.jsonl", "is outside"),
+    ):
+        with pytest.raises(ValueError, match=rf"^task.options.path: must be among the files that are sent, .*{reason}"):
+            run("train", "task.name=dataset", f"task.options.path={path}")
+    assert not cluster.uploaded
+    assert "not followed, as they are links to folders: linked" in run("train", *OWN)[1]
+
+
+def test_settings_are_read_and_paths_are_looked_up_in_the_working_directory(
+    work: Path, cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (work / "my settings.yaml").write_text("name: from_file\nsteps: 2\n")
+    monkeypatch.chdir(tmp_path)
+    run("--working-dir", str(work), "train", "--config", "my settings.yaml", *OWN)
+    [sent] = cluster.submitted
+    assert sent["id"] == "from_file" and "--config 'my settings.yaml'" in sent["entrypoint"]
+    _, said = run("--working-dir", str(work), "train", "--config", str(work / "my settings.yaml"), "name=second")
+    assert "my settings.yaml is an absolute path: the cluster must have it" in said
 
 
 def test_a_gpu_scale_is_accepted_on_a_machine_without_one_and_paths_of_the_cluster_are_not_looked_up(
@@ -177,6 +216,14 @@ def test_a_resumed_run_is_a_further_job_of_the_same_run(work: Path, cluster: Fak
     assert submission_id("a", "evaluate", ["a", "a-evaluate", "a-evaluate-2"]) == "a-evaluate-3"
 
 
+def test_a_run_of_any_name_has_an_id_that_urls_and_file_names_can_hold(work: Path, cluster: FakeCluster) -> None:
+    assert submission_id("my run?/é #2", "train", []) == "my-run-2"
+    assert submission_id("my run", "train", ["my-run"]) == "my-run-2"
+    assert len(submission_id("n" * 240, "evaluate", [])) < 220
+    run("--detach", "train", "name='my run'")
+    assert "stopping job my-run" in run("--stop", "my run")[1]
+
+
 def test_a_run_whose_job_goes_on_is_not_submitted_again(work: Path, cluster: FakeCluster) -> None:
     run("--detach", "train", "name=first")
     with pytest.raises(ValueError, match=r"^name: must not be that of a run whose job goes on, got 'first'"):
@@ -184,13 +231,35 @@ def test_a_run_whose_job_goes_on_is_not_submitted_again(work: Path, cluster: Fak
     run("--detach", "evaluate", "first")
 
 
+def test_jobs_that_belong_to_no_run_do_not_exclude_each_other(work: Path, cluster: FakeCluster) -> None:
+    for _ in range(2):
+        run("--detach", "verify", "--task", "countdown")
+    run("--detach", "presample", "rehearsal.path=/shared/answers.parquet", "name=first")
+    assert [sent["id"] for sent in cluster.submitted] == ["verify", "verify-2", "first-presample"]
+
+
 def test_the_job_of_a_run_is_the_one_that_goes_on_or_else_its_last() -> None:
     jobs = [Job("a", "FAILED", run="a", start=1), Job("a-2", "RUNNING", run="a", start=2)]
-    assert newest(jobs, "a").id == "a-2"
+    assert chosen(jobs, "a").id == "a-2"
     ended = [Job("a", "FAILED", run="a", start=1), Job("a-2", "FAILED", run="a", start=2)]
-    assert newest(ended, "a").id == "a-2"
+    assert chosen(ended, "a").id == "a-2"
     with pytest.raises(ValueError, match=r"^NAME: must be a run or a job of this cluster \(a, a-2\), got 'b'"):
-        newest(ended, "b")
+        chosen(ended, "b")
+
+
+def test_of_several_jobs_of_a_run_that_go_on_one_must_be_named() -> None:
+    jobs = [
+        Job("a", "FAILED", run="a", start=1),
+        Job("a-2", "RUNNING", run="a", command="train", start=2),
+        Job("a-evaluate", "PENDING", run="a", command="evaluate"),
+        Job("a-2-2", "RUNNING", run="a-2", start=4),
+    ]
+    with pytest.raises(
+        ValueError, match=r"^NAME: must be one of the jobs of this run that go on: a-2, a-evaluate, got"
+    ):
+        chosen(jobs, "a")
+    assert chosen(jobs, "a-evaluate").status == "PENDING"
+    assert chosen(jobs, "a-2").run == "a", "an id that goes on comes first, as the commands that are printed name ids"
 
 
 @pytest.mark.parametrize(("outcome", "status"), [(("FAILED", 2), 2), (("FAILED", None), 1), (("STOPPED", None), 1)])
@@ -280,6 +349,24 @@ def test_the_status_lists_jobs_with_their_end(
     capsys.readouterr()
     run("--status")
     assert "first  FAILED, exit status 2" in capsys.readouterr().out
+
+
+def test_secrets_of_a_job_that_ended_before_its_driver_began_are_removed_when_jobs_are_listed(
+    work: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_abc")
+    run("--detach", "train", "name=first")
+    [key] = cluster.stored
+    run("--status")
+    assert b"hf_abc" in cluster.stored[key], "a job that waits still needs them"
+    cluster.known = [replace(cluster.known[0], status="FAILED", message="pip install failed")]
+    run("--status")
+    assert cluster.stored[key] == b""
+
+
+def test_a_variable_whose_name_only_begins_like_a_secret_is_passed_on(work: Path, cluster: FakeCluster) -> None:
+    run("--env", "TOKENIZERS_PARALLELISM=false", "--env", "MAX_TOKENS=5", "train", "name=first")
+    assert cluster.submitted[0]["runtime"]["env_vars"].items() >= {"MAX_TOKENS": "5"}.items()
 
 
 def test_following_ends_at_its_limit_though_a_job_says_nothing() -> None:

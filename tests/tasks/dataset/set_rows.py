@@ -125,7 +125,7 @@ EXAMPLES: dict[str, Example] = {
     ),
     "amc23": Example(
         repository="math-ai/amc23",
-        files={"data/test-00000-of-00001.jsonl": [{"id": 0, "question": TEN, "answer": "10.0", "url": "u"}]},
+        files={"test-00000-of-00001.jsonl": [{"id": 0, "question": TEN, "answer": "10.0", "url": "u"}]},
         prompt=TEN + BOXED,
         right=("\\boxed{10}",),
         wrong=("\\boxed{1}",),
@@ -135,14 +135,15 @@ EXAMPLES: dict[str, Example] = {
         card=configs(
             "- config_name: OE_TO_maths_en_COMP",
             "  data_files:",
-            "  - {split: train, path: OlympiadBench_Dataset/data/OE_TO_maths_en_COMP.jsonl}",
-            "- {config_name: TP_TO_maths_en_COMP, data_files: OlympiadBench_Dataset/data/TP_TO_maths_en_COMP.jsonl}",
+            "  - {split: train, path: OlympiadBench/OE_TO_maths_en_COMP/OE_TO_maths_en_COMP.jsonl}",
+            "- config_name: TP_TO_maths_en_COMP",
+            "  data_files: OlympiadBench/TP_TO_maths_en_COMP/TP_TO_maths_en_COMP.jsonl",
         ),
         files={
-            "OlympiadBench_Dataset/data/OE_TO_maths_en_COMP.jsonl": [
+            "OlympiadBench/OE_TO_maths_en_COMP/OE_TO_maths_en_COMP.jsonl": [
                 {"id": 1, "question": TEN, "final_answer": ["$10$"], "context": None, "is_multiple_answer": False}
             ],
-            "OlympiadBench_Dataset/data/TP_TO_maths_en_COMP.jsonl": [{"id": 2, "question": "Prove."}],
+            "OlympiadBench/TP_TO_maths_en_COMP/TP_TO_maths_en_COMP.jsonl": [{"id": 2, "question": "Prove."}],
         },
         prompt=TEN + BOXED,
         right=("\\boxed{10}",),
@@ -201,8 +202,14 @@ EXAMPLES: dict[str, Example] = {
     ),
     "bird": Example(
         repository="birdsql/bird23-train-filtered",
-        files={"train-00000-of-00001.jsonl": [BIRD | {"question": "How many?"}]},
-        heldout=("birdsql/bird_sql_dev_20251106", {"dev_20251106.json": [BIRD | {"question_id": 0}]}),
+        files={
+            "data/train-00000-of-00001.jsonl": [BIRD | {"question": "How many?"}],
+            "train_column_meaning.json": [{"farm|orchard|planted": "the year"}],
+        },
+        heldout=(
+            "birdsql/bird_sql_dev_20251106",
+            {"data/dev_20251106-00000-of-00001.json": [BIRD | {"question_id": 0}]},
+        ),
         prompt=f"{SCHEMA}\n\n{BIRD['question']}\nHint: {BIRD['evidence']}{QUERY}",
         right=("```sql\nSELECT count(*) FROM orchard WHERE planted <= 1949\n```",),
         wrong=("```sql\nSELECT count(*) FROM orchard\n```",),
@@ -233,7 +240,7 @@ EXAMPLES: dict[str, Example] = {
     "orz": Example(
         repository="Open-Reasoner-Zero/orz_math_57k_collection",
         files={
-            "orz_math_57k_collected.json": [
+            "orz_math_57k_collection.json": [
                 [{"from": "human", "value": TEN}, {"from": "assistant", "ground_truth": {"value": "10"}}]
             ]
         },
@@ -251,7 +258,7 @@ EXAMPLES: dict[str, Example] = {
     "deepcoder": Example(
         repository="agentica-org/DeepCoder-Preview-Dataset",
         files={
-            "primeintellect/train-00000-of-00002.jsonl": [{"problem": "Print the square.", "tests": TESTS}],
+            "primeintellect/train-00000-of-00001.jsonl": [{"problem": "Print the square.", "tests": TESTS}],
             "taco/train-00000-of-00001.jsonl": [
                 {"problem": "Add.", "tests": '{"fn_name": "add", "inputs": [[1, 2]], "outputs": [[3]]}'}
             ],

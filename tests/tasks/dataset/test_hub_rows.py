@@ -48,6 +48,10 @@ def test_without_a_card_names_of_files_and_folders_say_the_split() -> None:
     assert chosen("org/set", ["deepscaler.json"]) == ["deepscaler.json"] == chosen("org/set:train", ["deepscaler.json"])
 
 
+def test_files_that_describe_a_dataset_hold_no_rows_of_it() -> None:
+    assert chosen("org/set", ["dataset_infos.json", "rows.jsonl"]) == ["rows.jsonl"]
+
+
 def test_files_and_folders_of_a_repository_can_be_named() -> None:
     paths = ["test.jsonl", "test2.jsonl", "old/test.jsonl", "old/train.jsonl"]
     assert chosen("org/set/test*.jsonl", paths) == ["test.jsonl", "test2.jsonl"]
@@ -91,6 +95,20 @@ def test_a_file_that_neither_cache_nor_hub_has_is_refused(tmp_path: Path, monkey
     with pytest.raises(ValueError, match=rule):
         domains = [{"name": "dataset", "options": {"path": "org/gone:train"}}]
         build(TaskConfig(name="mixture", options={"domains": domains}), seed=0)
+
+
+def test_half_a_cache_of_numbered_files_is_refused_unless_those_it_has_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = hub_cache(tmp_path, monkeypatch)
+    file = "data/train-00000-of-00002.jsonl"
+    cache.add("dataset", "org/half", {file: '{"prompt": "1 + 1?", "answer": "2"}\n' * 40})
+    rule = r"^task.options.path: the Hub does not answer, and its cache lacks data/train-00001-of-00002.jsonl, got "
+    for path in ("org/half:train", "org/half/data", "org/half/data/train-*"):
+        with pytest.raises(ValueError, match=rule):
+            build(TaskConfig(name="dataset", options={"path": path}), seed=0)
+    options = {"path": f"org/half/{file}", "heldout_fraction": 1e-9}
+    assert build(TaskConfig(name="dataset", options=options), seed=0).prompt(0).text == "1 + 1?"
 
 
 def test_csv_and_compressed_files_are_read(tmp_path: Path) -> None:
