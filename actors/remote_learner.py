@@ -103,7 +103,7 @@ class RemoteLearner:
     async def connect(self, generators: Sequence[Generator]) -> None:
         self.receivers = Presence(generators)
         if self.transfer == "host":
-            await init_host_weights(generators, await self.ranks[0].call("weights_info"))
+            await init_host_weights(self.receivers, await self.ranks[0].call("weights_info"))
             await self._share()
         else:
             await self._init_transfer(self.receivers.present)
