@@ -3,14 +3,19 @@
 import asyncio
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.generation.transformers_engine import TransformersEngine
+from actors.grader import PooledGrader
 from actors.local import LocalGenerator
 from actors.presence import RoleLost
+from actors.remote import RemoteGrader
+from orchestrator import cluster
+from orchestrator.constructors import grader_arguments
 from orchestrator.evaluation import following
 from orchestrator.evaluation.job import evaluate
 from orchestrator.stored.presample import Tally, presample
@@ -20,7 +25,7 @@ from tests.orchestrator.evaluation.test_resumed_job import SETTINGS, VERIFIER, e
 from tests.orchestrator.in_process import config
 from tests.orchestrator.supervision.test_healed_run import Fault, lost_while_publishing
 from trajectories.rehearsal import read
-from trajectories.trajectory import Trajectory
+from trajectories.trajectory import Grade, Trajectory
 
 TWO = ("placement.generators=2", "placement.restart_delay_s=0")
 LOSSES = re.compile(r"^generator \d (was lost|is back)")
@@ -237,3 +242,56 @@ def test_presampling_whose_generator_is_lost_keeps_the_same_answers(tiny_policy:
     for mine, theirs in zip(found, answers, strict=True):
         assert (mine.key, mine.seed, mine.text) == (theirs.key, theirs.seed, theirs.text)
         assert mine.logp_sampler.tobytes() == theirs.logp_sampler.tobytes()
+
+
+class LostGrader(RemoteGrader):
+    """A grader over Ray as the supervisor sees it, which is lost when it has got its first answers."""
+
+    def __init__(self, grader: PooledGrader) -> None:
+        super().__init__(None, "grader 0", timeout_s=60.0)
+        self.grader, self.events = grader, list[Any]()
+
+    async def grade(self, tasks: Any) -> dict[str, Grade]:
+        if not self.events:
+            self.events.append("lost")
+            raise RoleLost("grader 0: its process died before grade ended")
+        return await self.grader.grade(tasks)
+
+    async def prove(self, verifiers: Any) -> dict[str, int]:
+        self.events.append(verifiers)
+        return await self.grader.prove(verifiers)
+
+    async def alive(self, timeout_s: float) -> None:
+        pass
+
+    async def restart(self) -> None:
+        self.events.append("restart")
+
+    async def rebuilt(self, timeout_s: float) -> None:
+        self.events.append("built")
+        self._given_up = None
+
+    async def close(self) -> None:
+        await self.grader.close()
+
+
+def test_presampling_whose_only_grader_is_lost_keeps_the_same_answers(
+    tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, answers, _ = sampled(tiny_policy, tmp_path / "whole")
+    graders: list[LostGrader] = []
+    start = cluster.start
+
+    async def with_lost_grader(cfg: Any, *arguments: Any, **options: Any) -> cluster.Roles:
+        roles = await start(cfg, *arguments, **options)
+        graders.append(LostGrader(PooledGrader(**grader_arguments(cfg))))
+        roles.handles += [*roles.generators, *roles.graders, *graders]  # which `Roles.close` closes
+        roles.graders[:] = graders
+        roles.cfg = replace(cfg, placement=replace(cfg.placement, kind="ray"))
+        return roles
+
+    monkeypatch.setattr(cluster, "start", with_lost_grader)
+    tally, found, lines = sampled(tiny_policy, tmp_path / "healed")
+    assert [line.partition(":")[0] for line in lines] == ["grader 0 was lost", "grader 0 is back"]
+    assert graders[0].events == ["lost", "restart", "built", [VERIFIER]]
+    assert tally == expected and [(t.key, t.text) for t in found] == [(t.key, t.text) for t in answers]
