@@ -15,7 +15,7 @@ from actors.contracts import Column, GenerationJob, Generator, HostWeights, Refe
 from actors.finished import Finished
 from actors.learning.learner import FsdpLearner
 from actors.learning.rank_parts import end_to_end, merge_columns, plan_scores, plan_updates, with_columns
-from actors.presence import Presence
+from actors.presence import Presence, RoleLost
 from actors.reference import References
 from objectives.diagnostics import Stats
 from trajectories.batch import Batch
@@ -102,11 +102,17 @@ class Newcomers:
             self._published.set_result(None)
             self._published = None
 
-    async def next_publication(self) -> None:
-        """Return when the next version is published."""
+    async def next_publication(self, generator: Generator, receivers: Presence[Generator]) -> None:
+        """Return when the next version is published, and this generator serves it.
+
+        Raises:
+            RoleLost: it was lost again meanwhile. It serves an older version, or none.
+        """
         if self._published is None:
             self._published = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._published)
+        if generator not in receivers.present:
+            raise RoleLost("the generator was lost again in the publication for which it waited")
 
 
 class LocalLearner:
@@ -166,7 +172,7 @@ class LocalLearner:
                 self.receivers.enter(generator)
                 return
             self.receivers.enter(generator)
-        await self.newcomers.next_publication()
+        await self.newcomers.next_publication(generator, self.receivers)
 
     async def update_reference(self, reference: Reference, name: str, mixing_weight: float) -> None:
         weights = await asyncio.to_thread(self.learner.master_weights)

@@ -81,6 +81,7 @@ class Presence(Generic[T]):
             except LOSSES as error:
                 if not self.lost(member, error):
                     raise
+                self.leave(member)  # a newcomer has not entered elsewhere yet, so that nobody else lets it leave
                 return []
 
         return [result for found in await asyncio.gather(*map(made, self.present)) for result in found]

@@ -196,7 +196,7 @@ class RemoteLearner:
                 raise
             served = not self.newcomers.changed
         if not served:
-            await self.newcomers.next_publication()
+            await self.newcomers.next_publication(generator, self.receivers)
 
     async def _join_host(self, generator: Generator) -> None:
         await generator.init_weights(await self.ranks[0].call("weights_info"))
