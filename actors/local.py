@@ -15,7 +15,7 @@ from actors.contracts import Column, GenerationJob, Generator, HostWeights, Refe
 from actors.finished import Finished
 from actors.learning.learner import FsdpLearner
 from actors.learning.rank_parts import end_to_end, merge_columns, plan_scores, plan_updates, with_columns
-from actors.presence import LOSSES, Presence
+from actors.presence import Presence, RoleLost
 from actors.reference import References
 from objectives.diagnostics import Stats
 from trajectories.batch import Batch
@@ -65,28 +65,19 @@ class LocalGenerator:
         await self.generator.close()
 
 
-async def init_host_weights(generators: Sequence[Generator], info: WeightsInfo) -> None:
-    """Send every generator the names, shapes and dtype of later updates."""
-    await asyncio.gather(*(generator.init_weights(info) for generator in generators))
+async def init_host_weights(receivers: Presence[Generator], info: WeightsInfo) -> None:
+    """Send every generator that is present the names, shapes and dtype of later updates."""
+    await receivers.each(lambda generator: generator.init_weights(info))
 
 
 async def publish_host_weights(receivers: Presence[Generator], weights: Any, version: int, last: bool = True) -> None:
-    """Load the same weights into every generator that is present.
+    """Load the same weights into every generator that is present. One that is lost is given them when it is back.
 
     Args:
         weights: a HostWeights of this version, or a Ray object reference to one.
         last: whether they are all weights, or the last piece, so that the generators must serve the version after it.
     """
-
-    async def load(generator: Generator) -> int:
-        try:
-            return await generator.update_weights(weights)
-        except LOSSES as error:
-            if not receivers.lost(generator, error):
-                raise
-            return version  # it is given them when it is started again
-
-    versions = await asyncio.gather(*(load(generator) for generator in receivers.present))
+    versions = await receivers.each(lambda generator: generator.update_weights(weights))
     assert not last or set(versions) <= {version}, f"generators serve versions {versions}, not {version}"
 
 
@@ -111,11 +102,17 @@ class Newcomers:
             self._published.set_result(None)
             self._published = None
 
-    async def next_publication(self) -> None:
-        """Return when the next version is published."""
+    async def next_publication(self, generator: Generator, receivers: Presence[Generator]) -> None:
+        """Return when the next version is published, and this generator serves it.
+
+        Raises:
+            RoleLost: it was lost again meanwhile. It serves an older version, or none.
+        """
         if self._published is None:
             self._published = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._published)
+        if generator not in receivers.present:
+            raise RoleLost("the generator was lost again in the publication for which it waited")
 
 
 class LocalLearner:
@@ -153,7 +150,7 @@ class LocalLearner:
 
     async def connect(self, generators: Sequence[Generator]) -> None:
         self.receivers = Presence(generators)
-        await init_host_weights(generators, self.learner.weights_info())
+        await init_host_weights(self.receivers, self.learner.weights_info())
 
     async def publish(self, version: int) -> None:
         async with self._at_work:
@@ -175,7 +172,7 @@ class LocalLearner:
                 self.receivers.enter(generator)
                 return
             self.receivers.enter(generator)
-        await self.newcomers.next_publication()
+        await self.newcomers.next_publication(generator, self.receivers)
 
     async def update_reference(self, reference: Reference, name: str, mixing_weight: float) -> None:
         weights = await asyncio.to_thread(self.learner.master_weights)

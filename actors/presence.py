@@ -68,6 +68,24 @@ class Presence(Generic[T]):
                 if not self.lost(member, error):
                     raise
 
+    async def each(self, call: Callable[[T], Awaitable[R]]) -> list[R]:
+        """Make a call to every member that is present, to all at once. Return the results of those that were not lost.
+
+        Raises:
+            Exception: what the call raises, unless the member is started again or others go on without it.
+        """
+
+        async def made(member: T) -> list[R]:
+            try:
+                return [await call(member)]
+            except LOSSES as error:
+                if not self.lost(member, error):
+                    raise
+                self.leave(member)  # a newcomer has not entered elsewhere yet, so that nobody else lets it leave
+                return []
+
+        return [result for found in await asyncio.gather(*map(made, self.present)) for result in found]
+
     async def one(self) -> T:
         """Return the next member that is present, and wait until there is one. Raises what was passed to `fail`."""
         while True:

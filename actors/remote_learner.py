@@ -103,7 +103,7 @@ class RemoteLearner:
     async def connect(self, generators: Sequence[Generator]) -> None:
         self.receivers = Presence(generators)
         if self.transfer == "host":
-            await init_host_weights(generators, await self.ranks[0].call("weights_info"))
+            await init_host_weights(self.receivers, await self.ranks[0].call("weights_info"))
             await self._share()
         else:
             await self._init_transfer(self.receivers.present)
@@ -196,7 +196,7 @@ class RemoteLearner:
                 raise
             served = not self.newcomers.changed
         if not served:
-            await self.newcomers.next_publication()
+            await self.newcomers.next_publication(generator, self.receivers)
 
     async def _join_host(self, generator: Generator) -> None:
         await generator.init_weights(await self.ranks[0].call("weights_info"))

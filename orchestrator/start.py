@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from configs.config import Config
 from configs.load import to_yaml
@@ -145,7 +146,10 @@ async def _train(
     async with contextlib.AsyncExitStack() as within:
         rollouts = await within.enter_async_context(rollouts_for(cfg, roles.generators, roles.graders))
         verifiers = verifiers_of(checked.source, cfg.objective.rewards)
-        supervisor = supervised(cfg, roles, rollouts, verifiers, lambda title, text: screen(f"{title}: {text}"))
+        learner: Any = roles.learner  # over Ray and in process it is a `Publisher`
+        supervisor = supervised(
+            roles, rollouts, learner, verifiers, run_dir, lambda title, text: screen(f"{title}: {text}")
+        )
         await within.enter_async_context(supervisor)
         # Before the first publication the generators serve the reference, if it is still to be presampled.
         stored = await presample_missing(cfg, run_dir, stored, screen, (rollouts, *checked))

@@ -107,7 +107,7 @@ def prepare(task: str, runs: Path) -> dict[str, Any]:
     """Measure the base at all temperatures, store its rehearsed answers, and return the record of the task."""
     cfg = settings_of(task, "dph_f", 0, runs)
     if not Path(cfg.rehearsal.path).exists():
-        asyncio.run(presample(cfg, Path(cfg.rehearsal.path), lambda done, total: None))
+        asyncio.run(presample(cfg, Path(cfg.rehearsal.path), lambda done, total: None, print))
     measured = measure(cfg, {"base": cfg.policy.path})
     temperatures = list(measured.measurements["base"])
     return {

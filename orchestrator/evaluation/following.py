@@ -14,7 +14,6 @@ import yaml
 
 from configs.config import Config
 from configs.load import to_yaml
-from orchestrator import cluster
 from orchestrator.engine import with_engine
 from orchestrator.evaluation.asked import asked_tasks
 from orchestrator.evaluation.comparisons import write_json
@@ -26,7 +25,6 @@ from orchestrator.evaluation.writing import discard, write_all
 from orchestrator.manifest import MANIFEST, SETTINGS, saved, step_of
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.rollout.encoding import PromptEncoder
-from orchestrator.rollout.rollouts import rollouts_for
 from orchestrator.watch.logbook import EVENTS, METRICS, read_records
 from orchestrator.watch.passk import summary
 
@@ -39,8 +37,9 @@ STOPS = ("signal", "stop_if", "no answer could be judged")
 async def follow(cfg: Config, run_dir: Path, log: Callable[[str], None]) -> list[Evaluation]:
     """Evaluate the base of a run and each of its checkpoints, and write the evaluations anew after each.
 
-    The generators are started once. Ends when the last checkpoint of the run is measured, or when the run has shown
-    nothing new for `evaluate.watch_patience_s`. No KL is measured, which needs the GPUs of the generators.
+    The generators are started once, and again if they are lost. Ends when the last checkpoint of the run is measured,
+    or when the run has shown nothing new for `evaluate.watch_patience_s`. No KL is measured, which needs the GPUs
+    of the generators.
 
     Args:
         run_dir: the run. Its checkpoints may be removed while they are read.
@@ -53,20 +52,17 @@ async def follow(cfg: Config, run_dir: Path, log: Callable[[str], None]) -> list
     folder = new_folder(run_dir, cfg.evaluate.name, to_yaml(cfg))
     log(f"evaluation {folder}")
     with one_job(folder), Progress(folder / STREAM, log) as progress:
-        measuring = Measuring(cfg, checkpoints, asked, progress, log)
+        measuring = Measuring(cfg, checkpoints, asked, folder, progress, log)
         watching = _Watching(cfg, run_dir, folder, measuring, log)
         if not (folder / WATCHED).exists():
             write_json(folder / WATCHED, {})
-        roles = await cluster.start(measuring.cfg, ["generator", "grader"], policy_path=cfg.policy.path)
         try:
-            async with rollouts_for(measuring.cfg, roles.generators, roles.graders) as rollouts:
-                serving = Serving(measuring, rollouts)
+            async with measuring.serving(cfg.policy.path) as serving:
                 await watching.measure(serving, BASE)
                 await watching.read_measured()
                 return await watching.until_end(serving)
         finally:
             discard(measuring.found)
-            await roles.close()
             shutil.rmtree(watching.copies, ignore_errors=True)
 
 

@@ -29,7 +29,7 @@ async def evaluate(
     All policies use the same seeds. Prompts are encoded and answers decoded by each policy's own tokenizer, chat
     template and stop tokens. Policies that differ in nothing but their weights use the same generators, one after
     another: their weights are published to the generators as in training. Measurements are cached in `runs`, and one
-    that was interrupted goes on after the prompts that were done.
+    that was interrupted goes on after the prompts that were done. Roles that are lost are started again.
 
     Args:
         checkpoints: policy directories by name, the base first.
@@ -49,7 +49,7 @@ async def evaluate(
     log(f"evaluation {folder}")
     Screen.of(log).keep(folder)
     with one_job(folder), Progress(folder / STREAM, log) as progress:
-        measuring = Measuring(cfg, dict(checkpoints), asked, progress, log)
+        measuring = Measuring(cfg, dict(checkpoints), asked, folder, progress, log)
         try:
             await measuring.all()
             likelihoods = await _score(cfg, measuring, asked[0], log)

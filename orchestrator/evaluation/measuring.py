@@ -1,20 +1,14 @@
 """Measure every policy on every task in every sampling, where it is not in the cache, and go on where it was."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from actors.local import init_host_weights, publish_host_weights
 from actors.policy_files.folder import policy_folder
-from actors.policy_files.reading import load_model
-from actors.presence import Presence
-from actors.weights.file_names import as_in_files, meta_in_files
-from actors.weights.host import weights_info
-from actors.weights.pieces import pieces_of
 from configs.config import Config
 from configs.heldout import Decoding
-from orchestrator import cluster
 from orchestrator.evaluation.asked import Asked
 from orchestrator.evaluation.engines import by_engine
 from orchestrator.evaluation.progress import Progress
@@ -23,7 +17,8 @@ from orchestrator.heldout.cache import Measured, MeasurementCache, Partial
 from orchestrator.manifest import folder_digest
 from orchestrator.rollout.agreement import check_same_policy, first_tokens
 from orchestrator.rollout.encoding import PromptEncoder, encode_heldout
-from orchestrator.rollout.rollouts import Rollouts, rollouts_for
+from orchestrator.rollout.rollouts import Rollouts
+from orchestrator.supervision.without_learner import PolicyFiles, answering_roles
 from trajectories.trajectory import Prompt
 
 Found = dict[str, dict[str, dict[Decoding, Measured | None]]]
@@ -38,6 +33,8 @@ class Measuring:
     checkpoints: dict[str, str]
     """Policy directories by name, the base first. A job that watches a run adds to them."""
     asked: Sequence[Asked]
+    folder: Path
+    """Of the evaluation."""
     progress: Progress
     log: Callable[[str], None]
     found: Found = field(default_factory=dict)
@@ -65,15 +62,19 @@ class Measuring:
         unknown = [name for name in self.checkpoints if await self.look_up(name)]
         self.progress.plan(sum(map(self.answers_left, unknown)))
         for paths in by_engine({name: self.checkpoints[name] for name in unknown}, self.max_length):
-            roles = await cluster.start(self.cfg, ["generator", "grader"], policy_path=next(iter(paths.values())))
-            try:
-                async with rollouts_for(self.cfg, roles.generators, roles.graders) as rollouts:
-                    serving = Serving(self, rollouts)
-                    for name in paths:
-                        await serving.measure(name)
-            finally:
-                await roles.close()
+            async with self.serving(next(iter(paths.values()))) as serving:
+                for name in paths:
+                    await serving.measure(name)
         return self.found
+
+    @asynccontextmanager
+    async def serving(self, path: str) -> AsyncIterator["Serving"]:
+        """Start generators with the policy of a directory, and graders. Those that are lost are started again."""
+        posed = {prompt.verifier for asked in self.asked for prompt in asked.posed.prompts}
+        rewards = {reward.verifier for reward in self.cfg.objective.rewards.values() if reward.verifier}
+        verifiers = sorted(posed | rewards)
+        async with answering_roles(self.cfg, path, verifiers, self.folder, self.log) as (rollouts, policies):
+            yield Serving(self, rollouts, policies)
 
     async def look_up(self, name: str) -> bool:
         """Read what is in the cache of a policy. Returns whether something is still to be measured."""
@@ -176,40 +177,25 @@ class Measuring:
 class Serving:
     """Generators that serve one policy after another."""
 
-    def __init__(self, measuring: Measuring, rollouts: Rollouts) -> None:
-        self.measuring, self.rollouts, self._version = measuring, rollouts, 0
+    def __init__(self, measuring: Measuring, rollouts: Rollouts, policies: PolicyFiles) -> None:
+        self.measuring, self.rollouts, self.policies = measuring, rollouts, policies
 
     async def measure(self, name: str) -> None:
         """Publish a policy, and answer its prompts, unless a policy with equal files was measured meanwhile.
 
         The first one is that with which the engines were started, so it must answer as before its publication.
         """
-        measuring = self.measuring
+        measuring, is_first = self.measuring, self.policies.version < 0
         planned = measuring.answers_left(name)
-        if self._version and not await measuring.look_up(name):
+        if not is_first and not await measuring.look_up(name):
             measuring.progress.skip(planned)
             return
-        cfg, path, version = measuring.cfg, measuring.checkpoints[name], self._version
+        cfg, path = measuring.cfg, measuring.checkpoints[name]
         posed = measuring.asked[0].posed
         first: tuple[Prompt, PromptEncoder] = (posed.prompts[0], posed.encoders[name])
-        before = await first_tokens(cfg, *first, self.rollouts) if not version else None
-        await _publish(cfg, self.rollouts, path, version)
+        before = await first_tokens(cfg, *first, self.rollouts) if is_first else None
+        await self.policies.publish(path)
         if before is not None:
             check_same_policy(cfg, before, await first_tokens(cfg, *first, self.rollouts), path)
-        self._version += 1
         await measuring.answer(name, self.rollouts)
-
-
-async def _publish(cfg: Config, rollouts: Rollouts, path: str, version: int) -> None:
-    model = load_model(path)
-    model = {"float32": model.float, "bfloat16": model.bfloat16}[cfg.policy.dtype]()
-    info = weights_info(meta_in_files(model, model.dtype))
-    if version == 0:
-        await init_host_weights(rollouts.generators, info)
-    pieces = pieces_of(model, model.dtype)
-    for number, piece in enumerate(pieces, 1):
-        named = [(name, p) for name, p in model.named_parameters() if name in piece.parameters]
-        packed = piece.packed(info, as_in_files(model, named), version, cfg.generator.checksum)
-        weights = cluster.store_once(cfg, packed)
-        await publish_host_weights(Presence(rollouts.generators), weights, version, last=number == len(pieces))
-        del packed, weights  # memory and Ray's object store hold one piece at a time
+        await self.policies.withdraw()

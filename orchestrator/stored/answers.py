@@ -91,7 +91,7 @@ async def presample_missing(
     with screen.phase("presampling the reference", "presampled the reference", of="prompts") as phase:
         progress = functools.partial(screen.progress, phase)
         if run is None:
-            tally = await presample(cfg, path, progress)
+            tally = await presample(cfg, path, progress, screen)
         else:
             tally = await presample_with(*run, cfg, path, progress)
     screen(f"presample: {tally}")

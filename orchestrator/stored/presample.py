@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from configs.config import Config
-from orchestrator import cluster
 from orchestrator.engine import with_engine
 from orchestrator.preflight.named import check_presampling
 from orchestrator.rollout.encoding import Encoder, PromptEncoder
+from orchestrator.rollout.grading import verifiers_of
 from orchestrator.rollout.jobs import jobs_for
-from orchestrator.rollout.rollouts import Rollouts, rollouts_for
+from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.stored.parts import Parts
+from orchestrator.supervision.without_learner import answering_roles
 from tasks.registry import build
 from tasks.source import Source
 from trajectories.rehearsal import KEEP, write
@@ -51,20 +52,23 @@ class Tally:
         )
 
 
-async def presample(cfg: Config, path: Path, progress: Callable[[int, int], None]) -> Tally:
-    """Start generators with the reference policy and graders, presample to `path`, and end them.
+async def presample(
+    cfg: Config, path: Path, progress: Callable[[int, int], None], log: Callable[[str], None] = lambda line: None
+) -> Tally:
+    """Start generators with the reference policy and graders, presample to `path`, and end them. Those that are lost
+    are started again.
 
-    Args and Raises: as for `presample_with`.
+    Args and Raises: as for `presample_with`, and
+
+    Args:
+        log: called with each line of text for the user.
     """
     cfg = with_engine(cfg)
     check_presampling(cfg)
-    roles = await cluster.start(cfg, ["generator", "grader"], policy_path=cfg.reference_path)
-    try:
-        async with rollouts_for(cfg, roles.generators, roles.graders) as rollouts:
-            source, encode = build(cfg.task, cfg.seed), PromptEncoder(cfg.policy)
-            return await presample_with(rollouts, source, encode, cfg, path, progress)
-    finally:
-        await roles.close()
+    source = build(cfg.task, cfg.seed)
+    verifiers = verifiers_of(source, cfg.objective.rewards)
+    async with answering_roles(cfg, cfg.reference_path, verifiers, path.parent, log) as (rollouts, _):
+        return await presample_with(rollouts, source, PromptEncoder(cfg.policy), cfg, path, progress)
 
 
 async def presample_with(

@@ -1,16 +1,15 @@
-"""The processes of a training run that can be started again, and what each role needs for it."""
+"""The processes of a run, an evaluation or a presampling that can be started again, and what each role needs for it."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from actors.contracts import Generator
 from actors.local import LocalGenerator
 from actors.presence import Presence
 from actors.remote import Handle, RemoteGrader
-from configs.config import Config
 from orchestrator.cluster import Roles
 from orchestrator.recovery import stacks
 from orchestrator.rollout.rollouts import Rollouts
@@ -18,34 +17,52 @@ from orchestrator.supervision.member import Member
 from orchestrator.supervision.supervisor import Supervisor
 
 
-def supervised(cfg: Config, roles: Roles, rollouts: Rollouts, verifiers: Sequence[str], report: Any) -> Supervisor:
-    """Return the supervisor of a run, to which all roles report what is lost. The learner must be connected.
+class Publisher(Protocol):
+    """What publishes weights to the generators: the learner, or `without_learner.PolicyFiles`."""
+
+    receivers: Presence[Generator]
+
+    async def join(self, generator: Generator) -> None:
+        """Give a generator that was started again the weights that the others serve."""
+        ...
+
+
+def supervised(
+    roles: Roles,
+    rollouts: Rollouts,
+    publisher: Publisher,
+    verifiers: Sequence[str],
+    folder: Path,
+    report: Callable[[str, str], None],
+) -> Supervisor:
+    """Return the supervisor of these roles, to which all of them report what is lost.
 
     Args:
+        publisher: it must know its receivers, all generators.
         verifiers: those whose canaries a grader judges when it was started again.
+        folder: the stacks of processes that are silent are written there, in `stacks/TIME`.
         report: called with the title and the text of each event.
     """
-    learner: Any = roles.learner
+    place = roles.cfg.placement
     members = [
-        _generator(cfg, roles, rollouts, learner, generator)
+        _generator(roles, rollouts, publisher, generator)
         for generator in roles.generators
         if isinstance(generator, Handle | LocalGenerator)
     ]
     pool: Any = roles.reference_actors
-    if cfg.placement.kind == "ray":
+    if place.kind == "ray":
         graders = [one for one in roles.graders if isinstance(one, RemoteGrader)]
         members += [
             _in_turn("grader", one, rollouts.graders, partial(one.prove, verifiers), rollouts) for one in graders
         ]
         handles = pool.handles if pool is not None else []
         members += [_in_turn("reference", one, pool.presence, partial(pool.restore, one), rollouts) for one in handles]
-    run_dir = Path(cfg.runs) / cfg.name
 
     def dump(silent: int | None) -> str:
-        return stacks.dump(run_dir, ended=() if silent is None else (silent,))
+        return stacks.dump(folder, ended=() if silent is None else (silent,))
 
-    supervisor = Supervisor(cfg.placement, members, roles.ranks, report, dump)
-    rollouts.lost = learner.receivers.lost = rollouts.graders.lost = supervisor.lost
+    supervisor = Supervisor(place, members, roles.ranks, report, dump)
+    rollouts.lost = publisher.receivers.lost = rollouts.graders.lost = supervisor.lost
     if pool is not None:
         pool.presence.lost = supervisor.lost
     if roles.turns is not None:
@@ -54,9 +71,9 @@ def supervised(cfg: Config, roles: Roles, rollouts: Rollouts, verifiers: Sequenc
     return supervisor
 
 
-def _generator(cfg: Config, roles: Roles, rollouts: Rollouts, learner: Any, generator: Generator) -> Member:
+def _generator(roles: Roles, rollouts: Rollouts, publisher: Publisher, generator: Generator) -> Member:
     def leave() -> None:
-        learner.receivers.leave(generator)
+        publisher.receivers.leave(generator)
         rollouts.leave(generator)
 
     process: Any = generator
@@ -65,10 +82,10 @@ def _generator(cfg: Config, roles: Roles, rollouts: Rollouts, learner: Any, gene
         process=process,
         leave=leave,
         leave_out=partial(rollouts.leave_out, generator),
-        prepare=partial(learner.join, generator),
+        prepare=partial(publisher.join, generator),
         enter=partial(rollouts.enter, generator),
         fail=rollouts.fail,
-        least=cfg.placement.min_generators,
+        least=roles.cfg.placement.min_generators,
         turn=nullcontext if roles.turns is None else partial(roles.turns.starting, process),
     )
 

@@ -1,4 +1,4 @@
-"""Start roles again that were lost during a run, and record what happened."""
+"""Start roles again that were lost, and record what happened."""
 
 import asyncio
 import contextlib
@@ -160,7 +160,8 @@ class Supervisor:
             rule = "placement.min_generators" if member.role == "generator" else "placement.start_timeout_s"
             raise NotEnough(
                 f"{member.name} was lost and cannot be started again: {reason}. {left} {member.role}s are left, and "
-                f"at least {member.least} must be ({rule}); mend the cause and resume the run"
+                f"at least {member.least} must be ({rule}); mend the cause, then resume the run or give the "
+                "command again"
             )
         member.leave_out()
         self.alert(f"{member.name} is left out", f"{reason}; the run goes on with {left}")

@@ -1,4 +1,4 @@
-"""The subject of a fault: `breadth train`, to which a fault happens when a phase of a step begins.
+"""The subject of a fault: a command of `breadth`, to which a fault happens when a phase of a step begins.
 
     python tests/faults/program.py '{"action": "SIGKILL", "role": "learner", "phase": "updating", "step": 2}' train ...
 
@@ -174,12 +174,27 @@ def install(fault: Fault) -> None:
     start.Run = WatchedRun
 
 
+def install_without_run(fault: Fault) -> None:
+    """Wrap the methods at which phases begin in a command that trains nothing. Its step is the number of calls of
+    `Rollouts.submit` so far."""
+    rollouts, remote = (importlib.import_module(name) for name in ("orchestrator.rollout.rollouts", "actors.remote"))
+    step = 0
+
+    def next_step() -> int:
+        nonlocal step
+        step += 1
+        return step
+
+    wrap(rollouts.Rollouts, "submit", "generating", fault, next_step)
+    wrap(remote.RemoteGrader, "grade", "grading", fault, lambda: step)
+
+
 def main() -> int:
     breadth = importlib.import_module("breadth")
     breadth.own_packages_first()
     fault = Fault(sys.argv[1])
     sys.argv = ["breadth", *sys.argv[2:]]
-    install(fault)
+    (install if sys.argv[1] == "train" else install_without_run)(fault)
     status: int = breadth.main()
     return status
 

@@ -65,6 +65,7 @@ class Subject:
     folder: Path
     words: Sequence[str] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    command: str = "train"
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     temporary: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="f", dir="/tmp")))
 
@@ -73,7 +74,7 @@ class Subject:
         return self.folder / "a"
 
     def run(self, *more: str, fault: dict[str, object] | None = None, bound_s: float = 120.0) -> Ended:
-        """Train, and wait for the end. A subject that takes longer than `bound_s` fails the test."""
+        """Give the command, and wait for its end. A subject that takes longer than `bound_s` fails the test."""
         process = self.start(*more, fault=fault)
         began = time.monotonic()
         try:
@@ -87,9 +88,9 @@ class Subject:
         return Ended(process.returncode, now - began, output, now - float(at[1]) if at else 0.0)
 
     def start(self, *more: str, fault: dict[str, object] | None = None) -> "subprocess.Popen[str]":
-        """Start `breadth train`, with a fault or without."""
+        """Start the command, with a fault or without."""
         program = [str(PROGRAM), json.dumps(fault)] if fault else [str(ROOT / "breadth.py")]
-        command = [sys.executable, *program, "train", *SMALL, f"runs={self.folder}", *self.words, *more]
+        command = [sys.executable, *program, self.command, *SMALL, f"runs={self.folder}", *self.words, *more]
         variables = {"TMPDIR": str(self.temporary), MARK: self.mark, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         return subprocess.Popen(

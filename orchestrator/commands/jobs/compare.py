@@ -77,7 +77,7 @@ async def _compare(output: Path, rehearsal: Path, configs: Mapping[str, Config],
     presampling, start, job, writing, _ = modules
     with screen.phase("presampling the reference", "presampled the reference", of="prompts") as phase:
         progress = functools.partial(screen.progress, phase)
-        tally = await presampling.presample(configs["dph_f"], rehearsal, progress)
+        tally = await presampling.presample(configs["dph_f"], rehearsal, progress, screen)
     screen(f"presample: {tally}")
     policies = {"base": configs["grpo"].policy.path} | {
         method: str(output / method / "checkpoints" / f"step-{cfg.steps:06d}" / "policy")

@@ -32,5 +32,5 @@ def _presample(cfg: Config, screen: Screen) -> None:
     [presampling] = load_modules(cfg, "orchestrator.stored.presample", report=screen)
     with screen.phase("presampling the reference", "presampled the reference", of="prompts") as phase:
         progress = functools.partial(screen.progress, phase)
-        tally = asyncio.run(presampling.presample(cfg, Path(cfg.rehearsal.path), progress))
+        tally = asyncio.run(presampling.presample(cfg, Path(cfg.rehearsal.path), progress, screen))
     screen(f"{tally}\nwrote {cfg.rehearsal.path}")

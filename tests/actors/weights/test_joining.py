@@ -137,6 +137,40 @@ def test_a_generator_that_is_back_during_an_update_gets_the_version_after_it_and
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("kind", ["remote", "local"])
+def test_a_generator_that_is_lost_again_in_the_publication_for_which_it_waits_does_not_enter_with_older_weights(
+    tiny_policy: Path, other_policy: Path, kind: str
+) -> None:
+    core = joined(str(tiny_policy))
+    learner: Any = learner_of(core) if kind == "remote" else LocalLearner(core, checksum=True)
+    role = generator_of(other_policy)
+    newcomer: Any = Receiver(role, same_node=True) if kind == "remote" else LocalGenerator(lambda: role, "generator 0")
+
+    async def lost(weights: HostWeights) -> int:
+        raise RoleLost("generator 0: update_weights did not answer within 8 s")
+
+    async def run() -> None:
+        await learner.connect([newcomer])
+        learner.receivers.lost = lambda generator, error: True  # the supervisor knows that it is absent
+        await learner.publish(0)
+        learner.receivers.leave(newcomer)
+        update = asyncio.ensure_future(learner.update(batch_of(0), COEFFICIENTS))
+        while not learner.newcomers.changed:
+            await asyncio.sleep(0)
+        joining = asyncio.ensure_future(learner.join(newcomer))
+        await update
+        while newcomer not in learner.receivers.present:
+            await asyncio.sleep(0)
+        newcomer.update_weights = lost
+        await learner.publish(1)
+        with pytest.raises(RoleLost, match="lost again"):
+            await asyncio.wait_for(joining, LONG_S)
+        assert learner.receivers.present == []
+        await role.close()
+
+    asyncio.run(run())
+
+
 def test_a_generator_that_is_back_before_the_first_publication_gets_no_weights(
     tiny_policy: Path, other_policy: Path
 ) -> None:

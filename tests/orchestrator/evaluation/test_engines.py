@@ -106,7 +106,7 @@ def test_a_publication_that_changes_the_policy_is_refused(
         for name, tensor in as_in_files(model, named):
             yield name, torch.zeros_like(tensor) if name.endswith("layers.0.mlp.down_proj.weight") else tensor
 
-    monkeypatch.setattr("orchestrator.evaluation.measuring.as_in_files", damaged)
+    monkeypatch.setattr("orchestrator.supervision.without_learner.as_in_files", damaged)
     cfg = config(base, tmp_path, "sampling.max_prompt_tokens=64", "evaluate.frontier=[]")
     with pytest.raises(
         ValueError, match=r"^evaluate\.checkpoints: publishing .* must not change it, got .*base'.*16 first"

@@ -176,7 +176,7 @@ def test_a_run_ends_where_fewer_than_the_least_are_left_and_says_what_to_do(othe
         assert str(error) == (
             "generator 0 was lost and cannot be started again: placement.restarts=1 within 3600 s are used up; the "
             f"last error: out of memory. {others} generators are left, and at least {least} must be "
-            "(placement.min_generators); mend the cause and resume the run"
+            "(placement.min_generators); mend the cause, then resume the run or give the command again"
         )
 
     run(body())
