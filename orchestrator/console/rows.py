@@ -149,7 +149,7 @@ def base_cells(values: Values) -> list[str]:
 def pass_names(values: Values) -> list[tuple[str, str]]:
     """Return label and metric name of Pass@k for the smallest and the largest k in `values`."""
     prefix = f"{HELD_OUT}pass@"
-    ks = sorted(int(name.removeprefix(prefix)) for name in values if name.removeprefix(prefix).isdigit())
+    ks = sorted(int(name.removeprefix(prefix)) for name in values if name.removeprefix(prefix).isdecimal())
     return [(f"Pass@{k}", f"{prefix}{k}") for k in dict.fromkeys(ks[:1] + ks[-1:])]
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from configs.monitor import RESERVED
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.inputs import beside
 from orchestrator.report.plots import Curve, Panel
@@ -45,7 +46,7 @@ PARTS = (
     "rise is forgotten. With 95 % bootstrap intervals over problems."
 )
 DOMAIN = re.compile(r"heldout/pass@(?P<k>\d+)/(?P<name>(?!(low|high)$)[^/]+)")
-OTHER_TASK = re.compile(r"heldout/(?P<name>(?!beyond_sharpening/)[^/]+)/pass@(?P<k>\d+)")
+OTHER_TASK = re.compile(rf"heldout/(?P<name>(?!({'|'.join(RESERVED)})/)[^/]+)/pass@(?P<k>\d+)")
 """Names of metrics, as docs/metrics.md has them."""
 KL_METRICS = ("heldout/kl_to_base", "kl_reference_per_trajectory")
 """The KL of a run is the first of these metrics that it recorded."""
@@ -195,7 +196,7 @@ def held_out(sources: Sources) -> list[Panel]:
     """Return Pass@k over steps for the smallest and the largest measured k, the margin against the frontier, and what
     was kept."""
     recorded = (key.removeprefix("heldout/pass@") for key in sources.recorded if key.startswith("heldout/pass@"))
-    ks = sorted(int(name) for name in recorded if name.isdigit())
+    ks = sorted(int(name) for name in recorded if name.isdecimal())
     evaluation = sources.evaluation
     at_base = evaluation.summaries[evaluation.base][evaluation.temperatures[0]] if evaluation else {}
     panels = []

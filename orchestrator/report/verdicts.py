@@ -22,6 +22,10 @@ def change_word(change: Interval) -> str:
 
 def survival(evaluation: Evaluation) -> str:
     """Return in which policies no Pass@k with k above 1 fell, and where it fell, with the changes since the base."""
+    at_base = evaluation.summaries[evaluation.base][evaluation.temperatures[0]]
+    known = [at_base[f"pass@{k}"] for k in evaluation.ks if k > 1 and at_base[f"pass@{k}"].prompts]
+    if known and not any(value.value for value in known):
+        return f"There was nothing to lose: {evaluation.base} has no right answer."
     kept, lost = [], []
     for name in evaluation.names[1:]:
         values = evaluation.summaries[name][evaluation.temperatures[0]]

@@ -23,6 +23,8 @@ OWN_MEASUREMENTS = (
     "There is no evaluation: the results are the last held-out measurements that the runs made themselves. "
     "`breadth evaluate` measures any checkpoints, with more answers."
 )
+LARGEST = 1e100
+"""Limit on the size of a number that is drawn: the range of an axis is computed in float64."""
 
 
 def write_report(
@@ -79,12 +81,17 @@ def write_report(
 
 
 def _read(name: str, run_dir: Path, notes: list[str]) -> list[dict[str, Any]]:
-    records = read_records(run_dir / METRICS)
+    records = [_drawable(record) for record in read_records(run_dir / METRICS) if abs(record["step"]) <= LARGEST]
     if not records:
         notes.append(
             f"Run {name}: {run_dir / METRICS} is missing or has no records, so the run has no curves over steps."
         )
     return records
+
+
+def _drawable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record without numbers that no figure can show."""
+    return {k: v for k, v in record.items() if not isinstance(v, int | float) or abs(v) <= LARGEST}
 
 
 def _ungraded(evaluation: Evaluation | None) -> list[str]:

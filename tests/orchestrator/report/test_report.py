@@ -200,6 +200,7 @@ def test_a_run_that_recorded_only_a_reward_has_a_reward_curve(tmp_path: Path) ->
 def test_domains_of_a_mixture_and_other_tasks_have_curves_of_their_own(tmp_path: Path) -> None:
     run = run_directory(tmp_path / "run")
     named = {"pass@1": 0.3, "pass@8": 0.4, "pass@8/sums": 0.5, "beyond_sharpening/pass@8": 0.1, "code/pass@8": 0.7}
+    named |= {"change/pass@1": 0.1, "change/pass@8": 0.1}
     record = {f"heldout/{key}{end}": value for key, value in named.items() for end in ("", "/low", "/high")}
     (run / "metrics.jsonl").write_bytes(encode({"step": 0, **record}))
     page = Page(write_report(tmp_path / "r.html", runs={"run": run}, evaluation=None, title="t"))
@@ -267,6 +268,8 @@ def test_what_was_not_measured_is_not_told_as_a_result(tmp_path: Path) -> None:
     told = evaluation([1, 4], ungraded("base"), measured("p", [4, 2]))
     told.measurements["base"][0.0] = replace(ungraded("base"), temperature=0.0)
     assert survival(told) == "Not measured: no Pass@k with k above 1."
+    hopeless = evaluation([1, 4], measured("base", [0, 0]), measured("p", [0, 1]))
+    assert survival(hopeless) == "There was nothing to lose: base has no right answer."
     assert beyond_sharpening(told).startswith("Not measured: ")
     assert "nan" not in Page(write_report(tmp_path / "r.html", runs={}, evaluation=told, title="t")).text
     alone = evaluation([1], measured("base", [4, 2] * 8), measured("p", [5, 3] * 8))
