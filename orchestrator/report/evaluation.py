@@ -48,9 +48,9 @@ class Evaluation:
     measurements: dict[str, dict[float, Measurement]]
     """Name of the policy -> temperature -> measurement; the base first."""
     about: dict[str, Any]
-    """Task, its name in `evaluate.tasks`, number of answers, name of the sampling, extraction modes, date, the
-    directories (`paths`) and rendered first prompts of the policies, and the path of a report on the task's prompts if
-    there is one, for the report."""
+    """Task, its name in `evaluate.tasks`, number of answers, name of the sampling, the problems by difficulty
+    (`levels`, as `levels_of` returns them), extraction modes, date, the directories (`paths`) and rendered first
+    prompts of the policies, and the path of a report on the task's prompts if there is one, for the report."""
     likelihoods: Likelihoods | None = None
     """Of answers at the first of `temperatures`; None: not measured. Policies that read other tokens are left out."""
     folder: Path | None = field(default=None, compare=False)

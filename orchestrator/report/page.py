@@ -4,13 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.evaluation.comparisons import coverage as by_difficulty
+from orchestrator.evaluation.comparisons import problems
 from orchestrator.report.evaluation import Evaluation
-from orchestrator.report.inputs import beside
 from orchestrator.report.style import escaped, shortened, table
 from orchestrator.report.verdicts import change_word
 from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.frontier import Placement
-from orchestrator.watch.measurement import PromptResult
+from orchestrator.watch.measurement import Measurement, PromptResult
 from orchestrator.watch.passk import lost_and_gained
 
 PROBLEMS_SHOWN = 15
@@ -21,6 +22,8 @@ ANSWERS_SHOWN = 2
 """Limit on the answers shown of one policy to one problem."""
 ANSWER_SHOWN = 400
 """Limit on the characters shown of an answer or a prompt."""
+LEVEL_SHOWN = 40
+"""Limit on the characters shown of a level of difficulty."""
 PROMPT_SHOWN = 2_000
 """Limit on the characters shown of the first prompt."""
 
@@ -40,6 +43,16 @@ NOTES = {
     "entropy": "Entropy: nats per token.",
     "kl_to_base": "KL: nats per answer.",
 }
+COVERAGE_NOTE = (
+    "Below a value: the change since the base, with its paired 95 % bootstrap interval over problems. The groups by "
+    "the base's pass rate are made from the same answers as its values: problems that it solved by luck lie in too "
+    "high a group, so a policy that is no better or worse seems to gain on hard problems and to lose on easy ones. "
+    "Groups by a field of the problems have no such bias."
+)
+CHANCE_NOTE = (
+    "Lost: the base has a right answer, and the policy has none; gained: the reverse. Beyond chance: the 95 % Wilson "
+    "intervals of the two pass rates do not overlap."
+)
 
 
 def results(evaluation: Evaluation) -> str:
@@ -78,18 +91,27 @@ def results(evaluation: Evaluation) -> str:
 
 
 def coverage(evaluation: Evaluation) -> str:
-    """Return Pass@k of each policy by the difficulty of the problems; nothing if the evaluation did not record it."""
-    found = beside(evaluation.folder, "coverage.json")
-    ways = (("by_base_rate", "base's pass rate"), ("by_level", str(found.get("field", ""))))
+    """Return Pass@k of each policy by the difficulty of the problems; nothing for measurements of runs themselves,
+    which have too few answers to group problems by."""
+    levels = evaluation.about.get("levels")
+    if levels is None:
+        return ""
+    ks = list(dict.fromkeys((1, evaluation.figure_k)))
+    found = by_difficulty(evaluation.at_base, _others(evaluation), ks, levels)
+    ways = (("by_base_rate", "base's pass rate"), ("by_level", found["field"]))
     sections = [
         f"<h3>Pass@{k} by {escaped(label)}</h3>\n{table('', [label, 'problems', *evaluation.names], rows)}"
         for way, label in ways
-        for k in dict.fromkeys((1, evaluation.figure_k))
-        if len(rows := [_bin(one, k, evaluation) for one in found.get(way, [])]) > 1
+        for k in ks
+        if len(rows := [_bin(one, k, evaluation) for one in found[way]]) > 1
     ]
-    note = "Below a value: the change since the base, with its paired 95 % bootstrap interval over problems."
-    below = f'<p class="soft">{note}</p>\n'
+    below = f'<p class="soft">{escaped(COVERAGE_NOTE)}</p>\n'
     return f"<h2>Coverage by difficulty</h2>\n{''.join(sections)}{below}" if sections else ""
+
+
+def _others(evaluation: Evaluation) -> dict[str, Measurement]:
+    """Return the measurements that are compared with the base."""
+    return {name: evaluation.measurements[name][evaluation.temperatures[0]] for name in evaluation.names[1:]}
 
 
 def _bin(row: Mapping[str, Any], k: int, evaluation: Evaluation) -> list[str]:
@@ -100,7 +122,8 @@ def _bin(row: Mapping[str, Any], k: int, evaluation: Evaluation) -> list[str]:
         known = name != evaluation.base and None not in change
         shift = f"\n{change[0]:+.2f} ({change[1]:+.2f} to {change[2]:+.2f})" if known else ""
         cells.append("" if value[0] is None else f"{value[0]:.3f}{shift}")
-    return [str(row["bin"]), str(row["prompts"]), *cells]
+    label = str(row["bin"])
+    return [label if len(label) <= LEVEL_SHOWN else f"{label[:LEVEL_SHOWN]} ...", str(row["prompts"]), *cells]
 
 
 def first_prompts(evaluation: Evaluation | None) -> str:
@@ -140,13 +163,12 @@ def lost_and_gained_problems(evaluation: Evaluation) -> str:
     Each problem stands above example answers of both, side by side: right answers of the one that solves it, and wrong
     answers of the other with verdict and reason. All policies but the first are folded.
     """
-    first, sections = evaluation.temperatures[0], list[str]()
-    counted = beside(evaluation.folder, "problems.json").get("policies", {})
-    for name in evaluation.names[1:]:
-        lost, gained = lost_and_gained(evaluation.at_base, evaluation.measurements[name][first])
-        clear = {kind: counted[name][kind]["clear"] for kind in ("lost", "gained")} if name in counted else {}
+    sections = list[str]()
+    counted = problems(evaluation.at_base, _others(evaluation))["policies"]
+    for name, other in _others(evaluation).items():
+        lost, gained = lost_and_gained(evaluation.at_base, other)
         counts = [
-            f"{len(pairs)} {kind}" + (f" ({clear[kind]} beyond chance)" if clear else "")
+            f"{len(pairs)} {kind} ({counted[name][kind]['clear']} beyond chance)"
             for kind, pairs in (("lost", lost), ("gained", gained))
         ]
         sections.append(
@@ -154,7 +176,8 @@ def lost_and_gained_problems(evaluation: Evaluation) -> str:
             f"{_problems(f'Lost: solved by the base, not by {name}', name, lost)}"
             f"{_problems(f'Gained: solved by {name}, not by the base', name, gained)}</details>\n"
         )
-    return f"<h2>Problems lost and gained</h2>\n{''.join(sections)}" if sections else ""
+    note = f'<p class="soft">{escaped(CHANCE_NOTE)}</p>\n'
+    return f"<h2>Problems lost and gained</h2>\n{note}{''.join(sections)}" if sections else ""
 
 
 def _problems(heading: str, name: str, pairs: Sequence[tuple[PromptResult, PromptResult]]) -> str:
