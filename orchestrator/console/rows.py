@@ -137,7 +137,7 @@ def measured_cells(values: Values) -> list[str]:
     margin = names[-1][1].replace(HELD_OUT, f"{HELD_OUT}beyond_sharpening/") if names else ""
     if math.isfinite(values.get(margin, math.nan)):
         value, low, high = (values[f"{margin}{end}"] for end in ("", "/low", "/high"))
-        cells.append(f"beyond sharpening @{margin.rpartition('@')[2]} {value:+.3f} ({low:+.2f} to {high:+.2f})")
+        cells.append(f"beyond sharpening @{margin.rpartition('@')[2]} {value:+z.3f} ({low:+z.2f} to {high:+z.2f})")
     return cells
 
 
@@ -156,7 +156,7 @@ def pass_names(values: Values) -> list[tuple[str, str]]:
 def with_change(values: Values, name: str) -> str:
     """Return a Pass@k and its change since the run's base, if the base was measured."""
     change = values.get(name.replace(HELD_OUT, f"{HELD_OUT}change/"), math.nan)
-    return f"{values[name]:.3f}" + (f" ({change:+.3f})" if math.isfinite(change) else "")
+    return f"{values[name]:.3f}" + (f" ({change:+z.3f})" if math.isfinite(change) else "")
 
 
 def clock(seconds: float) -> str:

@@ -120,8 +120,8 @@ def _bin(row: Mapping[str, Any], k: int, evaluation: Evaluation) -> list[str]:
         values = row["policies"].get(name, {})
         value, change = (values.get(key, [None] * 3) for key in (f"pass@{k}", f"change/pass@{k}"))
         known = name != evaluation.base and None not in change
-        shift = f"\n{change[0]:+.2f} ({change[1]:+.2f} to {change[2]:+.2f})" if known else ""
-        cells.append("" if value[0] is None else f"{value[0]:.3f}{shift}")
+        shift = f"\n{change[0]:+z.2f} ({change[1]:+z.2f} to {change[2]:+z.2f})" if known else ""
+        cells.append("" if value[0] is None else f"{value[0]:z.3f}{shift}")
     label = str(row["bin"])
     return [label if len(label) <= LEVEL_SHOWN else f"{label[:LEVEL_SHOWN]} ...", str(row["prompts"]), *cells]
 
@@ -143,7 +143,7 @@ def _cell(interval: Interval | None, change: Interval | None, placement: Placeme
         return '<td title="not measured">&ndash;</td>'
     detail, mark = f"{interval.low:z.2f} to {interval.high:z.2f}", ""
     if change is not None and change.prompts:
-        detail = f"{change.value:+.3f}<br>{change.low:+.2f} to {change.high:+.2f}"
+        detail = f"{change.value:+z.3f}<br>{change.low:+z.2f} to {change.high:+z.2f}"
         mark = f' class="{change_word(change)}"'
     word = _word(placement) if placement else ""
     title = f' title="{interval.prompts} problems"'
@@ -152,7 +152,7 @@ def _cell(interval: Interval | None, change: Interval | None, placement: Placeme
 
 def _word(placement: Placement) -> str:
     margin = placement.margin
-    title = f"margin {margin.value:+.3f} ({margin.low:+.3f} to {margin.high:+.3f})" if margin.prompts else ""
+    title = f"margin {margin.value:+z.3f} ({margin.low:+z.3f} to {margin.high:+z.3f})" if margin.prompts else ""
     title += "; no temperature of the base has this Pass@1" if placement.unreached else ""
     return f'<span class="word {placement.word}" title="{title}">{placement.word}</span>'
 

@@ -35,7 +35,7 @@ def survival(evaluation: Evaluation) -> str:
             lost.append(f"{name} ({'; '.join(fell)})")
         elif changes:
             k = evaluation.figure_k if evaluation.figure_k in changes else max(changes)
-            kept.append(f"{name} (Pass@{k} {changes[k].value:+.2f})")
+            kept.append(f"{name} (Pass@{k} {changes[k].value:+z.2f})")
     sentences = [f"Yes in {_listed(kept)}: no Pass@k with k above 1 fell."] if kept else []
     sentences += [f"No in {_listed(lost)}."] if lost else []
     return " ".join(sentences) or "Not measured: no Pass@k with k above 1."
@@ -52,7 +52,7 @@ def beyond_sharpening(evaluation: Evaluation) -> str:
     for name, places in placed.items():
         words = _by_word(places)
         if len(words["beyond"]) == len(places):
-            outcomes["Yes at every k"].append(f"{name} (margin {places[k].margin.value:+.2f} at k = {k})")
+            outcomes["Yes at every k"].append(f"{name} (margin {places[k].margin.value:+z.2f} at k = {k})")
         else:
             outcome = "At some k" if words["beyond"] else "No" if words["below"] else "Not shown"
             listed = [f"{word} at k = {_listed(ks)}" for word, ks in words.items() if ks]
@@ -81,7 +81,7 @@ def _by_word(placed: Mapping[int, Placement]) -> dict[Word, list[int]]:
 
 
 def _change(interval: Interval) -> str:
-    return f"{interval.value:+.2f}, {interval.low:+.2f} to {interval.high:+.2f}"
+    return f"{interval.value:+z.2f}, {interval.low:+z.2f} to {interval.high:+z.2f}"
 
 
 def _listed(items: Sequence[object]) -> str:
