@@ -258,4 +258,5 @@ def _add_verify(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--require", type=int, choices=range(4), help="Lowest allowed isolation level (default sandbox.require)."
     )
+    _add_json(sub)
     sub.add_argument("overrides", nargs="*", metavar="key=value", help=f"{OVERRIDES} Only with --task.")
