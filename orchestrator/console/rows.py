@@ -28,6 +28,8 @@ class Column:
     def cell(self, values: Values) -> str:
         found = self.value(values)
         text = "-" if found is None or not math.isfinite(found) else self.form.format(found)
+        if len(text) > self.width and found is not None:  # Else the whole row would move, and break in a terminal.
+            text = f"{found:.0e}"
         return text.rjust(self.width)
 
 
