@@ -160,7 +160,9 @@ def _only(measurement: Measurement, ids: Collection[str]) -> Measurement:
 def _values(measurement: Measurement, base: Measurement, ks: Sequence[int]) -> dict[str, Any]:
     values = summary(measurement, ks, base)
     kept = [f"{before}pass@{k}" for before in ("", "change/") for k in ks] + ["retention", "expansion"]
-    return {key: _triple(values[key]) for key in kept}
+    if len(measurement.prompts) > 1:
+        return {key: _triple(values[key]) for key in kept}
+    return {key: [_triple(values[key])[0], None, None] for key in kept}  # every resample is the one problem
 
 
 def series(steps: Mapping[str, int], values: Mapping[str, Mapping[str, Interval]]) -> dict[str, Any]:

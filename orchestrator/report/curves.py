@@ -16,10 +16,10 @@ from orchestrator.watch.frontier import Line, line
 
 FRONTIER = (
     "Pass@1 against Pass@k: higher and further right is better. Grey: the base at all measured temperatures (0: greedy "
-    "decoding), with the 95 % interval of its Pass@k; every point of it costs nothing. Dotted: the base's power "
-    "distribution, p^alpha over whole answers. A policy has learned something that sampling does not give where no "
-    "point of the grey curve is as good in both."
+    "decoding), with the 95 % interval of its Pass@k; every point of it costs nothing. A policy has learned something "
+    "that sampling does not give where no point of the grey curve is as good in both."
 )
+POWER = " Dotted: the base's power distribution, p^alpha over whole answers."
 CHECKPOINTS = "Pass@k of the evaluated checkpoints over their steps, with 95 % bootstrap intervals over problems."
 PASS_AGAINST_K = (
     "Pass@k: probability that at least one of k answers is correct, mean over held-out problems, with 95 % bootstrap "
@@ -123,6 +123,12 @@ def frontier(sources: Sources) -> list[Panel]:
     title = f"Pass@1 against Pass@{k} (labels: temperature)"
     panel = Panel(title=title, x_label="Pass@1", y_label=f"Pass@{k}", curves=curves, whole_x=False)
     return [panel] if curves else []
+
+
+def frontier_caption(sources: Sources) -> str:
+    """Return the caption of the figure of the frontier."""
+    evaluation = sources.evaluation
+    return FRONTIER + (POWER if evaluation and evaluation.figure_k in evaluation.power else "")
 
 
 def _curve_of_base(name: str, points: Line, banded: bool) -> Curve:

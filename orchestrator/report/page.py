@@ -44,7 +44,8 @@ NOTES = {
     "kl_to_base": "KL: nats per answer.",
 }
 COVERAGE_NOTE = (
-    "Below a value: the change since the base, with its paired 95 % bootstrap interval over problems. The groups by "
+    "Below a value: the change since the base, with its paired 95 % bootstrap interval over problems; one problem has "
+    "no interval. The groups by "
     "the base's pass rate are made from the same answers as its values: problems that it solved by luck lie in too "
     "high a group, so a policy that is no better or worse seems to gain on hard problems and to lose on easy ones. "
     "Groups by a field of the problems have no such bias."
@@ -119,8 +120,8 @@ def _bin(row: Mapping[str, Any], k: int, evaluation: Evaluation) -> list[str]:
     for name in evaluation.names:
         values = row["policies"].get(name, {})
         value, change = (values.get(key, [None] * 3) for key in (f"pass@{k}", f"change/pass@{k}"))
-        known = name != evaluation.base and None not in change
-        shift = f"\n{change[0]:+z.2f} ({change[1]:+z.2f} to {change[2]:+z.2f})" if known else ""
+        shift = "" if change[0] is None or name == evaluation.base else f"\n{change[0]:+z.2f}"
+        shift += f"\n{change[1]:+z.2f} to {change[2]:+z.2f}" if shift and None not in change else ""
         cells.append("" if value[0] is None else f"{value[0]:z.3f}{shift}")
     label = str(row["bin"])
     return [label if len(label) <= LEVEL_SHOWN else f"{label[:LEVEL_SHOWN]} ...", str(row["prompts"]), *cells]

@@ -59,7 +59,7 @@ def write_report(
     if headline:
         draw(headline, output.with_name(f"{output.stem}-frontier.png"))
     sections = [
-        first_screen(_facts(evaluation), _answers(evaluation), figure(headline, curves.FRONTIER)),
+        first_screen(_facts(evaluation), _answers(evaluation), figure(headline, curves.frontier_caption(sources))),
         facts([run_facts(name, folder) for name, folder in runs.items()]),
         results(evaluation) if evaluation else "",
         *(results(shown) + first_screen(_facts(shown), _answers(shown)) for shown in samplings),

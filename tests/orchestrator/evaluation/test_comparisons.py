@@ -69,6 +69,8 @@ def test_values_by_the_bases_pass_rate_are_those_of_its_problems_with_paired_cha
     assert easy["base"]["pass@1"][0] == pytest.approx(0.075)
     assert easy["new"]["change/pass@1"] == pytest.approx([0.1, 0.1, 0.1]), "both rise by 0.1"
     assert bins["0"]["policies"]["new"]["expansion"][0] == 1.0
+    alone = bins["0.1 to 0.3"]["policies"]["new"]["change/pass@1"]
+    assert alone == [pytest.approx(0.0), None, None], "every resample of one problem is that problem"
     assert bins["0"]["policies"]["new"]["retention"] == [None, None, None], "the base solved none of them"
     assert (found["field"], found["by_level"]) == ("", [])
 

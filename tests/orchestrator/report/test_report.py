@@ -11,6 +11,7 @@ import pytest
 
 from configs.heldout import Decoding
 from orchestrator.evaluation.likelihoods import Likelihoods
+from orchestrator.report.curves import Sources, frontier_caption
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.inputs import run_facts
 from orchestrator.report.plots import Curve, Panel, panel_svg, running_mean
@@ -289,6 +290,9 @@ def test_the_power_distribution_is_that_of_temperature_1_and_of_exponents_with_e
     cold = evaluation([1], measured("base", [4, 2] * 4), measured("p", [4, 2] * 4))
     cold.measurements["base"] = {0.0: cold.measurements["base"][0.0]}
     assert cold.power == {}
+    captions = [frontier_caption(Sources(runs={}, records={}, evaluation=each)) for each in (told, cold)]
+    assert ["power distribution" in caption for caption in captions] == [False, False], "k = 4 is drawn"
+    assert "power distribution" in frontier_caption(Sources(runs={}, records={}, evaluation=replace(told, ks=[1])))
 
 
 def test_a_run_without_readable_settings_is_only_named(tmp_path: Path) -> None:
