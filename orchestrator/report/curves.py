@@ -24,10 +24,10 @@ CHECKPOINTS = "Pass@k of the evaluated checkpoints over their steps, with 95 % b
 PASS_AGAINST_K = (
     "Pass@k: probability that at least one of k answers is correct, mean over held-out problems, with 95 % bootstrap "
     "intervals over problems. If a run became better without losing solutions, its curve is above the base at every k. "
-    "If its curve crosses the base, it gained Pass@1 and lost problems that the base can solve. Maj@k: the fraction of "
-    "problems whose most frequent final answer among k is right. Curves are shifted slightly sideways so that their "
-    "intervals do not overlap."
+    "If its curve crosses the base, it gained Pass@1 and lost problems that the base can solve. Curves are shifted "
+    "slightly sideways so that their intervals do not overlap."
 )
+MAJORITY = " Maj@k: the fraction of problems whose most frequent final answer among k is right."
 HELD_OUT = (
     "The held-out problems during training, with 95 % bootstrap intervals over problems. Dotted: the base at the first "
     "temperature. The margin is positive where no temperature of the base gives this Pass@1 and Pass@k. "
@@ -151,6 +151,11 @@ def pass_against_k(sources: Sources) -> list[Panel]:
         )
         for kind in ("Pass", "Maj")
     ]
+
+
+def against_k_caption(panels: Sequence[Panel]) -> str:
+    """Return the caption of the panels of `pass_against_k`."""
+    return PASS_AGAINST_K + (MAJORITY if any(panel.curves for panel in panels[1:]) else "")
 
 
 def _against_k(sources: Sources, evaluation: Evaluation, prefix: str) -> list[Curve]:

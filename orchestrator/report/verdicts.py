@@ -21,7 +21,8 @@ def change_word(change: Interval) -> str:
 
 
 def survival(evaluation: Evaluation) -> str:
-    """Return in which policies no Pass@k with k above 1 fell, and where it fell, with the changes since the base."""
+    """Return in which policies no Pass@k with k above 1 fell, and where it fell, with the changes since the base and
+    their intervals: with few problems, a wide one is no proof that nothing was lost."""
     at_base = evaluation.summaries[evaluation.base][evaluation.temperatures[0]]
     known = [at_base[f"pass@{k}"] for k in evaluation.ks if k > 1 and at_base[f"pass@{k}"].prompts]
     if known and not any(value.value for value in known):
@@ -35,8 +36,8 @@ def survival(evaluation: Evaluation) -> str:
             lost.append(f"{name} ({'; '.join(fell)})")
         elif changes:
             k = evaluation.figure_k if evaluation.figure_k in changes else max(changes)
-            kept.append(f"{name} (Pass@{k} {changes[k].value:+z.2f})")
-    sentences = [f"Yes in {_listed(kept)}: no Pass@k with k above 1 fell."] if kept else []
+            kept.append(f"{name} (Pass@{k} {_change(changes[k])})")
+    sentences = [f"Yes in {_listed(kept)}: no interval with k above 1 is below 0."] if kept else []
     sentences += [f"No in {_listed(lost)}."] if lost else []
     return " ".join(sentences) or "Not measured: no Pass@k with k above 1."
 

@@ -55,7 +55,7 @@ def write_report(
         notes.append(NO_EVALUATION if evaluation is None else OWN_MEASUREMENTS)
     sources = Sources(runs=runs, records=records, evaluation=evaluation)
     notes += _ungraded(evaluation)
-    headline = curves.frontier(sources)
+    headline, against_k = curves.frontier(sources), curves.pass_against_k(sources)
     if headline:
         draw(headline, output.with_name(f"{output.stem}-frontier.png"))
     sections = [
@@ -63,7 +63,7 @@ def write_report(
         facts([run_facts(name, folder) for name, folder in runs.items()]),
         results(evaluation) if evaluation else "",
         *(results(shown) + first_screen(_facts(shown), _answers(shown)) for shown in samplings),
-        figure(curves.pass_against_k(sources), curves.PASS_AGAINST_K, "Pass@k against k"),
+        figure(against_k, curves.against_k_caption(against_k), "Pass@k against k"),
         figure(curves.over_checkpoints(sources), curves.CHECKPOINTS),
         coverage(evaluation) if evaluation else "",
         figure(curves.held_out(sources), curves.HELD_OUT, "Held-out problems over steps"),

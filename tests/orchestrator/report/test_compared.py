@@ -48,5 +48,6 @@ def test_the_command_shows_the_latest_evaluation_of_each_run(tmp_path: Path) -> 
     output = tmp_path / "page.html"
     assert main(["report", *map(str, runs), "--output", str(output)]) == 0
     text = output.read_text()
-    assert "Yes in grpo (Pass@8 +0.25) and dph_f (Pass@8 +0.25)" in text, "in the order of the runs"
+    told = "Yes in grpo (Pass@8 +0.25, +0.00 to +0.75) and dph_f (Pass@8 +0.25, +0.00 to +0.75)"
+    assert told in text, "in the order of the runs"
     assert "Pass@8 by level" in text and "<th>grpo</th><th>dph_f</th>" in text, "coverage of joined evaluations"

@@ -60,3 +60,13 @@ def test_without_their_file_or_with_a_broken_one_there_is_no_such_part(tmp_path:
     if content is not None:
         (tmp_path / "series.json").write_text(content)
     assert "Checkpoints of the run" not in "".join(page(tmp_path, told(LEVELS, tmp_path)).figures)
+
+
+def test_maj_at_k_is_explained_only_where_it_is_drawn(tmp_path: Path) -> None:
+    shown = told(LEVELS)
+    assert "most frequent final answer" in page(tmp_path, shown).text
+    for by_temperature in shown.measurements.values():
+        for t, found in by_temperature.items():
+            silent = tuple(replace(p, votes=(), right_votes=()) for p in found.prompts)
+            by_temperature[t] = replace(found, prompts=silent)
+    assert "most frequent final answer" not in page(tmp_path, replace(shown)).text

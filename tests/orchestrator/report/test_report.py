@@ -251,7 +251,8 @@ def test_the_two_answers_name_every_policy_with_its_numbers() -> None:
     base = measured("base", [4, 2, 1, 2] * 8)
     told = evaluation([1, 4], base, measured("better", [8, 7, 6, 7] * 8), measured("lost", [2, 0, 0, 0] * 8))
     assert survival(told) == (
-        "Yes in better (Pass@4 +0.24): no Pass@k with k above 1 fell. No in lost (Pass@4 -0.57, -0.65 to -0.48)."
+        "Yes in better (Pass@4 +0.24, +0.17 to +0.29): no interval with k above 1 is below 0. "
+        "No in lost (Pass@4 -0.57, -0.65 to -0.48)."
     )
     assert beyond_sharpening(told) == (
         "Yes at every k in better (margin +0.59 at k = 4). No in lost (below at k = 1 and 4). "
