@@ -10,6 +10,9 @@ from orchestrator.report.evaluation import Evaluation
 from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.frontier import Placement, Word
 
+LISTED = 4
+"""Values of k that fell up to which each is told."""
+
 
 def change_word(change: Interval) -> str:
     """Return `rose`, `fell` or `held`, by the interval of the change of Pass@k since the base; empty if undefined."""
@@ -31,9 +34,9 @@ def survival(evaluation: Evaluation) -> str:
     for name in evaluation.names[1:]:
         values = evaluation.summaries[name][evaluation.temperatures[0]]
         changes = {k: values[f"change/pass@{k}"] for k in evaluation.ks if values[f"change/pass@{k}"].prompts and k > 1}
-        fell = [f"Pass@{k} {_change(change)}" for k, change in changes.items() if change_word(change) == "fell"]
+        fell = {k: change for k, change in changes.items() if change_word(change) == "fell"}
         if fell:
-            lost.append(f"{name} ({'; '.join(fell)})")
+            lost.append(f"{name} ({_losses(fell, len(changes))})")
         elif changes:
             k = evaluation.figure_k if evaluation.figure_k in changes else max(changes)
             kept.append(f"{name} (Pass@{k} {_change(changes[k])})")
@@ -56,7 +59,7 @@ def beyond_sharpening(evaluation: Evaluation) -> str:
             outcomes["Yes at every k"].append(f"{name} (margin {places[k].margin.value:+z.2f} at k = {k})")
         else:
             outcome = "At some k" if words["beyond"] else "No" if words["below"] else "Not shown"
-            listed = [f"{word} at k = {_listed(ks)}" for word, ks in words.items() if ks]
+            listed = [f"{word} at {_which(ks, len(places))}" for word, ks in words.items() if ks]
             outcomes[outcome].append(f"{name} ({', '.join(listed)})")
     sentences = [f"{outcome} in {_listed(names)}." for outcome, names in outcomes.items() if names]
     unreached = [name for name, places in placed.items() if places[k].unreached]
@@ -74,6 +77,18 @@ def _against_power(evaluation: Evaluation, names: Sequence[str]) -> list[str]:
     beyond = [name for name in names if len(_by_word(places[name])["beyond"]) == len(places[name])]
     against = f"the power distribution of {evaluation.base} (k = {_listed(list(evaluation.power))})"
     return [f"Beyond {against} too: {_listed(beyond) if beyond else 'none of them'}."]
+
+
+def _losses(fell: Mapping[int, Interval], measured: int) -> str:
+    """Return the changes of every k that fell; of many, their number and the largest loss."""
+    if len(fell) <= LISTED:
+        return "; ".join(f"Pass@{k} {_change(change)}" for k, change in fell.items())
+    k, most = min(fell.items(), key=lambda item: item[1].value)
+    return f"{len(fell)} of {measured} k above 1, most of all Pass@{k} {_change(most)}"
+
+
+def _which(ks: Sequence[int], measured: int) -> str:
+    return "every k" if len(ks) == measured > 1 else f"k = {_listed(ks)}"
 
 
 def _by_word(placed: Mapping[int, Placement]) -> dict[Word, list[int]]:

@@ -255,7 +255,7 @@ def test_the_two_answers_name_every_policy_with_its_numbers() -> None:
         "No in lost (Pass@4 -0.57, -0.65 to -0.48)."
     )
     assert beyond_sharpening(told) == (
-        "Yes at every k in better (margin +0.59 at k = 4). No in lost (below at k = 1 and 4). "
+        "Yes at every k in better (margin +0.59 at k = 4). No in lost (below at every k). "
         "No temperature of base reaches the Pass@1 of better. "
         "Beyond the power distribution of base (k = 1) too: better."
     )

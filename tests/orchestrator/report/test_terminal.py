@@ -7,6 +7,7 @@ from rich.console import Console
 
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.terminal import print_evaluation
+from orchestrator.report.verdicts import beyond_sharpening, survival
 from tests.orchestrator.report.test_report import evaluation, measured
 
 NAMES = ("step-000002", "step-000004", "a_policy_with_a_name_of_more_than_twenty_characters")
@@ -38,3 +39,9 @@ def test_a_change_that_is_rounding_has_no_sign_of_a_loss() -> None:
     base = measured("base", [1, 2, 3])
     same = measured("same", [3, 2, 1])
     assert "-0.000" not in "\n".join(printed(evaluation([1, 3], base, same)))
+
+
+def test_losses_at_many_k_are_counted_and_the_largest_is_told() -> None:
+    lost = evaluation([*range(1, 9)], measured("base", [4, 2, 1, 2] * 8), measured("p", [2, 0, 0, 0] * 8))
+    assert survival(lost).startswith("No in p (7 of 7 k above 1, most of all Pass@8 -0.75, ")
+    assert beyond_sharpening(lost).startswith("No in p (below at every k).")
