@@ -87,6 +87,11 @@ class Evaluation:
             for name, by_temperature in self.measurements.items()
         }
 
+    @property
+    def at_first_temperature(self) -> dict[str, dict[str, Interval]]:
+        """Every value of each policy at the temperature at which policies are compared."""
+        return {name: of_policy[self.temperatures[0]] for name, of_policy in self.summaries.items()}
+
     def _summary(self, name: str, measurement: Measurement) -> dict[str, Interval]:
         spent = {} if name == self.base else efficiency(measurement, self.at_base)
         return summary(measurement, self.ks, self.at_base) | majorities(measurement, self.ks) | spent
