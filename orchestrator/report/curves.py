@@ -241,7 +241,7 @@ def parts_held_out(sources: Sources) -> list[Panel]:
         for name, by_k in found.items()
         for k in dict.fromkeys((min(by_k), max(by_k)))
     ]
-    return over_steps(sources, slots, marked=True)
+    return _panels(sources, slots, marked=True)  # also those at 0, which the base cannot do
 
 
 def over_steps(
@@ -249,11 +249,15 @@ def over_steps(
 ) -> list[Panel]:
     """Return a panel of all runs over their steps for each slot (title, y label, metrics), of which the first recorded
     one is drawn; none for a slot that is 0 at every step of every run."""
-    panels = [
+    panels = _panels(sources, slots, marked=marked)
+    return [panel for panel in panels if any(any(curve.y) for curve in panel.curves)]
+
+
+def _panels(sources: Sources, slots: Sequence[tuple[str, str, Sequence[str]]], *, marked: bool) -> list[Panel]:
+    return [
         Panel(title=title, x_label="step", y_label=label, curves=list(_over_steps(sources, metrics, marked)))
         for title, label, metrics in slots
     ]
-    return [panel for panel in panels if any(any(curve.y) for curve in panel.curves)]
 
 
 def _over_steps(sources: Sources, metrics: Sequence[str], marked: bool) -> Iterable[Curve]:
