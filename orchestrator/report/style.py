@@ -44,7 +44,7 @@ td small { display: block; color: var(--soft); font-size: .8rem; white-space: no
 td .fell { color: var(--bad); } td .rose { color: var(--good); }
 .word { font-size: .82rem; padding: .05rem .35rem; border-radius: 3px; white-space: nowrap; }
 .beyond { background: var(--good-tint); } .on { background: var(--tint); } .below { background: var(--bad-tint); }
-.words th, .words td { text-align: left; white-space: pre-wrap; overflow-wrap: anywhere; min-width: 6rem; }
+.words th, .words td { text-align: left; white-space: pre-wrap; overflow-wrap: anywhere; min-width: 7rem; }
 .numbers td:first-child, .numbers th:first-child { position: sticky; left: 0; background: var(--paper); }
 .problem { border-top: 1px solid var(--line); padding: .4rem 0; }
 .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: .2rem 1.2rem; }
@@ -148,4 +148,5 @@ def _number_cell(text: str, *, first: bool) -> str:
 
 
 def _word_cell(text: str, *, first: bool) -> str:
-    return f"<td>{f'<b>{escaped(text)}</b>' if first else escaped(text)}</td>"
+    shown = escaped(text).replace("_", "_<wbr>")  # a long name of a setting or a value breaks between its words
+    return f"<td><b>{shown.replace('.', '.<wbr>')}</b></td>" if first else f"<td>{shown}</td>"
