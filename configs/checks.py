@@ -53,6 +53,15 @@ LOWEST_TEMPERATURE = 0.01
 temperature than the learner's."""
 
 
+FILE_NAME = "without '/', of at most 200 bytes"
+
+
+def is_file_name(name: str) -> bool:
+    """Return whether a file or folder can have this name, also with an ending of a few characters."""
+    size = len(name.encode("utf-8", "surrogateescape"))
+    return 0 < size <= 200 and "/" not in name and "\0" not in name and name not in (".", "..")
+
+
 def require_temperatures(values: list[float], field_: str) -> None:
     """Raise ValueError unless all values can be sampled at, and differ."""
     usable = all(value == 0 or LOWEST_TEMPERATURE <= value <= 100 for value in values)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from configs.checks import fit_ks, require, require_positive, require_temperatures
+from configs.checks import FILE_NAME, fit_ks, is_file_name, require, require_positive, require_temperatures
 from configs.extraction import check_mode
 from configs.heldout import Decoding, HeldOutSampling
 from configs.heldout_task import HeldOutTaskConfig
@@ -71,8 +71,8 @@ class EvaluateConfig:
         require(known, "headline_k", f"must be one of ks ({', '.join(map(str, self.ks))}), or 0", self.headline_k)
         for name in self.tasks:
             require(name != "run", "tasks", "must not have the name 'run', the task of the run itself", name)
-        is_folder = "/" not in self.name and self.name not in (".", "..")
-        require(is_folder, "name", "must be a folder name without '/'", self.name)
+        is_folder = not self.name or is_file_name(self.name)
+        require(is_folder, "name", f"must be a folder name {FILE_NAME}", self.name)
 
     def scored(self, training: SamplingConfig) -> Decoding | None:
         """Return the sampling at which the KL to the base is measured; None if it is not."""

@@ -18,8 +18,8 @@ class LogbookConfig:
     wandb_project: str = "breadth"
     """Project in W&B and Trackio, and experiment in MLflow."""
     wandb_artifacts: bool = False
-    """Upload the policy of the last checkpoint, and HTML reports in the run directory, when the run ends. The end then
-    waits up to an hour for the upload."""
+    """Upload the policy of the last checkpoint, and HTML reports in the run directory, when the run ends, and each page
+    of `breadth report` on the run. Both then wait up to an hour for the upload."""
     tensorboard: bool = False
     """Write TensorBoard events into the run directory."""
     mlflow: bool = False

@@ -103,6 +103,12 @@ class Audit:
         head = f"{finding or 'no finding'}: line {row.number}, id {_shown(str(row.id))}{label}"
         return Group(Text(head, style="bold"), Padding(values, (0, 0, 0, 2)))
 
+    def counts(self) -> dict[str, Any]:
+        """Return the counts as JSON data."""
+        found: dict[str, Any] = {"findings": {name: self.found[name] for name in MEANINGS if self.found[name]}}
+        found |= {"labelled": self.labelled} if self.labels else {}
+        return found | ({"only_here": self.only[0], "only_other": self.only[1]} if self.compare else {})
+
     def lines(self) -> Iterator[str]:
         """Yield the counts in words."""
         if self.labels:

@@ -205,7 +205,8 @@ def _add_submit(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_view(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("run", type=Path, metavar="RUN", help="Directory of the run, which may still go on.")
+    run = "Directory of the run, which may still go on, or its URL, such as s3://bucket/runs/first."
+    sub.add_argument("run", metavar="RUN", help=run)
     sub.add_argument("--port", type=int, default=0, metavar="N", help="Serve at this port (default: a free one).")
     ways = sub.add_mutually_exclusive_group()
     ways.add_argument("--export", type=Path, metavar="FILE", help="Write one HTML file, which needs no server.")
@@ -257,4 +258,5 @@ def _add_verify(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--require", type=int, choices=range(4), help="Lowest allowed isolation level (default sandbox.require)."
     )
+    _add_json(sub)
     sub.add_argument("overrides", nargs="*", metavar="key=value", help=f"{OVERRIDES} Only with --task.")

@@ -28,6 +28,8 @@ class Column:
     def cell(self, values: Values) -> str:
         found = self.value(values)
         text = "-" if found is None or not math.isfinite(found) else self.form.format(found)
+        if len(text) > self.width and found is not None:  # Else the whole row would move, and break in a terminal.
+            text = f"{found:.0e}"
         return text.rjust(self.width)
 
 
@@ -137,7 +139,7 @@ def measured_cells(values: Values) -> list[str]:
     margin = names[-1][1].replace(HELD_OUT, f"{HELD_OUT}beyond_sharpening/") if names else ""
     if math.isfinite(values.get(margin, math.nan)):
         value, low, high = (values[f"{margin}{end}"] for end in ("", "/low", "/high"))
-        cells.append(f"beyond sharpening @{margin.rpartition('@')[2]} {value:+.3f} ({low:+.2f} to {high:+.2f})")
+        cells.append(f"beyond sharpening @{margin.rpartition('@')[2]} {value:+z.3f} ({low:+z.2f} to {high:+z.2f})")
     return cells
 
 
@@ -149,14 +151,14 @@ def base_cells(values: Values) -> list[str]:
 def pass_names(values: Values) -> list[tuple[str, str]]:
     """Return label and metric name of Pass@k for the smallest and the largest k in `values`."""
     prefix = f"{HELD_OUT}pass@"
-    ks = sorted(int(name.removeprefix(prefix)) for name in values if name.removeprefix(prefix).isdigit())
+    ks = sorted(int(name.removeprefix(prefix)) for name in values if name.removeprefix(prefix).isdecimal())
     return [(f"Pass@{k}", f"{prefix}{k}") for k in dict.fromkeys(ks[:1] + ks[-1:])]
 
 
 def with_change(values: Values, name: str) -> str:
     """Return a Pass@k and its change since the run's base, if the base was measured."""
     change = values.get(name.replace(HELD_OUT, f"{HELD_OUT}change/"), math.nan)
-    return f"{values[name]:.3f}" + (f" ({change:+.3f})" if math.isfinite(change) else "")
+    return f"{values[name]:.3f}" + (f" ({change:+z.3f})" if math.isfinite(change) else "")
 
 
 def clock(seconds: float) -> str:

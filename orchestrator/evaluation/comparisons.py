@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -84,19 +84,20 @@ def _rate(result: PromptResult) -> dict[str, Any]:
 
 
 def coverage(
-    base: Measurement, policies: Mapping[str, Measurement], ks: Sequence[int], prompts: Sequence[Prompt]
+    base: Measurement, policies: Mapping[str, Measurement], ks: Sequence[int], levels: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return Pass@k of the base and each policy, and the change, by the difficulty of the problems.
 
-    `by_base_rate` has a bin for each range of the base's own pass rate; `by_level` one for each value of the problems'
-    field for their difficulty (`field`), and is empty if they have none.
+    `by_base_rate` has a bin for each range of the base's own pass rate; `by_level` one for each of `levels_of`, and is
+    empty if the problems have none.
+
+    Args:
+        levels: as `levels_of` returns them.
     """
     by_rate = {label: ids for label, ids in _by_base_rate(base).items() if ids}
-    field = next((name for name in LEVEL_FIELDS if any(name in p.problem for p in prompts)), "")
-    by_level = _by_level(field, prompts) if field else {}
     everything = {base.name: base, **policies}
 
-    def binned(bins: Mapping[str, set[str]]) -> list[dict[str, Any]]:
+    def binned(bins: Mapping[str, Collection[str]]) -> list[dict[str, Any]]:
         return [
             {
                 "bin": label,
@@ -110,7 +111,15 @@ def coverage(
         ]
 
     found: dict[str, Any] = {"base": base.name, "ks": list(ks), "by_base_rate": binned(by_rate)}
-    return found | {"field": field, "by_level": binned(by_level)}
+    by_level = {label: set(ids) for label, ids in levels["bins"].items()}
+    return found | {"field": levels["field"], "by_level": binned(by_level)}
+
+
+def levels_of(prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """Return the `field` of the problems that holds their difficulty, and the ids of the problems of each of its `bins`
+    by the text of its value, in the order of the values; "" and no bins if there is none."""
+    field = next((name for name in LEVEL_FIELDS if any(name in p.problem for p in prompts)), "")
+    return {"field": field, "bins": _by_level(field, prompts) if field else {}}
 
 
 def _by_base_rate(base: Measurement) -> dict[str, set[str]]:
@@ -123,9 +132,9 @@ def _by_base_rate(base: Measurement) -> dict[str, set[str]]:
     return found
 
 
-def _by_level(field: str, prompts: Sequence[Prompt]) -> dict[str, set[str]]:
+def _by_level(field: str, prompts: Sequence[Prompt]) -> dict[str, list[str]]:
     """Return the ids of the problems by the value of the field, sorted; numbers with many values by their quarter."""
-    values = {p.id: p.problem[field] for p in prompts if isinstance(p.problem.get(field), str | int | float)}
+    values = {p.id: p.problem[field] for p in prompts if _is_level(p.problem.get(field))}
     if len(set(values.values())) > MOST_LEVELS:
         values = {key: value for key, value in values.items() if not isinstance(value, str)}
         if not values:
@@ -137,17 +146,23 @@ def _by_level(field: str, prompts: Sequence[Prompt]) -> dict[str, set[str]]:
     else:
         labels = {key: str(value) for key, value in values.items()}
         ordered = [str(value) for value in sorted(values.values(), key=lambda v: (isinstance(v, str), v))]
-    return {label: {key for key, own in labels.items() if own == label} for label in dict.fromkeys(ordered)}
+    return {label: [key for key, own in labels.items() if own == label] for label in dict.fromkeys(ordered)}
 
 
-def _only(measurement: Measurement, ids: set[str]) -> Measurement:
+def _is_level(value: Any) -> bool:
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _only(measurement: Measurement, ids: Collection[str]) -> Measurement:
     return replace(measurement, prompts=tuple(p for p in measurement.prompts if p.prompt_id in ids))
 
 
 def _values(measurement: Measurement, base: Measurement, ks: Sequence[int]) -> dict[str, Any]:
     values = summary(measurement, ks, base)
     kept = [f"{before}pass@{k}" for before in ("", "change/") for k in ks] + ["retention", "expansion"]
-    return {key: _triple(values[key]) for key in kept}
+    if len(measurement.prompts) > 1:
+        return {key: _triple(values[key]) for key in kept}
+    return {key: [_triple(values[key])[0], None, None] for key in kept}  # every resample is the one problem
 
 
 def series(steps: Mapping[str, int], values: Mapping[str, Mapping[str, Interval]]) -> dict[str, Any]:

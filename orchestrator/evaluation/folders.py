@@ -91,9 +91,8 @@ def latest(folders: Iterable[Path]) -> Path | None:
 
 
 def latest_of_each(folders: Iterable[Path]) -> list[Path]:
-    """Return the folder of the latest evaluation of every run that has one, the latest first."""
-    found = [folder for run in folders if (folder := latest([run]))]
-    return sorted(found, key=lambda folder: _date(folder / RESULTS), reverse=True)
+    """Return the folder of the latest evaluation of every run that has one, in the order of the runs."""
+    return [folder for run in folders if (folder := latest([run]))]
 
 
 def _date(results: Path) -> tuple[str, str]:

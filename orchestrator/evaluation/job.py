@@ -56,9 +56,7 @@ async def evaluate(
             written = write_all(cfg, measuring, folder, likelihoods)
         finally:
             discard(measuring.found)
-    first = written[0]
-    values = {name: of_policy[first.sampling.temperature] for name, of_policy in first.summaries.items()}
-    await asyncio.to_thread(copy_evaluation, cfg, folder, values, log)
+    await asyncio.to_thread(copy_evaluation, cfg, folder, written[0].at_first_temperature, log)
     return written
 
 

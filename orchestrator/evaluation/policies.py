@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from actors.policy_files.folder import check_policy_folder
-from configs.checks import require
+from configs.checks import FILE_NAME, is_file_name, require
 from configs.config import Config
 from orchestrator import checkpoint
 from orchestrator.commands.paths import split_name
@@ -12,8 +12,6 @@ from orchestrator.evaluation.record import located
 from orchestrator.evaluation.selection import selected
 
 BASE, LAST = "base", "last"
-NAME_LIMIT = 100
-"""Characters of a policy's name, which is part of file names."""
 KEY = "evaluate.checkpoints"
 
 
@@ -43,7 +41,7 @@ def named_policies(cfg: Config, run_dir: Path | None, log: Callable[[str], None]
         place = located(path, run_dir)
         folder = _checkpoint(place.folder, place.which, log) if place.which else place.folder
         name = given or place.name
-        require(len(name) <= NAME_LIMIT, KEY, f"a name has at most {NAME_LIMIT} characters", name)
+        require(is_file_name(name), KEY, f"names must be file names {FILE_NAME}", name)
         if name in named:
             raise ValueError(f"{KEY}: names must differ, got {name!r} twice")
         check_policy_folder(str(folder), setting)

@@ -8,7 +8,16 @@ from pathlib import Path
 from configs.config import Config
 from configs.load import to_yaml
 from orchestrator.evaluation.asked import Asked
-from orchestrator.evaluation.comparisons import COVERAGE, PROBLEMS, SERIES, coverage, problems, series, write_json
+from orchestrator.evaluation.comparisons import (
+    COVERAGE,
+    PROBLEMS,
+    SERIES,
+    coverage,
+    levels_of,
+    problems,
+    series,
+    write_json,
+)
 from orchestrator.evaluation.likelihoods import Likelihoods
 from orchestrator.evaluation.measuring import Found, Measuring
 from orchestrator.manifest import SETTINGS, step_of
@@ -77,6 +86,7 @@ def _write(
             "name": asked.name,
             "answers": asked.evaluate.answers,
             "sampling": sampling,
+            "levels": levels_of(asked.posed.prompts),
             "extraction": " and ".join(extraction_modes(asked.posed.prompts)),
             "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
             "paths": paths,
@@ -85,7 +95,7 @@ def _write(
         },
         likelihoods=likelihoods,
     )
-    _write_comparisons(evaluation, asked, folder)
+    _write_comparisons(evaluation, folder)
     tables = [(name, m.answers) for name, of_policy in chosen.items() for m in of_policy.values()]
     evaluation.write(folder, tables if answers else [])
     return evaluation
@@ -97,13 +107,13 @@ def _task_report(measuring: Measuring, asked: Asked) -> dict[str, str]:
     return {"task_report": str(report)} if report.is_file() and not asked.name else {}
 
 
-def _write_comparisons(evaluation: Evaluation, asked: Asked, folder: Path) -> None:
+def _write_comparisons(evaluation: Evaluation, folder: Path) -> None:
     """Write what is lost and gained, the values by difficulty, and those of checkpoints over their steps."""
     folder.mkdir(parents=True, exist_ok=True)
     t = evaluation.temperatures[0]
     others = {name: evaluation.measurements[name][t] for name in evaluation.names[1:]}
     write_json(folder / PROBLEMS, problems(evaluation.at_base, others))
-    write_json(folder / COVERAGE, coverage(evaluation.at_base, others, evaluation.ks, asked.posed.prompts))
+    write_json(folder / COVERAGE, coverage(evaluation.at_base, others, evaluation.ks, evaluation.about["levels"]))
     steps = steps_of(evaluation.about["paths"])
     if steps:
         values = {name: evaluation.summaries[name][t] for name in evaluation.names}

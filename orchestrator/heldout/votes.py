@@ -3,7 +3,9 @@
 Source: Wang et al., arXiv:2203.11171 (self-consistency).
 """
 
+import zlib
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -11,8 +13,10 @@ from orchestrator.watch.bootstrap import Interval, prompt_weights, weighted_mean
 from orchestrator.watch.bootstrap import interval as interval_of
 from orchestrator.watch.measurement import Measurement, PromptResult
 
-ORDERS = 256
-"""Random orders of the answers to a prompt, of which the first k answers vote."""
+DRAWS = 256
+"""Random draws of k answers to a prompt, which vote."""
+FEW = 20
+"""Final answers to a prompt up to which their numbers in a draw are drawn, and not the answers: it is faster then."""
 
 
 def majority_at(prompt: PromptResult, ks: Sequence[int]) -> dict[int, float]:
@@ -20,13 +24,12 @@ def majority_at(prompt: PromptResult, ks: Sequence[int]) -> dict[int, float]:
 
     The k answers are drawn without replacement. An answer without a final answer counts among the k and has no vote.
     One of several final answers with equally many votes is drawn at random. Where nobody votes the result is wrong.
-    Exact for k of 1 and of all answers, else the mean over the first k of ORDERS random orders, which are always the
-    same: its standard error is at most 0.5 / sqrt(ORDERS) = 0.03 for one prompt. NaN where k answers are not graded.
+    Exact for k of 1 and of all answers, else the mean over DRAWS draws: its standard error is at most 0.5 / sqrt(DRAWS)
+    = 0.03 for one prompt. The draws are always the same ones for a prompt and k, and others for another prompt, so that
+    the error of a mean over P prompts is smaller by sqrt(P). NaN where k answers are not graded.
     """
     counts, found = np.array(prompt.votes, np.int64), dict[int, float]()
     total, fraction = prompt.total, np.array(prompt.right_votes) / np.maximum(counts, 1)
-    classes = np.concatenate([np.repeat(np.arange(len(counts)), counts), np.full(total - counts.sum(), len(counts))])
-    orders = np.empty((0, total), np.int64)
     for k in ks:
         if k > total:
             found[k] = np.nan
@@ -37,23 +40,20 @@ def majority_at(prompt: PromptResult, ks: Sequence[int]) -> dict[int, float]:
         elif k == total:
             found[k] = float(_right(counts[None], fraction)[0])
         else:
-            if not len(orders):
-                tiled = np.tile(classes, (ORDERS, 1))
-                orders = np.random.default_rng(total).permuted(tiled, axis=1)
-            found[k] = float(_right(_drawn(orders[:, :k], len(counts)), fraction).mean())
+            found[k] = float(_right(_drawn(counts, total, k, prompt.prompt_id), fraction).mean())
     return found
 
 
-def _drawn(classes: np.ndarray, count: int) -> np.ndarray:
-    """Return the number of votes for each final answer in each row of answers, int64 [R, C].
+def _drawn(counts: np.ndarray, total: int, k: int, prompt_id: str) -> np.ndarray:
+    """Return how many of the k answers of each draw have each final answer, int64 [DRAWS, C].
 
     Args:
-        classes: final answer of each answer, int64 [R, k]; `count`: none.
+        counts: of the final answers [C] among `total` answers.
     """
-    rows = len(classes)
-    flat = classes + (count + 1) * np.arange(rows)[:, None]
-    found: np.ndarray = np.bincount(flat.ravel(), minlength=rows * (count + 1)).reshape(rows, count + 1)[:, :count]
-    return found
+    rng = np.random.default_rng([zlib.crc32(prompt_id.encode("utf-8", "replace")), total, k])
+    every = np.append(counts, total - counts.sum())  # the last: answers without a final answer
+    method: Literal["marginals", "count"] = "marginals" if len(counts) <= FEW else "count"
+    return rng.multivariate_hypergeometric(every, k, size=DRAWS, method=method)[:, :-1]
 
 
 def _right(counts: np.ndarray, fraction: np.ndarray) -> np.ndarray:

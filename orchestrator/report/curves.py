@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from configs.monitor import RESERVED
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.inputs import beside
 from orchestrator.report.plots import Curve, Panel
@@ -15,18 +16,18 @@ from orchestrator.watch.frontier import Line, line
 
 FRONTIER = (
     "Pass@1 against Pass@k: higher and further right is better. Grey: the base at all measured temperatures (0: greedy "
-    "decoding), with the 95 % interval of its Pass@k; every point of it costs nothing. Dotted: the base's power "
-    "distribution, p^alpha over whole answers. A policy has learned something that sampling does not give where no "
-    "point of the grey curve is as good in both."
+    "decoding), with the 95 % interval of its Pass@k; every point of it costs nothing. A policy has learned something "
+    "that sampling does not give where no point of the grey curve is as good in both."
 )
+POWER = " Dotted: the base's power distribution, p^alpha over whole answers."
 CHECKPOINTS = "Pass@k of the evaluated checkpoints over their steps, with 95 % bootstrap intervals over problems."
 PASS_AGAINST_K = (
     "Pass@k: probability that at least one of k answers is correct, mean over held-out problems, with 95 % bootstrap "
     "intervals over problems. If a run became better without losing solutions, its curve is above the base at every k. "
-    "If its curve crosses the base, it gained Pass@1 and lost problems that the base can solve. Maj@k: the fraction of "
-    "problems whose most frequent final answer among k is right. Curves are shifted slightly sideways so that their "
-    "intervals do not overlap."
+    "If its curve crosses the base, it gained Pass@1 and lost problems that the base can solve. Curves are shifted "
+    "slightly sideways so that their intervals do not overlap."
 )
+MAJORITY = " Maj@k: the fraction of problems whose most frequent final answer among k is right."
 HELD_OUT = (
     "The held-out problems during training, with 95 % bootstrap intervals over problems. Dotted: the base at the first "
     "temperature. The margin is positive where no temperature of the base gives this Pass@1 and Pass@k. "
@@ -45,7 +46,7 @@ PARTS = (
     "rise is forgotten. With 95 % bootstrap intervals over problems."
 )
 DOMAIN = re.compile(r"heldout/pass@(?P<k>\d+)/(?P<name>(?!(low|high)$)[^/]+)")
-OTHER_TASK = re.compile(r"heldout/(?P<name>(?!beyond_sharpening/)[^/]+)/pass@(?P<k>\d+)")
+OTHER_TASK = re.compile(rf"heldout/(?P<name>(?!({'|'.join(RESERVED)})/)[^/]+)/pass@(?P<k>\d+)")
 """Names of metrics, as docs/metrics.md has them."""
 KL_METRICS = ("heldout/kl_to_base", "kl_reference_per_trajectory")
 """The KL of a run is the first of these metrics that it recorded."""
@@ -124,6 +125,12 @@ def frontier(sources: Sources) -> list[Panel]:
     return [panel] if curves else []
 
 
+def frontier_caption(sources: Sources) -> str:
+    """Return the caption of the figure of the frontier."""
+    evaluation = sources.evaluation
+    return FRONTIER + (POWER if evaluation and evaluation.figure_k in evaluation.power else "")
+
+
 def _curve_of_base(name: str, points: Line, banded: bool) -> Curve:
     low, high = (points.low, points.high) if banded else ([], [])
     return Curve(name=name, style=0, x=points.pass_1, y=points.pass_k, low=low, high=high, dashed=not banded)
@@ -144,6 +151,11 @@ def pass_against_k(sources: Sources) -> list[Panel]:
         )
         for kind in ("Pass", "Maj")
     ]
+
+
+def against_k_caption(panels: Sequence[Panel]) -> str:
+    """Return the caption of the panels of `pass_against_k`."""
+    return PASS_AGAINST_K + (MAJORITY if any(panel.curves for panel in panels[1:]) else "")
 
 
 def _against_k(sources: Sources, evaluation: Evaluation, prefix: str) -> list[Curve]:
@@ -195,7 +207,7 @@ def held_out(sources: Sources) -> list[Panel]:
     """Return Pass@k over steps for the smallest and the largest measured k, the margin against the frontier, and what
     was kept."""
     recorded = (key.removeprefix("heldout/pass@") for key in sources.recorded if key.startswith("heldout/pass@"))
-    ks = sorted(int(name) for name in recorded if name.isdigit())
+    ks = sorted(int(name) for name in recorded if name.isdecimal())
     evaluation = sources.evaluation
     at_base = evaluation.summaries[evaluation.base][evaluation.temperatures[0]] if evaluation else {}
     panels = []
@@ -229,7 +241,7 @@ def parts_held_out(sources: Sources) -> list[Panel]:
         for name, by_k in found.items()
         for k in dict.fromkeys((min(by_k), max(by_k)))
     ]
-    return over_steps(sources, slots, marked=True)
+    return _panels(sources, slots, marked=True)  # also those at 0, which the base cannot do
 
 
 def over_steps(
@@ -237,11 +249,15 @@ def over_steps(
 ) -> list[Panel]:
     """Return a panel of all runs over their steps for each slot (title, y label, metrics), of which the first recorded
     one is drawn; none for a slot that is 0 at every step of every run."""
-    panels = [
+    panels = _panels(sources, slots, marked=marked)
+    return [panel for panel in panels if any(any(curve.y) for curve in panel.curves)]
+
+
+def _panels(sources: Sources, slots: Sequence[tuple[str, str, Sequence[str]]], *, marked: bool) -> list[Panel]:
+    return [
         Panel(title=title, x_label="step", y_label=label, curves=list(_over_steps(sources, metrics, marked)))
         for title, label, metrics in slots
     ]
-    return [panel for panel in panels if any(any(curve.y) for curve in panel.curves)]
 
 
 def _over_steps(sources: Sources, metrics: Sequence[str], marked: bool) -> Iterable[Curve]:

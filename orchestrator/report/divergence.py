@@ -138,4 +138,4 @@ def _placed(evaluation: Evaluation) -> dict[str, tuple[Interval, Interval]]:
 def _cell(interval: Interval) -> str:
     if not math.isfinite(interval.value):
         return "-"
-    return f"{interval.value:.3f}\n{interval.low:.2f} to {interval.high:.2f}"
+    return f"{interval.value:z.3f}\n{interval.low:z.2f} to {interval.high:z.2f}"

@@ -48,9 +48,9 @@ class Evaluation:
     measurements: dict[str, dict[float, Measurement]]
     """Name of the policy -> temperature -> measurement; the base first."""
     about: dict[str, Any]
-    """Task, its name in `evaluate.tasks`, number of answers, name of the sampling, extraction modes, date, the
-    directories (`paths`) and rendered first prompts of the policies, and the path of a report on the task's prompts if
-    there is one, for the report."""
+    """Task, its name in `evaluate.tasks`, number of answers, name of the sampling, the problems by difficulty
+    (`levels`, as `levels_of` returns them), extraction modes, date, the directories (`paths`) and rendered first
+    prompts of the policies, and the path of a report on the task's prompts if there is one, for the report."""
     likelihoods: Likelihoods | None = None
     """Of answers at the first of `temperatures`; None: not measured. Policies that read other tokens are left out."""
     folder: Path | None = field(default=None, compare=False)
@@ -86,6 +86,11 @@ class Evaluation:
             name: {t: self._summary(name, measurement) for t, measurement in by_temperature.items()}
             for name, by_temperature in self.measurements.items()
         }
+
+    @property
+    def at_first_temperature(self) -> dict[str, dict[str, Interval]]:
+        """Every value of each policy at the temperature at which policies are compared."""
+        return {name: of_policy[self.temperatures[0]] for name, of_policy in self.summaries.items()}
 
     def _summary(self, name: str, measurement: Measurement) -> dict[str, Interval]:
         spent = {} if name == self.base else efficiency(measurement, self.at_base)

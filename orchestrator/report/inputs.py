@@ -40,7 +40,7 @@ def beside(folder: Path | None, name: str) -> dict[str, Any]:
 def run_facts(name: str, run_dir: Path) -> str:
     """Return what a run was in a few words: its method, steps and batch; only its name without a config.yaml."""
     try:
-        settings = yaml.safe_load((run_dir / "config.yaml").read_text())
+        settings = yaml.safe_load((run_dir / "config.yaml").read_text(errors="replace"))
         prompts, answers = settings["groups_per_step"], settings["sampling"]["group_size"]
         return f"{name}: method {settings['method']}, {settings['steps']} steps of {prompts} x {answers} answers"
     except (OSError, yaml.YAMLError, KeyError, TypeError):

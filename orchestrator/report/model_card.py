@@ -91,7 +91,7 @@ def _measured(run_dir: Path, step: int, ks: Sequence[int]) -> str:
     rows["this policy"] = [f"{values[f'pass@{k}'].value:.3f}" for k in ks]
     if before is not None:
         changes = [values[f"change/pass@{k}"] for k in ks]
-        rows["change, 95 % interval"] = [f"{change.low:+.3f} to {change.high:+.3f}" for change in changes]
+        rows["change, 95 % interval"] = [f"{change.low:+z.3f} to {change.high:+z.3f}" for change in changes]
     table = "\n".join(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())
     return (
         f"{table}\n\n{len(after.prompts)} held-out prompts, {after.answers} answers to each, temperature "

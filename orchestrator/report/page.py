@@ -4,13 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.evaluation.comparisons import coverage as by_difficulty
+from orchestrator.evaluation.comparisons import problems
 from orchestrator.report.evaluation import Evaluation
-from orchestrator.report.inputs import beside
 from orchestrator.report.style import escaped, shortened, table
 from orchestrator.report.verdicts import change_word
 from orchestrator.watch.bootstrap import Interval
 from orchestrator.watch.frontier import Placement
-from orchestrator.watch.measurement import PromptResult
+from orchestrator.watch.measurement import Measurement, PromptResult
 from orchestrator.watch.passk import lost_and_gained
 
 PROBLEMS_SHOWN = 15
@@ -21,6 +22,8 @@ ANSWERS_SHOWN = 2
 """Limit on the answers shown of one policy to one problem."""
 ANSWER_SHOWN = 400
 """Limit on the characters shown of an answer or a prompt."""
+LEVEL_SHOWN = 40
+"""Limit on the characters shown of a level of difficulty."""
 PROMPT_SHOWN = 2_000
 """Limit on the characters shown of the first prompt."""
 
@@ -40,6 +43,17 @@ NOTES = {
     "entropy": "Entropy: nats per token.",
     "kl_to_base": "KL: nats per answer.",
 }
+COVERAGE_NOTE = (
+    "Below a value: the change since the base, with its paired 95 % bootstrap interval over problems; one problem has "
+    "no interval. The groups by "
+    "the base's pass rate are made from the same answers as its values: problems that it solved by luck lie in too "
+    "high a group, so a policy that is no better or worse seems to gain on hard problems and to lose on easy ones. "
+    "Groups by a field of the problems have no such bias."
+)
+CHANCE_NOTE = (
+    "Lost: the base has a right answer, and the policy has none; gained: the reverse. Beyond chance: the 95 % Wilson "
+    "intervals of the two pass rates do not overlap."
+)
 
 
 def results(evaluation: Evaluation) -> str:
@@ -78,18 +92,27 @@ def results(evaluation: Evaluation) -> str:
 
 
 def coverage(evaluation: Evaluation) -> str:
-    """Return Pass@k of each policy by the difficulty of the problems; nothing if the evaluation did not record it."""
-    found = beside(evaluation.folder, "coverage.json")
-    ways = (("by_base_rate", "base's pass rate"), ("by_level", str(found.get("field", ""))))
+    """Return Pass@k of each policy by the difficulty of the problems; nothing for measurements of runs themselves,
+    which have too few answers to group problems by."""
+    levels = evaluation.about.get("levels")
+    if levels is None:
+        return ""
+    ks = list(dict.fromkeys((1, evaluation.figure_k)))
+    found = by_difficulty(evaluation.at_base, _others(evaluation), ks, levels)
+    ways = (("by_base_rate", "base's pass rate"), ("by_level", found["field"]))
     sections = [
         f"<h3>Pass@{k} by {escaped(label)}</h3>\n{table('', [label, 'problems', *evaluation.names], rows)}"
         for way, label in ways
-        for k in dict.fromkeys((1, evaluation.figure_k))
-        if len(rows := [_bin(one, k, evaluation) for one in found.get(way, [])]) > 1
+        for k in ks
+        if len(rows := [_bin(one, k, evaluation) for one in found[way]]) > 1
     ]
-    note = "Below a value: the change since the base, with its paired 95 % bootstrap interval over problems."
-    below = f'<p class="soft">{note}</p>\n'
+    below = f'<p class="soft">{escaped(COVERAGE_NOTE)}</p>\n'
     return f"<h2>Coverage by difficulty</h2>\n{''.join(sections)}{below}" if sections else ""
+
+
+def _others(evaluation: Evaluation) -> dict[str, Measurement]:
+    """Return the measurements that are compared with the base."""
+    return {name: evaluation.measurements[name][evaluation.temperatures[0]] for name in evaluation.names[1:]}
 
 
 def _bin(row: Mapping[str, Any], k: int, evaluation: Evaluation) -> list[str]:
@@ -97,10 +120,11 @@ def _bin(row: Mapping[str, Any], k: int, evaluation: Evaluation) -> list[str]:
     for name in evaluation.names:
         values = row["policies"].get(name, {})
         value, change = (values.get(key, [None] * 3) for key in (f"pass@{k}", f"change/pass@{k}"))
-        known = name != evaluation.base and None not in change
-        shift = f"\n{change[0]:+.2f} ({change[1]:+.2f} to {change[2]:+.2f})" if known else ""
-        cells.append("" if value[0] is None else f"{value[0]:.3f}{shift}")
-    return [str(row["bin"]), str(row["prompts"]), *cells]
+        shift = "" if change[0] is None or name == evaluation.base else f"\n{change[0]:+z.2f}"
+        shift += f"\n{change[1]:+z.2f} to {change[2]:+z.2f}" if shift and None not in change else ""
+        cells.append("" if value[0] is None else f"{value[0]:z.3f}{shift}")
+    label = str(row["bin"])
+    return [label if len(label) <= LEVEL_SHOWN else f"{label[:LEVEL_SHOWN]} ...", str(row["prompts"]), *cells]
 
 
 def first_prompts(evaluation: Evaluation | None) -> str:
@@ -120,7 +144,7 @@ def _cell(interval: Interval | None, change: Interval | None, placement: Placeme
         return '<td title="not measured">&ndash;</td>'
     detail, mark = f"{interval.low:z.2f} to {interval.high:z.2f}", ""
     if change is not None and change.prompts:
-        detail = f"{change.value:+.3f}<br>{change.low:+.2f} to {change.high:+.2f}"
+        detail = f"{change.value:+z.3f}<br>{change.low:+z.2f} to {change.high:+z.2f}"
         mark = f' class="{change_word(change)}"'
     word = _word(placement) if placement else ""
     title = f' title="{interval.prompts} problems"'
@@ -129,7 +153,7 @@ def _cell(interval: Interval | None, change: Interval | None, placement: Placeme
 
 def _word(placement: Placement) -> str:
     margin = placement.margin
-    title = f"margin {margin.value:+.3f} ({margin.low:+.3f} to {margin.high:+.3f})" if margin.prompts else ""
+    title = f"margin {margin.value:+z.3f} ({margin.low:+z.3f} to {margin.high:+z.3f})" if margin.prompts else ""
     title += "; no temperature of the base has this Pass@1" if placement.unreached else ""
     return f'<span class="word {placement.word}" title="{title}">{placement.word}</span>'
 
@@ -140,13 +164,12 @@ def lost_and_gained_problems(evaluation: Evaluation) -> str:
     Each problem stands above example answers of both, side by side: right answers of the one that solves it, and wrong
     answers of the other with verdict and reason. All policies but the first are folded.
     """
-    first, sections = evaluation.temperatures[0], list[str]()
-    counted = beside(evaluation.folder, "problems.json").get("policies", {})
-    for name in evaluation.names[1:]:
-        lost, gained = lost_and_gained(evaluation.at_base, evaluation.measurements[name][first])
-        clear = {kind: counted[name][kind]["clear"] for kind in ("lost", "gained")} if name in counted else {}
+    sections = list[str]()
+    counted = problems(evaluation.at_base, _others(evaluation))["policies"]
+    for name, other in _others(evaluation).items():
+        lost, gained = lost_and_gained(evaluation.at_base, other)
         counts = [
-            f"{len(pairs)} {kind}" + (f" ({clear[kind]} beyond chance)" if clear else "")
+            f"{len(pairs)} {kind} ({counted[name][kind]['clear']} beyond chance)"
             for kind, pairs in (("lost", lost), ("gained", gained))
         ]
         sections.append(
@@ -154,7 +177,8 @@ def lost_and_gained_problems(evaluation: Evaluation) -> str:
             f"{_problems(f'Lost: solved by the base, not by {name}', name, lost)}"
             f"{_problems(f'Gained: solved by {name}, not by the base', name, gained)}</details>\n"
         )
-    return f"<h2>Problems lost and gained</h2>\n{''.join(sections)}" if sections else ""
+    note = f'<p class="soft">{escaped(CHANCE_NOTE)}</p>\n'
+    return f"<h2>Problems lost and gained</h2>\n{note}{''.join(sections)}" if sections else ""
 
 
 def _problems(heading: str, name: str, pairs: Sequence[tuple[PromptResult, PromptResult]]) -> str:

@@ -35,7 +35,7 @@ figure { margin: 0; } figcaption { margin-top: .5rem; max-width: 62rem; }
 .keys { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; list-style: none; margin: .2rem 0 .7rem; padding: 0;
   font-size: .9rem; }
 .key { display: flex; align-items: center; gap: .45rem; } .key svg { flex: none; width: 30px; height: 14px; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .scroll + h3 { margin-top: 1.2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; overflow-wrap: normal; }
 th, td { padding: .4rem .6rem .4rem 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; vertical-align: bottom; } th:first-child, td:first-child { text-align: left; }
@@ -44,7 +44,7 @@ td small { display: block; color: var(--soft); font-size: .8rem; white-space: no
 td .fell { color: var(--bad); } td .rose { color: var(--good); }
 .word { font-size: .82rem; padding: .05rem .35rem; border-radius: 3px; white-space: nowrap; }
 .beyond { background: var(--good-tint); } .on { background: var(--tint); } .below { background: var(--bad-tint); }
-.words th, .words td { text-align: left; white-space: pre-wrap; overflow-wrap: anywhere; min-width: 6rem; }
+.words th, .words td { text-align: left; white-space: pre-wrap; overflow-wrap: anywhere; min-width: 7rem; }
 .numbers td:first-child, .numbers th:first-child { position: sticky; left: 0; background: var(--paper); }
 .problem { border-top: 1px solid var(--line); padding: .4rem 0; }
 .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: .2rem 1.2rem; }
@@ -122,7 +122,7 @@ def table(
     Args:
         heading: of the section; empty: none.
         columns: texts; the first column names the rows.
-        rows: texts of the cells. The second line of a number is shown small below it.
+        rows: texts of the cells. Further lines of a number are shown small below it.
         note: text below the table.
         words: whether the cells are words, whose lines break, and not numbers.
     """
@@ -142,10 +142,11 @@ def table(
 
 
 def _number_cell(text: str, *, first: bool) -> str:
-    value, _, detail = text.partition("\n")
-    small = f"<small>{escaped(detail)}</small>" if detail else ""
+    value, *details = text.split("\n")
+    small = f"<small>{'<br>'.join(map(escaped, details))}</small>" if details else ""
     return f"<td>{f'<b>{escaped(value)}</b>' if first else escaped(value)}{small}</td>"
 
 
 def _word_cell(text: str, *, first: bool) -> str:
-    return f"<td>{f'<b>{escaped(text)}</b>' if first else escaped(text)}</td>"
+    shown = escaped(text).replace("_", "_<wbr>")  # a long name of a setting or a value breaks between its words
+    return f"<td><b>{shown.replace('.', '.<wbr>')}</b></td>" if first else f"<td>{shown}</td>"

@@ -23,6 +23,8 @@ OWN_MEASUREMENTS = (
     "There is no evaluation: the results are the last held-out measurements that the runs made themselves. "
     "`breadth evaluate` measures any checkpoints, with more answers."
 )
+LARGEST = 1e100
+"""Limit on the size of a number that is drawn: the range of an axis is computed in float64."""
 
 
 def write_report(
@@ -53,15 +55,15 @@ def write_report(
         notes.append(NO_EVALUATION if evaluation is None else OWN_MEASUREMENTS)
     sources = Sources(runs=runs, records=records, evaluation=evaluation)
     notes += _ungraded(evaluation)
-    headline = curves.frontier(sources)
+    headline, against_k = curves.frontier(sources), curves.pass_against_k(sources)
     if headline:
         draw(headline, output.with_name(f"{output.stem}-frontier.png"))
     sections = [
-        first_screen(_facts(evaluation), _answers(evaluation), figure(headline, curves.FRONTIER)),
+        first_screen(_facts(evaluation), _answers(evaluation), figure(headline, curves.frontier_caption(sources))),
         facts([run_facts(name, folder) for name, folder in runs.items()]),
         results(evaluation) if evaluation else "",
         *(results(shown) + first_screen(_facts(shown), _answers(shown)) for shown in samplings),
-        figure(curves.pass_against_k(sources), curves.PASS_AGAINST_K, "Pass@k against k"),
+        figure(against_k, curves.against_k_caption(against_k), "Pass@k against k"),
         figure(curves.over_checkpoints(sources), curves.CHECKPOINTS),
         coverage(evaluation) if evaluation else "",
         figure(curves.held_out(sources), curves.HELD_OUT, "Held-out problems over steps"),
@@ -79,12 +81,17 @@ def write_report(
 
 
 def _read(name: str, run_dir: Path, notes: list[str]) -> list[dict[str, Any]]:
-    records = read_records(run_dir / METRICS)
+    records = [_drawable(record) for record in read_records(run_dir / METRICS) if abs(record["step"]) <= LARGEST]
     if not records:
         notes.append(
             f"Run {name}: {run_dir / METRICS} is missing or has no records, so the run has no curves over steps."
         )
     return records
+
+
+def _drawable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record without numbers that no figure can show."""
+    return {k: v for k, v in record.items() if not isinstance(v, int | float) or abs(v) <= LARGEST}
 
 
 def _ungraded(evaluation: Evaluation | None) -> list[str]:

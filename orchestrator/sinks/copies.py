@@ -96,7 +96,7 @@ def open_sinks(
     run_name: str,
     settings: Mapping[str, Any],
     resume_step: int | None,
-    job_type: Literal["train", "evaluate"] = "train",
+    job_type: Literal["train", "evaluate", "report"] = "train",
 ) -> None:
     """Open the sinks of the settings, but for the console.
 

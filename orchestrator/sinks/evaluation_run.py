@@ -4,10 +4,29 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 from configs.config import Config
 from orchestrator.sinks.copies import Copies, open_sinks
 from orchestrator.watch.bootstrap import Interval
+
+
+def open_wandb(
+    cfg: Config, folder: Path, run_name: str, job_type: Literal["evaluate", "report"], log: Callable[[str], None]
+) -> Copies:
+    """Open a new W&B run, with W&B's files below `folder`, and no other sink."""
+    copies = Copies(lambda level, title, text: log(f"{title}: {text}"))
+    open_sinks(
+        copies,
+        replace(cfg.logbook, tensorboard=False, mlflow=False, trackio=False),
+        folder,
+        run_id=secrets.token_hex(4),
+        run_name=run_name,
+        settings=asdict(cfg),
+        resume_step=None,
+        job_type=job_type,
+    )
+    return copies
 
 
 def copy_evaluation(
@@ -22,18 +41,8 @@ def copy_evaluation(
     """
     if cfg.logbook.wandb == "disabled":
         return
-    copies = Copies(lambda level, title, text: log(f"{title}: {text}"))
-    only_wandb = replace(cfg.logbook, tensorboard=False, mlflow=False, trackio=False, wandb_artifacts=False)
-    open_sinks(
-        copies,
-        only_wandb,
-        folder,
-        run_id=secrets.token_hex(4),
-        run_name=f"{cfg.name} {folder.name}",
-        settings=asdict(cfg),
-        resume_step=None,
-        job_type="evaluate",
-    )
+    logbook = replace(cfg.logbook, wandb_artifacts=False)
+    copies = open_wandb(replace(cfg, logbook=logbook), folder, f"{cfg.name} {folder.name}", "evaluate", log)
     rows = []
     for number, (policy, values) in enumerate(summaries.items()):
         record: dict[str, float] = {}

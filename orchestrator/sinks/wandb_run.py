@@ -55,7 +55,7 @@ class WandbSink:
         settings: Mapping[str, Any],
         first_step: int,
         finish_timeout_s: float = FINISH_TIMEOUT_S,
-        job_type: Literal["train", "evaluate"] = "train",
+        job_type: Literal["train", "evaluate", "report"] = "train",
     ) -> None:
         import wandb
 

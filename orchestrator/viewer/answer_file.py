@@ -7,6 +7,7 @@ texts and arrays of a record are checked and bounded.
 import json
 import math
 import os
+import sys
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -169,7 +170,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line, parse_constant=lambda word: None, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and type(row.get("step")) is int else None
+    return row if isinstance(row, dict) and _is_integer(row.get("step")) else None
 
 
 def _finite(word: str) -> float | None:
@@ -226,8 +227,13 @@ def _text(value: Any, limit: int) -> str:
 
 
 def _integer(value: Any) -> int:
-    return value if type(value) is int else 0
+    return value if _is_integer(value) else 0
+
+
+def _is_integer(value: Any) -> bool:
+    """Return whether a value is a whole number that the page's JavaScript has exactly."""
+    return type(value) is int and abs(value) < 2**53
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -122,16 +122,17 @@ function scaleOf(found) {
   }
   values.sort((a, b) => a - b);
   const end = values[Math.floor(values.length * 0.95)] || values[values.length - 1] || 0;
-  return { end: end || 1, empty: values.length === 0 };
+  return { end: end || 1, empty: values.length === 0, zero: values.length > 0 && !end };
 }
 function background(share) {
-  const strength = Math.min(Math.abs(share), 1) * 70;
-  return `color-mix(in srgb, var(--series-${share < 0 ? 2 : 1}) ${strength.toFixed(0)}%, transparent)`;
+  const strength = Math.min(Math.abs(share), 1) * 100;
+  return `color-mix(in srgb, var(--${share < 0 ? "below" : "above"}) ${strength.toFixed(0)}%, transparent)`;
 }
 function legend(scale) {
   const kind = COLOURS[controls.colour.value];
   if (controls.colour.value === "none" || !answers.length) return "";
   if (scale.empty) return make("span", { className: "legend" }, `these answers have no values of: ${kind.label}`);
+  if (scale.zero) return make("span", { className: "legend" }, `all values are 0: ${kind.label}`);
   const bar = make("i"), stops = (kind.both ? [-1, 0, 1] : [0, 1]).map(background);
   bar.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
   return make("span", { className: "legend" }, kind.both ? number(-scale.end) : "0", bar, number(scale.end));

@@ -1,6 +1,7 @@
 """Serve the page of the rollout viewer to browsers of this machine, until Ctrl-C."""
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,6 +40,11 @@ class Server(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://{HOST}:{self.server_port}/"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print nothing about a browser that has gone away, as when its page is closed; else the traceback."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
     def index(self, query: dict[str, int]) -> dict[str, Any]:
         """Return summaries of the answers from number `from` of `generation` on; from the first one on, if the file
         was replaced."""
@@ -74,7 +80,11 @@ class Handler(BaseHTTPRequestHandler):
         """Send the page, summaries or an answer."""
         # A page of another site may reach this server under a name of its own, and would then read the answers.
         host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-        address = urlsplit(self.path)
+        try:
+            address = urlsplit(self.path)
+        except ValueError:
+            self._send(400, b"no address", "text/plain")
+            return
         query = {k: int(v[-1]) for k, v in parse_qs(address.query).items() if v[-1].isdecimal() and len(v[-1]) < 16}
         if host not in (HOST, "localhost"):
             self._send(403, b"only for this machine", "text/plain")

@@ -76,6 +76,8 @@ def _parts(answers: AnswerFile, numbers: Sequence[int], colour: str) -> Iterator
     end = _end(rows, VALUES[colour])
     if end is None:
         yield Text(f"these answers have no values of {colour}")
+    elif end == 0:
+        yield Text(f"all values of {colour} are 0")
     else:
         yield Text(f"colour: {colour}, strongest at {end:.3g}")
     for (step, prompt_id), members in groupby(rows, key=lambda row: (row["step"], row["prompt_id"])):
@@ -91,7 +93,7 @@ def _end(rows: Sequence[dict[str, Any]], value: Value) -> float | None:
     """Return the 95th percentile of the sizes of the values, at which the colours end; None without values."""
     found = (value(row, i) for row in rows for i in range(len(row["tokens"].get("texts", ()))))
     sizes = sorted(abs(each) for each in found if each is not None)
-    return (sizes[int(len(sizes) * 0.95)] or sizes[-1] or 1.0) if sizes else None
+    return (sizes[int(len(sizes) * 0.95)] or sizes[-1]) if sizes else None
 
 
 def _verdict(row: dict[str, Any]) -> Text:
@@ -126,7 +128,7 @@ def _answer(row: dict[str, Any], value: Value, end: float | None) -> Text:
 
 def _style(value: float, end: float) -> str:
     """Return the style of a token: none for small values, and white or black text on the colour of its level."""
-    level = min(math.ceil(LEVELS * abs(value) / end - 0.5), LEVELS)
+    level = min(math.ceil(LEVELS * abs(value) / end - 0.5), LEVELS) if end else 0
     if level <= 0:
         return ""
     return f"{'black' if level > 2 else 'white'} on color({(HIGH if value > 0 else LOW)[level - 1]})"

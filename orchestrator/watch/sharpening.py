@@ -38,11 +38,16 @@ def power_curves(base: Measurement, ks: Sequence[int]) -> dict[int, BaseCurve]:
     assert base.temperature == 1, base.temperature
     log_probs = [np.array(p.log_probs) for p in base.prompts]
     correct = [p.correct for p in base.prompts]
-    effective = {alpha: np.quantile(effective_answers(log_probs, alpha), 0.1) for alpha in ALPHAS}
-    passes = {alpha: power_passes(log_probs, correct, alpha, sorted({1, *ks})) for alpha in ALPHAS}
+    effective = {alpha: np.quantile(effective_answers(log_probs, alpha), 0.1) for alpha in ALPHAS if alpha != 1}
+    used = {alpha: {k for k in ks if most >= EFFECTIVE * k} for alpha, most in effective.items()}
+    # With many answers the time grows with the largest k, so each exponent has only the k that it is used for.
+    passes = {
+        alpha: power_passes(log_probs, correct, alpha, sorted({1, *of_alpha})) for alpha, of_alpha in used.items()
+    }
+    passes[1.0] = {k: passes_at(base.prompts, k) for k in {1, *ks}}
     curves = {}
     for k in ks:
-        alphas = [alpha for alpha in ALPHAS if alpha == 1 or effective[alpha] >= EFFECTIVE * k]
+        alphas = [alpha for alpha in ALPHAS if alpha == 1 or k in used[alpha]]
         if len(alphas) > 1:
             of_k = {key: np.stack([passes[alpha][key] for alpha in alphas]) for key in {1, k}}
             curves[k] = BaseCurve(temperatures=tuple(1 / alpha for alpha in alphas), passes=of_k)

@@ -26,6 +26,7 @@ from actors.weights.watch import watched
 from configs.config import Config
 from configs.load import load
 from orchestrator.cluster import start
+from orchestrator.commands.cli import main
 from orchestrator.commands.jobs.compare import METHODS, compare
 from orchestrator.commands.paths import absolute
 from orchestrator.evaluation.job import evaluate
@@ -69,7 +70,7 @@ def train(cfg: Config, resume: bool = False) -> list[dict[str, Any]]:
 
 
 def test_two_learner_ranks_two_graders_and_references_over_ray_train_as_one_process_does(
-    tmp_path: Path, cluster: None
+    tmp_path: Path, cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shared = ("generator.engine=transformers", "method=grpo_adaptive_kl", "steps=3", "monitor.every=3")
     alone = train(config(tmp_path, "name=alone", "placement.kind=in_process", *shared))
@@ -78,7 +79,10 @@ def test_two_learner_ranks_two_graders_and_references_over_ray_train_as_one_proc
             tmp_path, "name=spread", "placement.learners=2", "placement.graders=2", "placement.references=2", *shared
         )
     )
-    held = train(config(tmp_path, "name=held", "placement.learners=2", "placement.references_on=learners", *shared))
+    dumped = "logbook.dump_steps=[3]"
+    held = train(
+        config(tmp_path, "name=held", "placement.learners=2", "placement.references_on=learners", dumped, *shared)
+    )
     assert [record["step"] for record in spread] == [record["step"] for record in alone]
     assert held[-1]["heldout/kl_to_base"] == pytest.approx(alone[-1]["heldout/kl_to_base"], abs=1e-3)
     for mine, theirs in zip([*alone[1:], *alone[1:]], [*spread[1:], *held[1:]], strict=True):
@@ -92,6 +96,8 @@ def test_two_learner_ranks_two_graders_and_references_over_ray_train_as_one_proc
         ):
             assert theirs[name] == pytest.approx(mine[name], rel=1e-3, abs=1e-5), (name, mine["step"])
     assert not ray.util.list_named_actors(all_namespaces=True)
+    assert main(["replay-step", str(tmp_path / "held" / "steps" / "step-000003")]) == 0
+    assert "all are within their limits" in " ".join(capsys.readouterr().out.split()), "of two ranks, on one"
 
 
 EVERYTHING = (

@@ -8,9 +8,10 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,6 +22,7 @@ from configs.config import Config
 from configs.load import load
 from orchestrator.audit import Audit
 from orchestrator.commands.paths import absolute
+from orchestrator.console.choice import open_screen
 from orchestrator.verify_file import Row, grade_rows, named_verifiers, output_row, whole_file
 from rewards.judge import Judge
 from rewards.registry import check
@@ -29,6 +31,8 @@ from tasks.options import settings_named
 from tasks.registry import build
 from trajectories.trajectory import Prompt
 
+Tell = Callable[[str, Mapping[str, Any]], None]
+"""Writes an event with its values, with --json."""
 SHOWN = 20
 """Lines printed at most: of right answers that are not judged correct, and of rows whose verdict differs."""
 
@@ -42,8 +46,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
     named = [f"task.name={options.task}"] if options.task else []
     with settings_named("--task", "task.options"):
         cfg = absolute(load([*named, *options.overrides]))
+    judging = _judge_task if options.task else _judge_file
     try:
-        return asyncio.run((_judge_task if options.task else _judge_file)(options, cfg, console))
+        if not options.json:
+            return asyncio.run(judging(options, cfg, console, lambda event, values: None))
+        with open_screen(json=True) as screen:
+            return asyncio.run(judging(options, cfg, console, screen.event))
     except RuntimeError as error:  # A canary got a wrong verdict.
         console.print(f"[red]breadth:[/red] {escape(str(error))}", soft_wrap=True)
         return 1
@@ -75,7 +83,7 @@ class Tally:
                 self.lines.append(f"line {row.number}, {row.id!r}: {change} ({verdict.reason})")
 
 
-async def _judge_file(options: argparse.Namespace, cfg: Config, console: Console) -> int:
+async def _judge_file(options: argparse.Namespace, cfg: Config, console: Console, tell: Tell) -> int:
     source, target = _files(options)
     if options.verifier is None:
         verifiers = named_verifiers(source)
@@ -109,10 +117,15 @@ async def _judge_file(options: argparse.Namespace, cfg: Config, console: Console
             progress.update(bar, completed=source.stat().st_size)  # Blank lines are not rows.
 
     await _with_judge(options, cfg, verifiers, work)
-    console.print(_summary(tally.statuses, time.monotonic() - started))
+    seconds = time.monotonic() - started
+    counts = {"rows": tally.statuses.total(), "statuses": dict(tally.statuses), "seconds": seconds}
+    counts |= {"recorded": tally.recorded, "changed": tally.changed}
+    tell("verified", counts | (audit.counts() if audit else {}))
+    console.print(_summary(tally.statuses, seconds))
     if tally.recorded:
         console.print(f"{tally.changed:,} of {tally.recorded:,} rows get another verdict than the recorded one")
         for line in tally.lines:
+            tell("line", {"text": line})
             console.print(escape(line), soft_wrap=True)
     if audit is not None:
         for line in audit.lines():
@@ -148,7 +161,7 @@ def _files(options: argparse.Namespace) -> tuple[Path, Path | None]:
     return source, target
 
 
-async def _judge_task(options: argparse.Namespace, cfg: Config, console: Console) -> int:
+async def _judge_task(options: argparse.Namespace, cfg: Config, console: Console, tell: Tell) -> int:
     if _audits(options):
         name, given = ("--audit", True) if options.audit else ("--compare", options.compare)
         raise ValueError(f"{name}: must be used with --input, not with --task, got {given!r}")
@@ -178,11 +191,12 @@ async def _judge_task(options: argparse.Namespace, cfg: Config, console: Console
         for (prompt, answer), verdict in zip(pairs.values(), verdicts, strict=True)
         if verdict.status != "correct"
     ]
-    for prompt, answer, verdict in refused[:SHOWN]:
-        line = f"{prompt.id}: {verdict.status} ({verdict.reason}), answer {answer[:200]!r}"
-        console.print(escape(line), soft_wrap=True)
+    lines = [f"{prompt.id}: {v.status} ({v.reason}), answer {answer[:200]!r}" for prompt, answer, v in refused]
     faulty = [f"{prompt.id}: {fault}" for (prompt, _), fault in zip(pairs.values(), faults, strict=True) if fault]
-    for line in faulty[:SHOWN]:
+    statuses = dict(Counter(verdict.status for verdict in verdicts))
+    tell("verified", {"task": options.task, "rows": len(verdicts), "statuses": statuses, "faulty": len(faulty)})
+    for line in [*lines[:SHOWN], *faulty[:SHOWN]]:
+        tell("line", {"text": line})
         console.print(escape(line), soft_wrap=True)
     right = len(verdicts) - len(refused)
     console.print(f"{right} of {len(verdicts)} right answers of {options.task} are judged correct", soft_wrap=True)

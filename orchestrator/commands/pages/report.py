@@ -31,11 +31,13 @@ def run(options: argparse.Namespace, console: Console) -> None:
     output = options.output or default_output(options.runs, runs, folder)
     console.print("loading matplotlib, and drawing the figures ...")
     # They load scipy and matplotlib, so only after the checks.
-    measured, writing = (importlib.import_module(f"orchestrator.report.{name}") for name in ("evaluation", "write"))
-    folders = [folder] if options.evaluation else latest_of_each(runs.values())
+    names = ("report.evaluation", "report.write", "sinks.report_run")
+    measured, writing, sending = (importlib.import_module(f"orchestrator.{name}") for name in names)
+    folders = [folder] if folder and options.evaluation else latest_of_each(runs.values())
     evaluation, *samplings = measured.read_compared(folders) if folder else (None,)
     page = writing.write_report(output, runs=runs, evaluation=evaluation, title="Breadth report", samplings=samplings)
     log(f"evaluation {', '.join(map(str, folders if folder else ['none']))}\nwrote {page}")
+    sending.copy_report(page, [*runs.values(), *folders], log)
     if options.output is None and len(options.runs) == 1 and is_url(options.runs[0]):
         files = tuple(path.name for path in page.parent.glob(f"{page.stem}*"))
         copy_now(page.parent, options.runs[0], files, log)

@@ -6,6 +6,8 @@ import sys
 from rich.console import Console
 
 from configs.checks import require
+from orchestrator.commands.options import line_printer
+from orchestrator.remote_runs.fetch import local_run
 from orchestrator.viewer.answer_file import AnswerFile
 from orchestrator.viewer.choice import Choice
 from orchestrator.viewer.page import exported
@@ -18,12 +20,12 @@ ANSWERS = "trajectories.jsonl"
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
-    """Show the answers of the run directory RUN until Ctrl-C, or write or print them and end."""
-    folder = options.run
-    is_run = folder.is_dir() and ((folder / ANSWERS).is_file() or (folder / "config.yaml").is_file())
-    require(is_run, "RUN", "must be the directory of a run", str(folder))
+    """Show the answers of the run RUN until Ctrl-C, or write or print them and end."""
     require(0 <= options.port < 2**16, "--port", "must be between 0 (a free one) and 65535", options.port)
     require(options.last > 0, "--last", "must be positive", options.last)
+    folder = local_run(options.run, line_printer(console))
+    is_run = folder.is_dir() and ((folder / ANSWERS).is_file() or (folder / "config.yaml").is_file())
+    require(is_run, "RUN", "must be the directory of a run", options.run)
     name = folder.resolve().name
     if not (options.export or options.terminal):
         serve(name, folder / ANSWERS, options.port, lambda text: console.print(text, soft_wrap=True, markup=False))

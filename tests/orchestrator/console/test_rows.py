@@ -61,3 +61,11 @@ def test_a_measurement_breaks_between_values_and_stays_below_the_step() -> None:
 def test_the_base_is_shown_without_a_change_since_itself() -> None:
     [line] = Rows(1000, width=80).measurement(0, held_out(0.3, 0.98, 1.0, 0.0, 0.0))
     assert line == "   0/1000  held out  Pass@1 0.300  Pass@64 0.980  (the base)"
+
+
+@pytest.mark.parametrize("value", [2.1123e-7, -4.5e-12, 1.7e15])
+def test_a_very_small_or_large_value_leaves_the_columns_where_they_are(value: float) -> None:
+    rows = Rows(1000, width=80)
+    rows.choose(STEP)
+    odd = {"kl_reference_per_trajectory": value, "tokens_per_second": abs(value), "grad_norm": value}
+    assert len(rows.step(7, {**STEP, **odd}, "")) == len(rows.header()) <= 80

@@ -1,12 +1,14 @@
 """Problems lost and gained with their intervals, values by difficulty, and the series over steps."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from orchestrator.evaluation.comparisons import coverage, problems, series, wilson, write_json
+from orchestrator.evaluation.comparisons import coverage, levels_of, problems, series, wilson, write_json
 from orchestrator.evaluation.writing import steps_of
 from orchestrator.watch.bootstrap import UNDEFINED, Interval
 from orchestrator.watch.measurement import Measurement
@@ -19,6 +21,10 @@ TOTAL = 100
 def measured(name: str, *rights: int) -> Measurement:
     rows = tuple(result(f"p{i}", TOTAL, (), (right,)) for i, right in enumerate(rights))
     return Measurement(name=name, step=0, temperature=1.0, answers=TOTAL, prompts=rows)
+
+
+def levels(base: Measurement, *problem_fields: dict[str, Any]) -> dict[str, Any]:
+    return coverage(base, {}, [1], levels_of(prompts(*problem_fields)))
 
 
 def prompts(*problem_fields: dict[str, Any]) -> list[Prompt]:
@@ -51,7 +57,7 @@ def test_lost_and_gained_problems_are_counted_and_those_that_chance_explains_are
 
 def test_values_by_the_bases_pass_rate_are_those_of_its_problems_with_paired_changes() -> None:
     base, policy = measured("base", 0, 5, 10, 11, 95, 100), measured("new", 10, 15, 20, 11, 100, 90)
-    found = coverage(base, {"new": policy}, [1, 4], prompts(*[{}] * 6))
+    found = coverage(base, {"new": policy}, [1, 4], levels_of(prompts(*[{}] * 6)))
     bins = {one["bin"]: one for one in found["by_base_rate"]}
     assert {name: one["prompts"] for name, one in bins.items()} == {
         "0": 1,
@@ -63,22 +69,31 @@ def test_values_by_the_bases_pass_rate_are_those_of_its_problems_with_paired_cha
     assert easy["base"]["pass@1"][0] == pytest.approx(0.075)
     assert easy["new"]["change/pass@1"] == pytest.approx([0.1, 0.1, 0.1]), "both rise by 0.1"
     assert bins["0"]["policies"]["new"]["expansion"][0] == 1.0
+    alone = bins["0.1 to 0.3"]["policies"]["new"]["change/pass@1"]
+    assert alone == [pytest.approx(0.0), None, None], "every resample of one problem is that problem"
     assert bins["0"]["policies"]["new"]["retention"] == [None, None, None], "the base solved none of them"
     assert (found["field"], found["by_level"]) == ("", [])
 
 
 def test_values_by_a_field_of_the_problems_are_in_the_order_of_its_values() -> None:
-    base = measured("base", *[10] * 4)
-    found = coverage(base, {}, [1], prompts({"level": 5}, {"level": 2}, {"level": 5}, {"level": None}))
+    base = measured("base", *[10] * 5)
+    found = levels(base, {"level": 5}, {"level": 2}, {"level": 5}, {"level": None}, {"level": float("nan")})
     assert [(one["bin"], one["prompts"]) for one in found["by_level"]] == [("2", 1), ("5", 2)]
-    named = coverage(base, {}, [1], prompts(*({"difficulty": text} for text in ("easy", "hard", "easy", "hard"))))
+    named = levels(base, *({"difficulty": text} for text in ("easy", "hard", "easy", "hard", "hard")))
     assert named["field"] == "difficulty"
-    assert [(one["bin"], one["prompts"]) for one in named["by_level"]] == [("easy", 2), ("hard", 2)]
+    assert [(one["bin"], one["prompts"]) for one in named["by_level"]] == [("easy", 2), ("hard", 3)]
     many = measured("base", *[10] * 40)
-    quarters = coverage(many, {}, [1], prompts(*({"level": i} for i in range(40))))["by_level"]
+    quarters = levels(many, *({"level": i} for i in range(40)))["by_level"]
     assert [one["prompts"] for one in quarters] == [10, 10, 10, 10]
-    texts = coverage(many, {}, [1], prompts(*({"level": f"kind {i}"} for i in range(40))))
-    assert texts["by_level"] == []
+    assert levels(many, *({"level": f"kind {i}"} for i in range(40)))["by_level"] == []
+
+
+def test_few_problems_whose_pass_rate_did_not_change_are_clearly_lost() -> None:
+    for total in (8, 32, 128):
+        least = next(c for c in range(1, total + 1) if wilson(c, total)[0] > wilson(0, total)[1])
+        for rate in np.linspace(0.005, 0.9, 180):
+            chances = [math.comb(total, c) * rate**c * (1 - rate) ** (total - c) for c in range(total + 1)]
+            assert chances[0] * sum(chances[least:]) < 1 / 700
 
 
 def test_the_series_has_the_checkpoints_in_the_order_of_their_steps_and_is_strict_json(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from orchestrator.evaluation.record import settings_of
 from orchestrator.report.evaluation import read_evaluation, read_samplings
 from tests.conftest import make_policy
 from tests.orchestrator.in_process import config
+from tests.orchestrator.sinks.interpreter import run_in_new_interpreter
+from tests.orchestrator.sinks.test_wandb_run import history, inspect
 
 VERIFIER = f"{Path(__file__).parents[1] / 'toy_verifiers.py'}:even"
 SETTINGS = (
@@ -178,3 +180,19 @@ def test_an_interrupted_watch_keeps_what_it_measured_of_checkpoints_that_are_gon
 def test_checkpoints_cannot_be_chosen_for_a_watch(run: FakeRun) -> None:
     with pytest.raises(ValueError, match=r"^evaluate\.checkpoints: must be empty with evaluate\.watch"):
         settings_of(run.folder, ["evaluate.watch=run", "evaluate.checkpoints=[all]"])
+
+
+@pytest.mark.slow
+def test_a_watched_run_has_its_evaluation_in_wandb_with_a_record_for_each_checkpoint(
+    tiny_policy: Path, tmp_path: Path
+) -> None:
+    run = FakeRun(tiny_policy, tmp_path)
+    for step in (3, 6):
+        run.checkpoint(step)
+    words = [f"evaluate.watch={run.folder}", "evaluate.name=watched", "logbook.wandb=offline", "evaluate.tasks={}"]
+    script = f"import sys; from orchestrator.commands.cli import main; sys.exit(main(['evaluate', *{words!r}]))"
+    run_in_new_interpreter(script, tmp_path)
+    steps = history(inspect(run.output))
+    results = read_evaluation(run.output).at_first_temperature
+    assert list(results) == ["base", "step-000003", "step-000006"]
+    assert [steps[number]["heldout/pass@4"] for number in range(3)] == [v["pass@4"].value for v in results.values()]

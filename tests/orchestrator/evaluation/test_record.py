@@ -185,6 +185,11 @@ def test_without_its_run_a_checkpoint_is_not_measured_under_other_settings_than_
         (["first", "evaluate.checkpoints=[7]"], "evaluate.checkpoints: must be a directory of a Hugging Face policy"),
         (["first", "evaluate.extraction=boxed"], "evaluate.extraction: must be left out unless prompts have the verif"),
         (["first", "evaluate.name=a/b"], "evaluate.name: must be a folder name without '/'"),
+        (["first", f"evaluate.name={'名' * 70}"], "evaluate.name: must be a folder name without '/', of at most 200 b"),
+        (
+            ["first", f"evaluate.checkpoints=[{'名' * 70}=runs/first]"],
+            "evaluate.checkpoints: names must be file names without '/', of at most 200 bytes",
+        ),
         (["first", "task.heldout_prompts=99", "task.options.numbers=2"], "task.heldout_prompts: must be at most the "),
         (
             ["first", "sampling.max_prompt_tokens=9"],

@@ -60,9 +60,19 @@ def test_maj_at_k_has_the_values_counted_by_hand() -> None:
 def test_maj_at_k_is_the_mean_over_all_draws_of_k_answers(votes: tuple[int, ...], k: int) -> None:
     right = tuple(count if i == 1 else 0 for i, count in enumerate(votes))
     prompt = result("p", 10, votes, right)
-    # 256 orders: a standard error of at most 0.031.
+    # 256 draws: a standard error of at most 0.031.
     assert majority_at(prompt, [k])[k] == pytest.approx(by_enumeration(prompt, k), abs=0.1)
-    assert majority_at(prompt, [5, k])[k] == majority_at(prompt, [k])[k], "the same orders whatever else is measured"
+    assert majority_at(prompt, [5, k])[k] == majority_at(prompt, [k])[k], "the same draws whatever else is measured"
+
+
+@pytest.mark.parametrize("votes", [(4, 4), (3, 3, 3), (5, 3, 1), (1,) * 25])
+def test_the_errors_of_maj_at_k_average_out_over_prompts(votes: tuple[int, ...]) -> None:
+    right = tuple(count if i == 1 else 0 for i, count in enumerate(votes))
+    total = sum(votes) + 1
+    values = [majority_at(result(f"p{i}", total, votes, right), [3])[3] for i in range(100)]
+    exact = by_enumeration(result("p", total, votes, right), 3)
+    assert np.mean(values) == pytest.approx(exact, abs=4 * 0.031 / 10), "100 prompts: a tenth of the error of one"
+    assert np.std(values) > 0, "each prompt has its own draws"
 
 
 def test_a_large_majority_wins_almost_surely_among_many_of_a_thousand_answers() -> None:

@@ -1,8 +1,10 @@
 """Runs in remote places, by the commands: trained, resumed on another machine, evaluated, reported, exported."""
 
+import json
 from pathlib import Path
 
 import pytest
+from answer_lines import row
 
 from orchestrator.commands.cli import main
 from orchestrator.commands.pages.report import default_output
@@ -66,6 +68,21 @@ def test_a_remote_run_is_evaluated_reported_and_exported(
     assert b"<html" in Store(f"{place}/first").read("report.html")
     assert main(["export", f"{place}/first", "--output", str(tmp_path / "exported")]) == 0
     assert (tmp_path / "exported" / "config.json").is_file()
+
+
+def test_the_answers_of_a_remote_run_are_viewed(
+    place: str, machines: tuple[Path, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Store(f"{place}/first")
+    for name, text in (("config.yaml", "name: first\n"), ("trajectories.jsonl", json.dumps(row(3)) + "\n")):
+        (tmp_path / name).write_text(text)
+        run.put(tmp_path / name, name)
+    assert main(["view", f"{place}/first", "--terminal"]) == 0
+    assert "step 3  sums/train/3" in capsys.readouterr().out
+    assert main(["view", f"{place}/first", "--export", str(tmp_path / "page.html")]) == 0
+    assert "<title>Answers of first</title>" in (tmp_path / "page.html").read_text()
+    assert main(["view", f"{place}/absent", "--terminal"]) == 2
+    assert "RUN: must be a run with a config.yaml, got" in capsys.readouterr().err
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_run(

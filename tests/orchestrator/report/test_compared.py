@@ -7,6 +7,7 @@ from orchestrator.commands.cli import main
 from orchestrator.report.evaluation import read_compared
 from tests.orchestrator.report.test_report import evaluation, measured, run_directory
 
+LEVELS = {"field": "level", "bins": {"easy": ["p0", "p1"], "hard": ["p2", "p3"]}}
 BASE = measured("base", [4, 2, 0, 1])
 
 
@@ -14,7 +15,7 @@ def evaluated(run: Path, *corrects: list[int], date: str = "2026-01-31", base: l
     """The folder of an evaluation of a run's checkpoints, of the same base unless it has other right answers."""
     start = measured("base", base) if base else BASE
     told = evaluation([1, 8], start, *(measured(f"step-{step}", found) for step, found in enumerate(corrects)))
-    about = told.about | {"date": date, "paths": told.about["paths"] | {"base": "/models/start"}}
+    about = told.about | {"date": date, "levels": LEVELS, "paths": told.about["paths"] | {"base": "/models/start"}}
     folder = run / "evaluations" / "one"
     replace(told, about=about).write(folder, [])
     return folder
@@ -47,4 +48,6 @@ def test_the_command_shows_the_latest_evaluation_of_each_run(tmp_path: Path) -> 
     output = tmp_path / "page.html"
     assert main(["report", *map(str, runs), "--output", str(output)]) == 0
     text = output.read_text()
-    assert "Yes in dph_f (Pass@8 +0.25) and grpo (Pass@8 +0.25)" in text
+    told = "Yes in grpo (Pass@8 +0.25, +0.00 to +0.75) and dph_f (Pass@8 +0.25, +0.00 to +0.75)"
+    assert told in text, "in the order of the runs"
+    assert "Pass@8 by level" in text and "<th>grpo</th><th>dph_f</th>" in text, "coverage of joined evaluations"

@@ -11,6 +11,7 @@ import pytest
 
 from configs.heldout import Decoding
 from orchestrator.evaluation.likelihoods import Likelihoods
+from orchestrator.report.curves import Sources, frontier_caption
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.inputs import run_facts
 from orchestrator.report.plots import Curve, Panel, panel_svg, running_mean
@@ -199,7 +200,8 @@ def test_a_run_that_recorded_only_a_reward_has_a_reward_curve(tmp_path: Path) ->
 
 def test_domains_of_a_mixture_and_other_tasks_have_curves_of_their_own(tmp_path: Path) -> None:
     run = run_directory(tmp_path / "run")
-    named = {"pass@1": 0.3, "pass@8": 0.4, "pass@8/sums": 0.5, "beyond_sharpening/pass@8": 0.1, "code/pass@8": 0.7}
+    named = {"pass@1": 0.3, "pass@8": 0.4, "pass@8/sums": 0.5, "beyond_sharpening/pass@8": 0.1, "code/pass@8": 0.0}
+    named |= {"change/pass@1": 0.1, "change/pass@8": 0.1}
     record = {f"heldout/{key}{end}": value for key, value in named.items() for end in ("", "/low", "/high")}
     (run / "metrics.jsonl").write_bytes(encode({"step": 0, **record}))
     page = Page(write_report(tmp_path / "r.html", runs={"run": run}, evaluation=None, title="t"))
@@ -249,10 +251,11 @@ def test_the_two_answers_name_every_policy_with_its_numbers() -> None:
     base = measured("base", [4, 2, 1, 2] * 8)
     told = evaluation([1, 4], base, measured("better", [8, 7, 6, 7] * 8), measured("lost", [2, 0, 0, 0] * 8))
     assert survival(told) == (
-        "Yes in better (Pass@4 +0.24): no Pass@k with k above 1 fell. No in lost (Pass@4 -0.57, -0.65 to -0.48)."
+        "Yes in better (Pass@4 +0.24, +0.17 to +0.29): no interval with k above 1 is below 0. "
+        "No in lost (Pass@4 -0.57, -0.65 to -0.48)."
     )
     assert beyond_sharpening(told) == (
-        "Yes at every k in better (margin +0.59 at k = 4). No in lost (below at k = 1 and 4). "
+        "Yes at every k in better (margin +0.59 at k = 4). No in lost (below at every k). "
         "No temperature of base reaches the Pass@1 of better. "
         "Beyond the power distribution of base (k = 1) too: better."
     )
@@ -267,6 +270,8 @@ def test_what_was_not_measured_is_not_told_as_a_result(tmp_path: Path) -> None:
     told = evaluation([1, 4], ungraded("base"), measured("p", [4, 2]))
     told.measurements["base"][0.0] = replace(ungraded("base"), temperature=0.0)
     assert survival(told) == "Not measured: no Pass@k with k above 1."
+    hopeless = evaluation([1, 4], measured("base", [0, 0]), measured("p", [0, 1]))
+    assert survival(hopeless) == "There was nothing to lose: base has no right answer."
     assert beyond_sharpening(told).startswith("Not measured: ")
     assert "nan" not in Page(write_report(tmp_path / "r.html", runs={}, evaluation=told, title="t")).text
     alone = evaluation([1], measured("base", [4, 2] * 8), measured("p", [5, 3] * 8))
@@ -286,6 +291,9 @@ def test_the_power_distribution_is_that_of_temperature_1_and_of_exponents_with_e
     cold = evaluation([1], measured("base", [4, 2] * 4), measured("p", [4, 2] * 4))
     cold.measurements["base"] = {0.0: cold.measurements["base"][0.0]}
     assert cold.power == {}
+    captions = [frontier_caption(Sources(runs={}, records={}, evaluation=each)) for each in (told, cold)]
+    assert ["power distribution" in caption for caption in captions] == [False, False], "k = 4 is drawn"
+    assert "power distribution" in frontier_caption(Sources(runs={}, records={}, evaluation=replace(told, ks=[1])))
 
 
 def test_a_run_without_readable_settings_is_only_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ class WandbServer(ThreadingHTTPServer):
         self.history: dict[int, dict[str, Any]] = {}
         """Records of the run's history by line."""
         self.console: list[str] = []
+        self.artifacts: list[str] = []
+        """Names of the artifacts that were made."""
         self.upserts: list[dict[str, Any]] = []
         """Variables of each creation or change of the run."""
 
@@ -39,6 +42,15 @@ class WandbServer(ThreadingHTTPServer):
         if operation == "CreateRunFiles":
             files = [{"name": name, "uploadUrl": f"{self.url}/storage/{name}"} for name in variables["files"]]
             return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
+        if operation == "Viewer":
+            viewer = {"id": "u", "entity": "me", "username": "me", "email": "", "flags": "{}"}
+            return {"viewer": viewer | {"teams": {"edges": []}, "apiKeys": {"edges": []}}}
+        if operation == "ArtifactType":
+            return {"project": None}
+        if operation == "CreateArtifact":  # one that the server has already, so that no file of it is sent
+            self.artifacts.append(variables["input"]["artifactCollectionName"])
+            artifact = {"id": "a", "state": "COMMITTED", "artifactSequence": {"latestArtifact": {"id": "a"}}}
+            return {"createArtifact": {"artifact": artifact}}
         return {}
 
     def _resumed(self, name: str) -> dict[str, Any]:
@@ -46,6 +58,12 @@ class WandbServer(ThreadingHTTPServer):
         counts = {"logLineCount": len(self.console), "historyLineCount": len(self.history), "eventsLineCount": 0}
         tails = {"summaryMetrics": last, "historyTail": json.dumps([last]), "eventsTail": "[]"}
         return counts | tails | {"id": "r", "name": name, "config": "{}", "tags": [], "wandbConfig": '{"t": 1}'}
+
+
+def _operation(body: dict[str, Any]) -> str:
+    """Return the name of the operation of a GraphQL request."""
+    found = re.match(r"\s*(?:query|mutation)\s+(\w+)", body["query"])
+    return found[1] if found else ""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -56,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self._body()
         if self.path == "/graphql":
-            self._answer({"data": self.server.data(body["operationName"], body.get("variables") or {})})
+            self._answer({"data": self.server.data(_operation(body), body.get("variables") or {})})
             return
         for name, chunk in (body.get("files") or {}).items():
             if name == "wandb-history.jsonl":

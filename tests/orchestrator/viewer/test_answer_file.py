@@ -106,6 +106,18 @@ def test_any_record_is_shown_as_strict_json_with_fixed_types(record: dict[str, A
     assert isinstance(shown["answer"], str) and isinstance(shown["tokens"], dict)
 
 
+def test_numbers_that_no_float_or_page_has_are_left_out(tmp_path: Path) -> None:
+    huge = 10**400
+    tokens = {"count": huge, "texts": ["a"], "entropy": [huge], "advantage": [2]}
+    path = write(tmp_path / "a.jsonl", row(huge), row(1, huge, reward=huge, rewards={"a": huge}, tokens=tokens))
+    answers = AnswerFile(path)
+    answers.refresh()
+    assert steps(answers) == [1] and answers.broken == 1, "a step that no page has"
+    shown = answers.answer(0)
+    assert (shown["reward"], shown["rewards"], shown["sample_index"]) == (None, {}, 0)
+    assert shown["tokens"] == {"count": 0, "texts": ["a"], "advantage": [2]}
+
+
 def test_columns_that_are_not_aligned_with_the_texts_are_left_out_and_long_texts_are_cut(tmp_path: Path) -> None:
     tokens = {"count": 2, "texts": ["a", "b" * 10**6], "entropy": [0.1], "advantage": [None, 2], "mismatch": ["x", 1]}
     answers = AnswerFile(write(tmp_path / "a.jsonl", row(tokens=tokens, answer="b" * 10**6)))

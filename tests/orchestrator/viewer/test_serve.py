@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +73,22 @@ def test_a_long_index_comes_in_parts(server: Server, tmp_path: Path, monkeypatch
 )
 def test_nothing_else_is_served(server: Server, path: str) -> None:
     assert get(server, path)[0] == 404
+
+
+def test_a_browser_that_goes_away_and_an_address_that_is_none_print_no_traceback(
+    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as client:
+        client.sendall(b"GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 400")
+    write(tmp_path / "trajectories.jsonl", *(row(i, texts=("x" * 400,) * 100) for i in range(200)))
+    for _ in range(20):
+        client = socket.create_connection(("127.0.0.1", server.server_port))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # it ends with a reset
+        client.sendall(b"GET /index?generation=0 HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\n")
+        client.close()
+    assert get(server, "/")[0] == 200
+    assert capfd.readouterr().err == ""
 
 
 def test_a_page_under_another_name_cannot_read_the_answers(server: Server) -> None:

@@ -36,6 +36,12 @@ def test_in_a_terminal_tokens_are_coloured_by_their_value(tmp_path: Path) -> Non
     assert "no values of divergence" in printed(tmp_path / "a.jsonl", "divergence", terminal=True)
 
 
+def test_values_that_are_all_0_give_no_colour_and_are_said_to_be_0(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", row(1, first_version=0, last_version=0))
+    out = printed(path, "staleness", terminal=True)
+    assert "all values of staleness are 0" in out and "48;5" not in out
+
+
 def test_hostile_texts_send_nothing_to_the_terminal(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", row(1, texts=HOSTILE, status="\x1b[2J", reason="\u202e", prompt="\x07"))
     out = printed(path)
