@@ -114,7 +114,7 @@ def in_process() -> list[Fault]:
         Fault(action="SIGKILL", role="wandb", phase="updating", expected="goes on", words=OFFLINE),
         Fault(action="SIGSTOP", role="wandb", phase="updating", value=3, expected="goes on", words=OFFLINE),
         Fault(action="SIGSTOP", role="wandb", phase="updating", expected="goes on", words=OFFLINE),
-        # Stopped again whenever it is told to continue.
+        # Stopped for good, while the row above is told to continue at the end.
         Fault(action="freeze", role="wandb", phase="updating", expected="goes on", words=OFFLINE, message=TURNED_OFF),
     ]
     return [*signals, *machine, *wandb]
