@@ -1,5 +1,6 @@
 """`breadth submit`: checks before anything is sent, what is sent, secrets, names of jobs, following, stopping."""
 
+import argparse
 import asyncio
 import io
 import json
@@ -15,9 +16,9 @@ from fake_cluster import FakeCluster
 from rich.console import Console
 
 from orchestrator.commands.jobs import submit
-from orchestrator.commands.parser import parse
+from orchestrator.commands.parser import parse, parser
+from orchestrator.submission import checks, runtime
 from orchestrator.submission import follow as following
-from orchestrator.submission import runtime
 from orchestrator.submission.client import resolved
 from orchestrator.submission.names import Job, chosen, submission_id
 from orchestrator.submission.runtime import KEY_VARIABLE, STOP_VARIABLE, receive
@@ -82,6 +83,27 @@ def test_an_installed_breadth_runs_as_a_command_and_packages_are_passed_on(work:
     assert sent["entrypoint"] == "breadth train name=first"
     assert sent["runtime"]["pip"] == ["word2number"] and sent["runtime"]["env_vars"]["A"] == "b=c"
     assert "py_modules" not in sent["runtime"]
+
+
+def test_options_of_submit_may_come_after_the_command(work: Path, cluster: FakeCluster) -> None:
+    options = ("--detach", "--env", "A=1", "--env", "B=2", "--working-dir", "data", "--exclude=*.jsonl")
+    run(*options[:3], "train", "name=first", *options[3:], "steps=2", "--restarts", "3")
+    [sent] = cluster.submitted
+    assert sent["entrypoint"] == "python -m breadth train name=first steps=2 --restarts 3"
+    assert sent["runtime"]["env_vars"].items() >= {"A": "1", "B": "2"}.items()
+    assert "working_dir" not in sent["runtime"] and cluster.jobs()[0].status == "RUNNING"
+    with pytest.raises(ValueError, match=r"^breadth submit: must be one of .* got stop and train"):
+        run("train", "name=first", "--stop", "first")
+
+
+def test_no_command_that_can_be_submitted_has_an_option_of_submit() -> None:
+    [subparsers] = [action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    options = {
+        name: {word for action in sub._actions for word in action.option_strings} - {"-h", "--help"}
+        for name, sub in subparsers.choices.items()
+    }
+    assert "--detach" in options["submit"]
+    assert [name for name in checks.JOBS if options[name] & options["submit"]] == []
 
 
 @pytest.mark.parametrize(
