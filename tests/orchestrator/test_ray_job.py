@@ -206,6 +206,20 @@ def test_a_cluster_that_cannot_be_used_is_one_line(
     assert line.startswith("breadth: RAY_ADDRESS: ") and said in line
 
 
+@pytest.mark.parametrize("variables", [{"HOME": "/nowhere"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 32}])
+def test_a_run_whose_token_the_cluster_rejects_is_refused_without_rays_own_attempts(
+    variables: dict[str, str], head: HeadNode, work: Path
+) -> None:
+    words = [sys.executable, "-m", "breadth", "train", *SMALL, "name=refused", f"runs={work}/runs"]
+    done = head.run(words, work, head.environment | {"RAY_ADDRESS": head.gcs} | variables, 120)
+    assert done.returncode == 2
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(
+        "breadth: RAY_ADDRESS: must be the address of a running Ray cluster whose token this machine"
+    )
+    assert "gcs_client" not in done.stdout + done.stderr, "each attempt of Ray is a line"
+
+
 def ray_job_submit(head: HeadNode, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Submit a command with Ray's own client and the working directory `folder`, and wait for its end."""
     runtime = json.dumps({"env_vars": {"PYTHONPATH": str(ROOT)}})  # the working directory comes before this path
