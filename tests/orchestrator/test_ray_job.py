@@ -154,6 +154,7 @@ def test_a_stopped_job_writes_a_checkpoint_and_another_job_resumes_it_with_a_cha
     stopped = head.breadth_submit(work, "--stop", "long")
     assert stopped.returncode == 0 and "stopping after this step, with a checkpoint" in stopped.stdout, stopped
     assert "ended: SUCCEEDED, exit status 0" in stopped.stderr
+    assert f"To go on: breadth submit train --resume name=long {place}" in stopped.stdout
     assert "turned off" not in (run_dir / "events.jsonl").read_text(), "the service of W&B got no signal"
     [checkpoint] = saved(run_dir / "checkpoints")
     step = int(checkpoint.name.removeprefix("step-"))

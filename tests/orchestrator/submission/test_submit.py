@@ -15,13 +15,16 @@ import pytest
 from fake_cluster import FakeCluster
 from rich.console import Console
 
+from configs.load import load
 from orchestrator.commands.jobs import submit
 from orchestrator.commands.parser import parse, parser
+from orchestrator.commands.paths import absolute
+from orchestrator.preflight.resume import resume_command
 from orchestrator.submission import checks, runtime
 from orchestrator.submission import follow as following
 from orchestrator.submission.client import resolved
 from orchestrator.submission.names import Job, chosen, submission_id
-from orchestrator.submission.runtime import KEY_VARIABLE, STOP_VARIABLE, receive
+from orchestrator.submission.runtime import KEY_VARIABLE, STOP_VARIABLE, SUBMIT_VARIABLE, receive
 
 REWARD = "def exact(answer, problem):\n    return float(answer == problem['answer'])\n"
 ROW = '{"prompt": "1+1=", "answer": "2"}\n'
@@ -67,6 +70,7 @@ def test_a_job_gets_the_working_directory_the_source_of_breadth_and_time_to_stop
     assert sent["id"] == "first"
     assert sent["entrypoint"] == f"python -m breadth train {' '.join(OWN)} name=first steps=2"
     stop_key = sent["runtime"]["env_vars"].pop(STOP_VARIABLE)
+    assert sent["runtime"]["env_vars"].pop(SUBMIT_VARIABLE) == "breadth submit"
     assert stop_key.startswith("gcs://breadth_")
     assert sent["runtime"] == {
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "900"},
@@ -298,6 +302,58 @@ def test_a_lost_connection_is_opened_again_and_no_output_appears_twice(
     cluster.broken_tails = 3
     assert run("train", "name=first")[0] == 0
     assert capsys.readouterr().out == "step 1\nstep 2\n"
+
+
+KEPT = (
+    "--address",
+    "http://head:8265",
+    "--working-dir",
+    ".",
+    "--exclude",
+    "*.bin",
+    "--env",
+    "A=b c",
+    "--secret",
+    "KEY",
+)
+
+
+def test_within_a_job_the_command_that_continues_its_run_is_another_job_with_the_same_options(
+    work: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "0123")
+    cfg = absolute(load(["name=my run", "runs=/shared/runs"]))
+    assert resume_command(cfg) == "breadth train --resume 'name=my run' runs=/shared/runs"
+    kept = ("--address", "http://head:8265", "--exclude", "*.bin", "--env", "A=b c", "--secret", "KEY")
+    run(*kept, "--pip", "word2number", "--detach", "train", "name=first")
+    monkeypatch.setenv(SUBMIT_VARIABLE, cluster.submitted[0]["runtime"]["env_vars"][SUBMIT_VARIABLE])
+    assert resume_command(cfg, "steps=6") == (
+        "breadth submit --address http://head:8265 --exclude '*.bin' --env 'A=b c' --secret KEY --pip word2number "
+        "train --resume 'name=my run' runs=/shared/runs steps=6"
+    )
+
+
+@pytest.mark.parametrize(("code", "told"), [(137, True), (-9, True), (None, True), (0, False), (1, False), (2, False)])
+def test_a_job_that_was_killed_ends_with_the_command_that_continues_its_run(
+    code: int | None, told: bool, work: Path, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.outcome = ("FAILED" if code != 0 else "SUCCEEDED", code)
+    line = "to go on from its last checkpoint, if it has one: breadth submit --env A=1 train --resume "
+    line += "--restarts 2 'name=my run' steps=3"
+    _, said = run("--env", "A=1", "train", "--restarts", "2", "name=my run", "steps=3")
+    assert (line in said) == told
+    capsys.readouterr()
+    run("--status")
+    assert (line in capsys.readouterr().out) == told
+    run("--detach", "train", "--resume", "name=my run")
+    run("--status")
+    assert line not in capsys.readouterr().out, "a later job goes on with the run"
+    cluster.known = [
+        Job("other", "FAILED", "python x.py", start=1),
+        Job("b", "FAILED", "breadth evaluate", "b", "evaluate"),
+    ]
+    run("--status")
+    assert "to go on" not in capsys.readouterr().out
 
 
 def test_a_cluster_that_is_gone_ends_the_printing_with_the_commands_that_go_on(
