@@ -257,6 +257,20 @@ def test_a_run_whose_job_goes_on_is_not_submitted_again(work: Path, cluster: Fak
     run("--detach", "evaluate", "first")
 
 
+def test_a_run_that_exists_in_a_folder_that_this_machine_sees_too_is_refused_before_anything_is_sent(
+    work: Path, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    words = ("train", "name=first", f"runs={tmp_path}/runs")
+    (tmp_path / "runs" / "first" / "checkpoints" / "step-000001").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"^name: must be new \(or pass --resume to continue\), got 'first', which"):
+        run(*words)
+    assert (cluster.submitted, cluster.uploaded) == ([], [])
+    run(*words, "--resume")
+    run(*words, "--restarts", "3")
+    run(*words, "name=second")
+    assert [sent["id"] for sent in cluster.submitted] == ["first", "first-2", "second"]
+
+
 def test_jobs_that_belong_to_no_run_do_not_exclude_each_other(work: Path, cluster: FakeCluster) -> None:
     for _ in range(2):
         run("--detach", "verify", "--task", "countdown")
