@@ -4,22 +4,25 @@ import atexit
 import contextlib
 import logging
 import os
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
+import grpc
 import psutil
 import ray
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._private.grpc_utils import init_grpc_channel
 from ray._private.ray_logging import global_worker_stdstream_dispatcher
+from ray.core.generated.gcs_service_pb2 import CheckAliveRequest  # type: ignore[attr-defined]
+from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from ray.exceptions import AuthenticationError
 
 from actors.machine import scratch, stack_signal
 from orchestrator.planning.phases import UNKNOWN, Host
+from orchestrator.preflight.machine import ANSWER_S, check_address
 
 OWN_CLUSTER = {
     # Ray gives its workers the lowest priority, so that a busy machine leaves them no time beside other programs.
@@ -34,15 +37,14 @@ START_S = 300.0
 """Seconds after which the processes of a cluster that does not start are killed."""
 END_S = 30.0
 """Seconds after which the processes of a cluster that is started here are killed, if it does not end."""
+TOKEN_RULE = (
+    "must be the address of a running Ray cluster whose token this machine has (RAY_AUTH_TOKEN or ~/.ray/auth_token)"
+)
 
 _daemons: list[psutil.Process] = []
 """Ray's daemons on this machine that this process has started."""
 _exit_status = [1]
 """That of an uncaught exception, until `exits_with`."""
-
-
-ANSWER_S = 5.0
-"""Limit on a first connection to a cluster."""
 
 
 def connect(output: Callable[[Mapping[str, Any]], None] | None = None) -> None:
@@ -62,6 +64,8 @@ def connect(output: Callable[[Mapping[str, Any]], None] | None = None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = os.environ.get("RAY_ADDRESS", "local")
     local = address == "local"
+    # At every start it says that the cluster is protected by a token.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     if local:
         sweeper = _make_scratch()
         for name, value in OWN_CLUSTER.items():
@@ -70,8 +74,7 @@ def connect(output: Callable[[Mapping[str, Any]], None] | None = None) -> None:
         check_address(address)
         # Ray itself uses the token of this machine for the address `auto` alone.
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    # At every start it says that the cluster is protected by a token.
-    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+        _check_token(address)
     with _refusing(address), bounded(START_S):
         ray.init(
             address,
@@ -166,23 +169,29 @@ def _refusing(address: str) -> Iterator[None]:
     try:
         yield
     except (AuthenticationError, ConnectionError) as error:
-        rule = "must be the address of a running Ray cluster whose token this machine has (~/.ray/auth_token)"
-        raise ValueError(f"RAY_ADDRESS: {rule}, got {address!r}: {str(error).partition(chr(10))[0]}") from None
+        raise ValueError(f"RAY_ADDRESS: {TOKEN_RULE}, got {address!r}: {_first_line(str(error))}") from None
 
 
-def check_address(address: str) -> None:
-    """Raise ValueError unless something answers at RAY_ADDRESS. Ray would try for minutes to reach it."""
-    if address == "auto":
+def _check_token(address: str) -> None:
+    """Raise ValueError if the cluster at `host:port` rejects the token of this machine, or requires one.
+
+    Ray itself would try for 20 s, and print a line of its C++ log at each attempt.
+    """
+    if address == "auto" or "://" in address:
         return
-    url = urlsplit(address if "://" in address else f"//{address}")
-    if url.scheme in ("http", "https"):
-        rule = "must be a cluster's own address, head-node:6379 or auto (`breadth submit` takes a dashboard's)"
-        raise ValueError(f"RAY_ADDRESS: {rule}, got {address!r}")
+    channel = init_grpc_channel(address)
     try:
-        socket.create_connection((url.hostname, url.port), timeout=ANSWER_S).close()
-    except (OSError, ValueError, TypeError) as error:
-        rule = "must be the address of a running Ray cluster, such as head-node:6379"
-        raise ValueError(f"RAY_ADDRESS: {rule}, got {address!r}: {error}") from None
+        NodeInfoGcsServiceStub(channel).CheckAlive(CheckAliveRequest(), timeout=ANSWER_S)
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+            raise ValueError(f"RAY_ADDRESS: {TOKEN_RULE}, got {address!r}: {_first_line(error.details())}") from None
+        # Other errors are left to Ray, which waits for a cluster that is starting.
+    finally:
+        channel.close()
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
 
 
 def own_cores() -> int:

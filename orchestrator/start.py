@@ -270,6 +270,6 @@ async def _end_ungraded(run: Run, error: NothingGraded) -> None:
     run.logbook.alert("no answer could be judged", text)
     await run.checkpoint()
     raise ValueError(
-        f"{text}; the run ended in step {run.step + 1} with a checkpoint of step {run.step}, and `breadth train "
-        f"--resume name={run.cfg.name} runs={run.cfg.runs}` continues it"
+        f"{text}; the run ended in step {run.step + 1} with a checkpoint of step {run.step}, and "
+        f"`{resume_command(run.cfg)}` continues it"
     ) from None

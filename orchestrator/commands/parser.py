@@ -26,6 +26,7 @@ SUBMIT_USAGE = """breadth submit [options] COMMAND [options and key=value of COM
        breadth submit [--address URL] --status [NAME] | --logs NAME | --stop NAME"""
 SUBMIT = (
     "COMMAND is train, evaluate, presample, warm-start, inspect-task or verify. NAME is that of a run, or of a job. "
+    "The options may also come after COMMAND. "
     "Ctrl-C ends the printing, not the job. The exit status is that of the job."
 )
 OVERRIDES = "Change settings; method=NAME and scale=NAME choose presets, which `breadth show-config` lists."
@@ -56,7 +57,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         top.error(f"unrecognized arguments: {' '.join(unparsed)}{_without_dashes(unparsed, options)}")
     if unparsed:
         options.overrides += unparsed
+    if options.command == "submit":
+        _take_submit_options(options)
     return options
+
+
+def _take_submit_options(options: argparse.Namespace) -> None:
+    """Take the options of `breadth submit` out of the words of the command to submit, which has none of these names."""
+    own = argparse.ArgumentParser(prog="breadth submit", usage=SUBMIT_USAGE, add_help=False, allow_abbrev=False)
+    _add_submit_options(own)
+    _, options.words = own.parse_known_args(options.words, options)
 
 
 def _without_dashes(words: Sequence[str], options: argparse.Namespace) -> str:
@@ -183,6 +193,11 @@ def _add_export(sub: argparse.ArgumentParser) -> None:
 
 def _add_submit(sub: argparse.ArgumentParser) -> None:
     sub.usage, sub.epilog = SUBMIT_USAGE, SUBMIT
+    _add_submit_options(sub)
+    sub.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="The command and its words.")
+
+
+def _add_submit_options(sub: argparse.ArgumentParser) -> None:
     address = "Dashboard of the cluster, as http://head-node:8265 (default $RAY_ADDRESS, or that of this machine)."
     sub.add_argument("--address", default="", metavar="URL", help=address)
     sub.add_argument("--status", nargs="?", const="", metavar="NAME", help="List all jobs, or those of a run.")
@@ -201,7 +216,6 @@ def _add_submit(sub: argparse.ArgumentParser) -> None:
     installed = "Run the Breadth that is installed on the nodes, instead of sending this one's source."
     sub.add_argument("--installed", action="store_true", help=installed)
     sub.add_argument("--detach", action="store_true", help="End when the job is submitted, without following it.")
-    sub.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="The command and its words.")
 
 
 def _add_view(sub: argparse.ArgumentParser) -> None:

@@ -30,9 +30,7 @@ def check_beginning(cfg: Config, *, resume: bool, report: Callable[[str], None])
     run_dir = Path(cfg.runs) / cfg.name
     require_free(run_dir)
     if not resume:
-        rule = f"must be new (or pass --resume to continue), got {cfg.name!r}, which exists in {cfg.runs}"
-        if has_records(run_dir):
-            raise ValueError(f"name: {rule}")
+        require_new(cfg)
         return True
     require((run_dir / SETTINGS).is_file(), "name", "must be an existing run to resume", str(run_dir))
     check_resumed_settings(cfg, run_dir / SETTINGS, report=lambda line: None)
@@ -40,6 +38,13 @@ def check_beginning(cfg: Config, *, resume: bool, report: Callable[[str], None])
     if done:
         report(done)
     return not done
+
+
+def require_new(cfg: Config) -> None:
+    """Raise ValueError if a run of this name has begun in the folder `runs`."""
+    if has_records(Path(cfg.runs) / cfg.name):
+        rule = f"must be new (or pass --resume to continue), got {cfg.name!r}, which exists in {cfg.runs}"
+        raise ValueError(f"name: {rule}")
 
 
 def has_records(run_dir: Path) -> bool:

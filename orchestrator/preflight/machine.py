@@ -3,9 +3,11 @@
 import importlib.util
 import os
 import shutil
+import socket
 import tempfile
 from glob import glob
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from configs.checks import require
 from configs.config import Config
@@ -17,6 +19,8 @@ GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
 """Device files of NVIDIA, of AMD, and of both in the Windows subsystem for Linux."""
 GPU_COMMANDS = ("nvidia-smi", "rocm-smi")
 """Commands that come with a GPU's driver. One of them is enough: a container may hide the device files."""
+ANSWER_S = 5.0
+"""Limit on a first connection to a cluster."""
 
 
 def check_machine(cfg: Config) -> None:
@@ -45,6 +49,28 @@ def check_devices(cfg: Config) -> None:
     publishes_adapter(cfg)
     r = cfg.learner.lora.r
     require(not r or importlib.util.find_spec("peft") is not None, "learner.lora.r", NEEDS_PEFT, r)
+
+
+def check_cluster(cfg: Config) -> None:
+    """Raise ValueError if the roles are to run on a cluster at RAY_ADDRESS, and nothing answers there."""
+    address = os.environ.get("RAY_ADDRESS", "local")
+    if cfg.placement.kind == "ray" and address != "local":
+        check_address(address)
+
+
+def check_address(address: str) -> None:
+    """Raise ValueError unless something answers at RAY_ADDRESS. Ray would try for minutes to reach it."""
+    if address == "auto":
+        return
+    url = urlsplit(address if "://" in address else f"//{address}")
+    if url.scheme in ("http", "https"):
+        rule = "must be a cluster's own address, head-node:6379 or auto (`breadth submit` takes a dashboard's)"
+        raise ValueError(f"RAY_ADDRESS: {rule}, got {address!r}")
+    try:
+        socket.create_connection((url.hostname, url.port), timeout=ANSWER_S).close()
+    except (OSError, ValueError, TypeError) as error:
+        rule = "must be the address of a running Ray cluster, such as head-node:6379"
+        raise ValueError(f"RAY_ADDRESS: {rule}, got {address!r}: {error}") from None
 
 
 def check_writable(folder: Path, setting: str, value: str) -> None:

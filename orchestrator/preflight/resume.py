@@ -1,5 +1,6 @@
 """Check that a resumed run continues under the settings it was started with. Importing this loads no torch or Ray."""
 
+import os
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from configs.load import load
 from configs.resume import MAY_CHANGE, may_change
 from orchestrator.manifest import BrokenCheckpoint, file_digest, saved, step_of, verify
 from orchestrator.remote_runs.place import work_folder
+from orchestrator.submission.runtime import SUBMIT_VARIABLE
 from rewards.user_functions import in_file, split_name
 from tasks.options import PATH, options_with
 from tasks.registry import TASKS
@@ -25,10 +27,10 @@ SHOWN = 4
 
 
 def resume_command(cfg: Config, *changes: str) -> str:
-    """Return the command that continues the run, from any working directory."""
+    """Return the command that continues the run, from any working directory: in a submitted job, as another one."""
     remote = cfg.mirror and Path(cfg.runs) == work_folder(cfg.mirror)
-    words = ["breadth", "train", "--resume", f"name={cfg.name}", f"runs={cfg.mirror if remote else cfg.runs}", *changes]
-    return " ".join(map(shlex.quote, words))
+    words = ["train", "--resume", f"name={cfg.name}", f"runs={cfg.mirror if remote else cfg.runs}", *changes]
+    return f"{os.environ.get(SUBMIT_VARIABLE, 'breadth')} {shlex.join(words)}"
 
 
 def nothing_left(cfg: Config, run_dir: Path) -> str:

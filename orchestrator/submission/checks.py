@@ -13,6 +13,7 @@ from configs.load import check_keys, load
 from orchestrator.commands.paths import absolute
 from orchestrator.evaluation.record import split_run
 from orchestrator.placement import needed_roles, require_capacity, reservations
+from orchestrator.preflight.beginning import require_new
 from orchestrator.preflight.gradient import check_gradient
 from orchestrator.preflight.resume import differences
 from orchestrator.submission.names import WITHOUT_RUN
@@ -66,6 +67,9 @@ def request(words: Sequence[str], options: argparse.Namespace) -> Request:
         cfg = load(settings, getattr(options, "config", None))
         if command == "train":
             check_gradient(cfg)
+            # A relative folder is on the head node. With restarts, a run that exists is continued.
+            if Path(cfg.runs).is_absolute() and not options.restarts:
+                require_new(cfg)
     else:
         check_keys(settings)
     if run:

@@ -58,12 +58,12 @@ class RayCluster:
     """
 
     def __init__(self, given: str) -> None:
-        source, self.address = resolved(given, os.environ)
+        self._source, self.address = resolved(given, os.environ)
         # As `ray.init` does for a local cluster: a token that lies on this machine is used, without a further variable.
         for name in QUIET:
             logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-        with self._faults(source), _only_address(self.address):
+        with self._faults(), _only_address(self.address):
             try:
                 self._client = _Bounded(self.address)
             except (KeyError, TypeError):  # an answer in JSON of another program
@@ -122,22 +122,24 @@ class RayCluster:
             async for text in self._client.tail_job_logs(job_id):
                 yield text
         except (OSError, RuntimeError) as error:  # aiohttp's errors of a connection are OSErrors
-            raise ValueError(f"--address: the log of {job_id} could not be read from {self.address}: {error}") from None
+            raise ValueError(
+                f"{self._source}: the log of {job_id} could not be read from {self.address}: {error}"
+            ) from None
 
     @contextlib.contextmanager
-    def _faults(self, setting: str = "--address") -> Iterator[None]:
-        """Turn the errors of Ray and of the connection into one line."""
+    def _faults(self) -> Iterator[None]:
+        """Turn the errors of Ray and of the connection into one line, which begins with the setting of the address."""
         try:
             yield
         except AuthenticationError as error:
             text = NO_TOKEN if "401" in str(error) or "required" in str(error) else WRONG_TOKEN
-            raise ValueError(f"{setting}: {text.format(address=self.address)}") from None
+            raise ValueError(f"{self._source}: {text.format(address=self.address)}") from None
         except (OSError, ConnectionError) as error:
             late = " in time" if isinstance(error, requests.exceptions.Timeout) else ""
             rule = "must be the address of a Ray dashboard that answers, such as http://head-node:8265"
-            raise ValueError(f"{setting}: {rule}, got {self.address}, where no cluster answers{late}") from None
+            raise ValueError(f"{self._source}: {rule}, got {self.address}, where no cluster answers{late}") from None
         except RuntimeError as error:
-            raise ValueError(f"{setting}: the cluster at {self.address} refuses: {_first_line(error)}") from None
+            raise ValueError(f"{self._source}: the cluster at {self.address} refuses: {_first_line(error)}") from None
 
 
 def resolved(given: str, environment: Mapping[str, str]) -> tuple[str, str]:

@@ -19,7 +19,7 @@ LIMIT = 256 * 2**20
 IGNORE_FILES = (".gitignore", ".rayignore")
 LEFT_OUT = (
     ".git/", ".hg/", ".svn/", ".venv/", "venv/", ".tox/", "node_modules/", "__pycache__/", ".mypy_cache/",
-    ".pytest_cache/", ".ruff_cache/", "*.egg-info/", "/runs/", "checkpoints/", "wandb/", ".env", ".env.*", ".netrc",
+    ".pytest_cache/", ".ruff_cache/", "*.egg-info/", "/runs/", "/wandb/", "checkpoints/", ".env", ".env.*", ".netrc",
     "*.pem", "*.key", ".ssh/", ".aws/", ".gnupg/", ".kube/", ".docker/", ".ray/", "/.cache/", "/.config/",
 )  # fmt: skip
 """What is never sent: environments, caches, runs, and files that hold secrets, also where a home directory is sent."""

@@ -21,6 +21,8 @@ KEY_VARIABLE = "BREADTH_SECRETS"
 """Variable of a job with the name of its secrets in the cluster's key-value store."""
 STOP_VARIABLE = "BREADTH_STOP"
 """Variable of a job with the key under which `breadth submit --stop` asks its driver to stop."""
+SUBMIT_VARIABLE = "BREADTH_SUBMIT"
+"""Variable of a job with the `breadth submit` and its options that sent it, for the command that continues its run."""
 POLL_S = 2.0
 """Seconds between two looks for that request."""
 STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"

@@ -18,7 +18,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from configs.config import Config
 from configs.load import load, presets
-from orchestrator.commands.parser import parser
+from orchestrator.commands.parser import parse, parser
 from orchestrator.evaluation.record import split_run
 from orchestrator.placement import Reservation, needed_roles, require_capacity, reservations
 
@@ -51,10 +51,11 @@ def pinned(name: str) -> str:
 
 def command_lines(text: str) -> list[list[str]]:
     """Return the arguments of every `breadth ...` line, also after a comment sign; of `breadth submit`, those of the
-    command that it submits."""
-    lines = re.sub(r"\\\n *#? *", " ", text).splitlines()
-    found = [shlex.split(match[1])[1:] for line in lines if (match := COMMAND.match(line))]
-    return [parser().parse_args(words).words if words[0] == "submit" else words for words in found]
+    command that it submits, if it does."""
+    text = re.sub(r"\\\n *#? *", " ", text)
+    found = [shlex.split(match[1])[1:] for line in text.splitlines() if (match := COMMAND.match(line))]
+    lines = [parse(words).words if words[0] == "submit" else words for words in found]
+    return [words for words in lines if words]
 
 
 def fenced(path: Path) -> str:
@@ -235,6 +236,17 @@ def test_every_variable_that_the_pages_name_may_be_set_for_a_role() -> None:
     words = re.findall(r"placement\.environment\.[a-z]+\.[A-Z_]+=[\w:,]+", text)
     assert len(words) >= 3
     assert len(load(words).placement.environment) >= 1
+
+
+def test_a_run_and_an_evaluation_fit_the_head_that_the_page_starts_on_one_machine() -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text()
+    section = text.partition("## Try it on one machine\n")[2].partition("\n## ")[0]
+    lines = command_lines(section)
+    assert [words[0] for words in lines] == ["train", "train", "evaluate", "report"]
+    train, evaluate = (phases(*checked(words, lines[0]))[0] for words in (lines[0], lines[2]))
+    assert f"reserves {sum(r.cpus for r in train):g} CPUs" in section
+    [cpus] = {int(given) for given in re.findall(r"--num-cpus=(\d+)", section)}
+    require_capacity([*train, *evaluate], {"CPU": float(cpus), "GPU": 0.0})
 
 
 def test_the_ray_cluster_file_is_valid_for_ray_and_has_room_for_its_commands() -> None:

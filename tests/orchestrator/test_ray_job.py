@@ -154,6 +154,7 @@ def test_a_stopped_job_writes_a_checkpoint_and_another_job_resumes_it_with_a_cha
     stopped = head.breadth_submit(work, "--stop", "long")
     assert stopped.returncode == 0 and "stopping after this step, with a checkpoint" in stopped.stdout, stopped
     assert "ended: SUCCEEDED, exit status 0" in stopped.stderr
+    assert f"To go on: breadth submit train --resume name=long {place}" in stopped.stdout
     assert "turned off" not in (run_dir / "events.jsonl").read_text(), "the service of W&B got no signal"
     [checkpoint] = saved(run_dir / "checkpoints")
     step = int(checkpoint.name.removeprefix("step-"))
@@ -204,6 +205,20 @@ def test_a_cluster_that_cannot_be_used_is_one_line(
     assert done.returncode == 2
     [line] = [line for line in done.stderr.splitlines() if line]
     assert line.startswith("breadth: RAY_ADDRESS: ") and said in line
+
+
+@pytest.mark.parametrize("variables", [{"HOME": "/nowhere"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 32}])
+def test_a_run_whose_token_the_cluster_rejects_is_refused_without_rays_own_attempts(
+    variables: dict[str, str], head: HeadNode, work: Path
+) -> None:
+    words = [sys.executable, "-m", "breadth", "train", *SMALL, "name=refused", f"runs={work}/runs"]
+    done = head.run(words, work, head.environment | {"RAY_ADDRESS": head.gcs} | variables, 120)
+    assert done.returncode == 2
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(
+        "breadth: RAY_ADDRESS: must be the address of a running Ray cluster whose token this machine"
+    )
+    assert "gcs_client" not in done.stdout + done.stderr, "each attempt of Ray is a line"
 
 
 def ray_job_submit(head: HeadNode, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:

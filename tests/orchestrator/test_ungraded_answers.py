@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.commands.cli import main
 from orchestrator.start import run_training
+from orchestrator.submission.runtime import SUBMIT_VARIABLE
 from orchestrator.watch.logbook import read_records
 from tests.orchestrator.in_process import config
 
@@ -60,6 +61,7 @@ def test_a_run_whose_answers_all_fail_stops_with_a_checkpoint_and_goes_on_when_t
     away = tmp_path / "away"
     away.touch()
     monkeypatch.setenv("JUDGE_AWAY", str(away))
+    monkeypatch.setenv(SUBMIT_VARIABLE, "breadth submit")
     settings = ("name=x", "steps=3", "groups_per_step=4", "sampling.group_size=2", "monitor.every=0")
     cfg = config(tiny_policy, tmp_path, *settings, "task.verifier=toy_verifiers:away_from_step_one")
     with pytest.raises(ValueError) as caught:
@@ -67,7 +69,7 @@ def test_a_run_whose_answers_all_fail_stops_with_a_checkpoint_and_goes_on_when_t
     message = str(caught.value)
     assert message.startswith("task.verifier: must judge answers, got grader_error for all 8 answers of the step, ")
     assert "raised ConnectionError: the judge is away" in message
-    assert "ended in step 2 with a checkpoint of step 1, and `breadth train --resume name=x" in message
+    assert "ended in step 2 with a checkpoint of step 1, and `breadth submit train --resume name=x" in message
     run_dir = tmp_path / "x"
     assert [row["step"] for row in read_records(run_dir / "trajectories.jsonl") if row["reward"] is None] == [2] * 8
     events = (run_dir / "events.jsonl").read_text().splitlines()

@@ -21,6 +21,7 @@ from orchestrator.console.choice import open_screen
 from orchestrator.console.libraries import logs_kept
 from orchestrator.evaluation.folders import EVALUATIONS, check_name, latest
 from orchestrator.evaluation.record import check_records, find_run, settings_of, split_run
+from orchestrator.preflight.machine import check_cluster
 from orchestrator.preflight.named import check_evaluation
 from orchestrator.remote_runs.place import is_url
 from orchestrator.remote_runs.place import split_run as split_run_url
@@ -33,6 +34,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     """Evaluate a run, or `evaluate.checkpoints`, and print the tables of results."""
     with open_screen(json=options.json, stderr=True) as screen, logs_kept(screen):
         cfg, run_dir, words = _settings(options, screen)
+        check_cluster(cfg)
         cfg = fetched(cfg, screen)
         check_evaluation(cfg, run_dir)
         check_name(Path(cfg.runs) / cfg.name, cfg.evaluate.name)

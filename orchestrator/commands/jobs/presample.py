@@ -12,7 +12,7 @@ from orchestrator.commands.hub import fetched
 from orchestrator.commands.options import config, load_modules
 from orchestrator.console.choice import open_screen
 from orchestrator.console.screen import Screen
-from orchestrator.preflight.machine import check_writable
+from orchestrator.preflight.machine import check_cluster, check_writable
 from orchestrator.preflight.named import check_presampling
 
 
@@ -25,6 +25,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
 def _presample(cfg: Config, screen: Screen) -> None:
     if not cfg.rehearsal.path:
         raise ValueError("rehearsal.path: must be the path of the parquet file to write, got ''")
+    check_cluster(cfg)
     cfg = fetched(cfg, screen)
     check_presampling(cfg)
     check_writable(Path(cfg.rehearsal.path).parent, "rehearsal.path", cfg.rehearsal.path)

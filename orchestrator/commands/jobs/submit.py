@@ -37,6 +37,7 @@ from orchestrator.submission.runtime import (
     RAY_STOP_WAIT_S,
     STOP_VARIABLE,
     STOP_WAIT,
+    SUBMIT_VARIABLE,
     encoded,
     found_secrets,
     new_key,
@@ -45,6 +46,8 @@ from orchestrator.submission.runtime import (
 
 STOP_SLACK_S = 60.0
 """Seconds after SIGKILL until Ray must have recorded that a job ended."""
+OWN_STATUSES = (0, 1, 2, 130)
+"""Exit statuses with which a driver ends by itself. If there is a checkpoint, it has printed how to go on."""
 STOPPED_STATUS = 1
 """Exit status after a job that was stopped, as it has not done all it was to do."""
 
@@ -128,7 +131,8 @@ def _runtime(
     cluster: Cluster, package: Package, variables_: dict[str, str], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Upload the packages, and return the runtime environment of the job."""
-    runtime: dict[str, Any] = {"env_vars": {STOP_VARIABLE: new_key()} | variables_}
+    own = {STOP_VARIABLE: new_key(), SUBMIT_VARIABLE: shlex.join(["breadth", "submit", *_given(options)])}
+    runtime: dict[str, Any] = {"env_vars": own | variables_}
     with tempfile.TemporaryDirectory(prefix="breadth-") as scratch:
         if package.sizes:
             runtime["working_dir"] = _upload(cluster, package, Path(scratch) / "working_directory.zip")
@@ -137,6 +141,15 @@ def _runtime(
     if options.pip:
         runtime["pip"] = list(options.pip)
     return runtime
+
+
+def _given(options: argparse.Namespace) -> list[str]:
+    """Return the options that another job of the same run needs, too."""
+    words = ["--address", options.address] if options.address else []
+    words += ["--working-dir", str(options.working_dir)] if options.working_dir != Path() else []
+    for name in ("exclude", "env", "secret", "pip"):
+        words += [word for value in getattr(options, name) for word in (f"--{name}", value)]
+    return words + ["--installed"] * options.installed
 
 
 def _upload(cluster: Cluster, package: Package, file: Path) -> str:
@@ -172,7 +185,10 @@ def _print(text: str) -> None:
 def _ended(cluster: Cluster, job: Job, console: Console) -> int:
     """Print how a job ended, and return its exit status."""
     _forget(cluster, job.variables)
-    line_printer(console)(f"job {job.id} ended: {_outcome(job)}")
+    log = line_printer(console)
+    log(f"job {job.id} ended: {_outcome(job)}")
+    if _killed(job):
+        log(_resume(job))
     if job.status == "SUCCEEDED":
         return 0
     return job.exit_code or STOPPED_STATUS
@@ -185,6 +201,19 @@ def _outcome(job: Job) -> str:
     return f"{job.status}{reason}"
 
 
+def _killed(job: Job) -> bool:
+    """Return whether a training job ended before its driver could say how to go on."""
+    return job.command == "train" and job.ended and job.exit_code not in OWN_STATUSES
+
+
+def _resume(job: Job) -> str:
+    """Return the line for the user with the command that continues the run of a job, under the same settings."""
+    words = shlex.split(job.entrypoint)
+    settings = [word for word in words[words.index("train") + 1 :] if word != "--resume"]
+    begin = job.variables.get(SUBMIT_VARIABLE, "breadth submit")
+    return f"to go on from its last checkpoint, if it has one: {begin} {shlex.join(['train', '--resume', *settings])}"
+
+
 def _next(job_id: str, address: str) -> str:
     """Return the commands that follow and stop a job."""
     place = f" --address {shlex.quote(address)}" if address else ""
@@ -193,9 +222,13 @@ def _next(job_id: str, address: str) -> str:
 
 
 def _status(cluster: Cluster, name: str) -> int:
-    """Print one line for each job of a run, or of the cluster: id, status, start, seconds, command."""
-    jobs = cluster.jobs()
-    shown = of_run(jobs, name) if name else sorted(jobs, key=lambda job: job.start)
+    """Print one line for each job of a run, or of the cluster: id, status, start, seconds, command.
+
+    After the last training job of a run, if it was killed, a line says how to go on.
+    """
+    jobs = sorted(cluster.jobs(), key=lambda job: job.start or float("inf"))
+    last = {job.run: job for job in jobs if job.command == "train"}
+    shown = of_run(jobs, name) if name else jobs
     console = Console(highlight=False, width=None)
     if not shown:
         console.print(f"no jobs on {cluster.address}")
@@ -206,6 +239,8 @@ def _status(cluster: Cluster, name: str) -> int:
         seconds = (job.end or time.time()) - job.start if job.start else 0.0
         line = f"{job.id}  {_outcome(job) if job.ended else job.status}  {started}  {seconds:.0f} s  {job.entrypoint}"
         console.print(line, soft_wrap=True, markup=False)
+        if job is last.get(job.run) and _killed(job):
+            console.print(f"  {_resume(job)}", soft_wrap=True, markup=False)
     return 0
 
 
@@ -231,4 +266,6 @@ def _stop(cluster: Cluster, job: Job, console: Console) -> int:
         ended = asyncio.run(follow(cluster, job.id, _print, limit_s=limit_s + STOP_SLACK_S, skip=shown))
     _forget(cluster, ended.variables)
     log(f"job {job.id} ended: {_outcome(ended)}" if ended.ended else f"job {job.id} still goes on: {ended.status}")
+    if _killed(ended):
+        log(_resume(ended))
     return 0 if ended.ended else 1

@@ -17,6 +17,7 @@ from orchestrator.console.choice import open_screen
 from orchestrator.console.libraries import logs_kept
 from orchestrator.manifest import SETTINGS, saved
 from orchestrator.preflight.beginning import check_beginning
+from orchestrator.preflight.machine import check_cluster
 from orchestrator.preflight.named import check_training, check_trains
 from orchestrator.preflight.resume import resume_command
 from orchestrator.recovery.failures import failure, raised_by_breadth
@@ -31,6 +32,7 @@ def run(options: argparse.Namespace, console: Console) -> int | None:
             return _supervised(options, cfg, screen)
         run_dir = Path(cfg.runs) / cfg.name
         check_trains(cfg)
+        check_cluster(cfg)
         cfg = pinned(cfg, run_dir / SETTINGS if options.resume else None)
         if not check_beginning(cfg, resume=options.resume, report=screen):
             return None

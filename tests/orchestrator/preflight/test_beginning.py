@@ -139,3 +139,32 @@ def test_a_finished_run_is_reported_without_torch(tmp_path: Path) -> None:
         "steps: all 3 are done, the last checkpoint is of step 3; nothing to train. "
         f"To go on: breadth train --resume name=run runs={tmp_path} steps=6\n0 []\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://127.0.0.1:8265", "must be a cluster's own address, head-node:6379 or auto (`breadth submit` takes a "),
+        ("127.0.0.1:9", "must be the address of a running Ray cluster, such as head-node:6379, got '127.0.0.1:9': "),
+    ],
+)
+def test_an_address_that_no_cluster_can_have_is_refused_before_anything_heavy_is_loaded(
+    address: str, said: str, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from orchestrator.commands.cli import main\n"
+        "for words in sys.argv[1:]:\n    print(main(words.split()))\n"
+        "print([m for m in ('torch', 'ray', 'vllm') if m in sys.modules])"
+    )
+    commands = ["train", "evaluate", "presample rehearsal.path=answers.parquet"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *(f"{command} runs={tmp_path}" for command in commands)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "RAY_ADDRESS": address},
+    )
+    assert done.stdout == "2\n2\n2\n[]\n"
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3 and all(line.startswith(f"breadth: RAY_ADDRESS: {said}") for line in lines)

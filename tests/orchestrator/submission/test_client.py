@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -108,3 +109,19 @@ def test_resources_are_those_of_all_nodes_that_are_up_or_unknown() -> None:
     assert resources(node(4.0), node(8.0), node(2.0, "DEAD")) == {"CPU": 12.0}
     assert resources(node(4.0), {"raylet": {"state": "ALIVE"}}) == {}, "a part of the cluster would refuse what fits"
     assert resources(node(4.0), None) == {}
+
+
+def test_every_fault_names_the_setting_that_the_address_was_given_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"/api/version": json.dumps(VERSION)}
+    for name in client.ADDRESS_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name in ("--address", *reversed(client.ADDRESS_VARIABLES)):
+        with answering(answers) as address:
+            if name != "--address":
+                monkeypatch.setenv(name, address)
+            cluster = RayCluster(address if name == "--address" else "")
+            for ask in (cluster.jobs, partial(cluster.store, "gcs://a", b"")):
+                with pytest.raises(ValueError, match=rf"^{name}: the cluster at {address} refuses"):
+                    ask()
+        with pytest.raises(ValueError, match=rf"^{name}: must be the .*, got {address}, where no cluster answers$"):
+            cluster.jobs()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.submission import package as packaging
-from orchestrator.submission.package import Package, in_words, own_source, working_directory
+from orchestrator.submission.package import LEFT_OUT, Package, in_words, own_source, working_directory
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -31,6 +31,21 @@ def test_runs_environments_caches_and_files_of_secrets_are_never_sent(tmp_path: 
     assert list(found.sizes) == ["rewards.py"]
     left_out = {".env", ".env.local", ".git/", ".venv/", "a/__pycache__/", "runs/", ".ssh/", ".ray/", ".cache/"}
     assert set(found.excluded) == left_out
+
+
+def test_only_the_folder_that_wandb_writes_is_left_out_and_a_package_of_that_name_is_sent(tmp_path: Path) -> None:
+    for name in ("wandb/run-1/files/config.yaml", "deploy/wandb/workspace.py", "mine/runs/first.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    found = working_directory(tmp_path)
+    assert sorted(found.sizes) == ["deploy/wandb/workspace.py", "mine/runs/first.py"]
+    assert found.excluded == ("wandb/",)
+
+
+def test_the_page_names_every_folder_left_out_that_a_user_may_have_for_something_else() -> None:
+    page = (ROOT / "docs" / "deployment.md").read_text()
+    names = [pattern.lstrip("/") for pattern in LEFT_OUT if pattern.lstrip("/")[0].isalpha()]
+    assert len(names) == 5 and [name for name in names if f"`{name}`" not in page] == []
 
 
 def test_ignore_files_count_for_their_own_folder_and_cannot_undo_what_is_never_sent(tmp_path: Path) -> None:

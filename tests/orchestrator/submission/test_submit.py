@@ -1,5 +1,6 @@
 """`breadth submit`: checks before anything is sent, what is sent, secrets, names of jobs, following, stopping."""
 
+import argparse
 import asyncio
 import io
 import json
@@ -14,13 +15,16 @@ import pytest
 from fake_cluster import FakeCluster
 from rich.console import Console
 
+from configs.load import load
 from orchestrator.commands.jobs import submit
-from orchestrator.commands.parser import parse
+from orchestrator.commands.parser import parse, parser
+from orchestrator.commands.paths import absolute
+from orchestrator.preflight.resume import resume_command
+from orchestrator.submission import checks, runtime
 from orchestrator.submission import follow as following
-from orchestrator.submission import runtime
 from orchestrator.submission.client import resolved
 from orchestrator.submission.names import Job, chosen, submission_id
-from orchestrator.submission.runtime import KEY_VARIABLE, STOP_VARIABLE, receive
+from orchestrator.submission.runtime import KEY_VARIABLE, STOP_VARIABLE, SUBMIT_VARIABLE, receive
 
 REWARD = "def exact(answer, problem):\n    return float(answer == problem['answer'])\n"
 ROW = '{"prompt": "1+1=", "answer": "2"}\n'
@@ -66,6 +70,7 @@ def test_a_job_gets_the_working_directory_the_source_of_breadth_and_time_to_stop
     assert sent["id"] == "first"
     assert sent["entrypoint"] == f"python -m breadth train {' '.join(OWN)} name=first steps=2"
     stop_key = sent["runtime"]["env_vars"].pop(STOP_VARIABLE)
+    assert sent["runtime"]["env_vars"].pop(SUBMIT_VARIABLE) == "breadth submit"
     assert stop_key.startswith("gcs://breadth_")
     assert sent["runtime"] == {
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "900"},
@@ -82,6 +87,27 @@ def test_an_installed_breadth_runs_as_a_command_and_packages_are_passed_on(work:
     assert sent["entrypoint"] == "breadth train name=first"
     assert sent["runtime"]["pip"] == ["word2number"] and sent["runtime"]["env_vars"]["A"] == "b=c"
     assert "py_modules" not in sent["runtime"]
+
+
+def test_options_of_submit_may_come_after_the_command(work: Path, cluster: FakeCluster) -> None:
+    options = ("--detach", "--env", "A=1", "--env", "B=2", "--working-dir", "data", "--exclude=*.jsonl")
+    run(*options[:3], "train", "name=first", *options[3:], "steps=2", "--restarts", "3")
+    [sent] = cluster.submitted
+    assert sent["entrypoint"] == "python -m breadth train name=first steps=2 --restarts 3"
+    assert sent["runtime"]["env_vars"].items() >= {"A": "1", "B": "2"}.items()
+    assert "working_dir" not in sent["runtime"] and cluster.jobs()[0].status == "RUNNING"
+    with pytest.raises(ValueError, match=r"^breadth submit: must be one of .* got stop and train"):
+        run("train", "name=first", "--stop", "first")
+
+
+def test_no_command_that_can_be_submitted_has_an_option_of_submit() -> None:
+    [subparsers] = [action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    options = {
+        name: {word for action in sub._actions for word in action.option_strings} - {"-h", "--help"}
+        for name, sub in subparsers.choices.items()
+    }
+    assert "--detach" in options["submit"]
+    assert [name for name in checks.JOBS if options[name] & options["submit"]] == []
 
 
 @pytest.mark.parametrize(
@@ -231,6 +257,20 @@ def test_a_run_whose_job_goes_on_is_not_submitted_again(work: Path, cluster: Fak
     run("--detach", "evaluate", "first")
 
 
+def test_a_run_that_exists_in_a_folder_that_this_machine_sees_too_is_refused_before_anything_is_sent(
+    work: Path, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    words = ("train", "name=first", f"runs={tmp_path}/runs")
+    (tmp_path / "runs" / "first" / "checkpoints" / "step-000001").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"^name: must be new \(or pass --resume to continue\), got 'first', which"):
+        run(*words)
+    assert (cluster.submitted, cluster.uploaded) == ([], [])
+    run(*words, "--resume")
+    run(*words, "--restarts", "3")
+    run(*words, "name=second")
+    assert [sent["id"] for sent in cluster.submitted] == ["first", "first-2", "second"]
+
+
 def test_jobs_that_belong_to_no_run_do_not_exclude_each_other(work: Path, cluster: FakeCluster) -> None:
     for _ in range(2):
         run("--detach", "verify", "--task", "countdown")
@@ -276,6 +316,58 @@ def test_a_lost_connection_is_opened_again_and_no_output_appears_twice(
     cluster.broken_tails = 3
     assert run("train", "name=first")[0] == 0
     assert capsys.readouterr().out == "step 1\nstep 2\n"
+
+
+KEPT = (
+    "--address",
+    "http://head:8265",
+    "--working-dir",
+    ".",
+    "--exclude",
+    "*.bin",
+    "--env",
+    "A=b c",
+    "--secret",
+    "KEY",
+)
+
+
+def test_within_a_job_the_command_that_continues_its_run_is_another_job_with_the_same_options(
+    work: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "0123")
+    cfg = absolute(load(["name=my run", "runs=/shared/runs"]))
+    assert resume_command(cfg) == "breadth train --resume 'name=my run' runs=/shared/runs"
+    kept = ("--address", "http://head:8265", "--exclude", "*.bin", "--env", "A=b c", "--secret", "KEY")
+    run(*kept, "--pip", "word2number", "--detach", "train", "name=first")
+    monkeypatch.setenv(SUBMIT_VARIABLE, cluster.submitted[0]["runtime"]["env_vars"][SUBMIT_VARIABLE])
+    assert resume_command(cfg, "steps=6") == (
+        "breadth submit --address http://head:8265 --exclude '*.bin' --env 'A=b c' --secret KEY --pip word2number "
+        "train --resume 'name=my run' runs=/shared/runs steps=6"
+    )
+
+
+@pytest.mark.parametrize(("code", "told"), [(137, True), (-9, True), (None, True), (0, False), (1, False), (2, False)])
+def test_a_job_that_was_killed_ends_with_the_command_that_continues_its_run(
+    code: int | None, told: bool, work: Path, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.outcome = ("FAILED" if code != 0 else "SUCCEEDED", code)
+    line = "to go on from its last checkpoint, if it has one: breadth submit --env A=1 train --resume "
+    line += "--restarts 2 'name=my run' steps=3"
+    _, said = run("--env", "A=1", "train", "--restarts", "2", "name=my run", "steps=3")
+    assert (line in said) == told
+    capsys.readouterr()
+    run("--status")
+    assert (line in capsys.readouterr().out) == told
+    run("--detach", "train", "--resume", "name=my run")
+    run("--status")
+    assert line not in capsys.readouterr().out, "a later job goes on with the run"
+    cluster.known = [
+        Job("other", "FAILED", "python x.py", start=1),
+        Job("b", "FAILED", "breadth evaluate", "b", "evaluate"),
+    ]
+    run("--status")
+    assert "to go on" not in capsys.readouterr().out
 
 
 def test_a_cluster_that_is_gone_ends_the_printing_with_the_commands_that_go_on(
