@@ -23,6 +23,8 @@ OWN_MEASUREMENTS = (
     "There is no evaluation: the results are the last held-out measurements that the runs made themselves. "
     "`breadth evaluate` measures any checkpoints, with more answers."
 )
+NOT_EVALUATED = "Not evaluated: {}. Their results are the last held-out measurements that the runs made themselves."
+NOT_MEASURED = "Neither evaluated nor measured during the run, so without results: {}."
 LARGEST = 1e100
 """Limit on the size of a number that is drawn: the range of an axis is computed in float64."""
 
@@ -37,7 +39,7 @@ def write_report(
 ) -> Path:
     """Write the HTML file `output`, and its first figure as a PNG file beside it, for documents that show no SVG.
 
-    The page has a note where a run has no records or there is no evaluation; then it shows the runs' own held-out
+    The page has a note where a run has no records or is in no evaluation; then it shows the run's own held-out
     measurements. A part without data is left out.
 
     Args:
@@ -50,9 +52,12 @@ def write_report(
     output.parent.mkdir(parents=True, exist_ok=True)
     notes: list[str] = []
     records = {name: _read(name, run_dir, notes) for name, run_dir in runs.items()}
-    if evaluation is None:
-        evaluation = monitored(runs)
-        notes.append(NO_EVALUATION if evaluation is None else OWN_MEASUREMENTS)
+    shown = [evaluation, *samplings] if evaluation else []
+    without = {name: folder for name, folder in runs.items() if not any(_covers(each, name, folder) for each in shown)}
+    own = monitored(without)
+    notes += _notes_of_own(list(without), own, alone=evaluation is None)
+    shown += own
+    evaluation, samplings = shown[0] if shown else None, shown[1:]
     sources = Sources(runs=runs, records=records, evaluation=evaluation)
     notes += _ungraded(evaluation)
     headline, against_k = curves.frontier(sources), curves.pass_against_k(sources)
@@ -78,6 +83,28 @@ def write_report(
     ]
     output.write_bytes(page(title, notes, sections).encode("utf-8", "replace"))
     return output
+
+
+def _covers(evaluation: Evaluation, run: str, run_dir: Path) -> bool:
+    """Return whether an evaluation is of a run: made in its folder, or of a policy that is in it or has its name."""
+    root = run_dir.resolve()
+    places = [*evaluation.about["paths"].values(), *([str(evaluation.folder.resolve())] if evaluation.folder else [])]
+    named = any(name == run or name.startswith(f"{run} ") for name in evaluation.names)
+    return named or any(Path(place).is_relative_to(root) for place in places)
+
+
+def _notes_of_own(runs: Sequence[str], own: Sequence[Evaluation], *, alone: bool) -> list[str]:
+    """Return what the page says of runs that were not evaluated, whose `own` measurements it shows.
+
+    Args:
+        alone: whether no run was evaluated.
+    """
+    measured = [name for name in runs if any(name in each.names for each in own)]
+    unknown = [name for name in runs if name not in measured]
+    if alone and not own:
+        return [NO_EVALUATION]
+    notes = [OWN_MEASUREMENTS] if alone else [NOT_EVALUATED.format(", ".join(measured))] if measured else []
+    return notes + ([NOT_MEASURED.format(", ".join(unknown))] if unknown else [])
 
 
 def _read(name: str, run_dir: Path, notes: list[str]) -> list[dict[str, Any]]:
