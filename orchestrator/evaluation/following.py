@@ -13,7 +13,6 @@ import yaml
 
 from configs.config import Config
 from configs.load import to_yaml
-from orchestrator import cluster
 from orchestrator.engine import with_engine
 from orchestrator.evaluation.asked import asked_tasks
 from orchestrator.evaluation.comparisons import write_json
@@ -56,7 +55,7 @@ async def follow(cfg: Config, run_dir: Path, log: Callable[[str], None]) -> list
         watching = _Watching(cfg, run_dir, folder, measuring, log)
         if not (folder / WATCHED).exists():
             write_json(folder / WATCHED, {})
-        roles = await cluster.start(measuring.cfg, ["generator", "grader"], policy_path=cfg.policy.path)
+        roles = await measuring.start(cfg.policy.path)
         try:
             async with rollouts_for(measuring.cfg, roles.generators, roles.graders) as rollouts:
                 serving = Serving(measuring, rollouts)

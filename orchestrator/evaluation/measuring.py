@@ -15,6 +15,7 @@ from actors.weights.pieces import pieces_of
 from configs.config import Config
 from configs.heldout import Decoding
 from orchestrator import cluster
+from orchestrator.console.screen import Screen
 from orchestrator.evaluation.asked import Asked
 from orchestrator.evaluation.engines import by_engine
 from orchestrator.evaluation.progress import Progress
@@ -65,7 +66,7 @@ class Measuring:
         unknown = [name for name in self.checkpoints if await self.look_up(name)]
         self.progress.plan(sum(map(self.answers_left, unknown)))
         for paths in by_engine({name: self.checkpoints[name] for name in unknown}, self.max_length):
-            roles = await cluster.start(self.cfg, ["generator", "grader"], policy_path=next(iter(paths.values())))
+            roles = await self.start(next(iter(paths.values())))
             try:
                 async with rollouts_for(self.cfg, roles.generators, roles.graders) as rollouts:
                     serving = Serving(self, rollouts)
@@ -74,6 +75,11 @@ class Measuring:
             finally:
                 await roles.close()
         return self.found
+
+    async def start(self, policy: str) -> cluster.Roles:
+        """Start generators, with the policy of this directory, and graders, which takes long on a full cluster."""
+        with Screen.of(self.log).phase("starting generators and graders", "started generators and graders"):
+            return await cluster.start(self.cfg, ["generator", "grader"], policy_path=policy)
 
     async def look_up(self, name: str) -> bool:
         """Read what is in the cache of a policy. Returns whether something is still to be measured."""
