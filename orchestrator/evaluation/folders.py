@@ -12,9 +12,8 @@ from tempfile import mkdtemp
 
 from configs.checks import require
 from orchestrator.manifest import MANIFEST, SETTINGS, hold_policy
-from orchestrator.report.inputs import RESULTS
+from orchestrator.report.inputs import CHECKPOINTS, EVALUATIONS, RESULTS
 
-EVALUATIONS = "evaluations"
 WATCHED = "watched.json"
 """File of an evaluation that watches a run which has not ended: digests of the checkpoints that were measured, by name.
 They may be gone since."""
@@ -110,7 +109,7 @@ def held(checkpoints: Mapping[str, str], run_dir: Path, log: Callable[[str], Non
             kept: dict[str, str] = {}
             for name, path in checkpoints.items():
                 checkpoint = Path(path).parent
-                of_run = Path(path).name == "policy" and checkpoint.parent.name == "checkpoints"
+                of_run = Path(path).name == "policy" and checkpoint.parent.name == CHECKPOINTS
                 # One without a manifest is from another program.
                 if not of_run or (Path(path).is_dir() and not (checkpoint / MANIFEST).exists()):
                     kept[name] = path

@@ -96,22 +96,36 @@ def page(title: str, notes: Sequence[str], sections: Sequence[str]) -> str:
     )
 
 
-def facts(words: Sequence[str]) -> str:
-    """Return a line of facts; nothing if there are none."""
-    return f'<p class="soft">{escaped(" · ".join(words))}</p>\n' if words else ""
+def facts(words: Sequence[str], places: Mapping[str, str] | None = None) -> str:
+    """Return a line of facts; nothing if there are none.
+
+    Args:
+        places: for words that stand for a directory, its path, which is shown where the pointer is.
+    """
+    shown = (
+        f'<span title="{escaped(places[each])}">{escaped(each)}</span>' if places and each in places else escaped(each)
+        for each in words
+    )
+    return f'<p class="soft">{" · ".join(shown)}</p>\n' if words else ""
 
 
-def first_screen(measured: Sequence[str], answers: Mapping[str, str], figure: str = "") -> str:
+def first_screen(
+    measured: Sequence[str],
+    answers: Mapping[str, str],
+    figure: str = "",
+    places: Mapping[str, str] | None = None,
+) -> str:
     """Return the section that a reader sees first: what was measured, and the questions with their answers.
 
     Args:
         figure: HTML of the figure that shows the answers, beside them where the page is wide enough.
+        places: as for `facts`.
     """
     cards = "".join(
         f'<div class="answer"><h2>{escaped(question)}</h2><p>{escaped(answer)}</p></div>\n'
         for question, answer in answers.items()
     )
-    return f'{facts(measured)}<div class="first"><div>{cards}</div>\n<div>{figure}</div></div>\n'
+    return f'{facts(measured, places)}<div class="first"><div>{cards}</div>\n<div>{figure}</div></div>\n'
 
 
 def table(

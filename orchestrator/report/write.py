@@ -10,7 +10,7 @@ from orchestrator.report.curves import Sources
 from orchestrator.report.differences import differences
 from orchestrator.report.divergence import MAP, NOTE, REWARD_KL, map_panels, reward_kl_panels, reward_kl_rows
 from orchestrator.report.evaluation import Evaluation
-from orchestrator.report.inputs import run_facts
+from orchestrator.report.inputs import place_words, run_facts
 from orchestrator.report.monitored import monitored
 from orchestrator.report.page import coverage, first_prompts, lost_and_gained_problems, results
 from orchestrator.report.plots import draw, figure
@@ -64,10 +64,10 @@ def write_report(
     if headline:
         draw(headline, output.with_name(f"{output.stem}-frontier.png"))
     sections = [
-        first_screen(_facts(evaluation), _answers(evaluation), figure(headline, curves.frontier_caption(sources))),
-        facts([run_facts(name, folder) for name, folder in runs.items()]),
+        _first_screen(evaluation, figure(headline, curves.frontier_caption(sources))),
+        facts([run_facts(name, runs[name], own[-1]["step"] if own else None) for name, own in records.items()]),
         results(evaluation) if evaluation else "",
-        *(results(shown) + first_screen(_facts(shown), _answers(shown)) for shown in samplings),
+        *(results(each) + _first_screen(each) for each in samplings),
         figure(against_k, curves.against_k_caption(against_k), "Pass@k against k"),
         figure(curves.over_checkpoints(sources), curves.CHECKPOINTS),
         coverage(evaluation) if evaluation else "",
@@ -132,23 +132,22 @@ def _ungraded(evaluation: Evaluation | None) -> list[str]:
     ]
 
 
-def _facts(evaluation: Evaluation | None) -> list[str]:
+def _first_screen(evaluation: Evaluation | None, figure: str = "") -> str:
+    """Return what was measured, with short names for paths, and the two answers."""
     if evaluation is None:
-        return []
+        return first_screen([], {}, figure)
     at_base, about = evaluation.at_base, evaluation.about
-    where = [f"evaluation: {evaluation.folder}"] if evaluation.folder else []
+    base, folder = about["paths"][evaluation.base], evaluation.folder
+    places = {f"base: {place_words(base)}": base}
+    places |= {f"evaluation: {place_words(str(folder.resolve()))}": str(folder)} if folder else {}
     measured = f"{len(at_base.prompts)} held-out prompts of {about['task']}, {at_base.answers} answers each"
-    return [
-        f"{measured}, {evaluation.conditions}",
-        f"base: {about['paths'][evaluation.base]}",
-        *where,
-        str(about["date"]),
-    ]
+    told = [f"{measured}, {evaluation.conditions}", *places, str(about["date"])]
+    return first_screen(told, _answers(evaluation), figure, places)
 
 
-def _answers(evaluation: Evaluation | None) -> dict[str, str]:
+def _answers(evaluation: Evaluation) -> dict[str, str]:
     """Return the two questions and their answers; empty without a policy to compare with the base."""
-    if evaluation is None or len(evaluation.names) < 2:
+    if len(evaluation.names) < 2:
         return {}
     return {
         "Did Pass@k survive?": survival(evaluation),

@@ -1,0 +1,53 @@
+"""What a reader of a report sees at a glance: short names, what a run has done, and labels that can be read."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.report.inputs import place_words, run_facts
+from orchestrator.report.plots import Curve, Panel, panel_svg
+from orchestrator.report.write import write_report
+from tests.orchestrator.report.test_report import Page, evaluation, measured
+
+SETTINGS = "{method: grpo, steps: 400, groups_per_step: 16, sampling: {group_size: 8}}"
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/tmp/ray/session_1/_ray_pkg_2/tasks/base_policies/countdown", "countdown"),
+        ("/runs/first/checkpoints/step-000200/policy", "first step-000200"),
+        ("/runs/first/evaluations/2026-01-31", "first 2026-01-31"),
+        ("/runs/first/evaluations/one/tasks/sums", "first one tasks sums"),
+        ("Qwen/Qwen3-0.6B", "Qwen3-0.6B"),
+    ],
+)
+def test_a_path_is_shown_as_a_short_name(path: str, words: str) -> None:
+    assert place_words(path) == words
+
+
+def test_the_page_shows_the_name_of_the_base_and_its_path_where_the_pointer_is(tmp_path: Path) -> None:
+    told = evaluation([1, 8], measured("base", [4, 2]), measured("p", [4, 2]))
+    told = replace(told, about=told.about | {"paths": {"base": "/models/a/start", "p": "/p"}})
+    page = Page(write_report(tmp_path / "r.html", runs={}, evaluation=told, title="t"))
+    assert "base: start" in page.text and "/models/a/start" not in page.text
+    assert ("title", "/models/a/start") in page.attributes
+
+
+def test_a_run_that_ended_early_shows_the_steps_done_of_those_planned(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(SETTINGS)
+    assert run_facts("third", tmp_path, 219) == "third: method grpo, 219 of 400 steps of 16 x 8 answers"
+    assert run_facts("third", tmp_path, 400) == run_facts("third", tmp_path, None)
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.002])
+def test_labels_of_points_that_lie_on_each_other_are_parted_or_left_out(apart: float) -> None:
+    names = ["step-000200", "step-000300", "step-000400", "the last one", "one more", "another"]
+    x = [apart * i for i in range(len(names))]
+    curve = Curve(name="a", style=1, x=[*x, 1.0], y=[*x, 1.0], labels=[*names, "far"], joined=False)
+    svg = panel_svg(Panel(title="t", x_label="x", y_label="y", curves=[curve], whole_x=False))
+    shown = [name for name in names if name in svg]
+    assert shown == names[:4] and "far" in svg, "each of the four sides of the points has one"
+    assert len(set(re.findall(r"<text [^>]*>(?=step-|the last)", svg))) == 4
