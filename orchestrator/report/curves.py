@@ -17,7 +17,9 @@ from orchestrator.watch.frontier import Line, line
 FRONTIER = (
     "Pass@1 against Pass@k: higher and further right is better. Grey: the base at all measured temperatures (0: greedy "
     "decoding), with the 95 % interval of its Pass@k; every point of it costs nothing. A policy has learned something "
-    "that sampling does not give where no point of the grey curve is as good in both."
+    "that sampling does not give where no point of the grey curve is as good in both, and the 95 % interval of the "
+    "margin, paired over problems, is above 0: a point right of the whole curve whose interval holds 0 is not shown to "
+    "be beyond it."
 )
 POWER = " Dotted: the base's power distribution, p^alpha over whole answers."
 CHECKPOINTS = "Pass@k of the evaluated checkpoints over their steps, with 95 % bootstrap intervals over problems."

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.report.inputs import place_words, run_facts
 from orchestrator.report.plots import Curve, Panel, panel_svg
+from orchestrator.report.verdicts import beyond_sharpening
 from orchestrator.report.write import write_report
 from tests.orchestrator.report.test_report import Page, evaluation, measured
 
@@ -51,3 +52,11 @@ def test_labels_of_points_that_lie_on_each_other_are_parted_or_left_out(apart: f
     shown = [name for name in names if name in svg]
     assert shown == names[:4] and "far" in svg, "each of the four sides of the points has one"
     assert len(set(re.findall(r"<text [^>]*>(?=step-|the last)", svg))) == 4
+
+
+def test_a_policy_right_of_the_whole_curve_may_not_be_beyond_it_and_the_caption_says_why(tmp_path: Path) -> None:
+    told = evaluation([1, 8], measured("base", [4, 4, 4, 4]), measured("p", [8, 2, 5, 3]))
+    assert "Not shown in p" in beyond_sharpening(told)
+    assert told.summaries["p"][1.0]["pass@1"].value > told.summaries["base"][1.0]["pass@1"].value
+    page = Page(write_report(tmp_path / "r.html", runs={}, evaluation=told, title="t"))
+    assert "whose interval holds 0 is not shown to be beyond it" in page.text
