@@ -60,14 +60,15 @@ def write_report(
     evaluation, samplings = shown[0] if shown else None, shown[1:]
     sources = Sources(runs=runs, records=records, evaluation=evaluation)
     notes += _ungraded(evaluation)
+    headings = _headings(shown)
     headline, against_k = curves.frontier(sources), curves.pass_against_k(sources)
     if headline:
         draw(headline, output.with_name(f"{output.stem}-frontier.png"))
     sections = [
         _first_screen(evaluation, figure(headline, curves.frontier_caption(sources))),
         facts([run_facts(name, runs[name], own[-1]["step"] if own else None) for name, own in records.items()]),
-        results(evaluation) if evaluation else "",
-        *(results(each) + _first_screen(each) for each in samplings),
+        results(evaluation, headings[0]) if evaluation else "",
+        *(results(each, heading, _first_screen(each)) for each, heading in zip(samplings, headings[1:], strict=True)),
         figure(against_k, curves.against_k_caption(against_k), "Pass@k against k"),
         figure(curves.over_checkpoints(sources), curves.CHECKPOINTS),
         coverage(evaluation) if evaluation else "",
@@ -129,6 +130,20 @@ def _ungraded(evaluation: Evaluation | None) -> list[str]:
         for name, by_temperature in evaluation.measurements.items()
         for t, measurement in by_temperature.items()
         if measurement.ungraded
+    ]
+
+
+def _headings(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return the titles of the tables of results: of several, with their sizes, and with policies where they differ."""
+    if len(evaluations) < 2:
+        return [f"Results: {each.conditions}" for each in evaluations]
+    names = [
+        ", ".join(each.names[1:]) if len(each.names) <= 4 else f"{len(each.names)} policies" for each in evaluations
+    ]
+    of = [f" of {name}" if name and len(set(names)) > 1 else "" for name in names]
+    return [
+        f"Results{name}: {len(each.at_base.prompts)} prompts, {each.at_base.answers} answers each, {each.conditions}"
+        for name, each in zip(of, evaluations, strict=True)
     ]
 
 

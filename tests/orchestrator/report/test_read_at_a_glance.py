@@ -1,13 +1,15 @@
 """What a reader of a report sees at a glance: short names, what a run has done, and labels that can be read."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from orchestrator.report.curves import Sources, over_checkpoints
 from orchestrator.report.inputs import place_words, run_facts
-from orchestrator.report.plots import Curve, Panel, panel_svg
+from orchestrator.report.plots import Curve, Panel, _look, panel_svg
 from orchestrator.report.verdicts import beyond_sharpening
 from orchestrator.report.write import write_report
 from tests.orchestrator.report.test_report import Page, evaluation, measured
@@ -60,3 +62,34 @@ def test_a_policy_right_of_the_whole_curve_may_not_be_beyond_it_and_the_caption_
     assert told.summaries["p"][1.0]["pass@1"].value > told.summaries["base"][1.0]["pass@1"].value
     page = Page(write_report(tmp_path / "r.html", runs={}, evaluation=told, title="t"))
     assert "whose interval holds 0 is not shown to be beyond it" in page.text
+
+
+def test_the_tables_of_several_evaluations_have_titles_that_differ_and_the_answers_above_them(tmp_path: Path) -> None:
+    small = evaluation([1, 8], measured("base", [4, 2]), measured("second", [0, 2]))
+    large = evaluation([1, 8], measured("base", [4, 2, 0, 1]), measured("first", [4, 2, 0, 0]))
+    output = write_report(tmp_path / "r.html", runs={}, evaluation=large, title="t", samplings=[small])
+    text = output.read_text()
+    titles = re.findall(r"<h2>(Results.*?)</h2>", text)
+    assert titles == [
+        f"Results of {name}: {prompts} prompts, 8 answers each, at most 32 tokens"
+        for name, prompts in (("first", 4), ("second", 2))
+    ]
+    after = text[text.index(titles[1]) :]
+    assert after.index("Did Pass@k survive?") < after.index("<table"), "the answers belong to the table below them"
+
+
+def test_the_curves_of_checkpoints_have_the_colour_of_their_run(tmp_path: Path) -> None:
+    folder = tmp_path / "second" / "evaluations" / "one"
+    folder.mkdir(parents=True)
+    values = {"pass@1": [0.5, 0.4, 0.6], "pass@8": [0.7, 0.6, 0.8]}
+    points = [{"step": step, "policy": str(step), "values": values} for step in (0, 2, 4)]
+    (folder / "series.json").write_text(json.dumps({"points": points}))
+    told = replace(evaluation([1, 8], measured("base", [4, 2]), measured("p", [4, 2])), folder=folder)
+    runs = {"first": tmp_path, "second": tmp_path}
+    sources = Sources(runs=runs, records={"first": [], "second": []}, evaluation=told)
+    [panel] = over_checkpoints(sources)
+    drawn = [_look(curve) for curve in panel.curves]
+    of_run = _look(Curve(name="second", style=sources.style("second"), x=[], y=[]))
+    assert [look["color"] for look in drawn] == [of_run["color"]] * 2
+    assert drawn[0]["marker"] != drawn[1]["marker"]
+    assert panel.title == "Checkpoints of second"
