@@ -37,7 +37,7 @@ as large as it is drawn."""
 SVG_FONT = 13
 POINTS_OF_MEAN = 300
 """About as many points are drawn of a running mean, whatever its length: a panel has not many more pixels."""
-LABEL_SHOWN = 16
+LABEL_SHOWN = 20
 """Limit on the characters of a label of a point, for which the axes make room."""
 LABEL_FONT = 0.85
 """Size of the labels of points, as a fraction of that of other text."""
