@@ -4,7 +4,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from itertools import count
 from pathlib import Path
@@ -124,6 +124,9 @@ def held(checkpoints: Mapping[str, str], run_dir: Path, log: Callable[[str], Non
             yield kept
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # An evaluation that is refused leaves no folder, as long as there is no other one.
+            root.rmdir()
+            run_dir.rmdir()
 
 
 def latest(folders: Iterable[Path]) -> Path | None:

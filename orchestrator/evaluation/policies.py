@@ -9,7 +9,7 @@ from configs.config import Config
 from orchestrator import checkpoint
 from orchestrator.commands.paths import split_name
 from orchestrator.evaluation.record import located
-from orchestrator.evaluation.selection import selected
+from orchestrator.evaluation.selection import check_places, selected
 
 BASE, LAST = "base", "last"
 KEY = "evaluate.checkpoints"
@@ -29,6 +29,7 @@ def named_policies(cfg: Config, run_dir: Path | None, log: Callable[[str], None]
     Raises:
         ValueError: two policies have the same name, or a directory has no policy.
     """
+    check_places(cfg.evaluate.checkpoints, run_dir)  # again: a run that goes on removes checkpoints
     items = [(item, KEY) for item in selected(cfg.evaluate.checkpoints, run_dir)]
     if run_dir is None:
         items = items or [(f"policy={cfg.policy.path}", "policy.path")]

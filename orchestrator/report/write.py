@@ -134,8 +134,8 @@ def _ungraded(evaluation: Evaluation | None) -> list[str]:
 
 
 def _headings(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Return the titles of the tables of results: of several, with their sizes, and with policies where they differ."""
-    if len(evaluations) < 2:
+    """Return the titles of the tables of results: where two have the same conditions, with policies and sizes."""
+    if len({each.conditions for each in evaluations}) == len(evaluations):
         return [f"Results: {each.conditions}" for each in evaluations]
     names = [
         ", ".join(each.names[1:]) if len(each.names) <= 4 else f"{len(each.names)} policies" for each in evaluations

@@ -59,4 +59,4 @@ def test_an_evaluation_whose_only_checkpoint_is_gone_says_so(tiny_policy: Path, 
     cfg = config(tiny_policy, tmp_path, *SETTINGS)
     with pytest.raises(ValueError, match=r"evaluate\.checkpoints: must .* has not removed .*step-000002/policy"):
         asyncio.run(evaluate(cfg, {"base": str(tiny_policy), "last": str(gone)}, print))
-    assert not list((tmp_path / "run" / "evaluations").iterdir())
+    assert not (tmp_path / "run" / "evaluations").exists(), "as for every evaluation that is refused"
