@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 
 MANIFEST = "manifest.json"
@@ -27,6 +29,31 @@ def step_of(path: Path) -> int:
 def saved(root: Path) -> list[Path]:
     """Return the checkpoints below `root`, the newest last. They may be broken."""
     return sorted(path for path in root.glob("step-*") if path.name.removeprefix("step-").isdecimal())
+
+
+def hold_policy(checkpoint: Path, copy: Path) -> bool:
+    """Link the files of a checkpoint's policy into the folder `copy`, or copy them where the file system has no links.
+
+    Returns:
+        Whether they were all there: a run that goes on may remove a checkpoint at any time. If not, `copy` is removed.
+    """
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir(parents=True)
+    try:
+        named = [name for name in json.loads((checkpoint / MANIFEST).read_text()) if name.startswith("policy/")]
+        for file in named:
+            target = copy / file.removeprefix("policy/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(checkpoint / file, target)
+            except FileNotFoundError:
+                raise
+            except OSError:
+                shutil.copy2(checkpoint / file, target)
+    except (FileNotFoundError, NotADirectoryError):
+        shutil.rmtree(copy, ignore_errors=True)
+        return False
+    return True
 
 
 def write_manifest(folder: Path) -> None:

@@ -2,20 +2,23 @@
 
 import fcntl
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import date
 from itertools import count
 from pathlib import Path
+from tempfile import mkdtemp
 
 from configs.checks import require
-from orchestrator.manifest import SETTINGS
-from orchestrator.report.inputs import RESULTS
+from orchestrator.manifest import MANIFEST, SETTINGS, hold_policy
+from orchestrator.report.inputs import CHECKPOINTS, EVALUATIONS, RESULTS
 
-EVALUATIONS = "evaluations"
 WATCHED = "watched.json"
 """File of an evaluation that watches a run which has not ended: digests of the checkpoints that were measured, by name.
 They may be gone since."""
+HELD = ".held-"
+"""Beginning of the name of a folder, beside the evaluations, with the checkpoints that a job is measuring."""
 LOCK = ".lock"
 """File of an evaluation that its job holds locked."""
 
@@ -78,6 +81,52 @@ def one_job(folder: Path) -> Iterator[None]:
             raise ValueError(f"evaluate.name: must not be that of a job that is running, got {folder.name!r}") from None
         yield
     (folder / LOCK).unlink(missing_ok=True)
+
+
+@contextmanager
+def held(checkpoints: Mapping[str, str], run_dir: Path, log: Callable[[str], None]) -> Iterator[dict[str, str]]:
+    """Yield the directories of policies, of which those of checkpoints stay until the block ends.
+
+    The files of a checkpoint are linked, or copied, into a folder of their own, so that a run that goes on may remove
+    it (`checkpoint.keep_last`). One that is gone already is left out with a line. What a killed job held is removed.
+
+    Args:
+        checkpoints: policy directories by name, the base first.
+        run_dir: the run in which the folder is made.
+        log: called with each line of text for the user.
+
+    Raises:
+        ValueError: the base is gone, or all others are.
+    """
+    root = run_dir / EVALUATIONS
+    root.mkdir(parents=True, exist_ok=True)
+    for stale in root.glob(f"{HELD}*"):
+        if (stale / LOCK).exists() and _is_free(stale):
+            shutil.rmtree(stale, ignore_errors=True)
+    folder = Path(mkdtemp(prefix=HELD, dir=root))
+    try:
+        with one_job(folder):
+            kept: dict[str, str] = {}
+            for name, path in checkpoints.items():
+                checkpoint = Path(path).parent
+                of_run = Path(path).name == "policy" and checkpoint.parent.name == CHECKPOINTS
+                # One without a manifest is from another program.
+                if not of_run or (Path(path).is_dir() and not (checkpoint / MANIFEST).exists()):
+                    kept[name] = path
+                elif hold_policy(checkpoint, folder / name):
+                    kept[name] = str(folder / name)
+                else:
+                    log(f"evaluate {name}: left out, because its run has removed {checkpoint} (checkpoint.keep_last)")
+            gone = [path for name, path in checkpoints.items() if name not in kept]
+            rule = "must name a base and a policy that their run has not removed (checkpoint.keep_last)"
+            lost = bool(gone) and (next(iter(checkpoints)) not in kept or len(kept) < 2)
+            require(not lost, "evaluate.checkpoints", rule, gone)
+            yield kept
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # An evaluation that is refused leaves no folder, as long as there is no other one.
+            root.rmdir()
+            run_dir.rmdir()
 
 
 def latest(folders: Iterable[Path]) -> Path | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from orchestrator.evaluation.measuring import Measuring, Serving
 from orchestrator.evaluation.policies import BASE
 from orchestrator.evaluation.progress import STREAM, Progress
 from orchestrator.evaluation.writing import discard, write_all
-from orchestrator.manifest import MANIFEST, SETTINGS, saved, step_of
+from orchestrator.manifest import MANIFEST, SETTINGS, hold_policy, saved, step_of
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.watch.logbook import EVENTS, METRICS, read_records
@@ -121,8 +120,8 @@ class _Watching:
     async def _measure_checkpoint(self, serving: Serving, path: Path) -> bool:
         """Measure a checkpoint. Returns whether it could be: it may be removed at any time."""
         name = path.name
-        copy = await asyncio.to_thread(self._copied, path)
-        if copy is None:
+        copy = self.copies / name
+        if not await asyncio.to_thread(hold_policy, path, copy):
             self.log(f"watch: {name} is skipped, because it was removed while it was copied")
             return False
         try:
@@ -137,27 +136,6 @@ class _Watching:
             shutil.rmtree(copy, ignore_errors=True)
         self._note(name, str(path / "policy"), digest)
         return True
-
-    def _copied(self, path: Path) -> Path | None:
-        """Return a copy of the policy of a checkpoint, by links where the file system has them; None if it is gone."""
-        copy = self.copies / path.name
-        shutil.rmtree(copy, ignore_errors=True)
-        copy.mkdir(parents=True)
-        try:
-            named = [name for name in json.loads((path / MANIFEST).read_text()) if name.startswith("policy/")]
-            for file in named:
-                target = copy / file.removeprefix("policy/")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    os.link(path / file, target)
-                except FileNotFoundError:
-                    raise
-                except OSError:
-                    shutil.copy2(path / file, target)
-        except (FileNotFoundError, NotADirectoryError):
-            shutil.rmtree(copy, ignore_errors=True)
-            return None
-        return copy
 
     def _note(self, name: str, path: str, digest: str) -> None:
         """Remember a measured checkpoint, which is known by its own place from now on."""

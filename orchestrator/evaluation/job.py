@@ -10,7 +10,7 @@ from configs.load import to_yaml
 from orchestrator.console.screen import Screen
 from orchestrator.engine import with_engine
 from orchestrator.evaluation.asked import Asked, asked_tasks
-from orchestrator.evaluation.folders import check_name, new_folder, one_job
+from orchestrator.evaluation.folders import check_name, held, new_folder, one_job
 from orchestrator.evaluation.likelihoods import Likelihoods
 from orchestrator.evaluation.measuring import Measuring
 from orchestrator.evaluation.progress import STREAM, Progress
@@ -44,15 +44,29 @@ async def evaluate(
     run_dir = Path(cfg.runs) / cfg.name
     if folder is None:
         check_name(run_dir, cfg.evaluate.name)
-    asked = asked_tasks(cfg, checkpoints, log)
+    with held(checkpoints, run_dir, log) as places:
+        return await _evaluate(cfg, checkpoints, places, log, folder)
+
+
+async def _evaluate(
+    cfg: Config,
+    checkpoints: Mapping[str, str],
+    places: Mapping[str, str],
+    log: Callable[[str], None],
+    folder: Path | None,
+) -> list[Evaluation]:
+    """Evaluate the policies of `places`, directories by name, which `checkpoints` has where they are known by."""
+    run_dir = Path(cfg.runs) / cfg.name
+    asked = asked_tasks(cfg, places, log)
     folder = folder or new_folder(run_dir, cfg.evaluate.name, to_yaml(cfg))
     log(f"evaluation {folder}")
     Screen.of(log).keep(folder)
     with one_job(folder), Progress(folder / STREAM, log) as progress:
-        measuring = Measuring(cfg, dict(checkpoints), asked, folder, progress, log)
+        measuring = Measuring(cfg, dict(places), asked, folder, progress, log)
         try:
             await measuring.all()
             likelihoods = await _score(cfg, measuring, asked[0], log)
+            measuring.checkpoints = {name: checkpoints[name] for name in places}
             written = write_all(cfg, measuring, folder, likelihoods)
         finally:
             discard(measuring.found)

@@ -9,7 +9,7 @@ from configs.config import Config
 from orchestrator import checkpoint
 from orchestrator.commands.paths import split_name
 from orchestrator.evaluation.record import located
-from orchestrator.evaluation.selection import selected
+from orchestrator.evaluation.selection import check_places, selected
 
 BASE, LAST = "base", "last"
 KEY = "evaluate.checkpoints"
@@ -19,7 +19,8 @@ def named_policies(cfg: Config, run_dir: Path | None, log: Callable[[str], None]
     """Return the policy directories of `evaluate.checkpoints` by name; the first one is the base of the comparison.
 
     Of a run, its starting policy is the base, and by default its last checkpoint follows, under the name of the run.
-    Without a run the default is `policy.path`.
+    Without a run the default is `policy.path`. A policy that an earlier item names is left out, with a line, unless
+    the later item gives it a name.
 
     Args:
         run_dir: the run that is evaluated; None: policies alone.
@@ -28,6 +29,7 @@ def named_policies(cfg: Config, run_dir: Path | None, log: Callable[[str], None]
     Raises:
         ValueError: two policies have the same name, or a directory has no policy.
     """
+    check_places(cfg.evaluate.checkpoints, run_dir)  # again: a run that goes on removes checkpoints
     items = [(item, KEY) for item in selected(cfg.evaluate.checkpoints, run_dir)]
     if run_dir is None:
         items = items or [(f"policy={cfg.policy.path}", "policy.path")]
@@ -45,7 +47,12 @@ def named_policies(cfg: Config, run_dir: Path | None, log: Callable[[str], None]
         if name in named:
             raise ValueError(f"{KEY}: names must differ, got {name!r} twice")
         check_policy_folder(str(folder), setting)
-        named[name] = place.hub or str(folder.resolve())
+        found = place.hub or str(folder.resolve())
+        before = next((other for other, path in named.items() if path == found and other != BASE), "")
+        if before and not given:
+            log(f"{name} is {before}, which is measured under that name")
+        else:
+            named[name] = found
     return named
 
 

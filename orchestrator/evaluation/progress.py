@@ -34,7 +34,7 @@ class Progress:
     def __init__(self, path: Path, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file, self.log, self._clock = path.open("w"), log, clock
-        self._planned = self._answered = 0
+        self._planned = self._answered = self._first = 0
         self._started = self._told = clock()
 
     def __enter__(self) -> "Progress":
@@ -46,7 +46,7 @@ class Progress:
         self._file.close()
 
     def plan(self, answers: int) -> None:
-        """Note that so many answers are to be generated from now on, and start the clock."""
+        """Note that so many answers are to be generated from now on."""
         self._planned, self._answered = answers, 0
         self._started = self._told = self._clock()
 
@@ -80,20 +80,23 @@ class Progress:
         """
         self._write(policy, task, decoding, results[-1], len(results), prompts)
         self._file.flush()
+        if not self._answered:
+            # What came before them, as the start of generators on a full cluster, says nothing about the others.
+            self._started, self._first = self._clock(), generated
         self._answered += generated
         if self._clock() - self._told >= EVERY_S:
             self._told = self._clock()
             of_task = f" on {task}" if task else ""
-            left = f", about {self.seconds_left():.0f} s left" if self._answered else ""
+            left = f", about {self.seconds_left():.0f} s left" if self._answered > self._first else ""
             self.log(
                 f"progress {policy}{of_task} at {decoding.words()}: {len(results)} of {prompts} prompts, "
                 f"{_value(results, 1)}, {_value(results, k)}{left}"
             )
 
     def seconds_left(self) -> float:
-        """Return the expected seconds until all planned answers are there: those so far times answers left / done."""
+        """Return the expected seconds until all planned answers are there, at the speed since the first ones."""
         taken = self._clock() - self._started
-        return taken * max(self._planned - self._answered, 0) / max(self._answered, 1)
+        return taken * max(self._planned - self._answered, 0) / max(self._answered - self._first, 1)
 
     def _write(self, policy: str, task: str, decoding: Decoding, result: PromptResult, done: int, prompts: int) -> None:
         row: dict[str, Any] = {

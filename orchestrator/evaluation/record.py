@@ -103,7 +103,8 @@ def located(path: str, run_dir: Path | None) -> Place:
                 return Place(which, run_dir, which)
         name = folder_name(int(path)) if path.isdigit() else path
         folder = run_dir / "checkpoints" / name
-        if path.isdigit() or ("/" not in path and folder.is_dir()):
+        removed = path.removeprefix("step-").isdigit() and not Path(path).exists()
+        if path.isdigit() or removed or ("/" not in path and folder.is_dir()):
             return Place(name, folder / "policy")
     repository = policy_name(path)
     if repository is not None and not Path(existing(path)).exists():

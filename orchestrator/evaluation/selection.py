@@ -39,7 +39,10 @@ def check_places(items: Sequence[str], run_dir: Path | None) -> None:
     """Raise ValueError for an item that selects no checkpoint, or is not a directory."""
     for item in selected(items, run_dir):
         place = located(split_name(item)[1], run_dir)
-        require(place.folder.is_dir(), KEY, "must be a directory of a Hugging Face policy", str(place.folder))
+        rule = "must be a directory of a Hugging Face policy"
+        if run_dir is not None and place.folder.is_relative_to(run_dir / CHECKPOINTS):
+            rule += f"; of its checkpoints the run has {_steps(run_dir)}, and checkpoint.keep_last removes older ones"
+        require(place.folder.is_dir(), KEY, rule, str(place.folder))
 
 
 def _several(item: str, run_dir: Path) -> list[str] | None:

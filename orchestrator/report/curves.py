@@ -11,13 +11,15 @@ from typing import Any
 from configs.monitor import RESERVED
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.inputs import beside
-from orchestrator.report.plots import Curve, Panel
+from orchestrator.report.plots import COLOURS, Curve, Panel
 from orchestrator.watch.frontier import Line, line
 
 FRONTIER = (
     "Pass@1 against Pass@k: higher and further right is better. Grey: the base at all measured temperatures (0: greedy "
     "decoding), with the 95 % interval of its Pass@k; every point of it costs nothing. A policy has learned something "
-    "that sampling does not give where no point of the grey curve is as good in both."
+    "that sampling does not give where no point of the grey curve is as good in both, and the 95 % interval of the "
+    "margin, paired over problems, is above 0: a point right of the whole curve whose interval holds 0 is not shown to "
+    "be beyond it."
 )
 POWER = " Dotted: the base's power distribution, p^alpha over whole answers."
 CHECKPOINTS = "Pass@k of the evaluated checkpoints over their steps, with 95 % bootstrap intervals over problems."
@@ -186,13 +188,17 @@ def over_checkpoints(sources: Sources) -> list[Panel]:
     points = beside(evaluation.folder, "series.json").get("points", []) if evaluation else []
     if evaluation is None or len(points) < 3:
         return []
+    assert evaluation.folder is not None
+    run = evaluation.folder.resolve().parents[1].name
+    run = run if run in sources.records else "the run"
+    colour = sources.style(run) if run in sources.records else 1
     curves = []
-    for style, k in enumerate(evaluation.ks, start=1):
+    for number, k in enumerate(evaluation.ks):
         known = [(point["step"], point["values"].get(f"pass@{k}", [None])) for point in points]
         known = [(step, value) for step, value in known if None not in value]
         curve = Curve(
             name=f"Pass@{k}",
-            style=style,
+            style=colour + number * len(COLOURS),  # the colour of the run, with another marker
             x=[step for step, _ in known],
             y=[value for _, (value, _, _) in known],
             low=[low for _, (_, low, _) in known],
@@ -200,7 +206,7 @@ def over_checkpoints(sources: Sources) -> list[Panel]:
             marked=True,
         )
         curves += [curve] if known else []
-    return [Panel(title="Checkpoints of the run", x_label="step", y_label="fraction of problems", curves=curves)]
+    return [Panel(title=f"Checkpoints of {run}", x_label="step", y_label="fraction of problems", curves=curves)]
 
 
 def held_out(sources: Sources) -> list[Panel]:

@@ -238,17 +238,35 @@ def read_samplings(folder: Path) -> list[Evaluation]:
     return [read_evaluation(path) for path in (folder, *further)]
 
 
-def read_compared(folders: Sequence[Path]) -> list[Evaluation]:
+def read_compared(folders: Sequence[Path], *, several: bool = False) -> list[Evaluation]:
     """Read evaluations of runs, with those below them. Those of one base under the same conditions become one.
 
     Args:
-        folders: `<run directory>/evaluations/NAME`, of different runs. A policy of several joined ones is named by its
-            run, and by its own name if the run has more than one.
+        folders: `<run directory>/evaluations/NAME`, of different runs.
+        several: whether there are other runs beside them. Then a policy is named by its run, and by its own name if the
+            run has more than one.
     """
     groups: dict[str, list[Evaluation]] = {}
-    for evaluation in (each for folder in folders for each in read_samplings(folder)):
-        groups.setdefault(_conditions(evaluation), []).append(evaluation)
+    for run_folder, evaluation in ((each, found) for each in folders for found in read_samplings(each)):
+        named = several or len(folders) > 1
+        found = _named_by_run(evaluation, run_folder.resolve().parents[1].name) if named else evaluation
+        groups.setdefault(_conditions(found), []).append(found)
     return [_joined(group) if len(group) > 1 else group[0] for group in groups.values()]
+
+
+def _named_by_run(evaluation: Evaluation, run: str) -> Evaluation:
+    """Return the evaluation with the name of the run in that of each policy but the base."""
+    base, alone, scored = evaluation.base, len(evaluation.names) == 2, evaluation.likelihoods
+    called = {name: run if run != base and (alone or name == run) else f"{run} {name}" for name in evaluation.names}
+    called[base] = base
+    texts = {key: evaluation.about.get(key, {}) for key in ("paths", "first_prompt")}
+    renamed = {key: {called[name]: text for name, text in of_key.items()} for key, of_key in texts.items()}
+    return replace(
+        evaluation,
+        measurements={called[name]: found for name, found in evaluation.measurements.items()},
+        about=evaluation.about | renamed,
+        likelihoods=replace(scored, names=tuple(called[name] for name in scored.names)) if scored else None,
+    )
 
 
 def _conditions(evaluation: Evaluation) -> str:
@@ -261,14 +279,11 @@ def _conditions(evaluation: Evaluation) -> str:
 
 def _joined(group: Sequence[Evaluation]) -> Evaluation:
     first = group[0]
-    measurements, paths = {first.base: first.measurements[first.base]}, {first.base: first.about["paths"][first.base]}
-    for evaluation in group:
-        run = evaluation.folder.resolve().parents[1].name if evaluation.folder else ""
-        for name in evaluation.names[1:]:
-            called = run if len(evaluation.names) == 2 and run not in measurements else f"{run} {name}"
-            measurements[called], paths[called] = evaluation.measurements[name], evaluation.about["paths"][name]
+    measurements = {name: found for evaluation in group for name, found in evaluation.measurements.items()}
+    paths = {name: path for evaluation in reversed(group) for name, path in evaluation.about["paths"].items()}
     about = first.about | {"paths": paths, "first_prompt": {}}
-    return replace(first, measurements=measurements, about=about, likelihoods=None, folder=None)
+    base = {first.base: first.measurements[first.base]}
+    return replace(first, measurements=measurements | base, about=about, likelihoods=None, folder=None)
 
 
 def _placement(placement: Placement) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import yaml
 
 RESULTS = "results.json"
 """File of an evaluation."""
+EVALUATIONS, CHECKPOINTS = "evaluations", "checkpoints"
+"""Folders of a run."""
 
 
 def named_runs(folders: Sequence[Path]) -> dict[str, Path]:
@@ -37,11 +39,27 @@ def beside(folder: Path | None, name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def run_facts(name: str, run_dir: Path) -> str:
-    """Return what a run was in a few words: its method, steps and batch; only its name without a config.yaml."""
+def run_facts(name: str, run_dir: Path, done: int | None) -> str:
+    """Return what a run was in a few words: its method, steps and batch; only its name without a config.yaml.
+
+    Args:
+        done: its last recorded step; None: it has no records.
+    """
     try:
         settings = yaml.safe_load((run_dir / "config.yaml").read_text(errors="replace"))
-        prompts, answers = settings["groups_per_step"], settings["sampling"]["group_size"]
-        return f"{name}: method {settings['method']}, {settings['steps']} steps of {prompts} x {answers} answers"
+        prompts, answers, planned = settings["groups_per_step"], settings["sampling"]["group_size"], settings["steps"]
+        steps = f"{planned}" if done is None or done == planned else f"{done} of {planned}"
+        return f"{name}: method {settings['method']}, {steps} steps of {prompts} x {answers} answers"
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return name
+
+
+def place_words(path: str) -> str:
+    """Return a short name of a directory: a checkpoint or an evaluation after its run, else its own name."""
+    place = Path(path)
+    place = place.parent if place.name == "policy" else place
+    for folder in (EVALUATIONS, CHECKPOINTS):
+        if folder in place.parts[1:-1]:
+            at = place.parts.index(folder, 1)
+            return " ".join((place.parts[at - 1], *place.parts[at + 1 :]))
+    return place.name

@@ -10,19 +10,30 @@ from orchestrator.report.evaluation import Evaluation
 from orchestrator.watch.measurement import Measurement
 from orchestrator.watch.monitor import base_path, measured_ks, other_temperatures, read_measurement
 
+Read = tuple[Config, Measurement, Measurement]
+"""Settings of a run, its measurement of the base, and its last one."""
 
-def monitored(runs: Mapping[str, Path]) -> Evaluation | None:
-    """Return the last held-out measurement of each run beside that of the base, as an evaluation.
 
-    A run from another base, with other prompts or another sampling than the first one is left out. None if no run has
-    a measurement of the base and a later one.
+def monitored(runs: Mapping[str, Path]) -> list[Evaluation]:
+    """Return the last held-out measurement of each run beside that of the base, as evaluations.
+
+    Runs of one base with the same prompts and sampling are in one evaluation. A run without a measurement of the base
+    and a later one is in none.
 
     Args:
         runs: run directories by name.
     """
     found = {name: read for name, folder in runs.items() if (read := _read(folder))}
-    if not found:
-        return None
+    evaluations = []
+    while found:
+        evaluation = _of_first(runs, found)
+        evaluations.append(evaluation)
+        found = {name: read for name, read in found.items() if name not in evaluation.names}
+    return evaluations
+
+
+def _of_first(runs: Mapping[str, Path], found: Mapping[str, Read]) -> Evaluation:
+    """Return the evaluation of the first run that is found, and of those that can be compared with it."""
     first, (cfg, base, _) = next(iter(found.items()))
     decoding = cfg.monitor.sampling.resolved(cfg.sampling)
     compared = {
@@ -54,7 +65,7 @@ def monitored(runs: Mapping[str, Path]) -> Evaluation | None:
     )
 
 
-def _read(run_dir: Path) -> tuple[Config, Measurement, Measurement] | None:
+def _read(run_dir: Path) -> Read | None:
     """Return settings, measurement of the base and last one of a run; None if one of them is missing or unreadable."""
     paths = sorted((run_dir / "measurements").glob("step-*.json"))
     try:

@@ -56,10 +56,12 @@ CHANCE_NOTE = (
 )
 
 
-def results(evaluation: Evaluation) -> str:
-    """Return the table of all measurements: values, changes since the base, and the place against its frontier.
+def results(evaluation: Evaluation, heading: str, above: str = "") -> str:
+    """Return the section with the table of all measurements: values, changes since the base, and the place against its
+    frontier. A value that is defined for no policy has no column.
 
-    A value that is defined for no policy has no column.
+    Args:
+        above: HTML between the heading and the table.
     """
     summaries = [values for by_temperature in evaluation.summaries.values() for values in by_temperature.values()]
     columns = [
@@ -85,7 +87,7 @@ def results(evaluation: Evaluation) -> str:
         + " ".join(text for key, text in NOTES.items() if key in columns)
     )
     return (
-        f"<h2>Results: {escaped(evaluation.conditions)}</h2>\n"
+        f"<h2>{escaped(heading)}</h2>\n{above}"
         f'<div class="scroll"><table class="numbers"><thead><tr><th></th>{header}</tr></thead>\n'
         f'<tbody>{"".join(rows)}</tbody></table></div>\n<p class="soft">{escaped(note)}</p>\n'
     )

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
@@ -13,7 +13,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from orchestrator.report.style import escaped, printable
 
@@ -35,10 +37,12 @@ as large as it is drawn."""
 SVG_FONT = 13
 POINTS_OF_MEAN = 300
 """About as many points are drawn of a running mean, whatever its length: a panel has not many more pixels."""
-LABEL_SHOWN = 16
+LABEL_SHOWN = 20
 """Limit on the characters of a label of a point, for which the axes make room."""
 LABEL_FONT = 0.85
 """Size of the labels of points, as a fraction of that of other text."""
+SIDES = tuple((x, y) for y in ("bottom", "top") for x in ("left", "right"))
+"""Horizontal and vertical alignment of a label at its point, of which the first with room is taken."""
 SMOOTH_FROM = 40
 """Number of points from which a noisy curve is drawn as a thin line with its running mean on top."""
 
@@ -101,6 +105,7 @@ def draw(panels: Sequence[Panel], path: Path) -> Path:
         for ax, panel in zip(axes, panels, strict=True):
             ax.set_title(panel.title, loc="left", fontweight="bold")
             handles |= _contents(ax, panel)
+        _part_labels(figure)
         columns = min(len(handles), 2 + 2 * len(panels))
         names = [printable(name) for name in handles]
         legend = figure.legend(list(handles.values()), names, loc="outside upper center", ncols=columns, frameon=False)
@@ -130,7 +135,26 @@ def panel_svg(panel: Panel) -> str:
         figure = Figure(figsize=(width / 72, height / 72), layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02))
         ax = figure.subplots()
         _contents(ax, panel)
+        _part_labels(figure)
         return _element(figure, f"{panel.title}: {panel.y_label} against {panel.x_label}")
+
+
+def _part_labels(figure: Figure) -> None:
+    """Move labels of points that lie over others to another side of their point; one without room is left out."""
+    if any(ax.texts for ax in figure.axes):
+        figure.draw_without_rendering()  # Only then does each point have its place.
+    for ax in figure.axes:
+        boxes: list[Bbox] = []
+        for label in ax.texts:
+            for x, y in [(label.get_horizontalalignment(), "bottom"), *SIDES]:
+                label.set(ha=x, va=y)
+                cast(Annotation, label).xyann = (4 if x == "left" else -4, 2 if y == "bottom" else -2)
+                box = label.get_window_extent()
+                if not any(box.overlaps(other) for other in boxes):
+                    boxes.append(box)
+                    break
+            else:
+                label.set_visible(False)
 
 
 def key_svg(curve: Curve) -> str:

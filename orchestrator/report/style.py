@@ -13,10 +13,12 @@ SERIES = 6
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --soft: #5a5f64; --line: #dcdfe2; --tint: #f4f5f7; --paper: #fff;
   --good: #146c3a; --bad: #b3261e; --good-tint: #dcefe3; --bad-tint: #fbe3e1; --note: #fff4e0; --edge: #E69F00;
+  --shade: #0005;
   --series-0: #4d4d4d; --series-1: #0072B2; --series-2: #D55E00; --series-3: #009E73; --series-4: #CC79A7;
   --series-5: #E69F00; --series-6: #56B4E9; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --soft: #a9afb5; --line: #383c41; --tint: #23272b;
   --paper: #16181b; --good: #7ddc9f; --bad: #ff9a91; --good-tint: #1d3d2a; --bad-tint: #4a2321; --note: #3a3019;
+  --shade: #fff6;
   --series-0: #b9bec4; --series-1: #5cb3f0; --series-2: #ff8b4d; --series-3: #35c99b; --series-4: #e6a0c8;
   --series-5: #f2b84b; --series-6: #9bd6f7; } }
 * { box-sizing: border-box; }
@@ -35,7 +37,11 @@ figure { margin: 0; } figcaption { margin-top: .5rem; max-width: 62rem; }
 .keys { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; list-style: none; margin: .2rem 0 .7rem; padding: 0;
   font-size: .9rem; }
 .key { display: flex; align-items: center; gap: .45rem; } .key svg { flex: none; width: 30px; height: 14px; }
-.scroll { overflow-x: auto; } .scroll + h3 { margin-top: 1.2rem; }
+.scroll { overflow-x: auto; background: linear-gradient(to right, var(--paper) 40%, transparent) left / 2rem 100% local,
+  linear-gradient(to left, var(--paper) 40%, transparent) right / 2rem 100% local,
+  linear-gradient(to right, var(--shade), transparent) left / .8rem 100% scroll,
+  linear-gradient(to left, var(--shade), transparent) right / .8rem 100% scroll; background-repeat: no-repeat; }
+.scroll + h3 { margin-top: 1.2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; overflow-wrap: normal; }
 th, td { padding: .4rem .6rem .4rem 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; vertical-align: bottom; } th:first-child, td:first-child { text-align: left; }
@@ -96,22 +102,36 @@ def page(title: str, notes: Sequence[str], sections: Sequence[str]) -> str:
     )
 
 
-def facts(words: Sequence[str]) -> str:
-    """Return a line of facts; nothing if there are none."""
-    return f'<p class="soft">{escaped(" · ".join(words))}</p>\n' if words else ""
+def facts(words: Sequence[str], places: Mapping[str, str] | None = None) -> str:
+    """Return a line of facts; nothing if there are none.
+
+    Args:
+        places: for words that stand for a directory, its path, which is shown where the pointer is.
+    """
+    shown = (
+        f'<span title="{escaped(places[each])}">{escaped(each)}</span>' if places and each in places else escaped(each)
+        for each in words
+    )
+    return f'<p class="soft">{" · ".join(shown)}</p>\n' if words else ""
 
 
-def first_screen(measured: Sequence[str], answers: Mapping[str, str], figure: str = "") -> str:
+def first_screen(
+    measured: Sequence[str],
+    answers: Mapping[str, str],
+    figure: str = "",
+    places: Mapping[str, str] | None = None,
+) -> str:
     """Return the section that a reader sees first: what was measured, and the questions with their answers.
 
     Args:
         figure: HTML of the figure that shows the answers, beside them where the page is wide enough.
+        places: as for `facts`.
     """
     cards = "".join(
         f'<div class="answer"><h2>{escaped(question)}</h2><p>{escaped(answer)}</p></div>\n'
         for question, answer in answers.items()
     )
-    return f'{facts(measured)}<div class="first"><div>{cards}</div>\n<div>{figure}</div></div>\n'
+    return f'{facts(measured, places)}<div class="first"><div>{cards}</div>\n<div>{figure}</div></div>\n'
 
 
 def table(

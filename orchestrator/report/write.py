@@ -10,7 +10,7 @@ from orchestrator.report.curves import Sources
 from orchestrator.report.differences import differences
 from orchestrator.report.divergence import MAP, NOTE, REWARD_KL, map_panels, reward_kl_panels, reward_kl_rows
 from orchestrator.report.evaluation import Evaluation
-from orchestrator.report.inputs import run_facts
+from orchestrator.report.inputs import place_words, run_facts
 from orchestrator.report.monitored import monitored
 from orchestrator.report.page import coverage, first_prompts, lost_and_gained_problems, results
 from orchestrator.report.plots import draw, figure
@@ -23,6 +23,8 @@ OWN_MEASUREMENTS = (
     "There is no evaluation: the results are the last held-out measurements that the runs made themselves. "
     "`breadth evaluate` measures any checkpoints, with more answers."
 )
+NOT_EVALUATED = "Not evaluated: {}. Their results are the last held-out measurements that the runs made themselves."
+NOT_MEASURED = "Neither evaluated nor measured during the run, so without results: {}."
 LARGEST = 1e100
 """Limit on the size of a number that is drawn: the range of an axis is computed in float64."""
 
@@ -37,7 +39,7 @@ def write_report(
 ) -> Path:
     """Write the HTML file `output`, and its first figure as a PNG file beside it, for documents that show no SVG.
 
-    The page has a note where a run has no records or there is no evaluation; then it shows the runs' own held-out
+    The page has a note where a run has no records or is in no evaluation; then it shows the run's own held-out
     measurements. A part without data is left out.
 
     Args:
@@ -50,19 +52,23 @@ def write_report(
     output.parent.mkdir(parents=True, exist_ok=True)
     notes: list[str] = []
     records = {name: _read(name, run_dir, notes) for name, run_dir in runs.items()}
-    if evaluation is None:
-        evaluation = monitored(runs)
-        notes.append(NO_EVALUATION if evaluation is None else OWN_MEASUREMENTS)
+    shown = [evaluation, *samplings] if evaluation else []
+    without = {name: folder for name, folder in runs.items() if not any(_covers(each, name, folder) for each in shown)}
+    own = monitored(without)
+    notes += _notes_of_own(list(without), own, alone=evaluation is None)
+    shown += own
+    evaluation, samplings = shown[0] if shown else None, shown[1:]
     sources = Sources(runs=runs, records=records, evaluation=evaluation)
     notes += _ungraded(evaluation)
+    headings = _headings(shown)
     headline, against_k = curves.frontier(sources), curves.pass_against_k(sources)
     if headline:
         draw(headline, output.with_name(f"{output.stem}-frontier.png"))
     sections = [
-        first_screen(_facts(evaluation), _answers(evaluation), figure(headline, curves.frontier_caption(sources))),
-        facts([run_facts(name, folder) for name, folder in runs.items()]),
-        results(evaluation) if evaluation else "",
-        *(results(shown) + first_screen(_facts(shown), _answers(shown)) for shown in samplings),
+        _first_screen(evaluation, figure(headline, curves.frontier_caption(sources))),
+        facts([run_facts(name, runs[name], own[-1]["step"] if own else None) for name, own in records.items()]),
+        results(evaluation, headings[0]) if evaluation else "",
+        *(results(each, heading, _first_screen(each)) for each, heading in zip(samplings, headings[1:], strict=True)),
         figure(against_k, curves.against_k_caption(against_k), "Pass@k against k"),
         figure(curves.over_checkpoints(sources), curves.CHECKPOINTS),
         coverage(evaluation) if evaluation else "",
@@ -78,6 +84,28 @@ def write_report(
     ]
     output.write_bytes(page(title, notes, sections).encode("utf-8", "replace"))
     return output
+
+
+def _covers(evaluation: Evaluation, run: str, run_dir: Path) -> bool:
+    """Return whether an evaluation is of a run: made in its folder, or of a policy that is in it or has its name."""
+    root = run_dir.resolve()
+    places = [*evaluation.about["paths"].values(), *([str(evaluation.folder.resolve())] if evaluation.folder else [])]
+    named = any(name == run or name.startswith(f"{run} ") for name in evaluation.names)
+    return named or any(Path(place).is_relative_to(root) for place in places)
+
+
+def _notes_of_own(runs: Sequence[str], own: Sequence[Evaluation], *, alone: bool) -> list[str]:
+    """Return what the page says of runs that were not evaluated, whose `own` measurements it shows.
+
+    Args:
+        alone: whether no run was evaluated.
+    """
+    measured = [name for name in runs if any(name in each.names for each in own)]
+    unknown = [name for name in runs if name not in measured]
+    if alone and not own:
+        return [NO_EVALUATION]
+    notes = [OWN_MEASUREMENTS] if alone else [NOT_EVALUATED.format(", ".join(measured))] if measured else []
+    return notes + ([NOT_MEASURED.format(", ".join(unknown))] if unknown else [])
 
 
 def _read(name: str, run_dir: Path, notes: list[str]) -> list[dict[str, Any]]:
@@ -105,23 +133,36 @@ def _ungraded(evaluation: Evaluation | None) -> list[str]:
     ]
 
 
-def _facts(evaluation: Evaluation | None) -> list[str]:
-    if evaluation is None:
-        return []
-    at_base, about = evaluation.at_base, evaluation.about
-    where = [f"evaluation: {evaluation.folder}"] if evaluation.folder else []
-    measured = f"{len(at_base.prompts)} held-out prompts of {about['task']}, {at_base.answers} answers each"
+def _headings(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return the titles of the tables of results: where two have the same conditions, with policies and sizes."""
+    if len({each.conditions for each in evaluations}) == len(evaluations):
+        return [f"Results: {each.conditions}" for each in evaluations]
+    names = [
+        ", ".join(each.names[1:]) if len(each.names) <= 4 else f"{len(each.names)} policies" for each in evaluations
+    ]
+    of = [f" of {name}" if name and len(set(names)) > 1 else "" for name in names]
     return [
-        f"{measured}, {evaluation.conditions}",
-        f"base: {about['paths'][evaluation.base]}",
-        *where,
-        str(about["date"]),
+        f"Results{name}: {len(each.at_base.prompts)} prompts, {each.at_base.answers} answers each, {each.conditions}"
+        for name, each in zip(of, evaluations, strict=True)
     ]
 
 
-def _answers(evaluation: Evaluation | None) -> dict[str, str]:
+def _first_screen(evaluation: Evaluation | None, figure: str = "") -> str:
+    """Return what was measured, with short names for paths, and the two answers."""
+    if evaluation is None:
+        return first_screen([], {}, figure)
+    at_base, about = evaluation.at_base, evaluation.about
+    base, folder = about["paths"][evaluation.base], evaluation.folder
+    places = {f"base: {place_words(base)}": base}
+    places |= {f"evaluation: {place_words(str(folder.resolve()))}": str(folder)} if folder else {}
+    measured = f"{len(at_base.prompts)} held-out prompts of {about['task']}, {at_base.answers} answers each"
+    told = [f"{measured}, {evaluation.conditions}", *places, str(about["date"])]
+    return first_screen(told, _answers(evaluation), figure, places)
+
+
+def _answers(evaluation: Evaluation) -> dict[str, str]:
     """Return the two questions and their answers; empty without a policy to compare with the base."""
-    if evaluation is None or len(evaluation.names) < 2:
+    if len(evaluation.names) < 2:
         return {}
     return {
         "Did Pass@k survive?": survival(evaluation),

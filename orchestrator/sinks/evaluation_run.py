@@ -14,8 +14,15 @@ from orchestrator.watch.bootstrap import Interval
 def open_wandb(
     cfg: Config, folder: Path, run_name: str, job_type: Literal["evaluate", "report"], log: Callable[[str], None]
 ) -> Copies:
-    """Open a new W&B run, with W&B's files below `folder`, and no other sink."""
-    copies = Copies(lambda level, title, text: log(f"{title}: {text}"))
+    """Open a new W&B run, with W&B's files below `folder`, and no other sink. No line is told twice: it ends soon."""
+    told: set[str] = set()
+
+    def tell(level: str, title: str, text: str) -> None:
+        if text not in told:
+            log(f"{title}: {text}")
+        told.add(text)
+
+    copies = Copies(tell)
     open_sinks(
         copies,
         replace(cfg.logbook, tensorboard=False, mlflow=False, trackio=False),

@@ -15,6 +15,7 @@ from actors.weights.host import weights_info
 from actors.weights.pieces import pieces_of
 from configs.config import Config
 from orchestrator import cluster
+from orchestrator.console.screen import Screen
 from orchestrator.rollout.rollouts import Rollouts, rollouts_for
 from orchestrator.supervision.members import supervised
 
@@ -91,7 +92,8 @@ async def answering_roles(
         verifiers, folder: as for `supervised`.
         log: called with a line for each loss and each return.
     """
-    roles = await cluster.start(cfg, ["generator", "grader"], policy_path=policy_path)
+    with Screen.of(log).phase("starting generators and graders", "started generators and graders"):
+        roles = await cluster.start(cfg, ["generator", "grader"], policy_path=policy_path)  # long on a full cluster
     try:
         async with rollouts_for(cfg, roles.generators, roles.graders) as rollouts:
             policies = PolicyFiles(cfg, roles.generators)

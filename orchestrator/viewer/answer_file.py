@@ -42,11 +42,14 @@ class Summary:
     route: str
     prompt: str
     """Beginning of the prompt."""
+    group_size: int
+    """Answers of its group, also those that were not recorded; 0: not known."""
 
     def shown(self) -> list[Any]:
         """Return what the page needs of it."""
         return [
             self.step, self.prompt_id, self.sample_index, self.status, self.reward, self.route, self.prompt,
+            self.group_size,
         ]  # fmt: skip
 
 
@@ -129,6 +132,7 @@ class AnswerFile:
                 reward=reward if _is_number(reward) else None,
                 route=_text(row.get("route"), SUMMARY_LIMIT),
                 prompt=_text(row.get("prompt"), SUMMARY_LIMIT),
+                group_size=_integer(row.get("group_size")),
             )
         )
         if len(self.summaries) > ANSWERS_LIMIT:
@@ -185,6 +189,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "step": row["step"],
         "sample_index": _integer(row.get("sample_index")),
+        "group_size": _integer(row.get("group_size")),
         "first_version": _integer(row.get("first_version")),
         "last_version": _integer(row.get("last_version")),
         "reward": row.get("reward") if _is_number(row.get("reward")) else None,

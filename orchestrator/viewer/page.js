@@ -1,5 +1,5 @@
 // The rollout viewer. The element #data has {live, answers, rows, left_out, broken}: summaries of answers as lists
-// [step, prompt_id, sample_index, status, reward, route, prompt], and their rows, which a live page fetches instead.
+// [step, prompt_id, sample_index, status, reward, route, prompt, group_size], and their rows, which a live page fetches instead.
 // Texts of answers reach the page as text nodes only, never as HTML.
 "use strict";
 
@@ -18,8 +18,8 @@ const answers = data.answers.map((row, number) => summary(row, number));
 const rows = new Map(data.rows.map((row, number) => [number, row]));
 let generation = 0, next = 0, shown = GROUPS, waiting = 0, drawing = 0;
 
-function summary([step, prompt_id, sample_index, status, reward, route, prompt], number) {
-  return { number, step, prompt_id, sample_index, status, reward, route, prompt };
+function summary([step, prompt_id, sample_index, status, reward, route, prompt, group_size], number) {
+  return { number, step, prompt_id, sample_index, status, reward, route, prompt, group_size };
 }
 function negative(value) { return value == null ? null : -value; }
 // Weight versions are known of the first and the last token. In between, an answer of two versions has no value.
@@ -90,12 +90,12 @@ function matches(answer) {
 function groups() {
   const found = new Map();
   for (const answer of answers) {
-    if (!matches(answer)) continue;
     const key = JSON.stringify([answer.step, answer.prompt_id]);
-    if (found.has(key)) found.get(key).push(answer);
-    else found.set(key, [answer]);
+    if (!found.has(key)) found.set(key, Object.assign([], { recorded: 0 }));
+    found.get(key).recorded += 1;
+    if (matches(answer)) found.get(key).push(answer);
   }
-  const ordered = [...found.values()];
+  const ordered = [...found.values()].filter((members) => members.length);
   return controls.order.value === "newest" ? ordered.reverse() : ordered;
 }
 
@@ -223,7 +223,9 @@ function groupBox(members, found, scale) {
   const [first] = members, row = found.find(Boolean);
   const box = make("section", { className: "group" });
   const right = members.filter((answer) => answer.reward !== null && answer.reward >= 1).length;
-  const title = [printable(first.prompt_id), plural(members.length, "answer"), `${right} right`].filter(Boolean);
+  const { recorded } = members, size = first.group_size;
+  const counted = size >= recorded ? `${recorded} of ${plural(size, "answer")} recorded` : `${plural(recorded, "answer")} recorded`;
+  const title = [printable(first.prompt_id), counted, members.length < recorded && `${members.length} shown`, `${right} right`].filter(Boolean);
   box.append(make("h2", {}, `Step ${first.step}`, make("span", {}, title.map((word) => ` · ${word}`).join(""))));
   if (row) {
     box.append(folded("pre", row.prompt));

@@ -82,7 +82,9 @@ def _parts(answers: AnswerFile, numbers: Sequence[int], colour: str) -> Iterator
         yield Text(f"colour: {colour}, strongest at {end:.3g}")
     for (step, prompt_id), members in groupby(rows, key=lambda row: (row["step"], row["prompt_id"])):
         group = list(members)
-        yield Text(f"\nstep {step}  {printable(prompt_id)}", style="bold")
+        size = group[0]["group_size"]
+        of = f"  {len(group)} of {size} answers" if size >= len(group) else ""
+        yield Text(f"\nstep {step}  {printable(prompt_id)}{of}", style="bold")
         yield Text(printable(group[0]["prompt"][:PROMPT_SHOWN]))
         for row in group:
             yield _verdict(row)

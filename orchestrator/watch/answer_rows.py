@@ -33,6 +33,7 @@ def answer_row(
         "step": step,
         "prompt_id": trajectory.prompt_id,
         "sample_index": trajectory.sample_index,
+        "group_size": len(group.trajectories),
         "prompt": group.prompt.text,
         "rendered": render(trajectory.prompt_tokens.tolist()),
         "verifier": group.prompt.verifier,

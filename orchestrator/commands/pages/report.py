@@ -34,7 +34,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     names = ("report.evaluation", "report.write", "sinks.report_run")
     measured, writing, sending = (importlib.import_module(f"orchestrator.{name}") for name in names)
     folders = [folder] if folder and options.evaluation else latest_of_each(runs.values())
-    evaluation, *samplings = measured.read_compared(folders) if folder else (None,)
+    evaluation, *samplings = measured.read_compared(folders, several=len(runs) > 1) if folder else (None,)
     page = writing.write_report(output, runs=runs, evaluation=evaluation, title="Breadth report", samplings=samplings)
     log(f"evaluation {', '.join(map(str, folders if folder else ['none']))}\nwrote {page}")
     sending.copy_report(page, [*runs.values(), *folders], log)

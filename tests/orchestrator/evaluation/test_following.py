@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from configs.load import to_yaml
+from orchestrator import manifest
 from orchestrator.evaluation import following
 from orchestrator.evaluation.following import follow
 from orchestrator.evaluation.record import settings_of
@@ -119,14 +120,14 @@ def test_a_checkpoint_that_is_removed_while_it_is_measured_is_measured_and_one_b
     run.checkpoint(2)
     run.checkpoint(4)
     run.checkpoint(6)
-    link = following.os.link
+    link = manifest.os.link
 
     def removing(source: Path, target: Path) -> None:
         if "step-000002" in str(source):
             shutil.rmtree(source.parents[1])  # at its first file
         link(source, target)
 
-    monkeypatch.setattr(following.os, "link", removing)
+    monkeypatch.setattr(manifest.os, "link", removing)
     measure = following.Serving.measure
 
     async def pruned(serving: following.Serving, name: str) -> None:

@@ -129,6 +129,7 @@ def test_an_evaluation_in_another_extraction_mode_than_strict_names_it(
         ("[last]", ["base", "last"]),
         ("[best,2]", ["base", "best", "step-000002"]),
         ("[step-000001,grown=last]", ["base", "step-000001", "grown"]),
+        ("[all,last,best]", ["base", "step-000001", "step-000002"]),
         ("[base=trained-1,runs/first]", ["base", "first"]),
     ],
 )

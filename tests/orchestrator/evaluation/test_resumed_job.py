@@ -115,6 +115,7 @@ def test_a_killed_evaluation_goes_on_where_it_was_and_writes_the_same(
         patch.setattr(Rollouts, "submit", noted)
         lines = run(cfg, tmp_path / "out", policies)
     assert len(submitted) == PROMPTS - prompts, "no prompt is answered twice"
+    assert "starting generators and graders ..." in lines, "a wait for room in a full cluster is not silent"
     assert any(line.startswith(("resume ", "evaluate base at")) for line in lines)
     assert differences(everything(tmp_path / "out"), everything(whole)) == []
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == PROMPTS
@@ -149,17 +150,18 @@ def test_a_second_job_reads_every_policy_from_the_cache(
 
 def test_the_user_reads_partial_values_and_the_seconds_left(tmp_path: Path) -> None:
     now, lines = [0.0], list[str]()
+    waited = 1_000.0  # for room in a full cluster
     with progress.Progress(tmp_path / "results.jsonl", lines.append, lambda: now[0]) as shown:
         shown.plan(40)
         results = []
         for number in range(4):
-            now[0] += 10.0
+            now[0] += 10.0 if number else waited
             results.append(result(f"p{number}", 10, (5,), (5,)))
             shown.add("step", "words", Decoding(temperature=1.0, max_new_tokens=4), results, 4, 2, 10)
     at = "progress step on words at temperature 1, at most 4 tokens"
     assert lines == [
-        f"{at}: 2 of 4 prompts, Pass@1 0.500, Pass@2 0.778, about 20 s left",
-        f"{at}: 4 of 4 prompts, Pass@1 0.500, Pass@2 0.778, about 0 s left",
+        f"{at}: 1 of 4 prompts, Pass@1 0.500, Pass@2 0.778",
+        f"{at}: 3 of 4 prompts, Pass@1 0.500, Pass@2 0.778, about 10 s left",
     ]
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [(row["done"], row["correct"], row["graded"]) for row in rows] == [(n, 5, 10) for n in (1, 2, 3, 4)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.evaluation.selection import selected
+from orchestrator.evaluation.selection import check_places, selected
 
 
 @pytest.fixture
@@ -46,3 +46,9 @@ def test_an_item_that_selects_nothing_is_refused_with_the_steps_that_there_are(r
         selected(["60..90"], run)
     with pytest.raises(ValueError, match=r"^evaluate\.checkpoints: must select .* which has none, got 'all'"):
         selected(["all"], tmp_path / "empty")
+
+
+@pytest.mark.parametrize("item", ["60", "step-000060", "mine=60"])
+def test_a_checkpoint_that_the_run_has_removed_is_refused_with_what_removes_it(run: Path, item: str) -> None:
+    with pytest.raises(ValueError, match=r"steps 0, 20, 40.* checkpoint\.keep_last removes .*/step-000060/policy'"):
+        check_places([item], run)

@@ -56,7 +56,9 @@ SCRIPT = """
     first: shown.querySelector("svg").getBoundingClientRect().bottom,
     background: rgb(view.getComputedStyle(shown.body).backgroundColor),
     loaded: view.performance.getEntriesByType("resource").length, scripts: shown.scripts.length,
-    images: shown.images.length, title: document.title,
+    images: shown.images.length,
+    hints: [...shown.querySelectorAll(".scroll")].filter(node => node.scrollWidth > node.clientWidth)
+      .map(node => view.getComputedStyle(node).backgroundImage.split("gradient").length - 1), title: document.title,
   };
 """
 
@@ -92,6 +94,11 @@ def test_nothing_is_wider_than_the_page_and_no_text_is_small_or_faint(found: dic
 def test_figures_stand_below_each_other_on_a_phone_and_side_by_side_on_a_desktop(found: dict[str, Any]) -> None:
     assert [found[str(width)]["columns"] for width in WIDTHS] == [1, 2, 3]
     assert found["1280"]["first"] < 900, "the two answers and their figure are the first screen"
+
+
+@pytest.mark.slow
+def test_a_table_that_is_wider_than_a_phone_has_a_shadow_at_the_edge_that_hides_columns(found: dict[str, Any]) -> None:
+    assert found["420"]["hints"] and set(found["420"]["hints"]) == {4}, "two shadows, and what covers them at the ends"
 
 
 @pytest.mark.slow

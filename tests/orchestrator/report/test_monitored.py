@@ -26,8 +26,7 @@ def run(folder: Path, name: str, *settings: str, corrects: tuple[int, ...] = (8,
 
 def test_the_last_measurement_of_each_run_is_compared_with_its_base(tmp_path: Path) -> None:
     runs = {name: run(tmp_path, name, corrects=c) for name, c in (("one", (8, 0)), ("two", (8, 8)))}
-    found = monitored(runs)
-    assert found is not None
+    [found] = monitored(runs)
     assert (found.names, found.ks, found.temperatures) == (["base", "one", "two"], [1, 8], [1.0])
     assert list(found.measurements["base"]) == [1.0, 0.0], "the frontier of the base is there"
     changes = {name: found.summaries[name][1.0]["change/pass@8"].value for name in runs}
@@ -43,14 +42,14 @@ def test_the_last_measurement_of_each_run_is_compared_with_its_base(tmp_path: Pa
 
 
 @pytest.mark.parametrize("other", ["policy.path=/models/other", "monitor.sampling.max_new_tokens=7"])
-def test_a_run_from_another_base_or_with_another_sampling_is_not_compared(tmp_path: Path, other: str) -> None:
+def test_a_run_from_another_base_or_with_another_sampling_stands_apart(tmp_path: Path, other: str) -> None:
     found = monitored({"one": run(tmp_path, "one"), "two": run(tmp_path, "two", other)})
-    assert found is not None and found.names == ["base", "one"]
+    assert [each.names for each in found] == [["base", "one"], ["base", "two"]]
 
 
 def test_a_run_named_base_is_not_mistaken_for_the_base(tmp_path: Path) -> None:
-    found = monitored({"base": run(tmp_path, "base")})
-    assert found is not None and found.names == ["start of the runs", "base"]
+    [found] = monitored({"base": run(tmp_path, "base")})
+    assert found.names == ["start of the runs", "base"]
 
 
 def test_a_run_without_a_later_measurement_or_with_a_broken_one_has_no_results(tmp_path: Path) -> None:
@@ -58,4 +57,4 @@ def test_a_run_without_a_later_measurement_or_with_a_broken_one_has_no_results(t
     for step in (2, 4):
         (early / "measurements" / f"step-{step:06d}.json").unlink()
     (broken / "measurements" / "step-000004.json").write_text("{")
-    assert monitored({"early": early, "broken": broken, "absent": tmp_path / "absent"}) is None
+    assert monitored({"early": early, "broken": broken, "absent": tmp_path / "absent"}) == []

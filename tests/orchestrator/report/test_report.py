@@ -151,7 +151,7 @@ def test_the_report_has_its_figures_table_problems_and_cost(tmp_path: Path) -> N
         "Did Pass@k survive?",
         "Was anything learned beyond sharpening?",
         "4 held-out prompts of toy, 8 answers each",
-        "grpo: method grpo, 6 steps of 2 x 8 answers",
+        "grpo: method grpo, 5 of 6 steps of 2 x 8 answers",
         "2026-01-31",
         "wrong: evaluates to 9",
         "Seconds per step",
@@ -298,7 +298,7 @@ def test_the_power_distribution_is_that_of_temperature_1_and_of_exponents_with_e
 
 def test_a_run_without_readable_settings_is_only_named(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("method: [")
-    assert run_facts("mine", tmp_path) == run_facts("mine", tmp_path / "nowhere") == "mine"
+    assert run_facts("mine", tmp_path, 1) == run_facts("mine", tmp_path / "nowhere", None) == "mine"
 
 
 def test_a_curve_of_many_steps_stays_small_and_keeps_its_extremes() -> None:

@@ -51,7 +51,7 @@ def test_an_evaluation_has_a_record_per_policy_and_a_table(tmp_path: Path) -> No
         ["base", "pass@1", 0.5],
         ["step 20", "pass@1", 0.75],
     ]
-    assert len(told) == 2 and all("upload with: wandb sync" in line for line in told)
+    assert len(told) == 1 and all("upload with: wandb sync" in line for line in told)
 
 
 EVALUATE = """

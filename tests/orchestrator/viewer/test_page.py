@@ -86,3 +86,15 @@ def test_in_a_browser_the_address_chooses_answers_and_colour(tmp_path: Path) -> 
     assert main.count('class="sampled') == 1 and "Step 2" in main and main.count("background: color-mix") == 3
     _, main = shown(tmp_path, page, "step_low=3&reward_low=1&colour=none")
     assert main.count('class="sampled right"') == main.count('class="sampled') == 1 and "color-mix" not in main
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
+def test_in_a_browser_each_group_says_how_many_of_its_answers_were_recorded(tmp_path: Path) -> None:
+    rows = [row(1, group_size=16), row(2, 0, group_size=16), row(2, 1, group_size=16, reward=0.0), row(3)]
+    page = exported("run", read(write(tmp_path / "a.jsonl", *rows)), [0, 1, 2, 3])
+    _, main = shown(tmp_path, page)
+    for words in ("1 of 16 answers recorded · 1 right", "2 of 16 answers recorded · 1 right", "1 answer recorded"):
+        assert words in main, words
+    _, main = shown(tmp_path, page, "reward_low=1")
+    assert "2 of 16 answers recorded · 1 shown · 1 right" in main

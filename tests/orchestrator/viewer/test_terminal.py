@@ -54,3 +54,13 @@ def test_only_versions_that_are_known_give_a_staleness() -> None:
     assert [staleness(changed, i) for i in range(3)] == [1.0, None, 0.0]
     assert [staleness(row(5, first_version=2, last_version=2), i) for i in range(3)] == [2.0] * 3
     assert staleness(row(5, route="replay"), 0) is None
+
+
+def test_each_group_shows_how_many_of_its_answers_are_here(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", row(1, group_size=16), row(2, 0, group_size=2), row(2, 1, group_size=2), row(3))
+    lines = [line for line in printed(path).splitlines() if line.startswith("step")]
+    assert [line.partition("  ")[2] for line in lines] == [
+        "sums/train/1  1 of 16 answers",
+        "sums/train/2  2 of 2 answers",
+        "sums/train/3",
+    ]

@@ -45,6 +45,7 @@ def test_values_are_aligned_with_the_texts_and_what_is_not_finite_is_null() -> N
     answer = replace(group("a").trajectories[0], mask=np.array([False, True, True, False, True]))
     values = {"entropy": np.array([9, 0.123456, np.nan, np.nan, np.inf], np.float32)}
     row = answer_row(3, group("a"), answer, lambda ids: "".join(chr(97 + i) for i in ids), values)
+    assert row["group_size"] == len(group("a").trajectories)
     assert row["tokens"] == {
         "count": 4,
         "texts": ["b", "c", "d", "e"],
