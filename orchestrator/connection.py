@@ -60,6 +60,8 @@ def connect(output: Callable[[Mapping[str, Any]], None] | None = None) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not sys.stdout.isatty():
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # Ray would color its lines in files and logs too
     address = os.environ.get("RAY_ADDRESS", "local")
     local = address == "local"
     if local:
