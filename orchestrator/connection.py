@@ -65,7 +65,8 @@ def connect(output: Callable[[Mapping[str, Any]], None] | None = None) -> None:
     address = os.environ.get("RAY_ADDRESS", "local")
     local = address == "local"
     if local:
-        sweeper = _make_scratch()
+        sweeper = _own_folder()
+        os.environ.setdefault("RAY_TMPDIR", os.environ[scratch.SCRATCH])
         for name, value in OWN_CLUSTER.items():
             os.environ.setdefault(name, value)
     else:
@@ -91,13 +92,14 @@ def connect(output: Callable[[Mapping[str, Any]], None] | None = None) -> None:
     if local:
         _daemons[:] = [child for child in psutil.Process().children() if child.name() in ("raylet", "gcs_server")]
         atexit.register(_disconnect, sweeper)  # before Ray's own, as it is registered later
+    else:  # only now, as Ray looks for the cluster `auto` in the temporary folder
+        atexit.register(scratch.end, _own_folder(), 2 * scratch.KILL_S)
 
 
-def _make_scratch() -> "subprocess.Popen[bytes]":
-    """Make the temporary folder of this process and of the cluster it starts, and return the folder's sweeper."""
+def _own_folder() -> "subprocess.Popen[bytes]":
+    """Make the temporary folder of this process and of all that it starts, and return the folder's sweeper."""
     scratch.sweep_dead()
     folder = scratch.make()
-    os.environ.setdefault("RAY_TMPDIR", str(folder))
     stack_signal.register()
     return scratch.start_sweeper(folder)
 

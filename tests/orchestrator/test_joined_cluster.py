@@ -98,6 +98,11 @@ def run_dir(joined: Joined, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_driver_that_is_killed_leaves_no_temporary_file(joined: Joined, run_dir: Path) -> None:
+    until(lambda: not joined.left())
+    assert (run_dir / "wandb").is_dir(), "W&B, which has temporary files, was in use"
+
+
 def test_an_evaluation_with_the_kl_to_the_base_ends_quietly_and_leaves_no_folder(joined: Joined, run_dir: Path) -> None:
     words = ["evaluate.answers=4", "evaluate.ks=[1,4]", "generator.engine=transformers", f"runs={run_dir.parent}"]
     command = joined.begin("evaluate", "killed", *words)
