@@ -20,6 +20,7 @@ from ray.exceptions import AuthenticationError
 
 from actors.machine import scratch, stack_signal
 from orchestrator.planning.phases import UNKNOWN, Host
+from orchestrator.recovery.interrupt import interrupt_at_sigterm
 
 OWN_CLUSTER = {
     # Ray gives its workers the lowest priority, so that a busy machine leaves them no time beside other programs.
@@ -84,6 +85,7 @@ def connect(output: Callable[[Mapping[str, Any]], None] | None = None) -> None:
             # In a job the working directory comes first on every worker's import path.
             runtime_env={"worker_process_setup_hook": "breadth.own_packages_first"},
         )
+    interrupt_at_sigterm()  # Ray's handler would print the stack of its own code
     if output is not None:
         global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")  # which prints them
         global_worker_stdstream_dispatcher.add_handler("breadth", output)

@@ -24,6 +24,7 @@ from orchestrator.preflight.memory import check_memory
 from orchestrator.preflight.named import check_training
 from orchestrator.preflight.resume import check_resumed_settings, resume_command
 from orchestrator.recovery import ledger, stacks
+from orchestrator.recovery.interrupt import interrupt_at_sigterm
 from orchestrator.recovery.run_lock import RunLock
 from orchestrator.remote_runs.mirror import mirrored
 from orchestrator.rollout.collector import Stopped
@@ -229,8 +230,12 @@ async def train_until_stopped(run: Run, screen: Screen, *, unmeasured: bool) -> 
     """
     loop = asyncio.get_running_loop()
 
+    def release(received: signal.Signals) -> None:
+        if loop.remove_signal_handler(received) and received == signal.SIGTERM:
+            interrupt_at_sigterm()
+
     def on_signal(received: signal.Signals) -> None:
-        loop.remove_signal_handler(received)  # the next signal ends the process
+        release(received)  # the next signal ends the process
         run.logbook.alert("signal", f"{received.name}: stopping after this step, with a checkpoint")
         run.stop(received.name)
 
@@ -256,7 +261,7 @@ async def train_until_stopped(run: Run, screen: Screen, *, unmeasured: bool) -> 
         await run.checkpoint()
     finally:
         for received in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(received)
+            release(received)
 
 
 async def _end_ungraded(run: Run, error: NothingGraded) -> None:

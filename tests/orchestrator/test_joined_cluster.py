@@ -110,3 +110,16 @@ def test_an_evaluation_with_the_kl_to_the_base_ends_quietly_and_leaves_no_folder
     assert command.returncode == 0 and "score base: " in output, output
     assert "worker died" not in output and "(raylet)" not in output, output
     until(lambda: not [name for name in joined.left() if name.startswith("breadth-")])
+
+
+def test_sigterm_while_the_roles_start_is_as_ctrl_c(joined: Joined, tmp_path: Path) -> None:
+    command = joined.begin("train", *SMALL, f"runs={tmp_path}", "name=stopped")
+    assert command.stdout is not None
+    seen = []
+    for line in command.stdout:
+        seen.append(line)
+        if line.startswith("starting ") and "generator" in line:
+            command.send_signal(signal.SIGTERM)
+    assert command.wait(timeout=60) == 130, seen
+    assert seen[-1] == "breadth: interrupted\n" and "SIGTERM" not in "".join(seen), seen
+    until(lambda: not joined.left())
