@@ -163,7 +163,7 @@ async def _train(
             ledger=book,
             resumed=resumed,
         )
-        supervisor.alert = logbook.alert
+        supervisor.alert, supervisor.note = logbook.alert, logbook.note
         record_updates(run)
         await _to_the_end(run, screen, resume=resume, resumed=resumed)
     return run
@@ -171,7 +171,7 @@ async def _train(
 
 async def _to_the_end(run: Run, screen: Screen, *, resume: bool, resumed: checkpoint.Checkpoint | None) -> None:
     """Train until the run stops, check its ledger, and wait for its last checkpoint and copies."""
-    async with mirrored(run.cfg, run.run_dir, run.logbook.alert):
+    async with mirrored(run.cfg, run.run_dir, run.logbook.alert, run.logbook.note):
         try:
             if resume:
                 _check_ledger(run)
@@ -236,7 +236,7 @@ async def train_until_stopped(run: Run, screen: Screen, *, unmeasured: bool) -> 
 
     def on_signal(received: signal.Signals) -> None:
         release(received)  # the next signal ends the process
-        run.logbook.alert("signal", f"{received.name}: stopping after this step, with a checkpoint")
+        run.logbook.note(received.name, "stopping after this step, with a checkpoint")
         run.stop(received.name)
 
     for received in (signal.SIGINT, signal.SIGTERM):

@@ -117,7 +117,7 @@ def test_the_run_goes_on_beside_the_copies_and_waits_for_the_last_ones(
     alerts: list[tuple[str, str]] = []
 
     async def train() -> None:
-        async with mirrored(settings(tmp_path), run_dir, lambda *alert: alerts.append(alert)):
+        async with mirrored(settings(tmp_path), run_dir, lambda *alert: alerts.append(alert), lambda *note: None):
             deadline = time.monotonic() + 20
             while "config.yaml" not in Store(url).sizes():
                 assert time.monotonic() < deadline
@@ -137,7 +137,9 @@ def test_a_store_that_is_gone_is_an_alert_and_ends_nothing(
     alerts: list[str] = []
 
     async def train() -> None:
-        async with mirrored(settings(tmp_path), run_dir, lambda title, text: alerts.append(text)):
+        async with mirrored(
+            settings(tmp_path), run_dir, lambda title, text: alerts.append(text), lambda title, text: None
+        ):
             await asyncio.sleep(0.3)
 
     began = time.monotonic()
@@ -145,6 +147,23 @@ def test_a_store_that_is_gone_is_an_alert_and_ends_nothing(
     assert time.monotonic() - began < 20
     assert "could not be copied to file://" in alerts[0] and "the run goes on" in alerts[0]
     assert "files are not in file://" in alerts[-1] and str(run_dir) in alerts[-1]
+
+
+def test_that_a_store_works_again_is_no_alert(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "PERIOD_S", 0.05)
+    store, alerts, notes = tmp_path / "store", list[str](), list[str]()
+    store.write_text("a file in the place of the folder")
+
+    async def train() -> None:
+        async with mirrored(
+            settings(tmp_path), run_dir, lambda title, text: alerts.append(text), lambda title, text: notes.append(text)
+        ):
+            while not alerts:
+                await asyncio.sleep(0.05)
+            store.unlink()
+
+    asyncio.run(train())
+    assert len(alerts) == 1 and len(notes) == 1 and "files are copied to file://" in notes[0]
 
 
 def test_a_store_that_hangs_delays_the_end_by_its_limit_alone(
@@ -156,7 +175,9 @@ def test_a_store_that_hangs_delays_the_end_by_its_limit_alone(
     alerts: list[str] = []
 
     async def train() -> None:
-        async with mirrored(settings(tmp_path), run_dir, lambda title, text: alerts.append(text)):
+        async with mirrored(
+            settings(tmp_path), run_dir, lambda title, text: alerts.append(text), lambda title, text: None
+        ):
             await asyncio.sleep(0.2)
 
     began = time.monotonic()
