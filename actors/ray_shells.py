@@ -1,4 +1,4 @@
-"""Ray actor classes: one that runs any role, and one for generators.
+"""Ray actor classes: what those of all roles share, and those of generators and graders. `ps` shows their names.
 
 Loads no torch, which a grader does not need; `batch_shells` does.
 """
@@ -68,6 +68,10 @@ class RoleShell:
         """Give back the GPU memory that torch keeps for later tensors, for another role on the same GPU."""
         torch = importlib.import_module("torch")  # not at the top: a grader's process loads no torch
         await asyncio.to_thread(torch.cuda.empty_cache)
+
+
+class GraderShell(RoleShell):
+    """Ray actor of a grader."""
 
 
 class GeneratorShell(RoleShell):
