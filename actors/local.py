@@ -216,4 +216,4 @@ class LocalReference:
         await asyncio.to_thread(self.references.load, folder)
 
     async def close(self) -> None:
-        pass
+        self.references.close()

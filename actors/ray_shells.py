@@ -1,4 +1,4 @@
-"""Ray actor classes: one that runs any role, and one for generators.
+"""Ray actor classes: what those of all roles share, and those of generators and graders. `ps` shows their names.
 
 Loads no torch, which a grader does not need; `batch_shells` does.
 """
@@ -28,7 +28,7 @@ class RoleShell:
 
     def __init__(self, module: str, name: str, arguments: dict[str, Any]) -> None:
         self.module, self.name, self.arguments = module, name, arguments
-        self.scratch = scratch.own_of_actor()
+        scratch.make_for_actor()
         stack_signal.register()
 
     def __repr__(self) -> str:
@@ -59,12 +59,8 @@ class RoleShell:
         """Run a method of the role. A blocking one runs in a thread, so that the actor can serve other calls."""
         function = getattr(self.role, method)
         if inspect.iscoroutinefunction(function):
-            result = await function(*arguments)
-        else:
-            result = await asyncio.to_thread(function, *arguments)
-        if method == "close" and self.scratch is not None:
-            await asyncio.to_thread(scratch.sweep, self.scratch, 0.0)
-        return result
+            return await function(*arguments)
+        return await asyncio.to_thread(function, *arguments)
 
     async def usage(self) -> tuple[str, dict[str, float]]:
         """Return the node's host name and its use, also while the role computes."""
@@ -77,6 +73,10 @@ class RoleShell:
         """Give back the GPU memory that torch keeps for later tensors, for another role on the same GPU."""
         torch = importlib.import_module("torch")  # not at the top: a grader's process loads no torch
         await asyncio.to_thread(torch.cuda.empty_cache)
+
+
+class GraderShell(RoleShell):
+    """Ray actor of a grader."""
 
 
 class GeneratorShell(RoleShell):

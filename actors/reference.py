@@ -152,6 +152,9 @@ class References:
         for name in self._masters:
             self._load(name)
 
+    def close(self) -> None:
+        """Do nothing: what the references hold ends with their process."""
+
 
 def column_functions(batch: Batch, columns: Sequence[Column], temperature: float) -> dict[str, LogitsFunction]:
     """Return, by column, the function that computes it from a chunk of logits already divided by `temperature`."""

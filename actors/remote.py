@@ -197,10 +197,17 @@ class Handle:
         await self.wait(self.actor.free_gpu_memory.remote(), "free_gpu_memory")
 
     async def close(self) -> None:
-        """Close the role if it was built, then end its process, also if closing failed."""
+        """Close the role if it was built, then end its process, also if closing failed.
+
+        Ray ends a process that answers. If it were killed beside that, Ray would report an unexpected end.
+        """
         if self.built:
-            with contextlib.suppress(Exception):  # the next line ends the process whatever happened
+            try:
                 await self.call("close", timeout_s=10.0)
+                self._process = None
+            except RoleLost:
+                pass  # the process may be stopped
+            except Exception:  # the role's own
                 self._process = None
         await self._end_process()
 

@@ -15,7 +15,7 @@ from actors.batch_shells import LearnerShell, ReferenceShell
 from actors.contracts import Generator, Grader, Learner, Reference
 from actors.loading import collector_paused
 from actors.policy_files.reading import load_tokenizer
-from actors.ray_shells import HEARTBEAT, GeneratorShell, RoleShell
+from actors.ray_shells import HEARTBEAT, GeneratorShell, GraderShell
 from actors.remote import Handle, RemoteGenerator, RemoteGrader
 from actors.remote_learner import RemoteLearner
 from actors.remote_reference import RemoteReference
@@ -36,6 +36,9 @@ from orchestrator.placement import (
 )
 from orchestrator.preflight.machine import check_devices
 from orchestrator.references import on_actors, with_learner
+
+SHELLS = {"learner": LearnerShell, "reference": ReferenceShell, "generator": GeneratorShell, "grader": GraderShell}
+"""The class of each role's actors."""
 
 
 @dataclass
@@ -244,9 +247,8 @@ def _create_actor(roles: Roles, reservation: Reservation, group: PlacementGroup,
         references=roles.references,
     )
     variables = environment(roles.cfg, reservation.role, gpu=gpu, names=roles.names, cores=cores)
-    shells = {"learner": LearnerShell, "reference": ReferenceShell, "generator": GeneratorShell}
     remote: Any = ray.remote  # its types do not know `concurrency_groups`
-    options = remote(concurrency_groups={HEARTBEAT: 1})(shells.get(reservation.role, RoleShell)).options(
+    options = remote(concurrency_groups={HEARTBEAT: 1})(SHELLS[reservation.role]).options(
         num_cpus=reservation.cpus,
         num_gpus=reservation.gpus,
         max_concurrency=16,

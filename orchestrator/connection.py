@@ -23,6 +23,7 @@ from ray.exceptions import AuthenticationError
 from actors.machine import scratch, stack_signal
 from orchestrator.planning.phases import UNKNOWN, Host
 from orchestrator.preflight.machine import ANSWER_S, check_address
+from orchestrator.recovery.interrupt import interrupt_at_sigterm
 
 OWN_CLUSTER = {
     # Ray gives its workers the lowest priority, so that a busy machine leaves them no time beside other programs.
@@ -62,12 +63,15 @@ def connect(output: Callable[[Mapping[str, Any]], None] | None = None) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not sys.stdout.isatty():
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # Ray would color its lines in files and logs too
     address = os.environ.get("RAY_ADDRESS", "local")
     local = address == "local"
     # At every start it says that the cluster is protected by a token.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     if local:
-        sweeper = _make_scratch()
+        sweeper = _own_folder()
+        os.environ.setdefault("RAY_TMPDIR", os.environ[scratch.SCRATCH])
         for name, value in OWN_CLUSTER.items():
             os.environ.setdefault(name, value)
     else:
@@ -84,6 +88,7 @@ def connect(output: Callable[[Mapping[str, Any]], None] | None = None) -> None:
             # In a job the working directory comes first on every worker's import path.
             runtime_env={"worker_process_setup_hook": "breadth.own_packages_first"},
         )
+    interrupt_at_sigterm()  # Ray's handler would print the stack of its own code
     if output is not None:
         global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")  # which prints them
         global_worker_stdstream_dispatcher.add_handler("breadth", output)
@@ -92,13 +97,14 @@ def connect(output: Callable[[Mapping[str, Any]], None] | None = None) -> None:
     if local:
         _daemons[:] = [child for child in psutil.Process().children() if child.name() in ("raylet", "gcs_server")]
         atexit.register(_disconnect, sweeper)  # before Ray's own, as it is registered later
+    else:  # only now, as Ray looks for the cluster `auto` in the temporary folder
+        atexit.register(scratch.end, _own_folder(), 2 * scratch.KILL_S)
 
 
-def _make_scratch() -> "subprocess.Popen[bytes]":
-    """Make the temporary folder of this process and of the cluster it starts, and return the folder's sweeper."""
+def _own_folder() -> "subprocess.Popen[bytes]":
+    """Make the temporary folder of this process and of all that it starts, and return the folder's sweeper."""
     scratch.sweep_dead()
     folder = scratch.make()
-    os.environ.setdefault("RAY_TMPDIR", str(folder))
     stack_signal.register()
     return scratch.start_sweeper(folder)
 

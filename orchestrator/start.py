@@ -25,6 +25,7 @@ from orchestrator.preflight.memory import check_memory
 from orchestrator.preflight.named import check_training
 from orchestrator.preflight.resume import check_resumed_settings, resume_command
 from orchestrator.recovery import ledger, stacks
+from orchestrator.recovery.interrupt import interrupt_at_sigterm
 from orchestrator.recovery.run_lock import RunLock
 from orchestrator.remote_runs.mirror import mirrored
 from orchestrator.rollout.collector import Stopped
@@ -166,7 +167,7 @@ async def _train(
             ledger=book,
             resumed=resumed,
         )
-        supervisor.alert = logbook.alert
+        supervisor.alert, supervisor.note = logbook.alert, logbook.note
         record_updates(run)
         await _to_the_end(run, screen, resume=resume, resumed=resumed)
     return run
@@ -174,7 +175,7 @@ async def _train(
 
 async def _to_the_end(run: Run, screen: Screen, *, resume: bool, resumed: checkpoint.Checkpoint | None) -> None:
     """Train until the run stops, check its ledger, and wait for its last checkpoint and copies."""
-    async with mirrored(run.cfg, run.run_dir, run.logbook.alert):
+    async with mirrored(run.cfg, run.run_dir, run.logbook.alert, run.logbook.note):
         try:
             if resume:
                 _check_ledger(run)
@@ -233,9 +234,13 @@ async def train_until_stopped(run: Run, screen: Screen, *, unmeasured: bool) -> 
     """
     loop = asyncio.get_running_loop()
 
+    def release(received: signal.Signals) -> None:
+        if loop.remove_signal_handler(received) and received == signal.SIGTERM:
+            interrupt_at_sigterm()
+
     def on_signal(received: signal.Signals) -> None:
-        loop.remove_signal_handler(received)  # the next signal ends the process
-        run.logbook.alert("signal", f"{received.name}: stopping after this step, with a checkpoint")
+        release(received)  # the next signal ends the process
+        run.logbook.note(received.name, "stopping after this step, with a checkpoint")
         run.stop(received.name)
 
     for received in (signal.SIGINT, signal.SIGTERM):
@@ -260,7 +265,7 @@ async def train_until_stopped(run: Run, screen: Screen, *, unmeasured: bool) -> 
         await run.checkpoint()
     finally:
         for received in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(received)
+            release(received)
 
 
 async def _end_ungraded(run: Run, error: NothingGraded) -> None:

@@ -2,8 +2,8 @@
 
 Libraries leave files in the temporary folder when their process is killed: sockets, `pymp-*`, `vllm_dist_*`. So all
 processes of a run on one machine share one folder, named after the process that owns it, which is removed when the
-owner ends. In a cluster that the run did not start, each actor has one. The environment variable SCRATCH names the
-folder in every process that the owner starts, so that they can be found again.
+owner ends. In a cluster that the run did not start, the driver and each actor have one. The environment
+variable SCRATCH names the folder in every process that the owner starts, so that they can be found again.
 
 The sweeper waits for the owner's end, however it comes, ends the processes that are left, and removes the folder. If it
 was killed too, the next run on the machine does this. This file is also the sweeper's program; it needs the standard
@@ -33,6 +33,9 @@ UNEXPECTED = (
     "breadth: the process of this command ended unexpectedly: it was killed, or Ray ended it because a process of its "
     "cluster was killed. What it left is removed.\n"
 )
+OF_ACTOR = "of_actor"
+_sweepers: list[subprocess.Popen[bytes]] = []
+"""Those whose pipe stays open until this process ends."""
 KILL_S = 5.0
 """Seconds for the kernel to end a process that was killed."""
 
@@ -49,23 +52,35 @@ def make() -> Path:
     return folder
 
 
-def own_of_actor() -> Path | None:
+def make_for_actor() -> None:
     """Make a temporary folder of its own for an actor of a cluster that the run did not start, as on other machines.
 
-    None: the actor uses that of the run. The next actor on the machine cleans up after one that was killed.
+    It is removed when the actor's process has ended, however it did: Ray kills it, in whatever it does. Another actor
+    uses the folder of the run.
     """
-    if SCRATCH in os.environ or "RAY_JOB_ID" not in os.environ:
-        return None
-    sweep_dead()
-    return make()
+    if SCRATCH not in os.environ and "RAY_JOB_ID" in os.environ:
+        sweep_dead()
+        start_sweeper(make(), of_actor=True)
 
 
-def start_sweeper(folder: Path) -> subprocess.Popen[bytes]:
-    """Start the sweeper of a folder that this process owns."""
+def start_sweeper(folder: Path, *, of_actor: bool = False) -> subprocess.Popen[bytes]:
+    """Start the sweeper of a folder that this process owns.
+
+    Args:
+        of_actor: whether this process is an actor, which ends without a word. Ray kills its children before it, so the
+            sweeper is none: it goes on as the child of a process that ends at once, which is returned.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in (SCRATCH, "TMPDIR")}
+    command = [sys.executable, "-I", "-S", __file__, str(folder), *([OF_ACTOR] if of_actor else [])]
+    output = subprocess.DEVNULL if of_actor else None
     # A session of its own, as Ctrl-C in a terminal goes to all processes of a session.
-    command = [sys.executable, "-I", "-S", __file__, str(folder)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
+    sweeper = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment, start_new_session=True
+    )
+    if of_actor:
+        _sweepers.append(sweeper)
+        sweeper.wait()
+    return sweeper
 
 
 def end(sweeper: subprocess.Popen[bytes], timeout_s: float) -> None:
@@ -161,6 +176,8 @@ def _start_time(pid: int) -> str:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    if OF_ACTOR in sys.argv and os.fork():
+        os._exit(0)
     finished = sys.stdin.buffer.read()  # until the owner ends
     if not finished:
         sys.stderr.write(UNEXPECTED)

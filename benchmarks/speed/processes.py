@@ -135,10 +135,8 @@ def guarded(tree: Tree) -> Iterator[Tree]:
 
 
 def role_of(pid: int, root: int, parents: Mapping[int, int], commands: Mapping[int, str]) -> str:
-    """Return the role of a process in a run over Ray: driver, learner, generator, grader, or others (those of Ray).
-
-    Generators and graders are actors of one class. The grader is the one with worker processes; these belong to it.
-    """
+    """Return the role of a process in a run over Ray: driver, learner, generator, grader with its worker processes, or
+    others (those of Ray)."""
     if pid == root:
         return "driver"
     actor: int | None = pid
@@ -148,8 +146,7 @@ def role_of(pid: int, root: int, parents: Mapping[int, int], commands: Mapping[i
         return "others"
     if "LearnerShell" in commands[actor]:
         return "learner"
-    has_workers = any(parent == actor and "rewards" in commands[child] for child, parent in parents.items())
-    return "grader" if has_workers else "generator"
+    return "grader" if "GraderShell" in commands[actor] else "generator"
 
 
 class _Stat:

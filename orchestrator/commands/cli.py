@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from orchestrator.commands.parser import parse
 from orchestrator.recovery.failures import Failure, raised_by_breadth
+from orchestrator.recovery.interrupt import interrupt_at_sigterm
 from orchestrator.submission.runtime import KEY_VARIABLE, STOP_VARIABLE, receive, watch_for_stop
 
 FIRST = """Breadth trains language models by reinforcement learning with verifiable rewards. To begin:
@@ -37,6 +38,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     if options.command is None:
         Console(highlight=False).print(FIRST, soft_wrap=True, markup=False)
         return 0
+    interrupt_at_sigterm()
     # One thread per process: on small machines two busy OpenMP threads can be 20 times slower than one.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:

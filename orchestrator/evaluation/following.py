@@ -29,8 +29,8 @@ from orchestrator.watch.passk import summary
 
 POLL_S = 5.0
 """Seconds between two looks at the run."""
-STOPS = ("signal", "stop_if", "no answer could be judged")
-"""Titles of the alerts after which a run ends before its last step."""
+STOPS = ("SIGINT", "SIGTERM", "stop_if", "no answer could be judged")
+"""Titles of the events after which a run ends before its last step."""
 
 
 async def follow(cfg: Config, run_dir: Path, log: Callable[[str], None]) -> list[Evaluation]:
@@ -171,7 +171,7 @@ class _Watching:
 def _ended(run_dir: Path) -> bool:
     """Return whether the run has written the checkpoint of its end: of the last step, or of that in which it stopped.
 
-    The alert of a stop comes before the record of its step. A resumed run has a later record.
+    The event of a stop comes before the record of its step. A resumed run has a later record.
     """
     steps = [step_of(path) for path in saved(run_dir / "checkpoints") if (path / MANIFEST).is_file()]
     records = read_records(run_dir / METRICS)

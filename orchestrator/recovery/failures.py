@@ -1,4 +1,5 @@
-"""What is kept of a run that failed: its traceback and the logs of Ray, in `failures/TIME` of its directory.
+"""What is kept of a run that failed, in `failures/TIME` of its directory: its traceback, and the logs of a Ray cluster
+that it started.
 
 The terminal shows a line or two: which role failed, why, and what to do.
 """
@@ -43,7 +44,10 @@ def _is_own(file: Path) -> bool:
 
 
 def keep(run_dir: Path, error: BaseException) -> Path:
-    """Write the traceback of a failed run and the logs of its Ray processes to a new folder, and return the folder."""
+    """Write the traceback of a failed run to a new folder, and return the folder.
+
+    It gets the logs of Ray too if the run has started its cluster. Those of another cluster are on its nodes.
+    """
     folder = run_dir / FAILURES / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}-{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
@@ -57,7 +61,9 @@ def keep(run_dir: Path, error: BaseException) -> Path:
 def failure(run_dir: Path, error: Exception) -> Failure:
     """Return the failure of a run, after its traceback was kept, as far as there is room on the disk."""
     try:
-        place = f"The traceback and the logs are in {keep(run_dir, error)}"
+        folder = keep(run_dir, error)
+        kept = "traceback and the logs of Ray are" if len(list(folder.iterdir())) > 1 else "traceback is"
+        place = f"The {kept} in {folder}"
     except OSError as unwritten:
         place = f"The traceback could not be written: {unwritten}"
     notes = getattr(error, "__notes__", [])

@@ -133,16 +133,19 @@ def _stamp(path: Path) -> Stamp:
 
 
 @contextlib.asynccontextmanager
-async def mirrored(cfg: Config, run_dir: Path, alert: Callable[[str, str], None]) -> AsyncIterator[None]:
+async def mirrored(
+    cfg: Config, run_dir: Path, alert: Callable[[str, str], None], note: Callable[[str, str], None]
+) -> AsyncIterator[None]:
     """Copy the run's directory to `mirror` while the block runs, and wait at its end for the last copies.
 
     Args:
-        alert: called with title and text when copying begins to fail, works again, or is not complete at the end.
+        alert: called with title and text when copying begins to fail, or is not complete at the end.
+        note: called with title and text when it works again.
     """
     if not cfg.mirror:
         yield
         return
-    copying = Copying(Mirror(run_dir, Store(f"{cfg.mirror}/{cfg.name}", "mirror")), alert)
+    copying = Copying(Mirror(run_dir, Store(f"{cfg.mirror}/{cfg.name}", "mirror")), alert, note)
     copying.start()
     limit_s = FINISH_S
     try:
@@ -160,8 +163,8 @@ async def mirrored(cfg: Config, run_dir: Path, alert: Callable[[str, str], None]
 class Copying:
     """The thread that copies, and its alerts."""
 
-    def __init__(self, mirror: Mirror, alert: Callable[[str, str], None]) -> None:
-        self.mirror, self.alert = mirror, alert
+    def __init__(self, mirror: Mirror, alert: Callable[[str, str], None], note: Callable[[str, str], None]) -> None:
+        self.mirror, self.alert, self.note = mirror, alert, note
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="mirror")
         self._failing = False
@@ -186,7 +189,7 @@ class Copying:
             text = f"{len(errors)} files could not be copied to {url}, the first: {errors[0]}"
             self.alert("mirror", f"{text}; the run goes on")
         elif self._failing and not errors:
-            self.alert("mirror", f"files are copied to {url} again, after {self.mirror.failures} failures")
+            self.note("mirror", f"files are copied to {url} again, after {self.mirror.failures} failures")
         self._failing = bool(errors)
         return errors
 

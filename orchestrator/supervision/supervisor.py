@@ -31,7 +31,8 @@ class Supervisor:
     Args:
         members: the processes that can be started again.
         others: learner ranks. One that is silent ends the run.
-        alert: called with the title and the text of what the user has to know.
+        alert: called with the title and the text of what the user has to know. `note`, at first the same, is called
+            with those of good news.
         dump: called in a thread of its own with the process id of a member that is silent, before it is ended. Writes
             the stacks of all processes, and returns a line that says where.
         clock: in seconds.
@@ -46,7 +47,8 @@ class Supervisor:
         dump: Callable[[int | None], str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.place, self.members, self.others, self.alert, self._clock = place, list(members), others, alert, clock
+        self.place, self.members, self.others, self._clock = place, list(members), others, clock
+        self.alert = self.note = alert
         self._dump = dump
         self._budgets = {
             member: Budget(place.restarts, place.restart_window_s, place.restart_delay_s, clock) for member in members
@@ -131,7 +133,7 @@ class Supervisor:
         seconds = self._clock() - began
         self._restarts[member.role] += 1
         self._seconds[member.role] += seconds
-        self.alert(f"{member.name} is back", f"after {seconds:.1f} s")
+        self.note(f"{member.name} is back", f"after {seconds:.1f} s")
 
     async def _write_stacks(self, member: Member) -> None:
         """Write what all processes are doing while the silent one still is."""

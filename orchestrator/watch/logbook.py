@@ -5,6 +5,7 @@ copies. A sink that raises is turned off, counted and reported once, and trainin
 """
 
 import json
+import math
 import os
 import secrets
 import time
@@ -161,6 +162,8 @@ class Logbook:
                 f"name: must be the name of a new run (--resume continues a run), got {path}, which holds records"
             )
         records = read_records(path)
+        for record in records:  # What they raise was reported before.
+            self._alarms.observe({name: math.nan if value is None else value for name, value in record.items()})
         self._record: dict[str, Any] = records[-1] if records else {"step": -1}
         self._line = encode(self._record) if records else b""
         self._earlier_tokens = 0.0

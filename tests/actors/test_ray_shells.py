@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import importlib
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 from actors.batch_shells import LearnerShell
 from actors.loading import collector_paused
 from actors.ray_shells import GeneratorShell, RoleShell
+from configs.load import load
+from orchestrator.constructors import constructor
 
 
 class Role:
@@ -66,6 +69,14 @@ def test_a_shell_raises_what_a_method_of_its_role_raises() -> None:
 
     with pytest.raises(ValueError, match="refused"):
         asyncio.run(run())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ["learner", "generator", "grader", "reference"])
+def test_what_an_actor_builds_can_be_closed(role: str) -> None:
+    cfg = load(["generator.engine=transformers"])
+    module, name, _ = constructor(cfg, role, 0, names=[role], policy=cfg.policy.path, references={})
+    assert callable(getattr(importlib.import_module(module), name).close), "else its process is killed"
 
 
 @pytest.mark.parametrize("method", ["update_weights", "finish_update"])

@@ -198,8 +198,8 @@ def test_the_cpu_seconds_and_memory_of_a_tree_are_those_of_its_processes(tmp_pat
 def test_the_roles_of_a_run_over_ray_are_told_apart() -> None:
     parents = {1: 0, 2: 1, 3: 1, 4: 3, 5: 3, 6: 3, 7: 6, 8: 7}
     commands = {
-        1: "python breadth train", 2: "gcs_server", 3: "raylet", 4: "ray::LearnerShell", 5: "ray::RoleShell.call",
-        6: "ray::RoleShell", 7: "python -m rewards.workers.keeper", 8: "python -m rewards.workers.worker",
+        1: "python breadth train", 2: "gcs_server", 3: "raylet", 4: "ray::LearnerShell", 5: "ray::GeneratorShell.call",
+        6: "ray::GraderShell", 7: "python -m rewards.workers.keeper", 8: "python -m rewards.workers.worker",
     }  # fmt: skip
     roles = {pid: role_of(pid, 1, parents, commands) for pid in parents}
     assert list(roles.values()) == ["driver", "others", "others", "learner", "generator", "grader", "grader", "grader"]

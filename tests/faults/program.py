@@ -30,7 +30,7 @@ TITLES = {
     "generator": "ray::GeneratorShell",
     "learner": "ray::LearnerShell",
     "reference": "ray::ReferenceShell",
-    "grader": "ray::RoleShell",
+    "grader": "ray::GraderShell",
     "raylet": "raylet/raylet",
     "gcs": "gcs_server",
     "agent": "dashboard/agent.py",

@@ -95,8 +95,11 @@ def in_process() -> list[Fault]:
         Fault(action="SIGKILL", phase="ending", expected="killed"),
         Fault(action="SIGKILL", phase="updating", expected="killed", words=ANY_ORDER, step=4, always=True),
         Fault(action="SIGKILL", phase="checkpointing", expected="killed", words=AHEAD, step=5),
-        *(Fault(action="SIGTERM", phase=phase, expected="stops", words=MEASURED, message=STOPPING) for phase in PHASES),
-        Fault(action="SIGINT", phase="generating", expected="stops", message=STOPPING, always=True),
+        *(
+            Fault(action="SIGTERM", phase=phase, expected="stops", words=MEASURED, message=f"(?m)^SIGTERM: {STOPPING}")
+            for phase in PHASES
+        ),
+        Fault(action="SIGINT", phase="generating", expected="stops", message=f"(?m)^SIGINT: {STOPPING}", always=True),
         Fault(action="SIGKILL", role="worker", phase="grading", expected="goes on"),
         Fault(action="SIGKILL", role="worker", phase="updating", expected="goes on"),
         Fault(action="SIGSTOP", role="worker", phase="updating", expected="goes on"),

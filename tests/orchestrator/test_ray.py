@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import ray
 import torch
@@ -254,7 +255,7 @@ def test_a_generator_sleeps_and_wakes_with_new_weights_over_ray(tmp_path: Path, 
     asyncio.run(run())
 
 
-def test_the_process_of_a_grader_loads_no_torch(tmp_path: Path, cluster: None) -> None:
+def test_the_process_of_a_grader_has_its_name_and_loads_no_torch(tmp_path: Path, cluster: None) -> None:
     async def work() -> tuple[float | None, list[str]]:
         started = await start(config(tmp_path, "name=g"), ["grader"])
         try:
@@ -263,6 +264,8 @@ def test_the_process_of_a_grader_loads_no_torch(tmp_path: Path, cluster: None) -
             task = GradeTask(key="a", verifier="countdown", problem=problem, answer="3+7+12")
             grades = await grader.grade([task])
             loaded = grader.actor.__ray_call__.remote(lambda shell: list(sys.modules))  # type: ignore[attr-defined]
+            title = psutil.Process(grader.local_pid).cmdline()[0]  # type: ignore[attr-defined]
+            assert title.startswith("ray::GraderShell"), title
             return grades["a"].reward, await loaded
         finally:
             await started.close()

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from actors.machine import scratch
@@ -116,3 +117,34 @@ def test_the_owner_of_a_folder_is_not_swept(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     assert gone(child, folder, within_s=2 * scratch.GRACE_S + 10)
+
+
+ACTOR = """
+import time
+from actors.machine import scratch
+scratch.make_for_actor()
+scratch.make_for_actor()
+print(scratch.os.environ[scratch.SCRATCH], flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_folder_of_an_actor_of_a_joined_cluster_ends_with_its_process_without_a_word(tmp_path: Path) -> None:
+    plain = {name: value for name, value in os.environ.items() if name != scratch.SCRATCH}
+    process = subprocess.Popen(
+        [sys.executable, "-c", ACTOR],
+        env=plain | {"TMPDIR": str(tmp_path), "RAY_JOB_ID": "01000000"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    folder = Path(process.stdout.readline().strip())
+    try:
+        assert folder.is_dir() and str(process.pid) in folder.name
+        assert not psutil.Process(process.pid).children(), "Ray would kill the sweeper with them"
+    finally:
+        process.kill()
+    assert process.communicate(timeout=10)[0] == ""
+    assert gone(process.pid, folder, scratch.GRACE_S + 10)

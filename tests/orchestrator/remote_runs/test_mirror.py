@@ -119,7 +119,7 @@ def test_the_run_goes_on_beside_the_copies_and_waits_for_the_last_ones(
     alerts: list[tuple[str, str]] = []
 
     async def train() -> None:
-        async with mirrored(settings(tmp_path), run_dir, lambda *alert: alerts.append(alert)):
+        async with mirrored(settings(tmp_path), run_dir, lambda *alert: alerts.append(alert), lambda *note: None):
             deadline = time.monotonic() + 20
             while "config.yaml" not in Store(url).sizes():
                 assert time.monotonic() < deadline
@@ -139,7 +139,9 @@ def test_a_store_that_is_gone_is_an_alert_and_ends_nothing(
     alerts: list[str] = []
 
     async def train() -> None:
-        async with mirrored(settings(tmp_path), run_dir, lambda title, text: alerts.append(text)):
+        async with mirrored(
+            settings(tmp_path), run_dir, lambda title, text: alerts.append(text), lambda title, text: None
+        ):
             await asyncio.sleep(0.3)
 
     began = time.monotonic()
@@ -176,13 +178,30 @@ def test_copying_goes_on_beside_checkpoints_that_are_written_and_removed(run_dir
 def test_a_pass_that_fails_unexpectedly_is_an_alert_and_the_next_one_copies(
     run_dir: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alerts: list[str] = []
-    copying = mirror.Copying(Mirror(run_dir, Store(url)), lambda title, text: alerts.append(text))
+    told: list[str] = []
+    copying = mirror.Copying(Mirror(run_dir, Store(url)), *[lambda title, text: told.append(text)] * 2)
     with monkeypatch.context() as patched:
         patched.setattr(Mirror, "pending", lambda self: 1 / 0)
         assert copying._pass()
     assert not copying._pass()
-    assert "ZeroDivisionError" in alerts[0] and "are copied" in alerts[1]
+    assert "ZeroDivisionError" in told[0] and "are copied" in told[1]
+
+
+def test_that_a_store_works_again_is_no_alert(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "PERIOD_S", 0.05)
+    store, alerts, notes = tmp_path / "store", list[str](), list[str]()
+    store.write_text("a file in the place of the folder")
+
+    async def train() -> None:
+        async with mirrored(
+            settings(tmp_path), run_dir, lambda title, text: alerts.append(text), lambda title, text: notes.append(text)
+        ):
+            while not alerts:
+                await asyncio.sleep(0.05)
+            store.unlink()
+
+    asyncio.run(train())
+    assert len(alerts) == 1 and len(notes) == 1 and "files are copied to file://" in notes[0]
 
 
 def test_a_store_that_hangs_delays_the_end_by_its_limit_alone(
@@ -194,7 +213,9 @@ def test_a_store_that_hangs_delays_the_end_by_its_limit_alone(
     alerts: list[str] = []
 
     async def train() -> None:
-        async with mirrored(settings(tmp_path), run_dir, lambda title, text: alerts.append(text)):
+        async with mirrored(
+            settings(tmp_path), run_dir, lambda title, text: alerts.append(text), lambda title, text: None
+        ):
             await asyncio.sleep(0.2)
 
     began = time.monotonic()

@@ -114,9 +114,12 @@ def injected(*faults: tuple[str, int, signal.Signals]) -> Act:
     return act
 
 
-def alerts(cfg: Config) -> list[dict[str, Any]]:
+def events(cfg: Config) -> list[dict[str, Any]]:
+    """The events of the roles that were lost or are back."""
     lines = (Path(cfg.runs) / cfg.name / "events.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["level"] == "alert"]
+    return [
+        event for event in map(json.loads, lines) if event["title"].startswith(("generator ", "grader ", "reference "))
+    ]
 
 
 def numbers(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -142,7 +145,7 @@ def test_roles_that_are_killed_or_stopped_are_started_again_and_the_run_is_the_s
     differ = [(a["step"], key, a.get(key), b.get(key)) for a, b in pairs for key in a | b if a.get(key) != b.get(key)]
     assert differ == []
     assert [healed[-1][f"restarts/{role}"] for role in ("generator", "grader", "reference")] == [2, 2, 2]
-    for event in alerts(cfg):
+    for event in events(cfg):
         assert "\n" not in event["text"] and len(event["text"]) < 300, event
 
 
@@ -186,7 +189,7 @@ def test_a_run_goes_on_without_the_generator_of_a_lost_node_and_takes_it_back_wh
 
         def act(roles: cluster.Roles, step: int) -> bool:
             nonlocal stage, back_at
-            titles[:] = [event["title"].partition(" ")[2].partition(" ")[2] for event in alerts(cfg)]
+            titles[:] = [event["title"].partition(" ")[2].partition(" ")[2] for event in events(cfg)]
             if not stage and step >= 1:
                 where = {
                     name: process_of(roles, name)[0] for name in ("learner 0", "generator 0", "generator 1", "grader 0")

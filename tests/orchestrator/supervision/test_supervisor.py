@@ -85,13 +85,15 @@ def test_a_member_that_is_lost_leaves_at_once_and_enters_when_it_is_built_and_pr
     async def body() -> None:
         process = Process("generator 0")
         watched, alerts, failures = supervisor(process)
+        notes: list[str] = []
+        watched.note = lambda title, text: notes.append(title)
         async with watched:
             assert watched.lost(process, ERROR)
             assert process.events == ["give up", "leave"], "before anything else can run"
             assert watched.lost(process, ERROR), "further calls of the lost process fail too"
             await until(lambda: "enter" in process.events)
             assert process.events == BACK
-            assert [title for title, _ in alerts] == ["generator 0 was lost", "generator 0 is back"]
+            assert [title for title, _ in alerts] == ["generator 0 was lost"] and notes == ["generator 0 is back"]
             assert alerts[0][1] == "generator 0: its process died; it is started again after 0 s"
             metrics = watched.metrics()
             assert (metrics["restarts/generator"], metrics["restarts/generator/absent"]) == (1, 0)

@@ -78,3 +78,17 @@ def test_the_logbook_writes_alarms_as_events(tmp_path: Path) -> None:
     logbook.close()
     [event] = events(tmp_path)
     assert event["level"] == "alert" and event["title"] == "all rewards are 0"
+
+
+def test_a_resumed_run_raises_again_only_the_alarms_that_had_ended(tmp_path: Path) -> None:
+    lost, kept = measured(0.6, 0.7, 0.0, 0.2), measured(0.95, 0.97, 0.0, 0.2)
+    logbook = open_logbook(tmp_path)
+    logbook.write(1, step(entropy=math.nan))
+    logbook.write(1, lost)
+    logbook.close()
+    for number, values in ((2, lost), (3, kept), (4, lost)):
+        logbook = open_logbook(tmp_path, resume_step=number - 1)
+        logbook.write(number, values)
+        logbook.close()
+    assert [event["title"] for event in events(tmp_path)] == ["retention fell"] * 2
+    assert "null" in (tmp_path / "metrics.jsonl").read_text(), "a value that is none is read back as none"
