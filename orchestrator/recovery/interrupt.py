@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from types import FrameType
 
 
 def interrupt_at_sigterm() -> None:
@@ -10,4 +11,10 @@ def interrupt_at_sigterm() -> None:
     Called again where a library, or the end of a handler of asyncio, has set another handler.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a script
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
