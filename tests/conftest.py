@@ -31,7 +31,7 @@ TIMED = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make a temporary folder of the session, which the workers of pytest-xdist inherit.
+    """Make a temporary folder of the session, which the workers of pytest-xdist inherit. It is removed at the end.
 
     Libraries leave files there when their process is killed, as many tests do: sockets, `pymp-*`.
     """
@@ -39,13 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
         # pytest keeps the directories of its last sessions where they are without this.
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
         # Its path is short, as that of a socket has at most 107 bytes.
-        tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="t")
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the temporary folder of the session."""
-    if not hasattr(config, "workerinput"):
-        shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
+        folder = tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="t")
+        # By its name, as tests may set TMPDIR.
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.hookimpl(tryfirst=True)

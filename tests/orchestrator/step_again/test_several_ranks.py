@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from breadth import ROOT
 from orchestrator.commands.cli import main
 from orchestrator.start import run_training
 from orchestrator.step_again.folder import read, write
@@ -27,8 +28,8 @@ def test_a_step_of_two_learner_ranks_runs_again_on_one(
     run_dir = asyncio.run(run_training(cfg, resume=False, log=lambda text: None))
     alone, together = run_dir / "steps" / "step-000002", tmp_path / "together"
     together.mkdir()
-    command = [sys.executable, two_ranks.__file__, free_address(), str(alone), str(together)]
-    subprocess.run(command, check=True, timeout=RANKS_S)
+    command = [sys.executable, "-m", two_ranks.__name__, free_address(), str(alone), str(together)]
+    subprocess.run(command, check=True, timeout=RANKS_S, cwd=ROOT)
     recorded = read(alone)
     scores, stats = two_ranks.merged(alone, together)
     machine = dict(recorded.machine) | {"ranks": 2}

@@ -1,6 +1,6 @@
-"""As a script: make the update of a recorded step on two learner ranks, each in a process of its own, and record it.
+"""As a program: make the update of a recorded step on two learner ranks, each in a process of its own, and record it.
 
-python two_ranks.py ADDRESS STEP TARGET
+python -m tests.orchestrator.step_again.two_ranks ADDRESS STEP TARGET
 """
 
 import sys
