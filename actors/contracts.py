@@ -114,18 +114,18 @@ class HostWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A number per token [N] that a divergence term needs of its anchor besides log-probs, computed from the anchor's
-    next-token distributions over the whole vocabulary.
+    """A number per token [N] that a divergence term, or the mask of pairs, needs of its anchor besides log-probs.
 
     Example: Column(term="divergence", reference="reference", kind="certainty", temperature=4.0)
     """
 
     term: str
+    """Name of the term; with kind activation, of the anchor."""
     reference: str
     """Name of the anchor."""
-    kind: Literal["reweighted", "certainty"]
-    """The dict of `Batch` that receives the column, under the name of the term. A reweighted column is computed from
-    the powers in `Batch.power`."""
+    kind: Literal["reweighted", "certainty", "activation"]
+    """The dict of `Batch` that receives the column, under `term`. A reweighted column is computed from the powers in
+    `Batch.power`."""
     certainty: Certainty = "negentropy"
     temperature: float = 0.0
     """Temperature of the distribution whose certainty is computed; 0: the sampling temperature."""

@@ -95,7 +95,7 @@ class References:
         for microbatch in plan([row.width for row in shared], self.token_budget):
             indices = [scored_indices[i] for row in microbatch for i in shared[row].members]
             selected = batch.select(indices).to(self.device)
-            scored = policy(selected, column_functions(selected, columns, policy.temperature), keep_hidden=keep_hidden)
+            scored = score_columns(policy, selected, columns, keep_hidden=keep_hidden)
             rows = batch.token_rows(indices)
             for name, values in {"logp": scored.logp, "entropy": scored.entropy, **scored.extra}.items():
                 outputs[name][rows] = values.cpu()
@@ -156,7 +156,20 @@ class References:
         """Do nothing: what the references hold ends with their process."""
 
 
-def column_functions(batch: Batch, columns: Sequence[Column], temperature: float) -> dict[str, LogitsFunction]:
+def score_columns(policy: Policy, batch: Batch, columns: Sequence[Column], *, keep_hidden: bool = False) -> Scored:
+    """Score a microbatch, on the policy's device, with the columns among the extra outputs."""
+    activations = [label(column) for column in columns if column.kind == "activation"]
+    further = [column for column in columns if column.kind != "activation"]
+    functions = _functions(batch, further, policy.temperature)
+    scored = policy(batch, functions, keep_hidden=keep_hidden or bool(activations))
+    if activations:
+        assert scored.hidden is not None
+        mean = scored.hidden.float().mean(-1)
+        scored = scored._replace(extra=scored.extra | dict.fromkeys(activations, mean))
+    return scored
+
+
+def _functions(batch: Batch, columns: Sequence[Column], temperature: float) -> dict[str, LogitsFunction]:
     """Return, by column, the function that computes it from a chunk of logits already divided by `temperature`."""
 
     def function(column: Column) -> LogitsFunction:

@@ -277,8 +277,8 @@ class ObjectiveConfig:
 
     @property
     def hidden_anchors(self) -> list[str]:
-        """Names of the references whose hidden states the batch must hold: that of the masks of pairs."""
-        return [self.pairs.anchor] if self.masks_pairs else []
+        """Names of the references whose hidden states the batch must hold: that of the learned mask of pairs."""
+        return [self.pairs.anchor] if self.masks_pairs and self.pairs.mask == "learned" else []
 
     @property
     def anchors(self) -> list[str]:

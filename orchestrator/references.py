@@ -49,8 +49,10 @@ def with_learner(cfg: Config, learner: Learner, others: Reference | None) -> Ref
 
 
 def columns(objective: ObjectiveConfig) -> list[Column]:
-    """List the values [N] that divergence terms need from their anchors besides log-probs and hidden states."""
-    found = []
+    """List the values [N] that terms and masks need from their anchors besides log-probs and hidden states."""
+    anchor = objective.pairs.anchor
+    by_activation = objective.masks_pairs and objective.pairs.mask == "activations"
+    found = [Column(term=anchor, reference=anchor, kind="activation")] if by_activation else []
     for name, term in objective.terms.items():
         if term.reweights:
             found.append(Column(term=name, reference=term.anchor, kind="reweighted"))

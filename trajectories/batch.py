@@ -89,7 +89,9 @@ class Batch:
     value_old: Tensor | None = field(default=None, metadata=PER_TRAJECTORY)
     """float32 [B]: predictions of the critic before this step's first update."""
     hidden: dict[str, Tensor] = field(default_factory=dict, metadata=PER_TOKEN_TABLE)
-    """[N, D] of the reference that the masks of pairs read: its final hidden states."""
+    """[N, D] of the reference that the learned mask of pairs reads: its final hidden states."""
+    activation: dict[str, Tensor] = field(default_factory=dict, metadata=PER_TOKEN_TABLE)
+    """float32 [N] of the reference that a mask of pairs reads: mean over D of the state that predicts the token."""
     power: dict[str, Tensor] = field(default_factory=dict, metadata=PER_TOKEN_TABLE)
     """float32 [N] by divergence term with a reweighted anchor: exponent phi of the anchor's distribution."""
     reweighted: dict[str, Tensor] = field(default_factory=dict, metadata=PER_TOKEN_TABLE)

@@ -13,7 +13,7 @@ from actors.contracts import Column
 from actors.learning.context import ContextPolicy, policy_class
 from actors.learning.sharding import move_buffers, shard_frozen, whole
 from actors.policy_files.reading import fill_average
-from actors.reference import column_functions, empty_soup
+from actors.reference import empty_soup, score_columns
 from actors.reference_parts import label, logps_field
 from actors.scoring.policy import Policy
 from configs.learner import LearnerConfig
@@ -93,7 +93,7 @@ class FrozenReferences:
             on_device, output = micro.to(self.device), {}
             for name in dict.fromkeys((*names, *(column.reference for column in columns))):
                 own = [column for column in columns if column.reference == name]
-                scored = self.policies[name](on_device, column_functions(on_device, own, self.temperature))
+                scored = score_columns(self.policies[name], on_device, own)
                 output[logps_field(name)] = scored.logp.cpu()
                 output |= {label(column): scored.extra[label(column)].cpu() for column in own}
             outputs.append(output)

@@ -36,7 +36,7 @@ def activation_mask(batch: Batch, anchor: str) -> Tensor:
     mapping would not change it. Source: MaPO of SparsePO, arXiv:2410.05102, and its official code.
     """
     tokens = batch.on_route(*COMPARED)
-    seq, activation = batch.seq[tokens], batch.hidden[anchor][tokens].float().mean(-1)
+    seq, activation = batch.seq[tokens], batch.activation[anchor][tokens]
     low, high = (
         torch.full((len(batch.route),), start).scatter_reduce(0, seq, activation, reduction)[seq]
         for reduction, start in (("amin", math.inf), ("amax", -math.inf))

@@ -140,7 +140,7 @@ def with_rewards(state: ObjectiveState, cfg: ObjectiveConfig, batch: Batch) -> O
 
 def with_mask(state: ObjectiveState, cfg: ObjectiveConfig, batch: Batch) -> ObjectiveState:
     """Return the state with the token mask of the pairs updated by a step's batch, if it is learned."""
-    if not cfg.masks_pairs or cfg.pairs.mask != "learned":
+    if not cfg.hidden_anchors:
         return state
     coefficient = state.coefficients.get(cfg.pair_term, 0.0)
     return replace(state, mask=learned_mask.trained(state.mask, batch, cfg, coefficient))

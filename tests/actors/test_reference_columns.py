@@ -122,6 +122,17 @@ def test_rehearsed_answers_get_no_columns_and_keep_their_stored_log_probs(tiny_p
         assert torch.equal(scored.logp_reference[rehearsed], batch.logp_reference[rehearsed])
 
 
+def test_an_activation_is_the_mean_of_the_hidden_state_that_predicts_the_token(tiny_policy: Path) -> None:
+    batch, column = random_batch(rehearsed=2), Column(term="reference", reference="reference", kind="activation")
+    alone = references(tiny_policy).score(batch, ["reference"], [], [column])
+    beside = references(tiny_policy).score(batch, ["reference"], ["reference"], [CERTAIN, column])
+    compared = batch.mask & (batch.group >= 0)[batch.seq]
+    mean = beside.hidden["reference"].float().mean(-1)[compared]
+    for scored in (alone, beside):
+        torch.testing.assert_close(scored.activation["reference"][compared], mean, rtol=0, atol=1e-6)
+    assert not alone.hidden and mean.std() > 0.01
+
+
 def test_every_term_gets_columns_of_its_own_anchor(tiny_policy: Path, other_policy: Path) -> None:
     batch = random_batch()
     request = [CERTAIN, replace(CERTAIN, term="second", reference="teacher")]

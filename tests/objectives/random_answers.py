@@ -100,7 +100,8 @@ def batch_for(cfg: ObjectiveConfig, seed: int = 0) -> Batch:
     return replace(
         batch,
         reward=torch.where(batch.group == 1, 1.0, batch.reward) if reads_mastered else batch.reward,
-        hidden={cfg.pairs.anchor: activations} if cfg.masks_pairs else {},
+        hidden={cfg.pairs.anchor: activations} if cfg.hidden_anchors else {},
+        activation={cfg.pairs.anchor: activations.mean(-1)} if cfg.masks_pairs else {},
         reweighted={name: near for name, term in cfg.terms.items() if term.reweights},
         certainty={name: certainty for name, term in cfg.terms.items() if term.weights.certainty_power},
         entropy_old=2 * entropy if cfg.scores_first else None,

@@ -25,6 +25,7 @@ from tests.actors.random_batch import random_batch
 from trajectories.batch import Batch
 
 CERTAIN = Column(term="divergence", reference="teacher", kind="certainty", certainty="negentropy")
+ACTIVATION = Column(term="teacher", reference="teacher", kind="activation")
 
 
 def on_learner(policy: Path, other: Path, others: Any = None, held: Sequence[str] = ()) -> LearnerReference:
@@ -53,14 +54,15 @@ def test_a_learner_scores_as_a_reference_actor_and_keeps_stored_log_probs(
     tiny_policy: Path, other_policy: Path
 ) -> None:
     batch = random_batch(rehearsed=2)
-    request: Any = (["reference", "teacher"], [], [CERTAIN])
+    request: Any = (["reference", "teacher"], [], [CERTAIN, ACTIVATION])
     expected = asyncio.run(actors(tiny_policy, other_policy).score(batch, *request))
     found = asyncio.run(on_learner(tiny_policy, other_policy).score(batch, *request))
     assert_equal_columns(found, expected)
     assert found.logp_reference is not None and batch.logp_reference is not None
     stored = (batch.route != 0)[batch.seq]
     assert stored.any() and torch.equal(found.logp_reference[stored], batch.logp_reference[stored])
-    assert found.anchors["teacher"][stored].isnan().all() and found.certainty["divergence"][stored].isnan().all()
+    for column in (found.anchors["teacher"], found.certainty["divergence"], found.activation["teacher"]):
+        assert column[stored].isnan().all()
 
 
 def test_a_batch_of_stored_answers_alone_needs_no_forward_pass(tiny_policy: Path, other_policy: Path) -> None:
@@ -77,7 +79,7 @@ def test_references_that_the_learner_does_not_hold_score_on_actors(tiny_policy: 
     assert_equal_columns(asyncio.run(mixed.score(batch, *request)), asyncio.run(role.score(batch, *request)))
 
 
-@pytest.mark.parametrize("method", ["gkd", "wpr", "tip"])
+@pytest.mark.parametrize("method", ["gkd", "wpr", "tip", "mapo"])
 def test_no_hidden_states_leave_the_driver(tiny_policy: Path, other_policy: Path, method: str) -> None:
     objective = load([f"method={method}"]).objective
     assert objective.head_anchors and not objective.hidden_anchors
@@ -111,7 +113,8 @@ def test_what_the_learner_holds_needs_no_reference_actor() -> None:
     assert roles("method=gkd", measured, shared) == (["teacher", "reference"], ["teacher", "reference"], False)
     # References that move, and those whose hidden states the driver reads, are on actors.
     assert roles("method=tr_dpo", alone, shared)[1:] == ([], True)
-    assert roles("method=mapo", alone, shared)[1:] == ([], True)
+    assert roles("method=mapo", alone, shared)[1:] == (["reference"], False)
+    assert roles("method=sparse_po", alone, shared)[1:] == ([], True)
     assert held_by_learner(load(["method=mapo"])) == ["reference"], "for its exact term"
 
 

@@ -6,12 +6,14 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
+from actors.contracts import Column
 from objectives.advantage.learned_mask import MaskState, mask_loss, trained
 from objectives.advantage.token_mask import activation_mask, mask_metrics
 from objectives.coefficient.controllers import ObjectiveState, initial_state, with_mask
 from objectives.credit import credit
 from objectives.divergence.anchors import logp_before
 from objectives.wording import describe_policy_gradient
+from orchestrator.references import columns
 from tests.objectives.equal_objectives import assert_equal_objectives
 from tests.objectives.presets.golden_batch import OLD_LOG_U, SAMPLER, explored_batch
 from tests.objectives.presets.tdpo_gradient import assert_gradient_is_that_of_the_loss
@@ -30,7 +32,7 @@ def test_mapo_weighs_log_ratio_kl_and_gradient_of_each_token_by_its_activation()
     # Rewards 1, 0, 0; log u (0, 1), (-1), (2, 0, 0), masked sums 1, -1, 0; masked sums of K .2, .2, .15; coefficient 1:
     # scores 1.2, -.8, .15; margins 2, 1.05; .1 sigmoid(-.1 m) = .0450166, .0473774, each of two pairs
     batch = explored_batch(SAMPLER - OLD_LOG_U)
-    batch = replace(batch, hidden={"reference": HIDDEN}, distance={"divergence": KL})
+    batch = replace(batch, activation={"reference": HIDDEN.mean(-1)}, distance={"divergence": KL})
     got = credit(batch, of("mapo"), ObjectiveState(coefficients={"divergence": 1.0}))
     assert got.advantage is not None
     first, second = 1.5 * 0.0450166, 1.5 * 0.0473774
@@ -50,16 +52,15 @@ def test_the_mask_is_that_of_every_answer_alone_and_1_where_its_activations_are_
         prompt_length=1,
     )
     states = torch.tensor([9.0, 3.0, 5.0, 9.0, 2.0, 2.0, 2.0, 9.0, 9.0, -9.0, 4.0, 0.0])
-    hidden = torch.stack([states + 1, states - 1], 1).to(torch.bfloat16)
-    found = activation_mask(replace(batch, hidden={"slow": hidden}), "slow")
+    found = activation_mask(replace(batch, activation={"slow": states}), "slow")
     # prompt tokens and the answer that has no grade are left out
     assert found.tolist() == [0, 0, 1, 0, 1, 1, 1, 0, 0, 0, 1, 0]
 
 
 def test_the_mask_does_not_change_with_scale_and_shift_so_a_z_score_before_it_is_idle() -> None:
     batch = batch_for(of("mapo"))
-    mean = batch.hidden["reference"].mean()
-    scored = replace(batch, hidden={"reference": (batch.hidden["reference"] - mean) / 3})
+    means = batch.activation["reference"]
+    scored = replace(batch, activation={"reference": (means - means.mean()) / 3})
     torch.testing.assert_close(activation_mask(scored, "reference"), activation_mask(batch, "reference"))
 
 
@@ -71,18 +72,20 @@ def test_the_gradient_is_that_of_the_papers_loss(trained_on: str) -> None:
 
 def test_a_mask_of_ones_is_tdpo_1_and_without_the_term_dpo() -> None:
     batch = batch_for(of("mapo"))
-    ones = replace(batch, hidden={"reference": torch.ones(len(batch.tokens), 5)})
+    ones = replace(batch, activation={"reference": torch.ones(len(batch.tokens))})
     assert_equal_objectives(of("mapo"), of("tdpo", "objective.pairs.term_on=both"), batch=ones)
     assert_equal_objectives(of("mapo"), of("dpo"), coefficient=0.0, batch=ones)
     unmasked = of("mapo", "objective.pairs.mask=none")
     assert_equal_objectives(unmasked, of("tdpo", "objective.pairs.term_on=both"), batch=batch)
 
 
-def test_the_hidden_states_of_the_anchor_are_needed_and_its_lm_head_only_for_the_term() -> None:
-    assert (of("mapo").hidden_anchors, of("mapo").head_anchors) == (["reference"], ["reference"])
+def test_the_batch_holds_hidden_states_for_the_learned_mask_alone_and_the_term_needs_the_anchors_lm_head() -> None:
+    assert (of("mapo").hidden_anchors, of("mapo").head_anchors) == ([], ["reference"])
+    assert (of("sparse_po").hidden_anchors, of("sparse_po").head_anchors) == (["reference"], ["reference"])
     slow = of("tr_dpo", "objective.pairs.mask=activations")
-    assert (slow.hidden_anchors, slow.head_anchors) == (["moving"], [])
-    assert of("tr_dpo").hidden_anchors == []
+    assert (slow.hidden_anchors, slow.head_anchors) == ([], [])
+    assert columns(slow) == [Column(term="moving", reference="moving", kind="activation")]
+    assert columns(of("sparse_po")) == columns(of("tr_dpo")) == []
 
 
 def test_the_mask_is_described() -> None:
