@@ -75,7 +75,7 @@ def test_the_next_owner_cleans_up_when_the_sweeper_was_killed_too(
     process.wait()
     monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: str(folder.parent))
     scratch.sweep_dead()
-    assert gone(child, folder, 5.0)
+    assert gone(child, folder, 30.0)
 
 
 def test_the_folder_of_a_living_owner_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
