@@ -24,6 +24,7 @@ from orchestrator.evaluation.writing import discard, write_all
 from orchestrator.manifest import MANIFEST, SETTINGS, hold_policy, saved, step_of
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.rollout.encoding import PromptEncoder
+from orchestrator.sinks.evaluation_run import copy_evaluation
 from orchestrator.watch.logbook import EVENTS, METRICS, read_records
 from orchestrator.watch.passk import summary
 
@@ -59,10 +60,12 @@ async def follow(cfg: Config, run_dir: Path, log: Callable[[str], None]) -> list
             async with measuring.serving(cfg.policy.path) as serving:
                 await watching.measure(serving, BASE)
                 await watching.read_measured()
-                return await watching.until_end(serving)
+                written = await watching.until_end(serving)
         finally:
             discard(measuring.found)
             shutil.rmtree(watching.copies, ignore_errors=True)
+    await asyncio.to_thread(copy_evaluation, cfg, folder, written[0].at_first_temperature, log)
+    return written
 
 
 class _Watching:

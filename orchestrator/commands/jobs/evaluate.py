@@ -19,7 +19,7 @@ from orchestrator.commands.options import config, line_printer
 from orchestrator.commands.paths import absolute, split_name
 from orchestrator.console.choice import open_screen
 from orchestrator.console.libraries import logs_kept
-from orchestrator.evaluation.folders import EVALUATIONS, check_name, latest
+from orchestrator.evaluation.folders import EVALUATIONS, check_name
 from orchestrator.evaluation.record import check_records, find_run, settings_of, split_run
 from orchestrator.preflight.machine import check_cluster
 from orchestrator.preflight.named import check_evaluation
@@ -47,10 +47,6 @@ def run(options: argparse.Namespace, console: Console) -> None:
         if cfg.evaluate.watch:
             assert run_dir is not None
             evaluations = asyncio.run(following.follow(cfg, run_dir, screen))
-            first, folder = evaluations[0], latest([run_dir])
-            assert folder is not None
-            copying = importlib.import_module("orchestrator.sinks.evaluation_run")
-            copying.copy_evaluation(cfg, folder, first.at_first_temperature, screen)
         else:
             checkpoints = policies.named_policies(cfg, run_dir, screen)
             check_records(cfg, checkpoints, words)
