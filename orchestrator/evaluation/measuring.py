@@ -17,6 +17,7 @@ from orchestrator.heldout.cache import Measured, MeasurementCache, Partial
 from orchestrator.manifest import folder_digest
 from orchestrator.rollout.agreement import check_same_policy, first_tokens
 from orchestrator.rollout.encoding import PromptEncoder, encode_heldout
+from orchestrator.rollout.grading import named_verifiers
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.supervision.without_learner import PolicyFiles, answering_roles
 from trajectories.trajectory import Prompt
@@ -70,9 +71,8 @@ class Measuring:
     @asynccontextmanager
     async def serving(self, path: str) -> AsyncIterator["Serving"]:
         """Start generators with the policy of a directory, and graders. Those that are lost are started again."""
-        posed = {prompt.verifier for asked in self.asked for prompt in asked.posed.prompts}
-        rewards = {reward.verifier for reward in self.cfg.objective.rewards.values() if reward.verifier}
-        verifiers = sorted(posed | rewards)
+        posed = (prompt for asked in self.asked for prompt in asked.posed.prompts)
+        verifiers = named_verifiers(posed, self.cfg.objective.rewards)
         async with answering_roles(self.cfg, path, verifiers, self.folder, self.log) as (rollouts, policies):
             yield Serving(self, rollouts, policies)
 

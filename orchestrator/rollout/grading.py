@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from actors.contracts import Grader
 from actors.presence import LOSSES
 from configs.rewards import RewardConfig
 from tasks.source import Source, first_prompts
-from trajectories.trajectory import Group
+from trajectories.trajectory import Group, Prompt
 
 PROMPTS_SEARCHED = 64
 """Number of first prompts of a task that are searched for its verifiers. A verifier of a later prompt is tested before
@@ -41,8 +41,13 @@ def require_grades(groups: Sequence[Group]) -> None:
 
 def verifiers_of(source: Source, rewards: Mapping[str, RewardConfig] | None = None) -> list[str]:
     """Return the verifiers of a task's first prompts, and of further rewards."""
-    named = {reward.verifier for reward in (rewards or {}).values() if reward.verifier}
-    return sorted(named | {prompt.verifier for prompt in first_prompts(source, PROMPTS_SEARCHED)})
+    return named_verifiers(first_prompts(source, PROMPTS_SEARCHED), rewards or {})
+
+
+def named_verifiers(prompts: Iterable[Prompt], rewards: Mapping[str, RewardConfig]) -> list[str]:
+    """Return the verifiers of prompts, and of further rewards."""
+    further = {reward.verifier for reward in rewards.values() if reward.verifier}
+    return sorted(further | {prompt.verifier for prompt in prompts})
 
 
 async def prove(
