@@ -159,8 +159,7 @@ class References:
 def score_columns(policy: Policy, batch: Batch, columns: Sequence[Column], *, keep_hidden: bool = False) -> Scored:
     """Score a microbatch, on the policy's device, with the columns among the extra outputs."""
     activations = [label(column) for column in columns if column.kind == "activation"]
-    further = [column for column in columns if column.kind != "activation"]
-    functions = _functions(batch, further, policy.temperature)
+    functions = _functions(batch, columns, policy.temperature)
     scored = policy(batch, functions, keep_hidden=keep_hidden or bool(activations))
     if activations:
         assert scored.hidden is not None
@@ -170,7 +169,7 @@ def score_columns(policy: Policy, batch: Batch, columns: Sequence[Column], *, ke
 
 
 def _functions(batch: Batch, columns: Sequence[Column], temperature: float) -> dict[str, LogitsFunction]:
-    """Return, by column, the function that computes it from a chunk of logits already divided by `temperature`."""
+    """Return, by column of logits, the function that computes it from a chunk already divided by `temperature`."""
 
     def function(column: Column) -> LogitsFunction:
         def values(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
@@ -180,7 +179,7 @@ def _functions(batch: Batch, columns: Sequence[Column], temperature: float) -> d
 
         return values
 
-    return {label(column): function(column) for column in columns}
+    return {label(column): function(column) for column in columns if column.kind != "activation"}
 
 
 def soup(parts: Mapping[str, float], dtype: torch.dtype, device: str = "cpu") -> Any:

@@ -41,7 +41,7 @@ class FrozenReferences:
         temperature: float,
         device: str,
     ) -> None:
-        self.references, self.dtype, self.temperature, self.device = references, dtype, temperature, device
+        self.references, self.dtype, self.device = references, dtype, device
         self.policies: dict[str, Policy] = {}
         for name, parts in references.items():
             model = empty_soup(parts, getattr(torch, dtype)).requires_grad_(False)
