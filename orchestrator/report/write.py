@@ -95,9 +95,11 @@ def _covers(evaluation: Evaluation, run: str, run_dir: Path) -> bool:
 
 
 def _notes_of_own(runs: Sequence[str], own: Sequence[Evaluation], *, alone: bool) -> list[str]:
-    """Return what the page says of runs that were not evaluated, whose `own` measurements it shows.
+    """Return the notes on the page about runs without an evaluation.
 
     Args:
+        runs: their names.
+        own: their last held-out measurements, as far as they have any.
         alone: whether no run was evaluated.
     """
     measured = [name for name in runs if any(name in each.names for each in own)]

@@ -87,14 +87,19 @@ def test_values_are_those_of_the_call_whatever_the_caller_does_with_them_later()
     assert thread.sink.calls[0] == (1, {"reward": 0.5})
 
 
-def test_the_next_call_raises_what_the_sink_has_raised() -> None:
-    thread = in_thread(opened())
+def assert_raises_soon(thread: OwnThread[Recorder]) -> None:
+    """Let the sink raise, and wait until a call raises the same."""
     thread.write(1, {"fault": 1.0})
     deadline = time.monotonic() + 20
     with pytest.raises(RuntimeError, match="the service is gone"):
         while time.monotonic() < deadline:
             thread.write(2, {})
             time.sleep(0.01)
+
+
+def test_the_next_call_raises_what_the_sink_has_raised() -> None:
+    thread = in_thread(opened())
+    assert_raises_soon(thread)
     with pytest.raises(RuntimeError, match="the service is gone"):
         thread.close()
 
@@ -107,13 +112,7 @@ def test_the_processes_of_a_sink_are_ended_before_its_error_is_raised() -> None:
         time.sleep(0.2)
         ended.append("the service")
 
-    thread = in_thread(opened(), abandon=end_slowly)
-    thread.write(1, {"fault": 1.0})
-    deadline = time.monotonic() + 20
-    with pytest.raises(RuntimeError, match="the service is gone"):
-        while time.monotonic() < deadline:
-            thread.write(2, {})
-            time.sleep(0.01)
+    assert_raises_soon(in_thread(opened(), abandon=end_slowly))
     assert ended == ["the service"]
 
     def refuse() -> Recorder:
