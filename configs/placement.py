@@ -60,8 +60,8 @@ class PlacementConfig:
     role that computes for longer is not lost."""
     restarts: int = 3
     """Most restarts of one generator, grader or reference actor within `restart_window_s`, when it was lost during a
-    run, or of one generator or grader during an evaluation or presampling. After them the others of its role go on, or
-    the run ends if too few are left. 0: any loss ends the run."""
+    run, an evaluation or presampling. After them the others of its role go on, or the run ends if too few are left; an
+    evaluation without a reference is written without the KL to the base. 0: any loss ends the run."""
     restart_window_s: float = 3600.0
     """Seconds within which restarts are counted."""
     restart_delay_s: float = 1.0

@@ -78,8 +78,8 @@ async def _score(cfg: Config, measuring: Measuring, asked: Asked, log: Callable[
     """Score the answers under the first sampling with every policy, and add the KL to the base to the measurements.
 
     Returns:
-        None if there is no KL, or nothing to compare. Also if scoring failed, as where no GPU holds a whole policy: the
-        answers are worth more than their KL.
+        None if there is no KL, or nothing to compare. Also if scoring failed, as where no GPU holds a whole policy, or
+        a reference was lost and its restarts are used up: the answers are worth more than their KL.
     """
     decoding, checkpoints = cfg.evaluate.scored(cfg.sampling), measuring.checkpoints
     if decoding is None or len(checkpoints) == 1:
@@ -90,8 +90,9 @@ async def _score(cfg: Config, measuring: Measuring, asked: Asked, log: Callable[
     if not measured:
         return None
     answers = {name: scored_rows(m.answers) for name, m in measured.items()}
+    scoring = {name: checkpoints[name] for name in names}
     try:
-        likelihoods = await score_all(cfg, {name: checkpoints[name] for name in names}, answers, posed, decoding, log)
+        likelihoods = await score_all(cfg, scoring, answers, posed, decoding, measuring.folder, log)
     except (ValueError, RuntimeError, OSError) as error:
         log(f"no KL to {names[0]}, as the answers could not be scored (evaluate.kl_to_base=false omits it): {error}")
         return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from orchestrator.heldout.answer_table import SCORED, Row
 from orchestrator.heldout.prompts import score_by_base
 from orchestrator.placement import MAIN
 from orchestrator.preflight.evaluation import Posed
+from orchestrator.supervision.without_learner import scoring_role
 from orchestrator.watch.measurement import Measurement
 from trajectories.trajectory import Group, Trajectory
 
@@ -48,17 +50,19 @@ async def score_all(
     answers: Mapping[str, Sequence[Row]],
     posed: Posed,
     decoding: Decoding,
+    folder: Path,
     log: Callable[[str], None],
 ) -> Likelihoods:
     """Return the log-likelihoods of every policy's answers under every policy.
 
     One policy is loaded at a time. Policies that differ in nothing but their weights use the same reference role, one
-    after another.
+    after another. Reference actors that are lost are started again with the policy that scores.
 
     Args:
         checkpoints: policy directories by name, the base first.
         answers: rows of the answers of each policy under `decoding`, in the same order of prompts and answers.
         decoding: sampling of the answers: its temperature is that of the log-likelihoods.
+        folder: of the evaluation.
     """
     cfg = replace(cfg, sampling=replace(cfg.sampling, temperature=decoding.temperature))
     groups = _pooled(answers, posed)
@@ -66,18 +70,13 @@ async def score_all(
     scores: dict[str, np.ndarray] = {}
     for paths in by_engine(checkpoints, cfg.sampling.max_prompt_tokens + decoding.max_new_tokens):
         first = next(iter(paths.values()))
-        roles = await cluster.start(cfg, ["reference"], policy_path=first, references={MAIN: {first: 1.0}})
-        try:
-            assert roles.reference is not None
+        async with scoring_role(cfg, first, folder, log) as reference:
             for number, (name, path) in enumerate(paths.items()):
                 if number:
-                    await _load(cfg, roles.reference, path)
-                scores[name] = (await _log_likelihoods(groups, roles.reference)).reshape(
-                    len(groups), len(answers), count
-                )
-                log(f"score {name}: {scores[name].size} answers of {len(answers)} policies")
-        finally:
-            await roles.close()
+                    await _load(cfg, reference, path)
+                found = await _log_likelihoods(groups, reference)
+                scores[name] = found.reshape(len(groups), len(answers), count)
+                log(f"score {name}: {found.size} answers of {len(answers)} policies")
     return Likelihoods(
         names=tuple(checkpoints),
         prompt_ids=tuple(group.prompt.id for group in groups),

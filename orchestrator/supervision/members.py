@@ -10,6 +10,7 @@ from actors.contracts import Generator
 from actors.local import LocalGenerator
 from actors.presence import Presence
 from actors.remote import Handle, RemoteGrader
+from actors.remote_reference import RemoteReference
 from orchestrator.cluster import Roles
 from orchestrator.recovery import stacks
 from orchestrator.rollout.rollouts import Rollouts
@@ -49,19 +50,14 @@ def supervised(
         for generator in roles.generators
         if isinstance(generator, Handle | LocalGenerator)
     ]
-    pool: Any = roles.reference_actors
     if place.kind == "ray":
         graders = [one for one in roles.graders if isinstance(one, RemoteGrader)]
-        members += [
-            _in_turn("grader", one, rollouts.graders, partial(one.prove, verifiers), rollouts) for one in graders
-        ]
-        handles = pool.handles if pool is not None else []
-        members += [_in_turn("reference", one, pool.presence, partial(pool.restore, one), rollouts) for one in handles]
-
-    def dump(silent: int | None) -> str:
-        return stacks.dump(folder, ended=() if silent is None else (silent,))
-
-    supervisor = Supervisor(place, members, roles.ranks, report, dump)
+        fail = partial(_fail, rollouts, rollouts.graders)
+        members += [_in_turn("grader", one, rollouts.graders, partial(one.prove, verifiers), fail) for one in graders]
+    pool = roles.reference_actors
+    if pool is not None:
+        members += _references(pool, partial(_fail, rollouts, pool.presence))
+    supervisor = Supervisor(place, members, roles.ranks, report, partial(_dump, folder))
     rollouts.lost = publisher.receivers.lost = rollouts.graders.lost = supervisor.lost
     if pool is not None:
         pool.presence.lost = supervisor.lost
@@ -69,6 +65,25 @@ def supervised(
         roles.turns.lost = supervisor.lost
     roles.recovered = supervisor.metrics
     return supervisor
+
+
+def supervised_references(roles: Roles, folder: Path, report: Callable[[str, str], None]) -> Supervisor:
+    """Return the supervisor of reference actors that run without other roles. If too few are left, their calls fail.
+
+    Args:
+        folder, report: as for `supervised`.
+    """
+    pool = roles.reference_actors
+    members = [] if pool is None else _references(pool, pool.presence.fail)
+    supervisor = Supervisor(roles.cfg.placement, members, (), report, partial(_dump, folder))
+    if pool is not None:
+        pool.presence.lost = supervisor.lost
+    return supervisor
+
+
+def _dump(folder: Path, silent: int | None) -> str:
+    """Write the stacks of all processes, and return a line that says where."""
+    return stacks.dump(folder, ended=() if silent is None else (silent,))
 
 
 def _generator(roles: Roles, rollouts: Rollouts, publisher: Publisher, generator: Generator) -> Member:
@@ -90,12 +105,16 @@ def _generator(roles: Roles, rollouts: Rollouts, publisher: Publisher, generator
     )
 
 
+def _references(pool: RemoteReference, fail: Callable[[Exception], None]) -> list[Member]:
+    return [_in_turn("reference", one, pool.presence, partial(pool.restore, one), fail) for one in pool.handles]
+
+
 def _in_turn(
     role: Literal["grader", "reference"],
     process: Any,
     presence: Presence[Any],
     prepare: Callable[[], Awaitable[object]],
-    rollouts: Rollouts,
+    fail: Callable[[Exception], None],
 ) -> Member:
     """Return a member of a role whose processes are used in turn."""
     return Member(
@@ -105,7 +124,7 @@ def _in_turn(
         leave_out=lambda: None,  # the calls that it lost are made again to the others
         prepare=prepare,
         enter=partial(presence.enter, process),
-        fail=partial(_fail, rollouts, presence),
+        fail=fail,
     )
 
 

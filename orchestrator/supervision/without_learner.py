@@ -1,12 +1,13 @@
-"""Generators and graders without a learner, of an evaluation or a presampling: started, and again if they are lost."""
+"""Roles without a learner, of an evaluation or a presampling: started, and again if they are lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from actors.contracts import Generator, WeightsInfo
+from actors.contracts import Generator, Reference, WeightsInfo
 from actors.local import init_host_weights, publish_host_weights
 from actors.policy_files.reading import load_model
 from actors.presence import Presence
@@ -16,8 +17,9 @@ from actors.weights.pieces import pieces_of
 from configs.config import Config
 from orchestrator import cluster
 from orchestrator.console.screen import Screen
+from orchestrator.placement import MAIN
 from orchestrator.rollout.rollouts import Rollouts, rollouts_for
-from orchestrator.supervision.members import supervised
+from orchestrator.supervision.members import supervised, supervised_references
 
 
 class PolicyFiles:
@@ -97,9 +99,30 @@ async def answering_roles(
     try:
         async with rollouts_for(cfg, roles.generators, roles.graders) as rollouts:
             policies = PolicyFiles(cfg, roles.generators)
-            async with supervised(
-                roles, rollouts, policies, verifiers, folder, lambda title, text: log(f"{title}: {text}")
-            ):
+            async with supervised(roles, rollouts, policies, verifiers, folder, partial(_tell, log)):
                 yield rollouts, policies
     finally:
         await roles.close()
+
+
+@asynccontextmanager
+async def scoring_role(
+    cfg: Config, policy_path: str, folder: Path, log: Callable[[str], None]
+) -> AsyncIterator[Reference]:
+    """Start a reference role with the policy of a directory; start its actors again that are lost, and end all.
+
+    Args:
+        folder: as for `supervised`.
+        log: called with a line for each loss and each return.
+    """
+    roles = await cluster.start(cfg, ["reference"], policy_path=policy_path, references={MAIN: {policy_path: 1.0}})
+    try:
+        assert roles.reference is not None
+        async with supervised_references(roles, folder, partial(_tell, log)):
+            yield roles.reference
+    finally:
+        await roles.close()
+
+
+def _tell(log: Callable[[str], None], title: str, text: str) -> None:
+    log(f"{title}: {text}")

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import importlib
+import itertools
 import json
 import os
 import resource
@@ -169,17 +170,20 @@ def install(fault: Fault) -> None:
 
 def install_without_run(fault: Fault) -> None:
     """Wrap the methods at which phases begin in a command that trains nothing. Its step is the number of calls of
-    `Rollouts.submit` so far."""
-    rollouts, remote = (importlib.import_module(name) for name in ("orchestrator.rollout.rollouts", "actors.remote"))
+    `Rollouts.submit` so far, and while answers are scored that of `RemoteReference.score`."""
+    names = ("orchestrator.rollout.rollouts", "actors.remote", "actors.remote_reference")
+    rollouts, remote, references = (importlib.import_module(name) for name in names)
+    submitted, scored = itertools.count(1), itertools.count(1)
     step = 0
 
     def next_step() -> int:
         nonlocal step
-        step += 1
+        step = next(submitted)
         return step
 
     wrap(rollouts.Rollouts, "submit", "generating", fault, next_step)
     wrap(remote.RemoteGrader, "grade", "grading", fault, lambda: step)
+    wrap(references.RemoteReference, "score", "scoring", fault, lambda: next(scored))
 
 
 def main() -> int:

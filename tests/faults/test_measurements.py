@@ -1,4 +1,4 @@
-"""A generator or grader is lost during `breadth evaluate` or `breadth presample`, which write what they would have."""
+"""A role is lost during `breadth evaluate` or `breadth presample`, which write what they would have."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator.evaluation.likelihoods import FILE
 from tests.faults.rows import VLLM, Fault
 from tests.faults.subject import ROOT, Subject
 from tests.orchestrator.evaluation.test_resumed_job import differences
@@ -25,16 +26,18 @@ WORDS = {
         "rehearsal.threshold=1", "rehearsal.keep=all_correct", "sampling.max_new_tokens=16"),
 }  # fmt: skip
 """Settings of each command."""
-SECOND = 5
-"""Number of the call of `Rollouts.submit` for answers of the second policy: two are for first tokens, two for the first
-policy."""
+SECOND = {"generator": 5, "grader": 5, "reference": 2}
+"""Number of the call for the second policy: of `Rollouts.submit`, of which two are for first tokens and two for the
+first policy, and of `RemoteReference.score`."""
+SCORED = ("evaluate.kl_to_base=true",)
+"""Settings of an evaluation whose answers are scored."""
 BOUND_S = 300.0
 """Longest command, in seconds."""
 BY_VLLM = (*VLLM, "generator.timeout_s=60", "placement.kind=ray")
 
 
 def row(command: str, action: str, role: str, step: int, *, always: bool = False, **more: Any) -> Any:
-    phase = "generating" if role == "generator" else "grading"
+    phase = {"generator": "generating", "grader": "grading", "reference": "scoring"}[role]
     fault = Fault(action=action, role=role, phase=phase, step=step, expected="goes on", kind="ray", **more)
     marks = [pytest.mark.ray, pytest.mark.timed] if always else [pytest.mark.ray, pytest.mark.faults]
     return pytest.param(command, fault, id=f"{command}-{fault.name}", marks=marks)
@@ -46,7 +49,8 @@ def written(command: str, subject: Subject) -> Any:
         return pq.read_table(subject.folder / "stored.parquet").to_pylist()
     folder = subject.run_dir / "evaluations" / "measured"
     results = [json.loads((folder / place / "results.json").read_text())["policies"] for place in ("", "tasks/more")]
-    return [results, pq.read_table(folder / "answers.parquet").to_pylist()]
+    tables = [folder / name for name in ("answers.parquet", FILE)]
+    return [results, *(pq.read_table(table).to_pylist() for table in tables if table.exists())]
 
 
 def answers(command: str, folder: Path, words: tuple[str, ...], fault: Fault | None = None) -> Any:
@@ -74,11 +78,13 @@ def answers(command: str, folder: Path, words: tuple[str, ...], fault: Fault | N
 @pytest.mark.parametrize(
     ("command", "fault"),
     [
-        row("evaluate", "SIGKILL", "generator", SECOND, always=True),
-        row("evaluate", "SIGSTOP", "generator", SECOND),
+        row("evaluate", "SIGKILL", "generator", SECOND["generator"], always=True),
+        row("evaluate", "SIGSTOP", "generator", SECOND["generator"]),
         row("evaluate", "SIGKILL", "generator", 1, special="before_weights"),
-        row("evaluate", "SIGKILL", "grader", SECOND),
-        row("evaluate", "SIGSTOP", "grader", SECOND),
+        row("evaluate", "SIGKILL", "grader", SECOND["grader"]),
+        row("evaluate", "SIGSTOP", "grader", SECOND["grader"]),
+        row("evaluate", "SIGKILL", "reference", SECOND["reference"], always=True, words=SCORED),
+        row("evaluate", "SIGSTOP", "reference", SECOND["reference"], words=SCORED),
         row("presample", "SIGKILL", "generator", 1, always=True),
         row("presample", "SIGSTOP", "generator", 1),
         row("presample", "SIGKILL", "grader", 1),
@@ -89,14 +95,15 @@ def test_a_role_that_is_lost_is_started_again_and_the_answers_are_those_without_
     command: str, fault: Fault, tmp_path: Path
 ) -> None:
     # One process starts sooner. It computes with another number of threads, so the last bits of log-probs differ.
-    whole = answers(command, tmp_path / "whole", ("placement.kind=in_process",))
-    assert differences(answers(command, tmp_path / "healed", ("placement.kind=ray",), fault), whole) == []
+    whole = answers(command, tmp_path / "whole", (*fault.words, "placement.kind=in_process"))
+    healed = answers(command, tmp_path / "healed", (*fault.words, "placement.kind=ray"), fault)
+    assert differences(healed, whole) == []
 
 
 @pytest.mark.ray
 @pytest.mark.faults
 def test_a_vllm_generator_that_is_lost_while_the_second_policy_answers_serves_that_policy_again(tmp_path: Path) -> None:
-    fault = Fault(action="SIGKILL", role="generator", phase="generating", step=SECOND, expected="goes on")
+    fault = Fault(action="SIGKILL", role="generator", phase="generating", step=SECOND["generator"], expected="goes on")
     _, whole = answers("evaluate", tmp_path / "whole", BY_VLLM)
     _, healed = answers("evaluate", tmp_path / "healed", BY_VLLM, fault)
     names = ("policy", "prompt_id", "sample_index", "seed")
