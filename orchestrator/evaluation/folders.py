@@ -140,8 +140,15 @@ def latest(folders: Iterable[Path]) -> Path | None:
 
 
 def latest_of_each(folders: Iterable[Path]) -> list[Path]:
-    """Return the folder of the latest evaluation of every run that has one, in the order of the runs."""
-    return [folder for run in folders if (folder := latest([run]))]
+    """Return the folder of the latest evaluation of every run that has one, in the order of the runs.
+
+    Those whose results cannot be read are beside it: one of them may be later.
+    """
+    found: list[Path] = []
+    for run in folders:
+        ended = sorted(run.glob(f"{EVALUATIONS}/*/{RESULTS}"), key=_date)
+        found += [path.parent for path in ended if path == ended[-1] or not _date(path)[0]]
+    return found
 
 
 def _date(results: Path) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -206,10 +206,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     try:
         results = json.loads((folder / RESULTS).read_text())
         measurements = {
-            name: {
-                float(t): Measurement.from_json((folder / "measurements" / f"{name}@{t}.json").read_text())
-                for t in by_temperature
-            }
+            name: {float(t): _read_measurement(folder / "measurements" / f"{name}@{t}.json") for t in by_temperature}
             for name, by_temperature in results["policies"].items()
         }
         if results["temperatures"][0] not in measurements[results["base"]]:
@@ -232,58 +229,11 @@ def read_evaluation(folder: Path) -> Evaluation:
         ) from error
 
 
-def read_samplings(folder: Path) -> list[Evaluation]:
-    """Read the evaluation in `folder`, and those of further samplings and tasks below it."""
-    further = [path.parent for below in (SAMPLINGS, TASKS) for path in sorted((folder / below).glob(f"*/{RESULTS}"))]
-    return [read_evaluation(path) for path in (folder, *further)]
-
-
-def read_compared(folders: Sequence[Path], *, several: bool = False) -> list[Evaluation]:
-    """Read evaluations of runs, with those below them. Those of one base under the same conditions become one.
-
-    Args:
-        folders: `<run directory>/evaluations/NAME`, of different runs.
-        several: whether there are other runs beside them. Then a policy is named by its run, and by its own name if the
-            run has more than one.
-    """
-    groups: dict[str, list[Evaluation]] = {}
-    for run_folder, evaluation in ((each, found) for each in folders for found in read_samplings(each)):
-        named = several or len(folders) > 1
-        found = _named_by_run(evaluation, run_folder.resolve().parents[1].name) if named else evaluation
-        groups.setdefault(_conditions(found), []).append(found)
-    return [_joined(group) if len(group) > 1 else group[0] for group in groups.values()]
-
-
-def _named_by_run(evaluation: Evaluation, run: str) -> Evaluation:
-    """Return the evaluation with the name of the run in that of each policy but the base."""
-    base, alone, scored = evaluation.base, len(evaluation.names) == 2, evaluation.likelihoods
-    called = {name: run if run != base and (alone or name == run) else f"{run} {name}" for name in evaluation.names}
-    called[base] = base
-    texts = {key: evaluation.about.get(key, {}) for key in ("paths", "first_prompt")}
-    renamed = {key: {called[name]: text for name, text in of_key.items()} for key, of_key in texts.items()}
-    return replace(
-        evaluation,
-        measurements={called[name]: found for name, found in evaluation.measurements.items()},
-        about=evaluation.about | renamed,
-        likelihoods=replace(scored, names=tuple(called[name] for name in scored.names)) if scored else None,
-    )
-
-
-def _conditions(evaluation: Evaluation) -> str:
-    """Return all that must be equal for policies to be compared: the base, its answers' grades, and the sampling."""
-    about = {key: evaluation.about.get(key) for key in ("task", "name", "extraction", "answers")}
-    counts = [(p.prompt_id, p.total, p.correct) for p in evaluation.at_base.prompts]
-    path = evaluation.about["paths"][evaluation.base]
-    return repr((path, about, counts, evaluation.ks, evaluation.temperatures, evaluation.sampling))
-
-
-def _joined(group: Sequence[Evaluation]) -> Evaluation:
-    first = group[0]
-    measurements = {name: found for evaluation in group for name, found in evaluation.measurements.items()}
-    paths = {name: path for evaluation in reversed(group) for name, path in evaluation.about["paths"].items()}
-    about = first.about | {"paths": paths, "first_prompt": {}}
-    base = {first.base: first.measurements[first.base]}
-    return replace(first, measurements=measurements | base, about=about, likelihoods=None, folder=None)
+def _read_measurement(path: Path) -> Measurement:
+    try:
+        return Measurement.from_json(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
 
 
 def _placement(placement: Placement) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def write_report(
     evaluation: Evaluation | None,
     title: str,
     samplings: Sequence[Evaluation] = (),
+    left_out: Sequence[str] = (),
 ) -> Path:
     """Write the HTML file `output`, and its first figure as a PNG file beside it, for documents that show no SVG.
 
@@ -45,12 +46,13 @@ def write_report(
     Args:
         runs: run directories by name.
         samplings: evaluations under further samplings or on further tasks, shown as tables with their answers.
+        left_out: notes on evaluations that could not be read.
 
     Returns:
         `output`.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    notes: list[str] = []
+    notes = list(left_out)
     records = {name: _read(name, run_dir, notes) for name, run_dir in runs.items()}
     shown = [evaluation, *samplings] if evaluation else []
     without = {name: folder for name, folder in runs.items() if not any(_covers(each, name, folder) for each in shown)}

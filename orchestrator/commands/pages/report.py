@@ -31,12 +31,17 @@ def run(options: argparse.Namespace, console: Console) -> None:
     output = options.output or default_output(options.runs, runs, folder)
     console.print("loading matplotlib, and drawing the figures ...")
     # They load scipy and matplotlib, so only after the checks.
-    names = ("report.evaluation", "report.write", "sinks.report_run")
-    measured, writing, sending = (importlib.import_module(f"orchestrator.{name}") for name in names)
+    names = ("report.compared", "report.write", "sinks.report_run")
+    reading, writing, sending = (importlib.import_module(f"orchestrator.{name}") for name in names)
     folders = [folder] if folder and options.evaluation else latest_of_each(runs.values())
-    evaluation, *samplings = measured.read_compared(folders, several=len(runs) > 1) if folder else (None,)
-    page = writing.write_report(output, runs=runs, evaluation=evaluation, title="Breadth report", samplings=samplings)
-    log(f"evaluation {', '.join(map(str, folders if folder else ['none']))}\nwrote {page}")
+    found, damaged = reading.read_compared(folders, several=len(runs) > 1) if folder else ([None], {})
+    left_out = [f"Evaluation {place} is damaged and left out: {reason}" for place, reason in damaged.items()]
+    page = writing.write_report(
+        output, runs=runs, evaluation=found[0], title="Breadth report", samplings=found[1:], left_out=left_out
+    )
+    shown = [str(each) for each in folders if each not in damaged]
+    for line in (*left_out, f"evaluation {', '.join(shown or ['none'])}", f"wrote {page}"):
+        log(line)
     sending.copy_report(page, [*runs.values(), *folders], log)
     if options.output is None and len(options.runs) == 1 and is_url(options.runs[0]):
         files = tuple(path.name for path in page.parent.glob(f"{page.stem}*"))

@@ -15,7 +15,8 @@ from orchestrator import manifest
 from orchestrator.evaluation import following
 from orchestrator.evaluation.following import follow
 from orchestrator.evaluation.record import settings_of
-from orchestrator.report.evaluation import read_evaluation, read_samplings
+from orchestrator.report.compared import read_compared
+from orchestrator.report.evaluation import read_evaluation
 from tests.conftest import make_policy
 from tests.orchestrator.in_process import config
 from tests.orchestrator.sinks.interpreter import run_in_new_interpreter
@@ -104,7 +105,7 @@ def test_each_checkpoint_is_measured_as_it_comes_until_that_of_the_last_step(run
     assert lines[-1] == "watch: run has ended, and all of its checkpoints are measured"
     told = [line.split(",")[0] for line in lines if "Pass@" in line]
     assert told == [f"watch: step-00000{step}" for step in (2, 4, 6)]
-    own, more = read_samplings(run.output)
+    own, more = read_compared([run.output])[0]
     assert own.names == more.names == ["base", "step-000002", "step-000004", "step-000006"]
     assert steps_of(run.output) == steps_of(run.output / "tasks" / "more") == [0, 2, 4, 6]
     assert own.about["paths"]["step-000004"] == str(run.folder / "checkpoints" / "step-000004" / "policy")

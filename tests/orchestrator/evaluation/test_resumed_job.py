@@ -15,7 +15,7 @@ from orchestrator.evaluation import progress
 from orchestrator.evaluation.job import evaluate
 from orchestrator.heldout import answering
 from orchestrator.heldout.cache import Partial
-from orchestrator.report.evaluation import read_samplings
+from orchestrator.report.compared import read_compared
 from orchestrator.rollout.rollouts import Rollouts
 from tests.orchestrator.heldout.test_votes import result
 from tests.orchestrator.in_process import config
@@ -123,7 +123,7 @@ def test_a_killed_evaluation_goes_on_where_it_was_and_writes_the_same(
 
 
 def test_every_task_is_an_evaluation_of_its_own_with_its_answers_sampling_and_k(whole: Path) -> None:
-    own, greedy, words = read_samplings(whole)
+    own, greedy, words = read_compared([whole])[0]
     assert [found.about["name"] for found in (own, greedy, words)] == ["", "greedy", "words"]
     assert (len(words.at_base.prompts), words.at_base.answers, words.ks) == (3, 2, [1])
     assert (words.at_base.temperature, words.names, list(words.measurements["base"])) == (1.0, own.names, [1.0])

@@ -15,7 +15,8 @@ from configs.config import Config
 from orchestrator.evaluation.folders import latest
 from orchestrator.evaluation.job import evaluate
 from orchestrator.evaluation.policies import named_policies
-from orchestrator.report.evaluation import Evaluation, read_evaluation, read_samplings
+from orchestrator.report.compared import read_compared
+from orchestrator.report.evaluation import Evaluation, read_evaluation
 from orchestrator.report.terminal import print_evaluation
 from orchestrator.report.write import write_report
 from tests.conftest import make_policy
@@ -239,7 +240,7 @@ def test_one_job_measures_several_samplings_each_as_an_evaluation_with_the_base_
     )
     cfg = config(tiny_policy, tmp_path, *settings)
     plain, nucleus, one = asyncio.run(evaluate(cfg, named_checkpoints(cfg), lambda text: None))
-    assert [evaluation.results() for evaluation in read_samplings(folder_of(cfg))] == [
+    assert [evaluation.results() for evaluation in read_compared([folder_of(cfg)])[0]] == [
         evaluation.results() for evaluation in (plain, nucleus, one)
     ]
     for found, temperatures in ((plain, [1.0, 0.0]), (nucleus, [0.7]), (one, [1.0])):
