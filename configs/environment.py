@@ -11,7 +11,8 @@ ALLOWED = (
     "OMP_", "KMP_", "MKL_", "MALLOC_",
 )  # fmt: skip
 """Beginnings of the names that may be set: network, GPU and threads. config.yaml and W&B keep the settings, so that
-keys and passwords, of which the names are not here, must come from the environment of the cluster."""
+keys and passwords, of which the names are not here, must come from `breadth submit --secret` or the environment of the
+nodes."""
 REFUSED = {
     "CUDA_VISIBLE_DEVICES": "Ray sets it to the GPUs that an actor reserves",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "the engine runs in its actor's process",

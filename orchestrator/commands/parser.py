@@ -209,7 +209,10 @@ def _add_submit_options(sub: argparse.ArgumentParser) -> None:
     exclude = "Leave out files by a pattern as in a .gitignore. May be repeated, as all options below."
     sub.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help=exclude)
     sub.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="Set a variable of the job.")
-    secret = "Send this variable as a secret, besides WANDB_API_KEY and HF_TOKEN, which are sent where they are set."
+    secret = (
+        "Send this variable as a secret to the job's driver and all roles, and so to your own verifier. WANDB_API_KEY "
+        "(driver) and HF_TOKEN (driver, and roles that load policies of the Hub) are sent anyway where they are set."
+    )
     sub.add_argument("--secret", action="append", default=[], metavar="NAME", help=secret)
     pip = "Install this package for the job alone. The nodes need a package index."
     sub.add_argument("--pip", action="append", default=[], metavar="PACKAGE", help=pip)

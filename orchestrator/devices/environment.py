@@ -7,6 +7,7 @@ from configs.config import Config
 from configs.hub import policy_name
 from orchestrator.commands.paths import split_name
 from orchestrator.placement import threads
+from orchestrator.submission.runtime import ROLES_VARIABLE
 
 COMMON = {"TOKENIZERS_PARALLELISM": "false"}
 """Of every actor."""
@@ -62,11 +63,14 @@ def secrets(cfg: Config, role: str, given: Mapping[str, str] = os.environ) -> di
     """Return the variables of this process that the actors of a role get without Ray knowing them as variables.
 
     Ray shows the variables of an actor to everyone who can list actors, so these are sent in the call that builds the
-    role. A role gets what it needs: the token of the Hub, if it loads policies and one is named by a repository. A
-    grader, beside which programs of the policy run, gets none.
+    role. Every role gets those that `breadth submit --secret` names: only the user knows whose code needs them. Roles
+    that load policies get the token of the Hub, too, if a policy is named by a repository. A grader, beside which
+    programs of the policy run, loads none.
     """
-    needed = role != "grader" and _names_hub(cfg) and bool(given.get(HUB_TOKEN))
-    return {HUB_TOKEN: given[HUB_TOKEN]} if needed else {}
+    names = {name for name in given.get(ROLES_VARIABLE, "").split(",") if name}
+    if role != "grader" and _names_hub(cfg):
+        names.add(HUB_TOKEN)
+    return {name: given[name] for name in sorted(names) if given.get(name)}
 
 
 def _names_hub(cfg: Config) -> bool:

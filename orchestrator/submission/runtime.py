@@ -2,7 +2,8 @@
 
 Ray stores the variables of a job's runtime environment with the job, and `ray job list` prints them. A secret is
 therefore none of them: it goes to the cluster's key-value store under a random name, the job's driver removes it from
-there when it starts, and the job's variables hold the name alone.
+there when it starts, and the job's variables hold the name alone. The driver passes those of `--secret` on to the roles
+(`orchestrator/devices/environment.py`).
 """
 
 import json
@@ -19,6 +20,8 @@ SECRETS = ("WANDB_API_KEY", "HF_TOKEN")
 """Variables of the user that are sent as secrets where they are set."""
 KEY_VARIABLE = "BREADTH_SECRETS"
 """Variable of a job with the name of its secrets in the cluster's key-value store."""
+ROLES_VARIABLE = "BREADTH_SECRETS_OF_ROLES"
+"""Variable of a job with the names of `--secret`, which its roles get, too."""
 STOP_VARIABLE = "BREADTH_STOP"
 """Variable of a job with the key under which `breadth submit --stop` asks its driver to stop."""
 SUBMIT_VARIABLE = "BREADTH_SUBMIT"
@@ -63,7 +66,7 @@ def found_secrets(asked: Sequence[str], environment: Mapping[str, str]) -> dict[
     Raises:
         ValueError: a variable of `--secret` is not set.
     """
-    missing = [name for name in asked if not environment.get(name)]
+    missing = [name for name in asked if not (NAME.match(name) and environment.get(name))]
     if missing:
         names = [name.partition("=")[0] for name in missing]  # NAME=VALUE would print the secret
         raise ValueError(f"--secret: must name variables that are set here, got {', '.join(names)}")

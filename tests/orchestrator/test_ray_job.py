@@ -3,6 +3,7 @@
 A file of its own: the clusters of other tests are gone when its head node starts.
 """
 
+import hashlib
 import json
 import re
 import shlex
@@ -28,7 +29,16 @@ POLICY = ROOT / "tasks" / "base_policies" / "countdown"
 SIZES = ("task.heldout_prompts=4", "monitor.every=0", "groups_per_step=4", "sampling.group_size=4")
 SMALL = (*SIZES, "generator.engine=transformers")
 TOKEN = "0123456789abcdef0123456789abcdef"
+JUDGE_KEY = "fedcba9876543210-of-the-judge"
 REWARD = "def exact(answer, problem):\n    return float(len(answer) % 2)\n"
+KEYED_REWARD = """
+import hashlib, os
+
+def exact(answer, problem):
+    key = os.environ["JUDGE_KEY"].encode()
+    right = hashlib.sha256(key).hexdigest() == "{hashed}" and "HF_TOKEN" not in os.environ
+    return float(right and len(answer) % 2)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +80,16 @@ def holds(path: Path, text: str) -> bool:
         return False
 
 
-def test_roles_on_another_node_fetch_a_gated_policy_with_the_token_of_the_user_which_nobody_is_shown(
+def test_roles_on_another_node_get_the_secrets_that_they_need_and_nobody_is_shown_them(
     head: HeadNode, hub: HubServer, work: Path, tmp_path: Path
 ) -> None:
-    """The grader needs no token: its verifier gives no reward if it finds one."""
-    without_token = "import os\n" + REWARD.replace("float(", "float('HF_TOKEN' not in os.environ and ")
-    (work / "rewards.py").write_text(without_token)
+    """Learner and generator fetch a gated policy with the user's token. The grader needs the key that its verifier
+    reads, and no token: the verifier gives no reward without the one or with the other."""
+    (work / "rewards.py").write_text(KEYED_REWARD.format(hashed=hashlib.sha256(JUDGE_KEY.encode()).hexdigest()))
     words = ("policy.path=org/gated", "name=gated", "steps=1", f"runs={tmp_path}/runs", "logbook.wandb=offline", *SMALL)
     words += ("task.verifier=rewards.py:exact", "logbook.trajectories_every=1")
-    done = head.breadth_submit(work, "train", *words, HF_TOKEN=HUB_TOKEN)
+    given = {"HF_TOKEN": HUB_TOKEN, "JUDGE_KEY": JUDGE_KEY}
+    done = head.breadth_submit(work, "--secret", "JUDGE_KEY", "train", *words, **given)
     assert done.returncode == 0, done.stdout + done.stderr
     caches = [head.scratch / name / "hub/models--org--gated" for name in (".cache/huggingface", "hub")]
     assert all(cache.is_dir() for cache in caches), "both nodes have fetched it"
@@ -86,12 +97,15 @@ def test_roles_on_another_node_fetch_a_gated_policy_with_the_token_of_the_user_w
     assert f"path: org/gated@{hub.commit}" in (run_dir / "config.yaml").read_text()
     shown = {path: json.dumps(head.ask(path)) for path in ("/api/v0/actors?detail=1", "/api/v0/tasks?detail=1")}
     assert "LearnerShell" in shown["/api/v0/actors?detail=1"]
-    shown["jobs"] = head.ray(work, "job", "list").stdout + done.stdout + done.stderr
-    assert [name for name, text in shown.items() if HUB_TOKEN in text] == []
+    listed = head.ray(work, "job", "list")
+    shown["jobs"] = listed.stdout + listed.stderr + done.stdout + done.stderr + json.dumps(head.ask("/api/jobs/"))
     written = [path for place in (head.scratch, run_dir) for path in place.rglob("*") if path.is_file()]
-    assert len(written) > 50 and [path for path in written if holds(path, HUB_TOKEN)] == []
+    assert len(written) > 50
+    for value in given.values():
+        assert [name for name, text in shown.items() if value in text] == []
+        assert [path for path in written if holds(path, value)] == []
     rewards = {row["reward"] for row in read_records(run_dir / "trajectories.jsonl")}
-    assert 1.0 in rewards, "the grader has a token"
+    assert 1.0 in rewards, "the grader has a token, or not the key"
     refused = head.breadth_submit(work, "train", *words, "name=refused")
     assert refused.returncode == 2 and "it is gated: accept its terms at" in refused.stdout + refused.stderr
 

@@ -35,6 +35,7 @@ from orchestrator.submission.package import Package, in_words, own_source, requi
 from orchestrator.submission.runtime import (
     KEY_VARIABLE,
     RAY_STOP_WAIT_S,
+    ROLES_VARIABLE,
     STOP_VARIABLE,
     STOP_WAIT,
     SUBMIT_VARIABLE,
@@ -132,7 +133,8 @@ def _runtime(
 ) -> dict[str, Any]:
     """Upload the packages, and return the runtime environment of the job."""
     own = {STOP_VARIABLE: new_key(), SUBMIT_VARIABLE: shlex.join(["breadth", "submit", *_given(options)])}
-    runtime: dict[str, Any] = {"env_vars": own | variables_}
+    named = {ROLES_VARIABLE: ",".join(options.secret)} if options.secret else {}
+    runtime: dict[str, Any] = {"env_vars": own | named | variables_}
     with tempfile.TemporaryDirectory(prefix="breadth-") as scratch:
         if package.sizes:
             runtime["working_dir"] = _upload(cluster, package, Path(scratch) / "working_directory.zip")

@@ -5,6 +5,7 @@ import pytest
 from configs.config import Config
 from configs.load import load
 from orchestrator.devices.environment import environment, secrets
+from orchestrator.submission.runtime import ROLES_VARIABLE
 
 ALL = ("learner", "generator", "grader", "reference")
 CONF = "PYTORCH_ALLOC_CONF"
@@ -111,3 +112,13 @@ def test_roles_that_load_a_policy_of_the_hub_get_its_token_and_no_variable_of_an
     }
     assert not any(secrets(here, role, given) or secrets(hub, role, {"HF_TOKEN": ""}) for role in ALL)
     assert not any("HF_TOKEN" in of(hub, role) for role in ALL)
+
+
+def test_every_role_gets_the_secrets_that_the_user_names_and_no_variable_of_an_actor_holds_them() -> None:
+    given = {"JUDGE_KEY": "0123", "HF_TOKEN": "hf_abc", "WANDB_API_KEY": "4567", "EMPTY": ""}
+    here, hub = config(f"policy.path={__file__}", f"reference_path={__file__}"), config("reference_path=org/name")
+    named = given | {ROLES_VARIABLE: "JUDGE_KEY,EMPTY,GONE"}
+    assert {role: secrets(here, role, named) for role in ALL} == {role: {"JUDGE_KEY": "0123"} for role in ALL}
+    assert secrets(hub, "generator", named) == {"HF_TOKEN": "hf_abc", "JUDGE_KEY": "0123"}
+    assert secrets(here, "grader", given | {ROLES_VARIABLE: "HF_TOKEN"}) == {"HF_TOKEN": "hf_abc"}
+    assert not any("JUDGE_KEY" in of(hub, role) for role in ALL)

@@ -24,7 +24,7 @@ from orchestrator.submission import checks, runtime
 from orchestrator.submission import follow as following
 from orchestrator.submission.client import resolved
 from orchestrator.submission.names import Job, chosen, submission_id
-from orchestrator.submission.runtime import KEY_VARIABLE, STOP_VARIABLE, SUBMIT_VARIABLE, receive
+from orchestrator.submission.runtime import KEY_VARIABLE, ROLES_VARIABLE, STOP_VARIABLE, SUBMIT_VARIABLE, receive
 
 REWARD = "def exact(answer, problem):\n    return float(answer == problem['answer'])\n"
 ROW = '{"prompt": "1+1=", "answer": "2"}\n'
@@ -207,6 +207,7 @@ def test_secrets_are_sent_by_name_and_their_values_are_nowhere_but_in_the_store(
     _, said = run("--secret", "MY_SECRET", "train", "name=first")
     assert "secrets, from this environment, by name: WANDB_API_KEY, MY_SECRET" in said
     [sent] = cluster.submitted
+    assert sent["runtime"]["env_vars"][ROLES_VARIABLE] == "MY_SECRET", "the roles get those that are named"
     shown = said + repr(sent) + capsys.readouterr().out
     keys = [sent["runtime"]["env_vars"][name] for name in (KEY_VARIABLE, STOP_VARIABLE)]
     assert "0123" not in shown.replace(keys[0], "").replace(keys[1], "")
