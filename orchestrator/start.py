@@ -175,6 +175,7 @@ async def _train(
 
 async def _to_the_end(run: Run, screen: Screen, *, resume: bool, resumed: checkpoint.Checkpoint | None) -> None:
     """Train until the run stops, check its ledger, and wait for its last checkpoint and copies."""
+    failed = True
     async with mirrored(run.cfg, run.run_dir, run.logbook.alert, run.logbook.note):
         try:
             if resume:
@@ -182,9 +183,13 @@ async def _to_the_end(run: Run, screen: Screen, *, resume: bool, resumed: checkp
             async with run.checkpoints:
                 await train_until_stopped(run, screen, unmeasured=resumed is not None and not resumed.state.measured)
             _check_ledger(run)
+            failed = False
+        except BaseException as error:
+            screen.note(f"the run ended with {type(error).__name__}: {error}")
+            raise
         finally:
             run.monitor.abandon()
-            run.logbook.close()
+            run.logbook.close(failed)
 
 
 def _check_ledger(run: Run) -> None:

@@ -17,6 +17,8 @@ class Record(Lines):
     def __init__(self) -> None:
         super().__init__(self.write)
         self._path: Path | None = None
+        self.begins = 0
+        """Bytes of the file before the lines of this command."""
         self._buffer: deque[str] = deque(maxlen=BUFFERED_LINES)
 
     def write(self, text: str) -> None:
@@ -32,4 +34,5 @@ class Record(Lines):
     def keep(self, path: Path) -> None:
         """Append all lines to the file `path` from now on, and those before it unless another file has them."""
         self._path = path
+        self.begins = path.stat().st_size if path.exists() else 0
         self.write("")

@@ -62,8 +62,6 @@ class RunConsole:
         if held_out:
             self._measured = held_out
             self._screen.show(lambda display: display.measurement(step, held_out))
-            if len(self._ends) == 1:  # The steps begin now.
-                self._ends[0] = (self._ends[0][0], time.monotonic())
         self._check()
 
     def table(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -80,11 +78,13 @@ class RunConsole:
 
     def doing(self, name: str, progress: Callable[[], str]) -> None:
         """Show that a call begins, by its name in `seconds/NAME`; `progress` says how far the generation is."""
+        if name == "wait_generation" and len(self._ends) == 1:  # The steps begin now.
+            self._ends[0] = (self._ends[0][0], time.monotonic())
         if name in ACTIVITIES:
             more = progress if name == "wait_generation" else None
             self._screen.show(lambda display: display.doing(self._step + 1, ACTIVITIES[name], more))
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         """Show how the run ended, with the last Pass@k values and their change since the base.
 
         Nothing is shown of a run that was refused before its first values.

@@ -91,6 +91,10 @@ class Screen:
         """Keep everything that is shown in a file of this folder, also what was shown until now."""
         self._record(lambda record: record.keep(folder / CONSOLE_LOG))
 
+    def kept_from(self) -> int:
+        """Return how many bytes the kept file had before the lines of this command."""
+        return next((display.begins for display in self.displays if isinstance(display, Record)), 0)
+
     def note(self, text: str) -> None:
         """Write text to the kept file alone."""
         self._record(lambda record: record.write(text))

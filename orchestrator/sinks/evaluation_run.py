@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from configs.config import Config
+from orchestrator.console.screen import Screen
 from orchestrator.sinks.copies import Copies, open_sinks
 from orchestrator.watch.bootstrap import Interval
 
@@ -22,7 +23,7 @@ def open_wandb(
             log(f"{title}: {text}")
         told.add(text)
 
-    copies = Copies(tell)
+    copies = Copies(tell, log if isinstance(log, Screen) else None)
     open_sinks(
         copies,
         replace(cfg.logbook, tensorboard=False, mlflow=False, trackio=False),
@@ -32,6 +33,7 @@ def open_wandb(
         settings=asdict(cfg),
         resume_step=None,
         job_type=job_type,
+        log_from=0 if job_type == "evaluate" else None,  # the console.log beside a report is that of training
     )
     return copies
 

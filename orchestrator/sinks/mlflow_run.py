@@ -42,8 +42,8 @@ class MlflowSink:
     def alert(self, title: str, text: str) -> None:
         self._client.set_tag(self._run, f"alert {_plain(title)}", text[:500])
 
-    def close(self) -> None:
-        self._client.set_terminated(self._run)
+    def close(self, failed: bool = False) -> None:
+        self._client.set_terminated(self._run, status="FAILED" if failed else "FINISHED")
 
 
 def _plain(name: str) -> str:

@@ -28,6 +28,7 @@ class OwnThread(Generic[AnySink]):
         name: of the sink, for errors.
         start: makes the sink, in the thread.
         wake: lets processes that the sink has started continue if they are stopped.
+        idle: called with the sink, in the thread, where no call waits.
         abandon: ends these processes, so that a call that waits for them returns; also called before an error of the
             sink is raised. Both are called from any thread.
         start_timeout_s: longest wait for `start`.
@@ -42,15 +43,16 @@ class OwnThread(Generic[AnySink]):
         name: str,
         start: Callable[[], AnySink],
         *,
+        idle: Callable[[AnySink], None],
         wake: Callable[[], None],
         abandon: Callable[[], None],
         start_timeout_s: float,
         close_timeout_s: float,
     ) -> None:
         self.name, self.dropped = name, 0
-        self._wake, self._abandon, self._close_timeout_s = wake, abandon, close_timeout_s
+        self._idle, self._wake, self._abandon, self._close_timeout_s = idle, wake, abandon, close_timeout_s
         self._calls: queue.Queue[tuple[str, tuple[Any, ...]]] = queue.Queue(QUEUE_LIMIT)
-        self._closing = threading.Event()
+        self._closing, self._failed = threading.Event(), False
         self._error: BaseException | None = None
         started: Future[AnySink] = Future()
         # A daemon, since a thread that waits for a service must not keep the process alive.
@@ -76,12 +78,13 @@ class OwnThread(Generic[AnySink]):
         """As in `WandbSink.files`; only for a sink that has this method."""
         self._add("files", *arguments)
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         """Let the thread do the calls in the queue and close the sink, and wait until it has ended.
 
         Raises:
             TimeoutError: it did not end in time. Its processes are ended.
         """
+        self._failed = failed
         self._closing.set()
         self._thread.join(self._close_timeout_s)
         if self._thread.is_alive():
@@ -113,16 +116,16 @@ class OwnThread(Generic[AnySink]):
             return
         started.set_result(sink)
         try:
-            while (call := self._next()) is not None:
+            while (call := self._next(sink)) is not None:
                 method, arguments = call
                 getattr(sink, method)(*arguments)
-            sink.close()
+            sink.close(self._failed)
         except BaseException as error:
             # Before the error is known: the process may end as soon as it is, and must not end beside this.
             self._abandon()
             self._error = error  # raised by the next call
 
-    def _next(self) -> tuple[str, tuple[Any, ...]] | None:
+    def _next(self, sink: AnySink) -> tuple[str, tuple[Any, ...]] | None:
         """Return the next call; None if there is none and the sink is closed."""
         while True:
             closing = self._closing.is_set()  # read first: no call is added after it
@@ -131,6 +134,7 @@ class OwnThread(Generic[AnySink]):
             except queue.Empty:
                 if closing:
                     return None
+                self._idle(sink)
 
     def _end_processes(self) -> None:
         """End the sink's processes, and give its thread some time to see it."""

@@ -16,5 +16,5 @@ class Sink(Protocol):
     def alert(self, title: str, text: str) -> None:
         """Copy an event that needs the user's attention."""
 
-    def close(self) -> None:
-        """Send what is not sent yet, and end."""
+    def close(self, failed: bool = False) -> None:
+        """Send what is not sent yet, and end. `failed`: whether the run ended with an error."""

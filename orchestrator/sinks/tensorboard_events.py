@@ -25,5 +25,5 @@ class TensorboardSink:
     def alert(self, title: str, text: str) -> None:
         self._writer.add_text("alerts", f"    {title!r}: {text!r}")
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         self._writer.close()

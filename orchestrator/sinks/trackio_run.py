@@ -36,5 +36,5 @@ class TrackioSink:
     def alert(self, title: str, text: str) -> None:
         self._run.alert(title, text)
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         self._run.finish()

@@ -1,4 +1,4 @@
-"""Copy the metrics, sampled answers, Pass@k curves and alerts of a run into a W&B run.
+"""Copy the metrics, sampled answers, Pass@k curves, console lines and alerts of a run into a W&B run.
 
 W&B's library sends all data to a service process (`wandb-core`), which writes the run's file and uploads it. A service
 that is frozen holds up every call, so this sink runs in an `OwnThread`, and `end_service` ends its process.
@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import psutil
 
+from orchestrator.sinks.console_log import ConsoleLog
 from orchestrator.sinks.wandb_charts import curve_rows
 from orchestrator.sinks.wandb_sections import STEP, in_section, is_bound, summary_of
 
@@ -30,7 +31,9 @@ CLOSE_TIMEOUT_S = 15.0
 UPLOAD_TIMEOUT_S = 3600.0
 """FINISH_TIMEOUT_S of a run with artifacts."""
 TABLE_ROWS = 2_000
-"""Most rows in the table of sampled answers. Later ones are in trajectories.jsonl only."""
+"""Most rows of a table, which is kept in memory. Further ones begin the next table."""
+TABLE_ADDITIONS = 100
+"""Most additions to a table: W&B shows the rows of the last 100."""
 SERVICE = "wandb-core"
 
 
@@ -40,7 +43,7 @@ class WandbSink:
     Args:
         folder: directory in which W&B makes `wandb/`.
         settings: of the run, stored as its config; `method`, `scale` and `task.name` become tags and the group.
-        first_step: last step before this process; the records of later steps come from this process.
+        log: lines of the console, which become the log of the W&B run; None: it has no log.
         finish_timeout_s: longest wait for unsent data at the end of the run.
     """
 
@@ -53,7 +56,7 @@ class WandbSink:
         run_id: str,
         run_name: str,
         settings: Mapping[str, Any],
-        first_step: int,
+        log: ConsoleLog | None,
         finish_timeout_s: float = FINISH_TIMEOUT_S,
         job_type: Literal["train", "evaluate", "report"] = "train",
     ) -> None:
@@ -73,9 +76,9 @@ class WandbSink:
             "job_type": job_type,
             "config": dict(settings),
             "resume": "allow",
-            # `wrap` copies what this process prints, without waiting for the service.
+            # W&B's own copy of the output misses what was printed before, and all that rich prints in a terminal.
             "settings": wandb.Settings(
-                silent=True, console="wrap", init_timeout=INIT_TIMEOUT_S, finish_timeout=finish_timeout_s
+                silent=True, console="off", init_timeout=INIT_TIMEOUT_S, finish_timeout=finish_timeout_s
             ),
         }
         # Silent from the start: without a key, W&B would ask for one on a terminal, and the run would wait.
@@ -89,12 +92,13 @@ class WandbSink:
             # W&B's background service keeps the run id of the failed attempt until the service ends.
             wandb.teardown()
             self._run = wandb.init(mode="offline", **arguments)
-        self._wandb = wandb
-        self._answers = wandb.Table(columns=[], log_mode="INCREMENTAL")
+        self._wandb, self._console = wandb, log
+        self._table, self._table_key = wandb.Table(columns=[]), ""
+        self._tables, self._additions = 0, 0
         self._defined: set[str] = set()
         # W&B takes each of its own steps once. After a resume they go on where its history ends, so that no record is
         # refused; charts have `step` as axis, where repeated steps lie on each other.
-        self._shift = max(self._run.starting_step - first_step - 1, 0)
+        self._shift: int | None = None
         self._run.define_metric(STEP, hidden=True)
         self._run.define_metric("*", step_metric=STEP)
         offline = mode == "offline" or bool(self.online_error)
@@ -111,22 +115,38 @@ class WandbSink:
                 self._defined.add(name)
                 self._run.define_metric(shown, step_metric=STEP, summary=summary_of(name), hidden=is_bound(name))
         self._log(step, named)
+        self.copy_log()
         curve = curve_rows(step, values)
         if curve:
             self._log(step, {"heldout/pass_at_k": self._chart(curve)})
 
     def table(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows to the table of this name, which grows up to TABLE_ROWS; W&B gets the added rows only."""
-        if not self._answers.columns:
-            self._answers = self._wandb.Table(columns=[*rows[0]], log_mode="INCREMENTAL", allow_mixed_types=True)
-        room = TABLE_ROWS - len(self._answers.data)
-        for row in rows[: max(room, 0)]:
-            self._answers.add_data(*(row.get(str(column)) for column in self._answers.columns))
-        if room > 0:
-            self._log(step, {name: self._answers})
+        """Add rows, at most TABLE_ROWS, to the table NAME or, when it is full, NAME_2 and so on; W&B gets only them."""
+        rows = rows[:TABLE_ROWS]
+        full = self._additions == TABLE_ADDITIONS or len(self._table.data) + len(rows) > TABLE_ROWS
+        if full or not self._table_key:
+            self._begin_table(name, rows[0])
+        for row in rows:
+            self._table.add_data(*(row.get(str(column)) for column in self._table.columns))
+        self._additions += 1
+        self._log(step, {self._table_key: self._table})
+
+    def _begin_table(self, name: str, row: Mapping[str, Any]) -> None:
+        """Begin the next table, in a resumed run behind those that W&B has."""
+        key = ""
+        while not key or (self._run.resumed and self._run.summary.get(key) is not None):
+            self._tables += 1
+            key = name if self._tables == 1 else f"{name}_{self._tables}"
+        self._table = self._wandb.Table(columns=[*row], log_mode="INCREMENTAL", allow_mixed_types=True)
+        self._table_key, self._additions = key, 0
 
     def alert(self, title: str, text: str) -> None:
-        self._run.alert(title=title, text=text)
+        self._run.alert(title=title, text=text, level="WARN")
+
+    def copy_log(self) -> None:
+        """Copy the new lines of the console."""
+        while self._console and (lines := self._console.new_lines()):
+            self._run.write_logs(lines)
 
     def files(self, step: int, kind: str, path: Path) -> None:
         """Upload a directory or a file as the next version of the artifact `RUN-KIND`."""
@@ -139,14 +159,17 @@ class WandbSink:
             artifact.add_file(str(path))
         self._run.log_artifact(artifact, aliases=["latest", f"step-{step}"])
 
-    def close(self) -> None:
-        """Finish the run, and end W&B's service if this run has started it."""
-        self._run.finish()
+    def close(self, failed: bool = False) -> None:
+        """Finish the run, as finished or as failed, and end W&B's service if this run has started it."""
+        self.copy_log()
+        self._run.finish(exit_code=int(failed))
         if self._own_service:
             with contextlib.suppress(SystemExit):  # W&B exits with the service's status if it is not 0
                 self._wandb.teardown()
 
     def _log(self, step: int, values: Mapping[str, Any]) -> None:
+        if self._shift is None:
+            self._shift = max(self._run.starting_step - step, 0)
         self._run.log({STEP: step, **values}, step=step + self._shift)
 
     def _chart(self, rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -161,11 +184,11 @@ class WandbSink:
 
 
 def labels(settings: Mapping[str, Any]) -> tuple[str | None, list[str]]:
-    """Return the W&B group of a run, task and method, and its tags: method, scale and task."""
+    """Return the W&B group of a run and its tags, both of its task, method and scale."""
     task = settings.get("task", {}).get("name")
     method, scale = settings.get("method"), settings.get("scale")
     tags = [f"{kind}:{name}"[:64] for kind, name in (("method", method), ("scale", scale), ("task", task)) if name]
-    return (f"{task} {method}" if task and method else None), tags
+    return " ".join(name for name in (task, method, scale) if name) or None, tags
 
 
 def services() -> list[psutil.Process]:

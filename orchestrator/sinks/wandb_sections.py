@@ -20,6 +20,7 @@ SECTIONS = {
     ),
     "mismatch": ("mismatch_*", "effective_sample_fraction"),
     "speed": ("seconds/*", "tokens_per_second"),
+    "roles": ("restarts/*",),
 }  # fmt: skip
 """Patterns of names by the section that is put before them. All other names belong to `train`."""
 

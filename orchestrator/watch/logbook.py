@@ -7,7 +7,6 @@ copies. A sink that raises is turned off, counted and reported once, and trainin
 import json
 import math
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from orchestrator.console.screen import Screen
 from orchestrator.manifest import saved
 from orchestrator.rollout.signals import Signals
 from orchestrator.sinks.answer_table import table_row
-from orchestrator.sinks.copies import CONSOLE, Copies, open_sinks
+from orchestrator.sinks.copies import CONSOLE, Copies, open_sinks, own_id
 from orchestrator.sinks.sink import Sink
 from orchestrator.watch.alarms import Alarms
 from orchestrator.watch.answer_rows import answer_row
@@ -93,7 +92,7 @@ class Logbook:
 
     Args:
         settings: the resolved settings, stored in W&B.
-        wandb_id: id of the W&B run to continue; None for a new one.
+        wandb_id: id of the W&B run to continue; None for a new run, or one that resumes without a checkpoint.
         render: returns the text of token ids with special tokens visible.
         resume_step: step of the checkpoint that the run resumes from, None for a new run. Records after that step are
             dropped, so that no step is missing or appears twice.
@@ -118,23 +117,18 @@ class Logbook:
     ) -> None:
         self._run_dir, self._render = run_dir, render
         self._config = config
-        self.wandb_id = wandb_id or secrets.token_hex(4)
-        """Id of the run in W&B. A resumed run passes it in again and continues the same W&B run."""
-        self.copies, self._alarms = Copies(self._record_locally), Alarms()
+        self.copies, self._alarms = Copies(self._record_locally, screen), Alarms()
         run_dir.mkdir(parents=True, exist_ok=True)
+        self.wandb_id = wandb_id or own_id(run_dir, resumed=resume_step is not None)
+        """Id of the run in W&B. A resumed run passes it in again and continues the same W&B run."""
         warnings = self._open_files(resume_step)
         first_step = resume_step or 0
         if config.console:
             records = reversed(read_records(run_dir / METRICS))
             held_out = ({k: v for k, v in r.items() if k.startswith("heldout/") and v is not None} for r in records)
-            measured = next(filter(None, held_out), {})
-            shown = screen or open_screen()
-            self.copies.open(
-                CONSOLE,
-                lambda: RunConsole(
-                    shown, run_name=run_name, total_steps=total_steps, first_step=first_step, measured=measured
-                ),
-            )
+            place: dict[str, Any] = {"run_name": run_name, "total_steps": total_steps, "first_step": first_step}
+            measured, shown = next(filter(None, held_out), {}), screen or open_screen()
+            self.copies.open(CONSOLE, lambda: RunConsole(shown, measured=measured, **place))
         for warning in warnings:
             self._record_locally("warning", "resume", warning)
         open_sinks(
@@ -145,6 +139,7 @@ class Logbook:
             run_name=run_name,
             settings=settings,
             resume_step=resume_step,
+            log_from=screen.kept_from() if screen else 0,
         )
 
     def _open_files(self, resume_step: int | None) -> list[str]:
@@ -184,8 +179,8 @@ class Logbook:
         plain |= self.copies.count_dropped()
         if step > last:
             self._earlier_tokens = self._record.get("tokens_total", self._earlier_tokens)
-        if "tokens" in plain:
-            plain["tokens_total"] = self._earlier_tokens + plain["tokens"]
+        if step > last or "tokens" in plain:  # every record has it, also that of step 0, so that it can be an axis
+            plain["tokens_total"] = self._earlier_tokens + plain.get("tokens", 0.0)
         if step > last:
             start, record = self._end, {"step": step, "time": time.time(), **plain}
             line = encode(record)
@@ -274,11 +269,15 @@ class Logbook:
         """
         self._on_console(lambda console: console.doing(name, progress))
 
-    def close(self) -> None:
-        """Close metrics.jsonl and all sinks, with the run's artifacts in W&B if `logbook.wandb_artifacts` is set."""
+    def close(self, failed: bool = False) -> None:
+        """Close metrics.jsonl and all sinks, with the run's artifacts in W&B if `logbook.wandb_artifacts` is set.
+
+        Args:
+            failed: whether the run ended with an error.
+        """
         if self._config.wandb_artifacts:
             self._copy_artifacts()
-        self.copies.close()
+        self.copies.close(failed)
         os.close(self._file)
 
     def _copy_artifacts(self) -> None:

@@ -4,9 +4,12 @@ import logging
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 from shown_runs import show_run
 
+from orchestrator.console import run_console
 from orchestrator.console.libraries import keep_output, logs_kept
 from orchestrator.console.lines import Lines
 from orchestrator.console.record import BUFFERED_LINES, CONSOLE_LOG, Record
@@ -73,6 +76,18 @@ def test_a_run_that_was_refused_before_its_first_values_shows_no_end() -> None:
     measured = {"heldout/pass@1": 0.4}
     RunConsole(Screen(Lines(written.append)), run_name="demo", total_steps=9, first_step=4, measured=measured).close()
     assert written == []
+
+
+def test_the_time_left_counts_from_the_first_wait_for_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    clock = iter([0.0, 100.0, 110.0, 120.0])  # made, 100 s later the first wait, and two steps of 10 s
+    screen = Screen(Lines(written.append))
+    monkeypatch.setattr(run_console, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    console = RunConsole(screen, run_name="demo", total_steps=9, first_step=0)
+    for step in (1, 2):
+        console.doing("wait_generation", lambda: "")
+        console.write(step, {"reward": 0.5})
+    assert [line.split()[-1] for line in written[-2:]] == ["0:01:20", "0:01:10"]
 
 
 def test_without_a_measured_base_no_change_is_shown() -> None:

@@ -45,7 +45,7 @@ def test_an_evaluation_has_a_record_per_policy_and_a_table(tmp_path: Path) -> No
     assert [steps[number]["heldout/pass@1"] for number in (0, 1)] == [0.5, 0.75]
     assert steps[1]["heldout/pass@1/low"] == 0.6
     run = next(record["run"] for record in records if "run" in record)
-    assert (run["job_type"], run["run_group"], run["display_name"]) == ("evaluate", "countdown grpo", "first last")
+    assert (run["job_type"], run["run_group"], run["display_name"]) == ("evaluate", "countdown grpo cpu", "first last")
     (table,) = folder.glob("wandb/offline-run-*/files/media/table/evaluation_*.table.json")
     assert [row[:3] for row in json.loads(table.read_text())["data"]] == [
         ["base", "pass@1", 0.5],
@@ -99,7 +99,7 @@ def test_a_report_becomes_an_artifact_where_a_run_has_asked_for_artifacts(
     assert main(["report", *map(str, runs.values()), "--output", str(tmp_path / "both.html")]) == 0
     records = inspect(runs["first"])
     run = next(record["run"] for record in records if "run" in record)
-    assert (run["job_type"], run["run_group"], run["display_name"]) == ("report", "countdown grpo", "first")
+    assert (run["job_type"], run["run_group"], run["display_name"]) == ("report", "countdown grpo cpu", "first")
     [artifact] = [record["artifact"] for record in records if "artifact" in record]
     assert (artifact["type"], artifact["name"], sorted(artifact["aliases"])) == (
         "report",

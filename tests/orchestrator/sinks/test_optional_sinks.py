@@ -76,8 +76,8 @@ class MlflowServer:
     def update_run(self, run_id: str, status: str) -> None:
         self._run(run_id).status = status
 
-    def set_terminated(self, run_id: str) -> None:
-        self._run(run_id).status = "FINISHED"
+    def set_terminated(self, run_id: str, status: str) -> None:
+        self._run(run_id).status = status
 
 
 def write_run(run_dir: Path, config: LogbookConfig, resume_step: int | None, steps: list[int]) -> None:
@@ -86,7 +86,7 @@ def write_run(run_dir: Path, config: LogbookConfig, resume_step: int | None, ste
         logbook.write(step, {"reward": step / 4, "heldout/pass@1": 0.5, "bad": math.nan})
     logbook.trajectories(steps[-1], [group()])
     logbook.alert("Pass@k fell", "why")
-    logbook.close()
+    logbook.close(failed=steps == [4])
     assert logbook.copies.failed == 0, events(run_dir)
 
 
@@ -101,8 +101,10 @@ def test_an_mlflow_run_gets_metrics_answers_and_alerts_and_is_continued_by_a_res
     write_run(tmp_path, config, None, [1, 2])
     write_run(tmp_path, config, 2, [3])
     [run] = server.runs
+    assert run.status == "FINISHED"
+    write_run(tmp_path, config, 3, [4])
     rewards = [(metric.step, metric.value) for metric in run.metrics if metric.key == "reward"]
-    assert rewards == [(1, 0.25), (2, 0.5), (3, 0.75)] and run.status == "FINISHED"
+    assert rewards == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0)] and run.status == "FAILED"
     assert {metric.key for metric in run.metrics} >= {"heldout/pass_at_1"} and run.tags["alert Pass_at_k fell"] == "why"
     assert [(p.key, p.value) for p in run.params if p.key.startswith("learner")] == [("learner.learning_rate", "0.001")]
     assert [row["answer"] for row in json.loads(run.texts["answers/step-000002.json"])] == ["1+2", "2-1"]

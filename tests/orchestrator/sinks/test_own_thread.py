@@ -29,8 +29,15 @@ class Recorder:
     def alert(self, title: str, text: str) -> None:
         self.calls.append((title, text))
 
-    def close(self) -> None:
-        self.calls.append("close")
+    def close(self, failed: bool = False) -> None:
+        self.calls.append("failed" if failed else "close")
+
+    def idle(self) -> None:
+        self.calls.append("idle")
+
+
+NEVER: dict[str, Any] = {"idle": lambda sink: None, "start_timeout_s": 20.0, "close_timeout_s": 1.0}
+"""Arguments of a sink that does not start."""
 
 
 def in_thread(
@@ -38,10 +45,12 @@ def in_thread(
     close_timeout_s: float = 20.0,
     wake: Callable[[], None] = lambda: None,
     abandon: Callable[[], None] | None = None,
+    idle: Callable[[Recorder], None] = lambda sink: None,
 ) -> OwnThread[Recorder]:
     return OwnThread(
         "recorder",
         lambda: Recorder(gate),
+        idle=idle,
         wake=wake,
         abandon=abandon or gate.set,
         start_timeout_s=20.0,
@@ -119,7 +128,7 @@ def test_the_processes_of_a_sink_are_ended_before_its_error_is_raised() -> None:
         raise OSError("no such host")
 
     with pytest.raises(OSError, match="no such host"):
-        OwnThread("recorder", refuse, wake=end_slowly, abandon=end_slowly, start_timeout_s=20.0, close_timeout_s=1.0)
+        OwnThread("recorder", refuse, **NEVER, wake=end_slowly, abandon=end_slowly)
     assert ended == ["the service"] * 2
 
 
@@ -145,9 +154,7 @@ def test_a_sink_that_cannot_be_started_raises_at_once() -> None:
         raise OSError("no such host")
 
     with pytest.raises(OSError, match="no such host"):
-        OwnThread(
-            "recorder", refuse, wake=lambda: None, abandon=lambda: None, start_timeout_s=20.0, close_timeout_s=1.0
-        )
+        OwnThread("recorder", refuse, **NEVER, wake=lambda: None, abandon=lambda: None)
 
 
 def test_a_sink_that_does_not_start_is_given_up() -> None:
@@ -158,4 +165,19 @@ def test_a_sink_that_does_not_start_is_given_up() -> None:
         return Recorder(gate)
 
     with pytest.raises(TimeoutError, match="did not start within"):
-        OwnThread("recorder", wait, wake=lambda: None, abandon=gate.set, start_timeout_s=0.1, close_timeout_s=1.0)
+        OwnThread("recorder", wait, **NEVER | {"start_timeout_s": 0.1}, wake=lambda: None, abandon=gate.set)
+
+
+def test_a_sink_is_told_whether_the_run_failed() -> None:
+    thread = in_thread(opened())
+    thread.close(failed=True)
+    assert thread.sink.calls == ["failed"]
+
+
+def test_a_sink_without_calls_has_time_for_other_work() -> None:
+    thread = in_thread(opened(), idle=Recorder.idle)
+    deadline = time.monotonic() + 20
+    while not thread.sink.calls and time.monotonic() < deadline:
+        time.sleep(0.01)
+    thread.close()
+    assert thread.sink.calls[0] == "idle" and thread.sink.calls[-1] == "close"

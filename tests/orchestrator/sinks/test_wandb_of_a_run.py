@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.console.record import Record
+from orchestrator.console.screen import Screen
 from orchestrator.sinks.wandb_sections import in_section
 from orchestrator.start import run_training
 from orchestrator.watch.logbook import read_records
@@ -81,3 +83,25 @@ def test_each_measurement_has_a_pass_at_k_chart_with_intervals(run_dir: Path) ->
         curve = [row for row in rows(path) if row["series"] == "policy"]
         assert [row["k"] for row in curve] == [1, 4]
         assert all(row["low"] <= row["value"] <= row["high"] for row in curve)
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_with_an_error_is_a_failed_run_whose_log_has_the_error(
+    tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "away").touch()
+    monkeypatch.setenv("JUDGE_AWAY", str(tmp_path / "away"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    cfg = config(
+        tiny_policy,
+        tmp_path,
+        *("name=failing", "monitor.every=0", "groups_per_step=4", "sampling.group_size=2"),
+        *("task.verifier=toy_verifiers:away_from_step_one", "logbook.wandb=offline"),
+    )
+    with pytest.raises(ValueError, match="the judge is away"):
+        asyncio.run(run_training(cfg, resume=False, log=Screen(Record())))
+    records = inspect(tmp_path / "failing")
+    [ended] = [record["exit"] for record in records if "exit" in record]
+    assert ended["exit_code"] == 1
+    log = "".join(record["output_logger"]["line"] for record in records if "output_logger" in record)
+    assert "started the roles in" in log and "the run ended with ValueError: task.verifier: must judge answers" in log

@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ import pytest
 from logbook_runs import events, group, open_logbook
 
 from configs.logbook import LogbookConfig
+from orchestrator.sinks import wandb_run
 from orchestrator.sinks.wandb_sections import in_section
 from orchestrator.watch.logbook import read_records
 from orchestrator.watch.measurement import measure
 from orchestrator.watch.passk import summary
 from tests.orchestrator.sinks.interpreter import run_in_new_interpreter
+from tests.orchestrator.sinks.wandb_server import wandb_server
 
 
 @pytest.fixture
@@ -125,6 +129,47 @@ def test_the_policy_of_the_last_checkpoint_and_reports_become_artifacts_only_if_
         ("model", "test-policy"),
         ("report", "test-report-report"),
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("stopped_wandb_service")
+def test_a_full_table_of_answers_is_followed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb_run, "TABLE_ADDITIONS", 2)
+    config = LogbookConfig(console=False, wandb="offline", trajectories_every=1)
+    logbook = open_logbook(tmp_path, config)
+    for step in range(1, 6):
+        logbook.write(step, {"reward": 0.5})
+        logbook.trajectories(step, [group()])
+    logbook.close()
+    assert logbook.copies.failed == 0, events(tmp_path)
+    names = {step: {name.split(".")[0] for name in record} for step, record in history(inspect(tmp_path)).items()}
+    tables = {step: names[step] & {"answers", "answers_2", "answers_3", "answers_4"} for step in names}
+    assert tables == {1: {"answers"}, 2: {"answers"}, 3: {"answers_2"}, 4: {"answers_2"}, 5: {"answers_3"}}
+    rows = [json.loads(path.read_text())["data"] for path in tmp_path.glob("wandb/off*/files/media/table/answers_*")]
+    assert sorted(row[0] for data in rows for row in data) == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("stopped_wandb_service")
+def test_wandb_sync_of_an_offline_run_and_its_resume_gives_a_server_every_record(tmp_path: Path) -> None:
+    config = LogbookConfig(console=False, wandb="offline")
+    for resume, steps in ((None, [0, 1, 2]), (2, [3, 4])):
+        logbook = open_logbook(tmp_path / "run", config, wandb_id="abcd1234", resume_step=resume)
+        for step in steps:
+            logbook.write(step, {"reward": step / 4, "tokens": 10, "heldout/pass@1": 0.5, "heldout/pass@1/low": 0.25})
+        logbook.close()
+        time.sleep(1.1)  # the names of offline runs have whole seconds
+    with wandb_server() as server:
+        for folder in sorted((tmp_path / "run" / "wandb").glob("offline-run-*")):
+            home = {"HOME": str(tmp_path), "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": server.url}
+            command = [sys.executable, "-m", "wandb", "sync", str(folder)]
+            subprocess.run(command, env=os.environ | home, capture_output=True, timeout=60, check=True)
+    records = read_records(tmp_path / "run" / "metrics.jsonl")
+    found = sorted(server.history.values(), key=lambda record: record["_step"])
+    assert [record["step"] for record in found] == [0, 1, 2, 3, 4]
+    for record, synced in zip(records, found, strict=True):
+        written = {name: value for name, value in record.items() if name != "time"}
+        assert {name: synced[in_section(name)] for name in written} == written
 
 
 UNREACHABLE = """

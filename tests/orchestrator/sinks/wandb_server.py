@@ -20,6 +20,8 @@ class WandbServer(ThreadingHTTPServer):
         self.history: dict[int, dict[str, Any]] = {}
         """Records of the run's history by line."""
         self.console: list[str] = []
+        self.exit_codes: list[int] = []
+        """Of the processes of the run that have ended."""
         self.artifacts: list[str] = []
         """Names of the artifacts that were made."""
         self.upserts: list[dict[str, Any]] = []
@@ -82,6 +84,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.history |= {number: json.loads(line) for number, line in lines}
             elif name == "output.log":
                 self.server.console += chunk["content"]
+        if body.get("complete"):
+            self.server.exit_codes.append(body["exitcode"])
         self._answer({})
 
     def do_PUT(self) -> None:

@@ -197,4 +197,16 @@ def test_the_tokens_of_all_steps_are_summed_up_also_across_a_resume(tmp_path: Pa
     resumed.write(3, {"tokens": 7.0})
     resumed.close()
     totals = [record.get("tokens_total") for record in read_records(tmp_path / "metrics.jsonl")]
-    assert totals == [None, 100.0, 110.0, 117.0]
+    assert totals == [0.0, 100.0, 110.0, 117.0]
+
+
+def test_a_run_resumed_before_its_first_checkpoint_keeps_its_wandb_id(
+    tmp_path: Path,
+) -> None:
+    first = open_logbook(tmp_path)
+    first.close()
+    resumed = open_logbook(tmp_path, resume_step=0)
+    resumed.close()
+    new = open_logbook(tmp_path)
+    new.close()
+    assert resumed.wandb_id == first.wandb_id != new.wandb_id

@@ -229,7 +229,7 @@ class RecordingSink:
     def table(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         self.tables.append(rows)
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         pass
 
 
