@@ -8,8 +8,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from configs.checks import require
 from configs.config import Config
-from orchestrator.engine import chosen_engine
+from orchestrator.engine import chosen_engine, publishes_adapter
 
 MAIN = "reference"
 """Name of the reference policy of `reference_path`."""
@@ -87,6 +88,23 @@ def reservations(cfg: Config, roles: Sequence[str]) -> list[Reservation]:
             bundle = number if colocated else max([other.bundle for other in found], default=-1) + 1
             found.append(Reservation(role=role, cpus=getattr(place, f"cpus_per_{role}"), gpus=gpus, bundle=bundle))
     return found
+
+
+def check_transfer(cfg: Config) -> None:
+    """Raise ValueError if a learner's weights cannot get to the generators by `generator.transfer` as they are placed.
+
+    NCCL takes a GPU into a group once. CUDA IPC passes memory within a GPU, so each generator needs a learner rank on
+    its own.
+    """
+    place, transfer = cfg.placement, cfg.generator.transfer
+    if transfer == "host" or publishes_adapter(cfg):  # an adapter goes through host memory
+        return
+    shared = place.mode == "colocated"
+    fits, gpus = ("ipc", "the same GPUs") if shared else ("nccl", "different GPUs")
+    rule = f"must be {fits!r} or 'host' with placement.mode={place.mode}: generators and learners are on {gpus}"
+    require(transfer == fits, "generator.transfer", rule, transfer)
+    rule = f"must be at most placement.learners ({place.learners}) with generator.transfer=ipc: weights stay on a GPU"
+    require(not shared or place.generators <= place.learners, "placement.generators", rule, place.generators)
 
 
 LOAD_ORDER = ("generator", "learner", "grader", "reference")

@@ -170,7 +170,12 @@ class WorkerExtension:
 
 class CastSource(ModuleSource):
     """Iterates over a learner's float32 master weights, cast to the generators' dtype, then unsharded, as the policy's
-    files hold them. Iterating contains collectives."""
+    files hold them. Iterating contains collectives.
+
+    vLLM's `nccl` backend takes tensors on two streams in turn, and those of a layer, which are made together, on both.
+    So all are made on the default stream, on which the optimizer writes the parameters. The stream that takes a tensor
+    waits until it is made, and its memory is not used again before that stream has read it.
+    """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         super().__init__(module)
@@ -180,7 +185,17 @@ class CastSource(ModuleSource):
         return [ParamMeta(name, t.dtype, tuple(t.shape)) for name, t in meta_in_files(self._module, self.dtype)]
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        yield from as_in_files(self._module, full_parameters(self._module, self.dtype))
+        named = as_in_files(self._module, full_parameters(self._module, self.dtype))
+        making = torch.cuda.default_stream()
+        while True:
+            with torch.cuda.stream(making):
+                made = next(named, None)
+            if made is None:
+                return
+            taking = torch.cuda.current_stream()
+            taking.wait_stream(making)
+            made[1].record_stream(taking)
+            yield made
 
 
 class GpuPublisher:

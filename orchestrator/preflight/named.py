@@ -11,6 +11,7 @@ from configs.checks import require
 from configs.config import Config
 from configs.task import TaskConfig
 from orchestrator.evaluation.selection import check_places
+from orchestrator.placement import check_transfer
 from orchestrator.preflight.gradient import check_gradient
 from orchestrator.preflight.machine import has_gpu
 from rewards.registry import check as check_verifier
@@ -20,11 +21,13 @@ from tasks.source import evaluation_only
 
 
 def check_training(cfg: Config) -> None:
-    """Raise ValueError, naming the setting, for a run that names what does not exist, or that nothing would train."""
+    """Raise ValueError, naming the setting, for a run that names what does not exist, that nothing would train, or
+    whose weights would not get to the generators."""
     check_presampling(cfg)
     for name, task in cfg.monitor.also.items():
         check_further_task(task, f"monitor.also.{name}")
     check_gradient(cfg)
+    check_transfer(cfg)
     path = cfg.rehearsal.path
     if cfg.objective.rehearses and path and not Path(path).is_file():
         raise ValueError(f"rehearsal.path: must be a parquet file made by `breadth presample`, got {path!r}")

@@ -1,10 +1,12 @@
-"""How roles share the cores of a machine: when they load, and with how many threads they compute."""
+"""How roles share the cores of a machine, when they load and with how many threads they compute; and which weight
+transfers a placement allows."""
 
 import pytest
 
 from configs.config import Config
 from configs.load import load
-from orchestrator.placement import load_order, reservations, threads
+from orchestrator.placement import check_transfer, load_order, reservations, threads
+from orchestrator.preflight.named import check_training
 
 ALL = ("learner", "generator", "grader", "reference")
 
@@ -61,3 +63,47 @@ def test_a_grader_has_one_thread() -> None:
 def test_a_negative_number_of_threads_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^placement.threads_per_learner: must not be negative, got -1"):
         config("placement.threads_per_learner=-1")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["scale=8gpu", "placement.mode=colocated"],
+            "generator.transfer: must be 'ipc' or 'host' with placement.mode=colocated: generators and learners are on "
+            "the same GPUs, got 'nccl'",
+        ),
+        (
+            ["scale=8gpu", "generator.transfer=ipc"],
+            "generator.transfer: must be 'nccl' or 'host' with placement.mode=split: generators and learners are on "
+            "different GPUs, got 'ipc'",
+        ),
+        (
+            ["scale=8gpu_colocated", "placement.learners=4"],
+            r"placement.generators: must be at most placement.learners \(4\) with generator.transfer=ipc: weights stay "
+            "on a GPU, got 8",
+        ),
+    ],
+)
+def test_a_run_whose_weights_could_not_get_to_its_generators_is_refused_before_it_starts(
+    words: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        check_training(load(words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["scale=1gpu"],
+        ["scale=8gpu"],
+        ["scale=8gpu_colocated", "placement.generators=4"],
+        ["scale=8gpu_colocated", "placement.learners=4", "generator.transfer=host"],
+        ["scale=8gpu", "placement.mode=colocated", "learner.lora.r=8"],  # an adapter goes through host memory
+        ["scale=cpu", "placement.mode=colocated"],
+    ],
+)
+def test_weights_get_to_the_generators_by_host_memory_or_by_the_transfer_that_fits_the_placement(
+    words: list[str],
+) -> None:
+    check_transfer(load(words))

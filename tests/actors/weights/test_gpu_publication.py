@@ -33,6 +33,17 @@ def test_two_engines_serve_every_version_that_vllms_classes_carry_in_many_small_
     assert broadcasts >= 3 * 4 if backend == "nccl" else broadcasts == 0
 
 
+def test_a_stream_that_packs_a_tensor_waits_until_it_is_made_and_keeps_its_memory(
+    vllm: GeneratorServer, tmp_path: Path
+) -> None:
+    learner = vllm.fork()
+    policy = make_policy(tmp_path, hidden=128)
+    taken = learner.run("tests.actors.weights.packed_on_streams", "packed", policy=policy, buffer_bytes=BUFFER)
+    learner.end()
+    # Two buffers are packed in turn. The optimizer writes the parameters on the default stream.
+    assert set(taken) == {("default", "buffer 0"), ("default", "buffer 1")}
+
+
 def test_a_generator_that_dies_during_a_publication_ends_it_with_its_name(
     vllm: GeneratorServer, tmp_path: Path
 ) -> None:

@@ -50,6 +50,9 @@ class Stream:
     def synchronize(self) -> None:
         pass
 
+    def wait_stream(self, other: "Stream") -> None:
+        pass
+
 
 class CpuTorch:
     """The module torch, as `packed_tensor` uses it, whose buffers on "cuda" are in shared memory."""
@@ -100,6 +103,8 @@ def replace_cuda(dies_in: int | None = None) -> None:
         (torch.accelerator, "current_device_index", lambda: 0),
         (torch.cuda, "stream", lambda stream: contextlib.nullcontext()),
         (torch.cuda, "current_stream", Stream),
+        (torch.cuda, "default_stream", Stream),
+        (torch.Tensor, "record_stream", lambda tensor, stream: None),
         (torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=GPU)),
         (torch.cuda, "ipc_collect", lambda: None),
     )
