@@ -17,7 +17,7 @@ BACKOFF_S = 5.0
 """Seconds before the first restart in a row; each further one waits twice as long."""
 LONGEST_BACKOFF_S = 300.0
 REFUSED = 2
-"""Exit status of wrong settings or data, which would be wrong again."""
+"""Exit status of wrong settings or data, which would be wrong again if they were not accepted before."""
 PR_SET_PDEATHSIG = 1
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,8 +26,10 @@ class Supervisor:
     """Runs `breadth train` in a process of its own, and again while it fails, with `--resume` if the run exists.
 
     So the same command starts a run and continues it, as a job that a cluster starts again does.
-    An exit status of 0 or 2, or a signal to this process, ends it. SIGINT and SIGTERM are passed on once each,
-    so that the run stops with a checkpoint. If this process is killed, the kernel sends the run SIGTERM.
+    An exit status of 0, a signal to this process, or a refusal (2) before these words were accepted ends it. A later
+    refusal is a failure as any other: a node is gone, or a place that is read does not answer. SIGINT and SIGTERM are
+    passed on once each, so that the run stops with a checkpoint. If this process is killed, the kernel sends the run
+    SIGTERM.
 
     Args:
         words: the arguments of `breadth train`, without `--restarts`.
@@ -52,13 +54,14 @@ class Supervisor:
 
     def run(self) -> int:
         """Return the exit status of the last process: 128 plus the number of the signal that ended it, or its own."""
-        in_a_row, step = 0, self._step()
+        in_a_row, step, accepted = 0, self._step(), False
         with self._signals():
             while True:
                 status = self._train()
-                if status in (0, REFUSED) or self._stopping:
-                    return status if status >= 0 else 128 - status
                 reached = self._step()
+                accepted = accepted or status != REFUSED or reached != step
+                if status == 0 or not accepted or self._stopping:
+                    return status if status >= 0 else 128 - status
                 in_a_row, step = (in_a_row if reached == step else 0) + 1, reached
                 if in_a_row > self.restarts:
                     self.report(
@@ -115,4 +118,6 @@ class Supervisor:
 
 
 def _words(status: int) -> str:
-    return f"the run was ended by {signal.Signals(-status).name}" if status < 0 else f"the run failed (status {status})"
+    if status < 0:
+        return f"the run was ended by {signal.Signals(-status).name}"
+    return f"the run {'was refused' if status == REFUSED else 'failed'} (status {status})"

@@ -25,7 +25,8 @@ def fetch_run(
 ) -> Path:
     """Return the local directory of a remote run, with its records as they are in the store.
 
-    A local directory that is ahead of the store, as after a crash on this machine, is left as it is.
+    A local directory that is ahead of the store, as after a crash on this machine, is left as it is, also if nothing
+    was copied yet.
 
     Args:
         checkpoint: which one is needed, too: "last" (the newest whole one), "best", the name of one; empty: none.
@@ -39,7 +40,7 @@ def fetch_run(
     store = Store(url, setting)
     try:
         sizes = store.sizes()
-        if SETTINGS not in sizes:
+        if SETTINGS not in sizes and not (run_dir / SETTINGS).is_file():
             raise ValueError(f"{setting}: must be a run with a {SETTINGS}, got {url!r}, which has none")
         if not _is_ahead(run_dir, sizes):
             _fetch_records(store, sizes, run_dir)

@@ -64,16 +64,24 @@ def _supervised(options: argparse.Namespace, cfg: Config, log: Callable[[str], N
     if options.restarts < 0:
         raise ValueError(f"--restarts: must be at least 0, got {options.restarts}")
     words = [*options.overrides, *(["--config", options.config] if options.config else [])]
-    words += ["--resume"] if options.resume else []
+    words += ["--resume"] if options.resume or _in_mirror(cfg) else []
     words += ["--json"] if options.json else []
     return Supervisor(words, Path(cfg.runs) / cfg.name, options.restarts, log).run()
+
+
+def _in_mirror(cfg: Config) -> bool:
+    """Return whether the run has begun in its remote place, perhaps on another machine."""
+    if not cfg.mirror:
+        return False
+    has_run: Callable[[str, str], bool] = importlib.import_module("orchestrator.remote_runs.fetch").has_run
+    return has_run(f"{cfg.mirror}/{cfg.name}", "mirror")
 
 
 def _check_mirror(cfg: Config, *, resume: bool) -> None:
     """Raise ValueError unless the remote place can be written to, and has no run of the name of a new one."""
     url = f"{cfg.mirror}/{cfg.name}"
     importlib.import_module("orchestrator.remote_runs.store").Store(url, "mirror").check_writable("mirror")
-    if not resume and importlib.import_module("orchestrator.remote_runs.fetch").has_run(url, "mirror"):
+    if not resume and _in_mirror(cfg):
         rule = "must be new (or pass --resume to continue)"
         raise ValueError(f"name: {rule}, got {cfg.name!r}, which exists in {cfg.mirror}")
 
@@ -81,16 +89,16 @@ def _check_mirror(cfg: Config, *, resume: bool) -> None:
 def _settings(options: argparse.Namespace, log: Callable[[str], None]) -> Config:
     """Return the settings, with absolute paths."""
     file = options.config
-    if options.resume and file is None:
-        # Only these: other overrides may be valid on top of the run's own settings alone.
-        place = absolute(
-            load([word for word in options.overrides if word.partition("=")[0] in ("runs", "mirror", "name")])
-        )
+    if options.resume:
+        words = options.overrides
+        if file is None:  # Only these: other overrides may be valid on top of the run's own settings alone.
+            words = [word for word in words if word.partition("=")[0] in ("runs", "mirror", "name")]
+        place = absolute(load(words, file))
         if place.mirror:
             fetching = importlib.import_module("orchestrator.remote_runs.fetch")
             url, folder = f"{place.mirror}/{place.name}", Path(place.runs)
             fetching.fetch_run(url, log, checkpoint="last", folder=folder, setting="runs")
-        file = str(Path(place.runs) / place.name / SETTINGS)
+        file = file or str(Path(place.runs) / place.name / SETTINGS)
         if not Path(file).is_file():
             raise ValueError(f"name: must be an existing run to resume, got {str(Path(file).parent)!r}")
     return absolute(load(options.overrides, file))

@@ -74,6 +74,29 @@ def test_wrong_settings_are_not_tried_again(supervise: Supervise) -> None:
     assert (status, lines, len(calls)) == (2, [], 1)
 
 
+def test_a_refusal_of_settings_that_were_accepted_before_is_tried_again(supervise: Supervise) -> None:
+    status, lines, calls = supervise("sys.exit({1: 1, 2: 2, 3: 2}.get(number, 0))")
+    assert (status, len(calls)) == (0, 4)
+    assert lines[1:] == [
+        f"restart {number} of 3: the run was refused (status 2); goes on from the start in 0 s" for number in (2, 3)
+    ]
+
+
+def test_refusals_without_a_checkpoint_end_as_failures_do(supervise: Supervise) -> None:
+    status, lines, calls = supervise("sys.exit(1 if number == 1 else 2)", count=2)
+    assert (status, len(calls)) == (2, 3)
+    assert lines[-1] == "the run was refused (status 2); 2 restarts in a row made no checkpoint, so none follows"
+
+
+def test_a_run_that_made_a_checkpoint_was_accepted_though_it_ends_with_a_refusal(supervise: Supervise) -> None:
+    body = "(run / 'checkpoints' / 'step-000001').mkdir(exist_ok=True); sys.exit(2 if number == 1 else 0)"
+    status, lines, calls = supervise(body)
+    assert (status, len(calls)) == (0, 2)
+    assert lines == [
+        "restart 1 of 3: the run was refused (status 2); goes on from the checkpoint of step 1 in 0 s",
+    ]
+
+
 def test_the_wait_before_a_restart_doubles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "breadth.py").write_text("raise SystemExit(1)")
     monkeypatch.setattr(restarts, "ROOT", tmp_path)

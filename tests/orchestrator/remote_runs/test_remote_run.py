@@ -54,6 +54,42 @@ def test_a_run_is_resumed_on_a_machine_that_has_never_seen_it(
     assert {"step-000003", "step-000004"} <= steps
 
 
+def test_a_run_is_resumed_with_a_file_of_settings_on_a_machine_that_has_never_seen_it(
+    place: str, machines: tuple[Path, ...], tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"name: first\nruns: {place}\n")
+    train = ["train", "--config", str(file), *SMALL, f"policy.path={tiny_policy}"]
+    assert main([*train, "steps=1"]) == 0
+    monkeypatch.setenv("HOME", str(machines[1]))
+    assert main([*train, "--resume", "steps=2"]) == 0
+    assert [record["step"] for record in read_records(work_folder(place) / "first" / "metrics.jsonl")] == [1, 2]
+
+
+def test_a_run_that_failed_before_its_first_copy_is_resumed_on_its_machine(
+    place: str, machines: tuple[Path, ...], tiny_policy: Path
+) -> None:
+    words = [*SMALL, f"policy.path={tiny_policy}", f"runs={place}", "name=first"]
+    assert main(["train", *words, "steps=1"]) == 0
+    store = Store(f"{place}/first")
+    for name in store.sizes():
+        store.remove(name)
+    assert main(["train", "--resume", *words, "steps=2"]) == 0
+    assert {"config.yaml", "checkpoints/step-000002/manifest.json"} <= set(store.sizes())
+
+
+@pytest.mark.slow
+def test_a_run_with_restarts_goes_on_on_a_machine_that_has_never_seen_it(
+    machines: tuple[Path, ...], tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = f"file://{tmp_path}/store"
+    train = ["train", "--restarts", "1", *SMALL, f"policy.path={tiny_policy}", f"runs={place}", "name=first"]
+    assert main([*train, "steps=1"]) == 0
+    monkeypatch.setenv("HOME", str(machines[1]))
+    assert main([*train, "steps=2"]) == 0
+    assert [record["step"] for record in read_records(work_folder(place) / "first" / "metrics.jsonl")] == [1, 2]
+
+
 @pytest.mark.slow
 def test_a_remote_run_is_evaluated_reported_and_exported(
     place: str, machines: tuple[Path, ...], tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
