@@ -298,9 +298,9 @@ class Config:
     @property
     def longest_answer(self) -> int:
         """Most tokens of an answer that a training run samples, measurements included."""
-        samplings = [self.monitor.sampling, *(task.sampling for task in self.monitor.also.values())]
-        measured = [one.resolved(self.sampling).max_new_tokens for one in samplings if self.monitor.every]
-        return max([self.sampling.max_new_tokens, *measured])
+        own, training, further = self.monitor.sampling, self.sampling, self.monitor.also.values()
+        measured = [own.resolved(training), *(task.decoding(own, training) for task in further)]
+        return max([training.max_new_tokens, *(one.max_new_tokens for one in measured if self.monitor.every)])
 
     @property
     def scores_first(self) -> bool:

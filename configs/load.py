@@ -21,7 +21,7 @@ from configs.checks import nearest, shown
 from configs.config import Config
 from configs.hints import hint, leaf
 from configs.policy import PolicyConfig
-from configs.sets import known_set, name_task, set_names, task_word, with_sets
+from configs.sets import further_sets, known_set, name_task, section_at, set_names, task_word, with_sets
 
 HERE = Path(__file__).resolve().parent
 COMMITTED = HERE.parent / "tasks" / "base_policies"
@@ -73,7 +73,8 @@ def load(overrides: Sequence[str] = (), file: str | None = None) -> Config:
         path = next((layer["policy"]["path"] for layer in (last, from_file) if _has_path(layer)), PolicyConfig.path)
         presets_.append(committed_settings(path, names["method"]))
     elif task in set_names() and "name" not in from_file["task"]:  # the words chose another task than the file
-        presets_.append({"task": known_set(task).settings({})["task"]})
+        presets_.append({"task": known_set(task).task()})
+    presets_.append(further_sets(last, from_file))
     layers = [*presets_, from_file, last, dict(names)]
     for layer in layers:
         _refuse_unknown_keys(layer, Config, "")
@@ -193,12 +194,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _remove_nulls(layers: Sequence[dict[str, Any]], path: tuple[str, ...]) -> None:
     """Remove every entry of a named section that a later layer sets to null, and the nulls themselves."""
-    sections = []
-    for layer in layers:
-        section: Any = layer
-        for key in path:
-            section = section.get(key) if isinstance(section, dict) else None
-        sections.append(section if isinstance(section, dict) else {})
+    sections = [section_at(layer, path) for layer in layers]
     for number, section in enumerate(sections):
         for name in [name for name, value in section.items() if value is None]:
             for earlier in sections[: number + 1]:

@@ -13,6 +13,8 @@ from typing import Any
 import yaml
 
 HERE = Path(__file__).resolve().parent / "sets"
+FURTHER = (("evaluate", "tasks"), ("monitor", "also"))
+"""Sections of further tasks, by names of the user's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +51,12 @@ class KnownSet:
         limits = {
             name: max(getattr(self, name), there.get(name, 0)) for name in ("max_prompt_tokens", "max_new_tokens")
         }
-        task: dict[str, Any] = {"extraction": self.extraction, "options": dict(self.options)}
-        if not self.trains:
-            task["heldout_prompts"] = self.options["heldout_rows"]
-        return {"task": task, "sampling": limits}
+        return {"task": self.task(), "sampling": limits}
+
+    def task(self) -> dict[str, Any]:
+        """Return the settings of a task on it. One without rows for training is measured on all of its rows."""
+        found = {"extraction": self.extraction, "options": dict(self.options)}
+        return found if self.trains else found | {"heldout_prompts": self.options["heldout_rows"]}
 
 
 def set_names() -> list[str]:
@@ -95,10 +99,38 @@ def name_task(chosen: str, words: dict[str, Any], file: dict[str, Any]) -> str:
     return str(next((layer["task"]["name"] for layer in (words, file) if layer["task"].get("name")), ""))
 
 
+def further_sets(words: dict[str, Any], file: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the further tasks that are known sets, for a layer below words and file.
+
+    A section of the file whose task the words replace is removed, since its options are of its own task.
+
+    Args:
+        words, file: settings, which are not checked yet; the file's are changed in place.
+    """
+    found: dict[str, Any] = {}
+    for path in FURTHER:
+        given = section_at(words, path), section_at(file, path)
+        for own in {**given[1], **given[0]}:
+            names = [one["name"] for each in given if isinstance(one := each.get(own), dict) and "name" in one]
+            if len(names) == 2 and names[0] != names[1]:
+                del given[1][own]
+            if names and names[0] in set_names():
+                found.setdefault(path[0], {}).setdefault(path[1], {})[own] = known_set(names[0]).task()
+    return found
+
+
+def section_at(layer: Any, path: Sequence[str]) -> dict[str, Any]:
+    """Return the section at a path of settings that are not checked yet; empty if there is none."""
+    for key in path:
+        layer = layer.get(key) if isinstance(layer, dict) else None
+    return layer if isinstance(layer, dict) else {}
+
+
 def with_sets(plain: dict[str, Any]) -> None:
     """Put the options of each known set that the settings name below the options that are given for it, in place."""
-    others = plain["inspect_task"]["others"].values()
-    for section, key in ((plain["task"], "name"), (plain["replay"], "task"), *((other, "task") for other in others)):
+    others = ((other, "task") for other in plain["inspect_task"]["others"].values())
+    further = ((task, "name") for path in FURTHER for task in section_at(plain, path).values())
+    for section, key in ((plain["task"], "name"), (plain["replay"], "task"), *others, *further):
         _fill(section, key)
 
 

@@ -51,7 +51,9 @@ def asked_tasks(cfg: Config, checkpoints: Mapping[str, str], log: Callable[[str]
             further = check_evaluation(cfg, task, checkpoints, partial(_of_task_line, name, log), posed.encoders)
         except ValueError as error:
             raise ValueError(f"evaluate.tasks.{name}: {error}") from None
-        evaluate = _of_task(cfg.evaluate, task, next(iter(own.decodings.values()))[0])
+        first = next(iter(own.decodings.values()))[0]
+        decoding = task.decoding(HeldOutSampling(**first.plain()), cfg.sampling)
+        evaluate = _of_task(cfg.evaluate, task, HeldOutSampling(**decoding.plain()))
         found.append(Asked(name, task, evaluate, evaluate.decodings(cfg.sampling), further))
     return found
 
@@ -60,13 +62,8 @@ def _of_task_line(name: str, log: Callable[[str], None], text: str) -> None:
     log(f"{name}: {text}")
 
 
-def _of_task(evaluate: EvaluateConfig, task: HeldOutTaskConfig, first: Decoding) -> EvaluateConfig:
-    """Return the settings with which a further task is measured.
-
-    Args:
-        first: the first sampling of the run's own task.
-    """
-    sampling = HeldOutSampling(**first.plain()) if task.sampling == HeldOutSampling() else task.sampling
+def _of_task(evaluate: EvaluateConfig, task: HeldOutTaskConfig, sampling: HeldOutSampling) -> EvaluateConfig:
+    """Return the settings with which a further task is measured, in one sampling."""
     return replace(
         evaluate,
         answers=task.resolved_answers(evaluate.answers),

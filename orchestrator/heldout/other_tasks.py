@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.config import Config
-from configs.heldout import Decoding, HeldOutSampling
+from configs.heldout import Decoding
 from orchestrator.heldout.prompts import HeldOut
 from orchestrator.rollout.encoding import Encoder, encode_heldout
 from tasks.registry import build
@@ -34,10 +34,9 @@ def measurable(heldout: HeldOut) -> dict[str, Measurable]:
     own = Measurable(heldout, monitor.answers, sorted({1, *monitor.ks}), monitor.sampling.resolved(cfg.sampling))
     found = {"": own}
     for name, task in monitor.also.items():
-        sampling = monitor.sampling if task.sampling == HeldOutSampling() else task.sampling
         prompts = replace(heldout, source=build(task, cfg.seed), name=name, count=task.heldout_prompts)
         ks = task.resolved_ks(monitor.answers, monitor.ks)
-        decoding = sampling.resolved(cfg.sampling)
+        decoding = task.decoding(monitor.sampling, cfg.sampling)
         found[name] = Measurable(prompts, task.resolved_answers(monitor.answers), ks, decoding)
     return found
 

@@ -1,11 +1,16 @@
 """`task=NAME`: known sets as presets, what overrides them, and what they replace."""
 
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 
+from configs.config import Config
+from configs.heldout import Decoding
+from configs.heldout_task import HeldOutTaskConfig
 from configs.load import load, to_yaml
 from configs.sets import known_set, set_names
+from configs.task import TaskConfig
 from orchestrator.commands.paths import absolute
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +79,66 @@ def test_sets_are_tasks_wherever_a_task_is_named() -> None:
     assert domains[1]["options"] == known_set("math").options | {"rows": 3}
     assert cfg.replay.options == known_set("mbpp").options
     assert cfg.inspect_task.others["benchmark"].options == known_set("math500").options
+
+
+FURTHER = ("evaluate.tasks", "monitor.also")
+
+
+def further(cfg: Config, section: str) -> dict[str, HeldOutTaskConfig]:
+    return cfg.evaluate.tasks if section == "evaluate.tasks" else cfg.monitor.also
+
+
+@pytest.mark.parametrize("section", FURTHER)
+@pytest.mark.parametrize("name", NAMED)
+def test_a_set_that_is_a_further_task_is_posed_as_it_is_alone(section: str, name: str) -> None:
+    alone = load([f"task={name}"]).task
+    task = further(load([f"{section}.a.name={name}"]), section)["a"]
+    assert {field.name: getattr(task, field.name) for field in fields(TaskConfig)} == asdict(alone)
+
+
+@pytest.mark.parametrize("section", FURTHER)
+def test_what_is_given_for_a_further_task_overrides_its_set(section: str, tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    outer, inner = section.split(".")
+    file.write_text(f"{outer}: {{{inner}: {{a: {{name: math500, extraction: boxed}}}}}}\n")
+    words = [f"{section}.a.heldout_prompts=64", f"{section}.a.options.heldout_path=mine.jsonl"]
+    task = further(load(words, str(file)), section)["a"]
+    assert (task.name, task.extraction, task.heldout_prompts) == ("math500", "boxed", 64)
+    assert task.options == known_set("math500").options | {"heldout_path": "mine.jsonl"}
+    replaced = load([f"{section}.a={{name: gsm8k, answers: 2}}"], str(file))
+    assert further(replaced, section)["a"] == further(load([f"{section}.a={{name: gsm8k, answers: 2}}"]), section)["a"]
+    record = tmp_path / "config.yaml"
+    record.write_text(to_yaml(load(words, str(file))))
+    assert load([], str(record)) == load(words, str(file))
+    also = further(load([f"{section}.b.name=aime24"], str(record)), section)
+    assert (also["a"], also["b"].heldout_prompts) == (task, 30)
+    domains = [f"{section}.a.name=mixture", f"{section}.a.options.domains=[{{name: gsm8k}}]"]
+    [domain] = further(load(domains), section)["a"].options["domains"]
+    assert domain["options"] == known_set("gsm8k").options
+
+
+@pytest.mark.parametrize("section", FURTHER)
+def test_a_further_task_that_is_no_section_is_refused_as_any_other(section: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{section}.a: must be a section .*did you mean {section}.a.name=aime24"):
+        load([f"{section}.a=aime24"])
+    with pytest.raises(ValueError, match=rf"^{section}: must be a mapping, got 'aime24'"):
+        load([f"{section}=aime24"])
+
+
+def test_answers_to_a_set_that_is_a_further_task_may_be_as_long_as_it_needs() -> None:
+    words = ["monitor.also.a.name=aime24", "monitor.sampling.temperature=0", "monitor.kl_to_base=false"]
+
+    def decoding(*more: str) -> Decoding:
+        cfg = load([*words, *more])
+        found = cfg.monitor.also["a"].decoding(cfg.monitor.sampling, cfg.sampling)
+        assert cfg.longest_answer == max(found.max_new_tokens, cfg.sampling.max_new_tokens)
+        return found
+
+    assert decoding() == Decoding(temperature=0.0, max_new_tokens=3072)
+    assert decoding("scale=64gpu") == Decoding(temperature=0.0, max_new_tokens=7168)
+    own = decoding("monitor.also.a.sampling={max_new_tokens: 64, top_p: 0.9}")
+    assert own == Decoding(temperature=1.0, max_new_tokens=64, top_p=0.9)
+    assert load(words).sampling == load([]).sampling, "training is as it was"
 
 
 @pytest.mark.parametrize(("word", "near"), [("aime52", "aime25"), ("gsmk8", "gsm8k"), ("contdown", "countdown")])

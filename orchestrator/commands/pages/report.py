@@ -51,7 +51,8 @@ def run(options: argparse.Namespace, console: Console) -> None:
 def default_output(given: Sequence[str], runs: Mapping[str, Path], evaluation: Path | None) -> Path:
     """Return the file of the page: `report.html` in the directory of one run, or of an evaluation without runs.
 
-    The page of several runs lies beside the first and has all their names, so that it never replaces that of others.
+    The page of several runs lies beside the first and has all their names, and a digest of their directories unless the
+    names tell all of it, so that it never replaces that of others.
 
     Args:
         given: the runs as the user named them; beside a remote run, the page lies in the working directory.
@@ -62,9 +63,10 @@ def default_output(given: Sequence[str], runs: Mapping[str, Path], evaluation: P
         return folder / "report.html"
     folders = [folder.resolve() for folder in runs.values()]
     stem = f"report-{'-'.join(runs)}"
-    apart = len({folder.parent for folder in folders}) > 1
-    if apart or len(stem) > NAMES_LIMIT:
+    remote, apart = any(map(is_url, given)), len({folder.parent for folder in folders}) > 1
+    # The names alone would be those of other runs too: of `a` and `b-c`, as of `a-b` and `c`.
+    if remote or apart or len(stem) > NAMES_LIMIT or any("-" in name for name in runs):
         digest = hashlib.sha256("\n".join(map(str, folders)).encode()).hexdigest()[:8]
         stem = f"{stem[:NAMES_LIMIT]}-{digest}"
-    place = Path() if any(map(is_url, given)) else next(iter(runs.values())).parent
+    place = Path() if remote else next(iter(runs.values())).parent
     return place / f"{stem}.html"

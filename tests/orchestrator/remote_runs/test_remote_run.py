@@ -142,4 +142,22 @@ def test_the_page_of_one_run_lies_in_it_and_that_of_several_has_their_names() ->
     fewer = dict(list(many.items())[:59])
     assert default_output([], many, None) != default_output([], fewer, None)
     assert len(default_output([], many, None).name) < 140
-    assert default_output(["s3://b/runs/a", "runs/b"], {"a": a, "b": b}, None) == Path("report-a-b.html")
+    remote = default_output(["s3://b/runs/a", "runs/b"], {"a": a, "b": b}, None)
+    assert remote.parent == Path() and remote.name.startswith("report-a-b-")
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        (("runs/a", "runs/b-c"), ("runs/a-b", "runs/c")),
+        (("s3://one/runs/a", "s3://one/runs/b"), ("s3://two/runs/a", "s3://two/runs/b")),
+    ],
+)
+def test_the_pages_of_other_runs_have_other_names(pairs: tuple[tuple[str, str], tuple[str, str]]) -> None:
+    def page(given: tuple[str, str]) -> Path:
+        places = [work_folder(run.rpartition("/")[0]) if "://" in run else Path("runs") for run in given]
+        names = [run.rpartition("/")[2] for run in given]
+        return default_output(given, {name: place / name for name, place in zip(names, places, strict=True)}, None)
+
+    assert page(pairs[0]) != page(pairs[1])
+    assert page(pairs[0]) == page(pairs[0]), "that of the same runs is replaced"
