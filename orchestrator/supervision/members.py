@@ -58,8 +58,8 @@ def supervised(
         handles = pool.handles if pool is not None else []
         members += [_in_turn("reference", one, pool.presence, partial(pool.restore, one), rollouts) for one in handles]
 
-    def dump(silent: int | None) -> str:
-        return stacks.dump(folder, ended=() if silent is None else (silent,))
+    async def dump(silent: int | None) -> str:
+        return await stacks.dump(folder, roles.handles, ended=() if silent is None else (silent,))
 
     supervisor = Supervisor(place, members, roles.ranks, report, dump)
     rollouts.lost = publisher.receivers.lost = rollouts.graders.lost = supervisor.lost
