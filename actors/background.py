@@ -1,7 +1,9 @@
-"""Tasks that an object runs in the background, and that end with it."""
+"""Tasks that an object runs in the background, and that end with it, and calls that may never return."""
 
 import asyncio
-from collections.abc import Coroutine
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 
@@ -24,3 +26,19 @@ class Background:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def in_own_thread(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the value of a call that may never return, as of a raylet or a file system that hangs: nothing waits for
+    its thread."""
+    result: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    result.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            result.set_result(call(*arguments))
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(result)

@@ -7,6 +7,7 @@ import asyncio
 import importlib
 import inspect
 import os
+import socket
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -68,6 +69,10 @@ class RoleShell:
 
     async def alive(self) -> None:
         """Return at once."""
+
+    async def stacks(self) -> str:
+        """Return where this process is, and the stacks of its threads."""
+        return f"process {os.getpid()} on {socket.gethostname()}\n\n{stack_signal.own_stacks()}"
 
     async def free_gpu_memory(self) -> None:
         """Give back the GPU memory that torch keeps for later tensors, for another role on the same GPU."""

@@ -5,15 +5,14 @@ Every wait has a timeout: a role that does not return in time is an error, never
 """
 
 import asyncio
-import concurrent.futures
 import contextlib
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.background import in_own_thread
 from actors.contracts import GenerationJob, GradeTask, HostWeights, WeightsInfo
 from actors.finished import Finished
 from actors.machine.processes import end_process, identity
@@ -118,6 +117,13 @@ class Handle:
         ping = self.actor.alive.options(concurrency_group=HEARTBEAT).remote()
         await self.wait(ping, "alive", timeout_s)
 
+    async def stacks(self, timeout_s: float) -> str:
+        """Return the stacks of the actor's process, as its thread of heartbeats reads them, also after `give_up`.
+        Raises as `wait`."""
+        read = self.actor.stacks.options(concurrency_group=HEARTBEAT).remote()
+        text: str = await self.wait(read, "stacks", timeout_s, asyncio.get_running_loop().create_future())
+        return text
+
     async def restart(self) -> None:
         """End what is left of the actor's process, and create the actor again in its place. `rebuilt` builds its role.
 
@@ -189,7 +195,7 @@ class Handle:
     async def call_stored(self, method: str, value: Any, *arguments: Any) -> Any:
         """Run a method of the role whose first argument is large: it goes through Ray's object store, and is written
         there outside the event loop. Raises as `wait`."""
-        stored = await self.wait(_in_thread(ray.put, value), f"storing the arguments of {method}")
+        stored = await self.wait(in_own_thread(ray.put, value), f"storing the arguments of {method}")
         return await self.call(method, stored, *arguments)
 
     async def free_gpu_memory(self) -> None:
@@ -214,21 +220,6 @@ class Handle:
 
 async def _value(result: Any) -> Any:
     return await result
-
-
-async def _in_thread(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Return the value of a call that may never return, as of a raylet that hangs: nothing waits for its thread."""
-    result: concurrent.futures.Future[Any] = concurrent.futures.Future()
-    result.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            result.set_result(call(*arguments))
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return await asyncio.wrap_future(result)
 
 
 def _cause(error: Exception) -> str:

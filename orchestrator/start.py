@@ -90,8 +90,9 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
             if roles is None:
                 stored = await presample_missing(cfg, run_dir, stored, screen)
                 roles = await _create(cfg, ending, cfg.policy.path)
-            with contextlib.closing(ledger.Ledger(run_dir, lock.check)) as book, stacks.on_stall(run_dir):
-                run = await _train(cfg, checked, roles, stored, book, resume=resume, resumed=resumed, screen=screen)
+            with contextlib.closing(ledger.Ledger(run_dir, lock.check)) as book:
+                async with stacks.on_stall(run_dir, roles.handles):
+                    run = await _train(cfg, checked, roles, stored, book, resume=resume, resumed=resumed, screen=screen)
     if run.step < cfg.steps:
         log(f"stopped at step {run.step} of {cfg.steps}. To go on: {resume_command(cfg)}")
     return run_dir

@@ -42,14 +42,18 @@ KILL_S = 5.0
 
 def make() -> Path:
     """Create the temporary folder of this process, and make it that of all processes it starts."""
-    base = tempfile.gettempdir()
-    owner = f"{PREFIX}{os.getpid()}-{_start_time(os.getpid())}"
-    folder = Path(base if len(base) <= LONGEST_BASE else "/tmp") / owner
+    folder = folder_of(os.getpid())
     folder.mkdir(mode=0o700, exist_ok=True)
     (folder / NAMESPACE).write_text(_namespace())
     os.environ[SCRATCH] = os.environ["TMPDIR"] = str(folder)
     tempfile.tempdir = None  # it is read from TMPDIR again
     return folder
+
+
+def folder_of(pid: int) -> Path:
+    """Return the temporary folder of a process that has made one, if its TMPDIR was that of this process before."""
+    base = tempfile.gettempdir()
+    return Path(base if len(base) <= LONGEST_BASE else "/tmp") / f"{PREFIX}{pid}-{_start_time(pid)}"
 
 
 def make_for_actor() -> None:

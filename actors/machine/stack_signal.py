@@ -1,11 +1,15 @@
-"""Write the stacks of this process's threads to a file of the run's temporary folder whenever it gets SIGUSR2.
+"""The stacks of this process's threads: read by one of them, or written to a file of the run's temporary folder
+whenever the process gets SIGUSR2.
 
-This works where no debugger may attach, and in a process whose interpreter is blocked in a library.
+Both work where no debugger may attach; the signal also where the interpreter is blocked in a library.
 """
 
 import faulthandler
 import os
 import signal
+import sys
+import threading
+import traceback
 from pathlib import Path
 
 from actors.machine.scratch import SCRATCH
@@ -27,3 +31,10 @@ def register() -> None:
         file = stack_file(Path(folder), os.getpid()).open("w")
         _files.append(file)
         faulthandler.register(SIGNAL, file=file, all_threads=True)
+
+
+def own_stacks() -> str:
+    """Return the Python stacks of all threads of this process."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    stacks = sys._current_frames().items()
+    return "\n".join(f"{names.get(ident, ident)}\n{''.join(traceback.format_stack(at))}" for ident, at in stacks)

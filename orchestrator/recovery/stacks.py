@@ -1,43 +1,63 @@
 """Write what every process of a run is doing to `stacks/TIME` of its directory, when a role does not answer.
 
-A process's Python stacks come from py-spy, or from the process itself (`actors/machine/stack_signal.py`) where py-spy
-is not installed or may not attach. The latter may crash a process whose threads are at work, so only processes that
-are ended anyway get its signal: all of them when the run ends, and the silent one when its role is started again.
-Every file begins with the state of the process in the kernel.
+The Python stacks of a process on this machine come from py-spy, which works for one that is stopped, too. Where py-spy
+is not installed or may not attach, and on other machines, the thread of a role that answers heartbeats reads them. For
+other processes the last resort is a signal (`actors/machine/stack_signal.py`), which may crash a process whose threads
+are at work, so only processes that are ended anyway get it: all of them when the run ends, and the silent one when its
+role is started again. Every file of a process on this machine begins with its state in the kernel.
 """
 
+import asyncio
 import contextlib
 import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
-import traceback
-from collections.abc import Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
-from actors.machine.scratch import SCRATCH, processes
-from actors.machine.stack_signal import SIGNAL, stack_file
+from actors.background import in_own_thread
+from actors.machine.scratch import SCRATCH, folder_of, processes
+from actors.machine.stack_signal import SIGNAL, own_stacks, stack_file
 
 STACKS = "stacks"
 ATTACH_S = 5.0
 """Seconds for py-spy to read one process."""
-ANSWER_S = 2.0
-"""Seconds for a process to write its own stacks."""
+ANSWER_S = 5.0
+"""Seconds for a process to read its own stacks."""
+LONGEST_S = 60.0
+"""Seconds for all processes."""
 AT_A_TIME = 8
-"""Processes that are read at a time."""
+"""Processes of this machine that are read at a time."""
 MOST = 256
-"""Processes that are read at most."""
+"""Processes of this machine that are read at most."""
 STALLS = (
     "did not answer within", "has not answered for", "generated no token for", "no token was generated",
     "does not answer", "Timed out",
 )  # fmt: skip
 """Parts of the messages of errors that end a wait."""
+UNREAD = "its stacks could not be read\n"
+
+
+class Role(Protocol):
+    """A role with a process of its own: `actors.remote.Handle`."""
+
+    name: str
+
+    @property
+    def local_pid(self) -> int | None:
+        """Its process id; None if it is on another machine or was never built."""
+        ...
+
+    async def stacks(self, timeout_s: float) -> str:
+        """Return the stacks of its process, as it reads them itself."""
+        ...
 
 
 def stalled(error: BaseException) -> bool:
@@ -50,40 +70,65 @@ def stalled(error: BaseException) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def on_stall(run_dir: Path) -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def on_stall(run_dir: Path, roles: Sequence[Role]) -> AsyncIterator[None]:
     """If what is done inside fails because something did not answer, write all stacks before it ends, and say where."""
     try:
         yield
     except Exception as error:
         if stalled(error):
-            with contextlib.suppress(OSError):  # a full disk
-                error.add_note(dump(run_dir))
+            with contextlib.suppress(OSError):  # a full disk, or a machine that is too busy
+                error.add_note(await dump(run_dir, roles))
         raise
 
 
-def dump(run_dir: Path, ended: Collection[int] | None = None) -> str:
-    """Write the stacks of all processes of the run on this machine, and return a line that says where.
-
-    Takes at most about `ATTACH_S + ANSWER_S` for every `AT_A_TIME` processes.
+async def dump(run_dir: Path, roles: Sequence[Role] = (), ended: Collection[int] | None = None) -> str:
+    """Write the stacks of all processes of the run on this machine, and of the roles on others, within `LONGEST_S`.
 
     Args:
+        roles: their processes, and what these have started, count as processes of the run.
         ended: the processes that are ended afterwards, which may get a signal; None: all.
+
+    Returns:
+        A line that says where the stacks are.
+
+    Raises:
+        OSError: they cannot be written, or not in time (TimeoutError).
     """
+    here = {role.local_pid: role for role in roles if role.local_pid is not None}
+    elsewhere = [role for role in roles if role.local_pid is None]
+    pool = ThreadPoolExecutor(AT_A_TIME)
+    try:
+        async with asyncio.timeout(LONGEST_S):
+            found = (await in_own_thread(lambda: list(_processes(here))))[:MOST]
+            texts = await asyncio.gather(
+                *(_text(process, here.get(process.pid), ended, pool) for process in found),
+                *(_answer(role) for role in elsewhere),
+            )
+            names = [f"{process.pid}-{_name(process)}" for process in found]
+            names += [role.name.replace(" ", "_") for role in elsewhere]
+            folder = await in_own_thread(_write, run_dir, dict(zip(names, texts, strict=True)))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return f"The stacks of {len(texts)} processes are in {folder}"
+
+
+def _write(run_dir: Path, texts: dict[str, str]) -> Path:
+    """Write a file of each text to a new folder, and return the folder."""
     folder = run_dir / STACKS / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}-{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
-    found = list(_processes())[:MOST]
-    with ThreadPoolExecutor(AT_A_TIME) as reading:
-        texts = reading.map(partial(_text, ended=ended), found)
-        for process, text in zip(found, texts, strict=True):
-            (folder / f"{process.pid}-{_name(process)}.txt").write_text(text)
-    return f"The stacks of {len(found)} processes are in {folder}"
+    for name, text in texts.items():
+        (folder / f"{name}.txt").write_text(text or UNREAD)
+    return folder
 
 
-def _processes() -> Iterator[psutil.Process]:
-    """Yield this process, those it has started, and those that use the run's temporary folder."""
-    here = psutil.Process()
-    below = {process.pid: process for process in [here, *here.children(recursive=True)]}
+def _processes(pids: Collection[int]) -> Iterator[psutil.Process]:
+    """Yield this process, these, those that they have started, and those that use the run's temporary folder."""
+    below: dict[int, psutil.Process] = {}
+    for pid in (os.getpid(), *pids):
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            below |= {each.pid: each for each in [process, *process.children(recursive=True)]}
     scratch = os.environ.get(SCRATCH)
     for pid in processes(Path(scratch)) if scratch else ():
         with contextlib.suppress(psutil.Error):
@@ -99,27 +144,34 @@ def _name(process: psutil.Process) -> str:
     return "process"
 
 
-def _text(process: psutil.Process, ended: Collection[int] | None) -> str:
+async def _text(
+    process: psutil.Process, role: Role | None, ended: Collection[int] | None, pool: ThreadPoolExecutor
+) -> str:
+    """Return the state and the stacks of a process of this machine."""
     try:
         state = f"{' '.join(process.cmdline())[:1000]}\nstate {process.status()}, {process.num_threads()} threads, "
         state += f"cpu {sum(process.cpu_times()[:2]):.1f} s, resident {process.memory_info().rss / 1e6:.0f} MB\n\n"
+        stopped = process.status() == psutil.STATUS_STOPPED
     except psutil.Error as error:
         return f"{error}\n"
     if process.pid == os.getpid():
-        return state + _own()
-    if process.status() == psutil.STATUS_STOPPED:
-        return f"{state}it was stopped by a signal (SIGCONT continues it)\n\n{_by_py_spy(process.pid)}"
-    text = _by_py_spy(process.pid)
+        return state + own_stacks()
+    read = partial(asyncio.get_running_loop().run_in_executor, pool)
+    text = await read(_by_py_spy, process.pid)
+    if stopped:
+        return f"{state}it was stopped by a signal (SIGCONT continues it)\n\n{text}"
+    if not text and role is not None:
+        text = await _answer(role)
     if not text and (ended is None or process.pid in ended):
-        text = _by_itself(process.pid)
-    return state + (text or "its stacks could not be read\n")
+        text = await read(_by_itself, process.pid)
+    return state + (text or UNREAD)
 
 
-def _own() -> str:
-    """Return the stacks of this process."""
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    stacks = sys._current_frames().items()
-    return "\n".join(f"{names.get(ident, ident)}\n{''.join(traceback.format_stack(at))}" for ident, at in stacks)
+async def _answer(role: Role) -> str:
+    """Return the stacks that a role's own thread reads; empty if it is stopped, blocked in a library or gone."""
+    with contextlib.suppress(Exception):
+        return await role.stacks(ANSWER_S)
+    return ""
 
 
 def _by_py_spy(pid: int) -> str:
@@ -138,8 +190,9 @@ def _by_py_spy(pid: int) -> str:
 
 def _by_itself(pid: int) -> str:
     """Return the stacks that a process writes when it gets a signal; empty if it does not."""
-    file = stack_file(Path(os.environ.get(SCRATCH, "/nowhere")), pid)
-    if not file.is_file():
+    folders = Path(os.environ.get(SCRATCH, "/nowhere")), folder_of(pid)
+    file = next((file for file in (stack_file(folder, pid) for folder in folders) if file.is_file()), None)
+    if file is None:
         return ""
     before = file.stat().st_size
     with contextlib.suppress(OSError):

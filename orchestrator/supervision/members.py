@@ -57,7 +57,7 @@ def supervised(
     pool = roles.reference_actors
     if pool is not None:
         members += _references(pool, partial(_fail, rollouts, pool.presence))
-    supervisor = Supervisor(place, members, roles.ranks, report, partial(_dump, folder))
+    supervisor = Supervisor(place, members, roles.ranks, report, partial(_dump, roles, folder))
     rollouts.lost = publisher.receivers.lost = rollouts.graders.lost = supervisor.lost
     if pool is not None:
         pool.presence.lost = supervisor.lost
@@ -75,15 +75,15 @@ def supervised_references(roles: Roles, folder: Path, report: Callable[[str, str
     """
     pool = roles.reference_actors
     members = [] if pool is None else _references(pool, pool.presence.fail)
-    supervisor = Supervisor(roles.cfg.placement, members, (), report, partial(_dump, folder))
+    supervisor = Supervisor(roles.cfg.placement, members, (), report, partial(_dump, roles, folder))
     if pool is not None:
         pool.presence.lost = supervisor.lost
     return supervisor
 
 
-def _dump(folder: Path, silent: int | None) -> str:
+async def _dump(roles: Roles, folder: Path, silent: int | None) -> str:
     """Write the stacks of all processes, and return a line that says where."""
-    return stacks.dump(folder, ended=() if silent is None else (silent,))
+    return await stacks.dump(folder, roles.handles, ended=() if silent is None else (silent,))
 
 
 def _generator(roles: Roles, rollouts: Rollouts, publisher: Publisher, generator: Generator) -> Member:

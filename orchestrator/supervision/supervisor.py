@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -15,9 +15,6 @@ from orchestrator.recovery.stacks import stalled
 from orchestrator.supervision.budget import Budget
 from orchestrator.supervision.heartbeats import listen
 from orchestrator.supervision.member import Member, Process
-
-STACKS_S = 60.0
-"""Longest wait for the stacks of all processes before one that is silent is ended, in seconds."""
 
 
 class Supervisor:
@@ -33,8 +30,8 @@ class Supervisor:
         others: learner ranks. One that is silent ends the run.
         alert: called with the title and the text of what the user has to know. `note`, at first the same, is called
             with those of good news.
-        dump: called in a thread of its own with the process id of a member that is silent, before it is ended. Writes
-            the stacks of all processes, and returns a line that says where.
+        dump: called with the process id of a member that is silent, before it is ended. Writes the stacks of all
+            processes, in a bounded time, and returns a line that says where. Raises OSError if it cannot.
         clock: in seconds.
     """
 
@@ -44,7 +41,7 @@ class Supervisor:
         members: Sequence[Member],
         others: Sequence[Any],
         alert: Callable[[str, str], None],
-        dump: Callable[[int | None], str],
+        dump: Callable[[int | None], Awaitable[str]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.place, self.members, self.others, self._clock = place, list(members), others, clock
@@ -137,9 +134,8 @@ class Supervisor:
 
     async def _write_stacks(self, member: Member) -> None:
         """Write what all processes are doing while the silent one still is."""
-        with contextlib.suppress(OSError, TimeoutError):  # a full disk, or a machine that is too busy
-            async with asyncio.timeout(STACKS_S):
-                self.alert(member.name, await asyncio.to_thread(self._dump, member.process.local_pid))
+        with contextlib.suppress(OSError):  # a full disk, or a machine that is too busy
+            self.alert(member.name, await self._dump(member.process.local_pid))
 
     async def _start_again(self, member: Member) -> None:
         placing = asyncio.ensure_future(member.process.restart())

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import importlib
+import os
 import socket
 import subprocess
 import sys
@@ -135,3 +136,16 @@ def test_the_driver_and_the_roles_without_vllm_load_no_vllm() -> None:
     code = f"import sys, {modules}; print([name for name in sys.modules if name.partition('.')[0] == 'vllm'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_shell_returns_the_stacks_of_all_its_threads_while_its_role_is_at_work() -> None:
+    async def run() -> str:
+        shell = await started(RoleShell)
+        work = asyncio.ensure_future(shell.call("block", 2))
+        await asyncio.sleep(0.05)
+        text = await shell.stacks()
+        await asyncio.gather(work, shell.call("release"))
+        return text
+
+    text = asyncio.run(run())
+    assert text.startswith(f"process {os.getpid()} on {socket.gethostname()}\n") and "in block\n" in text

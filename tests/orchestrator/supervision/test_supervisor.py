@@ -68,7 +68,7 @@ def supervisor(*processes: Process, **changes: Any) -> tuple[Supervisor, list[tu
     return Supervisor(place, members, [], lambda title, text: alerts.append((title, text)), stacks), alerts, failures
 
 
-def stacks(pid: int | None) -> str:
+async def stacks(pid: int | None) -> str:
     return f"the stacks, that of {pid} too"
 
 
@@ -117,7 +117,7 @@ def test_the_stacks_are_written_before_a_silent_process_is_ended_but_not_for_one
 
 
 def test_stacks_that_cannot_be_written_do_not_keep_a_silent_process_from_its_restart() -> None:
-    def full(pid: int | None) -> str:
+    async def full(pid: int | None) -> str:
         raise OSError(28, "No space left on device")
 
     async def body() -> None:
