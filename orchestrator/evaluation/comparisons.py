@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from orchestrator.watch.passk import lost_and_gained, summary
 from trajectories.atomic_write import replace_file
 from trajectories.trajectory import Prompt
 
+Once = Callable[[str, str, Callable[[], dict[str, Any]]], dict[str, Any]]
+"""A function of the kind of values, the name of a policy and the function that computes its values."""
 PROBLEMS, COVERAGE, SERIES = "problems.json", "coverage.json", "series.json"
 """Files of an evaluation."""
 EDGES = (0.0, 0.1, 0.3, 0.6, 0.9, 1.0)
@@ -43,22 +46,29 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     return (0.0 if correct == 0 else low), (1.0 if correct == total else high)
 
 
-def problems(base: Measurement, policies: Mapping[str, Measurement]) -> dict[str, Any]:
+def anew(kind: str, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Compute the values of a policy. `Evaluation.once` has the same arguments."""
+    return compute()
+
+
+def problems(base: Measurement, policies: Mapping[str, Measurement], once: Once = anew) -> dict[str, Any]:
     """Return the problems that each policy lost and gained against the base, with the intervals of their pass rates.
 
     Solved means that at least one answer is right. `clear` are those whose two intervals do not overlap; the others may
     be lost or gained by chance.
+
+    Args:
+        once: computes the values of one policy, or returns those that are known.
     """
-    found = {}
-    for name, measurement in policies.items():
-        lost, gained = lost_and_gained(base, measurement)
-        values = summary(measurement, [1], base)
-        found[name] = {
-            **{key: _triple(values[key]) for key in ("retention", "expansion")},
-            "lost": _counted([(b, o) for b, o in lost]),
-            "gained": _counted([(b, o) for b, o in gained]),
-        }
+    found = {name: once("problems", name, partial(_changed, base, other)) for name, other in policies.items()}
     return {"base": base.name, "answers": base.answers, "prompts": len(base.prompts), "policies": found}
+
+
+def _changed(base: Measurement, measurement: Measurement) -> dict[str, Any]:
+    lost, gained = lost_and_gained(base, measurement)
+    values = summary(measurement, [1], base)
+    rates = {key: _triple(values[key]) for key in ("retention", "expansion")}
+    return {**rates, "lost": _counted(lost), "gained": _counted(gained)}
 
 
 def _counted(pairs: Sequence[tuple[PromptResult, PromptResult]]) -> dict[str, Any]:
@@ -84,7 +94,11 @@ def _rate(result: PromptResult) -> dict[str, Any]:
 
 
 def coverage(
-    base: Measurement, policies: Mapping[str, Measurement], ks: Sequence[int], levels: Mapping[str, Any]
+    base: Measurement,
+    policies: Mapping[str, Measurement],
+    ks: Sequence[int],
+    levels: Mapping[str, Any],
+    once: Once = anew,
 ) -> dict[str, Any]:
     """Return Pass@k of the base and each policy, and the change, by the difficulty of the problems.
 
@@ -93,26 +107,27 @@ def coverage(
 
     Args:
         levels: as `levels_of` returns them.
+        once: as for `problems`.
     """
     by_rate = {label: ids for label, ids in _by_base_rate(base).items() if ids}
     everything = {base.name: base, **policies}
 
-    def binned(bins: Mapping[str, Collection[str]]) -> list[dict[str, Any]]:
+    def binned(way: str, bins: Mapping[str, Collection[str]]) -> list[dict[str, Any]]:
         return [
             {
                 "bin": label,
                 "prompts": len(ids),
                 "policies": {
-                    name: _values(_only(measurement, ids), _only(base, ids), ks)
+                    name: once(f"{way}/{label}", name, partial(_values, measurement, base, ids, ks))
                     for name, measurement in everything.items()
                 },
             }
             for label, ids in bins.items()
         ]
 
-    found: dict[str, Any] = {"base": base.name, "ks": list(ks), "by_base_rate": binned(by_rate)}
+    found: dict[str, Any] = {"base": base.name, "ks": list(ks), "by_base_rate": binned("by_base_rate", by_rate)}
     by_level = {label: set(ids) for label, ids in levels["bins"].items()}
-    return found | {"field": levels["field"], "by_level": binned(by_level)}
+    return found | {"field": levels["field"], "by_level": binned("by_level", by_level)}
 
 
 def levels_of(prompts: Sequence[Prompt]) -> dict[str, Any]:
@@ -157,10 +172,12 @@ def _only(measurement: Measurement, ids: Collection[str]) -> Measurement:
     return replace(measurement, prompts=tuple(p for p in measurement.prompts if p.prompt_id in ids))
 
 
-def _values(measurement: Measurement, base: Measurement, ks: Sequence[int]) -> dict[str, Any]:
-    values = summary(measurement, ks, base)
+def _values(measurement: Measurement, base: Measurement, ids: Collection[str], ks: Sequence[int]) -> dict[str, Any]:
+    """Return the values on the problems of one bin."""
+    of_bin = _only(measurement, ids)
+    values = summary(of_bin, ks, _only(base, ids))
     kept = [f"{before}pass@{k}" for before in ("", "change/") for k in ks] + ["retention", "expansion"]
-    if len(measurement.prompts) > 1:
+    if len(of_bin.prompts) > 1:
         return {key: _triple(values[key]) for key in kept}
     return {key: [_triple(values[key])[0], None, None] for key in kept}  # every resample is the one problem
 

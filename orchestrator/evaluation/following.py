@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -78,10 +79,12 @@ class _Watching:
         self.copies = folder / "copies"
         self._seen: set[str] = set()
         """Names of the checkpoints that were measured, or skipped."""
+        self._written: list[Evaluation] = []
+        """The evaluations as they were written last."""
 
     async def until_end(self, serving: Serving) -> list[Evaluation]:
         """Measure checkpoints as they come, and return the last evaluations."""
-        await asyncio.to_thread(write_all, self.cfg, self.measuring, self.folder, answers=False)
+        await self._write()
         last_news, before = time.monotonic(), self._state()
         while True:
             ended = _ended(self.run_dir)  # before the look at the checkpoints, of which the last one is written first
@@ -89,22 +92,28 @@ class _Watching:
             for path in new:
                 self._seen.add(path.name)
                 if await self._measure_checkpoint(serving, path):
-                    await asyncio.to_thread(write_all, self.cfg, self.measuring, self.folder, answers=False)
+                    await self._write()
                     self.log(f"watch: {self._values(path.name)}")
             state = self._state()
             if new or state != before:
                 last_news, before = time.monotonic(), state
             elif ended:
                 self.log(f"watch: {self.run_dir.name} has ended, and all of its checkpoints are measured")
-                written = await asyncio.to_thread(write_all, self.cfg, self.measuring, self.folder)
+                await self._write(answers=True)
                 (self.folder / WATCHED).unlink()
-                return written
+                return self._written
             elif time.monotonic() - last_news > self.cfg.evaluate.watch_patience_s:
                 silent = f"nothing new from {self.run_dir.name} for {self.cfg.evaluate.watch_patience_s:g} s"
                 self.log(f"watch: {silent} (evaluate.watch_patience_s), so this is the end")
-                return await asyncio.to_thread(write_all, self.cfg, self.measuring, self.folder)
+                await self._write(answers=True)
+                return self._written
             if not new:
                 await asyncio.sleep(POLL_S)
+
+    async def _write(self, *, answers: bool = False) -> None:
+        """Write the evaluations of the policies that are measured. Values of those that are known are used again."""
+        writing = partial(write_all, answers=answers, earlier=self._written)
+        self._written = await asyncio.to_thread(writing, self.cfg, self.measuring, self.folder)
 
     def _values(self, name: str) -> str:
         """Return Pass@1 and Pass@k of a checkpoint on the run's own task, in words."""

@@ -1,6 +1,6 @@
 """Write the evaluations of one job: one for each task and sampling, in folders below each other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,13 @@ TASK_REPORT = "task.html"
 
 
 def write_all(
-    cfg: Config, measuring: Measuring, folder: Path, likelihoods: Likelihoods | None = None, *, answers: bool = True
+    cfg: Config,
+    measuring: Measuring,
+    folder: Path,
+    likelihoods: Likelihoods | None = None,
+    *,
+    answers: bool = True,
+    earlier: Sequence[Evaluation] = (),
 ) -> list[Evaluation]:
     """Write an evaluation of the run's own task in each sampling, and of each further task, and return them.
 
@@ -39,14 +45,16 @@ def write_all(
 
     Args:
         answers: whether the tables of answers are written, which takes long for many policies.
+        earlier: what the call before returned, with fewer policies. Their values are not computed again.
     """
-    written = []
+    written: list[Evaluation] = []
     for asked in measuring.asked:
         for number, sampling in enumerate(asked.decodings):
             place = folder / TASKS / asked.name if asked.name else folder
             place = place / SAMPLINGS / sampling if number else place
             scores = likelihoods if not (asked.name or number) else None
-            written.append(_write(measuring, asked, sampling, place, scores, answers=answers))
+            before = earlier[len(written)] if earlier else None
+            written.append(_write(measuring, asked, sampling, place, scores, answers=answers, before=before))
     with replace_file(folder / SETTINGS) as file:
         file.write(to_yaml(cfg).encode())
     return written
@@ -60,6 +68,7 @@ def _write(
     likelihoods: Likelihoods | None,
     *,
     answers: bool,
+    before: Evaluation | None,
 ) -> Evaluation:
     """Write the evaluation of one task under the sampling of this name."""
     base, decodings, found = next(iter(measuring.checkpoints)), asked.decodings[sampling], measuring.found[asked.name]
@@ -95,6 +104,8 @@ def _write(
         },
         likelihoods=likelihoods,
     )
+    if before is not None:
+        evaluation.go_on_from(before)
     _write_comparisons(evaluation, folder)
     tables = [(name, m.answers) for name, of_policy in chosen.items() for m in of_policy.values()]
     evaluation.write(folder, tables if answers else [])
@@ -112,8 +123,9 @@ def _write_comparisons(evaluation: Evaluation, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     t = evaluation.temperatures[0]
     others = {name: evaluation.measurements[name][t] for name in evaluation.names[1:]}
-    write_json(folder / PROBLEMS, problems(evaluation.at_base, others))
-    write_json(folder / COVERAGE, coverage(evaluation.at_base, others, evaluation.ks, evaluation.about["levels"]))
+    write_json(folder / PROBLEMS, problems(evaluation.at_base, others, evaluation.once))
+    levels = evaluation.about["levels"]
+    write_json(folder / COVERAGE, coverage(evaluation.at_base, others, evaluation.ks, levels, evaluation.once))
     steps = steps_of(evaluation.about["paths"])
     if steps:
         values = {name: evaluation.summaries[name][t] for name in evaluation.names}

@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from orchestrator.watch.passk import summary
 from orchestrator.watch.sharpening import placement, power_curves, temperature_curve
 from trajectories.atomic_write import replace_file
 
+R = TypeVar("R")
 SAMPLINGS = "samplings"
 """Folder of an evaluation that holds one for each further sampling, by name."""
 TASKS = "tasks"
@@ -55,6 +56,8 @@ class Evaluation:
     """Of answers at the first of `temperatures`; None: not measured. Policies that read other tokens are left out."""
     folder: Path | None = field(default=None, compare=False)
     """Directory it was read from; None: it was not."""
+    _done: dict[tuple[str, str, float], Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """What `once` has computed, by kind, policy and temperature."""
 
     @property
     def names(self) -> list[str]:
@@ -74,6 +77,32 @@ class Evaluation:
         wanted = self.headline_k or DEFAULT_HEADLINE_K
         return wanted if wanted in self.ks else max(self.ks)
 
+    def once(self, kind: str, name: str, compute: Callable[[], R], temperature: float | None = None) -> R:
+        """Return what `compute` returns for a policy, which is computed once.
+
+        Args:
+            kind: of the value.
+            temperature: None: the first one.
+        """
+        key = kind, name, self.temperatures[0] if temperature is None else temperature
+        if key not in self._done:
+            self._done[key] = compute()
+        found: R = self._done[key]
+        return found
+
+    def go_on_from(self, earlier: "Evaluation") -> None:
+        """Use what was computed for an earlier evaluation of some of the same measurements.
+
+        Args:
+            earlier: with the same base, k and levels of difficulty, which decide the values of all policies.
+        """
+        assert earlier.ks == self.ks and earlier.about["levels"] == self.about["levels"]
+        assert earlier.measurements[earlier.base] == self.measurements[self.base]
+        for key, found in earlier._done.items():
+            _, name, t = key
+            if self.measurements.get(name, {}).get(t) is earlier.measurements[name][t]:
+                self._done[key] = found
+
     @property
     def at_base(self) -> Measurement:
         """The measurement of the base with which all others are compared."""
@@ -83,7 +112,7 @@ class Evaluation:
     def summaries(self) -> dict[str, dict[float, dict[str, Interval]]]:
         """Every value with its interval, compared with `at_base`: policy -> temperature -> value."""
         return {
-            name: {t: self._summary(name, measurement) for t, measurement in by_temperature.items()}
+            name: {t: self.once("summary", name, partial(self._summary, name, m), t) for t, m in by_temperature.items()}
             for name, by_temperature in self.measurements.items()
         }
 
@@ -120,26 +149,29 @@ class Evaluation:
     @cached_property
     def placements(self) -> dict[str, dict[float, dict[int, Placement]]]:
         """The place of every other policy against the frontier: policy -> temperature -> k. Empty without frontier."""
-        return self._placed(dict.fromkeys(self.ks, self.frontier) if self.frontier else {})
+        return self._placed("frontier", dict.fromkeys(self.ks, self.frontier) if self.frontier else {})
 
     @cached_property
     def power_placements(self) -> dict[str, dict[float, dict[int, Placement]]]:
         """The same against the power distribution."""
-        return self._placed(self.power)
+        return self._placed("power", self.power)
 
-    def _placed(self, curves: dict[int, BaseCurve]) -> dict[str, dict[float, dict[int, Placement]]]:
+    def _placed(self, kind: str, curves: dict[int, BaseCurve]) -> dict[str, dict[float, dict[int, Placement]]]:
         like = next(iter(self.measurements[self.base].values()))
+
+        def placed(measurement: Measurement) -> dict[int, Placement]:
+            return {k: placement(measurement, curve, like, k) for k, curve in curves.items()}
+
         return {
-            name: {
-                t: {k: placement(measurement, curve, like, k) for k, curve in curves.items()}
-                for t, measurement in by_temperature.items()
-            }
+            name: {t: self.once(kind, name, partial(placed, m), t) for t, m in by_temperature.items()}
             for name, by_temperature in self.measurements.items()
             if name != self.base and curves
         }
 
     def write(self, folder: Path, answers: Sequence[tuple[str, Path]]) -> None:
         """Write the answers, the measurements and results.json, which `read_evaluation` reads, to `folder`.
+
+        A measurement that this evaluation, or the one that it goes on from, has written there is not written again.
 
         Args:
             answers: parquet files of answers, each with the name of its policy; none: the answers are not written.
@@ -149,7 +181,8 @@ class Evaluation:
             join_tables(folder / "answers.parquet", answers)
         for name, by_temperature in self.measurements.items():
             for t, measurement in by_temperature.items():
-                measurement.write(folder / "measurements" / f"{name}@{t}.json")
+                path = folder / "measurements" / f"{name}@{t}.json"
+                self.once(f"written to {folder}", name, partial(measurement.write, path), t)
         if self.likelihoods:
             self.likelihoods.write(folder)
         # results.json is written last: if it exists, so do the other files.

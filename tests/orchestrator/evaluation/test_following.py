@@ -5,6 +5,7 @@ import json
 import shutil
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import pytest
 
 from configs.load import to_yaml
 from orchestrator import manifest
-from orchestrator.evaluation import following
+from orchestrator.evaluation import comparisons, following
 from orchestrator.evaluation.following import follow
 from orchestrator.evaluation.record import settings_of
+from orchestrator.report import evaluation as evaluations
 from orchestrator.report.compared import read_compared
 from orchestrator.report.evaluation import read_evaluation
+from orchestrator.watch.measurement import Measurement
 from tests.conftest import make_policy
 from tests.orchestrator.in_process import config
 from tests.orchestrator.sinks.interpreter import run_in_new_interpreter
@@ -177,6 +180,48 @@ def test_an_interrupted_watch_keeps_what_it_measured_of_checkpoints_that_are_gon
     assert steps_of(run.output) == [0, 2, 6]
     with pytest.raises(ValueError, match=r"^evaluate\.name: must be new"):
         run.watched()
+
+
+def test_the_values_of_a_checkpoint_are_computed_once_however_many_follow_it(
+    run: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: Counter[tuple[str, str]] = Counter()
+
+    def counted(module: Any, name: str) -> None:
+        compute = getattr(module, name)
+
+        def computing(measurement: Any, *arguments: Any, **options: Any) -> Any:
+            computed[f"{module.__name__}.{name}", measurement.name] += 1
+            return compute(measurement, *arguments, **options)
+
+        monkeypatch.setattr(module, name, computing)
+
+    for module, name in (
+        (comparisons, "summary"),
+        (evaluations, "summary"),
+        (evaluations, "majorities"),
+        (evaluations, "placement"),
+        (Measurement, "write"),
+    ):
+        counted(module, name)
+    checkpoints = [f"step-00000{step}" for step in (2, 4, 6)]
+    for name in checkpoints:
+        run.checkpoint(int(name[-1]))
+    run.watched("evaluate.frontier=[0.5]")
+    names = {name for name, _ in computed}
+    assert len(names) == 5
+    for name in names:
+        found = [computed[name, checkpoint] for checkpoint in checkpoints]
+        assert found[0] > 0 and found == [found[0]] * 3, (name, found)
+    for folder in (run.output, run.output / "tasks" / "more"):
+        read = read_evaluation(folder)
+        assert read.names == ["base", *checkpoints]
+        assert read.results() == json.loads((folder / "results.json").read_text())
+        others = {name: read.measurements[name][1.0] for name in checkpoints}
+        anew = comparisons.problems(read.at_base, others)
+        assert anew == json.loads((folder / "problems.json").read_text())
+        anew = comparisons.coverage(read.at_base, others, read.ks, read.about["levels"])
+        assert anew == json.loads((folder / "coverage.json").read_text())
 
 
 def test_checkpoints_cannot_be_chosen_for_a_watch(run: FakeRun) -> None:
