@@ -189,7 +189,7 @@ class Handle:
     async def call_stored(self, method: str, value: Any, *arguments: Any) -> Any:
         """Run a method of the role whose first argument is large: it goes through Ray's object store, and is written
         there outside the event loop. Raises as `wait`."""
-        stored = await self.wait(_in_thread(ray.put, value), f"storing the arguments of {method}")
+        stored = await self.wait(in_thread(ray.put, value), f"storing the arguments of {method}")
         return await self.call(method, stored, *arguments)
 
     async def free_gpu_memory(self) -> None:
@@ -216,7 +216,7 @@ async def _value(result: Any) -> Any:
     return await result
 
 
-async def _in_thread(call: Callable[..., Any], *arguments: Any) -> Any:
+async def in_thread(call: Callable[..., Any], *arguments: Any) -> Any:
     """Return the value of a call that may never return, as of a raylet that hangs: nothing waits for its thread."""
     result: concurrent.futures.Future[Any] = concurrent.futures.Future()
     result.set_running_or_notify_cancel()
