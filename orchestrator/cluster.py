@@ -11,6 +11,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.background import in_own_thread
 from actors.batch_shells import LearnerShell, ReferenceShell
 from actors.contracts import Generator, Grader, Learner, Reference
 from actors.loading import collector_paused
@@ -20,7 +21,7 @@ from actors.remote import Handle, RemoteGenerator, RemoteGrader
 from actors.remote_learner import RemoteLearner
 from actors.remote_reference import RemoteReference
 from configs.config import Config
-from orchestrator.connection import END_S, bounded, connect, own_cores
+from orchestrator.connection import connect, own_cores, while_it_works
 from orchestrator.constructors import constructor
 from orchestrator.devices.environment import environment, secrets
 from orchestrator.devices.turns import Turns
@@ -122,10 +123,12 @@ class Roles:
         if self.cfg.placement.kind == "in_process":
             roles = [*self.generators, *self.graders, self.learner, self.reference]
             await asyncio.gather(*(role.close() for role in roles if role is not None))
-        with bounded(END_S) as works:
-            await asyncio.gather(*(handle.close() for handle in self.handles if works))
-            if self.group is not None and works:
-                remove_placement_group(self.group)
+        await while_it_works(self._end_actors())
+
+    async def _end_actors(self) -> None:
+        await asyncio.gather(*(handle.close() for handle in self.handles))
+        if self.group is not None:
+            await in_own_thread(remove_placement_group, self.group)
 
 
 async def _started(handles: Sequence[Handle], timeout_s: float) -> dict[str, float]:

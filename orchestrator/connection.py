@@ -1,5 +1,6 @@
 """Join a Ray cluster, or start one on this machine. Importing this loads Ray, but not torch."""
 
+import asyncio
 import atexit
 import contextlib
 import logging
@@ -7,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 import grpc
@@ -38,6 +39,8 @@ START_S = 300.0
 """Seconds after which the processes of a cluster that does not start are killed."""
 END_S = 30.0
 """Seconds after which the processes of a cluster that is started here are killed, if it does not end."""
+WATCH_S = 0.2
+"""Seconds between two looks at the daemons of that cluster while the roles end."""
 TOKEN_RULE = (
     "must be the address of a running Ray cluster whose token this machine has (RAY_AUTH_TOKEN or ~/.ray/auth_token)"
 )
@@ -112,8 +115,9 @@ def _own_folder() -> "subprocess.Popen[bytes]":
 def _disconnect(sweeper: "subprocess.Popen[bytes]") -> None:
     """End the cluster that was started here, in a bounded time, and all that is left of it."""
     ending = threading.Thread(target=ray.shutdown, daemon=True)
-    with bounded(END_S) as works:
-        if works:
+    works = not _broken()
+    if works:
+        with bounded(END_S):
             ending.start()
             ending.join(2 * END_S)
     atexit.unregister(ray.shutdown)  # it has ended, or never will
@@ -130,27 +134,41 @@ def exits_with(status: int) -> None:
 
 
 @contextlib.contextmanager
-def bounded(limit_s: float) -> Iterator[bool]:
+def bounded(limit_s: float) -> Iterator[None]:
     """Kill the processes of the cluster that was started here if what is done inside takes longer than `limit_s`.
 
-    Calls of Ray have no timeout of their own when one of its processes hangs; they return or raise when it is dead.
-
-    Yields:
-        Whether the cluster works. If one of its daemons is dead or stopped, no call of Ray should be made: without its
-        GCS, Ray ends the calling process after 60 s. Nothing is killed then, as Ray ends this process with its raylet.
+    Calls of Ray have no timeout of their own when its raylet hangs; they return or raise when it is dead.
     """
-    works = not _broken()
     timer = threading.Timer(limit_s, _kill_own_cluster)
     timer.daemon = True
     timer.start()
     try:
-        yield works
+        yield
     finally:
         timer.cancel()
 
 
+async def while_it_works(ending: Coroutine[Any, Any, None]) -> None:
+    """Await the calls of Ray that end actors, unless a daemon of the cluster that was started here is dead or stopped.
+
+    Such calls may not return, and Ray ends a process that has waited for its GCS for 60 s. The processes of the actors
+    then end with that of the driver, as do the other daemons: killing the raylet would end the driver at once.
+
+    Args:
+        ending: makes the calls that may not return in other threads, such as those of `in_own_thread`.
+    """
+    calls = asyncio.ensure_future(ending)
+    try:
+        with bounded(END_S):
+            while not _broken():
+                if (await asyncio.wait([calls], timeout=WATCH_S))[0]:
+                    return calls.result()
+    finally:
+        calls.cancel()
+
+
 def _broken() -> bool:
-    """Return whether a daemon of the cluster that was started here is dead or stopped."""
+    """Return whether a daemon of the cluster that was started here is dead or stopped, so that Ray may not answer."""
     for daemon in _daemons:
         try:
             if daemon.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD, psutil.STATUS_STOPPED):

@@ -2,8 +2,9 @@
 
     python tests/faults/program.py '{"action": "SIGKILL", "role": "learner", "phase": "updating", "step": 2}' train ...
 
-A signal is sent in the event loop's next turn, when the phase's call is on its way. The other actions change this
-process, of which the roles are a part with placement.kind=in_process, or its surroundings: see the methods of `Fault`.
+A signal is sent in the event loop's next turn, when the phase's call is on its way; while `disconnecting` from Ray, for
+which there is no event loop, at once. The other actions change this process, of which the roles are a part with
+placement.kind=in_process, or its surroundings: see the methods of `Fault`.
 """
 
 import asyncio
@@ -46,9 +47,17 @@ def find(role: str) -> int:
     if role == "driver":
         return os.getpid()
     below = psutil.Process().children(recursive=True)
-    found = [process.pid for process in below if TITLES[role] in " ".join(process.cmdline())]
-    assert found, (role, [" ".join(process.cmdline())[:100] for process in below])
+    found = [process.pid for process in below if TITLES[role] in _command(process)]
+    assert found, (role, [_command(process)[:100] for process in below])
     return found[-1] if role == "worker" else found[0]  # the last one is below its keeper
+
+
+def _command(process: psutil.Process) -> str:
+    """Return the command line of a process; empty if it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 FILLER = "filler"
@@ -73,7 +82,9 @@ class Fault:
             at = f"at {time.monotonic():.1f}"  # of the machine's clock, the same in all processes
             sys.stderr.write(f"FAULT {self.action} of {self.role} while {phase} in step {step} {at}\n")
             sys.stderr.flush()
-            if self.action.startswith("SIG"):
+            if phase == "disconnecting":  # in a thread without an event loop
+                self._send(find(self.role))
+            elif self.action.startswith("SIG"):
                 asyncio.get_running_loop().call_soon(self._send, find(self.role))
             else:
                 getattr(self, f"_{self.action}")()
@@ -144,6 +155,8 @@ def install(fault: Fault) -> None:
     start, train, cluster = (importlib.import_module(f"orchestrator.{name}") for name in ("start", "train", "cluster"))
     wrap(cluster.Roles, "ready", "starting", fault, lambda: fault.step)
     wrap(cluster.Roles, "close", "ending", fault, lambda: fault.step)
+    if fault.phase == "disconnecting":
+        _wrap_shutdown(fault)
 
     class WatchedRun(train.Run):  # type: ignore[name-defined]
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -166,6 +179,18 @@ def install(fault: Fault) -> None:
                 wrap(owner, method, phase, fault, now)
 
     start.Run = WatchedRun
+
+
+def _wrap_shutdown(fault: Fault) -> None:
+    """Have `fault` arrive when Ray begins its end."""
+    ray = importlib.import_module("ray")
+    shutdown = ray.shutdown
+
+    def arrived() -> None:
+        fault.arrive("disconnecting", fault.step)
+        shutdown()
+
+    ray.shutdown = arrived
 
 
 def install_without_run(fault: Fault) -> None:

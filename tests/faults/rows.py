@@ -173,9 +173,12 @@ def over_ray() -> list[Fault]:
     drivers = [_ray("SIGKILL", "killed", phase=phase, words=MEASURED) for phase in DRIVER_PHASES]
     daemons = [
         _ray("SIGKILL", "goes on", role="gcs", phase="updating"),
-        # Ray ends the process that waits for its GCS after 60 s.
-        _ray("SIGKILL", "ends", role="gcs", phase="ending", message=f"{UNEXPECTED}|Failed to connect to GCS"),
         _ray("SIGSTOP", "goes on", role="gcs", phase="updating"),
+        *(
+            _ray(action, "goes on", role="gcs", phase=phase)
+            for action in SIGNALS
+            for phase in ("ending", "disconnecting")
+        ),
         _ray("SIGKILL", "ends", role="raylet", phase="updating", message=UNEXPECTED),
         _ray("SIGSTOP", "ends", role="raylet", phase="updating", message=NO_ANSWER),
         _ray("SIGSTOP", "goes on", role="raylet", phase="ending"),
