@@ -44,6 +44,8 @@ SECTIONS = {
     ),
 }  # fmt: skip
 """Metrics of line charts by section, under their names in W&B."""
+TOKENS = "tokens_total"
+"""Axis of charts by trained tokens: runs with different group sizes or lengths compare by it."""
 NODES = ("system/.*/cpu_percent", "system/.*/memory_percent", "system/.*/gpu.*/utilization_percent")
 """Charts over all nodes, as regular expressions of metrics."""
 
@@ -76,12 +78,15 @@ def workspace(entity: str, project: str, ks: Sequence[int], charts: dict[str, st
         chart_fields=CURVE,
         chart_strings={"title": "Pass@k, last measurement"},
     )
-    held_out = [*(f"heldout/pass@{k}" for k in ks), *(f"heldout/change/pass@{k}" for k in ks), *HELD_OUT]
+    passes = [f"heldout/pass@{k}" for k in ks]
+    held_out = [*passes, *(f"heldout/change/pass@{k}" for k in ks), *HELD_OUT]
     first = [curve, *bands(held_out, charts["breadth-interval"]), wr.LinePlot(x="step", y=["heldout/entropy"])]
     sections = [ws.Section(name="Does Pass@1 rise, and Pass@k not fall?", panels=first, is_open=True)]
     for title, names in SECTIONS.items():
         panels = [wr.LinePlot(title=name, x="step", y=[name]) for name in names]
         sections.append(ws.Section(name=title, panels=panels, is_open=title == "Does it learn?"))
+    by_tokens = [wr.LinePlot(title=name, x=TOKENS, y=[name]) for name in ("rollout/reward", *passes)]
+    sections.append(ws.Section(name="And per generated token?", panels=by_tokens))
     nodes = [wr.LinePlot(title=name, x="step", metric_regex=name) for name in NODES]
     sections.append(ws.Section(name="What do the nodes do?", panels=nodes))
     return ws.Workspace(entity=entity, project=project, name="Breadth", sections=sections)

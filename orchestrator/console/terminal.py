@@ -76,7 +76,8 @@ class TerminalDisplay:
             self._since_header += 1
 
     def alert(self, level: str, title: str, text: str) -> None:
-        self._terminal.print(Text(event_line(level, title, text), style=STYLES[level]))
+        # An alert is prose. Others may have a command or a path, which must be copied in one piece.
+        self._terminal.print(Text(event_line(level, title, text), style=STYLES[level]), soft_wrap=level != "alert")
 
     def doing(self, step: int, activity: str, progress: Callable[[], str] | None = None) -> None:
         self._activity.doing(step, activity, progress)

@@ -17,12 +17,15 @@ class ConsoleLog:
         self._path, self._read = path, begins
 
     def new_lines(self) -> str:
-        """Return whole lines that were not returned before, up to CHUNK bytes; empty if there are none."""
-        if not self._path.is_file():
+        """Return whole lines that were not returned before, up to CHUNK bytes; empty if there are none to be read."""
+        try:
+            if self._path.stat().st_size <= self._read:
+                return ""
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                chunk = file.read(CHUNK)
+        except OSError:  # no file yet, or a file system that fails for a while, which may not end the copy of metrics
             return ""
-        with self._path.open("rb") as file:
-            file.seek(self._read)
-            chunk = file.read(CHUNK)
         # A line may be half written. One longer than a chunk is returned in parts.
         whole = chunk[: chunk.rfind(b"\n") + 1] or (chunk if len(chunk) == CHUNK else b"")
         self._read += len(whole)

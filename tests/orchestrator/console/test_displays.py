@@ -95,6 +95,13 @@ def test_in_a_terminal_steps_stay_as_lines_that_fit_and_progress_is_shown_below(
     assert "ALERT: retention fell: retention is [red]0.91[/red]" in shown
 
 
+def test_a_terminal_breaks_no_command_in_a_notice_and_breaks_an_alert_between_words() -> None:
+    words = "upload with: wandb sync /a/path/that/is/longer/than/the/forty/columns/of/this/terminal"
+    for level, whole in (("info", True), ("warning", True), ("alert", False)):
+        shown = in_terminal(40, lambda screen, level=level: screen.show(lambda d: d.alert(level, "wandb", words)))  # type: ignore[misc]
+        assert (words in shown) == whole
+
+
 def test_a_terminal_shows_a_phase_while_it_goes_on_and_keeps_its_seconds() -> None:
     def act(screen: Screen) -> None:
         with screen.phase("presampling the reference", "presampled the reference", of="prompts") as phase:

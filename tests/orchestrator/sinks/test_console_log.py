@@ -1,5 +1,6 @@
 """Reading console.log while it grows: whole lines, each once, from where a command begins."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,14 @@ def test_a_command_that_continues_a_run_begins_behind_the_lines_of_the_one_befor
         screen.keep(tmp_path)
         lines = ConsoleLog(tmp_path / "console.log", screen.kept_from()).new_lines()
         assert lines.endswith(f" {text}\n") and len(lines.splitlines()) == 1
+
+
+def test_a_log_that_cannot_be_read_at_the_moment_is_no_error_and_is_read_later(tmp_path: Path) -> None:
+    path = tmp_path / "console.log"
+    log = ConsoleLog(path, 0)
+    path.mkdir()
+    (path / "file").touch()
+    assert log.new_lines() == ""
+    shutil.rmtree(path)
+    path.write_text("first\n")
+    assert log.new_lines() == "first\n"
