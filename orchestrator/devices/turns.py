@@ -56,7 +56,7 @@ class Turns:
             (learner, "score", self.computing),
             (learner, "update", self.computing),
             (learner, "publish", self.publishing),
-            (learner, "join", self.publishing),
+            (learner, "publish_again", self.publishing),  # and not `join`, which may wait for the next publication
             *((generator, "submit", self.generating) for generator in self.generators),
             *(((reference, "score", self.computing),) if reference is not None else ()),
         ):
