@@ -151,6 +151,38 @@ def test_turns_go_on_without_an_engine_that_is_lost_and_start_it_again_where_nob
     asyncio.run(run())
 
 
+class LostRank(Rank):
+    """A reference, or a learner, whose process has died."""
+
+    async def free_gpu_memory(self) -> None:
+        raise RoleLost("reference 0: its process died before free_gpu_memory ended")
+
+
+def test_engines_wake_without_the_memory_of_a_reference_that_is_lost_and_not_without_that_of_a_learner() -> None:
+    gpu = Gpu()
+    engine, learner, lost = Engine(gpu), Rank(gpu), LostRank(gpu)
+    turns = Turns([engine], [learner, lost])
+    turns.apply(learner, None)  # type: ignore[arg-type]
+    reported: list[Any] = []
+
+    async def run() -> None:
+        await learner.update("batch", {})
+        with pytest.raises(RoleLost):  # by default, and where it is one that cannot be started again
+            await learner.publish(1)
+
+        def report(role: Any, error: Exception) -> bool:
+            reported.append(role)
+            return True
+
+        turns.lost = report
+        await learner.publish(1)
+        async with turns.starting(engine):  # type: ignore[arg-type]
+            pass
+
+    asyncio.run(run())
+    assert reported == [lost] * 3, "before the weights, before the cache, and before an engine is started again"
+
+
 class SleepingGenerator(LocalGenerator):
     """A generator in this process that has no GPU memory to give."""
 
