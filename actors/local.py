@@ -163,16 +163,18 @@ class LocalLearner:
         await publish_host_weights(receivers, weights, version)
 
     async def join(self, generator: Generator) -> None:
-        """Give a generator that was started again the weights that the others serve."""
+        """Give a generator that was started again the weights that the others serve, or the next that are published."""
+        if not await self.publish_again(generator):
+            await self.newcomers.next_publication(generator, self.receivers)
+
+    async def publish_again(self, generator: Generator) -> bool:
+        """As `RemoteLearner.publish_again`."""
         async with self._at_work:
             await generator.init_weights(self.learner.weights_info())
-            if not self.newcomers.changed:
-                if self.newcomers.version >= 0:
-                    await self._publish(Presence([generator]), self.newcomers.version)
-                self.receivers.enter(generator)
-                return
+            if not self.newcomers.changed and self.newcomers.version >= 0:
+                await self._publish(Presence([generator]), self.newcomers.version)
             self.receivers.enter(generator)
-        await self.newcomers.next_publication(generator, self.receivers)
+            return not self.newcomers.changed
 
     async def update_reference(self, reference: Reference, name: str, mixing_weight: float) -> None:
         weights = await asyncio.to_thread(self.learner.master_weights)

@@ -178,9 +178,17 @@ class RemoteLearner:
             del weights  # the store holds it as long as there is a reference to it
 
     async def join(self, generator: Generator) -> None:
-        """Give a generator that was started again the weights that the others serve.
+        """Give a generator that was started again the weights that the others serve, or the next that are published."""
+        if not await self.publish_again(generator):
+            await self.newcomers.next_publication(generator, self.receivers)
 
-        From GPU to GPU all generators get them again, as the transfer group is set up with the new member.
+    async def publish_again(self, generator: Generator) -> bool:
+        """Publish the last version to a generator that was started again, which gets later ones too.
+
+        From GPU to GPU all generators get it again, as the transfer group is set up with the new member.
+
+        Returns:
+            False if the weights have changed since, so that it has none yet.
         """
         async with self._at_work:
             if self.transfer == "host":
@@ -194,9 +202,7 @@ class RemoteLearner:
             except BaseException:
                 self.receivers.leave(generator)
                 raise
-            served = not self.newcomers.changed
-        if not served:
-            await self.newcomers.next_publication(generator, self.receivers)
+            return not self.newcomers.changed
 
     async def _join_host(self, generator: Generator) -> None:
         await generator.init_weights(await self.ranks[0].call("weights_info"))

@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from actors.contracts import Generator, Learner, Reference
 from actors.presence import LOSSES
+
+R = TypeVar("R")
+T = TypeVar("T")
 
 
 class SleepingGenerator(Generator, Protocol):
@@ -45,8 +48,8 @@ class Turns:
 
     def __init__(self, generators: Sequence[SleepingGenerator], others: Sequence[GpuRole]) -> None:
         self.generators, self.others = list(generators), list(others)
-        self.lost: Callable[[SleepingGenerator, Exception], bool] = lambda generator, error: False
-        """As in `Presence`. A generator that was lost has no memory to give or to take."""
+        self.lost: Callable[[object, Exception], bool] = lambda role, error: False
+        """As in `Presence`. A generator or reference that was lost has no memory to give or to take."""
         self.asleep = False
         self._lock = asyncio.Lock()
 
@@ -56,7 +59,7 @@ class Turns:
             (learner, "score", self.computing),
             (learner, "update", self.computing),
             (learner, "publish", self.publishing),
-            (learner, "join", self.publishing),
+            (learner, "publish_again", self.publishing),  # and not `join`, which may wait for the next publication
             *((generator, "submit", self.generating) for generator in self.generators),
             *(((reference, "score", self.computing),) if reference is not None else ()),
         ):
@@ -68,7 +71,7 @@ class Turns:
         async with self._lock:
             unfinished = 0
             if not self.asleep:
-                unfinished = sum(await self._each(lambda generator: generator.sleep()))
+                unfinished = sum(await self._each(self.generators, lambda generator: generator.sleep()))
                 self.asleep = True
             yield
             if unfinished:
@@ -97,34 +100,36 @@ class Turns:
     async def starting(self, generator: SleepingGenerator) -> AsyncIterator[None]:
         """A generator is started again inside, while nobody else computes or takes memory."""
         async with self._lock:
-            await asyncio.gather(*(role.free_gpu_memory() for role in self.others))
+            await self._free()
             yield
             if self.asleep:
                 await generator.sleep()
 
-    async def _each(self, call: Callable[[SleepingGenerator], Awaitable[int]]) -> list[int]:
-        """Make a call to every generator, and return the results of those that are not lost."""
+    async def _each(self, roles: Sequence[R], call: Callable[[R], Awaitable[T]]) -> list[T]:
+        """Make a call to each of these roles, and return the results of those that are not lost."""
 
-        async def made(generator: SleepingGenerator) -> int:
+        async def made(role: R) -> list[T]:
             try:
-                return await call(generator)
+                return [await call(role)]
             except LOSSES as error:
-                if not self.lost(generator, error):
+                if not self.lost(role, error):
                     raise
-                return 0
+                return []
 
-        return list(await asyncio.gather(*map(made, self.generators)))
+        return [result for results in await asyncio.gather(*map(made, roles)) for result in results]
+
+    async def _free(self) -> None:
+        await self._each(self.others, lambda role: role.free_gpu_memory())
 
     async def _wake(self, *tags: str) -> None:
-        await asyncio.gather(*(role.free_gpu_memory() for role in self.others))
+        await self._free()
         for tag in tags:
-            await self._each(partial(_wake_up, tag))
+            await self._each(self.generators, partial(_wake_up, tag))
         self.asleep = "kv_cache" not in tags
 
 
-async def _wake_up(tag: str, generator: SleepingGenerator) -> int:
+async def _wake_up(tag: str, generator: SleepingGenerator) -> None:
     await generator.wake_up([tag])
-    return 0
 
 
 def _wrap(owner: Any, method: str, turn: Callable[[], AbstractAsyncContextManager[None]]) -> None:

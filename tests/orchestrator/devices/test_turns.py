@@ -1,12 +1,14 @@
 """Engines that sleep while learner and references compute: who has the GPU's memory when, also in the whole loop."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.generation.transformers_engine import TransformersEngine, TransformersGenerator
+from actors.local import LocalGenerator, LocalLearner
 from actors.presence import RoleLost
 from configs.load import load
 from orchestrator import in_process
@@ -15,6 +17,9 @@ from orchestrator.devices.turns import Turns
 from orchestrator.placement import takes_turns
 from orchestrator.start import run_training
 from orchestrator.watch.logbook import read_records
+from tests.actors.learning.learner_ranks import COEFFICIENTS, batch_of, joined
+from tests.actors.weights.test_joining import LONG_S, learner_of, serves
+from tests.actors.weights.test_shared_memory import generator_of
 from tests.orchestrator.in_process import config
 
 GPU, WEIGHTS, CACHE, STATES, WORK, BUFFER = 80, 15, 45, 15, 50, 2
@@ -87,9 +92,10 @@ class Rank:
         self.gpu.give("buffer")
         self.gpu.events.append("publish")
 
-    async def join(self, engine: Engine) -> None:
+    async def publish_again(self, engine: Engine) -> bool:
         assert "weights" in self.gpu.used
-        self.gpu.events.append("join")
+        self.gpu.events.append("publish again")
+        return True
 
     async def free_gpu_memory(self) -> None:
         self.gpu.give("work")
@@ -139,8 +145,79 @@ def test_turns_go_on_without_an_engine_that_is_lost_and_start_it_again_where_nob
         await update
         assert gpu.events == ["free", "sleep", "update"], "it sleeps as the others do"
         await learner.publish(1)
-        await learner.join(engine)
+        await learner.publish_again(engine)
         assert reported == [lost] * 3
+
+    asyncio.run(run())
+
+
+class LostRank(Rank):
+    """A reference, or a learner, whose process has died."""
+
+    async def free_gpu_memory(self) -> None:
+        raise RoleLost("reference 0: its process died before free_gpu_memory ended")
+
+
+def test_engines_wake_without_the_memory_of_a_reference_that_is_lost_and_not_without_that_of_a_learner() -> None:
+    gpu = Gpu()
+    engine, learner, lost = Engine(gpu), Rank(gpu), LostRank(gpu)
+    turns = Turns([engine], [learner, lost])
+    turns.apply(learner, None)  # type: ignore[arg-type]
+    reported: list[Any] = []
+
+    async def run() -> None:
+        await learner.update("batch", {})
+        with pytest.raises(RoleLost):  # by default, and where it is one that cannot be started again
+            await learner.publish(1)
+
+        def report(role: Any, error: Exception) -> bool:
+            reported.append(role)
+            return True
+
+        turns.lost = report
+        await learner.publish(1)
+        async with turns.starting(engine):  # type: ignore[arg-type]
+            pass
+
+    asyncio.run(run())
+    assert reported == [lost] * 3, "before the weights, before the cache, and before an engine is started again"
+
+
+class SleepingGenerator(LocalGenerator):
+    """A generator in this process that has no GPU memory to give."""
+
+    async def sleep(self) -> int:
+        return 0
+
+    async def wake_up(self, tags: list[str]) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", ["remote", "local"])
+def test_an_engine_that_is_back_before_an_update_gets_the_version_after_it_and_does_not_hold_up_its_publication(
+    tiny_policy: Path, other_policy: Path, kind: str
+) -> None:
+    core = joined(str(tiny_policy))
+    learner: Any = learner_of(core) if kind == "remote" else LocalLearner(core, checksum=False)
+    engines = [SleepingGenerator(partial(generator_of, other_policy), f"generator {i}") for i in range(2)]
+    turns = Turns(engines, [])
+    turns.apply(learner, None)
+
+    async def run() -> None:
+        await learner.connect(engines)
+        await learner.publish(0)
+        learner.receivers.leave(engines[1])
+        async with turns.starting(engines[1]):  # as the supervisor starts it again
+            update = asyncio.create_task(learner.update(batch_of(0), COEFFICIENTS))
+            await asyncio.sleep(0.01)
+        joining = asyncio.create_task(learner.join(engines[1]))
+        await update
+        async with asyncio.timeout(LONG_S):
+            await learner.publish(1)
+            await joining
+        for engine in engines:
+            assert await serves(engine.generator, core)
+            await engine.close()
 
     asyncio.run(run())
 
