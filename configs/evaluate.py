@@ -49,8 +49,8 @@ class EvaluateConfig:
     every policy to each prompt, in a reference role. Not measured of policies with another tokenizer than the base, nor
     where the first sampling is greedy or truncated, which has no finite KL."""
     watch: str = ""
-    """A run, by directory or name, that is followed while it goes on: its starting policy and each new checkpoint are
-    measured, and the evaluation is written anew after each. Ends when the run has ended. Empty: `checkpoints` are
+    """A run, by directory, name or URL, that is followed while it goes on: its starting policy and each new checkpoint
+    are measured, and the evaluation is written anew after each. Ends when the run has ended. Empty: `checkpoints` are
     measured."""
     watch_patience_s: float = 1800.0
     """With `watch`: seconds without a step, event or checkpoint of the run after which the evaluation ends too."""

@@ -22,13 +22,17 @@ from orchestrator.evaluation.measuring import Measuring, Serving
 from orchestrator.evaluation.policies import BASE
 from orchestrator.evaluation.progress import STREAM, Progress
 from orchestrator.evaluation.writing import discard, write_all
-from orchestrator.manifest import MANIFEST, SETTINGS, hold_policy, saved, step_of
+from orchestrator.manifest import SETTINGS, step_of
+from orchestrator.remote_runs.place import is_url
+from orchestrator.remote_runs.watched import RemoteRun, WatchedRun
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.rollout.encoding import PromptEncoder
 from orchestrator.sinks.evaluation_run import copy_evaluation
 from orchestrator.watch.logbook import EVENTS, METRICS, read_records
 from orchestrator.watch.passk import summary
 
+COPIES = ".copies"
+"""Folder of an evaluation with what is measured now. A mirror of the run leaves out names that begin with a dot."""
 POLL_S = 5.0
 """Seconds between two looks at the run."""
 STOPS = ("SIGINT", "SIGTERM", "stop_if", "no answer could be judged")
@@ -43,7 +47,8 @@ async def follow(cfg: Config, run_dir: Path, log: Callable[[str], None]) -> list
     of the generators.
 
     Args:
-        run_dir: the run. Its checkpoints may be removed while they are read.
+        run_dir: the run, or the local directory of a remote one, which `evaluate.watch` names by its URL. Its
+            checkpoints may be removed while they are read.
         log: called with each line of text for the user.
     """
     cfg = with_engine(replace(cfg, evaluate=replace(cfg.evaluate, kl_to_base=False)), log)
@@ -76,7 +81,9 @@ class _Watching:
         self, cfg: Config, run_dir: Path, folder: Path, measuring: Measuring, log: Callable[[str], None]
     ) -> None:
         self.cfg, self.run_dir, self.folder, self.measuring, self.log = cfg, run_dir, folder, measuring, log
-        self.copies = folder / "copies"
+        self.copies = folder / COPIES
+        place, records, patience_s = cfg.evaluate.watch, self.copies / "records", cfg.evaluate.watch_patience_s
+        self.run = RemoteRun(place, run_dir, records, patience_s, log) if is_url(place) else WatchedRun(run_dir)
         self._seen: set[str] = set()
         """Names of the checkpoints that were measured, or skipped."""
         self._written: list[Evaluation] = []
@@ -87,8 +94,9 @@ class _Watching:
         await self._write()
         last_news, before = time.monotonic(), self._state()
         while True:
-            ended = _ended(self.run_dir)  # before the look at the checkpoints, of which the last one is written first
-            new = [path for path in self._whole() if path.name not in self._seen]
+            await self.run.look()
+            ended = _ended(self.run)  # before the look at the checkpoints, of which the last one is written first
+            new = [path for path in self.run.checkpoints() if path.name not in self._seen]
             for path in new:
                 self._seen.add(path.name)
                 if await self._measure_checkpoint(serving, path):
@@ -133,8 +141,9 @@ class _Watching:
         """Measure a checkpoint. Returns whether it could be: it may be removed at any time."""
         name = path.name
         copy = self.copies / name
-        if not await asyncio.to_thread(hold_policy, path, copy):
-            self.log(f"watch: {name} is skipped, because it was removed while it was copied")
+        reason = await self.run.hold(path, copy)
+        if reason:
+            self.log(f"watch: {name} is skipped, because {reason}")
             return False
         try:
             encoder = PromptEncoder(replace(self.cfg.policy, path=str(copy)))
@@ -171,36 +180,33 @@ class _Watching:
             else:
                 self._seen.add(name)
 
-    def _whole(self) -> list[Path]:
-        return [path for path in saved(self.run_dir / "checkpoints") if (path / MANIFEST).is_file()]
-
     def _state(self) -> tuple[int, ...]:
         """Return what changes while a run goes on: the sizes of its records."""
-        files = (self.run_dir / name for name in (METRICS, EVENTS))
+        files = (self.run.records / name for name in (METRICS, EVENTS))
         return tuple(file.stat().st_size if file.is_file() else 0 for file in files)
 
 
-def _ended(run_dir: Path) -> bool:
+def _ended(run: WatchedRun) -> bool:
     """Return whether the run has written the checkpoint of its end: of the last step, or of that in which it stopped.
 
     The event of a stop comes before the record of its step. A resumed run has a later record.
     """
-    steps = [step_of(path) for path in saved(run_dir / "checkpoints") if (path / MANIFEST).is_file()]
-    records = read_records(run_dir / METRICS)
+    steps = [step_of(path) for path in run.checkpoints()]
+    records = read_records(run.records / METRICS)
     if not steps or not records:
         return False
     with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
-        if steps[-1] >= yaml.safe_load((run_dir / SETTINGS).read_text())["steps"]:
+        if steps[-1] >= yaml.safe_load((run.records / SETTINGS).read_text())["steps"]:
             return True
     before = records[-2].get("time", 0.0) if len(records) > 1 else 0.0
-    stopped = any(title in STOPS and when > before for title, when in _events(run_dir))
+    stopped = any(title in STOPS and when > before for title, when in _events(run.records))
     return stopped and bool(steps[-1] == records[-1]["step"])
 
 
-def _events(run_dir: Path) -> Iterator[tuple[str, float]]:
+def _events(records: Path) -> Iterator[tuple[str, float]]:
     """Yield title and time of each event of a run."""
     with suppress(OSError):
-        for line in (run_dir / EVENTS).read_text(errors="replace").splitlines():
+        for line in (records / EVENTS).read_text(errors="replace").splitlines():
             with suppress(ValueError, TypeError, KeyError):
                 event = json.loads(line)
                 yield str(event["title"]), float(event["time"])

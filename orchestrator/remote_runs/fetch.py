@@ -1,10 +1,21 @@
 """Fetch a run from a remote store into its local folder: its records, and the checkpoints that are needed."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.manifest import MANIFEST, SETTINGS, STATE, BrokenCheckpoint, folder_name, saved, step_of, verify
+from orchestrator.manifest import (
+    MANIFEST,
+    SETTINGS,
+    STATE,
+    BrokenCheckpoint,
+    file_digest,
+    folder_name,
+    saved,
+    step_of,
+    verify,
+)
 from orchestrator.remote_runs.place import is_url, split_run, work_folder
 from orchestrator.remote_runs.store import Store, StoreError
 from trajectories.atomic_write import replace_folder
@@ -62,10 +73,10 @@ def has_run(url: str, setting: str) -> bool:
         sizes = Store(url, setting).sizes()
     except StoreError as error:
         raise ValueError(f"{setting}: must be a place that can be read, got {url!r}: {error}") from None
-    return sizes.get(METRICS, 0) > 0 or bool(_whole(sizes))
+    return sizes.get(METRICS, 0) > 0 or bool(whole_checkpoints(sizes))
 
 
-def _whole(sizes: dict[str, int]) -> list[str]:
+def whole_checkpoints(sizes: dict[str, int]) -> list[str]:
     """Return the names of the checkpoints of the store that were copied to their end, oldest first."""
     names = [name.split("/")[1] for name in sizes if name.startswith(CHECKPOINTS) and name.endswith(f"/{MANIFEST}")]
     return sorted(name for name in names if name.removeprefix("step-").isdecimal())
@@ -76,7 +87,7 @@ def _is_ahead(run_dir: Path, sizes: dict[str, int]) -> bool:
     if not (run_dir / SETTINGS).is_file():
         return False
     here = max((step_of(path) for path in saved(run_dir / CHECKPOINTS)), default=-1)
-    there = max((step_of(Path(name)) for name in _whole(sizes)), default=-1)
+    there = max((step_of(Path(name)) for name in whole_checkpoints(sizes)), default=-1)
     metrics = run_dir / METRICS
     return here >= there and (metrics.stat().st_size if metrics.is_file() else 0) >= sizes.get(METRICS, 0)
 
@@ -94,7 +105,7 @@ def _fetch_checkpoint(
     store: Store, sizes: dict[str, int], run_dir: Path, which: str, log: Callable[[str], None]
 ) -> None:
     """Fetch a checkpoint and verify its hashes. A broken newest one is passed over, as in a local run."""
-    whole = _whole(sizes)
+    whole = whole_checkpoints(sizes)
     if which == "best":
         which = _best(store, whole)
     elif which.isdigit():
@@ -116,6 +127,28 @@ def _fetch_checkpoint(
             return
         except BrokenCheckpoint as error:
             log(f"{error}; going back to the one before it")
+
+
+def fetch_policy(store: Store, checkpoint: str, folder: Path) -> None:
+    """Fetch the policy of the checkpoint of this name into a folder, which is replaced, and verify its hashes.
+
+    Raises:
+        StoreError: the store does not answer, or has removed the checkpoint.
+        BrokenCheckpoint: a file differs from the manifest.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    place = f"{CHECKPOINTS}{checkpoint}"
+    try:
+        digests = dict(json.loads(store.read(f"{place}/{MANIFEST}")))
+    except (ValueError, TypeError) as error:
+        raise BrokenCheckpoint(f"{store.url}/{place}: its {MANIFEST} cannot be read ({error})") from None
+    for name in (name for name in digests if name.startswith("policy/")):
+        target = folder / name.removeprefix("policy/")
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise BrokenCheckpoint(f"{store.url}/{place}: has a file outside of it, {name!r}")
+        store.get(f"{place}/{name}", target)
+        if file_digest(target) != digests[name]:
+            raise BrokenCheckpoint(f"{store.url}/{place}: {name} is not what was written (SHA-256 differs)")
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -1,8 +1,11 @@
 """Sections of a report about an evaluation: the table of results, problems lost and gained, and the first prompt."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from orchestrator.evaluation.comparisons import coverage as by_difficulty
 from orchestrator.evaluation.comparisons import problems
@@ -54,6 +57,19 @@ CHANCE_NOTE = (
     "Lost: the base has a right answer, and the policy has none; gained: the reverse. Beyond chance: the 95 % Wilson "
     "intervals of the two pass rates do not overlap."
 )
+
+
+def task_reports(evaluations: Sequence[Evaluation], output: Path) -> str:
+    """Return links from the page `output` to the reports on the prompts of the tasks that are still where they were."""
+    paths = {each.about["task_report"]: each.about["task"] for each in evaluations if "task_report" in each.about}
+    lines = ""
+    for path, task in paths.items():
+        if os.path.isfile(path):
+            place = quote(os.path.relpath(path, output.parent.resolve()), errors="surrogateescape")
+            lines += (
+                f'<p class="soft">Prompts of {escaped(task)}: <a href="{place}">{escaped(Path(path).name)}</a></p>\n'
+            )
+    return lines
 
 
 def results(evaluation: Evaluation, heading: str, above: str = "") -> str:

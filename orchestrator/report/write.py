@@ -12,7 +12,7 @@ from orchestrator.report.divergence import MAP, NOTE, REWARD_KL, map_panels, rew
 from orchestrator.report.evaluation import Evaluation
 from orchestrator.report.inputs import place_words, run_facts
 from orchestrator.report.monitored import monitored
-from orchestrator.report.page import coverage, first_prompts, lost_and_gained_problems, results
+from orchestrator.report.page import coverage, first_prompts, lost_and_gained_problems, results, task_reports
 from orchestrator.report.plots import draw, figure
 from orchestrator.report.style import facts, first_screen, page, table
 from orchestrator.report.verdicts import beyond_sharpening, survival
@@ -69,6 +69,7 @@ def write_report(
     sections = [
         _first_screen(evaluation, figure(headline, curves.frontier_caption(sources))),
         facts([run_facts(name, runs[name], own[-1]["step"] if own else None) for name, own in records.items()]),
+        task_reports(shown, output),
         results(evaluation, headings[0]) if evaluation else "",
         *(results(each, heading, _first_screen(each)) for each, heading in zip(samplings, headings[1:], strict=True)),
         figure(against_k, curves.against_k_caption(against_k), "Pass@k against k"),

@@ -57,6 +57,24 @@ def test_a_run_measures_other_tasks_at_the_same_steps_and_compares_them_with_its
     assert states[-1]["best"]["value"] in later
 
 
+def test_the_held_out_file_of_another_task_is_measured_and_none_of_its_train_rows(
+    tiny_policy: Path, tmp_path: Path
+) -> None:
+    for name, texts in (("train", ["One?", "Two?"]), ("test", ["Three?", "Four?", "Five?"])):
+        rows = [json.dumps({"prompt": text, "answer": "1"}) for text in texts]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    options = f"{{path: {tmp_path}/train.jsonl, heldout_path: {tmp_path}/test.jsonl}}"
+    own = f"monitor.also.file={{name: dataset, heldout_prompts: 3, verifier: '{VERIFIER}', options: {options}}}"
+    records = train(config(tiny_policy, tmp_path, *SETTINGS, "name=a", "steps=2", own))
+    saved = json.loads((tmp_path / "a" / "measurements" / "file" / "step-000002.json").read_text())["prompts"]
+    assert sorted(prompt["prompt_text"] for prompt in saved) == ["Five?", "Four?", "Three?"]
+    assert records[-1]["heldout/file/pass@1"] == pytest.approx(sum(prompt["correct"] for prompt in saved) / 12)
+    with pytest.raises(
+        ValueError, match=r"^monitor\.also\.file: task\.heldout_prompts: must be at most the 3 held-out"
+    ):
+        train(config(tiny_policy, tmp_path, *SETTINGS, "name=b", own, "monitor.also.file.heldout_prompts=4"))
+
+
 def test_a_resumed_run_compares_with_the_same_base_and_drops_what_it_measures_again(
     tiny_policy: Path, tmp_path: Path
 ) -> None:

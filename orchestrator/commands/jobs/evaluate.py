@@ -100,7 +100,9 @@ def _remote(url: str, words: Sequence[str], log: Callable[[str], None]) -> tuple
     fetching = importlib.import_module("orchestrator.remote_runs.fetch")
     run_dir: Path = fetching.fetch_run(url, log, setting="run")
     cfg = absolute(settings_of(run_dir, words))
-    for item in cfg.evaluate.checkpoints or ["last"]:
+    if cfg.evaluate.watch:  # which fetches each checkpoint as it comes
+        cfg = replace(cfg, evaluate=replace(cfg.evaluate, watch=url))
+    for item in [] if cfg.evaluate.watch else cfg.evaluate.checkpoints or ["last"]:
         which = split_name(item)[1]
         if "/" not in which:
             fetching.fetch_run(url, log, checkpoint=which, setting="evaluate.checkpoints")

@@ -16,6 +16,7 @@ from orchestrator import manifest
 from orchestrator.evaluation import comparisons, following
 from orchestrator.evaluation.following import follow
 from orchestrator.evaluation.record import settings_of
+from orchestrator.remote_runs.watched import WatchedRun
 from orchestrator.report import evaluation as evaluations
 from orchestrator.report.compared import read_compared
 from orchestrator.report.evaluation import read_evaluation
@@ -57,8 +58,7 @@ class FakeRun:
         """Write a checkpoint, whole at once, of a policy of its own."""
         partial, path = self.folder / "partial", self.folder / "checkpoints" / f"step-{step:06d}"
         make_policy(partial / "policy", seed=step)
-        names = [str(file.relative_to(partial)) for file in partial.rglob("*") if file.is_file()]
-        (partial / "manifest.json").write_text(json.dumps(dict.fromkeys(names, "")))
+        manifest.write_manifest(partial)
         path.parent.mkdir(exist_ok=True)
         partial.rename(path)
         self.record(step)
@@ -115,7 +115,7 @@ def test_each_checkpoint_is_measured_as_it_comes_until_that_of_the_last_step(run
     first = json.loads((run.output / "series.json").read_text())["points"][1]
     value, low, high = first["values"]["pass@4"]
     assert low <= value <= high and first["policy"] == "step-000002"
-    assert (run.output / "answers.parquet").exists() and not (run.output / "copies").exists()
+    assert (run.output / "answers.parquet").exists() and not (run.output / following.COPIES).exists()
 
 
 def test_a_checkpoint_that_is_removed_while_it_is_measured_is_measured_and_one_before_is_skipped(
@@ -165,7 +165,7 @@ def test_an_interrupted_watch_keeps_what_it_measured_of_checkpoints_that_are_gon
     class Killed(BaseException):
         pass
 
-    def killed(run_dir: Path) -> bool:
+    def killed(watched: WatchedRun) -> bool:
         if "step-000002" in (run.output / "watched.json").read_text():
             raise Killed
         return False

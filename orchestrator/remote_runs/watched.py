@@ -1,0 +1,124 @@
+"""A run that goes on, as a job that watches it reads it: from its directory, or from its copy in a remote store."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import TypeVar
+
+from orchestrator.manifest import MANIFEST, SETTINGS, BrokenCheckpoint, hold_policy, saved
+from orchestrator.remote_runs.fetch import CHECKPOINTS, fetch_policy, whole_checkpoints
+from orchestrator.remote_runs.store import Store, StoreError
+from orchestrator.watch.logbook import EVENTS, METRICS
+
+T = TypeVar("T")
+SETTING = "evaluate.watch"
+RECORDS = (SETTINGS, EVENTS, METRICS)
+REMOVED = "it was removed while it was copied"
+RETRY_S = 5.0
+"""Seconds before a store that did not answer is asked again."""
+
+
+class WatchedRun:
+    """A run whose directory is on this machine."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.records = run_dir
+        """Folder with the settings, events and metrics of the run."""
+
+    async def look(self) -> None:
+        """Read what is new of the run."""
+
+    def checkpoints(self) -> list[Path]:
+        """Return the directories in the run of the checkpoints that are whole, the newest last."""
+        return [path for path in saved(self.run_dir / CHECKPOINTS) if (path / MANIFEST).is_file()]
+
+    async def hold(self, checkpoint: Path, copy: Path) -> str:
+        """Copy the policy of a checkpoint into the folder `copy`. Returns the reason if this is impossible, or ""."""
+        return "" if await asyncio.to_thread(hold_policy, checkpoint, copy) else REMOVED
+
+
+class RemoteRun(WatchedRun):
+    """A run whose directory is copied to a remote store.
+
+    The local directory of the run is only a name here: it may be that of the run itself, on this machine. Each
+    checkpoint is fetched when it is held, its policy alone.
+
+    Args:
+        run_dir: local directory of the run.
+        folder: of the records and copies that are fetched.
+        patience_s: longest time for which a store that does not answer is asked for a checkpoint.
+        log: called with each line of text for the user.
+    """
+
+    def __init__(self, url: str, run_dir: Path, folder: Path, patience_s: float, log: Callable[[str], None]) -> None:
+        super().__init__(run_dir)
+        self.records = folder
+        self.patience_s, self.log = patience_s, log
+        self._store = Store(url, SETTING)
+        self._names: list[str] = []
+        self._fetched: dict[str, int] = {}
+        """Bytes of each record in the store when it was fetched."""
+        self._failing = False
+
+    async def look(self) -> None:
+        """Fetch the records if they have changed, and list the checkpoints. Nothing changes if the store fails."""
+        try:
+            sizes = await _in_daemon_thread(self._store.sizes)
+            records = {name: sizes[name] for name in RECORDS if name in sizes}
+            if records != self._fetched:
+                for name in records:
+                    await _in_daemon_thread(partial(self._store.get, name, self.records / name))
+            self._names, self._fetched, self._failing = whole_checkpoints(sizes), records, False
+        except StoreError as error:
+            self._tell(error)
+
+    def checkpoints(self) -> list[Path]:
+        return [self.run_dir / CHECKPOINTS / name for name in self._names]
+
+    async def hold(self, checkpoint: Path, copy: Path) -> str:
+        """Fetch the policy of a checkpoint.
+
+        Raises:
+            ValueError: the store did not answer for `patience_s`.
+        """
+        ends = time.monotonic() + self.patience_s
+        while True:
+            try:
+                await _in_daemon_thread(partial(fetch_policy, self._store, checkpoint.name, copy))
+                return ""
+            except BrokenCheckpoint as error:
+                return str(error)
+            except StoreError as error:
+                if isinstance(error.__cause__, FileNotFoundError):
+                    return REMOVED
+                if time.monotonic() > ends:
+                    rule = f"must be a place that can be read, got {self._store.url!r}"
+                    raise ValueError(f"{SETTING}: {rule}: {error}") from None
+                self._tell(error)
+            await asyncio.sleep(min(RETRY_S, self.patience_s))
+
+    def _tell(self, error: StoreError) -> None:
+        """Tell the user once that the store fails, until it answers again."""
+        if not self._failing:
+            self.log(f"watch: {self._store.url} does not answer, and is asked again: {error}")
+        self._failing = True
+
+
+async def _in_daemon_thread(call: Callable[[], T]) -> T:
+    """Return the value of a call for which the end of the process does not wait."""
+    result: Future[T] = Future()
+    result.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:
+            result.set_exception(error)
+
+    Thread(target=run, daemon=True, name="watched run").start()
+    return await asyncio.wrap_future(result)
