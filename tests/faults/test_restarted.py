@@ -1,4 +1,4 @@
-"""`breadth train --restarts 1`: the driver is lost, and the run goes on by itself to its end."""
+"""`breadth train --restarts 1`: the driver or a learner rank is lost, and the run goes on by itself to its end."""
 
 import json
 import os
@@ -11,11 +11,13 @@ import pytest
 
 from orchestrator.recovery.run_lock import LOCK
 from tests.faults.program import TITLES
+from tests.faults.rows import DIED, NO_ANSWER
 from tests.faults.subject import Subject
 
 STEPS = 30
 IN_PROCESS = ("placement.kind=in_process",)
 OVER_RAY = ("placement.kind=ray",)
+TWO_RANKS = (*OVER_RAY, "placement.learners=2", "placement.cpus_per_learner=0.25")
 STUCK = "the event loop of the run has not run for 8 s, so it is killed"
 
 
@@ -33,10 +35,13 @@ def processes(subject: Subject, role: str) -> list[int]:
     [
         pytest.param(IN_PROCESS, "driver", "SIGSTOP", STUCK, marks=pytest.mark.slow),
         pytest.param(OVER_RAY, "driver", "SIGSTOP", STUCK, marks=[pytest.mark.ray, pytest.mark.faults]),
+        # The other rank is in a collective operation of an update, or soon will be.
+        pytest.param(TWO_RANKS, "learner", "SIGKILL", DIED, marks=[pytest.mark.ray, pytest.mark.faults]),
+        pytest.param(TWO_RANKS, "learner", "SIGSTOP", NO_ANSWER, marks=[pytest.mark.ray, pytest.mark.faults]),
     ],
-    ids=["driver-stopped", "driver-stopped-over-ray"],
+    ids=["driver-stopped", "driver-stopped-over-ray", "rank-killed", "rank-stopped"],
 )
-def test_a_run_whose_driver_is_lost_goes_on_by_itself(
+def test_a_run_whose_driver_or_rank_is_lost_goes_on_by_itself(
     words: tuple[str, ...], role: str, sent: str, message: str, tmp_path: Path
 ) -> None:
     subject = Subject(tmp_path, [*words, f"steps={STEPS}", "--restarts", "1"])
