@@ -1,4 +1,7 @@
-"""`breadth train --restarts N`: a process that starts a run again from its last checkpoint whenever it fails."""
+"""`breadth train --restarts N`: a process that starts a run again from its last checkpoint whenever it fails.
+
+A run whose event loop is stuck (`driver_beats.py`) is killed, and has failed.
+"""
 
 import asyncio
 import contextlib
@@ -36,7 +39,6 @@ class Supervisor:
     So the same command starts a run and continues it, as a job that a cluster starts again does.
     An exit status of 0 or 2, or a signal to this process, ends it. SIGINT and SIGTERM are passed on once each,
     so that the run stops with a checkpoint. If this process is killed, the kernel sends the run SIGTERM.
-    A run whose event loop is stuck (`driver_beats`) is killed, and has failed.
 
     Args:
         words: the arguments of `breadth train`, without `--restarts`.
