@@ -73,7 +73,8 @@ class PlacementConfig:
     """Environment variables of the actors of a role (generator, learner, reference, grader) or of all: network, GPU and
     threads, such as `placement.environment.all.NCCL_SOCKET_IFNAME=eth0`. They come after Breadth's own."""
     call_timeout_s: float = 1800.0
-    """Longest call to a role, in seconds; an update of the learner takes longest."""
+    """Longest call to a role, in seconds; an update of the learner takes longest. With `breadth train --restarts` it is
+    also the longest time for which the driver's event loop may stand still while it trains."""
     publish_timeout_s: float = 300.0
     """Longest publication of weights, in seconds, from the learner to the last generator that serves them. A 32B policy
     takes 5 s from GPU to GPU and 90 s through host memory, and a generator begins between two decoding steps. Between

@@ -25,6 +25,7 @@ from orchestrator.preflight.memory import check_memory
 from orchestrator.preflight.named import check_training
 from orchestrator.preflight.resume import check_resumed_settings, resume_command
 from orchestrator.recovery import ledger, stacks
+from orchestrator.recovery.driver_beats import Beats
 from orchestrator.recovery.interrupt import interrupt_at_sigterm
 from orchestrator.recovery.run_lock import RunLock
 from orchestrator.remote_runs.mirror import mirrored
@@ -65,6 +66,7 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
     cfg = with_engine(cfg, log)
     run_dir = Path(cfg.runs) / cfg.name
     async with contextlib.AsyncExitStack() as ending:
+        beats = await ending.enter_async_context(Beats().sent())
         lock = RunLock(run_dir)
         if resume and run_dir.is_dir():
             ending.enter_context(lock)
@@ -92,7 +94,9 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
                 roles = await _create(cfg, ending, cfg.policy.path)
             with contextlib.closing(ledger.Ledger(run_dir, lock.check)) as book:
                 async with stacks.on_stall(run_dir, roles.handles):
-                    run = await _train(cfg, checked, roles, stored, book, resume=resume, resumed=resumed, screen=screen)
+                    run = await _train(
+                        cfg, checked, roles, stored, book, resume=resume, resumed=resumed, screen=screen, beats=beats
+                    )
     if run.step < cfg.steps:
         log(f"stopped at step {run.step} of {cfg.steps}. To go on: {resume_command(cfg)}")
     return run_dir
@@ -122,6 +126,7 @@ async def _train(
     resume: bool,
     resumed: checkpoint.Checkpoint | None,
     screen: Screen,
+    beats: Beats,
 ) -> Run:
     """Wait for the roles, and train. Return the run as it ended."""
     run_dir = Path(cfg.runs) / cfg.name
@@ -137,11 +142,7 @@ async def _train(
             screen(f"{rule}, with key-value memory for {load.free_kv_tokens:,} tokens")
     assert roles.learner is not None
     await prove(roles.graders, checked.source, screen, cfg.objective.rewards)
-    if resumed is not None:
-        await roles.learner.load(str(resumed.path))
-        if (resumed.path / "references").is_dir():
-            assert roles.reference is not None
-            await roles.reference.load(str(resumed.path))
+    await _load(roles, resumed)
     if resume:  # Only now: a resume that fails leaves the settings of the run as they are.
         _write_settings(cfg, run_dir)
     await roles.learner.connect(roles.generators)
@@ -170,11 +171,23 @@ async def _train(
         )
         supervisor.alert, supervisor.note = logbook.alert, logbook.note
         record_updates(run)
-        await _to_the_end(run, screen, resume=resume, resumed=resumed)
+        await _to_the_end(run, screen, beats, resume=resume, resumed=resumed)
     return run
 
 
-async def _to_the_end(run: Run, screen: Screen, *, resume: bool, resumed: checkpoint.Checkpoint | None) -> None:
+async def _load(roles: cluster.Roles, resumed: checkpoint.Checkpoint | None) -> None:
+    """Have learner and references load the checkpoint of a resumed run."""
+    if resumed is not None:
+        assert roles.learner is not None
+        await roles.learner.load(str(resumed.path))
+        if (resumed.path / "references").is_dir():
+            assert roles.reference is not None
+            await roles.reference.load(str(resumed.path))
+
+
+async def _to_the_end(
+    run: Run, screen: Screen, beats: Beats, *, resume: bool, resumed: checkpoint.Checkpoint | None
+) -> None:
     """Train until the run stops, check its ledger, and wait for its last checkpoint and copies."""
     failed = True
     async with mirrored(run.cfg, run.run_dir, run.logbook.alert, run.logbook.note):
@@ -182,7 +195,9 @@ async def _to_the_end(run: Run, screen: Screen, *, resume: bool, resumed: checkp
             if resume:
                 _check_ledger(run)
             async with run.checkpoints:
-                await train_until_stopped(run, screen, unmeasured=resumed is not None and not resumed.state.measured)
+                with beats.within(run.cfg.placement.call_timeout_s):
+                    unmeasured = resumed is not None and not resumed.state.measured
+                    await train_until_stopped(run, screen, unmeasured=unmeasured)
             _check_ledger(run)
             failed = False
         except BaseException as error:

@@ -1,10 +1,15 @@
-"""End a process of this machine for certain, also one that is stopped and answers nobody."""
+"""End processes of this machine for certain, also those that are stopped and answer nobody."""
 
 import os
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
+
+import psutil
+
+GRACE_S = 20.0
+"""Seconds in which the processes that a killed one has started may end by themselves."""
 
 
 def identity() -> tuple[int, str]:
@@ -22,6 +27,25 @@ def end_process(process: int, began: str) -> None:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
         time.sleep(0.05)
+
+
+def end_with_children(process: int) -> None:
+    """Kill a process of this machine, and then those that it has started and that have not ended within `GRACE_S`.
+
+    The sweeper of the process (`scratch.py`) cleans up in that time.
+    """
+    started: list[tuple[int, str]] = []
+    with suppress(psutil.Error):
+        started = [(child.pid, _began(child.pid)) for child in psutil.Process(process).children(recursive=True)]
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+    until = time.monotonic() + GRACE_S
+    while any(began and _began(child) == began for child, began in started) and time.monotonic() < until:
+        time.sleep(0.05)
+    for child, began in started:
+        with suppress(ProcessLookupError):
+            if began and _began(child) == began:
+                os.kill(child, signal.SIGKILL)
 
 
 def _began(process: int) -> str:

@@ -116,7 +116,9 @@ def _add_jobs(commands: Subparsers) -> None:
     sub = _configured(commands, "jobs.train", "Train a policy.")
     sub.add_argument("--resume", action="store_true", help="Continue the run `name` from its last complete checkpoint.")
     _add_json(sub)
-    text = "Continue a run that fails or is killed by itself, at most N times without a new checkpoint (default 0)."
+    text = (
+        "Continue a run that fails, hangs or is killed by itself, at most N times without a new checkpoint (default 0)."
+    )
     sub.add_argument("--restarts", type=int, default=0, metavar="N", help=text)
     text = "Run another command as a job on a Ray cluster, and follow its output; list, follow or stop such jobs."
     _add_submit(_command(commands, "jobs.submit", text))

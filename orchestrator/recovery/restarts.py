@@ -1,5 +1,9 @@
-"""`breadth train --restarts N`: a process that starts a run again from its last checkpoint whenever it fails."""
+"""`breadth train --restarts N`: a process that starts a run again from its last checkpoint whenever it fails.
 
+A run whose event loop is stuck (`driver_beats.py`) is killed, and has failed.
+"""
+
+import asyncio
 import contextlib
 import ctypes
 import os
@@ -11,11 +15,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+from actors.machine.processes import end_with_children
 from orchestrator.manifest import SETTINGS, saved, step_of
+from orchestrator.recovery.driver_beats import PIPE, Listener
+from orchestrator.recovery.stacks import dump
 
 BACKOFF_S = 5.0
 """Seconds before the first restart in a row; each further one waits twice as long."""
 LONGEST_BACKOFF_S = 300.0
+POLL_S = 0.2
+"""Longest wait for the end of the run's process before it is looked for again, in seconds."""
+END_S = 10.0
+"""Longest wait for the end of a process that was killed, in seconds."""
 REFUSED = 2
 """Exit status of wrong settings or data, which would be wrong again if they were not accepted before."""
 PR_SET_PDEATHSIG = 1
@@ -92,8 +103,29 @@ class Supervisor:
 
         # A process group of its own: a terminal sends Ctrl-C to the whole group, and the run would get it twice.
         command = [sys.executable, str(ROOT / "breadth.py"), "train", *words]
-        self._process = subprocess.Popen(command, process_group=0, preexec_fn=end_with_parent)
-        return self._process.wait()
+        with Listener() as beats:
+            self._process = process = subprocess.Popen(
+                command,
+                process_group=0,
+                preexec_fn=end_with_parent,
+                pass_fds=[beats.write],
+                env=os.environ | {PIPE: str(beats.write)},
+            )
+            while (status := process.poll()) is None:
+                if beats.silent(POLL_S):
+                    return self._end(process, beats.limit_s)
+        return status
+
+    def _end(self, process: "subprocess.Popen[bytes]", limit_s: float) -> int:
+        """Write the stacks of a driver that is stuck, and end it and all that it has started. Return its status."""
+        line = "Its stacks could not be written"
+        with contextlib.suppress(OSError):  # a full disk, or a file system that does not answer
+            line = asyncio.run(dump(self.run_dir, driver=process.pid))
+        self.report(f"the event loop of the run has not run for {limit_s:.0f} s, so it is killed. {line}")
+        end_with_children(process.pid)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it waits in the kernel, for a file system
+            process.wait(END_S)
+        return -signal.SIGKILL
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -82,12 +82,15 @@ async def on_stall(run_dir: Path, roles: Sequence[Role]) -> AsyncIterator[None]:
         raise
 
 
-async def dump(run_dir: Path, roles: Sequence[Role] = (), ended: Collection[int] | None = None) -> str:
+async def dump(
+    run_dir: Path, roles: Sequence[Role] = (), ended: Collection[int] | None = None, driver: int | None = None
+) -> str:
     """Write the stacks of all processes of the run on this machine, and of the roles on others, within `LONGEST_S`.
 
     Args:
         roles: their processes, and what these have started, count as processes of the run.
         ended: the processes that are ended afterwards, which may get a signal; None: all.
+        driver: process of the run; None: this one.
 
     Returns:
         A line that says where the stacks are.
@@ -100,7 +103,7 @@ async def dump(run_dir: Path, roles: Sequence[Role] = (), ended: Collection[int]
     pool = ThreadPoolExecutor(AT_A_TIME)
     try:
         async with asyncio.timeout(LONGEST_S):
-            found = (await in_own_thread(lambda: list(_processes(here))))[:MOST]
+            found = (await in_own_thread(lambda: list(_processes(driver, here))))[:MOST]
             texts = await asyncio.gather(
                 *(_text(process, here.get(process.pid), ended, pool) for process in found),
                 *(_answer(role) for role in elsewhere),
@@ -122,15 +125,15 @@ def _write(run_dir: Path, texts: dict[str, str]) -> Path:
     return folder
 
 
-def _processes(pids: Collection[int]) -> Iterator[psutil.Process]:
-    """Yield this process, these, those that they have started, and those that use the run's temporary folder."""
+def _processes(driver: int | None, pids: Collection[int]) -> Iterator[psutil.Process]:
+    """Yield the driver, these processes, those that they have started, and those that use its temporary folder."""
     below: dict[int, psutil.Process] = {}
-    for pid in (os.getpid(), *pids):
+    for pid in (driver or os.getpid(), *pids):
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(pid)
             below |= {each.pid: each for each in [process, *process.children(recursive=True)]}
-    scratch = os.environ.get(SCRATCH)
-    for pid in processes(Path(scratch)) if scratch else ():
+    scratch = Path(os.environ.get(SCRATCH, "/nowhere")) if driver is None else folder_of(driver)
+    for pid in processes(scratch):
         with contextlib.suppress(psutil.Error):
             below.setdefault(pid, psutil.Process(pid))
     yield from below.values()

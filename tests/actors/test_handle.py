@@ -23,6 +23,9 @@ class Method:
     def remote(self, *arguments: Any) -> Any:
         return self.result()
 
+    def options(self, concurrency_group: str) -> "Method":
+        return self
+
 
 def never() -> "asyncio.Future[None]":
     return asyncio.get_running_loop().create_future()
@@ -38,7 +41,7 @@ class Actor:
     """A Ray actor whose calls never end, and whose role is built at once."""
 
     def __init__(self) -> None:
-        self.call, self.start, self.alive = Method(never), Method(value), Method(value)
+        self.call, self.start, self.alive, self.stacks = (Method(each) for each in (never, value, value, never))
         self.__dict__["__ray_call__"] = Method(lambda: value(("no node", 2**22 + 1, "0")))
 
 
@@ -52,6 +55,20 @@ def test_a_call_to_a_process_that_is_given_up_ends_at_once_and_so_does_every_lat
         for late in (call, handle.call("stats"), handle.started(1.0)):
             with pytest.raises(RoleLost, match=r"^grader 0: its process has not answered for 60 s$"):
                 await late
+
+    run(body())
+
+
+def test_the_stacks_of_a_process_that_is_given_up_are_read_all_the_same() -> None:
+    async def body() -> None:
+        actor = Actor()
+        actor.stacks = Method(lambda: value("process 4711 on node-3"))
+        handle = Handle(actor, "grader 0", 30.0)
+        handle.give_up("grader 0: grade did not answer within 30 s")
+        assert await handle.stacks(1.0) == "process 4711 on node-3"
+        actor.stacks = Method(never)
+        with pytest.raises(RoleSilent, match=r"^grader 0: stacks did not answer within 0 s$"):
+            await handle.stacks(0.05)
 
     run(body())
 

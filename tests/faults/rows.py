@@ -159,6 +159,15 @@ def over_ray() -> list[Fault]:
             special="vllm",
             bound_s=300.0,
         ),
+        _ray(
+            "SIGSTOP",
+            "ends",
+            role="learner",
+            phase="updating",
+            words=("placement.heartbeat_s=6", "placement.call_timeout_s=60"),
+            message="learner 0: its process has not answered for 6 s",
+            special="heartbeat",
+        ),
         _ray("full_store", "goes on", value=3e7, phase="updating", environment=SMALL_STORE, special="spilling"),
         _ray(
             "full_store",
