@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,9 +168,14 @@ def install(fault: Fault) -> None:
 
             for grader in self.roles.graders:
                 wrap(grader, "grade", "grading", fault, now)
+            # The learner's own method is called by measurements too.
+            self.old_policy = SimpleNamespace(score=self.old_policy.score)
+            if self.cfg.objective.anchors:
+                wrap(self.anchors, "score", "scoring", fault, now)
+            if self.cfg.scores_first:
+                wrap(self.old_policy, "score", "scoring", fault, now)
             for owner, method, phase in (
                 (self.collector, "take", "generating"),
-                (self.anchors, "score", "scoring"),
                 (self.learner, "update", "updating"),
                 (self.learner, "publish", "publishing"),
                 (self, "record", "recording"),

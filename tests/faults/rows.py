@@ -56,6 +56,9 @@ HEALED = ("generator", "grader", "reference")
 """Roles that are started again."""
 MEASURED = ("monitor.every=3",)
 SCORED = ("method=grpo_adaptive_kl",)
+"""References score every batch."""
+SCORED_FIRST = ("objective.old_policy=learner", "learner.updates_per_batch=2")
+"""The learner scores every batch before its updates."""
 ANY_ORDER = ("lag=2", "take=any_order", "sampling.max_refills=1")
 AHEAD = ("lag=2", "sampling.max_refills=2")
 OFFLINE = ("logbook.wandb=offline",)
@@ -71,13 +74,8 @@ NO_ROOM = "object store is full, and the disk"
 UNEXPECTED = "ended unexpectedly"
 DIED = "its process died before|does not answer"
 SIGNALS = ("SIGKILL", "SIGSTOP")
-PHASES_OF = {
-    "generator": ("generating", "grading", "updating", "publishing", "checkpointing", "evaluating"),
-    "grader": ("generating", "grading", "updating", "evaluating"),
-    "reference": ("generating", "scoring", "updating", "evaluating"),
-    "learner": ("generating", "scoring", "updating", "publishing", "checkpointing", "evaluating"),
-}
-"""Phases in which something happens to each role."""
+USED_WHILE_RECORDING = ("grader", "learner")
+"""Roles that are called while a step is recorded."""
 DRIVER_PHASES = ("starting", "generating", "updating", "publishing", "checkpointing", "evaluating", "ending")
 IN_EVERY_TEST = {
     ("SIGKILL", "generator", "generating", ""),
@@ -87,16 +85,29 @@ IN_EVERY_TEST = {
 """Faults over Ray that `make test` runs too."""
 
 
+def words(role: str, phase: str) -> tuple[str, ...]:
+    """Return the settings with which a run has this phase, and uses this role."""
+    if phase == "scoring" and role == "learner":
+        return MEASURED + SCORED_FIRST
+    return MEASURED + (SCORED if phase == "scoring" or role == "reference" else ())
+
+
 def in_process() -> list[Fault]:
     """Return the faults of a run in one process."""
     signals = [
-        *(Fault(action="SIGKILL", phase=phase, expected="killed", words=MEASURED) for phase in PHASES),
+        *(Fault(action="SIGKILL", phase=phase, expected="killed", words=words("driver", phase)) for phase in PHASES),
         Fault(action="SIGKILL", phase="starting", expected="killed"),
         Fault(action="SIGKILL", phase="ending", expected="killed"),
         Fault(action="SIGKILL", phase="updating", expected="killed", words=ANY_ORDER, step=4, always=True),
         Fault(action="SIGKILL", phase="checkpointing", expected="killed", words=AHEAD, step=5),
         *(
-            Fault(action="SIGTERM", phase=phase, expected="stops", words=MEASURED, message=f"(?m)^SIGTERM: {STOPPING}")
+            Fault(
+                action="SIGTERM",
+                phase=phase,
+                expected="stops",
+                words=words("driver", phase),
+                message=f"(?m)^SIGTERM: {STOPPING}",
+            )
             for phase in PHASES
         ),
         Fault(action="SIGINT", phase="generating", expected="stops", message=f"(?m)^SIGINT: {STOPPING}", always=True),
@@ -126,16 +137,18 @@ def in_process() -> list[Fault]:
 def over_ray() -> list[Fault]:
     """Return the faults of a run whose roles are Ray actors."""
     roles = []
-    for role, phases in PHASES_OF.items():
-        words = MEASURED + (SCORED if role == "reference" else ())
-        for phase in phases:
-            both = {"role": role, "phase": phase, "words": words}
+    for role in (*HEALED, "learner"):
+        for phase in PHASES:
+            if phase == "recording" and role not in USED_WHILE_RECORDING:
+                continue
+            both = {"role": role, "phase": phase, "words": words(role, phase)}
             if role in HEALED:
                 roles += [_ray(action, "goes on", message=f"{role} 0 is back", **both) for action in SIGNALS]
             else:
+                scores = phase == "scoring"
                 roles += [
-                    _ray("SIGKILL", "ends", message=DIED, **both),
-                    _ray("SIGSTOP", "ends", message=NO_ANSWER, **both),
+                    _ray("SIGKILL", "ends", message="died before score ended" if scores else DIED, **both),
+                    _ray("SIGSTOP", "ends", message="score did not answer within" if scores else NO_ANSWER, **both),
                 ]
     for role in ("generator", "grader", "learner"):
         roles += [_ray(action, "goes on", role=role, phase="ending") for action in SIGNALS]
