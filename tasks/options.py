@@ -28,6 +28,8 @@ KINDS: dict[Any, str] = {
 """How errors describe the type of an option."""
 SETTING = re.compile(r"(?<![\w.])task\.(name|options)\b")
 """The settings that a task's errors name."""
+IN_SECTION = re.compile(r"(?<![\w.])task\.(?=(name|options|extraction|heldout_prompts)\b)")
+"""Beginning of the settings of a task that errors name."""
 
 
 def parse(schema: type, given: Any, where: str = "task.options") -> Any:
@@ -85,3 +87,17 @@ def settings_named(name: str, options: str) -> Iterator[None]:
     except ValueError as error:
         names = {"name": name, "options": options}
         raise ValueError(SETTING.sub(lambda found: names[found[1]], str(error))) from None
+
+
+@contextmanager
+def section_named(where: str) -> Iterator[None]:
+    """Name the section of a task beside the run's own in a ValueError: in the settings of the task, or before the text.
+
+    Args:
+        where: the section, for example `monitor.also.NAME`.
+    """
+    try:
+        yield
+    except ValueError as error:
+        text = IN_SECTION.sub(f"{where}.", str(error))
+        raise ValueError(text if text.startswith(where) else f"{where}: {text}") from None

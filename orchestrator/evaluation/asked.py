@@ -10,6 +10,7 @@ from configs.heldout import Decoding, HeldOutSampling
 from configs.heldout_task import HeldOutTaskConfig
 from configs.task import TaskConfig
 from orchestrator.preflight.evaluation import Posed, check_evaluation
+from tasks.options import section_named
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,8 @@ def asked_tasks(cfg: Config, checkpoints: Mapping[str, str], log: Callable[[str]
     own = Asked("", cfg.task, cfg.evaluate, cfg.evaluate.decodings(cfg.sampling), posed)
     found = [own]
     for name, task in cfg.evaluate.tasks.items():
-        try:
+        with section_named(f"evaluate.tasks.{name}"):
             further = check_evaluation(cfg, task, checkpoints, partial(_of_task_line, name, log), posed.encoders)
-        except ValueError as error:
-            raise ValueError(f"evaluate.tasks.{name}: {error}") from None
         first = next(iter(own.decodings.values()))[0]
         decoding = task.decoding(HeldOutSampling(**first.plain()), cfg.sampling)
         evaluate = _of_task(cfg.evaluate, task, HeldOutSampling(**decoding.plain()))

@@ -8,6 +8,7 @@ from configs.config import Config
 from configs.heldout import Decoding
 from orchestrator.heldout.prompts import HeldOut
 from orchestrator.rollout.encoding import Encoder, encode_heldout
+from tasks.options import section_named
 from tasks.registry import build
 from tasks.source import Source
 from trajectories.trajectory import Group
@@ -44,11 +45,9 @@ def measurable(heldout: HeldOut) -> dict[str, Measurable]:
 def check_other_tasks(cfg: Config, encode: Encoder) -> None:
     """Raise ValueError, naming the setting, for held-out prompts of `monitor.also` that are too few or too long."""
     for name, task in cfg.monitor.also.items() if cfg.monitor.every else ():
-        try:
+        with section_named(f"monitor.also.{name}"):
             source: Source = build(task, cfg.seed)
             encode_heldout(encode, source.heldout(task.heldout_prompts), cfg.sampling.max_prompt_tokens)
-        except ValueError as error:
-            raise ValueError(f"monitor.also.{name}: {error}") from None
 
 
 def other_path(run_dir: Path, name: str, step: int) -> Path:

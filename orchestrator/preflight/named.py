@@ -15,7 +15,7 @@ from orchestrator.placement import check_transfer
 from orchestrator.preflight.gradient import check_gradient
 from orchestrator.preflight.machine import has_gpu
 from rewards.registry import check as check_verifier
-from tasks.options import settings_named
+from tasks.options import section_named, settings_named
 from tasks.registry import check_options
 from tasks.source import evaluation_only
 
@@ -78,7 +78,7 @@ def check_further_task(task: TaskConfig, where: str) -> None:
     Args:
         where: the section of the task, for errors.
     """
-    with settings_named(f"{where}.name", f"{where}.options"):
+    with section_named(where):
         check_options(task)
     if task.verifier:
         check_verifier(task.verifier, f"{where}.verifier")

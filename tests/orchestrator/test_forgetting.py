@@ -69,9 +69,7 @@ def test_the_held_out_file_of_another_task_is_measured_and_none_of_its_train_row
     saved = json.loads((tmp_path / "a" / "measurements" / "file" / "step-000002.json").read_text())["prompts"]
     assert sorted(prompt["prompt_text"] for prompt in saved) == ["Five?", "Four?", "Three?"]
     assert records[-1]["heldout/file/pass@1"] == pytest.approx(sum(prompt["correct"] for prompt in saved) / 12)
-    with pytest.raises(
-        ValueError, match=r"^monitor\.also\.file: task\.heldout_prompts: must be at most the 3 held-out"
-    ):
+    with pytest.raises(ValueError, match=r"^monitor\.also\.file\.heldout_prompts: must be at most the 3 held-out"):
         train(config(tiny_policy, tmp_path, *SETTINGS, "name=b", own, "monitor.also.file.heldout_prompts=4"))
 
 

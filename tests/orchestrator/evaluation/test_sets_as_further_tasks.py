@@ -52,6 +52,8 @@ def test_a_job_measures_several_sets_each_on_all_of_its_rows(
     too_long = [*words[:-2], "evaluate.tasks.a.name=aime24", "evaluate.name=long", "sampling.max_prompt_tokens=32"]
     assert main(["evaluate", *too_long]) == 2
     assert "evaluate.tasks.a: sampling.max_prompt_tokens: must be at least" in capsys.readouterr().err
+    assert main(["evaluate", *words, "evaluate.name=many", "evaluate.tasks.aime24.heldout_prompts=2"]) == 2
+    assert "evaluate.tasks.aime24.heldout_prompts: must be at most the 1 held-out rows" in capsys.readouterr().err
 
 
 def test_a_run_measures_a_set_beside_its_own_task(cache: HubCache, tiny_policy: Path, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """An example row of every format, and sources made of rows."""
 
+import base64
 import json
+import pickle
 import sqlite3
+import zlib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -114,6 +117,11 @@ ROWS = {
     "trl": TRL,
     "open_instruct": OPEN_INSTRUCT,
 }
+
+
+def packed(value: object) -> str:
+    """Return a value as the public release of LiveCodeBench packs private tests."""
+    return base64.b64encode(zlib.compress(pickle.dumps(value))).decode()
 
 
 def make_databases(folder: Path) -> Path:

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tests.tasks.dataset.format_rows import BIRD, GSM8K, HUMANEVAL, MBPP, SPIDER
+from tests.tasks.dataset.format_rows import BIRD, GSM8K, HUMANEVAL, MBPP, SPIDER, packed
 
 BOXED = "\n\nReason step by step, and put the final answer in \\boxed{}."
 SQUARE = "print(int(input()) ** 2)"
@@ -55,6 +55,10 @@ CONTEST = {
     "public_test_cases": '[{"input": "3\\n", "output": "9\\n", "testtype": "stdin"}]',
     "private_test_cases": '[{"input": "5\\n", "output": "25\\n", "testtype": "stdin"}]',
     "metadata": "{}",
+}
+PACKED = CONTEST | {
+    "question_content": "The same.",
+    "private_test_cases": packed(CONTEST["private_test_cases"]),
 }
 STDIO = (
     "Write a Python program that reads from standard input and writes to standard output. "
@@ -185,7 +189,7 @@ EXAMPLES: dict[str, Example] = {
     ),
     "livecodebench": Example(
         repository="livecodebench/code_generation_lite",
-        files={"test.jsonl": [CONTEST], "test6.jsonl": [CONTEST | {"question_content": "The same."}]},
+        files={"test.jsonl": [CONTEST], "test6.jsonl": [PACKED]},
         prompt=f"{CONTEST['question_content']}\n\n{STDIO}",
         right=(program(SQUARE),),
         wrong=(program("print(9)"),),

@@ -19,6 +19,7 @@ from tests.tasks.dataset.format_rows import (
     MBPP,
     METHOD,
     ROWS,
+    packed,
     shown,
     source,
     without_fence,
@@ -28,10 +29,6 @@ from tests.tasks.dataset.format_rows import (
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path
-
-
-def packed(value: object) -> str:
-    return base64.b64encode(zlib.compress(pickle.dumps(value))).decode()
 
 
 def passes(problem: Mapping[str, Any], solution: str) -> bool:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_cache import HubCache, hub_cache
@@ -60,6 +61,37 @@ def test_a_prompt_of_a_set_reads_as_its_yaml_says(cache: HubCache, name: str) ->
     assert prompt.verifier == known.options["verifier"] == FORMATS[known.options["format"]].verifier
 
 
+def columns_of(row: Any) -> dict[Any, Any]:
+    """Return the columns of a row by name; those of an array by index."""
+    return dict(enumerate(row)) if isinstance(row, list) else row
+
+
+def cut(files: dict[str, list[Any]], columns: list[Any]) -> dict[str, list[Any]]:
+    """Return files of rows with these columns alone."""
+    return {
+        path: [
+            [row[index] for index in columns] if isinstance(row, list) else {c: row[c] for c in columns if c in row}
+            for row in rows
+        ]
+        for path, rows in files.items()
+    }
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_columns_that_a_set_names_are_in_its_rows_and_are_all_that_a_prompt_is_made_of(
+    cache: HubCache, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example, columns = EXAMPLES[name], known_set(name).columns
+    files = [*example.files.values(), *(example.heldout[1].values() if example.heldout else ())]
+    assert any(set(columns) <= columns_of(row).keys() for rows in files for row in rows)
+    whole = first(posed(cache, name), name)
+    heldout = example.heldout and (example.heldout[0], cut(example.heldout[1], columns))
+    monkeypatch.setitem(EXAMPLES, name, replace(example, files=cut(example.files, columns), heldout=heldout))
+    alone = first(posed(cache, name), name)
+    assert (alone.text, alone.messages, alone.verifier) == (whole.text, whole.messages, whole.verifier)
+    assert alone.problem.items() <= whole.problem.items()
+
+
 @pytest.mark.parametrize("verifier", ["math", "sql", "code"])
 def test_right_answers_to_a_set_pass_and_wrong_ones_fail(cache: HubCache, verifier: str) -> None:
     names = [name for name in EXAMPLES if known_set(name).options["verifier"] == verifier]
@@ -71,6 +103,15 @@ def test_right_answers_to_a_set_pass_and_wrong_ones_fail(cache: HubCache, verifi
     judged = [(name, text, verdict.reward == 1) for (name, _, text, _), verdict in zip(cases, verdicts, strict=True)]
     assert judged == [(name, text, right) for name, _, text, right in cases]
     assert all(verdict.status != "grader_error" for verdict in verdicts)
+
+
+def test_private_tests_of_livecodebench_are_read_plain_and_packed(cache: HubCache) -> None:
+    plain, packed = sorted(posed(cache, "livecodebench").heldout(2), key=lambda prompt: prompt.id)
+    assert (plain.id, packed.id) == (
+        "livecodebench/heldout/test.jsonl/line-1",
+        "livecodebench/heldout/test6.jsonl/line-1",
+    )
+    assert plain.problem == packed.problem and len(packed.problem["tests"]) == 2
 
 
 def test_the_three_forms_of_tests_of_deepcoder_are_read(cache: HubCache) -> None:
