@@ -4,12 +4,14 @@ Loads no torch, which a grader does not need; `batch_shells` does.
 """
 
 import asyncio
+import contextlib
 import importlib
 import inspect
 import os
 import socket
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from actors.loading import collector_paused
@@ -67,6 +69,10 @@ class RoleShell:
         """Return the node's host name and its use, also while the role computes."""
         return await asyncio.to_thread(node_usage)
 
+    async def reads(self, file: str, content: str, wait_s: float) -> tuple[str, bool]:
+        """Return the node's host name, and whether a file here has this content within `wait_s` seconds."""
+        return socket.gethostname(), await asyncio.to_thread(_reads, Path(file), content, wait_s)
+
     async def alive(self) -> None:
         """Return at once."""
 
@@ -78,6 +84,17 @@ class RoleShell:
         """Give back the GPU memory that torch keeps for later tensors, for another role on the same GPU."""
         torch = importlib.import_module("torch")  # not at the top: a grader's process loads no torch
         await asyncio.to_thread(torch.cuda.empty_cache)
+
+
+def _reads(file: Path, content: str, wait_s: float) -> bool:
+    until = time.monotonic() + wait_s
+    while True:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if file.read_text() == content:
+                return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.2)
 
 
 class GraderShell(RoleShell):

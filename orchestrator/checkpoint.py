@@ -7,14 +7,22 @@ and `manifest.json` with the SHA-256 of every other file.
 
 import asyncio
 import shutil
+import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from actors.learning.shards import missing_ranks
+from actors.policy_files.folder import INDEX, weight_files
 from orchestrator.manifest import STATE, BrokenCheckpoint, folder_name, saved, verify, write_manifest
 from orchestrator.state import RunState
 from trajectories.atomic_write import finish_folder, partial_folder, remove_partial_folders
+
+SEEN_S = 60.0
+"""Longest wait for a file that another node has written, in seconds: a client of NFS may use what it knows of a folder
+for so long."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,7 @@ class Writer:
     ) -> None:
         try:
             await saved()
+            await _seen(partial)
             await asyncio.to_thread(write_manifest, partial)
             await asyncio.to_thread(finish_folder, partial, target)
             await asyncio.to_thread(prune, self.root, self.keep_last, best_step)
@@ -98,6 +107,30 @@ class Writer:
             failure = RuntimeError(f"checkpoint {target} could not be written: {error}")
             self.failed(failure)
             raise failure from error
+
+
+async def _seen(partial: Path) -> None:
+    """Return when the files that the learner ranks have written are in the folder of a checkpoint.
+
+    Raises:
+        RuntimeError: one is not; names it. Without it the checkpoint would be taken for whole.
+    """
+    until = time.monotonic() + SEEN_S
+    while missing := await asyncio.to_thread(_missing, partial):
+        if time.monotonic() > until:
+            host = socket.gethostname()
+            raise RuntimeError(f"{missing} is not on {host}; all nodes must share the run directory (runs)")
+        await asyncio.sleep(0.2)
+
+
+def _missing(checkpoint: Path) -> str:
+    """Return the name of a file of the learner ranks that a checkpoint lacks; empty if it has all."""
+    ranks = [f"optimizer/{name}" for name in missing_ranks(checkpoint / "optimizer")]
+    try:
+        weights = [f"policy/{name}" for name in weight_files(checkpoint / "policy")]
+    except ValueError:
+        weights = [f"policy/{INDEX}"]
+    return next((name for name in (*ranks, *weights) if not (checkpoint / name).is_file()), "")
 
 
 def read(path: Path) -> Checkpoint:

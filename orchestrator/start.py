@@ -28,6 +28,7 @@ from orchestrator.recovery import ledger, stacks
 from orchestrator.recovery.driver_beats import Beats
 from orchestrator.recovery.interrupt import interrupt_at_sigterm
 from orchestrator.recovery.run_lock import RunLock
+from orchestrator.recovery.shared_folder import check_shared
 from orchestrator.remote_runs.mirror import mirrored
 from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import NothingGraded, prove, verifiers_of
@@ -130,16 +131,7 @@ async def _train(
 ) -> Run:
     """Wait for the roles, and train. Return the run as it ended."""
     run_dir = Path(cfg.runs) / cfg.name
-    names = ", ".join(roles.names).replace("generator", f"generator ({cfg.generator.engine})")
-    with screen.phase(f"starting {names}", "started the roles", of="are ready") as phase:
-        phase.count = lambda: (sum(handle.built for handle in roles.handles), len(roles.handles))
-        seconds = await roles.ready()
-        phase.details += [f"{name} {taken:.1f}" for name, taken in seconds.items()]
-    if not cfg.generator.max_sequences:
-        for number, generator in enumerate(roles.generators):
-            load = (await generator.collect(0.0)).load
-            rule = f"generator.max_sequences=0: generator {number} decodes {load.free_sequences} answers at a time"
-            screen(f"{rule}, with key-value memory for {load.free_kv_tokens:,} tokens")
+    await _ready(cfg, roles, run_dir, screen)
     assert roles.learner is not None
     await prove(roles.graders, checked.source, screen, cfg.objective.rewards)
     await _load(roles, resumed)
@@ -173,6 +165,21 @@ async def _train(
         record_updates(run)
         await _to_the_end(run, screen, beats, resume=resume, resumed=resumed)
     return run
+
+
+async def _ready(cfg: Config, roles: cluster.Roles, run_dir: Path, screen: Screen) -> None:
+    """Wait until the roles can be called, and check that their nodes share the run's directory."""
+    names = ", ".join(roles.names).replace("generator", f"generator ({cfg.generator.engine})")
+    with screen.phase(f"starting {names}", "started the roles", of="are ready") as phase:
+        phase.count = lambda: (sum(handle.built for handle in roles.handles), len(roles.handles))
+        seconds = await roles.ready()
+        phase.details += [f"{name} {taken:.1f}" for name, taken in seconds.items()]
+    await check_shared(run_dir, roles)
+    if not cfg.generator.max_sequences:
+        for number, generator in enumerate(roles.generators):
+            load = (await generator.collect(0.0)).load
+            rule = f"generator.max_sequences=0: generator {number} decodes {load.free_sequences} answers at a time"
+            screen(f"{rule}, with key-value memory for {load.free_kv_tokens:,} tokens")
 
 
 async def _load(roles: cluster.Roles, resumed: checkpoint.Checkpoint | None) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from actors.learning.adapters import adapter_files
 from actors.learning.optimizer import Extragradient
 from actors.learning.sharding import full_adapters, full_parameters, gather_only
-from actors.learning.shards import Shards, held_parts
+from actors.learning.shards import Shards, held_parts, rank_file
 from actors.policy_files.folder import check_policy_folder
 from actors.policy_files.weights import read_weights
 from actors.policy_files.writing import policy_part, write_settings, write_tensors
@@ -71,7 +71,7 @@ class Checkpoints:
             write_policy()
             write_adapter()
             (folder / "optimizer").mkdir(parents=True, exist_ok=True)
-            write_tensors(folder / "optimizer" / f"rank-{self.rank:05d}-of-{self.ranks:05d}.safetensors", state)
+            write_tensors(folder / "optimizer" / rank_file(self.rank, self.ranks), state)
 
         self.writing = self.writer.submit(write)
 

@@ -17,6 +17,19 @@ Part = tuple[str, tuple[slice, ...]]
 """Name of a part in the files, and where in the whole tensor it lies."""
 
 
+def rank_file(rank: int, ranks: int) -> str:
+    """Return the name of the file of a rank."""
+    return f"rank-{rank:05d}-of-{ranks:05d}.safetensors"
+
+
+def missing_ranks(folder: Path) -> list[str]:
+    """Return the names of the files of ranks that a folder of parts lacks. The names of the others tell how many there
+    should be; at least one."""
+    here = list(folder.glob("rank-*-of-*.safetensors"))
+    ranks = max((int(path.stem.rpartition("-")[2]) for path in here), default=1)
+    return sorted({rank_file(rank, ranks) for rank in range(ranks)} - {path.name for path in here})
+
+
 def held_parts(state: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
     """Copy to host memory what this rank holds of the tensors and must write: no two ranks write the same part."""
     parts = {}

@@ -5,6 +5,8 @@ import re
 import shutil
 import signal
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,28 +48,34 @@ def roles_on(node: Any) -> list[str]:
     return [role for role in ROLES for command in commands if command.startswith(TITLES[role])]
 
 
-def test_a_run_that_loses_a_node_ends_with_the_role_and_goes_on_where_there_is_room(
-    cluster: Any, tmp_path: Path
-) -> None:
+def test_a_run_that_loses_a_node_goes_on_by_itself_when_there_is_room_again(cluster: Any, tmp_path: Path) -> None:
     nodes = [cluster.add_node(num_cpus=4) for _ in range(2)]
     where = {"RAY_ADDRESS": cluster.address, "RAY_AUTH_MODE": "disabled"}
     # Two cores for each role, so that they do not fit on one node, and none of a lost one finds room on the other.
     cores = [f"placement.cpus_per_{role}=2" for role in ("generator", "learner", "grader")]
-    subject = Subject(tmp_path, ["placement.kind=ray", "steps=40", "placement.start_timeout_s=60", *cores], where)
+    words = ["placement.kind=ray", "steps=40", "placement.start_timeout_s=60", *cores, "--restarts", "5"]
+    subject = Subject(tmp_path, words, where)
     process = subject.start()
     try:
         subject.wait_for_step(3, timeout_s=120)
         lost = roles_on(nodes[1])
         cluster.remove_node(nodes[1], allow_graceful=False)
-        output, _ = process.communicate(timeout=150)
-        assert process.returncode == 1, output
-        assert "breadth: " in output and "Traceback" not in output, output
+        lines: list[str] = []
+        reading = threading.Thread(target=lambda: [lines.append(line) for line in process.stdout or ()])
+        reading.start()
+        until = time.monotonic() + 180
+        while not any("the run was refused (status 2)" in line for line in lines):
+            assert process.poll() is None and time.monotonic() < until, "".join(lines)
+            time.sleep(0.1)
+        output = "".join(lines)
+        assert "restart 1 of 5: the run failed (status 1); goes on from the checkpoint of step " in output, output
+        assert "placement: must fit the cluster, got " in output and "Traceback" not in output, output
         assert os.path.isdir(subject.run_dir / "failures")
         assert any(re.search(f"{role} 0.* (its process died|was lost)", output) for role in lost), (lost, output)
         assert account(read(subject.run_dir), ended=False).problems == []
         cluster.add_node(num_cpus=4)
-        again = subject.run("--resume", bound_s=150)
-        assert again.status == 0, again.output
+        assert process.wait(timeout=150) == 0, "".join(lines)
+        reading.join(10)
         subject.check(steps=40)
     finally:
         subject.close()

@@ -51,8 +51,13 @@ async def at_once() -> None:
     """The roles have written their files when `save_learner` returns."""
 
 
-async def write(root: Path, state: RunState, save_roles: Callable[[str], Awaitable[None]]) -> None:
-    async with Writer(root, keep_last=99, failed=pytest.fail) as writer:
+async def write(
+    root: Path,
+    state: RunState,
+    save_roles: Callable[[str], Awaitable[None]],
+    failed: Callable[[Exception], None] = pytest.fail,  # type: ignore[assignment]
+) -> None:
+    async with Writer(root, keep_last=99, failed=failed) as writer:
         await writer.begin(state, save_roles, at_once)
 
 
@@ -307,6 +312,47 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_at_once_and_the_one_bef
     asyncio.run(asyncio.wait_for(run(), 15))
     found = latest(tmp_path, pytest.fail)
     assert found is not None and found.state == state(10)
+
+
+@pytest.mark.parametrize(
+    ("written", "missing"),
+    [
+        ((), "optimizer/rank-00000-of-00001.safetensors"),
+        (("optimizer/rank-00001-of-00002.safetensors",), "optimizer/rank-00000-of-00002.safetensors"),
+        (("optimizer/rank-00000-of-00001.safetensors",), "policy/model.safetensors"),
+        (
+            ("optimizer/rank-00000-of-00001.safetensors", "policy/model-00002-of-00002.safetensors"),
+            "policy/model.safetensors.index.json",
+        ),
+    ],
+)
+def test_a_checkpoint_without_the_files_of_a_node_that_does_not_share_the_folder_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: tuple[str, ...], missing: str
+) -> None:
+    monkeypatch.setattr(checkpoint, "SEEN_S", 0.1)
+
+    async def elsewhere(folder: str) -> None:
+        for name in written:
+            (Path(folder) / name).parent.mkdir(exist_ok=True)
+            (Path(folder) / name).touch()
+
+    save(tmp_path, 10)
+    rule = rf"step-000020 could not be written: {missing} is not on \S+; all nodes must share the run directory"
+    with pytest.raises(RuntimeError, match=rule):
+        asyncio.run(write(tmp_path, state(20), elsewhere, failed=lambda error: None))
+    found = latest(tmp_path, pytest.fail)
+    assert found is not None and found.state == state(10)
+
+
+def test_the_files_of_another_node_are_waited_for(tmp_path: Path) -> None:
+    late: list[threading.Timer] = []
+
+    async def save_late(folder: str) -> None:
+        late.append(threading.Timer(0.4, lambda: asyncio.run(save_learner(folder))))
+        late[0].start()
+
+    asyncio.run(write(tmp_path, state(10), save_late))
+    assert read(tmp_path / "step-000010").state == state(10)
 
 
 def test_an_error_of_the_run_waits_for_the_checkpoint_and_a_cancellation_does_not(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ def make_run(run_dir: Path, *overrides: str, steps: tuple[int, ...] = (1, 2), be
 
         async def save(folder: str, trained: Path = trained) -> None:
             shutil.copytree(trained, Path(folder) / "policy")
+            (Path(folder) / "optimizer").mkdir()
+            (Path(folder) / "optimizer" / "rank-00000-of-00001.safetensors").touch()
             (Path(folder) / SETTINGS).write_text(to_yaml(cfg))
 
         asyncio.run(write(run_dir / "checkpoints", state, save))
