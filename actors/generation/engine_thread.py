@@ -236,7 +236,6 @@ class EngineThread(Generic[E]):
                     done = engine.step()
                     self._measure_load(engine)
                     self._deliver(done, last=not engine.busy)
-                    self._count_as_decoding(engine.busy)
         except BaseException as failure:
             reason = failure
         finally:
@@ -249,6 +248,7 @@ class EngineThread(Generic[E]):
         A command is (function of the engine, future of its result or None), or None to end.
         """
         while not engine.busy or not self._commands.empty():
+            self._count_as_decoding(engine.busy)  # not while it waits for a command, as to wake up
             command = self._commands.get()
             if command is None:
                 return False

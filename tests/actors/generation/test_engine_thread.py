@@ -155,3 +155,36 @@ def test_an_engine_may_finish_no_answer_for_longer_than_the_timeout_while_it_gen
         await thread.close()
 
     asyncio.run(run())
+
+
+class Sleeper(Scripted):
+    """A scripted engine that decodes nothing while it sleeps."""
+
+    asleep = False
+
+    @property
+    def busy(self) -> bool:
+        return not self.asleep and super().busy
+
+
+def test_an_engine_may_sleep_with_unfinished_answers_for_longer_than_the_timeout() -> None:
+    engine = Sleeper(["", "", "a"], held=1)
+    thread = EngineThread(lambda: engine, max_length=8, timeout_s=0.5)
+
+    async def run() -> list[str]:
+        await thread.submit([job(1)])
+        while engine.done < 1:
+            await asyncio.sleep(0.01)
+        sleeping = asyncio.create_task(thread._call(lambda engine: setattr(engine, "asleep", True)))
+        await asyncio.sleep(0.05)
+        engine.released.set()
+        await sleeping
+        assert engine.done == 2
+        await asyncio.sleep(1.0)
+        assert not (await thread.collect(0.0)).keys
+        await thread._call(lambda engine: setattr(engine, "asleep", False))
+        keys = list((await thread.collect(20.0)).keys)
+        await thread.close()
+        return keys
+
+    assert asyncio.run(run()) == ["a"]
