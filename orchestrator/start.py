@@ -27,8 +27,8 @@ from orchestrator.preflight.resume import check_resumed_settings, resume_command
 from orchestrator.recovery import ledger, stacks
 from orchestrator.recovery.driver_beats import Beats
 from orchestrator.recovery.interrupt import interrupt_at_sigterm
-from orchestrator.recovery.run_lock import RunLock
 from orchestrator.recovery.shared_folder import check_shared
+from orchestrator.remote_runs.lock import RunLocks
 from orchestrator.remote_runs.mirror import mirrored
 from orchestrator.rollout.collector import Stopped
 from orchestrator.rollout.grading import NothingGraded, prove, verifiers_of
@@ -68,9 +68,9 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
     run_dir = Path(cfg.runs) / cfg.name
     async with contextlib.AsyncExitStack() as ending:
         beats = await ending.enter_async_context(Beats().sent())
-        lock = RunLock(run_dir)
+        locks = RunLocks(cfg, log)
         if resume and run_dir.is_dir():
-            ending.enter_context(lock)
+            ending.enter_context(locks)
         resumed = checkpoint.find(run_dir, log) if resume else None
         if resumed is not None:
             check_resumed_settings(cfg, resumed.path / SETTINGS, log)
@@ -87,16 +87,16 @@ async def train_run(cfg: Config, *, resume: bool, log: Callable[[str], None]) ->
         with contextlib.nullcontext() if resume else new_folder(cfg):
             screen.keep(run_dir)
             if not resume:
-                ending.enter_context(lock)
+                ending.enter_context(locks)
                 _write_settings(cfg, run_dir)
             stored = load_stored(cfg, run_dir)
             if roles is None:
                 stored = await presample_missing(cfg, run_dir, stored, screen)
                 roles = await _create(cfg, ending, cfg.policy.path)
-            with contextlib.closing(ledger.Ledger(run_dir, lock.check)) as book:
+            with contextlib.closing(ledger.Ledger(run_dir, locks.check)) as book:
                 async with stacks.on_stall(run_dir, roles.handles):
                     run = await _train(
-                        cfg, checked, roles, stored, book, resume=resume, resumed=resumed, screen=screen, beats=beats
+                        cfg, checked, roles, stored, book, locks, beats, resume=resume, resumed=resumed, screen=screen
                     )
     if run.step < cfg.steps:
         log(f"stopped at step {run.step} of {cfg.steps}. To go on: {resume_command(cfg)}")
@@ -123,11 +123,12 @@ async def _train(
     roles: cluster.Roles,
     stored: StoredAnswers,
     book: ledger.Ledger,
+    locks: RunLocks,
+    beats: Beats,
     *,
     resume: bool,
     resumed: checkpoint.Checkpoint | None,
     screen: Screen,
-    beats: Beats,
 ) -> Run:
     """Wait for the roles, and train. Return the run as it ended."""
     run_dir = Path(cfg.runs) / cfg.name
@@ -163,7 +164,7 @@ async def _train(
         )
         supervisor.alert, supervisor.note = logbook.alert, logbook.note
         record_updates(run)
-        await _to_the_end(run, screen, beats, resume=resume, resumed=resumed)
+        await _to_the_end(run, screen, locks, beats, resume=resume, resumed=resumed)
     return run
 
 
@@ -193,11 +194,11 @@ async def _load(roles: cluster.Roles, resumed: checkpoint.Checkpoint | None) -> 
 
 
 async def _to_the_end(
-    run: Run, screen: Screen, beats: Beats, *, resume: bool, resumed: checkpoint.Checkpoint | None
+    run: Run, screen: Screen, locks: RunLocks, beats: Beats, *, resume: bool, resumed: checkpoint.Checkpoint | None
 ) -> None:
     """Train until the run stops, check its ledger, and wait for its last checkpoint and copies."""
     failed = True
-    async with mirrored(run.cfg, run.run_dir, run.logbook.alert, run.logbook.note):
+    async with mirrored(run.cfg, run.run_dir, run.logbook.alert, run.logbook.note, locks.remote):
         try:
             if resume:
                 _check_ledger(run)

@@ -16,6 +16,7 @@ from orchestrator.manifest import (
     step_of,
     verify,
 )
+from orchestrator.recovery.run_lock import LOCK
 from orchestrator.remote_runs.place import is_url, split_run, work_folder
 from orchestrator.remote_runs.store import Store, StoreError
 from trajectories.atomic_write import replace_folder
@@ -95,7 +96,7 @@ def _is_ahead(run_dir: Path, sizes: dict[str, int]) -> bool:
 def _fetch_records(store: Store, sizes: dict[str, int], run_dir: Path) -> None:
     for name, size in sizes.items():
         path = run_dir / name
-        if name.startswith(CHECKPOINTS) or not path.resolve().is_relative_to(run_dir.resolve()):
+        if name.startswith(CHECKPOINTS) or name == LOCK or not path.resolve().is_relative_to(run_dir.resolve()):
             continue
         if size < ALWAYS or not path.is_file() or path.stat().st_size != size:
             store.get(name, path)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from configs.config import Config
 from orchestrator.manifest import MANIFEST
+from orchestrator.recovery.run_lock import LOCK
+from orchestrator.remote_runs.lock import RemoteLock
 from orchestrator.remote_runs.store import Store, StoreError
 
 PERIOD_S = 10.0
@@ -120,7 +122,7 @@ class Mirror:
             folders[:] = [folder for folder in folders if not folder.startswith(".")]
             for path in (Path(place) / file for file in files if not file.startswith(".")):
                 name = path.relative_to(self.run_dir).as_posix()
-                if self.only and name.partition("/")[0] not in self.only:
+                if name == LOCK or (self.only and name.partition("/")[0] not in self.only):
                     continue
                 with contextlib.suppress(FileNotFoundError):  # it may be removed meanwhile
                     if path.is_file() and not path.is_symlink():
@@ -134,18 +136,23 @@ def _stamp(path: Path) -> Stamp:
 
 @contextlib.asynccontextmanager
 async def mirrored(
-    cfg: Config, run_dir: Path, alert: Callable[[str, str], None], note: Callable[[str, str], None]
+    cfg: Config,
+    run_dir: Path,
+    alert: Callable[[str, str], None],
+    note: Callable[[str, str], None],
+    lock: RemoteLock | None = None,
 ) -> AsyncIterator[None]:
     """Copy the run's directory to `mirror` while the block runs, and wait at its end for the last copies.
 
     Args:
         alert: called with title and text when copying begins to fail, or is not complete at the end.
         note: called with title and text when it works again.
+        lock: of the remote place. When it is lost, nothing more is copied.
     """
     if not cfg.mirror:
         yield
         return
-    copying = Copying(Mirror(run_dir, Store(f"{cfg.mirror}/{cfg.name}", "mirror")), alert, note)
+    copying = Copying(Mirror(run_dir, Store(f"{cfg.mirror}/{cfg.name}", "mirror")), alert, note, lock)
     copying.start()
     limit_s = FINISH_S
     try:
@@ -163,8 +170,14 @@ async def mirrored(
 class Copying:
     """The thread that copies, and its alerts."""
 
-    def __init__(self, mirror: Mirror, alert: Callable[[str, str], None], note: Callable[[str, str], None]) -> None:
-        self.mirror, self.alert, self.note = mirror, alert, note
+    def __init__(
+        self,
+        mirror: Mirror,
+        alert: Callable[[str, str], None],
+        note: Callable[[str, str], None],
+        lock: RemoteLock | None = None,
+    ) -> None:
+        self.mirror, self.alert, self.note, self.lock = mirror, alert, note, lock
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="mirror")
         self._failing = False
@@ -181,6 +194,8 @@ class Copying:
 
     def _pass(self, *, last: bool = False, ends: float | None = None) -> list[str]:
         try:
+            if self.lock is not None:
+                self.lock.require_fresh()
             errors = self.mirror.sync(last=last, ends=ends)
         except Exception as error:  # this thread must not end silently
             errors = [f"{type(error).__name__}: {error}"]
@@ -193,16 +208,19 @@ class Copying:
         self._failing = bool(errors)
         return errors
 
+    def _lost(self) -> bool:
+        return self.lock is not None and bool(self.lock.lost)
+
     def finish(self, limit_s: float) -> None:
         """Copy what is left, for at most so many seconds, and end."""
         ends = time.monotonic() + limit_s
         self._ends.set()
         self._thread.join(limit_s)
         if not self._thread.is_alive():
-            while self._pass(last=True, ends=ends) and time.monotonic() + 1.0 < ends:
+            while self._pass(last=True, ends=ends) and time.monotonic() + 1.0 < ends and not self._lost():
                 time.sleep(1.0)
         left = self.mirror.pending()
-        if left:
+        if left and not self._lost():
             text = f"{len(left)} files are not in {self.mirror.store.url}: {', '.join(left[:3])}. They are in "
             self.alert("mirror", f"{text}{self.mirror.run_dir}, and a resumed run copies them")
 

@@ -76,6 +76,10 @@ class Store:
         """Return the content of a small file."""
         return bytes(self._bounded(lambda: self._fs.cat_file(self._path(name)), CALL_S))
 
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file."""
+        self._bounded(lambda: self._fs.pipe_file(self._path(name), content), CALL_S)
+
     def remove(self, name: str) -> None:
         """Remove a file. Nothing happens if there is none."""
 
@@ -89,7 +93,7 @@ class Store:
         """Raise ValueError, naming the setting, unless files can be written to the store and listed."""
         name = ".breadth-probe"
         try:
-            self._bounded(lambda: self._fs.pipe_file(self._path(name), b"x"), CALL_S)
+            self.write(name, b"x")
             self.remove(name)
         except StoreError as error:
             rule = "must be a place that this user can write to"

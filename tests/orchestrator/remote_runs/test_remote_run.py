@@ -8,6 +8,7 @@ from answer_lines import row
 
 from orchestrator.commands.cli import main
 from orchestrator.commands.pages.report import default_output
+from orchestrator.remote_runs import lock
 from orchestrator.remote_runs.place import work_folder
 from orchestrator.remote_runs.store import Store
 from orchestrator.watch.logbook import read_records
@@ -52,6 +53,23 @@ def test_a_run_is_resumed_on_a_machine_that_has_never_seen_it(
     assert Store(f"{place}/first").read("metrics.jsonl") == (run_dir / "metrics.jsonl").read_bytes()
     steps = {name.split("/")[1] for name in Store(f"{place}/first").sizes() if name.startswith("checkpoints/")}
     assert {"step-000003", "step-000004"} <= steps
+
+
+def test_a_run_that_another_machine_trains_is_not_resumed(
+    place: str,
+    machines: tuple[Path, ...],
+    tiny_policy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(lock, "BEAT_S", 0.05)
+    train = ["train", *SMALL, f"policy.path={tiny_policy}", f"runs={place}", "name=first"]
+    assert main([*train, "steps=1"]) == 0
+    monkeypatch.setenv("HOME", str(machines[1]))
+    with lock.RemoteLock(Store(f"{place}/first"), lambda line: None):
+        assert main([*train, "--resume", "steps=2"]) == 2
+        assert f"breadth: name: must be a run that no process holds, got {place}/first, " in capsys.readouterr().err
+    assert main([*train, "--resume", "steps=2"]) == 0
 
 
 def test_a_run_is_resumed_with_a_file_of_settings_on_a_machine_that_has_never_seen_it(
