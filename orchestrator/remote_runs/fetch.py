@@ -1,21 +1,10 @@
 """Fetch a run from a remote store into its local folder: its records, and the checkpoints that are needed."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.manifest import (
-    MANIFEST,
-    SETTINGS,
-    STATE,
-    BrokenCheckpoint,
-    file_digest,
-    folder_name,
-    saved,
-    step_of,
-    verify,
-)
+from orchestrator.manifest import MANIFEST, SETTINGS, STATE, BrokenCheckpoint, folder_name, saved, step_of, verify
 from orchestrator.recovery.run_lock import LOCK
 from orchestrator.remote_runs.place import is_url, split_run, work_folder
 from orchestrator.remote_runs.store import Store, StoreError
@@ -128,28 +117,6 @@ def _fetch_checkpoint(
             return
         except BrokenCheckpoint as error:
             log(f"{error}; going back to the one before it")
-
-
-def fetch_policy(store: Store, checkpoint: str, folder: Path) -> None:
-    """Fetch the policy of the checkpoint of this name into a folder, which is replaced, and verify its hashes.
-
-    Raises:
-        StoreError: the store does not answer, or has removed the checkpoint.
-        BrokenCheckpoint: a file differs from the manifest.
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    place = f"{CHECKPOINTS}{checkpoint}"
-    try:
-        digests = dict(json.loads(store.read(f"{place}/{MANIFEST}")))
-    except (ValueError, TypeError) as error:
-        raise BrokenCheckpoint(f"{store.url}/{place}: its {MANIFEST} cannot be read ({error})") from None
-    for name in (name for name in digests if name.startswith("policy/")):
-        target = folder / name.removeprefix("policy/")
-        if not target.resolve().is_relative_to(folder.resolve()):
-            raise BrokenCheckpoint(f"{store.url}/{place}: has a file outside of it, {name!r}")
-        store.get(f"{place}/{name}", target)
-        if file_digest(target) != digests[name]:
-            raise BrokenCheckpoint(f"{store.url}/{place}: {name} is not what was written (SHA-256 differs)")
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -1,6 +1,8 @@
 """A run that goes on, as a job that watches it reads it: from its directory, or from its copy in a remote store."""
 
 import asyncio
+import json
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -9,8 +11,8 @@ from pathlib import Path
 from threading import Thread
 from typing import TypeVar
 
-from orchestrator.manifest import MANIFEST, SETTINGS, BrokenCheckpoint, hold_policy, saved
-from orchestrator.remote_runs.fetch import CHECKPOINTS, fetch_policy, whole_checkpoints
+from orchestrator.manifest import MANIFEST, SETTINGS, BrokenCheckpoint, file_digest, hold_policy, saved
+from orchestrator.remote_runs.fetch import CHECKPOINTS, whole_checkpoints
 from orchestrator.remote_runs.store import Store, StoreError
 from orchestrator.watch.logbook import EVENTS, METRICS
 
@@ -89,7 +91,7 @@ class RemoteRun(WatchedRun):
         ends = time.monotonic() + self.patience_s
         while True:
             try:
-                await _in_daemon_thread(partial(fetch_policy, self._store, checkpoint.name, copy))
+                await _in_daemon_thread(partial(_fetch_policy, self._store, checkpoint.name, copy))
                 return ""
             except BrokenCheckpoint as error:
                 return str(error)
@@ -107,6 +109,28 @@ class RemoteRun(WatchedRun):
         if not self._failing:
             self.log(f"watch: {self._store.url} does not answer, and is asked again: {error}")
         self._failing = True
+
+
+def _fetch_policy(store: Store, checkpoint: str, folder: Path) -> None:
+    """Fetch the policy of the checkpoint of this name into a folder, which is replaced, and verify its hashes.
+
+    Raises:
+        StoreError: the store does not answer, or has removed the checkpoint.
+        BrokenCheckpoint: a file differs from the manifest.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    place = f"{CHECKPOINTS}{checkpoint}"
+    try:
+        digests = dict(json.loads(store.read(f"{place}/{MANIFEST}")))
+    except (ValueError, TypeError) as error:
+        raise BrokenCheckpoint(f"{store.url}/{place}: its {MANIFEST} cannot be read ({error})") from None
+    for name in (name for name in digests if name.startswith("policy/")):
+        target = folder / name.removeprefix("policy/")
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise BrokenCheckpoint(f"{store.url}/{place}: has a file outside of it, {name!r}")
+        store.get(f"{place}/{name}", target)
+        if file_digest(target) != digests[name]:
+            raise BrokenCheckpoint(f"{store.url}/{place}: {name} is not what was written (SHA-256 differs)")
 
 
 async def _in_daemon_thread(call: Callable[[], T]) -> T:

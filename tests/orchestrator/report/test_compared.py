@@ -38,27 +38,6 @@ def test_runs_that_were_evaluated_apart_from_one_base_are_compared_under_their_o
     assert list(joined.measurements["base"]) == [1.0, 0.0]
 
 
-def test_the_page_has_a_link_to_the_report_on_the_prompts_that_was_there_when_a_run_was_evaluated(
-    tmp_path: Path,
-) -> None:
-    runs = [run_directory(tmp_path / name) for name in ("a", "b: <i>", "c")]
-    for run in runs:
-        [found] = read_compared([evaluated(run, [8, 8, 8, 8], base=[len(run.name), 2, 0, 1])])
-        report = run / "task.html"
-        replace(found, about=found.about | {"task": "sums", "task_report": str(report)}).write(
-            run / "evaluations" / "one", []
-        )
-        report.write_text("")
-    (runs[2] / "task.html").unlink()
-    assert main(["report", *map(str, runs)]) == 0
-    [written] = tmp_path.glob("report-*.html")
-    page = Page(written)
-    assert [value for name, value in page.attributes if name == "href"] == ["a/task.html", "b%3A%20%3Ci%3E/task.html"]
-    assert page.text.count("Prompts of sums: task.html") == 2
-    assert main(["report", str(runs[0])]) == 0
-    assert ("href", "task.html") in Page(runs[0] / "report.html").attributes
-
-
 def test_checkpoints_of_one_run_keep_their_names_beside_that_of_the_run(tmp_path: Path) -> None:
     folders = [evaluated(tmp_path / "grpo", [8, 8, 8, 8], [4, 4, 4, 4]), evaluated(tmp_path / "dph_f", [0, 0, 0, 0])]
     [joined], _ = read_compared(folders)

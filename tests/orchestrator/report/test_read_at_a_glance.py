@@ -93,3 +93,20 @@ def test_the_curves_of_checkpoints_have_the_colour_of_their_run(tmp_path: Path) 
     assert [look["color"] for look in drawn] == [of_run["color"]] * 2
     assert drawn[0]["marker"] != drawn[1]["marker"]
     assert panel.title == "Checkpoints of second"
+
+
+def test_the_page_has_links_to_the_reports_on_the_prompts_of_its_tasks_while_they_are_there(
+    tmp_path: Path,
+) -> None:
+    plain, told = evaluation([1, 8], measured("base", [4, 1])), []
+    for name in ("a", "b: <i>", "gone"):
+        report = tmp_path / name / "task.html"
+        told.append(replace(plain, about=plain.about | {"task": "sums", "task_report": str(report)}))
+        if name != "gone":
+            report.parent.mkdir()
+            report.write_text("")
+    output = tmp_path / "a" / "report.html"
+    page = Page(write_report(output, runs={}, evaluation=told[0], title="t", samplings=[*told[1:], told[0], plain]))
+    links = [value for name, value in page.attributes if name == "href"]
+    assert links == ["task.html", "../b%3A%20%3Ci%3E/task.html"]
+    assert page.text.count("Prompts of sums: task.html") == 2
