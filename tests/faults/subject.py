@@ -109,6 +109,13 @@ class Subject:
             assert time.monotonic() < until, f"no step {step} within {timeout_s:.0f} s"
             time.sleep(0.02)
 
+    def wait_for_event(self, words: str, timeout_s: float) -> None:
+        """Wait until these words are in an event."""
+        until = time.monotonic() + timeout_s
+        while words not in (self.run_dir / "events.jsonl").read_text():
+            assert time.monotonic() < until, f"no event {words!r} within {timeout_s:.0f} s"
+            time.sleep(0.1)
+
     def kill(self) -> None:
         """Kill the process that holds the run's lock."""
         os.kill(int(json.loads((self.run_dir / LOCK).read_text())["pid"]), signal.SIGKILL)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.recovery.ledger import account, read
 from orchestrator.watch.logbook import read_records
 from tests.faults.rows import ROWS, Fault
 from tests.faults.subject import Subject
@@ -32,6 +33,7 @@ def test_after_a_fault_the_run_is_whole_and_nothing_is_left(fault: Fault, tmp_pa
         assert ended.output.count("Traceback") == 0, ended.output[-3000:]
         left = subject.leftovers(records=False)
         assert not left, left
+        assert not (found := account(read(subject.run_dir), ended=False)).problems, found
         if fault.expected != "goes on":
             # One process is enough to go on, and starts sooner.
             again = subject.run("--resume", "placement.kind=in_process", bound_s=90.0)

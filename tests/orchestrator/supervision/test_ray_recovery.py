@@ -17,6 +17,7 @@ from configs.config import Config
 from configs.load import load
 from orchestrator import cluster
 from orchestrator.commands.paths import absolute
+from orchestrator.recovery.ledger import account, read
 from orchestrator.rollout.rollouts import Rollouts
 from orchestrator.start import run_training
 from orchestrator.watch.logbook import read_records
@@ -56,7 +57,7 @@ Act = Callable[[cluster.Roles, int], bool]
 
 
 def train(cfg: Config, act: Act | None = None) -> list[dict[str, Any]]:
-    """Train, and do what `act` does. Return the records; no group may be used twice."""
+    """Train, and do what `act` does. Return the records; no group may be lost or used twice."""
     roles: list[cluster.Roles] = []
     path = Path(cfg.runs) / cfg.name / "metrics.jsonl"
     keys: list[str] = []
@@ -97,6 +98,7 @@ def train(cfg: Config, act: Act | None = None) -> list[dict[str, Any]]:
     records = read_records(path)
     assert [record["step"] for record in records] == list(range(1, len(records) + 1))
     assert cfg.steps > 1_000 or len(records) == cfg.steps
+    assert account(read(path.parent), ended=len(records) == cfg.steps).problems == []
     return records
 
 
