@@ -44,6 +44,9 @@ SMALL = (
 )
 QUIET_S = 25.0
 """Seconds after the end of a run in which all that it started must be gone."""
+SHARED_MEMORY = Path("/dev/shm")
+OF_TESTS = "breadth-test-"
+"""Prefix of the names that tests without a subject make there."""
 
 
 @dataclass
@@ -68,6 +71,8 @@ class Subject:
     command: str = "train"
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     temporary: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="f", dir="/tmp")))
+    shared_before: frozenset[str] = field(default_factory=lambda: frozenset(os.listdir(SHARED_MEMORY)))
+    """Names in shared memory before the subject was started."""
 
     @property
     def run_dir(self) -> Path:
@@ -121,14 +126,15 @@ class Subject:
         os.kill(int(json.loads((self.run_dir / LOCK).read_text())["pid"]), signal.SIGKILL)
 
     def leftovers(self, *, records: bool = True) -> list[str]:
-        """Return the processes and temporary files of the subject that are left after `QUIET_S`.
+        """Return the processes, temporary files and shared memory of the subject that are left after `QUIET_S`. A port
+        is held by a process.
 
         Args:
             records: whether the run's directory may hold no half-written checkpoint either. After a failure it may: the
                 next checkpoint removes it.
         """
         until = time.monotonic() + QUIET_S
-        while (left := [*self._processes(), *self._files(records)]) and time.monotonic() < until:
+        while (left := [*self._processes(), *self._files(records), *self._shared()]) and time.monotonic() < until:
             time.sleep(0.2)
         return left
 
@@ -150,6 +156,14 @@ class Subject:
         yield from (f"file {path}" for path in self.temporary.iterdir() if path.name != kept)
         for pattern in (".*.partial", "checkpoints/.*.partial") if records else ():
             yield from (f"file {path}" for path in self.run_dir.glob(pattern))
+
+    def _shared(self) -> Iterator[str]:
+        """Yield this user's new names in shared memory that no process uses. Those in use belong to subjects that still
+        run, or to a process that is left."""
+        found = [path for path in SHARED_MEMORY.iterdir() if path.name not in self.shared_before]
+        own = [path for path in found if _owner(path) == os.geteuid() and not path.name.startswith(OF_TESTS)]
+        used = set(_used_shared_memory()) if own else set()
+        yield from (f"shared memory {path}" for path in own if str(path) not in used)
 
     def check(self, steps: int = STEPS) -> None:
         """Assert that each step was made once, that the ledger proves it, and that nothing is left behind."""
@@ -175,3 +189,22 @@ class Subject:
 def _open_files(process: Path) -> Iterator[Path]:
     with contextlib.suppress(OSError):
         yield from (process / "fd").iterdir()
+
+
+def _owner(path: Path) -> int | None:
+    with contextlib.suppress(OSError):
+        return path.stat().st_uid
+    return None
+
+
+def _used_shared_memory() -> Iterator[str]:
+    """Yield the names in shared memory that a process has open or mapped."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                for line in (entry / "maps").read_text().splitlines():
+                    if (at := line.find(f"{SHARED_MEMORY}/")) >= 0:
+                        yield line[at:]
+            for file in _open_files(entry):
+                with contextlib.suppress(OSError):
+                    yield os.readlink(file)
