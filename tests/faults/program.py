@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,10 +55,15 @@ FILLER = "filler"
 """File that fills a disk."""
 FILLING = ((5, 1.0), (30, 1 / 30), (200, 1 / 3000))
 """Objects that fill the object store of Ray: how many, and their part of the largest size."""
+MACHINE = "machine"
+"""In place of a role: this process and those of all roles."""
 
 
 class Fault:
     """Happens once, in one phase of one step."""
+
+    handles: Sequence[Any] = ()
+    """Ray actors of the run."""
 
     def __init__(self, text: str) -> None:
         row = json.loads(text)
@@ -108,23 +113,43 @@ class Fault:
                 pass
 
     def _slow_disk(self) -> None:
-        flush = os.fsync
+        """Have each flush to disk take `value` seconds more."""
+        self._change(slow_disk)
 
-        def slow(descriptor: int) -> None:
-            time.sleep(self.value)
-            flush(descriptor)
+    def _clock(self) -> None:
+        """Set the clock forward by `value` seconds, or back."""
+        self._change(set_clock)
 
-        os.fsync = slow
+    def _change(self, change: Callable[[Any, float], None]) -> None:
+        """Change this process, and those of all roles if the fault is one of the machine."""
+        change(None, self.value)
+        if self.role == MACHINE:
+            import ray
+
+            assert self.handles
+            ray.get([handle.actor.__ray_call__.remote(change, self.value) for handle in self.handles], timeout=60)
 
     def _full_disk(self) -> None:
         """Refuse files of more than `value` bytes, as a full disk refuses the rest of a file."""
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(self.value), resource.RLIM_INFINITY))
 
-    def _clock(self) -> None:
-        """Set the clock of this process forward by `value` seconds, or back."""
-        now = time.time
-        time.time = lambda: now() + self.value
+
+def slow_disk(actor: Any, seconds: float) -> None:
+    """Have each flush to disk of this process take longer."""
+    flush = os.fsync
+
+    def slow(descriptor: int) -> None:
+        time.sleep(seconds)
+        flush(descriptor)
+
+    os.fsync = slow
+
+
+def set_clock(actor: Any, seconds: float) -> None:
+    """Set the clock of this process forward, or back."""
+    now = time.time
+    time.time = lambda: now() + seconds
 
 
 def wrap(owner: Any, method: str, phase: str, fault: Fault, step: Callable[[], int]) -> None:
@@ -148,6 +173,7 @@ def install(fault: Fault) -> None:
     class WatchedRun(train.Run):  # type: ignore[name-defined]
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
+            fault.handles = self.roles.handles
 
             def now() -> int:
                 return int(self.step) + 1  # the step that is being made

@@ -117,7 +117,7 @@ def in_process() -> list[Fault]:
     ]
     machine = [
         Fault(action="slow_disk", value=0.3, phase="updating", expected="goes on", words=("checkpoint.every=1",)),
-        Fault(action="slow_disk", value=2.0, phase="checkpointing", expected="goes on"),
+        Fault(action="slow_disk", value=1.0, phase="checkpointing", expected="goes on"),
         Fault(action="clock", value=3e7, phase="updating", expected="goes on", words=MEASURED),
         Fault(action="clock", value=-3e7, phase="updating", expected="goes on", words=MEASURED),
         Fault(action="clock", value=-3e7, phase="generating", expected="goes on", words=("lag=1",)),
@@ -183,6 +183,13 @@ def over_ray() -> list[Fault]:
             message=NO_ROOM,
         ),
     ]
+    machine = [
+        _ray("slow_disk", "goes on", role="machine", value=0.3, phase="updating", words=("checkpoint.every=1",)),
+        *(
+            _ray("clock", "goes on", role="machine", value=value, phase="updating", words=MEASURED + SCORED)
+            for value in (3e7, -3e7)
+        ),
+    ]
     drivers = [_ray("SIGKILL", "killed", phase=phase, words=MEASURED) for phase in DRIVER_PHASES]
     daemons = [
         _ray("SIGKILL", "goes on", role="gcs", phase="updating"),
@@ -194,7 +201,7 @@ def over_ray() -> list[Fault]:
         _ray("SIGSTOP", "goes on", role="raylet", phase="ending"),
         _ray("SIGKILL", "ends", role="agent", phase="updating", message=f"{UNEXPECTED}|{DIED}"),
     ]
-    return [*roles, *others, *drivers, *daemons]
+    return [*roles, *others, *machine, *drivers, *daemons]
 
 
 def _ray(action: str, expected: Expected, **more: Any) -> Fault:
