@@ -24,6 +24,14 @@ pytestmark = [pytest.mark.ray, pytest.mark.faults]
 ROLES = ("generator", "grader", "learner")
 
 
+def roles_on(node: Any) -> list[str]:
+    """Return the roles whose processes run on a node, one for each process."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    found = [each.info for each in psutil.process_iter(["ppid", "cmdline"]) if each.info["ppid"] == raylet]
+    commands = [" ".join(info["cmdline"] or ()) for info in found]
+    return [role for role in ROLES for command in commands if command.startswith(TITLES[role])]
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head without room for the roles, and two nodes."""
@@ -38,14 +46,6 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     finally:
         nodes.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def roles_on(node: Any) -> list[str]:
-    """Return the roles whose processes run on a node, one for each process."""
-    raylet = node.all_processes["raylet"][0].process.pid
-    found = [each.info for each in psutil.process_iter(["ppid", "cmdline"]) if each.info["ppid"] == raylet]
-    commands = [" ".join(info["cmdline"] or ()) for info in found]
-    return [role for role in ROLES for command in commands if command.startswith(TITLES[role])]
 
 
 def test_a_run_that_loses_a_node_goes_on_by_itself_when_there_is_room_again(cluster: Any, tmp_path: Path) -> None:
