@@ -11,6 +11,7 @@ library alone.
 """
 
 import contextlib
+import glob
 import os
 import shutil
 import signal
@@ -38,6 +39,10 @@ _sweepers: list[subprocess.Popen[bytes]] = []
 """Those whose pipe stays open until this process ends."""
 KILL_S = 5.0
 """Seconds for the kernel to end a process that was killed."""
+SHARED_MEMORY = Path("/dev/shm")
+VLLM_GROUPS = "vllm_dist_*"
+"""Files through which the processes of a vLLM engine find each other. On a CPU the names of their shared memory begin
+with that of the file; processes that are killed leave both."""
 
 
 def make() -> Path:
@@ -132,6 +137,9 @@ def sweep(folder: Path, grace_s: float) -> list[int]:
                 os.kill(pid, signal.SIGKILL)
         killed += [pid for pid in left if pid not in killed]
         time.sleep(0.05)
+    for file in folder.glob(VLLM_GROUPS):
+        for memory in SHARED_MEMORY.glob(f"{glob.escape(file.name)}-*"):
+            memory.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     return killed
 

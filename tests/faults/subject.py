@@ -45,8 +45,6 @@ SMALL = (
 QUIET_S = 25.0
 """Seconds after the end of a run in which all that it started must be gone."""
 SHARED_MEMORY = Path("/dev/shm")
-OF_TESTS = "breadth-test-"
-"""Prefix of the names that tests without a subject make there."""
 
 
 @dataclass
@@ -161,7 +159,7 @@ class Subject:
         """Yield this user's new names in shared memory that no process uses. Those in use belong to subjects that still
         run, or to a process that is left."""
         found = [path for path in SHARED_MEMORY.iterdir() if path.name not in self.shared_before]
-        own = [path for path in found if _owner(path) == os.geteuid() and not path.name.startswith(OF_TESTS)]
+        own = [path for path in found if _owner(path) == os.geteuid()]
         used = set(_used_shared_memory()) if own else set()
         yield from (f"shared memory {path}" for path in own if str(path) not in used)
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import psutil
@@ -50,6 +51,23 @@ def test_the_folder_and_what_still_uses_it_end_with_the_owner(tmp_path: Path) ->
     process, folder, child = owner(tmp_path, "end")
     assert process.wait(timeout=30) == 0
     assert gone(child, folder, 1.0)
+
+
+def test_the_shared_memory_of_vllm_ends_with_the_owner_and_no_other_does(tmp_path: Path) -> None:
+    names = [f"vllm_dist_{uuid.uuid4().hex}" for _ in range(2)]
+    left, other = (scratch.SHARED_MEMORY / f"{name}-tp:0-[0-1]-cpushm_0" for name in names)
+    process, folder, child = owner(tmp_path, "wait")
+    try:
+        (folder / names[0]).touch()
+        left.touch()
+        other.touch()
+        process.kill()
+        process.wait()
+        assert gone(child, folder, scratch.GRACE_S + 10)
+        assert not left.exists() and other.exists()
+    finally:
+        left.unlink(missing_ok=True)
+        other.unlink(missing_ok=True)
 
 
 def test_they_end_when_the_owner_is_killed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ streams of CUDA do nothing.
 import contextlib
 import mmap
 import os
+import tempfile
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
@@ -64,7 +65,7 @@ class CpuTorch:
     def empty(size: int, *, dtype: torch.dtype, device: Any = "cpu") -> torch.Tensor:
         if str(device) != "cuda":
             return torch.empty(size, dtype=dtype, device=device)
-        path = f"/dev/shm/breadth-test-{uuid.uuid4().hex}"
+        path = os.path.join(tempfile.gettempdir(), f"shared-{uuid.uuid4().hex}")
         with open(path, "wb") as file:
             file.truncate(size)
         buffer = mapped(path)
