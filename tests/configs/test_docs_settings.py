@@ -76,7 +76,7 @@ def headings(page: Path) -> set[str]:
 def settings(text: str) -> list[str]:
     """Dotted keys of `text` that start with a section."""
     found = [match[1] for match in DOTTED.finditer(text)]
-    return [key for key in found if key.partition(".")[0] in SECTIONS and not key.endswith((".py", ".md"))]
+    return [key for key in found if key.partition(".")[0] in SECTIONS and not key.endswith((".py", ".md", ".html"))]
 
 
 @pytest.mark.parametrize("words", commands())

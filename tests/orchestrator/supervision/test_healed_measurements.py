@@ -18,6 +18,7 @@ from orchestrator import cluster
 from orchestrator.constructors import grader_arguments
 from orchestrator.evaluation import following
 from orchestrator.evaluation.job import evaluate
+from orchestrator.remote_runs import watched
 from orchestrator.stored.presample import Tally, presample
 from orchestrator.supervision.without_learner import PolicyFiles
 from tests.orchestrator.evaluation.test_following import FakeRun, steps_of
@@ -138,7 +139,7 @@ def test_an_evaluation_ends_when_too_few_generators_are_left_and_says_what_to_do
 def lost_between_two_checkpoints(patch: pytest.MonkeyPatch, run: FakeRun) -> None:
     """The last generator is lost after the first checkpoint, and back when that one's files are gone."""
     back = threading.Event()
-    rebuild, measured, hold = LocalGenerator.rebuilt, following.Serving.measure, following.hold_policy
+    rebuild, measured, hold = LocalGenerator.rebuilt, following.Serving.measure, watched.hold_policy
 
     async def lost_afterwards(serving: following.Serving, name: str) -> None:
         await measured(serving, name)
@@ -146,7 +147,7 @@ def lost_between_two_checkpoints(patch: pytest.MonkeyPatch, run: FakeRun) -> Non
             assert serving.rollouts.lost(serving.rollouts.generators[1], RoleLost("generator 1: its process died"))
 
     async def when_removed(generator: LocalGenerator, timeout_s: float) -> None:
-        while list((run.output / "copies").glob("*")):
+        while list((run.output / following.COPIES).glob("*")):
             await asyncio.sleep(0.01)
         await rebuild(generator, timeout_s)
         back.set()
@@ -156,7 +157,7 @@ def lost_between_two_checkpoints(patch: pytest.MonkeyPatch, run: FakeRun) -> Non
         return hold(checkpoint, copy)
 
     patch.setattr(following.Serving, "measure", lost_afterwards)
-    patch.setattr(following, "hold_policy", after_the_loss)
+    patch.setattr(watched, "hold_policy", after_the_loss)
     patch.setattr(LocalGenerator, "rebuilt", when_removed)
 
 
