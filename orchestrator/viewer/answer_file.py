@@ -186,18 +186,36 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that are shown, with the types they must have."""
     texts = ("prompt_id", "prompt", "rendered", "answer", "status", "reason", "finish_reason", "route", "verifier")
     rewards = row.get("rewards")
-    return {
+    integers = ("sample_index", "group_size", "first_version", "last_version")
+    shown = {
         "step": row["step"],
-        "sample_index": _integer(row.get("sample_index")),
-        "group_size": _integer(row.get("group_size")),
-        "first_version": _integer(row.get("first_version")),
-        "last_version": _integer(row.get("last_version")),
+        **{name: _integer(row.get(name)) for name in integers},
         "reward": row.get("reward") if _is_number(row.get("reward")) else None,
         "rewards": {k: v for k, v in rewards.items() if _is_number(v)} if isinstance(rewards, dict) else {},
         **{name: _text(row.get(name), TEXT_LIMIT) for name in texts},
         "problem": _as_json(row.get("problem")),
         "tokens": _tokens(row.get("tokens")),
     }
+    if shown["tokens"]:
+        shown["tokens"]["staleness"] = _staleness(shown)
+    return shown
+
+
+def _staleness(row: Mapping[str, Any]) -> list[int | None]:
+    """Return for each token how many steps the weights that generated it were behind; None where they are not known.
+
+    The weight versions of the first and the last token are known. If they differ, those between are not.
+    """
+    texts = len(row["tokens"]["texts"])
+    first, last = (row["step"] - 1 - row[name] for name in ("first_version", "last_version"))
+    if row["route"] == "explore" and first == last:
+        return [first] * texts
+    found: list[int | None] = [None] * texts
+    if row["route"] == "explore" and texts:
+        if texts == row["tokens"]["count"]:  # else the texts are those of the first tokens only
+            found[-1] = last
+        found[0] = first
+    return found
 
 
 def _tokens(tokens: Any) -> dict[str, Any]:

@@ -11,25 +11,17 @@ const COLOURS = {
   divergence: { label: "divergence from the reference", both: true, of: (t, i) => t.divergence && t.divergence[i] },
   advantage: { label: "advantage", both: true, of: (t, i) => t.advantage && t.advantage[i] },
   mismatch: { label: "mismatch, learner - sampler", both: true, of: (t, i) => t.mismatch && t.mismatch[i] },
-  staleness: { label: "staleness (steps)", of: (t, i, row) => staleness(row, i) },
+  staleness: { label: "staleness (steps)", of: (t, i) => t.staleness && t.staleness[i] },
   none: { label: "no colour", of: () => null },
 };
 const answers = data.answers.map((row, number) => summary(row, number));
 const rows = new Map(data.rows.map((row, number) => [number, row]));
-let generation = 0, next = 0, shown = GROUPS, waiting = 0, drawing = 0;
+let generation = 0, next = 0, shown = GROUPS, waiting = 0, drawing = 0, told = ["", ""], lost = false;
 
 function summary([step, prompt_id, sample_index, status, reward, route, prompt, group_size], number) {
   return { number, step, prompt_id, sample_index, status, reward, route, prompt, group_size };
 }
 function negative(value) { return value == null ? null : -value; }
-// Weight versions are known of the first and the last token. In between, an answer of two versions has no value.
-function staleness(row, i) {
-  if (row.route !== "explore") return null;
-  const last = row.tokens.texts.length - 1;
-  const version = row.first_version === row.last_version || i === 0 ? row.first_version
-    : i === last && row.tokens.count === last + 1 ? row.last_version : null;
-  return version === null ? null : row.step - 1 - version;
-}
 function make(kind, properties = {}, ...children) {
   const element = Object.assign(document.createElement(kind), properties);
   element.append(...children);
@@ -116,7 +108,7 @@ function scaleOf(found) {
   for (const row of found) {
     const length = row && row.tokens.texts ? Math.min(row.tokens.texts.length, TOKENS) : 0;
     for (let i = 0; i < length; i++) {
-      const value = of(row.tokens, i, row);
+      const value = of(row.tokens, i);
       if (value != null) values.push(Math.abs(value));
     }
   }
@@ -142,15 +134,13 @@ function legend(scale) {
 function tokenWords(row, i) {
   const t = row.tokens, words = [`token ${i + 1} of ${t.count}`];
   const names = { logp_sampler: "log-prob", logp_learner: "of the learner", mismatch: "mismatch", entropy: "entropy",
-    divergence: "divergence", advantage: "advantage" };
+    divergence: "divergence", advantage: "advantage", staleness: "staleness" };
   for (const [name, label] of Object.entries(names)) if (t[name] && t[name][i] != null) words.push(`${label} ${number(t[name][i])}`);
-  const old = staleness(row, i);
-  if (old !== null) words.push(`staleness ${old}`);
   return words.join(" · ");
 }
 function tokenSpan(row, i, scale) {
   const { of, both } = COLOURS[controls.colour.value], text = row.tokens.texts[i], span = make("span");
-  const value = of(row.tokens, i, row);
+  const value = of(row.tokens, i);
   if (value != null && !scale.empty) span.style.background = background(both ? value / scale.end : Math.max(value, 0) / scale.end);
   if (row.tokens.logp_sampler && row.tokens.logp_sampler[i] == null) span.className = "outside";
   if (text === "") span.append(make("span", { className: "mark" }, "·"));
@@ -268,7 +258,8 @@ async function draw() {
   if (!all.length) list.append(make("p", { className: "soft" }, answers.length ? "No answer has these properties."
     : data.live ? "The run has written no answers yet; they appear here." : "The run has written no answers."));
   const count = all.reduce((sum, members) => sum + members.length, 0);
-  tell(`${plural(count, "answer")} of ${answers.length.toLocaleString("en")} in ${plural(all.length, "group")}`, legend(scale));
+  told = [`${plural(count, "answer")} of ${answers.length.toLocaleString("en")} in ${plural(all.length, "group")}`, legend(scale)];
+  tell(...told);
 }
 function tell(text, key) {
   const notes = [];
@@ -284,6 +275,7 @@ async function poll() {
       const news = await response.json();
       if (news.generation !== generation || next === 0) {
         generation = news.generation;
+        waiting += answers.length;
         answers.length = 0;
         rows.clear();
         next = news.from;
@@ -294,11 +286,14 @@ async function poll() {
       waiting += news.answers.length;
       more = news.more;
     }
+    if (lost) tell(...told);
+    lost = false;
     // A reader who has scrolled down is not disturbed.
     if (waiting && (window.scrollY < 200 || !list.children.length)) await draw();
     else if (waiting && !document.getElementById("news")) state.append(make("button", { id: "news", type: "button",
       onclick: () => { window.scrollTo(0, 0); draw(); } }, "show new answers"));
   } catch (error) {
+    lost = true;
     tell("The viewer has ended, or cannot be reached; trying again.", "");
   }
   setTimeout(poll, POLL);

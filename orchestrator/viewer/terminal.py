@@ -33,26 +33,13 @@ def _column(name: str, sign: float = 1.0) -> Value:
     return value
 
 
-def staleness(row: dict[str, Any], i: int) -> float | None:
-    """Return how many steps the weights that generated token `i` were behind; None where they are not known.
-
-    The weight versions of the first and the last token are known. If they differ, those between are not.
-    """
-    if row["route"] != "explore":
-        return None
-    last = row["tokens"]["count"] - 1
-    if row["first_version"] == row["last_version"] or i == 0:
-        return float(row["step"] - 1 - row["first_version"])
-    return float(row["step"] - 1 - row["last_version"]) if i == last else None
-
-
 VALUES: dict[str, Value] = {
     "entropy": _column("entropy"),
     "logp": _column("logp_sampler", -1.0),
     "divergence": _column("divergence"),
     "advantage": _column("advantage"),
     "mismatch": _column("mismatch"),
-    "staleness": staleness,
+    "staleness": _column("staleness"),
 }
 """What the colour of a token can show, by the name of `--colour`; logp is shown as -log-prob."""
 

@@ -45,6 +45,21 @@ Promise.all(widths.map(width => new Promise(done => {
 </script></body></html>"""
 
 
+def opened(address: str, folder: Path, *options: str) -> str:
+    """Return the HTML of a page after its scripts have run for 20 s of the browser's own clock, which waits for answers
+    of servers and for nothing else. Skips the test if there is no Chromium."""
+    if CHROMIUM is None:
+        if os.environ.get(REQUIRED):
+            pytest.fail(f"{REQUIRED} is set, and there is no chromium: apt-get install chromium")
+        pytest.skip("chromium is not installed: the tests that open pages in a browser were not run")
+    command = [CHROMIUM, *FLAGS, *options, f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000"]
+    done = subprocess.run(
+        [*command, "--dump-dom", address], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+    )
+    assert done.stdout, done.stderr[-2_000:]
+    return done.stdout
+
+
 def measure(page: Path, widths: tuple[int, ...], script: str, folder: Path, *, dark: bool = False) -> dict[str, Any]:
     """Return by width what `script` returns about a page. Skips the test if there is no Chromium.
 
@@ -54,20 +69,13 @@ def measure(page: Path, widths: tuple[int, ...], script: str, folder: Path, *, d
         folder: a temporary one.
         dark: whether the reader prefers dark pages.
     """
-    if CHROMIUM is None:
-        if os.environ.get(REQUIRED):
-            pytest.fail(f"{REQUIRED} is set, and there is no chromium: apt-get install chromium")
-        pytest.skip("chromium is not installed: the tests that open pages in a browser were not run")
     source = json.dumps(page.read_text(encoding="utf-8")).replace("<", "\\u003c")
     frames = folder / "frames.html"
     content = FRAMES.replace("MEASURE", script).replace("WIDTHS", json.dumps(widths)).replace("PAGE", source)
     frames.write_text(content, encoding="utf-8")
     preference = ["--blink-settings=preferredColorScheme=0"] if dark else []
-    command = [CHROMIUM, *FLAGS, *preference, f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000"]
-    done = subprocess.run(
-        [*command, "--dump-dom", frames.as_uri()], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
-    )
-    _, mark, rest = done.stdout.partition('data-found="')
-    assert mark, done.stdout[:2_000] + done.stderr[-2_000:]
+    dom = opened(frames.as_uri(), folder, *preference)
+    _, mark, rest = dom.partition('data-found="')
+    assert mark, dom[:2_000]
     found: dict[str, Any] = json.loads(unquote(rest.partition('"')[0]))
     return found

@@ -1,11 +1,14 @@
 """Whole runs on the GPU, in one process: `breadth train` with the transformers generator and the committed policy.
 
 A run has 6 steps of 8 x 8 answers of at most 16 tokens by a policy of 358k parameters, with a divergence to a
-reference, and a checkpoint at its end. A step takes below 1 s, so that two runs take 15 s, and 12 s of imports.
+reference, and a checkpoint at its end. It records its second update, which `breadth replay-step` then runs again. A
+step takes below 1 s, so that two runs take 15 s, and 12 s of imports.
 """
 
 import asyncio
+import contextlib
 import importlib
+import io
 import json
 import sys
 from importlib.abc import Loader, MetaPathFinder
@@ -24,15 +27,19 @@ WORDS = (
 )
 LOGP_LIMITS = {"float32": 0.02, "bfloat16": 0.3}
 """Largest mean absolute difference between the log-probs of generator and learner, in nats, by dtype."""
+RECORDED_STEP = 2
 COPIED = ("seconds/step", "seconds/update", "seconds/publish", "tokens_per_second", "reward", "entropy", "grad_norm")
 
 
 def run(record: Record) -> None:
-    """Train in float32 and in bfloat16."""
+    """Train in float32 and in bfloat16, and run a recorded update of each again."""
     without_ray()
     for dtype in LOGP_LIMITS:
-        with record.part(dtype), record.phase(f"run in {dtype}"):
-            _run(record, dtype)
+        with record.part(dtype):
+            with record.phase(f"run in {dtype}"):
+                folder = _run(record, dtype)
+            with record.phase(f"step again in {dtype}"):
+                _again(record, folder / "steps" / f"step-{RECORDED_STEP:06d}", dtype)
 
 
 def without_ray() -> None:
@@ -73,7 +80,18 @@ class _Empty(ModuleType):
         return type(name, (SimpleNamespace,), {})
 
 
-def _run(record: Record, dtype: str) -> None:
+def _again(record: Record, folder: Path, dtype: str) -> None:
+    from orchestrator.commands.cli import main
+
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        status = main(["replay-step", str(folder)])
+    record.value(f"{dtype}: replay-step", printed.getvalue().splitlines()[-20:])
+    record.check(f"{dtype}: exit status of replay-step", status, at_most=0)
+
+
+def _run(record: Record, dtype: str) -> Path:
+    """Train, check what the run has written, and return its directory."""
     from configs.load import load
     from orchestrator.commands.paths import absolute
     from orchestrator.start import run_training  # which imports Ray
@@ -81,6 +99,7 @@ def _run(record: Record, dtype: str) -> None:
     steps = 2 if record.small else 6
     device = "gpu" if record.gpu else "cpu"
     words = [f"policy.dtype={dtype}", f"placement.device={device}", f"steps={steps}", f"name={dtype}"]
+    words.append(f"logbook.dump_steps=[{RECORDED_STEP}]")
     cfg = absolute(load([*WORDS, *words, f"runs={record.scratch}"]))
     lines: list[str] = []
     try:
@@ -96,3 +115,4 @@ def _run(record: Record, dtype: str) -> None:
     record.check(f"{dtype}: generator's log-probs", max(differences), at_most=LOGP_LIMITS[dtype])
     checkpoints = [path for path in folder.rglob("model.safetensors") if "checkpoint" in str(path)]
     record.check(f"{dtype}: checkpoints", len(checkpoints), at_most=10, at_least=1)
+    return folder

@@ -115,7 +115,7 @@ def test_numbers_that_no_float_or_page_has_are_left_out(tmp_path: Path) -> None:
     assert steps(answers) == [1] and answers.broken == 1, "a step that no page has"
     shown = answers.answer(0)
     assert (shown["reward"], shown["rewards"], shown["sample_index"]) == (None, {}, 0)
-    assert shown["tokens"] == {"count": 0, "texts": ["a"], "advantage": [2]}
+    assert shown["tokens"] == {"count": 0, "texts": ["a"], "advantage": [2], "staleness": [0]}
 
 
 def test_columns_that_are_not_aligned_with_the_texts_are_left_out_and_long_texts_are_cut(tmp_path: Path) -> None:
@@ -123,5 +123,18 @@ def test_columns_that_are_not_aligned_with_the_texts_are_left_out_and_long_texts
     answers = AnswerFile(write(tmp_path / "a.jsonl", row(tokens=tokens, answer="b" * 10**6)))
     answers.refresh()
     shown = answers.answer(0)
-    assert set(shown["tokens"]) == {"count", "texts", "advantage"} and len(shown["tokens"]["texts"][1]) < 1_000
+    assert set(shown["tokens"]) == {"count", "texts", "advantage", "staleness"}
+    assert len(shown["tokens"]["texts"][1]) < 1_000
     assert shown["answer"].endswith("... 800,000 more characters")
+
+
+def test_only_versions_that_are_known_give_a_staleness(tmp_path: Path) -> None:
+    """Of a long answer the last text is not that of the last token."""
+    two = {"first_version": 3, "last_version": 4}
+    rows = [row(5, **two), row(5, first_version=2, last_version=2), row(5, route="replay")]
+    long = {"texts": ["a", "b"], "staleness": [7, 7]}
+    rows += [row(5, tokens={"count": 2**50, **long}, **two), row(5, texts=("a",), **two), row(5, texts=(), **two)]
+    answers = AnswerFile(write(tmp_path / "a.jsonl", *rows))
+    answers.refresh()
+    found = [answers.answer(number)["tokens"]["staleness"] for number in range(6)]
+    assert found == [[1, None, 0], [2, 2, 2], [None] * 3, [1, None], [1], []]

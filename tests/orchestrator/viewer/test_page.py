@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,12 +10,7 @@ from answer_lines import HOSTILE, row, write
 from orchestrator.viewer import page as page_module
 from orchestrator.viewer.answer_file import AnswerFile
 from orchestrator.viewer.page import exported
-
-CHROMIUM = shutil.which("chromium")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --virtual-time-budget=4000 --dump-dom"
-)
+from tests.orchestrator.browser import opened
 
 
 def read(path: Path) -> AnswerFile:
@@ -58,18 +51,20 @@ def test_the_newest_answers_that_have_room_are_exported_and_the_others_counted(
     assert data["left_out"] == 2
 
 
-def shown(tmp_path: Path, page: str, choices: str = "") -> tuple[str, str]:
-    """The title, and the HTML of the groups, after the page's script has run in a browser."""
+def page_in_browser(tmp_path: Path, page: str, choices: str = "") -> str:
+    """Return the HTML after the page's script has run in a browser."""
     (tmp_path / "page.html").write_text(page)
-    words = [str(CHROMIUM), *FLAGS.split(), f"--user-data-dir={tmp_path / 'browser'}"]
-    address = f"file://{tmp_path / 'page.html'}#{choices}"
-    found = subprocess.run([*words, address], capture_output=True, text=True, timeout=120).stdout
+    return opened(f"file://{tmp_path / 'page.html'}#{choices}", tmp_path)
+
+
+def shown(tmp_path: Path, page: str, choices: str = "") -> tuple[str, str]:
+    """Return the title, and the HTML of the groups, after the page's script has run in a browser."""
+    found = page_in_browser(tmp_path, page, choices)
     [title], [main] = re.findall("<title>(.*?)</title>", found), re.findall("<main>(.*?)</main>", found, re.DOTALL)
     return title, main
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
 def test_in_a_browser_hostile_texts_are_shown_and_do_not_run(tmp_path: Path) -> None:
     title, main = shown(tmp_path, hostile_page(tmp_path))
     assert title.startswith("Answers of run") and main.count('class="sampled') == 3
@@ -78,7 +73,6 @@ def test_in_a_browser_hostile_texts_are_shown_and_do_not_run(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
 def test_in_a_browser_the_address_chooses_answers_and_colour(tmp_path: Path) -> None:
     rows = [row(1), row(2, reward=0.0, status="wrong"), row(3, reward=None, status="grader_error"), row(3, 1)]
     page = exported("run", read(write(tmp_path / "a.jsonl", *rows)), [0, 1, 2, 3])
@@ -89,7 +83,6 @@ def test_in_a_browser_the_address_chooses_answers_and_colour(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
 def test_in_a_browser_each_group_says_how_many_of_its_answers_were_recorded(tmp_path: Path) -> None:
     rows = [row(1, group_size=16), row(2, 0, group_size=16), row(2, 1, group_size=16, reward=0.0), row(3)]
     page = exported("run", read(write(tmp_path / "a.jsonl", *rows)), [0, 1, 2, 3])
@@ -98,3 +91,46 @@ def test_in_a_browser_each_group_says_how_many_of_its_answers_were_recorded(tmp_
         assert words in main, words
     _, main = shown(tmp_path, page, "reward_low=1")
     assert "2 of 16 answers recorded · 1 shown · 1 right" in main
+
+
+COLUMNS = {
+    "count": 3,
+    "texts": ["a", "b", "c"],
+    "entropy": [1.0, 2.0, 0.0],
+    "logp_sampler": [-1.0, -4.0, 0.0],
+    "divergence": [2.0, -1.0, None],
+    "advantage": [-5.0, 1.0, 0.0],
+    "mismatch": [None, 0.25, -1.0],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("colour", "strengths", "ends"),
+    [
+        ("entropy", ["above 50", "above 100", "above 0"], ["0", "2"]),
+        ("logp", ["above 25", "above 100", "above 0"], ["0", "4"]),
+        ("divergence", ["above 100", "below 50", ""], ["-2", "2"]),
+        ("advantage", ["below 100", "above 20", "above 0"], ["-5", "5"]),
+        ("mismatch", ["", "above 25", "below 100"], ["-1", "1"]),
+        ("staleness", ["above 100", "", "above 50"], ["0", "2"]),  # weights 2, an unknown version, and 3, at step 5
+    ],
+)
+def test_in_a_browser_each_token_has_the_colour_of_its_value(
+    tmp_path: Path, colour: str, strengths: list[str], ends: list[str]
+) -> None:
+    path = write(tmp_path / "a.jsonl", row(5, tokens=COLUMNS, first_version=2, last_version=3))
+    dom = page_in_browser(tmp_path, exported("run", read(path), [0]), f"colour={colour}")
+    tokens = re.findall(r'(<span[^>]*data-i="\d"[^>]*>)', dom)
+    painted = [re.findall(r"var\(--(\w+)\) (\d+)%", token) for token in tokens]
+    assert [" ".join(found[0]) if found else "" for found in painted] == strengths
+    [legend] = re.findall(r'class="legend">(.*?)<i .*?</i>(.*?)</span>', dom)
+    assert list(legend) == ends
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["TRAIN/2", "needle"])
+def test_in_a_browser_problems_are_found_by_their_name_and_their_text(tmp_path: Path, words: str) -> None:
+    rows = [row(1), row(2, prompt="find the Needle:"), row(3)]
+    _, main = shown(tmp_path, exported("run", read(write(tmp_path / "a.jsonl", *rows)), [0, 1, 2]), f"problem={words}")
+    assert main.count('class="sampled') == 1 and "Step 2" in main

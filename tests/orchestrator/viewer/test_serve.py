@@ -2,10 +2,13 @@
 
 import http.client
 import json
+import re
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +17,36 @@ from answer_lines import HOSTILE, row, write
 
 from orchestrator.viewer import serve as serve_module
 from orchestrator.viewer.serve import Server, serve
+from tests.orchestrator.browser import opened
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with Server("run", tmp_path / "trajectories.jsonl", 0) as found:
-        thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Server("run", tmp_path / "trajectories.jsonl", 0)) as found:
         yield found
-        found.shutdown()
+
+
+@contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    with server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
         thread.join(10)
+
+
+class ChangingServer(Server):
+    """A server before each of whose indices something happens, as long as there are `changes`."""
+
+    def __init__(self, path: Path, *changes: Callable[[], object]) -> None:
+        super().__init__("run", path, 0)
+        self.changes = list(changes)
+
+    def index(self, query: dict[str, int]) -> dict[str, Any]:
+        if self.changes:
+            self.changes.pop(0)()
+        return super().index(query)
 
 
 def get(server: Server, path: str, **headers: str) -> tuple[int, Any]:
@@ -99,3 +122,35 @@ def test_a_page_under_another_name_cannot_read_the_answers(server: Server) -> No
 def test_a_port_in_use_is_refused_by_name(server: Server, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"^--port: must be free, got {server.server_port}"):
         serve("run", tmp_path / "a.jsonl", server.server_port, print)
+
+
+@pytest.mark.slow
+def test_an_open_page_shows_answers_as_they_are_written_and_those_of_a_replaced_file_instead(tmp_path: Path) -> None:
+    path = tmp_path / "trajectories.jsonl"
+    changes = [lambda: None, lambda: write(path, row(1)), lambda: write(path, row(2, texts=HOSTILE), end='{"step": ')]
+    with serving(ChangingServer(path, *changes)) as server:
+        dom = opened(server.url, tmp_path)
+    assert re.findall(r"<h2>(Step \d)", dom) == ["Step 2", "Step 1"] and "2 answers of 2 in 2 groups" in dom
+    assert "<title>Answers of run</title>" in dom and "<img" not in dom
+
+    for new, shown in ((write(tmp_path / "new", row(7)), ["Step 7"]), (write(tmp_path / "empty"), [])):
+        with serving(ChangingServer(path, lambda: None, partial(new.replace, path))) as server:
+            dom = opened(server.url, tmp_path)
+        assert re.findall(r"<h2>(Step \d)", dom) == shown and not server.changes
+
+
+@pytest.mark.slow
+def test_an_open_page_goes_on_after_its_server_could_not_be_reached(tmp_path: Path) -> None:
+    path = write(tmp_path / "trajectories.jsonl", row(1))
+
+    def fails() -> None:
+        raise ConnectionError  # Chromium asks once more by itself
+
+    with serving(ChangingServer(path, lambda: None, *[fails] * 3, lambda: write(path, row(2)))) as server:
+        dom = opened(server.url, tmp_path)
+    assert re.findall(r"<h2>(Step \d)", dom) == ["Step 2", "Step 1"]
+
+    with serving(ChangingServer(path, lambda: None, *[fails] * 3)) as server:
+        dom = opened(server.url, tmp_path)
+    [state] = re.findall(r'<div class="state">(.*?)</div>', dom)
+    assert state.startswith("<span>2 answers of 2 in 2 groups</span>"), "there was nothing new after it"

@@ -9,7 +9,7 @@ from answer_lines import HOSTILE, row, write
 from rich.console import Console
 
 from orchestrator.viewer.answer_file import AnswerFile
-from orchestrator.viewer.terminal import show, staleness
+from orchestrator.viewer.terminal import show
 
 
 def printed(path: Path, colour: str = "entropy", *, terminal: bool = False) -> str:
@@ -47,13 +47,6 @@ def test_hostile_texts_send_nothing_to_the_terminal(tmp_path: Path) -> None:
     out = printed(path)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", out)
     assert "[31m" in out and len(out) < 30_000
-
-
-def test_only_versions_that_are_known_give_a_staleness() -> None:
-    changed = row(5, first_version=3, last_version=4)
-    assert [staleness(changed, i) for i in range(3)] == [1.0, None, 0.0]
-    assert [staleness(row(5, first_version=2, last_version=2), i) for i in range(3)] == [2.0] * 3
-    assert staleness(row(5, route="replay"), 0) is None
 
 
 def test_each_group_shows_how_many_of_its_answers_are_here(tmp_path: Path) -> None:
