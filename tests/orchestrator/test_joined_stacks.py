@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import pytest
 
+from tests.faults.program import find
 from tests.faults.subject import Subject
 
 pytestmark = pytest.mark.ray
@@ -37,20 +37,13 @@ def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def process_of(role: str) -> int:
-    """Return the process of a role in a cluster that this process has started."""
-    title = f"ray::{role.capitalize()}Shell"
-    [found] = [each.pid for each in psutil.Process().children(recursive=True) if title in " ".join(each.cmdline())]
-    return found
-
-
 def test_when_a_generator_is_stopped_the_stacks_of_all_roles_are_written(cluster: Any, tmp_path: Any) -> None:
     where = {"RAY_ADDRESS": cluster.address, "RAY_AUTH_MODE": "disabled"}
     subject = Subject(tmp_path, ["placement.kind=ray", "steps=20"], where)
     process = subject.start()
     try:
         subject.wait_for_step(2)
-        pids = {role: process_of(role) for role in ROLES}
+        pids = {role: find(role) for role in ROLES}
         os.kill(pids["generator"], signal.SIGSTOP)
         output, _ = process.communicate(timeout=150)
         assert process.returncode == 0 and "generator 0 is back" in output, output

@@ -12,6 +12,7 @@ from vllm.distributed.weight_transfer.nccl_common import NCCLWeightTransferInitI
 
 from actors.weights.publication import CastSource, GpuPublisher
 from actors.weights.transfer import TransferClient
+from tests.actors.weights.without_cuda import replace_cuda
 
 
 class RecordingEngine:
@@ -56,6 +57,7 @@ class WithoutGpu(TrainerWeightTransferEngine):
 
 
 def check_the_learners_side() -> None:
+    replace_cuda()
     assert {"nccl", "ipc"} <= set(WeightTransferTrainerFactory._registry)
     WeightTransferTrainerFactory._registry["nccl"] = lambda: WithoutGpu
     engines = [RecordingEngine(), RecordingEngine()]
