@@ -48,12 +48,12 @@ def find(role: str) -> int:
     if role == "driver":
         return os.getpid()
     below = psutil.Process().children(recursive=True)
-    found = [process.pid for process in below if TITLES[role] in _command(process)]
-    assert found, (role, [_command(process)[:100] for process in below])
+    found = [process.pid for process in below if TITLES[role] in command_of(process)]
+    assert found, (role, [command_of(process)[:100] for process in below])
     return found[-1] if role == "worker" else found[0]  # the last one is below its keeper
 
 
-def _command(process: psutil.Process) -> str:
+def command_of(process: psutil.Process) -> str:
     """Return the command line of a process; empty if it has ended."""
     try:
         return " ".join(process.cmdline())

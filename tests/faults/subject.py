@@ -112,6 +112,13 @@ class Subject:
             assert time.monotonic() < until, f"no step {step} within {timeout_s:.0f} s"
             time.sleep(0.02)
 
+    def wait_for_checkpoint(self, timeout_s: float = 90.0) -> None:
+        """Wait until a checkpoint is whole."""
+        until = time.monotonic() + timeout_s
+        while not any(self.run_dir.glob("checkpoints/step-*/manifest.json")):
+            assert time.monotonic() < until, f"no checkpoint within {timeout_s:.0f} s"
+            time.sleep(0.02)
+
     def wait_for_event(self, words: str, timeout_s: float) -> None:
         """Wait until these words are in an event."""
         until = time.monotonic() + timeout_s

@@ -10,11 +10,11 @@ import psutil
 import pytest
 
 from orchestrator.recovery.run_lock import LOCK
-from tests.faults.program import TITLES
+from tests.faults.program import TITLES, command_of
 from tests.faults.rows import DIED, NO_ANSWER
 from tests.faults.subject import Subject
 
-STEPS = 30
+STEPS = 60
 IN_PROCESS = ("placement.kind=in_process",)
 OVER_RAY = ("placement.kind=ray",)
 TWO_RANKS = (*OVER_RAY, "placement.learners=2", "placement.cpus_per_learner=0.25")
@@ -27,7 +27,7 @@ def processes(subject: Subject, role: str) -> list[int]:
     if role == "driver":
         return [driver]
     below = psutil.Process(driver).children(recursive=True)
-    return sorted(each.pid for each in below if TITLES[role] in " ".join(each.cmdline()))
+    return sorted(each.pid for each in below if TITLES[role] in command_of(each))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_run_whose_driver_or_rank_is_lost_goes_on_by_itself(
     subject = Subject(tmp_path, [*words, f"steps={STEPS}", "--restarts", "1"])
     process = subject.start()
     try:
-        subject.wait_for_step(3)
+        subject.wait_for_checkpoint()
         lost = processes(subject, role)[-1]
         os.kill(lost, signal.Signals[sent])
         output, _ = process.communicate(timeout=150)
