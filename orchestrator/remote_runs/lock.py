@@ -19,6 +19,7 @@ from typing import Any
 
 from configs.config import Config
 from orchestrator.recovery.run_lock import LOCK, Held, RunLock, words
+from orchestrator.remote_runs.place import setting_of
 from orchestrator.remote_runs.store import Store, StoreError
 
 BEAT_S = 10.0
@@ -36,7 +37,10 @@ class RunLocks:
 
     def __init__(self, cfg: Config, log: Callable[[str], None]) -> None:
         self.local = RunLock(Path(cfg.runs) / cfg.name)
-        self.remote = RemoteLock(Store(f"{cfg.mirror}/{cfg.name}", "mirror"), log) if cfg.mirror else None
+        self.remote = None
+        if cfg.mirror:
+            store = Store(f"{cfg.mirror}/{cfg.name}", setting_of(cfg.runs, cfg.mirror))
+            self.remote = RemoteLock(store, log)
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> "RunLocks":
@@ -92,7 +96,7 @@ class RemoteLock:
             self._write()
         except StoreError as error:
             rule = "must be a place that this user can read and write"
-            raise ValueError(f"mirror: {rule}, got {self.store.url!r}: {error}") from None
+            raise ValueError(f"{self.store.setting}: {rule}, got {self.store.url!r}: {error}") from None
         self._heart.start()
         return self
 

@@ -30,6 +30,15 @@ def work_folder(url: str) -> Path:
     return Path.home() / ".cache" / "breadth" / "runs" / f"{words}-{digest}"
 
 
+def setting_of(runs: str, mirror: str) -> str:
+    """Return the setting that named the place to which a run is copied: `runs`, whose URL is its `mirror`, or `mirror`.
+
+    Args:
+        runs, mirror: as `orchestrator.commands.paths.absolute` returns them.
+    """
+    return "runs" if Path(runs) == work_folder(mirror) else "mirror"
+
+
 def split_run(url: str) -> tuple[str, str]:
     """Return the place and the name of a run from the URL of its directory."""
     place, _, name = url.rstrip("/").rpartition("/")

@@ -30,14 +30,14 @@ class Store:
     """The files below a URL. Names are relative to it, with `/`.
 
     Args:
-        setting: the setting that holds the URL, for the error message.
+        setting: the setting that holds the URL, for error messages.
 
     Raises:
         ValueError: the protocol is unknown, or its package is not installed.
     """
 
     def __init__(self, url: str, setting: str = "runs") -> None:
-        self.url = url.rstrip("/")
+        self.url, self.setting = url.rstrip("/"), setting
         protocol = url.partition("://")[0]
         options = OPTIONS.get("s3" if protocol == "s3a" else protocol, {})
         try:
@@ -89,15 +89,15 @@ class Store:
 
         self._bounded(remove, CALL_S)
 
-    def check_writable(self, setting: str) -> None:
-        """Raise ValueError, naming the setting, unless files can be written to the store and listed."""
+    def check_writable(self) -> None:
+        """Raise ValueError unless files can be written to the store and listed."""
         name = ".breadth-probe"
         try:
             self.write(name, b"x")
             self.remove(name)
         except StoreError as error:
             rule = "must be a place that this user can write to"
-            raise ValueError(f"{setting}: {rule}, got {self.url!r}: {error}") from None
+            raise ValueError(f"{self.setting}: {rule}, got {self.url!r}: {error}") from None
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

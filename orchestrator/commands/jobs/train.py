@@ -22,6 +22,7 @@ from orchestrator.preflight.named import check_training, check_trains
 from orchestrator.preflight.resume import resume_command
 from orchestrator.recovery.failures import failure, raised_by_breadth
 from orchestrator.recovery.restarts import Supervisor
+from orchestrator.remote_runs.place import setting_of
 
 
 def run(options: argparse.Namespace, console: Console) -> int | None:
@@ -74,13 +75,15 @@ def _in_mirror(cfg: Config) -> bool:
     if not cfg.mirror:
         return False
     has_run: Callable[[str, str], bool] = importlib.import_module("orchestrator.remote_runs.fetch").has_run
-    return has_run(f"{cfg.mirror}/{cfg.name}", "mirror")
+    return has_run(f"{cfg.mirror}/{cfg.name}", setting_of(cfg.runs, cfg.mirror))
 
 
 def _check_mirror(cfg: Config, *, resume: bool) -> None:
     """Raise ValueError unless the remote place can be written to, and has no run of the name of a new one."""
-    url = f"{cfg.mirror}/{cfg.name}"
-    importlib.import_module("orchestrator.remote_runs.store").Store(url, "mirror").check_writable("mirror")
+    setting = setting_of(cfg.runs, cfg.mirror)
+    importlib.import_module("orchestrator.remote_runs.store").Store(
+        f"{cfg.mirror}/{cfg.name}", setting
+    ).check_writable()
     if not resume and _in_mirror(cfg):
         rule = "must be new (or pass --resume to continue)"
         raise ValueError(f"name: {rule}, got {cfg.name!r}, which exists in {cfg.mirror}")
@@ -97,7 +100,8 @@ def _settings(options: argparse.Namespace, log: Callable[[str], None]) -> Config
         if place.mirror:
             fetching = importlib.import_module("orchestrator.remote_runs.fetch")
             url, folder = f"{place.mirror}/{place.name}", Path(place.runs)
-            fetching.fetch_run(url, log, checkpoint="last", folder=folder, setting="runs")
+            setting = setting_of(place.runs, place.mirror)
+            fetching.fetch_run(url, log, checkpoint="last", folder=folder, setting=setting)
         file = file or str(Path(place.runs) / place.name / SETTINGS)
         if not Path(file).is_file():
             raise ValueError(f"name: must be an existing run to resume, got {str(Path(file).parent)!r}")

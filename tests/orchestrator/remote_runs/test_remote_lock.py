@@ -144,5 +144,5 @@ def test_a_lock_is_neither_copied_nor_fetched(tmp_path: Path) -> None:
 
 def test_a_place_that_does_not_answer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file in the place of the folder")
-    with pytest.raises(ValueError, match=r"^mirror: must be a place that this user can read and write, got 'file://"):
+    with pytest.raises(ValueError, match=r"^runs: must be a place that this user can read and write, got 'file://"):
         hold(Store(f"file://{tmp_path}/store")).__enter__()

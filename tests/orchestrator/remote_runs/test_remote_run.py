@@ -145,7 +145,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_run(
     (tmp_path / "file").write_text("not a folder")
     words = [*SMALL, f"policy.path={tiny_policy}", f"runs=file://{tmp_path}/file", "name=first"]
     assert main(["train", *words]) == 2
-    assert "mirror: must be a place that this user can write to, got" in capsys.readouterr().err
+    assert "runs: must be a place that this user can write to, got" in capsys.readouterr().err
 
 
 def test_the_page_of_one_run_lies_in_it_and_that_of_several_has_their_names() -> None:

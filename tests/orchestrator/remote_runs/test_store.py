@@ -26,7 +26,7 @@ def test_files_are_written_listed_read_and_removed(place: str, tmp_path: Path) -
     store.remove("b.txt")
     store.remove("b.txt")
     assert set(store.sizes()) == {"checkpoints/step-000001/a.txt"}
-    store.check_writable("runs")
+    store.check_writable()
     assert set(store.sizes()) == {"checkpoints/step-000001/a.txt"}
 
 
@@ -40,7 +40,7 @@ def test_a_bucket_that_does_not_exist_is_refused_before_the_run(
     with pytest.raises(
         ValueError, match=r"^runs: must be a place that this user can write to, got 's3://no-such-bucket"
     ):
-        Store("s3://no-such-bucket/runs").check_writable("runs")
+        Store("s3://no-such-bucket/runs").check_writable()
 
 
 def test_a_missing_package_is_refused_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
