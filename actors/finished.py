@@ -25,6 +25,8 @@ class EngineLoad:
     """Tokens that the free key-value memory holds. Cached prompts that no answer uses count as free."""
     tokens: int = 0
     """Tokens generated since the engine's start, those of unfinished answers too: it grows while the engine works."""
+    asleep: bool = False
+    """Whether it sleeps, and so generates no token until it is woken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -159,6 +159,7 @@ class VllmEngine:
             free_sequences=self.max_sequences - len(running),
             free_kv_tokens=pool.get_num_free_blocks() * self.vllm.vllm_config.cache_config.block_size,
             tokens=self.finished_tokens + sum(request.num_output_tokens for request in scheduler.requests.values()),
+            asleep=self.asleep,
         )
 
     def declare(self, info: WeightsInfo) -> None:
@@ -273,7 +274,12 @@ class VllmGenerator(EngineThread[VllmEngine]):
         )
 
     async def sleep(self) -> int:
-        unfinished: int = await self._call(lambda engine: engine.sleep())
+        def sleep(engine: VllmEngine) -> int:
+            unfinished = engine.sleep()
+            self._measure_load(engine)
+            return unfinished
+
+        unfinished: int = await self._call(sleep)
         return unfinished
 
     async def wake_up(self, tags: Sequence[str]) -> None:

@@ -206,7 +206,7 @@ class Rollouts:
                 finished = await bound.generator.collect(wait_s)
                 if bound.late:
                     bound.room = Room(finished.load)
-                if len(finished) or finished.load.tokens != tokens:
+                if len(finished) or finished.load.asleep or finished.load.tokens != tokens:
                     silence_s, tokens = 0.0, finished.load.tokens
                 else:
                     silence_s += wait_s

@@ -36,7 +36,8 @@ def test_answers_in_flight_go_on_after_a_sleep_and_the_weights_wake_before_the_c
     async def run() -> Keyed:
         await generator.submit(jobs)
         assert 0 < generator.call("sleep") <= 8
-        assert not len(await generator.collect(0.5)), "a sleeping engine decodes nothing"
+        nothing = await generator.collect(0.5)
+        assert nothing.load.asleep and not len(nothing), "a sleeping engine decodes nothing"
         generator.call("wake_up", ["weights"])
         assert not len(await generator.collect(0.5)), "without a key-value cache nothing is decoded"
         await generator.init_weights(weights_info(in_files(folder)))

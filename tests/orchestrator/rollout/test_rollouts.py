@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from actors.contracts import GenerationJob, GradeTask
+from actors.finished import EngineLoad
 from actors.presence import RoleLost
 from orchestrator.rollout.jobs import answer_seed, jobs_for
 from orchestrator.rollout.rollouts import POLL_S, Rollouts
@@ -260,6 +261,21 @@ def test_a_generator_without_work_is_not_polled_and_is_not_silent() -> None:
             await asyncio.sleep(0.2)
             assert generator.collecting == polls
             assert len(await rollouts.run(*work({1: 1}))) == 1
+
+    run(body())
+
+
+def test_a_generator_that_sleeps_with_work_to_do_is_not_silent_until_it_is_woken() -> None:
+    async def body() -> None:
+        generator = ScriptedGenerator()
+        generator.silent, generator.load = True, EngineLoad(asleep=True)
+        async with Rollouts([generator], [ScriptedGrader()], 3.0) as rollouts:
+            futures = await rollouts.submit(*work({0: 1}))
+            while generator.collecting < 20:  # each has waited for a second, as far as the limit is concerned
+                await asyncio.sleep(0.01)
+            assert not futures[0].done()
+            generator.load = EngineLoad()
+            await everything_fails(rollouts, futures, RoleLost, "generator 0 generated no token for 3 s")
 
     run(body())
 
