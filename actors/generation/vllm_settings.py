@@ -55,6 +55,8 @@ def engine_settings(
     settings: VllmConfig = EngineArgs(
         model=policy_path,
         dtype="bfloat16" if dtype == "bfloat16" else "float32",
+        # The learner's logits are float32 also where the head is bfloat16.
+        hf_overrides={"head_dtype": "float32"},
         max_model_len=max_length,
         max_num_seqs=most,
         skip_tokenizer_init=True,

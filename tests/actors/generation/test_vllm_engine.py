@@ -51,6 +51,19 @@ def test_answers_in_flight_go_on_after_a_sleep_and_the_weights_wake_before_the_c
     assert {t.last_version for _, t in found} == {1}
 
 
+def test_logits_are_float32_as_the_learners_are_also_where_the_policy_is_bfloat16(
+    vllm: GeneratorServer, tmp_path: Path
+) -> None:
+    folder = make_policy(tmp_path, hidden=128)
+    process = vllm.fork()
+    found = [
+        process.run("tests.actors.generation.vllm_head", "head_dtype", policy=str(folder), dtype=dtype)
+        for dtype in ("bfloat16", "float32")
+    ]
+    process.end()
+    assert found == [("torch.bfloat16", "torch.float32"), ("torch.float32", "torch.float32")]
+
+
 def test_a_policy_of_the_hub_answers_as_the_same_files_in_a_folder_do(vllm: GeneratorServer, tmp_path: Path) -> None:
     folder = make_policy(tmp_path / "policy", hidden=128)
     cache = HubCache(tmp_path / "home")
