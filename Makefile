@@ -116,7 +116,7 @@ test-fast: setup
 	$(BIN)/python -m pytest -m "not ray and not slow and not timed" -n auto --maxprocesses 4 --dist loadfile
 	$(BIN)/python -m pytest -m "timed and not ray and not slow"
 
-# Every injected fault, three runs at a time as they mostly wait, in about 22 minutes on 2 cores; `make test` runs a
+# Every injected fault, three runs at a time as they mostly wait, in about 25 minutes on 2 cores; `make test` runs a
 # handful of them.
 test-faults: setup
 	$(BIN)/python -m pytest tests/faults -n 3 --dist load
