@@ -34,7 +34,10 @@ def run(options: argparse.Namespace, console: Console) -> None:
     names = ("report.compared", "report.write", "sinks.report_run")
     reading, writing, sending = (importlib.import_module(f"orchestrator.{name}") for name in names)
     folders = [folder] if folder and options.evaluation else latest_of_each(runs.values())
-    found, damaged = reading.read_compared(folders, several=len(runs) > 1) if folder else ([None], {})
+    # The policies of an evaluation of its own have names of their own, and those of a run may be checkpoints of it.
+    of_runs = {each.resolve().parents[1] for each in folders} <= {each.resolve() for each in runs.values()}
+    several = len(runs) > 1 and of_runs
+    found, damaged = reading.read_compared(folders, several=several) if folder else ([None], {})
     left_out = [f"Evaluation {place} is damaged and left out: {reason}" for place, reason in damaged.items()]
     page = writing.write_report(
         output, runs=runs, evaluation=found[0], title="Breadth report", samplings=found[1:], left_out=left_out

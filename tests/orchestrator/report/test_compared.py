@@ -156,6 +156,16 @@ def test_a_report_all_of_whose_evaluations_are_damaged_is_refused_with_their_rea
         assert not output.exists()
 
 
+@pytest.mark.parametrize(("run", "name"), [("measured", "step-0"), ("first", "first step-0")])
+def test_beside_two_runs_the_policies_of_an_evaluation_of_its_own_keep_their_names(
+    run: str, name: str, tmp_path: Path
+) -> None:
+    runs = [str(run_directory(tmp_path / each)) for each in ("first", "second")]
+    folder = evaluated(tmp_path / run, [8, 8, 8, 8], [4, 4, 4, 4])
+    assert main(["report", *runs, "--evaluation", str(folder), "--output", str(tmp_path / "page.html")]) == 0
+    assert f"in {name} (" in Page(tmp_path / "page.html").text
+
+
 def test_the_tasks_of_joined_evaluations_are_named_by_their_runs_too(tmp_path: Path) -> None:
     folders = [evaluated(tmp_path / name, [8, 8, 8, 8]) for name in ("grpo", "dph_f")]
     for folder in folders:
