@@ -39,13 +39,16 @@ def end_with_children(process: int) -> None:
         started = [(child.pid, _began(child.pid)) for child in psutil.Process(process).children(recursive=True)]
     with suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)
+
+    def left() -> list[int]:
+        return [child for child, began in started if began and _began(child) == began]
+
     until = time.monotonic() + GRACE_S
-    while any(began and _began(child) == began for child, began in started) and time.monotonic() < until:
+    while left() and time.monotonic() < until:
         time.sleep(0.05)
-    for child, began in started:
+    for child in left():
         with suppress(ProcessLookupError):
-            if began and _began(child) == began:
-                os.kill(child, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)
 
 
 def _began(process: int) -> str:

@@ -146,8 +146,9 @@ def latest_of_each(folders: Iterable[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for run in folders:
-        ended = sorted(run.glob(f"{EVALUATIONS}/*/{RESULTS}"), key=_date)
-        found += [path.parent for path in ended if path == ended[-1] or not _date(path)[0]]
+        dates = {path: _date(path) for path in run.glob(f"{EVALUATIONS}/*/{RESULTS}")}
+        ended = sorted(dates, key=lambda path: dates[path])
+        found += [path.parent for path in ended if path == ended[-1] or not dates[path][0]]
     return found
 
 

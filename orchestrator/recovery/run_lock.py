@@ -18,6 +18,8 @@ from types import TracebackType
 from typing import Any
 
 LOCK = "run.lock"
+FIELDS = ("host", "pid", "since", "beat")
+"""What the record of a holder has."""
 BEAT_S = 5.0
 """Seconds between two heartbeats."""
 SILENCE_S = 30.0
@@ -149,8 +151,13 @@ def _flock(file: int) -> bool | None:
 
 def _read(file: int) -> dict[str, Any]:
     """Return the record of the holder; empty if there is none, or a part of one."""
+    return record_in(os.pread(file, 4096, 0))
+
+
+def record_in(content: bytes, *further: str) -> dict[str, Any]:
+    """Return the record of a holder, which has these further fields too; empty if this is none, or a part of one."""
     try:
-        record = json.loads(os.pread(file, 4096, 0))
+        record = json.loads(content)
     except ValueError:
         return {}
-    return record if isinstance(record, dict) and {"host", "pid", "since", "beat"} <= record.keys() else {}
+    return record if isinstance(record, dict) and {*FIELDS, *further} <= record.keys() else {}

@@ -109,14 +109,24 @@ def _fetch_checkpoint(
             with replace_folder(local) as partial:
                 prefix = f"{CHECKPOINTS}{name}/"
                 for file in (file for file in sizes if file.startswith(prefix)):
-                    target = partial / file.removeprefix(prefix)
-                    if not target.resolve().is_relative_to(partial.resolve()):
-                        raise BrokenCheckpoint(f"checkpoint {store.url}/{prefix}: has a file outside of it, {file!r}")
-                    store.get(file, target)
+                    fetch_file(store, prefix, file.removeprefix(prefix), partial)
                 verify(partial)
             return
         except BrokenCheckpoint as error:
             log(f"{error}; going back to the one before it")
+
+
+def fetch_file(store: Store, prefix: str, name: str, folder: Path) -> Path:
+    """Fetch the file `name` below the folder `prefix` of a checkpoint in the store, and return its path in `folder`.
+
+    Raises:
+        BrokenCheckpoint: its name leads out of the folder.
+    """
+    target = folder / name
+    if not target.resolve().is_relative_to(folder.resolve()):
+        raise BrokenCheckpoint(f"checkpoint {store.url}/{prefix}: has a file outside of it, {prefix + name!r}")
+    store.get(f"{prefix}{name}", target)
+    return target
 
 
 def _is_whole(checkpoint: Path) -> bool:

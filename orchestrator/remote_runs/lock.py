@@ -18,12 +18,14 @@ from types import TracebackType
 from typing import Any
 
 from configs.config import Config
-from orchestrator.recovery.run_lock import LOCK, Held, RunLock, words
+from orchestrator.recovery.run_lock import LOCK, Held, RunLock, record_in, words
 from orchestrator.remote_runs.place import setting_of
 from orchestrator.remote_runs.store import Store, StoreError
 
 BEAT_S = 10.0
 """Seconds between two heartbeats."""
+END_S = 20.0
+"""Longest wait at the end for a heartbeat that is being written."""
 SILENCE_S = 60.0
 """Seconds without a heartbeat after which the holder counts as dead, and copies nothing before it has written one."""
 
@@ -104,7 +106,7 @@ class RemoteLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ending.set()
-        self._heart.join(timeout=2 * BEAT_S)  # a store that does not answer may hold it
+        self._heart.join(timeout=END_S)  # a store that does not answer may hold it
         if not self._heart.is_alive() and not self.lost:
             with contextlib.suppress(StoreError):
                 self.store.remove(LOCK)
@@ -143,14 +145,11 @@ class RemoteLock:
     def _read(self) -> dict[str, Any] | None:
         """Return the record of the holder; empty if there is a part of one, None if there is none."""
         try:
-            record = json.loads(self.store.read(LOCK))
+            return record_in(self.store.read(LOCK), "token")
         except StoreError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 return None
             raise
-        except ValueError:
-            return {}
-        return record if isinstance(record, dict) and self._record.keys() <= record.keys() else {}
 
     def _changed(self, holder: dict[str, Any]) -> dict[str, Any]:
         """Return the record of another process whose heartbeat changes within `SILENCE_S`; empty if none does."""

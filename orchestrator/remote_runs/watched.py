@@ -5,18 +5,14 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
-from threading import Thread
-from typing import TypeVar
 
+from actors.background import in_own_thread
 from orchestrator.manifest import MANIFEST, SETTINGS, BrokenCheckpoint, file_digest, hold_policy, saved
-from orchestrator.remote_runs.fetch import CHECKPOINTS, whole_checkpoints
+from orchestrator.remote_runs.fetch import CHECKPOINTS, fetch_file, whole_checkpoints
 from orchestrator.remote_runs.store import Store, StoreError
 from orchestrator.watch.logbook import EVENTS, METRICS
 
-T = TypeVar("T")
 SETTING = "evaluate.watch"
 RECORDS = (SETTINGS, EVENTS, METRICS)
 REMOVED = "it was removed while it was copied"
@@ -70,11 +66,11 @@ class RemoteRun(WatchedRun):
     async def look(self) -> None:
         """Fetch the records if they have changed, and list the checkpoints. Nothing changes if the store fails."""
         try:
-            sizes = await _in_daemon_thread(self._store.sizes)
+            sizes = await in_own_thread(self._store.sizes)
             records = {name: sizes[name] for name in RECORDS if name in sizes}
             if records != self._fetched:
                 for name in records:
-                    await _in_daemon_thread(partial(self._store.get, name, self.records / name))
+                    await in_own_thread(self._store.get, name, self.records / name)
             self._names, self._fetched, self._failing = whole_checkpoints(sizes), records, False
         except StoreError as error:
             self._tell(error)
@@ -91,7 +87,7 @@ class RemoteRun(WatchedRun):
         ends = time.monotonic() + self.patience_s
         while True:
             try:
-                await _in_daemon_thread(partial(_fetch_policy, self._store, checkpoint.name, copy))
+                await in_own_thread(_fetch_policy, self._store, checkpoint.name, copy)
                 return ""
             except BrokenCheckpoint as error:
                 return str(error)
@@ -125,24 +121,5 @@ def _fetch_policy(store: Store, checkpoint: str, folder: Path) -> None:
     except (ValueError, TypeError) as error:
         raise BrokenCheckpoint(f"{store.url}/{place}: its {MANIFEST} cannot be read ({error})") from None
     for name in (name for name in digests if name.startswith("policy/")):
-        target = folder / name.removeprefix("policy/")
-        if not target.resolve().is_relative_to(folder.resolve()):
-            raise BrokenCheckpoint(f"{store.url}/{place}: has a file outside of it, {name!r}")
-        store.get(f"{place}/{name}", target)
-        if file_digest(target) != digests[name]:
+        if file_digest(fetch_file(store, f"{place}/policy/", name.removeprefix("policy/"), folder)) != digests[name]:
             raise BrokenCheckpoint(f"{store.url}/{place}: {name} is not what was written (SHA-256 differs)")
-
-
-async def _in_daemon_thread(call: Callable[[], T]) -> T:
-    """Return the value of a call for which the end of the process does not wait."""
-    result: Future[T] = Future()
-    result.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            result.set_result(call())
-        except BaseException as error:
-            result.set_exception(error)
-
-    Thread(target=run, daemon=True, name="watched run").start()
-    return await asyncio.wrap_future(result)
